@@ -1,0 +1,185 @@
+"""Datasets: immutable sequences of structures, with their labels in the fields that extxyz files carry."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from io import StringIO
+from pathlib import Path
+from typing import overload
+
+import ase.io
+import numpy as np
+from ase import Atoms
+
+from surveyor.files import write_atomically
+from surveyor.labels import Label, LabelFailure
+from surveyor.structures import canonical
+
+ENERGY = "REF_energy"  # atoms.info, eV
+FORCES = "REF_forces"  # atoms.arrays, eV/Å, shape (n_atoms, 3)
+STRESS = "REF_stress"  # atoms.info, eV/Å³, six Voigt components, absent where the structure is not periodic
+KEY = "label_key"  # atoms.info: the key of the label in the store
+FAILURE = "failure"  # atoms.info: why there is no label
+OUTPUT = "failure_output"  # atoms.info: where the output of the failed calculation is
+
+
+def with_label(atoms: Atoms, key: str, outcome: Label | LabelFailure) -> Atoms:
+    """Return a canonical copy of a structure that carries its label, or the reason why it has none."""
+    copy = canonical(atoms)
+    copy.info[KEY] = key
+    if isinstance(outcome, LabelFailure):
+        copy.info[FAILURE] = outcome.reason
+        if outcome.output is not None:
+            copy.info[OUTPUT] = outcome.output
+        return copy
+    copy.info[ENERGY] = outcome.energy
+    copy.arrays[FORCES] = np.array(outcome.forces)
+    if outcome.stress is not None:
+        copy.info[STRESS] = np.array(outcome.stress)
+    return copy
+
+
+def is_labelled(atoms: Atoms) -> bool:
+    """Say whether a structure carries energy and forces."""
+    return ENERGY in atoms.info and FORCES in atoms.arrays
+
+
+def label_of(atoms: Atoms) -> Label:
+    """Return the label that a structure carries.
+
+    Raises:
+        ValueError: it carries none.
+    """
+    if not is_labelled(atoms):
+        raise ValueError(f"{atoms} carries no label: expected {ENERGY} and {FORCES}")
+    stress = atoms.info.get(STRESS)
+    return Label(
+        energy=float(atoms.info[ENERGY]),
+        forces=np.array(atoms.arrays[FORCES]),
+        stress=None if stress is None else np.array(stress),
+    )
+
+
+class Dataset(Sequence[Atoms]):
+    """An immutable sequence of structures; slices and sums are datasets again.
+
+    Args:
+        structures: taken as they are, in this order; not to be changed afterwards.
+
+    Example:
+        >>> from ase.build import molecule
+        >>> water = Dataset([molecule("H2O"), molecule("H2O")])
+        >>> len(water[:1] + water)
+        3
+    """
+
+    __slots__ = ("_structures",)
+
+    def __init__(self, structures: Iterable[Atoms] = ()) -> None:
+        self._structures = tuple(structures)
+
+    def __len__(self) -> int:
+        return len(self._structures)
+
+    def __iter__(self) -> Iterator[Atoms]:
+        return iter(self._structures)
+
+    @overload
+    def __getitem__(self, index: int) -> Atoms: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Dataset": ...
+
+    def __getitem__(self, index: int | slice) -> "Atoms | Dataset":
+        if isinstance(index, slice):
+            return Dataset(self._structures[index])
+        return self._structures[index]
+
+    def __add__(self, other: Iterable[Atoms]) -> "Dataset":
+        return Dataset((*self._structures, *other))
+
+    def __repr__(self) -> str:
+        return f"Dataset of {len(self)} structures"
+
+    def where(self, condition: Callable[[Atoms], bool]) -> "Dataset":
+        """Return the structures that fulfil a condition, in order."""
+        return Dataset(atoms for atoms in self if condition(atoms))
+
+    def labelled(self) -> "Dataset":
+        """Return the structures that carry a label."""
+        return self.where(is_labelled)
+
+    def failed(self) -> "Dataset":
+        """Return the structures whose label could not be had."""
+        return self.where(lambda atoms: FAILURE in atoms.info)
+
+    def split(self, fraction: float) -> "tuple[Dataset, Dataset]":
+        """Return the first structures, floor(fraction · n) of them, and the rest, both in order."""
+        n_first = int(fraction * len(self))
+        return self[:n_first], self[n_first:]
+
+    def ordered_by_key(self) -> "Dataset":
+        """Return the structures in the order of their labels' keys, which does not depend on who finished first."""
+        return Dataset(sorted(self, key=lambda atoms: str(atoms.info.get(KEY, ""))))
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the keys of the labels, in order, of those structures that have one."""
+        return tuple(str(atoms.info[KEY]) for atoms in self if KEY in atoms.info)
+
+    def save(self, path: Path) -> None:
+        """Write an extxyz file, atomically; an empty dataset gives an empty file."""
+        text = StringIO()
+        if self._structures:
+            ase.io.write(text, [_without_calculator(atoms) for atoms in self], format="extxyz")
+        write_atomically(path, text.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> "Dataset":
+        """Read an extxyz file that `save` wrote."""
+        if path.stat().st_size == 0:
+            return cls()
+        return cls(ase.io.read(path, index=":", format="extxyz"))
+
+
+def _without_calculator(atoms: Atoms) -> Atoms:
+    if atoms.calc is None:
+        return atoms
+    copy = atoms.copy()
+    copy.calc = None
+    return copy
+
+
+@dataclass(frozen=True, slots=True)
+class DataSets:
+    """What a campaign has learned from so far; a structure stays in the set to which it came.
+
+    Attributes:
+        train: structures that models are fitted to.
+        valid: structures that tell a training when to stop.
+        test: structures that no training ever sees.
+        failed: structures whose label could not be had.
+        discarded: labelled structures that were kept from training, because the model was too far off there.
+    """
+
+    train: Dataset = field(default_factory=Dataset)
+    valid: Dataset = field(default_factory=Dataset)
+    test: Dataset = field(default_factory=Dataset)
+    failed: Dataset = field(default_factory=Dataset)
+    discarded: Dataset = field(default_factory=Dataset)
+
+    def __add__(self, other: "DataSets") -> "DataSets":
+        sums = {each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)}
+        return DataSets(**sums)
+
+    def save(self, folder: Path) -> None:
+        """Write one extxyz file per set."""
+        for each in fields(self):
+            getattr(self, each.name).save(folder / f"{each.name}.extxyz")
+
+    @classmethod
+    def load(cls, folder: Path) -> "DataSets":
+        """Read what `save` wrote."""
+        return cls(**{each.name: Dataset.load(folder / f"{each.name}.extxyz") for each in fields(cls)})
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the keys of all labels, failed ones included."""
+        return tuple(key for each in fields(self) for key in getattr(self, each.name).keys())

@@ -1,0 +1,56 @@
+"""The exceptions of surveyor.
+
+    SurveyorError
+    ├── InputError          the user gave something that cannot work (also a ValueError)
+    ├── CampaignInUse       another live process holds the lease of the run directory
+    ├── WorkerLost          the worker of a pool died under a function: worth another attempt
+    ├── PoolFailed          a pool cannot be opened, or cannot give workers
+    ├── TrainingFailed      a training ended without a model; carries its directory
+    └── NothingLearned      nothing is left to learn from, or a stated threshold of failures is crossed
+
+Failures that are part of the work (a calculation that does not converge, a walker that explodes) are values, not
+exceptions: see `surveyor.labels.LabelFailure` and `surveyor.sampling.walkers.Rejection`.
+"""
+
+from pathlib import Path
+
+
+class SurveyorError(Exception):
+    """The root of all exceptions that surveyor raises on purpose."""
+
+
+class InputError(SurveyorError, ValueError):
+    """The user gave something that cannot work: says what was found, what was expected and what to do."""
+
+
+class CampaignInUse(SurveyorError):
+    """Another live process holds the lease of a run directory."""
+
+
+class WorkerLost(SurveyorError):
+    """The worker of a pool died while it ran a function; the function can be submitted again."""
+
+
+class PoolFailed(SurveyorError):
+    """A pool cannot be opened, or cannot give workers."""
+
+
+class TrainingFailed(SurveyorError):
+    """A training ended without a model.
+
+    Args:
+        message: what went wrong.
+        directory: where the log and checkpoints of the training are.
+    """
+
+    def __init__(self, message: str, directory: Path) -> None:
+        super().__init__(message, directory)
+        self.message = message
+        self.directory = directory
+
+    def __str__(self) -> str:
+        return f"{self.message} (see {self.directory})"
+
+
+class NothingLearned(SurveyorError):
+    """Nothing is left to learn from, or a stated threshold of failures is crossed."""

@@ -1,0 +1,78 @@
+"""Errors of predictions against labels, per property, element and set."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from surveyor.dataset import label_of
+from surveyor.potentials import Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Errors over several structures; NaN-free: None where there is nothing to compare.
+
+    Attributes:
+        n_structures: how many were compared.
+        energy_rmse: of the energy per atom, eV/atom.
+        energy_mae: of the energy per atom, eV/atom.
+        forces_rmse: over all force components, eV/Å.
+        forces_mae: over all force components, eV/Å.
+        stress_rmse: over all stress components of periodic structures, eV/Å³.
+        stress_mae: likewise.
+        forces_rmse_by_element: per chemical symbol, eV/Å.
+    """
+
+    n_structures: int = 0
+    energy_rmse: float | None = None
+    energy_mae: float | None = None
+    forces_rmse: float | None = None
+    forces_mae: float | None = None
+    stress_rmse: float | None = None
+    stress_mae: float | None = None
+    forces_rmse_by_element: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:  # Any: numbers, None and one dict
+        """Return the fields, ready for JSON."""
+        return asdict(self)
+
+
+def errors_of(structures: Sequence[Atoms], predictions: Sequence[Prediction]) -> Errors:
+    """Return the errors of predictions against the labels that the structures carry.
+
+    Args:
+        structures: labelled.
+        predictions: one for each structure, in the same order.
+    """
+    if not structures:
+        return Errors()
+    energies, forces, stresses = [], [], []
+    for atoms, prediction in zip(structures, predictions, strict=True):
+        label = label_of(atoms)
+        energies.append((prediction.energy - label.energy) / len(atoms))
+        forces.append(prediction.forces - label.forces)
+        if label.stress is not None and prediction.stress is not None:
+            stresses.append(prediction.stress - label.stress)
+    symbols = np.concatenate([np.array(atoms.get_chemical_symbols()) for atoms in structures])
+    all_forces = np.concatenate(forces)
+    return Errors(
+        n_structures=len(structures),
+        energy_rmse=_rmse(np.array(energies)),
+        energy_mae=_mae(np.array(energies)),
+        forces_rmse=_rmse(all_forces),
+        forces_mae=_mae(all_forces),
+        stress_rmse=_rmse(np.array(stresses)) if stresses else None,
+        stress_mae=_mae(np.array(stresses)) if stresses else None,
+        forces_rmse_by_element={str(symbol): _rmse(all_forces[symbols == symbol]) for symbol in np.unique(symbols)},
+    )
+
+
+def _rmse(differences: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(differences))))
+
+
+def _mae(differences: np.ndarray) -> float:
+    return float(np.mean(np.abs(differences)))

@@ -1,0 +1,77 @@
+"""What surveyor asks of a trainable model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+from ase import Atoms
+
+from surveyor.dataset import Dataset
+from surveyor.potentials import Potential
+
+EVENTS = "events.jsonl"  # in the directory of a training: one event "epoch" per epoch, as it happens
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One step of the history of a training.
+
+    Attributes:
+        number: counts from 0.
+        loss: on the validation set, in the units of the engine.
+        energy_rmse: on the validation set, in eV/atom; None where the engine does not tell.
+        forces_rmse: on the validation set, in eV/Å; None where the engine does not tell.
+    """
+
+    number: int
+    loss: float
+    energy_rmse: float | None = None
+    forces_rmse: float | None = None
+
+
+class Model(Protocol):
+    """A trainable potential: a small value that never changes; what is large (weights) is a path in it.
+
+    The order of calls is `initialize`, then `train` any number of times; `deploy` works after `train`.
+    """
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there are weights to deploy."""
+
+    def initialize(self, train: Dataset, *, atomic_energies: Mapping[str, float] | None, seed: int) -> Self:
+        """Return an untrained model for these data: with atomic energies, and a seed from which weights are drawn.
+
+        Args:
+            train: labelled structures.
+            atomic_energies: energy in eV of the isolated atom of each element; None fits them by least squares.
+            seed: seed of the weights and of the order of batches.
+
+        Raises:
+            InputError: the data are empty, or hold elements without an atomic energy.
+        """
+
+    def train(self, train: Dataset, valid: Dataset, directory: Path) -> tuple[Self, Sequence[Epoch]]:
+        """Return the model trained on the data, from the weights that it has, and the history of the training.
+
+        Repeated on the same directory it continues from the last epoch that was saved there. Each epoch is appended to
+        `EVENTS` in the directory as it ends.
+
+        Args:
+            train: labelled structures to fit.
+            valid: labelled structures that tell when to stop; may be empty for models that need none.
+            directory: where checkpoints, logs and the resulting weights go.
+
+        Raises:
+            TrainingFailed: there is no model at the end.
+        """
+
+    def deploy(self) -> Potential:
+        """Return the potential for sampling and evaluation."""
+
+    def save(self, directory: Path) -> None:
+        """Write the native file beside `model.json`, which holds hyper-parameters and versions, into a new directory."""
+
+    def unsupported(self, structures: Sequence[Atoms]) -> tuple[str, ...]:
+        """Return the symbols of elements in the structures that the model cannot treat."""

@@ -1,0 +1,30 @@
+"""What surveyor asks of a reference: a level of theory together with the code that computes it."""
+
+from pathlib import Path
+from typing import Protocol
+
+from ase import Atoms
+
+from surveyor.labels import Label, LabelFailure, LevelOfTheory
+
+
+class Reference(Protocol):
+    """Computes labels. A small value that travels to the labelling pool."""
+
+    def resolve(self) -> LevelOfTheory:
+        """Return the level of theory, with the contents of data files and the version of the program where this runs.
+
+        Raises:
+            InputError: the input cannot be computed here: a missing program, data file or basis set.
+        """
+
+    def compute(self, atoms: Atoms, directory: Path) -> Label | LabelFailure:
+        """Compute the label of one structure.
+
+        Args:
+            atoms: canonical, with explicit charge and multiplicity (`LevelOfTheory.with_electrons`).
+            directory: a new empty folder for the files of the calculation; kept by the caller when it fails.
+
+        Returns:
+            The label, or the typed reason why there is none. Exceptions are left to bugs and dying machines.
+        """

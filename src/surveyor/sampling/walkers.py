@@ -1,0 +1,202 @@
+"""Walkers: where they start, how they move, and the state that they have reached."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from ase import Atoms
+from pydantic import Field
+
+from surveyor.files import publish, temporary_beside
+from surveyor.parameters import Parameters
+from surveyor.structures import canonical, read_structures
+
+SCHEMA_VERSION = 1
+
+
+class Walkers(Parameters):
+    """A group of walkers that share their starts and conditions."""
+
+    start: Path = Field(
+        title="Start structures (file)",
+        description="File with one or more structures, in a format that ASE reads; the walkers take them in turn.",
+    )
+    n_walkers: int = Field(8, ge=1, le=100_000, title="Number of walkers", description="How many walkers this group has.")
+    method: Literal["langevin", "perturbation"] = Field(
+        "langevin",
+        title="Method",
+        description="langevin: molecular dynamics at constant volume and temperature (Langevin thermostat). "
+        "perturbation: random displacements and strain of the start.",
+    )
+    temperature_K: float = Field(300.0, gt=0, le=100_000, title="Temperature (K)", description="Temperature of the thermostat.")
+    timestep_fs: float = Field(0.5, gt=0, le=10, title="Time step (fs)", description="Time step of molecular dynamics.")
+    n_steps: int = Field(100, ge=1, title="Steps per sample", description="Steps of molecular dynamics between two samples.")
+    thermostat_time_fs: float = Field(
+        100.0, gt=0, title="Thermostat time constant (fs)", description="Inverse of the Langevin friction coefficient."
+    )
+    amplitude_A: float = Field(
+        0.05, ge=0, le=2, title="Displacement (Å)", description="Perturbation: standard deviation of each coordinate's displacement."
+    )
+    amplitude_strain: float = Field(
+        0.05, ge=0, le=0.5, title="Strain", description="Perturbation: largest component of the random symmetric strain of periodic directions."
+    )
+    max_force_eV_per_A: float = Field(
+        40.0, gt=0, title="Guard: force (eV/Å)", description="A walker on which the potential exerts a larger force is stopped and reset."
+    )
+    min_distance_A: float = Field(
+        0.5, ge=0, title="Guard: distance (Å)", description="A walker in which two atoms come closer is stopped and reset."
+    )
+    max_temperature_factor: float = Field(
+        5.0, gt=1, title="Guard: temperature (factor)", description="A walker hotter than so many times its thermostat is stopped and reset."
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WalkerState:
+    """What a walker has reached, as plain arrays.
+
+    Attributes:
+        positions: in Å, shape (n_atoms, 3).
+        momenta: in ASE's units, shape (n_atoms, 3).
+        cell: in Å, shape (3, 3).
+        random_state: state of the random generator, as JSON.
+        n_steps: steps since the start or the last reset.
+    """
+
+    positions: np.ndarray
+    momenta: np.ndarray
+    cell: np.ndarray
+    random_state: str
+    n_steps: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Walker:
+    """Start structure, conditions and seed of one walker, and the state that it has reached.
+
+    Attributes:
+        index: its number in the campaign.
+        start: where it begins, and begins again after a reset.
+        conditions: how it moves.
+        seed: of its random generator; another one after each reset.
+        state: None at the start.
+        n_resets: how often it was sent back to its start.
+    """
+
+    index: int
+    start: Atoms
+    conditions: Walkers
+    seed: int
+    state: WalkerState | None = None
+    n_resets: int = 0
+
+    @property
+    def structure(self) -> Atoms:
+        """The structure that the walker has reached, in canonical coordinates, without momenta."""
+        atoms = self.start.copy()
+        if self.state is not None:
+            atoms.set_cell(self.state.cell, scale_atoms=False)
+            atoms.positions = self.state.positions
+        return canonical(atoms)
+
+    def reset(self) -> "Walker":
+        """Return the walker at its start, with another seed."""
+        return replace(self, state=None, seed=self.seed + 1, n_resets=self.n_resets + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a walker was stopped, and where.
+
+    Attributes:
+        reason: which guard stopped it.
+        step: of this propagation, from 0.
+        value: what the guard found, in the unit of its limit.
+        limit: what the guard allows.
+    """
+
+    reason: Literal["force", "distance", "temperature", "not_finite"]
+    step: int
+    value: float
+    limit: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """What one propagation of a walker brought.
+
+    Attributes:
+        walker: the walker afterwards.
+        structure: to be labelled; None where every try was rejected.
+        n_steps: steps made in the try that counted.
+        temperature_K: mean over the propagation; None where there is none.
+        rejections: one for each rejected try.
+    """
+
+    walker: Walker
+    structure: Atoms | None
+    n_steps: int = 0
+    temperature_K: float | None = None
+    rejections: tuple[Rejection, ...] = ()
+
+
+def make_walkers(groups: Sequence[Walkers], seed: int) -> tuple[Walker, ...]:
+    """Return the walkers of all groups, numbered through, at their starts and with seeds of their own.
+
+    Args:
+        groups: what the user asked for.
+        seed: of the campaign.
+
+    Raises:
+        InputError: a start file cannot be used.
+    """
+    walkers: list[Walker] = []
+    for group in groups:
+        starts = read_structures(group.start)
+        for number in range(group.n_walkers):
+            index = len(walkers)
+            walkers.append(Walker(index, starts[number % len(starts)], group, _walker_seed(seed, index)))
+    return tuple(walkers)
+
+
+def _walker_seed(seed: int, index: int) -> int:
+    # Resets count upwards from here, so seeds of different walkers must lie far apart.
+    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0]) * 2**16
+
+
+def save_walker(path: Path, walker: Walker) -> None:
+    """Write the seed, the resets and the state of a walker as plain arrays (npz), atomically."""
+    state = walker.state
+    arrays = {} if state is None else {name: getattr(state, name) for name in WalkerState.__slots__}
+    counts = {"schema_version": SCHEMA_VERSION, "index": walker.index, "seed": walker.seed, "n_resets": walker.n_resets}
+    with temporary_beside(path) as temporary:
+        with temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **{name: np.asarray(value) for name, value in {**counts, **arrays}.items()})
+        publish(temporary, path)
+
+
+def load_walker(path: Path, walker: Walker) -> Walker:
+    """Return a walker with the seed, resets and state that `save_walker` wrote.
+
+    Args:
+        path: the file.
+        walker: the walker as it was made from the parameters.
+
+    Raises:
+        ValueError: the file is that of another walker, or of a newer surveyor.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        if int(arrays["schema_version"]) > SCHEMA_VERSION or int(arrays["index"]) != walker.index:
+            raise ValueError(f"{path} holds walker {arrays['index']} in schema version {arrays['schema_version']}, expected walker {walker.index}")
+        state = None
+        if "positions" in arrays:
+            state = WalkerState(
+                positions=arrays["positions"],
+                momenta=arrays["momenta"],
+                cell=arrays["cell"],
+                random_state=str(arrays["random_state"]),
+                n_steps=int(arrays["n_steps"]),
+            )
+        return replace(walker, seed=int(arrays["seed"]), n_resets=int(arrays["n_resets"]), state=state)
