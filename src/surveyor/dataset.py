@@ -158,6 +158,7 @@ class DataSets:
         test: structures that no training ever sees.
         failed: structures whose label could not be had.
         discarded: labelled structures that were kept from training, because the model was too far off there.
+        pending: structures whose label was requested and had not arrived when the generation ended.
     """
 
     train: Dataset = field(default_factory=Dataset)
@@ -165,6 +166,7 @@ class DataSets:
     test: Dataset = field(default_factory=Dataset)
     failed: Dataset = field(default_factory=Dataset)
     discarded: Dataset = field(default_factory=Dataset)
+    pending: Dataset = field(default_factory=Dataset)
 
     def __add__(self, other: "DataSets") -> "DataSets":
         sums = {each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)}

@@ -1,0 +1,70 @@
+"""Evaluating a potential on a dataset, and keeping what it said."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from surveyor.dataset import Dataset
+from surveyor.files import publish, temporary_beside
+from surveyor.potentials import Potential, Prediction
+
+
+def evaluate_dataset(potential: Potential, dataset: Path, destination: Path) -> Path:
+    """Evaluate a potential on all structures of an extxyz file; a function for the training pool.
+
+    Args:
+        potential: what to evaluate.
+        dataset: the extxyz file.
+        destination: file for the predictions; where it is there already, nothing is done.
+
+    Returns:
+        The file with the predictions.
+    """
+    if not destination.exists():
+        structures = Dataset.load(dataset)
+        save_predictions(destination, potential.evaluate(structures) if structures else [])
+    return destination
+
+
+def save_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+    """Write predictions as plain arrays (npz), atomically.
+
+    The arrays are `energies` in eV, shape (n,); `forces` in eV/Å, shape (sum of n_atoms, 3); `stresses` in eV/Å³, shape
+    (n, 6), NaN where there is none.
+    """
+    no_stress = np.full(6, np.nan)
+    with temporary_beside(path) as temporary:
+        with temporary.open("wb") as file:
+            np.savez(
+                file,
+                allow_pickle=False,
+                energies=np.array([prediction.energy for prediction in predictions]),
+                forces=np.concatenate([np.empty((0, 3)), *(prediction.forces for prediction in predictions)]),
+                stresses=np.array([no_stress if each.stress is None else each.stress for each in predictions]).reshape(-1, 6),
+            )
+        publish(temporary, path)
+
+
+def load_predictions(path: Path, structures: Sequence[Atoms]) -> list[Prediction]:
+    """Read what `save_predictions` wrote.
+
+    Args:
+        path: the file.
+        structures: those for which the predictions were made, in the same order.
+
+    Raises:
+        ValueError: the predictions are those of other structures.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        energies, forces, stresses = arrays["energies"], arrays["forces"], arrays["stresses"]
+    sizes = [len(atoms) for atoms in structures]
+    if len(energies) != len(sizes) or len(forces) != sum(sizes):
+        raise ValueError(f"{path} holds {len(energies)} predictions with {len(forces)} atoms, expected {json.dumps(sizes)}")
+    by_structure = np.split(forces, np.cumsum(sizes)[:-1]) if sizes else []
+    return [
+        Prediction(energy=float(energy), forces=force, stress=None if np.isnan(stress).any() else stress)
+        for energy, force, stress in zip(energies, by_structure, stresses, strict=True)
+    ]

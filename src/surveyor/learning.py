@@ -1,0 +1,265 @@
+"""The decisions of online learning: pure functions of what is known, so that the same data give the same campaign."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from ase import Atoms
+from pydantic import Field, model_validator
+
+from surveyor.dataset import KEY, Dataset, DataSets, label_of
+from surveyor.parameters import Fraction, Parameters
+from surveyor.potentials import Prediction
+
+
+class Bootstrap(Parameters):
+    """Generation 0: from what the first model is trained."""
+
+    n_structures: int = Field(
+        50,
+        ge=3,
+        title="Structures",
+        description="How many randomly perturbed starts of the walkers are labelled; not used where data are given.",
+    )
+    amplitude_A: float = Field(
+        0.05, ge=0, le=2, title="Displacement (Å)", description="Standard deviation of each coordinate's random displacement."
+    )
+    amplitude_strain: float = Field(
+        0.05, ge=0, le=0.5, title="Strain", description="Largest component of the random strain of periodic directions."
+    )
+    data: Path | None = Field(
+        None,
+        title="Labelled data (file)",
+        description="extxyz file with REF_energy, REF_forces and, where periodic, REF_stress, to begin from instead of perturbations.",
+    )
+    level_of_theory: str | None = Field(
+        None,
+        title="Level of theory of the data",
+        description="Name of the level of theory at which the data were labelled, as `surveyor check` prints it for the reference.",
+    )
+
+    @model_validator(mode="after")
+    def _data_state_their_theory(self) -> "Bootstrap":
+        if (self.data is None) != (self.level_of_theory is None):
+            found = "data without level_of_theory" if self.level_of_theory is None else "level_of_theory without data"
+            raise ValueError(f"expected data and level_of_theory together; found {found}")
+        return self
+
+
+class Learning(Parameters):
+    """How a campaign learns, and when it ends."""
+
+    n_generations: int = Field(
+        10, ge=0, le=10_000, title="Generations", description="How many generations follow the bootstrap."
+    )
+    n_states: int | None = Field(
+        None,
+        ge=1,
+        title="States per generation",
+        description="How many structures are sampled in a generation; by default one per walker.",
+    )
+    max_labels: int | None = Field(
+        None, ge=1, title="Budget (labels)", description="The campaign ends in order when so many labels have been requested."
+    )
+    target_energy_meV_per_atom: float | None = Field(
+        None,
+        gt=0,
+        title="Target: energy (meV/atom)",
+        description="The campaign ends when the error before training is below all targets that are given.",
+    )
+    target_forces_meV_per_A: float | None = Field(
+        None,
+        gt=0,
+        title="Target: forces (meV/Å)",
+        description="The campaign ends when the error before training is below all targets that are given.",
+    )
+    train_from_scratch: bool = Field(
+        True,
+        title="Train from scratch",
+        description="Draw new weights and recompute scale and shift in each generation; otherwise go on from the current weights.",
+    )
+    atomic_energies: Literal["isolated_atoms", "least_squares"] = Field(
+        "isolated_atoms",
+        title="Atomic energies",
+        description="isolated_atoms: computed by the reference. least_squares: fitted to the bootstrap. Fixed for the campaign.",
+    )
+    valid_fraction: Fraction = Field(
+        0.1, title="Validation fraction", description="Fraction of the labelled structures that tells a training when to stop."
+    )
+    test_fraction: Fraction = Field(
+        0.1, title="Test fraction", description="Fraction of the labelled structures that no training ever sees."
+    )
+    reset_energy_meV_per_atom: float = Field(
+        10.0, gt=0, title="Reset: energy (meV/atom)", description="A walker on whose structure the model errs by more goes back to its start."
+    )
+    reset_forces_meV_per_A: float = Field(
+        200.0, gt=0, title="Reset: forces (meV/Å)", description="A walker on whose structure the model errs by more goes back to its start."
+    )
+    discard_energy_meV_per_atom: float = Field(
+        20.0, gt=0, title="Discard: energy (meV/atom)", description="A structure on which the model errs by more is kept from training."
+    )
+    discard_forces_meV_per_A: float = Field(
+        500.0, gt=0, title="Discard: forces (meV/Å)", description="A structure on which the model errs by more is kept from training."
+    )
+    n_tries: int = Field(
+        5, ge=1, le=100, title="Tries of sampling", description="How often a walker may be stopped by a guard before it gives no sample."
+    )
+    max_failed_fraction: float = Field(
+        0.5, gt=0, le=1, title="Failures allowed", description="The campaign fails when a larger fraction of a generation's labels fails."
+    )
+    seed: int = Field(0, ge=0, lt=2**32, title="Seed", description="Everything random in the campaign follows from it.")
+
+    @model_validator(mode="after")
+    def _something_is_left_for_training(self) -> "Learning":
+        if self.valid_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"valid_fraction and test_fraction leave nothing to train on: found {self.valid_fraction} and {self.test_fraction}, "
+                "expected a sum below 1"
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class StructureError:
+    """How far a model is off for one structure.
+
+    Attributes:
+        energy: absolute error of the energy, meV/atom.
+        forces: root mean square error of the force components, meV/Å.
+    """
+
+    energy: float
+    forces: float
+
+    def exceeds(self, energy: float, forces: float) -> bool:
+        """Say whether either error is above its threshold; what is not a number is."""
+        return not (self.energy <= energy and self.forces <= forces)
+
+
+def structure_error(atoms: Atoms, prediction: Prediction) -> StructureError:
+    """Return the error of a prediction against the label that a structure carries."""
+    label = label_of(atoms)
+    return StructureError(
+        energy=1e3 * abs(prediction.energy - label.energy) / len(atoms),
+        forces=1e3 * float(np.sqrt(np.mean(np.square(prediction.forces - label.forces)))),
+    )
+
+
+def plan_propagations(n_walkers: int, generation: int, learning: Learning, n_labels: int) -> tuple[int, ...]:
+    """Return how many samples each walker brings in a generation.
+
+    Each walker brings one. Further ones come from walkers drawn at random, so that a walker may bring several in a row;
+    fewer come from the walkers in turn, going on where the generation before has stopped.
+
+    Args:
+        n_walkers: how many there are.
+        generation: its number, from 1.
+        learning: states per generation, budget, seed.
+        n_labels: how many labels the campaign has requested so far.
+    """
+    n_states = learning.n_states or n_walkers
+    n_now = n_states if learning.max_labels is None else max(0, min(n_states, learning.max_labels - n_labels))
+    whole_turns = np.full(n_walkers, 1 if n_now >= n_walkers else 0)
+    n_left = n_now - int(whole_turns.sum())
+    if n_now >= n_walkers:
+        generator = np.random.default_rng([learning.seed, generation])
+        chosen = generator.integers(n_walkers, size=n_left)
+    else:
+        chosen = ((generation - 1) * n_states + np.arange(n_left)) % n_walkers
+    return tuple(int(n) for n in whole_turns + np.bincount(chosen, minlength=n_walkers))
+
+
+def without_repetitions(structures: Dataset, known: Sequence[str]) -> Dataset:
+    """Return the structures whose keys are neither known nor repeated, in order."""
+    seen = set(known)
+    fresh = []
+    for atoms in structures:
+        key = str(atoms.info[KEY])
+        if key not in seen:
+            fresh.append(atoms)
+            seen.add(key)
+    return Dataset(fresh)
+
+
+def decide_membership(
+    outcomes: Dataset, errors: Sequence[StructureError] | None, data: DataSets, learning: Learning
+) -> DataSets:
+    """Return the sets to which new structures come; for good.
+
+    Structures are ordered by the hash in their key. Validation and test set are filled to their fractions of all
+    structures so far, and get at least one structure each where there are three or more.
+
+    Args:
+        outcomes: labelled and failed structures with their keys.
+        errors: of the model before it saw them, one for each labelled structure in order; None where there was no model.
+        data: what the campaign has so far.
+        learning: fractions and thresholds.
+    """
+    labelled = outcomes.labelled()
+    is_discarded = [
+        errors is not None and errors[i].exceeds(learning.discard_energy_meV_per_atom, learning.discard_forces_meV_per_A)
+        for i in range(len(labelled))
+    ]
+    kept = Dataset(atoms for atoms, discard in zip(labelled, is_discarded, strict=True) if not discard).ordered_by_key()
+    n_total = len(kept) + len(data.train) + len(data.valid) + len(data.test)
+    n_valid = _quota(learning.valid_fraction, n_total, len(data.valid), len(kept))
+    n_test = _quota(learning.test_fraction, n_total, len(data.test), len(kept))
+    return DataSets(
+        valid=kept[:n_valid],
+        test=kept[n_valid : n_valid + n_test],
+        train=kept[n_valid + n_test :],
+        failed=outcomes.failed().ordered_by_key(),
+        discarded=Dataset(atoms for atoms, discard in zip(labelled, is_discarded, strict=True) if discard).ordered_by_key(),
+    )
+
+
+def _quota(fraction: float, n_total: int, n_have: int, n_new: int) -> int:
+    if fraction == 0:
+        return 0
+    at_least = 1 if n_new >= 3 else 0
+    return min(max(round(fraction * n_total) - n_have, at_least), n_new // 3)
+
+
+def must_reset(error: StructureError, learning: Learning) -> bool:
+    """Say whether the walker that brought a structure goes back to its start."""
+    return error.exceeds(learning.reset_energy_meV_per_atom, learning.reset_forces_meV_per_A)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a campaign stands, as far as the decision to stop is concerned.
+
+    Attributes:
+        generation: number of the newest complete generation.
+        n_labels: how many labels were requested so far.
+        energy_rmse: before training on the newest generation's structures, eV/atom; None where nothing was measured.
+        forces_rmse: likewise, eV/Å.
+    """
+
+    generation: int
+    n_labels: int
+    energy_rmse: float | None = None
+    forces_rmse: float | None = None
+
+
+def reason_to_stop(progress: Progress, learning: Learning) -> str | None:
+    """Return why a campaign ends here, None where it goes on."""
+    if progress.generation >= learning.n_generations:
+        return f"all {learning.n_generations} generations are complete"
+    if learning.max_labels is not None and progress.n_labels >= learning.max_labels:
+        return f"the budget of {learning.max_labels} labels is used up"
+    if is_converged(progress, learning):
+        return "the error before training is below its target"
+    return None
+
+
+def is_converged(progress: Progress, learning: Learning) -> bool:
+    """Say whether the error before training is below all targets that are given."""
+    targets = (
+        (progress.energy_rmse, learning.target_energy_meV_per_atom),
+        (progress.forces_rmse, learning.target_forces_meV_per_A),
+    )
+    given = [(error, target) for error, target in targets if target is not None]
+    return bool(given) and all(error is not None and 1e3 * error <= target for error, target in given)

@@ -1,0 +1,116 @@
+"""The lease of a run directory: one process at a time."""
+
+import json
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from surveyor.errors import CampaignInUse
+from surveyor.files import temporary_beside
+
+HEARTBEAT_S = 20.0
+CLOCK_S = 2.0  # a process is another one when it began so much later: the system derives the time from its clock
+STALE_S = 300.0  # a holder on another host that was silent for so long is taken for dead
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def hold_lease(path: Path, *, heartbeat_s: float = HEARTBEAT_S, stale_s: float = STALE_S) -> Iterator[None]:
+    """Hold the lease at a path, with a heartbeat, as long as this lasts.
+
+    The lease of a dead process on this host is taken over at once, that of another host when its heartbeat is old.
+
+    Args:
+        path: the file of the lease.
+        heartbeat_s: how often the file is touched.
+        stale_s: age of the last heartbeat from which on a holder on another host is taken for dead.
+
+    Raises:
+        CampaignInUse: a live process holds it.
+    """
+    mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid()), "token": secrets.token_hex(8)}
+    _acquire(path, mine, stale_s)
+    stop = threading.Event()
+    heart = threading.Thread(target=_beat, args=(path, stop, heartbeat_s), name="lease", daemon=True)
+    heart.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        heart.join()
+        if _read(path).get("token") == mine["token"]:
+            path.unlink(missing_ok=True)
+
+
+def is_in_use(path: Path, *, stale_s: float = STALE_S) -> bool:
+    """Say whether a live process holds the lease at a path."""
+    return path.exists() and not _is_stale(path, _read(path), stale_s)
+
+
+def _acquire(path: Path, mine: Mapping[str, Any], stale_s: float) -> None:
+    while True:
+        with temporary_beside(path) as temporary:
+            temporary.write_text(json.dumps(mine))
+            with suppress(FileExistsError):
+                os.link(temporary, path)
+                return
+        found = _read(path)
+        if not _is_stale(path, found, stale_s):
+            raise CampaignInUse(
+                f"{path.parent} is in use by process {found.get('pid')} on {found.get('host')}; wait for it, or stop it, then try again"
+            )
+        _remove_stale(path, found)
+
+
+def _remove_stale(path: Path, found: Mapping[str, Any]) -> None:
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with suppress(FileNotFoundError):
+        path.rename(aside)
+        if _read(aside) == found:
+            logger.warning("taking over %s from process %s on %s, which is dead", path.parent, found.get("pid"), found.get("host"))
+        else:  # another process was quicker, and this is its lease
+            with suppress(FileExistsError):
+                os.link(aside, path)
+        aside.unlink()
+
+
+def _is_stale(path: Path, found: Mapping[str, Any], stale_s: float) -> bool:
+    if found.get("host") == socket.gethostname():
+        started = _started(int(found["pid"]))
+        return started is None or abs(started - found["started"]) > CLOCK_S
+    try:
+        return time.time() - path.stat().st_mtime > stale_s
+    except FileNotFoundError:
+        return True
+
+
+def _started(pid: int) -> float | None:
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _read(path: Path) -> dict[str, Any]:  # Any: strings and numbers
+    try:
+        lease: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    return lease
+
+
+def _beat(path: Path, stop: threading.Event, heartbeat_s: float) -> None:
+    while not stop.wait(heartbeat_s):
+        with suppress(FileNotFoundError):
+            os.utime(path)

@@ -1,0 +1,288 @@
+"""The layout of a campaign on disk, and the newest complete generation in it.
+
+    parameters.json       what the campaign computes, fully resolved, with the hashes of the files it names
+    inputs/               copies of those files
+    provenance.json       what runs there were, on which host, with which versions
+    events.jsonl          what happened, as it happened
+    lease                 held by the process that works here
+    level_of_theory.json  frozen when the campaign began
+    atomic_energies.json  likewise, in eV
+    generations/000/      the bootstrap; generations/001/ ... follow (see `GenerationDirectory`)
+    comparison.json       the models of all generations on the final test set
+    report.html           figures and tables of the whole campaign
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from surveyor.dataset import KEY, DataSets
+from surveyor.errors import InputError
+from surveyor.events import EventLog
+from surveyor.files import read_json, write_json
+from surveyor.metrics import Errors
+from surveyor.models.choice import load_model
+from surveyor.models.model import Model
+from surveyor.sampling.walkers import Walker, load_walker, save_walker
+
+SCHEMA_VERSION = 1
+
+Fate = Literal["train", "valid", "test", "failed", "discarded", "pending"]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationDirectory:
+    """One generation on disk.
+
+    Attributes:
+        path: the folder, which holds
+
+            samples/               what the walkers brought, one file each, written as they end
+            labelled.extxyz        the labelled structures of this generation
+            failed.extxyz ...      train, valid, test, failed, discarded, pending: the sets so far, this generation included
+            before_training.npz    what the former model says of `labelled.extxyz`
+            training/              checkpoints and log of the training
+            model/                 the trained model, in its native form
+            predictions/           what the model says of each set
+            walkers/               where the walkers are afterwards
+            figures/               plots of this generation
+            manifest.json          written last: with it the generation is complete
+    """
+
+    path: Path
+
+    @property
+    def samples(self) -> Path:
+        """Folder of what the walkers brought."""
+        return self.path / "samples"
+
+    @property
+    def labelled(self) -> Path:
+        """File with the labelled structures of this generation."""
+        return self.path / "labelled.extxyz"
+
+    @property
+    def before_training(self) -> Path:
+        """File with what the former model says of the labelled structures."""
+        return self.path / "before_training.npz"
+
+    @property
+    def training(self) -> Path:
+        """Folder in which the training works."""
+        return self.path / "training"
+
+    @property
+    def model(self) -> Path:
+        """Folder of the trained model."""
+        return self.path / "model"
+
+    @property
+    def manifest(self) -> Path:
+        """File that makes the generation complete."""
+        return self.path / "manifest.json"
+
+    def set_file(self, name: str) -> Path:
+        """Return the file of one of the sets, such as "train"."""
+        return self.path / f"{name}.extxyz"
+
+    def predictions(self, name: str) -> Path:
+        """Return the file with what the model says of one of the sets."""
+        return self.path / "predictions" / f"{name}.npz"
+
+    def walker(self, index: int) -> Path:
+        """Return the file of a walker's state after this generation."""
+        return self.path / "walkers" / f"{index:04d}.npz"
+
+    def is_complete(self) -> bool:
+        """Say whether the generation has its manifest."""
+        return self.manifest.exists()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Generation:
+    """What a campaign has at the end of a generation.
+
+    Attributes:
+        number: 0 is the bootstrap.
+        data: all sets so far.
+        walkers: where they are now.
+        model: trained on all labels so far.
+        before_training: errors of the former model on this generation's structures, before it saw them.
+        errors: of the model afterwards, by set.
+        details: what else the manifest keeps: the walkers' fates, epochs, wall times.
+    """
+
+    number: int
+    data: DataSets
+    walkers: tuple[Walker, ...]
+    model: Model
+    before_training: Errors = field(default_factory=Errors)
+    errors: Mapping[str, Errors] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)  # Any: whatever JSON holds
+
+    @property
+    def n_labels(self) -> int:
+        """How many labels the campaign has requested so far, failed ones included."""
+        return len(self.data.keys())
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """One campaign on disk.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @property
+    def parameters(self) -> Path:
+        """File with the resolved parameters."""
+        return self.path / "parameters.json"
+
+    @property
+    def inputs(self) -> Path:
+        """Folder with copies of the files that the parameters name."""
+        return self.path / "inputs"
+
+    @property
+    def provenance(self) -> Path:
+        """File with the runs that there were."""
+        return self.path / "provenance.json"
+
+    @property
+    def events(self) -> EventLog:
+        """What happened."""
+        return EventLog(self.path / "events.jsonl")
+
+    @property
+    def workers(self) -> Path:
+        """Folder in which functions on pools report, each in a file of its own."""
+        return self.path / "events"
+
+    @property
+    def scratch(self) -> Path:
+        """Folder in which references compute; the output of failures stays there."""
+        return self.path / "calculations"
+
+    @property
+    def lease(self) -> Path:
+        """File that the process holds which works here."""
+        return self.path / "lease"
+
+    @property
+    def theory(self) -> Path:
+        """File with the level of theory."""
+        return self.path / "level_of_theory.json"
+
+    @property
+    def atomic_energies(self) -> Path:
+        """File with the energies of isolated atoms."""
+        return self.path / "atomic_energies.json"
+
+    @property
+    def comparison(self) -> Path:
+        """File with the errors of all generations' models on the final test set."""
+        return self.path / "comparison.json"
+
+    @property
+    def report(self) -> Path:
+        """The report of the campaign."""
+        return self.path / "report.html"
+
+    def generation(self, number: int) -> GenerationDirectory:
+        """Return the folder of a generation."""
+        return GenerationDirectory(self.path / "generations" / f"{number:03d}")
+
+    def n_complete(self) -> int:
+        """Return how many generations are complete, counted from the bootstrap."""
+        number = 0
+        while self.generation(number).is_complete():
+            number += 1
+        return number
+
+    def newest_generation(self, walkers: Sequence[Walker]) -> Generation | None:
+        """Load the newest complete generation.
+
+        Args:
+            walkers: the campaign's walkers at their starts.
+
+        Returns:
+            The generation, None where none is complete.
+        """
+        number = self.n_complete() - 1
+        return None if number < 0 else self.load_generation(number, walkers)
+
+    def load_generation(self, number: int, walkers: Sequence[Walker]) -> Generation:
+        """Load a complete generation.
+
+        Args:
+            number: which one.
+            walkers: the campaign's walkers at their starts.
+
+        Raises:
+            InputError: it is not complete, or was written by a newer surveyor.
+        """
+        directory = self.generation(number)
+        manifest = self.read_manifest(number)
+        return Generation(
+            number=number,
+            data=DataSets.load(directory.path),
+            walkers=tuple(load_walker(directory.walker(walker.index), walker) for walker in walkers),
+            model=load_model(directory.model),
+            before_training=Errors(**manifest["before_training"]),
+            errors={name: Errors(**errors) for name, errors in manifest["errors"].items()},
+            details=manifest["details"],
+        )
+
+    def read_manifest(self, number: int) -> dict[str, Any]:  # Any: whatever JSON holds
+        """Return the manifest of a complete generation.
+
+        Raises:
+            InputError: it is not complete, or was written by a newer surveyor.
+        """
+        directory = self.generation(number)
+        if not directory.is_complete():
+            raise InputError(f"generation {number} of {self.path} is not complete; complete are {self.n_complete()}, counted from 0")
+        manifest: dict[str, Any] = read_json(directory.manifest)
+        check_schema(manifest, directory.manifest)
+        return manifest
+
+    def complete_generation(self, generation: Generation) -> Generation:
+        """Write the walkers and, last of all, the manifest; return the generation as it will be loaded.
+
+        The sets and the model were written before, by the steps that made them.
+        """
+        directory = self.generation(generation.number)
+        for walker in generation.walkers:
+            save_walker(directory.walker(walker.index), walker)
+        write_json(
+            directory.manifest,
+            {
+                "schema_version": SCHEMA_VERSION,
+                "number": generation.number,
+                "labels": _fates(generation.data),
+                "n_labels": generation.n_labels,
+                "before_training": generation.before_training.to_dict(),
+                "errors": {name: errors.to_dict() for name, errors in generation.errors.items()},
+                "details": dict(generation.details),
+            },
+        )
+        return self.load_generation(generation.number, generation.walkers)
+
+
+def _fates(data: DataSets) -> dict[str, Fate]:
+    fates: tuple[Fate, ...] = ("train", "valid", "test", "failed", "discarded", "pending")
+    return {str(atoms.info[KEY]): fate for fate in fates for atoms in getattr(data, fate)}
+
+
+def check_schema(record: Mapping[str, Any], path: Path) -> None:
+    """Refuse a record that a newer surveyor has written.
+
+    Raises:
+        InputError: its schema version is newer.
+    """
+    if record["schema_version"] > SCHEMA_VERSION:
+        raise InputError(f"{path} has schema version {record['schema_version']}, this surveyor reads up to {SCHEMA_VERSION}; update surveyor")
