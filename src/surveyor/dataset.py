@@ -19,6 +19,7 @@ FORCES = "REF_forces"  # atoms.arrays, eV/Å, shape (n_atoms, 3)
 STRESS = "REF_stress"  # atoms.info, eV/Å³, six Voigt components, absent where the structure is not periodic
 KEY = "label_key"  # atoms.info: the key of the label in the store
 FAILURE = "failure"  # atoms.info: why there is no label
+GIVEN = "given"  # atoms.info: where a structure comes from whose label was not requested by this campaign
 OUTPUT = "failure_output"  # atoms.info: where the output of the failed calculation is
 
 
@@ -169,8 +170,9 @@ class DataSets:
     pending: Dataset = field(default_factory=Dataset)
 
     def __add__(self, other: "DataSets") -> "DataSets":
+        """Return the sets with new structures behind the old ones; pending are those that the new ones say."""
         sums = {each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)}
-        return DataSets(**sums)
+        return DataSets(**{**sums, "pending": other.pending})
 
     def save(self, folder: Path) -> None:
         """Write one extxyz file per set."""
@@ -185,3 +187,7 @@ class DataSets:
     def keys(self) -> tuple[str, ...]:
         """Return the keys of all labels, failed ones included."""
         return tuple(key for each in fields(self) for key in getattr(self, each.name).keys())
+
+    def n_requested(self) -> int:
+        """Return how many labels the campaign has requested: all but those that it was given."""
+        return sum(GIVEN not in atoms.info for each in fields(self) for atoms in getattr(self, each.name))

@@ -7,6 +7,8 @@ messaging of the pool's, and any executor serves.
 import json
 import logging
 import os
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,7 +38,7 @@ class EventLog:
             details: more about it.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"time": round(time.time(), 3), "event": event, **details}) + "\n"
+        line = json.dumps({"time": round(time.time(), 3), "event": event} | details) + "\n"
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(descriptor, line.encode())
@@ -63,13 +65,27 @@ def _event(line: bytes) -> Mapping[str, Any] | None:
     return event
 
 
+def announce(logger: logging.Logger, event: str, message: str, /, **details: Any) -> None:  # Any: whatever JSON holds
+    """Log a line for people that is an event for programs, too.
+
+    Args:
+        logger: of the module that announces.
+        event: what happened, a word such as "labelled".
+        message: the line.
+        details: more about the event.
+    """
+    logger.info("%s", message, extra={"event": event, "details": details})
+
+
 class _EventHandler(logging.Handler):
     def __init__(self, events: EventLog) -> None:
         super().__init__()
         self.events = events
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.events.append("log", level=record.levelno, message=record.getMessage())
+        event = getattr(record, "event", "log")
+        details = getattr(record, "details", {})
+        self.events.append(event, level=record.levelno, message=record.getMessage(), **details)
 
 
 @contextmanager
@@ -84,14 +100,76 @@ def reporting(events: EventLog) -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def call_reporting(path: Path, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function on a pool so that what it logs reaches the flow through a file of events.
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Where a function on a pool reports; a call of this calls the function.
+
+    Attributes:
+        folder: of the files of events, one for each process.
+        origin: host and process that submit; what runs there is reported already.
+    """
+
+    folder: Path
+    origin: str
+
+    @classmethod
+    def into(cls, folder: Path) -> "Report":
+        """Return a report into a folder, for functions that this process submits."""
+        return cls(folder, _this_process())
+
+    def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function so that what it logs goes into the folder."""
+        process = _this_process()
+        if process == self.origin:
+            return function(*args, **kwargs)
+        with reporting(EventLog(self.folder / f"{process}.jsonl")):
+            return function(*args, **kwargs)
+
+
+def _this_process() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+class Relay:
+    """Follows the files of events in a folder, and brings what is new to one file and to a listener.
 
     Args:
-        path: the file of events.
-        function: what to call.
-        args: its arguments.
-        kwargs: its keyword arguments.
+        folder: where functions on pools report.
+        events: the file of the campaign.
+        listener: is called with each event of that file, those of other processes included.
     """
-    with reporting(EventLog(path)):
-        return function(*args, **kwargs)
+
+    def __init__(self, folder: Path, events: EventLog, listener: Callable[[Mapping[str, Any]], None]) -> None:
+        self.folder = folder
+        self.events = events
+        self.listener = listener
+        self._positions = {path: path.stat().st_size for path in folder.glob("*.jsonl")}
+        self._position = events.path.stat().st_size if events.path.exists() else 0
+
+    def pass_on(self) -> None:
+        """Bring what is new."""
+        for path in sorted(self.folder.glob("*.jsonl")):
+            fresh, self._positions[path] = EventLog(path).read(self._positions.get(path, 0))
+            for event in fresh:
+                self.events.append(**event)
+        fresh, self._position = self.events.read(self._position)
+        for event in fresh:
+            self.listener(event)
+
+    @contextmanager
+    def running(self, interval_s: float = 0.3) -> Iterator[None]:
+        """Bring what is new again and again, in a thread, as long as this lasts."""
+        stop = threading.Event()
+
+        def follow() -> None:
+            while not stop.wait(interval_s):
+                self.pass_on()
+
+        thread = threading.Thread(target=follow, name="events", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            self.pass_on()

@@ -110,7 +110,8 @@ class Generation:
         model: trained on all labels so far.
         before_training: errors of the former model on this generation's structures, before it saw them.
         errors: of the model afterwards, by set.
-        details: what else the manifest keeps: the walkers' fates, epochs, wall times.
+        details: what else the manifest keeps: `walkers` (a dict for each sample), `epochs`, `failures` (number by
+            reason), `wall_time_s` (by stage; sampling and labelling overlap).
     """
 
     number: int
@@ -124,7 +125,7 @@ class Generation:
     @property
     def n_labels(self) -> int:
         """How many labels the campaign has requested so far, failed ones included."""
-        return len(self.data.keys())
+        return self.data.n_requested()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,21 @@
 """Walkers: where they start, how they move, and the state that they have reached."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from ase import Atoms
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from surveyor.files import publish, temporary_beside
 from surveyor.parameters import Parameters
 from surveyor.structures import canonical, read_structures
 
 SCHEMA_VERSION = 1
+START_INFO = {"charge", "multiplicity"}  # what samples inherit from a start, beside coordinates and constraints
+START_ARRAYS = {"numbers", "positions", "masses", "kinds", "initial_magmoms"}
 
 
 class Walkers(Parameters):
@@ -21,20 +23,30 @@ class Walkers(Parameters):
 
     start: Path = Field(
         title="Start structures (file)",
-        description="File with one or more structures, in a format that ASE reads; the walkers take them in turn.",
+        description="File with one or more structures, in a format that ASE reads; the walkers take them in turn. "
+        "Atoms that it marks as fixed stay fixed in molecular dynamics.",
     )
     n_walkers: int = Field(8, ge=1, le=100_000, title="Number of walkers", description="How many walkers this group has.")
-    method: Literal["langevin", "perturbation"] = Field(
+    method: Literal["langevin", "npt", "perturbation"] = Field(
         "langevin",
         title="Method",
         description="langevin: molecular dynamics at constant volume and temperature (Langevin thermostat). "
-        "perturbation: random displacements and strain of the start.",
+        "npt: molecular dynamics at constant pressure and temperature (Langevin thermostat and barostat); the cell keeps "
+        "its shape. perturbation: random displacements and strain of the start.",
     )
     temperature_K: float = Field(300.0, gt=0, le=100_000, title="Temperature (K)", description="Temperature of the thermostat.")
+    pressure_MPa: float = Field(
+        0.1, ge=-100_000, le=1_000_000, title="Pressure (MPa)", description="Pressure of the barostat; only npt uses it."
+    )
     timestep_fs: float = Field(0.5, gt=0, le=10, title="Time step (fs)", description="Time step of molecular dynamics.")
-    n_steps: int = Field(100, ge=1, title="Steps per sample", description="Steps of molecular dynamics between two samples.")
+    n_steps: int = Field(
+        100, ge=1, le=1_000_000_000, title="Steps per sample", description="Steps of molecular dynamics between two samples."
+    )
     thermostat_time_fs: float = Field(
         100.0, gt=0, title="Thermostat time constant (fs)", description="Inverse of the Langevin friction coefficient."
+    )
+    barostat_time_fs: float = Field(
+        1000.0, gt=0, title="Barostat time constant (fs)", description="Time in which the volume follows the pressure; only npt uses it."
     )
     amplitude_A: float = Field(
         0.05, ge=0, le=2, title="Displacement (Å)", description="Perturbation: standard deviation of each coordinate's displacement."
@@ -52,6 +64,18 @@ class Walkers(Parameters):
         5.0, gt=1, title="Guard: temperature (factor)", description="A walker hotter than so many times its thermostat is stopped and reset."
     )
 
+    @model_validator(mode="after")
+    def _times_fit(self) -> Self:
+        # A coupling faster than two steps cannot be integrated.
+        for name in ("thermostat_time_fs", "barostat_time_fs"):
+            time = getattr(self, name)
+            if time < 2 * self.timestep_fs:
+                raise ValueError(
+                    f"{name} is {time:g} with a timestep_fs of {self.timestep_fs:g}; expected at least twice the time step. "
+                    f"Make {name} longer or the time step shorter"
+                )
+        return self
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WalkerState:
@@ -63,6 +87,7 @@ class WalkerState:
         cell: in Å, shape (3, 3).
         random_state: state of the random generator, as JSON.
         n_steps: steps since the start or the last reset.
+        barostat: momentum of the barostat in ASE's units, shape (1,); shape (0,) without a barostat.
     """
 
     positions: np.ndarray
@@ -70,6 +95,7 @@ class WalkerState:
     cell: np.ndarray
     random_state: str
     n_steps: int
+    barostat: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,8 +120,9 @@ class Walker:
 
     @property
     def structure(self) -> Atoms:
-        """The structure that the walker has reached, in canonical coordinates, without momenta."""
+        """The structure that the walker has reached, in canonical coordinates, without momenta and constraints."""
         atoms = self.start.copy()
+        atoms.set_constraint()
         if self.state is not None:
             atoms.set_cell(self.state.cell, scale_atoms=False)
             atoms.positions = self.state.positions
@@ -113,7 +140,7 @@ class Rejection:
     Attributes:
         reason: which guard stopped it.
         step: of this propagation, from 0.
-        value: what the guard found, in the unit of its limit.
+        value: what the guard found, in the unit of its limit; for "not_finite" the number of such components.
         limit: what the guard allows.
     """
 
@@ -129,10 +156,11 @@ class Sample:
 
     Attributes:
         walker: the walker afterwards.
-        structure: to be labelled; None where every try was rejected.
+        structure: to be labelled, in canonical coordinates; None where every try was rejected.
         n_steps: steps made in the try that counted.
         temperature_K: mean over the propagation; None where there is none.
         rejections: one for each rejected try.
+        temperatures_K: along the try that counted, evenly spaced, at most 100 of them.
     """
 
     walker: Walker
@@ -140,6 +168,7 @@ class Sample:
     n_steps: int = 0
     temperature_K: float | None = None
     rejections: tuple[Rejection, ...] = ()
+    temperatures_K: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 def make_walkers(groups: Sequence[Walkers], seed: int) -> tuple[Walker, ...]:
@@ -154,11 +183,20 @@ def make_walkers(groups: Sequence[Walkers], seed: int) -> tuple[Walker, ...]:
     """
     walkers: list[Walker] = []
     for group in groups:
-        starts = read_structures(group.start)
+        starts = [_bare(atoms) for atoms in read_structures(group.start)]
         for number in range(group.n_walkers):
             index = len(walkers)
             walkers.append(Walker(index, starts[number % len(starts)], group, _walker_seed(seed, index)))
     return tuple(walkers)
+
+
+def _bare(atoms: Atoms) -> Atoms:
+    # Labels and momenta in a start file belong to that one structure; samples must not inherit them.
+    bare = atoms.copy()
+    bare.info = {name: value for name, value in atoms.info.items() if name in START_INFO}
+    for name in set(bare.arrays) - START_ARRAYS:
+        del bare.arrays[name]
+    return bare
 
 
 def _walker_seed(seed: int, index: int) -> int:
@@ -168,13 +206,7 @@ def _walker_seed(seed: int, index: int) -> int:
 
 def save_walker(path: Path, walker: Walker) -> None:
     """Write the seed, the resets and the state of a walker as plain arrays (npz), atomically."""
-    state = walker.state
-    arrays = {} if state is None else {name: getattr(state, name) for name in WalkerState.__slots__}
-    counts = {"schema_version": SCHEMA_VERSION, "index": walker.index, "seed": walker.seed, "n_resets": walker.n_resets}
-    with temporary_beside(path) as temporary:
-        with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{name: np.asarray(value) for name, value in {**counts, **arrays}.items()})
-        publish(temporary, path)
+    write_arrays(path, walker_to_arrays(walker))
 
 
 def load_walker(path: Path, walker: Walker) -> Walker:
@@ -188,15 +220,50 @@ def load_walker(path: Path, walker: Walker) -> Walker:
         ValueError: the file is that of another walker, or of a newer surveyor.
     """
     with np.load(path, allow_pickle=False) as arrays:
-        if int(arrays["schema_version"]) > SCHEMA_VERSION or int(arrays["index"]) != walker.index:
-            raise ValueError(f"{path} holds walker {arrays['index']} in schema version {arrays['schema_version']}, expected walker {walker.index}")
-        state = None
-        if "positions" in arrays:
-            state = WalkerState(
-                positions=arrays["positions"],
-                momenta=arrays["momenta"],
-                cell=arrays["cell"],
-                random_state=str(arrays["random_state"]),
-                n_steps=int(arrays["n_steps"]),
-            )
-        return replace(walker, seed=int(arrays["seed"]), n_resets=int(arrays["n_resets"]), state=state)
+        return walker_from_arrays(arrays, walker, path)
+
+
+def walker_to_arrays(walker: Walker) -> dict[str, np.ndarray]:
+    """Return the seed, the resets and the state of a walker as plain arrays by name."""
+    state = walker.state
+    values = {"schema_version": SCHEMA_VERSION, "index": walker.index, "seed": walker.seed, "n_resets": walker.n_resets}
+    if state is not None:
+        values |= {name: getattr(state, name) for name in WalkerState.__slots__}
+    return {name: np.asarray(value) for name, value in values.items()}
+
+
+def walker_from_arrays(arrays: Mapping[str, np.ndarray], walker: Walker, path: Path) -> Walker:
+    """Return a walker with what `walker_to_arrays` gave.
+
+    Args:
+        arrays: by name; others among them are left alone.
+        walker: the walker as it was made from the parameters.
+        path: where they come from, for the message.
+
+    Raises:
+        ValueError: they are those of another walker, or of a newer surveyor.
+    """
+    if int(arrays["schema_version"]) > SCHEMA_VERSION or int(arrays["index"]) != walker.index:
+        raise ValueError(
+            f"{path} holds walker {arrays['index']} in schema version {arrays['schema_version']}; "
+            f"expected walker {walker.index} in schema version {SCHEMA_VERSION} or older"
+        )
+    state = None
+    if "positions" in arrays:
+        state = WalkerState(
+            positions=arrays["positions"],
+            momenta=arrays["momenta"],
+            cell=arrays["cell"],
+            random_state=str(arrays["random_state"]),
+            n_steps=int(arrays["n_steps"]),
+            barostat=arrays["barostat"],
+        )
+    return replace(walker, seed=int(arrays["seed"]), n_resets=int(arrays["n_resets"]), state=state)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write plain arrays by name (npz), atomically."""
+    with temporary_beside(path) as temporary:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options
+        publish(temporary, path)

@@ -1,0 +1,68 @@
+"""Energies of isolated atoms (E0s), from which models learn the difference."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from ase import Atoms
+
+from surveyor.dataset import Dataset, label_of
+from surveyor.errors import InputError
+from surveyor.structures import elements_of
+
+RANK_TOLERANCE = 1e-8  # singular values of the compositions below this fraction of the largest count as zero
+
+
+def fit_atomic_energies(dataset: Sequence[Atoms]) -> dict[str, float]:
+    """Return the energy in eV of each element that fits the total energies best, by least squares per atom.
+
+    Where the compositions do not tell the elements apart (one composition leaves all but their sum open), the solution
+    closest to equal energies is taken, so that the result never depends on noise.
+
+    Args:
+        dataset: labelled structures.
+
+    Raises:
+        InputError: there are no structures.
+
+    Example:
+        >>> from ase.build import molecule
+        >>> water, hydrogen = molecule("H2O"), molecule("H2")
+        >>> water.info["REF_energy"], hydrogen.info["REF_energy"] = -14.0, -2.0
+        >>> water.arrays["REF_forces"], hydrogen.arrays["REF_forces"] = 0 * water.positions, 0 * hydrogen.positions
+        >>> {symbol: round(energy, 6) for symbol, energy in fit_atomic_energies([water, hydrogen]).items()}
+        {'H': -1.0, 'O': -12.0}
+    """
+    if not dataset:
+        raise InputError("atomic energies cannot be fitted without labelled structures; give data, or give the atomic energies")
+    symbols = elements_of(dataset)
+    counts = np.array([[np.count_nonzero(atoms.symbols == symbol) for symbol in symbols] for atoms in dataset], dtype=float)
+    n_atoms = counts.sum(axis=1)
+    energies = np.array([label_of(atoms).energy for atoms in dataset]) / n_atoms
+    mean = float(energies.mean())
+    # Least squares of the deviations from the mean has the solution of smallest norm, which is closest to the mean.
+    deviations, *_ = np.linalg.lstsq(counts / n_atoms[:, None], energies - mean, rcond=RANK_TOLERANCE)
+    return {symbol: mean + float(deviation) for symbol, deviation in zip(symbols, deviations, strict=True)}
+
+
+def resolve_atomic_energies(train: Dataset, given: Mapping[str, float] | None) -> dict[str, float]:
+    """Return the atomic energy of each element in the data, as given, or fitted where none are given.
+
+    Args:
+        train: labelled structures.
+        given: energy in eV by chemical symbol, for at least the elements in the data.
+
+    Raises:
+        InputError: the data are empty, or hold elements for which no energy is given.
+    """
+    if not train:
+        raise InputError("a model cannot be initialized without labelled structures; the training set is empty")
+    if given is None:
+        return fit_atomic_energies(train)
+    symbols = elements_of(train)
+    missing = [symbol for symbol in symbols if symbol not in given]
+    if missing:
+        raise InputError(
+            f"no atomic energy is given for {', '.join(missing)}, which the data hold; "
+            f"found energies for {', '.join(given) or 'no element'}. Give one for each element, or none so that all are fitted"
+        )
+    return {symbol: float(given[symbol]) for symbol in symbols}

@@ -1,0 +1,56 @@
+"""The history of a training, as events while it runs and as a file beside the model that came of it."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from surveyor.events import EventLog
+from surveyor.files import write_json
+from surveyor.models.model import EVENTS, Epoch
+
+HISTORY = "history.json"  # beside a saved model
+
+
+def report_epoch(directory: Path, epoch: Epoch) -> None:
+    """Append an epoch to the events in the directory of a training."""
+    EventLog(directory / EVENTS).append("epoch", **_to_json(epoch))
+
+
+def reported_epochs(directory: Path) -> list[Epoch]:
+    """Return all epochs that were reported in the directory of a training, in the order of the reports."""
+    events, _ = EventLog(directory / EVENTS).read()
+    return [_from_json(event) for event in events if event["event"] == "epoch"]
+
+
+def history_of(directory: Path) -> tuple[Epoch, ...]:
+    """Return the epochs of a training by number; one that was repeated after a restart counts as it was repeated."""
+    epochs = {epoch.number: epoch for epoch in reported_epochs(directory)}
+    return tuple(epochs[number] for number in sorted(epochs))
+
+
+def save_history(directory: Path, epochs: Iterable[Epoch]) -> None:
+    """Write the history of a training beside its model."""
+    write_json(directory / HISTORY, [_to_json(epoch) for epoch in epochs])
+
+
+def load_history(directory: Path) -> tuple[Epoch, ...]:
+    """Read what `save_history` wrote."""
+    return tuple(_from_json(record) for record in json.loads((directory / HISTORY).read_text()))
+
+
+def _to_json(epoch: Epoch) -> dict[str, Any]:  # Any: numbers and None
+    # JSON has no NaN, which is what the loss of a training that diverges becomes.
+    return {name: value if value is not None and math.isfinite(value) else None for name, value in asdict(epoch).items()}
+
+
+def _from_json(record: Mapping[str, Any]) -> Epoch:
+    loss = record["loss"]
+    return Epoch(
+        number=record["number"],
+        loss=math.nan if loss is None else loss,
+        energy_rmse=record["energy_rmse"],
+        forces_rmse=record["forces_rmse"],
+    )
