@@ -32,7 +32,7 @@ def _check_start(atoms: Atoms, group: Walkers, name: str) -> None:
     shortest = shortest_distance(atoms, group.min_distance_A)
     if shortest is not None:
         raise InputError(
-            f"{name}: two atoms are {shortest:.3f} Å apart, below the guard min_distance_A of {group.min_distance_A:g}; "
+            f"{name}: two atoms are {shortest:.3f} Å apart, but the guard min_distance_A is {group.min_distance_A:g}; "
             "correct the structure or lower the guard"
         )
     if group.method != "perturbation" and atoms.get_number_of_degrees_of_freedom() <= 0:

@@ -47,7 +47,7 @@ def check_distances(atoms: Atoms, conditions: Walkers, *, step: int) -> Rejectio
 
 
 def shortest_distance(atoms: Atoms, cutoff_A: float) -> float | None:
-    """Return the shortest distance in Å between two atoms, periodic images included; None where it is not below the cutoff."""
+    """Return the shortest distance in Å between atoms and periodic images; None where it is above the cutoff."""
     if cutoff_A == 0:
         return None
     distances = neighbor_list("d", atoms, cutoff_A)

@@ -11,7 +11,9 @@ from surveyor.sampling.walkers import Walkers
 MPA = 1e6 * units.Pascal
 
 
-def make_integrator(atoms: Atoms, conditions: Walkers, *, generator: np.random.Generator, barostat: np.ndarray) -> MolecularDynamics:
+def make_integrator(
+    atoms: Atoms, conditions: Walkers, *, generator: np.random.Generator, barostat: np.ndarray
+) -> MolecularDynamics:
     """Return an integrator for the method of a walker.
 
     The centre of mass moves: a thermostat that holds it fixed (ASE's default) samples small systems wrongly.
@@ -34,7 +36,9 @@ def make_integrator(atoms: Atoms, conditions: Walkers, *, generator: np.random.G
     )
 
 
-def _constant_pressure(atoms: Atoms, conditions: Walkers, generator: np.random.Generator, barostat: np.ndarray) -> LangevinBAOAB:
+def _constant_pressure(
+    atoms: Atoms, conditions: Walkers, generator: np.random.Generator, barostat: np.ndarray
+) -> LangevinBAOAB:
     # The cell keeps its shape: in ASE 3.29 the flexible cell couples diagonal strain rates into shear.
     barostat_time = conditions.barostat_time_fs * units.fs
     # Mass of the barostat: Martyna et al., Mol. Phys. 87, 1117 (1996), section 2.3.

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 
 from surveyor.potentials import Potential
 from surveyor.sampling.guards import check, check_distances
 from surveyor.sampling.integrators import barostat_of, make_integrator
 from surveyor.sampling.perturbation import perturb
 from surveyor.sampling.samples import load_sample, save_sample
-from surveyor.sampling.walkers import Rejection, Sample, Walker, WalkerState
+from surveyor.sampling.walkers import Rejection, Sample, Walker, Walkers, WalkerState
 
 logger = logging.getLogger(__name__)
 
@@ -66,14 +66,13 @@ def propagate(
     sample = load_sample(checkpoint, origin=walker) if checkpoint.exists() else Sample(walker, None)
     calculator = None if potential is None or walker.conditions.method == "perturbation" else potential.calculator()
     while sample.structure is None and len(sample.rejections) < n_tries:
-        segment = _advance(sample, calculator, checkpoint_steps)
-        if isinstance(segment, Rejection):
-            sample = Sample(sample.walker.reset(), None, rejections=(*sample.rejections, segment))
-        elif segment.structure is None:
-            sample = segment
-            save_sample(checkpoint, sample, origin=walker)
+        outcome = _advance(sample, calculator, checkpoint_steps)
+        if isinstance(outcome, Rejection):
+            sample = Sample(sample.walker.reset(), None, rejections=(*sample.rejections, outcome))
         else:
-            sample = segment
+            sample = outcome
+        if sample.structure is None:
+            save_sample(checkpoint, sample, origin=walker)
     save_sample(finished, sample, origin=walker)
     checkpoint.unlink(missing_ok=True)
     _log(sample, time.monotonic() - began)
@@ -82,7 +81,7 @@ def propagate(
 
 def _log(sample: Sample, seconds: float) -> None:
     reasons = Counter(rejection.reason for rejection in sample.rejections)
-    rejected = ", ".join(f"{count} × {reason}" for reason, count in reasons.items()) or "none"
+    rejected = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"
     mean = "" if sample.temperature_K is None else f" at {sample.temperature_K:.0f} K"
     outcome = f"{sample.n_steps} steps{mean}" if sample.structure is not None else "no sample"
     logger.info("walker %d: %s in %.1f s; rejected tries: %s", sample.walker.index, outcome, seconds, rejected)
@@ -93,16 +92,20 @@ def _advance(sample: Sample, calculator: Calculator | None, n_steps: int) -> Sam
     if sample.walker.conditions.method == "perturbation":
         return _perturbed(sample)
     if calculator is None:
-        raise ValueError(f"walker {sample.walker.index} moves by {sample.walker.conditions.method}, which needs a potential")
-    walker = sample.walker if sample.walker.state is not None else _at_start(sample.walker)
-    return _segment(replace(sample, walker=walker), calculator, n_steps)
+        raise ValueError(
+            f"walker {sample.walker.index} moves by {sample.walker.conditions.method}, which needs a potential"
+        )
+    return _segment(sample, sample.walker.state or _state_at_start(sample.walker), calculator, n_steps)
 
 
 def _perturbed(sample: Sample) -> Sample | Rejection:
     walker, conditions = sample.walker, sample.walker.conditions
-    generator = _generator(walker)
+    generator = _generator(walker.seed, walker.state)
     structure = perturb(
-        walker.start, amplitude_A=conditions.amplitude_A, amplitude_strain=conditions.amplitude_strain, generator=generator
+        walker.start,
+        amplitude_A=conditions.amplitude_A,
+        amplitude_strain=conditions.amplitude_strain,
+        generator=generator,
     )
     rejection = check_distances(structure, conditions, step=0)
     if rejection is not None:
@@ -110,30 +113,73 @@ def _perturbed(sample: Sample) -> Sample | Rejection:
     return replace(sample, walker=replace(walker, state=_state(structure, generator, n_steps=0)), structure=structure)
 
 
-def _at_start(walker: Walker) -> Walker:
-    generator = _generator(walker)
+def _state_at_start(walker: Walker) -> WalkerState:
+    generator = _generator(walker.seed, None)
     atoms = walker.start.copy()
-    MaxwellBoltzmannDistribution(atoms, temperature_K=walker.conditions.temperature_K, rng=generator)
-    return replace(walker, state=_state(atoms, generator, n_steps=0))
+    thermalize_momenta(atoms, walker.conditions.temperature_K, rng=generator)
+    return _state(atoms, generator, n_steps=0)
 
 
-def _segment(sample: Sample, calculator: Calculator, n_steps: int) -> Sample | Rejection:
+def _segment(sample: Sample, state: WalkerState, calculator: Calculator, n_steps: int) -> Sample | Rejection:
     walker, conditions = sample.walker, sample.walker.conditions
-    assert walker.state is not None  # `_at_start` gave it one
-    atoms, generator = _moving(walker), _generator(walker)
+    atoms, generator = _moving(walker.start, state), _generator(walker.seed, state)
     calculator.reset()
     atoms.calc = calculator
-    integrator = make_integrator(atoms, conditions, generator=generator, barostat=walker.state.barostat)
+    integrator = make_integrator(atoms, conditions, generator=generator, barostat=state.barostat)
     last = min(sample.n_steps + n_steps, conditions.n_steps)
-    stride = -(-conditions.n_steps // N_TEMPERATURES)
+    stride = -(-conditions.n_steps // N_TEMPERATURES)  # rounded up
     temperatures = list(sample.temperatures_K)
     for step in range(sample.n_steps, last):
-        if (rejection := _check(atoms, sample, step)) is not None:
+        if (rejection := _check(atoms, conditions, step)) is not None:
             return rejection
         integrator.step()
         if (step + 1) % stride == 0:
             temperatures.append(atoms.get_temperature())
-    if last == conditions.n_steps and (rejection := _check(atoms, sample, last)) is not None:
+    # The end of a segment is checked at the beginning of the next one; that of the last one here.
+    if last == conditions.n_steps and (rejection := _check(atoms, conditions, last)) is not None:
         return rejection
-    state = _state(atoms, generator, n_steps=walker.state.n_steps + last - sample.n_steps, barostat=barostat_of(integrator))
-    return _with_progress(sample, state, last, np.array(temperatures))
+    reached = _state(atoms, generator, n_steps=state.n_steps + last - sample.n_steps, barostat=barostat_of(integrator))
+    return _progress(sample, reached, last, np.array(temperatures))
+
+
+def _check(atoms: Atoms, conditions: Walkers, step: int) -> Rejection | None:
+    rejection = check(atoms, atoms.get_forces(), conditions, step=step)
+    if rejection is None and (step % DISTANCE_STRIDE == 0 or step == conditions.n_steps):
+        return check_distances(atoms, conditions, step=step)
+    return rejection
+
+
+def _progress(sample: Sample, reached: WalkerState, n_steps: int, temperatures_K: np.ndarray) -> Sample:
+    walker = replace(sample.walker, state=reached)
+    progress = replace(sample, walker=walker, n_steps=n_steps, temperatures_K=temperatures_K)
+    if n_steps < walker.conditions.n_steps:
+        return progress
+    return replace(progress, structure=walker.structure, temperature_K=float(temperatures_K.mean()))
+
+
+def _moving(start: Atoms, state: WalkerState) -> Atoms:
+    atoms = start.copy()
+    atoms.set_cell(state.cell, scale_atoms=False)
+    atoms.positions = state.positions
+    atoms.set_array("momenta", state.momenta)
+    return atoms
+
+
+def _state(
+    atoms: Atoms, generator: np.random.Generator, *, n_steps: int, barostat: np.ndarray | None = None
+) -> WalkerState:
+    return WalkerState(
+        positions=atoms.positions.copy(),
+        momenta=atoms.get_momenta(),
+        cell=atoms.cell.array.copy(),
+        random_state=json.dumps(generator.bit_generator.state),
+        n_steps=n_steps,
+        barostat=np.zeros(0) if barostat is None else barostat,
+    )
+
+
+def _generator(seed: int, state: WalkerState | None) -> np.random.Generator:
+    generator = np.random.default_rng(seed)
+    if state is not None:
+        generator.bit_generator.state = json.loads(state.random_state)
+    return generator

@@ -46,7 +46,7 @@ def load_sample(path: Path, *, origin: Walker) -> Sample:
         walker = walker_from_arrays(arrays, origin, path)
         if str(arrays["origin"]) != _digest(origin):
             raise ValueError(
-                f"{path} is not a sample of walker {origin.index} with seed {origin.seed} and {origin.n_resets} resets: "
+                f"{path} is no sample of walker {origin.index} with seed {origin.seed} and {origin.n_resets} resets: "
                 "its start, conditions or state were others; give the sample another name or directory"
             )
         structure = None

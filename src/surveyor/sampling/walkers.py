@@ -26,42 +26,74 @@ class Walkers(Parameters):
         description="File with one or more structures, in a format that ASE reads; the walkers take them in turn. "
         "Atoms that it marks as fixed stay fixed in molecular dynamics.",
     )
-    n_walkers: int = Field(8, ge=1, le=100_000, title="Number of walkers", description="How many walkers this group has.")
+    n_walkers: int = Field(
+        8, ge=1, le=100_000, title="Number of walkers", description="How many walkers this group has."
+    )
     method: Literal["langevin", "npt", "perturbation"] = Field(
         "langevin",
         title="Method",
         description="langevin: molecular dynamics at constant volume and temperature (Langevin thermostat). "
-        "npt: molecular dynamics at constant pressure and temperature (Langevin thermostat and barostat); the cell keeps "
-        "its shape. perturbation: random displacements and strain of the start.",
+        "npt: molecular dynamics at constant pressure and temperature (Langevin thermostat and barostat); the cell "
+        "keeps its shape. perturbation: random displacements and strain of the start.",
     )
-    temperature_K: float = Field(300.0, gt=0, le=100_000, title="Temperature (K)", description="Temperature of the thermostat.")
+    temperature_K: float = Field(
+        300.0, gt=0, le=100_000, title="Temperature (K)", description="Temperature of the thermostat."
+    )
     pressure_MPa: float = Field(
-        0.1, ge=-100_000, le=1_000_000, title="Pressure (MPa)", description="Pressure of the barostat; only npt uses it."
+        0.1,
+        ge=-100_000,
+        le=1_000_000,
+        title="Pressure (MPa)",
+        description="Pressure of the barostat; only npt uses it.",
     )
     timestep_fs: float = Field(0.5, gt=0, le=10, title="Time step (fs)", description="Time step of molecular dynamics.")
     n_steps: int = Field(
-        100, ge=1, le=1_000_000_000, title="Steps per sample", description="Steps of molecular dynamics between two samples."
+        100,
+        ge=1,
+        le=1_000_000_000,
+        title="Steps per sample",
+        description="Steps of molecular dynamics between two samples.",
     )
     thermostat_time_fs: float = Field(
         100.0, gt=0, title="Thermostat time constant (fs)", description="Inverse of the Langevin friction coefficient."
     )
     barostat_time_fs: float = Field(
-        1000.0, gt=0, title="Barostat time constant (fs)", description="Time in which the volume follows the pressure; only npt uses it."
+        1000.0,
+        gt=0,
+        title="Barostat time constant (fs)",
+        description="Time in which the volume follows the pressure; only npt uses it.",
     )
     amplitude_A: float = Field(
-        0.05, ge=0, le=2, title="Displacement (Å)", description="Perturbation: standard deviation of each coordinate's displacement."
+        0.05,
+        ge=0,
+        le=2,
+        title="Displacement (Å)",
+        description="Perturbation: standard deviation of each coordinate's displacement.",
     )
     amplitude_strain: float = Field(
-        0.05, ge=0, le=0.5, title="Strain", description="Perturbation: largest component of the random symmetric strain of periodic directions."
+        0.05,
+        ge=0,
+        le=0.5,
+        title="Strain",
+        description="Perturbation: largest component of the random symmetric strain of periodic directions.",
     )
     max_force_eV_per_A: float = Field(
-        40.0, gt=0, title="Guard: force (eV/Å)", description="A walker on which the potential exerts a larger force is stopped and reset."
+        40.0,
+        gt=0,
+        title="Guard: force (eV/Å)",
+        description="A walker on which the potential exerts a larger force is stopped and reset.",
     )
     min_distance_A: float = Field(
-        0.5, ge=0, title="Guard: distance (Å)", description="A walker in which two atoms come closer is stopped and reset."
+        0.5,
+        ge=0,
+        title="Guard: distance (Å)",
+        description="A walker in which two atoms come closer is stopped and reset.",
     )
     max_temperature_factor: float = Field(
-        5.0, gt=1, title="Guard: temperature (factor)", description="A walker hotter than so many times its thermostat is stopped and reset."
+        5.0,
+        gt=1,
+        title="Guard: temperature (factor)",
+        description="A walker hotter than so many times its thermostat is stopped and reset.",
     )
 
     @model_validator(mode="after")
@@ -71,7 +103,7 @@ class Walkers(Parameters):
             time = getattr(self, name)
             if time < 2 * self.timestep_fs:
                 raise ValueError(
-                    f"{name} is {time:g} with a timestep_fs of {self.timestep_fs:g}; expected at least twice the time step. "
+                    f"{name} is {time:g}, timestep_fs is {self.timestep_fs:g}; expected at least twice the time step. "
                     f"Make {name} longer or the time step shorter"
                 )
         return self
