@@ -2,18 +2,22 @@
 
 import logging
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
 from ase import Atoms
 
+from surveyor.events import announce
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, label_key
 from surveyor.reference.reference import Reference
 
 logger = logging.getLogger(__name__)
 
 
-def label_structure(atoms: Atoms, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path) -> Label | LabelFailure:
+def label_structure(
+    atoms: Atoms, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
+) -> Label | LabelFailure:
     """Return the label of a structure from the store, or compute it and put it there before returning.
 
     Running it twice for one structure is harmless. A failure is recorded too, and returned as long as its reason allows
@@ -28,12 +32,42 @@ def label_structure(atoms: Atoms, reference: Reference, theory: LevelOfTheory, s
     """
     structure = theory.with_electrons(atoms)
     key = label_key(structure, theory)
+    outcome = stored_label(key, store)
+    if outcome is not None:
+        return outcome
+    begin = time.monotonic()
     while (outcome := store.outcome(key)) is None:
         _attempt(structure, key, reference, theory, store, scratch)
+    _announce(key, outcome, new=True, wall_time_s=time.monotonic() - begin)
     return outcome
 
 
-def _attempt(structure: Atoms, key: str, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path) -> None:
+def stored_label(key: str, store: LabelStore) -> Label | LabelFailure | None:
+    """Return the label under a key, or its final failure; None where work is to be done."""
+    outcome = store.outcome(key)
+    if outcome is not None:
+        _announce(key, outcome, new=False, wall_time_s=0.0)
+    return outcome
+
+
+def _announce(key: str, outcome: Label | LabelFailure, *, new: bool, wall_time_s: float) -> None:
+    how = f"computed in {wall_time_s:.1f} s" if new else "found in the store"
+    if isinstance(outcome, LabelFailure):
+        announce(
+            logger,
+            "label_failed",
+            f"failure of {key[:11]} {how}: {outcome.reason}",
+            key=key,
+            reason=outcome.reason,
+            new=new,
+        )
+    else:
+        announce(logger, "labelled", f"label {key[:11]} {how}", key=key, new=new, wall_time_s=wall_time_s)
+
+
+def _attempt(
+    structure: Atoms, key: str, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
+) -> None:
     attempt = len(store.failures(key)) + 1
     directory = scratch / f"{key.partition(':')[2][:16]}-{attempt}"
     # What a killed attempt has left would be mistaken for this one's.
