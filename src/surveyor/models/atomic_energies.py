@@ -33,9 +33,13 @@ def fit_atomic_energies(dataset: Sequence[Atoms]) -> dict[str, float]:
         {'H': -1.0, 'O': -12.0}
     """
     if not dataset:
-        raise InputError("atomic energies cannot be fitted without labelled structures; give data, or give the atomic energies")
+        raise InputError(
+            "atomic energies cannot be fitted without labelled structures; give data, or give the atomic energies"
+        )
     symbols = elements_of(dataset)
-    counts = np.array([[np.count_nonzero(atoms.symbols == symbol) for symbol in symbols] for atoms in dataset], dtype=float)
+    counts = np.array(
+        [[np.count_nonzero(atoms.symbols == symbol) for symbol in symbols] for atoms in dataset], dtype=float
+    )
     n_atoms = counts.sum(axis=1)
     energies = np.array([label_of(atoms).energy for atoms in dataset]) / n_atoms
     mean = float(energies.mean())
@@ -63,6 +67,6 @@ def resolve_atomic_energies(train: Dataset, given: Mapping[str, float] | None) -
     if missing:
         raise InputError(
             f"no atomic energy is given for {', '.join(missing)}, which the data hold; "
-            f"found energies for {', '.join(given) or 'no element'}. Give one for each element, or none so that all are fitted"
+            f"found energies for {', '.join(given) or 'no element'}. Give one for each element, or none to fit all"
         )
     return {symbol: float(given[symbol]) for symbol in symbols}

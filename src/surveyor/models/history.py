@@ -43,7 +43,9 @@ def load_history(directory: Path) -> tuple[Epoch, ...]:
 
 def _to_json(epoch: Epoch) -> dict[str, Any]:  # Any: numbers and None
     # JSON has no NaN, which is what the loss of a training that diverges becomes.
-    return {name: value if value is not None and math.isfinite(value) else None for name, value in asdict(epoch).items()}
+    return {
+        name: value if value is not None and math.isfinite(value) else None for name, value in asdict(epoch).items()
+    }
 
 
 def _from_json(record: Mapping[str, Any]) -> Epoch:

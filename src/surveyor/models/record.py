@@ -52,11 +52,15 @@ class ModelRecord:
         """
         path = directory / RECORD
         if not path.is_file():
-            raise InputError(f"{directory} holds no model: expected {RECORD} in it; give a folder that surveyor saved a model to")
+            raise InputError(
+                f"{directory} holds no model: expected {RECORD} in it; give a folder that surveyor saved a model to"
+            )
         record = read_json(path)
         found = record.pop("schema_version")
         if found > SCHEMA_VERSION:
-            raise InputError(f"{path} has schema version {found}, this surveyor reads up to {SCHEMA_VERSION}; update surveyor")
+            raise InputError(
+                f"{path} has schema version {found}, this surveyor reads up to {SCHEMA_VERSION}; update surveyor"
+            )
         return cls(**record)
 
 

@@ -1,0 +1,176 @@
+"""MACE: equivariant message-passing potentials, trained by their own command line."""
+
+import io
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+
+from surveyor.dataset import Dataset
+from surveyor.errors import InputError
+from surveyor.models.atomic_energies import resolve_atomic_energies
+from surveyor.models.history import history_of
+from surveyor.models.mace_parameters import (
+    Device,
+    MACEParameters,
+    Precision,
+    check_options,
+    mace_warnings_ignored,
+    require_mace,
+    resolve_device,
+    settings_of,
+)
+from surveyor.models.mace_trainer import NETWORK, Training, run_training
+from surveyor.models.model import Epoch
+from surveyor.models.record import ModelRecord, versions_of
+from surveyor.potentials import Prediction, evaluate_one_by_one
+from surveyor.structures import elements_of
+
+logger = logging.getLogger(__name__)
+
+KIND = "mace"
+
+
+@dataclass(frozen=True, slots=True)
+class MACEPotential:
+    """The potential that a MACE model deploys.
+
+    Attributes:
+        path: native file of MACE.
+        device: where it is evaluated; "auto" takes a GPU where there is one.
+        precision: of the evaluation.
+    """
+
+    path: Path
+    device: Device = "auto"
+    precision: Precision = "float64"
+
+    def calculator(self) -> Calculator:
+        """Return a new ASE calculator; those of one process share one network.
+
+        Raises:
+            InputError: MACE is not installed.
+        """
+        require_mace()
+        device = resolve_device(self.device)
+        network = _network(self.path, self.path.stat().st_mtime_ns, device, self.precision)
+        with mace_warnings_ignored():
+            from mace.calculators import MACECalculator
+
+            return MACECalculator(models=[network], device=device, default_dtype=self.precision)
+
+    def evaluate(self, structures: Sequence[Atoms]) -> list[Prediction]:
+        """Return a prediction for each structure."""
+        return evaluate_one_by_one(self, structures)
+
+
+@lru_cache(maxsize=8)
+def _network(
+    path: Path, modified_ns: int, device: str, precision: Precision
+) -> Any:  # Any: torch is imported here only
+    # Walkers that share a process and a model share the network; the time tells it from an earlier file of that name.
+    with mace_warnings_ignored(), redirect_stdout(io.StringIO()):
+        import torch
+        from mace.calculators import MACECalculator  # noqa: F401  (knows the classes in the file)
+
+        logger.debug("loading %s of %d ns on %s in %s", path, modified_ns, device, precision)
+        network = torch.load(path, map_location=device, weights_only=False)
+    return network.to(dtype=getattr(torch, precision))
+
+
+@dataclass(frozen=True, slots=True)
+class MACEModel:
+    """A MACE network that can be trained.
+
+    Attributes:
+        parameters: architecture and training.
+        atomic_energies: in eV by chemical symbol; None before `initialize`.
+        seed: of the weights and of the order of batches.
+        weights: native file of MACE; None before `train`.
+    """
+
+    parameters: MACEParameters
+    atomic_energies: Mapping[str, float] | None = None
+    seed: int = 0
+    weights: Path | None = None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is a network."""
+        return self.weights is not None
+
+    def initialize(self, train: Dataset, *, atomic_energies: Mapping[str, float] | None, seed: int) -> Self:
+        """Return an untrained model for these data; see `Model.initialize`."""
+        return replace(self, atomic_energies=resolve_atomic_energies(train, atomic_energies), seed=seed, weights=None)
+
+    def train(self, train: Dataset, valid: Dataset, directory: Path) -> tuple[Self, Sequence[Epoch]]:
+        """Return the model trained on the data, from the weights that it has, and the history; see `Model.train`.
+
+        Raises:
+            InputError: MACE is not installed or does not know the options, a set is empty, or the data hold elements
+                with which the model was not initialized.
+            TrainingFailed: there is no network at the end.
+        """
+        check_options(self.parameters)
+        self._check_data(train, valid)
+        settings = settings_of(self.parameters, resolve_device(self.parameters.device))
+        training = Training(settings, self._initialized(), self.seed, self.weights)
+        network = run_training(training, train, valid, directory)
+        return replace(self, weights=network), history_of(directory)
+
+    def deploy(self) -> MACEPotential:
+        """Return the potential for sampling and evaluation.
+
+        Raises:
+            ValueError: the model is not trained.
+        """
+        if self.weights is None:
+            raise ValueError("a MACE model that is not trained cannot be deployed; train it first")
+        # A pool without a GPU shall be able to use what one with a GPU has trained.
+        device: Device = "cpu" if self.parameters.device == "cpu" else "auto"
+        return MACEPotential(self.weights, device, self.parameters.precision)
+
+    def save(self, directory: Path) -> None:
+        """Write the native file, which plain ASE can load, and `model.json` into a new directory."""
+        potential = self.deploy()
+        directory.mkdir(parents=True)
+        shutil.copyfile(potential.path, directory / NETWORK)
+        versions = versions_of(["surveyor", "mace-torch", "torch", "e3nn", "ase"])
+        ModelRecord(KIND, self.parameters.model_dump(mode="json"), self._initialized(), self.seed, versions).save(
+            directory
+        )
+
+    @classmethod
+    def load(cls, directory: Path, record: ModelRecord) -> Self:
+        """Return the model that `save` wrote; the native file, which is a pickle, is not opened before it is used."""
+        parameters = MACEParameters.model_validate(record.parameters)
+        return cls(parameters, record.atomic_energies, record.seed, directory.absolute() / NETWORK)
+
+    def unsupported(self, structures: Sequence[Atoms]) -> tuple[str, ...]:
+        """Return the elements that were not in the data with which the model was initialized."""
+        if self.atomic_energies is None:
+            return ()
+        return tuple(symbol for symbol in elements_of(structures) if symbol not in self.atomic_energies)
+
+    def _initialized(self) -> Mapping[str, float]:
+        if self.atomic_energies is None:
+            raise ValueError("a model without atomic energies cannot be used; initialize it first")
+        return self.atomic_energies
+
+    def _check_data(self, train: Dataset, valid: Dataset) -> None:
+        for name, structures in (("training", train), ("validation", valid)):
+            if not structures:
+                raise InputError(f"the {name} set is empty; MACE needs at least one labelled structure in it")
+            unknown = self.unsupported(structures)
+            if unknown:
+                raise InputError(
+                    f"the {name} set holds {', '.join(unknown)}, which the model has not been initialized with; "
+                    "initialize it with all data"
+                )

@@ -1,0 +1,177 @@
+"""Hyper-parameters of MACE, and what surveyor has to know of its options."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+
+from surveyor.errors import InputError
+from surveyor.parameters import Parameters
+
+Precision = Literal["float64", "float32"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class MACEParameters(Parameters):
+    """Architecture of a MACE network, and how it is trained."""
+
+    r_max_A: float = Field(
+        5.0, gt=0.5, le=20, title="Cutoff (Å)", description="Atoms within this distance send messages to each other."
+    )
+    num_channels: int = Field(
+        64, ge=1, le=1024, title="Channels", description="Width of the network: the number of features of each kind."
+    )
+    max_L: int = Field(
+        1,
+        ge=0,
+        le=4,
+        title="Highest L of messages",
+        description="0 for invariant messages, 1 or 2 for equivariant ones, which are more accurate and slower.",
+    )
+    correlation: int = Field(
+        3,
+        ge=1,
+        le=5,
+        title="Correlation order",
+        description="Number of neighbours whose positions are correlated in one layer.",
+    )
+    num_interactions: int = Field(
+        2, ge=1, le=5, title="Layers", description="Number of layers; each carries messages over one cutoff."
+    )
+    max_num_epochs: int = Field(
+        200, ge=1, le=1_000_000, title="Epochs", description="How often the training goes through the data."
+    )
+    batch_size: int = Field(
+        5,
+        ge=1,
+        le=100_000,
+        title="Batch size (structures)",
+        description="Structures per step of the optimizer; at most all are taken.",
+    )
+    valid_batch_size: int = Field(
+        20,
+        ge=1,
+        le=100_000,
+        title="Validation batch size (structures)",
+        description="Structures evaluated at once for the validation errors.",
+    )
+    lr: float = Field(
+        0.01, gt=0, le=1, title="Learning rate", description="Step of the optimizer (Adam) at the beginning."
+    )
+    energy_weight: float = Field(
+        10.0,
+        ge=0,
+        title="Weight of energies",
+        description="Weight of the squared errors of energies per atom, in eV/atom.",
+    )
+    forces_weight: float = Field(
+        100.0, ge=0, title="Weight of forces", description="Weight of the squared errors of forces, in eV/Å."
+    )
+    stress_weight: float = Field(
+        100.0,
+        ge=0,
+        title="Weight of stress",
+        description="Weight of the squared errors of the stress, in eV/Å³; structures without one count nothing.",
+    )
+    ema: bool = Field(
+        True,
+        title="Average the weights",
+        description="Take exponentially averaged weights, which are smoother, as the result.",
+    )
+    precision: Precision = Field(
+        "float64",
+        title="Precision",
+        description="Of training and of the deployed potential; float32 is faster and good enough for dynamics.",
+    )
+    device: Device = Field(
+        "auto",
+        title="Device",
+        description="Where the network is trained and used; auto takes a GPU where there is one.",
+    )
+    options: dict[str, bool | int | float | str] = Field(
+        default_factory=dict,
+        title="Further options",
+        description="Any other option of MACE's command line (mace_run_train) by its name there, without dashes.",
+    )
+
+
+# Options that follow from the data, that are fields above, or on which surveyor relies.
+RESERVED = frozenset(
+    {
+        "name", "seed", "train_file", "valid_file", "E0s", "atomic_numbers", "energy_key", "forces_key", "stress_key",
+        "restart_latest", "save_cpu", "plot", "skip_evaluate_heads", "config", "work_dir", "model_dir", "results_dir",
+        "checkpoints_dir", "log_dir", "foundation_model", "multiheads_finetuning", "default_dtype", "r_max", "heads",
+        "statistics_file", "error_table", "dry_run", "save_all_checkpoints",
+    }
+    | MACEParameters.model_fields.keys()
+)  # fmt: skip
+
+
+def check_options(parameters: MACEParameters) -> None:
+    """Check that MACE is installed, and knows the options that are not fields of the parameters.
+
+    Raises:
+        InputError: it is not, or does not.
+    """
+    require_mace()
+    reserved = sorted(RESERVED & parameters.options.keys())
+    if reserved:
+        raise InputError(
+            f"options of MACE: {', '.join(reserved)} cannot be given here; it is a field of its own, or set by surveyor"
+        )
+    if not parameters.options:
+        return
+    with mace_warnings_ignored(), redirect_stdout(io.StringIO()):
+        from mace.tools import build_default_arg_parser
+    placeholders = {"name": "check", "train_file": "none"}
+    text = yaml.safe_dump({**settings_of(parameters, "cpu"), **placeholders})
+    complaint = io.StringIO()
+    try:
+        with redirect_stderr(complaint):
+            build_default_arg_parser().parse_args([], config_file_contents=text)
+    except SystemExit as error:
+        last = complaint.getvalue().strip().splitlines()[-1]
+        raise InputError(f"options of MACE: {last}; expected options of mace_run_train by their names there") from error
+
+
+def require_mace() -> None:
+    """Check that MACE is installed.
+
+    Raises:
+        InputError: it is not.
+    """
+    if find_spec("mace") is None:
+        raise InputError('this model needs MACE, which is not installed here: pip install "surveyor[mace]"')
+
+
+@contextmanager
+def mace_warnings_ignored() -> Iterator[None]:
+    """Ignore those warnings of MACE and its packages that a user can do nothing about."""
+    # MACE makes torch load whole pickles, of which torch warns at each load; e3nn compiles with TorchScript, which is
+    # deprecated and itself uses deprecated parts of Python.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", category=UserWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*ast\\.", category=DeprecationWarning)
+        yield
+
+
+def settings_of(parameters: MACEParameters, device: str) -> dict[str, Any]:  # Any: whatever the trainer takes
+    """Return the parameters as options of the trainer, by their names there."""
+    names = {"r_max_A": "r_max", "precision": "default_dtype"}
+    fields = parameters.model_dump(exclude={"options", "device"})
+    return {**{names.get(name, name): value for name, value in fields.items()}, "device": device, **parameters.options}
+
+
+def resolve_device(device: Device) -> str:
+    """Return "cpu" or "cuda": for "auto", a GPU where this process sees one."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,185 @@
+"""Running the trainer of MACE: its own command line, in a process of its own, that continues where it was killed.
+
+The trainer is configured by one file, reports the errors of each epoch as lines of JSON, and saves a checkpoint
+whenever the validation loss has improved.
+"""
+
+import json
+import math
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ase import Atoms
+from ase.data import atomic_numbers
+
+from surveyor.dataset import ENERGY, FORCES, STRESS, Dataset
+from surveyor.errors import TrainingFailed
+from surveyor.events import EventLog
+from surveyor.files import publish, write_atomically
+from surveyor.models.history import history_of, report_epoch, reported_epochs
+from surveyor.models.model import Epoch
+from surveyor.programs import run_program
+
+NAME = "training"
+TRAIN_FILE, VALID_FILE = "train.extxyz", "valid.extxyz"
+CONFIGURATION = "config.yaml"
+LOG = "trainer.log"
+NETWORK = "mace.model"  # the native file, there when the training is complete
+POLL_S = 0.2
+LOG_LINES = 15  # of the trainer's log, in the message of a failure
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What one training needs.
+
+    Attributes:
+        settings: options of the trainer that the user chose, by their own names.
+        atomic_energies: in eV by chemical symbol; the elements of the network.
+        seed: of the weights and of the order of batches.
+        start: network from whose weights the training starts; None for new ones.
+    """
+
+    settings: Mapping[str, Any]  # Any: whatever the trainer takes
+    atomic_energies: Mapping[str, float]
+    seed: int
+    start: Path | None = None
+
+
+def configuration(
+    training: Training, train: Dataset, valid: Dataset
+) -> dict[str, Any]:  # Any: whatever the trainer takes
+    """Return all options of the trainer, by their own names.
+
+    The batch is never larger than the set: the trainer drops incomplete batches, and would train on nothing.
+    """
+    settings = dict(training.settings)
+    energies = {atomic_numbers[symbol]: energy for symbol, energy in training.atomic_energies.items()}
+    has_stress = settings["stress_weight"] > 0 and any(STRESS in atoms.info for atoms in train)
+    start = {} if training.start is None else {"foundation_model": str(training.start), "multiheads_finetuning": False}
+    return {
+        "loss": "stress" if has_stress else "weighted",
+        **settings,
+        **start,
+        "batch_size": min(settings["batch_size"], len(train)),
+        "valid_batch_size": min(settings["valid_batch_size"], len(valid)),
+        "name": NAME,
+        "seed": training.seed,
+        "train_file": TRAIN_FILE,
+        "valid_file": VALID_FILE,
+        "E0s": str(energies),
+        "atomic_numbers": str(sorted(energies)),
+        "energy_key": ENERGY,
+        "forces_key": FORCES,
+        "stress_key": STRESS,
+        "restart_latest": True,
+        "save_cpu": True,
+        "plot": False,
+        "skip_evaluate_heads": "Default",
+    }
+
+
+def run_training(training: Training, train: Dataset, valid: Dataset, directory: Path) -> Path:
+    """Train a network, and return its file.
+
+    A training that was killed continues from its last checkpoint; a complete one is not repeated.
+
+    Args:
+        training: what is to be trained.
+        train: labelled structures to fit.
+        valid: labelled structures by which checkpoints are chosen.
+        directory: of the training.
+
+    Raises:
+        TrainingFailed: the trainer ended without a network, or its loss was never a number.
+    """
+    network = directory.absolute() / NETWORK
+    if network.is_file():
+        return network
+    directory.mkdir(parents=True, exist_ok=True)
+    Dataset(_for_trainer(atoms) for atoms in train).save(directory / TRAIN_FILE)
+    Dataset(_for_trainer(atoms) for atoms in valid).save(directory / VALID_FILE)
+    write_atomically(directory / CONFIGURATION, yaml.safe_dump(configuration(training, train, valid)))
+    _remove_torn_checkpoints(directory / "checkpoints")
+    command = [sys.executable, "-m", "mace.cli.run_train", "--config", CONFIGURATION]
+    with _following(directory / "results" / f"{NAME}_run-{training.seed}_train.txt", directory):
+        result = run_program(command, directory=directory, output=directory / LOG)
+    _check_outcome(result.returncode, directory)
+    publish(directory / f"{NAME}.model", network)
+    return network
+
+
+def _for_trainer(atoms: Atoms) -> Atoms:
+    # The trainer gives meaning to further fields, such as config_type; nothing but structure and label shall reach it.
+    bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    bare.info = {name: atoms.info[name] for name in (ENERGY, STRESS) if name in atoms.info}
+    bare.arrays[FORCES] = atoms.arrays[FORCES]
+    return bare
+
+
+def _remove_torn_checkpoints(folder: Path) -> None:
+    # The trainer writes checkpoints in place. One that it was killed in has no end, and would break the restart.
+    for checkpoint in folder.glob("*.pt"):
+        if not zipfile.is_zipfile(checkpoint):
+            checkpoint.unlink()
+
+
+@contextmanager
+def _following(results: Path, directory: Path) -> Iterator[None]:
+    """Report epochs as they end, as long as this lasts."""
+    ended = threading.Event()
+    follower = threading.Thread(target=_follow, args=(results, directory, ended), daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        follower.join()
+
+
+def _follow(results: Path, directory: Path, ended: threading.Event) -> None:
+    # The trainer appends to its results over restarts, so what was reported before is a matter of counting.
+    to_skip, offset = len(reported_epochs(directory)), 0
+    is_last = False
+    while not is_last:
+        is_last = ended.wait(POLL_S)
+        records, offset = EventLog(results).read(offset)
+        for epoch in filter(None, map(_epoch, records)):
+            if to_skip > 0:
+                to_skip -= 1
+                continue
+            report_epoch(directory, epoch)
+
+
+def _epoch(record: Mapping[str, Any]) -> Epoch | None:  # Any: whatever JSON holds
+    if record["mode"] != "eval" or record["epoch"] is None:  # None: before the first epoch
+        return None
+    return Epoch(record["epoch"], record["loss"], record.get("rmse_e_per_atom"), record.get("rmse_f"))
+
+
+def _check_outcome(returncode: int, directory: Path) -> None:
+    if returncode != 0 or not (directory / f"{NAME}.model").is_file():
+        lines = (directory / LOG).read_text(errors="replace").splitlines()[-LOG_LINES:]
+        raise TrainingFailed(
+            f"the trainer of MACE ended with exit code {returncode}:\n" + "\n".join(lines) + "\n", directory
+        )
+    if not any(math.isfinite(epoch.loss) for epoch in history_of(directory)):
+        raise TrainingFailed(
+            "the training diverged: the validation loss is not a number. Lower the learning rate", directory
+        )
+
+
+def initial_epoch(directory: Path) -> Epoch | None:
+    """Return the errors on the validation set before the first epoch of a training, None where they are not known."""
+    for results in (directory / "results").glob("*_train.txt"):
+        with results.open() as file:
+            record = json.loads(file.readline())
+        return Epoch(0, record["loss"], record.get("rmse_e_per_atom"), record.get("rmse_f"))
+    return None
