@@ -6,9 +6,10 @@ import logging
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import Executor
+from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +18,12 @@ import yaml
 from ase import Atoms
 from pydantic import Field, ValidationError
 
-from surveyor.dataset import GIVEN, Dataset, is_labelled
+from surveyor.dataset import FAILURE, GIVEN, KEY, Dataset, DataSets, is_labelled, label_of
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
-from surveyor.labels import LabelStore
-from surveyor.learning import Bootstrap, Learning
+from surveyor.events import Report, ReportingExecutor
+from surveyor.labels import LabelStore, LevelOfTheory, label_key, load_theory, save_theory
+from surveyor.learning import Bootstrap, Learning, structure_error, without_repetitions
 from surveyor.lease import hold_lease
 from surveyor.models.choice import ModelParameters, make_model
 from surveyor.models.model import Model
@@ -29,9 +31,10 @@ from surveyor.parameters import Parameters
 from surveyor.pools.choice import OpenPools, Pools, open_pools
 from surveyor.reference.choice import Codes, ReferenceParameters, make_reference
 from surveyor.reference.reference import Reference
-from surveyor.run_directory import SCHEMA_VERSION, RunDirectory, check_schema
-from surveyor.sampling.walkers import Walker, Walkers, check_walkers, make_walkers
-from surveyor.structures import check_structures, elements_of, read_structures
+from surveyor.potentials import Prediction
+from surveyor.run_directory import SCHEMA_VERSION, Generation, RunDirectory, check_schema
+from surveyor.sampling.walkers import Walker, Walkers, check_walkers, load_walker, make_walkers
+from surveyor.structures import elements_of, read_structures
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +51,8 @@ MAY_CHANGE = (
     "codes",
     "wandb",
 )
+SAME_ENERGY_MEV = 1.0  # per atom: given and computed labels of one level of theory agree better
+SAME_FORCES_MEV = 5.0  # per Å
 VERSIONS = ("surveyor", "prefect", "ase", "numpy", "distributed", "mace-torch", "torch", "tblite")
 
 
@@ -143,15 +148,18 @@ def _shown(value: Any) -> str:  # Any: what the user wrote
 
 def absolute_paths(parameters: CampaignParameters, folder: Path) -> CampaignParameters:
     """Return the parameters with every relative path taken as relative to a folder."""
+    return _with_paths(parameters, lambda path: folder / path.expanduser())
 
-    def resolve(value: Any) -> Any:  # Any: whatever parameters hold
+
+def _with_paths(parameters: CampaignParameters, change: Callable[[Path], Path]) -> CampaignParameters:
+    def changed(value: Any) -> Any:  # Any: whatever parameters hold
         if isinstance(value, Path):
-            return folder / value.expanduser()
+            return change(value)
         if isinstance(value, dict):
-            return {name: resolve(each) for name, each in value.items()}
-        return [resolve(each) for each in value] if isinstance(value, list | tuple) else value
+            return {name: changed(each) for name, each in value.items()}
+        return [changed(each) for each in value] if isinstance(value, list | tuple) else value
 
-    return CampaignParameters.model_validate(resolve(parameters.model_dump(mode="python")))
+    return CampaignParameters.model_validate(changed(parameters.model_dump(mode="python")))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,6 +183,33 @@ class Campaign:
     walkers: tuple[Walker, ...]
     reference: Reference
     model: Model
+
+    @property
+    def sampling(self) -> Executor:
+        """The pool for walkers."""
+        return self._reporting(self.pools.sampling)
+
+    @property
+    def labelling(self) -> Executor:
+        """The pool for the reference."""
+        return self._reporting(self.pools.labelling)
+
+    @property
+    def training(self) -> Executor:
+        """The pool for trainings and evaluations."""
+        return self._reporting(self.pools.training)
+
+    def _reporting(self, pool: Executor) -> Executor:
+        return ReportingExecutor(pool, Report.into(self.directory.workers))
+
+    @property
+    def structures(self) -> list[Atoms]:
+        """The starts of the walkers."""
+        return [walker.start for walker in self.walkers]
+
+    def newest_generation(self) -> Generation | None:
+        """Load the newest complete generation; None where none is complete."""
+        return self.directory.newest_generation(self.walkers)
 
 
 def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
@@ -279,8 +314,12 @@ def _freeze(directory: RunDirectory, parameters: CampaignParameters) -> None:
                 )
             )
     for name, path in parameters.input_files().items():
-        _copy_input(path, directory.inputs / f"{hashes[name][:12]}-{path.name}")
+        _copy_input(path, _input_copy(directory, path, hashes[name]))
     write_json(directory.parameters, {"schema_version": SCHEMA_VERSION, "parameters": given, "files": hashes})
+
+
+def _input_copy(directory: RunDirectory, path: Path, digest: str) -> Path:
+    return directory.inputs / f"{digest[:12]}-{path.name}"
 
 
 def _copy_input(path: Path, copy: Path) -> None:
@@ -341,17 +380,129 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def given_data(path: Path, source: str) -> Dataset:
-    """Return labelled structures that a user gives, marked as not bought by this campaign.
+def freeze_theory(campaign: Campaign, theory: LevelOfTheory) -> LevelOfTheory:
+    """Keep the level of theory when a campaign begins; later, check that it is still the same.
 
     Raises:
-        InputError: a structure is unusable or has no label.
+        InputError: it is another one, or cannot treat an element of the walkers.
     """
+    path = campaign.directory.theory
+    if path.exists():
+        frozen = load_theory(path)
+        if frozen.digest != theory.digest:
+            changes = parameter_differences(dict(frozen.content), {}, json.loads(json.dumps(dict(theory.content))), {})
+            lines = [f"  {name}: {there} then, {here} now" for name, there, here in changes]
+            raise InputError(
+                "\n".join(["reference: the level of theory is not the one with which the campaign began:", *lines])
+            )
+        return frozen
+    check_elements(campaign.structures, theory.elements, theory.name)
+    save_theory(path, theory)
+    return load_theory(path)
+
+
+def freeze_atomic_energies(campaign: Campaign, compute: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
+    """Compute the atomic energies when a campaign begins and keep them; later, return what was kept."""
+    path = campaign.directory.atomic_energies
+    if not path.exists():
+        write_json(path, {"schema_version": SCHEMA_VERSION, "energies_eV": dict(compute())})
+    record = read_json(path)
+    check_schema(record, path)
+    energies: Mapping[str, float] = record["energies_eV"]
+    return energies
+
+
+def given_data(path: Path, stated: str, theory: LevelOfTheory) -> Dataset:
+    """Return labelled structures that a user gives, with their keys, marked as not requested by this campaign.
+
+    Args:
+        path: extxyz file.
+        stated: name of the level of theory at which the user says that they were labelled.
+        theory: that of the campaign.
+
+    Raises:
+        InputError: a structure is unusable or has no label, or the levels of theory differ.
+    """
+    if stated != theory.name:
+        raise InputError(f"bootstrap.level_of_theory: found {stated!r}, expected that of the reference, {theory.name!r}")
     structures = _labelled_data(path)
-    check_structures(structures, str(path))
+    check_elements(structures, theory.elements, theory.name)
     for atoms in structures:
-        atoms.info[GIVEN] = source
-    return Dataset(structures)
+        atoms.info[KEY] = label_key(atoms, theory)
+        atoms.info[GIVEN] = str(path)
+    return without_repetitions(Dataset(structures), ())
+
+
+def check_given_label(given: Atoms, computed: Atoms) -> None:
+    """Check a given label against one that the reference computed for the same structure.
+
+    Different levels of theory, units or zeros of energy (shifted by atomic energies, say) show at once.
+
+    Raises:
+        InputError: they differ.
+    """
+    if not is_labelled(computed):
+        raise InputError(f"bootstrap.data: the reference fails ({computed.info[FAILURE]}) on a structure that has a label")
+    error = structure_error(given, Prediction(**{name: getattr(label_of(computed), name) for name in ("energy", "forces")}))
+    if error.exceeds(SAME_ENERGY_MEV, SAME_FORCES_MEV):
+        raise InputError(
+            f"bootstrap.data: the reference disagrees with the label given for {given.symbols}: by {error.energy:.3g} meV/atom "
+            f"and {error.forces:.3g} meV/Å; expected unshifted total energies (eV) and forces (eV/Å) of the same level of theory"
+        )
+
+
+def inherit(campaign: Campaign, origin: Origin) -> Generation:
+    """Return the generation of another campaign, as the first of this one.
+
+    Walkers go on from where they were, as far as this campaign has a walker of the same number and atoms.
+
+    Args:
+        campaign: the new one; its level of theory is known.
+        origin: from where.
+
+    Raises:
+        InputError: the other campaign has another level of theory.
+    """
+    directory = RunDirectory(origin.run_directory)
+    theory, there = load_theory(campaign.directory.theory), load_theory(directory.theory)
+    if theory.digest != there.digest:
+        raise InputError(f"begin_from: {origin.run_directory} was labelled with another level of theory ({there.name}, not {theory.name})")
+    old = directory.load_generation(origin.generation, ())
+    given = {
+        each.name: Dataset(_marked(atoms, str(origin.run_directory)) for atoms in getattr(old.data, each.name))
+        for each in fields(DataSets)
+    }
+    return Generation(0, DataSets(**given), _inherited_walkers(campaign, directory, origin.generation), old.model)
+
+
+def _inherited_walkers(campaign: Campaign, there: RunDirectory, number: int) -> tuple[Walker, ...]:
+    old = recorded_parameters(there)
+    starts = {walker.index: walker.start for walker in make_walkers(old.walkers, old.learning.seed)}
+    return tuple(
+        load_walker(there.generation(number).walker(walker.index), walker)
+        if walker.index in starts and starts[walker.index].numbers.tolist() == walker.start.numbers.tolist()
+        else walker
+        for walker in campaign.walkers
+    )
+
+
+def recorded_parameters(directory: RunDirectory) -> CampaignParameters:
+    """Return the parameters of a campaign on disk, with the copies of the files that they name.
+
+    Raises:
+        InputError: a newer surveyor wrote them.
+    """
+    record = read_json(directory.parameters)
+    check_schema(record, directory.parameters)
+    recorded = CampaignParameters.model_validate(record["parameters"])
+    copies = {path: _input_copy(directory, path, record["files"][name]) for name, path in recorded.input_files().items()}
+    return _with_paths(recorded, lambda path: copies.get(path, path))
+
+
+def _marked(atoms: Atoms, source: str) -> Atoms:
+    marked = atoms.copy()
+    marked.info[GIVEN] = source
+    return marked
 
 
 def describe(parameters: CampaignParameters) -> str:

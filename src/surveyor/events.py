@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,23 @@ class Report:
             return function(*args, **kwargs)
         with reporting(EventLog(self.folder / f"{process}.jsonl")):
             return function(*args, **kwargs)
+
+
+class ReportingExecutor(Executor):
+    """An executor whose functions report.
+
+    Args:
+        executor: runs them.
+        report: where they report.
+    """
+
+    def __init__(self, executor: Executor, report: Report) -> None:
+        self.executor = executor
+        self.report = report
+
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Submit a function; see `concurrent.futures.Executor.submit`."""
+        return self.executor.submit(self.report, function, *args, **kwargs)
 
 
 def _this_process() -> str:

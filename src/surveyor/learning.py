@@ -12,6 +12,8 @@ from pydantic import Field, model_validator
 from surveyor.dataset import KEY, Dataset, DataSets, label_of
 from surveyor.parameters import Fraction, Parameters
 from surveyor.potentials import Prediction
+from surveyor.sampling.perturbation import perturb
+from surveyor.sampling.walkers import Walker
 
 
 class Bootstrap(Parameters):
@@ -263,3 +265,22 @@ def is_converged(progress: Progress, learning: Learning) -> bool:
     )
     given = [(error, target) for error, target in targets if target is not None]
     return bool(given) and all(error is not None and 1e3 * error <= target for error, target in given)
+
+
+def perturbed_starts(walkers: Sequence[Walker], bootstrap: Bootstrap, seed: int) -> list[Atoms]:
+    """Return randomly perturbed starts of the walkers, which take turns.
+
+    Args:
+        walkers: at their starts.
+        bootstrap: how many, and how far.
+        seed: of the campaign.
+    """
+    return [
+        perturb(
+            walkers[index % len(walkers)].start,
+            amplitude_A=bootstrap.amplitude_A,
+            amplitude_strain=bootstrap.amplitude_strain,
+            generator=np.random.default_rng([seed, 0, index]),
+        )
+        for index in range(bootstrap.n_structures)
+    ]

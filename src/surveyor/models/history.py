@@ -1,22 +1,32 @@
 """The history of a training, as events while it runs and as a file beside the model that came of it."""
 
 import json
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from surveyor.events import EventLog
+from surveyor.events import EventLog, announce
 from surveyor.files import write_json
 from surveyor.models.model import EVENTS, Epoch
+
+logger = logging.getLogger(__name__)
 
 HISTORY = "history.json"  # beside a saved model
 
 
 def report_epoch(directory: Path, epoch: Epoch) -> None:
-    """Append an epoch to the events in the directory of a training."""
+    """Append an epoch to the events in the directory of a training, and announce it."""
     EventLog(directory / EVENTS).append("epoch", **_to_json(epoch))
+    announce(logger, "epoch", _line(epoch), **_to_json(epoch))
+
+
+def _line(epoch: Epoch) -> str:
+    energy = "" if epoch.energy_rmse is None else f", energy {1e3 * epoch.energy_rmse:.2f} meV/atom"
+    forces = "" if epoch.forces_rmse is None else f", forces {1e3 * epoch.forces_rmse:.1f} meV/Å"
+    return f"epoch {epoch.number}: loss {epoch.loss:.4g}{energy}{forces}"
 
 
 def reported_epochs(directory: Path) -> list[Epoch]:

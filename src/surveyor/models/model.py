@@ -1,5 +1,7 @@
 """What surveyor asks of a trainable model."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Protocol, Self
 from ase import Atoms
 
 from surveyor.dataset import Dataset
+from surveyor.parameters import Parameters
 from surveyor.potentials import Potential
 
 EVENTS = "events.jsonl"  # in the directory of a training: one event "epoch" per epoch, as it happens
@@ -35,6 +38,22 @@ class Model(Protocol):
 
     The order of calls is `initialize`, then `train` any number of times; `deploy` works after `train`.
     """
+
+    @property
+    def parameters(self) -> Parameters:
+        """Hyper-parameters."""
+
+    @property
+    def atomic_energies(self) -> Mapping[str, float] | None:
+        """Energies in eV of isolated atoms by chemical symbol; None before `initialize`."""
+
+    @property
+    def seed(self) -> int:
+        """Of the weights and of the order of batches."""
+
+    @property
+    def weights(self) -> Path | None:
+        """Native file with the weights; None before `train`."""
 
     @property
     def is_trained(self) -> bool:
@@ -75,3 +94,12 @@ class Model(Protocol):
 
     def unsupported(self, structures: Sequence[Atoms]) -> tuple[str, ...]:
         """Return the symbols of elements in the structures that the model cannot treat."""
+
+
+def digest_of(model: Model) -> str:
+    """Return a hash of all that a training of the model depends on beside the data: of contents, never of paths."""
+    weights = b"" if model.weights is None else model.weights.read_bytes()
+    energies = None if model.atomic_energies is None else dict(model.atomic_energies)
+    record = {"kind": type(model).__name__, "energies": energies, "seed": model.seed}
+    text = json.dumps(record, sort_keys=True) + model.parameters.model_dump_json()
+    return hashlib.sha256(text.encode() + weights).hexdigest()

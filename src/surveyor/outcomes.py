@@ -1,0 +1,134 @@
+"""What the samples of a generation came to, and what follows for the walkers."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from surveyor.dataset import FAILURE, KEY, OUTPUT, Dataset
+from surveyor.errors import NothingLearned
+from surveyor.learning import Learning, StructureError, must_reset, without_repetitions
+from surveyor.sampling.walkers import Sample, Walker
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What became of one sample, or of one structure that no walker brought.
+
+    Attributes:
+        name: of the sample.
+        sample: what the walker brought; None for a structure that no walker brought.
+        structure: with its label or the reason why it has none; None where the walker brought none.
+    """
+
+    name: str
+    sample: Sample | None
+    structure: Atoms | None
+
+    @property
+    def key(self) -> str | None:
+        """The key of the label."""
+        return None if self.structure is None else str(self.structure.info[KEY])
+
+    @property
+    def failure(self) -> str | None:
+        """Why there is no label."""
+        return None if self.structure is None else self.structure.info.get(FAILURE)
+
+
+def new_structures(outcomes: Sequence[Outcome], known: Sequence[str]) -> Dataset:
+    """Return the structures that a campaign does not have yet, labelled and failed, in the order of their keys."""
+    brought = Dataset(outcome.structure for outcome in outcomes if outcome.structure is not None)
+    return without_repetitions(brought, known).ordered_by_key()
+
+
+def count_failures(structures: Dataset) -> dict[str, int]:
+    """Return how many structures have no label, by reason."""
+    return dict(sorted(Counter(str(atoms.info[FAILURE]) for atoms in structures.failed()).items()))
+
+
+def check_failures(structures: Dataset, learning: Learning) -> None:
+    """Check that not too many labels failed.
+
+    Raises:
+        NothingLearned: a larger fraction failed than the campaign allows; says why, and where the outputs are.
+    """
+    failures = count_failures(structures)
+    n_failed = sum(failures.values())
+    if structures and n_failed > learning.max_failed_fraction * len(structures):
+        reasons = ", ".join(f"{n} × {reason}" for reason, n in failures.items())
+        outputs = sorted({str(atoms.info[OUTPUT]) for atoms in structures.failed() if OUTPUT in atoms.info})
+        raise NothingLearned(
+            f"{n_failed} of {len(structures)} labels failed ({reasons}), allowed are {learning.max_failed_fraction:.0%}; "
+            f"see the output of the first in {outputs[0] if outputs else 'the label store'}"
+        )
+
+
+def move_on(
+    walkers: Sequence[Walker], outcomes: Sequence[Outcome], errors: Mapping[str, StructureError], learning: Learning
+) -> tuple[Walker, ...]:
+    """Return the walkers for the next generation: where they are now, or back at their starts.
+
+    Args:
+        walkers: before this generation.
+        outcomes: of this generation.
+        errors: of the model before training, by key of the label.
+        learning: thresholds.
+    """
+    reached = {walker.index: walker for walker in walkers}
+    to_reset = set()
+    for outcome in outcomes:
+        if outcome.sample is not None:
+            walker = outcome.sample.walker
+            reached[walker.index] = walker
+            if reason_to_reset(outcome, errors, learning) is not None:
+                to_reset.add(walker.index)
+    return tuple(walker.reset() if index in to_reset else walker for index, walker in sorted(reached.items()))
+
+
+def reason_to_reset(
+    outcome: Outcome, errors: Mapping[str, StructureError], learning: Learning
+) -> str | None:
+    """Return why the walker that brought a sample goes back to its start; None where it goes on."""
+    if outcome.failure is not None:
+        return f"label failed: {outcome.failure}"
+    error = errors.get(outcome.key or "")
+    if error is not None and must_reset(error, learning):
+        return "error of the model"
+    return None
+
+
+def describe_samples(
+    outcomes: Sequence[Outcome], errors: Mapping[str, StructureError], learning: Learning
+) -> list[dict[str, Any]]:  # Any: whatever JSON holds
+    """Return what the manifest of a generation keeps of each sample, ready for JSON."""
+    return [_describe(outcome, outcome.sample, errors, learning) for outcome in outcomes if outcome.sample is not None]
+
+
+def _describe(
+    outcome: Outcome, sample: Sample, errors: Mapping[str, StructureError], learning: Learning
+) -> dict[str, Any]:  # Any: whatever JSON holds
+    reason = "no sample" if sample.structure is None else reason_to_reset(outcome, errors, learning)
+    error = errors.get(outcome.key or "")
+    return {
+        "index": sample.walker.index,
+        "name": outcome.name,
+        "label_key": outcome.key,
+        "fate": "continues" if reason is None else "reset",
+        "reason": reason,
+        "rejections": [_finite(asdict(rejection)) for rejection in sample.rejections],
+        "temperature_K": sample.temperature_K,
+        "temperatures_K": np.round(sample.temperatures_K, 2).tolist(),
+        "n_steps": sample.n_steps,
+        "n_resets": sample.walker.n_resets,
+        "energy_error": None if error is None else error.energy,
+        "forces_error": None if error is None else error.forces,
+    }
+
+
+def _finite(record: dict[str, Any]) -> dict[str, Any]:  # Any: numbers and strings
+    # JSON knows no NaN, which is what the guard against NaN has found.
+    return {name: value if not isinstance(value, float) or np.isfinite(value) else None for name, value in record.items()}

@@ -1,0 +1,32 @@
+from concurrent.futures import Executor
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from surveyor.evaluation import evaluate_dataset
+from surveyor.potentials import Potential
+from surveyor.tasks.execution import run_on, worker_was_lost
+
+
+@task(
+    task_run_name="evaluate on {dataset.stem}",
+    tags=["evaluation"],
+    retries=3,  # only for a dead worker
+    retry_delay_seconds=[1, 10, 60],
+    retry_condition_fn=worker_was_lost,
+    cache_policy=NO_CACHE,  # the file of predictions is the record
+)
+def evaluate(pool: Executor | None, potential: Potential, *, dataset: Path, destination: Path) -> Path:
+    """Evaluate a potential on the structures of a file.
+
+    Args:
+        pool: where to run; None runs here.
+        potential: what to evaluate.
+        dataset: extxyz file.
+        destination: file for the predictions; where it is there already, nothing is done.
+
+    Returns:
+        The file with the predictions.
+    """
+    return run_on(pool, evaluate_dataset, potential, dataset, destination)

@@ -1,0 +1,38 @@
+"""Running a domain function on a pool, from inside a task."""
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import ParamSpec, TypeVar
+
+from prefect import Task
+from prefect.client.schemas.objects import State, TaskRun
+
+from surveyor.errors import WorkerLost
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def run_on(pool: Executor | None, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a function on a pool and wait for what it returns; without a pool, run it here.
+
+    Args:
+        pool: any executor, or None.
+        function: importable on the pool.
+        args: its arguments.
+        kwargs: its keyword arguments.
+    """
+    if pool is None:
+        return function(*args, **kwargs)
+    return pool.submit(function, *args, **kwargs).result()
+
+
+def worker_was_lost(task: Task, run: TaskRun, state: State) -> bool:  # noqa: ARG001 (Prefect gives all three)
+    """Say whether a task failed because its worker died: the one reason to submit the same thing again."""
+    try:
+        state.result()
+    except WorkerLost:
+        return True
+    except Exception:  # noqa: BLE001 (whatever else the task raised is no reason to retry)
+        return False
+    return False

@@ -1,0 +1,56 @@
+from concurrent.futures import Executor
+from pathlib import Path
+
+from ase import Atoms
+from prefect import State, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
+
+from surveyor.dataset import FAILURE, with_label
+from surveyor.labels import LabelStore, LevelOfTheory, label_key
+from surveyor.reference.labelling import label_structure, stored_label
+from surveyor.reference.reference import Reference
+from surveyor.sampling.walkers import Sample
+from surveyor.tasks.execution import run_on, worker_was_lost
+
+
+@task(
+    task_run_name="label {name}",
+    tags=["labelling"],
+    retries=3,  # only for a dead worker; a failed calculation is a result
+    retry_delay_seconds=[1, 10, 60],
+    retry_condition_fn=worker_was_lost,
+    cache_policy=NO_CACHE,  # the label store is the cache
+)
+def label(
+    pool: Executor | None,
+    structure: Atoms | Sample,
+    *,
+    reference: Reference,
+    theory: LevelOfTheory,
+    store: LabelStore,
+    scratch: Path,
+    name: str,
+) -> State:
+    """Label a structure, or what a walker brought; what the store has is not computed.
+
+    Args:
+        pool: where to run; None runs here.
+        structure: to be labelled; a sample without a structure is passed over.
+        reference: computes the label.
+        theory: its level of theory.
+        store: where the label is kept.
+        scratch: folder for the files of the calculation.
+        name: for people.
+
+    Returns:
+        The structure with its label or with the reason why it has none (then the state is named by it); None for a
+        sample without a structure.
+    """
+    atoms = structure.structure if isinstance(structure, Sample) else structure
+    if atoms is None:
+        return Completed(name="Nothing to label", data=None)
+    key = label_key(atoms, theory)
+    outcome = stored_label(key, store) or run_on(pool, label_structure, atoms, reference, theory, store, scratch)
+    labelled = with_label(atoms, key, outcome)
+    return Completed(name=str(labelled.info.get(FAILURE, "Labelled")), data=labelled)

@@ -1,0 +1,71 @@
+"""Asking a pool, before work begins, what only the pool can know."""
+
+from concurrent.futures import Executor
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from surveyor.labels import LabelStore, LevelOfTheory
+from surveyor.models.choice import ModelParameters, check_model_parameters
+from surveyor.reference.atomic_energies import atomic_energy
+from surveyor.reference.reference import Reference
+from surveyor.tasks.execution import run_on, worker_was_lost
+
+
+@task(
+    tags=["labelling"],
+    retries=3,  # only for a dead worker
+    retry_delay_seconds=[1, 10, 60],
+    retry_condition_fn=worker_was_lost,
+    cache_policy=NO_CACHE,  # asked anew, so that a program that was replaced is noticed
+)
+def resolve_theory(pool: Executor | None, reference: Reference) -> LevelOfTheory:
+    """Return the level of theory, as the data files and the program on the labelling pool make it.
+
+    Args:
+        pool: where to run; None runs here.
+        reference: whose level of theory it is.
+    """
+    return run_on(pool, reference.resolve)
+
+
+@task(
+    tags=["training"],
+    retries=3,  # only for a dead worker
+    retry_delay_seconds=[1, 10, 60],
+    retry_condition_fn=worker_was_lost,
+    cache_policy=NO_CACHE,  # asked anew
+)
+def check_model(pool: Executor | None, parameters: ModelParameters) -> None:
+    """Check that the training pool has the engine of a model, and that the engine knows the options.
+
+    Args:
+        pool: where to run; None runs here.
+        parameters: of the model to be trained.
+    """
+    run_on(pool, check_model_parameters, parameters)
+
+
+@task(
+    task_run_name="atomic energy {element}",
+    tags=["labelling"],
+    retries=3,  # only for a dead worker
+    retry_delay_seconds=[1, 10, 60],
+    retry_condition_fn=worker_was_lost,
+    cache_policy=NO_CACHE,  # the label store is the cache
+)
+def compute_atomic_energy(
+    pool: Executor | None, element: str, *, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
+) -> float:
+    """Return the energy in eV of the isolated atom of an element.
+
+    Args:
+        pool: where to run; None runs here.
+        element: chemical symbol.
+        reference: computes it.
+        theory: its level of theory.
+        store: where the labels of the atom in all its multiplicities are kept.
+        scratch: folder for the files of the calculations.
+    """
+    return run_on(pool, atomic_energy, element, reference, theory, store, scratch)

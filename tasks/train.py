@@ -1,0 +1,54 @@
+import hashlib
+from concurrent.futures import Executor
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.context import TaskRunContext
+
+from surveyor import __version__
+from surveyor.models.model import Model, digest_of
+from surveyor.models.training import train_model
+from surveyor.run_directory import GenerationDirectory
+from surveyor.tasks.execution import run_on, worker_was_lost
+
+
+def training_key(_context: TaskRunContext, arguments: dict[str, Any]) -> str:  # Any: Prefect gives all arguments
+    """Return the key under which Prefect remembers a training: task, version, content of model and data; no path."""
+    directory: GenerationDirectory = arguments["directory"]
+    contents = [directory.set_file(name).read_bytes() for name in ("train", "valid")]
+    parts = [b"train", __version__.encode(), digest_of(arguments["model"]).encode(), *contents]
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
+
+@task(
+    task_run_name="train generation {name}",
+    tags=["training"],
+    retries=3,  # only for a dead worker; the training goes on from its last checkpoint
+    retry_delay_seconds=[1, 10, 60],
+    retry_condition_fn=worker_was_lost,
+    cache_policy=CacheKeyFnPolicy(cache_key_fn=training_key),
+    persist_result=True,
+)
+def train(pool: Executor | None, model: Model, *, directory: GenerationDirectory, name: str) -> str:
+    """Train a model on the sets of a generation; the result is the generation's model.
+
+    Args:
+        pool: where to run; None runs here.
+        model: initialized, or trained before.
+        directory: of the generation.
+        name: of the generation.
+
+    Returns:
+        The digest of the trained model.
+    """
+    trained, _ = run_on(
+        pool,
+        train_model,
+        model,
+        directory.set_file("train"),
+        directory.set_file("valid"),
+        directory=directory.training,
+        destination=directory.model,
+    )
+    return digest_of(trained)
