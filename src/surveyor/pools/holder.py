@@ -9,6 +9,7 @@ would reach them, and the scheduler would share one interpreter with the flow.
 """
 
 import json
+import logging
 import os
 import select
 import shutil
@@ -63,6 +64,8 @@ def _cluster(workers: int, folder: Path) -> LocalCluster:
         # Dask would pause and kill workers on a guess of what they may use; the operating system knows.
         memory_limit=None,
         local_directory=str(folder),
+        # The log is there for what functions print: it is shown when a worker dies.
+        silence_logs=logging.CRITICAL,
     )
 
 

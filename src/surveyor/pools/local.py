@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from dask.system import cpu_count
 from distributed import Client
@@ -47,6 +48,8 @@ class _Holder:
     """The process that holds the scheduler and the workers, and leads the process group of all of them."""
 
     process: "subprocess.Popen[str]"
+    requests: IO[str]
+    answers: IO[str]
     folder: Path
 
     @property
@@ -58,11 +61,16 @@ class _Holder:
             lines = self.log.read_text(errors="replace").splitlines()
         except FileNotFoundError:
             lines = []
-        return "\n".join(["Last lines of its log:", *lines[-LOG_LINES:]])
+        return "\n".join(
+            ["The workers printed last:", *lines[-LOG_LINES:]] if lines else ["The workers printed nothing."]
+        )
 
     def address(self) -> str:
-        ready, _, _ = select.select([self.process.stdout], [], [], START_S)
-        answer = self.process.stdout.readline().strip() if ready and self.process.stdout else ""
+        with suppress(BrokenPipeError):  # it died at once; there will be no answer
+            self.requests.write(json.dumps(sys.path) + "\n")
+            self.requests.flush()
+        ready, _, _ = select.select([self.answers], [], [], START_S)
+        answer = self.answers.readline().strip() if ready else ""
         if not answer:
             raise PoolFailed(f"pool local gave no address within {START_S:.0f} s. {self.last_lines()}")
         return answer
@@ -71,20 +79,19 @@ class _Holder:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
+        self.answers.close()
+        with suppress(BrokenPipeError):  # what it did not read is still to be written
+            self.requests.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _attach(workers: int) -> Attachment:
     held = _start(workers)
-    try:
+    with ExitStack() as opened:
+        opened.callback(held.end)
         client = Client(held.address(), set_as_default=False, timeout=START_S)
-    except BaseException:
-        held.end()
-        raise
-    return Attachment(client, count=lambda: workers, hint=held.last_lines, detach=held.end)
+        opened.callback(client.close)
+        return Attachment(client, count=lambda: workers, hint=held.last_lines, close=opened.pop_all().close)
 
 
 def _start(workers: int) -> _Holder:
@@ -99,10 +106,6 @@ def _start(workers: int) -> _Holder:
             env={**os.environ, **ONE_THREAD},
             start_new_session=True,
         )
-    started = _Holder(process, folder)
-    if process.stdin is None:
-        raise RuntimeError("a pipe was asked for")
-    with suppress(BrokenPipeError):  # it died at once: the log says why
-        process.stdin.write(json.dumps(sys.path) + "\n")
-        process.stdin.flush()
-    return started
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("the process that holds the pool has no pipes")
+    return _Holder(process, process.stdin, process.stdout, folder)

@@ -4,7 +4,7 @@ import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped] # it has no types
 
 from surveyor.errors import InputError
 
@@ -47,5 +47,5 @@ def _dumps(value: object, what: str) -> bytes:
         return bytes(cloudpickle.dumps(value))
     except (TypeError, AttributeError, pickle.PicklingError) as error:
         raise InputError(
-            f"{what} cannot travel between processes: {error}; pass plain data, arrays, structures, parameters and paths"
+            f"{what} cannot travel to another process: {error}; use plain data, arrays, structures, parameters, paths"
         ) from error

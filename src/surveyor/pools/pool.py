@@ -3,7 +3,8 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Executor, Future, wait
+from concurrent import futures
+from concurrent.futures import CancelledError, Executor, Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -19,7 +20,10 @@ from surveyor.pools.parcel import name_of, pack, run_parcel, unpack
 P = ParamSpec("P")
 T = TypeVar("T")
 
-IN_FLIGHT = 2  # functions handed over per function that can run: one more than runs, so that no worker waits for its next
+IN_FLIGHT = (
+    2  # functions handed over per function that can run: one more than runs, so that no worker waits for its next
+)
+GROUP = "surveyor"  # Dask's name for the group of all calls, see `_enlarge_group`
 RECOUNT_S = 2.0  # how often a full pool asks how many workers it has now
 
 
@@ -28,17 +32,17 @@ class Attachment:
     """A connection to a running Dask cluster.
 
     Attributes:
-        client: the client; its closing cancels what it submitted.
-        count: returns how many functions can run at once now.
+        client: what submits; its closing cancels what it submitted.
+        count: returns how many functions can run at once now; it must return at once.
         hint: says what to look at when a worker was lost.
-        detach: releases whatever else was opened for this connection.
+        close: closes the client and whatever else was opened for this connection.
         least: functions that are handed over even where fewer can run, so that a cluster that grows sees the demand.
     """
 
     client: Client
     count: Callable[[], int]
     hint: Callable[[], str]
-    detach: Callable[[], None]
+    close: Callable[[], None]
     least: int = 1
 
     @property
@@ -46,10 +50,10 @@ class Attachment:
         """Whether functions can be submitted through it."""
         return bool(self.client.status == "running")
 
-    def close(self) -> None:
-        """Close the client, then release the rest."""
-        self.client.close()
-        self.detach()
+    @property
+    def capacity(self) -> int:
+        """How many functions can be in flight."""
+        return IN_FLIGHT * max(self.count(), self.least)
 
 
 class Pool(Executor):
@@ -71,6 +75,7 @@ class Pool(Executor):
         self._attach = attach
         self._attachment: Attachment | None = None
         self._attaching = threading.Lock()
+        self._kept: list[RemoteFuture] = []
         self._pending: set[Future[Any]] = set()  # Any: the result of whatever was submitted
         self._changed = threading.Condition()
         self._is_closed = False
@@ -84,6 +89,11 @@ class Pool(Executor):
     def size(self) -> int:
         """How many functions can run at once now."""
         return self._attached().count()
+
+    @property
+    def capacity(self) -> int:
+        """How many functions can be in flight before `submit` blocks."""
+        return self._attached().capacity
 
     def open(self) -> None:
         """Attach now instead of at the first submission.
@@ -110,8 +120,7 @@ class Pool(Executor):
         future: Future[T] = Future()
         attachment = self._admit(future)
         try:
-            key = f"{name_of(function)}-{uuid4().hex}"
-            remote = attachment.client.submit(run_parcel, parcel, key=key, pure=False)
+            remote = attachment.client.submit(run_parcel, parcel, key=f"{GROUP}-{uuid4().hex}", pure=False)
             result = asyncio.run_coroutine_threadsafe(_result_of(remote), attachment.client.loop.asyncio_loop)
         except BaseException:
             future.cancel()  # nobody holds it, but it takes a place
@@ -132,10 +141,11 @@ class Pool(Executor):
             self._changed.notify_all()
             pending = tuple(self._pending)
         if wait and not cancel_futures:
-            _wait_for(pending)
+            futures.wait(pending)
         with self._attaching:
             attachment, self._attachment = self._attachment, None
-        _abandon(self._pending)
+        for future in pending:
+            future.cancel()
         if attachment is not None:
             attachment.close()
 
@@ -148,15 +158,15 @@ class Pool(Executor):
                 self._attachment = None
             if self._attachment is None:
                 self._attachment = self._attach()
+                self._kept = _enlarge_group(self._attachment)
             return self._attachment
 
     def _admit(self, future: Future[Any]) -> Attachment:  # Any: the result of whatever is submitted
         """Count a future as in flight, as soon as there is room for it."""
         while True:
             attachment = self._attached()
-            capacity = IN_FLIGHT * max(attachment.count(), attachment.least)
             with self._changed:
-                if len(self._pending) < capacity:
+                if len(self._pending) < attachment.capacity:
                     self._pending.add(future)
                     break
                 self._changed.wait(RECOUNT_S)
@@ -188,15 +198,16 @@ class Pool(Executor):
         return f"the connection to pool {self.name} was lost"
 
 
+def _enlarge_group(attachment: Attachment) -> list[RemoteFuture]:
+    """Run a few calls of nothing, and return their results, to be held.
+
+    What no worker is free for should stay with the scheduler: on a worker that dies it would fail too, unstarted. Dask
+    does so within groups of tasks that are large against the cluster, and counts all that were in a group as long as a
+    result of it is held.
+    """
+    keys = [f"{GROUP}-{uuid4().hex}" for _ in range(2 * attachment.count() + 1)]
+    return [attachment.client.submit(int, key=key, pure=False) for key in keys] if len(keys) > 1 else []
+
+
 async def _result_of(remote: RemoteFuture) -> Any:  # Any: the result of whatever was submitted
     return unpack(await remote)
-
-
-def _wait_for(futures: tuple[Future[Any], ...]) -> None:
-    wait(futures)
-
-
-def _abandon(futures: set[Future[Any]]) -> None:
-    for future in tuple(futures):
-        future.cancel()
-        future.set_running_or_notify_cancel()
