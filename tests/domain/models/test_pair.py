@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+from surveyor.dataset import Dataset, with_label
+from surveyor.errors import InputError
+from surveyor.labels import Label
+from surveyor.models.choice import load_model
+from surveyor.models.pair import PairModel, PairParameters
+from surveyor.testing.models import check_model
+from surveyor.testing.potentials import check_potential
+
+
+def trained(train: Dataset, valid: Dataset, directory: Path, **parameters: float) -> PairModel:
+    model = PairModel(PairParameters(**parameters)).initialize(train, atomic_energies=None, seed=0)
+    return model.train(train, valid, directory)[0]
+
+
+def test_pair_model_fulfils_what_is_asked_of_models(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    check_model(PairModel(PairParameters()), train, valid, directory=tmp_path, load=load_model)
+
+
+def test_pair_potential_fulfils_what_is_asked_of_potentials(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    large = bulk("Cu", cubic=True).repeat((2, 1, 1))
+    large.rattle(0.1, seed=3)
+    check_potential(trained(train, valid, tmp_path).deploy(), [*valid[:3], large])
+
+
+def test_data_of_a_pair_potential_are_fitted_exactly(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    truth = trained(train, valid, tmp_path / "truth", regularization=1e-2).deploy()
+    data = Dataset(
+        with_label(atoms, "v1:0", Label(each.energy, each.forces, each.stress))
+        for atoms, each in zip(train, truth.evaluate(train), strict=True)
+    )
+    model = PairModel(PairParameters(regularization=1e-10))
+    model = model.initialize(data, atomic_energies=truth.atomic_energies, seed=0)
+    fitted, (epoch,) = model.train(data, Dataset(), tmp_path / "fitted")
+    assert fitted.is_trained
+    assert epoch.forces_rmse == pytest.approx(0, abs=1e-4)
+    assert epoch.energy_rmse == pytest.approx(0, abs=1e-4)
+
+
+def test_fit_is_reproducible_bit_for_bit(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    one = trained(train, valid, tmp_path / "one").deploy()
+    other = trained(train, valid, tmp_path / "other").deploy()
+    assert np.array_equal(one.coefficients, other.coefficients)
+
+
+def test_atoms_repel_where_there_are_no_data(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    potential = trained(train, valid, tmp_path).deploy()
+    energies = [potential.evaluate([Atoms("Cu2", [[0, 0, 0], [0, 0, z]])])[0].energy for z in (0.5, 0.6, 0.7)]
+    assert energies[0] > energies[1] > energies[2]
+
+
+def test_energy_of_a_distant_atom_is_its_atomic_energy(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    potential = trained(train, valid, tmp_path).deploy()
+    (prediction,) = potential.evaluate([Atoms("Au")])
+    assert prediction.energy == potential.atomic_energies["Au"]
+
+
+def test_unknown_element_is_named(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    potential = trained(train, valid, tmp_path).deploy()
+    with pytest.raises(InputError, match="the structure also holds Ag"):
+        potential.evaluate([Atoms("Ag")])
+
+
+def test_untrained_model_is_not_deployed() -> None:
+    with pytest.raises(ValueError, match="not trained"):
+        PairModel(PairParameters()).deploy()
