@@ -2,9 +2,8 @@
 
 import numpy as np
 from ase import Atoms
-from ase.neighborlist import neighbor_list
 
-from surveyor.sampling.walkers import Rejection, Walkers
+from surveyor.sampling.walkers import Rejection, Walkers, shortest_distance
 
 
 def check(atoms: Atoms, forces: np.ndarray, conditions: Walkers, *, step: int) -> Rejection | None:
@@ -44,11 +43,3 @@ def check_distances(atoms: Atoms, conditions: Walkers, *, step: int) -> Rejectio
     """
     shortest = shortest_distance(atoms, conditions.min_distance_A)
     return None if shortest is None else Rejection("distance", step, shortest, conditions.min_distance_A)
-
-
-def shortest_distance(atoms: Atoms, cutoff_A: float) -> float | None:
-    """Return the shortest distance in Å between atoms and periodic images; None where it is above the cutoff."""
-    if cutoff_A == 0:
-        return None
-    distances = neighbor_list("d", atoms, cutoff_A)
-    return float(distances.min()) if len(distances) else None

@@ -44,5 +44,6 @@ def _within_periodic_space(strain: np.ndarray, atoms: Atoms) -> np.ndarray:
     if atoms.pbc.all():
         return strain
     periodic = atoms.cell.array[atoms.pbc]
-    projector = np.linalg.pinv(periodic) @ periodic
-    return projector @ strain @ projector
+    projector: np.ndarray = np.linalg.pinv(periodic) @ periodic
+    projected: np.ndarray = projector @ strain @ projector
+    return projected

@@ -60,10 +60,10 @@ def propagate(
         ValueError: the files under this name belong to another walker or another state of it.
     """
     finished, checkpoint = directory / f"{name}.npz", directory / f"{name}.checkpoint.npz"
-    if finished.exists():
-        return load_sample(finished, origin=walker)
+    if (sample := _found(finished, walker)) is not None:
+        return sample
     began = time.monotonic()
-    sample = load_sample(checkpoint, origin=walker) if checkpoint.exists() else Sample(walker, None)
+    sample = _found(checkpoint, walker) or Sample(walker, None)
     calculator = None if potential is None or walker.conditions.method == "perturbation" else potential.calculator()
     while sample.structure is None and len(sample.rejections) < n_tries:
         outcome = _advance(sample, calculator, checkpoint_steps)
@@ -77,6 +77,13 @@ def propagate(
     checkpoint.unlink(missing_ok=True)
     _log(sample, time.monotonic() - began)
     return sample
+
+
+def _found(path: Path, walker: Walker) -> Sample | None:
+    try:
+        return load_sample(path, origin=walker)
+    except FileNotFoundError:
+        return None
 
 
 def _log(sample: Sample, seconds: float) -> None:

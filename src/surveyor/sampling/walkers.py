@@ -7,11 +7,13 @@ from typing import Literal, Self
 
 import numpy as np
 from ase import Atoms
+from ase.neighborlist import neighbor_list
 from pydantic import Field, model_validator
 
+from surveyor.errors import InputError
 from surveyor.files import publish, temporary_beside
 from surveyor.parameters import Parameters
-from surveyor.structures import canonical, read_structures
+from surveyor.structures import canonical, is_periodic, read_structures
 
 SCHEMA_VERSION = 1
 START_INFO = {"charge", "multiplicity"}  # what samples inherit from a start, beside coordinates and constraints
@@ -98,13 +100,15 @@ class Walkers(Parameters):
 
     @model_validator(mode="after")
     def _times_fit(self) -> Self:
-        # A coupling faster than two steps cannot be integrated.
-        for name in ("thermostat_time_fs", "barostat_time_fs"):
-            time = getattr(self, name)
-            if time < 2 * self.timestep_fs:
+        # Faster couplings cannot be integrated: the volume of a hard solid swings ten times faster than the barostat.
+        shortest = {"thermostat_time_fs": 2 * self.timestep_fs}
+        if self.method == "npt":
+            shortest["barostat_time_fs"] = 50 * self.timestep_fs
+        for name, limit in shortest.items():
+            if getattr(self, name) < limit:
                 raise ValueError(
-                    f"{name} is {time:g}, timestep_fs is {self.timestep_fs:g}; expected at least twice the time step. "
-                    f"Make {name} longer or the time step shorter"
+                    f"{name} is {getattr(self, name):g}, timestep_fs is {self.timestep_fs:g}; expected at least "
+                    f"{limit:g}: make {name} longer or the time step shorter"
                 )
         return self
 
@@ -234,6 +238,50 @@ def _bare(atoms: Atoms) -> Atoms:
 def _walker_seed(seed: int, index: int) -> int:
     # Resets count upwards from here, so seeds of different walkers must lie far apart.
     return int(np.random.SeedSequence([seed, index]).generate_state(1)[0]) * 2**16
+
+
+def check_walkers(groups: Sequence[Walkers]) -> None:
+    """Check that every walker can start, before any work begins.
+
+    Raises:
+        InputError: there is no walker, a start file cannot be used, or a structure in it does not suit the method or
+            the guards of its group; says which group and which structure.
+    """
+    if not groups:
+        raise InputError("no walkers are given; give at least one group of walkers")
+    for number, group in enumerate(groups):
+        try:
+            starts = read_structures(group.start)
+            for index, atoms in enumerate(starts):
+                _check_start(atoms, group, f"structure {index} of {group.start}")
+        except InputError as error:
+            raise InputError(f"walkers[{number}]: {error}") from error
+
+
+def _check_start(atoms: Atoms, group: Walkers, name: str) -> None:
+    shortest = shortest_distance(atoms, group.min_distance_A)
+    if shortest is not None:
+        raise InputError(
+            f"{name}: two atoms are {shortest:.3f} Å apart, but the guard min_distance_A is {group.min_distance_A:g}; "
+            "correct the structure or lower the guard"
+        )
+    if group.method != "perturbation" and atoms.get_number_of_degrees_of_freedom() <= 0:
+        raise InputError(f"{name}: no atom can move under its constraints; free some atoms")
+    if group.method == "npt" and not is_periodic(atoms):
+        raise InputError(
+            f"{name} has pbc {atoms.pbc.tolist()}, but method npt needs a cell that is periodic in three directions; "
+            "give the structure one, or use method langevin"
+        )
+    if group.method == "npt" and atoms.constraints:
+        raise InputError(f"{name} has constraints, which method npt cannot keep; remove them, or use method langevin")
+
+
+def shortest_distance(atoms: Atoms, cutoff_A: float) -> float | None:
+    """Return the shortest distance in Å between atoms and periodic images; None where it is above the cutoff."""
+    if cutoff_A == 0:
+        return None
+    distances = neighbor_list("d", atoms, cutoff_A)
+    return float(distances.min()) if len(distances) else None
 
 
 def save_walker(path: Path, walker: Walker) -> None:

@@ -1,0 +1,133 @@
+from dataclasses import replace
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.constraints import FixAtoms
+from pydantic import ValidationError
+
+from surveyor.errors import InputError
+from surveyor.sampling.walkers import Walkers, WalkerState, check_walkers, load_walker, make_walkers, save_walker
+
+
+def start_file(path, *structures):
+    ase.io.write(path, list(structures), format="traj" if path.suffix == ".traj" else "extxyz")
+    return path
+
+
+def state_of(atoms):
+    random = np.random.default_rng(5)
+    return WalkerState(
+        positions=random.normal(size=(len(atoms), 3)) * 1e-3 + 1 / 3,
+        momenta=random.normal(size=(len(atoms), 3)) * 1e-7,
+        cell=np.eye(3) * np.pi,
+        random_state='{"state": 340282366920938463463374607431768211455}',
+        n_steps=12,
+        barostat=np.array([np.e]),
+    )
+
+
+def test_walkers_of_several_groups_and_compositions_are_numbered_through(tmp_path):
+    mixed = start_file(tmp_path / "mixed.extxyz", molecule("H2O"), bulk("Cu"))
+    methane = start_file(tmp_path / "methane.extxyz", molecule("CH4"))
+    walkers = make_walkers([Walkers(start=mixed, n_walkers=3), Walkers(start=methane, n_walkers=1)], seed=1)
+    assert [walker.index for walker in walkers] == [0, 1, 2, 3]
+    assert [str(walker.start.symbols) for walker in walkers] == ["OH2", "Cu", "OH2", "CH4"]
+    assert len({walker.seed for walker in walkers}) == 4
+
+
+def test_the_seed_of_the_campaign_decides_the_seeds_of_its_walkers(tmp_path):
+    group = Walkers(start=start_file(tmp_path / "water.extxyz", molecule("H2O")), n_walkers=2)
+    seeds = [[walker.seed for walker in make_walkers([group], seed=seed)] for seed in (1, 1, 2)]
+    assert seeds[0] == seeds[1]
+    assert not set(seeds[0]) & set(seeds[2])
+
+
+def test_labels_and_momenta_of_a_start_do_not_reach_its_walkers(tmp_path):
+    labelled = molecule("OH")
+    labelled.info |= {"REF_energy": -1.0, "charge": -1, "failure": "timeout"}
+    labelled.arrays["REF_forces"] = np.ones((2, 3))
+    labelled.set_momenta(np.ones((2, 3)))
+    (walker,) = make_walkers([Walkers(start=start_file(tmp_path / "oh.extxyz", labelled), n_walkers=1)], seed=1)
+    assert walker.start.info == {"charge": -1}
+    assert not {"REF_forces", "momenta"} & set(walker.start.arrays)
+
+
+def test_a_reset_walker_is_at_its_start_with_another_seed(tmp_path):
+    walker = water_walker(tmp_path)
+    reset = replace(walker, state=state_of(walker.start)).reset()
+    assert (reset.structure.positions == walker.structure.positions).all()
+    assert (reset.state, reset.n_resets) == (None, 1)
+    assert len({walker.seed, reset.seed, reset.reset().seed}) == 3
+
+
+def water_walker(tmp_path):
+    group = Walkers(start=start_file(tmp_path / "water.extxyz", molecule("H2O")), n_walkers=1)
+    return make_walkers([group], seed=1)[0]
+
+
+def test_a_walker_comes_back_bit_for_bit(tmp_path):
+    walker = water_walker(tmp_path)
+    state = state_of(walker.start)
+    save_walker(tmp_path / "walker.npz", replace(walker, state=state, seed=2**47, n_resets=3))
+    loaded = load_walker(tmp_path / "walker.npz", walker)
+    for name in ("positions", "momenta", "cell", "barostat"):
+        assert getattr(loaded.state, name).tobytes() == getattr(state, name).tobytes()
+    assert (loaded.state.random_state, loaded.state.n_steps) == (state.random_state, 12)
+    assert (loaded.seed, loaded.n_resets) == (2**47, 3)
+
+
+def test_a_walker_at_its_start_comes_back_without_a_state(tmp_path):
+    walker = water_walker(tmp_path)
+    save_walker(tmp_path / "walker.npz", walker)
+    assert load_walker(tmp_path / "walker.npz", walker).state is None
+
+
+def test_the_file_of_another_walker_is_refused(tmp_path):
+    group = Walkers(start=start_file(tmp_path / "water.extxyz", molecule("H2O")), n_walkers=2)
+    first, second = make_walkers([group], seed=1)
+    save_walker(tmp_path / "walker.npz", first)
+    with pytest.raises(ValueError, match="holds walker 0"):
+        load_walker(tmp_path / "walker.npz", second)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"temperature_K": -1}, "greater than 0"),
+        ({"temperature_k": 300}, "Extra inputs"),
+        ({"thermostat_time_fs": 0.5}, "thermostat_time_fs is 0.5, timestep_fs is 0.5; expected at least 1:"),
+        ({"method": "npt", "barostat_time_fs": 10}, "barostat_time_fs is 10"),
+    ],
+)
+def test_conditions_that_cannot_work_are_refused(tmp_path, fields, message):
+    with pytest.raises(ValidationError, match=message):
+        Walkers(start=tmp_path / "water.extxyz", **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "structure", "message"),
+    [
+        ({"method": "npt"}, molecule("H2O"), r"structure 1 of .*pbc \[False, False, False\], but method npt"),
+        ({"min_distance_A": 1.0}, molecule("H2O"), "structure 1 of .*two atoms are 0.969 Å apart"),
+        ({}, Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.1]]), "structure 1 of .* overlap"),
+        ({}, Atoms("H", positions=[[0, 0, np.nan]]), "structure 1 of .*not finite"),
+        ({}, Atoms("He", constraint=FixAtoms([0])), "structure 1 of .*no atom can move"),
+        ({"method": "npt"}, Atoms("He", cell=[4, 4, 4], pbc=True, constraint=FixAtoms([0])), "structure 1"),
+    ],
+)
+def test_a_bad_start_is_named_by_group_and_index(tmp_path, fields, structure, message):
+    good = Walkers(start=start_file(tmp_path / "good.traj", bulk("Cu", cubic=True)))
+    bad = Walkers(start=start_file(tmp_path / "bad.traj", bulk("Cu", cubic=True), structure), **fields)
+    check_walkers([good])
+    with pytest.raises(InputError, match=r"walkers\[1\]: .*" + message):
+        check_walkers([good, bad])
+
+
+def test_a_missing_start_and_no_walkers_at_all_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"walkers\[0\]: .*absent.xyz does not exist"):
+        check_walkers([Walkers(start=tmp_path / "absent.xyz")])
+    with pytest.raises(InputError, match="at least one group"):
+        check_walkers([])
