@@ -45,7 +45,9 @@ def find_program(command: Sequence[str], environment: Mapping[str, str] | None =
     path = (environment or {}).get("PATH", os.environ.get("PATH"))
     found = shutil.which(command[0], path=path)
     if found is None:
-        raise InputError(f"program {command[0]!r} was not found in {path}; install it, or give its full path in the command")
+        raise InputError(
+            f"program {command[0]!r} was not found in {path}; install it, or give its full path in the command"
+        )
     return Path(found)
 
 

@@ -1,0 +1,80 @@
+"""Energies of isolated atoms."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from ase import Atoms
+from ase.data import atomic_numbers
+
+from surveyor.errors import SurveyorError
+from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory
+from surveyor.reference.labelling import label_structure
+from surveyor.reference.reference import Reference
+
+BOX_A = 10.0  # for calculators that need a cell even without periodicity
+NOBLE_GASES = (0, 2, 10, 18, 36, 54, 86)
+
+
+class AtomicEnergyFailed(SurveyorError):
+    """No multiplicity of an isolated atom gave an energy."""
+
+
+def isolated_atoms(element: str) -> list[Atoms]:
+    """Return an atom in each multiplicity that its open shells allow, from the lowest on, without gaps.
+
+    Args:
+        element: symbol.
+    """
+    number = atomic_numbers[element]
+    atoms = []
+    for n_unpaired in range(number % 2, max_unpaired_electrons(number) + 1, 2):
+        atom = Atoms(element, positions=[[BOX_A / 2] * 3], cell=[BOX_A] * 3, pbc=False)
+        atom.info.update(charge=0, multiplicity=n_unpaired + 1)
+        atoms.append(atom)
+    return atoms
+
+
+def max_unpaired_electrons(number: int) -> int:
+    """Return how many electrons outside of closed shells can be unpaired, each orbital holding one or two.
+
+    Args:
+        number: atomic number.
+    """
+    core = max(closed for closed in NOBLE_GASES if closed < number)
+    n_valence = number - core
+    n_orbitals = 1 if core == 0 else 4  # s, and p
+    if core >= 54:
+        n_valence, n_orbitals = (n_valence, 13) if n_valence <= 16 else (n_valence - 14, 6)  # s, d, f, or f is full
+    elif core >= 18:
+        n_orbitals = 6  # s, d
+    if core >= 18 and n_orbitals == 6 and n_valence > 12:
+        n_valence, n_orbitals = n_valence - 10, 4  # d is full: s, p
+    return min(n_valence, 2 * n_orbitals - n_valence)
+
+
+def lowest_energy(outcomes: Iterable[Label | LabelFailure]) -> float | None:
+    """Return the lowest energy among labels in eV, None where there are only failures."""
+    return min((outcome.energy for outcome in outcomes if isinstance(outcome, Label)), default=None)
+
+
+def atomic_energy(element: str, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path) -> float:
+    """Return the energy of an isolated neutral atom in its lowest multiplicity, in eV; each label is kept in the store.
+
+    Args:
+        element: symbol.
+        reference: computes the labels.
+        theory: the reference's level of theory; what its input states of charge and multiplicity is for molecules.
+        store: where labels are kept.
+        scratch: folder for the calculations.
+
+    Raises:
+        AtomicEnergyFailed: no multiplicity gave an energy.
+    """
+    neutral = replace(theory, charge=None, multiplicity=None)
+    outcomes = [label_structure(atoms, reference, neutral, store, scratch) for atoms in isolated_atoms(element)]
+    energy = lowest_energy(outcomes)
+    if energy is None:
+        failures = "; ".join(f"{each.reason}: {each.message}" for each in outcomes if isinstance(each, LabelFailure))
+        raise AtomicEnergyFailed(f"no energy of an isolated {element} atom at {theory.name}: {failures}")
+    return energy

@@ -1,0 +1,159 @@
+"""What a CP2K input takes from data files: entries of basis sets and pseudopotentials, and whole parameter files."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ase.data import chemical_symbols
+
+from surveyor.errors import InputError
+from surveyor.reference.cp2k_input import CP2KInput, Tree, element_of, sections_of
+
+SYMBOLS = frozenset(symbol.upper() for symbol in chemical_symbols)
+
+# Keywords that name a file which is used as a whole, by their sections, with CP2K's own defaults.
+PARAMETER_FILES = {
+    "PAIR_POTENTIAL": ("PARAMETER_FILE_NAME", None),
+    "GCP_POTENTIAL": ("PARAMETER_FILE_NAME", None),
+    "NON_LOCAL": ("KERNEL_FILE_NAME", "vdW_kernel_table.dat"),
+    "INTERACTION_POTENTIAL": ("T_C_G_DATA", "t_c_g.dat"),
+    "RI_METRIC": ("T_C_G_DATA", "t_c_g.dat"),
+}
+
+
+def science_of(given: CP2KInput, directory: Path) -> Tree:
+    """Return what a label depends on: the input in canonical order, with the contents in place of names of files.
+
+    Args:
+        given: an input.
+        directory: CP2K's data directory.
+
+    Raises:
+        InputError: a file or an entry is missing.
+    """
+    tree: Tree = deepcopy(dict(given.force_eval))
+    dft = tree["+DFT"]
+    basis_files = dft.pop("BASIS_SET_FILE_NAME", ["BASIS_SET"])
+    potential_file = dft.pop("POTENTIAL_FILE_NAME", "POTENTIAL")
+    files = dict(_take_parameter_files(tree, directory))
+    for kind in tree["+SUBSYS"]["+KIND"]:
+        _replace_names(kind, basis_files, kind.pop("POTENTIAL_FILE_NAME", potential_file), directory)
+        kind["_"] = str(kind["_"]).upper()
+    return {"input": _in_order(tree), "files": files}
+
+
+def _take_parameter_files(tree: Tree, directory: Path) -> Iterator[tuple[str, list[str]]]:
+    hashes: dict[str, list[str]] = {}
+    for path, section in sections_of(tree):
+        keyword, default = PARAMETER_FILES.get(path.rpartition("/")[2], (None, None))
+        if keyword is None:
+            continue
+        name = section.pop(keyword, None)
+        if name is None and (default is None or not (directory / default).is_file()):
+            continue
+        hashes.setdefault(f"{path}/{keyword}", []).append(_hash(_read(name or str(default), directory)))
+    for name, found in hashes.items():
+        yield name, sorted(found)
+
+
+def _replace_names(kind: Tree, basis_files: Sequence[str], potential_file: str, directory: Path) -> None:
+    if str(kind["_"]).upper() == "DEFAULT":
+        # Which entries it takes depends on the structure, so all of them count.
+        kind["FILES"] = [_hash(_read(name, directory)) for name in [*basis_files, potential_file]]
+        return
+    element = element_of(kind)
+    if "BASIS_SET" in kind:
+        words = [[str(word) for word in _listed(value)] for value in kind["BASIS_SET"]]
+        texts = {name: _read(name, directory) for name in basis_files}
+        kind["BASIS_SET"] = sorted(
+            [*(word.upper() for word in words_of_one[:-1]), _entry(kind, "basis set", words_of_one[-1], texts)]
+            for words_of_one in words
+        )
+    elif "+BASIS" not in kind:
+        raise InputError(f"KIND {kind['_']} of the CP2K input has no BASIS_SET")
+    potential = [str(word) for word in _listed(kind.get("POTENTIAL", []))]
+    if potential and (potential[0].upper() == "ECP" or str(kind.get("POTENTIAL_TYPE", "")).upper() == "ECP"):
+        kind["POTENTIAL"] = [element, *potential, _hash(_read(potential_file, directory))]
+    elif potential:
+        kind["POTENTIAL"] = _entry(
+            kind, "pseudopotential", potential[-1], {potential_file: _read(potential_file, directory)}
+        )
+    elif "+POTENTIAL" not in kind and not kind.get("GHOST"):
+        raise InputError(f"KIND {kind['_']} of the CP2K input has no POTENTIAL")
+
+
+def _listed(value: Any) -> list[Any]:  # Any: a value of a keyword, one or several
+    return value if isinstance(value, list) else [value]
+
+
+def _entry(kind: Tree, what: str, name: str, texts: Mapping[str, str]) -> str:
+    element = element_of(kind)
+    for text in texts.values():
+        content = find_entry(text, element, name)
+        if content is not None:
+            return f"{name.upper()} {_hash(content)}"
+    available = [entry for text in texts.values() for entry in names_of_entries(text, element)]
+    similar = get_close_matches(name.upper(), available, n=3, cutoff=0.4) or available[:3]
+    there_are = f"there are {', '.join(similar)}" if similar else f"they have none for {element}"
+    raise InputError(
+        f"KIND {kind['_']} of the CP2K input: {what} {name} for {element} is not in {', '.join(texts)}; {there_are}"
+    )
+
+
+def find_entry(text: str, element: str, name: str) -> str | None:
+    """Return the numbers of an entry of a file of basis sets or pseudopotentials, None where there is none.
+
+    Args:
+        text: of the file.
+        element: symbol.
+        name: one of the names of the entry; as in CP2K, case does not matter and the first one counts.
+    """
+    lines = iter(_lines(text))
+    for words in lines:
+        if words[0] == element.upper() and name.upper() in words[1:]:
+            body = []
+            for inner in lines:
+                if inner[0] in SYMBOLS:
+                    break
+                body.append(" ".join(inner))
+            return "\n".join(body)
+    return None
+
+
+def names_of_entries(text: str, element: str) -> list[str]:
+    """Return the names, in upper case, of all entries for an element."""
+    return [name for words in _lines(text) if words[0] == element.upper() for name in words[1:]]
+
+
+def _lines(text: str) -> Iterator[list[str]]:
+    for line in text.splitlines():
+        words = line.partition("#")[0].partition("!")[0].upper().split()
+        if words:
+            yield words
+
+
+def _read(name: str, directory: Path) -> str:
+    path = directory / name
+    try:
+        return path.read_text(errors="replace")
+    except OSError as error:
+        raise InputError(
+            f"the CP2K input names the data file {name!r}, which cannot be read in {directory}: {error.strerror}; "
+            "correct the name (a comment behind it is part of it), give the full path, or set the data directory"
+        ) from error
+
+
+def _hash(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _in_order(value: Any) -> Any:  # Any: a tree or a part of one
+    # Repeated sections have no order; repeated keywords and lists of numbers may have one.
+    if isinstance(value, dict):
+        return {name: _in_order(inner) for name, inner in sorted(value.items())}
+    if isinstance(value, list) and all(isinstance(inner, dict) for inner in value):
+        return sorted((_in_order(inner) for inner in value), key=str)
+    return value

@@ -1,0 +1,235 @@
+"""Inputs of CP2K: read once, kept as a tree of sections, written for each structure.
+
+In a tree, sections are dicts under "+NAME", keywords are values under "NAME", the parameter of a section is under "_";
+what may be repeated is a list. Names and enumerated values are in upper case, values in CP2K's default units.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers
+
+from surveyor.errors import InputError
+from surveyor.structures import canonical, charge_of, is_periodic, kinds_of, multiplicity_of
+
+Tree = dict[str, Any]  # Any: sections, values, and lists of both
+
+VACUUM_A = 5.0
+WITHOUT_CELL = (
+    "not periodic: in the middle (to a whole Å) of a cubic box, whose edge is the smallest even number of Å that "
+    "leaves 5 Å on each side; POISSON_SOLVER WAVELET unless the input names another one than PERIODIC"
+)
+DENSITY_METHODS = ("GPW", "GAPW", "GAPW_XC")
+FORCE_DIGITS = 14
+KIND_NAME = re.compile(r"(?P<symbol>[A-Za-z]{1,2})(?:[\d_-].*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class CP2KInput:
+    """The scientific part of an input: one FORCE_EVAL, without structure and without what it prints.
+
+    Attributes:
+        force_eval: tree of the section.
+        charge: total charge that it states, None where it states none.
+        multiplicity: multiplicity that it states, None where it states none.
+    """
+
+    force_eval: Mapping[str, Any] = field(hash=False)  # Any: a tree
+    charge: int | None = None
+    multiplicity: int | None = None
+
+    @property
+    def dft(self) -> Tree:
+        """The section FORCE_EVAL/DFT."""
+        dft: Tree = self.force_eval["+DFT"]
+        return dft
+
+    @property
+    def kinds(self) -> dict[str, Tree]:
+        """The sections FORCE_EVAL/SUBSYS/KIND by their names in upper case."""
+        return {str(kind["_"]).upper(): kind for kind in self.force_eval["+SUBSYS"]["+KIND"]}
+
+    @property
+    def elements(self) -> tuple[str, ...] | None:
+        """Symbols of the elements that have a kind, by atomic number; None where there is a kind for all others."""
+        if "DEFAULT" in self.kinds:
+            return None
+        symbols = {element_of(kind) for kind in self.kinds.values()}
+        return tuple(sorted(symbols, key=lambda symbol: atomic_numbers[symbol]))
+
+    @property
+    def distinguishes_kinds(self) -> bool:
+        """Whether some kind is called otherwise than its element."""
+        return any(
+            name not in ("DEFAULT", element_of(kind).upper()) for name, kind in self.kinds.items() if name != "DEFAULT"
+        )
+
+
+def read_input(text: str, folder: Path | None = None) -> CP2KInput:
+    """Read a CP2K input, whole or its FORCE_EVAL.
+
+    Sections other than FORCE_EVAL, the structure and all that concerns printing are left out.
+
+    Args:
+        text: the input.
+        folder: where files lie that it includes; None where it may include none.
+
+    Raises:
+        InputError: this is no input for a calculation of energy and forces with density functional theory.
+    """
+    sections = _parse(text, folder).get("+FORCE_EVAL", [])
+    if len(sections) != 1:
+        raise InputError(f"the CP2K input has {len(sections)} sections FORCE_EVAL, expected one")
+    force_eval = _without_printing(sections[0])
+    _check_method(force_eval)
+    kinds = force_eval.get("+SUBSYS", {}).get("+KIND", [])
+    if not kinds or any("_" not in kind for kind in kinds):
+        raise InputError(
+            "the CP2K input has no SUBSYS/KIND, or one without a name; "
+            "give one for each element, with BASIS_SET and POTENTIAL"
+        )
+    force_eval["+SUBSYS"] = {"+KIND": kinds}
+    dft = force_eval["+DFT"]
+    dft.get("+POISSON", {}).pop("PERIODIC", None)
+    charge, multiplicity = dft.pop("CHARGE", None), dft.pop("MULTIPLICITY", None)
+    force_eval["METHOD"] = "QS"
+    if force_eval.get("STRESS_TENSOR", "NONE") == "NONE":
+        force_eval["STRESS_TENSOR"] = "ANALYTICAL"
+    return CP2KInput(force_eval, charge, multiplicity or None)  # 0 is how CP2K writes "the lowest"
+
+
+def _parse(text: str, folder: Path | None) -> Tree:
+    # Its registry of units takes the better part of a second to import.
+    from cp2k_input_tools.parser import CP2KInputParser
+    from cp2k_input_tools.parser_errors import ParserError
+    from cp2k_input_tools.tokenizer import TokenizerError
+
+    parser = CP2KInputParser(base_dir=[] if folder is None else folder, key_trafo=str.upper)
+    try:
+        tree: Tree = parser.parse(StringIO(text))
+    # Beside its own errors, the parser lets through what a malformed line or number makes of Python's.
+    except (ParserError, TokenizerError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+        message, *context = error.args or (type(error).__name__,)
+        line = getattr(context[0], "line", None) if context else None
+        where = f" in the line {line!r}" if line else ""
+        raise InputError(f"the CP2K input cannot be read: {message}{where}") from error
+    # As JSON holds it: lists instead of tuples, the same before and after a journey through a file.
+    normal: Tree = json.loads(json.dumps(tree))
+    return normal
+
+
+def _without_printing(section: Tree) -> Tree:
+    return {
+        name: [_without_printing(each) if isinstance(each, dict) else each for each in value]
+        if isinstance(value, list)
+        else _without_printing(value)
+        if isinstance(value, dict)
+        else value
+        for name, value in section.items()
+        if name != "+PRINT"
+    }
+
+
+def _check_method(force_eval: Tree) -> None:
+    method = force_eval.get("METHOD", "QS")
+    if method not in ("QS", "QUICKSTEP") or "+DFT" not in force_eval:
+        raise InputError(f"expected a CP2K input with METHOD QUICKSTEP and a section DFT, found METHOD {method}")
+    density_method = force_eval["+DFT"].get("+QS", {}).get("METHOD", "GPW")
+    if density_method not in DENSITY_METHODS:
+        raise InputError(f"expected DFT/QS/METHOD to be one of {', '.join(DENSITY_METHODS)}, found {density_method}")
+    if "WFN_RESTART_FILE_NAME" in force_eval["+DFT"]:
+        raise InputError("DFT/WFN_RESTART_FILE_NAME would make labels depend on a file; remove it from the CP2K input")
+
+
+def element_of(kind: Mapping[str, Any]) -> str:  # Any: a tree
+    """Return the symbol of the element of a kind.
+
+    Raises:
+        InputError: neither ELEMENT nor the name of the kind tells.
+    """
+    name = str(kind["_"])
+    match = KIND_NAME.fullmatch(name)
+    symbol = str(kind.get("ELEMENT", match["symbol"] if match else name)).capitalize()
+    if symbol not in atomic_numbers:
+        raise InputError(f"KIND {name} of the CP2K input is of no known element; add ELEMENT with its symbol")
+    return symbol
+
+
+def sections_of(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Tree]]:  # Any: a tree
+    """Yield all sections of a tree with their paths, such as "DFT/XC"; those that are repeated share one path."""
+    for name, value in tree.items():
+        if not name.startswith("+"):
+            continue
+        inner = f"{path}/{name[1:]}".removeprefix("/")
+        for section in value if isinstance(value, list) else [value]:
+            yield inner, section
+            yield from sections_of(section, inner)
+
+
+def place(atoms: Atoms) -> Atoms:
+    """Return a structure as it is computed: one without a cell is put into a box, see `WITHOUT_CELL`."""
+    placed = canonical(atoms)
+    if is_periodic(atoms):
+        return placed
+    low, high = placed.positions.min(axis=0), placed.positions.max(axis=0)
+    edge = 2 * np.ceil(((high - low).max() + 2 * VACUUM_A) / 2)
+    placed.set_cell(np.eye(3) * edge, scale_atoms=False)
+    # By whole Å, so that the grid does not move under the atoms when one of them does.
+    placed.positions += np.round(edge / 2 - (low + high) / 2)
+    return canonical(placed)
+
+
+def write_input(science: CP2KInput, atoms: Atoms) -> str:
+    """Return the input for the energy, forces and stress of a structure.
+
+    Args:
+        science: the level of theory.
+        atoms: as `place` gives it, with charge and multiplicity.
+    """
+    force_eval: Tree = deepcopy(dict(science.force_eval))
+    periodic = "XYZ" if is_periodic(atoms) else "NONE"
+    _set_electrons(force_eval["+DFT"], atoms)
+    poisson = force_eval["+DFT"].setdefault("+POISSON", {})
+    poisson["PERIODIC"] = periodic
+    if periodic == "NONE" and poisson.get("POISSON_SOLVER", "PERIODIC") == "PERIODIC":
+        poisson["POISSON_SOLVER"] = "WAVELET"
+    force_eval["+DFT"].setdefault("+SCF", {})["+PRINT"] = {"+RESTART": {"_": "OFF"}}
+    force_eval["+PRINT"] = {"+FORCES": {"_": "ON", "NDIGITS": FORCE_DIGITS}}
+    if is_periodic(atoms):
+        force_eval["+PRINT"]["+STRESS_TENSOR"] = {"_": "ON"}
+    else:
+        force_eval["STRESS_TENSOR"] = "NONE"
+    cell = {name: vector.tolist() for name, vector in zip("ABC", atoms.cell.array, strict=True)}
+    places = zip(kinds_of(atoms), atoms.positions, strict=True)
+    force_eval["+SUBSYS"] |= {
+        "+CELL": {**cell, "PERIODIC": periodic},
+        "+COORD": {"*": [f"{kind} {x:.8f} {y:.8f} {z:.8f}" for kind, (x, y, z) in places]},
+        "+PRINT": {"+ATOMIC_COORDINATES": {"_": "ON"}},
+    }
+    run = {"PROJECT_NAME": "label", "RUN_TYPE": "ENERGY_FORCE", "PRINT_LEVEL": "LOW"}
+    # The default, ELPA, ends with a segmentation fault on some machines.
+    run["PREFERRED_DIAG_LIBRARY"] = "SCALAPACK"
+    return "\n".join(_generator().line_iter({"+GLOBAL": run, "+FORCE_EVAL": [force_eval]})) + "\n"
+
+
+def _set_electrons(dft: Tree, atoms: Atoms) -> None:
+    dft["CHARGE"], dft["MULTIPLICITY"] = charge_of(atoms), multiplicity_of(atoms)
+    if multiplicity_of(atoms) > 1 and not {"UKS", "ROKS"} & dft.keys():
+        dft["UKS"] = True
+
+
+@cache
+def _generator() -> Any:  # Any: cp2k-input-tools has no types
+    # It reads a description of all of CP2K's input, in more than a second.
+    from cp2k_input_tools.generator import CP2KInputGenerator
+
+    return CP2KInputGenerator()

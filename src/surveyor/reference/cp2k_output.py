@@ -1,0 +1,164 @@
+"""Reading the output of CP2K: a complete and consistent one is a label, anything else a failure with its reason."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from ase import Atoms
+from ase.units import Bohr, GPa, Hartree
+
+from surveyor.labels import Label, LabelFailure, Reason
+from surveyor.structures import is_periodic
+
+PROGRAM_STARTED = "PROGRAM STARTED AT"
+LAST_LINES = ("PROGRAM ENDED AT", "PROGRAM STOPPED IN")
+CONVERGED = re.compile(r"\*\*\* SCF run converged in\s+(\d+) steps \*\*\*")
+NOT_CONVERGED = re.compile(r"SCF run NOT converged|outer SCF loop FAILED to converge")
+VERSION = re.compile(r"CP2K version (\d+\.\d+)")
+ENERGY = re.compile(r"^ ENERGY\| Total FORCE_EVAL \( QS \) energy \[(?:a\.u\.|hartree)\]:?\s+(\S+)$", re.MULTILINE)
+COORDINATES = re.compile(r"^ MODULE QUICKSTEP:\s+ATOMIC COORDINATES IN ANGSTROM$", re.MULTILINE | re.IGNORECASE)
+FORCES = re.compile(r"^ (?:ATOMIC FORCES in \[a\.u\.\]|FORCES\| Atomic forces \[hartree/bohr\])$", re.MULTILINE)
+FORCE_SUM = re.compile(r"^ (?:SUM OF ATOMIC FORCES|FORCES\| Sum) (.*)$", re.MULTILINE)
+STRESS = re.compile(r"^ STRESS\| (?:Analytical|Numerical) stress tensor \[(GPa|bar)\]$", re.MULTILINE)
+STRESS_TRACE = re.compile(r"^ STRESS\| 1/3 Trace\s+(\S+)$", re.MULTILINE)
+PRESSURE_UNITS = {"GPa": GPa, "bar": 1e-4 * GPa}
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+
+COORDINATE_TOLERANCE_A = 5e-6  # the output has six decimals
+FORCE_SUM_TOLERANCE = 1e-9  # Hartree/Bohr, per atom: the sum is made of numbers with more decimals
+STRESS_TOLERANCE = 1e-6  # relative
+
+SYMPTOMS: Sequence[tuple[Reason, str]] = (
+    ("scf_not_converged", NOT_CONVERGED.pattern),
+    ("disk", r"No space left on device|Disk quota exceeded"),
+    ("memory", r"[Oo]ut of memory|oom.kill|Cannot allocate memory|Allocation would exceed memory|std::bad_alloc"),
+    ("missing_data_file", r"It does not exist|not found in the (?:potential|basis set)|was not found on the basis set"),
+    ("geometry", r"[Dd]istance between the atoms|atoms? (?:are|is) too close|[Aa]toms? on top of each other"),
+    (
+        "invalid_input",
+        r"input/(?:input_parsing|cp_parser|input_)\w*\.F|unknown (?:keyword|subsection|section)|No .*KIND",
+    ),
+)
+
+
+class _Broken(Exception):
+    """The output is not what a finished calculation writes."""
+
+
+def parse_output(text: str, atoms: Atoms, *, returncode: int = 0, timed_out: bool = False) -> Label | LabelFailure:
+    """Return the label that an output holds, or why it holds none.
+
+    Args:
+        text: standard output and standard error of the program.
+        atoms: the structure as it was sent.
+        returncode: of the program, negative for the number of a signal.
+        timed_out: whether the program was ended because its time was up.
+    """
+    if timed_out:
+        return LabelFailure("timeout", "the time limit was reached")
+    if returncode == 0 and not NOT_CONVERGED.search(text) and all(line in text for line in LAST_LINES):
+        try:
+            return _label(text, atoms)
+        except _Broken as error:
+            return LabelFailure("unparsable", str(error))
+    return _diagnose(text, returncode)
+
+
+def _diagnose(text: str, returncode: int) -> LabelFailure:
+    for reason, symptom in SYMPTOMS:
+        found = re.search(rf"^.*(?:{symptom}).*$", text, re.MULTILINE)
+        if found:
+            return LabelFailure(reason, found.group().strip(" *|"))
+    if PROGRAM_STARTED not in text:
+        lines = text.strip().splitlines()
+        return LabelFailure(
+            "launch", f"CP2K did not start (status {returncode}): {lines[-1] if lines else 'no output'}"
+        )
+    abort = re.search(r"\[ABORT\].*\n(.*)\n", text)
+    said = abort.group(1).strip(" *|\\_/") if abort else "its output has no end"
+    return LabelFailure("crash", f"CP2K ended with status {returncode}: {said}")
+
+
+def version_of(text: str) -> str | None:
+    """Return the version of CP2K, such as "2023.1", None where the text does not tell."""
+    found = VERSION.search(text)
+    return found[1] if found else None
+
+
+def _label(text: str, atoms: Atoms) -> Label:
+    steps = [int(found) for found in CONVERGED.findall(text)]
+    if not steps:
+        raise _Broken("no SCF run is said to have converged")
+    energy = _numbers([_one(ENERGY, text)[1]])[0]
+    _check_coordinates(text, atoms)
+    forces = _forces(text, atoms)
+    stress = _stress(text) if is_periodic(atoms) else None
+    return Label(
+        energy * Hartree, forces * (Hartree / Bohr), stress, {"scf_steps": sum(steps), "version": version_of(text)}
+    )
+
+
+def _one(pattern: re.Pattern[str], text: str) -> re.Match[str]:
+    found = list(pattern.finditer(text))
+    if len(found) != 1:
+        raise _Broken(f"expected once in the output, found {len(found)} times: {pattern.pattern}")
+    return found[0]
+
+
+def _numbers(words: Sequence[str]) -> np.ndarray:
+    try:
+        numbers = np.array([float(word) for word in words])
+    except ValueError as error:
+        raise _Broken(f"not a number: {error}") from error
+    if not np.isfinite(numbers).all():
+        raise _Broken(f"not finite: {' '.join(words)}")
+    return numbers
+
+
+def _table(text: str, header: re.Pattern[str], n_rows: int) -> list[list[str]]:
+    """Return the words of the rows that begin with 1, 2, ... below a header and one line with names of columns."""
+    lines = text[_one(header, text).end() :].splitlines()
+    rows = [line.removeprefix(" FORCES|").split() for line in lines if line.strip()][1 : n_rows + 1]
+    if [row[0] for row in rows] != [str(number) for number in range(1, n_rows + 1)]:
+        raise _Broken(f"the table below {header.pattern} does not have the atoms 1 to {n_rows}")
+    return rows
+
+
+def _check_coordinates(text: str, atoms: Atoms) -> None:
+    rows = _table(text, COORDINATES, len(atoms))
+    if any(len(row) != 9 for row in rows):
+        raise _Broken("the table of coordinates does not have nine columns")
+    if [int(number) for number in _numbers([row[3] for row in rows])] != atoms.numbers.tolist():
+        raise _Broken("the atoms of the output are not those of the input")
+    positions = np.array([_numbers(row[4:7]) for row in rows])
+    if np.abs(positions - atoms.positions).max() > COORDINATE_TOLERANCE_A:
+        raise _Broken("the coordinates of the output are not those of the input")
+
+
+def _forces(text: str, atoms: Atoms) -> np.ndarray:
+    rows = _table(text, FORCES, len(atoms))
+    if all(len(row) == 6 for row in rows):  # atom, kind, element, x, y, z: before CP2K 2025
+        components = [row[3:] for row in rows]
+    elif all(len(row) == 5 for row in rows):  # atom, x, y, z, norm
+        components = [row[1:4] for row in rows]
+    else:
+        raise _Broken("the table of forces has neither five nor six columns")
+    forces = np.array([_numbers(row) for row in components])
+    total = _numbers(_one(FORCE_SUM, text)[1].split()[:3])
+    if total.shape != (3,) or np.abs(forces.sum(axis=0) - total).max() > FORCE_SUM_TOLERANCE * len(atoms):
+        raise _Broken("the forces do not add up to their sum")
+    return forces
+
+
+def _stress(text: str) -> np.ndarray:
+    header = _one(STRESS, text)
+    rows = [line.split() for line in text[header.end() :].splitlines() if line.strip()][1:4]
+    if [row[:2] for row in rows] != [["STRESS|", axis] for axis in "xyz"] or any(len(row) != 5 for row in rows):
+        raise _Broken("the table of the stress tensor is not one of three rows and columns")
+    tensor = np.array([_numbers(row[2:]) for row in rows])
+    tolerance = STRESS_TOLERANCE * max(1.0, np.abs(tensor).max())
+    trace = _numbers([_one(STRESS_TRACE, text)[1]])[0]
+    if abs(np.trace(tensor) / 3 - trace) > tolerance or np.abs(tensor - tensor.T).max() > tolerance:
+        raise _Broken("the stress tensor is not symmetric, or its trace is another one")
+    # CP2K's tensor is positive under pressure, ASE's under tension.
+    return np.array([-tensor[index] for index in VOIGT]) * PRESSURE_UNITS[header[1]]

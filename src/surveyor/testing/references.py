@@ -1,0 +1,185 @@
+"""What every reference must hold to, and a calculator that leaves a trace of each of its launches."""
+
+import copy
+import hashlib
+import json
+import os
+import pickle
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import all_changes
+from ase.calculators.emt import EMT
+
+from surveyor.labels import Label, LevelOfTheory, label_key
+from surveyor.reference.reference import Reference
+from surveyor.structures import canonical, identity_of, is_periodic
+
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+
+
+def check_reference(
+    reference: Reference,
+    structures: Sequence[Atoms],
+    directory: Path,
+    *,
+    step: float = 2e-3,
+    forces_tolerance: float = 1e-3,
+    stress_tolerance: float = 1e-4,
+) -> None:
+    """Check that a reference keeps its promises, for a few small structures of low symmetry.
+
+    Args:
+        reference: what is checked.
+        structures: it must be able to label them.
+        directory: for the files of the calculations.
+        step: of finite differences: Å for positions, none for strain.
+        forces_tolerance: eV/Å.
+        stress_tolerance: eV/Å³.
+
+    Raises:
+        AssertionError: a promise is broken.
+    """
+    theory = reference.resolve()
+    assert theory.digest == reference.resolve().digest, "resolve() gives another level of theory the second time"
+    travelled: Reference = pickle.loads(pickle.dumps(reference))
+    assert travelled.resolve().digest == theory.digest, "a pickled reference has another level of theory"
+    energies = Energies(travelled, directory)
+    for given in structures:
+        atoms = theory.with_electrons(given)
+        before = copy.deepcopy(atoms)
+        label = energies.label(atoms)
+        assert atoms == before, "compute() changes its structure"
+        assert atoms.info == before.info, "compute() changes the charge or multiplicity of its structure"
+        assert label.is_complete_for(atoms), "the label has too few numbers, or some that are not finite"
+        assert (label.stress is not None) == is_periodic(atoms), "a stress belongs to three periodic directions"
+        _check_determinism(label, energies.label(atoms))
+        _check_forces(label, atoms, energies, step, forces_tolerance)
+        if label.stress is not None:
+            _check_stress(label.stress, atoms, energies, step, stress_tolerance)
+
+
+class Energies:
+    """Labels by a reference, each in a new folder; a failure is an assertion error.
+
+    Args:
+        reference: computes the labels.
+        directory: for the folders.
+    """
+
+    def __init__(self, reference: Reference, directory: Path) -> None:
+        self._reference = reference
+        self._directory = directory
+        self._count = 0
+
+    def label(self, atoms: Atoms) -> Label:
+        """Return the label of a structure."""
+        self._count += 1
+        folder = self._directory / f"check-{self._count:04d}"
+        folder.mkdir(parents=True)
+        outcome = self._reference.compute(canonical(atoms), folder)
+        assert isinstance(outcome, Label), f"no label, but {outcome}"
+        return outcome
+
+    def slope(self, low: Atoms, high: Atoms, distance: float) -> float:
+        """Return the difference of the energies of two structures by their distance."""
+        return (self.label(high).energy - self.label(low).energy) / distance
+
+
+def _check_determinism(first: Label, second: Label) -> None:
+    # Not bit for bit: threads and processes add up in any order.
+    np.testing.assert_allclose(second.energy, first.energy, rtol=1e-10, err_msg="another energy the second time")
+    np.testing.assert_allclose(second.forces, first.forces, atol=1e-6, err_msg="other forces the second time")
+
+
+def _check_forces(label: Label, atoms: Atoms, energies: Energies, step: float, tolerance: float) -> None:
+    for atom in range(len(atoms)):
+        for axis in range(3):
+            low, high = atoms.copy(), atoms.copy()
+            low.positions[atom, axis] -= step
+            high.positions[atom, axis] += step
+            np.testing.assert_allclose(
+                label.forces[atom, axis],
+                -energies.slope(low, high, 2 * step),
+                rtol=0,
+                atol=tolerance,
+                err_msg=f"the force on atom {atom} along axis {axis} is not the slope of the energy",
+            )
+
+
+def _check_stress(stress: np.ndarray, atoms: Atoms, energies: Energies, step: float, tolerance: float) -> None:
+    for component, (row, column) in enumerate(VOIGT):
+        strain = np.zeros((3, 3))
+        strain[row, column] += step / 2
+        strain[column, row] += step / 2
+        slope = energies.slope(_strained(atoms, -strain), _strained(atoms, strain), 2 * step)
+        np.testing.assert_allclose(
+            stress[component],
+            slope / atoms.get_volume(),
+            rtol=0,
+            atol=tolerance,
+            err_msg=f"component {component} of the stress is not the slope of the energy",
+        )
+
+
+def _strained(atoms: Atoms, strain: np.ndarray) -> Atoms:
+    copy_ = atoms.copy()
+    copy_.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+    return copy_
+
+
+class CountingEMT(EMT):
+    """ASE's EMT, which writes a line into a file when it begins and when it ends, for tests that count launches.
+
+    Args:
+        log: path of the file; lines are those of `launches`.
+        delay_s: how long it waits before it computes.
+    """
+
+    def __init__(self, log: str, delay_s: float = 0.0) -> None:
+        super().__init__()
+        self._log = Path(log)
+        self._delay_s = delay_s
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes
+    ) -> None:
+        """Compute all properties; the types are those of ASE's calculators, which have none."""
+        structure = "" if atoms is None else structure_id(atoms)
+        self._append("begin", structure)
+        time.sleep(self._delay_s)
+        super().calculate(atoms, properties, system_changes)
+        self._append("end", structure)
+
+    def _append(self, event: str, structure: str) -> None:
+        descriptor = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, f"{event} {structure} {os.getpid()}\n".encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def structure_id(atoms: Atoms) -> str:
+    """Return what names a structure in the log of a `CountingEMT`: equal for structures that share a label."""
+    return hashlib.sha256(json.dumps(identity_of(canonical(atoms))).encode()).hexdigest()[:16]
+
+
+def launches(log: Path, event: str = "begin") -> list[str]:
+    """Return the structures whose computation began, or ended, once for each time, in order.
+
+    Args:
+        log: file of a `CountingEMT`; no launch is no file.
+        event: "begin" or "end".
+    """
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [line.split()[1] for line in lines if line.startswith(f"{event} ")]
+
+
+def key_and_id(atoms: Atoms, theory: LevelOfTheory) -> tuple[str, str]:
+    """Return the key of the label of a structure and the name of its computation in the log of a `CountingEMT`."""
+    return label_key(atoms, theory), structure_id(theory.with_electrons(atoms))
