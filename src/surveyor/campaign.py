@@ -280,6 +280,7 @@ def open_campaign(parameters: CampaignParameters) -> Iterator[Campaign]:
     walkers = check_campaign(parameters)
     directory = RunDirectory(parameters.run_directory.absolute())
     with hold_lease(directory.lease):
+        check_continuation(directory, parameters)
         _freeze(directory, parameters)
         _record_run(directory)
         with open_pools(parameters.pools) as pools:
@@ -294,25 +295,31 @@ def open_campaign(parameters: CampaignParameters) -> Iterator[Campaign]:
             )
 
 
-def _freeze(directory: RunDirectory, parameters: CampaignParameters) -> None:
-    """Keep the parameters of a new campaign; refuse those that are not the same for one that goes on."""
-    hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in parameters.input_files().items()}
+def check_continuation(directory: RunDirectory, parameters: CampaignParameters) -> None:
+    """Check that a run directory is new, or holds a campaign with these parameters.
+
+    Raises:
+        InputError: it holds one with other parameters: shows the difference.
+    """
+    if not directory.parameters.exists():
+        return
+    record = read_json(directory.parameters)
+    check_schema(record, directory.parameters)
     given = parameters.model_dump(mode="json")
-    if directory.parameters.exists():
-        record = read_json(directory.parameters)
-        check_schema(record, directory.parameters)
-        differences = parameter_differences(record["parameters"], record["files"], given, hashes)
-        if differences:
-            lines = [f"  {name}: {there} there, {here} here" for name, there, here in differences]
-            raise InputError(
-                "\n".join(
-                    [
-                        f"{directory.path} holds a campaign with other parameters:",
-                        *lines,
-                        "choose another run directory, restore the parameters, or begin a new campaign with --from",
-                    ]
-                )
-            )
+    differences = parameter_differences(record["parameters"], record["files"], given, _hashes(parameters))
+    if differences:
+        lines = [f"  {name}: {there} there, {here} here" for name, there, here in differences]
+        advice = "choose another run directory, restore the parameters, or begin a new campaign with --from"
+        raise InputError("\n".join([f"{directory.path} holds a campaign with other parameters:", *lines, advice]))
+
+
+def _hashes(parameters: CampaignParameters) -> dict[str, str]:
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in parameters.input_files().items()}
+
+
+def _freeze(directory: RunDirectory, parameters: CampaignParameters) -> None:
+    """Keep the parameters of a campaign, and copies of the files that they name."""
+    hashes, given = _hashes(parameters), parameters.model_dump(mode="json")
     for name, path in parameters.input_files().items():
         _copy_input(path, _input_copy(directory, path, hashes[name]))
     write_json(directory.parameters, {"schema_version": SCHEMA_VERSION, "parameters": given, "files": hashes})

@@ -185,8 +185,8 @@ class DataSets:
         return cls(**{each.name: Dataset.load(folder / f"{each.name}.extxyz") for each in fields(cls)})
 
     def keys(self) -> tuple[str, ...]:
-        """Return the keys of all labels, failed ones included."""
-        return tuple(key for each in fields(self) for key in getattr(self, each.name).keys())
+        """Return the keys of all labels that were had or failed; those of pending ones are not among them."""
+        return tuple(key for each in fields(self) if each.name != "pending" for key in getattr(self, each.name).keys())
 
     def n_requested(self) -> int:
         """Return how many labels the campaign has requested: all but those that it was given."""

@@ -1,6 +1,6 @@
 """The decisions of online learning: pure functions of what is known, so that the same data give the same campaign."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -186,7 +186,7 @@ def without_repetitions(structures: Dataset, known: Sequence[str]) -> Dataset:
 
 
 def decide_membership(
-    outcomes: Dataset, errors: Sequence[StructureError] | None, data: DataSets, learning: Learning
+    structures: Dataset, errors: Mapping[str, StructureError], data: DataSets, learning: Learning
 ) -> DataSets:
     """Return the sets to which new structures come; for good.
 
@@ -194,17 +194,13 @@ def decide_membership(
     structures so far, and get at least one structure each where there are three or more.
 
     Args:
-        outcomes: labelled and failed structures with their keys.
-        errors: of the model before it saw them, one for each labelled structure in order; None where there was no model.
+        structures: new ones, labelled or failed, with their keys.
+        errors: of the model before it saw them, by key; empty where there was no model.
         data: what the campaign has so far.
         learning: fractions and thresholds.
     """
-    labelled = outcomes.labelled()
-    is_discarded = [
-        errors is not None and errors[i].exceeds(learning.discard_energy_meV_per_atom, learning.discard_forces_meV_per_A)
-        for i in range(len(labelled))
-    ]
-    kept = Dataset(atoms for atoms, discard in zip(labelled, is_discarded, strict=True) if not discard).ordered_by_key()
+    labelled = structures.labelled().ordered_by_key()
+    kept = labelled.where(lambda atoms: not _is_discarded(atoms, errors, learning))
     n_total = len(kept) + len(data.train) + len(data.valid) + len(data.test)
     n_valid = _quota(learning.valid_fraction, n_total, len(data.valid), len(kept))
     n_test = _quota(learning.test_fraction, n_total, len(data.test), len(kept))
@@ -212,9 +208,14 @@ def decide_membership(
         valid=kept[:n_valid],
         test=kept[n_valid : n_valid + n_test],
         train=kept[n_valid + n_test :],
-        failed=outcomes.failed().ordered_by_key(),
-        discarded=Dataset(atoms for atoms, discard in zip(labelled, is_discarded, strict=True) if discard).ordered_by_key(),
+        failed=structures.failed().ordered_by_key(),
+        discarded=labelled.where(lambda atoms: _is_discarded(atoms, errors, learning)),
     )
+
+
+def _is_discarded(atoms: Atoms, errors: Mapping[str, StructureError], learning: Learning) -> bool:
+    error = errors.get(str(atoms.info[KEY]))
+    return error is not None and error.exceeds(learning.discard_energy_meV_per_atom, learning.discard_forces_meV_per_A)
 
 
 def _quota(fraction: float, n_total: int, n_have: int, n_new: int) -> int:

@@ -101,11 +101,28 @@ def reason_to_reset(
     return None
 
 
-def describe_samples(
-    outcomes: Sequence[Outcome], errors: Mapping[str, StructureError], learning: Learning
-) -> list[dict[str, Any]]:  # Any: whatever JSON holds
-    """Return what the manifest of a generation keeps of each sample, ready for JSON."""
-    return [_describe(outcome, outcome.sample, errors, learning) for outcome in outcomes if outcome.sample is not None]
+def describe(
+    outcomes: Sequence[Outcome],
+    structures: Dataset,
+    errors: Mapping[str, StructureError],
+    history: Sequence[Mapping[str, Any]],  # Any: numbers and None
+    learning: Learning,
+) -> dict[str, Any]:  # Any: whatever JSON holds
+    """Return what the manifest of a generation keeps beside sets, walkers and model, ready for JSON.
+
+    Args:
+        outcomes: of this generation.
+        structures: new ones, labelled or failed.
+        errors: of the model before training, by key of the label.
+        history: of the training.
+        learning: thresholds.
+    """
+    return {
+        "walkers": [_describe(each, each.sample, errors, learning) for each in outcomes if each.sample is not None],
+        "failures": count_failures(structures),
+        "epochs": len(history),
+        "history": list(history),
+    }
 
 
 def _describe(

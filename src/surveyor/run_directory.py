@@ -21,6 +21,7 @@ from surveyor.dataset import KEY, DataSets
 from surveyor.errors import InputError
 from surveyor.events import EventLog
 from surveyor.files import read_json, write_json
+from surveyor.learning import Progress
 from surveyor.metrics import Errors
 from surveyor.models.choice import load_model
 from surveyor.models.model import Model
@@ -126,6 +127,12 @@ class Generation:
     def n_labels(self) -> int:
         """How many labels the campaign has requested so far, failed ones included."""
         return self.data.n_requested()
+
+    @property
+    def progress(self) -> Progress:
+        """What the decision to stop looks at."""
+        errors = self.before_training
+        return Progress(self.number, self.n_labels, errors.energy_rmse, errors.forces_rmse)
 
 
 @dataclass(frozen=True, slots=True)

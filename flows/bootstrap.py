@@ -1,0 +1,76 @@
+from ase import Atoms
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from surveyor.campaign import Campaign, Origin, check_given_label, freeze_atomic_energies, given_data, inherit
+from surveyor.dataset import Dataset, DataSets
+from surveyor.flows.stages import Stopwatch, adopt, atomic_energies, complete, label_all, resolve, train_and_evaluate
+from surveyor.labels import LevelOfTheory
+from surveyor.learning import decide_membership, perturbed_starts
+from surveyor.models.model import Model
+from surveyor.outcomes import check_failures, describe, new_structures
+from surveyor.run_directory import Generation
+from surveyor.sampling.walkers import Walker
+
+
+@flow(name="bootstrap", flow_run_name="generation 0", task_runner=ThreadPoolTaskRunner(), validate_parameters=False)
+def bootstrap(campaign: Campaign) -> Generation:
+    """Bring about generation 0: a first model, from perturbed structures, given data or another campaign.
+
+    Args:
+        campaign: open.
+
+    Returns:
+        The complete generation.
+    """
+    theory, learning = resolve(campaign), campaign.parameters.learning
+    if campaign.parameters.begin_from is not None:
+        return _from_another(campaign, campaign.parameters.begin_from)
+    stopwatch = Stopwatch()
+    with stopwatch.measuring("labelling"):
+        structures = _first_structures(campaign, theory)
+    check_failures(structures, learning)
+    data = decide_membership(structures, {}, DataSets(), learning)
+    energies = atomic_energies(campaign, theory, data.train)
+    model = campaign.model.initialize(data.train, atomic_energies=energies, seed=learning.seed)
+    return _first_generation(campaign, data, campaign.walkers, model, stopwatch)
+
+
+def _first_structures(campaign: Campaign, theory: LevelOfTheory) -> Dataset:
+    """Return labelled structures: given ones, of which one is checked, or perturbed starts of the walkers."""
+    parameters = campaign.parameters.bootstrap
+    if parameters.data is not None and parameters.level_of_theory is not None:
+        given = given_data(parameters.data, parameters.level_of_theory, theory)
+        (computed,) = label_all(campaign, theory, [_bare(given[0])], 0)
+        if computed.structure is not None:
+            check_given_label(given[0], computed.structure)
+        return given.ordered_by_key()
+    starts = perturbed_starts(campaign.walkers, parameters, campaign.parameters.learning.seed)
+    return new_structures(label_all(campaign, theory, starts, 0), ())
+
+
+def _bare(atoms: Atoms) -> Atoms:
+    bare = Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    bare.info = {name: atoms.info[name] for name in ("charge", "multiplicity") if name in atoms.info}
+    return bare
+
+
+def _from_another(campaign: Campaign, origin: Origin) -> Generation:
+    """Begin from a generation of another campaign; train only where the model is another one."""
+    inherited = inherit(campaign, origin)
+    energies = freeze_atomic_energies(campaign, lambda: dict(inherited.model.atomic_energies or {}))
+    model = inherited.model
+    if model.parameters == campaign.model.parameters:
+        adopt(model, campaign.directory.generation(0))
+    else:
+        seed = campaign.parameters.learning.seed
+        model = campaign.model.initialize(inherited.data.train, atomic_energies=energies, seed=seed)
+    return _first_generation(campaign, inherited.data, inherited.walkers, model, Stopwatch())
+
+
+def _first_generation(
+    campaign: Campaign, data: DataSets, walkers: tuple[Walker, ...], model: Model, stopwatch: Stopwatch
+) -> Generation:
+    trained = train_and_evaluate(campaign, 0, model, data, stopwatch)
+    details = describe((), data.failed, {}, trained.history, campaign.parameters.learning) | stopwatch.times
+    return complete(campaign, Generation(0, data, walkers, trained.model, errors=trained.errors, details=details))

@@ -1,0 +1,153 @@
+"""The command `surveyor`: run, check and follow campaigns."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from surveyor.campaign import CampaignParameters, Origin, check_campaign, check_continuation, load_campaign
+from surveyor.errors import InputError, SurveyorError
+from surveyor.flows.display import following
+from surveyor.models.choice import check_model_parameters
+from surveyor.progress import CampaignProgress, read_progress, render
+from surveyor.reference.choice import make_reference
+from surveyor.run_directory import RunDirectory
+from surveyor.structures import elements_of
+
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: of the command line; those of the process by default.
+
+    Returns:
+        The exit status: 0, 2 for input that cannot work, 1 for any other failure.
+    """
+    options = _parser().parse_args(arguments)
+    console = Console(highlight=False)
+    try:
+        return int(options.command(options, console) or 0)
+    except InputError as error:
+        console.print(f"[bold red]error:[/] {_escaped(error)}")
+        return 2
+    except SurveyorError as error:
+        console.print(f"[bold red]error:[/] {_escaped(error)}")
+        return 1
+    except KeyboardInterrupt:
+        console.print("stopped; the same command continues where this stopped")
+        return INTERRUPTED
+
+
+def _escaped(error: Exception) -> str:
+    return str(error).replace("[", r"\[")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="surveyor", description="Develop interatomic potentials by online learning, on Prefect."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run a campaign, or continue it where it stopped")
+    run.add_argument("campaign", type=Path, help="campaign file (YAML)")
+    run.add_argument("--from", dest="origin", type=Path, metavar="RUN_DIRECTORY", help="begin from another campaign")
+    run.add_argument("--generation", type=int, metavar="N", help="generation of the other campaign; the newest by default")
+    run.set_defaults(command=_run)
+    check = commands.add_parser("check", help="check a campaign file without running it")
+    check.add_argument("campaign", type=Path, help="campaign file (YAML)")
+    check.set_defaults(command=_check)
+    status = commands.add_parser("status", help="say where a campaign stands; needs no server")
+    status.add_argument("run_directory", type=Path, help="folder of the campaign")
+    status.set_defaults(command=_status)
+    return parser
+
+
+def _run(options: argparse.Namespace, console: Console) -> None:
+    parameters = _with_origin(load_campaign(options.campaign), options.origin, options.generation)
+    check_campaign(parameters)
+    directory = RunDirectory(parameters.run_directory)
+    check_continuation(directory, parameters)
+
+    # Prefect is quiet here: the display shows the campaign, the UI shows everything.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "ERROR")
+    from surveyor.flows.online_learning import online_learning
+    from surveyor.flows.server import using_server
+
+    with using_server() as server:
+        console.print(server)
+        with following(directory, console):
+            potential = online_learning(**{name: getattr(parameters, name) for name in type(parameters).model_fields})
+    _print_end(console, directory, potential)
+
+
+def _with_origin(parameters: CampaignParameters, origin: Path | None, generation: int | None) -> CampaignParameters:
+    if origin is None:
+        if generation is not None:
+            raise InputError("--generation needs --from RUN_DIRECTORY")
+        return parameters
+    directory = RunDirectory(origin.absolute())
+    number = directory.n_complete() - 1 if generation is None else generation
+    if number < 0:
+        raise InputError(f"--from: {origin} has no complete generation")
+    return parameters.model_copy(update={"begin_from": Origin(run_directory=directory.path, generation=number)})
+
+
+def _print_end(console: Console, directory: RunDirectory, potential: Path) -> None:
+    progress = read_progress(directory)
+    console.print(errors_table(progress))
+    console.print(f"{directory.path} is complete: {progress.reason}")
+    console.print(f"this run: {progress.run_labels} new labels, {progress.run_trainings} trainings")
+    console.print(f"potential: {potential}", soft_wrap=True)
+    console.print(f"report:    {directory.report}", soft_wrap=True)
+
+
+def _check(options: argparse.Namespace, console: Console) -> None:
+    parameters = load_campaign(options.campaign)
+    walkers = check_campaign(parameters)
+    directory = RunDirectory(parameters.run_directory)
+    check_continuation(directory, parameters)
+    elements = elements_of([walker.start for walker in walkers])
+    console.print(f"walkers: {len(walkers)} in {len(parameters.walkers)} group(s), elements {', '.join(elements)}")
+    # What only another machine can know is asked there, before the first generation.
+    if parameters.pools.labelling == "local":
+        theory = make_reference(parameters.reference, parameters.codes).resolve()
+        console.print(f"level of theory: {theory.name} ({theory.digest[:12]})")
+    if parameters.pools.training == "local":
+        check_model_parameters(parameters.model)
+    n_complete = directory.n_complete()
+    state = f"continues with generation {n_complete}" if n_complete else "is new"
+    console.print(f"{options.campaign} is valid; the campaign in {parameters.run_directory} {state}")
+
+
+def _status(options: argparse.Namespace, console: Console) -> None:
+    progress = read_progress(RunDirectory(options.run_directory.absolute()))
+    console.print(render(progress))
+    if progress.errors:
+        console.print(errors_table(progress))
+
+
+def errors_table(progress: CampaignProgress) -> Table:
+    """Return the errors per generation as a table for the terminal."""
+    table = Table(title="root mean square errors: energies in meV/atom, forces in meV/Å", title_justify="left")
+    for header in ("generation", "labels", "trained on", "before training", "final test set"):
+        table.add_column(header, justify="right")
+    for row in progress.errors:
+        before = _pair(row.before_energy_meV_per_atom, row.before_forces_meV_per_A)
+        final = _pair(row.final_energy_meV_per_atom, row.final_forces_meV_per_A)
+        table.add_row(str(row.generation), str(row.n_labels), str(row.n_train), before, final)
+    return table
+
+
+def _pair(energy: float | None, forces: float | None) -> str:
+    return "–" if energy is None or forces is None else f"{energy:8.2f} {forces:8.1f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""What a terminal shows of a campaign while it runs."""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+
+from surveyor.progress import read_progress, render
+from surveyor.run_directory import RunDirectory
+
+INTERVAL_S = 0.5
+PLAIN_INTERVAL_S = 5.0
+MILESTONES = ("campaign_begins", "generation_begins", "errors", "training_begins", "training_ends", "generation_complete")
+
+
+@contextmanager
+def following(directory: RunDirectory, console: Console) -> Iterator[None]:
+    """Show a campaign as long as this lasts: alive in a terminal, line by line elsewhere.
+
+    Args:
+        directory: the campaign on disk.
+        console: where to show it.
+    """
+    display = _Display(directory, console)
+    stop = threading.Event()
+    thread = threading.Thread(target=display.follow, args=(stop,), name="display", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+class _Display:
+    def __init__(self, directory: RunDirectory, console: Console) -> None:
+        self.directory = directory
+        self.console = console
+        path = directory.events.path
+        self.position = path.stat().st_size if path.exists() else 0
+        self.begins = False
+        self.last_line = ""
+        self.last_time = 0.0
+
+    def follow(self, stop: threading.Event) -> None:
+        with Live(console=self.console, refresh_per_second=4, transient=True, auto_refresh=self.console.is_terminal) as live:
+            while not stop.wait(INTERVAL_S):
+                self._show(live)
+            self._show(live)
+
+    def _show(self, live: Live) -> None:
+        events, self.position = self.directory.events.read(self.position)
+        for event in events:
+            self._tell(event)
+        if self.begins:
+            progress = read_progress(self.directory)
+            if self.console.is_terminal:
+                live.update(render(progress))
+
+    def _tell(self, event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
+        self.begins = self.begins or event["event"] == "campaign_begins"
+        is_warning = event.get("level", 0) >= 30
+        if "message" in event and (event["event"] in MILESTONES or is_warning):
+            clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
+            self.console.print(f"{clock} {event['message']}", markup=False, soft_wrap=True)

@@ -1,0 +1,108 @@
+"""Online learning: sample with the current model, label what was found, train, again and again."""
+
+from pathlib import Path
+
+from prefect import flow, runtime
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from surveyor.campaign import Campaign, CampaignParameters, Origin, WandB, open_campaign
+from surveyor.flows.bootstrap import bootstrap as bootstrap_generation
+from surveyor.flows.stages import (
+    Stopwatch,
+    complete,
+    conclude,
+    errors_before_training,
+    followed,
+    resolve,
+    sample_and_label,
+    train_and_evaluate,
+)
+from surveyor.learning import Bootstrap, Learning, decide_membership, reason_to_stop
+from surveyor.models.choice import ModelParameters
+from surveyor.outcomes import check_failures, describe, move_on, new_structures
+from surveyor.pools.choice import Pools
+from surveyor.reference.choice import Codes, ReferenceParameters
+from surveyor.run_directory import Generation
+from surveyor.sampling.walkers import Walkers
+
+
+def _campaign_name() -> str:
+    return f"campaign {Path(runtime.flow_run.parameters['run_directory']).name}"
+
+
+def _generation_name() -> str:
+    return f"generation {runtime.flow_run.parameters['previous'].number + 1}"
+
+
+@flow(name="online-learning", flow_run_name=_campaign_name, task_runner=ThreadPoolTaskRunner())
+def online_learning(
+    run_directory: Path,
+    walkers: list[Walkers],
+    reference: ReferenceParameters,
+    model: ModelParameters,
+    bootstrap: Bootstrap = Bootstrap(),
+    learning: Learning = Learning(),
+    pools: Pools = Pools(),
+    codes: Codes = Codes(),
+    labels: Path | None = None,
+    begin_from: Origin | None = None,
+    wandb: WandB | None = None,
+) -> Path:
+    """Learn a potential online; the same call on the same run directory continues where it stopped.
+
+    Args:
+        run_directory: Folder of the campaign, an absolute path.
+        walkers: Groups of walkers, each with its own conditions.
+        reference: The level of theory that labels structures.
+        model: The potential that is trained.
+        bootstrap: From what the first model is trained.
+        learning: How the campaign learns, and when it ends.
+        pools: Where sampling, labelling and training run.
+        codes: How reference programs are run at this site.
+        labels: Folder of the label store; by default `labels` beside the run directory.
+        begin_from: Take data, model and walkers from a generation of another campaign.
+        wandb: Report to Weights & Biases, too.
+
+    Returns:
+        The folder of the final model.
+    """
+    parameters = CampaignParameters(**{name: value for name, value in locals().items()})
+    with open_campaign(parameters) as campaign, followed(campaign):
+        generation = campaign.newest_generation() or bootstrap_generation(campaign)
+        while (reason := reason_to_stop(generation.progress, learning)) is None:
+            generation = next_generation(campaign, generation)
+        return conclude(campaign, generation, reason)
+
+
+@flow(name="generation", flow_run_name=_generation_name, task_runner=ThreadPoolTaskRunner(), validate_parameters=False)
+def next_generation(campaign: Campaign, previous: Generation) -> Generation:
+    """Sample with the model of the generation before, label what was found, and train on all labels so far.
+
+    Args:
+        campaign: open.
+        previous: the newest complete generation.
+
+    Returns:
+        The next generation, complete.
+    """
+    learning, number, stopwatch = campaign.parameters.learning, previous.number + 1, Stopwatch()
+    theory = resolve(campaign)
+
+    potential = previous.model.deploy()
+    outcomes = sample_and_label(campaign, theory, previous, potential, stopwatch)
+    structures = new_structures(outcomes, known=previous.data.keys())
+    check_failures(structures, learning)
+    errors = errors_before_training(campaign, number, potential, structures, stopwatch)
+
+    data = previous.data + decide_membership(structures, errors.by_key, previous.data, learning)
+    walkers = move_on(previous.walkers, outcomes, errors.by_key, learning)
+
+    model = previous.model
+    if learning.train_from_scratch:
+        model = model.initialize(data.train, atomic_energies=model.atomic_energies, seed=learning.seed + number)
+    trained = train_and_evaluate(campaign, number, model, data, stopwatch)
+
+    details = describe(outcomes, structures, errors.by_key, trained.history, learning) | stopwatch.times
+    return complete(
+        campaign, Generation(number, data, walkers, trained.model, errors.over_all, trained.errors, details)
+    )

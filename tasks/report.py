@@ -1,0 +1,48 @@
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import runtime, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+
+from surveyor.campaign import WandB
+from surveyor.report import generation_markdown, write_report
+from surveyor.run_directory import RunDirectory
+from surveyor.tasks.wandb_run import log_generation
+
+
+@task(
+    task_run_name="report generation {number}",
+    tags=["report"],
+    retries=2,  # Prefect's server or Weights & Biases may be out of reach for a moment
+    retry_delay_seconds=[2, 20],
+    cache_policy=NO_CACHE,  # written anew from what is on disk
+)
+def report(directory: RunDirectory, number: int, wandb: WandB | None) -> Path:
+    """Write the report of a campaign, and show a generation as an artifact and, when asked, on Weights & Biases.
+
+    Args:
+        directory: the campaign on disk.
+        number: of the generation.
+        wandb: where to report there; None for not at all.
+
+    Returns:
+        The report.
+    """
+    name = re.sub("[^a-z0-9]+", "-", directory.path.name.lower()).strip("-") or "campaign"
+    markdown = generation_markdown(directory, number)
+    create_markdown_artifact(markdown, key=f"{name}-generation-{number}", description=f"Generation {number} of {name}")
+    if wandb is not None:
+        log_generation(directory, number, wandb)
+    return write_report(directory)
+
+
+def tag_run(tags: Sequence[str]) -> None:
+    """Add tags to the flow run in which this is called, such as the reasons of failed labels, to find it by them."""
+    run_id = runtime.flow_run.id
+    if tags and run_id is not None:
+        with get_client(sync_client=True) as client:
+            run = client.read_flow_run(run_id)
+            client.update_flow_run(run_id, tags=[*run.tags, *tags])
