@@ -1,10 +1,8 @@
 """MACE: equivariant message-passing potentials, trained by their own command line."""
 
-import io
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +20,7 @@ from surveyor.models.mace_parameters import (
     MACEParameters,
     Precision,
     check_options,
-    mace_warnings_ignored,
+    mace_kept_quiet,
     require_mace,
     resolve_device,
     settings_of,
@@ -61,7 +59,7 @@ class MACEPotential:
         require_mace()
         device = resolve_device(self.device)
         network = _network(self.path, self.path.stat().st_mtime_ns, device, self.precision)
-        with mace_warnings_ignored():
+        with mace_kept_quiet():
             from mace.calculators import MACECalculator
 
             return MACECalculator(models=[network], device=device, default_dtype=self.precision)
@@ -76,7 +74,7 @@ def _network(
     path: Path, modified_ns: int, device: str, precision: Precision
 ) -> Any:  # Any: torch is imported here only
     # Walkers that share a process and a model share the network; the time tells it from an earlier file of that name.
-    with mace_warnings_ignored(), redirect_stdout(io.StringIO()):
+    with mace_kept_quiet():
         import torch
         from mace.calculators import MACECalculator  # noqa: F401  (knows the classes in the file)
 

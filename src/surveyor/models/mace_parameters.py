@@ -1,6 +1,7 @@
 """Hyper-parameters of MACE, and what surveyor has to know of its options."""
 
 import io
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -126,7 +127,7 @@ def check_options(parameters: MACEParameters) -> None:
         )
     if not parameters.options:
         return
-    with mace_warnings_ignored(), redirect_stdout(io.StringIO()):
+    with mace_kept_quiet():
         from mace.tools import build_default_arg_parser
     placeholders = {"name": "check", "train_file": "none"}
     text = yaml.safe_dump({**settings_of(parameters, "cpu"), **placeholders})
@@ -150,15 +151,20 @@ def require_mace() -> None:
 
 
 @contextmanager
-def mace_warnings_ignored() -> Iterator[None]:
-    """Ignore those warnings of MACE and its packages that a user can do nothing about."""
-    # MACE makes torch load whole pickles, of which torch warns at each load; e3nn compiles with TorchScript, which is
-    # deprecated and itself uses deprecated parts of Python.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", category=UserWarning)
-        warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", message=".*ast\\.", category=DeprecationWarning)
-        yield
+def mace_kept_quiet() -> Iterator[None]:
+    """Keep off what MACE tells at import and loading: it is nothing that a user could change."""
+    # Torch warns at each whole pickle that MACE makes it load, and of TorchScript, which e3nn uses. The packages
+    # print what they have not found. Their log records go to the root logger; where that has no handler, Python would
+    # add one, for all that is logged from then on.
+    root, silence = logging.getLogger(), logging.NullHandler()
+    root.addHandler(silence)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.filterwarnings("ignore", message=".*TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", category=UserWarning)
+            warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+            yield
+    finally:
+        root.removeHandler(silence)
 
 
 def settings_of(parameters: MACEParameters, device: str) -> dict[str, Any]:  # Any: whatever the trainer takes

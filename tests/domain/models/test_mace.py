@@ -1,0 +1,215 @@
+import logging
+import pickle
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from ase import Atoms
+
+from surveyor.dataset import STRESS, Dataset
+from surveyor.errors import InputError, TrainingFailed
+from surveyor.metrics import errors_of
+from surveyor.models.choice import load_model
+from surveyor.models.history import history_of, reported_epochs
+from surveyor.models.mace import MACEModel, MACEPotential
+from surveyor.models.mace_parameters import MACEParameters, check_options
+from surveyor.models.mace_trainer import Training, configuration, initial_epoch
+from surveyor.testing.models import check_model
+from surveyor.testing.potentials import check_potential
+
+pytestmark = [
+    pytest.mark.mace,
+    pytest.mark.skipif(find_spec("mace") is None, reason='needs MACE: pip install "surveyor[mace]"'),
+]
+
+TINY = MACEParameters(
+    r_max_A=4.0,
+    num_channels=4,
+    max_L=0,
+    correlation=1,
+    num_interactions=1,
+    max_num_epochs=15,
+    batch_size=4,
+    lr=0.03,
+    device="cpu",
+    options={"max_ell": 1, "num_radial_basis": 4, "radial_MLP": "[8]"},
+)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mace")
+
+
+@pytest.fixture(scope="module")
+def trained(train: Dataset, valid: Dataset, workplace: Path) -> MACEModel:
+    model = check_model(MACEModel(TINY), train, valid, directory=workplace, load=load_model)
+    assert isinstance(model, MACEModel)
+    return model
+
+
+def test_mace_fulfils_what_is_asked_of_models(trained: MACEModel) -> None:
+    assert trained.is_trained
+
+
+def test_mace_fulfils_what_is_asked_of_potentials(trained: MACEModel, valid: Dataset) -> None:
+    check_potential(trained.deploy(), [*valid[:3], Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 2.5]])])
+
+
+def test_single_precision_is_close_to_double(trained: MACEModel, valid: Dataset) -> None:
+    double = trained.deploy()
+    single = replace(double, precision="float32")
+    for one, other in zip(single.evaluate(valid), double.evaluate(valid), strict=True):
+        assert one.energy == pytest.approx(other.energy, abs=1e-3)
+        assert one.forces == pytest.approx(other.forces, abs=1e-3)
+
+
+def test_saved_file_is_used_in_plain_ase(trained: MACEModel, workplace: Path, valid: Dataset) -> None:
+    script = (
+        "import sys, ase.io\n"
+        "from mace.calculators import MACECalculator\n"
+        "atoms = ase.io.read(sys.argv[2], index=0)\n"
+        "atoms.calc = MACECalculator(model_paths=sys.argv[1], device='cpu')\n"
+        "print(repr(float(atoms.get_potential_energy())), 'surveyor' in sys.modules)\n"
+    )
+    valid.save(workplace / "plain.extxyz")
+    command = [sys.executable, "-c", script, str(workplace / "saved" / "mace.model"), str(workplace / "plain.extxyz")]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    energy, uses_surveyor = output.split()
+    assert float(energy) == pytest.approx(trained.deploy().evaluate(valid[:1])[0].energy, abs=1e-6)
+    assert uses_surveyor == "False"
+
+
+def test_training_of_a_trained_model_starts_from_its_weights(
+    trained: MACEModel, workplace: Path, valid: Dataset
+) -> None:
+    start = initial_epoch(workplace / "second")
+    errors = errors_of(valid, trained.deploy().evaluate(valid))
+    assert start is not None
+    assert start.forces_rmse == pytest.approx(errors.forces_rmse, rel=1e-6)
+    assert start.energy_rmse == pytest.approx(errors.energy_rmse, rel=1e-6)
+
+
+def test_best_epoch_is_what_is_deployed(trained: MACEModel, workplace: Path, valid: Dataset) -> None:
+    best = min(history_of(workplace / "first"), key=lambda epoch: epoch.loss)
+    assert best.forces_rmse == pytest.approx(errors_of(valid, trained.deploy().evaluate(valid)).forces_rmse, rel=1e-6)
+
+
+def test_walkers_of_one_process_share_the_network(trained: MACEModel) -> None:
+    potential = trained.deploy()
+    assert potential.calculator().models[0] is potential.calculator().models[0]
+
+
+def test_use_leaves_the_logging_of_the_process_alone(trained: MACEModel) -> None:
+    handlers = list(logging.getLogger().handlers)
+    trained.deploy().calculator()
+    assert logging.getLogger().handlers == handlers
+
+
+TRAINING = """
+import pickle, sys
+from pathlib import Path
+model, train, valid = pickle.loads(Path(sys.argv[1]).read_bytes())
+model.train(train, valid, Path(sys.argv[2]))
+"""
+
+
+def test_killed_training_continues_from_a_checkpoint(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    directory, call = tmp_path / "training", tmp_path / "call.pickle"
+    endless = MACEModel(TINY.model_copy(update={"max_num_epochs": 100_000}))
+    endless = endless.initialize(train, atomic_energies=None, seed=0)
+    call.write_bytes(pickle.dumps((endless, train, valid)))
+    process = subprocess.Popen([sys.executable, "-c", TRAINING, str(call), str(directory)])
+    while len(reported_epochs(directory)) < 3:
+        with suppress(subprocess.TimeoutExpired):
+            pytest.fail(f"the training ended with {process.wait(0.1)}")
+    process.kill()
+    process.wait()
+    n_before = len(reported_epochs(directory))
+    # A second checkpoint, in the writing of which the trainer was killed.
+    (directory / "checkpoints" / "training_run-0_epoch-99999.pt").write_bytes(b"torn")
+
+    n_epochs = n_before + 5
+    finite = replace(endless, parameters=TINY.model_copy(update={"max_num_epochs": n_epochs}))
+    resumed, history = finite.train(train, valid, directory)
+
+    assert resumed.is_trained
+    assert reported_epochs(directory)[n_before].number > 0
+    assert [epoch.number for epoch in history] == list(range(n_epochs))
+
+
+def test_failure_of_the_trainer_is_told_with_its_last_lines(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    model = MACEModel(TINY.model_copy(update={"options": {"edge_irreps": "nonsense"}}))
+    model = model.initialize(train, atomic_energies=None, seed=0)
+    with pytest.raises(TrainingFailed, match=r"(?s)exit code 1:.*nonsense") as caught:
+        model.train(train, valid, tmp_path)
+    assert caught.value.directory == tmp_path
+
+
+def test_training_without_validation_data_is_refused(train: Dataset, tmp_path: Path) -> None:
+    model = MACEModel(TINY).initialize(train, atomic_energies=None, seed=0)
+    with pytest.raises(InputError, match="the validation set is empty"):
+        model.train(train, Dataset(), tmp_path / "training")
+    assert not (tmp_path / "training").exists()
+
+
+def test_new_elements_in_the_data_are_named(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    model = MACEModel(TINY).initialize(
+        train.where(lambda atoms: "Au" not in atoms.symbols), atomic_energies=None, seed=0
+    )
+    with pytest.raises(InputError, match="the training set holds Au"):
+        model.train(train, valid, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_chanels": 3}, "unrecognized arguments: --num_chanels"),
+        ({"loss": "square"}, "invalid choice: 'square'"),
+        ({"lr_factor": "much"}, "invalid float value: 'much'"),
+        ({"seed": 3}, "seed cannot be given here"),
+        ({"lr": 0.1}, "lr cannot be given here"),
+    ],
+)
+def test_options_that_mace_does_not_know_are_refused(options: dict[str, float | str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_options(TINY.model_copy(update={"options": options}))
+
+
+def test_options_of_mace_are_accepted() -> None:
+    check_options(
+        TINY.model_copy(update={"options": {"swa": True, "scheduler": "ExponentialLR", "weight_decay": 1e-8}})
+    )
+
+
+def test_missing_mace_is_told_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "mace", None)
+    with pytest.raises(InputError, match=r'pip install "surveyor\[mace\]"'):
+        check_options(TINY)
+    with pytest.raises(InputError, match=r'pip install "surveyor\[mace\]"'):
+        MACEPotential(tmp_path / "mace.model").calculator()
+
+
+def settings(train: Dataset, valid: Dataset) -> dict[str, object]:
+    training = Training({"batch_size": 100, "valid_batch_size": 100, "stress_weight": 1.0}, {"Cu": 1.0}, seed=0)
+    return configuration(training, train, valid)
+
+
+def test_batches_are_not_larger_than_the_data(train: Dataset, valid: Dataset) -> None:
+    assert settings(train, valid)["batch_size"] == len(train)
+    assert settings(train, valid)["valid_batch_size"] == len(valid)
+
+
+def test_stress_counts_only_where_it_is_labelled(train: Dataset, valid: Dataset) -> None:
+    assert settings(train, valid)["loss"] == "stress"
+    assert settings(train.where(lambda atoms: STRESS not in atoms.info), valid)["loss"] == "weighted"
+
+
+def test_defaults_survive_a_round_trip_through_json() -> None:
+    assert MACEParameters.model_validate_json(MACEParameters().model_dump_json()) == MACEParameters()
