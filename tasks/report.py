@@ -10,7 +10,6 @@ from prefect.client.orchestration import get_client
 from surveyor.campaign import WandB
 from surveyor.report import generation_markdown, write_report
 from surveyor.run_directory import RunDirectory
-from surveyor.tasks.wandb_run import log_generation
 
 
 @task(
@@ -35,6 +34,8 @@ def report(directory: RunDirectory, number: int, wandb: WandB | None) -> Path:
     markdown = generation_markdown(directory, number)
     create_markdown_artifact(markdown, key=f"{name}-generation-{number}", description=f"Generation {number} of {name}")
     if wandb is not None:
+        from surveyor.tasks.wandb_run import log_generation
+
         log_generation(directory, number, wandb)
     return write_report(directory)
 

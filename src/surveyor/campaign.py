@@ -7,8 +7,8 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
@@ -20,8 +20,8 @@ from pydantic import Field, ValidationError
 
 from surveyor.dataset import FAILURE, GIVEN, KEY, Dataset, DataSets, is_labelled, label_of
 from surveyor.errors import InputError
-from surveyor.files import read_json, write_json
 from surveyor.events import Report, ReportingExecutor
+from surveyor.files import read_json, write_json
 from surveyor.labels import LabelStore, LevelOfTheory, label_key, load_theory, save_theory
 from surveyor.learning import Bootstrap, Learning, structure_error, without_repetitions
 from surveyor.lease import hold_lease
@@ -29,9 +29,9 @@ from surveyor.models.choice import ModelParameters, make_model
 from surveyor.models.model import Model
 from surveyor.parameters import Parameters
 from surveyor.pools.choice import OpenPools, Pools, open_pools
+from surveyor.potentials import Prediction
 from surveyor.reference.choice import Codes, ReferenceParameters, make_reference
 from surveyor.reference.reference import Reference
-from surveyor.potentials import Prediction
 from surveyor.run_directory import SCHEMA_VERSION, Generation, RunDirectory, check_schema
 from surveyor.sampling.walkers import Walker, Walkers, check_walkers, load_walker, make_walkers
 from surveyor.structures import elements_of, read_structures

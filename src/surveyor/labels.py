@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from ase import Atoms
@@ -136,6 +136,7 @@ class LabelFailure:
     provenance: Mapping[str, Any] = field(default_factory=dict, hash=False)  # Any: whatever JSON holds
 
 
+@runtime_checkable  # Prefect derives a schema from the parameters of flows, which asks for isinstance
 class Storage(Protocol):
     """Named byte strings that are written once and never changed."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from ase import Atoms
@@ -27,6 +27,7 @@ class Prediction:
     stress: np.ndarray | None = None
 
 
+@runtime_checkable  # Prefect derives a schema from the parameters of flows, which asks for isinstance
 class Potential(Protocol):
     """Gives energies, forces and stress.
 

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -127,13 +128,12 @@ def check_options(parameters: MACEParameters) -> None:
         )
     if not parameters.options:
         return
-    with mace_kept_quiet():
-        from mace.tools import build_default_arg_parser
-    placeholders = {"name": "check", "train_file": "none"}
-    text = yaml.safe_dump({**settings_of(parameters, "cpu"), **placeholders})
+    text = yaml.safe_dump({**settings_of(parameters, "cpu"), "name": "check", "train_file": "none"})
     complaint = io.StringIO()
     try:
-        with redirect_stderr(complaint):
+        with mace_kept_quiet(), redirect_stderr(complaint):
+            from mace.tools import build_default_arg_parser
+
             build_default_arg_parser().parse_args([], config_file_contents=text)
     except SystemExit as error:
         last = complaint.getvalue().strip().splitlines()[-1]
@@ -150,6 +150,9 @@ def require_mace() -> None:
         raise InputError('this model needs MACE, which is not installed here: pip install "surveyor[mace]"')
 
 
+_REPLACING = threading.RLock()
+
+
 @contextmanager
 def mace_kept_quiet() -> Iterator[None]:
     """Keep off what MACE tells at import and loading: it is nothing that a user could change."""
@@ -159,7 +162,8 @@ def mace_kept_quiet() -> Iterator[None]:
     root, silence = logging.getLogger(), logging.NullHandler()
     root.addHandler(silence)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        # What is replaced here belongs to the process: of two threads, the first to leave would not find its own.
+        with _REPLACING, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.filterwarnings("ignore", message=".*TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", category=UserWarning)
             warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
             yield

@@ -5,6 +5,7 @@ whenever the validation loss has improved.
 """
 
 import json
+import logging
 import math
 import sys
 import threading
@@ -26,6 +27,8 @@ from surveyor.files import publish, write_atomically
 from surveyor.models.history import history_of, report_epoch, reported_epochs
 from surveyor.models.model import Epoch
 from surveyor.programs import run_program
+
+logger = logging.getLogger(__name__)
 
 NAME = "training"
 TRAIN_FILE, VALID_FILE = "train.extxyz", "valid.extxyz"
@@ -111,8 +114,7 @@ def run_training(training: Training, train: Dataset, valid: Dataset, directory: 
     command = [sys.executable, "-m", "mace.cli.run_train", "--config", CONFIGURATION]
     with _following(directory / "results" / f"{NAME}_run-{training.seed}_train.txt", directory):
         result = run_program(command, directory=directory, output=directory / LOG)
-    _check_outcome(result.returncode, directory)
-    publish(directory / f"{NAME}.model", network)
+    publish(_outcome(result.returncode, directory), network)
     return network
 
 
@@ -128,6 +130,7 @@ def _remove_torn_checkpoints(folder: Path) -> None:
     # The trainer writes checkpoints in place. One that it was killed in has no end, and would break the restart.
     for checkpoint in folder.glob("*.pt"):
         if not zipfile.is_zipfile(checkpoint):
+            logger.warning("removing %s, in the writing of which a training was killed", checkpoint)
             checkpoint.unlink()
 
 
@@ -164,16 +167,19 @@ def _epoch(record: Mapping[str, Any]) -> Epoch | None:  # Any: whatever JSON hol
     return Epoch(record["epoch"], record["loss"], record.get("rmse_e_per_atom"), record.get("rmse_f"))
 
 
-def _check_outcome(returncode: int, directory: Path) -> None:
-    if returncode != 0 or not (directory / f"{NAME}.model").is_file():
+def _outcome(returncode: int, directory: Path) -> Path:
+    # Where the options ask for a second stage of training (swa), that is the one to use.
+    networks = [path for path in (directory / f"{NAME}_stagetwo.model", directory / f"{NAME}.model") if path.is_file()]
+    if returncode != 0 or not networks:
         lines = (directory / LOG).read_text(errors="replace").splitlines()[-LOG_LINES:]
         raise TrainingFailed(
-            f"the trainer of MACE ended with exit code {returncode}:\n" + "\n".join(lines) + "\n", directory
+            "\n".join([f"the trainer of MACE ended with exit code {returncode}:", *lines, ""]), directory
         )
     if not any(math.isfinite(epoch.loss) for epoch in history_of(directory)):
         raise TrainingFailed(
-            "the training diverged: the validation loss is not a number. Lower the learning rate", directory
+            "the validation loss was never a number; check the data, or lower the learning rate", directory
         )
+    return networks[0]
 
 
 def initial_epoch(directory: Path) -> Epoch | None:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from ase import Atoms
 
@@ -33,6 +33,7 @@ class Epoch:
     forces_rmse: float | None = None
 
 
+@runtime_checkable  # Prefect derives a schema from the parameters of flows, which asks for isinstance
 class Model(Protocol):
     """A trainable potential: a small value that never changes; what is large (weights) is a path in it.
 

@@ -15,9 +15,11 @@ import select
 import shutil
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import dask
+import psutil  # type: ignore[import-untyped] # it has no types
 from distributed import LocalCluster
 
 WATCH_S = 0.5  # how often the parent is looked for; mostly the closed standard input tells first
@@ -40,20 +42,18 @@ def main() -> None:
     # What functions print goes to the log, as the answer alone belongs on standard output.
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    try:
-        with dask.config.set(SETTINGS), _cluster(workers, folder) as cluster:
-            answer.write(f"{cluster.scheduler_address}\n")
-            answer.close()
-            while os.getppid() == parent and not select.select([sys.stdin], [], [], WATCH_S)[0]:
-                pass
-            # Nothing that runs now is wanted any more, and a kill leaves no one to wait for.
-            shutil.rmtree(folder, ignore_errors=True)
-            os.killpg(os.getpid(), signal.SIGKILL)
-    finally:
+    with dask.config.set({**SETTINGS, "temporary-directory": str(folder)}):
+        cluster = _start_cluster(workers)
+        answer.write(f"{cluster.scheduler_address}\n")
+        answer.close()
+        while os.getppid() == parent and not select.select([sys.stdin], [], [], WATCH_S)[0]:
+            pass
+        _kill_all()
         shutil.rmtree(folder, ignore_errors=True)
+        os.killpg(os.getpid(), signal.SIGKILL)
 
 
-def _cluster(workers: int, folder: Path) -> LocalCluster:
+def _start_cluster(workers: int) -> LocalCluster:
     return LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
@@ -63,10 +63,20 @@ def _cluster(workers: int, folder: Path) -> LocalCluster:
         scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         # Dask would pause and kill workers on a guess of what they may use; the operating system knows.
         memory_limit=None,
-        local_directory=str(folder),
         # The log is there for what functions print: it is shown when a worker dies.
         silence_logs=logging.CRITICAL,
     )
+
+
+def _kill_all() -> None:
+    """Kill the workers, and the programs they run with all that those have started.
+
+    Nothing that runs now is wanted any more, and an orderly end would wait for it. What belongs to whom is known only
+    as long as all live, so all are found first.
+    """
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 if __name__ == "__main__":

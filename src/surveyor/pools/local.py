@@ -21,6 +21,8 @@ from surveyor.pools import holder
 from surveyor.pools.pool import Attachment, Pool
 
 START_S = 60.0  # a loaded machine with many cores takes its time; an idle laptop less than two seconds
+CONNECT_S = 10.0
+END_S = 5.0  # it kills, which takes hundredths of a second
 LOG_LINES = 12
 
 # One worker for each core: programs and libraries that used more would fight for them.
@@ -76,12 +78,14 @@ class _Holder:
         return answer
 
     def end(self) -> None:
+        with suppress(BrokenPipeError):  # what it did not read is still to be written
+            self.requests.close()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(END_S)
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.answers.close()
-        with suppress(BrokenPipeError):  # what it did not read is still to be written
-            self.requests.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -89,7 +93,7 @@ def _attach(workers: int) -> Attachment:
     held = _start(workers)
     with ExitStack() as opened:
         opened.callback(held.end)
-        client = Client(held.address(), set_as_default=False, timeout=START_S)
+        client = Client(held.address(), set_as_default=False, timeout=CONNECT_S)
         opened.callback(client.close)
         return Attachment(client, count=lambda: workers, hint=held.last_lines, close=opened.pop_all().close)
 

@@ -20,11 +20,9 @@ from surveyor.pools.parcel import name_of, pack, run_parcel, unpack
 P = ParamSpec("P")
 T = TypeVar("T")
 
-IN_FLIGHT = (
-    2  # functions handed over per function that can run: one more than runs, so that no worker waits for its next
-)
+IN_FLIGHT = 2  # functions in flight for each that can run, so that no worker waits for its next one
 GROUP = "surveyor"  # Dask's name for the group of all calls, see `_enlarge_group`
-RECOUNT_S = 2.0  # how often a full pool asks how many workers it has now
+RECOUNT_S = 2.0  # how often a full pool sees whether it has grown
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +142,7 @@ class Pool(Executor):
             futures.wait(pending)
         with self._attaching:
             attachment, self._attachment = self._attachment, None
+            self._kept = []
         for future in pending:
             future.cancel()
         if attachment is not None:
@@ -166,10 +165,10 @@ class Pool(Executor):
         while True:
             attachment = self._attached()
             with self._changed:
-                if len(self._pending) < attachment.capacity:
+                if not self._is_closed and len(self._pending) < attachment.capacity:
                     self._pending.add(future)
                     break
-                self._changed.wait(RECOUNT_S)
+                self._changed.wait(0 if self._is_closed else RECOUNT_S)
         future.add_done_callback(self._release)
         return attachment
 
@@ -186,7 +185,7 @@ class Pool(Executor):
         if error is None:
             future.set_result(result.result())
         elif isinstance(error, KilledWorker | CommClosedError | CancelledError):
-            lost = WorkerLost(f"{self._loss(error)} while {function} was to run on it. {attachment.hint()}")
+            lost = WorkerLost(f"{self._loss(error)} while {function} was to run there. {attachment.hint()}")
             lost.__cause__ = error
             future.set_exception(lost)
         else:

@@ -1,13 +1,14 @@
 """What surveyor asks of a reference: a level of theory together with the code that computes it."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ase import Atoms
 
 from surveyor.labels import Label, LabelFailure, LevelOfTheory
 
 
+@runtime_checkable  # Prefect derives a schema from the parameters of flows, which asks for isinstance
 class Reference(Protocol):
     """Computes labels. A small value that travels to the labelling pool."""
 

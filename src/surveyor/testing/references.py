@@ -15,7 +15,7 @@ from ase import Atoms
 from ase.calculators.calculator import all_changes
 from ase.calculators.emt import EMT
 
-from surveyor.labels import Label, LevelOfTheory, label_key
+from surveyor.labels import Label
 from surveyor.reference.reference import Reference
 from surveyor.structures import canonical, identity_of, is_periodic
 
@@ -178,8 +178,3 @@ def launches(log: Path, event: str = "begin") -> list[str]:
     """
     lines = log.read_text().splitlines() if log.exists() else []
     return [line.split()[1] for line in lines if line.startswith(f"{event} ")]
-
-
-def key_and_id(atoms: Atoms, theory: LevelOfTheory) -> tuple[str, str]:
-    """Return the key of the label of a structure and the name of its computation in the log of a `CountingEMT`."""
-    return label_key(atoms, theory), structure_id(theory.with_electrons(atoms))

@@ -1,0 +1,280 @@
+"""Where a campaign stands: read from its events and manifests, without a server and without disturbing it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from surveyor.errors import InputError
+from surveyor.files import read_json
+from surveyor.lease import is_in_use
+from surveyor.metrics import Errors
+from surveyor.models.model import Epoch
+from surveyor.run_directory import RunDirectory, check_schema
+
+Event = Mapping[str, Any]  # Any: whatever JSON holds
+State = Literal["running", "complete", "stopped"]
+Stage = Literal["sampling", "labelling", "evaluation", "training"]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationErrors:
+    """One complete generation in numbers; errors are root mean squares, None where nothing was measured.
+
+    Attributes:
+        generation: its number; 0 is the bootstrap.
+        n_labels: how many labels the campaign had requested by its end.
+        n_train: how many structures its model was trained on.
+        before_energy_meV_per_atom: of the former model on this generation's structures, before it saw them.
+        before_forces_meV_per_A: likewise.
+        test_energy_meV_per_atom: of the new model on the test set of that time.
+        test_forces_meV_per_A: likewise.
+        final_energy_meV_per_atom: of the new model on the final test set.
+        final_forces_meV_per_A: likewise.
+        epochs: of its training.
+    """
+
+    generation: int
+    n_labels: int
+    n_train: int
+    before_energy_meV_per_atom: float | None = None
+    before_forces_meV_per_A: float | None = None
+    test_energy_meV_per_atom: float | None = None
+    test_forces_meV_per_A: float | None = None
+    final_energy_meV_per_atom: float | None = None
+    final_forces_meV_per_A: float | None = None
+    epochs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignProgress:
+    """Where a campaign stands.
+
+    Attributes:
+        state: "running" where a live process holds the lease, "stopped" where none does and work is left.
+        reason: why a complete campaign ended.
+        n_generations: how many generations are planned after the bootstrap.
+        n_labels: how many labels were requested in all.
+        errors: of the complete generations, the bootstrap first.
+        generation: number of the one in work, None between two and at the end.
+        stage: what it is at.
+        n_planned: structures that it shall bring.
+        n_sampled: structures that walkers brought.
+        n_rejected: samples that came to nothing, because guards stopped every try.
+        n_new: labels that were computed.
+        n_found: labels that were in the store already.
+        n_failed: labels that could not be had.
+        epoch: the last one of its training.
+        run_labels: labels computed since the campaign was last started.
+        run_trainings: trainings begun since then.
+    """
+
+    state: State
+    reason: str | None = None
+    n_generations: int = 0
+    n_labels: int = 0
+    errors: tuple[GenerationErrors, ...] = ()
+    generation: int | None = None
+    stage: Stage | None = None
+    n_planned: int = 0
+    n_sampled: int = 0
+    n_rejected: int = 0
+    n_new: int = 0
+    n_found: int = 0
+    n_failed: int = 0
+    epoch: Epoch | None = None
+    run_labels: int = 0
+    run_trainings: int = 0
+
+    @property
+    def n_complete(self) -> int:
+        """How many generations are complete, counted from the bootstrap."""
+        return len(self.errors)
+
+    @property
+    def n_labelled(self) -> int:
+        """How many structures of the generation in work have their label."""
+        return self.n_new + self.n_found
+
+
+def read_progress(directory: RunDirectory) -> CampaignProgress:
+    """Return where a campaign stands.
+
+    Raises:
+        InputError: the folder is not the run directory of a campaign.
+    """
+    if not directory.parameters.is_file():
+        raise InputError(
+            f"{directory.path} is not the run directory of a campaign: it has no {directory.parameters.name}"
+        )
+    events, _ = directory.events.read()
+    run = _since(events, "campaign_begins")
+    completion = [event for event in run if event["event"] == "campaign_complete"]
+    errors = tuple(errors_table(directory))
+    generation = _since(run, "generation_begins")
+    counts = _counts(generation) if generation and not completion else {}
+    n_labels = errors[-1].n_labels if errors else 0
+    return CampaignProgress(
+        state="complete" if completion else "running" if is_in_use(directory.lease) else "stopped",
+        reason=completion[-1].get("reason") if completion else None,
+        n_generations=read_json(directory.parameters)["parameters"]["learning"]["n_generations"],
+        n_labels=n_labels + sum(counts.get(name, 0) for name in ("n_new", "n_found", "n_failed")),
+        errors=errors,
+        run_labels=len(_names(run, "labelled", "key", new=True)),
+        run_trainings=sum(event["event"] == "training_begins" for event in run),
+        **counts,
+    )
+
+
+def _since(events: Sequence[Event], name: str) -> Sequence[Event]:
+    """Return the events from the last one of a name on, none where there is no such event."""
+    positions = [position for position, event in enumerate(events) if event["event"] == name]
+    return events[positions[-1] :] if positions else ()
+
+
+def _counts(events: Sequence[Event]) -> dict[str, Any]:  # Any: the fields of a progress
+    """Return what the events of a generation say of it, nothing where it is complete."""
+    happened = {event["event"] for event in events}
+    if "generation_complete" in happened:
+        return {}
+    # Repeated events (a function that ran twice) count once; a label that came in the end is no failure.
+    sampled = _names(events, "sampled", "name")
+    labelled = _names(events, "labelled", "key")
+    new = _names(events, "labelled", "key", new=True)
+    counts = {
+        "generation": events[0]["generation"],
+        "n_planned": events[0]["n_samples"],
+        "n_sampled": len(sampled),
+        "n_rejected": len(_names(events, "rejected", "name") - sampled),
+        "n_new": len(new),
+        "n_found": len(labelled - new),
+        "n_failed": len(_names(events, "label_failed", "key") - labelled),
+    }
+    epochs = [event for event in _since(events, "training_begins") if event["event"] == "epoch"]
+    return counts | {"stage": _stage(happened, counts), "epoch": _epoch(epochs[-1]) if epochs else None}
+
+
+def _names(events: Sequence[Event], kind: str, field: str, *, new: bool = False) -> set[str]:
+    return {event[field] for event in events if event["event"] == kind and (event.get("new", False) or not new)}
+
+
+def _stage(happened: set[str], counts: Mapping[str, int]) -> Stage:
+    n_outcomes = counts["n_new"] + counts["n_found"] + counts["n_failed"] + counts["n_rejected"]
+    if "training_ends" in happened or (n_outcomes >= counts["n_planned"] and "training_begins" not in happened):
+        return "evaluation"
+    if "training_begins" in happened:
+        return "training"
+    # The structures of the bootstrap are not sampled, and are there at once.
+    is_sampled = counts["generation"] == 0 or counts["n_sampled"] + counts["n_rejected"] >= counts["n_planned"]
+    return "labelling" if is_sampled else "sampling"
+
+
+def _epoch(event: Event) -> Epoch:
+    loss = event.get("loss")
+    return Epoch(
+        number=event["number"],
+        loss=float("nan") if loss is None else loss,
+        energy_rmse=event.get("energy_rmse"),
+        forces_rmse=event.get("forces_rmse"),
+    )
+
+
+def errors_table(directory: RunDirectory) -> list[GenerationErrors]:
+    """Return a row for each complete generation."""
+    final = read_comparison(directory)
+    return [
+        _row(directory.read_manifest(number), final.get(number, Errors())) for number in range(directory.n_complete())
+    ]
+
+
+def read_comparison(directory: RunDirectory) -> dict[int, Errors]:
+    """Return the errors on the final test set by generation; none where they were not compared yet.
+
+    Raises:
+        InputError: a newer surveyor wrote the comparison.
+    """
+    if not directory.comparison.exists():
+        return {}
+    record = read_json(directory.comparison)
+    check_schema(record, directory.comparison)
+    return {int(number): Errors(**errors) for number, errors in record["errors"].items()}
+
+
+def _row(manifest: Mapping[str, Any], final: Errors) -> GenerationErrors:  # Any: whatever JSON holds
+    before = Errors(**manifest["before_training"])
+    test = Errors(**manifest["errors"].get("test", {}))
+    return GenerationErrors(
+        generation=manifest["number"],
+        n_labels=manifest["n_labels"],
+        n_train=sum(fate == "train" for fate in manifest["labels"].values()),
+        before_energy_meV_per_atom=_milli(before.energy_rmse),
+        before_forces_meV_per_A=_milli(before.forces_rmse),
+        test_energy_meV_per_atom=_milli(test.energy_rmse),
+        test_forces_meV_per_A=_milli(test.forces_rmse),
+        final_energy_meV_per_atom=_milli(final.energy_rmse),
+        final_forces_meV_per_A=_milli(final.forces_rmse),
+        epochs=manifest["details"].get("epochs"),
+    )
+
+
+def _milli(value: float | None) -> float | None:
+    return None if value is None else 1e3 * value
+
+
+def render(progress: CampaignProgress) -> RenderableType:
+    """Return a few lines for a terminal: the generation in work, its counts, its training, the errors so far."""
+    lines: list[RenderableType] = [Text(_headline(progress), style="bold")]
+    if progress.generation is not None:
+        lines += [_bars(progress), *([Text(_training_line(progress.epoch))] if progress.epoch else [])]
+    if progress.errors:
+        lines.append(Text(_errors_line(progress.errors[-1]), style="dim"))
+    return Group(*lines)
+
+
+def _headline(progress: CampaignProgress) -> str:
+    if progress.state == "complete":
+        return f"complete: {progress.reason or 'nothing is left to do'} ({progress.n_labels} labels)"
+    state = "" if progress.state == "running" else "stopped; "
+    if progress.generation is None:
+        return f"{state}{progress.n_complete} of {progress.n_generations + 1} generations complete ({progress.n_labels} labels)"
+    name = f"generation {progress.generation} of {progress.n_generations}" if progress.generation else "bootstrap"
+    return f"{state}{name}: {progress.stage} ({progress.n_labels} labels)"
+
+
+def _bars(progress: CampaignProgress) -> Table:
+    table = Table.grid(padding=(0, 1))
+    n_asked = progress.n_planned
+    if progress.generation:
+        rejected = f"{progress.n_rejected} rejected" if progress.n_rejected else ""
+        table.add_row("sampled", _bar(progress.n_sampled, n_asked), f"{progress.n_sampled}/{n_asked}", rejected)
+    found = f"{progress.n_new} new, {progress.n_found} from the store, {progress.n_failed} failed"
+    table.add_row("labelled", _bar(progress.n_labelled, n_asked), f"{progress.n_labelled}/{n_asked}", found)
+    return table
+
+
+def _bar(n_done: int, n_all: int) -> ProgressBar:
+    return ProgressBar(total=max(n_all, 1), completed=min(n_done, n_all), width=24)
+
+
+def _training_line(epoch: Epoch) -> str:
+    errors = [
+        f"{1e3 * value:.1f} {unit}"
+        for value, unit in ((epoch.energy_rmse, "meV/atom"), (epoch.forces_rmse, "meV/Å"))
+        if value is not None
+    ]
+    return ", ".join([f"epoch {epoch.number + 1}", f"loss {epoch.loss:.4g}", *errors])
+
+
+def _errors_line(row: GenerationErrors) -> str:
+    before = (row.before_energy_meV_per_atom, row.before_forces_meV_per_A)
+    test = (row.test_energy_meV_per_atom, row.test_forces_meV_per_A)
+    texts = [
+        f"{energy:.1f} meV/atom and {forces:.1f} meV/Å {when}"
+        for (energy, forces), when in ((before, "before training"), (test, "on the test set"))
+        if energy is not None and forces is not None
+    ]
+    return f"errors of generation {row.generation}: {'; '.join(texts) or 'none were measured'}"

@@ -1,0 +1,169 @@
+"""Figures of what the models have learned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from surveyor.progress import GenerationErrors
+from surveyor.report.parity import ParityPoints
+from surveyor.report.style import (
+    BLUE,
+    FONT_SIZE,
+    GREY,
+    ORANGE,
+    VERMILLION,
+    add_legend,
+    dress,
+    new_figure,
+    span,
+    whole_numbers,
+)
+from surveyor.report.tables import Manifest
+
+COLOURS = {"train": BLUE, "valid": ORANGE, "test": VERMILLION}
+MARKERS = {"train": "o", "valid": "^", "test": "s"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Property:
+    field: str  # of ParityPoints
+    title: str
+    unit: str
+    milli: str | None = None  # unit of the errors, a thousandth of `unit`; None where they are given in `unit` itself
+
+    def error(self, pairs: np.ndarray) -> str:
+        rmse = float(np.sqrt(np.mean(np.square(pairs[:, 1] - pairs[:, 0]))))
+        return f"{1e3 * rmse:.3g} {self.milli}" if self.milli else f"{rmse:.3g} {self.unit}"
+
+
+PROPERTIES = (
+    _Property("energies", "Energy", "meV/atom"),
+    _Property("forces", "Forces", "eV/Å", "meV/Å"),
+    _Property("stresses", "Stress", "GPa", "MPa"),
+)
+
+
+def parity_figure(points: Sequence[ParityPoints]) -> Figure:
+    """Return predictions against labels, and below them the differences, for energy, forces and, where there is any, stress."""
+    shown = [each for each in PROPERTIES if any(len(getattr(one, each.field)) for one in points)]
+    figure = new_figure(3.0 * max(len(shown), 1), 4.3)
+    grid = figure.subplots(2, max(len(shown), 1), squeeze=False, height_ratios=(3, 1.1), sharex="col")
+    for (upper, lower), each in zip(grid.T, shown, strict=False):
+        _parity(upper, lower, each, [(one.name, getattr(one, each.field)) for one in points])
+    return figure
+
+
+def _parity(upper: Axes, lower: Axes, kind: _Property, sets: Sequence[tuple[str, np.ndarray]]) -> None:
+    dress(upper, x="", y=f"model ({kind.unit})", title=kind.title)
+    dress(lower, x=f"reference ({kind.unit})", y=f"difference ({kind.unit})")
+    sets = [(name, pairs) for name, pairs in sets if len(pairs)]
+    limits = span(np.concatenate([pairs.ravel() for _, pairs in sets]).tolist())
+    upper.plot(limits, limits, color=GREY, linewidth=0.8, zorder=1)
+    lower.axhline(0, color=GREY, linewidth=0.8, zorder=1)
+    for name, pairs in sets:
+        # Many points are drawn as an image within the figure, else its file would hold a path for each.
+        style: dict[str, Any] = {  # Any: options of matplotlib
+            "linestyle": "none",
+            "marker": MARKERS[name],
+            "color": COLOURS[name],
+            "markeredgewidth": 0,
+            "markersize": 3.6 if len(pairs) < 300 else 2.2,
+            "alpha": 0.75 if len(pairs) < 300 else 0.4,
+            "rasterized": len(pairs) > 300,
+        }
+        upper.plot(pairs[:, 0], pairs[:, 1], label=f"{name}: {kind.error(pairs)}", **style)
+        lower.plot(pairs[:, 0], pairs[:, 1] - pairs[:, 0], **style)
+    upper.set(xlim=limits, ylim=limits)
+    upper.set_box_aspect(1)
+    legend = add_legend(upper)
+    for handle in legend.legend_handles:
+        if handle is not None:
+            handle.set_alpha(1)
+
+
+def learning_curve_figure(rows: Sequence[GenerationErrors]) -> Figure:
+    """Return the errors of the models against the number of labels from which they were trained.
+
+    A model is measured on the structures of the next generation before it is trained on them, and on the final test set.
+    """
+    figure = new_figure(7.0, 2.9)
+    panels = figure.subplots(1, 2)
+    quantities = (
+        ("energy_meV_per_atom", "energy RMSE (meV/atom)", "Energy"),
+        ("forces_meV_per_A", "forces RMSE (meV/Å)", "Forces"),
+    )
+    for axes, (field, label, title) in zip(panels, quantities, strict=True):
+        dress(axes, x="labels requested when the model was trained", y=label, title=title)
+        for name, text, colour, marker in (
+            ("before", "on new structures, before training", BLUE, "o"),
+            ("final", "on the final test set", VERMILLION, "s"),
+        ):
+            x, y = _curve(rows, name, field)
+            if x:
+                axes.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.2, label=text)
+        if axes.lines:
+            axes.set_yscale("log")
+            _plain_decades(axes)
+            add_legend(axes)
+        whole_numbers(axes)
+    return figure
+
+
+def _curve(rows: Sequence[GenerationErrors], name: str, field: str) -> tuple[list[int], list[float]]:
+    """Return numbers of labels and errors; what is measured before training belongs to the model of the generation before."""
+    values = [getattr(row, f"{name}_{field}") for row in rows]
+    models = rows
+    if name == "before":
+        values, models = values[1:], rows[:-1]
+    pairs = [(row.n_labels, value) for row, value in zip(models, values, strict=True) if value]
+    return [n_labels for n_labels, _ in pairs], [value for _, value in pairs]
+
+
+def _plain_decades(axes: Axes) -> None:
+    """Write numbers at 1, 2 and 5 of each decade, for errors seldom span more than one."""
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def training_figure(manifests: Sequence[Manifest]) -> Figure:
+    """Return the histories of the trainings, on the validation sets; one generation after the other, from dark to light."""
+    figure = new_figure(7.6, 2.6)
+    panels = figure.subplots(1, 3)
+    histories = [(each["number"], each["details"].get("history", [])) for each in manifests]
+    last = max((number for number, _ in histories), default=0)
+    quantities = (
+        ("loss", "loss (engine's unit)", 1.0),
+        ("energy_rmse", "energy RMSE (meV/atom)", 1e3),
+        ("forces_rmse", "forces RMSE (meV/Å)", 1e3),
+    )
+    for axes, (field, label, factor) in zip(panels, quantities, strict=True):
+        dress(axes, x="epoch", y=label)
+        for number, history in histories:
+            colour = colormaps["viridis"](0.85 * number / max(last, 1))
+            epochs = [epoch for epoch in history if epoch.get(field)]
+            values = [factor * epoch[field] for epoch in epochs]
+            x = [epoch["number"] + 1 for epoch in epochs]
+            marker = "o" if len(x) < 4 else ""
+            if x:
+                axes.plot(x, values, color=colour, linewidth=1.0, marker=marker, markersize=3, label=str(number))
+        if axes.lines:
+            axes.set_yscale("log")
+            _plain_decades(axes)
+        whole_numbers(axes)
+    if panels[0].lines:
+        legend = panels[0].legend(
+            *panels[0].get_legend_handles_labels(),
+            fontsize=FONT_SIZE - 1,
+            frameon=False,
+            title="generation",
+            ncols=1 + last // 8,
+        )
+        legend.get_title().set_fontsize(FONT_SIZE - 1)
+    return figure

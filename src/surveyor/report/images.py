@@ -1,0 +1,63 @@
+"""The figures of one generation as images."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from surveyor.files import read_json, write_atomically
+from surveyor.progress import errors_table
+from surveyor.report.activity import walkers_figure
+from surveyor.report.figures import learning_curve_figure, parity_figure, training_figure
+from surveyor.report.parity import parity_points
+from surveyor.report.style import to_png
+from surveyor.report.tables import Manifest, walkers_of
+from surveyor.run_directory import RunDirectory
+
+
+def generation_figures(directory: RunDirectory, generation: int) -> dict[str, bytes]:
+    """Return the figures of a generation as PNG, by name; those for which there are no data are left out.
+
+    The names are "parity", "learning_curve", "walkers" and "training".
+
+    Args:
+        directory: of the campaign.
+        generation: number of a complete generation.
+
+    Raises:
+        InputError: it is not complete.
+    """
+    return {name: to_png(figure) for name, figure in _figures(directory, generation)}
+
+
+def _figures(directory: RunDirectory, generation: int) -> Iterator[tuple[str, Figure]]:
+    manifests = [directory.read_manifest(number) for number in range(generation + 1)]
+    points = parity_points(directory.generation(generation))
+    if points:
+        yield "parity", parity_figure(points)
+    if generation > 0:
+        yield "learning_curve", learning_curve_figure(errors_table(directory)[: generation + 1])
+    if any(walkers_of(manifest) for manifest in manifests):
+        yield "walkers", walkers_figure(manifests, thermostats_K(directory))
+    if has_history(manifests[-1]):
+        yield "training", training_figure(manifests[-1:])
+
+
+def has_history(manifest: Manifest) -> bool:
+    """Say whether a manifest tells how the training of its generation went."""
+    return bool(manifest["details"].get("history"))
+
+
+def thermostats_K(directory: RunDirectory) -> list[float]:
+    """Return the temperatures of the thermostats of a campaign, each once, from low to high."""
+    groups = read_json(directory.parameters)["parameters"]["walkers"]
+    return sorted({group["temperature_K"] for group in groups if group["method"] != "perturbation"})
+
+
+def write_figures(directory: RunDirectory, generation: int) -> tuple[Path, ...]:
+    """Write the figures of a generation to its folder `figures`, and return the files."""
+    folder = directory.generation(generation).path / "figures"
+    files = {folder / f"{name}.png": image for name, image in generation_figures(directory, generation).items()}
+    for path, image in files.items():
+        write_atomically(path, image)
+    return tuple(files)

@@ -1,0 +1,87 @@
+"""A generation as Markdown, for the artifact in Prefect's interface."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from surveyor.labels import load_theory
+from surveyor.progress import errors_table
+from surveyor.report.activity import failures_by_reason
+from surveyor.report.figures import learning_curve_figure, parity_figure
+from surveyor.report.parity import parity_points
+from surveyor.report.style import data_uri, to_png
+from surveyor.report.tables import (
+    Table,
+    generation_name,
+    generations_table,
+    make_table,
+    number,
+    sets_table,
+    walkers_of,
+    walkers_table,
+)
+from surveyor.run_directory import RunDirectory
+
+N_ROWS = 30  # of a table; an artifact shall stay small
+DPI = 80
+
+
+def generation_markdown(directory: RunDirectory, generation: int) -> str:
+    """Return a generation as Markdown with its key figures in it, less than 300 kB.
+
+    Args:
+        directory: of the campaign.
+        generation: number of a complete generation.
+
+    Raises:
+        InputError: it is not complete.
+    """
+    manifest = directory.read_manifest(generation)
+    rows = errors_table(directory)[: generation + 1]
+    parts = [f"# {generation_name(generation).capitalize()}" if generation == 0 else f"# Generation {generation}"]
+    if directory.theory.exists():
+        parts.append(
+            f"{manifest['n_labels']} labels requested so far, at {_escaped(load_theory(directory.theory).name)}."
+        )
+    parts.append(_table(generations_table(rows[-N_ROWS:])))
+    points = parity_points(directory.generation(generation))
+    if points:
+        parts += ["## Predictions and labels", _picture(parity_figure(points), "parity"), _table(sets_table(manifest))]
+    if len(rows) > 1:
+        parts += ["## Learning curve", _picture(learning_curve_figure(rows), "learning curve")]
+    if walkers_of(manifest):
+        parts += ["## Walkers", _table(walkers_table(manifest))]
+    labels, guards = failures_by_reason([manifest])
+    failures = [[f"label: {name}", str(n)] for name, n in labels.items()]
+    failures += [[f"guard: {name}", str(n)] for name, n in guards.items()]
+    if failures:
+        parts += [
+            "## Failures",
+            _table(make_table(["Reason", "Number"], failures, "Failed labels and stopped tries of walkers.")),
+        ]
+    times = [[stage, number(seconds)] for stage, seconds in manifest["details"].get("wall_time_s", {}).items()]
+    if times:
+        parts += ["## Wall time", _table(make_table(["Stage", "Time (s)"], times, "Sampling and labelling overlap."))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(content: Table) -> str:
+    lines = [_line(content.head), _line(["---", *["--:"] * (len(content.head) - 1)])]
+    lines += [_line([_escaped(cell) for cell in row]) for row in content.rows[:N_ROWS]]
+    n_left = len(content.rows) - N_ROWS
+    more = [f"\n… and {n_left} more."] if n_left > 0 else []
+    return "\n".join([content.caption, "", *lines, *more])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escaped(text: str) -> str:
+    for old, new in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\n", " ")):
+        text = text.replace(old, new)
+    return text
+
+
+def _picture(figure: Figure, name: str) -> str:
+    return f'<img width="{96 * figure.get_figwidth():.0f}" alt="{name}" src="{data_uri(to_png(figure, DPI), "png")}">'

@@ -1,0 +1,180 @@
+"""The report of a campaign: one page that needs nothing but itself."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element
+
+import yaml
+
+from surveyor.files import read_json, write_atomically
+from surveyor.labels import load_theory
+from surveyor.progress import CampaignProgress, read_progress
+from surveyor.report.activity import failures_by_reason, failures_figure, walkers_figure, wall_time_figure
+from surveyor.report.figures import learning_curve_figure, parity_figure, training_figure
+from surveyor.report.html import Content, definitions, document, element, folded, picture, table
+from surveyor.report.images import has_history, thermostats_K
+from surveyor.report.parity import parity_points
+from surveyor.report.tables import Manifest, generations_table, make_table, sets_table, walkers_of, walkers_table
+from surveyor.run_directory import RunDirectory
+
+Record = Mapping[str, Any]  # Any: whatever JSON holds
+Section = tuple[str, str, Sequence[Content]]  # identifier, title and content
+
+MODELS = {"mace": "MACE", "nequip": "NequIP", "pair": "pair model"}
+
+PARITY = (
+    "Energies per atom, force components and stress components by the model of generation {}, against the labels; below, model "
+    "minus label. Energies are relative to the mean (where there are several compositions, to atomic energies that are fitted "
+    "to the labels). The numbers are root mean square errors."
+)
+LEARNING_CURVE = (
+    "Error against the number of labels that had been requested when the model was trained: on the structures that its walkers "
+    "then brought, before it was trained on them, and on the final test set, which no model was trained on."
+)
+WALKERS = (
+    "Above: mean temperature of each sample; bars show the standard deviation of the temperature along it, which is large where there "
+    "are few atoms. Walkers stand side by side within a generation. Below: which walkers were sent back to their start, and "
+    "which brought no sample because guards stopped every try."
+)
+WALL_TIME = "Wall time of each stage. Sampling and labelling go on side by side, so that their bars overlap."
+TRAINING = "Errors on the validation set during training; one line per generation."
+
+
+def write_report(directory: RunDirectory) -> Path:
+    """Write the report of a campaign, as far as it is complete, and return its file.
+
+    Raises:
+        InputError: the folder is not the run directory of a campaign.
+    """
+    progress = read_progress(directory)
+    parameters = read_json(directory.parameters)["parameters"]
+    manifests = [directory.read_manifest(number) for number in range(progress.n_complete)]
+    sections = [
+        *_results(directory, progress, manifests),
+        *_activity(thermostats_K(directory), manifests),
+        *_origins(directory, parameters),
+    ]
+    page = document(
+        f"Online learning: {directory.path.name}",
+        [_header(directory, progress, parameters)],
+        [section for section in sections if section[2]],
+        "Written by surveyor.",
+    )
+    write_atomically(directory.report, page)
+    return directory.report
+
+
+def _header(directory: RunDirectory, progress: CampaignProgress, parameters: Record) -> Element:
+    theory = load_theory(directory.theory).name if directory.theory.exists() else "not resolved yet"
+    kind = next((name for name, value in parameters["model"].items() if value is not None), "")
+    pairs: list[tuple[str, Content]] = [
+        ("Status", _status(progress)),
+        ("Level of theory", theory),
+        ("Model", MODELS.get(kind, kind)),
+        ("Generations", f"bootstrap and {max(progress.n_complete - 1, 0)} of {progress.n_generations}"),
+        ("Labels requested", str(progress.n_labels)),
+    ]
+    if progress.errors:
+        newest = directory.generation(progress.errors[-1].generation).model
+        pairs.append(("Newest potential", element("code", newest.relative_to(directory.path).as_posix())))
+    return definitions(pairs)
+
+
+def _status(progress: CampaignProgress) -> str:
+    if progress.state == "complete":
+        return f"complete: {progress.reason}" if progress.reason else "complete"
+    where = "" if progress.generation is None else f", in generation {progress.generation} ({progress.stage})"
+    return progress.state + where
+
+
+def _results(directory: RunDirectory, progress: CampaignProgress, manifests: Sequence[Manifest]) -> list[Section]:
+    if not manifests:
+        return []
+    newest = manifests[-1]["number"]
+    points = parity_points(directory.generation(newest))
+    curve = [picture(learning_curve_figure(progress.errors), LEARNING_CURVE)] if len(manifests) > 1 else []
+    parity = [picture(parity_figure(points), PARITY.format(newest))] if points else []
+    return [
+        ("errors", "Errors per generation", [table(generations_table(progress.errors))]),
+        ("learning-curve", "Learning curve", curve),
+        ("parity", "Predictions and labels", [*parity, table(sets_table(manifests[-1]))]),
+    ]
+
+
+def _activity(temperatures_K: Sequence[float], manifests: Sequence[Manifest]) -> list[Section]:
+    if not manifests:
+        return []
+    return [
+        ("walkers", "Walkers", _walkers(temperatures_K, [each for each in manifests if walkers_of(each)])),
+        ("failures", "Failures", [_failures(manifests)]),
+        ("wall-time", "Wall time", [picture(wall_time_figure(manifests), WALL_TIME)]),
+        (
+            "training",
+            "Trainings",
+            [picture(training_figure(manifests), TRAINING)] if any(map(has_history, manifests)) else [],
+        ),
+    ]
+
+
+def _walkers(temperatures_K: Sequence[float], manifests: Sequence[Manifest]) -> list[Content]:
+    if not manifests:
+        return []
+    newest = table(walkers_table(manifests[-1]))
+    return [
+        picture(walkers_figure(manifests, temperatures_K), WALKERS),
+        element("details", element("summary", f"Walkers of generation {manifests[-1]['number']}"), newest),
+    ]
+
+
+def _failures(manifests: Sequence[Manifest]) -> Element:
+    labels, guards = failures_by_reason(manifests)
+    if not labels and not guards:
+        return element("p", "No label failed, and no walker was stopped by a guard.")
+    caption = f"{labels.total()} labels could not be had, and guards stopped {guards.total()} tries of walkers."
+    return picture(failures_figure(manifests), caption)
+
+
+def _origins(directory: RunDirectory, parameters: Record) -> list[Section]:
+    resolved = [
+        folded("All parameters of the campaign", yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True))
+    ]
+    return [
+        ("level-of-theory", "Level of theory", _theory(directory)),
+        ("runs", "Runs and versions", _runs(directory)),
+        ("parameters", "Parameters", resolved),
+    ]
+
+
+def _theory(directory: RunDirectory) -> list[Content]:
+    if not directory.theory.exists():
+        return []
+    theory = load_theory(directory.theory)
+    content = json.dumps(theory.content, indent=2, ensure_ascii=False)
+    parts: list[Content] = [
+        definitions([("Name", theory.name), ("Hash", element("code", theory.digest))]),
+        folded("Scientific input", content),
+    ]
+    if directory.atomic_energies.exists():
+        energies = read_json(directory.atomic_energies)["energies_eV"]
+        rows = [[symbol, f"{energy:.6f}"] for symbol, energy in energies.items()]
+        parts.append(table(make_table(["Element", "Energy (eV)"], rows, "Energies of isolated atoms.")))
+    return parts
+
+
+def _runs(directory: RunDirectory) -> list[Content]:
+    if not directory.provenance.exists():
+        return []
+    runs = read_json(directory.provenance)["runs"]
+    rows = [
+        [
+            run["begin"],
+            run["host"],
+            run["python"],
+            ", ".join(f"{name} {version}" for name, version in run["versions"].items()),
+        ]
+        for run in runs
+    ]
+    caption = "When the campaign was started or continued, and with what."
+    return [table(make_table(["Begin", "Host", "Python", "Versions"], rows, caption), is_text=True)]

@@ -1,0 +1,69 @@
+"""Predictions of a generation's model beside the labels, ready to be drawn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms, units
+
+from surveyor.dataset import Dataset, label_of
+from surveyor.evaluation import load_predictions
+from surveyor.models.atomic_energies import fit_atomic_energies
+from surveyor.potentials import Prediction
+from surveyor.run_directory import GenerationDirectory
+
+SETS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ParityPoints:
+    """Labels (first column) and predictions (second column) of one set.
+
+    Attributes:
+        name: of the set.
+        energies: per atom, relative to fitted atomic energies, meV/atom, shape (n, 2).
+        forces: components in eV/Å, shape (3 · sum of n_atoms, 2).
+        stresses: components in GPa, shape (6 · number of periodic structures, 2).
+    """
+
+    name: str
+    energies: np.ndarray
+    forces: np.ndarray
+    stresses: np.ndarray
+
+
+def parity_points(directory: GenerationDirectory) -> tuple[ParityPoints, ...]:
+    """Return the points of each set that has predictions.
+
+    Energies are relative to atomic energies that are fitted to all labels: where there is one composition, that is the
+    mean energy; where there are several, it is what composition alone explains.
+    """
+    sets = {name: predicted_set(directory, name) for name in SETS}
+    pairs = {name: pair for name, pair in sets.items() if pair and pair[0]}
+    if not pairs:
+        return ()
+    base = fit_atomic_energies([atoms for structures, _ in pairs.values() for atoms in structures])
+    return tuple(_points(name, structures, predictions, base) for name, (structures, predictions) in pairs.items())
+
+
+def predicted_set(directory: GenerationDirectory, name: str) -> tuple[Dataset, list[Prediction]] | None:
+    """Return the structures of a set and what the model says of them, None where it was not asked."""
+    structures, predictions = directory.set_file(name), directory.predictions(name)
+    if not (structures.exists() and predictions.exists()):
+        return None
+    dataset = Dataset.load(structures)
+    return dataset, load_predictions(predictions, dataset)
+
+
+def _points(
+    name: str, structures: Sequence[Atoms], predictions: Sequence[Prediction], base: dict[str, float]
+) -> ParityPoints:
+    energies, forces, stresses = [], [np.zeros((0, 2))], [np.zeros((0, 2))]
+    for atoms, prediction in zip(structures, predictions, strict=True):
+        label = label_of(atoms)
+        isolated = sum(base[symbol] for symbol in atoms.symbols)
+        energies.append([1e3 * (energy - isolated) / len(atoms) for energy in (label.energy, prediction.energy)])
+        forces.append(np.column_stack([label.forces.ravel(), prediction.forces.ravel()]))
+        if label.stress is not None and prediction.stress is not None:
+            stresses.append(np.column_stack([label.stress, prediction.stress]) / units.GPa)
+    return ParityPoints(name, np.array(energies), np.concatenate(forces), np.concatenate(stresses))

@@ -1,0 +1,85 @@
+"""How figures look, without matplotlib's global state: they can be drawn in any thread."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from io import BytesIO
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.ticker import MaxNLocator
+
+# The colours of Okabe and Ito, which people tell apart whatever their colour vision.
+BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
+GREY, INK = "#9A9A9A", "#222222"
+FONT_SIZE = 8
+DPI = 160
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure.
+
+    Args:
+        width: in inches.
+        height: in inches.
+    """
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+
+
+def dress(axes: Axes, *, x: str, y: str, title: str = "") -> None:
+    """Give axes their labels, with units in them, and a plain frame."""
+    axes.set_xlabel(x, fontsize=FONT_SIZE, color=INK)
+    axes.set_ylabel(y, fontsize=FONT_SIZE, color=INK)
+    if title:
+        axes.set_title(title, fontsize=FONT_SIZE + 1, color=INK, loc="left", fontweight="bold")
+    axes.tick_params(labelsize=FONT_SIZE - 1, color=GREY, labelcolor=INK, which="both")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.grid(visible=True, color="#E6E6E6", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def add_legend(axes: Axes, *, outside: bool = False, columns: int = 1) -> Legend:
+    """Add a legend without a frame, beside the axes where there is no room in them."""
+    place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if outside else {"loc": "best"}
+    return axes.legend(fontsize=FONT_SIZE - 1, frameon=False, ncols=columns, labelcolor=INK, **place)
+
+
+def whole_numbers(axes: Axes) -> None:
+    """Let the horizontal axis count: ticks at whole numbers only."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
+
+
+def span(values: Sequence[float], margin: float = 0.05) -> tuple[float, float]:
+    """Return limits that hold all values, with a margin."""
+    low, high = min(values), max(values)
+    extra = margin * (high - low) or 1e-6
+    return low - extra, high + extra
+
+
+def to_png(figure: Figure, dpi: int = DPI) -> bytes:
+    """Return a figure as PNG."""
+    figure.set_dpi(dpi)
+    canvas, buffer = FigureCanvasAgg(figure), BytesIO()
+    canvas.print_png(buffer)
+    return buffer.getvalue()
+
+
+def to_svg(figure: Figure) -> bytes:
+    """Return a figure as SVG, whose text is drawn as paths, so that it looks the same everywhere."""
+    figure.set_dpi(DPI)  # of the parts that are drawn as points
+    canvas, buffer = FigureCanvasSVG(figure), BytesIO()
+    canvas.print_svg(buffer, metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def data_uri(image: bytes, kind: str) -> str:
+    """Return an image as an address that holds it.
+
+    Args:
+        image: its bytes.
+        kind: "png" or "svg+xml".
+    """
+    return f"data:image/{kind};base64,{b64encode(image).decode()}"

@@ -1,0 +1,152 @@
+"""Tables of the report as rows of text, for the page and for Markdown."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from surveyor.progress import GenerationErrors
+from surveyor.report.parity import SETS
+
+Manifest = Mapping[str, Any]  # Any: whatever JSON holds
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of text under headings.
+
+    Attributes:
+        head: one heading per column, with units.
+        rows: the first cell of each says what the row is about.
+        caption: what the table shows.
+    """
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str
+
+
+def make_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> Table:
+    """Return a table without the columns in which no row has anything."""
+    kept = [column for column in range(len(head)) if not rows or any(row[column] != NOTHING for row in rows)]
+    return Table(
+        head=tuple(head[column] for column in kept),
+        rows=tuple(tuple(row[column] for column in kept) for row in rows),
+        caption=caption,
+    )
+
+
+def number(value: float | None, factor: float = 1.0) -> str:
+    """Return a number with three significant digits, a dash where there is none.
+
+    Args:
+        value: the number.
+        factor: what it is multiplied with, to come to the unit that is shown.
+    """
+    if value is None:
+        return NOTHING
+    scaled = factor * value
+    if scaled == 0 or not math.isfinite(scaled):
+        return f"{scaled:g}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(scaled))))
+    return f"{scaled:.{decimals}f}" if decimals <= 6 else f"{scaled:.2e}"
+
+
+def generations_table(rows: Sequence[GenerationErrors]) -> Table:
+    """Return the errors of all generations."""
+    energy, forces = "energy (meV/atom)", "forces (meV/Å)"
+    moments = ("Before training", "Test set", "Final test set")
+    return make_table(
+        [
+            "Generation",
+            "Labels",
+            "Training set",
+            *(f"{when}: {what}" for when in moments for what in (energy, forces)),
+            "Epochs",
+        ],
+        [
+            [
+                generation_name(row.generation),
+                str(row.n_labels),
+                str(row.n_train),
+                number(row.before_energy_meV_per_atom),
+                number(row.before_forces_meV_per_A),
+                number(row.test_energy_meV_per_atom),
+                number(row.test_forces_meV_per_A),
+                number(row.final_energy_meV_per_atom),
+                number(row.final_forces_meV_per_A),
+                NOTHING if row.epochs is None else str(row.epochs),
+            ]
+            for row in rows
+        ],
+        "Root mean square errors of energies per atom and of force components. Before training: of the former model on the "
+        "new structures. Test set: of the new model on the test set of that time. Final test set: of the models of all "
+        "generations on one and the same set. Labels: all that were requested so far, failed ones included.",
+    )
+
+
+def generation_name(generation: int) -> str:
+    """Return what people call a generation."""
+    return str(generation) if generation else "bootstrap"
+
+
+def sets_table(manifest: Manifest) -> Table:
+    """Return the errors of a generation's model on each set."""
+    errors = {name: manifest["errors"][name] for name in SETS if name in manifest["errors"]}
+    symbols = sorted({symbol for each in errors.values() for symbol in each["forces_rmse_by_element"]})
+    quantities = (("energy", "meV/atom", 1e3), ("forces", "meV/Å", 1e3), ("stress", "meV/Å³", 1e3))
+    kinds = ("rmse", "mae")
+    head = [f"{field.capitalize()} {kind.upper()} ({unit})" for field, unit, _ in quantities for kind in kinds]
+    # The errors of a single element are those of all atoms.
+    symbols = symbols if len(symbols) > 1 else []
+    return make_table(
+        ["Set", "Structures", *head, *(f"Forces on {symbol} RMSE (meV/Å)" for symbol in symbols)],
+        [
+            [
+                name,
+                str(each["n_structures"]),
+                *(number(each[f"{field}_{kind}"], factor) for field, _, factor in quantities for kind in kinds),
+                *(number(each["forces_rmse_by_element"].get(symbol), 1e3) for symbol in symbols),
+            ]
+            for name, each in errors.items()
+        ],
+        f"Errors of the model of generation {manifest['number']} on each set.",
+    )
+
+
+def walkers_of(manifest: Manifest) -> Sequence[Mapping[str, Any]]:
+    """Return what a manifest says of the samples of its generation; nothing for the bootstrap."""
+    return manifest["details"].get("walkers", ())  # type: ignore[no-any-return]
+
+
+def walkers_table(manifest: Manifest) -> Table:
+    """Return what became of each sample of a generation."""
+    return make_table(
+        [
+            "Walker",
+            "Temperature (K)",
+            "Steps",
+            "Rejected tries",
+            "Energy error (meV/atom)",
+            "Forces error (meV/Å)",
+            "Fate",
+            "Reason",
+        ],
+        [
+            [
+                str(sample["index"]),
+                number(sample.get("temperature_K")),
+                str(sample.get("n_steps", NOTHING)),
+                str(len(sample.get("rejections", ()))),
+                number(sample.get("energy_error")),
+                number(sample.get("forces_error")),
+                sample["fate"],
+                sample.get("reason") or NOTHING,
+            ]
+            for sample in walkers_of(manifest)
+        ],
+        f"Walkers of generation {manifest['number']}. Errors are those of the model that moved them, before it was trained on what they "
+        "brought.",
+    )
