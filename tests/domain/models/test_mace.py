@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ase import Atoms
 
-from surveyor.dataset import STRESS, Dataset
+from surveyor.dataset import ENERGY, STRESS, Dataset
 from surveyor.errors import InputError, TrainingFailed
 from surveyor.metrics import errors_of
 from surveyor.models.choice import load_model
@@ -148,6 +148,15 @@ def test_failure_of_the_trainer_is_told_with_its_last_lines(train: Dataset, vali
     with pytest.raises(TrainingFailed, match=r"(?s)exit code 1:.*nonsense") as caught:
         model.train(train, valid, tmp_path)
     assert caught.value.directory == tmp_path
+
+
+def test_training_whose_loss_is_never_a_number_fails(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    invalid = Dataset(atoms.copy() for atoms in valid)
+    invalid[0].info[ENERGY] = float("nan")
+    model = MACEModel(TINY.model_copy(update={"max_num_epochs": 1})).initialize(train, atomic_energies=None, seed=0)
+    with pytest.raises(TrainingFailed, match="the validation loss was never a number"):
+        model.train(train, invalid, tmp_path)
+    assert [epoch.number for epoch in history_of(tmp_path)] == [0]
 
 
 def test_training_without_validation_data_is_refused(train: Dataset, tmp_path: Path) -> None:
