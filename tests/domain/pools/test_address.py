@@ -1,0 +1,90 @@
+import logging
+from collections.abc import Iterator
+from copy import deepcopy
+from threading import Event
+
+import dask
+import pytest
+from distributed import LocalCluster, Security
+
+from surveyor.errors import PoolFailed
+from surveyor.pools.address import check_versions, pool_at
+
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def empty_cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(
+        n_workers=0, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+        yield cluster
+
+
+def test_unreachable_scheduler_is_said_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("surveyor.pools.address.CONNECT_S", 0.5)
+    with pytest.raises(PoolFailed, match=r"no Dask scheduler answered at tcp://127\.0\.0\.1:9 within"):
+        pool_at("tcp://127.0.0.1:9").open()
+
+
+def test_missing_certificates_are_said() -> None:
+    with pytest.raises(PoolFailed, match="no certificates"):
+        pool_at("tls://127.0.0.1:9").open()
+
+
+def test_certificates_come_from_the_configuration_of_dask() -> None:
+    security = Security.temporary()
+    certificates = {
+        "distributed.comm.tls.ca-file": security.tls_ca_file,
+        "distributed.comm.tls.client.cert": security.tls_client_cert,
+        "distributed.comm.tls.client.key": security.tls_client_key,
+    }
+    with (
+        LocalCluster(
+            n_workers=1, processes=False, protocol="tls", security=security, dashboard_address=None
+        ) as cluster,
+        dask.config.set(certificates),
+        pool_at(cluster.scheduler_address) as pool,
+    ):
+        assert pool.address.startswith("tls://")
+        assert pool.submit(abs, -1).result(PATIENCE_S) == 1
+
+
+def test_work_without_a_worker_is_said_and_done_when_one_comes(
+    empty_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("surveyor.pools.address.COUNT_S", 0.05)
+    monkeypatch.setattr("surveyor.pools.address.NO_WORKER_S", 0.1)
+    said = Event()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "has had no worker" in record.getMessage():
+                said.set()
+
+    listener = Listener()
+    logging.getLogger("surveyor").addHandler(listener)
+    try:
+        with pool_at(empty_cluster.scheduler_address) as pool:
+            future = pool.submit(abs, -1)
+            assert said.wait(PATIENCE_S)
+            empty_cluster.scale(1)
+            assert future.result(PATIENCE_S) == 1
+    finally:
+        logging.getLogger("surveyor").removeHandler(listener)
+
+
+def test_other_versions_are_refused() -> None:
+    packages = {"python": "3.11.4", "dask": "2", "distributed": "2", "cloudpickle": "3", "surveyor": "1"}
+    side = {"packages": packages}
+    same = {"client": side, "scheduler": deepcopy(side), "workers": {"w": deepcopy(side)}}
+    patch = deepcopy(same)
+    patch["workers"]["w"]["packages"]["python"] = "3.11.9"
+    check_versions("tcp://here:1", same)
+    check_versions("tcp://here:1", patch)
+    other = deepcopy(same)
+    other["workers"]["w"]["packages"].update(python="3.12.1", surveyor=None)
+    with pytest.raises(
+        PoolFailed, match=r"tcp://here:1: worker w has python 3\.12\.1 \(here 3\.11\.4\), surveyor none \(here 1\)"
+    ):
+        check_versions("tcp://here:1", other)

@@ -1,0 +1,48 @@
+import psutil
+import pytest
+from pydantic import ValidationError
+
+from surveyor.pools.choice import Pools, open_pools
+from surveyor.pools.local import local_pool
+
+
+def test_stages_that_name_one_pool_share_it() -> None:
+    with open_pools(Pools(training="tcp://10.0.0.1:8786")) as pools:
+        assert pools.sampling is pools.labelling
+        assert pools.training is not pools.labelling
+
+
+def test_no_pool_starts_before_it_is_used() -> None:
+    before = psutil.Process().children(recursive=True)
+    with open_pools(Pools()):
+        assert psutil.Process().children(recursive=True) == before
+
+
+def test_pools_are_closed_whatever_the_end_is() -> None:
+    used = []
+
+    def end_early(address: str) -> None:
+        with open_pools(Pools(labelling=address)) as pools:
+            pools.attach()
+            used.append(pools.labelling)
+            raise SystemExit
+
+    with local_pool(1) as cluster:
+        with pytest.raises(SystemExit):
+            end_early(cluster.address)
+        with pytest.raises(RuntimeError, match="was shut down"):
+            used[0].submit(abs, -1)
+        assert cluster.submit(abs, -1).result() == 1  # what was only attached to lives on
+
+
+@pytest.mark.parametrize(
+    "name", ["", "slurm", "http://10.0.0.1:8786", "tcp://10.0.0.1", "tcp://:1", "tcp://host:99999"]
+)
+def test_names_that_are_no_pool_are_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match='expected "local", or the address'):
+        Pools(sampling=name)
+
+
+@pytest.mark.parametrize("name", ["local", "tcp://10.0.0.1:8786", "tls://[::1]:8786"])
+def test_names_of_pools_are_accepted(name: str) -> None:
+    assert Pools(sampling=name).sampling == name

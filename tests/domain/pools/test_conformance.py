@@ -1,0 +1,36 @@
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from surveyor.pools.address import pool_at
+from surveyor.pools.local import local_pool
+from surveyor.pools.pool import Pool
+from surveyor.testing.pools import check_executor, check_pool
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[Pool]:
+    with local_pool(2) as pool:
+        yield pool
+
+
+def test_local_pool_conforms(local: Pool, tmp_path: Path) -> None:
+    check_pool(local, tmp_path)
+
+
+def test_pool_at_an_address_conforms(local: Pool, tmp_path: Path) -> None:
+    with pool_at(local.address) as pool:
+        check_pool(pool, tmp_path)
+
+
+def test_threads_serve_the_domain(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as executor:
+        check_executor(executor, tmp_path)
+
+
+def test_processes_serve_the_domain(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+        check_executor(executor, tmp_path)

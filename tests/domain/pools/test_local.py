@@ -1,0 +1,140 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
+from pathlib import Path
+from threading import Lock
+
+import psutil
+import pytest
+
+from surveyor.errors import InputError, WorkerLost
+from surveyor.pools.local import local_pool
+from surveyor.pools.pool import Pool
+
+PATIENCE_S = 30.0
+
+# A plain script, without a guard around its main part: starting workers must not run it again.
+SCRIPT = """
+import time
+from pathlib import Path
+from surveyor.pools.local import local_pool
+from surveyor.programs import run_program
+
+def defined_here(folder):
+    return run_program(["sh", "-c", "touch started; sleep 60"], directory=folder, output=folder / "output")
+
+pool = local_pool(1)
+pool.submit(defined_here, Path.cwd())
+time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    with local_pool(2) as pool:
+        yield pool
+
+
+def submit_waiting(pool: Pool, folder: Path, name: str) -> "Future[int]":
+    """Submit a call that writes the number of its worker's process to a file, then waits for a file called gate."""
+    program = f"echo $PPID > {name}; mv {name} {name}.pid; while ! [ -e gate ]; do sleep 0.02; done"
+    return pool.submit(subprocess.call, ["sh", "-c", program], cwd=folder)
+
+
+def wait_until_there(folder: Path, pattern: str, count: int) -> list[Path]:
+    program = f'while [ "$(ls {pattern} 2> /dev/null | wc -l)" -lt {count} ]; do sleep 0.02; done'
+    subprocess.run(["sh", "-c", program], cwd=folder, check=True, timeout=PATIENCE_S)
+    return sorted(folder.glob(pattern))
+
+
+def test_killed_worker_costs_only_what_it_ran(pool: Pool, tmp_path: Path) -> None:
+    futures = [submit_waiting(pool, tmp_path, str(number)) for number in range(pool.capacity)]
+    killed, *_ = wait_until_there(tmp_path, "*.pid", pool.size)
+    os.kill(int(killed.read_text()), signal.SIGKILL)
+    error = futures[int(killed.stem)].exception(PATIENCE_S)
+    (tmp_path / "gate").touch()
+    outcomes = [future.exception(PATIENCE_S) for future in futures]
+    assert isinstance(error, WorkerLost)
+    assert "pool local" in str(error)
+    assert [outcome for outcome in outcomes if outcome is not error] == [None] * (pool.capacity - 1)
+    assert pool.submit(abs, -1).result(PATIENCE_S) == 1
+
+
+def test_message_about_a_dead_worker_holds_what_it_printed_last(pool: Pool) -> None:
+    pool.submit(os.write, 2, b"Segmentation fault in a test\n").result(PATIENCE_S)
+    assert "Segmentation fault in a test" in str(pool.submit(os._exit, 1).exception(PATIENCE_S))
+
+
+def test_pool_whose_processes_are_gone_starts_again(tmp_path: Path) -> None:
+    others = holders()
+    with local_pool(1) as pool:
+        future = submit_waiting(pool, tmp_path, "one")
+        wait_until_there(tmp_path, "one.pid", 1)
+        for holder in set(holders()) - set(others):
+            holder.kill()
+        assert isinstance(future.exception(PATIENCE_S), WorkerLost)
+        assert pool.submit(abs, -1).result(PATIENCE_S) == 1
+
+
+def test_closing_abandons_what_runs_and_leaves_no_process(tmp_path: Path) -> None:
+    before = holders()
+    pool = local_pool(1)
+    future = submit_waiting(pool, tmp_path, "one")
+    wait_until_there(tmp_path, "one.pid", 1)
+    pool.shutdown(wait=False)
+    with pytest.raises(CancelledError):
+        future.result(PATIENCE_S)
+    assert holders() == before
+
+
+def test_closed_pool_refuses_work() -> None:
+    pool = local_pool(1)
+    pool.shutdown()
+    with pytest.raises(RuntimeError, match="was shut down"):
+        pool.submit(abs, -1)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_nothing_outlives_the_script_that_uses_a_pool(how: signal.Signals, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (tmp_path / "script.py").write_text(SCRIPT)
+    with subprocess.Popen(
+        [sys.executable, "script.py"], cwd=tmp_path, env={**os.environ, "TMPDIR": str(scratch)}, stderr=subprocess.PIPE
+    ) as script:
+        wait_until_there(tmp_path, "started", 1)
+        children = psutil.Process(script.pid).children(recursive=True)
+        script.send_signal(how)
+        _, error = script.communicate(timeout=PATIENCE_S)
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE_S)
+    assert len(children) >= 4  # the holder, its worker, the program and what that started
+    assert alive == []
+    assert list(scratch.iterdir()) == []
+    assert (b"KeyboardInterrupt" in error) == (how == signal.SIGINT)
+
+
+def test_arguments_that_cannot_travel_are_refused_at_once(pool: Pool) -> None:
+    with pytest.raises(InputError, match="the call of id cannot travel"):
+        pool.submit(id, Lock())
+
+
+def test_result_that_cannot_travel_is_an_error_of_its_call(pool: Pool) -> None:
+    with pytest.raises(InputError, match=r"the result of .*lock cannot travel"):
+        pool.submit(Lock).result(PATIENCE_S)
+
+
+def test_exit_of_a_function_is_an_error_of_its_call(pool: Pool) -> None:
+    with pytest.raises(RuntimeError, match=r"called sys.exit\(3\)"):
+        pool.submit(sys.exit, 3).result(PATIENCE_S)
+
+
+def test_libraries_on_workers_use_one_thread(pool: Pool) -> None:
+    assert pool.submit(os.getenv, "OMP_NUM_THREADS").result(PATIENCE_S) == "1"
+
+
+def holders() -> list[psutil.Process]:
+    children = psutil.Process().children()
+    return [child for child in children if "surveyor.pools.holder" in child.cmdline()]
