@@ -1,0 +1,57 @@
+# make demo    online learning of a MACE potential, from nothing but Python 3.11 and a package index
+# make test    lint, types and all tests
+# make docs    the documentation, into site/
+# make clean   remove the environments
+
+PYTHON ?= python3.11
+REFERENCE ?= xtb
+
+# mace-torch and nequip exclude each other, so each engine has an environment of its own.
+MACE := .venv/mace
+PIP := $(MACE)/bin/pip install --disable-pip-version-check --quiet --constraint constraints.txt
+CAMPAIGN := deployments/demo/$(REFERENCE).yaml
+
+# Tests and demo send nothing home.
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+
+.PHONY: demo test lint types tests benchmarks docs clean
+
+demo: $(MACE)/demo.stamp
+	$(MACE)/bin/surveyor run $(CAMPAIGN)
+
+test: lint types tests
+
+lint: $(MACE)/test.stamp
+	$(MACE)/bin/ruff check
+	$(MACE)/bin/ruff format --check
+
+types: $(MACE)/test.stamp
+	$(MACE)/bin/mypy
+
+tests: $(MACE)/test.stamp
+	$(MACE)/bin/python -m pytest
+
+benchmarks: $(MACE)/test.stamp
+	$(MACE)/bin/python benchmarks/overhead.py
+
+docs: $(MACE)/docs.stamp
+	$(MACE)/bin/mkdocs build --strict
+
+clean:
+	rm -rf .venv site
+
+$(MACE)/bin/python:
+	$(PYTHON) -m venv $(MACE)
+
+$(MACE)/demo.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
+	$(PIP) torch==2.13.0 --editable ".[mace,xtb]"
+	touch $@
+
+$(MACE)/test.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
+	$(PIP) torch==2.13.0 --editable ".[mace,xtb,wandb,test]"
+	touch $@
+
+$(MACE)/docs.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
+	$(PIP) torch==2.13.0 --editable ".[mace,xtb,docs]"
+	touch $@

@@ -1,0 +1,22 @@
+import os
+import shutil
+from importlib.util import find_spec
+
+import pytest
+
+# What a marker needs, and how to get it.
+REQUIREMENTS = {
+    "mace": (lambda: find_spec("mace"), 'mace-torch: pip install "surveyor[mace]"'),
+    "xtb": (lambda: find_spec("tblite"), 'tblite: pip install "surveyor[xtb]"'),
+    "wandb": (lambda: find_spec("wandb"), 'wandb: pip install "surveyor[wandb]"'),
+    "cp2k": (lambda: shutil.which("cp2k.psmp"), "CP2K: apt-get install cp2k openmpi-bin"),
+    "browser": (lambda: shutil.which("chromedriver"), "Chromium: apt-get install chromium chromium-driver"),
+}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for name, (is_there, remedy) in REQUIREMENTS.items():
+        if item.get_closest_marker(name) and not is_there():
+            # In CI a skip would hide a missing installation step.
+            report = pytest.fail if os.environ.get("SURVEYOR_TEST_EVERYTHING") else pytest.skip
+            report(f"needs {remedy}")
