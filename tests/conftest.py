@@ -1,4 +1,5 @@
 import os
+import os
 import shutil
 from importlib.util import find_spec
 
