@@ -240,7 +240,8 @@ def _headline(progress: CampaignProgress) -> str:
         return f"complete: {progress.reason or 'nothing is left to do'} ({progress.n_labels} labels)"
     state = "" if progress.state == "running" else "stopped; "
     if progress.generation is None:
-        return f"{state}{progress.n_complete} of {progress.n_generations + 1} generations complete ({progress.n_labels} labels)"
+        n_planned = progress.n_generations + 1  # with the bootstrap
+        return f"{state}{progress.n_complete} of {n_planned} generations complete ({progress.n_labels} labels)"
     name = f"generation {progress.generation} of {progress.n_generations}" if progress.generation else "bootstrap"
     return f"{state}{name}: {progress.stage} ({progress.n_labels} labels)"
 

@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from surveyor.report.style import (
     BLUE,
     FONT_SIZE,
     GREEN,
-    GREY,
     INK,
     ORANGE,
     PURPLE,
@@ -35,11 +35,11 @@ def walkers_figure(manifests: Sequence[Manifest], temperatures_K: Sequence[float
     """Return the temperatures of the walkers in each generation, and which of them were reset.
 
     Args:
-        manifests: of the complete generations.
+        manifests: of the complete generations; in one of them at least, walkers moved.
         temperatures_K: of the thermostats.
     """
     samples = [(each["number"], sample) for each in manifests for sample in walkers_of(each)]
-    n_walkers = 1 + max((sample["index"] for _, sample in samples), default=0)
+    n_walkers = 1 + max(sample["index"] for _, sample in samples)
     figure = new_figure(7.0, 2.5 + min(4.0, 0.9 + 0.14 * n_walkers))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.5, min(4.0, 0.9 + 0.14 * n_walkers)))
     dress(upper, x="", y="temperature (K)", title="Temperatures")
@@ -49,7 +49,7 @@ def walkers_figure(manifests: Sequence[Manifest], temperatures_K: Sequence[float
     for fate in ("continues", "reset"):
         _temperatures(upper, [one for one in samples if _fate(one[1]) == fate], n_walkers, fate)
     if upper.lines or upper.containers:
-        add_legend(upper, outside=True)
+        add_legend(upper, place="outside")
     _fates(lower, samples, n_walkers, [each["number"] for each in manifests if walkers_of(each)])
     return figure
 
@@ -76,27 +76,25 @@ def _fates(
 ) -> None:
     dress(axes, x="generation", y="walker", title="Resets")
     axes.grid(visible=False)
-    names = list(FATES)
-    if numbers:
-        first, last = min(numbers), max(numbers)
-        fates = np.zeros((n_walkers, last - first + 1), dtype=int)
-        for number, sample in samples:
-            # Of several samples in a generation, the worst shows.
-            cell = (sample["index"], number - first)
-            fates[cell] = max(fates[cell], names.index(_fate(sample)))
-        axes.pcolormesh(
-            np.arange(first, last + 2) - 0.5,
-            np.arange(n_walkers + 1) - 0.5,
-            fates,
-            cmap=ListedColormap(list(FATES.values())),
-            norm=BoundaryNorm(np.arange(len(names) + 1) - 0.5, len(names)),
-            edgecolors="white",
-            linewidth=1.0 if n_walkers <= 40 else 0.0,
-        )
+    names, first = list(FATES), min(numbers)
+    fates = np.zeros((n_walkers, max(numbers) - first + 1), dtype=int)
+    for number, sample in samples:
+        # Of several samples in a generation, the worst shows.
+        cell = (sample["index"], number - first)
+        fates[cell] = max(fates[cell], names.index(_fate(sample)))
+    axes.pcolormesh(
+        first + np.arange(fates.shape[1] + 1) - 0.5,
+        np.arange(n_walkers + 1) - 0.5,
+        fates,
+        cmap=ListedColormap(list(FATES.values())),
+        norm=BoundaryNorm(np.arange(len(names) + 1) - 0.5, len(names)),
+        edgecolors="white",
+        linewidth=1.0 if n_walkers <= 40 else 0.0,
+    )
     whole_numbers(axes)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.invert_yaxis()
-    patches = [Patch(color=colour, label=name) for name, colour in FATES.items()]
+    patches = [Patch(color=FATES[name], label=name) for index, name in enumerate(names) if index in fates]
     axes.legend(handles=patches, fontsize=FONT_SIZE - 1, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
@@ -116,8 +114,9 @@ def failures_figure(manifests: Sequence[Manifest]) -> Figure:
     bars = [(f"label: {name}", n, VERMILLION) for name, n in labels.most_common()]
     bars += [(f"guard: {name}", n, BLUE) for name, n in guards.most_common()]
     bars = [(name.replace("_", " "), n, colour) for name, n, colour in bars]
-    figure = new_figure(5.2, 0.8 + 0.26 * max(len(bars), 1))
+    figure = new_figure(5.2, 0.7 + 0.26 * max(len(bars), 1))
     axes = figure.subplots()
+    axes.set_ylim(-0.7, len(bars) - 0.3)
     dress(axes, x="number", y="")
     axes.grid(visible=False, axis="y")
     drawn = axes.barh(
@@ -150,6 +149,6 @@ def wall_time_figure(manifests: Sequence[Manifest]) -> Figure:
     for stage in ("evaluation", "training"):
         axes.bar(numbers, heights[stage], bottom=bottom, color=STAGES[stage], width=0.7, label=stage)
         bottom = bottom + heights[stage]
-    add_legend(axes, outside=True)
+    add_legend(axes, place="outside")
     whole_numbers(axes)
     return figure

@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from surveyor.progress import GenerationErrors
 from surveyor.report.parity import ParityPoints
@@ -21,10 +20,11 @@ from surveyor.report.style import (
     add_legend,
     dress,
     new_figure,
+    scale_errors,
     span,
     whole_numbers,
 )
-from surveyor.report.tables import Manifest
+from surveyor.report.tables import Manifest, number
 
 COLOURS = {"train": BLUE, "valid": ORANGE, "test": VERMILLION}
 MARKERS = {"train": "o", "valid": "^", "test": "s"}
@@ -39,7 +39,7 @@ class _Property:
 
     def error(self, pairs: np.ndarray) -> str:
         rmse = float(np.sqrt(np.mean(np.square(pairs[:, 1] - pairs[:, 0]))))
-        return f"{1e3 * rmse:.3g} {self.milli}" if self.milli else f"{rmse:.3g} {self.unit}"
+        return f"{number(rmse, 1e3)} {self.milli}" if self.milli else f"{number(rmse)} {self.unit}"
 
 
 PROPERTIES = (
@@ -50,7 +50,7 @@ PROPERTIES = (
 
 
 def parity_figure(points: Sequence[ParityPoints]) -> Figure:
-    """Return predictions against labels, and below them the differences, for energy, forces and, where there is any, stress."""
+    """Return predictions against labels, and below them the differences, of energy, forces and stress, if any."""
     shown = [each for each in PROPERTIES if any(len(getattr(one, each.field)) for one in points)]
     figure = new_figure(3.0 * max(len(shown), 1), 4.3)
     grid = figure.subplots(2, max(len(shown), 1), squeeze=False, height_ratios=(3, 1.1), sharex="col")
@@ -81,7 +81,7 @@ def _parity(upper: Axes, lower: Axes, kind: _Property, sets: Sequence[tuple[str,
         lower.plot(pairs[:, 0], pairs[:, 1] - pairs[:, 0], **style)
     upper.set(xlim=limits, ylim=limits)
     upper.set_box_aspect(1)
-    legend = add_legend(upper)
+    legend = add_legend(upper, place="upper left")  # the points lie along the diagonal
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1)
@@ -90,7 +90,7 @@ def _parity(upper: Axes, lower: Axes, kind: _Property, sets: Sequence[tuple[str,
 def learning_curve_figure(rows: Sequence[GenerationErrors]) -> Figure:
     """Return the errors of the models against the number of labels from which they were trained.
 
-    A model is measured on the structures of the next generation before it is trained on them, and on the final test set.
+    A model is measured on the structures of the next generation, before that one is trained, and on the final test set.
     """
     figure = new_figure(7.0, 2.9)
     panels = figure.subplots(1, 2)
@@ -108,15 +108,14 @@ def learning_curve_figure(rows: Sequence[GenerationErrors]) -> Figure:
             if x:
                 axes.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.2, label=text)
         if axes.lines:
-            axes.set_yscale("log")
-            _plain_decades(axes)
+            scale_errors(axes)
             add_legend(axes)
         whole_numbers(axes)
     return figure
 
 
 def _curve(rows: Sequence[GenerationErrors], name: str, field: str) -> tuple[list[int], list[float]]:
-    """Return numbers of labels and errors; what is measured before training belongs to the model of the generation before."""
+    """Return numbers of labels and errors; errors before training are those of the model of the generation before."""
     values = [getattr(row, f"{name}_{field}") for row in rows]
     models = rows
     if name == "before":
@@ -125,19 +124,12 @@ def _curve(rows: Sequence[GenerationErrors], name: str, field: str) -> tuple[lis
     return [n_labels for n_labels, _ in pairs], [value for _, value in pairs]
 
 
-def _plain_decades(axes: Axes) -> None:
-    """Write numbers at 1, 2 and 5 of each decade, for errors seldom span more than one."""
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
 def training_figure(manifests: Sequence[Manifest]) -> Figure:
-    """Return the histories of the trainings, on the validation sets; one generation after the other, from dark to light."""
+    """Return the histories of the trainings on the validation sets, a line for each generation, from dark to light."""
     figure = new_figure(7.6, 2.6)
     panels = figure.subplots(1, 3)
     histories = [(each["number"], each["details"].get("history", [])) for each in manifests]
-    last = max((number for number, _ in histories), default=0)
+    last = max((generation for generation, _ in histories), default=0)
     quantities = (
         ("loss", "loss (engine's unit)", 1.0),
         ("energy_rmse", "energy RMSE (meV/atom)", 1e3),
@@ -145,17 +137,16 @@ def training_figure(manifests: Sequence[Manifest]) -> Figure:
     )
     for axes, (field, label, factor) in zip(panels, quantities, strict=True):
         dress(axes, x="epoch", y=label)
-        for number, history in histories:
-            colour = colormaps["viridis"](0.85 * number / max(last, 1))
+        for generation, history in histories:
+            colour = colormaps["viridis"](0.85 * generation / max(last, 1))
             epochs = [epoch for epoch in history if epoch.get(field)]
             values = [factor * epoch[field] for epoch in epochs]
             x = [epoch["number"] + 1 for epoch in epochs]
             marker = "o" if len(x) < 4 else ""
             if x:
-                axes.plot(x, values, color=colour, linewidth=1.0, marker=marker, markersize=3, label=str(number))
+                axes.plot(x, values, color=colour, linewidth=1.0, marker=marker, markersize=3, label=str(generation))
         if axes.lines:
-            axes.set_yscale("log")
-            _plain_decades(axes)
+            scale_errors(axes)
         whole_numbers(axes)
     if panels[0].lines:
         legend = panels[0].legend(

@@ -1,4 +1,7 @@
-"""Elements of the page. Text and attributes are escaped by the serializer, so whatever stands in the data is shown as it is."""
+"""Elements of the page.
+
+Text and attributes are escaped by the serializer, so that what stands in the data is shown as it is.
+"""
 
 from collections.abc import Sequence
 from xml.etree import ElementTree
@@ -11,7 +14,7 @@ from surveyor.report.tables import Table
 
 STYLE = """
 :root { color-scheme: light; }
-body { margin: 0 auto; max-width: 60rem; padding: 2rem 1.5rem 4rem; background: #fff; color: #222;
+body { margin: 0 auto; max-width: 62rem; padding: 2rem 1.5rem 4rem; background: #fff; color: #222;
        font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }
 h1 { font-size: 1.8rem; line-height: 1.2; margin: 0 0 1rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.25rem; margin: 2.6rem 0 .7rem; padding-bottom: .25rem; border-bottom: 1px solid #ccc; }
@@ -23,9 +26,9 @@ dt { color: #555; }
 dd { margin: 0; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; margin: .4rem 0; }
-caption { text-align: left; color: #444; padding-bottom: .4rem; }
-th, td { padding: .22rem .7rem; text-align: right; vertical-align: bottom; }
-th { font-weight: 600; border-bottom: 1px solid #888; }
+caption { text-align: left; max-width: 46rem; color: #444; padding-bottom: .4rem; }
+th, td { padding: .22rem .6rem; text-align: right; vertical-align: bottom; }
+th { font-weight: 600; border-bottom: 1px solid #888; white-space: pre; }
 tbody th { font-weight: 400; border: 0; text-align: left; }
 thead th:first-child { text-align: left; }
 tbody tr { border-bottom: 1px solid #eee; }
@@ -36,7 +39,11 @@ figcaption { font-size: .88rem; color: #444; max-width: 46rem; }
 pre { background: #f6f6f6; padding: .8rem 1rem; overflow-x: auto; font-size: .8rem; line-height: 1.4; }
 summary { cursor: pointer; }
 footer { margin-top: 3rem; font-size: .85rem; color: #555; }
-@media print { body { max-width: none; padding: 0; font-size: 10pt; } figure, tr { break-inside: avoid; } nav { display: none; } }
+@media print {
+  body { max-width: none; padding: 0; font-size: 10pt; }
+  figure, tr { break-inside: avoid; }
+  nav { display: none; }
+}
 """
 
 Content = str | Element

@@ -23,7 +23,7 @@ from surveyor.report.tables import (
 from surveyor.run_directory import RunDirectory
 
 N_ROWS = 30  # of a table; an artifact shall stay small
-DPI = 80
+DPI = 96
 
 
 def generation_markdown(directory: RunDirectory, generation: int) -> str:
@@ -74,11 +74,11 @@ def _table(content: Table) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(' '.join(cell.split()) for cell in cells)} |"
 
 
 def _escaped(text: str) -> str:
-    for old, new in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\n", " ")):
+    for old, new in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|")):
         text = text.replace(old, new)
     return text
 

@@ -25,21 +25,22 @@ Section = tuple[str, str, Sequence[Content]]  # identifier, title and content
 MODELS = {"mace": "MACE", "nequip": "NequIP", "pair": "pair model"}
 
 PARITY = (
-    "Energies per atom, force components and stress components by the model of generation {}, against the labels; below, model "
-    "minus label. Energies are relative to the mean (where there are several compositions, to atomic energies that are fitted "
-    "to the labels). The numbers are root mean square errors."
+    "Energies per atom, force components and stress components by the model of generation {}, against the labels; "
+    "below, model minus label. Energies are relative to the mean (where there are several compositions, to atomic "
+    "energies that are fitted to the labels). The numbers are root mean square errors."
 )
 LEARNING_CURVE = (
-    "Error against the number of labels that had been requested when the model was trained: on the structures that its walkers "
-    "then brought, before it was trained on them, and on the final test set, which no model was trained on."
+    "Root mean square error against the number of labels that had been requested when the model was trained: on the "
+    "structures that its walkers then brought, before the next training, and on the final test set, which no model was "
+    "trained on."
 )
 WALKERS = (
-    "Above: mean temperature of each sample; bars show the standard deviation of the temperature along it, which is large where there "
-    "are few atoms. Walkers stand side by side within a generation. Below: which walkers were sent back to their start, and "
-    "which brought no sample because guards stopped every try."
+    "Above: mean temperature of each sample; bars show the standard deviation of the temperature along it, which is "
+    "large where there are few atoms. Walkers stand side by side within a generation. Below: which walkers were sent "
+    "back to their start, and which brought no sample because guards stopped every try."
 )
 WALL_TIME = "Wall time of each stage. Sampling and labelling go on side by side, so that their bars overlap."
-TRAINING = "Errors on the validation set during training; one line per generation."
+TRAINING = "Loss and root mean square errors on the validation set during training; one line per generation."
 
 
 def write_report(directory: RunDirectory) -> Path:

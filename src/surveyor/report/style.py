@@ -3,19 +3,22 @@
 from base64 import b64encode
 from collections.abc import Sequence
 from io import BytesIO
+from typing import Literal
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 # The colours of Okabe and Ito, which people tell apart whatever their colour vision.
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 GREY, INK = "#9A9A9A", "#222222"
 FONT_SIZE = 8
 DPI = 160
+MIN_RATIO = 3.0  # of the largest error to the smallest, from which on a logarithmic axis shows more than a linear one
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -41,15 +44,30 @@ def dress(axes: Axes, *, x: str, y: str, title: str = "") -> None:
     axes.set_axisbelow(True)
 
 
-def add_legend(axes: Axes, *, outside: bool = False, columns: int = 1) -> Legend:
-    """Add a legend without a frame, beside the axes where there is no room in them."""
-    place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if outside else {"loc": "best"}
-    return axes.legend(fontsize=FONT_SIZE - 1, frameon=False, ncols=columns, labelcolor=INK, **place)
+def add_legend(axes: Axes, *, place: Literal["best", "upper left", "outside"] = "best") -> Legend:
+    """Add a legend without a frame; "best" is for few data, for it looks at all of them."""
+    if place == "outside":
+        return axes.legend(
+            fontsize=FONT_SIZE - 1, frameon=False, labelcolor=INK, loc="upper left", bbox_to_anchor=(1.0, 1.0)
+        )
+    return axes.legend(fontsize=FONT_SIZE - 1, frameon=False, labelcolor=INK, loc=place)
+
+
+def scale_errors(axes: Axes) -> None:
+    """Give errors a logarithmic axis where they span enough of it, with plain numbers at its ticks."""
+    values = [float(value) for line in axes.lines for value in np.asarray(line.get_ydata()) if value > 0]
+    ratio = max(values) / min(values) if values else 1.0
+    if ratio > MIN_RATIO:
+        subs = (1, 1.5, 2, 3, 5, 7) if ratio < 30 else (1, 3) if ratio < 1000 else (1,)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=subs))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
 
 
 def whole_numbers(axes: Axes) -> None:
     """Let the horizontal axis count: ticks at whole numbers only."""
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
 
 
 def span(values: Sequence[float], margin: float = 0.05) -> tuple[float, float]:

@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ase import units
+
 from surveyor.progress import GenerationErrors
 from surveyor.report.parity import SETS
 
 Manifest = Mapping[str, Any]  # Any: whatever JSON holds
 
-NOTHING = "–"
+NOTHING = "–"  # noqa: RUF001  (a dash, as tables have it)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +58,14 @@ def number(value: float | None, factor: float = 1.0) -> str:
 
 def generations_table(rows: Sequence[GenerationErrors]) -> Table:
     """Return the errors of all generations."""
-    energy, forces = "energy (meV/atom)", "forces (meV/Å)"
-    moments = ("Before training", "Test set", "Final test set")
+    energy, forces = "energy\n(meV/atom)", "forces\n(meV/Å)"
+    moments = ("Before\ntraining", "Test\nset", "Final\ntest set")
     return make_table(
         [
             "Generation",
             "Labels",
-            "Training set",
-            *(f"{when}: {what}" for when in moments for what in (energy, forces)),
+            "Training\nset",
+            *(f"{when}\n{what}" for when in moments for what in (energy, forces)),
             "Epochs",
         ],
         [
@@ -81,9 +83,9 @@ def generations_table(rows: Sequence[GenerationErrors]) -> Table:
             ]
             for row in rows
         ],
-        "Root mean square errors of energies per atom and of force components. Before training: of the former model on the "
-        "new structures. Test set: of the new model on the test set of that time. Final test set: of the models of all "
-        "generations on one and the same set. Labels: all that were requested so far, failed ones included.",
+        "Root mean square errors of energies per atom and of force components. Before training: of the former model on "
+        "the new structures. Test set: of the new model on the test set of that time. Final test set: of the models of "
+        "all generations on one and the same set. Labels: all that were requested so far, failed ones included.",
     )
 
 
@@ -96,13 +98,13 @@ def sets_table(manifest: Manifest) -> Table:
     """Return the errors of a generation's model on each set."""
     errors = {name: manifest["errors"][name] for name in SETS if name in manifest["errors"]}
     symbols = sorted({symbol for each in errors.values() for symbol in each["forces_rmse_by_element"]})
-    quantities = (("energy", "meV/atom", 1e3), ("forces", "meV/Å", 1e3), ("stress", "meV/Å³", 1e3))
+    quantities = (("energy", "meV/atom", 1e3), ("forces", "meV/Å", 1e3), ("stress", "MPa", 1e3 / units.GPa))
     kinds = ("rmse", "mae")
-    head = [f"{field.capitalize()} {kind.upper()} ({unit})" for field, unit, _ in quantities for kind in kinds]
+    head = [f"{field.capitalize()}\n{kind.upper()}\n({unit})" for field, unit, _ in quantities for kind in kinds]
     # The errors of a single element are those of all atoms.
     symbols = symbols if len(symbols) > 1 else []
     return make_table(
-        ["Set", "Structures", *head, *(f"Forces on {symbol} RMSE (meV/Å)" for symbol in symbols)],
+        ["Set", "Structures", *head, *(f"Forces on {symbol}\nRMSE\n(meV/Å)" for symbol in symbols)],
         [
             [
                 name,
@@ -126,11 +128,11 @@ def walkers_table(manifest: Manifest) -> Table:
     return make_table(
         [
             "Walker",
-            "Temperature (K)",
+            "Temperature\n(K)",
             "Steps",
-            "Rejected tries",
-            "Energy error (meV/atom)",
-            "Forces error (meV/Å)",
+            "Rejected\ntries",
+            "Energy error\n(meV/atom)",
+            "Forces error\n(meV/Å)",
             "Fate",
             "Reason",
         ],
@@ -147,6 +149,5 @@ def walkers_table(manifest: Manifest) -> Table:
             ]
             for sample in walkers_of(manifest)
         ],
-        f"Walkers of generation {manifest['number']}. Errors are those of the model that moved them, before it was trained on what they "
-        "brought.",
+        f"Walkers of generation {manifest['number']}. The errors are those of the model on which they moved.",
     )
