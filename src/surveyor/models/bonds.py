@@ -73,7 +73,8 @@ class Bonds:
     def stress(self, slopes: np.ndarray) -> np.ndarray:
         """Return the stress, shape (6, n), of a periodic structure, from the same derivatives."""
         dyads = np.stack([self.vector[:, a] * self.vector[:, b] for a, b in VOIGT]) / self.distance
-        return 0.5 * dyads @ slopes / self.volume
+        stress: np.ndarray = 0.5 * dyads @ slopes / self.volume
+        return stress
 
 
 def pair_table(n_elements: int) -> np.ndarray:

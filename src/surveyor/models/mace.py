@@ -70,13 +70,11 @@ class MACEPotential:
 
 
 @lru_cache(maxsize=8)
-def _network(
-    path: Path, modified_ns: int, device: str, precision: Precision
-) -> Any:  # Any: torch is imported here only
+def _network(path: Path, modified_ns: int, device: str, precision: Precision) -> Any:  # Any: torch is optional
     # Walkers that share a process and a model share the network; the time tells it from an earlier file of that name.
     with mace_kept_quiet():
         import torch
-        from mace.calculators import MACECalculator  # noqa: F401  (knows the classes in the file)
+        from mace.calculators import MACECalculator  # noqa: F401  (lets torch load e3nn's own files)
 
         logger.debug("loading %s of %d ns on %s in %s", path, modified_ns, device, precision)
         network = torch.load(path, map_location=device, weights_only=False)

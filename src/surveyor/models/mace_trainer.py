@@ -4,7 +4,6 @@ The trainer is configured by one file, reports the errors of each epoch as lines
 whenever the validation loss has improved.
 """
 
-import json
 import logging
 import math
 import sys
@@ -180,12 +179,3 @@ def _outcome(returncode: int, directory: Path) -> Path:
             "the validation loss was never a number; check the data, or lower the learning rate", directory
         )
     return networks[0]
-
-
-def initial_epoch(directory: Path) -> Epoch | None:
-    """Return the errors on the validation set before the first epoch of a training, None where they are not known."""
-    for results in (directory / "results").glob("*_train.txt"):
-        with results.open() as file:
-            record = json.loads(file.readline())
-        return Epoch(0, record["loss"], record.get("rmse_e_per_atom"), record.get("rmse_f"))
-    return None

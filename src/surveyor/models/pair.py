@@ -83,7 +83,7 @@ class PairPotential:
         return evaluate_one_by_one(self, structures)
 
 
-class PairCalculator(Calculator):
+class PairCalculator(Calculator):  # type: ignore[misc]  # mypy sees no types of ASE's
     """ASE calculator of a `PairPotential`."""
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  (ASE declares a plain list)

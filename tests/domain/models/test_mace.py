@@ -1,3 +1,4 @@
+import json
 import logging
 import pickle
 import subprocess
@@ -17,7 +18,7 @@ from surveyor.models.choice import load_model
 from surveyor.models.history import history_of, reported_epochs
 from surveyor.models.mace import MACEModel, MACEPotential
 from surveyor.models.mace_parameters import MACEParameters, check_options
-from surveyor.models.mace_trainer import Training, configuration, initial_epoch
+from surveyor.models.mace_trainer import Training, configuration
 from surveyor.testing.models import check_model
 from surveyor.testing.potentials import check_potential
 
@@ -87,11 +88,12 @@ def test_saved_file_is_used_in_plain_ase(trained: MACEModel, workplace: Path, va
 def test_training_of_a_trained_model_starts_from_its_weights(
     trained: MACEModel, workplace: Path, valid: Dataset
 ) -> None:
-    start = initial_epoch(workplace / "second")
+    (results,) = (workplace / "second" / "results").iterdir()
+    start = json.loads(results.read_text().splitlines()[0])
     errors = errors_of(valid, trained.deploy().evaluate(valid))
-    assert start is not None
-    assert start.forces_rmse == pytest.approx(errors.forces_rmse, rel=1e-6)
-    assert start.energy_rmse == pytest.approx(errors.energy_rmse, rel=1e-6)
+    assert start["epoch"] is None  # before the first
+    assert start["rmse_f"] == pytest.approx(errors.forces_rmse, rel=1e-6)
+    assert start["rmse_e_per_atom"] == pytest.approx(errors.energy_rmse, rel=1e-6)
 
 
 def test_best_epoch_is_what_is_deployed(trained: MACEModel, workplace: Path, valid: Dataset) -> None:
