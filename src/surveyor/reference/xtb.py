@@ -1,7 +1,6 @@
 """GFN-xTB references, by the library tblite."""
 
 import importlib.metadata
-import importlib.util
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -105,6 +104,9 @@ def check_installed() -> str:
     Raises:
         InputError: it is not installed here.
     """
-    if importlib.util.find_spec("tblite") is None:
-        raise InputError('GFN-xTB needs tblite, which is not installed here; run: pip install "surveyor[xtb]"')
-    return importlib.metadata.version("tblite")
+    try:
+        return importlib.metadata.version("tblite")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError(
+            'GFN-xTB needs tblite, which is not installed here; run: pip install "surveyor[xtb]"'
+        ) from error

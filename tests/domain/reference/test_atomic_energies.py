@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import pytest
+from ase.data import chemical_symbols
+
+from surveyor.labels import Label, LabelFailure, LabelStore
+from surveyor.reference.ase import ASEReference, EMTReference
+from surveyor.reference.atomic_energies import AtomicEnergyFailed, atomic_energy, isolated_atoms, lowest_energy
+from surveyor.reference.xtb import XTBParameters, XTBReference
+from surveyor.testing.references import launches
+
+# Ground states of free atoms (NIST), as multiplicities.
+GROUND_STATES = {
+    "H": 2, "He": 1, "Li": 2, "Be": 1, "B": 2, "C": 3, "N": 4, "O": 3, "F": 2, "Ne": 1, "Si": 3, "P": 4, "S": 3,
+    "Cl": 2, "Ar": 1, "K": 2, "Ti": 3, "V": 4, "Cr": 7, "Mn": 6, "Fe": 5, "Co": 4, "Ni": 3, "Cu": 2, "Zn": 1, "Ga": 2,
+    "Ge": 3, "As": 4, "Br": 2, "Mo": 7, "Tc": 6, "Ru": 5, "Pd": 1, "Ag": 2, "I": 2, "La": 2, "Nd": 5, "Eu": 8, "Gd": 9,
+    "Tb": 6, "Yb": 1, "Lu": 2, "W": 5, "Pt": 3, "Au": 2, "Pb": 3, "Rn": 1, "U": 5,
+}  # fmt: skip
+
+
+def multiplicities(element: str) -> list[int]:
+    return [atoms.info["multiplicity"] for atoms in isolated_atoms(element)]
+
+
+def test_scan_of_well_known_atoms() -> None:
+    assert multiplicities("H") == [2]
+    assert multiplicities("C") == [1, 3, 5]
+    assert multiplicities("N") == [2, 4]
+    assert multiplicities("Cr") == [1, 3, 5, 7]
+
+
+@pytest.mark.parametrize("element", GROUND_STATES)
+def test_scan_holds_the_ground_state(element: str) -> None:
+    assert GROUND_STATES[element] in multiplicities(element)
+
+
+@pytest.mark.parametrize("element", chemical_symbols[1:104])
+def test_scan_has_the_right_parity_and_no_gap(element: str) -> None:
+    scan = multiplicities(element)
+    lowest = 1 + chemical_symbols.index(element) % 2
+    assert scan == list(range(lowest, scan[-1] + 1, 2))
+
+
+def test_atoms_are_neutral_and_alone() -> None:
+    for atoms in isolated_atoms("O"):
+        assert len(atoms) == 1
+        assert atoms.info["charge"] == 0
+        assert not atoms.pbc.any()
+
+
+def test_lowest_energy_passes_over_failures() -> None:
+    def label(energy: float) -> Label:
+        return Label(energy, isolated_atoms("H")[0].positions)
+
+    failure = LabelFailure("scf_not_converged", "no")
+    assert lowest_energy([failure, label(-1.0), label(-2.0), failure]) == -2.0
+    assert lowest_energy([failure]) is None
+
+
+def test_emt_energy_of_an_atom_is_what_is_left_far_away(tmp_path: Path) -> None:
+    reference, store = EMTReference(), LabelStore.in_folder(tmp_path / "labels")
+    energy = atomic_energy("Cu", reference, reference.resolve(), store, tmp_path / "scratch")
+    (pair,) = isolated_atoms("Cu")
+    pair += isolated_atoms("Cu")[0]
+    pair.positions[1] += [0, 0, 40.0]
+    far = reference.compute(pair, tmp_path)
+    assert isinstance(far, Label)
+    assert energy == pytest.approx(far.energy / 2, abs=1e-9)
+
+
+def test_each_multiplicity_is_computed_once(tmp_path: Path) -> None:
+    reference = ASEReference("surveyor.testing.references.CountingEMT", {"log": str(tmp_path / "log")})
+    store, theory = LabelStore.in_folder(tmp_path / "labels"), reference.resolve()
+    energies = {atomic_energy("O", reference, theory, store, tmp_path / "scratch") for _ in range(2)}
+    assert len(energies) == 1
+    assert len(launches(tmp_path / "log")) == len(isolated_atoms("O"))
+
+
+def test_atom_without_any_energy_is_a_named_error(tmp_path: Path) -> None:
+    reference = EMTReference()
+    store = LabelStore.in_folder(tmp_path / "labels")
+    with pytest.raises(AtomicEnergyFailed, match="Fe"):
+        atomic_energy("Fe", reference, reference.resolve(), store, tmp_path / "scratch")
+
+
+@pytest.mark.xtb
+def test_xtb_binds_hydrogen(tmp_path: Path) -> None:
+    pytest.importorskip("tblite", reason="needs tblite (extra xtb)")
+    reference, store = XTBReference(XTBParameters()), LabelStore.in_folder(tmp_path / "labels")
+    atom = atomic_energy("H", reference, reference.resolve(), store, tmp_path / "scratch")
+    (molecule,) = isolated_atoms("H")
+    molecule += isolated_atoms("H")[0]
+    molecule.positions[1] += [0, 0, 0.75]
+    molecule.info["multiplicity"] = 1
+    bound = reference.compute(molecule, tmp_path)
+    assert isinstance(bound, Label)
+    # An atom of one electron has the energy of its level in the Hamiltonian, -10.707 eV in GFN2-xTB.
+    assert atom == pytest.approx(-10.707, abs=0.01)
+    assert 3.5 < 2 * atom - bound.energy < 6.5  # experiment: 4.5 eV

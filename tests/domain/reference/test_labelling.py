@@ -1,0 +1,131 @@
+import multiprocessing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.io import read, write
+
+from surveyor.labels import ATTEMPTS, Label, LabelFailure, LabelStore, LevelOfTheory, Reason, label_key
+from surveyor.reference.ase import ASEReference, EMTReference
+from surveyor.reference.labelling import label_structure
+from surveyor.testing.references import launches
+
+
+@dataclass(frozen=True)
+class Failing:
+    """A reference that leaves a file, and fails for one reason until an attempt, and then succeeds."""
+
+    reason: Reason
+    n_failures: int = 1000
+    attempts: list[Path] = field(default_factory=list)
+
+    def resolve(self) -> LevelOfTheory:
+        return LevelOfTheory("failing", {})
+
+    def compute(self, atoms: Atoms, directory: Path) -> Label | LabelFailure:
+        assert not list(directory.iterdir())
+        self.attempts.append(directory)
+        (directory / "output.txt").write_text("what the program said")
+        if len(self.attempts) > self.n_failures:
+            return EMTReference().compute(atoms, directory)
+        return LabelFailure(self.reason, "as it was told")
+
+
+def counting(tmp_path: Path, delay_s: float = 0.0) -> ASEReference:
+    arguments = {"log": str(tmp_path / "log"), "delay_s": delay_s}
+    return ASEReference("surveyor.testing.references.CountingEMT", arguments)
+
+
+def rattled_copper() -> Atoms:
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1, seed=3)
+    return atoms
+
+
+def test_second_call_launches_nothing_and_gives_the_same_label(tmp_path: Path) -> None:
+    reference, store = counting(tmp_path), LabelStore.in_folder(tmp_path / "labels")
+    theory = reference.resolve()
+    first = label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch")
+    second = label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch")
+    assert isinstance(first, Label)
+    assert isinstance(second, Label)
+    assert first.energy == second.energy
+    np.testing.assert_array_equal(first.forces, second.forces)
+    np.testing.assert_array_equal(first.stress, second.stress)
+    assert len(launches(tmp_path / "log")) == 1
+
+
+def test_structure_that_went_through_a_file_is_not_computed_again(tmp_path: Path) -> None:
+    reference, store = counting(tmp_path), LabelStore.in_folder(tmp_path / "labels")
+    theory = reference.resolve()
+    label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch")
+    write(tmp_path / "copper.extxyz", rattled_copper())
+    label_structure(read(tmp_path / "copper.extxyz"), reference, theory, store, tmp_path / "scratch")
+    assert len(launches(tmp_path / "log")) == 1
+
+
+def test_files_of_a_label_are_removed(tmp_path: Path) -> None:
+    reference = Failing("crash", n_failures=0)
+    store = LabelStore.in_folder(tmp_path / "labels")
+    label_structure(rattled_copper(), reference, reference.resolve(), store, tmp_path / "scratch")
+    assert len(reference.attempts) == 1
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+@pytest.mark.parametrize("reason", ["scf_not_converged", "timeout", "invalid_input", "crash", "disk"])
+def test_failure_is_final_after_the_attempts_of_its_reason(reason: Reason, tmp_path: Path) -> None:
+    reference, store = Failing(reason), LabelStore.in_folder(tmp_path / "labels")
+    theory = reference.resolve()
+    outcomes = [label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch") for _ in range(2)]
+    n_attempts = ATTEMPTS.get(reason, 1)
+    assert len(reference.attempts) == n_attempts
+    for outcome in outcomes:
+        assert isinstance(outcome, LabelFailure)
+        assert (outcome.reason, outcome.attempt) == (reason, n_attempts)
+    assert len(store.failures(label_key(rattled_copper(), theory))) == n_attempts
+
+
+def test_output_of_a_failure_is_kept_and_named(tmp_path: Path) -> None:
+    reference, store = Failing("timeout"), LabelStore.in_folder(tmp_path / "labels")
+    outcome = label_structure(rattled_copper(), reference, reference.resolve(), store, tmp_path / "scratch")
+    assert isinstance(outcome, LabelFailure)
+    assert outcome.output is not None
+    assert (Path(outcome.output) / "output.txt").read_text() == "what the program said"
+
+
+def test_crash_that_does_not_come_again_becomes_a_label(tmp_path: Path) -> None:
+    reference, store = Failing("crash", n_failures=1), LabelStore.in_folder(tmp_path / "labels")
+    theory = reference.resolve()
+    outcome = label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch")
+    assert isinstance(outcome, Label)
+    assert len(reference.attempts) == 2
+    assert [each.reason for each in store.failures(label_key(rattled_copper(), theory))] == ["crash"]
+
+
+def test_files_of_a_killed_attempt_are_not_mistaken_for_new_ones(tmp_path: Path) -> None:
+    reference, store = Failing("crash", n_failures=0), LabelStore.in_folder(tmp_path / "labels")
+    theory = reference.resolve()
+    key = label_key(rattled_copper(), theory)
+    left = tmp_path / "scratch" / f"{key.partition(':')[2][:16]}-1"
+    left.mkdir(parents=True)
+    (left / "output.txt").write_text("of one who was killed")
+    assert isinstance(label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch"), Label)
+
+
+def test_two_processes_at_once_leave_one_label(tmp_path: Path) -> None:
+    reference, store = counting(tmp_path, delay_s=0.5), LabelStore.in_folder(tmp_path / "labels")
+    theory = reference.resolve()
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        calls = [
+            pool.apply_async(
+                label_structure, (rattled_copper(), reference, theory, store, tmp_path / f"scratch-{name}")
+            )
+            for name in "ab"
+        ]
+        labels = [call.get(timeout=60) for call in calls]
+    assert list(store.keys()) == [label_key(rattled_copper(), theory)]
+    assert labels[0].energy == labels[1].energy
+    assert len(list((tmp_path / "labels").rglob("*.json"))) == 1

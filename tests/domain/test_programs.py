@@ -1,0 +1,105 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from surveyor import launcher
+from surveyor.errors import InputError
+from surveyor.programs import find_program, run_program
+
+PATIENCE_S = 20.0
+PARENT = """
+import sys
+from pathlib import Path
+from surveyor.programs import run_program
+folder = Path(sys.argv[1])
+run_program(["sh", "-c", "echo $$ > pid; sleep 300"], directory=folder, output=folder / "output.txt")
+"""
+
+
+def test_output_and_status_are_those_of_the_program(tmp_path: Path) -> None:
+    result = run_program(
+        ["sh", "-c", "echo said; echo complained >&2; exit 3"], directory=tmp_path, output=tmp_path / "o"
+    )
+    assert (result.returncode, result.timed_out) == (3, False)
+    assert (tmp_path / "o").read_text() == "said\ncomplained\n"
+
+
+def test_program_runs_in_its_directory_with_its_environment(tmp_path: Path) -> None:
+    run_program(["sh", "-c", "pwd; echo $SAY"], directory=tmp_path, output=tmp_path / "o", environment={"SAY": "hello"})
+    assert (tmp_path / "o").read_text().split() == [str(tmp_path), "hello"]
+
+
+def test_program_cannot_read_from_the_terminal(tmp_path: Path) -> None:
+    assert run_program(["cat"], directory=tmp_path, output=tmp_path / "o", timeout_s=PATIENCE_S).returncode == 0
+
+
+def test_whole_group_is_ended_when_its_time_is_up(tmp_path: Path) -> None:
+    script = "sleep 300 & echo $! > pid; wait"
+    result = run_program(["sh", "-c", script], directory=tmp_path, output=tmp_path / "o", timeout_s=0.5)
+    assert result.timed_out
+    assert result.returncode == -signal.SIGTERM
+    assert is_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_what_a_program_leaves_behind_is_ended_with_it(tmp_path: Path) -> None:
+    run_program(["sh", "-c", "sleep 300 & echo $! > pid"], directory=tmp_path, output=tmp_path / "o")
+    assert is_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_signal_that_ended_the_program_is_told(tmp_path: Path) -> None:
+    result = run_program(["sh", "-c", "kill -9 $$"], directory=tmp_path, output=tmp_path / "o")
+    assert result.returncode == -signal.SIGKILL
+
+
+def test_program_dies_when_its_parent_is_killed(tmp_path: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)])
+    pid = wait_for_number(tmp_path / "pid")
+    assert psutil.pid_exists(pid)
+    parent.kill()
+    parent.wait()
+    assert is_gone(pid)
+
+
+def test_program_does_not_begin_when_its_parent_is_dead_already(tmp_path: Path) -> None:
+    command = [sys.executable, "-S", "-I", launcher.__file__, str(os.getpid() + 1), "touch", "begun"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert result.returncode != 0
+    assert not (tmp_path / "begun").exists()
+
+
+def test_missing_program_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no-such-program"):
+        run_program(["no-such-program"], directory=tmp_path, output=tmp_path / "o")
+
+
+def test_program_is_looked_for_on_the_path_that_it_is_given(tmp_path: Path) -> None:
+    program = tmp_path / "tool"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    assert find_program(["tool"], {"PATH": str(tmp_path)}) == program
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        process = psutil.Process(pid)
+        # Where nothing collects orphans, what was killed stays as a zombie.
+        return process.status() == psutil.STATUS_ZOMBIE or process.wait(PATIENCE_S) is None
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.TimeoutExpired:
+        return process.status() == psutil.STATUS_ZOMBIE
+
+
+def wait_for_number(path: Path) -> int:
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        if path.exists() and path.read_text().endswith("\n"):
+            return int(path.read_text())
+        time.sleep(0.01)
+    raise TimeoutError(f"{path} was not written in {PATIENCE_S} s")
