@@ -1,0 +1,224 @@
+"""What a label costs beside its own computation: Prefect task, pool and store, against plain Dask tasks.
+
+Run by hand, with the default of 200 and 1,000 labels, or with other numbers:
+
+    python benchmarks/overhead.py [--labels 200 1000] [--seconds 0] [--in-flight N]
+
+It runs with a temporary Prefect server, whose database is empty. What Prefect logs goes to a file that is shown when
+the benchmark fails. The reference does nothing,
+or sleeps, and notes when it began and ended. Per label stands the wall time of all divided by their number. The gap
+is the time on one worker from the end of one computation to the beginning of the next.
+"""
+
+import argparse
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from distributed import Client
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from surveyor.flows.server import answers
+from surveyor.labels import Label, LabelStore, LevelOfTheory
+from surveyor.pools.local import local_pool
+from surveyor.pools.pool import Pool
+from surveyor.tasks.label import label
+
+TARGET_PER_LABEL_MS = 40.0
+TARGET_GAP_MS = 60.0
+SERVER_START_S = 180.0
+THEORY = LevelOfTheory(name="nothing", content={"reference": "nothing"})
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A reference that computes nothing, and takes its time for it.
+
+    Attributes:
+        seconds: how long it sleeps.
+    """
+
+    seconds: float
+
+    def resolve(self) -> LevelOfTheory:
+        """Return a level of theory without content."""
+        return THEORY
+
+    def compute(self, atoms: Atoms, directory: Path) -> Label:
+        """Return zeros, and in the provenance where and when they were computed."""
+        begin = time.time()
+        time.sleep(self.seconds)
+        return Label(0.0, np.zeros((len(atoms), 3)), None, {"worker": os.getpid(), "begin": begin, "end": time.time()})
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was measured, in milliseconds."""
+
+    per_label: float
+    gap_median: float
+    gap_p99: float
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description="Overhead of a label against a plain Dask task")
+    parser.add_argument("--labels", type=int, nargs="+", default=[200, 1000])
+    parser.add_argument("--seconds", type=float, default=0.0, help="how long each label takes")
+    parser.add_argument("--in-flight", type=int, default=None, help="tasks at once; by default all, as in the flow")
+    parser.add_argument("--configured-server", action="store_true", help="use the Prefect server that is configured")
+    options = parser.parse_args()
+    if options.configured_server:
+        measure(options)
+    else:
+        measure_with_temporary_server()
+
+
+def measure_with_temporary_server() -> None:
+    """Run this again with a server of its own, which must live until all that was logged has been sent to it."""
+    with tempfile.TemporaryDirectory() as home, server(home) as environment, (Path(home) / "stderr").open("w+") as log:
+        command = [sys.executable, *sys.argv, "--configured-server"]
+        if subprocess.run(command, env=environment, stderr=log, check=False).returncode != 0:
+            log.seek(0)
+            sys.exit(log.read())
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Time each number of labels both ways."""
+    print(f"{'labels':>6}  {'path':<14}{'per label':>12}{'gap median':>13}{'gap p99':>12}   (ms)")
+    with local_pool() as pool, tempfile.TemporaryDirectory() as folder:
+        reference = Nothing(options.seconds)
+        warm_up(pool, reference)
+        for number in options.labels:
+            plain = time_plain_dask(pool, reference, number)
+            real = time_labels(pool, reference, number, Path(folder) / str(number), options.in_flight)
+            report(number, plain, real)
+
+
+def report(number: int, plain: Timing, real: Timing) -> None:
+    """Print the rows of one number of labels."""
+    for path, timing in (("plain Dask", plain), ("label task", real)):
+        print(f"{number:>6}  {path:<14}{timing.per_label:>12.1f}{timing.gap_median:>13.1f}{timing.gap_p99:>12.1f}")
+    ratios = (real.per_label / plain.per_label, real.gap_median / plain.gap_median, real.gap_p99 / plain.gap_p99)
+    print(f"{number:>6}  {'ratio':<14}{ratios[0]:>12.1f}{ratios[1]:>13.1f}{ratios[2]:>12.1f}")
+    holds = real.per_label <= TARGET_PER_LABEL_MS and real.gap_median <= TARGET_GAP_MS
+    targets = f"{TARGET_PER_LABEL_MS:.0f} ms per label, {TARGET_GAP_MS:.0f} ms median gap"
+    print(f"{number:>6}  target of {targets}: {'met' if holds else 'missed'}")
+
+
+def structures(number: int) -> list[Atoms]:
+    """Return as many different structures."""
+    return [Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.5 + 1e-4 * index]]) for index in range(number)]
+
+
+def warm_up(pool: Pool, reference: Nothing) -> None:
+    """Have every worker import what it needs."""
+    for future in [pool.submit(reference.compute, atoms, Path()) for atoms in structures(10 * pool.size)]:
+        future.result()
+
+
+def time_plain_dask(pool: Pool, reference: Nothing, number: int) -> Timing:
+    """Submit the computations alone to the cluster of the pool, as many at once as the pool takes."""
+    with Client(pool.address, set_as_default=False) as client, ThreadPoolExecutor(pool.capacity) as threads:
+
+        def compute(atoms: Atoms) -> Label:
+            result: Label = client.submit(reference.compute, atoms, Path(), pure=False).result()
+            return result
+
+        begin = time.time()
+        labels = list(threads.map(compute, structures(number)))
+        return timing_of(labels, time.time() - begin)
+
+
+def time_labels(pool: Pool, reference: Nothing, number: int, folder: Path, in_flight: int | None) -> Timing:
+    """Label through the task, the pool and the store, within a flow."""
+    store = LabelStore.in_folder(folder / "labels")
+    runner = ThreadPoolTaskRunner(max_workers=in_flight)
+
+    @flow(name="overhead", task_runner=runner, validate_parameters=False)
+    def overhead() -> float:
+        begin = time.time()
+        futures = [
+            label.submit(
+                pool,
+                atoms,
+                reference=reference,
+                theory=THEORY,
+                store=store,
+                scratch=folder / "scratch",
+                name=f"{index:04d}",
+            )
+            for index, atoms in enumerate(structures(number))
+        ]
+        for future in futures:
+            future.result()
+        return time.time() - begin
+
+    seconds = overhead()
+    labels = [found for key in store.keys() if (found := store.get(key)) is not None]  # noqa: SIM118 (not a mapping)
+    return timing_of(labels, seconds)
+
+
+def timing_of(labels: Sequence[Label], seconds: float) -> Timing:
+    """Return what the labels say of when and where they were computed, and the time of all."""
+    spans: dict[int, list[tuple[float, float]]] = {}
+    for found in labels:
+        spans.setdefault(found.provenance["worker"], []).append((found.provenance["begin"], found.provenance["end"]))
+    gaps = []
+    for on_worker in spans.values():
+        on_worker.sort()
+        gaps += [later[0] - earlier[1] for earlier, later in pairwise(on_worker)]
+    p99 = statistics.quantiles(gaps, n=100)[-1]
+    return Timing(1e3 * seconds / len(labels), 1e3 * statistics.median(gaps), 1e3 * p99)
+
+
+@contextmanager
+def server(home: str) -> Iterator[dict[str, str]]:
+    """Run a Prefect server on a free port, and give the environment in which flows use it.
+
+    Args:
+        home: folder for its database.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    environment = {**os.environ, "PREFECT_HOME": home, "PREFECT_API_URL": url}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(url)
+        yield environment
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_for(url: str) -> None:
+    """Wait until a server answers."""
+    deadline = time.monotonic() + SERVER_START_S
+    while not answers(url):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the Prefect server did not answer at {url} within {SERVER_START_S:.0f} s")
+        time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    main()
