@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a campaign, or continue it where it stopped")
     run.add_argument("campaign", type=Path, help="campaign file (YAML)")
     run.add_argument("--from", dest="origin", type=Path, metavar="RUN_DIRECTORY", help="begin from another campaign")
-    run.add_argument("--generation", type=int, metavar="N", help="generation of the other campaign; the newest by default")
+    run.add_argument("--generation", type=int, metavar="N", help="generation of the other one; the newest by default")
     run.set_defaults(command=_run)
     check = commands.add_parser("check", help="check a campaign file without running it")
     check.add_argument("campaign", type=Path, help="campaign file (YAML)")
@@ -146,7 +145,7 @@ def errors_table(progress: CampaignProgress) -> Table:
 
 
 def _pair(energy: float | None, forces: float | None) -> str:
-    return "–" if energy is None or forces is None else f"{energy:8.2f} {forces:8.1f}"
+    return "-" if energy is None or forces is None else f"{energy:8.2f} {forces:8.1f}"
 
 
 if __name__ == "__main__":

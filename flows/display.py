@@ -14,7 +14,14 @@ from surveyor.run_directory import RunDirectory
 
 INTERVAL_S = 0.5
 PLAIN_INTERVAL_S = 5.0
-MILESTONES = ("campaign_begins", "generation_begins", "errors", "training_begins", "training_ends", "generation_complete")
+MILESTONES = (
+    "campaign_begins",
+    "generation_begins",
+    "errors",
+    "training_begins",
+    "training_ends",
+    "generation_complete",
+)
 
 
 @contextmanager
@@ -47,7 +54,9 @@ class _Display:
         self.last_time = 0.0
 
     def follow(self, stop: threading.Event) -> None:
-        with Live(console=self.console, refresh_per_second=4, transient=True, auto_refresh=self.console.is_terminal) as live:
+        with Live(
+            console=self.console, refresh_per_second=4, transient=True, auto_refresh=self.console.is_terminal
+        ) as live:
             while not stop.wait(INTERVAL_S):
                 self._show(live)
             self._show(live)

@@ -5,9 +5,11 @@ from pathlib import Path
 from prefect import flow, runtime
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from surveyor.campaign import Campaign, CampaignParameters, Origin, WandB, open_campaign
+from surveyor.campaign import Campaign, CampaignParameters, Origin, WandB, absolute_paths, open_campaign
+from surveyor.errors import InputError
 from surveyor.flows.bootstrap import bootstrap as bootstrap_generation
 from surveyor.flows.stages import (
+    Reports,
     Stopwatch,
     complete,
     conclude,
@@ -32,6 +34,21 @@ def _campaign_name() -> str:
 
 def _generation_name() -> str:
     return f"generation {runtime.flow_run.parameters['previous'].number + 1}"
+
+
+def _with_absolute_paths(parameters: CampaignParameters) -> CampaignParameters:
+    """Take relative paths as relative to the current folder; a deployment's run has none that means anything.
+
+    Raises:
+        InputError: a path of a deployment's run is relative.
+    """
+    paths = {**parameters.input_files(), "run_directory": parameters.run_directory}
+    relative = [f"{name}: {path}" for name, path in paths.items() if not path.is_absolute()]
+    if relative and runtime.deployment.id is not None:
+        raise InputError(
+            f"a deployment runs in a folder of its own: expected absolute paths, found {', '.join(relative)}"
+        )
+    return absolute_paths(parameters, Path.cwd())
 
 
 @flow(name="online-learning", flow_run_name=_campaign_name, task_runner=ThreadPoolTaskRunner())
@@ -64,14 +81,15 @@ def online_learning(
         wandb: Report to Weights & Biases, too.
 
     Returns:
-        The folder of the final model.
+        The native file of the final model.
     """
-    parameters = CampaignParameters(**{name: value for name, value in locals().items()})
-    with open_campaign(parameters) as campaign, followed(campaign):
+    parameters = _with_absolute_paths(CampaignParameters(**locals()))
+    with open_campaign(parameters) as campaign, followed(campaign), Reports(campaign) as reports:
         generation = campaign.newest_generation() or bootstrap_generation(campaign)
         while (reason := reason_to_stop(generation.progress, learning)) is None:
+            reports.begin(generation.number)
             generation = next_generation(campaign, generation)
-        return conclude(campaign, generation, reason)
+        return conclude(campaign, generation, reason, reports)
 
 
 @flow(name="generation", flow_run_name=_generation_name, task_runner=ThreadPoolTaskRunner(), validate_parameters=False)

@@ -65,7 +65,9 @@ def using_server() -> Iterator[str]:
 def answers(url: str) -> bool:
     """Say whether a Prefect API answers at an address."""
     # A proxy of the environment has no business with a server on this machine.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}) if HOST in url else urllib.request.ProxyHandler())
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}) if HOST in url else urllib.request.ProxyHandler()
+    )
     try:
         with opener.open(f"{url}/health", timeout=5) as response:
             return bool(response.status == 200)
@@ -75,6 +77,10 @@ def answers(url: str) -> bool:
 
 def _start() -> None:
     command = [sys.executable, "-m", "prefect", "server", "start", "--background", "--host", HOST, "--port", str(PORT)]
-    result = subprocess.run(command, env={**os.environ, "PREFECT_API_URL": ""}, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        command, env={**os.environ, "PREFECT_API_URL": ""}, capture_output=True, text=True, check=False
+    )
     if result.returncode != 0:
-        raise ServerUnreachable(f"a Prefect server could not be started: {' '.join(command)}\n{result.stdout}{result.stderr}")
+        raise ServerUnreachable(
+            f"a Prefect server could not be started: {' '.join(command)}\n{result.stdout}{result.stderr}"
+        )

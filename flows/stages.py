@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ase import Atoms
-from prefect import runtime
+from prefect import allow_failure, runtime
 from prefect.futures import PrefectFuture, wait
 from prefect.logging import get_run_logger
 
@@ -240,9 +240,7 @@ class Trained:
     history: Sequence[Mapping[str, Any]]  # Any: numbers and None
 
 
-def train_and_evaluate(
-    campaign: Campaign, number: int, model: Model, data: DataSets, stopwatch: Stopwatch
-) -> Trained:
+def train_and_evaluate(campaign: Campaign, number: int, model: Model, data: DataSets, stopwatch: Stopwatch) -> Trained:
     """Train a model on the sets of a generation and evaluate it on each of them.
 
     Args:
@@ -280,7 +278,9 @@ def evaluate_sets(campaign: Campaign, directory: GenerationDirectory, potential:
         for name in ("train", "valid", "test")
     }
     datasets = {name: Dataset.load(directory.set_file(name)) for name in futures}
-    return {name: errors_of(datasets[name], load_predictions(f.result(), datasets[name])) for name, f in futures.items()}
+    return {
+        name: errors_of(datasets[name], load_predictions(f.result(), datasets[name])) for name, f in futures.items()
+    }
 
 
 def adopt(model: Model, directory: GenerationDirectory) -> None:
@@ -293,13 +293,12 @@ def adopt(model: Model, directory: GenerationDirectory) -> None:
 
 
 def complete(campaign: Campaign, generation: Generation) -> Generation:
-    """Write the manifest of a generation, then report on it; return the generation as it was written."""
+    """Write the manifest of a generation, and tag its run by the reasons of failures; return it as it was written."""
     completed = campaign.directory.complete_generation(generation)
     test = completed.errors["test"]
     text = f"generation {completed.number} is complete: {completed.n_labels} labels; on the test set {_errors(test)}"
     announce(logger, "generation_complete", text, generation=completed.number, n_labels=completed.n_labels)
     tag_run(sorted(completed.details.get("failures", ())))
-    _report(campaign, completed.number)
     return completed
 
 
@@ -309,32 +308,49 @@ def _errors(errors: Errors) -> str:
     return f"{1e3 * errors.energy_rmse:.2f} meV/atom, {1e3 * errors.forces_rmse:.1f} meV/Å"
 
 
-def _report(campaign: Campaign, number: int) -> None:
-    future = report.submit(campaign.directory, number, campaign.parameters.wandb)
-    future.wait()
-    if future.state.is_failed():
-        # The generation is safe; a report can be written again, and must not end a campaign.
-        logger.error("the report on generation %d failed: %s", number, future.state.message)
+class Reports:
+    """Reports on generations, made one after the other while the campaign goes on.
+
+    Args:
+        campaign: open.
+    """
+
+    def __init__(self, campaign: Campaign) -> None:
+        self.campaign = campaign
+        self._futures: list[PrefectFuture[Path]] = []
+
+    def begin(self, number: int) -> None:
+        """Submit the report on a generation; it waits for the one before, and nothing waits for it."""
+        arguments = (self.campaign.directory, number, self.campaign.parameters.wandb)
+        self._futures.append(report.submit(*arguments, wait_for=[allow_failure(each) for each in self._futures[-1:]]))
+
+    def __enter__(self) -> "Reports":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        wait(self._futures)
+        for future in self._futures:
+            if future.state.is_failed():
+                # The generations are safe; a report can be written again, and must not end a campaign.
+                logger.error("a report failed: %s", future.state.message)
 
 
-def compare(campaign: Campaign, last: Generation) -> dict[str, Errors]:
-    """Evaluate the models of all generations on the final test set, and keep the errors; return them by generation."""
+def compare(campaign: Campaign, last: Generation) -> None:
+    """Evaluate the models of all generations on the final test set, and keep the errors."""
     test_set = campaign.directory.generation(last.number).set_file("test")
     digest = hashlib.sha256(test_set.read_bytes()).hexdigest()
     path = campaign.directory.comparison
     if not path.exists() or read_json(path)["test_set"] != digest or len(read_json(path)["errors"]) <= last.number:
         structures = Dataset.load(test_set)
         files = {number: _evaluate_generation(campaign, number, test_set, digest) for number in range(last.number + 1)}
-        errors = {number: errors_of(structures, load_predictions(f.result(), structures)) for number, f in files.items()}
+        errors = {
+            number: errors_of(structures, load_predictions(f.result(), structures)) for number, f in files.items()
+        }
         record = {"schema_version": SCHEMA_VERSION, "test_set": digest, "n_structures": len(structures)}
         write_json(path, {**record, "errors": {str(number): each.to_dict() for number, each in errors.items()}})
-        _report(campaign, last.number)
-    return {number: Errors(**each) for number, each in read_json(path)["errors"].items()}
 
 
-def _evaluate_generation(
-    campaign: Campaign, number: int, test_set: Path, digest: str
-) -> PrefectFuture[Path]:
+def _evaluate_generation(campaign: Campaign, number: int, test_set: Path, digest: str) -> PrefectFuture[Path]:
     directory = campaign.directory.generation(number)
     return evaluate.submit(
         campaign.training,
@@ -344,20 +360,23 @@ def _evaluate_generation(
     )
 
 
-def conclude(campaign: Campaign, last: Generation, reason: str) -> Path:
-    """End a campaign in order: compare the models of all generations, and say where the final one is.
+def conclude(campaign: Campaign, last: Generation, reason: str, reports: Reports) -> Path:
+    """End a campaign in order: compare the models of all generations, report, and say where the final one is.
 
     Args:
         campaign: open.
         last: its newest generation.
         reason: why it ends.
+        reports: get the last one.
 
     Returns:
         The native file of the final model.
     """
     compare(campaign, last)
+    directory = campaign.directory
     announce(logger, "campaign_complete", f"the campaign is complete: {reason}", reason=reason)
-    weights = last.model.weights
-    if weights is None:
-        raise InputError(f"generation {last.number} of {campaign.directory.path} has no model")
-    return weights
+    if not directory.report.exists() or directory.report.stat().st_mtime < directory.comparison.stat().st_mtime:
+        reports.begin(last.number)
+    if last.model.weights is None:
+        raise InputError(f"generation {last.number} of {directory.path} has no model")
+    return last.model.weights

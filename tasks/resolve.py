@@ -56,7 +56,13 @@ def check_model(pool: Executor | None, parameters: ModelParameters) -> None:
     cache_policy=NO_CACHE,  # the label store is the cache
 )
 def compute_atomic_energy(
-    pool: Executor | None, element: str, *, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
+    pool: Executor | None,
+    element: str,
+    *,
+    reference: Reference,
+    theory: LevelOfTheory,
+    store: LabelStore,
+    scratch: Path,
 ) -> float:
     """Return the energy in eV of the isolated atom of an element.
 
