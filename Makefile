@@ -27,6 +27,9 @@ lint: $(MACE)/test.stamp
 	$(MACE)/bin/ruff format --check
 
 types: $(MACE)/test.stamp
+	rm -rf build/types
+	mkdir -p build/types/surveyor
+	ln -s $(addprefix $(CURDIR)/,$(wildcard src/surveyor/*) blocks tasks flows) build/types/surveyor/
 	$(MACE)/bin/mypy
 
 tests: $(MACE)/test.stamp

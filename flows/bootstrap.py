@@ -1,6 +1,5 @@
 from ase import Atoms
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from surveyor.campaign import Campaign, Origin, check_given_label, freeze_atomic_energies, given_data, inherit
 from surveyor.dataset import Dataset, DataSets
@@ -13,7 +12,7 @@ from surveyor.run_directory import Generation
 from surveyor.sampling.walkers import Walker
 
 
-@flow(name="bootstrap", flow_run_name="generation 0", task_runner=ThreadPoolTaskRunner(), validate_parameters=False)
+@flow(name="bootstrap", flow_run_name="generation 0", validate_parameters=False)
 def bootstrap(campaign: Campaign) -> Generation:
     """Bring about generation 0: a first model, from perturbed structures, given data or another campaign.
 

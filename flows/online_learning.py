@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from prefect import flow, runtime
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from surveyor.campaign import Campaign, CampaignParameters, Origin, WandB, absolute_paths, open_campaign
 from surveyor.errors import InputError
@@ -51,7 +50,7 @@ def _with_absolute_paths(parameters: CampaignParameters) -> CampaignParameters:
     return absolute_paths(parameters, Path.cwd())
 
 
-@flow(name="online-learning", flow_run_name=_campaign_name, task_runner=ThreadPoolTaskRunner())
+@flow(name="online-learning", flow_run_name=_campaign_name)
 def online_learning(
     run_directory: Path,
     walkers: list[Walkers],
@@ -92,7 +91,7 @@ def online_learning(
         return conclude(campaign, generation, reason, reports)
 
 
-@flow(name="generation", flow_run_name=_generation_name, task_runner=ThreadPoolTaskRunner(), validate_parameters=False)
+@flow(name="generation", flow_run_name=_generation_name, validate_parameters=False)
 def next_generation(campaign: Campaign, previous: Generation) -> Generation:
     """Sample with the model of the generation before, label what was found, and train on all labels so far.
 

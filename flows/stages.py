@@ -173,7 +173,7 @@ def sample_and_label(
     _announce_generation(number, sum(plan))
     names, samples, labels = [], [], []
     for walker, n_samples in zip(previous.walkers, plan, strict=True):
-        reached: Walker | PrefectFuture[Sample] = walker
+        reached: Any = walker  # Any: then the future of its sample, which Prefect resolves for the next task
         for turn in range(n_samples):
             name = f"g{number:03d}-w{walker.index:03d}-{turn}"
             reached = sample.submit(
@@ -321,8 +321,9 @@ class Reports:
 
     def begin(self, number: int) -> None:
         """Submit the report on a generation; it waits for the one before, and nothing waits for it."""
-        arguments = (self.campaign.directory, number, self.campaign.parameters.wandb)
-        self._futures.append(report.submit(*arguments, wait_for=[allow_failure(each) for each in self._futures[-1:]]))
+        before = [allow_failure(future) for future in self._futures[-1:]]
+        future = report.submit(self.campaign.directory, number, self.campaign.parameters.wandb, wait_for=before)
+        self._futures.append(future)
 
     def __enter__(self) -> "Reports":
         return self

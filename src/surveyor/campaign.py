@@ -70,7 +70,9 @@ class Origin(Parameters):
     """The generation of another campaign from which a new one begins."""
 
     run_directory: Path = Field(title="Run directory", description="Folder of the other campaign.")
-    generation: int = Field(ge=0, title="Generation", description="Number of a complete generation of it; 0 is its bootstrap.")
+    generation: int = Field(
+        ge=0, title="Generation", description="Number of a complete generation of it; 0 is its bootstrap."
+    )
 
 
 class CampaignParameters(Parameters):
@@ -79,7 +81,9 @@ class CampaignParameters(Parameters):
     run_directory: Path = Field(
         title="Run directory", description="Folder of the campaign; the same call on the same folder continues it."
     )
-    walkers: list[Walkers] = Field(min_length=1, title="Walkers", description="Groups of walkers, each with its own conditions.")
+    walkers: list[Walkers] = Field(
+        min_length=1, title="Walkers", description="Groups of walkers, each with its own conditions."
+    )
     reference: ReferenceParameters = Field(title="Reference", description="The level of theory that labels structures.")
     model: ModelParameters = Field(title="Model", description="The potential that is trained.")
     bootstrap: Bootstrap = Field(Bootstrap(), title="Bootstrap", description="From what the first model is trained.")
@@ -87,7 +91,9 @@ class CampaignParameters(Parameters):
     pools: Pools = Field(Pools(), title="Pools", description="Where sampling, labelling and training run.")
     codes: Codes = Field(Codes(), title="Codes", description="How reference programs are run at this site.")
     labels: Path | None = Field(
-        None, title="Label store", description="Folder of the label store; by default `labels` beside the run directory."
+        None,
+        title="Label store",
+        description="Folder of the label store; by default `labels` beside the run directory.",
     )
     begin_from: Origin | None = Field(
         None, title="Begin from", description="Take data, model and walkers from a generation of another campaign."
@@ -137,7 +143,10 @@ def parse_campaign(content: Mapping[str, Any], name: str) -> CampaignParameters:
     try:
         return CampaignParameters.model_validate(content)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, each['loc']))}: {each['msg']} (found {_shown(each['input'])})" for each in error.errors()]
+        lines = [
+            f"  {'.'.join(map(str, each['loc']))}: {each['msg']} (found {_shown(each['input'])})"
+            for each in error.errors()
+        ]
         raise InputError("\n".join([f"{name} has {len(lines)} wrong field(s):", *lines])) from error
 
 
@@ -220,7 +229,9 @@ def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
     """
     for name, path in parameters.input_files().items():
         if not path.is_file():
-            raise InputError(f"{name}: file {path} does not exist; relative paths are taken relative to the campaign file")
+            raise InputError(
+                f"{name}: file {path} does not exist; relative paths are taken relative to the campaign file"
+            )
     check_walkers(parameters.walkers)
     walkers = make_walkers(parameters.walkers, parameters.learning.seed)
     make_reference(parameters.reference, parameters.codes)
@@ -229,7 +240,9 @@ def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
         structures += _labelled_data(parameters.bootstrap.data)
     unsupported = make_model(parameters.model).unsupported(structures)
     if unsupported:
-        raise InputError(f"model: it cannot treat {', '.join(unsupported)}; choose another model or leave out those structures")
+        raise InputError(
+            f"model: it cannot treat {', '.join(unsupported)}; choose another model or leave out those structures"
+        )
     if parameters.begin_from is not None:
         _check_origin(parameters.begin_from, parameters.run_directory)
     return walkers
@@ -239,9 +252,13 @@ def _labelled_data(path: Path) -> list[Atoms]:
     structures = read_structures(path)
     missing = [index for index, atoms in enumerate(structures) if not is_labelled(atoms)]
     if missing:
-        raise InputError(f"bootstrap.data: structure {missing[0]} of {path} has no label; expected REF_energy (eV) and REF_forces (eV/Å)")
+        raise InputError(
+            f"bootstrap.data: structure {missing[0]} of {path} has no label; expected REF_energy (eV) and REF_forces (eV/Å)"
+        )
     if len(structures) < 3:
-        raise InputError(f"bootstrap.data: {path} holds {len(structures)} structures; expected at least 3, for training, validation and test")
+        raise InputError(
+            f"bootstrap.data: {path} holds {len(structures)} structures; expected at least 3, for training, validation and test"
+        )
     return structures
 
 
@@ -266,7 +283,9 @@ def check_elements(structures: Sequence[Atoms], supported: Sequence[str] | None,
     """
     unsupported = [] if supported is None else [symbol for symbol in elements_of(structures) if symbol not in supported]
     if unsupported:
-        raise InputError(f"reference: {name} cannot treat {', '.join(unsupported)}; it knows {', '.join(supported or ())}")
+        raise InputError(
+            f"reference: {name} cannot treat {', '.join(unsupported)}; it knows {', '.join(supported or ())}"
+        )
 
 
 @contextmanager
@@ -371,9 +390,10 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:  # Any: whatever parame
 
 def _record_run(directory: RunDirectory) -> None:
     """Add this run to the provenance of the campaign."""
-    record = read_json(directory.provenance) if directory.provenance.exists() else {"schema_version": SCHEMA_VERSION, "runs": []}
+    runs: list[Any] = read_json(directory.provenance)["runs"] if directory.provenance.exists() else []  # Any: JSON
     run = {"begin": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "host": platform.node(), "python": platform.python_version()}
-    write_json(directory.provenance, {**record, "runs": [*record["runs"], {**run, "versions": installed_versions()}]})
+    runs.append({**run, "versions": installed_versions()})
+    write_json(directory.provenance, {"schema_version": SCHEMA_VERSION, "runs": runs})
 
 
 def installed_versions() -> dict[str, str]:
@@ -431,7 +451,9 @@ def given_data(path: Path, stated: str, theory: LevelOfTheory) -> Dataset:
         InputError: a structure is unusable or has no label, or the levels of theory differ.
     """
     if stated != theory.name:
-        raise InputError(f"bootstrap.level_of_theory: found {stated!r}, expected that of the reference, {theory.name!r}")
+        raise InputError(
+            f"bootstrap.level_of_theory: found {stated!r}, expected that of the reference, {theory.name!r}"
+        )
     structures = _labelled_data(path)
     check_elements(structures, theory.elements, theory.name)
     for atoms in structures:
@@ -449,8 +471,12 @@ def check_given_label(given: Atoms, computed: Atoms) -> None:
         InputError: they differ.
     """
     if not is_labelled(computed):
-        raise InputError(f"bootstrap.data: the reference fails ({computed.info[FAILURE]}) on a structure that has a label")
-    error = structure_error(given, Prediction(**{name: getattr(label_of(computed), name) for name in ("energy", "forces")}))
+        raise InputError(
+            f"bootstrap.data: the reference fails ({computed.info[FAILURE]}) on a structure that has a label"
+        )
+    error = structure_error(
+        given, Prediction(**{name: getattr(label_of(computed), name) for name in ("energy", "forces")})
+    )
     if error.exceeds(SAME_ENERGY_MEV, SAME_FORCES_MEV):
         raise InputError(
             f"bootstrap.data: the reference disagrees with the label given for {given.symbols}: by {error.energy:.3g} meV/atom "
@@ -473,7 +499,9 @@ def inherit(campaign: Campaign, origin: Origin) -> Generation:
     directory = RunDirectory(origin.run_directory)
     theory, there = load_theory(campaign.directory.theory), load_theory(directory.theory)
     if theory.digest != there.digest:
-        raise InputError(f"begin_from: {origin.run_directory} was labelled with another level of theory ({there.name}, not {theory.name})")
+        raise InputError(
+            f"begin_from: {origin.run_directory} was labelled with another level of theory ({there.name}, not {theory.name})"
+        )
     old = directory.load_generation(origin.generation, ())
     given = {
         each.name: Dataset(_marked(atoms, str(origin.run_directory)) for atoms in getattr(old.data, each.name))
@@ -502,7 +530,9 @@ def recorded_parameters(directory: RunDirectory) -> CampaignParameters:
     record = read_json(directory.parameters)
     check_schema(record, directory.parameters)
     recorded = CampaignParameters.model_validate(record["parameters"])
-    copies = {path: _input_copy(directory, path, record["files"][name]) for name, path in recorded.input_files().items()}
+    copies = {
+        path: _input_copy(directory, path, record["files"][name]) for name, path in recorded.input_files().items()
+    }
     return _with_paths(recorded, lambda path: copies.get(path, path))
 
 
