@@ -31,7 +31,7 @@ from surveyor.models.model import Model
 from surveyor.outcomes import Outcome
 from surveyor.potentials import Potential
 from surveyor.run_directory import SCHEMA_VERSION, Generation, GenerationDirectory
-from surveyor.sampling.walkers import Sample, Walker
+from surveyor.sampling.walkers import Sample
 from surveyor.structures import elements_of
 from surveyor.tasks.evaluate import evaluate
 from surveyor.tasks.label import label
@@ -322,7 +322,8 @@ class Reports:
     def begin(self, number: int) -> None:
         """Submit the report on a generation; it waits for the one before, and nothing waits for it."""
         before = [allow_failure(future) for future in self._futures[-1:]]
-        future = report.submit(self.campaign.directory, number, self.campaign.parameters.wandb, wait_for=before)
+        wandb = self.campaign.parameters.wandb
+        future = report.submit(self.campaign.directory, number, wandb, wait_for=before, return_state=False)
         self._futures.append(future)
 
     def __enter__(self) -> "Reports":

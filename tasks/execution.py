@@ -27,7 +27,7 @@ def run_on(pool: Executor | None, function: Callable[P, T], /, *args: P.args, **
     return pool.submit(function, *args, **kwargs).result()
 
 
-def worker_was_lost(task: Task, run: TaskRun, state: State) -> bool:
+def worker_was_lost(task: Task[..., Any], run: TaskRun, state: State) -> bool:  # Any: whatever the task returns
     """Say whether a task failed because its worker died: the one reason to submit the same thing again."""
     try:
         state.result()
