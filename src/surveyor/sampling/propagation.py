@@ -17,6 +17,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.md.velocitydistribution import thermalize_momenta
 
+from surveyor.events import announce
 from surveyor.potentials import Potential
 from surveyor.sampling.guards import check, check_distances
 from surveyor.sampling.integrators import barostat_of, make_integrator
@@ -61,6 +62,7 @@ def propagate(
     """
     finished, checkpoint = directory / f"{name}.npz", directory / f"{name}.checkpoint.npz"
     if (sample := _found(finished, walker)) is not None:
+        _announce(name, sample, "found on disk")
         return sample
     began = time.monotonic()
     sample = _found(checkpoint, walker) or Sample(walker, None)
@@ -75,7 +77,7 @@ def propagate(
             save_sample(checkpoint, sample, origin=walker)
     save_sample(finished, sample, origin=walker)
     checkpoint.unlink(missing_ok=True)
-    _log(sample, time.monotonic() - began)
+    _announce(name, sample, f"in {time.monotonic() - began:.1f} s")
     return sample
 
 
@@ -86,12 +88,17 @@ def _found(path: Path, walker: Walker) -> Sample | None:
         return None
 
 
-def _log(sample: Sample, seconds: float) -> None:
+def _announce(name: str, sample: Sample, how: str) -> None:
     reasons = Counter(rejection.reason for rejection in sample.rejections)
-    rejected = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"
-    mean = "" if sample.temperature_K is None else f" at {sample.temperature_K:.0f} K"
-    outcome = f"{sample.n_steps} steps{mean}" if sample.structure is not None else "no sample"
-    logger.info("walker %d: %s in %.1f s; rejected tries: %s", sample.walker.index, outcome, seconds, rejected)
+    details = {"name": name, "walker": sample.walker.index, "rejections": dict(reasons)}
+    rejected = (
+        f"; stopped by guards: {', '.join(f'{n} x {reason}' for reason, n in reasons.items())}" if reasons else ""
+    )
+    if sample.structure is None:
+        announce(logger, "rejected", f"{name}: no sample {how}{rejected}", **details)
+    else:
+        at = "" if sample.temperature_K is None else f" at {sample.temperature_K:.0f} K"
+        announce(logger, "sampled", f"{name}: {sample.n_steps} steps{at} {how}{rejected}", **details)
 
 
 def _advance(sample: Sample, calculator: Calculator | None, n_steps: int) -> Sample | Rejection:
