@@ -267,4 +267,5 @@ def test_one_line_is_logged_per_finished_sample(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="surveyor.sampling"):
         propagate(copper(tmp_path), EMT_POTENTIAL, directory=tmp_path, name="0")
     (record,) = caplog.records
-    assert "walker 0: 20 steps at" in record.getMessage()
+    assert record.getMessage().startswith("0: 20 steps at")
+    assert (record.event, record.details["walker"]) == ("sampled", 0)
