@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 2 for input that cannot work, 1 for any other failure.
     """
     options = _parser().parse_args(arguments)
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     try:
         return int(options.command(options, console) or 0)
     except InputError as error:
@@ -103,8 +103,8 @@ def _print_end(console: Console, directory: RunDirectory, potential: Path) -> No
     console.print(errors_table(progress))
     console.print(f"{directory.path} is complete: {progress.reason}")
     console.print(f"this run: {progress.run_labels} new labels, {progress.run_trainings} trainings")
-    console.print(f"potential: {potential}", soft_wrap=True)
-    console.print(f"report:    {directory.report}", soft_wrap=True)
+    console.print(f"potential: {potential}")
+    console.print(f"report:    {directory.report}")
 
 
 def _check(options: argparse.Namespace, console: Console) -> None:

@@ -75,4 +75,4 @@ class _Display:
         is_warning = event.get("level", 0) >= 30
         if "message" in event and (event["event"] in MILESTONES or is_warning):
             clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
-            self.console.print(f"{clock} {event['message']}", markup=False, soft_wrap=True)
+            self.console.print(f"{clock} {event['message']}", markup=False)

@@ -157,7 +157,7 @@ def _shown(value: Any) -> str:  # Any: what the user wrote
 
 def absolute_paths(parameters: CampaignParameters, folder: Path) -> CampaignParameters:
     """Return the parameters with every relative path taken as relative to a folder."""
-    return _with_paths(parameters, lambda path: folder / path.expanduser())
+    return _with_paths(parameters, lambda path: (folder / path.expanduser()).resolve())
 
 
 def _with_paths(parameters: CampaignParameters, change: Callable[[Path], Path]) -> CampaignParameters:
