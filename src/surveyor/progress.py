@@ -235,6 +235,16 @@ def render(progress: CampaignProgress) -> RenderableType:
     return Group(*lines)
 
 
+def summary(progress: CampaignProgress) -> str:
+    """Return one line on the generation in work, for where lines cannot be redrawn; empty where there is none."""
+    if progress.generation is None:
+        return ""
+    if progress.epoch is not None:
+        return _training_line(progress.epoch)
+    sampled = f"sampled {progress.n_sampled}/{progress.n_planned}, " if progress.generation else ""
+    return f"{sampled}labelled {progress.n_labelled}/{progress.n_planned}, {progress.n_failed} failed"
+
+
 def _headline(progress: CampaignProgress) -> str:
     if progress.state == "complete":
         return f"complete: {progress.reason or 'nothing is left to do'} ({progress.n_labels} labels)"

@@ -23,7 +23,7 @@ from surveyor.report.tables import (
 from surveyor.run_directory import RunDirectory
 
 N_ROWS = 30  # of a table; an artifact shall stay small
-DPI = 96
+DPI = 80
 
 
 def generation_markdown(directory: RunDirectory, generation: int) -> str:
@@ -84,4 +84,4 @@ def _escaped(text: str) -> str:
 
 
 def _picture(figure: Figure, name: str) -> str:
-    return f'<img width="{96 * figure.get_figwidth():.0f}" alt="{name}" src="{data_uri(to_png(figure, DPI), "png")}">'
+    return f'<img width="{DPI * figure.get_figwidth():.0f}" alt="{name}" src="{data_uri(to_png(figure, DPI), "png")}">'

@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+
+from surveyor.dataset import Dataset
+from surveyor.evaluation import evaluate_dataset, load_predictions, save_predictions
+from surveyor.potentials import Prediction
+from surveyor.testing.calculators import CalculatorPotential
+
+EMT_POTENTIAL = CalculatorPotential("ase.calculators.emt.EMT")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Structures of several sizes, one of them periodic."""
+    copper = bulk("Cu", cubic=True)
+    copper.rattle(0.1, seed=0)
+    Dataset([molecule("H2O"), copper, molecule("CH4")]).save(tmp_path / "data.extxyz")
+    return tmp_path / "data.extxyz"
+
+
+def test_predictions_are_those_of_the_bare_calculator(dataset: Path, tmp_path: Path) -> None:
+    structures = Dataset.load(dataset)
+    predictions = load_predictions(evaluate_dataset(EMT_POTENTIAL, dataset, tmp_path / "new" / "emt.npz"), structures)
+    for atoms, prediction in zip(structures, predictions, strict=True):
+        bare = atoms.copy()
+        bare.calc = EMT()
+        assert prediction.energy == pytest.approx(bare.get_potential_energy(), abs=1e-12)
+        np.testing.assert_allclose(prediction.forces, bare.get_forces(), atol=1e-12)
+    copper = structures[1].copy()
+    copper.calc = EMT()
+    np.testing.assert_allclose(predictions[1].stress, copper.get_stress(), atol=1e-12)
+
+
+def test_only_periodic_structures_have_a_stress(dataset: Path, tmp_path: Path) -> None:
+    structures = Dataset.load(dataset)
+    predictions = load_predictions(evaluate_dataset(EMT_POTENTIAL, dataset, tmp_path / "emt.npz"), structures)
+    assert [prediction.stress is not None for prediction in predictions] == [False, True, False]
+
+
+def test_predictions_come_back_bit_for_bit(tmp_path: Path) -> None:
+    water = molecule("H2O")
+    forces = np.random.default_rng(0).normal(size=(3, 3))
+    save_predictions(tmp_path / "water.npz", [Prediction(0.1 + 0.2, forces)])
+    (prediction,) = load_predictions(tmp_path / "water.npz", [water])
+    assert prediction.energy == 0.1 + 0.2
+    np.testing.assert_array_equal(prediction.forces, forces)
+
+
+def test_what_is_there_is_not_computed_again(dataset: Path, tmp_path: Path) -> None:
+    file = evaluate_dataset(EMT_POTENTIAL, dataset, tmp_path / "emt.npz")
+    before = file.stat()
+    impossible = CalculatorPotential("no.such.Calculator")
+    assert evaluate_dataset(impossible, dataset, file).stat() == before
+
+
+def test_an_empty_set_gives_no_predictions(tmp_path: Path) -> None:
+    Dataset().save(tmp_path / "empty.extxyz")
+    file = evaluate_dataset(EMT_POTENTIAL, tmp_path / "empty.extxyz", tmp_path / "empty.npz")
+    assert load_predictions(file, []) == []
+
+
+def test_predictions_of_other_structures_are_refused(dataset: Path, tmp_path: Path) -> None:
+    file = evaluate_dataset(EMT_POTENTIAL, dataset, tmp_path / "emt.npz")
+    with pytest.raises(ValueError, match="3 predictions"):
+        load_predictions(file, [molecule("H2O")])

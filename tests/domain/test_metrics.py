@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from surveyor.dataset import with_label
+from surveyor.labels import Label
+from surveyor.metrics import Errors, errors_of
+from surveyor.potentials import Prediction
+
+
+def labelled(atoms: Atoms, stress: np.ndarray | None = None) -> Atoms:
+    return with_label(atoms, "v1:0", Label(-3.0, np.ones((len(atoms), 3)), stress))
+
+
+def off_by(energy: float, forces: float | np.ndarray, atoms: Atoms, stress: np.ndarray | None = None) -> Prediction:
+    return Prediction(-3.0 + energy, np.ones((len(atoms), 3)) + forces, stress)
+
+
+def test_errors_of_energies_are_per_atom() -> None:
+    water, hydrogen = labelled(molecule("H2O")), labelled(molecule("H2"))
+    errors = errors_of([water, hydrogen], [off_by(0.3, 0.0, water), off_by(-0.4, 0.0, hydrogen)])
+    assert errors.n_structures == 2
+    assert errors.energy_mae == pytest.approx((0.1 + 0.2) / 2)
+    assert errors.energy_rmse == pytest.approx(np.sqrt((0.1**2 + 0.2**2) / 2))
+
+
+def test_each_force_component_weighs_the_same_whatever_the_size_of_its_structure() -> None:
+    water, hydrogen = labelled(molecule("H2O")), labelled(molecule("H2"))
+    errors = errors_of([water, hydrogen], [off_by(0.0, 0.1, water), off_by(0.0, -0.6, hydrogen)])
+    assert errors.forces_mae == pytest.approx((9 * 0.1 + 6 * 0.6) / 15)
+    assert errors.forces_rmse == pytest.approx(np.sqrt((9 * 0.1**2 + 6 * 0.6**2) / 15))
+
+
+def test_forces_are_told_apart_by_element() -> None:
+    water = labelled(molecule("H2O"))
+    difference = np.where(water.symbols == "O", 0.5, 0.1)[:, None]
+    errors = errors_of([water], [off_by(0.0, difference, water)])
+    assert errors.forces_rmse_by_element == {"H": pytest.approx(0.1), "O": pytest.approx(0.5)}
+
+
+def test_stress_is_compared_where_label_and_prediction_have_one() -> None:
+    copper, water = labelled(bulk("Cu"), np.zeros(6)), labelled(molecule("H2O"))
+    predictions = [off_by(0.0, 0.0, copper, np.full(6, 0.02)), off_by(0.0, 0.0, water)]
+    errors = errors_of([copper, water], predictions)
+    assert errors.stress_rmse == pytest.approx(0.02)
+    assert errors_of([water], predictions[1:]).stress_rmse is None
+
+
+def test_nothing_gives_no_numbers() -> None:
+    assert errors_of([], []) == Errors()
+
+
+def test_errors_survive_as_json() -> None:
+    water = labelled(molecule("H2O"))
+    errors = errors_of([water], [off_by(0.3, 0.1, water)])
+    assert Errors(**errors.to_dict()) == errors
+
+
+def test_predictions_of_another_number_of_structures_are_refused() -> None:
+    water = labelled(molecule("H2O"))
+    with pytest.raises(ValueError, match="shorter"):
+        errors_of([water, water], [off_by(0.3, 0.1, water)])

@@ -1,0 +1,189 @@
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from surveyor.errors import InputError
+from surveyor.files import read_json, write_json
+from surveyor.lease import hold_lease
+from surveyor.progress import CampaignProgress, errors_table, read_progress, render
+from surveyor.run_directory import RunDirectory
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> RunDirectory:
+    """A campaign of which nothing is complete yet."""
+    directory = RunDirectory(tmp_path / "run")
+    write_json(
+        directory.parameters, {"schema_version": 1, "parameters": {"learning": {"n_generations": 3}}, "files": {}}
+    )
+    directory.events.append("campaign_begins")
+    return directory
+
+
+def label(directory: RunDirectory, key: str, *, new: bool = True) -> None:
+    directory.events.append("labelled", key=key, new=new, wall_time_s=1.0)
+
+
+def shown(progress: CampaignProgress) -> str:
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(render(progress))
+    return capture.get()
+
+
+def test_sampling_and_labelling_are_counted_as_they_go_on(begun: RunDirectory) -> None:
+    begun.events.append("generation_begins", generation=1, n_samples=4)
+    for index in range(3):
+        begun.events.append("sampled", name=f"g001-w{index:03d}-0", walker=index, rejections=[], temperature_K=300.0)
+    label(begun, "v1:a")
+    label(begun, "v1:b", new=False)
+    begun.events.append("label_failed", key="v1:c", reason="timeout", new=True)
+    progress = read_progress(begun)
+    assert (progress.generation, progress.stage) == (1, "sampling")
+    assert (progress.n_sampled, progress.n_planned) == (3, 4)
+    assert (progress.n_new, progress.n_found, progress.n_failed) == (1, 1, 1)
+    assert progress.n_labels == 3
+
+
+def test_what_is_reported_twice_counts_once(begun: RunDirectory) -> None:
+    begun.events.append("generation_begins", generation=1, n_samples=4)
+    for _ in range(2):
+        begun.events.append("sampled", name="g001-w000-0", walker=0, rejections=[], temperature_K=300.0)
+        label(begun, "v1:a")
+    progress = read_progress(begun)
+    assert (progress.n_sampled, progress.n_labelled) == (1, 1)
+
+
+def test_a_label_that_came_at_the_second_attempt_is_no_failure(begun: RunDirectory) -> None:
+    begun.events.append("generation_begins", generation=1, n_samples=1)
+    begun.events.append("label_failed", key="v1:a", reason="crash", new=True)
+    label(begun, "v1:a")
+    assert read_progress(begun).n_failed == 0
+
+
+def test_a_resumed_generation_is_counted_from_its_last_beginning(begun: RunDirectory) -> None:
+    begun.events.append("generation_begins", generation=1, n_samples=2)
+    label(begun, "v1:a")
+    begun.events.append("campaign_begins")
+    begun.events.append("generation_begins", generation=1, n_samples=2)
+    label(begun, "v1:a", new=False)
+    progress = read_progress(begun)
+    assert (progress.n_new, progress.n_found, progress.run_labels) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("events", "stage"),
+    [
+        ([], "sampling"),
+        (["sampled"], "labelling"),
+        (["sampled", "labelled"], "evaluation"),
+        (["rejected"], "evaluation"),
+        (["sampled", "labelled", "training_begins"], "training"),
+        (["sampled", "labelled", "training_begins", "training_ends"], "evaluation"),
+    ],
+)
+def test_the_stage_follows_from_what_happened(begun: RunDirectory, events: list[str], stage: str) -> None:
+    details: Mapping[str, Mapping[str, Any]] = {
+        "sampled": {"name": "g001-w000-0"},
+        "rejected": {"name": "g001-w000-0", "reason": "force"},
+        "labelled": {"key": "v1:a", "new": True},
+    }
+    begun.events.append("generation_begins", generation=1, n_samples=1)
+    for event in events:
+        begun.events.append(event, **details.get(event, {}))
+    assert read_progress(begun).stage == stage
+
+
+def test_structures_of_the_bootstrap_need_no_sampling(begun: RunDirectory) -> None:
+    begun.events.append("generation_begins", generation=0, n_samples=2)
+    assert read_progress(begun).stage == "labelling"
+    assert "sampled" not in shown(read_progress(begun))
+
+
+def test_the_last_epoch_of_the_training_under_way_shows(begun: RunDirectory) -> None:
+    begun.events.append("generation_begins", generation=1, n_samples=1)
+    begun.events.append("training_begins", generation=1, n_train=8, n_valid=1)
+    for number in range(3):
+        begun.events.append("epoch", number=number, loss=1.0 / (number + 1), energy_rmse=0.0123, forces_rmse=None)
+    progress = read_progress(begun)
+    assert progress.epoch is not None
+    assert progress.epoch.number == 2
+    assert "epoch 3, loss 0.3333, 12.3 meV/atom\n" in shown(progress)
+
+
+def test_a_campaign_in_a_live_process_is_running_and_otherwise_stopped(begun: RunDirectory) -> None:
+    assert read_progress(begun).state == "stopped"
+    with hold_lease(begun.lease):
+        assert read_progress(begun).state == "running"
+    assert read_progress(begun).state == "stopped"
+
+
+def test_a_complete_campaign_says_why_it_ended(finished_campaign: RunDirectory) -> None:
+    progress = read_progress(finished_campaign)
+    assert (progress.state, progress.reason) == ("complete", "all 3 generations are complete")
+    assert progress.n_complete == 4
+    assert progress.generation is None
+    assert "all 3 generations are complete" in shown(progress)
+
+
+def test_a_complete_campaign_that_is_continued_is_no_longer_complete(campaign_on_disk: RunDirectory) -> None:
+    campaign_on_disk.events.append("campaign_begins")
+    assert read_progress(campaign_on_disk).state == "stopped"
+
+
+def test_labels_in_all_are_those_of_complete_generations_and_of_the_one_in_work(campaign_on_disk: RunDirectory) -> None:
+    before = read_progress(campaign_on_disk).n_labels
+    campaign_on_disk.events.append("campaign_begins")
+    campaign_on_disk.events.append("generation_begins", generation=4, n_samples=4)
+    label(campaign_on_disk, "v1:a")
+    assert read_progress(campaign_on_disk).n_labels == before + 1
+
+
+def test_nothing_is_counted_between_two_generations(campaign_on_disk: RunDirectory) -> None:
+    campaign_on_disk.events.append("campaign_begins")
+    campaign_on_disk.events.append("generation_begins", generation=3, n_samples=4)
+    label(campaign_on_disk, "v1:a")
+    campaign_on_disk.events.append("generation_complete", generation=3)
+    progress = read_progress(campaign_on_disk)
+    assert (progress.generation, progress.n_labelled) == (None, 0)
+    assert "4 of 4 generations complete" in shown(progress)
+
+
+def test_a_second_call_on_a_complete_campaign_did_nothing(campaign_on_disk: RunDirectory) -> None:
+    campaign_on_disk.events.append("campaign_begins")
+    campaign_on_disk.events.append("campaign_complete", reason="all 3 generations are complete")
+    progress = read_progress(campaign_on_disk)
+    assert (progress.run_labels, progress.run_trainings) == (0, 0)
+
+
+def test_errors_of_generations_are_those_of_the_manifests(finished_campaign: RunDirectory) -> None:
+    rows = errors_table(finished_campaign)
+    manifest = finished_campaign.read_manifest(2)
+    assert [row.generation for row in rows] == [0, 1, 2, 3]
+    assert rows[0].before_energy_meV_per_atom is None
+    assert rows[2].before_forces_meV_per_A == pytest.approx(1e3 * manifest["before_training"]["forces_rmse"])
+    assert rows[2].test_energy_meV_per_atom == pytest.approx(1e3 * manifest["errors"]["test"]["energy_rmse"])
+    assert rows[2].n_train == manifest["errors"]["train"]["n_structures"]
+    comparison = read_json(finished_campaign.comparison)["errors"]
+    assert rows[1].final_forces_meV_per_A == pytest.approx(1e3 * comparison["1"]["forces_rmse"])
+
+
+def test_models_that_were_not_compared_have_no_final_errors(campaign_on_disk: RunDirectory) -> None:
+    campaign_on_disk.comparison.unlink()
+    assert all(row.final_energy_meV_per_atom is None for row in errors_table(campaign_on_disk))
+
+
+def test_a_torn_last_line_of_a_killed_process_is_passed_over(begun: RunDirectory) -> None:
+    begun.events.append("generation_begins", generation=1, n_samples=2)
+    with begun.events.path.open("a") as file:
+        file.write(json.dumps({"event": "labelled"})[:-4])
+    assert read_progress(begun).generation == 1
+
+
+def test_a_folder_that_is_no_campaign_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not the run directory of a campaign"):
+        read_progress(RunDirectory(tmp_path))

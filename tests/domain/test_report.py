@@ -1,0 +1,219 @@
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from html.parser import HTMLParser
+
+import matplotlib.image
+import numpy as np
+import pytest
+from ase import units
+
+from surveyor.dataset import STRESS, Dataset, label_of
+from surveyor.errors import InputError
+from surveyor.files import read_json, write_json
+from surveyor.report import errors_table, generation_figures, generation_markdown, write_figures, write_report
+from surveyor.report.activity import failures_by_reason
+from surveyor.report.parity import SETS, parity_points
+from surveyor.report.tables import NOTHING, number
+from surveyor.run_directory import RunDirectory
+
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """What is in a page; raises where tags do not close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def values(self, tag: str, name: str) -> list[str]:
+        return [value for found, attribute, value in self.attributes if (found, attribute) == (tag, name)]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.words)
+
+
+@pytest.fixture(scope="module")
+def page(finished_campaign: RunDirectory) -> Page:
+    return Page(write_report(finished_campaign).read_text())
+
+
+def test_the_page_needs_nothing_but_itself(finished_campaign: RunDirectory, page: Page) -> None:
+    assert all(value.startswith("data:image/") for value in page.values("img", "src"))
+    assert all(value.startswith("#") for value in page.values("a", "href"))
+    assert not page.values("link", "href")
+    assert not page.values("script", "src")
+    assert "url(" not in finished_campaign.report.read_text()
+
+
+def test_the_table_of_contents_leads_to_every_section(page: Page) -> None:
+    assert page.values("a", "href") == [f"#{identifier}" for identifier in page.values("h2", "id")]
+
+
+def test_every_figure_is_described(page: Page) -> None:
+    assert len(page.values("img", "alt")) == len(page.values("img", "src")) == 6
+    assert all(page.values("img", "alt"))
+
+
+def test_the_page_shows_the_errors_of_the_manifests(finished_campaign: RunDirectory, page: Page) -> None:
+    for row in errors_table(finished_campaign)[1:]:
+        assert number(row.before_energy_meV_per_atom) in page.words
+        assert number(row.test_forces_meV_per_A) in page.words
+        assert number(row.final_forces_meV_per_A) in page.words
+
+
+def test_names_are_shown_as_they_are(finished_campaign: RunDirectory, page: Page) -> None:
+    assert "Online learning: copper & <sons>" in page.words
+    assert "copper &amp; &lt;sons&gt;" in finished_campaign.report.read_text()
+
+
+def test_the_page_says_where_it_all_comes_from(finished_campaign: RunDirectory, page: Page) -> None:
+    assert "EMT" in page.words
+    assert read_json(finished_campaign.theory)["digest"] in page.words
+    assert "node1" in page.words
+    assert "3.510000" in page.words
+    assert "reset_forces_meV_per_A: 300.0" in page.text
+
+
+def test_a_campaign_without_stress_shows_none(campaign_on_disk: RunDirectory) -> None:
+    generation = campaign_on_disk.generation(3)
+    for name in SETS:
+        structures = Dataset.load(generation.set_file(name))
+        for atoms in structures:
+            atoms.info.pop(STRESS, None)
+        structures.save(generation.set_file(name))
+    manifest = read_json(generation.manifest)
+    for errors in manifest["errors"].values():
+        errors |= {"stress_rmse": None, "stress_mae": None}
+    write_json(generation.manifest, manifest)
+    text = Page(write_report(campaign_on_disk).read_text()).text
+    assert all(len(points.stresses) == 0 for points in parity_points(generation))
+    assert "Forces\nRMSE" in text
+    assert "Stress\nRMSE" not in text
+
+
+def test_a_campaign_of_which_nothing_is_complete_has_a_report(campaign_on_disk: RunDirectory) -> None:
+    for path in (campaign_on_disk.theory, campaign_on_disk.provenance, campaign_on_disk.comparison):
+        path.unlink()
+    for generation in range(4):
+        campaign_on_disk.generation(generation).manifest.unlink()
+    campaign_on_disk.events.append("campaign_begins")
+    assert "not resolved yet" in Page(write_report(campaign_on_disk).read_text()).words
+
+
+def test_details_that_an_older_run_lacks_are_left_out(campaign_on_disk: RunDirectory) -> None:
+    for generation in range(4):
+        path = campaign_on_disk.generation(generation).manifest
+        write_json(path, read_json(path) | {"details": {}})
+    page = Page(write_report(campaign_on_disk).read_text())
+    assert "No label failed, and no walker was stopped by a guard." in page.words
+    assert "Walkers" not in page.words
+
+
+def test_parity_points_are_labels_and_predictions_in_order(finished_campaign: RunDirectory) -> None:
+    generation = finished_campaign.generation(3)
+    points = {each.name: each for each in parity_points(generation)}
+    structures = Dataset.load(generation.set_file("test"))
+    labels = np.concatenate([label_of(atoms).forces.ravel() for atoms in structures])
+    np.testing.assert_array_equal(points["test"].forces[:, 0], labels)
+    errors = finished_campaign.read_manifest(3)["errors"]["test"]
+    for found, expected, factor in (
+        (points["test"].energies, errors["energy_rmse"], 1e3),
+        (points["test"].forces, errors["forces_rmse"], 1.0),
+        (points["test"].stresses, errors["stress_rmse"], 1 / units.GPa),
+    ):
+        assert np.sqrt(np.mean((found[:, 1] - found[:, 0]) ** 2)) == pytest.approx(factor * expected)
+
+
+def test_energies_are_relative_to_their_mean(finished_campaign: RunDirectory) -> None:
+    points = parity_points(finished_campaign.generation(3))
+    energies = np.concatenate([each.energies[:, 0] for each in points])
+    assert np.mean(energies) == pytest.approx(0, abs=1e-6)
+
+
+def test_failures_are_counted_by_reason(finished_campaign: RunDirectory) -> None:
+    manifests = [finished_campaign.read_manifest(generation) for generation in range(4)]
+    manifests[1]["details"]["walkers"][0]["rejections"] = [{"reason": "force", "step": 3, "value": 50.0, "limit": 40.0}]
+    labels, guards = failures_by_reason(manifests)
+    assert labels == {"scf_not_converged": 3}
+    assert guards == {"force": 1}
+
+
+def test_figures_are_those_for_which_there_are_data(finished_campaign: RunDirectory) -> None:
+    assert set(generation_figures(finished_campaign, 0)) == {"parity", "training"}
+    assert set(generation_figures(finished_campaign, 2)) == {"parity", "learning_curve", "walkers", "training"}
+
+
+def test_figures_are_written_to_the_folder_of_the_generation(campaign_on_disk: RunDirectory) -> None:
+    files = write_figures(campaign_on_disk, 0)
+    assert {path.parent for path in files} == {campaign_on_disk.generation(0).path / "figures"}
+    assert all(matplotlib.image.imread(path).std() > 0 for path in files)
+
+
+def test_figures_drawn_in_several_threads_are_equal(finished_campaign: RunDirectory) -> None:
+    with ThreadPoolExecutor(3) as executor:
+        first, *others = executor.map(lambda _: generation_figures(finished_campaign, 1), range(3))
+    assert all(other == first for other in others)
+
+
+def test_figures_leave_the_global_state_of_matplotlib_alone() -> None:
+    code = "import sys, surveyor.report; sys.exit('matplotlib.pyplot' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_markdown_of_a_generation_is_small_and_shows_its_errors(finished_campaign: RunDirectory) -> None:
+    markdown = generation_markdown(finished_campaign, 3)
+    row = errors_table(finished_campaign)[3]
+    assert len(markdown) < 300_000
+    assert f"| {number(row.test_energy_meV_per_atom)} |" in markdown
+    assert markdown.count("data:image/png;base64,") == 2
+    assert "label: scf_not_converged" in markdown
+
+
+def test_markdown_knows_nothing_of_later_generations(finished_campaign: RunDirectory) -> None:
+    markdown = generation_markdown(finished_campaign, 0)
+    assert markdown.startswith("# Bootstrap\n")
+    assert "\n| 1 |" not in markdown
+
+
+def test_markdown_of_many_walkers_stays_small(campaign_on_disk: RunDirectory) -> None:
+    path = campaign_on_disk.generation(3).manifest
+    manifest = read_json(path)
+    (walker, *_) = manifest["details"]["walkers"]
+    manifest["details"]["walkers"] = [{**walker, "index": index, "reason": "a|b\n<c>"} for index in range(2000)]
+    write_json(path, manifest)
+    markdown = generation_markdown(campaign_on_disk, 3)
+    assert len(markdown) < 300_000
+    assert "and 1970 more" in markdown
+    assert "a\\|b &lt;c>" in markdown
+
+
+def test_a_generation_that_is_not_complete_is_refused(finished_campaign: RunDirectory) -> None:
+    with pytest.raises(InputError, match="generation 7"):
+        generation_markdown(finished_campaign, 7)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, NOTHING), (0.0, "0"), (0.012345, "0.0123"), (1.2345, "1.23"), (123.45, "123"), (12345.0, "12345")],
+)
+def test_numbers_have_three_significant_digits(value: float | None, text: str) -> None:
+    assert number(value) == text
