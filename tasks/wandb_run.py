@@ -75,7 +75,7 @@ def _import_wandb() -> ModuleType:
         raise InputError(
             'wandb: Weights & Biases is not installed; pip install "surveyor[wandb]", or leave this parameter out'
         ) from error
-    return wandb  # type: ignore[no-any-return]
+    return wandb
 
 
 def _start(wandb: ModuleType, directory: RunDirectory, identifier: str, parameters: WandB) -> Any:  # Any: wandb's run

@@ -9,7 +9,7 @@ from rich.console import Console
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
 from surveyor.lease import hold_lease
-from surveyor.progress import CampaignProgress, errors_table, read_progress, render
+from surveyor.progress import CampaignProgress, errors_table, read_progress, render, summary
 from surveyor.run_directory import RunDirectory
 
 
@@ -187,3 +187,10 @@ def test_a_torn_last_line_of_a_killed_process_is_passed_over(begun: RunDirectory
 def test_a_folder_that_is_no_campaign_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not the run directory of a campaign"):
         read_progress(RunDirectory(tmp_path))
+
+
+def test_one_line_says_what_the_generation_in_work_has(begun: RunDirectory) -> None:
+    assert summary(read_progress(begun)) == ""
+    begun.events.append("generation_begins", generation=1, n_samples=4)
+    label(begun, "v1:a")
+    assert summary(read_progress(begun)) == "sampled 0/4, labelled 1/4, 0 failed"

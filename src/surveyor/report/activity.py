@@ -16,6 +16,7 @@ from surveyor.report.style import (
     FONT_SIZE,
     GREEN,
     INK,
+    MAX_SHAPES,
     ORANGE,
     PURPLE,
     SKY,
@@ -66,9 +67,11 @@ def _temperatures(axes: Axes, samples: Sequence[tuple[int, Mapping[str, Any]]], 
     x = [number + 0.7 * ((sample["index"] + 0.5) / n_walkers - 0.5) for number, sample in measured]
     y = [sample["temperature_K"] for _, sample in measured]
     spread = [float(np.std(sample.get("temperatures_K") or [0.0])) for _, sample in measured]
-    axes.errorbar(
+    drawn = axes.errorbar(
         x, y, spread, fmt="o", markersize=3, linewidth=0.7, color=FATES[fate], ecolor=f"{FATES[fate]}80", label=fate
     )
+    for artist in drawn.get_children():
+        artist.set_rasterized(len(x) > MAX_SHAPES)
 
 
 def _fates(
@@ -90,6 +93,7 @@ def _fates(
         norm=BoundaryNorm(np.arange(len(names) + 1) - 0.5, len(names)),
         edgecolors="white",
         linewidth=1.0 if n_walkers <= 40 else 0.0,
+        rasterized=fates.size > MAX_SHAPES,
     )
     whole_numbers(axes)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

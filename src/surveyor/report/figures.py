@@ -15,6 +15,7 @@ from surveyor.report.style import (
     BLUE,
     FONT_SIZE,
     GREY,
+    MAX_SHAPES,
     ORANGE,
     VERMILLION,
     add_legend,
@@ -61,13 +62,12 @@ def parity_figure(points: Sequence[ParityPoints]) -> Figure:
 
 def _parity(upper: Axes, lower: Axes, kind: _Property, sets: Sequence[tuple[str, np.ndarray]]) -> None:
     dress(upper, x="", y=f"model ({kind.unit})", title=kind.title)
-    dress(lower, x=f"reference ({kind.unit})", y=f"difference ({kind.unit})")
+    dress(lower, x=f"reference ({kind.unit})", y=f"difference\n({kind.unit})")
     sets = [(name, pairs) for name, pairs in sets if len(pairs)]
-    limits = span(np.concatenate([pairs.ravel() for _, pairs in sets]).tolist())
+    limits = span(np.concatenate([pairs.ravel() for _, pairs in sets]))
     upper.plot(limits, limits, color=GREY, linewidth=0.8, zorder=1)
     lower.axhline(0, color=GREY, linewidth=0.8, zorder=1)
     for name, pairs in sets:
-        # Many points are drawn as an image within the figure, else its file would hold a path for each.
         style: dict[str, Any] = {  # Any: options of matplotlib
             "linestyle": "none",
             "marker": MARKERS[name],
@@ -75,7 +75,7 @@ def _parity(upper: Axes, lower: Axes, kind: _Property, sets: Sequence[tuple[str,
             "markeredgewidth": 0,
             "markersize": 3.6 if len(pairs) < 300 else 2.2,
             "alpha": 0.75 if len(pairs) < 300 else 0.4,
-            "rasterized": len(pairs) > 300,
+            "rasterized": len(pairs) > MAX_SHAPES,
         }
         upper.plot(pairs[:, 0], pairs[:, 1], label=f"{name}: {kind.error(pairs)}", **style)
         lower.plot(pairs[:, 0], pairs[:, 1] - pairs[:, 0], **style)

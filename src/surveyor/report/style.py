@@ -1,7 +1,6 @@
 """How figures look, without matplotlib's global state: they can be drawn in any thread."""
 
 from base64 import b64encode
-from collections.abc import Sequence
 from io import BytesIO
 from typing import Literal
 
@@ -18,6 +17,7 @@ BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", 
 GREY, INK = "#9A9A9A", "#222222"
 FONT_SIZE = 8
 DPI = 160
+MAX_SHAPES = 500  # more than that are drawn as an image within a figure, else its file would hold a path for each
 MIN_RATIO = 3.0  # of the largest error to the smallest, from which on a logarithmic axis shows more than a linear one
 
 
@@ -67,14 +67,14 @@ def scale_errors(axes: Axes) -> None:
 
 def whole_numbers(axes: Axes) -> None:
     """Let the horizontal axis count: ticks at whole numbers only."""
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
-def span(values: Sequence[float], margin: float = 0.05) -> tuple[float, float]:
+def span(values: np.ndarray) -> tuple[float, float]:
     """Return limits that hold all values, with a margin."""
-    low, high = min(values), max(values)
-    extra = margin * (high - low) or 1e-6
-    return low - extra, high + extra
+    low, high = float(values.min()), float(values.max())
+    margin = 0.05 * (high - low) or 1e-6
+    return low - margin, high + margin
 
 
 def to_png(figure: Figure, dpi: int = DPI) -> bytes:
