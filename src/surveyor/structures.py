@@ -5,6 +5,7 @@ of theory that treat atoms of one element differently) in `atoms.arrays["kinds"]
 """
 
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,37 @@ from ase.neighborlist import neighbor_list
 
 from surveyor.errors import InputError
 
+MOMENTS = "initial_magmoms"  # in atoms.arrays, by ASE's name
 DECIMALS = 8  # extxyz keeps so many: what it gives back is the structure that was labelled
 OVERLAP = 0.5  # atoms closer than this fraction of the sum of their covalent radii are on top of each other
+THINNEST_A = 0.1  # cells thinner than this are mistakes, and hold so many images that no neighbour list ends
+
+# What ASE's readers raise on a file that is not what its name says: there is no common class.
+UNREADABLE = (
+    ase.io.formats.UnknownFileTypeError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
 
 
 def canonical(atoms: Atoms) -> Atoms:
-    """Return a copy with positions and cell rounded to 1e-8 Å and no calculator.
+    """Return a copy with positions and cell rounded to 1e-8 Å, magnetic moments likewise, and no calculator.
 
-    These rounded coordinates are what is labelled, so that a structure keeps its identity through an extxyz file.
+    These rounded numbers are what is labelled, so that a structure keeps its identity through an extxyz file.
     """
     copy = atoms.copy()
     copy.calc = None
     copy.set_cell(_rounded(atoms.cell.array), scale_atoms=False)
     copy.arrays["positions"] = _rounded(atoms.positions)
+    if MOMENTS in copy.arrays:
+        copy.arrays[MOMENTS] = _rounded(copy.arrays[MOMENTS].astype(float))
     return copy
 
 
@@ -53,9 +72,9 @@ def lowest_multiplicity(atoms: Atoms) -> int:
 
 def _integer(atoms: Atoms, name: str, default: int) -> int:
     value = atoms.info.get(name, default)
-    if int(value) != value:
-        raise InputError(f"{name} must be an integer, found {value!r}")
-    return int(value)
+    if not isinstance(value, Real) or not float(value).is_integer():
+        raise InputError(f"{name} is {value!r} in a structure; expected an integer")
+    return round(float(value))
 
 
 def identity_of(atoms: Atoms, *, kinds: bool = False) -> dict[str, Any]:  # Any: numbers, lists of numbers and strings
@@ -72,7 +91,7 @@ def identity_of(atoms: Atoms, *, kinds: bool = False) -> dict[str, Any]:  # Any:
         "pbc": atoms.pbc.tolist(),
         "charge": charge_of(atoms),
         "multiplicity": multiplicity_of(atoms),
-        "magnetic_moments": (np.asarray(atoms.get_initial_magnetic_moments(), dtype=float) + 0.0).tolist(),
+        "magnetic_moments": _rounded(np.asarray(atoms.get_initial_magnetic_moments(), dtype=float)).tolist(),
     }
     if kinds:
         identity["kinds"] = kinds_of(atoms)
@@ -92,7 +111,9 @@ def kinds_of(atoms: Atoms) -> list[str]:
 
 def elements_of(structures: Iterable[Atoms]) -> tuple[str, ...]:
     """Return the chemical symbols in the structures, by atomic number."""
-    symbols = {(number, symbol) for atoms in structures for number, symbol in zip(atoms.numbers, atoms.symbols, strict=True)}
+    symbols = {
+        (number, symbol) for atoms in structures for number, symbol in zip(atoms.numbers, atoms.symbols, strict=True)
+    }
     return tuple(symbol for _, symbol in sorted(symbols))
 
 
@@ -109,31 +130,50 @@ def check_structure(atoms: Atoms, name: str) -> None:
         name: what to call it in the message.
 
     Raises:
-        InputError: there are no atoms, numbers that are not finite, unknown elements, a periodic direction without a
-            cell vector, atoms on top of each other, or a multiplicity that the number of electrons does not allow.
+        InputError: there are no atoms, numbers that are not finite, unknown elements, a cell that is missing or flat,
+            atoms on top of each other, or a multiplicity that the number of electrons does not allow.
     """
     if len(atoms) == 0:
         raise InputError(f"{name} has no atoms")
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
-        raise InputError(f"{name} has positions or a cell that are not finite numbers (NaN or infinity); correct the file")
+        raise InputError(
+            f"{name} has positions or a cell that are not finite numbers (NaN or infinity); correct the file"
+        )
     if (atoms.numbers < 1).any():
         index = int(np.argmax(atoms.numbers < 1))
         raise InputError(f"{name}: atom {index} is of no known element (found {atoms.symbols[index]!r})")
-    for direction, periodic in enumerate(atoms.pbc):
-        if periodic and not atoms.cell[direction].any():
-            raise InputError(f"{name} is periodic along direction {direction} but has no cell vector there; give one, or set pbc to false")
-    if is_periodic(atoms) and abs(np.linalg.det(atoms.cell.array)) < 1e-6:
-        raise InputError(f"{name} is periodic but its cell has no volume: {atoms.cell.array.tolist()}")
-    _check_multiplicity(atoms, name)
+    _check_cell(atoms, name)
+    try:
+        _check_multiplicity(atoms)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
     _check_overlap(atoms, name)
 
 
-def _check_multiplicity(atoms: Atoms, name: str) -> None:
+def _check_cell(atoms: Atoms, name: str) -> None:
+    for direction, periodic in enumerate(atoms.pbc):
+        if periodic and not atoms.cell[direction].any():
+            raise InputError(
+                f"{name} is periodic along direction {direction} but has no cell vector there; "
+                "give one, or set pbc to false"
+            )
+    vectors = atoms.cell.array[atoms.cell.array.any(axis=1)]
+    # No height of the cell is smaller than the smallest singular value of its vectors.
+    if len(vectors) and np.linalg.svd(vectors, compute_uv=False).min() < THINNEST_A:
+        raise InputError(
+            f"{name} has a cell without volume, or thinner than {THINNEST_A} Å: {atoms.cell.array.tolist()}; "
+            "correct its vectors"
+        )
+
+
+def _check_multiplicity(atoms: Atoms) -> None:
     multiplicity = multiplicity_of(atoms)
     if multiplicity < 1 or (multiplicity - lowest_multiplicity(atoms)) % 2:
         electrons = int(atoms.numbers.sum()) - charge_of(atoms)
         expected = "an odd multiplicity" if electrons % 2 == 0 else "an even multiplicity"
-        raise InputError(f"{name} has {electrons} electrons and multiplicity {multiplicity}; expected {expected}")
+        raise InputError(
+            f"{electrons} electrons and multiplicity {multiplicity} exclude each other; expected {expected}"
+        )
 
 
 def _check_overlap(atoms: Atoms, name: str) -> None:
@@ -142,8 +182,8 @@ def _check_overlap(atoms: Atoms, name: str) -> None:
         closest = int(np.argmin(distance))
         i, j = int(first[closest]), int(second[closest])
         raise InputError(
-            f"{name}: atoms {i} ({atoms.symbols[i]}) and {j} ({atoms.symbols[j]}) overlap: they are {distance[closest]:.3f} Å "
-            f"apart, expected at least {OVERLAP * covalent_radii[atoms.numbers[[i, j]]].sum():.3f} Å"
+            f"{name}: atoms {i} ({atoms.symbols[i]}) and {j} ({atoms.symbols[j]}) overlap: "
+            f"they are {distance[closest]:.3f} Å apart, expected at least {OVERLAP * covalent_radii[atoms.numbers[[i, j]]].sum():.3f} Å"
         )
 
 
@@ -151,15 +191,18 @@ def read_structures(path: Path) -> list[Atoms]:
     """Read all structures of a file in any format that ASE knows, in canonical coordinates, and check them.
 
     Raises:
-        InputError: the file is missing, cannot be read, holds no structure, or holds one that cannot be worked with; that
-            one is named by its index.
+        InputError: the file is missing, cannot be read, holds no structure, or holds one that cannot be worked with;
+            that one is named by its index.
     """
     if not path.is_file():
         raise InputError(f"structure file {path} does not exist")
     try:
         images = ase.io.read(path, index=":")
-    except (ValueError, KeyError, IndexError, OSError, StopIteration, ase.io.formats.UnknownFileTypeError) as error:
-        raise InputError(f"{path} cannot be read as structures: {error}; expected a format that ASE reads, such as extxyz") from error
+    except UNREADABLE as error:
+        raise InputError(
+            f"{path} cannot be read as structures ({type(error).__name__}: {error}); "
+            "expected a format that ASE reads, such as extxyz"
+        ) from error
     structures = [canonical(atoms) for atoms in images]
     if not structures:
         raise InputError(f"{path} holds no structure")
