@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
     Args:
         path: where the file shall finally be; its folder is created.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -25,6 +25,14 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, durably: a file is lost with a folder whose entry never reached the disk."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        synchronize(folder.parent)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -45,9 +53,11 @@ def synchronize(path: Path) -> None:
     """Force a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        os.fsync(descriptor)
+    except OSError:
         # Some network file systems refuse fsync on a folder; the entry is then as durable as they make it.
-        with suppress(OSError) if path.is_dir() else suppress():
-            os.fsync(descriptor)
+        if not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 
