@@ -186,7 +186,8 @@ class DataSets:
 
     def keys(self) -> tuple[str, ...]:
         """Return the keys of all labels that were had or failed; those of pending ones are not among them."""
-        return tuple(key for each in fields(self) if each.name != "pending" for key in getattr(self, each.name).keys())
+        arrived: list[Dataset] = [getattr(self, each.name) for each in fields(self) if each.name != "pending"]
+        return tuple(key for dataset in arrived for key in dataset.keys())  # noqa: SIM118  (a dataset is no dict)
 
     def n_requested(self) -> int:
         """Return how many labels the campaign has requested: all but those that it was given."""

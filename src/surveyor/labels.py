@@ -75,7 +75,8 @@ class LevelOfTheory:
         for name, value in (("charge", self.charge), ("multiplicity", self.multiplicity)):
             if value is not None and atoms.info.get(name, value) != value:
                 raise InputError(
-                    f"the structure has {name} {atoms.info[name]}, the input of {self.name} says {value}; remove one of them"
+                    f"the structure has {name} {atoms.info[name]}, the input of {self.name} says {value}; "
+                    "remove one of them"
                 )
             if value is not None:
                 stated.info[name] = value
@@ -91,7 +92,9 @@ def label_key(atoms: Atoms, theory: LevelOfTheory) -> str:
 
 
 def _hash(content: Mapping[str, Any]) -> str:  # Any: whatever JSON holds
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    ).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,9 +115,10 @@ class Label:
     provenance: Mapping[str, Any] = field(default_factory=dict)  # Any: whatever JSON holds
 
     def is_complete_for(self, atoms: Atoms) -> bool:
-        """Say whether all numbers are finite and belong to so many atoms."""
-        finite = np.isfinite(self.energy) and np.isfinite(self.forces).all()
-        return bool(finite and self.forces.shape == (len(atoms), 3) and (self.stress is None or np.isfinite(self.stress).all()))
+        """Say whether all numbers are there, for so many atoms, and finite."""
+        has_all = self.forces.shape == (len(atoms), 3) and (self.stress is None or self.stress.shape == (6,))
+        numbers = (self.energy, self.forces, () if self.stress is None else self.stress)
+        return has_all and all(bool(np.isfinite(each).all()) for each in numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +187,9 @@ class FolderStorage:
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the names of files that begin with a prefix, in order, without those being written."""
         folder = self.folder / prefix.rpartition("/")[0]
-        for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
-            name = path.relative_to(self.folder).as_posix()
-            if path.is_file() and not path.name.startswith(".") and name.startswith(prefix):
-                yield name
+        paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        names = sorted(path.relative_to(self.folder).as_posix() for path in paths)
+        yield from (name for name in names if name.startswith(prefix))
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +219,10 @@ class LabelStore:
             ValueError: the label is not complete for these atoms.
         """
         if not label.is_complete_for(atoms):
-            raise ValueError(f"a label of {len(atoms)} atoms with forces of shape {label.forces.shape} or numbers that are not finite")
+            raise ValueError(
+                f"a label of {len(atoms)} atoms is not complete: forces of shape {label.forces.shape}, stress "
+                f"{label.stress}, or numbers that are not finite"
+            )
         result = {
             "energy": float(label.energy),
             "forces": label.forces.tolist(),
@@ -277,7 +283,8 @@ def _record(content: bytes, key: str) -> dict[str, Any]:  # Any: whatever JSON h
     record: dict[str, Any] = json.loads(content)
     if record["schema_version"] > SCHEMA_VERSION:
         raise InputError(
-            f"the record of {key} has schema version {record['schema_version']}, this surveyor reads up to {SCHEMA_VERSION}; update surveyor"
+            f"the record of {key} has schema version {record['schema_version']}, "
+            f"this surveyor reads up to {SCHEMA_VERSION}; update surveyor"
         )
     return record
 
