@@ -13,7 +13,7 @@ from surveyor.potentials import Prediction
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Errors over several structures; NaN-free: None where there is nothing to compare.
+    """Errors over several structures; None where there is nothing to compare, or a prediction is no finite number.
 
     Attributes:
         n_structures: how many were compared.
@@ -64,15 +64,25 @@ def errors_of(structures: Sequence[Atoms], predictions: Sequence[Prediction]) ->
         energy_mae=_mae(np.array(energies)),
         forces_rmse=_rmse(all_forces),
         forces_mae=_mae(all_forces),
-        stress_rmse=_rmse(np.array(stresses)) if stresses else None,
-        stress_mae=_mae(np.array(stresses)) if stresses else None,
-        forces_rmse_by_element={str(symbol): _rmse(all_forces[symbols == symbol]) for symbol in np.unique(symbols)},
+        stress_rmse=_rmse(np.array(stresses)),
+        stress_mae=_mae(np.array(stresses)),
+        forces_rmse_by_element=_by_element(all_forces, symbols),
     )
 
 
-def _rmse(differences: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(differences))))
+def _by_element(differences: np.ndarray, symbols: np.ndarray) -> dict[str, float]:
+    errors = {str(symbol): _rmse(differences[symbols == symbol]) for symbol in np.unique(symbols)}
+    return {symbol: error for symbol, error in errors.items() if error is not None}
 
 
-def _mae(differences: np.ndarray) -> float:
-    return float(np.mean(np.abs(differences)))
+def _rmse(differences: np.ndarray) -> float | None:
+    mean_square = _mean(np.square(differences))
+    return None if mean_square is None else mean_square**0.5
+
+
+def _mae(differences: np.ndarray) -> float | None:
+    return _mean(np.abs(differences))
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(np.mean(values)) if values.size and np.isfinite(values).all() else None

@@ -59,11 +59,11 @@ def check_failures(structures: Dataset, learning: Learning) -> None:
     failures = count_failures(structures)
     n_failed = sum(failures.values())
     if structures and n_failed > learning.max_failed_fraction * len(structures):
-        reasons = ", ".join(f"{n} × {reason}" for reason, n in failures.items())
+        reasons = ", ".join(f"{n} {reason}" for reason, n in failures.items())
         outputs = sorted({str(atoms.info[OUTPUT]) for atoms in structures.failed() if OUTPUT in atoms.info})
         raise NothingLearned(
-            f"{n_failed} of {len(structures)} labels failed ({reasons}), allowed are {learning.max_failed_fraction:.0%}; "
-            f"see the output of the first in {outputs[0] if outputs else 'the label store'}"
+            f"{n_failed} of {len(structures)} labels failed ({reasons}), "
+            f"allowed are {learning.max_failed_fraction:.0%}; see the output of the first in {outputs[0] if outputs else 'the label store'}"
         )
 
 
@@ -89,9 +89,7 @@ def move_on(
     return tuple(walker.reset() if index in to_reset else walker for index, walker in sorted(reached.items()))
 
 
-def reason_to_reset(
-    outcome: Outcome, errors: Mapping[str, StructureError], learning: Learning
-) -> str | None:
+def reason_to_reset(outcome: Outcome, errors: Mapping[str, StructureError], learning: Learning) -> str | None:
     """Return why the walker that brought a sample goes back to its start; None where it goes on."""
     if outcome.failure is not None:
         return f"label failed: {outcome.failure}"
@@ -130,7 +128,7 @@ def _describe(
 ) -> dict[str, Any]:  # Any: whatever JSON holds
     reason = "no sample" if sample.structure is None else reason_to_reset(outcome, errors, learning)
     error = errors.get(outcome.key or "")
-    return {
+    record = {
         "index": sample.walker.index,
         "name": outcome.name,
         "label_key": outcome.key,
@@ -144,8 +142,11 @@ def _describe(
         "energy_error": None if error is None else error.energy,
         "forces_error": None if error is None else error.forces,
     }
+    return _finite(record)
 
 
 def _finite(record: dict[str, Any]) -> dict[str, Any]:  # Any: numbers and strings
-    # JSON knows no NaN, which is what the guard against NaN has found.
-    return {name: value if not isinstance(value, float) or np.isfinite(value) else None for name, value in record.items()}
+    # JSON knows no NaN, which a guard may have found or a model may have predicted.
+    return {
+        name: value if not isinstance(value, float) or np.isfinite(value) else None for name, value in record.items()
+    }
