@@ -26,7 +26,11 @@ class Bootstrap(Parameters):
         description="How many randomly perturbed starts of the walkers are labelled; not used where data are given.",
     )
     amplitude_A: float = Field(
-        0.05, ge=0, le=2, title="Displacement (Å)", description="Standard deviation of each coordinate's random displacement."
+        0.05,
+        ge=0,
+        le=2,
+        title="Displacement (Å)",
+        description="Standard deviation of each coordinate's random displacement.",
     )
     amplitude_strain: float = Field(
         0.05, ge=0, le=0.5, title="Strain", description="Largest component of the random strain of periodic directions."
@@ -34,12 +38,14 @@ class Bootstrap(Parameters):
     data: Path | None = Field(
         None,
         title="Labelled data (file)",
-        description="extxyz file with REF_energy, REF_forces and, where periodic, REF_stress, to begin from instead of perturbations.",
+        description="extxyz file with REF_energy, REF_forces and, where periodic, REF_stress, "
+        "to begin from instead of perturbations.",
     )
     level_of_theory: str | None = Field(
         None,
         title="Level of theory of the data",
-        description="Name of the level of theory at which the data were labelled, as `surveyor check` prints it for the reference.",
+        description="Name of the level of theory at which the data were labelled, "
+        "as `surveyor check` prints it for the reference.",
     )
 
     @model_validator(mode="after")
@@ -63,7 +69,10 @@ class Learning(Parameters):
         description="How many structures are sampled in a generation; by default one per walker.",
     )
     max_labels: int | None = Field(
-        None, ge=1, title="Budget (labels)", description="The campaign ends in order when so many labels have been requested."
+        None,
+        ge=1,
+        title="Budget (labels)",
+        description="The campaign ends in order when so many labels have been requested.",
     )
     target_energy_meV_per_atom: float | None = Field(
         None,
@@ -80,36 +89,60 @@ class Learning(Parameters):
     train_from_scratch: bool = Field(
         True,
         title="Train from scratch",
-        description="Draw new weights and recompute scale and shift in each generation; otherwise go on from the current weights.",
+        description="Draw new weights and recompute scale and shift in each generation; "
+        "otherwise go on from the current weights.",
     )
     atomic_energies: Literal["isolated_atoms", "least_squares"] = Field(
         "isolated_atoms",
         title="Atomic energies",
-        description="isolated_atoms: computed by the reference. least_squares: fitted to the bootstrap. Fixed for the campaign.",
+        description="isolated_atoms: computed by the reference. "
+        "least_squares: fitted to the bootstrap. Fixed for the campaign.",
     )
     valid_fraction: Fraction = Field(
-        0.1, title="Validation fraction", description="Fraction of the labelled structures that tells a training when to stop."
+        0.1,
+        title="Validation fraction",
+        description="Fraction of the labelled structures that tells a training when to stop.",
     )
     test_fraction: Fraction = Field(
         0.1, title="Test fraction", description="Fraction of the labelled structures that no training ever sees."
     )
     reset_energy_meV_per_atom: float = Field(
-        10.0, gt=0, title="Reset: energy (meV/atom)", description="A walker on whose structure the model errs by more goes back to its start."
+        10.0,
+        gt=0,
+        title="Reset: energy (meV/atom)",
+        description="A walker on whose structure the model errs by more goes back to its start.",
     )
     reset_forces_meV_per_A: float = Field(
-        200.0, gt=0, title="Reset: forces (meV/Å)", description="A walker on whose structure the model errs by more goes back to its start."
+        200.0,
+        gt=0,
+        title="Reset: forces (meV/Å)",
+        description="A walker on whose structure the model errs by more goes back to its start.",
     )
     discard_energy_meV_per_atom: float = Field(
-        20.0, gt=0, title="Discard: energy (meV/atom)", description="A structure on which the model errs by more is kept from training."
+        20.0,
+        gt=0,
+        title="Discard: energy (meV/atom)",
+        description="A structure on which the model errs by more is kept from training.",
     )
     discard_forces_meV_per_A: float = Field(
-        500.0, gt=0, title="Discard: forces (meV/Å)", description="A structure on which the model errs by more is kept from training."
+        500.0,
+        gt=0,
+        title="Discard: forces (meV/Å)",
+        description="A structure on which the model errs by more is kept from training.",
     )
     n_tries: int = Field(
-        5, ge=1, le=100, title="Tries of sampling", description="How often a walker may be stopped by a guard before it gives no sample."
+        5,
+        ge=1,
+        le=100,
+        title="Tries of sampling",
+        description="How often a walker may be stopped by a guard before it gives no sample.",
     )
     max_failed_fraction: float = Field(
-        0.5, gt=0, le=1, title="Failures allowed", description="The campaign fails when a larger fraction of a generation's labels fails."
+        0.5,
+        gt=0,
+        le=1,
+        title="Failures allowed",
+        description="The campaign fails when a larger fraction of a generation's labels fails.",
     )
     seed: int = Field(0, ge=0, lt=2**32, title="Seed", description="Everything random in the campaign follows from it.")
 
@@ -117,8 +150,8 @@ class Learning(Parameters):
     def _something_is_left_for_training(self) -> "Learning":
         if self.valid_fraction + self.test_fraction >= 1:
             raise ValueError(
-                f"valid_fraction and test_fraction leave nothing to train on: found {self.valid_fraction} and {self.test_fraction}, "
-                "expected a sum below 1"
+                f"valid_fraction and test_fraction leave nothing to train on: found {self.valid_fraction} and "
+                f"{self.test_fraction}, expected a sum below 1"
             )
         return self
 
@@ -191,7 +224,8 @@ def decide_membership(
     """Return the sets to which new structures come; for good.
 
     Structures are ordered by the hash in their key. Validation and test set are filled to their fractions of all
-    structures so far, and get at least one structure each where there are three or more.
+    structures so far, and get at least one structure each where there are three or more. Of the first structures, and
+    of three or more, at least one is left for training.
 
     Args:
         structures: new ones, labelled or failed, with their keys.
@@ -201,9 +235,7 @@ def decide_membership(
     """
     labelled = structures.labelled().ordered_by_key()
     kept = labelled.where(lambda atoms: not _is_discarded(atoms, errors, learning))
-    n_total = len(kept) + len(data.train) + len(data.valid) + len(data.test)
-    n_valid = _quota(learning.valid_fraction, n_total, len(data.valid), len(kept))
-    n_test = _quota(learning.test_fraction, n_total, len(data.test), len(kept))
+    n_valid, n_test = _shares(len(kept), data, learning)
     return DataSets(
         valid=kept[:n_valid],
         test=kept[n_valid : n_valid + n_test],
@@ -218,11 +250,19 @@ def _is_discarded(atoms: Atoms, errors: Mapping[str, StructureError], learning: 
     return error is not None and error.exceeds(learning.discard_energy_meV_per_atom, learning.discard_forces_meV_per_A)
 
 
-def _quota(fraction: float, n_total: int, n_have: int, n_new: int) -> int:
-    if fraction == 0:
-        return 0
-    at_least = 1 if n_new >= 3 else 0
-    return min(max(round(fraction * n_total) - n_have, at_least), n_new // 3)
+def _shares(n_new: int, data: DataSets, learning: Learning) -> tuple[int, int]:
+    """Return how many of the new structures come to the validation and the test set."""
+    n_total = n_new + len(data.train) + len(data.valid) + len(data.test)
+    least = 1 if n_new >= 3 else 0
+    valid = _lacking(learning.valid_fraction, n_total, len(data.valid), least)
+    test = _lacking(learning.test_fraction, n_total, len(data.test), least)
+    n_free = max(0, n_new - 1) if n_new >= 3 or not data.train else n_new
+    n_valid = min(valid, n_free - min(test, least))
+    return n_valid, min(test, n_free - n_valid)
+
+
+def _lacking(fraction: float, n_total: int, n_have: int, least: int) -> int:
+    return 0 if fraction == 0 else max(round(fraction * n_total) - n_have, least)
 
 
 def must_reset(error: StructureError, learning: Learning) -> bool:
