@@ -1,5 +1,6 @@
 """The lease of a run directory: one process at a time."""
 
+import fcntl
 import json
 import logging
 import os
@@ -38,7 +39,12 @@ def hold_lease(path: Path, *, heartbeat_s: float = HEARTBEAT_S, stale_s: float =
     Raises:
         CampaignInUse: a live process holds it.
     """
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid()), "token": secrets.token_hex(8)}
+    mine = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": _started(os.getpid()),
+        "token": secrets.token_hex(8),
+    }
     _acquire(path, mine, stale_s)
     stop = threading.Event()
     heart = threading.Thread(target=_beat, args=(path, stop, heartbeat_s), name="lease", daemon=True)
@@ -66,26 +72,26 @@ def _acquire(path: Path, mine: Mapping[str, Any], stale_s: float) -> None:
                 return
         found = _read(path)
         if not _is_stale(path, found, stale_s):
-            raise CampaignInUse(
-                f"{path.parent} is in use by process {found.get('pid')} on {found.get('host')}; wait for it, or stop it, then try again"
-            )
+            raise CampaignInUse(f"{path.parent} is in use by {_holder(found)}; wait for it, or stop it, then try again")
         _remove_stale(path, found)
 
 
+def _holder(found: Mapping[str, Any]) -> str:
+    return f"process {found['pid']} on {found['host']}" if found else "an unknown process"
+
+
 def _remove_stale(path: Path, found: Mapping[str, Any]) -> None:
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    with suppress(FileNotFoundError):
-        path.rename(aside)
-        if _read(aside) == found:
-            logger.warning("taking over %s from process %s on %s, which is dead", path.parent, found.get("pid"), found.get("host"))
-        else:  # another process was quicker, and this is its lease
-            with suppress(FileExistsError):
-                os.link(aside, path)
-        aside.unlink()
+    # Of several processes that found the same dead lease, a slow one must not remove the new lease of a quick one.
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        with suppress(OSError):  # a file system without locks: the window between the next two lines stays
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if _read(path) == found:
+            path.unlink(missing_ok=True)
+            logger.warning("taking over %s from %s, which is dead", path.parent, _holder(found))
 
 
 def _is_stale(path: Path, found: Mapping[str, Any], stale_s: float) -> bool:
-    if found.get("host") == socket.gethostname():
+    if found and found["host"] == socket.gethostname():
         started = _started(int(found["pid"]))
         return started is None or abs(started - found["started"]) > CLOCK_S
     try:
@@ -103,14 +109,15 @@ def _started(pid: int) -> float | None:
 
 
 def _read(path: Path) -> dict[str, Any]:  # Any: strings and numbers
+    """Return who holds a lease; nothing where there is none, or one that a crash of the machine has left empty."""
     try:
         lease: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return {}
     return lease
 
 
 def _beat(path: Path, stop: threading.Event, heartbeat_s: float) -> None:
     while not stop.wait(heartbeat_s):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # a file system that is away for a moment must not end the heartbeat
             os.utime(path)
