@@ -60,10 +60,11 @@ class EventLog:
 
 def _event(line: bytes) -> Mapping[str, Any] | None:
     try:
-        event: Mapping[str, Any] = json.loads(line)
+        event = json.loads(line)
     except ValueError:
-        return None  # the torn last line of a process that was killed, to which another has appended
-    return event
+        event = None
+    # Else it is the torn last line of a process that was killed, to which another has appended.
+    return event if isinstance(event, dict) and "event" in event else None
 
 
 def announce(logger: logging.Logger, event: str, message: str, /, **details: Any) -> None:  # Any: whatever JSON holds
@@ -79,21 +80,32 @@ def announce(logger: logging.Logger, event: str, message: str, /, **details: Any
 
 
 class _EventHandler(logging.Handler):
-    def __init__(self, events: EventLog) -> None:
+    def __init__(self, events: EventLog, thread: int | None) -> None:
         super().__init__()
         self.events = events
+        self.thread = thread
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self.thread not in (None, record.thread):
+            return
         event = getattr(record, "event", "log")
         details = getattr(record, "details", {})
-        self.events.append(event, level=record.levelno, message=record.getMessage(), **details)
+        try:
+            self.events.append(event, level=record.levelno, message=record.getMessage(), **details)
+        except OSError:
+            self.handleError(record)  # a full disk must not end the work that is reported
 
 
 @contextmanager
-def reporting(events: EventLog) -> Iterator[None]:
-    """Append what is logged under the logger "surveyor" to a file of events, as long as this lasts."""
+def reporting(events: EventLog, *, thread: int | None = None) -> Iterator[None]:
+    """Append what is logged under the logger "surveyor" to a file of events, as long as this lasts.
+
+    Args:
+        events: the file.
+        thread: identity of the thread whose records are meant; None for all threads.
+    """
     logger = logging.getLogger("surveyor")
-    handler = _EventHandler(events)
+    handler = _EventHandler(events, thread)
     logger.addHandler(handler)
     try:
         yield
@@ -123,7 +135,8 @@ class Report:
         process = _this_process()
         if process == self.origin:
             return function(*args, **kwargs)
-        with reporting(EventLog(self.folder / f"{process}.jsonl")):
+        # A worker with several threads reports from each of them: one event must not be written by all.
+        with reporting(EventLog(self.folder / f"{process}.jsonl"), thread=threading.get_ident()):
             return function(*args, **kwargs)
 
 
