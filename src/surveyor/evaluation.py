@@ -43,7 +43,9 @@ def save_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
                 allow_pickle=False,
                 energies=np.array([prediction.energy for prediction in predictions]),
                 forces=np.concatenate([np.empty((0, 3)), *(prediction.forces for prediction in predictions)]),
-                stresses=np.array([no_stress if each.stress is None else each.stress for each in predictions]).reshape(-1, 6),
+                stresses=np.array([no_stress if each.stress is None else each.stress for each in predictions]).reshape(
+                    -1, 6
+                ),
             )
         publish(temporary, path)
 
@@ -62,7 +64,9 @@ def load_predictions(path: Path, structures: Sequence[Atoms]) -> list[Prediction
         energies, forces, stresses = arrays["energies"], arrays["forces"], arrays["stresses"]
     sizes = [len(atoms) for atoms in structures]
     if len(energies) != len(sizes) or len(forces) != sum(sizes):
-        raise ValueError(f"{path} holds {len(energies)} predictions with {len(forces)} atoms, expected {json.dumps(sizes)}")
+        raise ValueError(
+            f"{path} holds {len(energies)} predictions with {len(forces)} atoms, expected {json.dumps(sizes)}"
+        )
     by_structure = np.split(forces, np.cumsum(sizes)[:-1]) if sizes else []
     return [
         Prediction(energy=float(energy), forces=force, stress=None if np.isnan(stress).any() else stress)

@@ -25,7 +25,9 @@ class Choice(Parameters):
         given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) if given else "none"
-            raise ValueError(f"expected exactly one of {', '.join(names)}; found {found}. Give one and leave out the rest")
+            raise ValueError(
+                f"expected exactly one of {', '.join(names)}; found {found}. Give one and leave out the rest"
+            )
 
     @property
     def chosen(self) -> Parameters:

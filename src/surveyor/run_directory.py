@@ -1,15 +1,15 @@
 """The layout of a campaign on disk, and the newest complete generation in it.
 
-    parameters.json       what the campaign computes, fully resolved, with the hashes of the files it names
-    inputs/               copies of those files
-    provenance.json       what runs there were, on which host, with which versions
-    events.jsonl          what happened, as it happened
-    lease                 held by the process that works here
-    level_of_theory.json  frozen when the campaign began
-    atomic_energies.json  likewise, in eV
-    generations/000/      the bootstrap; generations/001/ ... follow (see `GenerationDirectory`)
-    comparison.json       the models of all generations on the final test set
-    report.html           figures and tables of the whole campaign
+parameters.json       what the campaign computes, fully resolved, with the hashes of the files it names
+inputs/               copies of those files
+provenance.json       what runs there were, on which host, with which versions
+events.jsonl          what happened, as it happened
+lease                 held by the process that works here
+level_of_theory.json  frozen when the campaign began
+atomic_energies.json  likewise, in eV
+generations/000/      the bootstrap; generations/001/ ... follow (see `GenerationDirectory`)
+comparison.json       the models of all generations on the final test set
+report.html           figures and tables of the whole campaign
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ class GenerationDirectory:
 
             samples/               what the walkers brought, one file each, written as they end
             labelled.extxyz        the labelled structures of this generation
-            failed.extxyz ...      train, valid, test, failed, discarded, pending: the sets so far, this generation included
+            failed.extxyz ...      train, valid, test, failed, discarded, pending: the sets, up to this generation
             before_training.npz    what the former model says of `labelled.extxyz`
             training/              checkpoints and log of the training
             model/                 the trained model, in its native form
@@ -253,7 +253,9 @@ class RunDirectory:
         """
         directory = self.generation(number)
         if not directory.is_complete():
-            raise InputError(f"generation {number} of {self.path} is not complete; complete are {self.n_complete()}, counted from 0")
+            raise InputError(
+                f"generation {number} of {self.path} is not complete; complete are {self.n_complete()}, counted from 0"
+            )
         manifest: dict[str, Any] = read_json(directory.manifest)
         check_schema(manifest, directory.manifest)
         return manifest
@@ -293,4 +295,7 @@ def check_schema(record: Mapping[str, Any], path: Path) -> None:
         InputError: its schema version is newer.
     """
     if record["schema_version"] > SCHEMA_VERSION:
-        raise InputError(f"{path} has schema version {record['schema_version']}, this surveyor reads up to {SCHEMA_VERSION}; update surveyor")
+        raise InputError(
+            f"{path} has schema version {record['schema_version']}, "
+            f"this surveyor reads up to {SCHEMA_VERSION}; update surveyor"
+        )
