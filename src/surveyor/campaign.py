@@ -4,24 +4,25 @@ import hashlib
 import json
 import logging
 import platform
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from ase import Atoms
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from surveyor.dataset import FAILURE, GIVEN, KEY, Dataset, DataSets, is_labelled, label_of
 from surveyor.errors import InputError
 from surveyor.events import Report, ReportingExecutor
-from surveyor.files import read_json, write_json
+from surveyor.files import read_json, write_atomically, write_json
 from surveyor.labels import LabelStore, LevelOfTheory, label_key, load_theory, save_theory
 from surveyor.learning import Bootstrap, Learning, structure_error, without_repetitions
 from surveyor.lease import hold_lease
@@ -116,14 +117,14 @@ def load_campaign(path: Path) -> CampaignParameters:
     """Read a campaign file (YAML); paths in it are relative to the folder it is in.
 
     Raises:
-        InputError: the file is missing or is no YAML, or a field is wrong; then with each field, what was found and what
-            is expected.
+        InputError: the file is missing or is no YAML, or a field is wrong; then with each field, what was found and
+            what is expected.
     """
     if not path.is_file():
         raise InputError(f"campaign file {path} does not exist")
     try:
         content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds {type(content).__name__}, expected fields such as walkers, reference and model")
@@ -143,11 +144,34 @@ def parse_campaign(content: Mapping[str, Any], name: str) -> CampaignParameters:
     try:
         return CampaignParameters.model_validate(content)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, each['loc']))}: {each['msg']} (found {_shown(each['input'])})"
-            for each in error.errors()
-        ]
+        lines = [f"  {_complaint(each)}" for each in error.errors()]
         raise InputError("\n".join([f"{name} has {len(lines)} wrong field(s):", *lines])) from error
+
+
+def _complaint(error: ErrorDetails) -> str:
+    """Return the dotted name of a field, what is wrong with it, what was found, and which fields there are."""
+    *parents, name = error["loc"] or ("",)
+    complaint = f"{'.'.join(map(str, error['loc']))}: {error['msg']} (found {_shown(error['input'])})"
+    if error["type"] != "extra_forbidden":
+        return complaint
+    known = _fields_of(CampaignParameters, parents)
+    guesses = get_close_matches(str(name), known, n=1)
+    advice = f"did you mean {guesses[0]}?" if guesses else f"leave it out; there are {', '.join(known)}"
+    return f"{complaint}; {advice}"
+
+
+def _fields_of(kind: type[BaseModel], names: Sequence[int | str]) -> list[str]:
+    """Return the fields of the model that is reached from another by names of fields and indices of lists."""
+    for name in names:
+        if isinstance(name, str):
+            kind = _model_in(kind.model_fields[name].annotation) or kind
+    return list(kind.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:  # Any: a type, such as list[Walkers] or WandB | None
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for each in get_args(annotation) if (model := _model_in(each))), None)
 
 
 def _shown(value: Any) -> str:  # Any: what the user wrote
@@ -232,20 +256,48 @@ def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
             raise InputError(
                 f"{name}: file {path} does not exist; relative paths are taken relative to the campaign file"
             )
+    if parameters.run_directory.exists() and not parameters.run_directory.is_dir():
+        raise InputError(f"run_directory: {parameters.run_directory} is a file; expected a folder, or a new name")
     check_walkers(parameters.walkers)
     walkers = make_walkers(parameters.walkers, parameters.learning.seed)
     make_reference(parameters.reference, parameters.codes)
     structures = [walker.start for walker in walkers]
     if parameters.bootstrap.data is not None:
-        structures += _labelled_data(parameters.bootstrap.data)
+        data = _labelled_data(parameters.bootstrap.data)
+        _check_learnt(structures, elements_of(data), f"bootstrap.data: {parameters.bootstrap.data} holds")
+        structures += data
     unsupported = make_model(parameters.model).unsupported(structures)
     if unsupported:
         raise InputError(
             f"model: it cannot treat {', '.join(unsupported)}; choose another model or leave out those structures"
         )
+    _check_budget(parameters)
     if parameters.begin_from is not None:
-        _check_origin(parameters.begin_from, parameters.run_directory)
+        _check_origin(parameters.begin_from, parameters)
     return walkers
+
+
+def _check_learnt(structures: Sequence[Atoms], known: Sequence[str], name: str) -> None:
+    missing = [symbol for symbol in elements_of(structures) if symbol not in known]
+    if missing:
+        raise InputError(
+            f"{name} {', '.join(known)}, but the walkers have {', '.join(missing)}, of which the first model would know "
+            "nothing; add such structures, or leave out those walkers"
+        )
+
+
+def _check_budget(parameters: CampaignParameters) -> None:
+    budget, bootstrap = parameters.learning.max_labels, parameters.bootstrap
+    if (
+        parameters.begin_from is None
+        and bootstrap.data is None
+        and budget is not None
+        and budget < bootstrap.n_structures
+    ):
+        raise InputError(
+            f"learning.max_labels: found {budget}, expected at least bootstrap.n_structures "
+            f"({bootstrap.n_structures}), which are labelled first; change one of them"
+        )
 
 
 def _labelled_data(path: Path) -> list[Atoms]:
@@ -253,21 +305,28 @@ def _labelled_data(path: Path) -> list[Atoms]:
     missing = [index for index, atoms in enumerate(structures) if not is_labelled(atoms)]
     if missing:
         raise InputError(
-            f"bootstrap.data: structure {missing[0]} of {path} has no label; expected REF_energy (eV) and REF_forces (eV/Å)"
+            f"bootstrap.data: structure {missing[0]} of {path} has no label; "
+            "expected REF_energy (eV) and REF_forces (eV/Å)"
         )
     if len(structures) < 3:
         raise InputError(
-            f"bootstrap.data: {path} holds {len(structures)} structures; expected at least 3, for training, validation and test"
+            f"bootstrap.data: {path} holds {len(structures)} structures; "
+            "expected at least 3, for training, validation and test"
         )
     return structures
 
 
-def _check_origin(origin: Origin, run_directory: Path) -> None:
-    if origin.run_directory.absolute() == run_directory.absolute():
+def _check_origin(origin: Origin, parameters: CampaignParameters) -> None:
+    if parameters.bootstrap.data is not None:
+        raise InputError("begin_from: found bootstrap.data, too; expected one of them, for both say what comes first")
+    if origin.run_directory.absolute() == parameters.run_directory.absolute():
         raise InputError("begin_from: a new campaign needs a run directory of its own, found that of the old one")
     if not RunDirectory(origin.run_directory).parameters.is_file():
         raise InputError(f"begin_from.run_directory: {origin.run_directory} is not the run directory of a campaign")
-    RunDirectory(origin.run_directory).read_manifest(origin.generation)
+    try:
+        RunDirectory(origin.run_directory).read_manifest(origin.generation)
+    except InputError as error:
+        raise InputError(f"begin_from.generation: {error}") from error
 
 
 def check_elements(structures: Sequence[Atoms], supported: Sequence[str] | None, name: str) -> None:
@@ -324,8 +383,10 @@ def check_continuation(directory: RunDirectory, parameters: CampaignParameters) 
         return
     record = read_json(directory.parameters)
     check_schema(record, directory.parameters)
+    # Read again, what a former version has recorded has the fields that are new, with their defaults.
+    recorded = parse_campaign(record["parameters"], str(directory.parameters)).model_dump(mode="json")
     given = parameters.model_dump(mode="json")
-    differences = parameter_differences(record["parameters"], record["files"], given, _hashes(parameters))
+    differences = parameter_differences(recorded, record["files"], given, _hashes(parameters))
     if differences:
         lines = [f"  {name}: {there} there, {here} here" for name, there, here in differences]
         advice = "choose another run directory, restore the parameters, or begin a new campaign with --from"
@@ -350,8 +411,7 @@ def _input_copy(directory: RunDirectory, path: Path, digest: str) -> Path:
 
 def _copy_input(path: Path, copy: Path) -> None:
     if not copy.exists():
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
+        write_atomically(copy, path.read_bytes())
 
 
 def parameter_differences(
@@ -424,6 +484,11 @@ def freeze_theory(campaign: Campaign, theory: LevelOfTheory) -> LevelOfTheory:
             )
         return frozen
     check_elements(campaign.structures, theory.elements, theory.name)
+    for walker in campaign.walkers:
+        try:
+            theory.with_electrons(walker.start)
+        except InputError as error:
+            raise InputError(f"walkers: the start of walker {walker.index}: {error}") from error
     save_theory(path, theory)
     return load_theory(path)
 
@@ -479,8 +544,9 @@ def check_given_label(given: Atoms, computed: Atoms) -> None:
     )
     if error.exceeds(SAME_ENERGY_MEV, SAME_FORCES_MEV):
         raise InputError(
-            f"bootstrap.data: the reference disagrees with the label given for {given.symbols}: by {error.energy:.3g} meV/atom "
-            f"and {error.forces:.3g} meV/Å; expected unshifted total energies (eV) and forces (eV/Å) of the same level of theory"
+            f"bootstrap.data: the reference disagrees with the label given for {given.symbols}: "
+            f"by {error.energy:.3g} meV/atom and {error.forces:.3g} meV/Å; "
+            "expected unshifted total energies (eV) and forces (eV/Å) of the same level of theory"
         )
 
 
@@ -500,9 +566,13 @@ def inherit(campaign: Campaign, origin: Origin) -> Generation:
     theory, there = load_theory(campaign.directory.theory), load_theory(directory.theory)
     if theory.digest != there.digest:
         raise InputError(
-            f"begin_from: {origin.run_directory} was labelled with another level of theory ({there.name}, not {theory.name})"
+            f"begin_from: {origin.run_directory} was labelled with another level of theory "
+            f"({there.name}, not {theory.name})"
         )
     old = directory.load_generation(origin.generation, ())
+    _check_learnt(
+        campaign.structures, elements_of(old.data.train), f"begin_from: {origin.run_directory} has learnt from"
+    )
     given = {
         each.name: Dataset(_marked(atoms, str(origin.run_directory)) for atoms in getattr(old.data, each.name))
         for each in fields(DataSets)
