@@ -63,7 +63,8 @@ def check_failures(structures: Dataset, learning: Learning) -> None:
         outputs = sorted({str(atoms.info[OUTPUT]) for atoms in structures.failed() if OUTPUT in atoms.info})
         raise NothingLearned(
             f"{n_failed} of {len(structures)} labels failed ({reasons}), "
-            f"allowed are {learning.max_failed_fraction:.0%}; see the output of the first in {outputs[0] if outputs else 'the label store'}"
+            f"allowed are {learning.max_failed_fraction:.0%}; "
+            f"see the output of the first in {outputs[0] if outputs else 'the label store'}"
         )
 
 

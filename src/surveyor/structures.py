@@ -183,7 +183,8 @@ def _check_overlap(atoms: Atoms, name: str) -> None:
         i, j = int(first[closest]), int(second[closest])
         raise InputError(
             f"{name}: atoms {i} ({atoms.symbols[i]}) and {j} ({atoms.symbols[j]}) overlap: "
-            f"they are {distance[closest]:.3f} Å apart, expected at least {OVERLAP * covalent_radii[atoms.numbers[[i, j]]].sum():.3f} Å"
+            f"they are {distance[closest]:.3f} Å apart, "
+            f"expected at least {OVERLAP * covalent_radii[atoms.numbers[[i, j]]].sum():.3f} Å"
         )
 
 
