@@ -13,6 +13,7 @@ from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
 from surveyor.report import errors_table, generation_figures, generation_markdown, write_figures, write_report
 from surveyor.report.activity import failures_by_reason
+from surveyor.report.figures import learning_curve_figure
 from surveyor.report.parity import SETS, parity_points
 from surveyor.report.tables import NOTHING, number
 from surveyor.run_directory import RunDirectory
@@ -147,6 +148,26 @@ def test_energies_are_relative_to_their_mean(finished_campaign: RunDirectory) ->
     points = parity_points(finished_campaign.generation(3))
     energies = np.concatenate([each.energies[:, 0] for each in points])
     assert np.mean(energies) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_learning_curve_puts_an_error_before_training_at_the_labels_of_the_former_model(
+    finished_campaign: RunDirectory,
+) -> None:
+    rows = errors_table(finished_campaign)
+    energies, _ = learning_curve_figure(rows).axes
+    before, final = energies.lines
+    assert list(before.get_xdata()) == [row.n_labels for row in rows[:-1]]
+    assert list(before.get_ydata()) == [row.before_energy_meV_per_atom for row in rows[1:]]
+    assert list(final.get_xdata()) == [row.n_labels for row in rows]
+    assert list(final.get_ydata()) == [row.final_energy_meV_per_atom for row in rows]
+
+
+def test_the_learning_curve_shows_the_test_sets_of_their_time_until_models_are_compared(
+    campaign_on_disk: RunDirectory,
+) -> None:
+    campaign_on_disk.comparison.unlink()
+    rows = errors_table(campaign_on_disk)
+    assert list(learning_curve_figure(rows).axes[1].lines[1].get_ydata()) == [row.test_forces_meV_per_A for row in rows]
 
 
 def test_failures_are_counted_by_reason(finished_campaign: RunDirectory) -> None:

@@ -90,8 +90,11 @@ def _parity(upper: Axes, lower: Axes, kind: _Property, sets: Sequence[tuple[str,
 def learning_curve_figure(rows: Sequence[GenerationErrors]) -> Figure:
     """Return the errors of the models against the number of labels from which they were trained.
 
-    A model is measured on the structures of the next generation, before that one is trained, and on the final test set.
+    A model is measured on the structures of the next generation, before that one is trained, and on the final test set;
+    as long as there is none, on the test set of its own generation.
     """
+    is_compared = any(row.final_forces_meV_per_A is not None for row in rows)
+    test = ("final", "on the final test set") if is_compared else ("test", "on the test set of that time")
     figure = new_figure(7.0, 2.9)
     panels = figure.subplots(1, 2)
     quantities = (
@@ -102,7 +105,7 @@ def learning_curve_figure(rows: Sequence[GenerationErrors]) -> Figure:
         dress(axes, x="labels requested when the model was trained", y=label, title=title)
         for name, text, colour, marker in (
             ("before", "on new structures, before training", BLUE, "o"),
-            ("final", "on the final test set", VERMILLION, "s"),
+            (*test, VERMILLION, "s"),
         ):
             x, y = _curve(rows, name, field)
             if x:
