@@ -281,8 +281,8 @@ def _check_learnt(structures: Sequence[Atoms], known: Sequence[str], name: str) 
     missing = [symbol for symbol in elements_of(structures) if symbol not in known]
     if missing:
         raise InputError(
-            f"{name} {', '.join(known)}, but the walkers have {', '.join(missing)}, of which the first model would know "
-            "nothing; add such structures, or leave out those walkers"
+            f"{name} {', '.join(known)}, but the walkers have {', '.join(missing)}, of which the first model "
+            "would know nothing; add such structures, or leave out those walkers"
         )
 
 
