@@ -191,7 +191,7 @@ def test_figures_are_written_to_the_folder_of_the_generation(campaign_on_disk: R
 
 def test_figures_drawn_in_several_threads_are_equal(finished_campaign: RunDirectory) -> None:
     with ThreadPoolExecutor(3) as executor:
-        first, *others = executor.map(lambda _: generation_figures(finished_campaign, 1), range(3))
+        first, *others = executor.map(lambda _: generation_figures(finished_campaign, 0), range(3))
     assert all(other == first for other in others)
 
 

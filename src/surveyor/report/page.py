@@ -31,8 +31,8 @@ PARITY = (
 )
 LEARNING_CURVE = (
     "Root mean square error against the number of labels that had been requested when the model was trained: on the "
-    "structures that its walkers then brought, before the next training, and on the final test set (before the campaign "
-    "is complete, on the test set of that time), which no model was trained on."
+    "structures that its walkers then brought, before the next training, and on the final test set (before the "
+    "campaign is complete, on the test set of that time), which no model was trained on."
 )
 WALKERS = (
     "Above: mean temperature of each sample; bars show the standard deviation of the temperature along it, which is "
