@@ -7,9 +7,9 @@ what may be repeated is a list. Names and enumerated values are in upper case, v
 import json
 import re
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -108,14 +108,11 @@ def read_input(text: str, folder: Path | None = None) -> CP2KInput:
 
 
 def _parse(text: str, folder: Path | None) -> Tree:
-    # Its registry of units takes the better part of a second to import.
-    from cp2k_input_tools.parser import CP2KInputParser
     from cp2k_input_tools.parser_errors import ParserError
     from cp2k_input_tools.tokenizer import TokenizerError
 
-    parser = CP2KInputParser(base_dir=[] if folder is None else folder, key_trafo=str.upper)
     try:
-        tree: Tree = parser.parse(StringIO(text))
+        tree: Tree = copy(_parser(folder)).parse(StringIO(text))
     # Beside its own errors, the parser lets through what a malformed line or number makes of Python's.
     except (ParserError, TokenizerError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
         message, *context = error.args or (type(error).__name__,)
@@ -125,6 +122,15 @@ def _parse(text: str, folder: Path | None) -> Tree:
     # As JSON holds it: lists instead of tuples, the same before and after a journey through a file.
     normal: Tree = json.loads(json.dumps(tree))
     return normal
+
+
+@lru_cache(maxsize=1)
+def _parser(folder: Path | None) -> Any:  # Any: cp2k-input-tools has no types
+    # Making one takes seconds: it reads a description of all of CP2K's input. What it has parsed it keeps, so each
+    # call takes a copy, which shares the description alone.
+    from cp2k_input_tools.parser import CP2KInputParser
+
+    return CP2KInputParser(base_dir=[] if folder is None else folder, key_trafo=str.upper)
 
 
 def _without_printing(section: Tree) -> Tree:
@@ -146,6 +152,8 @@ def _check_method(force_eval: Tree) -> None:
     density_method = force_eval["+DFT"].get("+QS", {}).get("METHOD", "GPW")
     if density_method not in DENSITY_METHODS:
         raise InputError(f"expected DFT/QS/METHOD to be one of {', '.join(DENSITY_METHODS)}, found {density_method}")
+    if "+WF_CORRELATION" in force_eval["+DFT"].get("+XC", {}):
+        raise InputError("labels with XC/WF_CORRELATION (MP2, RPA) are not supported; remove it from the CP2K input")
     if "WFN_RESTART_FILE_NAME" in force_eval["+DFT"]:
         raise InputError("DFT/WFN_RESTART_FILE_NAME would make labels depend on a file; remove it from the CP2K input")
 
@@ -229,7 +237,7 @@ def _set_electrons(dft: Tree, atoms: Atoms) -> None:
 
 @cache
 def _generator() -> Any:  # Any: cp2k-input-tools has no types
-    # It reads a description of all of CP2K's input, in more than a second.
+    # As slow to make as a parser; it keeps nothing of what it writes.
     from cp2k_input_tools.generator import CP2KInputGenerator
 
     return CP2KInputGenerator()

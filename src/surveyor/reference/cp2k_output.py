@@ -15,6 +15,7 @@ LAST_LINES = ("PROGRAM ENDED AT", "PROGRAM STOPPED IN")
 CONVERGED = re.compile(r"\*\*\* SCF run converged in\s+(\d+) steps \*\*\*")
 NOT_CONVERGED = re.compile(r"SCF run NOT converged|outer SCF loop FAILED to converge")
 VERSION = re.compile(r"CP2K version (\d+\.\d+)")
+SCF_ENERGY = re.compile(r"^  Total energy:\s+(\S+)$", re.MULTILINE)
 ENERGY = re.compile(r"^ ENERGY\| Total FORCE_EVAL \( QS \) energy \[(?:a\.u\.|hartree)\]:?\s+(\S+)$", re.MULTILINE)
 COORDINATES = re.compile(r"^ MODULE QUICKSTEP:\s+ATOMIC COORDINATES IN ANGSTROM$", re.MULTILINE | re.IGNORECASE)
 FORCES = re.compile(r"^ (?:ATOMIC FORCES in \[a\.u\.\]|FORCES\| Atomic forces \[hartree/bohr\])$", re.MULTILINE)
@@ -25,6 +26,7 @@ PRESSURE_UNITS = {"GPa": GPa, "bar": 1e-4 * GPa}
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 COORDINATE_TOLERANCE_A = 5e-6  # the output has six decimals
+ENERGY_TOLERANCE = 1e-6  # Hartree, per atom: far above the rounding, far below what a model resolves
 FORCE_SUM_TOLERANCE = 1e-9  # Hartree/Bohr, per atom: the sum is made of numbers with more decimals
 STRESS_TOLERANCE = 1e-6  # relative
 
@@ -45,6 +47,10 @@ class _Broken(Exception):
     """The output is not what a finished calculation writes."""
 
 
+class _Unconverged(Exception):
+    """The energy is not that of the self-consistent state."""
+
+
 def parse_output(text: str, atoms: Atoms, *, returncode: int = 0, timed_out: bool = False) -> Label | LabelFailure:
     """Return the label that an output holds, or why it holds none.
 
@@ -61,22 +67,33 @@ def parse_output(text: str, atoms: Atoms, *, returncode: int = 0, timed_out: boo
             return _label(text, atoms)
         except _Broken as error:
             return LabelFailure("unparsable", str(error))
+        except _Unconverged as error:
+            return LabelFailure("scf_not_converged", str(error))
     return _diagnose(text, returncode)
 
 
 def _diagnose(text: str, returncode: int) -> LabelFailure:
+    said = _said(text)
     for reason, symptom in SYMPTOMS:
-        found = re.search(rf"^.*(?:{symptom}).*$", text, re.MULTILINE)
-        if found:
-            return LabelFailure(reason, found.group().strip(" *|"))
+        if re.search(symptom, said):
+            return LabelFailure(reason, said)
     if PROGRAM_STARTED not in text:
-        lines = text.strip().splitlines()
-        return LabelFailure(
-            "launch", f"CP2K did not start (status {returncode}): {lines[-1] if lines else 'no output'}"
-        )
-    abort = re.search(r"\[ABORT\].*\n(.*)\n", text)
-    said = abort.group(1).strip(" *|\\_/") if abort else "its output has no end"
+        return LabelFailure("launch", f"CP2K did not start (status {returncode}): {said}")
     return LabelFailure("crash", f"CP2K ended with status {returncode}: {said}")
+
+
+def _said(text: str) -> str:
+    """Return what the output says of its end: the message in the box of an abort, or its last lines."""
+    unconverged = NOT_CONVERGED.search(text)
+    if unconverged:
+        return unconverged.group()
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if "[ABORT]" in line:
+            # The box has a frame, and a drawing in its left part.
+            rows = [row.strip(" *")[5:].strip() for row in lines[number + 1 : number + 6]]
+            return " ".join(row for row in rows if row)
+    return " ".join(line.strip() for line in lines[-12:] if line.strip()) or "no output"
 
 
 def version_of(text: str) -> str | None:
@@ -89,13 +106,24 @@ def _label(text: str, atoms: Atoms) -> Label:
     steps = [int(found) for found in CONVERGED.findall(text)]
     if not steps:
         raise _Broken("no SCF run is said to have converged")
-    energy = _numbers([_one(ENERGY, text)[1]])[0]
+    energy = float(_numbers([_one(ENERGY, text)[1]])[0])
+    _check_energy(energy, text, len(atoms))
     _check_coordinates(text, atoms)
     forces = _forces(text, atoms)
     stress = _stress(text) if is_periodic(atoms) else None
     return Label(
         energy * Hartree, forces * (Hartree / Bohr), stress, {"scf_steps": sum(steps), "version": version_of(text)}
     )
+
+
+def _check_energy(energy: float, text: str, n_atoms: int) -> None:
+    # CP2K ends its SCF with one more step, after which it computes energy and forces. A step that went wrong there
+    # (seen: OT with DIIS in a tiny basis, 0.2 eV off) shows in nothing but the difference of the two energies.
+    found = _numbers(SCF_ENERGY.findall(text))
+    if not len(found):
+        raise _Broken("there is no total energy of the SCF")
+    if np.abs(found - energy).min() > ENERGY_TOLERANCE * n_atoms:
+        raise _Unconverged(f"the energy is {energy} Hartree, the SCF had converged to {found[-1]} Hartree")
 
 
 def _one(pattern: re.Pattern[str], text: str) -> re.Match[str]:
@@ -161,4 +189,5 @@ def _stress(text: str) -> np.ndarray:
     if abs(np.trace(tensor) / 3 - trace) > tolerance or np.abs(tensor - tensor.T).max() > tolerance:
         raise _Broken("the stress tensor is not symmetric, or its trace is another one")
     # CP2K's tensor is positive under pressure, ASE's under tension.
-    return np.array([-tensor[index] for index in VOIGT]) * PRESSURE_UNITS[header[1]]
+    stress: np.ndarray = np.array([-tensor[index] for index in VOIGT]) * PRESSURE_UNITS[header[1]]
+    return stress

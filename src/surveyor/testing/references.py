@@ -132,7 +132,7 @@ def _strained(atoms: Atoms, strain: np.ndarray) -> Atoms:
     return copy_
 
 
-class CountingEMT(EMT):
+class CountingEMT(EMT):  # type: ignore[misc]  # ASE is typed in part
     """ASE's EMT, which writes a line into a file when it begins and when it ends, for tests that count launches.
 
     Args:

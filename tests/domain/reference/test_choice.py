@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from surveyor.errors import InputError
+from surveyor.reference.ase import ASEReference, EMTReference
+from surveyor.reference.choice import Codes, ReferenceParameters, check_installed, make_reference
+from surveyor.reference.cp2k import CP2KReference
+from surveyor.reference.xtb import XTBReference
+
+
+def chosen(**variant: object) -> ReferenceParameters:
+    return ReferenceParameters.model_validate(variant)
+
+
+def test_each_choice_makes_its_reference(hydrogen_input: str, tmp_path: Path) -> None:
+    path = tmp_path / "h2.inp"
+    path.write_text(hydrogen_input)
+    codes = Codes.model_validate({"cp2k": {"command": "mpirun -np 2 cp2k.psmp"}})
+    cp2k = make_reference(chosen(cp2k={"input": path}), codes)
+    assert isinstance(cp2k, CP2KReference)
+    assert cp2k.code.command == "mpirun -np 2 cp2k.psmp"
+    assert isinstance(make_reference(chosen(xtb={"method": "GFN1-xTB"})), XTBReference)
+    assert isinstance(make_reference(chosen(emt={})), EMTReference)
+    lennard_jones = make_reference(
+        chosen(ase={"calculator": "ase.calculators.lj.LennardJones", "arguments": {"rc": 5}})
+    )
+    assert lennard_jones == ASEReference("ase.calculators.lj.LennardJones", {"rc": 5})
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {},
+        {"emt": {}, "xtb": {}},
+        {"emt": {"colour": "red"}},
+        {"xtb": {"method": "GFN3-xTB"}},
+        {"ase": {"calculator": "EMT"}},
+        {"cp2k": {}},
+    ],
+)
+def test_wrong_choice_is_refused(variant: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        chosen(**variant)
+
+
+def test_missing_input_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.inp"):
+        make_reference(chosen(cp2k={"input": tmp_path / "nowhere.inp"}))
+
+
+def test_packages_that_are_not_asked_for_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", [])
+    check_installed(chosen(emt={}))
+    with pytest.raises(InputError, match="pip install"):
+        check_installed(chosen(xtb={}))

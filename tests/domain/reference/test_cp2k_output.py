@@ -1,0 +1,185 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.units import Bohr, GPa, Hartree
+
+from surveyor.labels import Label, LabelFailure
+from surveyor.reference.cp2k_output import parse_output, version_of
+
+# What CP2K 2023.1 wrote for deployments/cp2k/water-demo.inp.
+OUTPUT = (Path(__file__).parent / "data" / "water.out").read_text()
+POSITIONS = [
+    [0.04873036, -0.01835269, 0.10341685],
+    [-0.03218906, 0.78920123, -0.54609316],
+    [0.05234435, -0.78607521, -0.46747583],
+]
+
+# The tables of CP2K 2025 and later hold the same in another layout.
+NEW_FORCES = """\
+ FORCES| Atomic forces [hartree/bohr]
+ FORCES|   Atom     x               y               z               |f|
+ FORCES|      1 -1.00000000000000E-03  2.00000000000000E-03 -3.00000000000000E-03  3.74165738677394E-03
+ FORCES|      2  4.00000000000000E-03 -5.00000000000000E-03  6.00000000000000E-03  8.77496438739212E-03
+ FORCES|      3  7.00000000000000E-03 -8.00000000000000E-03  9.00000000000000E-03  1.39283882771841E-02
+ FORCES| Sum     1.00000000000000E-02 -1.10000000000000E-02  1.20000000000000E-02
+"""
+
+
+@pytest.fixture
+def water() -> Atoms:
+    return Atoms("OH2", POSITIONS, cell=[5.0, 5.2, 5.4], pbc=True)
+
+
+def reason(text: str, atoms: Atoms, returncode: int = 0) -> str | None:
+    outcome = parse_output(text, atoms, returncode=returncode)
+    return outcome.reason if isinstance(outcome, LabelFailure) else None
+
+
+def replaced(pattern: str, new: str) -> str:
+    text, count = re.subn(pattern, new, OUTPUT, count=1, flags=re.MULTILINE)
+    assert count == 1
+    return text
+
+
+def number(pattern: str) -> float:
+    found = re.search(pattern, OUTPUT, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+def test_label_is_what_the_output_says_in_units_of_ase(water: Atoms) -> None:
+    label = parse_output(OUTPUT, water)
+    assert isinstance(label, Label)
+    assert label.energy == pytest.approx(number(r"ENERGY\|.* (\S+)$") * Hartree, rel=1e-14)
+    first = number(r"^      1      1      O +(\S+)")
+    assert label.forces[0, 0] == pytest.approx(first * Hartree / Bohr, rel=1e-12)
+    assert label.stress is not None
+    assert label.stress[0] == pytest.approx(-number(r"^ STRESS\|      x +(\S+)") * GPa, rel=1e-12)
+    assert label.stress[3] == pytest.approx(-number(r"^ STRESS\|      y +\S+ +\S+ +(\S+)") * GPa, rel=1e-12)
+    assert label.stress[5] == pytest.approx(-number(r"^ STRESS\|      y +(\S+)") * GPa, rel=1e-12)
+    assert label.provenance == {"scf_steps": 17, "version": "2023.1"}
+
+
+def test_layout_of_newer_versions_is_read(water: Atoms) -> None:
+    old = re.search(r"^ ATOMIC FORCES in.*?^ SUM OF ATOMIC FORCES.*?\n", OUTPUT, re.MULTILINE | re.DOTALL)
+    assert old is not None
+    stress = re.search(r"^ STRESS\|      x +(\S+)", OUTPUT, re.MULTILINE)
+    assert stress is not None
+    text = OUTPUT.replace(old.group(), NEW_FORCES).replace("energy [a.u.]:", "energy [hartree]")
+    label = parse_output(text.replace("stress tensor [GPa]", "stress tensor [bar]"), water)
+    assert isinstance(label, Label)
+    np.testing.assert_allclose(label.forces[1] / (Hartree / Bohr), [4e-3, -5e-3, 6e-3])
+    assert label.stress is not None
+    assert label.stress[0] == pytest.approx(-float(stress[1]) * 1e-4 * GPa)
+
+
+def test_no_truncated_output_is_a_label(water: Atoms) -> None:
+    lines = OUTPUT.splitlines(keepends=True)
+    labels = [n for n in range(len(lines)) if isinstance(parse_output("".join(lines[:n]), water), Label)]
+    assert labels == []
+
+
+def test_no_output_with_a_line_missing_is_a_wrong_label(water: Atoms) -> None:
+    right = parse_output(OUTPUT, water)
+    assert isinstance(right, Label)
+    lines = OUTPUT.splitlines(keepends=True)
+    for number_ in range(len(lines)):
+        outcome = parse_output("".join(lines[:number_] + lines[number_ + 1 :]), water)
+        if isinstance(outcome, Label):
+            assert outcome.energy == right.energy
+            np.testing.assert_array_equal(outcome.forces, right.forces)
+            np.testing.assert_array_equal(outcome.stress, right.stress)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "*" * 20, "", "-17.2.1"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        r"^( ENERGY\|.*\]: +)\S+$",
+        r"^(  Total energy: +)\S+$",
+        r"^(      2      2      H +)\S+",
+        r"^( STRESS\|      y +)\S+",
+        r"^( SUM OF ATOMIC FORCES +)\S+",
+        r"^(      3    2 H     1 +)\S+",
+    ],
+)
+def test_no_broken_number_becomes_a_label(line: str, value: str, water: Atoms) -> None:
+    assert reason(replaced(line, rf"\g<1>{value}"), water) == "unparsable"
+
+
+@pytest.mark.parametrize("line", [r"^( ENERGY\|.*\]: +-\d)\d", r"^(  Total energy: +-\d)\d"])
+def test_energy_that_is_not_that_of_the_scf_is_not_converged(line: str, water: Atoms) -> None:
+    assert reason(replaced(line, r"\g<1>9"), water) == "scf_not_converged"
+
+
+def test_changed_digit_of_a_force_or_stress_is_found(water: Atoms) -> None:
+    assert reason(replaced(r"^(      2      2      H +-?\d\.\d\d\d)\d", r"\g<1>x"), water) == "unparsable"
+    force = replaced(r"^(      2      2      H +-?\d\.\d)(\d)", r"\g<1>9")
+    stress = replaced(r"^( STRESS\|      y +\S+ +-?)\d", r"\g<1>9")
+    assert reason(force, water) == "unparsable"
+    assert reason(stress, water) == "unparsable"
+
+
+def test_other_atoms_or_coordinates_are_found(water: Atoms) -> None:
+    assert reason(OUTPUT, water[[1, 0, 2]]) == "unparsable"
+    assert reason(OUTPUT, water[[0, 2, 1]]) == "unparsable"
+    assert reason(OUTPUT, water[[0, 1]]) == "unparsable"
+    moved = water.copy()
+    moved.positions[1, 1] += 1e-5
+    assert reason(OUTPUT, moved) == "unparsable"
+
+
+def test_reordered_forces_are_found(water: Atoms) -> None:
+    rows = re.findall(r"^ +\d +\d +[OH] +\S+ +\S+ +\S+\n", OUTPUT, re.MULTILINE)
+    assert len(rows) == 3
+    swapped = OUTPUT.replace(rows[1] + rows[2], rows[2] + rows[1])
+    assert reason(swapped, water) == "unparsable"
+
+
+def test_two_outputs_in_one_file_are_no_label(water: Atoms) -> None:
+    assert reason(OUTPUT + OUTPUT, water) == "unparsable"
+
+
+def test_unconverged_scf_is_a_failure_even_when_the_program_goes_on(water: Atoms) -> None:
+    text = replaced(r"\*\*\* SCF run converged in +17 steps \*\*\*", "*** WARNING SCF run NOT converged ***")
+    assert reason(text, water) == "scf_not_converged"
+
+
+def test_structure_without_periodicity_has_no_stress(water: Atoms) -> None:
+    water.pbc = False
+    label = parse_output(OUTPUT, water)
+    assert isinstance(label, Label)
+    assert label.stress is None
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("mpirun was unable to launch the specified application", "launch"),
+        ("PROGRAM STARTED AT noon\nSIGSEGV: segmentation fault", "crash"),
+        ("PROGRAM STARTED AT noon\nforrtl: No space left on device", "disk"),
+        ("PROGRAM STARTED AT noon\nslurmstepd: error: Detected 1 oom-kill event(s)", "memory"),
+        ("PROGRAM STARTED AT noon\nOut of memory ...", "memory"),
+        ("", "launch"),
+    ],
+)
+def test_reason_is_taken_from_what_is_said(said: str, expected: str, water: Atoms) -> None:
+    assert reason(said, water, returncode=1) == expected
+
+
+def test_end_in_order_with_a_bad_status_is_a_crash(water: Atoms) -> None:
+    assert reason(OUTPUT, water, returncode=-11) == "crash"
+
+
+def test_time_that_is_up_is_the_reason_whatever_was_written(water: Atoms) -> None:
+    outcome = parse_output(OUTPUT, water, returncode=-15, timed_out=True)
+    assert isinstance(outcome, LabelFailure)
+    assert outcome.reason == "timeout"
+
+
+def test_version_is_found() -> None:
+    assert version_of(OUTPUT) == "2023.1"
+    assert version_of("no such thing") is None
