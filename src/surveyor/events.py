@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -48,23 +49,32 @@ class EventLog:
 
     def read(self, offset: int = 0) -> tuple[list[Mapping[str, Any]], int]:  # Any: whatever JSON holds
         """Return the events from a position in the file on, and the position behind the last whole one."""
-        try:
-            with self.path.open("rb") as file:
-                file.seek(offset)
-                content = file.read()
-        except FileNotFoundError:
-            return [], offset
-        whole = content[: content.rfind(b"\n") + 1]
-        return [event for line in whole.splitlines() if (event := _event(line)) is not None], offset + len(whole)
+        records, position = read_lines(self.path, offset)
+        return [record for record in records if "event" in record], position
 
 
-def _event(line: bytes) -> Mapping[str, Any] | None:
+def read_lines(path: Path, offset: int = 0) -> tuple[list[Mapping[str, Any]], int]:  # Any: whatever JSON holds
+    """Return the JSON objects, one a line, from a position in a file on, and the position behind the last whole line.
+
+    A line that is no object is passed over: it is what a process left that was killed while it wrote, and to which
+    another has appended.
+    """
     try:
-        event = json.loads(line)
+        with path.open("rb") as file:
+            file.seek(offset)
+            content = file.read()
+    except FileNotFoundError:
+        return [], offset
+    whole = content[: content.rfind(b"\n") + 1]
+    return [record for line in whole.splitlines() if (record := _record(line)) is not None], offset + len(whole)
+
+
+def _record(line: bytes) -> Mapping[str, Any] | None:
+    try:
+        record = json.loads(line)
     except ValueError:
-        event = None
-    # Else it is the torn last line of a process that was killed, to which another has appended.
-    return event if isinstance(event, dict) and "event" in event else None
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def announce(logger: logging.Logger, event: str, message: str, /, **details: Any) -> None:  # Any: whatever JSON holds
@@ -79,14 +89,18 @@ def announce(logger: logging.Logger, event: str, message: str, /, **details: Any
     logger.info("%s", message, extra={"event": event, "details": details})
 
 
+# What a call reports to; threads that work for a call are started in a copy of its context.
+_destination: ContextVar[EventLog | None] = ContextVar("destination", default=None)
+
+
 class _EventHandler(logging.Handler):
-    def __init__(self, events: EventLog, thread: int | None) -> None:
+    def __init__(self, events: EventLog, *, of_call: bool) -> None:
         super().__init__()
         self.events = events
-        self.thread = thread
+        self.of_call = of_call
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self.thread not in (None, record.thread):
+        if self.of_call and _destination.get() is not self.events:
             return
         event = getattr(record, "event", "log")
         details = getattr(record, "details", {})
@@ -97,19 +111,22 @@ class _EventHandler(logging.Handler):
 
 
 @contextmanager
-def reporting(events: EventLog, *, thread: int | None = None) -> Iterator[None]:
+def reporting(events: EventLog, *, of_call: bool = False) -> Iterator[None]:
     """Append what is logged under the logger "surveyor" to a file of events, as long as this lasts.
 
     Args:
         events: the file.
-        thread: identity of the thread whose records are meant; None for all threads.
+        of_call: only what is logged in this context, and not by other calls in the same process.
     """
     logger = logging.getLogger("surveyor")
-    handler = _EventHandler(events, thread)
+    handler = _EventHandler(events, of_call=of_call)
     logger.addHandler(handler)
+    token = _destination.set(events) if of_call else None
     try:
         yield
     finally:
+        if token is not None:
+            _destination.reset(token)
         logger.removeHandler(handler)
 
 
@@ -136,7 +153,7 @@ class Report:
         if process == self.origin:
             return function(*args, **kwargs)
         # A worker with several threads reports from each of them: one event must not be written by all.
-        with reporting(EventLog(self.folder / f"{process}.jsonl"), thread=threading.get_ident()):
+        with reporting(EventLog(self.folder / f"{process}.jsonl"), of_call=True):
             return function(*args, **kwargs)
 
 

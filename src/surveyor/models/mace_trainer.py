@@ -11,7 +11,9 @@ import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from ase.data import atomic_numbers
 
 from surveyor.dataset import ENERGY, FORCES, STRESS, Dataset
 from surveyor.errors import TrainingFailed
-from surveyor.events import EventLog
+from surveyor.events import read_lines
 from surveyor.files import publish, write_atomically
 from surveyor.models.history import history_of, report_epoch, reported_epochs
 from surveyor.models.model import Epoch
@@ -137,7 +139,9 @@ def _remove_torn_checkpoints(folder: Path) -> None:
 def _following(results: Path, directory: Path) -> Iterator[None]:
     """Report epochs as they end, as long as this lasts."""
     ended = threading.Event()
-    follower = threading.Thread(target=_follow, args=(results, directory, ended), daemon=True)
+    # In a copy of this context, what the thread announces is reported as this call's.
+    follow = partial(copy_context().run, _follow, results, directory, ended)
+    follower = threading.Thread(target=follow, daemon=True)
     follower.start()
     try:
         yield
@@ -152,7 +156,7 @@ def _follow(results: Path, directory: Path, ended: threading.Event) -> None:
     is_last = False
     while not is_last:
         is_last = ended.wait(POLL_S)
-        records, offset = EventLog(results).read(offset)
+        records, offset = read_lines(results, offset)
         for epoch in filter(None, map(_epoch, records)):
             if to_skip > 0:
                 to_skip -= 1
