@@ -1,9 +1,6 @@
-"""Online learning of a copper cluster with a for statement and a pool of processes: no Prefect, no Dask, no server.
+"""Online learning of a copper cluster with a for statement and a pool of processes: no Prefect, no server.
 
-The reference is effective medium theory, the model a sum over pairs of atoms. It prints how far each generation's
-model is off for structures that it has not seen:
-
-    python docs/examples/online_learning_in_plain_python.py DIRECTORY
+Prints how far each model is off for structures that it has not seen; run it with the name of a folder.
 """
 
 import sys
@@ -12,10 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import ase.io
+from ase import Atoms
 from ase.cluster import Icosahedron
 
-from surveyor.dataset import DataSets, with_label
-from surveyor.labels import LabelStore, label_key
+from surveyor.dataset import Dataset, DataSets, with_label
+from surveyor.labels import LabelStore, LevelOfTheory, label_key
 from surveyor.learning import Bootstrap, Learning, decide_membership, perturbed_starts, structure_error
 from surveyor.metrics import errors_of
 from surveyor.models.pair import PairModel, PairParameters
@@ -26,38 +24,50 @@ from surveyor.sampling.propagation import propagate
 from surveyor.sampling.walkers import Walkers, make_walkers
 
 
-def learn(directory: Path, pool: Executor) -> None:
-    """Learn a potential: perturbed starts first, then what walkers find with the current model."""
+def label(atoms: Atoms | None, reference: EMTReference, theory: LevelOfTheory, directory: Path) -> Atoms | None:
+    """Return what a walker brought with its label; runs in the pool."""
+    if atoms is None:  # the walker brought nothing
+        return None
+    outcome = label_structure(atoms, reference, theory, LabelStore.in_folder(directory / "labels"), directory)
+    return with_label(atoms, label_key(atoms, theory), outcome)
+
+
+def learn(directory: Path, pool: Executor, learning: Learning) -> None:
+    """Learn a potential: from perturbed starts, then from what walkers find with the current model."""
     ase.io.write(directory / "start.extxyz", Icosahedron("Cu", 2))
-    learning, bootstrap = Learning(n_generations=4, discard_energy_meV_per_atom=100), Bootstrap(n_structures=6)
     group = Walkers(start=directory / "start.extxyz", n_walkers=6, temperature_K=600, timestep_fs=4, n_steps=100)
     walkers, reference = make_walkers([group], learning.seed), EMTReference()
-    theory, store = reference.resolve(), LabelStore.in_folder(directory / "labels")
-    label = partial(label_structure, reference=reference, theory=theory, store=store, scratch=directory / "scratch")
+    label_it = partial(label, reference=reference, theory=reference.resolve(), directory=directory)
 
-    starts = perturbed_starts(walkers, bootstrap, learning.seed)
-    labels = pool.map(label, starts)
-    found = [with_label(atoms, label_key(atoms, theory), each) for atoms, each in zip(starts, labels, strict=True)]
-    outcomes, data, errors, model = [Outcome("start", None, atoms) for atoms in found], DataSets(), {}, None
-    for generation in range(learning.n_generations + 1):
-        if model is not None:
-            potential, folder = model.deploy(), directory / f"samples-{generation}"
-            runs = [pool.submit(propagate, w, potential, directory=folder, name=str(w.index)) for w in walkers]
-            samples = (run.result() for run in as_completed(runs))  # each is labelled as soon as its walker is there
-            futures = [(s, pool.submit(label, s.structure)) for s in samples if s.structure is not None]
-            keys = [label_key(s.structure, theory) for s, _ in futures]
-            outcomes = [Outcome(k, s, with_label(s.structure, k, f.result())) for k, (s, f) in zip(keys, futures)]
-            new = new_structures(outcomes, data.keys()).labelled()
-            predictions = potential.evaluate(new)
-            errors = {k: structure_error(*pair) for k, *pair in zip(new.keys(), new, predictions)}
-            print(f"generation {generation}: {1e3 * errors_of(new, predictions).forces_rmse:.1f} meV/Å")
-        data += decide_membership(new_structures(outcomes, data.keys()), errors, data, learning)
+    starts = perturbed_starts(walkers, Bootstrap(n_structures=6), learning.seed)
+    data = decide_membership(Dataset(pool.map(label_it, starts)), {}, DataSets(), learning)
+    model = train(data, directory / "training-0")
+    for generation in range(1, learning.n_generations + 1):
+        potential, folder = model.deploy(), directory / f"samples-{generation}"
+        runs = [pool.submit(propagate, w, potential, directory=folder, name=f"walker-{w.index}") for w in walkers]
+        samples = (run.result() for run in as_completed(runs))  # a label begins as soon as its walker is there
+        futures = [(sample, pool.submit(label_it, sample.structure)) for sample in samples]
+        outcomes = [Outcome(str(sample.walker.index), sample, future.result()) for sample, future in futures]
+
+        structures = new_structures(outcomes, data.keys())
+        labelled = structures.labelled()
+        predictions = potential.evaluate(labelled)  # before the model is trained on them
+        pairs = zip(labelled.keys(), labelled, predictions, strict=True)
+        errors = {key: structure_error(atoms, prediction) for key, atoms, prediction in pairs}
+        print(f"generation {generation}: {errors_of(labelled, predictions).forces_rmse:.3f} eV/Å")  # noqa: T201
+
+        data += decide_membership(structures, errors, data, learning)
         walkers = move_on(walkers, outcomes, errors, learning)
-        model = PairModel(PairParameters()).initialize(data.train, atomic_energies=None, seed=learning.seed)
-        model, _ = model.train(data.train, data.valid, directory / f"training-{generation}")
+        model = train(data, directory / f"training-{generation}")
+
+
+def train(data: DataSets, directory: Path) -> PairModel:
+    """Return a model trained on all labels so far."""
+    model = PairModel(PairParameters()).initialize(data.train, atomic_energies=None, seed=0)
+    return model.train(data.train, data.valid, directory)[0]
 
 
 if __name__ == "__main__":
     Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor() as processes:
-        learn(Path(sys.argv[1]), processes)
+    with ProcessPoolExecutor(2) as processes:
+        learn(Path(sys.argv[1]), processes, Learning(n_generations=4, discard_energy_meV_per_atom=100))
