@@ -3,9 +3,18 @@ from prefect import flow
 
 from surveyor.campaign import Campaign, Origin, check_given_label, freeze_atomic_energies, given_data, inherit
 from surveyor.dataset import Dataset, DataSets
-from surveyor.flows.stages import Stopwatch, adopt, atomic_energies, complete, label_all, resolve, train_and_evaluate
+from surveyor.flows.stages import (
+    Stopwatch,
+    adopt,
+    complete,
+    label_all,
+    label_isolated_atoms,
+    resolve,
+    train_and_evaluate,
+)
 from surveyor.labels import LevelOfTheory
 from surveyor.learning import decide_membership, perturbed_starts
+from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.model import Model
 from surveyor.outcomes import check_failures, describe, new_structures
 from surveyor.run_directory import Generation
@@ -27,24 +36,32 @@ def bootstrap(campaign: Campaign) -> Generation:
         return _from_another(campaign, campaign.parameters.begin_from)
     stopwatch = Stopwatch()
     with stopwatch.measuring("labelling"):
-        structures = _first_structures(campaign, theory)
+        given = _given_structures(campaign, theory)
+        if learning.atomic_energies == "isolated_atoms":
+            label_isolated_atoms(campaign, theory, [*campaign.structures, *given])
+        structures = given or _perturbed_structures(campaign, theory)
     check_failures(structures, learning)
     data = decide_membership(structures, {}, DataSets(), learning)
-    energies = atomic_energies(campaign, theory, data.train)
+    energies = freeze_atomic_energies(campaign, lambda: fit_atomic_energies(data.train))
     model = campaign.model.initialize(data.train, atomic_energies=energies, seed=learning.seed)
     return _first_generation(campaign, data, campaign.walkers, model, stopwatch)
 
 
-def _first_structures(campaign: Campaign, theory: LevelOfTheory) -> Dataset:
-    """Return labelled structures: given ones, of which one is checked, or perturbed starts of the walkers."""
+def _given_structures(campaign: Campaign, theory: LevelOfTheory) -> Dataset:
+    """Return the labelled structures that the user gave, of which the reference has checked one; none without them."""
     parameters = campaign.parameters.bootstrap
-    if parameters.data is not None and parameters.level_of_theory is not None:
-        given = given_data(parameters.data, parameters.level_of_theory, theory)
-        (computed,) = label_all(campaign, theory, [_bare(given[0])], 0)
-        if computed.structure is not None:
-            check_given_label(given[0], computed.structure)
-        return given.ordered_by_key()
-    starts = perturbed_starts(campaign.walkers, parameters, campaign.parameters.learning.seed)
+    if parameters.data is None or parameters.level_of_theory is None:
+        return Dataset()
+    given = given_data(parameters.data, parameters.level_of_theory, theory)
+    (computed,) = label_all(campaign, theory, [_bare(given[0])], 0)
+    if computed.structure is not None:
+        check_given_label(given[0], computed.structure)
+    return given.ordered_by_key()
+
+
+def _perturbed_structures(campaign: Campaign, theory: LevelOfTheory) -> Dataset:
+    """Return randomly perturbed starts of the walkers, labelled or failed."""
+    starts = perturbed_starts(campaign.walkers, campaign.parameters.bootstrap, campaign.parameters.learning.seed)
     return new_structures(label_all(campaign, theory, starts, 0), ())
 
 

@@ -32,13 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
+    errors = Console(highlight=False, soft_wrap=True, stderr=True)
     try:
         return int(options.command(options, console) or 0)
     except InputError as error:
-        console.print(f"[bold red]error:[/] {_escaped(error)}")
+        errors.print(f"[bold red]error:[/] {_escaped(error)}")
         return 2
     except SurveyorError as error:
-        console.print(f"[bold red]error:[/] {_escaped(error)}")
+        errors.print(f"[bold red]error:[/] {_escaped(error)}")
         return 1
     except KeyboardInterrupt:
         console.print("stopped; the same command continues where this stopped")
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
     check = commands.add_parser("check", help="check a campaign file without running it")
     check.add_argument("campaign", type=Path, help="campaign file (YAML)")
+    check.add_argument("--json", action="store_true", help="print the parameters of a valid campaign, for a deployment")
     check.set_defaults(command=_check)
     status = commands.add_parser("status", help="say where a campaign stands; needs no server")
     status.add_argument("run_directory", type=Path, help="folder of the campaign")
@@ -112,6 +114,8 @@ def _check(options: argparse.Namespace, console: Console) -> None:
     walkers = check_campaign(parameters)
     directory = RunDirectory(parameters.run_directory)
     check_continuation(directory, parameters)
+    if options.json:
+        console = Console(quiet=True)
     elements = elements_of([walker.start for walker in walkers])
     console.print(f"walkers: {len(walkers)} in {len(parameters.walkers)} group(s), elements {', '.join(elements)}")
     # What only another machine can know is asked there, before the first generation.
@@ -123,6 +127,8 @@ def _check(options: argparse.Namespace, console: Console) -> None:
     n_complete = directory.n_complete()
     state = f"continues with generation {n_complete}" if n_complete else "is new"
     console.print(f"{options.campaign} is valid; the campaign in {parameters.run_directory} {state}")
+    if options.json:
+        print(parameters.model_dump_json())
 
 
 def _status(options: argparse.Namespace, console: Console) -> None:

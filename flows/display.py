@@ -1,5 +1,6 @@
 """What a terminal shows of a campaign while it runs."""
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from surveyor.progress import read_progress, render
+from surveyor.progress import CampaignProgress, read_progress, render, summary
 from surveyor.run_directory import RunDirectory
 
 INTERVAL_S = 0.5
@@ -49,14 +50,12 @@ class _Display:
         self.console = console
         path = directory.events.path
         self.position = path.stat().st_size if path.exists() else 0
-        self.begins = False
-        self.last_line = ""
-        self.last_time = 0.0
+        self.has_begun = False
+        self.line = ""
+        self.line_time = 0.0
 
     def follow(self, stop: threading.Event) -> None:
-        with Live(
-            console=self.console, refresh_per_second=4, transient=True, auto_refresh=self.console.is_terminal
-        ) as live:
+        with Live(console=self.console, transient=True, auto_refresh=self.console.is_terminal) as live:
             while not stop.wait(INTERVAL_S):
                 self._show(live)
             self._show(live)
@@ -65,14 +64,20 @@ class _Display:
         events, self.position = self.directory.events.read(self.position)
         for event in events:
             self._tell(event)
-        if self.begins:
-            progress = read_progress(self.directory)
-            if self.console.is_terminal:
-                live.update(render(progress))
+        if events and self.has_begun and self.console.is_terminal:
+            live.update(render(read_progress(self.directory)))
+        elif events and self.has_begun and time.monotonic() > self.line_time + PLAIN_INTERVAL_S:
+            self._tell_progress(read_progress(self.directory))
 
     def _tell(self, event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
-        self.begins = self.begins or event["event"] == "campaign_begins"
-        is_warning = event.get("level", 0) >= 30
+        self.has_begun = self.has_begun or event["event"] == "campaign_begins"
+        is_warning = event.get("level", 0) >= logging.WARNING
         if "message" in event and (event["event"] in MILESTONES or is_warning):
             clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
             self.console.print(f"{clock} {event['message']}", markup=False)
+
+    def _tell_progress(self, progress: CampaignProgress) -> None:
+        line = summary(progress)
+        if line and line != self.line:
+            self.console.print(f"{time.strftime('%H:%M:%S')}   {line}", markup=False)
+            self.line, self.line_time = line, time.monotonic()

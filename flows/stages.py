@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,8 @@ from surveyor.files import read_json, temporary_beside, write_json
 from surveyor.labels import LevelOfTheory
 from surveyor.learning import StructureError, plan_propagations, structure_error
 from surveyor.metrics import Errors, errors_of
-from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.choice import load_model
-from surveyor.models.history import load_history
+from surveyor.models.history import epoch_to_json, load_history
 from surveyor.models.model import Model
 from surveyor.outcomes import Outcome
 from surveyor.potentials import Potential
@@ -96,10 +95,8 @@ def resolve(campaign: Campaign) -> LevelOfTheory:
     return freeze_theory(campaign, theory)
 
 
-def atomic_energies(campaign: Campaign, theory: LevelOfTheory, data: Dataset) -> Mapping[str, float]:
-    """Return the energies in eV of isolated atoms, which stay the same for the whole campaign."""
-    if campaign.parameters.learning.atomic_energies == "least_squares":
-        return freeze_atomic_energies(campaign, lambda: fit_atomic_energies(data))
+def label_isolated_atoms(campaign: Campaign, theory: LevelOfTheory, structures: Sequence[Atoms]) -> None:
+    """Compute the energies of the isolated atoms of all elements, and keep them for the whole campaign."""
 
     def compute() -> dict[str, float]:
         futures = {
@@ -111,11 +108,11 @@ def atomic_energies(campaign: Campaign, theory: LevelOfTheory, data: Dataset) ->
                 store=campaign.store,
                 scratch=campaign.directory.scratch,
             )
-            for element in elements_of(data)
+            for element in elements_of(structures)
         }
         return {element: future.result() for element, future in futures.items()}
 
-    return freeze_atomic_energies(campaign, compute)
+    freeze_atomic_energies(campaign, compute)
 
 
 def submit_label(
@@ -266,7 +263,7 @@ def train_and_evaluate(campaign: Campaign, number: int, model: Model, data: Data
         errors = evaluate_sets(campaign, directory, trained.deploy())
     history = load_history(directory.model)
     announce(logger, "training_ends", f"generation {number}: trained in {len(history)} epochs", epochs=len(history))
-    return Trained(trained, errors, [asdict(epoch) for epoch in history])
+    return Trained(trained, errors, [epoch_to_json(epoch) for epoch in history])
 
 
 def evaluate_sets(campaign: Campaign, directory: GenerationDirectory, potential: Potential) -> dict[str, Errors]:

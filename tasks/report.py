@@ -8,8 +8,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 
 from surveyor.campaign import WandB
-from surveyor.report import generation_markdown, write_report
+from surveyor.report import generation_markdown, write_figures, write_report
 from surveyor.run_directory import RunDirectory
+from surveyor.tasks.wandb_run import log_generation
 
 
 @task(
@@ -31,11 +32,10 @@ def report(directory: RunDirectory, number: int, wandb: WandB | None) -> Path:
         The report.
     """
     name = re.sub("[^a-z0-9]+", "-", directory.path.name.lower()).strip("-") or "campaign"
+    write_figures(directory, number)
     markdown = generation_markdown(directory, number)
     create_markdown_artifact(markdown, key=f"{name}-generation-{number}", description=f"Generation {number} of {name}")
     if wandb is not None:
-        from surveyor.tasks.wandb_run import log_generation
-
         log_generation(directory, number, wandb)
     return write_report(directory)
 

@@ -19,8 +19,8 @@ HISTORY = "history.json"  # beside a saved model
 
 def report_epoch(directory: Path, epoch: Epoch) -> None:
     """Append an epoch to the events in the directory of a training, and announce it."""
-    EventLog(directory / EVENTS).append("epoch", **_to_json(epoch))
-    announce(logger, "epoch", _line(epoch), **_to_json(epoch))
+    EventLog(directory / EVENTS).append("epoch", **epoch_to_json(epoch))
+    announce(logger, "epoch", _line(epoch), **epoch_to_json(epoch))
 
 
 def _line(epoch: Epoch) -> str:
@@ -43,7 +43,7 @@ def history_of(directory: Path) -> tuple[Epoch, ...]:
 
 def save_history(directory: Path, epochs: Iterable[Epoch]) -> None:
     """Write the history of a training beside its model."""
-    write_json(directory / HISTORY, [_to_json(epoch) for epoch in epochs])
+    write_json(directory / HISTORY, [epoch_to_json(epoch) for epoch in epochs])
 
 
 def load_history(directory: Path) -> tuple[Epoch, ...]:
@@ -51,7 +51,8 @@ def load_history(directory: Path) -> tuple[Epoch, ...]:
     return tuple(_from_json(record) for record in json.loads((directory / HISTORY).read_text()))
 
 
-def _to_json(epoch: Epoch) -> dict[str, Any]:  # Any: numbers and None
+def epoch_to_json(epoch: Epoch) -> dict[str, Any]:  # Any: numbers and None
+    """Return an epoch as JSON can hold it."""
     # JSON has no NaN, which is what the loss of a training that diverges becomes.
     return {
         name: value if value is not None and math.isfinite(value) else None for name, value in asdict(epoch).items()
