@@ -1,0 +1,280 @@
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+
+from surveyor.errors import InputError
+from surveyor.labels import (
+    ATTEMPTS,
+    REASONS,
+    FolderStorage,
+    Label,
+    LabelFailure,
+    LabelStore,
+    LevelOfTheory,
+    label_key,
+    load_theory,
+    save_theory,
+)
+from surveyor.testing.storage import check_storage
+
+THEORY = LevelOfTheory("toy", {"program": "toy", "cutoff": 5.0, "basis": {"H": "a", "O": "b"}})
+WATER = molecule("H2O")
+KEY = label_key(WATER, THEORY)
+FORK = multiprocessing.get_context("fork")  # quick, and these processes have no threads
+
+
+def label(seed: int = 0, *, stress: bool = False) -> Label:
+    random = np.random.default_rng(seed)
+    return Label(
+        energy=float(random.normal() * 1e4),
+        forces=random.normal(size=(3, 3)) * 10.0 ** random.integers(-20, 3, size=(3, 3)),
+        stress=random.normal(size=6) if stress else None,
+        provenance={"host": "node1", "wall_time_s": 0.1 + 0.2},
+    )
+
+
+class DictStorage:
+    def __init__(self) -> None:
+        self.contents: dict[str, bytes] = {}
+
+    def put_new(self, name: str, content: bytes) -> bool:
+        return self.contents.setdefault(name, content) is content
+
+    def get(self, name: str) -> bytes | None:
+        return self.contents.get(name)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        return iter(sorted(name for name in self.contents if name.startswith(prefix)))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return LabelStore.in_folder(tmp_path / "labels")
+
+
+def test_a_key_is_versioned_and_hexadecimal():
+    version, digest = KEY.split(":")
+    assert version == "v1"
+    assert len(digest) == 64
+    int(digest, 16)
+
+
+@pytest.mark.parametrize("info", [{"charge": 0}, {"multiplicity": 1}, {"charge": 0, "multiplicity": 1}, {"name": "w"}])
+def test_an_explicit_default_gives_the_key_of_an_absent_one(info):
+    explicit = WATER.copy()
+    explicit.info.update(info)
+    assert label_key(explicit, THEORY) == KEY
+
+
+@pytest.mark.parametrize("info", [{"charge": 1}, {"multiplicity": 3}])
+def test_other_electrons_are_another_label(info):
+    other = WATER.copy()
+    other.info.update(info)
+    assert label_key(other, THEORY) != KEY
+
+
+def test_what_the_input_states_counts_as_what_the_structure_states():
+    stating = replace(THEORY, charge=-1, multiplicity=2)
+    anion = WATER.copy()
+    anion.info.update(charge=-1, multiplicity=2)
+    assert label_key(WATER, stating) == label_key(anion, stating) == label_key(anion, THEORY) != KEY
+
+
+@pytest.mark.parametrize("info", [{"charge": 1}, {"multiplicity": 3}])
+def test_a_structure_that_contradicts_the_input_is_refused(info):
+    atoms = WATER.copy()
+    atoms.info.update(info)
+    with pytest.raises(InputError, match="the structure has .* the input of toy says .*; remove one of them"):
+        label_key(atoms, replace(THEORY, charge=0, multiplicity=1))
+
+
+def test_kinds_matter_only_where_the_reference_distinguishes_them():
+    kinds = WATER.copy()
+    kinds.set_array("kinds", np.array(["O1", "H", "H"]))
+    assert label_key(kinds, THEORY) == KEY
+    distinguishing = replace(THEORY, distinguishes_kinds=True)
+    assert label_key(kinds, distinguishing) != label_key(WATER, distinguishing)
+
+
+def test_the_order_of_the_content_does_not_matter_and_its_values_do():
+    reordered = replace(THEORY, content={"basis": {"O": "b", "H": "a"}, "cutoff": 5.0, "program": "toy"})
+    assert label_key(WATER, reordered) == KEY
+    assert label_key(WATER, replace(THEORY, content={**THEORY.content, "cutoff": 5.1})) != KEY
+    assert label_key(WATER, replace(THEORY, name="what people call it")) == KEY
+
+
+def test_a_level_of_theory_keeps_its_digest_through_a_file(tmp_path):
+    theory = replace(THEORY, charge=1, elements=("H", "O"), content={**THEORY.content, "pair": (1, 2.5)})
+    save_theory(tmp_path / "theory.json", theory)
+    loaded = load_theory(tmp_path / "theory.json")
+    assert loaded.digest == theory.digest
+    assert (loaded.charge, loaded.elements) == (1, ("H", "O"))
+
+
+@pytest.mark.parametrize("stress", [True, False])
+def test_a_label_comes_back_bit_for_bit(store, stress):
+    for seed in range(20):
+        atoms = WATER.copy()
+        atoms.positions += seed
+        put, key = label(seed, stress=stress), label_key(atoms, THEORY)
+        assert store.put(key, atoms, THEORY, put)
+        got = store.get(key)
+        assert got.energy == put.energy
+        assert got.forces.tobytes() == put.forces.tobytes()
+        assert (got.stress is None) == (put.stress is None)
+        assert put.stress is None or got.stress.tobytes() == put.stress.tobytes()
+        assert got.provenance == put.provenance
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"energy": float("nan")},
+        {"forces": np.full((3, 3), np.inf)},
+        {"forces": np.zeros((2, 3))},
+        {"stress": np.zeros((3, 3))},
+        {"stress": np.full(6, np.nan)},
+    ],
+)
+def test_an_incomplete_label_is_not_kept(store, wrong):
+    with pytest.raises(ValueError, match="not complete"):
+        store.put(KEY, WATER, THEORY, replace(label(), **wrong))
+    assert store.get(KEY) is None
+
+
+def test_the_first_label_stays(store):
+    assert store.put(KEY, WATER, THEORY, label(1))
+    assert not store.put(KEY, WATER, THEORY, label(2))
+    assert store.get(KEY).energy == label(1).energy
+
+
+def _put(folder: Path, seed: int, barrier, wins) -> None:
+    store = LabelStore.in_folder(folder)
+    for number in range(30):
+        atoms = WATER.copy()
+        atoms.positions += number
+        barrier.wait()
+        wins.put((number, store.put(label_key(atoms, THEORY), atoms, THEORY, label(seed))))
+
+
+def test_of_two_processes_that_put_one_key_at_once_one_wins(tmp_path):
+    barrier, wins = FORK.Barrier(2), FORK.Queue()
+    processes = [FORK.Process(target=_put, args=(tmp_path, seed, barrier, wins)) for seed in (1, 2)]
+    for process in processes:
+        process.start()
+    results = [wins.get(timeout=60) for _ in range(60)]
+    for process in processes:
+        process.join()
+    assert sorted(number for number, won in results if won) == list(range(30))
+    assert len(list(LabelStore.in_folder(tmp_path).keys())) == 30
+
+
+def _put_for_ever(folder: Path, size: int) -> None:
+    storage = FolderStorage(folder)
+    number = 0
+    while True:
+        storage.put_new(f"labels/{number:06d}", bytes([number % 256]) * size)
+        number += 1
+
+
+def test_a_reader_never_sees_half_a_record_whenever_the_writer_is_killed(tmp_path):
+    size, seen = 300_000, 0
+    for attempt in range(8):
+        storage = FolderStorage(tmp_path / str(attempt))
+        writer = FORK.Process(target=_put_for_ever, args=(storage.folder, size))
+        writer.start()
+        while storage.get(f"labels/{attempt:06d}") is None:  # a later moment each time
+            assert writer.is_alive()
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join()
+        for name in storage.list("labels/"):
+            assert len(set(storage.get(name))) == 1
+            assert len(storage.get(name)) == size
+            seen += 1
+    assert seen >= 36  # 1 + 2 + ... + 8
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_a_failure_is_final_after_the_attempts_of_its_reason(store, reason):
+    attempts = ATTEMPTS.get(reason, 1)
+    for attempt in range(1, attempts + 1):
+        assert store.outcome(KEY) is None
+        failure = LabelFailure(reason, f"attempt {attempt}", output="/scratch/1", attempt=attempt)
+        assert store.put_failure(KEY, WATER, THEORY, failure)
+    assert store.outcome(KEY) == failure
+    assert [each.attempt for each in store.failures(KEY)] == list(range(1, attempts + 1))
+
+
+def test_a_label_stands_above_failures(store):
+    store.put_failure(KEY, WATER, THEORY, LabelFailure("timeout", "too slow"))
+    store.put(KEY, WATER, THEORY, label())
+    assert isinstance(store.outcome(KEY), Label)
+    assert len(store.failures(KEY)) == 1
+
+
+def test_an_attempt_is_recorded_once(store):
+    assert store.put_failure(KEY, WATER, THEORY, LabelFailure("timeout", "first"))
+    assert not store.put_failure(KEY, WATER, THEORY, LabelFailure("timeout", "second"))
+    assert [failure.message for failure in store.failures(KEY)] == ["first"]
+
+
+def test_a_record_of_a_newer_surveyor_is_refused(store, tmp_path):
+    store.put(KEY, WATER, THEORY, label())
+    (file,) = (path for path in (tmp_path / "labels").rglob("*.json"))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "schema_version": 2}))
+    with pytest.raises(InputError, match="schema version 2, this surveyor reads up to 1; update surveyor"):
+        store.get(KEY)
+
+
+def test_records_are_sharded_by_key_and_say_what_they_are(store, tmp_path):
+    store.put(KEY, WATER, THEORY, label())
+    digest = KEY.partition(":")[2]
+    record = json.loads((tmp_path / "labels" / "labels" / "v1" / digest[:2] / f"{digest}.json").read_text())
+    assert record["key"] == KEY
+    assert record["structure"]["numbers"] == [8, 1, 1]
+    assert record["level_of_theory"] == {"name": "toy", "digest": THEORY.digest}
+
+
+def test_keys_are_those_of_labels(store):
+    atoms = [WATER, bulk("Cu"), molecule("CH4")]
+    for each in atoms:
+        store.put(label_key(each, THEORY), each, THEORY, replace(label(), forces=np.zeros((len(each), 3))))
+    failed = molecule("H2")
+    store.put_failure(label_key(failed, THEORY), failed, THEORY, LabelFailure("timeout", "too slow"))
+    assert sorted(store.keys()) == sorted(label_key(each, THEORY) for each in atoms)
+
+
+def test_several_campaigns_share_a_store(tmp_path):
+    first, second = LabelStore.in_folder(tmp_path), LabelStore.in_folder(tmp_path)
+    first.put(KEY, WATER, THEORY, label(3))
+    assert second.get(KEY).energy == label(3).energy
+
+
+@pytest.mark.parametrize("kind", ["folder", "dict"])
+def test_every_storage_keeps_the_promises_of_storage(tmp_path, kind):
+    check_storage(FolderStorage(tmp_path / "new" / "folder") if kind == "folder" else DictStorage())
+
+
+def test_the_store_works_on_any_storage():
+    store = LabelStore(DictStorage())
+    store.put(KEY, WATER, THEORY, label())
+    assert list(store.keys()) == [KEY]
+    assert store.outcome(KEY).energy == label().energy
+
+
+def test_the_conformance_check_finds_a_storage_that_overwrites():
+    class Overwriting(DictStorage):
+        def put_new(self, name: str, content: bytes) -> bool:
+            self.contents[name] = content
+            return True
+
+    with pytest.raises(AssertionError, match="a name that is taken"):
+        check_storage(Overwriting())
