@@ -109,7 +109,7 @@ def test_charge_and_multiplicity_have_defaults():
 def test_a_charge_that_is_no_integer_is_refused(charge):
     atoms = molecule("H2O")
     atoms.info["charge"] = charge
-    with pytest.raises(InputError, match="charge is .* expected an integer"):
+    with pytest.raises(InputError, match=r"charge is .* expected an integer"):
         charge_of(atoms)
 
 

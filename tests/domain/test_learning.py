@@ -1,0 +1,241 @@
+import random
+
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+from pydantic import ValidationError
+
+from surveyor.dataset import KEY, Dataset, DataSets, with_label
+from surveyor.labels import Label, LabelFailure
+from surveyor.learning import (
+    Bootstrap,
+    Learning,
+    Progress,
+    StructureError,
+    decide_membership,
+    must_reset,
+    perturbed_starts,
+    plan_propagations,
+    reason_to_stop,
+    structure_error,
+    without_repetitions,
+)
+from surveyor.potentials import Prediction
+from surveyor.sampling.walkers import Walker, Walkers
+
+SMALL, LARGE = StructureError(1.0, 10.0), StructureError(50.0, 1000.0)
+NO_NUMBER = StructureError(float("nan"), 1.0)
+
+
+def labelled(number):
+    # Keys like hashes: their order has nothing to do with the number.
+    key = f"v1:{random.Random(number).getrandbits(256):064x}"
+    return with_label(molecule("H2O"), key, Label(-float(number), np.zeros((3, 3))))
+
+
+def numbered(n_structures, first=0):
+    return Dataset(labelled(number) for number in range(first, first + n_structures))
+
+
+def sizes(sets):
+    return len(sets.train), len(sets.valid), len(sets.test)
+
+
+def test_without_a_number_each_walker_brings_one():
+    assert plan_propagations(3, 1, Learning(), 0) == (1, 1, 1)
+
+
+def test_more_states_than_walkers_are_brought_by_walkers_drawn_at_random():
+    plans = [plan_propagations(4, generation, Learning(n_states=7), 0) for generation in range(1, 30)]
+    assert {sum(plan) for plan in plans} == {7}
+    assert all(min(plan) >= 1 for plan in plans)
+    assert len(set(plans)) > 5
+    assert min(np.sum(plans, axis=0)) > 29 * 7 / 4 * 0.8  # nobody is preferred
+
+
+def test_fewer_states_than_walkers_are_brought_in_turn():
+    learning = Learning(n_states=2)
+    plans = [plan_propagations(5, generation, learning, 0) for generation in range(1, 6)]
+    assert plans == [(1, 1, 0, 0, 0), (0, 0, 1, 1, 0), (1, 0, 0, 0, 1), (0, 1, 1, 0, 0), (0, 0, 0, 1, 1)]
+
+
+@pytest.mark.parametrize(("n_labels", "n_now"), [(0, 7), (10, 5), (13, 2), (15, 0), (99, 0)])
+def test_a_plan_stays_within_the_budget(n_labels, n_now):
+    assert sum(plan_propagations(3, 1, Learning(n_states=7, max_labels=15), n_labels)) == n_now
+
+
+def test_a_plan_follows_from_seed_and_generation():
+    assert plan_propagations(3, 2, Learning(n_states=9), 0) == plan_propagations(3, 2, Learning(n_states=9), 5)
+    assert {plan_propagations(3, 2, Learning(n_states=9, seed=seed), 0) for seed in range(9)} != {
+        plan_propagations(3, 2, Learning(n_states=9), 0)
+    }
+
+
+def test_quotas_are_fractions_of_all_structures():
+    assert sizes(decide_membership(numbered(50), {}, DataSets(), Learning())) == (40, 5, 5)
+
+
+@pytest.mark.parametrize("n_structures", [3, 4, 8, 20])
+def test_a_generation_of_three_or_more_brings_something_to_every_set(n_structures):
+    data = DataSets(train=numbered(10, 100), valid=numbered(40, 200), test=numbered(40, 300))
+    n_train, n_valid, n_test = sizes(decide_membership(numbered(n_structures), {}, data, Learning()))
+    assert (n_valid, n_test) == (1, 1)
+    assert n_train == n_structures - 2
+
+
+@pytest.mark.parametrize("n_structures", [1, 2, 3])
+def test_the_first_structures_leave_something_for_training(n_structures):
+    learning = Learning(valid_fraction=0.49, test_fraction=0.5)
+    assert len(decide_membership(numbered(n_structures), {}, DataSets(), learning).train) >= 1
+
+
+@pytest.mark.parametrize("n_each", [1, 2, 5])
+def test_sets_approach_their_fractions_over_generations_of_any_size(n_each):
+    learning, data = Learning(valid_fraction=0.4, test_fraction=0.3), DataSets()
+    for generation in range(60 // n_each):
+        data += decide_membership(numbered(n_each, n_each * generation), {}, data, learning)
+    assert len(data.keys()) == 60
+    np.testing.assert_allclose(sizes(data), (18, 24, 18), atol=2)
+
+
+def test_membership_is_for_good_and_new_structures_only():
+    learning, data = Learning(), DataSets()
+    fates = {}
+    for generation in range(6):
+        data += decide_membership(numbered(7, 7 * generation), {}, data, learning)
+        for name in ("train", "valid", "test"):
+            for key in getattr(data, name).keys():  # noqa: SIM118  (a dataset is no dict)
+                assert fates.setdefault(key, name) == name
+    assert len(fates) == 42
+
+
+def test_membership_does_not_depend_on_the_order_of_arrival():
+    structures = list(numbered(20))
+    sets = decide_membership(Dataset(structures), {}, DataSets(), Learning())
+    random.Random(0).shuffle(structures)
+    shuffled = decide_membership(Dataset(structures), {}, DataSets(), Learning())
+    for name in ("train", "valid", "test"):
+        assert getattr(shuffled, name).keys() == getattr(sets, name).keys()
+
+
+def test_zero_fractions_give_empty_sets():
+    assert sizes(decide_membership(numbered(9), {}, DataSets(), Learning(valid_fraction=0, test_fraction=0))) == (
+        9,
+        0,
+        0,
+    )
+    assert sizes(decide_membership(numbered(9), {}, DataSets(), Learning(test_fraction=0))) == (8, 1, 0)
+
+
+def test_fractions_that_leave_nothing_are_refused():
+    with pytest.raises(ValidationError, match="leave nothing to train on: found 0.5 and 0.5, expected a sum below 1"):
+        Learning(valid_fraction=0.5, test_fraction=0.5)
+
+
+@pytest.mark.parametrize("error", [LARGE, NO_NUMBER, StructureError(1.0, float("inf"))])
+def test_structures_far_off_are_discarded_and_count_for_no_quota(error):
+    structures = numbered(10)
+    sets = decide_membership(structures, {structures[4].info[KEY]: error}, DataSets(), Learning())
+    assert sets.discarded.keys() == (structures[4].info[KEY],)
+    assert sum(sizes(sets)) == 9
+
+
+def test_failed_structures_come_to_no_set_that_is_trained_on():
+    failed = with_label(molecule("H2O"), "v1:ff", LabelFailure("timeout", "too slow"))
+    sets = decide_membership(Dataset([*numbered(4), failed]), {}, DataSets(), Learning())
+    assert sets.failed.keys() == ("v1:ff",)
+    assert sum(sizes(sets)) == 4
+
+
+def test_no_structures_bring_nothing():
+    assert decide_membership(Dataset(), {}, DataSets(train=numbered(3)), Learning()).keys() == ()
+
+
+def test_reset_and_discard_are_separate_decisions():
+    error, structures = StructureError(15.0, 100.0), numbered(1)
+    by_key = {structures[0].info[KEY]: error}
+    assert must_reset(error, Learning())
+    assert len(decide_membership(structures, by_key, DataSets(), Learning()).discarded) == 0
+    eager = Learning(reset_energy_meV_per_atom=100, discard_energy_meV_per_atom=12)
+    assert not must_reset(error, eager)
+    assert len(decide_membership(structures, by_key, DataSets(), eager).discarded) == 1
+
+
+@pytest.mark.parametrize("error", [LARGE, NO_NUMBER, StructureError(11.0, 0.0), StructureError(0.0, 201.0)])
+def test_either_error_above_its_threshold_resets(error):
+    assert must_reset(error, Learning())
+    assert not must_reset(SMALL, Learning())
+
+
+def test_the_error_of_a_structure_is_per_atom_and_per_component():
+    atoms = with_label(molecule("H2O"), "v1:00", Label(-10.0, np.zeros((3, 3))))
+    forces = np.zeros((3, 3))
+    forces[1, 2] = 0.3
+    error = structure_error(atoms, Prediction(-10.006, forces))
+    assert error.energy == pytest.approx(2.0)
+    assert error.forces == pytest.approx(100.0)
+
+
+def test_known_and_repeated_structures_are_left_out():
+    structures = numbered(4)
+    fresh = without_repetitions(structures + structures[:2], [structures[3].info[KEY]])
+    assert fresh.keys() == structures[:3].keys()
+
+
+BOTH = Learning(n_generations=5, max_labels=100, target_energy_meV_per_atom=2, target_forces_meV_per_A=50)
+
+
+@pytest.mark.parametrize(
+    ("progress", "reason"),
+    [
+        (Progress(0, 0), None),
+        (Progress(5, 0), "all 5 generations are complete"),
+        (Progress(1, 100), "the budget of 100 labels is used up"),
+        (Progress(1, 50, 0.001, 0.03), "the error before training is below its target"),
+        (Progress(1, 50, 0.001, 0.06), None),
+        (Progress(1, 50, 0.003, 0.03), None),
+        (Progress(1, 50, 0.001, None), None),
+    ],
+)
+def test_a_campaign_ends_for_a_reason(progress, reason):
+    assert reason_to_stop(progress, BOTH) == reason
+
+
+def test_without_targets_no_error_is_good_enough():
+    assert reason_to_stop(Progress(1, 50, 0.0, 0.0), Learning()) is None
+
+
+def walkers_of(tmp_path):
+    conditions = Walkers(start=tmp_path / "unused.xyz")
+    return [Walker(0, molecule("H2O"), conditions, 1), Walker(1, bulk("Cu", cubic=True), conditions, 2)]
+
+
+def test_walkers_take_turns_in_the_bootstrap_and_all_perturbations_differ(tmp_path):
+    starts = perturbed_starts(walkers_of(tmp_path), Bootstrap(n_structures=5), seed=3)
+    assert [str(atoms.symbols) for atoms in starts] == ["OH2", "Cu4", "OH2", "Cu4", "OH2"]
+    assert len({atoms.positions.tobytes() for atoms in starts}) == 5
+    assert np.ptp(starts[1].cell.lengths()) > 0
+
+
+def test_perturbations_follow_from_the_seed_and_more_of_them_keep_the_first(tmp_path):
+    walkers = walkers_of(tmp_path)
+    few = perturbed_starts(walkers, Bootstrap(n_structures=3), seed=3)
+    many = perturbed_starts(walkers, Bootstrap(n_structures=6), seed=3)
+    other = perturbed_starts(walkers, Bootstrap(n_structures=3), seed=4)
+    assert few == many[:3]
+    assert few[0] != other[0]
+
+
+def test_displacements_have_the_amplitude(tmp_path):
+    walkers = walkers_of(tmp_path)[:1]
+    starts = perturbed_starts(walkers, Bootstrap(n_structures=400, amplitude_A=0.1), seed=0)
+    displacements = np.array([atoms.positions - walkers[0].start.positions for atoms in starts])
+    # The standard deviation of n normal numbers scatters by 1/sqrt(2n), here by 1.2 %.
+    assert displacements.std() == pytest.approx(0.1, rel=0.05)
+
+
+def test_data_without_their_level_of_theory_are_refused():
+    with pytest.raises(ValidationError, match="together; found data without level_of_theory"):
+        Bootstrap(data="data.extxyz")
+    with pytest.raises(ValidationError, match="found level_of_theory without data"):
+        Bootstrap(level_of_theory="EMT")
