@@ -15,22 +15,36 @@ from surveyor.campaign import CampaignParameters, parse_campaign
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-BLOCK = re.compile(r"^<!-- (?P<mark>[a-z ]+) -->\n```\w+[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
-MARK = re.compile(r"^<!-- parameters: (\S+) -->$", re.MULTILINE)
+BLOCK = re.compile(
+    r"^(<!-- (?P<mark>[a-z ]+) -->\n)?```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+TABLE = re.compile(r"^<!-- parameters: (\S+) -->$", re.MULTILINE)
+INCLUDED = "--8<--"  # the block is another file
+COMPLETE, RUNNABLE = "complete campaign file", "runnable"
+LEAST = {"run_directory": "run", "walkers": [{"start": "a.xyz"}], "reference": {"emt": {}}, "model": {"pair": {}}}
 
 
-def blocks(mark: str) -> list[object]:
-    return [
+def blocks(language: str, mark: str | None) -> list[object]:
+    """Return the texts of a kind of blocks as parameters of a test, of which there must be some."""
+    found = [
         pytest.param(block["text"], id=f"{page.stem}-{number}")
         for page in PAGES
         for number, block in enumerate(BLOCK.finditer(page.read_text()))
-        if block["mark"] == mark
+        if block["language"] == language and block["mark"] == mark and INCLUDED not in block["text"]
     ]
+    if not found:
+        raise ValueError(f"no page has a block of {language} marked {mark}")
+    return found
 
 
-@pytest.mark.parametrize("text", blocks("complete campaign file"))
-def test_campaign_files_in_pages_are_valid(text: str) -> None:
+@pytest.mark.parametrize("text", blocks("yaml", COMPLETE))
+def test_complete_campaign_files_in_pages_are_valid(text: str) -> None:
     assert parse_campaign(yaml.safe_load(text), "example").walkers
+
+
+@pytest.mark.parametrize("text", blocks("yaml", None))
+def test_parts_of_campaign_files_in_pages_are_valid(text: str) -> None:
+    assert parse_campaign(LEAST | yaml.safe_load(text), "example").walkers
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +53,10 @@ def server() -> Iterator[None]:
         yield
 
 
-# Sockets of the client and of the server's process end with the interpreter, not with the test.
+# Sockets of Prefect's client and of the server's process end with the interpreter, not with the test.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("server")
-@pytest.mark.parametrize("text", blocks("runnable"))
+@pytest.mark.parametrize("text", blocks("python", RUNNABLE))
 def test_runnable_examples_in_pages_run(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "example.py"
     script.write_text(text)
@@ -50,26 +64,31 @@ def test_runnable_examples_in_pages_run(text: str, tmp_path: Path, monkeypatch: 
     runpy.run_path(str(script), run_name="__main__")
 
 
-def table_maker() -> ModuleType:
+@pytest.mark.parametrize("text", [*blocks("python", None), *blocks("python", RUNNABLE)])
+def test_python_in_pages_is_python(text: str) -> None:
+    compile(text, "example", "exec")
+
+
+@pytest.fixture(scope="module")
+def hooks() -> ModuleType:
     specification = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
     assert specification is not None
     assert specification.loader is not None
-    hooks = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(hooks)
-    return hooks
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
-def test_page_of_parameters_has_every_field_of_a_campaign() -> None:
-    page = table_maker().on_page_markdown((ROOT / "docs" / "reference" / "parameters.md").read_text())
+def test_page_of_parameters_has_every_field_of_a_campaign(hooks: ModuleType) -> None:
+    page = hooks.on_page_markdown((ROOT / "docs" / "reference" / "parameters.md").read_text())
     schema = CampaignParameters.model_json_schema()
     fields = {name for model in (schema, *schema["$defs"].values()) for name in model.get("properties", ())}
 
-    assert not MARK.search(page)
+    assert not TABLE.search(page)
     assert [name for name in sorted(fields) if f"| `{name}` |" not in page] == []
 
 
-def test_table_of_parameters_shows_type_bounds_default_and_unit() -> None:
-    hooks = table_maker()
+def test_table_of_parameters_shows_type_bounds_default_and_unit(hooks: ModuleType) -> None:
     page = hooks.on_page_markdown("<!-- parameters: surveyor.sampling.walkers.Walkers -->")
 
     assert "| `temperature_K` | number, > 0, ≤ 100000 | `300.0` | **Temperature (K).**" in page
