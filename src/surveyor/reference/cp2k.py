@@ -137,12 +137,11 @@ class CP2KReference:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             return LabelFailure("disk", str(error))
-        outcome = parse_output(
-            output.read_text(errors="replace"), placed, returncode=result.returncode, timed_out=result.timed_out
-        )
+        said = output.read_text(errors="replace")
+        outcome = parse_output(said, placed, returncode=result.returncode, timed_out=result.timed_out)
         source = provenance(
             program="CP2K",
-            version=str(outcome.provenance.get("version")),
+            version=version_of(said) or "unknown",
             inputs=text,
             wall_time_s=result.wall_time_s,
             scf_steps=outcome.provenance.get("scf_steps"),

@@ -111,9 +111,7 @@ def _label(text: str, atoms: Atoms) -> Label:
     _check_coordinates(text, atoms)
     forces = _forces(text, atoms)
     stress = _stress(text) if is_periodic(atoms) else None
-    return Label(
-        energy * Hartree, forces * (Hartree / Bohr), stress, {"scf_steps": sum(steps), "version": version_of(text)}
-    )
+    return Label(energy * Hartree, forces * (Hartree / Bohr), stress, {"scf_steps": sum(steps)})
 
 
 def _check_energy(energy: float, text: str, n_atoms: int) -> None:
