@@ -92,7 +92,7 @@ def test_what_the_input_states_counts_as_what_the_structure_states():
 def test_a_structure_that_contradicts_the_input_is_refused(info):
     atoms = WATER.copy()
     atoms.info.update(info)
-    with pytest.raises(InputError, match="the structure has .* the input of toy says .*; remove one of them"):
+    with pytest.raises(InputError, match=r"the structure has .* the input of toy says .*; remove one of them"):
         label_key(atoms, replace(THEORY, charge=0, multiplicity=1))
 
 

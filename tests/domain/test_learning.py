@@ -128,7 +128,7 @@ def test_zero_fractions_give_empty_sets():
 
 
 def test_fractions_that_leave_nothing_are_refused():
-    with pytest.raises(ValidationError, match="leave nothing to train on: found 0.5 and 0.5, expected a sum below 1"):
+    with pytest.raises(ValidationError, match=r"leave nothing to train on: found 0.5 and 0.5, expected a sum below 1"):
         Learning(valid_fraction=0.5, test_fraction=0.5)
 
 

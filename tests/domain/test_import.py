@@ -1,0 +1,49 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+REFUSED = ("prefect", "prefect_dask", "torch", "mace", "e3nn", "tblite", "wandb", "dask", "distributed")
+
+# Refuses some packages, imports what the arguments name, and prints which packages are there afterwards.
+SCRIPT = """
+import importlib, json, sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in json.loads(sys.argv[1]):
+            raise ImportError(name + " is refused")
+
+sys.meta_path.insert(0, Refuse())
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def imported_with(refused: tuple[str, ...], *names: str) -> set[str]:
+    command = [sys.executable, "-c", SCRIPT, json.dumps(refused), *names]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return set(json.loads(result.stdout))
+
+
+def domain_modules() -> list[str]:
+    source = REPOSITORY / "src"
+    paths = (path.relative_to(source).with_suffix("") for path in (source / "surveyor").rglob("*.py"))
+    return sorted(".".join(path.parts).removesuffix(".__init__") for path in paths)
+
+
+def test_surveyor_itself_imports_nothing_that_takes_time():
+    heavy = {"numpy", "ase", "pydantic", "yaml", "psutil", "matplotlib", *REFUSED}
+    assert not imported_with((), "surveyor") & heavy
+
+
+def test_the_domain_is_imported_where_neither_prefect_nor_engines_are():
+    imported_with(tuple(set(REFUSED) - {"dask", "distributed"}), *domain_modules())
+
+
+def test_the_domain_without_its_pools_is_imported_where_dask_is_not():
+    names = ("labels", "learning", "outcomes", "run_directory", "reference.labelling", "sampling.propagation")
+    imported_with(REFUSED, *(f"surveyor.{name}" for name in names))

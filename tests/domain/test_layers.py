@@ -1,0 +1,87 @@
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+FOLDERS = {"surveyor": "src/surveyor", "blocks": "blocks", "tasks": "tasks", "flows": "flows"}
+LAYERS = list(FOLDERS)  # each imports only what stands to its left
+ENGINES = {"torch", "mace", "nequip", "tblite", "wandb", "e3nn"}
+
+
+def modules(layer: str) -> list[Path]:
+    return sorted((REPOSITORY / FOLDERS[layer]).rglob("*.py"))
+
+
+def imports(node: ast.AST, *, everywhere: bool) -> Iterator[str]:
+    """The names of imported modules; without those inside functions where not everywhere."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, "imports are absolute"
+            assert child.module is not None
+            yield child.module
+            yield from (f"{child.module}.{alias.name}" for alias in child.names)
+        elif everywhere or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from imports(child, everywhere=everywhere)
+
+
+def imports_of(path: Path, *, everywhere: bool = True) -> set[str]:
+    return set(imports(ast.parse(path.read_text()), everywhere=everywhere))
+
+
+def top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def violations(layer: str, is_forbidden, *, everywhere: bool = True) -> list[str]:
+    return [
+        f"{path.relative_to(REPOSITORY)} imports {name}"
+        for path in modules(layer)
+        for name in sorted(imports_of(path, everywhere=everywhere))
+        if is_forbidden(path, name)
+    ]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layer_imports_only_what_stands_to_its_left(layer):
+    to_the_right = LAYERS[LAYERS.index(layer) + 1 :]
+    forbidden = tuple(f"surveyor.{name}" for name in to_the_right)
+
+    def is_forbidden(path: Path, name: str) -> bool:
+        return any(name == each or name.startswith(f"{each}.") for each in forbidden)
+
+    assert violations(layer, is_forbidden) == []
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_no_layer_imports_deployments_or_tests(layer):
+    assert violations(layer, lambda path, name: top(name) in ("deployments", "tests", "benchmarks")) == []
+
+
+def test_the_domain_imports_neither_prefect_nor_wandb():
+    assert violations("surveyor", lambda path, name: top(name) in ("prefect", "prefect_dask", "wandb")) == []
+
+
+def test_dask_is_the_business_of_pools_alone():
+    dask = ("dask", "distributed", "dask_jobqueue", "dask_cloudprovider")
+    pools = REPOSITORY / "src/surveyor/pools"
+    assert violations("surveyor", lambda path, name: top(name) in dask and path.parent != pools) == []
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_engines_are_imported_inside_the_functions_that_need_them(layer):
+    assert violations(layer, lambda path, name: top(name) in ENGINES, everywhere=False) == []
+
+
+def test_flows_and_tasks_do_not_import_engines_at_all_but_wandb_in_a_task():
+    assert violations("flows", lambda path, name: top(name) in ENGINES) == []
+    assert violations("tasks", lambda path, name: top(name) in ENGINES - {"wandb"}) == []
+
+
+def test_imports_inside_functions_are_seen():
+    tree = ast.parse("import a\ndef f():\n    from b import c\nclass D:\n    import e\n")
+    assert set(imports(tree, everywhere=True)) == {"a", "b", "b.c", "e"}
+    assert set(imports(tree, everywhere=False)) == {"a", "e"}

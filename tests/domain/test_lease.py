@@ -1,0 +1,138 @@
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import time
+
+import pytest
+
+from surveyor.errors import CampaignInUse
+from surveyor.lease import hold_lease, is_in_use
+
+FORK = multiprocessing.get_context("fork")  # quick, and these processes have no threads
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "lease"
+
+
+def _hold(path, held, release, results):
+    try:
+        with hold_lease(path):
+            results.put("held")
+            held.set()
+            release.wait(60)
+    except CampaignInUse as error:
+        results.put(str(error))
+
+
+class Holder:
+    """Another process that tries to hold a lease."""
+
+    def __init__(self, path):
+        self.held, self.release, self.results = FORK.Event(), FORK.Event(), FORK.Queue()
+        self.process = FORK.Process(target=_hold, args=(path, self.held, self.release, self.results))
+
+    def start(self):
+        self.process.start()
+        return self
+
+    def stop(self):
+        if self.process.is_alive():  # an event waits for its waiters, even for killed ones
+            self.release.set()
+        self.process.join(60)
+
+    def kill(self):
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.join(60)
+
+
+@pytest.fixture
+def holder(path):
+    holder = Holder(path).start()
+    assert holder.held.wait(60)
+    yield holder
+    holder.stop()
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_second_live_process_is_refused_and_told_by_whom(path, holder):
+    expected = f"{path.parent} is in use by process {holder.process.pid} on {socket.gethostname()}; wait for it"
+    with pytest.raises(CampaignInUse, match=expected), hold_lease(path):
+        pass
+    assert is_in_use(path)
+
+
+def test_the_same_process_cannot_hold_a_lease_twice(path):
+    with hold_lease(path), pytest.raises(CampaignInUse), hold_lease(path):
+        pass
+
+
+def test_a_lease_is_released_at_the_end_whatever_the_end_is(path):
+    with pytest.raises(KeyError), hold_lease(path):
+        raise KeyError
+    assert not path.exists()
+    assert not is_in_use(path)
+
+
+def test_the_lease_of_a_killed_process_on_this_host_is_taken_over_at_once(path, holder):
+    holder.kill()
+    assert path.exists()
+    assert not is_in_use(path)
+    with hold_lease(path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+def test_a_process_that_only_has_the_number_of_the_holder_is_another_one(path, holder):
+    edit(path, started=json.loads(path.read_text())["started"] - 3600)
+    with hold_lease(path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+        holder.stop()
+        assert path.exists()  # the former holder releases what is its own only
+
+
+@pytest.mark.parametrize(("age_s", "is_taken"), [(0, False), (250, False), (350, True)])
+def test_the_lease_of_another_host_is_taken_over_when_its_heartbeat_is_old(path, holder, age_s, is_taken):
+    edit(path, host="another", pid=1)
+    os.utime(path, (time.time() - age_s,) * 2)
+    if is_taken:
+        with hold_lease(path):
+            assert json.loads(path.read_text())["host"] == socket.gethostname()
+    else:
+        with pytest.raises(CampaignInUse, match="process 1 on another"), hold_lease(path):
+            pass
+
+
+def test_a_lease_that_a_crash_left_empty_counts_by_its_age(path):
+    path.touch()
+    with pytest.raises(CampaignInUse, match="an unknown process"), hold_lease(path):
+        pass
+    os.utime(path, (time.time() - 400,) * 2)
+    with hold_lease(path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+def test_the_heartbeat_touches_the_lease(path):
+    with hold_lease(path, heartbeat_s=0.01):
+        os.utime(path, (0, 0))
+        deadline = time.monotonic() + 30
+        while path.stat().st_mtime == 0:
+            assert time.monotonic() < deadline
+
+
+def test_of_processes_that_race_for_a_dead_lease_one_wins(path, holder):
+    holder.kill()
+    dead = path.read_text()
+    for _ in range(8):
+        path.write_text(dead)
+        rivals = [Holder(path).start() for _ in range(4)]
+        results = [rival.results.get(timeout=60) for rival in rivals]
+        for rival in rivals:
+            rival.stop()
+        assert results.count("held") == 1
+        assert not path.exists()
