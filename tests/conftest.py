@@ -1,8 +1,11 @@
 import os
 import shutil
+from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+from prefect_server import prefect_server
 
 # What a marker needs, and how to get it.
 REQUIREMENTS = {
@@ -20,3 +23,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             # In CI a skip would hide a missing installation step.
             report = pytest.fail if os.environ.get("SURVEYOR_TEST_EVERYTHING") else pytest.skip
             report(f"needs {remedy}")
+
+
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where Prefect keeps what it keeps during the tests."""
+    return tmp_path_factory.mktemp("prefect")
+
+
+@pytest.fixture(scope="session")
+def prefect_api_url(prefect_home: Path) -> Iterator[str]:
+    """The API of a real server that all tests share; it starts when the first of them wants it."""
+    with prefect_server(prefect_home) as url:
+        yield url

@@ -1,0 +1,88 @@
+"""A real Prefect server, for tests; it ends with them."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+START_S = 180
+POLL_S = 0.2
+# A proxy has no business with a server on this machine.
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@contextmanager
+def prefect_server(home: Path) -> Iterator[str]:
+    """Run a server on a free port, with a database of its own; give the address of its API.
+
+    Args:
+        home: folder for the database and whatever else Prefect keeps.
+    """
+    url = f"http://127.0.0.1:{_free_port()}/api"
+    with ended_at_last(
+        [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", url[17:-4]],
+        log=home / "server.log",
+        environment={**prefect_environment(home, url), "PREFECT_API_URL": "", "PREFECT_SERVER_UI_API_URL": url},
+    ):
+        deadline = time.monotonic() + START_S
+        while not _answers(url):
+            assert time.monotonic() < deadline, (home / "server.log").read_text()
+            time.sleep(POLL_S)
+        yield url
+
+
+def prefect_environment(home: Path, url: str) -> dict[str, str]:
+    """Return the environment of processes that talk to the server and keep nothing outside of the folder."""
+    settings = {
+        "PREFECT_API_URL": url,
+        "PREFECT_HOME": str(home),
+        "PREFECT_CLI_COLORS": "false",
+        "PREFECT_CLI_PROMPT": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "DO_NOT_TRACK": "1",
+        "NO_PROXY": "127.0.0.1",
+        "COLUMNS": "200",
+    }
+    return {**os.environ, **settings}
+
+
+@contextmanager
+def ended_at_last(command: list[str], *, log: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program as long as this lasts.
+
+    Args:
+        command: the program and its arguments.
+        log: file for what it prints.
+        environment: its environment variables.
+    """
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=environment, cwd=log.parent, stdout=output, stderr=output)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(15)
+        process.kill()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(url: str) -> bool:
+    try:
+        with OPENER.open(f"{url}/health", timeout=5) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
