@@ -1,0 +1,276 @@
+import json
+
+import ase.io
+import numpy as np
+import pytest
+import yaml
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.cluster import Icosahedron
+
+from surveyor.campaign import (
+    CampaignParameters,
+    check_campaign,
+    check_continuation,
+    check_elements,
+    describe,
+    given_data,
+    load_campaign,
+    open_campaign,
+    parameter_differences,
+    recorded_parameters,
+)
+from surveyor.dataset import GIVEN, Dataset, with_label
+from surveyor.errors import CampaignInUse, InputError
+from surveyor.labels import Label
+from surveyor.lease import hold_lease
+from surveyor.reference.ase import EMTReference
+from surveyor.run_directory import RunDirectory
+from surveyor.sampling.walkers import make_walkers
+
+
+@pytest.fixture
+def content(tmp_path):
+    """What a good campaign file holds, with its start file beside it."""
+    ase.io.write(tmp_path / "start.extxyz", Icosahedron("Cu", 2))
+    return {
+        "run_directory": "run",
+        "walkers": [{"start": "start.extxyz", "n_walkers": 2}],
+        "reference": {"emt": {}},
+        "model": {"pair": {}},
+        "learning": {"n_generations": 2},
+    }
+
+
+@pytest.fixture
+def load(tmp_path):
+    def write_and_load(content):
+        (tmp_path / "campaign.yaml").write_text(yaml.safe_dump(content))
+        return load_campaign(tmp_path / "campaign.yaml")
+
+    return write_and_load
+
+
+def changed(content, name, value):
+    *parents, last = [int(part) if part.isdecimal() else part for part in name.split(".")]
+    copy = json.loads(json.dumps(content))
+    place = copy
+    for parent in parents:
+        place = place.setdefault(parent, {}) if isinstance(place, dict) else place[parent]
+    place[last] = value
+    return copy
+
+
+def data_file(path, *structures):
+    forces = [np.zeros((len(atoms), 3)) for atoms in structures]
+    labels = [Label(-1.0 * number, each) for number, each in enumerate(forces)]
+    Dataset(with_label(atoms, "v1:00", each) for atoms, each in zip(structures, labels, strict=True)).save(path)
+
+
+def test_a_good_campaign_passes(content, load):
+    assert len(check_campaign(load(content))) == 2
+
+
+def test_paths_are_relative_to_the_campaign_file(content, load, tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    parameters = load(content)
+    assert parameters.run_directory == tmp_path / "run"
+    assert parameters.walkers[0].start == tmp_path / "start.extxyz"
+    assert parameters.label_store == tmp_path / "labels"
+
+
+WRONG = {
+    "walker": ([], r"  walker: .* not permitted \(found \[\]\); did you mean walkers\?"),
+    "walkers.0.temprature_K": (300, r"  walkers\.0\.temprature_K: .*\(found 300\); did you mean temperature_K\?"),
+    "model.pair.cutof_A": (5, r"  model\.pair\.cutof_A: .*did you mean cutoff_A\?"),
+    "learning.xyz": (1, r"  learning\.xyz: .*leave it out; there are n_generations, "),
+    "walkers.0.temperature_K": (-5, r"  walkers\.0\.temperature_K: .* greater than 0 \(found -5\)"),
+    "walkers.0.timestep_fs": (float("nan"), r"  walkers\.0\.timestep_fs: .* finite number"),
+    "walkers.0.method": ("nve", r"  walkers\.0\.method: .*'langevin'.* \(found 'nve'\)"),
+    "walkers": ([], r"  walkers: .* at least 1 item"),
+    "bootstrap.data": ("start.extxyz", r"  bootstrap: .* data and level_of_theory together; found data without"),
+    "reference": ({"emt": {}, "xtb": {}}, r"  reference: .* exactly one of cp2k, xtb, emt, ase; found xtb and emt"),
+    "model": ({}, r"  model: .* exactly one of mace, pair; found none"),
+    "pools.sampling": ("slurm", r"  pools\.sampling: .*found 'slurm', expected \"local\", or"),
+    "learning.seed": (-1, r"  learning\.seed: .* greater than or equal to 0 \(found -1\)"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_field_is_named_with_what_was_found_and_expected(name, content, load):
+    value, message = WRONG[name]
+    with pytest.raises(InputError, match=message) as caught:
+        load(changed(content, name, value))
+    assert "campaign.yaml has 1 wrong field(s):" in str(caught.value)
+
+
+def test_all_wrong_fields_are_named_at_once(content, load):
+    content = changed(changed(content, "learning.n_tries", 0), "walkers.0.n_steps", 0)
+    with pytest.raises(InputError, match=r"has 2 wrong field\(s\)"):
+        load(content)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(b"a: [", "is not valid YAML"), (b"\xff\xfe\x00", "is not valid YAML"), (b"- 1", "holds list")],
+)
+def test_a_file_that_is_no_campaign_is_refused(tmp_path, text, message):
+    (tmp_path / "campaign.yaml").write_bytes(text)
+    with pytest.raises(InputError, match=message):
+        load_campaign(tmp_path / "campaign.yaml")
+
+
+def test_a_missing_campaign_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.yaml does not exist"):
+        load_campaign(tmp_path / "nowhere.yaml")
+
+
+UNWORKABLE = {
+    "walkers.0.start": ("nowhere.xyz", r"walkers\.0\.start: file .*nowhere\.xyz does not exist; relative paths are"),
+    "walkers.0.method": ("npt", r"walkers\[0\]: structure 0 .* npt needs a cell"),
+    "learning.max_labels": (10, r"learning\.max_labels: found 10, expected at least bootstrap\.n_structures \(50\)"),
+    "run_directory": ("start.extxyz", r"run_directory: .* is a file; expected a folder"),
+    "begin_from": (
+        {"run_directory": "run", "generation": 0},
+        "begin_from: a new campaign needs a run directory of its",
+    ),
+    "begin_from.generation": (0, r"begin_from\.run_directory: .*elsewhere is not the run directory of a campaign"),
+}
+
+
+@pytest.mark.parametrize("name", UNWORKABLE)
+def test_what_cannot_work_is_refused_before_any_work(name, content, load):
+    if name == "begin_from.generation":
+        content = changed(content, "begin_from.run_directory", "elsewhere")
+    value, message = UNWORKABLE[name]
+    with pytest.raises(InputError, match=message):
+        check_campaign(load(changed(content, name, value)))
+
+
+def test_an_element_that_the_reference_cannot_treat_is_named():
+    with pytest.raises(InputError, match="reference: EMT cannot treat He, U; it knows"):
+        check_elements([Atoms("HeU"), bulk("Cu")], EMTReference().resolve().elements, "EMT")
+
+
+def test_data_without_the_elements_of_the_walkers_are_refused(content, load, tmp_path):
+    data_file(tmp_path / "gold.extxyz", *[bulk("Au", cubic=True)] * 3)
+    content = changed(content, "bootstrap", {"data": "gold.extxyz", "level_of_theory": "EMT"})
+    with pytest.raises(InputError, match=r"bootstrap\.data: .* holds Au, but the walkers have Cu"):
+        check_campaign(load(content))
+
+
+def test_data_without_labels_and_too_few_of_them_are_refused(content, load, tmp_path):
+    content = changed(content, "bootstrap", {"data": "start.extxyz", "level_of_theory": "EMT"})
+    with pytest.raises(InputError, match=r"bootstrap\.data: structure 0 of .* has no label; expected REF_energy"):
+        check_campaign(load(content))
+    data_file(tmp_path / "start.extxyz", Icosahedron("Cu", 2))
+    with pytest.raises(InputError, match=r"holds 1 structures; expected at least 3"):
+        check_campaign(load(content))
+
+
+def test_given_data_must_be_of_the_level_of_theory_of_the_reference(tmp_path):
+    data_file(tmp_path / "data.extxyz", bulk("Cu"), Icosahedron("Cu", 2), bulk("Cu", cubic=True))
+    theory = EMTReference().resolve()
+    data = given_data(tmp_path / "data.extxyz", "EMT", theory)
+    assert {GIVEN in atoms.info for atoms in data} == {True}
+    assert len(set(data.keys())) == 3
+    with pytest.raises(InputError, match=r"level_of_theory: found 'PBE', expected that of the reference, 'EMT'"):
+        given_data(tmp_path / "data.extxyz", "PBE", theory)
+
+
+def opened(parameters):
+    with open_campaign(parameters) as campaign:
+        return campaign.directory
+
+
+def test_the_same_parameters_continue_a_campaign(content, load):
+    directory = opened(load(content))
+    assert opened(load(content)) == directory
+    assert len(json.loads(directory.provenance.read_text())["runs"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "there"),
+    [
+        ("walkers.0.temperature_K", 400, 300.0),
+        ("walkers.0.n_walkers", 3, 2),
+        ("learning.reset_energy_meV_per_atom", 5, 10.0),
+        ("learning.seed", 1, 0),
+        ("learning.n_states", 5, None),
+    ],
+)
+def test_other_parameters_are_refused_with_the_difference(content, load, name, value, there):
+    opened(load(content))
+    with pytest.raises(InputError, match=f"other parameters:\n  {name}: {there} there, {value}.* here\n.*--from"):
+        opened(load(changed(content, name, value)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("learning.n_generations", 9), ("learning.max_labels", 99), ("labels", "others"), ("wandb", {"project": "mine"})],
+)
+def test_what_changes_no_result_may_change(content, load, name, value):
+    directory = opened(load(content))
+    opened(load(changed(content, name, value)))
+    recorded = recorded_parameters(directory)
+    assert recorded.model_dump() == load(changed(content, name, value)).model_dump() | {
+        "walkers": recorded.model_dump()["walkers"]
+    }
+
+
+def test_files_count_by_content_and_not_by_path(content, load, tmp_path):
+    opened(load(content))
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "start.extxyz").rename(tmp_path / "moved" / "begin.extxyz")
+    opened(load(changed(content, "walkers.0.start", "moved/begin.extxyz")))
+    ase.io.write(tmp_path / "moved" / "begin.extxyz", Icosahedron("Cu", 3))
+    with pytest.raises(InputError, match=r"walkers\.0\.start: 'file with hash \w+' there, 'file with hash \w+' here"):
+        opened(load(changed(content, "walkers.0.start", "moved/begin.extxyz")))
+
+
+def test_recorded_parameters_name_the_copies_of_files(content, load, tmp_path):
+    directory = opened(load(content))
+    (tmp_path / "start.extxyz").unlink()
+    recorded = recorded_parameters(directory)
+    assert recorded.walkers[0].start.parent == directory.inputs
+    assert len(make_walkers(recorded.walkers, 0)) == 2
+
+
+def test_a_field_that_a_former_version_did_not_have_counts_as_its_default(content, load):
+    directory = opened(load(content))
+    record = json.loads(directory.parameters.read_text())
+    del record["parameters"]["learning"]["n_tries"]
+    directory.parameters.write_text(json.dumps(record))
+    check_continuation(directory, load(content))
+
+
+def test_parameters_of_a_newer_surveyor_are_refused(content, load):
+    directory = opened(load(content))
+    directory.parameters.write_text(json.dumps(json.loads(directory.parameters.read_text()) | {"schema_version": 99}))
+    with pytest.raises(InputError, match="schema version 99"):
+        check_continuation(directory, load(content))
+
+
+def test_a_run_directory_in_use_is_refused(content, load):
+    parameters = load(content)
+    with (
+        hold_lease(RunDirectory(parameters.run_directory).lease),
+        pytest.raises(CampaignInUse, match="is in use by process"),
+    ):
+        opened(parameters)
+
+
+def test_parameters_come_back_from_json(content, load):
+    parameters = load(changed(content, "wandb", {"project": "mine"}))
+    assert CampaignParameters.model_validate_json(parameters.model_dump_json()) == parameters
+    assert CampaignParameters.model_validate(yaml.safe_load(describe(parameters))) == parameters
+
+
+def test_a_field_that_is_on_one_side_only_is_a_difference():
+    assert parameter_differences({"a": 1}, {}, {"a": 1, "b": {"c": "x"}}, {}) == [("b.c", "'nothing'", "'x'")]
+
+
+def test_the_campaign_file_of_molecules_may_have_several_compositions(content, load, tmp_path):
+    ase.io.write(tmp_path / "mixed.extxyz", [molecule("H2O"), molecule("CH4")])
+    walkers = check_campaign(load(changed(content, "walkers.0.start", "mixed.extxyz")))
+    assert [str(walker.start.symbols) for walker in walkers] == ["OH2", "CH4"]
