@@ -213,9 +213,9 @@ def test_what_changes_no_result_may_change(content, load, name, value):
     directory = opened(load(content))
     opened(load(changed(content, name, value)))
     recorded = recorded_parameters(directory)
-    assert recorded.model_dump() == load(changed(content, name, value)).model_dump() | {
-        "walkers": recorded.model_dump()["walkers"]
-    }
+    expected = load(changed(content, name, value))
+    # The start files are copies in the recorded parameters.
+    assert recorded.model_dump(exclude={"walkers"}) == expected.model_dump(exclude={"walkers"})
 
 
 def test_files_count_by_content_and_not_by_path(content, load, tmp_path):

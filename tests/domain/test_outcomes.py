@@ -1,0 +1,99 @@
+import json
+
+import numpy as np
+import pytest
+from ase.build import molecule
+
+from surveyor.dataset import Dataset, with_label
+from surveyor.errors import NothingLearned
+from surveyor.labels import Label, LabelFailure
+from surveyor.learning import Learning, StructureError
+from surveyor.outcomes import Outcome, check_failures, count_failures, describe, move_on, new_structures
+from surveyor.sampling.walkers import Rejection, Sample, Walker, Walkers, WalkerState
+
+SMALL, LARGE = StructureError(1.0, 10.0), StructureError(15.0, 10.0)
+
+
+def walker_at(index, distance, tmp_path):
+    start = molecule("H2O")
+    state = WalkerState(start.positions + distance, np.zeros((3, 3)), np.zeros((3, 3)), "{}", n_steps=10)
+    return Walker(index, start, Walkers(start=tmp_path / "unused.xyz"), seed=index, state=state if distance else None)
+
+
+def brought(walker, key, failure=None):
+    label = LabelFailure(failure, "failed", output=f"/scratch/{key}") if failure else Label(-1.0, np.zeros((3, 3)))
+    atoms = with_label(walker.structure, key, label)
+    return Outcome(f"sample of {walker.index}", Sample(walker, walker.structure, 10, 300.0), atoms)
+
+
+def test_walkers_go_on_or_go_back_for_the_right_reasons(tmp_path):
+    starts = [walker_at(index, 0, tmp_path) for index in range(5)]
+    reached = [walker_at(index, 0.1, tmp_path) for index in range(4)]  # the last walker was not propagated
+    outcomes = [brought(reached[0], "a"), brought(reached[1], "b"), brought(reached[2], "c", "timeout")]
+    outcomes.append(brought(reached[3], "d"))
+    walkers = move_on(starts, outcomes, {"a": SMALL, "b": LARGE, "d": StructureError(np.nan, 1.0)}, Learning())
+    assert [walker.index for walker in walkers] == [0, 1, 2, 3, 4]
+    assert [walker.state is not None for walker in walkers] == [True, False, False, False, False]
+    assert [walker.n_resets for walker in walkers] == [0, 1, 1, 1, 0]
+
+
+def test_a_walker_is_where_its_last_sample_ended_unless_any_of_them_went_wrong(tmp_path):
+    start = walker_at(0, 0, tmp_path)
+    first, second = walker_at(0, 0.1, tmp_path), walker_at(0, 0.2, tmp_path)
+    outcomes = [brought(first, "a"), brought(second, "b")]
+    (walker,) = move_on([start], outcomes, {"a": SMALL, "b": SMALL}, Learning())
+    assert walker is second
+    (walker,) = move_on([start], outcomes, {"a": LARGE, "b": SMALL}, Learning())
+    assert walker.state is None
+
+
+def test_structures_that_no_walker_brought_move_no_walker(tmp_path):
+    walker = walker_at(0, 0.1, tmp_path)
+    late = Outcome("late", None, with_label(molecule("H2O"), "a", LabelFailure("timeout", "too slow")))
+    assert move_on([walker], [late], {}, Learning()) == (walker,)
+
+
+def test_new_structures_are_those_that_are_not_known_in_the_order_of_keys(tmp_path):
+    walkers = [walker_at(index, 0.1 * index, tmp_path) for index in range(4)]
+    outcomes = [brought(walker, key) for walker, key in zip(walkers, "cabc", strict=True)]
+    outcomes.append(Outcome("nothing", Sample(walkers[0], None), None))
+    assert new_structures(outcomes, known=["b"]).keys() == ("a", "c")
+
+
+def test_failures_are_counted_by_reason(tmp_path):
+    walker = walker_at(0, 0.1, tmp_path)
+    reasons = ["timeout", "crash", None, "timeout"]
+    structures = Dataset(brought(walker, str(i), reason).structure for i, reason in enumerate(reasons))
+    assert count_failures(structures) == {"crash": 1, "timeout": 2}
+
+
+def test_too_many_failures_end_a_campaign_with_reasons_and_a_place_to_look(tmp_path):
+    walker = walker_at(0, 0.1, tmp_path)
+    structures = Dataset(brought(walker, str(i), "timeout" if i < 3 else None).structure for i in range(5))
+    with pytest.raises(NothingLearned, match=r"3 of 5 labels failed \(3 timeout\), allowed are 50%; see .*/scratch/0"):
+        check_failures(structures, Learning())
+    check_failures(structures, Learning(max_failed_fraction=0.6))
+    check_failures(Dataset(), Learning())
+
+
+def test_a_description_is_json_whatever_went_wrong(tmp_path):
+    walker = walker_at(0, 0.1, tmp_path)
+    rejection = Rejection("force", 3, float("nan"), 40.0)
+    outcomes = [
+        brought(walker, "a"),
+        brought(walker, "b", "timeout"),
+        Outcome("nothing", Sample(walker, None, rejections=(rejection,)), None),
+        Outcome("late", None, brought(walker, "c").structure),
+    ]
+    errors = {"a": StructureError(float("nan"), float("inf"))}
+    details = describe(outcomes, new_structures(outcomes, ()), errors, [{"number": 0, "loss": 0.5}], Learning())
+    assert json.loads(json.dumps(details, allow_nan=False)) == details
+    assert [each["fate"] for each in details["walkers"]] == ["reset", "reset", "reset"]
+    assert [each["reason"] for each in details["walkers"]] == [
+        "error of the model",
+        "label failed: timeout",
+        "no sample",
+    ]
+    assert details["walkers"][0]["energy_error"] is None
+    assert details["failures"] == {"timeout": 1}
+    assert details["epochs"] == 1
