@@ -77,7 +77,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     check_continuation(directory, parameters)
 
     # Prefect is quiet here: the display shows the campaign, the UI shows everything.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "ERROR")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from surveyor.flows.online_learning import online_learning
     from surveyor.flows.server import using_server
 
@@ -125,7 +125,7 @@ def _check(options: argparse.Namespace, console: Console) -> None:
     if parameters.pools.training == "local":
         check_model_parameters(parameters.model)
     n_complete = directory.n_complete()
-    state = f"continues with generation {n_complete}" if n_complete else "is new"
+    state = f"has {n_complete} complete generations" if n_complete else "is new"
     console.print(f"{options.campaign} is valid; the campaign in {parameters.run_directory} {state}")
     if options.json:
         print(parameters.model_dump_json())

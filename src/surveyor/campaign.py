@@ -254,7 +254,7 @@ def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
     for name, path in parameters.input_files().items():
         if not path.is_file():
             raise InputError(
-                f"{name}: file {path} does not exist; relative paths are taken relative to the campaign file"
+                f"{name}: file {path} does not exist; paths in a campaign file are relative to the folder of that file"
             )
     if parameters.run_directory.exists() and not parameters.run_directory.is_dir():
         raise InputError(f"run_directory: {parameters.run_directory} is a file; expected a folder, or a new name")
