@@ -1,0 +1,270 @@
+"""Whole campaigns by a Python call: EMT and the pair model, on a local pool, with a real Prefect server."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.cluster import Icosahedron
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, LogFilter, TaskRunFilter
+from prefect.client.schemas.objects import FlowRun
+
+from surveyor.campaign import load_campaign
+from surveyor.dataset import ENERGY, KEY, DataSets
+from surveyor.errors import CampaignInUse, InputError
+from surveyor.files import read_json, write_json
+from surveyor.flows.online_learning import online_learning
+from surveyor.lease import hold_lease
+from surveyor.run_directory import RunDirectory
+from surveyor.testing.references import launches
+
+LOOSE = {
+    "reset_energy_meV_per_atom": 1e6,
+    "reset_forces_meV_per_A": 1e6,
+    "discard_energy_meV_per_atom": 1e6,
+    "discard_forces_meV_per_A": 1e6,
+}
+
+
+def write_starts(path: Path, *structures: Atoms) -> Path:
+    ase.io.write(path, structures or [bulk("Cu", cubic=True), Icosahedron("Cu", 2)], format="extxyz")
+    return path
+
+
+class Folder:
+    """A folder with a start file, in which a campaign runs whose reference counts its launches."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(exist_ok=True)
+        self.path = path
+        self.log = path / "launches.log"
+        self.directory = RunDirectory(path / "run")
+        self.walkers = {"start": write_starts(path / "starts.extxyz"), "n_steps": 20, "max_temperature_factor": 100}
+
+    def parameters(self, n_walkers: int = 2, learning: dict[str, Any] | None = None, **others: Any) -> dict[str, Any]:
+        counting = {"calculator": "surveyor.testing.references.CountingEMT", "arguments": {"log": str(self.log)}}
+        return {
+            "run_directory": self.directory.path,
+            "walkers": [{**self.walkers, "n_walkers": n_walkers}],
+            "reference": {"ase": counting},
+            "model": {"pair": {"n_basis": 8}},
+            "bootstrap": {"n_structures": 6},
+            "learning": {"n_generations": 1, **LOOSE, **(learning or {})},
+            **others,
+        }
+
+    def run(self, **changes: Any) -> Path:
+        return online_learning(**self.parameters(**changes))
+
+    def n_launches(self) -> int:
+        return len(launches(self.log))
+
+    def data(self, number: int) -> DataSets:
+        return self.directory.load_generation(number, ()).data
+
+    def n_brought(self, number: int) -> int:
+        return len(self.data(number).keys()) - (len(self.data(number - 1).keys()) if number else 0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def flow_runs(client: SyncPrefectClient, directory: RunDirectory) -> tuple[FlowRun, list[FlowRun]]:
+    """The newest run of a campaign, and its generations."""
+    url = [event for event in directory.events.read()[0] if event["event"] == "campaign_begins"][-1]["url"]
+    campaign = client.read_flow_run(url.rsplit("/", 1)[-1])
+    children = FlowRunFilter.model_validate({"parent_flow_run_id": {"any_": [campaign.id]}})
+    return campaign, client.read_flow_runs(flow_run_filter=children)
+
+
+def test_a_call_runs_a_campaign_and_the_same_call_finds_it_done(folder: Folder) -> None:
+    weights = folder.run(n_walkers=3, learning={"n_generations": 2})
+    assert weights.exists()
+    assert [folder.n_brought(number) for number in range(3)] == [6, 3, 3]
+    first, models = folder.n_launches(), sorted(folder.directory.path.glob("generations/*/model/*"))
+    written = [path.stat().st_mtime_ns for path in models]
+    assert max(Counter(launches(folder.log)).values()) == 1
+    assert not folder.directory.lease.exists()
+
+    assert folder.run(n_walkers=3, learning={"n_generations": 2}) == weights
+    assert folder.n_launches() == first
+    assert [path.stat().st_mtime_ns for path in models] == written
+    with get_client(sync_client=True) as client:
+        _, generations = flow_runs(client, folder.directory)
+        assert generations == []  # nothing was opened that could do anything
+
+    with pytest.raises(InputError, match=r"walkers\.0\.temperature_K: 300\.0 there, 400\.0 here"):
+        folder.run(
+            walkers=[{**folder.walkers, "n_walkers": 3, "temperature_K": 400}],
+            learning={"n_generations": 2},
+        )
+    with (
+        hold_lease(folder.directory.lease),
+        pytest.raises(CampaignInUse, match=r"is in use by process \d+ on .*; wait for it, or stop it"),
+    ):
+        folder.run(n_walkers=3, learning={"n_generations": 2})
+
+    folder.run(n_walkers=3, learning={"n_generations": 3})
+    assert folder.directory.n_complete() == 4
+    assert folder.n_launches() == first + 3
+
+
+def test_states_fewer_and_more_than_walkers_until_the_budget_is_used_up(folder: Folder) -> None:
+    learning = {"n_states": 2, "n_generations": 10, "max_labels": 6 + 2 + 2 + 1}
+    folder.run(n_walkers=3, learning=learning)
+    assert [folder.n_brought(number) for number in range(4)] == [6, 2, 2, 1]
+    brought = [walker["index"] for number in (1, 2) for walker in _walkers(folder, number)]
+    assert Counter(brought) == {0: 2, 1: 1, 2: 1}  # in turn
+    assert _end(folder) == "the budget of 11 labels is used up"
+
+    more = Folder(folder.path / "more")
+    more.run(n_walkers=2, learning={"n_states": 5})
+    assert more.n_brought(1) == 5
+    assert {walker["index"] for walker in _walkers(more, 1)} == {0, 1}
+
+
+def _walkers(folder: Folder, number: int) -> list[dict[str, Any]]:
+    return folder.directory.read_manifest(number)["details"]["walkers"]
+
+
+def _end(folder: Folder) -> str:
+    return [event for event in folder.directory.events.read()[0] if event["event"] == "campaign_complete"][-1]["reason"]
+
+
+def test_several_compositions_until_the_target_and_on_from_there(folder: Folder) -> None:
+    alloy = bulk("Cu", cubic=True)
+    alloy.symbols[0] = "Au"
+    gold = write_starts(folder.path / "gold.extxyz", alloy)
+    groups = [
+        {**folder.walkers, "n_walkers": 2},
+        {**folder.walkers, "start": gold, "n_walkers": 2, "method": "perturbation", "amplitude_A": 0.02},
+    ]
+    folder.run(walkers=groups, learning={"n_generations": 9, "target_forces_meV_per_A": 1e5})
+    assert _end(folder) == "the error before training is below its target"
+    assert folder.directory.n_complete() == 2
+    formulas = {str(atoms.symbols) for name in ("train", "valid", "test") for atoms in getattr(folder.data(1), name)}
+    assert {"Cu4", "AuCu3", "Cu13"} <= formulas
+
+    new = Folder(folder.path / "next")
+    origin = {"run_directory": folder.directory.path, "generation": 1}
+    before = folder.n_launches()
+    new.log = folder.log  # arguments of the calculator belong to the level of theory
+    new.run(walkers=groups, begin_from=origin)
+    assert folder.n_launches() == before + 4  # the data came with their labels
+    assert new.data(0).keys() == folder.data(1).keys()
+    assert new.data(1).test.keys()[: len(folder.data(1).test)] == folder.data(1).test.keys()
+
+    other = {"emt": {}}
+    with pytest.raises(InputError, match=r"begin_from: .* was labelled with another level of theory"):
+        new.run(run_directory=folder.path / "other", walkers=groups, begin_from=origin, reference=other)
+
+
+def labelled_copper(path: Path, shift: float = 0.0) -> Path:
+    structures = []
+    for seed in range(6):
+        atoms = bulk("Cu", cubic=True)
+        atoms.rattle(0.05, seed=seed)
+        atoms.calc = EMT()
+        atoms.info = {ENERGY: atoms.get_potential_energy() + shift}
+        atoms.arrays["REF_forces"] = atoms.get_forces()
+        atoms.info["REF_stress"] = atoms.get_stress()
+        atoms.calc = None
+        structures.append(atoms)
+    ase.io.write(path, structures, format="extxyz")
+    return path
+
+
+def test_given_data_are_taken_only_when_the_reference_agrees(folder: Folder) -> None:
+    given = {"data": labelled_copper(folder.path / "given.extxyz"), "level_of_theory": "EMT"}
+    emt = {"reference": {"emt": {}}, "learning": {"n_generations": 0}}
+    folder.run(bootstrap=given, **emt)
+    assert len(folder.data(0).keys()) == 6
+
+    with pytest.raises(InputError, match=r"bootstrap.level_of_theory.*PBE"):
+        folder.run(bootstrap={**given, "level_of_theory": "PBE"}, run_directory=folder.path / "wrong name", **emt)
+    shifted = {**given, "data": labelled_copper(folder.path / "shifted.extxyz", shift=4.0)}
+    with pytest.raises(InputError, match=r"disagrees with the label .* 1e\+03 meV/atom"):
+        folder.run(bootstrap=shifted, run_directory=folder.path / "shifted", **emt)
+
+
+def test_failed_labels_are_kept_apart_and_shown_by_their_reason(folder: Folder) -> None:
+    learning = {"atomic_energies": "least_squares", "max_failed_fraction": 1}
+    reference = {"ase": {"calculator": "failing_calculator.FailingEMT", "arguments": {}}}
+    folder.run(reference=reference, bootstrap={"n_structures": 9}, learning=learning)
+    data = folder.data(0)
+    assert 0 < len(data.failed) < 9
+    assert {atoms.info["failure"] for atoms in data.failed} == {"scf_not_converged"}
+    assert not set(data.failed.keys()) & set((data.train + data.valid + data.test).keys())
+
+    with get_client(sync_client=True) as client:
+        campaign, generations = flow_runs(client, folder.directory)
+        by_name = {run.name: run for run in generations}
+        assert set(by_name) == {"generation 0", "generation 1"}
+        assert "scf_not_converged" in by_name["generation 0"].tags
+        tasks = client.read_task_runs(
+            task_run_filter=TaskRunFilter.model_validate({"flow_run_id": {"any_": [by_name["generation 0"].id]}})
+        )
+        states = Counter(run.state_name for run in tasks if run.name.startswith("label "))
+        assert states == {"scf_not_converged": len(data.failed), "Labelled": 9 - len(data.failed)}
+        logs = client.read_logs(LogFilter.model_validate({"flow_run_id": {"any_": [campaign.id]}}))
+        messages = [log.message for log in logs]
+    assert any(message.startswith("walker 0: ") for message in messages)  # said on a worker of the pool
+    assert any("failed" in message and "scf_not_converged" in message for message in messages)
+
+
+def test_pending_structures_join_the_next_generation(folder: Folder) -> None:
+    folder.run(learning={"n_generations": 0})
+    generation = folder.directory.generation(0)
+    data = folder.data(0)
+    late = data.train[:1]
+    DataSets(data.train[1:], data.valid, data.test, data.failed, data.discarded, late).save(generation.path)
+    manifest = read_json(generation.manifest)
+    manifest["labels"][late[0].info[KEY]] = "pending"
+    write_json(generation.manifest, manifest)
+
+    folder.run()
+    after = folder.data(1)
+    assert after.pending.keys() == ()
+    assert late[0].info[KEY] in after.train.keys() + after.valid.keys() + after.test.keys()
+
+
+RUN = """
+import sys
+from surveyor.flows.command_line import main
+code = main(["run", sys.argv[1]])
+print([name for name in ("wandb", "torch", "tblite") if name in sys.modules])
+sys.exit(code)
+"""
+
+
+def test_a_file_and_a_call_give_the_same_campaign(folder: Folder, prefect_api_url: str) -> None:
+    parameters = folder.parameters(learning={"n_generations": 0})
+    file = folder.path / "campaign.yaml"
+    file.write_text(json.dumps(parameters, default=lambda path: str(path.relative_to(folder.path))))
+    checked = json.loads(_python("-m", "surveyor.flows.command_line", "check", "--json", file))
+    assert checked == load_campaign(file).model_dump(mode="json")
+
+    printed = _python("-c", RUN, file, PREFECT_API_URL=prefect_api_url)
+    assert "[]" in printed.splitlines()  # what was not asked for is not even imported
+    assert read_json(folder.directory.parameters)["parameters"] == checked
+    before = folder.n_launches()
+    folder.run(learning={"n_generations": 0})
+    assert folder.n_launches() == before
+
+
+def _python(*arguments: str | Path, **environment: str) -> str:
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
