@@ -1,0 +1,107 @@
+"""The deployment `local` with a real server and a real worker, by the commands that README.md gives."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import AwaitingRetry
+
+from surveyor.run_directory import RunDirectory
+from surveyor.testing.references import launches
+
+PATIENCE_S = 150
+POLL_S = 0.5
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("worker"), pytest.mark.timeout(400)]
+
+
+def campaign(folder: Path, starts: Path, delay_s: float = 0.0) -> dict[str, Any]:
+    counting = {"log": str(folder / "launches.log"), "delay_s": delay_s}
+    return {
+        "run_directory": str(folder / "run"),
+        "walkers": [{"start": str(starts), "n_walkers": 2, "n_steps": 10, "max_temperature_factor": 100}],
+        "reference": {"ase": {"calculator": "surveyor.testing.references.CountingEMT", "arguments": counting}},
+        "model": {"pair": {}},
+        "bootstrap": {"n_structures": 8},
+        "learning": {"n_generations": 1},
+    }
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(POLL_S)
+
+
+def run_of(printed: str, client: SyncPrefectClient) -> FlowRun:
+    words = printed.split()
+    return client.read_flow_run(UUID(words[words.index("UUID:") + 1]))
+
+
+def test_the_deployment_is_listed(prefect: Callable[..., Any]) -> None:
+    assert "online-learning/local" in prefect("deployment", "ls").stdout
+    assert "local" in prefect("work-pool", "ls").stdout
+
+
+def test_a_campaign_runs_through_the_worker(prefect: Callable[..., Any], tmp_path: Path, starts: Path) -> None:
+    parameters = json.dumps(campaign(tmp_path, starts))
+    done = prefect("deployment", "run", "online-learning/local", "--params", parameters, "--watch")
+    assert done.returncode == 0, done.stdout
+    assert RunDirectory(tmp_path / "run").n_complete() == 2
+
+
+def test_wrong_parameters_are_refused(
+    prefect: Callable[..., Any], client: SyncPrefectClient, tmp_path: Path, starts: Path
+) -> None:
+    parameters = campaign(tmp_path, starts)
+    wrong = {**parameters, "learning": {"n_generations": -1}}
+    refused = prefect("deployment", "run", "online-learning/local", "--params", json.dumps(wrong))
+    assert refused.returncode == 1
+    assert "learning.n_generations" in refused.stdout
+    assert "less than the minimum of 0" in refused.stdout
+
+    # What the schema cannot say fails the run before any work, with what to do in its state.
+    missing = {**parameters, "walkers": [{"start": str(tmp_path / "missing.extxyz")}]}
+    failed = prefect("deployment", "run", "online-learning/local", "--params", json.dumps(missing), "--watch")
+    assert failed.returncode == 1
+    state = run_of(failed.stdout, client).state
+    assert state.name == "Failed"
+    assert "walkers.0.start: file" in state.message
+    assert "missing.extxyz does not exist" in state.message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cancelled_campaign_ends_its_processes_and_a_retry_continues_it(
+    prefect: Callable[..., Any], client: SyncPrefectClient, tmp_path: Path, starts: Path
+) -> None:
+    log, directory = tmp_path / "launches.log", RunDirectory(tmp_path / "run")
+    parameters = json.dumps(campaign(tmp_path, starts, delay_s=1.0))
+    run = run_of(prefect("deployment", "run", "online-learning/local", "--params", parameters).stdout, client)
+    wait_until(lambda: len(launches(log, "end")) >= 3)
+    lease = json.loads(directory.lease.read_text())
+    processes = [psutil.Process(lease["pid"]), *psutil.Process(lease["pid"]).children(recursive=True)]
+
+    cancelled = prefect("flow-run", "cancel", str(run.id))
+    assert cancelled.returncode == 0, cancelled.stdout
+    wait_until(lambda: client.read_flow_run(run.id).state.name == "Cancelled")
+    wait_until(lambda: not any(process.is_running() for process in processes))
+    finished = Counter(launches(log, "end"))
+    assert directory.n_complete() == 0
+
+    # What the button Retry of the UI does.
+    client.set_flow_run_state(run.id, AwaitingRetry(), force=True)
+    wait_until(lambda: client.read_flow_run(run.id).state.is_final())
+    assert client.read_flow_run(run.id).state.name == "Completed"
+    assert directory.n_complete() == 2
+    begun = Counter(launches(log))
+    assert all(begun[structure] == 1 for structure in finished)
+    assert sum(begun.values()) - len(begun) <= 2  # what the two workers were at when they were ended
