@@ -5,6 +5,7 @@
     ├── CampaignInUse       another live process holds the lease of the run directory
     ├── WorkerLost          the worker of a pool died under a function: worth another attempt
     ├── PoolFailed          a pool cannot be opened, or cannot give workers
+    ├── AtomicEnergyFailed  no multiplicity of an isolated atom gave an energy
     ├── TrainingFailed      a training ended without a model; carries its directory
     └── NothingLearned      nothing is left to learn from, or a stated threshold of failures is crossed
 
@@ -33,6 +34,10 @@ class WorkerLost(SurveyorError):
 
 class PoolFailed(SurveyorError):
     """A pool cannot be opened, or cannot give workers."""
+
+
+class AtomicEnergyFailed(SurveyorError):
+    """No multiplicity of an isolated atom gave an energy."""
 
 
 class TrainingFailed(SurveyorError):

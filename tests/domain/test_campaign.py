@@ -13,7 +13,6 @@ from surveyor.campaign import (
     check_campaign,
     check_continuation,
     check_elements,
-    describe,
     given_data,
     load_campaign,
     open_campaign,
@@ -263,7 +262,6 @@ def test_a_run_directory_in_use_is_refused(content, load):
 def test_parameters_come_back_from_json(content, load):
     parameters = load(changed(content, "wandb", {"project": "mine"}))
     assert CampaignParameters.model_validate_json(parameters.model_dump_json()) == parameters
-    assert CampaignParameters.model_validate(yaml.safe_load(describe(parameters))) == parameters
 
 
 def test_a_field_that_is_on_one_side_only_is_a_difference():

@@ -91,7 +91,7 @@ class Model(Protocol):
         """Return the potential for sampling and evaluation."""
 
     def save(self, directory: Path) -> None:
-        """Write the native file beside `model.json`, which holds hyper-parameters and versions, into a new directory."""
+        """Write the native file and `model.json`, with hyper-parameters and versions, into a new directory."""
 
     def unsupported(self, structures: Sequence[Atoms]) -> tuple[str, ...]:
         """Return the symbols of elements in the structures that the model cannot treat."""

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import dask
-import psutil  # type: ignore[import-untyped] # it has no types
+import psutil
 from distributed import LocalCluster
 
 WATCH_S = 0.5  # how often the parent is looked for; mostly the closed standard input tells first

@@ -7,17 +7,13 @@ from pathlib import Path
 from ase import Atoms
 from ase.data import atomic_numbers
 
-from surveyor.errors import SurveyorError
+from surveyor.errors import AtomicEnergyFailed
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory
 from surveyor.reference.labelling import label_structure
 from surveyor.reference.reference import Reference
 
 BOX_A = 10.0  # for calculators that need a cell even without periodicity
 NOBLE_GASES = (0, 2, 10, 18, 36, 54, 86)
-
-
-class AtomicEnergyFailed(SurveyorError):
-    """No multiplicity of an isolated atom gave an energy."""
 
 
 def isolated_atoms(element: str) -> list[Atoms]:

@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 from ase.data import chemical_symbols
 
+from surveyor.errors import AtomicEnergyFailed
 from surveyor.labels import Label, LabelFailure, LabelStore
 from surveyor.reference.ase import ASEReference, EMTReference
-from surveyor.reference.atomic_energies import AtomicEnergyFailed, atomic_energy, isolated_atoms, lowest_energy
+from surveyor.reference.atomic_energies import atomic_energy, isolated_atoms, lowest_energy
 from surveyor.reference.xtb import XTBParameters, XTBReference
 from surveyor.testing.references import launches
 

@@ -1,0 +1,42 @@
+"""Campaigns: their parameters, what is checked before they begin, how they begin and go on."""
+
+from surveyor.campaign.beginnings import check_given_label, given_data, inherit
+from surveyor.campaign.campaign import (
+    Campaign,
+    freeze_atomic_energies,
+    freeze_theory,
+    installed_versions,
+    open_campaign,
+)
+from surveyor.campaign.checks import check_campaign, check_elements
+from surveyor.campaign.continuation import check_continuation, parameter_differences, recorded_parameters
+from surveyor.campaign.parameters import (
+    CampaignParameters,
+    Origin,
+    WandB,
+    absolute_paths,
+    load_campaign,
+    parse_campaign,
+)
+
+__all__ = [
+    "Campaign",
+    "CampaignParameters",
+    "Origin",
+    "WandB",
+    "absolute_paths",
+    "check_campaign",
+    "check_continuation",
+    "check_elements",
+    "check_given_label",
+    "freeze_atomic_energies",
+    "freeze_theory",
+    "given_data",
+    "inherit",
+    "installed_versions",
+    "load_campaign",
+    "open_campaign",
+    "parameter_differences",
+    "parse_campaign",
+    "recorded_parameters",
+]

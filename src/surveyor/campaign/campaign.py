@@ -1,0 +1,163 @@
+"""An open campaign: what it works with, and what stays the same in it."""
+
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from ase import Atoms
+
+from surveyor.campaign.checks import check_campaign, check_elements
+from surveyor.campaign.continuation import check_continuation, freeze_parameters, parameter_differences
+from surveyor.campaign.parameters import CampaignParameters
+from surveyor.errors import InputError
+from surveyor.events import Report, ReportingExecutor
+from surveyor.files import read_json, write_json
+from surveyor.labels import LabelStore, LevelOfTheory, load_theory, save_theory
+from surveyor.lease import hold_lease
+from surveyor.models.choice import make_model
+from surveyor.models.model import Model
+from surveyor.pools.choice import OpenPools, open_pools
+from surveyor.reference.choice import make_reference
+from surveyor.reference.reference import Reference
+from surveyor.run_directory import SCHEMA_VERSION, Generation, RunDirectory, check_schema
+from surveyor.sampling.walkers import Walker
+
+VERSIONS = ("surveyor", "prefect", "ase", "numpy", "distributed", "mace-torch", "torch", "tblite")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Campaign:
+    """What a campaign works with, checked and open.
+
+    Attributes:
+        parameters: as the user gave them, with absolute paths.
+        directory: the campaign on disk.
+        pools: where functions run.
+        store: the labels.
+        walkers: at their starts.
+        reference: computes labels.
+        model: untrained.
+    """
+
+    parameters: CampaignParameters
+    directory: RunDirectory
+    pools: OpenPools
+    store: LabelStore
+    walkers: tuple[Walker, ...]
+    reference: Reference
+    model: Model
+
+    @property
+    def sampling(self) -> Executor:
+        """The pool for walkers."""
+        return self._reporting(self.pools.sampling)
+
+    @property
+    def labelling(self) -> Executor:
+        """The pool for the reference."""
+        return self._reporting(self.pools.labelling)
+
+    @property
+    def training(self) -> Executor:
+        """The pool for trainings and evaluations."""
+        return self._reporting(self.pools.training)
+
+    def _reporting(self, pool: Executor) -> Executor:
+        return ReportingExecutor(pool, Report.into(self.directory.workers))
+
+    @property
+    def structures(self) -> list[Atoms]:
+        """The starts of the walkers."""
+        return [walker.start for walker in self.walkers]
+
+    def newest_generation(self) -> Generation | None:
+        """Load the newest complete generation; None where none is complete."""
+        return self.directory.newest_generation(self.walkers)
+
+
+@contextmanager
+def open_campaign(parameters: CampaignParameters) -> Iterator[Campaign]:
+    """Check a campaign, take its run directory and open its pools, as long as this lasts.
+
+    Raises:
+        InputError: the parameters cannot work, or are not those of the run directory.
+        CampaignInUse: a live process works in the run directory.
+    """
+    walkers = check_campaign(parameters)
+    directory = RunDirectory(parameters.run_directory.absolute())
+    with hold_lease(directory.lease):
+        check_continuation(directory, parameters)
+        freeze_parameters(directory, parameters)
+        _record_run(directory)
+        with open_pools(parameters.pools) as pools:
+            yield Campaign(
+                parameters=parameters,
+                directory=directory,
+                pools=pools,
+                store=LabelStore.in_folder(parameters.label_store),
+                walkers=walkers,
+                reference=make_reference(parameters.reference, parameters.codes),
+                model=make_model(parameters.model),
+            )
+
+
+def _record_run(directory: RunDirectory) -> None:
+    """Add this run to the provenance of the campaign."""
+    runs: list[Any] = read_json(directory.provenance)["runs"] if directory.provenance.exists() else []  # Any: JSON
+    run = {"begin": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "host": platform.node(), "python": platform.python_version()}
+    runs.append({**run, "versions": installed_versions()})
+    write_json(directory.provenance, {"schema_version": SCHEMA_VERSION, "runs": runs})
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of surveyor and of what it uses, as far as it is installed."""
+    versions = {}
+    for name in VERSIONS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def freeze_theory(campaign: Campaign, theory: LevelOfTheory) -> LevelOfTheory:
+    """Keep the level of theory when a campaign begins; later, check that it is still the same.
+
+    Raises:
+        InputError: it is another one, or cannot treat an element of the walkers.
+    """
+    path = campaign.directory.theory
+    if path.exists():
+        frozen = load_theory(path)
+        if frozen.digest != theory.digest:
+            changes = parameter_differences(dict(frozen.content), {}, json.loads(json.dumps(dict(theory.content))), {})
+            lines = [f"  {name}: {there} then, {here} now" for name, there, here in changes]
+            raise InputError(
+                "\n".join(["reference: the level of theory is not the one with which the campaign began:", *lines])
+            )
+        return frozen
+    check_elements(campaign.structures, theory.elements, theory.name)
+    for walker in campaign.walkers:
+        try:
+            theory.with_electrons(walker.start)
+        except InputError as error:
+            raise InputError(f"walkers: the start of walker {walker.index}: {error}") from error
+    save_theory(path, theory)
+    return load_theory(path)
+
+
+def freeze_atomic_energies(campaign: Campaign, compute: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
+    """Compute the atomic energies when a campaign begins and keep them; later, return what was kept."""
+    path = campaign.directory.atomic_energies
+    if not path.exists():
+        write_json(path, {"schema_version": SCHEMA_VERSION, "energies_eV": dict(compute())})
+    record = read_json(path)
+    check_schema(record, path)
+    energies: Mapping[str, float] = record["energies_eV"]
+    return energies

@@ -1,0 +1,122 @@
+"""What is checked before a campaign begins, without a pool."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ase import Atoms
+
+from surveyor.campaign.parameters import CampaignParameters, Origin
+from surveyor.dataset import is_labelled
+from surveyor.errors import InputError
+from surveyor.models.choice import make_model
+from surveyor.reference.choice import make_reference
+from surveyor.run_directory import RunDirectory
+from surveyor.sampling.walkers import Walker, check_walkers, make_walkers
+from surveyor.structures import elements_of, read_structures
+
+
+def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
+    """Check all that can be checked without a pool, and return the walkers at their starts.
+
+    Raises:
+        InputError: something cannot work: names the field, what was found, what was expected and what to do.
+    """
+    for name, path in parameters.input_files().items():
+        if not path.is_file():
+            raise InputError(
+                f"{name}: file {path} does not exist; paths in a campaign file are relative to the folder of that file"
+            )
+    if parameters.run_directory.exists() and not parameters.run_directory.is_dir():
+        raise InputError(f"run_directory: {parameters.run_directory} is a file; expected a folder, or a new name")
+    check_walkers(parameters.walkers)
+    walkers = make_walkers(parameters.walkers, parameters.learning.seed)
+    make_reference(parameters.reference, parameters.codes)
+    structures = [walker.start for walker in walkers]
+    if parameters.bootstrap.data is not None:
+        data = labelled_data(parameters.bootstrap.data)
+        _check_learnt(structures, elements_of(data), f"bootstrap.data: {parameters.bootstrap.data} holds")
+        structures += data
+    unsupported = make_model(parameters.model).unsupported(structures)
+    if unsupported:
+        raise InputError(
+            f"model: it cannot treat {', '.join(unsupported)}; choose another model or leave out those structures"
+        )
+    _check_budget(parameters)
+    if parameters.begin_from is not None:
+        _check_origin(parameters.begin_from, parameters)
+    return walkers
+
+
+def _check_learnt(structures: Sequence[Atoms], known: Sequence[str], name: str) -> None:
+    missing = [symbol for symbol in elements_of(structures) if symbol not in known]
+    if missing:
+        raise InputError(
+            f"{name} {', '.join(known)}, but the walkers have {', '.join(missing)}, of which the first model "
+            "would know nothing; add such structures, or leave out those walkers"
+        )
+
+
+def _check_budget(parameters: CampaignParameters) -> None:
+    budget, bootstrap = parameters.learning.max_labels, parameters.bootstrap
+    if (
+        parameters.begin_from is None
+        and bootstrap.data is None
+        and budget is not None
+        and budget < bootstrap.n_structures
+    ):
+        raise InputError(
+            f"learning.max_labels: found {budget}, expected at least bootstrap.n_structures "
+            f"({bootstrap.n_structures}), which are labelled first; change one of them"
+        )
+
+
+def labelled_data(path: Path) -> list[Atoms]:
+    """Read labelled structures that a user gives.
+
+    Raises:
+        InputError: a structure is unusable or has no label, or there are too few.
+    """
+    structures = read_structures(path)
+    missing = [index for index, atoms in enumerate(structures) if not is_labelled(atoms)]
+    if missing:
+        raise InputError(
+            f"bootstrap.data: structure {missing[0]} of {path} has no label; "
+            "expected REF_energy (eV) and REF_forces (eV/Å)"
+        )
+    if len(structures) < 3:
+        raise InputError(
+            f"bootstrap.data: {path} holds {len(structures)} structures; "
+            "expected at least 3, for training, validation and test"
+        )
+    return structures
+
+
+def _check_origin(origin: Origin, parameters: CampaignParameters) -> None:
+    if parameters.bootstrap.data is not None:
+        raise InputError("begin_from: found bootstrap.data, too; expected one of them, for both say what comes first")
+    if origin.run_directory.absolute() == parameters.run_directory.absolute():
+        raise InputError("begin_from: a new campaign needs a run directory of its own, found that of the old one")
+    if not RunDirectory(origin.run_directory).parameters.is_file():
+        raise InputError(f"begin_from.run_directory: {origin.run_directory} is not the run directory of a campaign")
+    try:
+        RunDirectory(origin.run_directory).read_manifest(origin.generation)
+    except InputError as error:
+        raise InputError(f"begin_from.generation: {error}") from error
+
+
+def check_elements(structures: Sequence[Atoms], supported: Sequence[str] | None, name: str) -> None:
+    """Check that a level of theory can treat all elements.
+
+    Args:
+        structures: to be labelled.
+        supported: symbols that it can treat; None where only the attempt tells.
+        name: of the level of theory.
+
+    Raises:
+        InputError: it cannot treat one.
+    """
+    unsupported = [] if supported is None else [symbol for symbol in elements_of(structures) if symbol not in supported]
+    if unsupported:
+        raise InputError(
+            f"reference: {name} cannot treat {', '.join(unsupported)}; it knows {', '.join(supported or ())}"
+        )
