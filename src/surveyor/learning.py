@@ -185,8 +185,8 @@ def structure_error(atoms: Atoms, prediction: Prediction) -> StructureError:
 def plan_propagations(n_walkers: int, generation: int, learning: Learning, n_labels: int) -> tuple[int, ...]:
     """Return how many samples each walker brings in a generation.
 
-    Each walker brings one. Further ones come from walkers drawn at random, so that a walker may bring several in a row;
-    fewer come from the walkers in turn, going on where the generation before has stopped.
+    Each walker brings as many as the others; what is left over comes from walkers drawn at random. Where there are fewer
+    states than walkers, they come from the walkers in turn, going on where the generation before has stopped.
 
     Args:
         n_walkers: how many there are.
@@ -196,14 +196,12 @@ def plan_propagations(n_walkers: int, generation: int, learning: Learning, n_lab
     """
     n_states = learning.n_states or n_walkers
     n_now = n_states if learning.max_labels is None else max(0, min(n_states, learning.max_labels - n_labels))
-    whole_turns = np.full(n_walkers, 1 if n_now >= n_walkers else 0)
-    n_left = n_now - int(whole_turns.sum())
-    if n_now >= n_walkers:
-        generator = np.random.default_rng([learning.seed, generation])
-        chosen = generator.integers(n_walkers, size=n_left)
+    n_turns, n_left = divmod(n_now, n_walkers)
+    if n_turns:
+        chosen = np.random.default_rng([learning.seed, generation]).choice(n_walkers, size=n_left, replace=False)
     else:
         chosen = ((generation - 1) * n_states + np.arange(n_left)) % n_walkers
-    return tuple(int(n) for n in whole_turns + np.bincount(chosen, minlength=n_walkers))
+    return tuple(int(n) for n in n_turns + np.bincount(chosen, minlength=n_walkers))
 
 
 def without_repetitions(structures: Dataset, known: Sequence[str]) -> Dataset:

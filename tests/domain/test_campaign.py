@@ -125,7 +125,10 @@ def test_a_missing_campaign_file_is_named(tmp_path):
 
 
 UNWORKABLE = {
-    "walkers.0.start": ("nowhere.xyz", r"walkers\.0\.start: file .*nowhere\.xyz does not exist; relative paths are"),
+    "walkers.0.start": (
+        "nowhere.xyz",
+        r"walkers\.0\.start: file .*nowhere\.xyz does not exist; paths in a campaign file are",
+    ),
     "walkers.0.method": ("npt", r"walkers\[0\]: structure 0 .* npt needs a cell"),
     "learning.max_labels": (10, r"learning\.max_labels: found 10, expected at least bootstrap\.n_structures \(50\)"),
     "run_directory": ("start.extxyz", r"run_directory: .* is a file; expected a folder"),

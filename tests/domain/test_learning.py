@@ -45,11 +45,11 @@ def test_without_a_number_each_walker_brings_one():
     assert plan_propagations(3, 1, Learning(), 0) == (1, 1, 1)
 
 
-def test_more_states_than_walkers_are_brought_by_walkers_drawn_at_random():
+def test_states_beyond_whole_turns_are_brought_by_walkers_drawn_at_random():
     plans = [plan_propagations(4, generation, Learning(n_states=7), 0) for generation in range(1, 30)]
     assert {sum(plan) for plan in plans} == {7}
-    assert all(min(plan) >= 1 for plan in plans)
-    assert len(set(plans)) > 5
+    assert all(sorted(plan) == [1, 2, 2, 2] for plan in plans)
+    assert len(set(plans)) == 4
     assert min(np.sum(plans, axis=0)) > 29 * 7 / 4 * 0.8  # nobody is preferred
 
 
@@ -65,10 +65,8 @@ def test_a_plan_stays_within_the_budget(n_labels, n_now):
 
 
 def test_a_plan_follows_from_seed_and_generation():
-    assert plan_propagations(3, 2, Learning(n_states=9), 0) == plan_propagations(3, 2, Learning(n_states=9), 5)
-    assert {plan_propagations(3, 2, Learning(n_states=9, seed=seed), 0) for seed in range(9)} != {
-        plan_propagations(3, 2, Learning(n_states=9), 0)
-    }
+    assert plan_propagations(3, 2, Learning(n_states=10), 0) == plan_propagations(3, 2, Learning(n_states=10), 5)
+    assert len({plan_propagations(3, 2, Learning(n_states=10, seed=seed), 0) for seed in range(9)}) > 1
 
 
 def test_quotas_are_fractions_of_all_structures():
