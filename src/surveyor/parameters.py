@@ -3,10 +3,15 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 
+def _title(parameters: type) -> str:
+    # What the form of the Prefect UI calls them: it has tabs such as "MACE | None".
+    return parameters.__name__.removesuffix("Parameters")
+
+
 class Parameters(BaseModel):
     """Base of all parameter classes: values, in which a misspelt field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, model_title_generator=_title)
 
 
 class Choice(Parameters):
