@@ -1,5 +1,6 @@
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect_server import ended_at_last, prefect_environment
 
+PREFECT = (sys.executable, "-m", "prefect")
 REPOSITORY = Path(__file__).parents[2]
 Prefect = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -27,7 +29,7 @@ def prefect(environment: dict[str, str]) -> Prefect:
 
     def run(*arguments: str, timeout_s: float = 180) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["prefect", *arguments],
+            [*PREFECT, *arguments],
             env=environment,
             cwd=REPOSITORY / "deployments" / "local",
             capture_output=True,
@@ -54,7 +56,7 @@ def worker(prefect: Prefect, environment: dict[str, str], prefect_home: Path) ->
     for arguments in (("work-pool", "create", "local", "--type", "process"), ("deploy", "--all")):
         done = prefect(*arguments)
         assert done.returncode == 0, done.stdout + done.stderr
-    command = ["prefect", "worker", "start", "--pool", "local"]
+    command = [*PREFECT, "worker", "start", "--pool", "local"]
     with ended_at_last(command, log=prefect_home / "worker.log", environment=environment):
         yield
 
