@@ -40,6 +40,11 @@ FAILURES = (CalculatorError, NotImplementedError, ArithmeticError, np.linalg.Lin
 class EMTParameters(Parameters):
     """Effective medium theory: a toy for fcc metals (and H, C, N, O), good for tests, as fast as can be."""
 
+    # A choice without any field is left out by the form of the Prefect UI, which sends no empty objects.
+    asap_cutoff: bool = Field(
+        False, title="Cutoff of ASAP", description="Take the cutoff of the program ASAP in place of ASE's own."
+    )
+
 
 class ASEParameters(Parameters):
     """Any calculator of ASE."""
@@ -58,16 +63,29 @@ class ASEParameters(Parameters):
 
 @dataclass(frozen=True, slots=True)
 class EMTReference:
-    """Effective medium theory, by ASE."""
+    """Effective medium theory, by ASE.
+
+    Attributes:
+        parameters: which cutoff.
+    """
+
+    parameters: EMTParameters = field(default_factory=EMTParameters)
 
     def resolve(self) -> LevelOfTheory:
         """Return the level of theory: ASE's EMT, for neutral structures of the elements that it has parameters for."""
-        content = {"program": "ASE", "version": _major(ase.__version__), "method": "EMT", "periodicity": PERIODICITY}
+        content = {
+            "program": "ASE",
+            "version": _major(ase.__version__),
+            "method": "EMT",
+            "asap_cutoff": self.parameters.asap_cutoff,
+            "periodicity": PERIODICITY,
+        }
         return LevelOfTheory(name="EMT", content=content, charge=0, elements=tuple(emt_parameters))
 
     def compute(self, atoms: Atoms, directory: Path) -> Label | LabelFailure:
         """Compute the label of one structure."""
-        return compute_with(EMT(), atoms, directory, program="ASE EMT", version=ase.__version__)
+        calculator = EMT(asap_cutoff=self.parameters.asap_cutoff)
+        return compute_with(calculator, atoms, directory, program="ASE EMT", version=ase.__version__)
 
 
 @dataclass(frozen=True, slots=True)

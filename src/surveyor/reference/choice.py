@@ -42,7 +42,7 @@ def make_reference(parameters: ReferenceParameters, codes: Codes | None = None) 
         case XTBParameters():
             return XTBReference(chosen)
         case EMTParameters():
-            return EMTReference()
+            return EMTReference(chosen)
         case ASEParameters():
             return ASEReference(chosen.calculator, chosen.arguments)
     raise TypeError(f"no reference for {type(chosen).__name__}")
