@@ -220,7 +220,13 @@ def errors_before_training(
     structures.labelled().save(directory.labelled)
     labelled = Dataset.load(directory.labelled)
     with stopwatch.measuring("evaluation"):
-        path = evaluate(campaign.training, potential, dataset=directory.labelled, destination=directory.before_training)
+        path = evaluate(
+            campaign.training,
+            potential,
+            dataset=directory.labelled,
+            destination=directory.before_training,
+            name=f"before training {number}",
+        )
     predictions = load_predictions(path, labelled)
     pairs = zip(labelled.keys(), labelled, predictions, strict=True)
     errors = errors_of(labelled, predictions)
@@ -260,17 +266,22 @@ def train_and_evaluate(campaign: Campaign, number: int, model: Model, data: Data
         remembered(campaign.training, model, directory=directory, name=str(number))
     trained = load_model(directory.model)
     with stopwatch.measuring("evaluation"):
-        errors = evaluate_sets(campaign, directory, trained.deploy())
+        errors = evaluate_sets(campaign, number, trained.deploy())
     history = load_history(directory.model)
     announce(logger, "training_ends", f"generation {number}: trained in {len(history)} epochs", epochs=len(history))
     return Trained(trained, errors, [epoch_to_json(epoch) for epoch in history])
 
 
-def evaluate_sets(campaign: Campaign, directory: GenerationDirectory, potential: Potential) -> dict[str, Errors]:
+def evaluate_sets(campaign: Campaign, number: int, potential: Potential) -> dict[str, Errors]:
     """Evaluate a potential on training, validation and test set of a generation."""
+    directory = campaign.directory.generation(number)
     futures = {
         name: evaluate.submit(
-            campaign.training, potential, dataset=directory.set_file(name), destination=directory.predictions(name)
+            campaign.training,
+            potential,
+            dataset=directory.set_file(name),
+            destination=directory.predictions(name),
+            name=f"generation {number} on {name}",
         )
         for name in ("train", "valid", "test")
     }
@@ -356,6 +367,7 @@ def _evaluate_generation(campaign: Campaign, number: int, test_set: Path, digest
         load_model(directory.model).deploy(),
         dataset=test_set,
         destination=directory.predictions(f"final-test-{digest[:12]}"),
+        name=f"generation {number} on final test",
     )
 
 

@@ -10,14 +10,14 @@ from surveyor.tasks.execution import run_on, worker_was_lost
 
 
 @task(
-    task_run_name="evaluate on {dataset.stem}",
+    task_run_name="evaluate {name}",
     tags=["evaluation"],
     retries=3,  # only for a dead worker
     retry_delay_seconds=[1, 10, 60],
     retry_condition_fn=worker_was_lost,
     cache_policy=NO_CACHE,  # the file of predictions is the record
 )
-def evaluate(pool: Executor | None, potential: Potential, *, dataset: Path, destination: Path) -> Path:
+def evaluate(pool: Executor | None, potential: Potential, *, dataset: Path, destination: Path, name: str) -> Path:
     """Evaluate a potential on the structures of a file.
 
     Args:
@@ -25,6 +25,7 @@ def evaluate(pool: Executor | None, potential: Potential, *, dataset: Path, dest
         potential: what to evaluate.
         dataset: extxyz file.
         destination: file for the predictions; where it is there already, nothing is done.
+        name: for people.
 
     Returns:
         The file with the predictions.
