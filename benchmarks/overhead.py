@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,9 +30,9 @@ import numpy as np
 from ase import Atoms
 from distributed import Client
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from surveyor.flows.server import answers
+from surveyor.flows.stages import LEAST_AT_ONCE, submit_some_at_once
 from surveyor.labels import Label, LabelStore, LevelOfTheory
 from surveyor.pools.local import local_pool
 from surveyor.pools.pool import Pool
@@ -86,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Overhead of a label against a plain Dask task")
     parser.add_argument("--labels", type=int, nargs="+", default=[200, 1000])
     parser.add_argument("--seconds", type=float, default=0.0, help="how long each label takes")
-    parser.add_argument("--in-flight", type=int, default=None, help="tasks at once; by default all, as in the flow")
+    parser.add_argument("--in-flight", type=int, default=LEAST_AT_ONCE, help="tasks at once; by default as in the flow")
     parser.add_argument("--configured-server", action="store_true", help="use the Prefect server that is configured")
     options = parser.parse_args()
     if options.configured_server:
@@ -152,16 +153,16 @@ def time_plain_dask(pool: Pool, reference: Nothing, number: int) -> Timing:
         return timing_of(labels, time.time() - begin, time.process_time() - cpu)
 
 
-def time_labels(pool: Pool, reference: Nothing, number: int, folder: Path, in_flight: int | None) -> Timing:
+def time_labels(pool: Pool, reference: Nothing, number: int, folder: Path, in_flight: int) -> Timing:
     """Label through the task, the pool and the store, within a flow."""
     store = LabelStore.in_folder(folder / "labels")
-    runner = ThreadPoolTaskRunner(max_workers=in_flight)
 
-    @flow(name="overhead", task_runner=runner, validate_parameters=False)
+    @flow(name="overhead", validate_parameters=False)
     def overhead() -> tuple[float, float]:
         begin, cpu = time.time(), time.process_time()
-        futures = [
-            label.submit(
+        calls = [
+            partial(
+                label.submit,
                 pool,
                 atoms,
                 reference=reference,
@@ -172,7 +173,7 @@ def time_labels(pool: Pool, reference: Nothing, number: int, folder: Path, in_fl
             )
             for index, atoms in enumerate(structures(number))
         ]
-        for future in futures:
+        for future in submit_some_at_once(calls, in_flight):
             future.result()
         return time.time() - begin, time.process_time() - cpu
 

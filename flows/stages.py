@@ -4,10 +4,12 @@ import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any
 
 from ase import Atoms
@@ -40,6 +42,8 @@ from surveyor.tasks.sample import sample
 from surveyor.tasks.train import train
 
 logger = logging.getLogger(__name__)
+
+LEAST_AT_ONCE = 16  # cheap labels: as few as keep a small pool busy, as a task takes longer to begin than they take
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +145,30 @@ def label_all(campaign: Campaign, theory: LevelOfTheory, structures: Sequence[At
     """
     _announce_generation(number, len(structures))
     names = [f"g{number:03d}-{index:03d}" for index in range(len(structures))]
-    futures = [submit_label(campaign, theory, atoms, name) for name, atoms in zip(names, structures, strict=True)]
+    n_at_once = max(LEAST_AT_ONCE, campaign.pools.labelling.capacity)
+    calls = [partial(submit_label, campaign, theory, *pair) for pair in zip(structures, names, strict=True)]
+    futures = submit_some_at_once(calls, n_at_once)
     return [Outcome(name, None, future.result()) for name, future in zip(names, futures, strict=True)]
+
+
+def submit_some_at_once(calls: Iterable[Callable[[], PrefectFuture[Any]]], n_at_once: int) -> list[PrefectFuture[Any]]:
+    """Submit tasks so that some run and the others are not yet submitted: a thousand waiting threads hinder each other.
+
+    Args:
+        calls: each submits one task and returns its future; Any: of whatever the task returns.
+        n_at_once: how many may be unfinished.
+
+    Returns:
+        The futures, in the order of the calls; the last ones may be unfinished.
+    """
+    places = BoundedSemaphore(n_at_once)
+    futures = []
+    for submit in calls:
+        places.acquire()
+        future = submit()
+        future.add_done_callback(lambda _: places.release())
+        futures.append(future)
+    return futures
 
 
 def _announce_generation(number: int, n_samples: int) -> None:
