@@ -111,7 +111,7 @@ def read_progress(directory: RunDirectory) -> CampaignProgress:
         raise InputError(
             f"{directory.path} is not the run directory of a campaign: it has no {directory.parameters.name}"
         )
-    events, _ = directory.events.read()
+    events = _in_order(directory.events.read()[0])
     run = _since(events, "campaign_begins")
     completion = [event for event in run if event["event"] == "campaign_complete"]
     errors = tuple(errors_table(directory))
@@ -128,6 +128,11 @@ def read_progress(directory: RunDirectory) -> CampaignProgress:
         run_trainings=sum(event["event"] == "training_begins" for event in run),
         **counts,
     )
+
+
+def _in_order(events: Sequence[Event]) -> Sequence[Event]:
+    # What workers report reaches the file a moment later than what the flow does.
+    return sorted(events, key=lambda event: float(event["time"]))
 
 
 def _since(events: Sequence[Event], name: str) -> Sequence[Event]:
