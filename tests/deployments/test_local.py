@@ -11,6 +11,7 @@ from uuid import UUID
 import psutil
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import LogFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import AwaitingRetry
 
@@ -52,11 +53,17 @@ def test_the_deployment_is_listed(prefect: Callable[..., Any]) -> None:
     assert "local" in prefect("work-pool", "ls").stdout
 
 
-def test_a_campaign_runs_through_the_worker(prefect: Callable[..., Any], tmp_path: Path, starts: Path) -> None:
+def test_a_campaign_runs_through_the_worker(
+    prefect: Callable[..., Any], client: SyncPrefectClient, tmp_path: Path, starts: Path
+) -> None:
     parameters = json.dumps(campaign(tmp_path, starts))
     done = prefect("deployment", "run", "online-learning/local", "--params", parameters, "--watch")
     assert done.returncode == 0, done.stdout
     assert RunDirectory(tmp_path / "run").n_complete() == 2
+
+    mine = LogFilter.model_validate({"flow_run_id": {"any_": [run_of(done.stdout, client).id]}})
+    # Said on a worker of the pool, which knows nothing of Prefect; logs arrive in their own time.
+    wait_until(lambda: any(log.message.startswith("g001-w000-0: ") for log in client.read_logs(mine)))
 
 
 def test_wrong_parameters_are_refused(
