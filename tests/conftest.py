@@ -1,11 +1,18 @@
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from prefect_server import prefect_server
+from prefect_server import free_address, prefect_environment, prefect_server
+
+# Prefect reads its settings when it is imported, and some of its threads see no others. So they are set here, before
+# any test is imported; the server itself starts when the first test wants it.
+PREFECT_HOME = Path(tempfile.mkdtemp(prefix="surveyor-prefect-"))
+API_URL = free_address()
+os.environ.update(prefect_environment(PREFECT_HOME, API_URL))
 
 # What a marker needs, and how to get it.
 REQUIREMENTS = {
@@ -25,14 +32,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             report(f"needs {remedy}")
 
 
+def pytest_unconfigure() -> None:
+    shutil.rmtree(PREFECT_HOME, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prefect_home() -> Path:
     """Where Prefect keeps what it keeps during the tests."""
-    return tmp_path_factory.mktemp("prefect")
+    return PREFECT_HOME
 
 
 @pytest.fixture(scope="session")
-def prefect_api_url(prefect_home: Path) -> Iterator[str]:
+def prefect_api_url() -> Iterator[str]:
     """The API of a real server that all tests share; it starts when the first of them wants it."""
-    with prefect_server(prefect_home) as url:
-        yield url
+    with prefect_server(PREFECT_HOME, API_URL):
+        yield API_URL

@@ -185,8 +185,8 @@ def structure_error(atoms: Atoms, prediction: Prediction) -> StructureError:
 def plan_propagations(n_walkers: int, generation: int, learning: Learning, n_labels: int) -> tuple[int, ...]:
     """Return how many samples each walker brings in a generation.
 
-    Each walker brings as many as the others; what is left over comes from walkers drawn at random. Where there are fewer
-    states than walkers, they come from the walkers in turn, going on where the generation before has stopped.
+    Each walker brings as many as the others; what is left over comes from walkers drawn at random. Where there are
+    fewer states than walkers, they come from the walkers in turn, going on where the generation before has stopped.
 
     Args:
         n_walkers: how many there are.

@@ -8,7 +8,6 @@ import ase.io
 import pytest
 from ase.build import bulk
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect_server import ended_at_last, prefect_environment
 
 PREFECT = (sys.executable, "-m", "prefect")
@@ -42,11 +41,8 @@ def prefect(environment: dict[str, str]) -> Prefect:
 
 
 @pytest.fixture(scope="session")
-def client(prefect_home: Path, prefect_api_url: str) -> Iterator[SyncPrefectClient]:
-    with (
-        temporary_settings({PREFECT_API_URL: prefect_api_url, PREFECT_HOME: prefect_home}),
-        get_client(sync_client=True) as client,
-    ):
+def client(prefect_api_url: str) -> Iterator[SyncPrefectClient]:
+    with get_client(sync_client=True) as client:
         yield client
 
 

@@ -77,18 +77,33 @@ def test_wrong_parameters_are_refused(
     assert "less than the minimum of 0" in refused.stdout
 
     # What the schema cannot say fails the run before any work, with what to do in its state.
-    missing = {**parameters, "walkers": [{"start": str(tmp_path / "missing.extxyz")}]}
+    walkers = [{**parameters["walkers"][0], "start": str(tmp_path / "missing.extxyz")}]
+    missing = {**parameters, "walkers": walkers}
     failed = prefect("deployment", "run", "online-learning/local", "--params", json.dumps(missing), "--watch")
     assert failed.returncode == 1
-    state = run_of(failed.stdout, client).state
+    run = run_of(failed.stdout, client)
+    state = run.state
     assert state.name == "Failed"
     assert "walkers.0.start: file" in state.message
     assert "missing.extxyz does not exist" in state.message
     assert not (tmp_path / "run").exists()
 
+    starts.rename(tmp_path / "missing.extxyz")
+    retry(run, client)
+    assert RunDirectory(tmp_path / "run").n_complete() == 2
 
-def test_a_cancelled_campaign_ends_its_processes_and_a_retry_continues_it(
-    prefect: Callable[..., Any], client: SyncPrefectClient, tmp_path: Path, starts: Path
+
+def retry(run: FlowRun, client: SyncPrefectClient) -> None:
+    """Do what the button Retry of the UI does, and wait until the run is completed."""
+    client.set_flow_run_state(run.id, AwaitingRetry(), force=True)
+    wait_until(lambda: client.read_flow_run(run.id).state.is_final())
+    states = [(state.name, state.timestamp.isoformat(), state.message) for state in client.read_flow_run_states(run.id)]
+    assert states[-1][0] == "Completed", states
+
+
+@pytest.mark.parametrize("end", ["Cancelled", "Crashed"])
+def test_a_campaign_that_was_ended_leaves_no_process_and_a_retry_continues_it(
+    end: str, prefect: Callable[..., Any], client: SyncPrefectClient, tmp_path: Path, starts: Path
 ) -> None:
     log, directory = tmp_path / "launches.log", RunDirectory(tmp_path / "run")
     parameters = json.dumps(campaign(tmp_path, starts, delay_s=1.0))
@@ -97,17 +112,17 @@ def test_a_cancelled_campaign_ends_its_processes_and_a_retry_continues_it(
     lease = json.loads(directory.lease.read_text())
     processes = [psutil.Process(lease["pid"]), *psutil.Process(lease["pid"]).children(recursive=True)]
 
-    cancelled = prefect("flow-run", "cancel", str(run.id))
-    assert cancelled.returncode == 0, cancelled.stdout
-    wait_until(lambda: client.read_flow_run(run.id).state.name == "Cancelled")
+    if end == "Cancelled":
+        cancelled = prefect("flow-run", "cancel", str(run.id))
+        assert cancelled.returncode == 0, cancelled.stdout
+    else:
+        processes[0].kill()
+    wait_until(lambda: client.read_flow_run(run.id).state.name == end)
     wait_until(lambda: not any(process.is_running() for process in processes))
     finished = Counter(launches(log, "end"))
     assert directory.n_complete() == 0
 
-    # What the button Retry of the UI does.
-    client.set_flow_run_state(run.id, AwaitingRetry(), force=True)
-    wait_until(lambda: client.read_flow_run(run.id).state.is_final())
-    assert client.read_flow_run(run.id).state.name == "Completed"
+    retry(run, client)
     assert directory.n_complete() == 2
     begun = Counter(launches(log))
     assert all(begun[structure] == 1 for structure in finished)

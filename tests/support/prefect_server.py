@@ -18,13 +18,13 @@ OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @contextmanager
-def prefect_server(home: Path) -> Iterator[str]:
-    """Run a server on a free port, with a database of its own; give the address of its API.
+def prefect_server(home: Path, url: str) -> Iterator[None]:
+    """Run a server with a database of its own.
 
     Args:
         home: folder for the database and whatever else Prefect keeps.
+        url: address of its API, as `free_address` gives it.
     """
-    url = f"http://127.0.0.1:{_free_port()}/api"
     with ended_at_last(
         [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", url[17:-4]],
         log=home / "server.log",
@@ -34,7 +34,7 @@ def prefect_server(home: Path) -> Iterator[str]:
         while not _answers(url):
             assert time.monotonic() < deadline, (home / "server.log").read_text()
             time.sleep(POLL_S)
-        yield url
+        yield
 
 
 def prefect_environment(home: Path, url: str) -> dict[str, str]:
@@ -74,10 +74,11 @@ def ended_at_last(command: list[str], *, log: Path, environment: dict[str, str])
         process.wait()
 
 
-def _free_port() -> int:
+def free_address() -> str:
+    """Return the address of an API on a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        return f"http://127.0.0.1:{probe.getsockname()[1]}/api"
 
 
 def _answers(url: str) -> bool:
