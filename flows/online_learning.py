@@ -69,8 +69,8 @@ def online_learning(
     Args:
         run_directory: Folder of the campaign, an absolute path.
         walkers: Groups of walkers, each with its own conditions.
-        reference: The level of theory that labels structures.
-        model: The potential that is trained.
+        reference: The level of theory that labels structures; give exactly one.
+        model: The potential that is trained; give exactly one.
         bootstrap: From what the first model is trained.
         learning: How the campaign learns, and when it ends.
         pools: Where sampling, labelling and training run.

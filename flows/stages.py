@@ -192,7 +192,10 @@ def sample_and_label(
         stopwatch: measures sampling and labelling, which overlap.
     """
     learning, number = campaign.parameters.learning, previous.number + 1
-    plan = plan_propagations(len(previous.walkers), number, learning, previous.n_labels)
+    directory = campaign.directory.generation(number)
+    plan = directory.planned(
+        lambda: plan_propagations(len(previous.walkers), number, learning, previous.n_labels),
+    )
     _announce_generation(number, sum(plan))
     names, samples, labels = [], [], []
     for walker, n_samples in zip(previous.walkers, plan, strict=True):
@@ -203,7 +206,7 @@ def sample_and_label(
                 campaign.sampling,
                 reached,
                 potential,
-                directory=campaign.directory.generation(number).samples,
+                directory=directory.samples,
                 n_tries=learning.n_tries,
                 name=name,
             )

@@ -12,7 +12,7 @@ comparison.json       the models of all generations on the final test set
 report.html           figures and tables of the whole campaign
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +39,7 @@ class GenerationDirectory:
     Attributes:
         path: the folder, which holds
 
+            plan.json              how many samples each walker brings, decided when the generation began
             samples/               what the walkers brought, one file each, written as they end
             labelled.extxyz        the labelled structures of this generation
             failed.extxyz ...      train, valid, test, failed, discarded, pending: the sets, up to this generation
@@ -82,6 +83,21 @@ class GenerationDirectory:
     def manifest(self) -> Path:
         """File that makes the generation complete."""
         return self.path / "manifest.json"
+
+    def planned(self, plan: Callable[[], Sequence[int]]) -> tuple[int, ...]:
+        """Return how many samples each walker brings: as was decided when the generation began, or as is decided now.
+
+        A generation that is resumed after its budget was changed must not bring other structures than before.
+
+        Args:
+            plan: decides.
+        """
+        path = self.path / "plan.json"
+        if not path.exists():
+            write_json(path, {"schema_version": SCHEMA_VERSION, "n_samples": list(plan())})
+        record = read_json(path)
+        check_schema(record, path)
+        return tuple(record["n_samples"])
 
     def set_file(self, name: str) -> Path:
         """Return the file of one of the sets, such as "train"."""

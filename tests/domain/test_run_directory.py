@@ -84,3 +84,9 @@ def test_a_generation_may_end_with_pending_labels(campaign_on_disk, walkers):
     assert completed.data.pending.keys() == ("v1:ab",)
     assert completed.n_labels == generation.n_labels + 1
     assert read_json(directory.manifest)["labels"]["v1:ab"] == "pending"
+
+
+def test_a_plan_stays_what_it_was_when_the_generation_began(tmp_path):
+    directory = RunDirectory(tmp_path).generation(1)
+    assert directory.planned(lambda: (2, 1)) == (2, 1)
+    assert directory.planned(lambda: (1, 0)) == (2, 1)
