@@ -3,15 +3,9 @@ from prefect import flow
 
 from surveyor.campaign import Campaign, Origin, check_given_label, freeze_atomic_energies, given_data, inherit
 from surveyor.dataset import Dataset, DataSets
-from surveyor.flows.stages import (
-    Stopwatch,
-    adopt,
-    complete,
-    label_all,
-    label_isolated_atoms,
-    resolve,
-    train_and_evaluate,
-)
+from surveyor.flows.conclusion import complete
+from surveyor.flows.sampling import Stopwatch, label_all, label_isolated_atoms, resolve
+from surveyor.flows.training import adopt, train_and_evaluate
 from surveyor.labels import LevelOfTheory
 from surveyor.learning import decide_membership, perturbed_starts
 from surveyor.models.atomic_energies import fit_atomic_energies

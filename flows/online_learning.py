@@ -7,17 +7,9 @@ from prefect import flow, runtime
 from surveyor.campaign import Campaign, CampaignParameters, Origin, WandB, absolute_paths, open_campaign
 from surveyor.errors import InputError
 from surveyor.flows.bootstrap import bootstrap as bootstrap_generation
-from surveyor.flows.stages import (
-    Reports,
-    Stopwatch,
-    complete,
-    conclude,
-    errors_before_training,
-    followed,
-    resolve,
-    sample_and_label,
-    train_and_evaluate,
-)
+from surveyor.flows.conclusion import Reports, complete, conclude
+from surveyor.flows.sampling import Stopwatch, followed, resolve, sample_and_label
+from surveyor.flows.training import errors_before_training, train_and_evaluate
 from surveyor.learning import Bootstrap, Learning, decide_membership, reason_to_stop
 from surveyor.models.choice import ModelParameters
 from surveyor.outcomes import check_failures, describe, move_on, new_structures

@@ -9,6 +9,7 @@ from surveyor.dataset import Dataset, with_label
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
 from surveyor.labels import Label
+from surveyor.run_directory import RunDirectory
 from surveyor.sampling.walkers import make_walkers
 
 

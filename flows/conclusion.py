@@ -1,0 +1,110 @@
+"""The end of a generation and of a campaign: manifest, reports, comparison."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+from prefect import allow_failure
+from prefect.futures import PrefectFuture, wait
+
+from surveyor.campaign import Campaign
+from surveyor.dataset import Dataset
+from surveyor.errors import InputError
+from surveyor.evaluation import load_predictions
+from surveyor.events import announce
+from surveyor.files import read_json, write_json
+from surveyor.flows.training import told
+from surveyor.metrics import errors_of
+from surveyor.models.choice import load_model
+from surveyor.run_directory import SCHEMA_VERSION, Generation
+from surveyor.tasks.evaluate import evaluate
+from surveyor.tasks.report import report, tag_run
+
+logger = logging.getLogger(__name__)
+
+
+def complete(campaign: Campaign, generation: Generation) -> Generation:
+    """Write the manifest of a generation, and tag its run by the reasons of failures; return it as it was written."""
+    completed = campaign.directory.complete_generation(generation)
+    test = completed.errors["test"]
+    text = f"generation {completed.number} is complete: {completed.n_labels} labels; on the test set {told(test)}"
+    announce(logger, "generation_complete", text, generation=completed.number, n_labels=completed.n_labels)
+    tag_run(sorted(completed.details.get("failures", ())))
+    return completed
+
+
+class Reports:
+    """Reports on generations, made one after the other while the campaign goes on.
+
+    Args:
+        campaign: open.
+    """
+
+    def __init__(self, campaign: Campaign) -> None:
+        self.campaign = campaign
+        self._futures: list[PrefectFuture[Path]] = []
+
+    def begin(self, number: int) -> None:
+        """Submit the report on a generation; it waits for the one before, and nothing waits for it."""
+        before = [allow_failure(future) for future in self._futures[-1:]]
+        wandb = self.campaign.parameters.wandb
+        future = report.submit(self.campaign.directory, number, wandb, wait_for=before, return_state=False)
+        self._futures.append(future)
+
+    def __enter__(self) -> "Reports":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        wait(self._futures)
+        for future in self._futures:
+            if future.state.is_failed():
+                # The generations are safe; a report can be written again, and must not end a campaign.
+                logger.error("a report failed: %s", future.state.message)
+
+
+def compare(campaign: Campaign, last: Generation) -> None:
+    """Evaluate the models of all generations on the final test set, and keep the errors."""
+    test_set = campaign.directory.generation(last.number).set_file("test")
+    digest = hashlib.sha256(test_set.read_bytes()).hexdigest()
+    path = campaign.directory.comparison
+    if not path.exists() or read_json(path)["test_set"] != digest or len(read_json(path)["errors"]) <= last.number:
+        structures = Dataset.load(test_set)
+        files = {number: _evaluate_generation(campaign, number, test_set, digest) for number in range(last.number + 1)}
+        errors = {
+            number: errors_of(structures, load_predictions(f.result(), structures)) for number, f in files.items()
+        }
+        record = {"schema_version": SCHEMA_VERSION, "test_set": digest, "n_structures": len(structures)}
+        write_json(path, {**record, "errors": {str(number): each.to_dict() for number, each in errors.items()}})
+
+
+def _evaluate_generation(campaign: Campaign, number: int, test_set: Path, digest: str) -> PrefectFuture[Path]:
+    directory = campaign.directory.generation(number)
+    return evaluate.submit(
+        campaign.training,
+        load_model(directory.model).deploy(),
+        dataset=test_set,
+        destination=directory.predictions(f"final-test-{digest[:12]}"),
+        name=f"generation {number} on final test",
+    )
+
+
+def conclude(campaign: Campaign, last: Generation, reason: str, reports: Reports) -> Path:
+    """End a campaign in order: compare the models of all generations, report, and say where the final one is.
+
+    Args:
+        campaign: open.
+        last: its newest generation.
+        reason: why it ends.
+        reports: get the last one.
+
+    Returns:
+        The native file of the final model.
+    """
+    compare(campaign, last)
+    directory = campaign.directory
+    announce(logger, "campaign_complete", f"the campaign is complete: {reason}", reason=reason)
+    if not directory.report.exists() or directory.report.stat().st_mtime < directory.comparison.stat().st_mtime:
+        reports.begin(last.number)
+    if last.model.weights is None:
+        raise InputError(f"generation {last.number} of {directory.path} has no model")
+    return last.model.weights

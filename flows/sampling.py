@@ -1,0 +1,211 @@
+"""Sampling and labelling: the first half of a generation, and what comes before it."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from threading import BoundedSemaphore
+from typing import Any
+
+from ase import Atoms
+from prefect import runtime
+from prefect.futures import PrefectFuture, wait
+from prefect.logging import get_run_logger
+
+from surveyor.campaign import Campaign, freeze_atomic_energies, freeze_theory
+from surveyor.events import Relay, announce, reporting
+from surveyor.labels import LevelOfTheory
+from surveyor.learning import plan_propagations
+from surveyor.outcomes import Outcome
+from surveyor.potentials import Potential
+from surveyor.run_directory import Generation
+from surveyor.sampling.walkers import Sample
+from surveyor.structures import elements_of
+from surveyor.tasks.label import label
+from surveyor.tasks.resolve import check_model, compute_atomic_energy, resolve_theory
+from surveyor.tasks.sample import sample
+
+logger = logging.getLogger(__name__)
+
+LEAST_AT_ONCE = 16  # cheap labels: as few as keep a small pool busy, as a task takes longer to begin than they take
+
+
+@dataclass(frozen=True, slots=True)
+class Stopwatch:
+    """Wall times of the stages of a generation.
+
+    Attributes:
+        seconds: by stage.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def times(self) -> dict[str, dict[str, float]]:
+        """The times as the manifest of a generation keeps them."""
+        return {"wall_time_s": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}}
+
+    @contextmanager
+    def measuring(self, stage: str) -> Iterator[None]:
+        """Add the time that this lasts to a stage."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - begin
+
+
+@contextmanager
+def followed(campaign: Campaign) -> Iterator[None]:
+    """Bring what happens, here and on the pools, to the campaign's events and to the log of the flow run."""
+    log = get_run_logger()
+
+    def tell(event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
+        if "message" in event:
+            log.log(event.get("level", logging.INFO), "%s", event["message"])
+
+    relay = Relay(campaign.directory.workers, campaign.directory.events, tell)
+    with reporting(campaign.directory.events), relay.running():
+        url = runtime.flow_run.ui_url
+        announce(logger, "campaign_begins", f"{campaign.directory.path}; this run: {url}", url=url)
+        yield
+
+
+def resolve(campaign: Campaign) -> LevelOfTheory:
+    """Ask the pools what only they know; return the level of theory, which must be that of the campaign.
+
+    Raises:
+        InputError: a pool lacks what is needed, or the level of theory is another one than when the campaign began.
+    """
+    checked = check_model.submit(campaign.training, campaign.parameters.model)
+    theory = resolve_theory(campaign.labelling, campaign.reference)
+    checked.result()
+    return freeze_theory(campaign, theory)
+
+
+def label_isolated_atoms(campaign: Campaign, theory: LevelOfTheory, structures: Sequence[Atoms]) -> None:
+    """Compute the energies of the isolated atoms of all elements, and keep them for the whole campaign."""
+
+    def compute() -> dict[str, float]:
+        futures = {
+            element: compute_atomic_energy.submit(
+                campaign.labelling,
+                element,
+                reference=campaign.reference,
+                theory=theory,
+                store=campaign.store,
+                scratch=campaign.directory.scratch,
+            )
+            for element in elements_of(structures)
+        }
+        return {element: future.result() for element, future in futures.items()}
+
+    freeze_atomic_energies(campaign, compute)
+
+
+def submit_label(
+    campaign: Campaign, theory: LevelOfTheory, structure: Atoms | PrefectFuture[Sample], name: str
+) -> PrefectFuture[Any]:  # Any: the labelled structure, or None
+    """Submit the label of a structure, or of what a walker will bring: then it is computed as soon as it is there."""
+    return label.submit(
+        campaign.labelling,
+        structure,
+        reference=campaign.reference,
+        theory=theory,
+        store=campaign.store,
+        scratch=campaign.directory.scratch,
+        name=name,
+    )
+
+
+def label_all(campaign: Campaign, theory: LevelOfTheory, structures: Sequence[Atoms], number: int) -> list[Outcome]:
+    """Label structures, side by side.
+
+    Args:
+        campaign: gives reference, store and pool.
+        theory: the level of theory.
+        structures: to be labelled.
+        number: of the generation.
+    """
+    _announce_generation(number, len(structures))
+    names = [f"g{number:03d}-{index:03d}" for index in range(len(structures))]
+    n_at_once = max(LEAST_AT_ONCE, campaign.pools.labelling.capacity)
+    calls = [partial(submit_label, campaign, theory, *pair) for pair in zip(structures, names, strict=True)]
+    futures = submit_some_at_once(calls, n_at_once)
+    return [Outcome(name, None, future.result()) for name, future in zip(names, futures, strict=True)]
+
+
+def submit_some_at_once(calls: Iterable[Callable[[], PrefectFuture[Any]]], n_at_once: int) -> list[PrefectFuture[Any]]:
+    """Submit tasks so that some run and the others are not yet submitted: a thousand waiting threads hinder each other.
+
+    Args:
+        calls: each submits one task and returns its future; Any: of whatever the task returns.
+        n_at_once: how many may be unfinished.
+
+    Returns:
+        The futures, in the order of the calls; the last ones may be unfinished.
+    """
+    places = BoundedSemaphore(n_at_once)
+    futures = []
+    for submit in calls:
+        places.acquire()
+        future = submit()
+        future.add_done_callback(lambda _: places.release())
+        futures.append(future)
+    return futures
+
+
+def _announce_generation(number: int, n_samples: int) -> None:
+    text = f"generation {number}: {n_samples} structures"
+    announce(logger, "generation_begins", text, generation=number, n_samples=n_samples)
+
+
+def sample_and_label(
+    campaign: Campaign, theory: LevelOfTheory, previous: Generation, potential: Potential, stopwatch: Stopwatch
+) -> list[Outcome]:
+    """Let the walkers move on, and label what each brings as soon as it is there.
+
+    A walker that brings several samples brings them one after the other, without waiting for their labels. Labels that
+    were pending when the generation before ended arrive in this one.
+
+    Args:
+        campaign: gives pools, reference and store.
+        theory: the level of theory.
+        previous: where the walkers are.
+        potential: on which they move.
+        stopwatch: measures sampling and labelling, which overlap.
+    """
+    learning, number = campaign.parameters.learning, previous.number + 1
+    directory = campaign.directory.generation(number)
+    plan = directory.planned(
+        lambda: plan_propagations(len(previous.walkers), number, learning, previous.n_labels),
+    )
+    _announce_generation(number, sum(plan))
+    names, samples, labels = [], [], []
+    for walker, n_samples in zip(previous.walkers, plan, strict=True):
+        reached: Any = walker  # Any: then the future of its sample, which Prefect resolves for the next task
+        for turn in range(n_samples):
+            name = f"g{number:03d}-w{walker.index:03d}-{turn}"
+            reached = sample.submit(
+                campaign.sampling,
+                reached,
+                potential,
+                directory=directory.samples,
+                n_tries=learning.n_tries,
+                name=name,
+            )
+            names.append(name)
+            samples.append(reached)
+            labels.append(submit_label(campaign, theory, reached, name))
+    late = [submit_label(campaign, theory, atoms, f"g{number:03d}-late") for atoms in previous.data.pending]
+    with stopwatch.measuring("labelling"):
+        with stopwatch.measuring("sampling"):
+            wait(samples)
+        wait(labels)
+    arrived = [Outcome("late", None, labelled.result()) for labelled in late]
+    return arrived + [
+        Outcome(name, brought.result(), labelled.result())
+        for name, brought, labelled in zip(names, samples, labels, strict=True)
+    ]
