@@ -18,8 +18,13 @@ PATIENCE_S = 30.0
 
 # A plain script, without a guard around its main part: starting workers must not run it again.
 SCRIPT = """
+import signal
 import time
 from pathlib import Path
+
+# As at a terminal; what is started in the background inherits that Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 from surveyor.pools.local import local_pool
 from surveyor.programs import run_program
 
