@@ -6,7 +6,7 @@
 PYTHON ?= python3.11
 REFERENCE ?= xtb
 
-# mace-torch and nequip exclude each other, so each engine has an environment of its own.
+# An environment for each engine that there is, as their dependencies exclude each other (mace-torch and nequip do).
 MACE := .venv/mace
 PIP := $(MACE)/bin/pip install --disable-pip-version-check --quiet --constraint constraints.txt
 CAMPAIGN := deployments/demo/$(REFERENCE).yaml
@@ -33,7 +33,7 @@ types: $(MACE)/test.stamp
 	$(MACE)/bin/mypy
 
 tests: $(MACE)/test.stamp
-	$(MACE)/bin/python -m pytest
+	$(MACE)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 benchmarks: $(MACE)/test.stamp
 	$(MACE)/bin/python benchmarks/overhead.py

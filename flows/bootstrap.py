@@ -1,4 +1,3 @@
-from ase import Atoms
 from prefect import flow
 
 from surveyor.campaign import Campaign, Origin, check_given_label, freeze_atomic_energies, given_data, inherit
@@ -10,12 +9,12 @@ from surveyor.labels import LevelOfTheory
 from surveyor.learning import decide_membership, perturbed_starts
 from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.model import Model
-from surveyor.outcomes import check_failures, describe, new_structures
+from surveyor.outcomes import check_bootstrap, check_failures, describe, new_structures
 from surveyor.run_directory import Generation
-from surveyor.sampling.walkers import Walker
+from surveyor.sampling.walkers import Walker, bare
 
 
-@flow(name="bootstrap", flow_run_name="generation 0", validate_parameters=False)
+@flow(name="bootstrap", flow_run_name="generation 0", validate_parameters=False, persist_result=False)
 def bootstrap(campaign: Campaign) -> Generation:
     """Bring about generation 0: a first model, from perturbed structures, given data or another campaign.
 
@@ -35,6 +34,7 @@ def bootstrap(campaign: Campaign) -> Generation:
             label_isolated_atoms(campaign, theory, [*campaign.structures, *given])
         structures = given or _perturbed_structures(campaign, theory)
     check_failures(structures, learning)
+    check_bootstrap(structures)
     data = decide_membership(structures, {}, DataSets(), learning)
     energies = freeze_atomic_energies(campaign, lambda: fit_atomic_energies(data.train))
     model = campaign.model.initialize(data.train, atomic_energies=energies, seed=learning.seed)
@@ -44,10 +44,10 @@ def bootstrap(campaign: Campaign) -> Generation:
 def _given_structures(campaign: Campaign, theory: LevelOfTheory) -> Dataset:
     """Return the labelled structures that the user gave, of which the reference has checked one; none without them."""
     parameters = campaign.parameters.bootstrap
-    if parameters.data is None or parameters.level_of_theory is None:
+    if parameters.data is None:
         return Dataset()
-    given = given_data(parameters.data, parameters.level_of_theory, theory)
-    (computed,) = label_all(campaign, theory, [_bare(given[0])], 0)
+    given = given_data(parameters.data, theory)
+    (computed,) = label_all(campaign, theory, [bare(given[0])], 0)
     if computed.structure is not None:
         check_given_label(given[0], computed.structure)
     return given.ordered_by_key()
@@ -57,12 +57,6 @@ def _perturbed_structures(campaign: Campaign, theory: LevelOfTheory) -> Dataset:
     """Return randomly perturbed starts of the walkers, labelled or failed."""
     starts = perturbed_starts(campaign.walkers, campaign.parameters.bootstrap, campaign.parameters.learning.seed)
     return new_structures(label_all(campaign, theory, starts, 0), ())
-
-
-def _bare(atoms: Atoms) -> Atoms:
-    bare = Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    bare.info = {name: atoms.info[name] for name in ("charge", "multiplicity") if name in atoms.info}
-    return bare
 
 
 def _from_another(campaign: Campaign, origin: Origin) -> Generation:

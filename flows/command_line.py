@@ -9,7 +9,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from surveyor.campaign import CampaignParameters, Origin, check_campaign, check_continuation, load_campaign
+from surveyor.campaign import (
+    CampaignParameters,
+    Origin,
+    check_campaign,
+    check_continuation,
+    check_theory,
+    load_campaign,
+)
 from surveyor.errors import InputError, SurveyorError
 from surveyor.flows.display import following
 from surveyor.models.choice import check_model_parameters
@@ -93,7 +100,7 @@ def _with_origin(parameters: CampaignParameters, origin: Path | None, generation
         if generation is not None:
             raise InputError("--generation needs --from RUN_DIRECTORY")
         return parameters
-    directory = RunDirectory(origin.absolute())
+    directory = RunDirectory(origin.expanduser().resolve())
     number = directory.n_complete() - 1 if generation is None else generation
     if number < 0:
         raise InputError(f"--from: {origin} has no complete generation")
@@ -121,6 +128,7 @@ def _check(options: argparse.Namespace, console: Console) -> None:
     # What only another machine can know is asked there, before the first generation.
     if parameters.pools.labelling == "local":
         theory = make_reference(parameters.reference, parameters.codes).resolve()
+        check_theory(parameters, walkers, theory)
         console.print(f"level of theory: {theory.name} ({theory.digest[:12]})")
     if parameters.pools.training == "local":
         check_model_parameters(parameters.model)

@@ -33,8 +33,10 @@ def _with_absolute_paths(parameters: CampaignParameters) -> CampaignParameters:
     Raises:
         InputError: a path of a deployment's run is relative.
     """
-    paths = {**parameters.input_files(), "run_directory": parameters.run_directory}
-    relative = [f"{name}: {path}" for name, path in paths.items() if not path.is_absolute()]
+    origin = None if parameters.begin_from is None else parameters.begin_from.run_directory
+    folders = {"run_directory": parameters.run_directory, "labels": parameters.labels, "begin_from": origin}
+    paths = {**parameters.input_files(), **folders}
+    relative = [f"{name}: {path}" for name, path in paths.items() if path is not None and not path.is_absolute()]
     if relative and runtime.deployment.id is not None:
         raise InputError(
             f"a deployment runs in a folder of its own: expected absolute paths, found {', '.join(relative)}"
@@ -83,7 +85,7 @@ def online_learning(
         return conclude(campaign, generation, reason, reports)
 
 
-@flow(name="generation", flow_run_name=_generation_name, validate_parameters=False)
+@flow(name="generation", flow_run_name=_generation_name, validate_parameters=False, persist_result=False)
 def next_generation(campaign: Campaign, previous: Generation) -> Generation:
     """Sample with the model of the generation before, label what was found, and train on all labels so far.
 

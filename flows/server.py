@@ -4,10 +4,10 @@ import os
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -71,7 +71,7 @@ def answers(url: str) -> bool:
     try:
         with opener.open(f"{url}/health", timeout=5) as response:
             return bool(response.status == 200)
-    except (urllib.error.URLError, TimeoutError, ConnectionError):
+    except (OSError, HTTPException, ValueError):  # nobody there, somebody else, or no address at all
         return False
 
 

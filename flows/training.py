@@ -17,6 +17,7 @@ from surveyor.metrics import Errors, errors_of
 from surveyor.models.choice import load_model
 from surveyor.models.history import epoch_to_json, load_history
 from surveyor.models.model import Model
+from surveyor.models.training import DATA
 from surveyor.potentials import Potential
 from surveyor.run_directory import GenerationDirectory
 from surveyor.tasks.evaluate import evaluate
@@ -125,7 +126,7 @@ def adopt(model: Model, directory: GenerationDirectory) -> None:
     if not directory.model.exists() and model.weights is not None:
         with temporary_beside(directory.model) as aside:
             aside.unlink()
-            shutil.copytree(model.weights.parent, aside)
+            shutil.copytree(model.weights.parent, aside, ignore=shutil.ignore_patterns(DATA))
             aside.rename(directory.model)
 
 

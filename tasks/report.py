@@ -35,9 +35,10 @@ def report(directory: RunDirectory, number: int, wandb: WandB | None) -> Path:
     write_figures(directory, number)
     markdown = generation_markdown(directory, number)
     create_markdown_artifact(markdown, key=f"{name}-generation-{number}", description=f"Generation {number} of {name}")
+    path = write_report(directory)
     if wandb is not None:
         log_generation(directory, number, wandb)
-    return write_report(directory)
+    return path
 
 
 def tag_run(tags: Sequence[str]) -> None:

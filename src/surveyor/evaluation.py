@@ -1,5 +1,6 @@
 """Evaluating a potential on a dataset, and keeping what it said."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,22 +19,35 @@ def evaluate_dataset(potential: Potential, dataset: Path, destination: Path) -> 
     Args:
         potential: what to evaluate.
         dataset: the extxyz file.
-        destination: file for the predictions; where it is there already, nothing is done.
+        destination: file for the predictions; where it is there already, for the same structures, nothing is done.
 
     Returns:
         The file with the predictions.
     """
-    if not destination.exists():
+    digest = hashlib.sha256(dataset.read_bytes()).hexdigest()
+    if not _is_for(destination, digest):
         structures = Dataset.load(dataset)
-        save_predictions(destination, potential.evaluate(structures) if structures else [])
+        save_predictions(destination, potential.evaluate(structures) if structures else [], digest=digest)
     return destination
 
 
-def save_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+def _is_for(destination: Path, digest: str) -> bool:
+    if not destination.exists():
+        return False
+    with np.load(destination, allow_pickle=False) as arrays:
+        return str(arrays["dataset"]) == digest
+
+
+def save_predictions(path: Path, predictions: Sequence[Prediction], *, digest: str = "") -> None:
     """Write predictions as plain arrays (npz), atomically.
 
     The arrays are `energies` in eV, shape (n,); `forces` in eV/Å, shape (sum of n_atoms, 3); `stresses` in eV/Å³, shape
     (n, 6), NaN where there is none.
+
+    Args:
+        path: the file.
+        predictions: one for each structure.
+        digest: of the dataset; kept as `dataset`.
     """
     no_stress = np.full(6, np.nan)
     with temporary_beside(path) as temporary:
@@ -41,6 +55,7 @@ def save_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
             np.savez(
                 file,
                 allow_pickle=False,
+                dataset=np.asarray(digest),
                 energies=np.array([prediction.energy for prediction in predictions]),
                 forces=np.concatenate([np.empty((0, 3)), *(prediction.forces for prediction in predictions)]),
                 stresses=np.array([no_stress if each.stress is None else each.stress for each in predictions]).reshape(

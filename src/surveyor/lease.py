@@ -47,7 +47,7 @@ def hold_lease(path: Path, *, heartbeat_s: float = HEARTBEAT_S, stale_s: float =
     }
     _acquire(path, mine, stale_s)
     stop = threading.Event()
-    heart = threading.Thread(target=_beat, args=(path, stop, heartbeat_s), name="lease", daemon=True)
+    heart = threading.Thread(target=_beat, args=(path, mine, stop, heartbeat_s), name="lease", daemon=True)
     heart.start()
     try:
         yield
@@ -117,7 +117,10 @@ def _read(path: Path) -> dict[str, Any]:  # Any: strings and numbers
     return lease
 
 
-def _beat(path: Path, stop: threading.Event, heartbeat_s: float) -> None:
+def _beat(path: Path, mine: Mapping[str, Any], stop: threading.Event, heartbeat_s: float) -> None:
     while not stop.wait(heartbeat_s):
         with suppress(OSError):  # a file system that is away for a moment must not end the heartbeat
+            if _read(path).get("token", mine["token"]) != mine["token"]:
+                logger.error("%s was taken over by another process, which took this one for dead", path.parent)
+                return
             os.utime(path)

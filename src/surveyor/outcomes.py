@@ -64,7 +64,22 @@ def check_failures(structures: Dataset, learning: Learning) -> None:
         raise NothingLearned(
             f"{n_failed} of {len(structures)} labels failed ({reasons}), "
             f"allowed are {learning.max_failed_fraction:.0%}; "
-            f"see the output of the first in {outputs[0] if outputs else 'the label store'}"
+            f"see the output of the first in {outputs[0] if outputs else 'the label store'}. Failures are kept and not "
+            "tried again: once the cause is removed, delete the folder failures/ of the label store"
+        )
+
+
+def check_bootstrap(structures: Dataset) -> None:
+    """Check that there is enough for a first training, validation and test set.
+
+    Raises:
+        NothingLearned: fewer than three structures have a label.
+    """
+    n_labelled = len(structures.labelled())
+    if n_labelled < 3:
+        raise NothingLearned(
+            f"{n_labelled} of the {len(structures)} structures of the bootstrap have a label, expected at least 3, for "
+            "training, validation and test; ask for more structures, or correct what makes labels fail"
         )
 
 

@@ -13,6 +13,7 @@ from surveyor.campaign import (
     check_campaign,
     check_continuation,
     check_elements,
+    check_theory,
     given_data,
     load_campaign,
     open_campaign,
@@ -170,14 +171,54 @@ def test_data_without_labels_and_too_few_of_them_are_refused(content, load, tmp_
         check_campaign(load(content))
 
 
-def test_given_data_must_be_of_the_level_of_theory_of_the_reference(tmp_path):
+def test_given_data_are_marked_and_have_keys(tmp_path):
     data_file(tmp_path / "data.extxyz", bulk("Cu"), Icosahedron("Cu", 2), bulk("Cu", cubic=True))
-    theory = EMTReference().resolve()
-    data = given_data(tmp_path / "data.extxyz", "EMT", theory)
+    data = given_data(tmp_path / "data.extxyz", EMTReference().resolve())
     assert {GIVEN in atoms.info for atoms in data} == {True}
     assert len(set(data.keys())) == 3
+
+
+@pytest.mark.parametrize(("name", "value"), [("REF_energy", float("nan")), ("REF_stress", np.ones(3))])
+def test_a_given_label_that_is_no_label_is_named_by_its_index(name, value, tmp_path):
+    data_file(tmp_path / "data.extxyz", bulk("Cu"), Icosahedron("Cu", 2), bulk("Cu", cubic=True))
+    structures = ase.io.read(tmp_path / "data.extxyz", index=":")
+    structures[2].info[name] = value
+    ase.io.write(tmp_path / "data.extxyz", structures)
+    with pytest.raises(InputError, match=r"bootstrap\.data: the label of structure 2 "):
+        given_data(tmp_path / "data.extxyz", EMTReference().resolve())
+
+
+def test_given_data_must_be_of_the_level_of_theory_of_the_reference(content, load, tmp_path):
+    content["bootstrap"] = {"data": "data.extxyz", "level_of_theory": "PBE"}
+    data_file(tmp_path / "data.extxyz", bulk("Cu"), Icosahedron("Cu", 2), bulk("Cu", cubic=True))
+    parameters = load(content)
     with pytest.raises(InputError, match=r"level_of_theory: found 'PBE', expected that of the reference, 'EMT'"):
-        given_data(tmp_path / "data.extxyz", "PBE", theory)
+        check_theory(parameters, check_campaign(parameters), EMTReference().resolve())
+
+
+def test_elements_that_the_reference_cannot_treat_are_refused(content, load, tmp_path):
+    ase.io.write(tmp_path / "start.extxyz", molecule("NaCl"))
+    parameters = load(content)
+    with pytest.raises(InputError, match="EMT cannot treat Na, Cl"):
+        check_theory(parameters, check_campaign(parameters), EMTReference().resolve())
+
+
+def test_mace_needs_validation_data(content, load):
+    content |= {"model": {"mace": {}}, "learning": {"valid_fraction": 0}}
+    with pytest.raises(InputError, match=r"learning\.valid_fraction: found 0"):
+        check_campaign(load(content))
+
+
+def test_the_data_directory_of_a_code_is_no_input_file(content, load, tmp_path):
+    parameters = load(content | {"codes": {"cp2k": {"data_directory": str(tmp_path)}}})
+    assert list(parameters.input_files()) == ["walkers.0.start"]
+    check_campaign(parameters)
+
+
+def test_wandb_that_is_not_installed_is_told_before_any_work(content, load, monkeypatch):
+    monkeypatch.setattr("surveyor.campaign.checks.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r'pip install "surveyor\[wandb\]"'):
+        check_campaign(load(content | {"wandb": {}}))
 
 
 def opened(parameters):

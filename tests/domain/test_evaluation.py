@@ -63,7 +63,9 @@ def test_an_empty_set_gives_no_predictions(tmp_path: Path) -> None:
     assert load_predictions(file, []) == []
 
 
-def test_predictions_of_other_structures_are_refused(dataset: Path, tmp_path: Path) -> None:
-    file = evaluate_dataset(EMT_POTENTIAL, dataset, tmp_path / "emt.npz")
-    with pytest.raises(ValueError, match="3 predictions"):
-        load_predictions(file, [molecule("H2O")])
+def test_predictions_of_other_structures_are_made_anew(dataset: Path, tmp_path: Path) -> None:
+    evaluate_dataset(EMT_POTENTIAL, dataset, tmp_path / "predictions.npz")
+    fewer = Dataset.load(dataset)[:2]
+    fewer.save(dataset)
+    file = evaluate_dataset(EMT_POTENTIAL, dataset, tmp_path / "predictions.npz")
+    assert len(load_predictions(file, fewer)) == 2

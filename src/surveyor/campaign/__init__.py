@@ -8,7 +8,7 @@ from surveyor.campaign.campaign import (
     installed_versions,
     open_campaign,
 )
-from surveyor.campaign.checks import check_campaign, check_elements
+from surveyor.campaign.checks import check_campaign, check_elements, check_theory
 from surveyor.campaign.continuation import check_continuation, parameter_differences, recorded_parameters
 from surveyor.campaign.parameters import (
     CampaignParameters,
@@ -29,6 +29,7 @@ __all__ = [
     "check_continuation",
     "check_elements",
     "check_given_label",
+    "check_theory",
     "freeze_atomic_energies",
     "freeze_theory",
     "given_data",

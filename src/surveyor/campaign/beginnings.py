@@ -3,6 +3,7 @@
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 from ase import Atoms
 
 from surveyor.campaign.campaign import Campaign
@@ -20,23 +21,19 @@ from surveyor.structures import elements_of
 
 SAME_ENERGY_MEV = 1.0  # per atom: given and computed labels of one level of theory agree better
 SAME_FORCES_MEV = 5.0  # per Å
+SAME_STRESS = 1e-4  # eV/Å³
 
 
-def given_data(path: Path, stated: str, theory: LevelOfTheory) -> Dataset:
+def given_data(path: Path, theory: LevelOfTheory) -> Dataset:
     """Return labelled structures that a user gives, with their keys, marked as not requested by this campaign.
 
     Args:
         path: extxyz file.
-        stated: name of the level of theory at which the user says that they were labelled.
         theory: that of the campaign.
 
     Raises:
-        InputError: a structure is unusable or has no label, or the levels of theory differ.
+        InputError: a structure is unusable or has no label.
     """
-    if stated != theory.name:
-        raise InputError(
-            f"bootstrap.level_of_theory: found {stated!r}, expected that of the reference, {theory.name!r}"
-        )
     structures = labelled_data(path)
     check_elements(structures, theory.elements, theory.name)
     for atoms in structures:
@@ -60,18 +57,21 @@ def check_given_label(given: Atoms, computed: Atoms) -> None:
     error = structure_error(
         given, Prediction(**{name: getattr(label_of(computed), name) for name in ("energy", "forces")})
     )
-    if error.exceeds(SAME_ENERGY_MEV, SAME_FORCES_MEV):
+    here, there = label_of(computed).stress, label_of(given).stress
+    same_stress = here is None or there is None or np.allclose(here, there, rtol=0.02, atol=SAME_STRESS)
+    if error.exceeds(SAME_ENERGY_MEV, SAME_FORCES_MEV) or not same_stress:
         raise InputError(
             f"bootstrap.data: the reference disagrees with the label given for {given.symbols}: "
             f"by {error.energy:.3g} meV/atom and {error.forces:.3g} meV/Å; "
-            "expected unshifted total energies (eV) and forces (eV/Å) of the same level of theory"
+            "expected unshifted total energies (eV), forces (eV/Å) and stress (eV/Å³, with ASE's sign) of one level of "
+            "theory"
         )
 
 
 def inherit(campaign: Campaign, origin: Origin) -> Generation:
     """Return the generation of another campaign, as the first of this one.
 
-    Walkers go on from where they were, as far as this campaign has a walker of the same number and atoms.
+    Walkers go on from where they were, as far as this campaign has a walker of the same number, atoms and cell.
 
     Args:
         campaign: the new one; its level of theory is known.
@@ -103,10 +103,16 @@ def _inherited_walkers(campaign: Campaign, there: RunDirectory, number: int) -> 
     starts = {walker.index: walker.start for walker in make_walkers(old.walkers, old.learning.seed)}
     return tuple(
         load_walker(there.generation(number).walker(walker.index), walker)
-        if walker.index in starts and starts[walker.index].numbers.tolist() == walker.start.numbers.tolist()
+        if walker.index in starts and _goes_on(walker, starts[walker.index])
         else walker
         for walker in campaign.walkers
     )
+
+
+def _goes_on(walker: Walker, start: Atoms) -> bool:
+    same_box = walker.conditions.method == "npt" or np.array_equal(walker.start.cell.array, start.cell.array)
+    same_atoms = np.array_equal(walker.start.numbers, start.numbers)
+    return bool(same_atoms and same_box and np.array_equal(walker.start.pbc, start.pbc))
 
 
 def _marked(atoms: Atoms, source: str) -> Atoms:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ase import Atoms
 
-from surveyor.campaign.checks import check_campaign, check_elements
+from surveyor.campaign.checks import check_campaign, check_theory
 from surveyor.campaign.continuation import check_continuation, freeze_parameters, parameter_differences
 from surveyor.campaign.parameters import CampaignParameters
 from surveyor.errors import InputError
@@ -142,12 +142,7 @@ def freeze_theory(campaign: Campaign, theory: LevelOfTheory) -> LevelOfTheory:
                 "\n".join(["reference: the level of theory is not the one with which the campaign began:", *lines])
             )
         return frozen
-    check_elements(campaign.structures, theory.elements, theory.name)
-    for walker in campaign.walkers:
-        try:
-            theory.with_electrons(walker.start)
-        except InputError as error:
-            raise InputError(f"walkers: the start of walker {walker.index}: {error}") from error
+    check_theory(campaign.parameters, campaign.walkers, theory)
     save_theory(path, theory)
     return load_theory(path)
 

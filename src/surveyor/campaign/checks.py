@@ -1,13 +1,15 @@
 """What is checked before a campaign begins, without a pool."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from ase import Atoms
 
 from surveyor.campaign.parameters import CampaignParameters, Origin
-from surveyor.dataset import is_labelled
+from surveyor.dataset import is_labelled, label_of
 from surveyor.errors import InputError
+from surveyor.labels import LevelOfTheory
 from surveyor.models.choice import make_model
 from surveyor.reference.choice import make_reference
 from surveyor.run_directory import RunDirectory
@@ -42,6 +44,9 @@ def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
             f"model: it cannot treat {', '.join(unsupported)}; choose another model or leave out those structures"
         )
     _check_budget(parameters)
+    _check_valid_fraction(parameters)
+    if parameters.wandb is not None and find_spec("wandb") is None:
+        raise InputError('wandb: asked for, but not installed; pip install "surveyor[wandb]", or leave the field out')
     if parameters.begin_from is not None:
         _check_origin(parameters.begin_from, parameters)
     return walkers
@@ -70,6 +75,13 @@ def _check_budget(parameters: CampaignParameters) -> None:
         )
 
 
+def _check_valid_fraction(parameters: CampaignParameters) -> None:
+    if parameters.model.mace is not None and parameters.learning.valid_fraction == 0:
+        raise InputError(
+            "learning.valid_fraction: found 0, expected more: the training of MACE needs validation data to choose by"
+        )
+
+
 def labelled_data(path: Path) -> list[Atoms]:
     """Read labelled structures that a user gives.
 
@@ -82,6 +94,12 @@ def labelled_data(path: Path) -> list[Atoms]:
         raise InputError(
             f"bootstrap.data: structure {missing[0]} of {path} has no label; "
             "expected REF_energy (eV) and REF_forces (eV/Å)"
+        )
+    wrong = [index for index, atoms in enumerate(structures) if not label_of(atoms).is_complete_for(atoms)]
+    if wrong:
+        raise InputError(
+            f"bootstrap.data: the label of structure {wrong[0]} of {path} has numbers that are not finite, or another "
+            "shape; expected one energy, three forces for each atom, and six components of REF_stress (eV/Å³) or none"
         )
     if len(structures) < 3:
         raise InputError(
@@ -102,6 +120,25 @@ def _check_origin(origin: Origin, parameters: CampaignParameters) -> None:
         RunDirectory(origin.run_directory).read_manifest(origin.generation)
     except InputError as error:
         raise InputError(f"begin_from.generation: {error}") from error
+
+
+def check_theory(parameters: CampaignParameters, walkers: Sequence[Walker], theory: LevelOfTheory) -> None:
+    """Check a level of theory against the walkers and the data that the user gives.
+
+    Raises:
+        InputError: it cannot treat an element, contradicts a charge or multiplicity, or is not that of the data.
+    """
+    check_elements([walker.start for walker in walkers], theory.elements, theory.name)
+    for walker in walkers:
+        try:
+            theory.with_electrons(walker.start)
+        except InputError as error:
+            raise InputError(f"walkers: the start of walker {walker.index}: {error}") from error
+    stated = parameters.bootstrap.level_of_theory
+    if stated is not None and stated != theory.name:
+        raise InputError(
+            f"bootstrap.level_of_theory: found {stated!r}, expected that of the reference, {theory.name!r}"
+        )
 
 
 def check_elements(structures: Sequence[Atoms], supported: Sequence[str] | None, name: str) -> None:

@@ -69,9 +69,9 @@ class CampaignParameters(Parameters):
 
     def input_files(self) -> dict[str, Path]:
         """Return the files that the parameters name, by the dotted name of the field."""
-        outputs = ("run_directory", "labels", "begin_from.run_directory")
+        others = ("run_directory", "labels", "begin_from.run_directory", "codes.cp2k.data_directory")
         values = flat(self.model_dump(mode="python"))
-        return {name: value for name, value in values.items() if isinstance(value, Path) and name not in outputs}
+        return {name: value for name, value in values.items() if isinstance(value, Path) and name not in others}
 
 
 def load_campaign(path: Path) -> CampaignParameters:

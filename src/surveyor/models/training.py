@@ -1,17 +1,21 @@
 """One training, from files to files, as the training pool runs it."""
 
+import hashlib
 import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from surveyor.dataset import Dataset
-from surveyor.files import synchronize
+from surveyor.errors import InputError
+from surveyor.files import read_json, synchronize, write_json
 from surveyor.models.choice import load_model
 from surveyor.models.history import load_history, save_history
 from surveyor.models.model import Epoch, Model
 
 logger = logging.getLogger(__name__)
+
+DATA = "data.json"  # beside a saved model: a digest of what it was trained on
 
 
 def train_model(
@@ -30,22 +34,34 @@ def train_model(
         destination: folder to make, with the native file, `model.json` and `history.json`.
 
     Raises:
+        InputError: the destination holds a model that was trained on other data.
         TrainingFailed: there is no model at the end.
     """
+    digest = hashlib.sha256(train.read_bytes() + valid.read_bytes()).hexdigest()
     if not destination.is_dir():
         trained, history = model.train(Dataset.load(train), Dataset.load(valid), directory)
-        _save_atomically(trained, history, destination)
+        _save_atomically(trained, history, destination, digest)
         logger.info("trained %s in %d epochs", destination, len(history))
+    elif (destination / DATA).exists() and read_json(destination / DATA)["digest"] != digest:
+        raise InputError(
+            f"{destination} was trained on other data than {train.parent} holds now; delete {destination} and "
+            f"{directory} to have it trained anew"
+        )
     return load_model(destination), load_history(destination)
 
 
-def _save_atomically(model: Model, history: Sequence[Epoch], destination: Path) -> None:
+def _save_atomically(model: Model, history: Sequence[Epoch], destination: Path, digest: str) -> None:
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as scratch:
         folder = Path(scratch) / "model"
         model.save(folder)
         save_history(folder, history)
+        write_json(folder / DATA, {"schema_version": 1, "digest": digest})
         for path in (*folder.iterdir(), folder):
             synchronize(path)
-        folder.rename(destination)
+        try:
+            folder.rename(destination)
+        except OSError:
+            if not destination.is_dir():  # else another run of the same training was quicker
+                raise
     synchronize(destination.parent)

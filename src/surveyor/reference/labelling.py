@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -69,10 +70,9 @@ def _attempt(
     structure: Atoms, key: str, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
 ) -> None:
     attempt = len(store.failures(key)) + 1
-    directory = scratch / f"{key.partition(':')[2][:16]}-{attempt}"
-    # What a killed attempt has left would be mistaken for this one's.
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
+    scratch.mkdir(parents=True, exist_ok=True)
+    # A folder of its own: the same label may still be in computation where a dead flow has submitted it.
+    directory = Path(tempfile.mkdtemp(prefix=f"{key.partition(':')[2][:16]}-{attempt}-", dir=scratch))
     result = reference.compute(structure, directory)
     if isinstance(result, LabelFailure):
         failure = replace(result, attempt=attempt, output=result.output or str(directory))

@@ -219,20 +219,20 @@ def make_walkers(groups: Sequence[Walkers], seed: int) -> tuple[Walker, ...]:
     """
     walkers: list[Walker] = []
     for group in groups:
-        starts = [_bare(atoms) for atoms in read_structures(group.start)]
+        starts = [bare(atoms) for atoms in read_structures(group.start)]
         for number in range(group.n_walkers):
             index = len(walkers)
             walkers.append(Walker(index, starts[number % len(starts)], group, _walker_seed(seed, index)))
     return tuple(walkers)
 
 
-def _bare(atoms: Atoms) -> Atoms:
-    # Labels and momenta in a start file belong to that one structure; samples must not inherit them.
-    bare = atoms.copy()
-    bare.info = {name: value for name, value in atoms.info.items() if name in START_INFO}
-    for name in set(bare.arrays) - START_ARRAYS:
-        del bare.arrays[name]
-    return bare
+def bare(atoms: Atoms) -> Atoms:
+    """Return a copy without labels and momenta, which belong to that one structure: samples must not inherit them."""
+    copy = atoms.copy()
+    copy.info = {name: value for name, value in atoms.info.items() if name in START_INFO}
+    for name in set(copy.arrays) - START_ARRAYS:
+        del copy.arrays[name]
+    return copy
 
 
 def _walker_seed(seed: int, index: int) -> int:

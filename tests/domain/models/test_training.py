@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from surveyor.dataset import Dataset
-from surveyor.errors import TrainingFailed
+from surveyor.errors import InputError, TrainingFailed
 from surveyor.models.pair import PairModel, PairParameters
 from surveyor.models.training import train_model
 
@@ -25,7 +25,7 @@ def test_trained_model_and_its_history_are_saved(files: tuple[Path, Path], model
     trained, history = train_model(model, *files, directory=tmp_path / "work", destination=destination)
     assert trained.is_trained
     assert len(history) == 1
-    assert {path.name for path in destination.iterdir()} == {"model.json", "history.json", "pair.npz"}
+    assert {path.name for path in destination.iterdir()} == {"model.json", "history.json", "data.json", "pair.npz"}
     assert [path.name for path in destination.parent.iterdir()] == ["model"]
 
 
@@ -46,3 +46,12 @@ def test_nothing_is_left_at_the_destination_of_a_failed_training(files: tuple[Pa
     with pytest.raises(TrainingFailed, match="out of memory"):
         train_model(FailingModel(PairParameters()), *files, directory=tmp_path / "work", destination=tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_model_of_other_data_is_not_taken_for_one_of_these(
+    files: tuple[Path, Path], model: PairModel, train: Dataset, tmp_path: Path
+) -> None:
+    train_model(model, *files, directory=tmp_path / "work", destination=tmp_path / "model")
+    train[1:].save(files[0])
+    with pytest.raises(InputError, match="was trained on other data"):
+        train_model(model, *files, directory=tmp_path / "work", destination=tmp_path / "model")
