@@ -36,7 +36,7 @@ def bootstrap(campaign: Campaign) -> Generation:
     check_failures(structures, learning)
     check_bootstrap(structures)
     data = decide_membership(structures, {}, DataSets(), learning)
-    energies = freeze_atomic_energies(campaign, lambda: fit_atomic_energies(data.train))
+    energies = freeze_atomic_energies(campaign, lambda: fit_atomic_energies(structures.labelled()))
     model = campaign.model.initialize(data.train, atomic_energies=energies, seed=learning.seed)
     return _first_generation(campaign, data, campaign.walkers, model, stopwatch)
 

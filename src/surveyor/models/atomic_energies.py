@@ -49,7 +49,7 @@ def fit_atomic_energies(dataset: Sequence[Atoms]) -> dict[str, float]:
 
 
 def resolve_atomic_energies(train: Dataset, given: Mapping[str, float] | None) -> dict[str, float]:
-    """Return the atomic energy of each element in the data, as given, or fitted where none are given.
+    """Return the atomic energies of the elements that a model knows: those given, or fitted where none are given.
 
     Args:
         train: labelled structures.
@@ -62,11 +62,11 @@ def resolve_atomic_energies(train: Dataset, given: Mapping[str, float] | None) -
         raise InputError("a model cannot be initialized without labelled structures; the training set is empty")
     if given is None:
         return fit_atomic_energies(train)
-    symbols = elements_of(train)
-    missing = [symbol for symbol in symbols if symbol not in given]
+    missing = [symbol for symbol in elements_of(train) if symbol not in given]
     if missing:
         raise InputError(
             f"no atomic energy is given for {', '.join(missing)}, which the data hold; "
             f"found energies for {', '.join(given) or 'no element'}. Give one for each element, or none to fit all"
         )
-    return {symbol: float(given[symbol]) for symbol in symbols}
+    # Elements of structures that came to another set are known, too.
+    return {symbol: float(energy) for symbol, energy in given.items()}
