@@ -52,6 +52,10 @@ class Reports:
         self._futures.append(future)
 
     def __enter__(self) -> "Reports":
+        directory = self.campaign.directory
+        for number in range(directory.n_complete() - 1):  # the newest one's report is begun in any case
+            if not directory.generation(number).figures.exists():
+                self.begin(number)  # a former run was ended before it was made
         return self
 
     def __exit__(self, *_exception: object) -> None:

@@ -32,12 +32,12 @@ def report(directory: RunDirectory, number: int, wandb: WandB | None) -> Path:
         The report.
     """
     name = re.sub("[^a-z0-9]+", "-", directory.path.name.lower()).strip("-") or "campaign"
-    write_figures(directory, number)
     markdown = generation_markdown(directory, number)
     create_markdown_artifact(markdown, key=f"{name}-generation-{number}", description=f"Generation {number} of {name}")
     path = write_report(directory)
     if wandb is not None:
         log_generation(directory, number, wandb)
+    write_figures(directory, number)  # last: where they are, the generation was reported on
     return path
 
 

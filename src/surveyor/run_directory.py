@@ -80,6 +80,11 @@ class GenerationDirectory:
         return self.path / "model"
 
     @property
+    def figures(self) -> Path:
+        """Folder of the plots, written last when the generation is reported on."""
+        return self.path / "figures"
+
+    @property
     def manifest(self) -> Path:
         """File that makes the generation complete."""
         return self.path / "manifest.json"

@@ -56,7 +56,7 @@ def thermostats_K(directory: RunDirectory) -> list[float]:
 
 def write_figures(directory: RunDirectory, generation: int) -> tuple[Path, ...]:
     """Write the figures of a generation to its folder `figures`, and return the files."""
-    folder = directory.generation(generation).path / "figures"
+    folder = directory.generation(generation).figures
     files = {folder / f"{name}.png": image for name, image in generation_figures(directory, generation).items()}
     for path, image in files.items():
         write_atomically(path, image)
