@@ -31,7 +31,6 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 @pytest.fixture(scope="module")
 def logged(campaign: RunDirectory, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """The campaign after its bootstrap was logged, and its last generation twice."""
-    pytest.importorskip("wandb")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("CACHE", "DATA", "CONFIG"):
             patch.setenv(f"WANDB_{name}_DIR", str(tmp_path_factory.mktemp(name)))

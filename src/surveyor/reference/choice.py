@@ -3,7 +3,6 @@
 from pydantic import Field
 
 from surveyor.parameters import Choice, Parameters
-from surveyor.reference import xtb
 from surveyor.reference.ase import ASEParameters, ASEReference, EMTParameters, EMTReference
 from surveyor.reference.cp2k import CP2KCode, CP2KParameters, CP2KReference
 from surveyor.reference.reference import Reference
@@ -46,13 +45,3 @@ def make_reference(parameters: ReferenceParameters, codes: Codes | None = None) 
         case ASEParameters():
             return ASEReference(chosen.calculator, chosen.arguments)
     raise TypeError(f"no reference for {type(chosen).__name__}")
-
-
-def check_installed(parameters: ReferenceParameters) -> None:
-    """Check that the Python packages of a reference are installed where this runs.
-
-    Raises:
-        InputError: one is missing; the message has the pip command.
-    """
-    if parameters.xtb is not None:
-        xtb.check_installed()

@@ -29,7 +29,7 @@ def label_structure(
         reference: computes the label.
         theory: the reference's level of theory, as it was resolved when the campaign began.
         store: where the label is kept.
-        scratch: folder in which each calculation gets a folder of its own; that of a failure is kept.
+        scratch: folder in which each calculation gets a folder of its own; that of a failure or a killed attempt stays.
     """
     structure = theory.with_electrons(atoms)
     key = label_key(structure, theory)

@@ -86,7 +86,6 @@ def test_atom_without_any_energy_is_a_named_error(tmp_path: Path) -> None:
 
 @pytest.mark.xtb
 def test_xtb_binds_hydrogen(tmp_path: Path) -> None:
-    pytest.importorskip("tblite", reason="needs tblite (extra xtb)")
     reference, store = XTBReference(XTBParameters()), LabelStore.in_folder(tmp_path / "labels")
     atom = atomic_energy("H", reference, reference.resolve(), store, tmp_path / "scratch")
     (molecule,) = isolated_atoms("H")

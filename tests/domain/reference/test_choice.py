@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from surveyor.errors import InputError
 from surveyor.reference.ase import ASEReference, EMTReference
-from surveyor.reference.choice import Codes, ReferenceParameters, check_installed, make_reference
+from surveyor.reference.choice import Codes, ReferenceParameters, make_reference
 from surveyor.reference.cp2k import CP2KReference
 from surveyor.reference.xtb import XTBReference
 
@@ -48,10 +48,3 @@ def test_wrong_choice_is_refused(variant: dict[str, object]) -> None:
 def test_missing_input_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.inp"):
         make_reference(chosen(cp2k={"input": tmp_path / "nowhere.inp"}))
-
-
-def test_packages_that_are_not_asked_for_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.path", [])
-    check_installed(chosen(emt={}))
-    with pytest.raises(InputError, match="pip install"):
-        check_installed(chosen(xtb={}))

@@ -10,7 +10,6 @@ from surveyor.labels import Label, LabelFailure
 from surveyor.reference.xtb import XTBParameters, XTBReference, check_installed
 from surveyor.testing.references import check_reference
 
-pytest.importorskip("tblite", reason="needs tblite (extra xtb)")
 pytestmark = pytest.mark.xtb
 
 
