@@ -1,0 +1,61 @@
+"""The Dask scheduler of surveyor's own pools."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from distributed import Scheduler
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+KEPT = "fire-and-forget"  # as whose wish Dask notes what is to be finished even when its submitter is gone
+
+SETTINGS: Mapping[str, Any] = {  # Any: whatever Dask's configuration holds
+    # A death is reported at once; whether to try again is decided above.
+    "distributed.scheduler.allowed-failures": 0,
+    # What no worker is free for stays with the scheduler, and so outlives the death of a worker.
+    "distributed.scheduler.worker-saturation": 1.0,
+    # A worker in compiled code that does not release the interpreter is not dead; a dead one is noticed by its process.
+    "distributed.scheduler.worker-ttl": None,
+    "distributed.worker.profile.enabled": False,
+}
+
+
+class PoolScheduler(Scheduler):
+    """A scheduler that hands a function to a worker only when the worker is free.
+
+    Dask does so by itself only within groups of tasks that are large against the cluster; what it gave to a busy worker
+    would fail unstarted when that worker dies.
+    """
+
+    def __init__(self, **options: Any) -> None:  # Any: those of Dask
+        super().__init__(**options)
+        self.add_plugin(_ForgetFailures(self))
+
+    def is_rootish(self, ts: Any) -> bool:  # Any: Dask's state of a task
+        """Say that a task may wait at the scheduler."""
+        return not (ts.resource_restrictions or ts.worker_restrictions or ts.host_restrictions)
+
+    @property
+    def n_unfinished(self) -> int:
+        """How many functions wait or run."""
+        return len(self.queued) + len(self.unrunnable) + sum(len(worker.processing) for worker in self.workers.values())
+
+    @property
+    def n_attached(self) -> int:
+        """How many clients are connected."""
+        return len(self.clients) - 1  # one of them stands for what is kept
+
+
+class _ForgetFailures(SchedulerPlugin):
+    """Forgets a failure as soon as those who wait for it know it, so that the same key can be submitted again."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+
+    def transition(self, key: Any, start: str, finish: str, *_args: Any, **_kwargs: Any) -> None:
+        if finish == "erred" and key in self.scheduler.tasks:
+            self.scheduler.loop.add_callback(self._forget, key)
+
+    def _forget(self, key: Any) -> None:
+        task = self.scheduler.tasks.get(key)
+        if task is not None and task.state == "erred":
+            self.scheduler.client_releases_keys([key], client=KEPT)

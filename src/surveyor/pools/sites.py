@@ -1,0 +1,263 @@
+"""Sites: where a pool finds its machines. What a block of Prefect stores, and what a pool's process is given.
+
+Nothing here is science: the same campaign gives the same results on any site.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field, model_validator
+
+from surveyor.parameters import Parameters
+
+
+class Site(Parameters):
+    """Base of all sites."""
+
+    kind: ClassVar[str]
+
+
+class LocalSite(Site):
+    """This machine: one process for each worker, as many as its cores, memory and GPUs allow."""
+
+    kind: ClassVar[str] = "local"
+
+    cores: int | None = Field(
+        None, ge=1, title="Cores", description="Cores to use in all; by default those that this process may use."
+    )
+    memory_GB: float | None = Field(
+        None, gt=0, title="Memory (GB)", description="Memory to use in all; by default that of the machine."
+    )
+    gpus: int | None = Field(
+        None, ge=0, title="GPUs", description="GPUs to use in all; by default those that nvidia-smi lists."
+    )
+    cores_per_worker: int = Field(
+        1,
+        ge=1,
+        title="Cores per worker",
+        description="Cores of one label, walker or training: MPI ranks times OpenMP threads.",
+    )
+    memory_per_worker_GB: float | None = Field(
+        None, gt=0, title="Memory per worker (GB)", description="Memory of one label, walker or training, if it counts."
+    )
+    gpus_per_worker: int = Field(
+        0, ge=0, title="GPUs per worker", description="GPUs that one label, walker or training has for itself."
+    )
+
+
+class JobQueueSite(Site):
+    """A cluster with a queue: jobs are submitted when there is work, and leave when there is none."""
+
+    cores_per_job: int = Field(1, ge=1, title="Cores per job", description="Cores that a job asks for.")
+    workers_per_job: int = Field(
+        1,
+        ge=1,
+        title="Workers per job",
+        description="How many labels, walkers or trainings run side by side in one job, and share its cores.",
+    )
+    memory_GB: float = Field(4.0, gt=0, title="Memory (GB)", description="Memory that a job asks for.")
+    gpus_per_job: int = Field(0, ge=0, title="GPUs per job", description="GPUs that a job asks for.")
+    walltime_minutes: float = Field(
+        60.0,
+        ge=1,
+        title="Walltime (min)",
+        description="How long a job may last; a label whose time limit does not fit into the rest is not started there.",
+    )
+    queue: str | None = Field(
+        None, min_length=1, title="Queue", description="Partition or queue; by default that of the cluster."
+    )
+    account: str | None = Field(
+        None, min_length=1, title="Account", description="Account or project that is charged; by default the user's."
+    )
+    python: str | None = Field(
+        None,
+        min_length=1,
+        title="Interpreter",
+        description="Python of the environment with surveyor and the stage's engine, on the compute nodes; "
+        "by default that of the flow.",
+    )
+    prologue: list[str] = Field(
+        default_factory=list,
+        title="Prologue",
+        description="Lines of shell that each job runs first, such as: module load cp2k. Never a secret.",
+    )
+    directives: list[str] = Field(
+        default_factory=list,
+        title="Directives",
+        description="Further directives of the job script, without their prefix, such as: --exclusive.",
+    )
+    skip_directives: list[str] = Field(
+        default_factory=list,
+        title="Skipped directives",
+        description="Directives that surveyor would write and the cluster refuses; those that contain such a text are "
+        "left out, as --mem.",
+    )
+    min_jobs: int = Field(0, ge=0, title="Fewest jobs", description="Jobs that are kept even without work.")
+    max_jobs: int = Field(4, ge=1, title="Most jobs", description="Jobs that are in the queue or run at once, at most.")
+    idle_minutes: float = Field(
+        2.0,
+        ge=0,
+        title="Idle time (min)",
+        description="A job without work for so long ends; so does the pool, when nobody is attached to it.",
+    )
+    interface: str | None = Field(
+        None,
+        min_length=1,
+        title="Network interface",
+        description="Interface by which the jobs and the pool's process reach each other, such as ib0.",
+    )
+    scratch: Path | None = Field(
+        None, title="Scratch", description="Folder on the compute nodes for files of the workers themselves."
+    )
+
+    @model_validator(mode="after")
+    def _check_jobs(self) -> "JobQueueSite":
+        if self.min_jobs > self.max_jobs:
+            raise ValueError(f"min_jobs: found {self.min_jobs}, expected at most max_jobs, which is {self.max_jobs}")
+        if self.workers_per_job > self.cores_per_job:
+            raise ValueError(
+                f"workers_per_job: found {self.workers_per_job}, expected at most cores_per_job, which is "
+                f"{self.cores_per_job}, as each worker needs a core"
+            )
+        return self
+
+    @property
+    def cores_per_worker(self) -> int:
+        """Cores of one label, walker or training."""
+        return self.cores_per_job // self.workers_per_job
+
+    @property
+    def most_workers(self) -> int:
+        """How many functions can run at once, when all jobs run."""
+        return self.max_jobs * self.workers_per_job
+
+    @property
+    def walltime_s(self) -> int:
+        """How long a job may last, in whole seconds."""
+        return int(60 * self.walltime_minutes)
+
+
+class SLURMSite(JobQueueSite):
+    """A cluster with SLURM."""
+
+    kind: ClassVar[str] = "slurm"
+
+    tasks_per_job: int = Field(
+        1,
+        ge=1,
+        title="Tasks per job",
+        description="Tasks that SLURM counts in a job, so the slots that mpirun finds; must divide the cores.",
+    )
+
+    @model_validator(mode="after")
+    def _check_tasks(self) -> "SLURMSite":
+        if self.cores_per_job % self.tasks_per_job:
+            raise ValueError(
+                f"tasks_per_job: found {self.tasks_per_job}, expected a divisor of cores_per_job, which is "
+                f"{self.cores_per_job}"
+            )
+        return self
+
+
+class PBSSite(JobQueueSite):
+    """A cluster with PBS or Torque."""
+
+    kind: ClassVar[str] = "pbs"
+
+    resources: str | None = Field(
+        None,
+        min_length=1,
+        title="Resources",
+        description="The -l line, as Torque wants it (nodes=1:ppn=8); by default select= with cores, memory and GPUs.",
+    )
+
+
+class LSFSite(JobQueueSite):
+    """A cluster with LSF."""
+
+    kind: ClassVar[str] = "lsf"
+
+
+class SGESite(JobQueueSite):
+    """A cluster with Grid Engine."""
+
+    kind: ClassVar[str] = "sge"
+
+    parallel_environment: str | None = Field(
+        None,
+        min_length=1,
+        title="Parallel environment",
+        description="Name of the one that gives several cores of a node, such as smp; needed above one core.",
+    )
+    resources: str | None = Field(
+        None, min_length=1, title="Resources", description="The -l line, such as h_vmem=4G,gpu=1."
+    )
+
+    @model_validator(mode="after")
+    def _check_environment(self) -> "SGESite":
+        if self.cores_per_job > 1 and self.parallel_environment is None:
+            raise ValueError(
+                f"parallel_environment: found none, expected one, as cores_per_job is {self.cores_per_job}; "
+                "`qconf -spl` lists those of the cluster"
+            )
+        if self.gpus_per_job and self.resources is None:
+            raise ValueError(
+                f"resources: found none, expected those that ask for {self.gpus_per_job} GPUs, as each cluster names "
+                "them differently, such as gpu=1"
+            )
+        return self
+
+
+class OARSite(JobQueueSite):
+    """A cluster with OAR."""
+
+    kind: ClassVar[str] = "oar"
+
+    resources: str | None = Field(
+        None,
+        min_length=1,
+        title="Resources",
+        description="The -l line without walltime; by default /nodes=1/core= with the cores.",
+    )
+
+
+class HTCondorSite(JobQueueSite):
+    """A pool of HTCondor."""
+
+    kind: ClassVar[str] = "htcondor"
+
+    disk_GB: float = Field(1.0, gt=0, title="Disk (GB)", description="Disk that a job asks for.")
+
+
+class SchedulerSite(Site):
+    """A Dask scheduler that runs already, with workers of its own."""
+
+    kind: ClassVar[str] = "dask"
+
+    address: str = Field(
+        pattern=r"^(tcp|tls)://[^/]+:\d+$",
+        title="Address",
+        description="Where the scheduler listens, such as tls://10.0.0.1:8786.",
+    )
+    tls_ca_file: Path | None = Field(
+        None, title="CA (file)", description="Certificate of the authority that signed the scheduler's, for tls://."
+    )
+    tls_cert_file: Path | None = Field(
+        None, title="Certificate (file)", description="Certificate that the scheduler accepts from clients, for tls://."
+    )
+    tls_key_file: Path | None = Field(
+        None, title="Key (file)", description="Private key of the certificate, readable by its owner alone."
+    )
+
+    @model_validator(mode="after")
+    def _check_files(self) -> "SchedulerSite":
+        files = (self.tls_ca_file, self.tls_cert_file, self.tls_key_file)
+        if any(files) and not all(files):
+            raise ValueError("expected all of tls_ca_file, tls_cert_file and tls_key_file, or none of them")
+        return self
+
+
+JOB_QUEUES: dict[str, type[JobQueueSite]] = {
+    site.kind: site for site in (SLURMSite, PBSSite, LSFSite, SGESite, OARSite, HTCondorSite)
+}
+SITES: dict[str, type[Site]] = {LocalSite.kind: LocalSite, **JOB_QUEUES, SchedulerSite.kind: SchedulerSite}
