@@ -1,3 +1,4 @@
+import hashlib
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -5,8 +6,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from surveyor.evaluation import evaluate_dataset
+from surveyor.pools.terms import Terms
 from surveyor.potentials import Potential
-from surveyor.tasks.execution import run_on, worker_was_lost
+from surveyor.tasks.execution import run_under, worker_was_lost
 
 
 @task(
@@ -30,4 +32,5 @@ def evaluate(pool: Executor | None, potential: Potential, *, dataset: Path, dest
     Returns:
         The file with the predictions.
     """
-    return run_on(pool, evaluate_dataset, potential, dataset, destination)
+    terms = Terms(f"evaluate {destination} on {hashlib.sha256(dataset.read_bytes()).hexdigest()}")
+    return run_under(pool, terms, evaluate_dataset, potential, dataset, destination)

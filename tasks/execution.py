@@ -8,6 +8,7 @@ from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 
 from surveyor.errors import WorkerLost
+from surveyor.pools.terms import Terms, submit_under
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,9 +23,22 @@ def run_on(pool: Executor | None, function: Callable[P, T], /, *args: P.args, **
         args: its arguments.
         kwargs: its keyword arguments.
     """
+    return run_under(pool, Terms(), function, *args, **kwargs)
+
+
+def run_under(pool: Executor | None, terms: Terms, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a function on a pool, or join it where it is under way there, and wait for what it returns.
+
+    Args:
+        pool: any executor, or None; only surveyor's own pools heed the terms.
+        terms: the key under which the function can be joined, and how long it may take.
+        function: importable on the pool.
+        args: its arguments.
+        kwargs: its keyword arguments.
+    """
     if pool is None:
         return function(*args, **kwargs)
-    return pool.submit(function, *args, **kwargs).result()
+    return submit_under(pool, terms, function, *args, **kwargs).result()
 
 
 def worker_was_lost(task: Task[..., Any], run: TaskRun, state: State) -> bool:  # Any: whatever the task returns

@@ -8,10 +8,11 @@ from prefect.states import Completed
 
 from surveyor.dataset import FAILURE, with_label
 from surveyor.labels import LabelStore, LevelOfTheory, label_key
+from surveyor.pools.terms import Terms
 from surveyor.reference.labelling import label_structure, stored_label
-from surveyor.reference.reference import Reference
+from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.sampling.walkers import Sample
-from surveyor.tasks.execution import run_on, worker_was_lost
+from surveyor.tasks.execution import run_under, worker_was_lost
 
 
 @task(
@@ -51,6 +52,9 @@ def label(
     if atoms is None:
         return Completed(name="Nothing to label", data=None)
     key = label_key(atoms, theory)
-    outcome = stored_label(key, store) or run_on(pool, label_structure, atoms, reference, theory, store, scratch)
+    terms = Terms(f"label {key} in {store}", time_limit_of(reference))
+    outcome = stored_label(key, store) or run_under(
+        pool, terms, label_structure, atoms, reference, theory, store, scratch
+    )
     labelled = with_label(atoms, key, outcome)
     return Completed(name=str(labelled.info.get(FAILURE, "Labelled")), data=labelled)

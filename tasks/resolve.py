@@ -8,9 +8,10 @@ from prefect.cache_policies import NO_CACHE
 
 from surveyor.labels import LabelStore, LevelOfTheory
 from surveyor.models.choice import ModelParameters, check_model_parameters
+from surveyor.pools.terms import Terms
 from surveyor.reference.atomic_energies import atomic_energy
-from surveyor.reference.reference import Reference
-from surveyor.tasks.execution import run_on, worker_was_lost
+from surveyor.reference.reference import Reference, time_limit_of
+from surveyor.tasks.execution import run_on, run_under, worker_was_lost
 
 
 @task(
@@ -74,4 +75,5 @@ def compute_atomic_energy(
         store: where the labels of the atom in all its multiplicities are kept.
         scratch: folder for the files of the calculations.
     """
-    return run_on(pool, atomic_energy, element, reference, theory, store, scratch)
+    terms = Terms(f"atomic energy of {element}, {theory.digest} in {store}", time_limit_of(reference))
+    return run_under(pool, terms, atomic_energy, element, reference, theory, store, scratch)

@@ -4,10 +4,12 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from surveyor.pools.terms import Terms
 from surveyor.potentials import Potential
 from surveyor.sampling.propagation import propagate
+from surveyor.sampling.samples import walker_digest
 from surveyor.sampling.walkers import Sample, Walker
-from surveyor.tasks.execution import run_on, worker_was_lost
+from surveyor.tasks.execution import run_under, worker_was_lost
 
 
 @task(
@@ -32,4 +34,5 @@ def sample(
         name: of the sample in this directory.
     """
     start = walker.walker if isinstance(walker, Sample) else walker
-    return run_on(pool, propagate, start, potential, directory=directory, n_tries=n_tries, name=name)
+    terms = Terms(f"sample {directory / name} from {walker_digest(start)}")
+    return run_under(pool, terms, propagate, start, potential, directory=directory, n_tries=n_tries, name=name)

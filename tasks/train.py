@@ -9,15 +9,20 @@ from prefect.context import TaskRunContext
 from surveyor import __version__
 from surveyor.models.model import Model, digest_of
 from surveyor.models.training import train_model
+from surveyor.pools.terms import Terms
 from surveyor.run_directory import GenerationDirectory
-from surveyor.tasks.execution import run_on, worker_was_lost
+from surveyor.tasks.execution import run_under, worker_was_lost
 
 
 def training_key(_context: TaskRunContext, arguments: dict[str, Any]) -> str:  # Any: Prefect gives all arguments
     """Return the key under which Prefect remembers a training: task, version, content of model and data; no path."""
-    directory: GenerationDirectory = arguments["directory"]
+    return content_of(arguments["model"], arguments["directory"])
+
+
+def content_of(model: Model, directory: GenerationDirectory) -> str:
+    """Return a digest of what a training depends on."""
     contents = [directory.set_file(name).read_bytes() for name in ("train", "valid")]
-    parts = [b"train", __version__.encode(), digest_of(arguments["model"]).encode(), *contents]
+    parts = [b"train", __version__.encode(), digest_of(model).encode(), *contents]
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
@@ -42,8 +47,9 @@ def train(pool: Executor | None, model: Model, *, directory: GenerationDirectory
     Returns:
         The digest of the trained model.
     """
-    trained, _ = run_on(
+    trained, _ = run_under(
         pool,
+        Terms(f"train {directory.model}: {content_of(model, directory)}"),
         train_model,
         model,
         directory.set_file("train"),

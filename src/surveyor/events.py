@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from surveyor.pools.terms import Terms, submit_under
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -171,7 +173,11 @@ class ReportingExecutor(Executor):
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submit a function; see `concurrent.futures.Executor.submit`."""
-        return self.executor.submit(self.report, function, *args, **kwargs)
+        return self.submit_under(Terms(), function, *args, **kwargs)
+
+    def submit_under(self, terms: Terms, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Submit a function under terms; see `surveyor.pools.terms`."""
+        return submit_under(self.executor, terms, self.report, function, *args, **kwargs)
 
 
 def _this_process() -> str:

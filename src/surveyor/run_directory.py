@@ -8,6 +8,7 @@ lease                 held by the process that works here
 level_of_theory.json  frozen when the campaign began
 atomic_energies.json  likewise, in eV
 generations/000/      the bootstrap; generations/001/ ... follow (see `GenerationDirectory`)
+pools/                pools on clusters that the campaign has opened, with the outputs of their jobs
 comparison.json       the models of all generations on the final test set
 report.html           figures and tables of the whole campaign
 """
@@ -190,6 +191,11 @@ class RunDirectory:
     def workers(self) -> Path:
         """Folder in which functions on pools report, each in a file of its own."""
         return self.path / "events"
+
+    @property
+    def pools(self) -> Path:
+        """Folder of the pools on clusters that the campaign has opened."""
+        return self.path / "pools"
 
     @property
     def scratch(self) -> Path:

@@ -8,11 +8,12 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from ase import Atoms
 
-from surveyor.campaign.checks import check_campaign, check_theory
+from surveyor.campaign.checks import check_campaign, check_sites, check_theory
 from surveyor.campaign.continuation import check_continuation, freeze_parameters, parameter_differences
 from surveyor.campaign.parameters import CampaignParameters
 from surveyor.errors import InputError
@@ -23,6 +24,7 @@ from surveyor.lease import hold_lease
 from surveyor.models.choice import make_model
 from surveyor.models.model import Model
 from surveyor.pools.choice import OpenPools, open_pools
+from surveyor.pools.sites import Site
 from surveyor.reference.choice import make_reference
 from surveyor.reference.reference import Reference
 from surveyor.run_directory import SCHEMA_VERSION, Generation, RunDirectory, check_schema
@@ -82,20 +84,28 @@ class Campaign:
 
 
 @contextmanager
-def open_campaign(parameters: CampaignParameters) -> Iterator[Campaign]:
+def open_campaign(
+    parameters: CampaignParameters, sites: Mapping[str, Site] | None = None, pools_by_hand: Path | None = None
+) -> Iterator[Campaign]:
     """Check a campaign, take its run directory and open its pools, as long as this lasts.
+
+    Args:
+        parameters: with absolute paths.
+        sites: where the pools are that the parameters name by a block, by name.
+        pools_by_hand: folder of the pools that the user has opened by hand, which are used where they are open.
 
     Raises:
         InputError: the parameters cannot work, or are not those of the run directory.
         CampaignInUse: a live process works in the run directory.
     """
     walkers = check_campaign(parameters)
+    check_sites(parameters, sites or {})
     directory = RunDirectory(parameters.run_directory.absolute())
     with hold_lease(directory.lease):
         check_continuation(directory, parameters)
         freeze_parameters(directory, parameters)
         _record_run(directory)
-        with open_pools(parameters.pools) as pools:
+        with open_pools(parameters.pools, sites, directory.pools, pools_by_hand) as pools:
             yield Campaign(
                 parameters=parameters,
                 directory=directory,

@@ -1,6 +1,6 @@
 """What is checked before a campaign begins, without a pool."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,10 +11,14 @@ from surveyor.dataset import is_labelled, label_of
 from surveyor.errors import InputError
 from surveyor.labels import LevelOfTheory
 from surveyor.models.choice import make_model
+from surveyor.pools.sites import JobQueueSite, Site
 from surveyor.reference.choice import make_reference
+from surveyor.reference.reference import time_limit_of
 from surveyor.run_directory import RunDirectory
 from surveyor.sampling.walkers import Walker, check_walkers, make_walkers
 from surveyor.structures import elements_of, read_structures
+
+START_S = 20.0  # of a job's walltime that pass before its worker is at work
 
 
 def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
@@ -50,6 +54,26 @@ def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
     if parameters.begin_from is not None:
         _check_origin(parameters.begin_from, parameters)
     return walkers
+
+
+def check_sites(parameters: CampaignParameters, sites: Mapping[str, Site]) -> None:
+    """Check the pools of a campaign against what is to run there.
+
+    Args:
+        parameters: of the campaign.
+        sites: where the pools are, by name.
+
+    Raises:
+        InputError: a label may take longer than a job of its pool lasts.
+    """
+    name = parameters.pools.labelling
+    site, limit = sites.get(name), time_limit_of(make_reference(parameters.reference, parameters.codes))
+    if isinstance(site, JobQueueSite) and limit is not None and limit > site.walltime_s - START_S:
+        raise InputError(
+            f"pools.labelling: a label may take {limit / 60:g} min (the time limit of the code), expected at most "
+            f"{(site.walltime_s - START_S) / 60:g} min, as a job of {name} lasts {site.walltime_minutes:g} min and "
+            "takes a while to start; lower the time limit, or raise walltime_minutes of the pool"
+        )
 
 
 def _check_learnt(structures: Sequence[Atoms], known: Sequence[str], name: str) -> None:

@@ -5,13 +5,15 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
-from distributed import Client, Security
+from distributed import Client, Future, Security
 
 from surveyor.errors import PoolFailed
-from surveyor.pools.pool import Attachment, Pool
+from surveyor.pools.pool import GROUP, Attachment, Pool
+from surveyor.pools.sites import SchedulerSite
 
 logger = logging.getLogger(__name__)
 
@@ -27,16 +29,26 @@ WORKER_PACKAGES = (*SCHEDULER_PACKAGES, "surveyor")
 
 
 def pool_at(address: str) -> Pool:
-    """Return the pool of a Dask scheduler that runs already; closing the pool leaves the scheduler alone.
-
-    The scheduler should run with `distributed.scheduler.allowed-failures` 0: otherwise Dask itself runs a function
-    again, up to three times, before the death of its workers is reported. Certificates for `tls://` are taken from
-    Dask's configuration (`distributed.comm.tls`).
+    """Return the pool of a Dask scheduler that runs already; see `scheduler_pool`.
 
     Args:
         address: such as `tcp://10.0.0.1:8786` or `tls://10.0.0.1:8786`.
     """
-    return Pool(address, lambda: _attach(address))
+    return scheduler_pool(address, SchedulerSite(address=address))
+
+
+def scheduler_pool(name: str, site: SchedulerSite) -> Pool:
+    """Return the pool of a Dask scheduler that runs already; closing the pool leaves the scheduler alone.
+
+    The scheduler should run with `distributed.scheduler.allowed-failures` 0: otherwise Dask itself runs a function
+    again, up to three times, before the death of its workers is reported. Certificates for `tls://` that the site does
+    not name are taken from Dask's configuration (`distributed.comm.tls`).
+
+    Args:
+        name: what the pool is called in messages.
+        site: where the scheduler is.
+    """
+    return Pool(name, lambda: _attach(name, site))
 
 
 @dataclass(slots=True)
@@ -44,56 +56,99 @@ class _Workers:
     """The workers of a scheduler, counted again and again on the loop of the client."""
 
     client: Client
-    address: str
+    name: str
     threads: int = 0
+    known: set[str] = field(default_factory=set)
+    failure: str | None = None
 
     async def watch(self) -> None:
         last_useful = time.monotonic()
         while True:
-            self.threads = sum((await self.client.nthreads()).values())
+            workers = await self.client.nthreads()
+            self.threads = sum(workers.values())
+            await self._check({*workers} - self.known)
             now = time.monotonic()
             if self.threads or not self.client.futures:
                 last_useful = now
             elif now - last_useful >= NO_WORKER_S:
                 logger.warning(
                     "pool %s has had no worker for %.0f s, and work waits for one; see whether its workers start",
-                    self.address,
+                    self.name,
                     NO_WORKER_S,
                 )
                 last_useful = now
             await asyncio.sleep(COUNT_S)
 
+    async def _check(self, new: set[str]) -> None:
+        """Compare the versions of workers that came later."""
+        if not new:
+            return
+        self.known |= new
+        try:
+            check_versions(self.name, await self.client.get_versions(packages=["surveyor"]))
+        except PoolFailed as error:
+            logger.error("%s", error)
+            self.failure = str(error)
 
-def _attach(address: str) -> Attachment:
+
+def _attach(name: str, site: SchedulerSite) -> Attachment:
     with ExitStack() as opened:
-        client = _connect(address)
+        client = _connect(name, site)
         opened.callback(client.close)
-        check_versions(address, client.get_versions(packages=["surveyor"]))
-        workers = _Workers(client, address, sum(client.nthreads().values()))
+        check_versions(name, client.get_versions(packages=["surveyor"]))
+        nthreads = client.nthreads()
+        workers = _Workers(client, name, sum(nthreads.values()), {*nthreads})
         watch = asyncio.run_coroutine_threadsafe(workers.watch(), client.loop.asyncio_loop)
         opened.callback(watch.cancel)
+        group = _enlarge_group(client, workers.threads)
+        opened.callback(group.clear)
         return Attachment(
             client,
             count=lambda: workers.threads,
             hint=lambda: "What its workers printed last is where they were started.",
             close=opened.pop_all().close,
             least=LEAST_IN_FLIGHT,
+            failure=lambda: workers.failure,
         )
 
 
-def _connect(address: str) -> Client:
-    security = Security()
-    if address.startswith("tls:") and security.get_connection_args("client").get("ssl_context") is None:
+def _enlarge_group(client: Client, n_threads: int) -> list[Future]:
+    """Run a few calls of nothing, and return their results, to be held.
+
+    What no worker is free for should stay with the scheduler: on a worker that dies it would fail too, unstarted. Dask
+    does so within groups of tasks that are large against the cluster, and counts all that were in a group as long as a
+    result of it is held.
+    """
+    if not n_threads:
+        return []
+    return [client.submit(int, key=f"{GROUP}-{uuid4().hex}", pure=False) for _ in range(2 * n_threads + 1)]
+
+
+def _connect(name: str, site: SchedulerSite) -> Client:
+    security = _security(site)
+    if site.address.startswith("tls:") and security.get_connection_args("client").get("ssl_context") is None:
         raise PoolFailed(
-            f"pool {address}: no certificates; name them in Dask's configuration under distributed.comm.tls"
+            f"pool {name}: no certificates for {site.address}; give its block the TLS files, or name them in Dask's "
+            "configuration under distributed.comm.tls"
         )
     try:
-        return Client(address, security=security, set_as_default=False, timeout=CONNECT_S)
+        return Client(site.address, security=security, set_as_default=False, timeout=CONNECT_S)
     except (OSError, ValueError) as error:
         raise PoolFailed(
-            f"no Dask scheduler answered at {address} within {CONNECT_S:.0f} s: {error}; see whether it runs "
+            f"no Dask scheduler answered at {site.address} within {CONNECT_S:.0f} s: {error}; see whether it runs "
             "and whether this machine can reach it"
         ) from error
+
+
+def _security(site: SchedulerSite) -> Security:
+    if site.tls_ca_file is None:
+        return Security()
+    return Security(
+        tls_ca_file=str(site.tls_ca_file),
+        tls_client_cert=str(site.tls_cert_file),
+        tls_client_key=str(site.tls_key_file),
+        require_encryption=True,
+    )
 
 
 def check_versions(address: str, versions: Mapping[str, Any]) -> None:  # Any: nested, as Dask gives it

@@ -1,24 +1,34 @@
 """Which pool each stage of a campaign runs on."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from surveyor.errors import InputError
 from surveyor.parameters import Parameters
-from surveyor.pools.address import pool_at
+from surveyor.pools.address import scheduler_pool
+from surveyor.pools.cluster import close_cluster_pool, cluster_pool
 from surveyor.pools.local import local_pool
 from surveyor.pools.pool import Pool
+from surveyor.pools.pool_folder import PoolFolder
+from surveyor.pools.sites import SITES, JobQueueSite, LocalSite, SchedulerSite, Site
 
 LOCAL = "local"
 SCHEMES = ("tcp", "tls")
-EXPECTED = 'expected "local", or the address of a Dask scheduler such as tcp://10.0.0.1:8786 or tls://10.0.0.1:8786'
+EXPECTED = (
+    'expected "local", the kind and name of a block such as slurm/genoa, or the address of a Dask scheduler such as '
+    "tcp://10.0.0.1:8786 or tls://10.0.0.1:8786"
+)
+BLOCK = re.compile(rf"({'|'.join(SITES)})/[a-z0-9][a-z0-9-]*")
 
 
 def _checked(name: str) -> str:
-    if name == LOCAL:
+    if name == LOCAL or BLOCK.fullmatch(name):
         return name
     scheme, _, rest = name.partition("://")
     host, _, port = rest.rpartition(":")
@@ -31,13 +41,25 @@ PoolName = Annotated[str, AfterValidator(_checked)]
 
 
 class Pools(Parameters):
-    """Where each stage runs: on this machine, or on a Dask cluster that runs already."""
+    """Where each stage runs: on this machine, on a cluster, or on a Dask scheduler that runs already."""
 
     sampling: PoolName = Field(LOCAL, title="Sampling", description=f"Pool that propagates the walkers: {EXPECTED}.")
     labelling: PoolName = Field(LOCAL, title="Labelling", description=f"Pool that runs the reference: {EXPECTED}.")
     training: PoolName = Field(
         LOCAL, title="Training", description=f"Pool that trains and evaluates models: {EXPECTED}."
     )
+
+    @property
+    def names(self) -> list[str]:
+        """The names, each once."""
+        return list(dict.fromkeys((self.sampling, self.labelling, self.training)))
+
+
+def plain_site(name: str) -> Site | None:
+    """Return the site of a pool that needs no block; None for one that does."""
+    if name == LOCAL:
+        return LocalSite()
+    return SchedulerSite(address=name) if "://" in name else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +87,63 @@ class OpenPools:
 
 
 @contextmanager
-def open_pools(pools: Pools) -> Iterator[OpenPools]:
-    """Give the pools of a campaign, and close them at the end, whatever the end is.
+def open_pools(
+    pools: Pools, sites: Mapping[str, Site] | None = None, folder: Path | None = None, by_hand: Path | None = None
+) -> Iterator[OpenPools]:
+    """Give the pools of a campaign, and close them at the end.
 
-    A pool starts or attaches when it is first used: where nothing is left to do, nothing is started. What is still in
-    flight at the end is abandoned.
+    A pool starts or attaches when it is first used: where nothing is left to do, nothing is started. An orderly end and
+    a cancellation close pools on clusters, with their jobs; after a failure they are left to finish what they do, to be
+    joined again or to end after their idle time. Pools that were opened by hand are only attached to.
 
     Args:
         pools: their names.
+        sites: where the pools are that are named by a block, by name.
+        folder: for the pools on clusters that this opens; they need one.
+        by_hand: folder of the pools that the user has opened by hand.
+
+    Raises:
+        InputError: a name needs a site that is not given.
     """
-    with ExitStack() as opened:
-        by_name: dict[str, Pool] = {}
-        for name in (pools.sampling, pools.labelling, pools.training):
-            if name not in by_name:
-                by_name[name] = pool = local_pool() if name == LOCAL else pool_at(name)
+    known = {name: (sites or {}).get(name) or plain_site(name) for name in pools.names}
+    ours: list[PoolFolder] = []
+    try:
+        with ExitStack() as opened:
+            by_name: dict[str, Pool] = {}
+            for name, site in known.items():
+                by_name[name] = pool = _pool(name, site, folder, by_hand, ours)
                 opened.callback(pool.shutdown, wait=False)
-        yield OpenPools(by_name[pools.sampling], by_name[pools.labelling], by_name[pools.training])
+            yield OpenPools(by_name[pools.sampling], by_name[pools.labelling], by_name[pools.training])
+    except Exception:
+        raise  # what runs on clusters goes on
+    except BaseException:
+        _close(ours)
+        raise
+    _close(ours)
+
+
+def _pool(name: str, site: Site | None, folder: Path | None, by_hand: Path | None, ours: list[PoolFolder]) -> Pool:
+    match site:
+        case LocalSite():
+            return local_pool(site)
+        case SchedulerSite():
+            return scheduler_pool(name, site)
+        case JobQueueSite():
+            if folder is None:
+                raise InputError(f"pool {name} needs a folder for the process that holds its jobs")
+            users = None if by_hand is None else folder_of(name, by_hand)
+            if users is not None and users.read_holder() is not None:
+                return cluster_pool(name, site, users.path)
+            ours.append(folder_of(name, folder))
+            return cluster_pool(name, site, ours[-1].path)
+    raise InputError(f"pool {name}: its site is not known; load the block {name}, and give its site")
+
+
+def folder_of(name: str, folder: Path) -> PoolFolder:
+    """Return the folder of a pool within a folder of pools."""
+    return PoolFolder(folder / name.replace("/", "-"))
+
+
+def _close(folders: list[PoolFolder]) -> None:
+    for folder in folders:
+        close_cluster_pool(folder)

@@ -1,12 +1,22 @@
 """Calls and results as bytes, so that what cannot travel is an error of that call alone, and never of the worker."""
 
+import asyncio
+import logging
+import os
 import pickle
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped] # it has no types
+from distributed import Reschedule, get_worker
 
 from surveyor.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+# The job script sets them: seconds since the epoch, and how long the job may last.
+JOB_BEGIN, JOB_WALLTIME_S = "SURVEYOR_JOB_BEGIN", "SURVEYOR_JOB_WALLTIME_S"
 
 
 def name_of(function: Callable[..., object]) -> str:
@@ -28,18 +38,41 @@ def unpack(content: bytes) -> Any:  # Any: whatever was packed
     return pickle.loads(content)
 
 
-def run_parcel(parcel: bytes) -> bytes:
+def run_parcel(parcel: bytes, time_limit_s: float | None = None) -> bytes:
     """Make a call that was packed and return its packed result. It runs on the worker.
+
+    Where the job of this worker ends before the call's time is up, the call goes back to the scheduler unstarted, and
+    the worker leaves.
+
+    Args:
+        parcel: what `pack` returned.
+        time_limit_s: how long the call may take.
 
     Raises:
         RuntimeError: the function called `sys.exit`, which would end the worker.
     """
+    if time_limit_s is not None and time_limit_s > time_left_s():
+        _hand_back(time_limit_s)
     function, args, kwargs = unpack(parcel)
     try:
         result = function(*args, **kwargs)
     except SystemExit as error:
         raise RuntimeError(f"{name_of(function)} called sys.exit({error.code!r})") from error
     return _dumps(result, f"the result of {name_of(function)}")
+
+
+def time_left_s() -> float:
+    """Return how long the job of this process will last; infinity where there is none."""
+    begin = os.environ.get(JOB_BEGIN)
+    return float("inf") if begin is None else float(begin) + float(os.environ[JOB_WALLTIME_S]) - time.time()
+
+
+def _hand_back(time_limit_s: float) -> None:
+    worker = get_worker()
+    logger.info("%.0f s are more than is left of this job: another one shall do it", time_limit_s)
+    leave = worker.close_gracefully(reason="the job ends too soon for what it was given")
+    asyncio.run_coroutine_threadsafe(leave, worker.loop.asyncio_loop)
+    raise Reschedule()
 
 
 def _dumps(value: object, what: str) -> bytes:

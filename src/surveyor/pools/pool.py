@@ -1,6 +1,7 @@
 """A pool: where one stage of a campaign runs, seen as a `concurrent.futures.Executor`."""
 
 import asyncio
+import hashlib
 import threading
 from collections.abc import Callable
 from concurrent import futures
@@ -10,18 +11,20 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 from uuid import uuid4
 
-from distributed import Client, KilledWorker
+from distributed import Client, KilledWorker, fire_and_forget
 from distributed import Future as RemoteFuture
 from distributed.comm import CommClosedError
 
-from surveyor.errors import WorkerLost
+from surveyor.errors import PoolFailed, WorkerLost
 from surveyor.pools.parcel import name_of, pack, run_parcel, unpack
+from surveyor.pools.scheduler import KEPT
+from surveyor.pools.terms import Terms
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 IN_FLIGHT = 2  # functions in flight for each that can run, so that no worker waits for its next one
-GROUP = "surveyor"  # Dask's name for the group of all calls, see `_enlarge_group`
+GROUP = "surveyor"  # Dask's name for the group of all calls
 RECOUNT_S = 2.0  # how often a full pool sees whether it has grown
 
 
@@ -35,6 +38,7 @@ class Attachment:
         hint: says what to look at when a worker was lost.
         close: closes the client and whatever else was opened for this connection.
         least: functions that are handed over even where fewer can run, so that a cluster that grows sees the demand.
+        failure: says why there will be no more workers; None while there is hope.
     """
 
     client: Client
@@ -42,6 +46,7 @@ class Attachment:
     hint: Callable[[], str]
     close: Callable[[], None]
     least: int = 1
+    failure: Callable[[], str | None] = lambda: None
 
     @property
     def is_alive(self) -> bool:
@@ -73,7 +78,6 @@ class Pool(Executor):
         self._attach = attach
         self._attachment: Attachment | None = None
         self._attaching = threading.Lock()
-        self._kept: list[RemoteFuture] = []
         self._pending: set[Future[Any]] = set()  # Any: the result of whatever was submitted
         self._changed = threading.Condition()
         self._is_closed = False
@@ -114,11 +118,23 @@ class Pool(Executor):
             PoolFailed: the pool cannot be opened.
             RuntimeError: the pool was shut down.
         """
+        return self.submit_under(Terms(), function, *args, **kwargs)
+
+    def submit_under(self, terms: Terms, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Submit a function; under a key, it is finished even when this process dies, and can be joined.
+
+        Args:
+            terms: the key and the time limit. Where a function with the same key is under way on the pool, nothing is
+                submitted, and the future is that of the function under way.
+            function: what to call; see `submit`.
+            args: its arguments.
+            kwargs: its keyword arguments.
+        """
         parcel = pack(function, args, kwargs)
         future: Future[T] = Future()
         attachment = self._admit(future)
         try:
-            remote = attachment.client.submit(run_parcel, parcel, key=f"{GROUP}-{uuid4().hex}", pure=False)
+            remote = _send(attachment.client, parcel, terms)
             result = asyncio.run_coroutine_threadsafe(_result_of(remote), attachment.client.loop.asyncio_loop)
         except BaseException:
             future.cancel()  # nobody holds it, but it takes a place
@@ -131,7 +147,8 @@ class Pool(Executor):
         """Close the pool; it can be called several times.
 
         Args:
-            wait: let what is in flight end first; otherwise it is abandoned and its futures are cancelled.
+            wait: let what is in flight end first; otherwise it is abandoned and its futures are cancelled. What was
+                submitted under a key goes on without this process, as far as the cluster does.
             cancel_futures: abandon what is in flight in any case.
         """
         with self._changed:
@@ -142,7 +159,6 @@ class Pool(Executor):
             futures.wait(pending)
         with self._attaching:
             attachment, self._attachment = self._attachment, None
-            self._kept = []
         for future in pending:
             future.cancel()
         if attachment is not None:
@@ -157,7 +173,8 @@ class Pool(Executor):
                 self._attachment = None
             if self._attachment is None:
                 self._attachment = self._attach()
-                self._kept = _enlarge_group(self._attachment)
+            if (failure := self._attachment.failure()) is not None:
+                raise PoolFailed(failure)
             return self._attachment
 
     def _admit(self, future: Future[Any]) -> Attachment:  # Any: the result of whatever is submitted
@@ -185,28 +202,44 @@ class Pool(Executor):
         if error is None:
             future.set_result(result.result())
         elif isinstance(error, KilledWorker | CommClosedError | CancelledError):
-            lost = WorkerLost(f"{self._loss(error)} while {function} was to run there. {attachment.hint()}")
+            reason = attachment.failure()
+            lost = PoolFailed(reason) if reason else WorkerLost(self._loss(error, function, attachment))
             lost.__cause__ = error
             future.set_exception(lost)
         else:
             future.set_exception(error)
 
-    def _loss(self, error: BaseException) -> str:
+    def _loss(self, error: BaseException, function: str, attachment: Attachment) -> str:
         if isinstance(error, KilledWorker):
-            return f"a worker of pool {self.name} died (killed, out of memory, or crashed in compiled code)"
-        return f"the connection to pool {self.name} was lost"
+            what = f"a worker of pool {self.name} died (killed, out of memory, or crashed in compiled code)"
+        else:
+            what = f"the connection to pool {self.name} was lost"
+        return f"{what} while {function} was to run there. {attachment.hint()}"
 
 
-def _enlarge_group(attachment: Attachment) -> list[RemoteFuture]:
-    """Run a few calls of nothing, and return their results, to be held.
+def key_of(terms: Terms) -> str:
+    """Return the key under which Dask knows a function; of one that cannot be joined, a new one each time."""
+    digest = uuid4().hex if terms.key is None else hashlib.sha256(terms.key.encode()).hexdigest()[:32]
+    return f"{GROUP}-{digest}"
 
-    What no worker is free for should stay with the scheduler: on a worker that dies it would fail too, unstarted. Dask
-    does so within groups of tasks that are large against the cluster, and counts all that were in a group as long as a
-    result of it is held.
-    """
-    keys = [f"{GROUP}-{uuid4().hex}" for _ in range(2 * attachment.count() + 1)]
-    return [attachment.client.submit(int, key=key, pure=False) for key in keys] if len(keys) > 1 else []
+
+def _send(client: Client, parcel: bytes, terms: Terms) -> RemoteFuture:
+    remote = client.submit(run_parcel, parcel, terms.time_limit_s, key=key_of(terms), pure=False)
+    if terms.key is not None:
+        fire_and_forget(remote)
+    return remote
 
 
 async def _result_of(remote: RemoteFuture) -> Any:  # Any: the result of whatever was submitted
-    return unpack(await remote)
+    try:
+        return unpack(await remote)
+    finally:
+        # The error would be all that another attempt under the same key gets.
+        if remote.status == "error":
+            _forget(remote)
+        remote.release()
+
+
+def _forget(remote: RemoteFuture) -> None:
+    """Have the scheduler forget what was to be finished even without its submitter."""
+    remote.client._send_to_scheduler({"op": "client-releases-keys", "keys": [remote.key], "client": KEPT})

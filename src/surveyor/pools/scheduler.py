@@ -19,7 +19,7 @@ SETTINGS: Mapping[str, Any] = {  # Any: whatever Dask's configuration holds
 }
 
 
-class PoolScheduler(Scheduler):
+class PoolScheduler(Scheduler):  # type: ignore[misc]  # it is untyped
     """A scheduler that hands a function to a worker only when the worker is free.
 
     Dask does so by itself only within groups of tasks that are large against the cluster; what it gave to a busy worker
@@ -45,7 +45,7 @@ class PoolScheduler(Scheduler):
         return len(self.clients) - 1  # one of them stands for what is kept
 
 
-class _ForgetFailures(SchedulerPlugin):
+class _ForgetFailures(SchedulerPlugin):  # type: ignore[misc]  # it is untyped
     """Forgets a failure as soon as those who wait for it know it, so that the same key can be submitted again."""
 
     def __init__(self, scheduler: Scheduler) -> None:

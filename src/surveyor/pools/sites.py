@@ -61,7 +61,8 @@ class JobQueueSite(Site):
         60.0,
         ge=1,
         title="Walltime (min)",
-        description="How long a job may last; a label whose time limit does not fit into the rest is not started there.",
+        description="How long a job may last; a label whose time limit does not fit into the rest is not started "
+        "there.",
     )
     queue: str | None = Field(
         None, min_length=1, title="Queue", description="Partition or queue; by default that of the cluster."

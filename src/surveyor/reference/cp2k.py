@@ -95,6 +95,11 @@ class CP2KReference:
             raise InputError(f"the CP2K input {path} cannot be read: {error.strerror}") from error
         return cls(read_input(text, path.parent), code or CP2KCode())
 
+    @property
+    def time_limit_s(self) -> float:
+        """How long a calculation may take."""
+        return 60 * self.code.timeout_minutes
+
     def resolve(self) -> LevelOfTheory:
         """Return the level of theory, with the contents of the entries used and the version of the program found here.
 

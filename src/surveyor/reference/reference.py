@@ -29,3 +29,17 @@ class Reference(Protocol):
         Returns:
             The label, or the typed reason why there is none. Exceptions are left to bugs and dying machines.
         """
+
+
+@runtime_checkable
+class TimeLimited(Protocol):
+    """A reference that ends a calculation when its time is up."""
+
+    @property
+    def time_limit_s(self) -> float:
+        """How long a calculation may take."""
+
+
+def time_limit_of(reference: Reference) -> float | None:
+    """Return how long a calculation may take, in seconds; None where the reference sets no limit."""
+    return reference.time_limit_s if isinstance(reference, TimeLimited) else None

@@ -20,7 +20,7 @@ def save_sample(path: Path, sample: Sample, *, origin: Walker) -> None:
         origin: the walker as it was before the propagation; a digest of it tells to whom the file belongs.
     """
     arrays = walker_to_arrays(sample.walker)
-    arrays["origin"] = np.asarray(_digest(origin))
+    arrays["origin"] = np.asarray(walker_digest(origin))
     arrays["rejections"] = np.asarray(json.dumps([asdict(rejection) for rejection in sample.rejections]))
     arrays["sample_n_steps"] = np.asarray(sample.n_steps)
     arrays["temperatures_K"] = sample.temperatures_K
@@ -44,7 +44,7 @@ def load_sample(path: Path, *, origin: Walker) -> Sample:
     """
     with np.load(path, allow_pickle=False) as arrays:
         walker = walker_from_arrays(arrays, origin, path)
-        if str(arrays["origin"]) != _digest(origin):
+        if str(arrays["origin"]) != walker_digest(origin):
             raise ValueError(
                 f"{path} is no sample of walker {origin.index} with seed {origin.seed} and {origin.n_resets} resets: "
                 "its start, conditions or state were others; give the sample another name or directory"
@@ -66,7 +66,7 @@ def load_sample(path: Path, *, origin: Walker) -> Sample:
         )
 
 
-def _digest(walker: Walker) -> str:
+def walker_digest(walker: Walker) -> str:
     """Return the hash of all that a propagation depends on, but for the potential: that is the generation's."""
     content = {
         "start": identity_of(walker.start),

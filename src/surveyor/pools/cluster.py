@@ -1,0 +1,126 @@
+"""Pools on clusters with a queue: opened in a process of their own, found again through their folder."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import psutil
+from distributed import Client
+
+from surveyor.errors import PoolFailed
+from surveyor.pools import cluster_process
+from surveyor.pools.address import check_versions
+from surveyor.pools.pool import Attachment, Pool
+from surveyor.pools.pool_folder import PoolFolder
+from surveyor.pools.sites import JobQueueSite
+
+START_S = 120.0  # imports from a busy network disk take their time, and so do jobs of a former process that have to go
+CONNECT_S = 20.0
+CLOSE_S = 60.0
+POLL_S = 0.1
+LOG_LINES = 12
+
+
+def cluster_pool(name: str, site: JobQueueSite, folder: Path) -> Pool:
+    """Return a pool whose workers run in jobs of a cluster; its process starts when the pool is first used.
+
+    The process outlives this one. Shutting the pool down detaches from it; `close_cluster_pool` ends it.
+
+    Args:
+        name: what the pool is called in messages.
+        site: what its jobs ask for.
+        folder: of the pool, on a disk that the compute nodes see; a pool that is open there is joined.
+    """
+    return Pool(name, lambda: _attach(name, site, PoolFolder(folder)))
+
+
+def open_cluster_pool(name: str, site: JobQueueSite, folder: PoolFolder) -> str:
+    """Start the process of a pool unless it runs, and return the address of its scheduler.
+
+    Raises:
+        PoolFailed: it did not start.
+    """
+    holder = folder.read_holder()
+    if holder is None:
+        folder.make(name, site)
+        folder.failure.unlink(missing_ok=True)
+        holder = _wait_for_holder(name, folder, _start(folder))
+    return str(holder["address"])
+
+
+def close_cluster_pool(folder: PoolFolder) -> bool:
+    """End the process of a pool and its jobs; say whether there was one.
+
+    Raises:
+        PoolFailed: it does not end.
+    """
+    holder = folder.read_holder()
+    if holder is None:
+        return False
+    if holder["host"] == os.uname().nodename:
+        with suppress(ProcessLookupError):
+            os.kill(int(holder["pid"]), signal.SIGTERM)
+    else:
+        with Client(holder["address"], security=folder.read_certificates(), set_as_default=False) as client:
+            client.shutdown()
+    deadline = time.monotonic() + CLOSE_S
+    while folder.read_holder() is not None or folder.read_jobs():
+        if time.monotonic() > deadline:
+            raise PoolFailed(
+                f"the pool in {folder.path} does not end: process {holder['pid']} on {holder['host']}, jobs "
+                f"{', '.join(folder.read_jobs()) or 'none'}; see {folder.log}"
+            )
+        time.sleep(POLL_S)
+    return True
+
+
+def _attach(name: str, site: JobQueueSite, folder: PoolFolder) -> Attachment:
+    address = open_cluster_pool(name, site, folder)
+    with ExitStack() as opened:
+        try:
+            client = Client(
+                address, security=folder.read_certificates(), set_as_default=False, timeout=CONNECT_S, name=name
+            )
+        except (OSError, ValueError) as error:
+            raise PoolFailed(
+                f"pool {name}: nobody answers at {address}, although {folder.address} says so: {error}"
+            ) from error
+        opened.callback(client.close)
+        check_versions(f"{name} ({address})", client.get_versions(packages=["surveyor"]))
+        return Attachment(
+            client,
+            count=lambda: site.most_workers,
+            hint=lambda: f"The outputs of its jobs are in {folder.path / 'jobs'}.",
+            close=opened.pop_all().close,
+            failure=folder.read_failure,
+        )
+
+
+def _start(folder: PoolFolder) -> "subprocess.Popen[bytes]":
+    with folder.log.open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", cluster_process.__name__, str(folder.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def _wait_for_holder(name: str, folder: PoolFolder, process: "subprocess.Popen[bytes]") -> dict[str, object]:
+    deadline = time.monotonic() + START_S
+    while (holder := folder.read_holder()) is None:
+        # A process that found another one in its place has ended, and the other one will say where it is.
+        has_ended = process.poll() not in (None, 0)
+        failure = folder.read_failure()
+        if failure is not None or has_ended or time.monotonic() > deadline:
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(process.pid).terminate()
+            log = "\n".join(folder.log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+            raise PoolFailed(failure or f"pool {name} did not start; {folder.log} says:\n{log}")
+        time.sleep(POLL_S)
+    return holder

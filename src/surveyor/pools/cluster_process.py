@@ -1,0 +1,279 @@
+"""Run as a process of its own: holds the scheduler and the jobs of a pool on a cluster, until nobody needs them.
+
+Usage: python -m surveyor.pools.cluster_process FOLDER
+
+The folder says what to hold (`site.json`), and is where this process says how it can be reached (`address.json`), which
+jobs it has (`jobs.json`), how it goes (`state.json`) and why it gave up (`failure.json`). It ends on SIGTERM, when a
+client shuts the scheduler down, when nobody was attached and nothing was to be done for the idle time of the site, and
+when jobs fail again and again. At its end the jobs are cancelled.
+
+A campaign's process that dies takes none of this with it.
+"""
+
+import asyncio
+import logging
+import shutil
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dask
+from distributed.core import Status
+from distributed.scheduler import WorkerState
+
+from surveyor.errors import CampaignInUse, PoolFailed
+from surveyor.files import write_json
+from surveyor.lease import hold_lease
+from surveyor.pools import worker_check
+from surveyor.pools.jobs import Jobs, QueueSilent
+from surveyor.pools.pool_folder import PoolFolder
+from surveyor.pools.queues import Entry
+from surveyor.pools.scheduler import SETTINGS, PoolScheduler
+from surveyor.pools.sites import JobQueueSite
+from surveyor.pools.watch import FAILED_STARTS, Job, plan
+
+logger = logging.getLogger("surveyor.pools.cluster")
+
+LOOK_S = 2.0  # how often the queue is asked; each answer costs the cluster's controller something
+RETRY_S = 60.0  # until jobs are submitted again, where jobs fail but some workers are there
+LEAVE_S = 30.0  # so long may cancelled jobs of a former process take to leave the queue
+ATTACH_S = 60.0  # so long does a new pool wait for its first client before it counts as idle
+
+
+def main() -> None:
+    """Hold the pool of a folder."""
+    folder = PoolFolder(Path(sys.argv[1]))
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("surveyor").setLevel(logging.INFO)
+    try:
+        with hold_lease(folder.lease), dask.config.set(dict(SETTINGS)):
+            asyncio.run(_hold(folder))
+    except CampaignInUse as error:
+        logger.info("%s", error)  # whoever wanted it attaches to the one that is there
+
+
+async def _hold(folder: PoolFolder) -> None:
+    name, site = folder.read_site()
+    if not isinstance(site, JobQueueSite):
+        raise TypeError(f"{name} is no cluster with a queue")
+    folder.failure.unlink(missing_ok=True)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    shutil.copy(worker_check.__file__, folder.check)
+    write_json(folder.versions, worker_check.versions())
+    security = folder.make_certificates()
+    async with PoolScheduler(
+        interface=site.interface, protocol="tls", port=0, security=security, dashboard=False, dashboard_address=":0"
+    ) as scheduler:
+        check = f"{folder.check} {folder.versions}"
+        jobs = Jobs(site, folder.path, scheduler.address, security, check)
+        keeper = _Keeper(name, site, folder, scheduler, jobs)
+        try:
+            await keeper.end_former_jobs()
+            write_json(folder.address, folder.holder(scheduler.address))
+            logger.info("pool %s is open at %s", name, scheduler.address)
+            await keeper.keep(stop)
+        except PoolFailed as error:
+            logger.error("%s", error)
+            write_json(folder.failure, {"message": str(error)})
+        finally:
+            folder.address.unlink(missing_ok=True)
+            await keeper.close()
+    logger.info("pool %s is closed", name)
+
+
+@dataclass(slots=True)
+class _Record:
+    """What is remembered of a job, in seconds of the monotonic clock."""
+
+    name: str
+    submitted: float
+    busy: float  # when it last had something to do
+    entry: Entry | None = None
+    running: float | None = None
+    connected: float | None = None  # when a worker was last seen
+    is_leaving: bool = False
+
+    def view(self, job: str, now: float, n_workers: int) -> Job:
+        """Return the job as it is now."""
+        return Job(
+            id=job,
+            name=self.name,
+            age_s=now - self.submitted,
+            entry=self.entry,
+            n_workers=n_workers,
+            was_connected=self.connected is not None,
+            runs_s=0.0 if self.running is None else now - self.running,
+            idle_s=now - self.busy,
+            away_s=0.0 if self.connected is None else now - self.connected,
+            is_leaving=self.is_leaving,
+        )
+
+
+@dataclass(slots=True)
+class _Keeper:
+    """Keeps as many jobs as there is work for."""
+
+    name: str
+    site: JobQueueSite
+    folder: PoolFolder
+    scheduler: PoolScheduler
+    jobs: Jobs
+    records: dict[str, _Record] = field(default_factory=dict)
+    n_submitted: int = 0
+    failures: list[str] = field(default_factory=list)  # in a row, since a worker connected
+    next_submission: float = 0.0
+    used: float = field(default_factory=lambda: time.monotonic() + ATTACH_S)
+
+    async def end_former_jobs(self) -> None:
+        """Cancel what a process that was killed has left: it would compute the same things beside the new jobs."""
+        left = self.folder.read_jobs()
+        deadline = time.monotonic() + LEAVE_S
+        while left and time.monotonic() < deadline:
+            with suppress(QueueSilent):
+                await self.jobs.cancel(left)
+                left = list(await self.jobs.look(left))
+            await asyncio.sleep(0.5 if left else 0)
+        if left:
+            raise PoolFailed(
+                f"pool {self.name}: jobs {', '.join(left)} of its former process do not leave the queue; cancel them "
+                "and see why"
+            )
+
+    async def keep(self, stop: asyncio.Event) -> None:
+        """Look after the jobs until the pool is to be closed.
+
+        Raises:
+            PoolFailed: jobs fail again and again.
+        """
+        while not stop.is_set() and self.scheduler.status == Status.running and not self._is_unused():
+            await self._look()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), LOOK_S)
+
+    async def close(self) -> None:
+        """Cancel all jobs and see them go."""
+        with suppress(PoolFailed):
+            await self.end_former_jobs()
+        self.records.clear()
+        self._note()
+
+    def _is_unused(self) -> bool:
+        now = time.monotonic()
+        if self.scheduler.n_attached or self.scheduler.n_unfinished:
+            self.used = now
+        return now - self.used >= 60 * self.site.idle_minutes
+
+    async def _look(self) -> None:
+        try:
+            entries = await self.jobs.look(list(self.records))
+        except QueueSilent as error:
+            logger.warning("pool %s: the queue does not answer: %s", self.name, error)
+            return
+        now, workers = time.monotonic(), self._workers_by_job()
+        for job, record in self.records.items():
+            self._note_job(record, entries.get(job), workers[job], now)
+        views = [record.view(job, now, len(workers[job])) for job, record in self.records.items()]
+        decided = plan(views, self.scheduler.n_unfinished, self.site)
+        for job, reason in decided.failed:
+            self._note_failure(f"job {job}: {reason}. {self.jobs.output(job)}")
+        for job in decided.ended:
+            await self._remove_workers(workers[job], job)
+        await self._retire(decided.retire, workers)
+        if decided.cancel:
+            await self.jobs.cancel(decided.cancel)
+        for job in {*decided.ended, *decided.cancel}:
+            del self.records[job]
+        self._judge()
+        for _ in range(decided.n_submit):
+            await self._submit()
+        self._note()
+
+    def _note_job(self, record: _Record, entry: Entry | None, workers: list[WorkerState], now: float) -> None:
+        if entry is not None and entry.reason and (record.entry is None or record.entry.reason != entry.reason):
+            logger.info("pool %s: %s waits: %s", self.name, record.name, entry.reason)
+        record.entry = entry
+        if entry is not None and entry.state == "running" and record.running is None:
+            record.running = now
+        if workers:
+            if record.connected is None:
+                self.failures.clear()
+            record.connected = now
+        if any(worker.processing for worker in workers):
+            record.busy = now
+
+    def _workers_by_job(self) -> dict[str, list[WorkerState]]:
+        names = {record.name: job for job, record in self.records.items()}
+        found: dict[str, list[WorkerState]] = {job: [] for job in self.records}
+        for worker in self.scheduler.workers.values():
+            name = str(worker.name)
+            job = names.get(name) or names.get(name.rpartition("-")[0])
+            if job is not None:
+                found[job].append(worker)
+        return found
+
+    async def _remove_workers(self, workers: list[WorkerState], job: str) -> None:
+        for worker in workers:  # the node is gone, and the connection has not noticed it yet
+            logger.warning("pool %s: job %s is over, and takes worker %s with it", self.name, job, worker.name)
+            await self.scheduler.remove_worker(worker.address, stimulus_id=f"job-{job}-is-over", close=False)
+
+    async def _retire(self, jobs: tuple[str, ...], workers: dict[str, list[WorkerState]]) -> None:
+        for job in jobs:
+            self.records[job].is_leaving = True
+            await self.scheduler.retire_workers([worker.address for worker in workers[job]], close_workers=True)
+
+    def _note_failure(self, message: str) -> None:
+        logger.warning("pool %s: %s", self.name, message)
+        self.failures.append(message)
+        # The first failures are answered at once; a cluster that refuses is not asked again and again.
+        self.next_submission = time.monotonic() + LOOK_S * len(self.failures)
+
+    def _judge(self) -> None:
+        if len(self.failures) < FAILED_STARTS:
+            return
+        if any(record.connected is not None for record in self.records.values()):
+            self.next_submission = time.monotonic() + RETRY_S  # what there is goes on
+            self.failures.clear()
+            return
+        raise PoolFailed(
+            f"pool {self.name}: {len(self.failures)} jobs in a row gave no worker. The last one: {self.failures[-1]}"
+        )
+
+    async def _submit(self) -> None:
+        if time.monotonic() < self.next_submission:
+            return
+        self.n_submitted += 1
+        name = f"{self.folder.label}-{self.n_submitted}"
+        try:
+            job = await self.jobs.submit(name)
+        except PoolFailed as error:
+            self._note_failure(str(error))
+            return
+        now = time.monotonic()
+        self.records[job] = _Record(name, submitted=now, busy=now)
+        self.folder.write_jobs(list(self.records))
+
+    def _note(self) -> None:
+        self.folder.write_jobs(list(self.records))
+        states = [record.entry.state if record.entry else "submitted" for record in self.records.values()]
+        write_json(
+            self.folder.state,
+            {
+                "time": time.time(),
+                "jobs": {state: states.count(state) for state in set(states)},
+                "workers": len(self.scheduler.workers),
+                "unfinished": self.scheduler.n_unfinished,
+                "attached": self.scheduler.n_attached,
+                "failures": self.failures,
+            },
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""What the queue of a cluster says about jobs: the command that asks it, and how its answer is read.
+
+dask-jobqueue submits and cancels jobs, but never looks whether they are still there.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["pending", "running"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A job as the queue shows it; jobs that have ended are not shown.
+
+    Attributes:
+        state: whether it waits or runs.
+        reason: why it waits, in the queue's words.
+        is_hopeless: whether the queue says that it will never run.
+    """
+
+    state: State
+    reason: str = ""
+    is_hopeless: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """How one kind of queue is asked.
+
+    Attributes:
+        command: returns the command, from the name of the user and the ids of the jobs.
+        read: returns the entries by id, from the standard output of the command.
+        unknown: what standard error says, in lower case, when the command fails just because a job has ended.
+    """
+
+    command: Callable[[str, Sequence[str]], list[str]]
+    read: Callable[[str], dict[str, Entry]]
+    unknown: tuple[str, ...] = ()
+
+
+# SLURM's reasons for which a job waits for ever unless somebody changes it or the partition.
+HOPELESS = (
+    "AssocMaxCpuPerJobLimit",
+    "BadConstraints",
+    "InvalidAccount",
+    "InvalidQOS",
+    "JobHeldAdmin",
+    "PartitionNodeLimit",
+    "PartitionTimeLimit",
+    "QOSMaxCpuPerJobLimit",
+    "QOSMaxWallDurationPerJobLimit",
+)
+
+
+def read_slurm(answer: str) -> dict[str, Entry]:
+    """Read `squeue -h -o "%i|%T|%r"`."""
+    states: Mapping[str, State] = {
+        "PENDING": "pending",
+        "CONFIGURING": "pending",
+        "REQUEUED": "pending",
+        "REQUEUE_HOLD": "pending",
+        "SPECIAL_EXIT": "pending",
+        "RUNNING": "running",
+        "SUSPENDED": "running",
+        "STOPPED": "running",
+    }
+    entries = {}
+    for line in answer.splitlines():
+        job, state, reason = [*line.split("|", 2), "", ""][:3]
+        if state in states:
+            waits = states[state] == "pending"
+            entries[job] = Entry(states[state], reason if waits else "", waits and reason in HOPELESS)
+    return entries
+
+
+def read_pbs(answer: str) -> dict[str, Entry]:
+    """Read the table of `qstat ID ...`, in which the state is the last column but one."""
+    states: Mapping[str, State] = {"Q": "pending", "H": "pending", "W": "pending", "R": "running", "S": "running"}
+    return _table(answer, states, column=-2)
+
+
+def read_lsf(answer: str) -> dict[str, Entry]:
+    """Read `bjobs -noheader -o "jobid stat"`."""
+    states: Mapping[str, State] = {
+        "PEND": "pending",
+        "PSUSP": "pending",
+        "WAIT": "pending",
+        "RUN": "running",
+        "USUSP": "running",
+        "SSUSP": "running",
+    }
+    return _table(answer, states, column=1)
+
+
+def read_sge(answer: str) -> dict[str, Entry]:
+    """Read the table of `qstat -u USER`, in which the state is the fifth column."""
+    entries = {}
+    for job, words in _rows(answer):
+        state = words[4] if len(words) > 4 else ""
+        if "d" in state:
+            continue  # being deleted
+        if "q" in state:
+            entries[job] = Entry("pending", state, is_hopeless="E" in state)
+        elif set(state) & set("rtsST"):
+            entries[job] = Entry("running")
+    return entries
+
+
+def read_oar(answer: str) -> dict[str, Entry]:
+    """Read `oarstat -s -j ID ...`, which says "ID: State"."""
+    states: Mapping[str, State] = {
+        "Waiting": "pending",
+        "Hold": "pending",
+        "toLaunch": "pending",
+        "Launching": "pending",
+        "Running": "running",
+        "Suspended": "running",
+        "Resuming": "running",
+    }
+    pairs = [line.split(":", 1) for line in answer.splitlines() if ":" in line]
+    return {job.strip(): Entry(states[state.strip()], state.strip()) for job, state in pairs if state.strip() in states}
+
+
+def read_htcondor(answer: str) -> dict[str, Entry]:
+    """Read `condor_q -af ClusterId ProcId JobStatus HoldReason`; status 5 is a job that is held."""
+    entries = {}
+    for line in answer.splitlines():
+        words = line.split(maxsplit=3)
+        if len(words) < 3:
+            continue
+        job, status, reason = f"{words[0]}.{words[1]}", words[2], words[3] if len(words) > 3 else ""
+        if status in ("1", "5"):
+            entries[job] = Entry("pending", reason if status == "5" else "", is_hopeless=status == "5")
+        elif status in ("2", "6", "7"):
+            entries[job] = Entry("running")
+    return entries
+
+
+def _rows(answer: str) -> list[tuple[str, list[str]]]:
+    """Return the rows of a table that begin with a number, the id of a job, each with its words."""
+    rows = [line.split() for line in answer.splitlines()]
+    return [(words[0].partition(".")[0], words) for words in rows if words and words[0].partition(".")[0].isdecimal()]
+
+
+def _table(answer: str, states: Mapping[str, State], column: int) -> dict[str, Entry]:
+    return {
+        job: Entry(states[words[column]], words[column])
+        for job, words in _rows(answer)
+        if len(words) > abs(column) and words[column] in states
+    }
+
+
+QUEUES: Mapping[str, Queue] = {
+    "slurm": Queue(lambda user, _: ["squeue", "-h", "-u", user, "-o", "%i|%T|%r"], read_slurm),
+    "pbs": Queue(lambda _, jobs: ["qstat", *jobs], read_pbs, ("unknown job", "has finished")),
+    "lsf": Queue(lambda _, jobs: ["bjobs", "-noheader", "-o", "jobid stat", *jobs], read_lsf, ("is not found",)),
+    "sge": Queue(lambda user, _: ["qstat", "-u", user], read_sge),
+    "oar": Queue(
+        lambda _, jobs: ["oarstat", "-s", *(word for job in jobs for word in ("-j", job))], read_oar, ("not found",)
+    ),
+    "htcondor": Queue(
+        lambda _, jobs: ["condor_q", *jobs, "-af", "ClusterId", "ProcId", "JobStatus", "HoldReason"], read_htcondor
+    ),
+}

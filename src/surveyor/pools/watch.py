@@ -1,0 +1,103 @@
+"""What a cluster pool does about its jobs, decided from what it sees: pure functions, no queue, no clock."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from surveyor.pools.queues import Entry
+from surveyor.pools.sites import JobQueueSite
+
+CONNECT_S = 180.0  # a job that runs has its workers connected after so long, or never: importing is slow on some disks
+FAILED_STARTS = 3  # so many jobs in a row may fail before any worker of theirs has connected
+RETURN_S = 60.0  # a worker that was killed is started again by its job within seconds
+GONE_S = 5.0  # a job that has just been submitted may not be shown by the queue yet
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as the pool knows it.
+
+    Attributes:
+        id: in the queue.
+        name: of its workers, or the beginning of it.
+        age_s: since it was submitted.
+        entry: what the queue shows; None where it shows nothing any more.
+        n_workers: how many workers are connected.
+        was_connected: whether any worker ever was.
+        runs_s: for how long it has been seen to run.
+        idle_s: for how long it has had nothing to do.
+        away_s: for how long no worker has been connected, after one was.
+        is_leaving: whether its workers were told to leave.
+    """
+
+    id: str
+    name: str
+    age_s: float
+    entry: Entry | None
+    n_workers: int = 0
+    was_connected: bool = False
+    runs_s: float = 0.0
+    idle_s: float = 0.0
+    away_s: float = 0.0
+    is_leaving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done now.
+
+    Attributes:
+        n_submit: how many jobs to submit.
+        cancel: jobs to be cancelled: nobody needs them, or they will never give a worker.
+        retire: jobs whose workers are to leave in order.
+        ended: jobs that are over, whose workers, if they still seem connected, are gone.
+        failed: jobs that ended or hang before any worker connected, each with what is known of it.
+    """
+
+    n_submit: int = 0
+    cancel: tuple[str, ...] = ()
+    retire: tuple[str, ...] = ()
+    ended: tuple[str, ...] = ()
+    failed: tuple[tuple[str, str], ...] = ()
+
+
+def plan(jobs: Sequence[Job], n_unfinished: int, site: JobQueueSite) -> Plan:
+    """Return what a pool does about its jobs.
+
+    Args:
+        jobs: those that it has submitted and that were not over when it looked last.
+        n_unfinished: functions that wait or run.
+        site: says how many jobs there may be.
+    """
+    ended = tuple(job.id for job in jobs if job.entry is None and job.age_s > GONE_S)
+    reasons = {job.id: reason for job in jobs if (reason := _why_it_failed(job)) is not None}
+    abandoned = [job.id for job in jobs if job.id not in ended and job.away_s > RETURN_S]
+    alive = [job for job in jobs if not job.is_leaving and job.id not in (*ended, *reasons, *abandoned)]
+    wanted = wanted_jobs(n_unfinished, site)
+    idle = [job for job in reversed(alive) if job.idle_s >= 60 * site.idle_minutes]
+    surplus = idle[: max(0, len(alive) - wanted)]
+    useless = [job.id for job in surplus if not job.was_connected]
+    return Plan(
+        n_submit=max(0, wanted - len(alive)),
+        cancel=(*useless, *abandoned, *(job for job in reasons if job not in ended)),
+        retire=tuple(job.id for job in surplus if job.was_connected),
+        ended=ended,
+        failed=tuple(reasons.items()),
+    )
+
+
+def wanted_jobs(n_unfinished: int, site: JobQueueSite) -> int:
+    """Return how many jobs there should be for so many functions that wait or run."""
+    return min(site.max_jobs, max(site.min_jobs, -(-n_unfinished // site.workers_per_job)))
+
+
+def _why_it_failed(job: Job) -> str | None:
+    """Say why a job will never give a worker; None where it gave one, or still may."""
+    if job.was_connected:
+        return None
+    if job.entry is None:
+        return "it was over before its worker connected" if job.age_s > GONE_S else None
+    if job.entry.is_hopeless:
+        return f"the queue would never start it: {job.entry.reason}"
+    if job.runs_s > CONNECT_S:
+        return f"it ran for {job.runs_s:.0f} s without its worker connecting"
+    return None
