@@ -2,6 +2,7 @@
 
 import asyncio
 import getpass
+import re
 import shlex
 import signal
 import sys
@@ -87,8 +88,8 @@ class Jobs:
 
     def output(self, job: str) -> str:
         """Return the last lines that a job printed."""
-        number = job.partition(".")[0]
-        paths = [path for path in sorted(self.outputs.glob(f"*{number}*")) if path.is_file()]
+        named = re.compile(rf"(?<!\d){job.partition('.')[0]}(?!\d)")
+        paths = [path for path in sorted(self.outputs.glob("*")) if named.search(path.name)]
         lines = [line for path in paths for line in path.read_text(errors="replace").splitlines()]
         if not lines:
             return f"job {job} printed nothing into {self.outputs}"

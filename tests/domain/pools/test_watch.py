@@ -1,0 +1,101 @@
+from dataclasses import replace
+
+import pytest
+
+from surveyor.pools.queues import Entry
+from surveyor.pools.sites import SLURMSite
+from surveyor.pools.watch import CONNECT_S, GONE_S, RETURN_S, Job, plan, wanted_jobs
+
+SITE = SLURMSite(cores_per_job=4, workers_per_job=2, min_jobs=0, max_jobs=3, idle_minutes=1)
+NEW = Job("1", "pool-1", age_s=1.0, entry=None)
+PENDING = replace(NEW, age_s=100.0, entry=Entry("pending"))
+RUNNING = replace(NEW, age_s=100.0, entry=Entry("running"), n_workers=2, was_connected=True, runs_s=90.0)
+IDLE = replace(RUNNING, idle_s=61.0)
+
+
+@pytest.mark.parametrize(
+    ("n_unfinished", "n_jobs"),
+    [
+        (0, 0),
+        (1, 1),
+        (2, 1),
+        (3, 2),
+        (5, 3),
+        (1000, 3),
+    ],
+)
+def test_there_are_as_many_jobs_as_there_is_work_within_bounds(n_unfinished: int, n_jobs: int) -> None:
+    assert wanted_jobs(n_unfinished, SITE) == n_jobs
+    assert plan([], n_unfinished, SITE).n_submit == n_jobs
+
+
+def test_the_fewest_jobs_are_kept_without_work() -> None:
+    site = SITE.model_copy(update={"min_jobs": 1})
+    assert plan([], 0, site).n_submit == 1
+    assert plan([IDLE], 0, site).retire == ()
+
+
+def test_pending_and_new_jobs_count() -> None:
+    assert plan([NEW, replace(PENDING, id="2")], 4, SITE).n_submit == 0
+    assert plan([NEW, replace(PENDING, id="2")], 5, SITE).n_submit == 1
+
+
+def test_a_job_leaves_only_when_it_has_been_idle_for_long_and_is_not_needed() -> None:
+    assert plan([IDLE], 0, SITE).retire == ("1",)
+    assert plan([IDLE], 1, SITE).retire == ()
+    assert plan([replace(IDLE, idle_s=59.0)], 0, SITE).retire == ()
+
+
+def test_a_pending_job_that_nobody_needs_any_more_is_cancelled() -> None:
+    waited = replace(PENDING, idle_s=61.0)
+    assert plan([waited], 0, SITE).cancel == ("1",)
+    assert plan([waited], 1, SITE).cancel == ()
+
+
+def test_of_several_idle_jobs_the_newest_leaves() -> None:
+    assert plan([IDLE, replace(IDLE, id="2")], 1, SITE).retire == ("2",)
+
+
+def test_a_job_that_ends_before_its_worker_connects_is_a_failure_and_is_replaced() -> None:
+    decided = plan([replace(NEW, age_s=GONE_S + 1)], 1, SITE)
+    assert decided.failed == (("1", "it was over before its worker connected"),)
+    assert (decided.ended, decided.n_submit, decided.cancel) == (("1",), 1, ())
+
+
+def test_a_job_that_was_just_submitted_may_not_be_shown_yet() -> None:
+    assert plan([replace(NEW, age_s=GONE_S - 1)], 1, SITE) == plan([PENDING], 1, SITE)
+
+
+def test_a_job_that_has_worked_and_is_over_is_replaced_without_being_a_failure() -> None:
+    decided = plan([replace(RUNNING, entry=None)], 1, SITE)
+    assert (decided.ended, decided.failed, decided.n_submit) == (("1",), (), 1)
+
+
+def test_a_job_that_the_queue_will_never_start_is_cancelled_and_a_failure() -> None:
+    hopeless = replace(PENDING, entry=Entry("pending", "PartitionTimeLimit", is_hopeless=True))
+    decided = plan([hopeless], 1, SITE)
+    assert decided.cancel == ("1",)
+    assert decided.failed == (("1", "the queue would never start it: PartitionTimeLimit"),)
+
+
+def test_a_job_that_runs_without_its_worker_connecting_is_cancelled_and_a_failure() -> None:
+    silent = replace(PENDING, entry=Entry("running"), runs_s=CONNECT_S + 1)
+    decided = plan([silent], 1, SITE)
+    assert (decided.cancel, decided.n_submit) == (("1",), 1)
+    assert "without its worker connecting" in decided.failed[0][1]
+
+
+def test_a_job_whose_workers_do_not_come_back_is_cancelled_and_replaced() -> None:
+    away = replace(RUNNING, n_workers=0, away_s=RETURN_S + 1)
+    decided = plan([away], 1, SITE)
+    assert (decided.cancel, decided.n_submit, decided.failed) == (("1",), 1, ())
+    assert plan([replace(away, away_s=1.0)], 1, SITE).n_submit == 0
+
+
+def test_a_job_that_was_told_to_leave_does_not_count() -> None:
+    decided = plan([replace(RUNNING, is_leaving=True)], 1, SITE)
+    assert (decided.n_submit, decided.retire) == (1, ())
+
+
+def test_a_pending_job_may_wait_as_long_as_the_queue_wants() -> None:
+    assert plan([replace(PENDING, age_s=1e6)], 1, SITE) == plan([PENDING], 1, SITE)
