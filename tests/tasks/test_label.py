@@ -19,6 +19,7 @@ from users_flow import Bench, copper
 
 from surveyor.dataset import is_labelled
 from surveyor.pools.local import local_pool
+from surveyor.pools.sites import LocalSite
 from surveyor.testing.references import launches
 
 PATIENCE_S = 60
@@ -38,7 +39,7 @@ def test_a_killed_worker_costs_one_retry(tmp_path: Path) -> None:
 
     @flow(name="killed", flow_run_name=str(tmp_path))
     def killed() -> Atoms:
-        with local_pool(2) as pool:
+        with local_pool(LocalSite(cores=2)) as pool:
             pool.open()
             killer = threading.Thread(target=kill_first_worker, args=(bench.log,))
             killer.start()

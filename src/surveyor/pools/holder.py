@@ -1,8 +1,9 @@
 """Run as a process of its own: holds the scheduler and the workers of a local pool for as long as its parent wants it.
 
-Usage: python -m surveyor.pools.holder WORKERS FOLDER PARENT_PROCESS_ID, with the search path of modules as a line of
-JSON on standard input. It answers with the scheduler's address on standard output, and ends when standard input is
-closed or the parent is gone; both happen too when the parent is killed.
+Usage: python -m surveyor.pools.holder FOLDER PARENT_PROCESS_ID, with a line of JSON on standard input: the search path
+of modules (`path`), and for each worker the environment variables of its own (`workers`). It answers with the
+scheduler's address on standard output, and ends when standard input is closed or the parent is gone; both happen too
+when the parent is killed.
 
 The flow's process would be the simpler place. But there the workers would import the user's main script again, Ctrl-C
 would reach them, and the scheduler would share one interpreter with the flow.
@@ -15,35 +16,32 @@ import select
 import shutil
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import dask
 import psutil
-from distributed import LocalCluster
+from distributed import Nanny, Security, SpecCluster
+
+from surveyor.pools.scheduler import SETTINGS, PoolScheduler
 
 WATCH_S = 0.5  # how often the parent is looked for; mostly the closed standard input tells first
 
-SETTINGS = {
-    # A death is reported at once; whether to try again is decided above.
-    "distributed.scheduler.allowed-failures": 0,
-    # What no worker is free for stays with the scheduler, and so outlives the death of a worker.
-    "distributed.scheduler.worker-saturation": 1.0,
-    # A worker in compiled code that does not release the interpreter is not dead; a dead one is noticed by its process.
-    "distributed.scheduler.worker-ttl": None,
-    "distributed.worker.profile.enabled": False,
-}
+HOST = "127.0.0.1"
 
 
 def main() -> None:
     """Hold the pool, then end it with all its workers."""
-    workers, folder, parent = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    sys.path[:] = json.loads(sys.stdin.readline())
+    folder, parent = Path(sys.argv[1]), int(sys.argv[2])
+    wanted = json.loads(sys.stdin.readline())
+    sys.path[:] = wanted["path"]
     # What functions print goes to the log, as the answer alone belongs on standard output.
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     with dask.config.set({**SETTINGS, "temporary-directory": str(folder)}):
-        cluster = _start_cluster(workers)
+        cluster = _start_cluster(wanted["workers"])
         answer.write(f"{cluster.scheduler_address}\n")
         answer.close()
         while os.getppid() == parent and not select.select([sys.stdin], [], [], WATCH_S)[0]:
@@ -53,19 +51,28 @@ def main() -> None:
         os.killpg(os.getpid(), signal.SIGKILL)
 
 
-def _start_cluster(workers: int) -> LocalCluster:
-    return LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        # Without a port of its own each pool would ask for the same one.
-        dashboard_address=None,
-        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-        # Dask would pause and kill workers on a guess of what they may use; the operating system knows.
-        memory_limit=None,
-        # The log is there for what functions print: it is shown when a worker dies.
-        silence_logs=logging.CRITICAL,
-    )
+def _start_cluster(environments: Sequence[Mapping[str, str]]) -> SpecCluster:
+    common = {"host": HOST, "protocol": "tls://" if Security().require_encryption else "tcp://"}
+    # Without a port of its own each pool would ask for the same one.
+    scheduler = {"cls": PoolScheduler, "options": {**common, "dashboard": False, "dashboard_address": f"{HOST}:0"}}
+    workers = {number: _worker(environment, common) for number, environment in enumerate(environments)}
+    # The log is there for what functions print: it is shown when a worker dies.
+    return SpecCluster(scheduler=scheduler, workers=workers, silence_logs=logging.CRITICAL)
+
+
+def _worker(environment: Mapping[str, str], common: Mapping[str, str]) -> dict[str, Any]:  # Any: as Dask wants it
+    return {
+        "cls": Nanny,
+        "options": {
+            **common,
+            "env": dict(environment),
+            "nthreads": 1,
+            # Dask would pause and kill workers on a guess of what they may use; the operating system knows.
+            "memory_limit": None,
+            "dashboard": False,
+            "silence_logs": logging.CRITICAL,
+        },
+    }
 
 
 def _kill_all() -> None:

@@ -1,4 +1,4 @@
-"""The local pool: one worker process for each core that this process may use."""
+"""The local pool: as many worker processes as this machine has room for."""
 
 import json
 import os
@@ -13,36 +13,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from dask.system import cpu_count
 from distributed import Client
 
 from surveyor.errors import PoolFailed
 from surveyor.pools import holder
+from surveyor.pools.machine import Room, find_room
 from surveyor.pools.pool import Attachment, Pool
+from surveyor.pools.sites import LocalSite
 
 START_S = 60.0  # a loaded machine with many cores takes its time; an idle laptop less than two seconds
 CONNECT_S = 10.0
 END_S = 5.0  # it kills, which takes hundredths of a second
 LOG_LINES = 12
 
-# One worker for each core: programs and libraries that used more would fight for them.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
-
-def local_pool(workers: int | None = None) -> Pool:
-    """Return the pool of this machine, which starts its processes when it is first used.
+def local_pool(site: LocalSite | None = None, name: str = "local") -> Pool:
+    """Return a pool of this machine, which starts its processes when it is first used.
 
     Its processes end with this one, even when this one is killed. They listen on 127.0.0.1 alone.
 
     Args:
-        workers: how many; by default one for each core that this process may use.
+        site: what the pool may use, and what each of its workers needs; by default there is a worker for each core that
+            this process may use.
+        name: what the pool is called in messages.
+
+    Raises:
+        InputError: this machine has no room for a single worker.
 
     Example:
-        >>> with local_pool(1) as pool:
+        >>> with local_pool(LocalSite(cores=1)) as pool:
         ...     pool.submit(abs, -1).result()
         1
     """
-    return Pool("local", lambda: _attach(workers or cpu_count()))
+    room = find_room(site or LocalSite())
+    return Pool(name, lambda: _attach(name, room))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class _Holder:
     requests: IO[str]
     answers: IO[str]
     folder: Path
+    name: str
+    room: Room
 
     @property
     def log(self) -> Path:
@@ -69,12 +75,12 @@ class _Holder:
 
     def address(self) -> str:
         with suppress(BrokenPipeError):  # it died at once; there will be no answer
-            self.requests.write(json.dumps(sys.path) + "\n")
+            self.requests.write(json.dumps({"path": sys.path, "workers": self.room.own}) + "\n")
             self.requests.flush()
         ready, _, _ = select.select([self.answers], [], [], START_S)
         answer = self.answers.readline().strip() if ready else ""
         if not answer:
-            raise PoolFailed(f"pool local gave no address within {START_S:.0f} s. {self.last_lines()}")
+            raise PoolFailed(f"pool {self.name} gave no address within {START_S:.0f} s. {self.last_lines()}")
         return answer
 
     def end(self) -> None:
@@ -89,27 +95,27 @@ class _Holder:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _attach(workers: int) -> Attachment:
-    held = _start(workers)
+def _attach(name: str, room: Room) -> Attachment:
+    held = _start(name, room)
     with ExitStack() as opened:
         opened.callback(held.end)
         client = Client(held.address(), set_as_default=False, timeout=CONNECT_S)
         opened.callback(client.close)
-        return Attachment(client, count=lambda: workers, hint=held.last_lines, close=opened.pop_all().close)
+        return Attachment(client, count=lambda: room.n_workers, hint=held.last_lines, close=opened.pop_all().close)
 
 
-def _start(workers: int) -> _Holder:
+def _start(name: str, room: Room) -> _Holder:
     folder = Path(tempfile.mkdtemp(prefix="surveyor-pool-"))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", holder.__name__, str(workers), str(folder), str(os.getpid())],
+            [sys.executable, "-m", holder.__name__, str(folder), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**os.environ, **ONE_THREAD},
+            env={**os.environ, **room.environment},
             start_new_session=True,
         )
     if process.stdin is None or process.stdout is None:
         raise RuntimeError("the process that holds the pool has no pipes")
-    return _Holder(process, process.stdin, process.stdout, folder)
+    return _Holder(process, process.stdin, process.stdout, folder, name, room)

@@ -4,6 +4,7 @@ from pydantic import ValidationError
 
 from surveyor.pools.choice import Pools, open_pools
 from surveyor.pools.local import local_pool
+from surveyor.pools.sites import LocalSite
 
 
 def test_stages_that_name_one_pool_share_it() -> None:
@@ -27,7 +28,7 @@ def test_pools_are_closed_whatever_the_end_is() -> None:
             used.append(pools.labelling)
             raise SystemExit
 
-    with local_pool(1) as cluster:
+    with local_pool(LocalSite(cores=1)) as cluster:
         with pytest.raises(SystemExit):
             end_early(cluster.address)
         with pytest.raises(RuntimeError, match="was shut down"):

@@ -8,12 +8,13 @@ import pytest
 from surveyor.pools.address import pool_at
 from surveyor.pools.local import local_pool
 from surveyor.pools.pool import Pool
+from surveyor.pools.sites import LocalSite
 from surveyor.testing.pools import check_executor, check_pool
 
 
 @pytest.fixture(scope="module")
 def local() -> Iterator[Pool]:
-    with local_pool(2) as pool:
+    with local_pool(LocalSite(cores=2)) as pool:
         yield pool
 
 

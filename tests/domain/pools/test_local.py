@@ -13,6 +13,7 @@ import pytest
 from surveyor.errors import InputError, WorkerLost
 from surveyor.pools.local import local_pool
 from surveyor.pools.pool import Pool
+from surveyor.pools.sites import LocalSite
 
 PATIENCE_S = 30.0
 
@@ -26,12 +27,13 @@ from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from surveyor.pools.local import local_pool
+from surveyor.pools.sites import LocalSite
 from surveyor.programs import run_program
 
 def defined_here(folder):
     return run_program(["sh", "-c", "touch started; sleep 60"], directory=folder, output=folder / "output")
 
-pool = local_pool(1)
+pool = local_pool(LocalSite(cores=1))
 pool.submit(defined_here, Path.cwd())
 time.sleep(60)
 """
@@ -39,7 +41,7 @@ time.sleep(60)
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
-    with local_pool(2) as pool:
+    with local_pool(LocalSite(cores=2)) as pool:
         yield pool
 
 
@@ -75,7 +77,7 @@ def test_message_about_a_dead_worker_holds_what_it_printed_last(pool: Pool) -> N
 
 def test_pool_whose_processes_are_gone_starts_again(tmp_path: Path) -> None:
     others = holders()
-    with local_pool(1) as pool:
+    with local_pool(LocalSite(cores=1)) as pool:
         future = submit_waiting(pool, tmp_path, "one")
         wait_until_there(tmp_path, "one.pid", 1)
         for holder in set(holders()) - set(others):
@@ -86,7 +88,7 @@ def test_pool_whose_processes_are_gone_starts_again(tmp_path: Path) -> None:
 
 def test_closing_abandons_what_runs_and_leaves_no_process(tmp_path: Path) -> None:
     before = holders()
-    pool = local_pool(1)
+    pool = local_pool(LocalSite(cores=1))
     future = submit_waiting(pool, tmp_path, "one")
     wait_until_there(tmp_path, "one.pid", 1)
     pool.shutdown(wait=False)
@@ -96,7 +98,7 @@ def test_closing_abandons_what_runs_and_leaves_no_process(tmp_path: Path) -> Non
 
 
 def test_closed_pool_refuses_work() -> None:
-    pool = local_pool(1)
+    pool = local_pool(LocalSite(cores=1))
     pool.shutdown()
     with pytest.raises(RuntimeError, match="was shut down"):
         pool.submit(abs, -1)
@@ -138,6 +140,38 @@ def test_exit_of_a_function_is_an_error_of_its_call(pool: Pool) -> None:
 
 def test_libraries_on_workers_use_one_thread(pool: Pool) -> None:
     assert pool.submit(os.getenv, "OMP_NUM_THREADS").result(PATIENCE_S) == "1"
+
+
+def test_libraries_use_as_many_threads_as_a_worker_has_cores() -> None:
+    with local_pool(LocalSite(cores=2, cores_per_worker=2)) as pool:
+        assert pool.size == 1
+        assert pool.submit(os.getenv, "OMP_NUM_THREADS").result(PATIENCE_S) == "2"
+
+
+def test_each_worker_sees_gpus_of_its_own_also_after_a_death(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,GPU-8c5f,7,9")
+    with local_pool(LocalSite(cores=2, gpus_per_worker=2)) as pool:
+        assert seen_gpus(pool, tmp_path / "before") == {"3,5", "GPU-8c5f,7"}
+        assert isinstance(pool.submit(os._exit, 1).exception(PATIENCE_S), WorkerLost)
+        assert seen_gpus(pool, tmp_path / "after") == {"3,5", "GPU-8c5f,7"}
+
+
+def seen_gpus(pool: Pool, folder: Path) -> set[str]:
+    """Ask two workers at once: each waits until the other answers."""
+    folder.mkdir()
+    meet = 'touch $$.here; while [ "$(ls *.here | wc -l)" -lt 2 ]; do sleep 0.02; done'
+    ask = f'{meet}; printf %s "$CUDA_VISIBLE_DEVICES"'
+    futures = [pool.submit(subprocess.check_output, ["sh", "-c", ask], cwd=folder, text=True) for _ in range(2)]
+    return {future.result(PATIENCE_S) for future in futures}
+
+
+@pytest.mark.cp2k  # comes with MPI
+def test_ranks_of_mpi_may_run_on_every_core(pool: Pool) -> None:
+    """Bound, as mpirun does by itself, those of all workers would share the first cores."""
+    as_root = ["env", "OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"]
+    command = ["mpirun", "-np", "1", sys.executable, "-c", "import os; print(len(os.sched_getaffinity(0)))"]
+    answer = pool.submit(subprocess.check_output, [*as_root, *command], text=True).result(PATIENCE_S)
+    assert int(answer) == len(os.sched_getaffinity(0))
 
 
 def holders() -> list[psutil.Process]:
