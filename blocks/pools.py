@@ -1,0 +1,329 @@
+"""Pools as blocks of Prefect: a site under a name, which campaigns give as `slurm/genoa`."""
+
+from abc import ABC
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from inspect import cleandoc
+from typing import Any, ClassVar
+
+import httpx
+from prefect.blocks.core import Block
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import BlockDocument
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from pydantic import ConfigDict, HttpUrl, ValidationError, model_validator
+
+from surveyor.errors import InputError
+from surveyor.pools.choice import plain_site
+from surveyor.pools.sites import (
+    SITES,
+    HTCondorSite,
+    LocalSite,
+    LSFSite,
+    OARSite,
+    PBSSite,
+    SchedulerSite,
+    SGESite,
+    Site,
+    SLURMSite,
+)
+
+DASK_LOGO = HttpUrl("https://avatars.githubusercontent.com/u/17131925?s=200&v=4")
+JOBQUEUE_DOCS = "https://jobqueue.dask.org/en/latest/generated/dask_jobqueue."
+
+
+class PoolBlock(Block, ABC):
+    """A site that Prefect stores: where a stage of a campaign runs, and nothing of what it computes."""
+
+    # As in all parameters of surveyor, a misspelt field is an error. Blocks of Prefect may be changed and saved again.
+    model_config = ConfigDict(extra="forbid", frozen=False, validate_assignment=True)
+
+    kind: ClassVar[str]
+    _logo_url = DASK_LOGO
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:  # Any: those of pydantic
+        super().__pydantic_init_subclass__(**options)
+        lines = [f"    {name}: {field.description}" for name, field in cls.model_fields.items()]
+        cls.__doc__ = "\n".join([cleandoc(cls.__doc__ or ""), "", "Attributes:", *lines])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, values: Any) -> Any:  # Any: whatever is validated
+        if not isinstance(values, Mapping):
+            return values
+        fields = {name: value for name, value in values.items() if not _is_metadata(name, value, cls)}
+        unknown = [_unknown(name, cls) for name in fields if name not in cls.model_fields]
+        if unknown:
+            raise ValueError("; ".join(unknown))
+        return fields
+
+    @property
+    def site(self) -> Site:
+        """The site, without what Prefect adds to it."""
+        site = SITES[self.kind]
+        return site.model_validate({name: getattr(self, name) for name in site.model_fields})
+
+
+def _is_metadata(name: str, value: object, block: type[Block]) -> bool:
+    """Say whether a value is not of the user, but what Prefect adds when it writes a block down."""
+    return (
+        name.startswith("_block_")
+        or name == "_is_anonymous"
+        or (name == "block_type_slug" and value == block.get_block_type_slug())
+    )
+
+
+def _unknown(name: str, block: type[Block]) -> str:
+    """Say that there is no such field, and which one may be meant."""
+    close = get_close_matches(name, block.model_fields, n=1)
+    described = [
+        each for each, field in block.model_fields.items() if name.lower() in (field.description or "").lower()
+    ]
+    meant = close or described
+    advice = f"did you mean {' or '.join(meant)}?" if meant else f"there are {', '.join(block.model_fields)}"
+    return f"{name}: {block.__name__} has no such field; {advice}"
+
+
+class LocalPool(LocalSite, PoolBlock):
+    """A part of the machine on which the campaign itself runs, with as many workers as have room in it.
+
+    The pool `local` needs no block: it has a worker for each core.
+
+    Example:
+        Store a pool that campaigns name `local/workstation`, and load a stored one:
+        ```python
+        from surveyor.blocks.pools import LocalPool
+
+        LocalPool(cores=16, cores_per_worker=8, gpus_per_worker=1).save("workstation")
+        pool = LocalPool.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "Local pool"
+    _block_type_slug = LocalSite.kind
+    _documentation_url = HttpUrl("https://docs.dask.org/en/stable/deploying-python.html")
+
+
+class SLURMPool(SLURMSite, PoolBlock):
+    """A partition of a cluster with SLURM, where each job brings one worker or several.
+
+    Example:
+        Store a pool that campaigns name `slurm/genoa`, and load a stored one:
+        ```python
+        from surveyor.blocks.pools import SLURMPool
+
+        SLURMPool(
+            queue="genoa",
+            cores_per_job=32,
+            tasks_per_job=32,
+            memory_GB=64,
+            walltime_minutes=720,
+            max_jobs=10,
+        ).save("genoa")
+        pool = SLURMPool.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "SLURM pool"
+    _block_type_slug = SLURMSite.kind
+    _documentation_url = HttpUrl(f"{JOBQUEUE_DOCS}SLURMCluster.html")
+
+
+class PBSPool(PBSSite, PoolBlock):
+    """A queue of a cluster with PBS or Torque, where each job brings one worker or several.
+
+    Example:
+        Store a pool that campaigns name `pbs/batch`, and load a stored one:
+        ```python
+        from surveyor.blocks.pools import PBSPool
+
+        PBSPool(queue="batch", cores_per_job=32, memory_GB=64, walltime_minutes=720).save("batch")
+        pool = PBSPool.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "PBS pool"
+    _block_type_slug = PBSSite.kind
+    _documentation_url = HttpUrl(f"{JOBQUEUE_DOCS}PBSCluster.html")
+
+
+class LSFPool(LSFSite, PoolBlock):
+    """A queue of a cluster with LSF, where each job brings one worker or several.
+
+    Example:
+        Store a pool that campaigns name `lsf/normal`, and load a stored one:
+        ```python
+        from surveyor.blocks.pools import LSFPool
+
+        LSFPool(queue="normal", cores_per_job=32, memory_GB=64, walltime_minutes=720).save("normal")
+        pool = LSFPool.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "LSF pool"
+    _block_type_slug = LSFSite.kind
+    _documentation_url = HttpUrl(f"{JOBQUEUE_DOCS}LSFCluster.html")
+
+
+class SGEPool(SGESite, PoolBlock):
+    """A queue of a cluster with Grid Engine, where each job brings one worker or several.
+
+    Example:
+        Store a pool that campaigns name `sge/all`, and load a stored one:
+        ```python
+        from surveyor.blocks.pools import SGEPool
+
+        SGEPool(queue="all.q", cores_per_job=8, parallel_environment="smp", walltime_minutes=720).save("all")
+        pool = SGEPool.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "Grid Engine pool"
+    _block_type_slug = SGESite.kind
+    _documentation_url = HttpUrl(f"{JOBQUEUE_DOCS}SGECluster.html")
+
+
+class OARPool(OARSite, PoolBlock):
+    """A queue of a cluster with OAR, where each job brings one worker or several.
+
+    Example:
+        Store a pool that campaigns name `oar/default`, and load a stored one:
+        ```python
+        from surveyor.blocks.pools import OARPool
+
+        OARPool(queue="default", cores_per_job=16, walltime_minutes=720).save("default")
+        pool = OARPool.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "OAR pool"
+    _block_type_slug = OARSite.kind
+    _documentation_url = HttpUrl(f"{JOBQUEUE_DOCS}OARCluster.html")
+
+
+class HTCondorPool(HTCondorSite, PoolBlock):
+    """Machines that HTCondor lends, where each job brings one worker or several.
+
+    Example:
+        Store a pool that campaigns name `htcondor/campus`, and load a stored one:
+        ```python
+        from surveyor.blocks.pools import HTCondorPool
+
+        HTCondorPool(cores_per_job=8, memory_GB=16, disk_GB=10, walltime_minutes=720).save("campus")
+        pool = HTCondorPool.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "HTCondor pool"
+    _block_type_slug = HTCondorSite.kind
+    _documentation_url = HttpUrl(f"{JOBQUEUE_DOCS}HTCondorCluster.html")
+
+
+class DaskPool(SchedulerSite, PoolBlock):
+    """A Dask scheduler that runs already, with workers of its own, and the TLS files that it asks for.
+
+    Without TLS files the address alone does as well, in the place of a block.
+
+    Example:
+        Store a pool that campaigns name `dask/shared`, and load a stored one:
+        ```python
+        from surveyor.blocks.pools import DaskPool
+
+        DaskPool(address="tcp://10.0.0.1:8786").save("shared")
+        pool = DaskPool.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "Dask pool"
+    _block_type_slug = SchedulerSite.kind
+    _documentation_url = HttpUrl("https://distributed.dask.org/en/stable/tls.html")
+
+
+POOLS: dict[str, type[PoolBlock]] = {
+    block.kind: block for block in (LocalPool, SLURMPool, PBSPool, LSFPool, SGEPool, OARPool, HTCondorPool, DaskPool)
+}
+
+
+def load_sites(names: Iterable[str]) -> dict[str, Site]:
+    """Return the sites of pools, by their names; those that blocks hold are asked of the Prefect server.
+
+    Args:
+        names: `local`, the address of a Dask scheduler, or the kind and name of a block such as `slurm/genoa`.
+
+    Raises:
+        InputError: a name is none of these, its block is missing or wrong, or the server does not answer.
+    """
+    sites = {name: _plain(name) for name in names}
+    stored = [name for name, site in sites.items() if site is None]
+    loaded = _from_server(stored) if stored else {}
+    return {name: site or loaded[name] for name, site in sites.items()}
+
+
+def _plain(name: str) -> Site | None:
+    try:
+        return plain_site(name)
+    except ValidationError as error:
+        raise InputError(f"pool {name}: expected an address such as tcp://10.0.0.1:8786 or tls://…") from error
+
+
+def _from_server(names: Sequence[str]) -> dict[str, Site]:
+    with get_client(sync_client=True) as client:
+        try:
+            return {name: _stored_site(client, name) for name in names}
+        except (httpx.TransportError, PrefectHTTPStatusError) as error:
+            raise InputError(
+                f"pool {names[0]}: it is a block of the Prefect server at {client.api_url}, which does not answer "
+                f"({error}); start the server, or set PREFECT_API_URL to the right one"
+            ) from error
+
+
+def _stored_site(client: SyncPrefectClient, name: str) -> Site:
+    kind, _, block_name = name.partition("/")
+    if kind not in POOLS or not block_name:
+        raise InputError(
+            f"pool {name}: expected local, the address of a Dask scheduler, or kind and name of a block such as "
+            f"slurm/genoa; kinds are {', '.join(POOLS)}"
+        )
+    try:
+        document = client.read_block_document_by_name(block_name, kind)
+    except ObjectNotFound as error:
+        raise InputError(_missing(client, name)) from error
+    try:
+        return POOLS[kind].model_validate(document.data).site
+    except ValidationError as error:
+        raise InputError(
+            f"pool {name}: its block cannot be used: {_complaints(error)}. Mend it at {_page(client, document)}"
+        ) from error
+
+
+def _missing(client: SyncPrefectClient, name: str) -> str:
+    """Return a message about a block that is not there: with those that are, best of the same name or kind."""
+    kind, _, block_name = name.partition("/")
+    there = stored_pools(client)
+    same = [each for each in there if each.endswith(f"/{block_name}")] or [e for e in there if e.startswith(f"{kind}/")]
+    advice = f"did you mean {' or '.join(same)}?" if same else f"there are {', '.join(there) or 'no pools at all'};"
+    return (
+        f"pool {name}: there is no such block on the Prefect server at {client.api_url}; {advice} To have it, create a "
+        f"block of type {POOLS[kind].get_block_type_name()} with the name {block_name}; `surveyor blocks register` "
+        "makes the types known, and says where"
+    )
+
+
+def stored_pools(client: SyncPrefectClient) -> list[str]:
+    """Return the names of the pools that a server has, such as `slurm/genoa`."""
+    names = []
+    for kind in POOLS:
+        try:
+            names += [f"{kind}/{document.name}" for document in client.read_block_documents_by_type(kind)]
+        except ObjectNotFound:
+            continue  # the type is not registered
+    return names
+
+
+def _complaints(error: ValidationError) -> str:
+    return "; ".join(": ".join([*map(str, each["loc"]), each["msg"]]) for each in error.errors())
+
+
+def _page(client: SyncPrefectClient, document: BlockDocument) -> str:
+    return f"{str(client.api_url).rstrip('/').removesuffix('/api')}/blocks/block/{document.id}"

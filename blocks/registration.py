@@ -1,0 +1,72 @@
+"""Making the blocks of surveyor known to a Prefect server, with examples to start from."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from prefect.client.orchestration import get_client
+
+from surveyor.blocks.pools import (
+    POOLS,
+    DaskPool,
+    HTCondorPool,
+    LocalPool,
+    LSFPool,
+    OARPool,
+    PBSPool,
+    PoolBlock,
+    SGEPool,
+    SLURMPool,
+    stored_pools,
+)
+
+# Lines of a job script: what is commented out there is a comment on the example.
+MODULES = ("# Each job runs these lines first; they make the programs of the reference known:", "# module load CP2K")
+LABELS = "labels with 16 ranks of MPI, for at most 12 hours each"
+
+
+def examples() -> Mapping[str, tuple[PoolBlock, str]]:
+    """Return an example of each kind of pool by its name, with what it is for."""
+    cpu = {"cores_per_job": 16, "memory_GB": 32.0, "walltime_minutes": 720.0, "prologue": list(MODULES)}
+    certificates = Path("/home/ada/certificates")
+    return {
+        "local/example": (LocalPool(cores_per_worker=2), "this machine, with two cores for each label or walker"),
+        "slurm/example": (SLURMPool(queue="cpu", tasks_per_job=16, **cpu), LABELS),
+        "slurm/example-gpu": (
+            SLURMPool(queue="gpu", cores_per_job=8, gpus_per_job=1, memory_GB=64, walltime_minutes=1440, max_jobs=1),
+            "trainings on a GPU, one at a time, for at most a day each",
+        ),
+        "pbs/example": (PBSPool(queue="batch", **cpu), LABELS),
+        "lsf/example": (LSFPool(queue="normal", **cpu), LABELS),
+        "sge/example": (SGEPool(queue="all.q", parallel_environment="smp", **cpu), LABELS),
+        "oar/example": (OARPool(queue="default", **cpu), LABELS),
+        "htcondor/example": (HTCondorPool(disk_GB=10, **cpu), LABELS),
+        "dask/example": (
+            DaskPool(
+                address="tls://10.0.0.1:8786",
+                tls_ca_file=certificates / "ca.pem",
+                tls_cert_file=certificates / "cert.pem",
+                tls_key_file=certificates / "key.pem",
+            ),
+            "a Dask scheduler that runs already and asks for certificates",
+        ),
+    }
+
+
+def register_types() -> None:
+    """Make all types of blocks known to the Prefect server, or bring them up to date."""
+    for block in POOLS.values():
+        block.register_type_and_schema()
+
+
+def create_examples() -> dict[str, bool]:
+    """Create the examples that the Prefect server does not have; those that it has are left alone.
+
+    Returns:
+        For the name of each example, whether it was created.
+    """
+    with get_client(sync_client=True) as client:
+        there = stored_pools(client)
+    missing = {name: block for name, (block, _) in examples().items() if name not in there}
+    for name, block in missing.items():
+        block.save(name.partition("/")[2])
+    return {name: name in missing for name in examples()}
