@@ -4,10 +4,12 @@ from pathlib import Path
 
 from prefect import flow, runtime
 
+from surveyor.blocks.pools import load_sites
 from surveyor.campaign import Campaign, CampaignParameters, Origin, WandB, absolute_paths, open_campaign
 from surveyor.errors import InputError
 from surveyor.flows.bootstrap import bootstrap as bootstrap_generation
 from surveyor.flows.conclusion import Reports, complete, conclude
+from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sampling import Stopwatch, followed, resolve, sample_and_label
 from surveyor.flows.training import errors_before_training, train_and_evaluate
 from surveyor.learning import Bootstrap, Learning, decide_membership, reason_to_stop
@@ -77,7 +79,8 @@ def online_learning(
         The native file of the final model.
     """
     parameters = _with_absolute_paths(CampaignParameters(**locals()))
-    with open_campaign(parameters) as campaign, followed(campaign), Reports(campaign) as reports:
+    sites = load_sites(parameters.pools.names)
+    with open_campaign(parameters, sites, users_pools()) as campaign, followed(campaign), Reports(campaign) as reports:
         generation = campaign.newest_generation() or bootstrap_generation(campaign)
         while (reason := reason_to_stop(generation.progress, learning)) is None:
             reports.begin(generation.number)

@@ -63,6 +63,11 @@ def is_in_use(path: Path, *, stale_s: float = STALE_S) -> bool:
     return path.exists() and not _is_stale(path, _read(path), stale_s)
 
 
+def holder_of(path: Path, *, stale_s: float = STALE_S) -> Mapping[str, Any] | None:
+    """Return host and pid of the live process that holds the lease at a path; None where there is none."""
+    return _read(path) if is_in_use(path, stale_s=stale_s) else None
+
+
 def _acquire(path: Path, mine: Mapping[str, Any], stale_s: float) -> None:
     while True:
         with temporary_beside(path) as temporary:

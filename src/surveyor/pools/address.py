@@ -12,6 +12,7 @@ from uuid import uuid4
 from distributed import Client, Future, Security
 
 from surveyor.errors import PoolFailed
+from surveyor.pools.client import PoolClient
 from surveyor.pools.pool import GROUP, Attachment, Pool
 from surveyor.pools.sites import SchedulerSite
 
@@ -132,7 +133,7 @@ def _connect(name: str, site: SchedulerSite) -> Client:
             "configuration under distributed.comm.tls"
         )
     try:
-        return Client(site.address, security=security, set_as_default=False, timeout=CONNECT_S)
+        return PoolClient(site.address, security=security, set_as_default=False, timeout=CONNECT_S)
     except (OSError, ValueError) as error:
         raise PoolFailed(
             f"no Dask scheduler answered at {site.address} within {CONNECT_S:.0f} s: {error}; see whether it runs "

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from distributed import Client
 from surveyor.errors import PoolFailed
 from surveyor.pools import cluster_process
 from surveyor.pools.address import check_versions
+from surveyor.pools.client import PoolClient
 from surveyor.pools.pool import Attachment, Pool
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.sites import JobQueueSite
@@ -61,7 +63,7 @@ def close_cluster_pool(folder: PoolFolder) -> bool:
     holder = folder.read_holder()
     if holder is None:
         return False
-    if holder["host"] == os.uname().nodename:
+    if holder["host"] == socket.gethostname():
         with suppress(ProcessLookupError):
             os.kill(int(holder["pid"]), signal.SIGTERM)
     else:
@@ -82,7 +84,7 @@ def _attach(name: str, site: JobQueueSite, folder: PoolFolder) -> Attachment:
     address = open_cluster_pool(name, site, folder)
     with ExitStack() as opened:
         try:
-            client = Client(
+            client = PoolClient(
                 address, security=folder.read_certificates(), set_as_default=False, timeout=CONNECT_S, name=name
             )
         except (OSError, ValueError) as error:

@@ -98,6 +98,7 @@ class _Record:
     entry: Entry | None = None
     running: float | None = None
     connected: float | None = None  # when a worker was last seen
+    was_shown: bool = False
     is_leaving: bool = False
 
     def view(self, job: str, now: float, n_workers: int) -> Job:
@@ -109,6 +110,7 @@ class _Record:
             entry=self.entry,
             n_workers=n_workers,
             was_connected=self.connected is not None,
+            was_shown=self.was_shown,
             runs_s=0.0 if self.running is None else now - self.running,
             idle_s=now - self.busy,
             away_s=0.0 if self.connected is None else now - self.connected,
@@ -198,7 +200,7 @@ class _Keeper:
     def _note_job(self, record: _Record, entry: Entry | None, workers: list[WorkerState], now: float) -> None:
         if entry is not None and entry.reason and (record.entry is None or record.entry.reason != entry.reason):
             logger.info("pool %s: %s waits: %s", self.name, record.name, entry.reason)
-        record.entry = entry
+        record.entry, record.was_shown = entry, record.was_shown or entry is not None
         if entry is not None and entry.state == "running" and record.running is None:
             record.running = now
         if workers:

@@ -2,7 +2,7 @@
 
 import json
 import os
-import platform
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from distributed import Security
 
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
-from surveyor.lease import is_in_use
+from surveyor.lease import holder_of
 from surveyor.pools.sites import SITES, Site
 
 
@@ -95,13 +95,15 @@ class PoolFolder:
 
     def holder(self, address: str) -> dict[str, Any]:  # Any: strings and numbers
         """Return what the process that calls this says of itself."""
-        return {"address": address, "host": platform.node(), "pid": os.getpid()}
+        return {"address": address, "host": socket.gethostname(), "pid": os.getpid()}
 
     def read_holder(self) -> dict[str, Any] | None:  # Any: strings and numbers
         """Return what the live process of the pool says of itself; None where there is none, or not yet."""
-        if not is_in_use(self.lease):
+        holder, record = holder_of(self.lease), _read(self.address)
+        if holder is None or record is None:
             return None
-        return _read(self.address)
+        # A process that was killed has left its address behind.
+        return record if (record["host"], record["pid"]) == (holder.get("host"), holder.get("pid")) else None
 
     def read_state(self) -> dict[str, Any] | None:  # Any: whatever JSON holds
         """Return how the pool goes, as its process has written it last."""

@@ -24,6 +24,7 @@ class Job:
         n_workers: how many workers are connected.
         was_connected: whether any worker ever was.
         runs_s: for how long it has been seen to run.
+        was_shown: whether the queue has ever shown it.
         idle_s: for how long it has had nothing to do.
         away_s: for how long no worker has been connected, after one was.
         is_leaving: whether its workers were told to leave.
@@ -35,6 +36,7 @@ class Job:
     entry: Entry | None
     n_workers: int = 0
     was_connected: bool = False
+    was_shown: bool = False
     runs_s: float = 0.0
     idle_s: float = 0.0
     away_s: float = 0.0
@@ -68,7 +70,7 @@ def plan(jobs: Sequence[Job], n_unfinished: int, site: JobQueueSite) -> Plan:
         n_unfinished: functions that wait or run.
         site: says how many jobs there may be.
     """
-    ended = tuple(job.id for job in jobs if job.entry is None and job.age_s > GONE_S)
+    ended = tuple(job.id for job in jobs if _is_over(job))
     reasons = {job.id: reason for job in jobs if (reason := _why_it_failed(job)) is not None}
     abandoned = [job.id for job in jobs if job.id not in ended and job.away_s > RETURN_S]
     alive = [job for job in jobs if not job.is_leaving and job.id not in (*ended, *reasons, *abandoned)]
@@ -94,10 +96,16 @@ def _why_it_failed(job: Job) -> str | None:
     """Say why a job will never give a worker; None where it gave one, or still may."""
     if job.was_connected:
         return None
+    if _is_over(job):
+        return "it was over before its worker connected"
     if job.entry is None:
-        return "it was over before its worker connected" if job.age_s > GONE_S else None
+        return None
     if job.entry.is_hopeless:
         return f"the queue would never start it: {job.entry.reason}"
     if job.runs_s > CONNECT_S:
         return f"it ran for {job.runs_s:.0f} s without its worker connecting"
     return None
+
+
+def _is_over(job: Job) -> bool:
+    return job.entry is None and (job.was_shown or job.age_s > GONE_S)

@@ -66,6 +66,10 @@ def test_a_job_that_was_just_submitted_may_not_be_shown_yet() -> None:
     assert plan([replace(NEW, age_s=GONE_S - 1)], 1, SITE) == plan([PENDING], 1, SITE)
 
 
+def test_a_job_that_the_queue_has_shown_is_over_as_soon_as_it_is_shown_no_more() -> None:
+    assert plan([replace(NEW, was_shown=True)], 1, SITE).ended == ("1",)
+
+
 def test_a_job_that_has_worked_and_is_over_is_replaced_without_being_a_failure() -> None:
     decided = plan([replace(RUNNING, entry=None)], 1, SITE)
     assert (decided.ended, decided.failed, decided.n_submit) == (("1",), (), 1)

@@ -1,0 +1,97 @@
+"""`surveyor pool`: pools on clusters that are opened by hand, to serve several campaigns."""
+
+import argparse
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from surveyor.errors import InputError
+from surveyor.pools.choice import folder_of
+from surveyor.pools.cluster import close_cluster_pool, open_cluster_pool
+from surveyor.pools.pool_folder import PoolFolder
+from surveyor.pools.sites import JobQueueSite
+from surveyor.run_directory import RunDirectory
+
+
+def users_pools() -> Path:
+    """Return the folder of the pools that the user has opened by hand; campaigns that name one of them use it."""
+    return Path.home() / ".surveyor" / "pools"
+
+
+def add_pool_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `pool` and its subcommands."""
+    pool = commands.add_parser("pool", help="open, list and close pools on clusters")
+    actions = pool.add_subparsers(required=True, metavar="ACTION")
+    opening = actions.add_parser("open", help="open a pool that campaigns share, until it is closed or idle for long")
+    opening.add_argument("name", help="kind and name of its block, such as slurm/genoa")
+    opening.set_defaults(command=_open)
+    listing = actions.add_parser("list", help="list pools with their jobs, workers and work")
+    closing = actions.add_parser("close", help="close a pool: its jobs are cancelled")
+    closing.add_argument("name", help="kind and name of its block, such as slurm/genoa")
+    for each in (listing, closing):
+        each.add_argument(
+            "--run-directory",
+            type=Path,
+            help="of a campaign, for the pools that it has opened; by default those that were opened by hand",
+        )
+    listing.set_defaults(command=_list)
+    closing.set_defaults(command=_close)
+
+
+def _open(options: argparse.Namespace, console: Console) -> None:
+    from surveyor.blocks.pools import load_sites
+    from surveyor.flows.server import using_server
+
+    with using_server():
+        site = load_sites([options.name])[options.name]
+    if not isinstance(site, JobQueueSite):
+        raise InputError(f"{options.name}: found a pool of kind {site.kind}, expected one on a cluster, with jobs")
+    folder = folder_of(options.name, users_pools())
+    address = open_cluster_pool(options.name, site, folder)
+    console.print(f"pool {options.name} is open at {address}; its files are in {folder.path}")
+    console.print(
+        f"campaigns of this user that name it use it; it ends {site.idle_minutes:g} min after its last use, or by "
+        f"`surveyor pool close {options.name}`"
+    )
+
+
+def _list(options: argparse.Namespace, console: Console) -> None:
+    folder = _pools(options)
+    folders = [PoolFolder(path.parent) for path in sorted(folder.glob("*/site.json"))]
+    if not folders:
+        console.print(f"no pools in {folder}")
+        return
+    table = Table()
+    for header in ("pool", "state", "jobs", "workers", "unfinished", "attached", "address"):
+        table.add_column(header)
+    for each in folders:
+        table.add_row(*_row(each))
+    console.print(table)
+
+
+def _row(folder: PoolFolder) -> list[str]:
+    name, _ = folder.read_site()
+    holder, state = folder.read_holder(), folder.read_state()
+    if holder is None or state is None:
+        failure = folder.read_failure()
+        return [name, "failed" if failure else "closed", "", "", "", "", (failure or "").partition("\n")[0]]
+    jobs = ", ".join(f"{n} {what}" for what, n in sorted(state["jobs"].items())) or "none"
+    age = time.time() - state["time"]
+    is_open = "open" if age < 60 else f"silent for {age:.0f} s"
+    numbers = [str(state[what]) for what in ("workers", "unfinished", "attached")]
+    return [name, is_open, jobs, *numbers, holder["address"]]
+
+
+def _close(options: argparse.Namespace, console: Console) -> None:
+    folder = folder_of(options.name, _pools(options))
+    if not folder.site.is_file():
+        raise InputError(f"there is no pool {options.name} in {folder.path.parent}; `surveyor pool list` shows them")
+    was_open = close_cluster_pool(folder)
+    console.print(f"pool {options.name} {'is closed' if was_open else 'was not open'}")
+
+
+def _pools(options: argparse.Namespace) -> Path:
+    given: Path | None = options.run_directory
+    return users_pools() if given is None else RunDirectory(given.absolute()).pools
