@@ -28,6 +28,7 @@ from surveyor.pools.sites import (
     SLURMSite,
 )
 
+NOT_FOUND = 404
 DASK_LOGO = HttpUrl("https://avatars.githubusercontent.com/u/17131925?s=200&v=4")
 JOBQUEUE_DOCS = "https://jobqueue.dask.org/en/latest/generated/dask_jobqueue."
 
@@ -86,12 +87,12 @@ def _unknown(name: str, block: type[Block]) -> str:
 
 
 class LocalPool(LocalSite, PoolBlock):
-    """A part of the machine on which the campaign itself runs, with as many workers as have room in it.
+    """A part of the machine on which the campaign runs. Campaigns name it as local/workstation, for instance.
 
-    The pool `local` needs no block: it has a worker for each core.
+    It has as many workers as have room in it. The pool `local` needs no block, and has a worker for each core.
 
     Example:
-        Store a pool that campaigns name `local/workstation`, and load a stored one:
+        Store a pool, and load a stored one:
         ```python
         from surveyor.blocks.pools import LocalPool
 
@@ -106,10 +107,10 @@ class LocalPool(LocalSite, PoolBlock):
 
 
 class SLURMPool(SLURMSite, PoolBlock):
-    """A partition of a cluster with SLURM, where each job brings one worker or several.
+    """A partition of a cluster with SLURM. Campaigns name it as slurm/genoa, for instance.
 
     Example:
-        Store a pool that campaigns name `slurm/genoa`, and load a stored one:
+        Store a pool, and load a stored one:
         ```python
         from surveyor.blocks.pools import SLURMPool
 
@@ -131,10 +132,10 @@ class SLURMPool(SLURMSite, PoolBlock):
 
 
 class PBSPool(PBSSite, PoolBlock):
-    """A queue of a cluster with PBS or Torque, where each job brings one worker or several.
+    """A queue of a cluster with PBS or Torque. Campaigns name it as pbs/batch, for instance.
 
     Example:
-        Store a pool that campaigns name `pbs/batch`, and load a stored one:
+        Store a pool, and load a stored one:
         ```python
         from surveyor.blocks.pools import PBSPool
 
@@ -149,10 +150,10 @@ class PBSPool(PBSSite, PoolBlock):
 
 
 class LSFPool(LSFSite, PoolBlock):
-    """A queue of a cluster with LSF, where each job brings one worker or several.
+    """A queue of a cluster with LSF. Campaigns name it as lsf/normal, for instance.
 
     Example:
-        Store a pool that campaigns name `lsf/normal`, and load a stored one:
+        Store a pool, and load a stored one:
         ```python
         from surveyor.blocks.pools import LSFPool
 
@@ -167,10 +168,10 @@ class LSFPool(LSFSite, PoolBlock):
 
 
 class SGEPool(SGESite, PoolBlock):
-    """A queue of a cluster with Grid Engine, where each job brings one worker or several.
+    """A queue of a cluster with Grid Engine. Campaigns name it as sge/all, for instance.
 
     Example:
-        Store a pool that campaigns name `sge/all`, and load a stored one:
+        Store a pool, and load a stored one:
         ```python
         from surveyor.blocks.pools import SGEPool
 
@@ -185,10 +186,10 @@ class SGEPool(SGESite, PoolBlock):
 
 
 class OARPool(OARSite, PoolBlock):
-    """A queue of a cluster with OAR, where each job brings one worker or several.
+    """A queue of a cluster with OAR. Campaigns name it as oar/default, for instance.
 
     Example:
-        Store a pool that campaigns name `oar/default`, and load a stored one:
+        Store a pool, and load a stored one:
         ```python
         from surveyor.blocks.pools import OARPool
 
@@ -203,10 +204,10 @@ class OARPool(OARSite, PoolBlock):
 
 
 class HTCondorPool(HTCondorSite, PoolBlock):
-    """Machines that HTCondor lends, where each job brings one worker or several.
+    """Machines that HTCondor lends. Campaigns name it as htcondor/campus, for instance.
 
     Example:
-        Store a pool that campaigns name `htcondor/campus`, and load a stored one:
+        Store a pool, and load a stored one:
         ```python
         from surveyor.blocks.pools import HTCondorPool
 
@@ -221,12 +222,12 @@ class HTCondorPool(HTCondorSite, PoolBlock):
 
 
 class DaskPool(SchedulerSite, PoolBlock):
-    """A Dask scheduler that runs already, with workers of its own, and the TLS files that it asks for.
+    """A Dask scheduler that runs already. Campaigns name it as dask/shared, for instance.
 
-    Without TLS files the address alone does as well, in the place of a block.
+    It has workers of its own. Where there are no TLS files, campaigns may as well name its address.
 
     Example:
-        Store a pool that campaigns name `dask/shared`, and load a stored one:
+        Store a pool, and load a stored one:
         ```python
         from surveyor.blocks.pools import DaskPool
 
@@ -273,8 +274,8 @@ def _from_server(names: Sequence[str]) -> dict[str, Site]:
             return {name: _stored_site(client, name) for name in names}
         except (httpx.TransportError, PrefectHTTPStatusError) as error:
             raise InputError(
-                f"pool {names[0]}: it is a block of the Prefect server at {client.api_url}, which does not answer "
-                f"({error}); start the server, or set PREFECT_API_URL to the right one"
+                f"pool {names[0]}: it is a block of the Prefect server at {_url(client)}, which cannot be asked: "
+                f"{error}. Start the server, or set PREFECT_API_URL to the right one"
             ) from error
 
 
@@ -304,7 +305,7 @@ def _missing(client: SyncPrefectClient, name: str) -> str:
     same = [each for each in there if each.endswith(f"/{block_name}")] or [e for e in there if e.startswith(f"{kind}/")]
     advice = f"did you mean {' or '.join(same)}?" if same else f"there are {', '.join(there) or 'no pools at all'};"
     return (
-        f"pool {name}: there is no such block on the Prefect server at {client.api_url}; {advice} To have it, create a "
+        f"pool {name}: there is no such block on the Prefect server at {_url(client)}; {advice} To have it, create a "
         f"block of type {POOLS[kind].get_block_type_name()} with the name {block_name}; `surveyor blocks register` "
         "makes the types known, and says where"
     )
@@ -316,8 +317,10 @@ def stored_pools(client: SyncPrefectClient) -> list[str]:
     for kind in POOLS:
         try:
             names += [f"{kind}/{document.name}" for document in client.read_block_documents_by_type(kind)]
-        except ObjectNotFound:
-            continue  # the type is not registered
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != NOT_FOUND:
+                raise
+            # The type is not registered.
     return names
 
 
@@ -326,4 +329,8 @@ def _complaints(error: ValidationError) -> str:
 
 
 def _page(client: SyncPrefectClient, document: BlockDocument) -> str:
-    return f"{str(client.api_url).rstrip('/').removesuffix('/api')}/blocks/block/{document.id}"
+    return f"{_url(client).removesuffix('/api')}/v2/blocks/block/{document.id}"
+
+
+def _url(client: SyncPrefectClient) -> str:
+    return str(client.api_url).rstrip("/")

@@ -18,6 +18,7 @@ from surveyor.campaign import (
     load_campaign,
 )
 from surveyor.errors import InputError, SurveyorError
+from surveyor.flows.block_commands import add_block_commands
 from surveyor.flows.display import following
 from surveyor.flows.pool_commands import add_pool_commands
 from surveyor.models.choice import check_model_parameters
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("run_directory", type=Path, help="folder of the campaign")
     status.set_defaults(command=_status)
     add_pool_commands(commands)
+    add_block_commands(commands)
     return parser
 
 

@@ -1,0 +1,40 @@
+import os
+import subprocess
+import sys
+
+from surveyor.blocks.pools import POOLS, SLURMPool, load_sites
+from surveyor.blocks.registration import examples
+from surveyor.pools.sites import SLURMSite
+
+
+def register(environment: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "surveyor.flows.command_line", "blocks", "register"]
+    return subprocess.run(
+        command, env={**os.environ, **(environment or {})}, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_there_is_an_example_of_each_kind() -> None:
+    assert {name.partition("/")[0] for name in examples()} == set(POOLS)
+
+
+def test_examples_are_created_once_and_then_left_alone(prefect_api_url: str) -> None:
+    first = register()
+    assert first.returncode == 0, first.stderr
+    assert load_sites(examples()) == {name: block.site for name, (block, _) in examples().items()}
+
+    SLURMPool(queue="mine").save("example", overwrite=True)
+    second = register()
+    assert second.returncode == 0, second.stderr
+    assert load_sites(["slurm/example"]) == {"slurm/example": SLURMSite(queue="mine")}
+
+    for name, (_, purpose) in examples().items():
+        assert f"{name} (created): {purpose}" in first.stdout
+        assert f"{name} (was there): {purpose}" in second.stdout
+    assert f"{prefect_api_url.removesuffix('/api')}/v2/blocks" in first.stdout
+
+
+def test_a_server_that_does_not_answer_is_said() -> None:
+    result = register({"PREFECT_API_URL": "http://127.0.0.1:9/api"})
+    assert result.returncode == 1
+    assert "the Prefect server at http://127.0.0.1:9/api does not answer" in result.stderr
