@@ -29,7 +29,10 @@ class LocalSite(Site):
         None, gt=0, title="Memory (GB)", description="Memory to use in all; by default that of the machine."
     )
     gpus: int | None = Field(
-        None, ge=0, title="GPUs", description="GPUs to use in all; by default those that nvidia-smi lists."
+        None,
+        ge=0,
+        title="GPUs",
+        description="GPUs to use in all; by default those that CUDA_VISIBLE_DEVICES names, or else nvidia-smi lists.",
     )
     cores_per_worker: int = Field(
         1,

@@ -1,0 +1,26 @@
+"""The form of a block in the UI, in a browser."""
+
+from pathlib import Path
+
+import pytest
+from prefect_form import Form, open_browser
+
+from surveyor.blocks.pools import SLURMPool, load_sites
+from surveyor.pools.sites import SLURMSite
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+def test_a_pool_is_set_up_in_the_form(prefect_api_url: str, tmp_path: Path) -> None:
+    SLURMPool.register_type_and_schema()
+    site = prefect_api_url.removesuffix("/api")
+    with open_browser(tmp_path) as browser:
+        form = Form(browser, f"{site}/v2/blocks/catalog/slurm/create")
+        form.fill("Name", "genoa")
+        form.fill("Cores per job", "32")
+        form.fill("Walltime (min)", "90.5")
+        form.click_after("Queue", "str")
+        form.fill("Queue", "genoa")
+        form.submit()
+    expected = SLURMSite(cores_per_job=32, walltime_minutes=90.5, queue="genoa")
+    assert load_sites(["slurm/genoa"]) == {"slurm/genoa": expected}
