@@ -37,13 +37,14 @@ def test_pools_are_closed_whatever_the_end_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "slurm", "http://10.0.0.1:8786", "tcp://10.0.0.1", "tcp://:1", "tcp://host:99999"]
+    "name",
+    ["", "slurm", "moon/base", "slurm/Genoa", "http://10.0.0.1:8786", "tcp://10.0.0.1", "tcp://:1", "tcp://host:99999"],
 )
 def test_names_that_are_no_pool_are_refused(name: str) -> None:
-    with pytest.raises(ValidationError, match='expected "local", or the address'):
+    with pytest.raises(ValidationError, match='expected "local", the kind and name of a block'):
         Pools(sampling=name)
 
 
-@pytest.mark.parametrize("name", ["local", "tcp://10.0.0.1:8786", "tls://[::1]:8786"])
+@pytest.mark.parametrize("name", ["local", "slurm/genoa", "dask/ours", "tcp://10.0.0.1:8786", "tls://[::1]:8786"])
 def test_names_of_pools_are_accepted(name: str) -> None:
     assert Pools(sampling=name).sampling == name

@@ -23,8 +23,8 @@ Job id            Name             User              Time Use S Queue
 14.server         pool-4           ada                      0 H workq
 """
 
-SGE = """job-ID  prior   name       user         state submit/start at     queue                          slots ja-task-ID
------------------------------------------------------------------------------------------------------------------
+SGE = """job-ID  prior   name       user         state submit/start at     queue               slots ja-task-ID
+-----------------------------------------------------------------------------------------------------
      21 0.55500 pool-1     ada          r     11/23/2026 10:00:00 all.q@node1                        4
      22 0.55500 pool-2     ada          qw    11/23/2026 10:00:00                                    4
      23 0.55500 pool-3     ada          Eqw   11/23/2026 10:00:00                                    4
