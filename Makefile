@@ -1,5 +1,6 @@
 # make demo    online learning of a MACE potential, from nothing but Python 3.11 and a package index
 # make test    lint, types and all tests
+# make tests-long  tests that wait for minutes: a server that is away, runs whose process died
 # make docs    the documentation, into site/
 # make clean   remove the environments
 
@@ -15,7 +16,7 @@ CAMPAIGN := deployments/demo/$(REFERENCE).yaml
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test lint types tests benchmarks docs clean
+.PHONY: demo test lint types tests tests-long benchmarks docs clean
 
 demo: $(MACE)/demo.stamp
 	$(MACE)/bin/surveyor run $(CAMPAIGN)
@@ -33,7 +34,10 @@ types: $(MACE)/test.stamp
 	$(MACE)/bin/mypy
 
 tests: $(MACE)/test.stamp
-	$(MACE)/bin/python -m pytest --numprocesses 2 --dist loadfile
+	$(MACE)/bin/python -m pytest --numprocesses 2 --dist loadfile -m "not long"
+
+tests-long: $(MACE)/test.stamp
+	$(MACE)/bin/python -m pytest -m long
 
 benchmarks: $(MACE)/test.stamp
 	$(MACE)/bin/python benchmarks/overhead.py

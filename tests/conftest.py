@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from postgresql import postgresql_programs
 from prefect_server import free_address, prefect_environment, prefect_server
 
 # Prefect reads its settings when it is imported, and some of its threads see no others. So they are set here, before
@@ -20,6 +21,7 @@ REQUIREMENTS = {
     "xtb": (lambda: find_spec("tblite"), 'tblite: pip install "surveyor[xtb]"'),
     "wandb": (lambda: find_spec("wandb"), 'wandb: pip install "surveyor[wandb]"'),
     "cp2k": (lambda: shutil.which("cp2k.psmp"), "CP2K: apt-get install cp2k openmpi-bin"),
+    "postgresql": (postgresql_programs, "PostgreSQL: apt-get install postgresql"),
     "browser": (lambda: shutil.which("chromedriver"), "Chromium: apt-get install chromium chromium-driver"),
 }
 
