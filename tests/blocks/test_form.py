@@ -16,11 +16,11 @@ def test_a_pool_is_set_up_in_the_form(prefect_api_url: str, tmp_path: Path) -> N
     site = prefect_api_url.removesuffix("/api")
     with open_browser(tmp_path) as browser:
         form = Form(browser, f"{site}/v2/blocks/catalog/slurm/create")
-        form.fill("Name", "genoa")
+        form.fill("Name", "from-form")
         form.fill("Cores per job", "32")
         form.fill("Walltime (min)", "90.5")
         form.click_after("Queue", "str")
         form.fill("Queue", "genoa")
         form.submit()
     expected = SLURMSite(cores_per_job=32, walltime_minutes=90.5, queue="genoa")
-    assert load_sites(["slurm/genoa"]) == {"slurm/genoa": expected}
+    assert load_sites(["slurm/from-form"]) == {"slurm/from-form": expected}

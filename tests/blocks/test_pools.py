@@ -48,11 +48,11 @@ def test_the_example_of_a_block_runs(kind: str) -> None:
     example = POOLS[kind].get_code_example()
     assert example is not None
     code = example.partition("```python")[2].partition("```")[0]
-    saved = code.partition('.save("')[2].partition('"')[0]
+    named = code.partition('.save("')[2].partition('"')[0]
     scope: dict[str, Any] = {}
-    exec(code.replace("BLOCK_NAME", saved), scope)
-    assert load_sites([f"{kind}/{saved}"]) == {f"{kind}/{saved}": scope["pool"].site}
-    assert f"{kind}/{saved}" in (POOLS[kind].get_description() or "")
+    exec(code.replace(f'.save("{named}")', '.save("from-example")').replace("BLOCK_NAME", "from-example"), scope)
+    assert load_sites([f"{kind}/from-example"]) == {f"{kind}/from-example": scope["pool"].site}
+    assert f"{kind}/{named}" in (POOLS[kind].get_description() or "")
 
 
 def test_what_was_stored_is_loaded() -> None:
