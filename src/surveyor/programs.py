@@ -61,8 +61,8 @@ def run_program(
 ) -> ProgramResult:
     """Run a program to its end, or to the end of its time.
 
-    The program is the leader of a process group, which is ended as a whole, and is killed when the thread that called
-    this dies, with the worker or the flow.
+    The program runs in a process group of its own, which is ended as a whole: when the program ends, when its time is
+    up, and when the thread that called this dies, with the worker or the flow.
 
     Args:
         command: program and arguments.

@@ -43,7 +43,7 @@ def test_whole_group_is_ended_when_its_time_is_up(tmp_path: Path) -> None:
     script = "sleep 300 & echo $! > pid; wait"
     result = run_program(["sh", "-c", script], directory=tmp_path, output=tmp_path / "o", timeout_s=0.5)
     assert result.timed_out
-    assert result.returncode == -signal.SIGTERM
+    assert result.returncode < 0
     assert is_gone(int((tmp_path / "pid").read_text()))
 
 
@@ -64,6 +64,16 @@ def test_program_dies_when_its_parent_is_killed(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     assert is_gone(pid)
+
+
+def test_what_a_program_has_started_dies_with_its_parent_too(tmp_path: Path) -> None:
+    script = "sleep 300 & echo $! > child; echo $$ > pid; wait"
+    parent = subprocess.Popen([sys.executable, "-c", PARENT.replace("echo $$ > pid; sleep 300", script), str(tmp_path)])
+    pid = wait_for_number(tmp_path / "pid")
+    parent.kill()
+    parent.wait()
+    assert is_gone(pid)
+    assert is_gone(int((tmp_path / "child").read_text()))
 
 
 def test_program_does_not_begin_when_its_parent_is_dead_already(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -104,13 +105,16 @@ def _attach(name: str, site: JobQueueSite, folder: PoolFolder) -> Attachment:
 
 def _start(folder: PoolFolder) -> "subprocess.Popen[bytes]":
     with folder.log.open("ab") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", cluster_process.__name__, str(folder.path)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
+    # It outlives this process; when it does not, its end is to be seen.
+    threading.Thread(target=process.wait, name="pool", daemon=True).start()
+    return process
 
 
 def _wait_for_holder(name: str, folder: PoolFolder, process: "subprocess.Popen[bytes]") -> dict[str, object]:
