@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from postgresql import postgresql_programs
 from prefect_server import free_address, prefect_environment, prefect_server
+from slurm import SlurmCluster, has_slurm, slurm
 
 # Prefect reads its settings when it is imported, and some of its threads see no others. So they are set here, before
 # any test is imported; the server itself starts when the first test wants it.
@@ -23,6 +24,7 @@ REQUIREMENTS = {
     "cp2k": (lambda: shutil.which("cp2k.psmp"), "CP2K: apt-get install cp2k openmpi-bin"),
     "postgresql": (postgresql_programs, "PostgreSQL: apt-get install postgresql"),
     "browser": (lambda: shutil.which("chromedriver"), "Chromium: apt-get install chromium chromium-driver"),
+    "slurm": (has_slurm, "root and SLURM: apt-get install slurm-wlm munge"),
 }
 
 
@@ -49,3 +51,10 @@ def prefect_api_url() -> Iterator[str]:
     """The API of a real server that all tests share; it starts when the first of them wants it."""
     with prefect_server(PREFECT_HOME, API_URL):
         yield API_URL
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster() -> Iterator[SlurmCluster]:
+    """A real SLURM that all tests share; it starts when the first of them wants it."""
+    with slurm() as cluster:
+        yield cluster
