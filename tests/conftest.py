@@ -56,5 +56,7 @@ def prefect_api_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def slurm_cluster() -> Iterator[SlurmCluster]:
     """A real SLURM that all tests share; it starts when the first of them wants it."""
-    with slurm() as cluster:
+    with slurm() as cluster, pytest.MonkeyPatch.context() as environment:
+        for name, value in cluster.environment.items():
+            environment.setenv(name, value)  # pools of this process, and processes that it starts, submit to it
         yield cluster

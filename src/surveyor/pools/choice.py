@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,7 @@ def open_pools(
 def _pool(name: str, site: Site | None, folder: Path | None, by_hand: Path | None, ours: list[PoolFolder]) -> Pool:
     match site:
         case LocalSite():
-            return local_pool(site)
+            return local_pool(site, name)
         case SchedulerSite():
             return scheduler_pool(name, site)
         case JobQueueSite():
@@ -145,5 +146,5 @@ def folder_of(name: str, folder: Path) -> PoolFolder:
 
 
 def _close(folders: list[PoolFolder]) -> None:
-    for folder in folders:
-        close_cluster_pool(folder)
+    with ThreadPoolExecutor(max(1, len(folders))) as threads:  # side by side: a cancelled run is killed after 30 s
+        list(threads.map(close_cluster_pool, folders))

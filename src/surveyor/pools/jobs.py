@@ -14,6 +14,7 @@ from typing import Any
 from distributed import Security
 
 from surveyor.errors import PoolFailed
+from surveyor.pools.machine import THREADS, UNBOUND
 from surveyor.pools.queues import QUEUES, Entry
 from surveyor.pools.sites import HTCondorSite, JobQueueSite, LSFSite, OARSite, PBSSite, SGESite, SLURMSite
 
@@ -143,6 +144,7 @@ def _options(site: JobQueueSite, outputs: Path, check: str) -> dict[str, Any]:  
             "export SURVEYOR_JOB_BEGIN=`date +%s`",
             f"export SURVEYOR_JOB_WALLTIME_S={site.walltime_s}",
             *(f"export {name}={site.cores_per_worker}" for name in THREADS),
+            *(f"export {name}={value}" for name, value in UNBOUND.items() if site.workers_per_job > 1),
             *site.prologue,
             *([f"{python} {check} || exit 1"] if check else []),
         ],
@@ -151,9 +153,6 @@ def _options(site: JobQueueSite, outputs: Path, check: str) -> dict[str, Any]:  
         "job_directives_skip": list(site.skip_directives),
         **_directives(site, outputs),
     }
-
-
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def _directives(site: JobQueueSite, outputs: Path) -> dict[str, Any]:  # Any: dask-jobqueue is untyped

@@ -1,0 +1,37 @@
+"""Work for pools that counts how often it begins and ends."""
+
+import os
+import time
+from pathlib import Path
+
+
+def work(log: Path, name: str, seconds: float) -> str:
+    """Work for a while, and return the job in which it ran.
+
+    Args:
+        log: gets a line at the beginning and one at the end.
+        name: of the work, in those lines.
+        seconds: how long it takes.
+    """
+    job = os.environ.get("SLURM_JOB_ID", "none")
+    _append(log, f"begin {name} {job} {os.getpid()}")
+    time.sleep(seconds)
+    _append(log, f"end {name} {job} {os.getpid()}")
+    return job
+
+
+def lines(log: Path, kind: str) -> list[str]:
+    """Return what the lines of one kind, `begin` or `end`, say: the name of the work, its job and process."""
+    if not log.exists():
+        return []
+    return [line.partition(" ")[2] for line in log.read_text().splitlines() if line.startswith(f"{kind} ")]
+
+
+def names(log: Path, kind: str) -> list[str]:
+    """Return the names in the lines of one kind."""
+    return [line.split()[0] for line in lines(log, kind)]
+
+
+def _append(log: Path, line: str) -> None:
+    with log.open("a") as file:
+        file.write(f"{line}\n")
