@@ -1,7 +1,6 @@
 """A real SLURM cluster on this machine, for tests; it ends with them, however they end.
 
-Needs root and the Debian packages slurm-wlm and munge, but no systemd. Run as a program, this file ends the cluster of
-a test run that was killed.
+Needs root and the Debian packages slurm-wlm and munge, but no systemd.
 """
 
 import os
@@ -9,28 +8,21 @@ import random
 import shutil
 import socket
 import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from processes import WAIT_S, Servers, free_ports, kill_all, processes_where, processes_with, servers, wait_until
 
 # Partitions and their nodes. A node claims more than the machine may have.
 PARTITIONS = {"cpu": ("cpu1",), "label": ("label1", "label2"), "gpu": ("gpu1",)}
 NODES = tuple(node for nodes in PARTITIONS.values() for node in nodes)
 NODE = "NodeAddr=127.0.0.1 CPUs=4 RealMemory=16000 State=UNKNOWN"
 COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
-
-WAIT_S = 60
-POLL_S = 0.1
 # After the death of its node, a job waits for so long before it starts again; without a setting it would be 120 s.
 CREDENTIALS_S = 30
-# Below the ports that the system gives to whoever asks for any.
-PORTS = range(20000, 30000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +50,12 @@ class SlurmCluster:
     """A running cluster.
 
     Args:
-        folder: an empty one that everybody may enter, with a path that is short enough for a socket.
+        own: its servers, of which none is started yet.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._daemons: list[subprocess.Popen[bytes]] = []
+    def __init__(self, own: Servers) -> None:
+        self.folder = own.folder
+        self._servers = own
         self._slurmds: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -149,7 +141,7 @@ class SlurmCluster:
         slurmd = self._slurmds.pop(node)
         slurmd.kill()
         slurmd.wait()
-        kill_all(self.folder, node)
+        kill_all(lambda: processes_on(node, self.folder))
         self.run(["scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test"])
 
     def node_up(self, node: str) -> None:
@@ -169,36 +161,17 @@ class SlurmCluster:
     def start(self) -> None:
         """Start the daemons, and wait until all nodes take jobs."""
         self._write_configuration()
-        self._start("munged", "--foreground", "--force", *self._munge_options())
+        munged = ["munged", "--foreground", "--force", *self._munge_options()]
+        self._servers.start(*munged, environment=self.environment)
         socket_file = self.folder / "munge.sock"
         wait_until(socket_file.exists, lambda: f"munged has not started\n{self._logs()}")
-        self._start("slurmctld", "-D", "-i")
+        self._servers.start("slurmctld", "-D", "-i", environment=self.environment)
         for node in NODES:
             self._start_slurmd(node)
         self._wait_for_nodes(NODES)
 
-    def wait(self) -> None:
-        """Wait until all daemons have ended."""
-        for daemon in self._daemons:
-            daemon.wait()
-
-    def _start(self, *command: str) -> subprocess.Popen[bytes]:
-        with (self.folder / f"{command[0]}.out").open("ab") as output:
-            # The end of the cluster finds its processes by the environment.
-            daemon = subprocess.Popen(
-                command,
-                env={**os.environ, **self.environment},
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        self._daemons.append(daemon)
-        return daemon
-
     def _start_slurmd(self, node: str) -> None:
-        self._slurmds[node] = self._start("slurmd", "-D", "-N", node)
+        self._slurmds[node] = self._servers.start("slurmd", "-D", "-N", node, environment=self.environment)
 
     def _wait_for_nodes(self, nodes: Sequence[str]) -> None:
         command = ["sinfo", "--noheader", "--Node", f"--nodes={','.join(nodes)}", "--format=%T"]
@@ -214,14 +187,14 @@ class SlurmCluster:
         )
 
     def _logs(self) -> str:
-        files = [*self.folder.glob("*.log"), *self.folder.glob("*.out")]
-        return "\n".join(f"{path.name}:\n{path.read_text(errors='replace')[-3000:]}" for path in files)
+        return self._servers.logs("*.log")
 
     def _munge_options(self) -> list[str]:
         files = {"key-file": "key", "socket": "sock", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
         return [f"--{option}={self.folder / 'munge'}.{suffix}" for option, suffix in files.items()]
 
     def _write_configuration(self) -> None:
+        (self.folder / "state").mkdir()
         key, device = self.folder / "munge.key", self.folder / "nvidia0"
         key.write_bytes(random.randbytes(1024))
         key.chmod(0o400)
@@ -281,20 +254,10 @@ def configuration(folder: Path) -> str:
 @contextmanager
 def slurm() -> Iterator[SlurmCluster]:
     """Run a cluster of its own as long as this lasts."""
-    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
-    folder.chmod(0o755)
-    (folder / "state").mkdir()
-    watch = subprocess.Popen([sys.executable, __file__, str(os.getpid()), str(folder)], start_new_session=True)
-    cluster = SlurmCluster(folder)
-    try:
+    with servers("slurm-") as own:
+        cluster = SlurmCluster(own)
         cluster.start()
         yield cluster
-    finally:
-        watch.kill()
-        watch.wait()
-        kill_all(folder)
-        cluster.wait()
-        shutil.rmtree(folder)
 
 
 def has_slurm() -> bool:
@@ -302,105 +265,14 @@ def has_slurm() -> bool:
     return os.geteuid() == 0 and all(shutil.which(command) for command in COMMANDS)
 
 
-def wait_until(condition: Callable[[], bool], complaint: Callable[[], str], timeout_s: float = WAIT_S) -> None:
-    """Wait for a condition, and complain when it does not come true."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, complaint()
-        time.sleep(POLL_S)
+def processes_on(node: str, folder: Path) -> set[psutil.Process]:
+    """Return the processes of jobs on a node of the cluster with a folder."""
+    log, own = str(folder / f"slurmd-{node}.log"), {"SLURM_CONF": str(folder / "slurm.conf"), "SLURMD_NODENAME": node}
 
+    def is_there(process: psutil.Process) -> bool:
+        # A slurmstepd overwrites its environment, but holds the log of its node's slurmd open.
+        if process.name() == "slurmstepd":
+            return log in {file.path for file in process.open_files()}
+        return own.items() <= process.environ().items()
 
-def living(pids: Iterable[int]) -> set[int]:
-    """Return those processes that have not ended; zombies have."""
-    return {pid for pid in pids if psutil.pid_exists(pid) and _runs(psutil.Process(pid))}
-
-
-def processes_with(environment: Mapping[str, str]) -> set[psutil.Process]:
-    """Return the processes that were started with these variables, and all that descend from them."""
-    return with_descendants({process for process in psutil.process_iter() if _has(process, environment)})
-
-
-def processes_of(folder: Path, node: str | None) -> set[psutil.Process]:
-    """Return the processes of jobs on a node, or all processes that know the cluster.
-
-    Args:
-        folder: the cluster's.
-        node: its name; None for all of the cluster.
-    """
-    variables = {"SLURM_CONF": str(folder / "slurm.conf"), **({"SLURMD_NODENAME": node} if node else {})}
-    nodes = [node] if node else NODES
-    return processes_with(variables) | with_descendants(_job_keepers({str(folder / f"slurmd-{n}.log") for n in nodes}))
-
-
-def kill_all(folder: Path, node: str | None = None) -> None:
-    """Kill the processes of jobs on a node, or all processes that know the cluster, also those of other programs."""
-    while found := processes_of(folder, node):
-        for process in found:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        time.sleep(POLL_S)
-
-
-def with_descendants(processes: set[psutil.Process]) -> set[psutil.Process]:
-    """Return the processes and those that they have started."""
-    found = set(processes)
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            found.update(process.children(recursive=True))
-    return {process for process in found if _runs(process)}
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens at."""
-    probes: list[socket.socket] = []
-    try:
-        for port in random.sample(PORTS, len(PORTS)):
-            probe = socket.socket()
-            try:
-                probe.bind(("0.0.0.0", port))
-            except OSError:
-                probe.close()
-                continue
-            probes.append(probe)
-            if len(probes) == count:
-                break
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
-
-
-def _has(process: psutil.Process, environment: Mapping[str, str]) -> bool:
-    try:
-        own = process.environ()
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return False
-    return all(own.get(name) == value for name, value in environment.items())
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _job_keepers(logs: set[str]) -> set[psutil.Process]:
-    # A slurmstepd overwrites its environment, but holds the log of its node's slurmd open.
-    found = set()
-    for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess):
-            if process.name() == "slurmstepd" and logs & {file.path for file in process.open_files()}:
-                found.add(process)
-    return found
-
-
-def _end_after(test_run: int, folder: Path) -> None:
-    while os.getppid() == test_run:
-        time.sleep(POLL_S)
-    kill_all(folder)
-    shutil.rmtree(folder)
-
-
-if __name__ == "__main__":
-    _end_after(int(sys.argv[1]), Path(sys.argv[2]))
+    return processes_where(is_there)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from slurm import SlurmCluster, living, processes_of, wait_until
+from processes import living, processes_that_know, wait_until
+from slurm import SlurmCluster
 
 pytestmark = pytest.mark.slurm
 
@@ -118,7 +119,7 @@ with slurm() as cluster:
     ) as run:
         assert run.stdout is not None
         folder = Path(run.stdout.readline().strip())
-        assert processes_of(folder, "cpu1")
+        assert processes_that_know(folder)
         run.send_signal(signal.SIGKILL)
     wait_until(lambda: not folder.exists(), lambda: f"{folder} is left")
-    assert not processes_of(folder, None)
+    assert not processes_that_know(folder)
