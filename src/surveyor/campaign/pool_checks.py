@@ -1,0 +1,274 @@
+"""Asking the pools of a campaign, before it begins, what only their workers know."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from surveyor.campaign.checks import check_campaign, check_theory
+from surveyor.campaign.findings import Finding, Subject, fault, fault_of, remark
+from surveyor.campaign.worker_checks import WORKER_CHECKS, Asked, stages_of, wants_gpu
+from surveyor.errors import InputError, PoolFailed, SurveyorError
+from surveyor.labels import LevelOfTheory, load_theory
+from surveyor.models.choice import check_model_parameters
+from surveyor.pools.choice import Pools, folder_of, open_pools
+from surveyor.pools.jobs import Jobs, QueueSilent
+from surveyor.pools.machine import find_room
+from surveyor.pools.pool import Pool
+from surveyor.pools.pool_folder import PoolFolder
+from surveyor.pools.probe import Question, WorkerView, look_around
+from surveyor.pools.sites import JobQueueSite, LocalSite, SchedulerSite, Site
+from surveyor.pools.worker_check import versions
+from surveyor.reference.choice import make_reference
+from surveyor.reference.cp2k import CP2KReference
+from surveyor.reference.cp2k_check import check_input
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ANSWER_S = 300.0  # for a worker that is there: a program of many ranks takes its time to start, so does torch
+POLL_S = 0.5
+LOOK_S = 5.0  # how often the queue is asked; each answer costs the cluster's controller something
+UNANSWERED = (SurveyorError, ImportError, OSError)  # what asking a worker may raise
+
+# What is to be edited where a reference cannot be computed, by what is said of it.
+LINES = (
+    ("was not found", "codes: {cp2k: {command: /FULL/PATH/cp2k.psmp}}"),
+    ("--version", "codes: {cp2k: {command: …}}"),
+    ("data directory", "codes: {cp2k: {data_directory: FOLDER}}"),
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opened:
+    """A pool that is open, and what its worker was asked."""
+
+    subject: Subject
+    name: str
+    pool: Pool
+    state: Callable[[], str]
+    question: Question
+    view: Future[WorkerView]
+    began: float
+
+    @property
+    def site(self) -> Site:
+        return self.subject.sites[self.name]
+
+    @property
+    def stages(self) -> list[str]:
+        return stages_of(self.subject.parameters, self.name)
+
+
+def examine_pools(subject: Subject, folders: Mapping[str, Path]) -> Iterator[Finding]:
+    """Ask a worker of each pool of a campaign.
+
+    Args:
+        subject: what is looked at.
+        folders: new ones, in the folders that all pools have to see, by what those are; they hold `WRITTEN_HERE`.
+    """
+    of_closing: list[Finding] = []
+    with ExitStack() as stack:
+        pools = []
+        for name in subject.parameters.pools.names:
+            site = subject.sites.get(name)
+            if site is None or (isinstance(site, JobQueueSite) and "run directory" not in folders):
+                lacks = "where it is, is not known" if site is None else "its process needs the run directory"
+                yield remark("worker", name, f"not asked, as {lacks}")
+                continue
+            subject.tell(f"opening pool {name}")
+            try:
+                pools.append(stack.enter_context(_opened(subject, name, folders, of_closing)))
+            except InputError as error:
+                yield _no_worker(subject, name, error)
+        deadline = time.monotonic() + subject.wait_s
+        for pool in pools:
+            yield from _hear(pool, deadline)
+        subject.tell("closing pools")
+    yield from of_closing
+
+
+@contextmanager
+def _opened(subject: Subject, name: str, folders: Mapping[str, Path], of_closing: list[Finding]) -> Iterator[_Opened]:
+    site, run_directory = subject.sites[name], folders.get("run directory")
+    folder = None if run_directory is None else run_directory / "pools"
+    question = Question(
+        answer=f"from-{name.replace('/', '-')}",
+        folders=folders,
+        scratch=site.scratch if isinstance(site, JobQueueSite) else None,
+        wants_gpu=wants_gpu(subject.parameters, name, site),
+    )
+    pools = Pools(sampling=name, labelling=name, training=name)
+    try:
+        with open_pools(pools, {name: _small(site)}, folder, subject.by_hand) as opened:
+            began = time.time()
+            view = _submitted(opened.labelling, look_around, question)
+            yield _Opened(subject, name, opened.labelling, _queue(subject, name, folder), question, view, began)
+    except PoolFailed as error:
+        of_closing.append(fault("closing", name, str(error), "end that process and cancel these jobs by hand"))
+
+
+def _submitted(pool: Pool, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    """Submit a function; where that fails, return a future that says so, for the pool has to be closed in order."""
+    try:
+        return pool.submit(function, *args, **kwargs)
+    except SurveyorError as error:
+        failed: Future[T] = Future()
+        failed.set_exception(error)
+        return failed
+
+
+def _small(site: Site) -> Site:
+    """Return a site that gives one worker."""
+    match site:
+        case JobQueueSite():
+            return site.model_copy(update={"min_jobs": 0, "max_jobs": 1})
+        case LocalSite():
+            find_room(site)  # for the whole of it
+            return site.model_copy(
+                update={
+                    "cores": site.cores_per_worker,
+                    "memory_GB": site.memory_per_worker_GB,
+                    "gpus": site.gpus_per_worker or None,
+                }
+            )
+    return site
+
+
+def _queue(subject: Subject, name: str, folder: Path | None) -> Callable[[], str]:
+    """Return what says how far the job of a pool is."""
+    site = subject.sites[name]
+    if not isinstance(site, JobQueueSite) or folder is None:
+        return lambda: "no worker yet"
+    by_hand = None if subject.by_hand is None else folder_of(name, subject.by_hand)
+    used = by_hand if by_hand is not None and by_hand.read_holder() is not None else folder_of(name, folder)
+    return lambda: job_state(site, used)
+
+
+def _hear(opened: _Opened, deadline: float) -> Iterator[Finding]:
+    """Say what the worker of a pool sees, and what follows for its stages."""
+    subject, name = opened.subject, opened.name
+    if not _is_done(opened, opened.view, deadline):
+        yield _still_waiting(opened)
+        return
+    try:
+        view = opened.view.result()
+    except UNANSWERED as error:
+        yield _no_worker(subject, name, error)
+        return
+    asked = Asked(subject.parameters, name, opened.site, opened.question, view, max(0.0, view.time - opened.began))
+    for check in WORKER_CHECKS:
+        yield from check(asked)
+    if "labelling" in opened.stages:
+        yield from _check_reference(opened)
+    if opened.stages != ["labelling"]:
+        yield from _check_engine(opened)
+
+
+def _is_done(opened: _Opened, future: Future[T], deadline: float) -> bool:
+    """Wait for a worker's answer, and say whether it came in time."""
+    next_look = time.monotonic()
+    while not wait([future], POLL_S).done:
+        now = time.monotonic()
+        if now > deadline:
+            return not future.cancel()
+        if now > next_look:
+            opened.subject.tell(f"pool {opened.name}: {opened.state()}")
+            next_look = now + LOOK_S
+    return True
+
+
+def _still_waiting(opened: _Opened) -> Finding:
+    name, minutes = opened.name, opened.subject.wait_s / 60
+    found = f"no worker within {minutes:g} min: {opened.state()}"
+    if isinstance(opened.site, JobQueueSite):
+        return remark("worker", name, f"{found}; wait longer (--wait-minutes), or look when it has begun")
+    address = opened.site.address if isinstance(opened.site, SchedulerSite) else name
+    return fault("worker", name, found, f"dask worker {address} --nthreads 1  # where the pool has its machines")
+
+
+def _no_worker(subject: Subject, name: str, error: Exception) -> Finding:
+    site, said = subject.sites[name], str(error)
+    if "versions" in said:
+        same = " ".join(f"{package}=={version}" for package, version in versions().items() if package != "python")
+        line = f"pip install {same}  # in the environment of pool {name}, or name another one in its block (python)"
+    elif isinstance(site, JobQueueSite):
+        line = f"edit block {name}  # queue, account, directives, prologue or python, as the message says"
+    elif isinstance(site, SchedulerSite):
+        line = f"dask scheduler  # so that it listens at {site.address}; or name another pool in {subject.file}"
+    else:
+        line = f"edit block {name}  # cores, memory and GPUs of a worker"
+    return fault("worker", name, said, line)
+
+
+def job_state(site: JobQueueSite, folder: PoolFolder) -> str:
+    """Return what the queue says of the jobs of a pool."""
+    jobs = folder.read_jobs()
+    try:
+        shown = asyncio.run(Jobs(site, folder.path, "").look(jobs))
+    except QueueSilent as error:
+        return f"the queue does not answer: {error}"
+    states = [
+        f"job {job} is {entry.state}{f' ({entry.reason})' if entry.reason else ''}" for job, entry in shown.items()
+    ]
+    return ", ".join(states) or "no job in the queue yet"
+
+
+def _answer(opened: _Opened, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what a function gives on a worker that is there."""
+    future = _submitted(opened.pool, function, *args, **kwargs)
+    if not _is_done(opened, future, time.monotonic() + ANSWER_S):
+        raise PoolFailed(f"pool {opened.name} gave no answer within {ANSWER_S:.0f} s; see whether its worker is alive")
+    return future.result()
+
+
+def _check_reference(opened: _Opened) -> Iterator[Finding]:
+    """Have the level of theory resolved where labels are computed, and CP2K read its input there."""
+    subject, name = opened.subject, opened.name
+    try:
+        walkers = check_campaign(subject.parameters)
+        reference = make_reference(subject.parameters.reference, subject.parameters.codes)
+    except InputError:
+        return  # told as a fault of the campaign file
+    try:
+        theory = _answer(opened, reference.resolve)
+        check_theory(subject.parameters, walkers, theory)
+        program = f"{theory.content.get('program', theory.name)} {theory.content.get('version', '')}".strip()
+        yield Finding("reference", name, f"{program}; level of theory {theory.name} ({theory.digest[:12]})")
+        if isinstance(reference, CP2KReference):
+            _answer(opened, check_input, reference, theory.with_electrons(walkers[0].start))
+            yield Finding("input", name, f"{program} takes it")
+    except UNANSWERED as error:
+        yield fault_of(error, "reference", name, _line_for_reference(subject, str(error)))
+        return
+    yield from _check_frozen(subject, name, theory)
+
+
+def _line_for_reference(subject: Subject, said: str) -> str:
+    chosen = subject.parameters.reference
+    if chosen.cp2k is None:
+        return f"edit reference in {subject.file}"
+    return next((line for text, line in LINES if text in said), f"edit {chosen.cp2k.input}")
+
+
+def _check_frozen(subject: Subject, name: str, theory: LevelOfTheory) -> Iterator[Finding]:
+    path = subject.directory.theory
+    if path.exists() and load_theory(path).digest != theory.digest:
+        found = f"another level of theory than the one with which the campaign in {subject.directory.path} began"
+        line = "run_directory: FOLDER  # a new one; or restore the program, its input and its data files"
+        yield fault("reference", name, found, line)
+
+
+def _check_engine(opened: _Opened) -> Iterator[Finding]:
+    """Check that the engine of the model is there, and knows its options."""
+    subject, name = opened.subject, opened.name
+    (kind,) = subject.parameters.model.model_dump(exclude_none=True)
+    try:
+        _answer(opened, check_model_parameters, subject.parameters.model)
+        yield Finding("model", name, f"{kind}: its engine is there, and knows its options")
+    except UNANSWERED as error:
+        yield fault_of(error, "model", name, f"edit model in {subject.file}, or the environment of pool {name}")

@@ -1,0 +1,127 @@
+"""What a worker of a pool sees of its machine and of the folders of a campaign."""
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from surveyor.labels import FolderStorage
+from surveyor.pools.machine import GB, VISIBLE, _listed
+from surveyor.pools.worker_check import versions
+
+WRITTEN_HERE = "written-here"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a worker is asked.
+
+    Attributes:
+        answer: name of the file that it writes into each folder.
+        folders: shared ones, by what they are; this process has written `WRITTEN_HERE` into each of them.
+        scratch: a folder of the worker's machine; None where it has none of its own.
+        wants_gpu: whether torch is asked for GPUs, too, which takes seconds.
+    """
+
+    answer: str
+    folders: Mapping[str, Path]
+    scratch: Path | None = None
+    wants_gpu: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FolderView:
+    """A folder as a worker sees it.
+
+    Attributes:
+        is_shared: whether it holds what was written here.
+        complaint: why nothing can be written there; empty where it can.
+        free_GB: free space of its disk; None where it is not known.
+    """
+
+    is_shared: bool
+    complaint: str = ""
+    free_GB: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """What a worker sees.
+
+    Attributes:
+        time: when it looked, in seconds since the epoch by its clock.
+        host: where it runs.
+        python: its interpreter.
+        versions: of Python and of the packages that have to be the same on both sides.
+        cores: how many it may use.
+        folders: the shared ones, by what they are.
+        scratch: the one of its machine; None where none was asked for.
+        visible: what CUDA_VISIBLE_DEVICES says; None where it is not set.
+        gpus: those that the driver lists.
+        torch_gpus: how many torch can use; None where torch was not asked, or is not installed.
+    """
+
+    time: float
+    host: str
+    python: str
+    versions: Mapping[str, str]
+    cores: int
+    folders: Mapping[str, FolderView]
+    scratch: FolderView | None
+    visible: str | None
+    gpus: tuple[str, ...]
+    torch_gpus: int | None
+
+
+def look_around(question: Question) -> WorkerView:
+    """Return what this process sees; it writes one small file into each folder."""
+    return WorkerView(
+        time=time.time(),
+        host=socket.gethostname(),
+        python=sys.executable,
+        versions=versions(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        folders={name: _look_at(folder, question) for name, folder in question.folders.items()},
+        scratch=None if question.scratch is None else _look_at_scratch(question.scratch),
+        visible=os.environ.get(VISIBLE),
+        gpus=tuple(_listed()) if question.wants_gpu else (),
+        torch_gpus=_torch_gpus() if question.wants_gpu else None,
+    )
+
+
+def _look_at(folder: Path, question: Question) -> FolderView:
+    storage = FolderStorage(folder)
+    try:
+        if storage.get(WRITTEN_HERE) is None:
+            return FolderView(is_shared=False)
+        storage.put_new(question.answer, b"written by a worker\n")
+        return FolderView(is_shared=True, free_GB=free_GB(folder))
+    except OSError as error:
+        return FolderView(is_shared=True, complaint=str(error.strerror or error))
+
+
+def _look_at_scratch(folder: Path) -> FolderView:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return FolderView(is_shared=False, free_GB=free_GB(folder))
+    except OSError as error:
+        return FolderView(is_shared=False, complaint=str(error.strerror or error))
+
+
+def free_GB(folder: Path) -> float:
+    """Return the free space of the disk that a folder is on."""
+    return shutil.disk_usage(folder).free / GB
+
+
+def _torch_gpus() -> int | None:
+    if find_spec("torch") is None:
+        return None
+    import torch
+
+    return int(torch.cuda.device_count())
