@@ -89,6 +89,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
 
     # Prefect is quiet here: the display shows the campaign, the UI shows everything.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
     from surveyor.flows.online_learning import online_learning
     from surveyor.flows.server import using_server
 

@@ -13,6 +13,7 @@ from surveyor.errors import InputError
 from surveyor.evaluation import load_predictions
 from surveyor.events import announce
 from surveyor.files import read_json, write_json
+from surveyor.flows.server import wait_for_server
 from surveyor.flows.training import told
 from surveyor.metrics import errors_of
 from surveyor.models.choice import load_model
@@ -29,6 +30,7 @@ def complete(campaign: Campaign, generation: Generation) -> Generation:
     test = completed.errors["test"]
     text = f"generation {completed.number} is complete: {completed.n_labels} labels; on the test set {told(test)}"
     announce(logger, "generation_complete", text, generation=completed.number, n_labels=completed.n_labels)
+    wait_for_server()
     tag_run(sorted(completed.details.get("failures", ())))
     return completed
 
@@ -111,4 +113,5 @@ def conclude(campaign: Campaign, last: Generation, reason: str, reports: Reports
         reports.begin(last.number)
     if last.model.weights is None:
         raise InputError(f"generation {last.number} of {directory.path} has no model")
+    wait_for_server()
     return last.model.weights

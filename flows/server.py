@@ -1,5 +1,6 @@
 """The Prefect server that `surveyor run` talks to: the configured one, or one on this machine."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -9,13 +10,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 
-from prefect.settings import PREFECT_API_URL, temporary_settings
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    temporary_settings,
+)
 
 from surveyor.errors import SurveyorError
 
 HOST = "127.0.0.1"
 PORT = 4200
 START_S = 180.0  # the first start on a new database migrates it, which takes more than 20 s
+PATIENCE_S = 1800.0
+LOOK_S = 5.0
+# As the job variables of deployments/slurm/prefect.yaml have them; what the user has set holds.
+SETTINGS = {
+    PREFECT_CLIENT_MAX_RETRIES: 8,  # after 2, 4, 8 … 256 s, in all 8 min
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30,  # seconds: by it automations.yaml tells who is dead
+}
+
+logger = logging.getLogger(__name__)
 
 
 class ServerUnreachable(SurveyorError):
@@ -54,12 +71,52 @@ def using_server() -> Iterator[str]:
     """Have flows of this process talk to a server that answers; give a line that says where its UI is.
 
     Raises:
-        ServerUnreachable: there is none.
+        ServerUnreachable: there is none, or it went away and did not come back.
     """
     url, is_new = find_or_start_server()
-    with temporary_settings({PREFECT_API_URL: url}):
+    with temporary_settings({PREFECT_API_URL: url}, set_defaults=SETTINGS):
         how = "started here; `prefect server stop` ends it" if is_new else "running"
-        yield f"Prefect UI: {url.removesuffix('/api')} ({how})"
+        try:
+            yield f"Prefect UI: {url.removesuffix('/api')} ({how})"
+        except httpx.TransportError as error:
+            raise _gone(url, error) from error
+
+
+def wait_for_server(patience_s: float = PATIENCE_S) -> None:
+    """Wait until the Prefect server answers: without it no run of a flow can begin or end, while tasks go on.
+
+    Args:
+        patience_s: how long to wait.
+
+    Raises:
+        ServerUnreachable: it stays away for longer.
+    """
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
+        if (error := client.api_healthcheck()) is None:
+            return
+        url = str(client.api_url).rstrip("/")
+        logger.warning(
+            "the Prefect server at %s does not answer (%s); the campaign waits for it, for %.0f min at most",
+            *(url, error, patience_s / 60),
+        )
+        _wait_for(client, patience_s)
+        logger.warning("the Prefect server at %s answers again", url)
+
+
+def _wait_for(client: SyncPrefectClient, patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    while (error := client.api_healthcheck()) is not None:
+        if time.monotonic() > deadline:
+            raise _gone(str(client.api_url).rstrip("/"), error) from error
+        time.sleep(LOOK_S)
+
+
+def _gone(url: str, error: Exception) -> ServerUnreachable:
+    return ServerUnreachable(
+        f"the Prefect server at {url} went away and did not come back in time ({error}); start it again "
+        "(`prefect server start`), then give the same command, or press Retry: the campaign continues, and nothing is "
+        "computed again"
+    )
 
 
 def answers(url: str) -> bool:

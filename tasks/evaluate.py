@@ -13,7 +13,6 @@ from surveyor.tasks.execution import run_under, worker_was_lost
 
 @task(
     task_run_name="evaluate {name}",
-    tags=["evaluation"],
     retries=3,  # only for a dead worker
     retry_delay_seconds=[1, 10, 60],
     retry_condition_fn=worker_was_lost,

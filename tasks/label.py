@@ -17,7 +17,6 @@ from surveyor.tasks.execution import run_under, worker_was_lost
 
 @task(
     task_run_name="label {name}",
-    tags=["labelling"],
     retries=3,  # only for a dead worker; a failed calculation is a result
     retry_delay_seconds=[1, 10, 60],
     retry_condition_fn=worker_was_lost,

@@ -15,7 +15,6 @@ from surveyor.tasks.wandb_run import log_generation
 
 @task(
     task_run_name="report generation {number}",
-    tags=["report"],
     retries=2,  # Prefect's server or Weights & Biases may be out of reach for a moment
     retry_delay_seconds=[2, 20],
     cache_policy=NO_CACHE,  # written anew from what is on disk

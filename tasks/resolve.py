@@ -15,7 +15,6 @@ from surveyor.tasks.execution import run_on, run_under, worker_was_lost
 
 
 @task(
-    tags=["labelling"],
     retries=3,  # only for a dead worker
     retry_delay_seconds=[1, 10, 60],
     retry_condition_fn=worker_was_lost,
@@ -32,7 +31,6 @@ def resolve_theory(pool: Executor | None, reference: Reference) -> LevelOfTheory
 
 
 @task(
-    tags=["training"],
     retries=3,  # only for a dead worker
     retry_delay_seconds=[1, 10, 60],
     retry_condition_fn=worker_was_lost,
@@ -50,7 +48,6 @@ def check_model(pool: Executor | None, parameters: ModelParameters) -> None:
 
 @task(
     task_run_name="atomic energy {element}",
-    tags=["labelling"],
     retries=3,  # only for a dead worker
     retry_delay_seconds=[1, 10, 60],
     retry_condition_fn=worker_was_lost,

@@ -14,7 +14,6 @@ from surveyor.tasks.execution import run_under, worker_was_lost
 
 @task(
     task_run_name="sample {name}",
-    tags=["sampling"],
     retries=3,  # only for a dead worker; a walker that explodes is tried again by the domain
     retry_delay_seconds=[1, 10, 60],
     retry_condition_fn=worker_was_lost,

@@ -28,7 +28,6 @@ def content_of(model: Model, directory: GenerationDirectory) -> str:
 
 @task(
     task_run_name="train generation {name}",
-    tags=["training"],
     retries=3,  # only for a dead worker; the training goes on from its last checkpoint
     retry_delay_seconds=[1, 10, 60],
     retry_condition_fn=worker_was_lost,
