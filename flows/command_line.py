@@ -20,6 +20,7 @@ from surveyor.campaign import (
 from surveyor.errors import InputError, SurveyorError
 from surveyor.flows.block_commands import add_block_commands
 from surveyor.flows.display import following
+from surveyor.flows.doctor import add_doctor_command
 from surveyor.flows.pool_commands import add_pool_commands
 from surveyor.models.choice import check_model_parameters
 from surveyor.progress import CampaignProgress, read_progress, render
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="say where a campaign stands; needs no server")
     status.add_argument("run_directory", type=Path, help="folder of the campaign")
     status.set_defaults(command=_status)
+    add_doctor_command(commands)
     add_pool_commands(commands)
     add_block_commands(commands)
     return parser

@@ -1,0 +1,145 @@
+"""`surveyor doctor`: what would fail hours later, found before a campaign begins."""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+from rich.text import Text
+
+from surveyor.campaign import CampaignParameters, load_campaign
+from surveyor.campaign.findings import Finding, Subject, fault, fault_of, remark
+from surveyor.campaign.preflight import HERE, examine
+from surveyor.errors import InputError
+from surveyor.flows.pool_commands import users_pools
+from surveyor.pools.choice import plain_site
+from surveyor.pools.sites import Site
+
+MARKS = {"good": ("ok", "green"), "remark": ("note", "yellow"), "fault": ("FAULT", "bold red")}
+
+
+def add_doctor_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `doctor`."""
+    doctor = commands.add_parser("doctor", help="look for what would fail hours later, here and on the pools")
+    doctor.add_argument("campaign", type=Path, help="campaign file (YAML)")
+    doctor.add_argument(
+        "--wait-minutes", type=float, default=10.0, metavar="N", help="how long to wait for workers; 10 by default"
+    )
+    doctor.set_defaults(command=_doctor)
+
+
+def _doctor(options: argparse.Namespace, console: Console) -> int:
+    with console.status("looking") as status:
+        findings = list(look(options.campaign, 60 * options.wait_minutes, _teller(console, status)))
+    console.print(findings_table(findings))
+    faults = [finding for finding in findings if finding.severity == "fault"]
+    for finding in faults:
+        console.print(Text(f"\n{finding.check}, {finding.where}: {finding.found}", "red"))
+        console.print(Text(f"  mend: {finding.mend}", "bold"))
+    console.print(f"\n{len(faults)} fault(s) in {len(findings)} findings")
+    return 1 if faults else 0
+
+
+def _teller(console: Console, status: Status) -> Callable[[str], None]:
+    """Return what shows what is waited for: in place in a terminal, line by line elsewhere."""
+    told = [""]
+
+    def tell(text: str) -> None:
+        if console.is_terminal:
+            status.update(text)
+        elif text != told[-1]:
+            console.print(text, markup=False)
+            told.append(text)
+
+    return tell
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """Return what was checked and found as a table for the terminal; faults are told in full below it."""
+    table = Table("", "check", "where", "found")
+    for each in findings:
+        mark, style = MARKS[each.severity]
+        table.add_row(Text(mark, style), each.check, Text(each.where), Text(each.found.partition("\n")[0]))
+    return table
+
+
+def look(file: Path, wait_s: float, tell: Callable[[str], None]) -> Iterator[Finding]:
+    """Look at everything that a campaign needs: its file, the Prefect server, the folders, the pools.
+
+    Args:
+        file: of the campaign.
+        wait_s: so long may a worker be waited for.
+        tell: is told what is waited for.
+    """
+    try:
+        parameters = load_campaign(file)
+    except InputError as error:
+        yield fault_of(error, "campaign file", HERE, f"edit {file}")
+        return
+    sites = {name: site for name in parameters.pools.names if (site := plain_site(name)) is not None}
+    tell("asking the Prefect server")
+    yield from _check_server(parameters, sites)
+    yield from examine(Subject(file, parameters, sites, users_pools(), wait_s, tell))
+
+
+def _check_server(parameters: CampaignParameters, sites: dict[str, Site]) -> Iterator[Finding]:
+    """Check the server and the blocks of pools; add the sites that they hold."""
+    # Prefect takes seconds to import, and a campaign file with a fault needs none of it.
+    from prefect.settings import PREFECT_API_URL
+
+    from surveyor.flows.server import HOST, PORT, ServerUnreachable, answers, using_server
+
+    missing = [name for name in parameters.pools.names if name not in sites]
+    configured = PREFECT_API_URL.value()
+    url = configured or f"http://{HOST}:{PORT}/api"
+    if not configured and not missing and not answers(url):
+        yield remark("Prefect server", HERE, "none is configured; `surveyor run` starts one on this machine")
+        return
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(using_server())
+        except ServerUnreachable as error:
+            yield fault_of(error, "Prefect server", HERE, "prefect server start")
+            return
+        yield _versions(url)
+        for name in missing:
+            yield _load(name, sites)
+
+
+def _versions(url: str) -> Finding:
+    import prefect
+    from prefect.client.orchestration import get_client
+
+    here = prefect.__version__
+    try:
+        with get_client(sync_client=True) as client:
+            there = client.api_version()
+    except httpx.HTTPError as error:
+        return fault("Prefect server", HERE, f"{url} says no version: {error}", "prefect server start  # a newer one")
+    found = f"{url}: version {there}, here {here}"
+    if _numbers(there)[0] != _numbers(here)[0]:
+        return fault("Prefect server", HERE, found, f"pip install prefect=={there}  # or bring the server to {here}")
+    if _numbers(there) < _numbers(here):
+        return remark("Prefect server", HERE, f"{found}; an older server may not know all that is asked of it")
+    return Finding("Prefect server", HERE, found)
+
+
+def _numbers(version: str) -> list[int]:
+    """Return the first two numbers of a version."""
+    return [int(number) for number in version.split(".")[:2]]
+
+
+def _load(name: str, sites: dict[str, Site]) -> Finding:
+    from surveyor.blocks.pools import load_sites
+
+    try:
+        sites |= load_sites([name])
+    except InputError as error:
+        is_missing = "there is no such block" in str(error)
+        line = "surveyor blocks register  # then create it" if is_missing else f"edit block {name}"
+        return fault("block", name, str(error), line)
+    return Finding("block", name, f"a pool of kind {sites[name].kind}")
