@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from gridengine import GridEngine, grid_engine, has_grid_engine
 from postgresql import postgresql_programs
 from prefect_server import free_address, prefect_environment, prefect_server
 from slurm import SlurmCluster, has_slurm, slurm
@@ -25,6 +26,10 @@ REQUIREMENTS = {
     "postgresql": (postgresql_programs, "PostgreSQL: apt-get install postgresql"),
     "browser": (lambda: shutil.which("chromedriver"), "Chromium: apt-get install chromium chromium-driver"),
     "slurm": (has_slurm, "root and SLURM: apt-get install slurm-wlm munge"),
+    "sge": (
+        has_grid_engine,
+        "root and Grid Engine: apt-get install gridengine-master gridengine-exec gridengine-client",
+    ),
 }
 
 
@@ -60,3 +65,10 @@ def slurm_cluster() -> Iterator[SlurmCluster]:
         for name, value in cluster.environment.items():
             environment.setenv(name, value)  # pools of this process, and processes that it starts, submit to it
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def sge() -> Iterator[GridEngine]:
+    """A real Grid Engine that all tests share; it starts when the first of them wants it."""
+    with grid_engine() as engine:
+        yield engine
