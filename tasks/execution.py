@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 
-from surveyor.errors import WorkerLost
+from surveyor.errors import AttemptFailed, WorkerLost
 from surveyor.pools.terms import Terms, submit_under
 
 P = ParamSpec("P")
@@ -42,10 +42,10 @@ def run_under(pool: Executor | None, terms: Terms, function: Callable[P, T], /, 
 
 
 def worker_was_lost(task: Task[..., Any], run: TaskRun, state: State) -> bool:  # Any: whatever the task returns
-    """Say whether a task failed because its worker died: the one reason to submit the same thing again."""
+    """Say whether a task failed by its worker, which died or is not fit: the one reason to submit the same again."""
     try:
         state.result()
-    except WorkerLost:
+    except (WorkerLost, AttemptFailed):
         return True
     except Exception:  # noqa: BLE001 (whatever else the task raised is no reason to retry)
         return False

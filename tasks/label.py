@@ -9,7 +9,7 @@ from prefect.states import Completed
 from surveyor.dataset import FAILURE, with_label
 from surveyor.labels import LabelStore, LevelOfTheory, label_key
 from surveyor.pools.terms import Terms
-from surveyor.reference.labelling import label_structure, stored_label
+from surveyor.reference.labelling import attempt_label, label_structure, stored_label
 from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.sampling.walkers import Sample
 from surveyor.tasks.execution import run_under, worker_was_lost
@@ -17,8 +17,8 @@ from surveyor.tasks.execution import run_under, worker_was_lost
 
 @task(
     task_run_name="label {name}",
-    retries=3,  # only for a dead worker; a failed calculation is a result
-    retry_delay_seconds=[1, 10, 60],
+    retries=6,  # only for what may be the fault of its worker; any other failed calculation is a result
+    retry_delay_seconds=[1, 10, 60, 60, 60, 60],
     retry_condition_fn=worker_was_lost,
     cache_policy=NO_CACHE,  # the label store is the cache
 )
@@ -52,8 +52,7 @@ def label(
         return Completed(name="Nothing to label", data=None)
     key = label_key(atoms, theory)
     terms = Terms(f"label {key} in {store}", time_limit_of(reference))
-    outcome = stored_label(key, store) or run_under(
-        pool, terms, label_structure, atoms, reference, theory, store, scratch
-    )
+    compute = label_structure if pool is None else attempt_label
+    outcome = stored_label(key, store) or run_under(pool, terms, compute, atoms, reference, theory, store, scratch)
     labelled = with_label(atoms, key, outcome)
     return Completed(name=str(labelled.info.get(FAILURE, "Labelled")), data=labelled)

@@ -4,6 +4,7 @@
     ├── InputError          the user gave something that cannot work (also a ValueError)
     ├── CampaignInUse       another live process holds the lease of the run directory
     ├── WorkerLost          the worker of a pool died under a function: worth another attempt
+    ├── AttemptFailed       a calculation failed, maybe by its machine: worth another attempt elsewhere
     ├── PoolFailed          a pool cannot be opened, or cannot give workers
     ├── AtomicEnergyFailed  no multiplicity of an isolated atom gave an energy
     ├── TrainingFailed      a training ended without a model; carries its directory
@@ -30,6 +31,23 @@ class CampaignInUse(SurveyorError):
 
 class WorkerLost(SurveyorError):
     """The worker of a pool died while it ran a function; the function can be submitted again."""
+
+
+class AttemptFailed(SurveyorError):
+    """A calculation failed for a reason that may be that of its machine: worth another attempt, elsewhere.
+
+    Args:
+        message: what failed, and why.
+        is_worker_unfit: whether the worker should be given nothing more: programs do not even start there.
+    """
+
+    def __init__(self, message: str, is_worker_unfit: bool = False) -> None:
+        super().__init__(message, is_worker_unfit)
+        self.message = message
+        self.is_worker_unfit = is_worker_unfit
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class PoolFailed(SurveyorError):

@@ -36,8 +36,9 @@ Reason = Literal[
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
-# How often a label is attempted in all before its failure is final: once where the same input gives the same end.
-ATTEMPTS: Mapping[Reason, int] = {"launch": 2, "crash": 2, "disk": 2, "memory": 2}
+# How often a label may fail for one reason before its failure is final: once where the same input gives the same end.
+# A job that is being ended, or a node that is broken, fails to start programs, or ends them, whatever they compute.
+ATTEMPTS: Mapping[Reason, int] = {"launch": 4, "crash": 3, "disk": 3, "memory": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,8 +255,10 @@ class LabelStore:
         if label is not None:
             return label
         failures = self.failures(key)
-        is_final = bool(failures) and len(failures) >= ATTEMPTS.get(failures[-1].reason, 1)
-        return failures[-1] if is_final else None
+        if not failures:
+            return None
+        n_alike = sum(failure.reason == failures[-1].reason for failure in failures)
+        return failures[-1] if n_alike >= ATTEMPTS.get(failures[-1].reason, 1) else None
 
     def keys(self) -> Iterator[str]:
         """Yield the keys of all labels."""

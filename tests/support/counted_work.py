@@ -4,6 +4,8 @@ import os
 import time
 from pathlib import Path
 
+from surveyor.errors import AttemptFailed
+
 
 def work(log: Path, name: str, seconds: float) -> str:
     """Work for a while, and return the job in which it ran.
@@ -18,6 +20,11 @@ def work(log: Path, name: str, seconds: float) -> str:
     time.sleep(seconds)
     _append(log, f"end {name} {job} {os.getpid()}")
     return job
+
+
+def be_unfit() -> None:
+    """Fail as a label does where programs do not start."""
+    raise AttemptFailed("no srun here", is_worker_unfit=True)
 
 
 def lines(log: Path, kind: str) -> list[str]:

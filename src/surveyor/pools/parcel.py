@@ -1,7 +1,6 @@
 """Calls and results as bytes, so that what cannot travel is an error of that call alone, and never of the worker."""
 
 import asyncio
-import logging
 import os
 import pickle
 import time
@@ -11,9 +10,7 @@ from typing import Any
 import cloudpickle  # type: ignore[import-untyped] # it has no types
 from distributed import Reschedule, get_worker
 
-from surveyor.errors import InputError
-
-logger = logging.getLogger(__name__)
+from surveyor.errors import AttemptFailed, InputError
 
 # The job script sets them: seconds since the epoch, and how long the job may last.
 JOB_BEGIN, JOB_WALLTIME_S = "SURVEYOR_JOB_BEGIN", "SURVEYOR_JOB_WALLTIME_S"
@@ -56,6 +53,12 @@ def run_parcel(parcel: bytes, time_limit_s: float | None = None) -> bytes:
     function, args, kwargs = unpack(parcel)
     try:
         result = function(*args, **kwargs)
+    except AttemptFailed as error:
+        # Where nothing starts, everything fails at once, and a free worker is given the next. In a job that is being
+        # ended, or on a broken node, it would have all of the queue.
+        if error.is_worker_unfit and JOB_BEGIN in os.environ:
+            _leave("programs do not start here")
+        raise
     except SystemExit as error:
         raise RuntimeError(f"{name_of(function)} called sys.exit({error.code!r})") from error
     return _dumps(result, f"the result of {name_of(function)}")
@@ -68,11 +71,14 @@ def time_left_s() -> float:
 
 
 def _hand_back(time_limit_s: float) -> None:
-    worker = get_worker()
-    logger.info("%.0f s are more than is left of this job: another one shall do it", time_limit_s)
-    leave = worker.close_gracefully(reason="the job ends too soon for what it was given")
-    asyncio.run_coroutine_threadsafe(leave, worker.loop.asyncio_loop)
+    _leave(f"{time_limit_s:.0f} s are more than is left of this job")
     raise Reschedule()
+
+
+def _leave(reason: str) -> None:
+    """Have the worker leave the pool, and with it its job; where there is work, another one will take its place."""
+    worker = get_worker()
+    asyncio.run_coroutine_threadsafe(worker.close_gracefully(reason=reason), worker.loop.asyncio_loop)
 
 
 def _dumps(value: object, what: str) -> bytes:

@@ -4,11 +4,13 @@ import logging
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from ase import Atoms
 
+from surveyor.errors import AttemptFailed
 from surveyor.events import announce
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, label_key
 from surveyor.reference.reference import Reference
@@ -31,16 +33,46 @@ def label_structure(
         store: where the label is kept.
         scratch: folder in which each calculation gets a folder of its own; that of a failure or a killed attempt stays.
     """
+    while True:
+        with suppress(AttemptFailed):
+            return attempt_label(atoms, reference, theory, store, scratch)
+
+
+def attempt_label(
+    atoms: Atoms, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
+) -> Label | LabelFailure:
+    """Return the label of a structure as `label_structure` does, but try once: for whoever can try again elsewhere.
+
+    Args:
+        atoms: the structure.
+        reference: computes the label.
+        theory: the reference's level of theory.
+        store: where the label is kept.
+        scratch: folder in which the calculation gets a folder of its own.
+
+    Raises:
+        AttemptFailed: the attempt failed, and its reason allows another one.
+    """
     structure = theory.with_electrons(atoms)
     key = label_key(structure, theory)
     outcome = stored_label(key, store)
     if outcome is not None:
         return outcome
     begin = time.monotonic()
-    while (outcome := store.outcome(key)) is None:
-        _attempt(structure, key, reference, theory, store, scratch)
+    failure = _attempt(structure, key, reference, theory, store, scratch)
+    outcome = store.outcome(key)
+    if outcome is None:
+        raise _not_final(key, failure)
     _announce(key, outcome, new=True, wall_time_s=time.monotonic() - begin)
     return outcome
+
+
+def _not_final(key: str, failure: LabelFailure | None) -> AttemptFailed:
+    if failure is None:
+        return AttemptFailed(f"label {key[:11]} was computed, but the store does not have it")
+    return AttemptFailed(
+        f"label {key[:11]} failed ({failure.reason}): {failure.message}", is_worker_unfit=failure.reason == "launch"
+    )
 
 
 def stored_label(key: str, store: LabelStore) -> Label | LabelFailure | None:
@@ -68,7 +100,7 @@ def _announce(key: str, outcome: Label | LabelFailure, *, new: bool, wall_time_s
 
 def _attempt(
     structure: Atoms, key: str, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
-) -> None:
+) -> LabelFailure | None:
     attempt = len(store.failures(key)) + 1
     scratch.mkdir(parents=True, exist_ok=True)
     # A folder of its own: the same label may still be in computation where a dead flow has submitted it.
@@ -78,6 +110,7 @@ def _attempt(
         failure = replace(result, attempt=attempt, output=result.output or str(directory))
         store.put_failure(key, structure, theory, failure)
         logger.warning("label %s failed (%s): %s", key[:11], failure.reason, failure.message)
-        return
+        return failure
     store.put(key, structure, theory, result)
     shutil.rmtree(directory, ignore_errors=True)
+    return None

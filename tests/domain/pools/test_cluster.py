@@ -14,11 +14,12 @@ from typing import Any
 import counted_work
 import psutil
 import pytest
-from counted_work import lines, names, work
+from counted_work import be_unfit, lines, names, work
 from distributed import Client, Security
-from slurm import SlurmCluster, wait_until
+from processes import wait_until
+from slurm import SlurmCluster
 
-from surveyor.errors import PoolFailed, WorkerLost
+from surveyor.errors import AttemptFailed, PoolFailed, WorkerLost
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool, open_cluster_pool
 from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
@@ -189,6 +190,14 @@ def test_work_that_cannot_end_in_time_goes_to_another_job_unstarted(open_pool: C
     second = pool.submit_under(Terms("b", time_limit_s=50), work, log, "b", 0).result(PATIENCE_S)
     assert second != first
     assert names(log, "begin") == ["a", "b"]
+
+
+def test_a_worker_that_cannot_start_programs_leaves(open_pool: Callable[..., Pool], log: Path) -> None:
+    pool = open_pool(max_jobs=1, idle_minutes=1)
+    first = pool.submit(work, log, "a", 0).result(PATIENCE_S)
+    with pytest.raises(AttemptFailed, match="no srun here"):
+        pool.submit(be_unfit).result(PATIENCE_S)
+    assert pool.submit(work, log, "b", 0).result(PATIENCE_S) != first
 
 
 def test_when_the_process_of_the_pool_is_killed_its_jobs_are_cancelled_before_others_begin(

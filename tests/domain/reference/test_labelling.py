@@ -8,9 +8,10 @@ from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
 
+from surveyor.errors import AttemptFailed
 from surveyor.labels import ATTEMPTS, Label, LabelFailure, LabelStore, LevelOfTheory, Reason, label_key
 from surveyor.reference.ase import ASEReference, EMTReference
-from surveyor.reference.labelling import label_structure
+from surveyor.reference.labelling import attempt_label, label_structure
 from surveyor.testing.references import launches
 
 
@@ -86,6 +87,25 @@ def test_failure_is_final_after_the_attempts_of_its_reason(reason: Reason, tmp_p
         assert isinstance(outcome, LabelFailure)
         assert (outcome.reason, outcome.attempt) == (reason, n_attempts)
     assert len(store.failures(label_key(rattled_copper(), theory))) == n_attempts
+
+
+@pytest.mark.parametrize(("reason", "is_unfit"), [("launch", True), ("crash", False)])
+def test_one_attempt_tells_that_another_one_elsewhere_is_due(reason: Reason, is_unfit: bool, tmp_path: Path) -> None:
+    reference, store = Failing(reason), LabelStore.in_folder(tmp_path / "labels")
+    with pytest.raises(AttemptFailed, match=reason) as failure:
+        attempt_label(rattled_copper(), reference, reference.resolve(), store, tmp_path / "scratch")
+    assert failure.value.is_worker_unfit is is_unfit
+    assert len(reference.attempts) == 1
+
+
+def test_failures_of_other_reasons_do_not_use_up_the_attempts(tmp_path: Path) -> None:
+    theory, store = Failing("crash").resolve(), LabelStore.in_folder(tmp_path / "labels")
+    for reason in ("launch", "disk"):
+        with pytest.raises(AttemptFailed):
+            attempt_label(rattled_copper(), Failing(reason), theory, store, tmp_path / "scratch")
+    crashing = Failing("crash")
+    label_structure(rattled_copper(), crashing, theory, store, tmp_path / "scratch")
+    assert len(crashing.attempts) == ATTEMPTS["crash"]
 
 
 def test_output_of_a_failure_is_kept_and_named(tmp_path: Path) -> None:
