@@ -21,6 +21,7 @@ from surveyor.errors import InputError, SurveyorError
 from surveyor.flows.block_commands import add_block_commands
 from surveyor.flows.display import following
 from surveyor.flows.doctor import add_doctor_command
+from surveyor.flows.dry_run import dry_running
 from surveyor.flows.pool_commands import add_pool_commands
 from surveyor.models.choice import check_model_parameters
 from surveyor.progress import CampaignProgress, read_progress, render
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("campaign", type=Path, help="campaign file (YAML)")
     run.add_argument("--from", dest="origin", type=Path, metavar="RUN_DIRECTORY", help="begin from another campaign")
     run.add_argument("--generation", type=int, metavar="N", help="generation of the other one; the newest by default")
+    run.add_argument("--dry-run", action="store_true", help="take one structure through every stage, and say how long")
     run.set_defaults(command=_run)
     check = commands.add_parser("check", help="check a campaign file without running it")
     check.add_argument("campaign", type=Path, help="campaign file (YAML)")
@@ -86,9 +88,17 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, console: Console) -> None:
     parameters = _with_origin(load_campaign(options.campaign), options.origin, options.generation)
     check_campaign(parameters)
+    if options.dry_run:
+        with dry_running(parameters, console) as small:
+            _call_flow(small, console)
+        return
     directory = RunDirectory(parameters.run_directory)
     check_continuation(directory, parameters)
+    potential = _call_flow(parameters, console)
+    _print_end(console, directory, potential)
 
+
+def _call_flow(parameters: CampaignParameters, console: Console) -> Path:
     # Prefect is quiet here: the display shows the campaign, the UI shows everything.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
@@ -97,9 +107,8 @@ def _run(options: argparse.Namespace, console: Console) -> None:
 
     with using_server() as server:
         console.print(server)
-        with following(directory, console):
-            potential = online_learning(**{name: getattr(parameters, name) for name in type(parameters).model_fields})
-    _print_end(console, directory, potential)
+        with following(RunDirectory(parameters.run_directory), console):
+            return online_learning(**{name: getattr(parameters, name) for name in type(parameters).model_fields})
 
 
 def _with_origin(parameters: CampaignParameters, origin: Path | None, generation: int | None) -> CampaignParameters:

@@ -1,0 +1,121 @@
+"""The commands that find out before a campaign whether it will run: `surveyor doctor` and `surveyor run --dry-run`."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import pytest
+import yaml
+from ase.build import bulk
+
+from surveyor.blocks.pools import LocalPool
+from surveyor.labels import LabelStore
+from surveyor.testing.references import launches
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+UNREACHABLE = "http://127.0.0.1:9/api"
+
+
+class CommandLine:
+    """The command, with a campaign in a folder whose reference counts its launches."""
+
+    def __init__(self, folder: Path, api_url: str) -> None:
+        self.folder, self.api_url = folder, api_url
+        self.log = folder / "launches.log"
+        ase.io.write(folder / "copper.extxyz", bulk("Cu", cubic=True))
+
+    def write(self, **changes: Any) -> Path:
+        counting = {"calculator": "surveyor.testing.references.CountingEMT", "arguments": {"log": str(self.log)}}
+        content = {
+            "run_directory": "runs/one",
+            "walkers": [{"start": "copper.extxyz", "n_walkers": 4, "n_steps": 500}],
+            "reference": {"ase": counting},
+            "model": {"pair": {}},
+            "learning": {"n_generations": 2},
+        }
+        file = self.folder / "campaign.yaml"
+        file.write_text(yaml.safe_dump(content | changes))
+        return file
+
+    def __call__(self, *arguments: str | Path, api_url: str | None = None) -> tuple[int, str]:
+        environment = {**os.environ, "PREFECT_API_URL": api_url or self.api_url}
+        command = [sys.executable, "-m", "surveyor.flows.command_line", *map(str, arguments)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def command(tmp_path: Path, prefect_api_url: str) -> CommandLine:
+    return CommandLine(tmp_path, prefect_api_url)
+
+
+def test_doctor_finds_nothing_in_a_good_campaign(command: CommandLine) -> None:
+    LocalPool(cores=1).save("doctor-test")
+    status, said = command("doctor", command.write(pools={"labelling": "local/doctor-test"}))
+    assert "0 fault(s)" in said
+    assert status == 0
+    assert "a pool of kind local" in said
+    assert f"{command.api_url}: version" in said
+    assert not command.log.exists()
+    assert not (command.folder / "runs").exists()
+
+
+def test_doctor_goes_on_where_the_server_is_away(command: CommandLine) -> None:
+    status, said = command("doctor", command.write(pools={"labelling": "local/doctor-test"}), api_url=UNREACHABLE)
+    assert status == 1
+    assert f"the Prefect server at {UNREACHABLE} does not answer" in said
+    assert "  mend: prefect server start  # start it, or unset PREFECT_API_URL" in said
+    assert "not asked, as where it is, is not known" in said
+    assert "for sampling, training" in said  # the other pool was asked all the same
+
+
+def test_doctor_names_blocks_that_are_missing_and_files_that_are_wrong(command: CommandLine) -> None:
+    status, said = command("doctor", command.write(pools={"training": "slurm/nowhere"}))
+    assert status == 1
+    assert "pool slurm/nowhere: there is no such block on the Prefect server" in said
+    assert "  mend: surveyor blocks register  # then create it" in said
+
+    status, said = command("doctor", command.write(modle={}))
+    assert status == 1
+    assert "modle: Extra inputs are not permitted" in said
+    assert f"  mend: edit {command.folder / 'campaign.yaml'}  # did you mean model?" in said
+
+
+def test_a_dry_run_is_kept_when_it_fails_and_leaves_nothing_but_labels_when_every_stage_has_run(
+    command: CommandLine,
+) -> None:
+    kept = command.folder / "runs" / "one-dry-run"
+    failing = {"ase": {"calculator": "ase.calculators.nowhere.Nothing"}}
+    status, said = command("run", "--dry-run", command.write(reference=failing))
+    assert status == 2, said
+    assert f"the dry run failed; its files are in {kept}" in said
+    assert "there is no calculator 'ase.calculators.nowhere.Nothing'" in said
+    assert (kept / "parameters.json").exists()
+
+    status, said = command("run", "--dry-run", command.write(labels="store"))
+    assert status == 0, said
+    rows = [line.replace("│", "").split() for line in said.splitlines() if line.startswith("│")]
+    assert [(number, stage) for number, stage, *_ in rows if stage != "evaluation"] == [
+        *(("0", "labelling"), ("0", "training")),
+        *(("1", "sampling"), ("1", "labelling"), ("1", "training")),
+    ]
+    assert {(pool, host) for _, _, pool, host, _ in rows} == {("local", socket.gethostname())}
+    assert "the campaign asks for 58 labels at most" in said
+    assert [*kept.parent.iterdir()] == []
+    bought = [*LabelStore.in_folder(command.folder / "store").keys()]
+    assert len(bought) == len(launches(command.log)) >= 4
+
+
+def test_a_dry_run_removes_nothing_that_is_not_of_a_dry_run(command: CommandLine) -> None:
+    mine = command.folder / "runs" / "one-dry-run" / "notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    status, said = command("run", "--dry-run", command.write())
+    assert status == 2, said
+    assert f"{mine.parent} is in the way, and not of a dry run" in said
+    assert mine.read_text() == "mine"
