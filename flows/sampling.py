@@ -16,6 +16,7 @@ from prefect.logging import get_run_logger
 
 from surveyor.campaign import Campaign, freeze_atomic_energies, freeze_theory
 from surveyor.events import Relay, announce, reporting
+from surveyor.flows.cancellation import heeding_cancellation
 from surveyor.labels import LevelOfTheory
 from surveyor.learning import plan_propagations
 from surveyor.outcomes import Outcome
@@ -67,7 +68,7 @@ def followed(campaign: Campaign) -> Iterator[None]:
             log.log(event.get("level", logging.INFO), "%s", event["message"])
 
     relay = Relay(campaign.directory.workers, campaign.directory.events, tell)
-    with reporting(campaign.directory.events), relay.running():
+    with reporting(campaign.directory.events), relay.running(), heeding_cancellation():
         url = runtime.flow_run.ui_url
         announce(logger, "campaign_begins", f"{campaign.directory.path}; this run: {url}", url=url)
         yield

@@ -1,0 +1,64 @@
+"""Cancel in the Prefect UI, where no worker of Prefect's sees to it."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from uuid import UUID
+
+import httpx
+from prefect import runtime
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+LOOK_S = 15.0
+CANCELLED = (StateType.CANCELLING, StateType.CANCELLED)
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def heeding_cancellation(look_s: float = LOOK_S) -> Iterator[None]:
+    """Have the run that this is called in end in order when it was cancelled and nobody ends it.
+
+    A worker of Prefect's ends the runs that it has started, but no more after the server was away for half a minute;
+    and a run that no worker has started is ended by nobody.
+
+    Args:
+        look_s: how often the state of the run is looked at; seen for the second time, it is acted on.
+    """
+    stop = threading.Event()
+    run = UUID(str(runtime.flow_run.id))
+    watch = threading.Thread(
+        target=copy_context().run, args=(_watch, run, look_s, stop), name="cancellation", daemon=True
+    )
+    watch.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watch.join()
+
+
+def _watch(run: UUID, look_s: float, stop: threading.Event) -> None:
+    n_seen = 0
+    while not stop.wait(look_s):
+        n_seen = n_seen + 1 if _is_cancelled(run) else 0
+        if n_seen == 2:
+            logger.warning("the run was cancelled, and no worker has ended it: it ends now")
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+
+
+def _is_cancelled(run: UUID) -> bool:
+    try:
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            state = get_client(sync_client=True).read_flow_run(run).state  # by the client of the run, which is open
+    except (httpx.TransportError, PrefectHTTPStatusError):
+        return False
+    return state is not None and state.type in CANCELLED
