@@ -1,6 +1,7 @@
 """The command `surveyor`: run, check and follow campaigns."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from surveyor.reference.choice import make_reference
 from surveyor.run_directory import RunDirectory
 from surveyor.structures import elements_of
 
+STORAGE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE)
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
 
@@ -51,6 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except SurveyorError as error:
         errors.print(f"[bold red]error:[/] {_escaped(error)}")
+        return 1
+    except OSError as error:
+        if error.errno not in STORAGE_FAULTS:
+            raise
+        errors.print(
+            f"[bold red]error:[/] {_escaped(error)}; make room or mend the disk, then give the same command: it "
+            "continues, and nothing that was finished is lost"
+        )
         return 1
     except KeyboardInterrupt:
         console.print("stopped; the same command continues where this stopped")

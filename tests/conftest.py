@@ -25,6 +25,7 @@ REQUIREMENTS = {
     "cp2k": (lambda: shutil.which("cp2k.psmp"), "CP2K: apt-get install cp2k openmpi-bin"),
     "postgresql": (postgresql_programs, "PostgreSQL: apt-get install postgresql"),
     "browser": (lambda: shutil.which("chromedriver"), "Chromium: apt-get install chromium chromium-driver"),
+    "mount": (lambda: os.geteuid() == 0, "root, to mount a file system"),
     "slurm": (has_slurm, "root and SLURM: apt-get install slurm-wlm munge"),
     "sge": (
         has_grid_engine,

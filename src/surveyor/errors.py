@@ -6,6 +6,7 @@
     ├── WorkerLost          the worker of a pool died under a function: worth another attempt
     ├── AttemptFailed       a calculation failed, maybe by its machine: worth another attempt elsewhere
     ├── PoolFailed          a pool cannot be opened, or cannot give workers
+    ├── StorageFailed       a file system is full, read-only or away
     ├── AtomicEnergyFailed  no multiplicity of an isolated atom gave an energy
     ├── TrainingFailed      a training ended without a model; carries its directory
     └── NothingLearned      nothing is left to learn from, or a stated threshold of failures is crossed
@@ -52,6 +53,10 @@ class AttemptFailed(SurveyorError):
 
 class PoolFailed(SurveyorError):
     """A pool cannot be opened, or cannot give workers."""
+
+
+class StorageFailed(SurveyorError):
+    """A file system is full, read-only or away: says which file, and what to do."""
 
 
 class AtomicEnergyFailed(SurveyorError):

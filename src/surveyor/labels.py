@@ -165,6 +165,9 @@ class FolderStorage:
 
     folder: Path
 
+    def __str__(self) -> str:
+        return str(self.folder)
+
     def put_new(self, name: str, content: bytes) -> bool:
         """Write a file unless it is there: `link` fails where the name is taken, so of two writers one wins."""
         path = self.folder / name
@@ -202,6 +205,9 @@ class LabelStore:
     """
 
     storage: Storage
+
+    def __str__(self) -> str:
+        return str(self.storage)
 
     @classmethod
     def in_folder(cls, folder: Path) -> "LabelStore":

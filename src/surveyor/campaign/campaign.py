@@ -13,7 +13,7 @@ from typing import Any
 
 from ase import Atoms
 
-from surveyor.campaign.checks import check_campaign, check_sites, check_theory
+from surveyor.campaign.checks import check_campaign, check_folders, check_sites, check_theory
 from surveyor.campaign.continuation import check_continuation, freeze_parameters, parameter_differences
 from surveyor.campaign.parameters import CampaignParameters
 from surveyor.errors import InputError
@@ -100,6 +100,7 @@ def open_campaign(
     """
     walkers = check_campaign(parameters)
     check_sites(parameters, sites or {})
+    check_folders(parameters)
     directory = RunDirectory(parameters.run_directory.absolute())
     with hold_lease(directory.lease):
         check_continuation(directory, parameters)

@@ -9,6 +9,7 @@ from ase import Atoms
 from surveyor.campaign.parameters import CampaignParameters, Origin
 from surveyor.dataset import is_labelled, label_of
 from surveyor.errors import InputError
+from surveyor.files import temporary_beside
 from surveyor.labels import LevelOfTheory
 from surveyor.models.choice import make_model
 from surveyor.pools.sites import JobQueueSite, Site
@@ -54,6 +55,22 @@ def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
     if parameters.begin_from is not None:
         _check_origin(parameters.begin_from, parameters)
     return walkers
+
+
+def check_folders(parameters: CampaignParameters) -> None:
+    """Check that run directory and label store can be written to; they are made where they are missing.
+
+    Raises:
+        InputError: one cannot.
+    """
+    for name, folder in (("run_directory", parameters.run_directory), ("labels", parameters.label_store)):
+        try:
+            with temporary_beside(folder.absolute() / "writable"):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"{name}: {folder} cannot be written to ({error.strerror}); mend that, or choose another folder"
+            ) from error
 
 
 def check_sites(parameters: CampaignParameters, sites: Mapping[str, Site]) -> None:

@@ -38,7 +38,7 @@ UNANSWERED = (SurveyorError, ImportError, OSError)  # what asking a worker may r
 # What is to be edited where a reference cannot be computed, by what is said of it.
 LINES = (
     ("was not found", "codes: {cp2k: {command: /FULL/PATH/cp2k.psmp}}"),
-    ("--version", "codes: {cp2k: {command: …}}"),
+    ("--version", "codes: {cp2k: {command: …}}  # one that starts CP2K there, as tried by hand"),
     ("data directory", "codes: {cp2k: {data_directory: FOLDER}}"),
 )
 
@@ -193,7 +193,7 @@ def _still_waiting(opened: _Opened) -> Finding:
 
 def _no_worker(subject: Subject, name: str, error: Exception) -> Finding:
     site, said = subject.sites[name], str(error)
-    if "versions" in said:
+    if "versions differ" in said or "the same versions" in said:
         same = " ".join(f"{package}=={version}" for package, version in versions().items() if package != "python")
         line = f"pip install {same}  # in the environment of pool {name}, or name another one in its block (python)"
     elif isinstance(site, JobQueueSite):

@@ -10,12 +10,15 @@ from pathlib import Path
 
 from ase import Atoms
 
-from surveyor.errors import AttemptFailed
+from surveyor.errors import AttemptFailed, StorageFailed
 from surveyor.events import announce
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, label_key
 from surveyor.reference.reference import Reference
 
 logger = logging.getLogger(__name__)
+
+PATIENCE_S = 900.0  # so long does a label that is computed wait for a store that is full or away
+RETRY_S = 10.0
 
 
 def label_structure(
@@ -111,6 +114,25 @@ def _attempt(
         store.put_failure(key, structure, theory, failure)
         logger.warning("label %s failed (%s): %s", key[:11], failure.reason, failure.message)
         return failure
-    store.put(key, structure, theory, result)
+    _keep(structure, key, theory, store, result, directory)
     shutil.rmtree(directory, ignore_errors=True)
     return None
+
+
+def _keep(structure: Atoms, key: str, theory: LevelOfTheory, store: LabelStore, label: Label, directory: Path) -> None:
+    """Put a label into the store; wait a while for a store that is full or away, as the label is paid for."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            store.put(key, structure, theory, label)
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise StorageFailed(
+                    f"label {key[:11]} is computed, but could not be kept in {store} for {PATIENCE_S / 60:g} min: "
+                    f"{error}; make room or mend the disk, and start the campaign again. The calculation is in "
+                    f"{directory}"
+                ) from error
+            logger.warning("label %s is computed, but cannot be kept now, and waits: %s", key[:11], error)
+            time.sleep(RETRY_S)
+        else:
+            return
