@@ -26,10 +26,10 @@ PORT = 4200
 START_S = 180.0  # the first start on a new database migrates it, which takes more than 20 s
 PATIENCE_S = 1800.0
 LOOK_S = 5.0
-# As the job variables of deployments/slurm/prefect.yaml have them; what the user has set holds.
+# As the job variables of deployments/*/prefect.yaml have them; what the user has set holds.
 SETTINGS = {
     PREFECT_CLIENT_MAX_RETRIES: 8,  # after 2, 4, 8 … 256 s, in all 8 min
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30,  # seconds: by it automations.yaml tells who is dead
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30,  # seconds: by it deployments/automations.yaml tells who is dead
 }
 
 logger = logging.getLogger(__name__)

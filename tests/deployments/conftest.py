@@ -49,7 +49,11 @@ def client(prefect_api_url: str) -> Iterator[SyncPrefectClient]:
 @pytest.fixture(scope="session")
 def worker(prefect: Prefect, environment: dict[str, str], prefect_home: Path) -> Iterator[None]:
     """The deployment as README.md says, and a worker that serves it."""
-    for arguments in (("work-pool", "create", "local", "--type", "process"), ("deploy", "--all")):
+    for arguments in (
+        ("work-pool", "create", "local", "--type", "process"),
+        ("work-pool", "set-concurrency-limit", "local", "1"),
+        ("deploy", "--all"),
+    ):
         done = prefect(*arguments)
         assert done.returncode == 0, done.stdout + done.stderr
     command = [*PREFECT, "worker", "start", "--pool", "local"]

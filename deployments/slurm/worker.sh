@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Keeps a Prefect worker alive, which runs campaigns: `nohup ./worker.sh &` on a login or service node, or, where no process
+# may stay there, `sbatch worker.sh` in a long job that needs little. The environment, or the active profile of Prefect,
+# names the server (PREFECT_API_URL).
+#
+# Ten minutes before the end of its job it ends its campaigns in order, submits itself again, and has them retried: they
+# continue in the next job. On SIGTERM, from scancel or kill, it ends campaigns and worker; Retry continues them.
+#SBATCH --job-name=surveyor-worker
+#SBATCH --time=7-00:00:00
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=2
+#SBATCH --mem=4G
+#SBATCH --signal=B:USR1@600
+#SBATCH --output=surveyor-worker-%j.log
+set -u
+pool=${1:-slurm}
+
+# The jobs that campaigns submit are no steps of this one, and must not take its variables for theirs.
+for name in "${!SLURM_@}"; do
+    [[ $name == SLURM_CONF ]] || unset "$name"
+done
+
+# Its children are the processes of campaigns. On SIGTERM they close their pools, which cancels the jobs of these.
+end_campaigns() {
+    declare -gA ended=()
+    while processes=$(pgrep -P "$worker"); do
+        for process in $processes; do
+            [[ -v ended[$process] ]] && continue
+            ended[$process]=$(tr '\0' '\n' <"/proc/$process/environ" | sed -n 's/^PREFECT__FLOW_RUN_ID=//p')
+            kill -TERM "$process"
+        done
+        sleep 1
+    done
+    kill -TERM "$worker" && wait "$worker"
+}
+
+hand_over() {
+    end_campaigns
+    sbatch "$0" "$pool"
+    for run in "${ended[@]}"; do
+        prefect flow-run retry "$run"
+    done
+    exit
+}
+
+trap hand_over USR1
+trap 'end_campaigns; exit' TERM INT
+while true; do
+    prefect worker start --pool "$pool" &
+    worker=$!
+    wait "$worker"
+    echo "the worker ended with status $?; it starts again in a minute" >&2
+    sleep 60 &
+    wait $!
+done
