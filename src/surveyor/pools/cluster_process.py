@@ -66,7 +66,7 @@ async def _hold(folder: PoolFolder) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     shutil.copy(worker_check.__file__, folder.check)
-    write_json(folder.versions, worker_check.versions())
+    write_json(folder.versions, worker_check.this_side())
     security = folder.make_certificates()
     async with PoolScheduler(
         interface=site.interface, protocol="tls", port=0, security=security, dashboard=False, dashboard_address=":0"

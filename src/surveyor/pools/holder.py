@@ -1,9 +1,9 @@
 """Run as a process of its own: holds the scheduler and the workers of a local pool for as long as its parent wants it.
 
-Usage: python -m surveyor.pools.holder FOLDER PARENT_PROCESS_ID, with a line of JSON on standard input: the search path
-of modules (`path`), and for each worker the environment variables of its own (`workers`). It answers with the
-scheduler's address on standard output, and ends when standard input is closed or the parent is gone; both happen too
-when the parent is killed.
+Usage: python -m surveyor.pools.holder FOLDER PARENT_PROCESS_ID, with a line of JSON on standard input: where modules
+are looked for before the environment of this process (`path`), and for each worker the environment variables of its own
+(`workers`). It answers with the scheduler's address on standard output, and ends when standard input is closed or the
+parent is gone; both happen too when the parent is killed.
 
 The flow's process would be the simpler place. But there the workers would import the user's main script again, Ctrl-C
 would reach them, and the scheduler would share one interpreter with the flow.
@@ -36,7 +36,8 @@ def main() -> None:
     """Hold the pool, then end it with all its workers."""
     folder, parent = Path(sys.argv[1]), int(sys.argv[2])
     wanted = json.loads(sys.stdin.readline())
-    sys.path[:] = wanted["path"]
+    # The first of its own is the current folder, in which the parent may not look.
+    sys.path[:] = [*wanted["path"], *(entry for entry in sys.path[1:] if entry not in wanted["path"])]
     # What functions print goes to the log, as the answer alone belongs on standard output.
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -7,16 +7,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
-from distributed import Client
-
 from surveyor.errors import PoolFailed
-from surveyor.pools import holder
+from surveyor.files import write_json
+from surveyor.pools import holder, worker_check
+from surveyor.pools.client import PoolClient
 from surveyor.pools.machine import Room, find_room
 from surveyor.pools.pool import Attachment, Pool
 from surveyor.pools.sites import LocalSite
@@ -45,8 +48,9 @@ def local_pool(site: LocalSite | None = None, name: str = "local") -> Pool:
         ...     pool.submit(abs, -1).result()
         1
     """
-    room = find_room(site or LocalSite())
-    return Pool(name, lambda: _attach(name, room))
+    site = site or LocalSite()
+    room = find_room(site)
+    return Pool(name, lambda: _attach(name, room, site.python))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,6 @@ class _Holder:
     answers: IO[str]
     folder: Path
     name: str
-    room: Room
 
     @property
     def log(self) -> Path:
@@ -73,9 +76,9 @@ class _Holder:
             ["The workers printed last:", *lines[-LOG_LINES:]] if lines else ["The workers printed nothing."]
         )
 
-    def address(self) -> str:
+    def address(self, room: Room, path: Sequence[str]) -> str:
         with suppress(BrokenPipeError):  # it died at once; there will be no answer
-            self.requests.write(json.dumps({"path": sys.path, "workers": self.room.own}) + "\n")
+            self.requests.write(json.dumps({"path": path, "workers": room.own}) + "\n")
             self.requests.flush()
         ready, _, _ = select.select([self.answers], [], [], START_S)
         answer = self.answers.readline().strip() if ready else ""
@@ -95,20 +98,50 @@ class _Holder:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _attach(name: str, room: Room) -> Attachment:
-    held = _start(name, room)
+def _attach(name: str, room: Room, python: str | None) -> Attachment:
+    if python is not None:
+        _check_interpreter(name, python)
+    held = _start(name, room, python or sys.executable)
     with ExitStack() as opened:
         opened.callback(held.end)
-        client = Client(held.address(), set_as_default=False, timeout=CONNECT_S)
+        address = held.address(room, sys.path if python is None else _users_path())
+        client = PoolClient(address, set_as_default=False, timeout=CONNECT_S)
         opened.callback(client.close)
         return Attachment(client, count=lambda: room.n_workers, hint=held.last_lines, close=opened.pop_all().close)
 
 
-def _start(name: str, room: Room) -> _Holder:
+def _check_interpreter(name: str, python: str) -> None:
+    """Compare the versions of another interpreter with those of this one."""
+    with tempfile.TemporaryDirectory(prefix="surveyor-check-") as folder:
+        # Where it lies, the modules beside it would be found before those of Python.
+        check, there = shutil.copy(worker_check.__file__, folder), Path(folder) / "here.json"
+        write_json(there, worker_check.this_side())
+        try:
+            done = subprocess.run([python, check, there], capture_output=True, text=True, timeout=START_S, check=False)
+        except OSError as error:
+            raise PoolFailed(
+                f"pool {name}: its interpreter {python} cannot be started: {error.strerror}; expected the full path of "
+                "the Python of an environment"
+            ) from error
+        except subprocess.TimeoutExpired as error:
+            raise PoolFailed(
+                f"pool {name}: its interpreter {python} told no versions within {START_S:.0f} s"
+            ) from error
+    if done.returncode:
+        raise PoolFailed(f"pool {name}: {done.stderr.strip()}")
+
+
+def _users_path() -> list[str]:
+    """Return where modules are looked for before those of Python: the user's own are there, none of an environment."""
+    standard = sysconfig.get_path("stdlib")
+    return [entry for entry in takewhile(lambda entry: entry != standard, sys.path) if Path(entry).is_dir()]
+
+
+def _start(name: str, room: Room, python: str) -> _Holder:
     folder = Path(tempfile.mkdtemp(prefix="surveyor-pool-"))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", holder.__name__, str(folder), str(os.getpid())],
+            [python, "-m", holder.__name__, str(folder), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -118,4 +151,4 @@ def _start(name: str, room: Room) -> _Holder:
         )
     if process.stdin is None or process.stdout is None:
         raise RuntimeError("the process that holds the pool has no pipes")
-    return _Holder(process, process.stdin, process.stdout, folder, name, room)
+    return _Holder(process, process.stdin, process.stdout, folder, name)

@@ -10,7 +10,8 @@ from typing import Any
 import cloudpickle  # type: ignore[import-untyped] # it has no types
 from distributed import Reschedule, get_worker
 
-from surveyor.errors import AttemptFailed, InputError
+from surveyor.errors import AttemptFailed, InputError, PoolFailed
+from surveyor.pools.worker_check import difference
 
 # The job script sets them: seconds since the epoch, and how long the job may last.
 JOB_BEGIN, JOB_WALLTIME_S = "SURVEYOR_JOB_BEGIN", "SURVEYOR_JOB_WALLTIME_S"
@@ -35,7 +36,11 @@ def unpack(content: bytes) -> Any:  # Any: whatever was packed
     return pickle.loads(content)
 
 
-def run_parcel(parcel: bytes, time_limit_s: float | None = None) -> bytes:
+def run_parcel(
+    parcel: bytes,
+    time_limit_s: float | None = None,
+    sender: Mapping[str, Any] | None = None,  # Any: strings and versions
+) -> bytes:
     """Make a call that was packed and return its packed result. It runs on the worker.
 
     Where the job of this worker ends before the call's time is up, the call goes back to the scheduler unstarted, and
@@ -44,10 +49,14 @@ def run_parcel(parcel: bytes, time_limit_s: float | None = None) -> bytes:
     Args:
         parcel: what `pack` returned.
         time_limit_s: how long the call may take.
+        sender: what `this_side` returned where the call was packed.
 
     Raises:
+        PoolFailed: the sender has other versions, so that the call may not mean the same here.
         RuntimeError: the function called `sys.exit`, which would end the worker.
     """
+    if sender is not None and (complaint := difference(sender)) is not None:
+        raise PoolFailed(complaint)
     if time_limit_s is not None and time_limit_s > time_left_s():
         _hand_back(time_limit_s)
     function, args, kwargs = unpack(parcel)

@@ -19,6 +19,7 @@ from surveyor.errors import PoolFailed, WorkerLost
 from surveyor.pools.parcel import name_of, pack, run_parcel, unpack
 from surveyor.pools.scheduler import KEPT
 from surveyor.pools.terms import Terms
+from surveyor.pools.worker_check import this_side
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -224,7 +225,8 @@ def key_of(terms: Terms) -> str:
 
 
 def _send(client: Client, parcel: bytes, terms: Terms) -> RemoteFuture:
-    remote = client.submit(run_parcel, parcel, terms.time_limit_s, key=key_of(terms), pure=False)
+    # A scheduler of others takes workers whose versions nobody has compared.
+    remote = client.submit(run_parcel, parcel, terms.time_limit_s, this_side(), key=key_of(terms), pure=False)
     if terms.key is not None:
         fire_and_forget(remote)
     return remote

@@ -46,6 +46,13 @@ class LocalSite(Site):
     gpus_per_worker: int = Field(
         0, ge=0, title="GPUs per worker", description="GPUs that one label, walker or training has for itself."
     )
+    python: str | None = Field(
+        None,
+        min_length=1,
+        title="Interpreter",
+        description="Python of the environment with surveyor and the stage's engine, by its full path; by default that "
+        "of the flow.",
+    )
 
 
 class JobQueueSite(Site):

@@ -1,14 +1,24 @@
 import logging
+import os
+import re
+import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from copy import deepcopy
+from importlib import metadata
+from pathlib import Path
 from threading import Event
 
 import dask
 import pytest
 from distributed import LocalCluster, Security
+from environments import make_environment
+from prefect_server import ended_at_last
+from processes import wait_until
 
 from surveyor.errors import PoolFailed
 from surveyor.pools.address import check_versions, pool_at
+from surveyor.pools.pool import Pool
 
 PATIENCE_S = 30.0
 
@@ -88,3 +98,50 @@ def test_other_versions_are_refused() -> None:
         PoolFailed, match=r"tcp://here:1: worker w has python 3\.12\.1 \(here 3\.11\.4\), surveyor none \(here 1\)"
     ):
         check_versions("tcp://here:1", other)
+
+
+@pytest.fixture
+def later_worker(
+    empty_cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AbstractContextManager[object]:
+    """A worker with another version of surveyor, to be started when the pool is open."""
+    monkeypatch.setattr("surveyor.pools.address.COUNT_S", 0.05)
+    python = make_environment(tmp_path / "environment", "surveyor", versions={"surveyor": "0.0.1"})
+    command = [str(python), "-m", "distributed.cli.dask_worker", empty_cluster.scheduler_address]
+    return ended_at_last([*command, "--no-nanny", "--no-dashboard"], log=tmp_path / "log", environment=dict(os.environ))
+
+
+def test_a_later_worker_with_another_version_is_refused_before_there_is_work(
+    empty_cluster: LocalCluster, later_worker: AbstractContextManager[object], tmp_path: Path
+) -> None:
+    address = empty_cluster.scheduler_address
+    with pool_at(address) as pool:
+        pool.open()
+        with later_worker:
+            wait_until(lambda: pool_failure(pool) is not None, (tmp_path / "log").read_text)
+            failure = str(pool_failure(pool))
+    version = metadata.version("surveyor")
+    expected = rf"pool {address}: worker tcp://\S+ has surveyor 0\.0\.1 \(here {version}\); install the same"
+    assert re.match(expected, failure)
+
+
+def pool_failure(pool: Pool) -> str | None:
+    """Why a pool cannot be used any more."""
+    try:
+        pool.open()
+    except PoolFailed as error:
+        return str(error)
+    return None
+
+
+def test_a_later_worker_with_another_version_does_nothing_of_what_waits(
+    empty_cluster: LocalCluster, later_worker: AbstractContextManager[object], tmp_path: Path
+) -> None:
+    with pool_at(empty_cluster.scheduler_address) as pool:
+        waiting = pool.submit((tmp_path / "done").touch)
+        with later_worker, pytest.raises(PoolFailed) as failure:
+            waiting.result(PATIENCE_S)
+    version = metadata.version("surveyor")
+    assert f" has surveyor 0.0.1 (there {version}), where there is {sys.executable} on " in str(failure.value)
+    assert "Install the same versions on both sides" in str(failure.value)
+    assert not (tmp_path / "done").exists()

@@ -4,13 +4,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 
 import psutil
 import pytest
+from environments import make_environment
 
-from surveyor.errors import InputError, WorkerLost
+from surveyor.errors import InputError, PoolFailed, WorkerLost
 from surveyor.pools.local import local_pool
 from surveyor.pools.pool import Pool
 from surveyor.pools.sites import LocalSite
@@ -172,6 +175,45 @@ def test_ranks_of_mpi_may_run_on_every_core(pool: Pool) -> None:
     command = ["mpirun", "-np", "1", sys.executable, "-c", "import os; print(len(os.sched_getaffinity(0)))"]
     answer = pool.submit(subprocess.check_output, [*as_root, *command], text=True).result(PATIENCE_S)
     assert int(answer) == len(os.sched_getaffinity(0))
+
+
+def test_workers_of_another_environment_have_what_is_there_and_the_users_own_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = make_environment(tmp_path / "environment", "surveyor")
+    (tmp_path / "of_the_user.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with local_pool(LocalSite(cores=1, python=str(python))) as pool:
+        interpreter = pool.submit(eval, "__import__('sys').executable").result(PATIENCE_S)
+        missing, found = (pool.submit(find_spec, name).result(PATIENCE_S) for name in ("pytest", "of_the_user"))
+    assert interpreter == str(python)
+    assert missing is None
+    assert found is not None
+
+
+def test_an_environment_with_another_version_is_refused_when_the_pool_opens(tmp_path: Path) -> None:
+    python = make_environment(tmp_path / "environment", "surveyor", versions={"surveyor": "0.0.1"})
+    before, version = holders(), metadata.version("surveyor")
+    with (
+        local_pool(LocalSite(cores=1, python=str(python)), "local/mace") as pool,
+        pytest.raises(PoolFailed) as failure,
+    ):
+        pool.open()
+    message = str(failure.value)
+    assert message.startswith(f"pool local/mace: versions differ: {python} on ")
+    assert f" has surveyor 0.0.1 (there {version}), where there is {sys.executable} on " in message
+    assert "Install the same versions on both sides, or name another interpreter" in message
+    assert holders() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [("nowhere/python", "No such file or directory"), (".", "Permission denied")],
+)
+def test_an_interpreter_that_cannot_be_started_is_named(name: str, complaint: str, tmp_path: Path) -> None:
+    python = str(tmp_path / name)
+    with pytest.raises(PoolFailed, match=f"its interpreter {python} cannot be started: {complaint}; expected the full"):
+        local_pool(LocalSite(cores=1, python=python)).open()
 
 
 def holders() -> list[psutil.Process]:
