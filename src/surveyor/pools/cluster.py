@@ -1,5 +1,6 @@
 """Pools on clusters with a queue: opened in a process of their own, found again through their folder."""
 
+import logging
 import os
 import signal
 import socket
@@ -20,6 +21,8 @@ from surveyor.pools.client import PoolClient
 from surveyor.pools.pool import Attachment, Pool
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.sites import JobQueueSite
+
+logger = logging.getLogger(__name__)
 
 START_S = 120.0  # imports from a busy network disk take their time, and so do jobs of a former process that have to go
 CONNECT_S = 20.0
@@ -52,6 +55,8 @@ def open_cluster_pool(name: str, site: JobQueueSite, folder: PoolFolder) -> str:
         folder.make(name, site)
         folder.failure.unlink(missing_ok=True)
         holder = _wait_for_holder(name, folder, _start(folder))
+    elif folder.read_site()[1] != site:
+        logger.warning("pool %s is open with other settings, and keeps them until it is closed", name)
     return str(holder["address"])
 
 
