@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from ase import Atoms
+
 from surveyor.campaign.checks import check_campaign, check_theory
 from surveyor.campaign.findings import Finding, Subject, fault, fault_of, remark
 from surveyor.campaign.worker_checks import WORKER_CHECKS, Asked, stages_of, wants_gpu
@@ -26,6 +28,7 @@ from surveyor.pools.worker_check import versions
 from surveyor.reference.choice import make_reference
 from surveyor.reference.cp2k import CP2KReference
 from surveyor.reference.cp2k_check import check_input
+from surveyor.reference.reference import Reference
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,23 +48,23 @@ LINES = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Opened:
-    """A pool that is open, and what its worker was asked."""
+    """A pool that is open, and what its worker was asked.
+
+    All is asked at once: between two questions a job that has nothing to do may end.
+    """
 
     subject: Subject
     name: str
-    pool: Pool
     state: Callable[[], str]
+    began: float
     question: Question
     view: Future[WorkerView]
-    began: float
+    theory: Future[LevelOfTheory] | None
+    engine: Future[None] | None
 
     @property
     def site(self) -> Site:
         return self.subject.sites[self.name]
-
-    @property
-    def stages(self) -> list[str]:
-        return stages_of(self.subject.parameters, self.name)
 
 
 def examine_pools(subject: Subject, folders: Mapping[str, Path]) -> Iterator[Finding]:
@@ -107,7 +110,10 @@ def _opened(subject: Subject, name: str, folders: Mapping[str, Path], of_closing
         with open_pools(pools, {name: _small(site)}, folder, subject.by_hand) as opened:
             began = time.time()
             view = _submitted(opened.labelling, look_around, question)
-            yield _Opened(subject, name, opened.labelling, _queue(subject, name, folder), question, view, began)
+            is_open = not view.done() or view.exception() is None
+            theory = _asked_theory(subject, name, opened.labelling) if is_open else None
+            engine = _asked_engine(subject, name, opened.labelling) if is_open else None
+            yield _Opened(subject, name, _queue(subject, name, folder), began, question, view, theory, engine)
     except PoolFailed as error:
         of_closing.append(fault("closing", name, str(error), "end that process and cancel these jobs by hand"))
 
@@ -120,6 +126,39 @@ def _submitted(pool: Pool, function: Callable[P, T], /, *args: P.args, **kwargs:
         failed: Future[T] = Future()
         failed.set_exception(error)
         return failed
+
+
+def _asked_theory(subject: Subject, name: str, pool: Pool) -> Future[LevelOfTheory] | None:
+    if "labelling" not in stages_of(subject.parameters, name):
+        return None
+    try:
+        walkers = check_campaign(subject.parameters)
+        reference = make_reference(subject.parameters.reference, subject.parameters.codes)
+    except InputError:
+        return None  # told as a fault of the campaign file
+    return _submitted(pool, resolve_and_check, reference, walkers[0].start)
+
+
+def resolve_and_check(reference: Reference, atoms: Atoms) -> LevelOfTheory:
+    """Return a level of theory as the program and the data files of this machine make it.
+
+    Args:
+        reference: whose level of theory it is.
+        atoms: a structure; CP2K is asked whether it takes the input for it.
+
+    Raises:
+        InputError: the program, a data file or an entry of it is missing, or the program does not take its input.
+    """
+    theory = reference.resolve()
+    if isinstance(reference, CP2KReference):
+        check_input(reference, theory.with_electrons(atoms))
+    return theory
+
+
+def _asked_engine(subject: Subject, name: str, pool: Pool) -> Future[None] | None:
+    if stages_of(subject.parameters, name) == ["labelling"]:
+        return None
+    return _submitted(pool, check_model_parameters, subject.parameters.model)
 
 
 def _small(site: Site) -> Site:
@@ -163,10 +202,10 @@ def _hear(opened: _Opened, deadline: float) -> Iterator[Finding]:
     asked = Asked(subject.parameters, name, opened.site, opened.question, view, max(0.0, view.time - opened.began))
     for check in WORKER_CHECKS:
         yield from check(asked)
-    if "labelling" in opened.stages:
-        yield from _check_reference(opened)
-    if opened.stages != ["labelling"]:
-        yield from _check_engine(opened)
+    if opened.theory is not None:
+        yield from _check_theory(opened, opened.theory)
+    if opened.engine is not None:
+        yield from _check_engine(opened, opened.engine)
 
 
 def _is_done(opened: _Opened, future: Future[T], deadline: float) -> bool:
@@ -218,33 +257,23 @@ def job_state(site: JobQueueSite, folder: PoolFolder) -> str:
     return ", ".join(states) or "no job in the queue yet"
 
 
-def _answer(opened: _Opened, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what a function gives on a worker that is there."""
-    future = _submitted(opened.pool, function, *args, **kwargs)
+def _answer(opened: _Opened, future: Future[T]) -> T:
+    """Return what a worker that is there answers."""
     if not _is_done(opened, future, time.monotonic() + ANSWER_S):
         raise PoolFailed(f"pool {opened.name} gave no answer within {ANSWER_S:.0f} s; see whether its worker is alive")
     return future.result()
 
 
-def _check_reference(opened: _Opened) -> Iterator[Finding]:
-    """Have the level of theory resolved where labels are computed, and CP2K read its input there."""
+def _check_theory(opened: _Opened, asked: Future[LevelOfTheory]) -> Iterator[Finding]:
     subject, name = opened.subject, opened.name
     try:
-        walkers = check_campaign(subject.parameters)
-        reference = make_reference(subject.parameters.reference, subject.parameters.codes)
-    except InputError:
-        return  # told as a fault of the campaign file
-    try:
-        theory = _answer(opened, reference.resolve)
-        check_theory(subject.parameters, walkers, theory)
-        program = f"{theory.content.get('program', theory.name)} {theory.content.get('version', '')}".strip()
-        yield Finding("reference", name, f"{program}; level of theory {theory.name} ({theory.digest[:12]})")
-        if isinstance(reference, CP2KReference):
-            _answer(opened, check_input, reference, theory.with_electrons(walkers[0].start))
-            yield Finding("input", name, f"{program} takes it")
+        theory = _answer(opened, asked)
+        check_theory(subject.parameters, check_campaign(subject.parameters), theory)
     except UNANSWERED as error:
         yield fault_of(error, "reference", name, _line_for_reference(subject, str(error)))
         return
+    program = f"{theory.content.get('program', theory.name)} {theory.content.get('version', '')}".strip()
+    yield Finding("reference", name, f"{program}; level of theory {theory.name} ({theory.digest[:12]})")
     yield from _check_frozen(subject, name, theory)
 
 
@@ -263,12 +292,11 @@ def _check_frozen(subject: Subject, name: str, theory: LevelOfTheory) -> Iterato
         yield fault("reference", name, found, line)
 
 
-def _check_engine(opened: _Opened) -> Iterator[Finding]:
-    """Check that the engine of the model is there, and knows its options."""
+def _check_engine(opened: _Opened, asked: Future[None]) -> Iterator[Finding]:
     subject, name = opened.subject, opened.name
     (kind,) = subject.parameters.model.model_dump(exclude_none=True)
     try:
-        _answer(opened, check_model_parameters, subject.parameters.model)
+        _answer(opened, asked)
         yield Finding("model", name, f"{kind}: its engine is there, and knows its options")
     except UNANSWERED as error:
         yield fault_of(error, "model", name, f"edit model in {subject.file}, or the environment of pool {name}")
