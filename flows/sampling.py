@@ -2,16 +2,18 @@
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from queue import SimpleQueue
 from threading import BoundedSemaphore
 from typing import Any
 
 from ase import Atoms
 from prefect import runtime
-from prefect.futures import PrefectFuture, wait
+from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 
 from surveyor.campaign import Campaign, freeze_atomic_energies, freeze_theory
@@ -20,9 +22,10 @@ from surveyor.flows.cancellation import heeding_cancellation
 from surveyor.labels import LevelOfTheory
 from surveyor.learning import plan_propagations
 from surveyor.outcomes import Outcome
+from surveyor.pools.pool import Pool
 from surveyor.potentials import Potential
 from surveyor.run_directory import Generation
-from surveyor.sampling.walkers import Sample
+from surveyor.sampling.walkers import Sample, Walker
 from surveyor.structures import elements_of
 from surveyor.tasks.label import label
 from surveyor.tasks.resolve import check_model, compute_atomic_energy, resolve_theory
@@ -132,9 +135,8 @@ def label_all(campaign: Campaign, theory: LevelOfTheory, structures: Sequence[At
     """
     _announce_generation(number, len(structures))
     names = [f"g{number:03d}-{index:03d}" for index in range(len(structures))]
-    n_at_once = max(LEAST_AT_ONCE, campaign.pools.labelling.capacity)
     calls = [partial(submit_label, campaign, theory, *pair) for pair in zip(structures, names, strict=True)]
-    futures = submit_some_at_once(calls, n_at_once)
+    futures = submit_some_at_once(calls, _n_at_once(campaign.pools.labelling))
     return [Outcome(name, None, future.result()) for name, future in zip(names, futures, strict=True)]
 
 
@@ -156,6 +158,58 @@ def submit_some_at_once(calls: Iterable[Callable[[], PrefectFuture[Any]]], n_at_
         future.add_done_callback(lambda _: places.release())
         futures.append(future)
     return futures
+
+
+def _n_at_once(pool: Pool) -> int:
+    return max(LEAST_AT_ONCE, pool.capacity)
+
+
+@dataclass(slots=True)
+class Window:
+    """Tasks of which some run and the others are not yet submitted.
+
+    Attributes:
+        n_at_once: how many may be unfinished.
+        ended: what is to be done here because tasks have ended; windows that share it serve each other.
+        futures: of the tasks that were submitted, by name.
+    """
+
+    n_at_once: int
+    ended: "SimpleQueue[Callable[[], None]]"
+    futures: dict[str, PrefectFuture[Any]] = field(default_factory=dict)  # Any: whatever the tasks return
+    _waiting: deque[Callable[[], None]] = field(default_factory=deque)
+    _n_unfinished: int = 0
+
+    def add(self, name: str, submit: Callable[[], PrefectFuture[Any]], then: Callable[[], None] = lambda: None) -> None:
+        """Have a task submitted as soon as there is room for it.
+
+        Args:
+            name: its own one in this window.
+            submit: submits it and returns its future.
+            then: called when the task has ended, in whatever way.
+        """
+        self._waiting.append(partial(self._submit, name, submit, then))
+        self._fill()
+
+    def wait(self) -> None:
+        """Wait until all tasks have ended, those too that are added meanwhile."""
+        while self._n_unfinished:
+            self.ended.get()()
+
+    def _fill(self) -> None:
+        while self._waiting and self._n_unfinished < self.n_at_once:
+            self._n_unfinished += 1
+            self._waiting.popleft()()
+
+    def _submit(self, name: str, submit: Callable[[], PrefectFuture[Any]], then: Callable[[], None]) -> None:
+        self.futures[name] = future = submit()
+        future.add_done_callback(lambda _: self.ended.put(partial(self._end, future, then)))
+
+    def _end(self, future: PrefectFuture[Any], then: Callable[[], None]) -> None:
+        future.wait()  # it has ended, and now knows its state; tasks that are given it would ask the server for that
+        self._n_unfinished -= 1
+        then()
+        self._fill()
 
 
 def _announce_generation(number: int, n_samples: int) -> None:
@@ -184,29 +238,37 @@ def sample_and_label(
         lambda: plan_propagations(len(previous.walkers), number, learning, previous.n_labels),
     )
     _announce_generation(number, sum(plan))
-    names, samples, labels = [], [], []
-    for walker, n_samples in zip(previous.walkers, plan, strict=True):
-        reached: Any = walker  # Any: then the future of its sample, which Prefect resolves for the next task
-        for turn in range(n_samples):
-            name = f"g{number:03d}-w{walker.index:03d}-{turn}"
-            reached = sample.submit(
-                campaign.sampling,
-                reached,
-                potential,
-                directory=directory.samples,
-                n_tries=learning.n_tries,
-                name=name,
-            )
-            names.append(name)
-            samples.append(reached)
-            labels.append(submit_label(campaign, theory, reached, name))
-    late = [submit_label(campaign, theory, atoms, f"g{number:03d}-late") for atoms in previous.data.pending]
+    names = [
+        [f"g{number:03d}-w{walker.index:03d}-{turn}" for turn in range(n_samples)]
+        for walker, n_samples in zip(previous.walkers, plan, strict=True)
+    ]
+    late = [f"g{number:03d}-late-{index}" for index in range(len(previous.data.pending))]
+    ended: SimpleQueue[Callable[[], None]] = SimpleQueue()
+    samples = Window(_n_at_once(campaign.pools.sampling), ended)
+    labels = Window(_n_at_once(campaign.pools.labelling), ended)
+
+    def move_on(walker: Walker | PrefectFuture[Sample], name: str, *later: str) -> None:
+        def follow() -> None:
+            reached = samples.futures[name]  # Prefect resolves it for the next task
+            labels.add(name, partial(submit_label, campaign, theory, reached, name))
+            if later:
+                move_on(reached, *later)
+
+        options = {"directory": directory.samples, "n_tries": learning.n_tries, "name": name}
+        samples.add(name, partial(sample.submit, campaign.sampling, walker, potential, **options), follow)
+
     with stopwatch.measuring("labelling"):
+        for name, atoms in zip(late, previous.data.pending, strict=True):
+            labels.add(name, partial(submit_label, campaign, theory, atoms, name))
         with stopwatch.measuring("sampling"):
-            wait(samples)
-        wait(labels)
-    arrived = [Outcome("late", None, labelled.result()) for labelled in late]
+            for walker, to_come in zip(previous.walkers, names, strict=True):
+                if to_come:
+                    move_on(walker, *to_come)
+            samples.wait()
+        labels.wait()
+    arrived = [Outcome("late", None, labels.futures[name].result()) for name in late]
     return arrived + [
-        Outcome(name, brought.result(), labelled.result())
-        for name, brought, labelled in zip(names, samples, labels, strict=True)
+        Outcome(name, samples.futures[name].result(), labels.futures[name].result())
+        for to_come in names
+        for name in to_come
     ]

@@ -1,0 +1,111 @@
+"""Tasks that are submitted a few at once, and what follows them."""
+
+import threading
+from functools import partial
+from queue import SimpleQueue
+
+import httpx
+import pytest
+from prefect import flow, task
+from prefect.client.base import PrefectHttpxSyncClient
+
+from surveyor.flows.sampling import Window
+
+pytestmark = pytest.mark.timeout(120)
+
+
+class Running:
+    """Counts how many of its calls run at once."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.now = self.most = 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.now -= 1
+
+
+def test_no_more_tasks_than_the_window_holds_are_unfinished() -> None:
+    running = Running()
+
+    @task
+    def work(number: int) -> int:
+        with running:
+            return number
+
+    @flow
+    def work_through() -> dict[str, int]:
+        window = Window(3, SimpleQueue())
+        for number in range(12):
+            window.add(str(number), partial(work.submit, number))
+        window.wait()
+        return {name: future.result() for name, future in window.futures.items()}
+
+    assert work_through() == {str(number): number for number in range(12)}
+    assert 1 <= running.most <= 3
+
+
+def test_what_follows_a_task_waits_for_no_other_one() -> None:
+    others_are_done = threading.Event()
+
+    @task
+    def step(name: str) -> str:
+        if name == "slow":
+            assert others_are_done.wait(60)
+        return name
+
+    @task
+    def last(_: str) -> None:
+        others_are_done.set()
+
+    @flow
+    def walk() -> list[str]:
+        ended: SimpleQueue = SimpleQueue()
+        steps, lasts = Window(2, ended), Window(1, ended)
+
+        def follow_fast(number: int) -> None:
+            if number < 4:
+                call = partial(step.submit, f"fast {number}")
+                steps.add(f"fast {number}", call, partial(follow_fast, number + 1))
+            else:
+                lasts.add("last", partial(last.submit, steps.futures["fast 3"]))
+
+        steps.add("slow", partial(step.submit, "slow"))
+        follow_fast(0)
+        steps.wait()
+        lasts.wait()
+        return list(steps.futures)
+
+    assert walk() == ["slow", "fast 0", "fast 1", "fast 2", "fast 3"]
+
+
+def test_a_task_that_follows_asks_the_server_nothing_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    send = PrefectHttpxSyncClient.send
+
+    def recording(self: PrefectHttpxSyncClient, request: httpx.Request, *args: object, **options: object) -> object:
+        asked.append(f"{request.method} {request.url.path}")
+        return send(self, request, *args, **options)
+
+    monkeypatch.setattr(PrefectHttpxSyncClient, "send", recording)
+
+    @task
+    def step(before: int) -> int:
+        return before + 1
+
+    @flow
+    def walk() -> int:
+        window = Window(1, SimpleQueue())
+        follow = lambda: window.add("second", partial(step.submit, window.futures["first"]))  # noqa: E731 (one line)
+        window.add("first", partial(step.submit, 0), follow)
+        window.wait()
+        return int(window.futures["second"].result())
+
+    assert walk() == 2
+    assert not [call for call in asked if call.startswith("GET") and "/task_runs/" in call]
