@@ -1,6 +1,7 @@
 """The commands that find out before a campaign whether it will run: `surveyor doctor` and `surveyor run --dry-run`."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -8,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import ase.io
+import psutil
 import pytest
 import yaml
 from ase.build import bulk
+from processes import wait_until
+from slurm import SlurmCluster
 
-from surveyor.blocks.pools import LocalPool
+from surveyor.blocks.pools import LocalPool, SLURMPool
 from surveyor.labels import LabelStore
 from surveyor.testing.references import launches
 
@@ -42,11 +46,16 @@ class CommandLine:
         file.write_text(yaml.safe_dump(content | changes))
         return file
 
-    def __call__(self, *arguments: str | Path, api_url: str | None = None) -> tuple[int, str]:
+    def start(self, *arguments: str | Path, api_url: str | None = None) -> "subprocess.Popen[str]":
         environment = {**os.environ, "PREFECT_API_URL": api_url or self.api_url}
         command = [sys.executable, "-m", "surveyor.flows.command_line", *map(str, arguments)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout + done.stderr
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+
+    def __call__(self, *arguments: str | Path, api_url: str | None = None) -> tuple[int, str]:
+        with self.start(*arguments, api_url=api_url) as process:
+            said, _ = process.communicate()
+        return process.returncode, said
 
 
 @pytest.fixture
@@ -86,12 +95,32 @@ def test_doctor_names_blocks_that_are_missing_and_files_that_are_wrong(command: 
     assert f"  mend: edit {command.folder / 'campaign.yaml'}  # did you mean model?" in said
 
 
+@pytest.mark.slurm
+def test_doctor_that_is_stopped_leaves_nothing(command: CommandLine, slurm_cluster: SlurmCluster) -> None:
+    for name in ("cpu", "gpu"):
+        SLURMPool(queue=name, interface="lo", memory_GB=1).save(f"doctor-{name}")
+    slurm_cluster.hold("cpu")
+    try:
+        # The one waits for its job when the other is still being opened.
+        file = command.write(pools={"sampling": "slurm/doctor-cpu", "training": "slurm/doctor-gpu"})
+        with command.start("doctor", file) as process:
+            wait_until(lambda: slurm_cluster.queue() != [], lambda: "no job was submitted")
+            process.terminate()
+            process.communicate()
+    finally:
+        slurm_cluster.release("cpu")
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not (command.folder / "runs").exists()
+    assert slurm_cluster.queue() == []
+    assert [each for each in psutil.process_iter(["cmdline"]) if str(command.folder) in str(each.info)] == []
+
+
 def test_a_dry_run_is_kept_when_it_fails_and_leaves_nothing_but_labels_when_every_stage_has_run(
     command: CommandLine,
 ) -> None:
     kept = command.folder / "runs" / "one-dry-run"
     failing = {"ase": {"calculator": "ase.calculators.nowhere.Nothing"}}
-    status, said = command("run", "--dry-run", command.write(reference=failing))
+    status, said = command("run", "--dry-run", command.write(reference=failing, labels="store"))
     assert status == 2, said
     assert f"the dry run failed; its files are in {kept}" in said
     assert "there is no calculator 'ase.calculators.nowhere.Nothing'" in said

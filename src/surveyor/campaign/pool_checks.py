@@ -4,11 +4,12 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+import psutil
 from ase import Atoms
 
 from surveyor.campaign.checks import check_campaign, check_theory
@@ -35,6 +36,7 @@ T = TypeVar("T")
 
 ANSWER_S = 300.0  # for a worker that is there: a program of many ranks takes its time to start, so does torch
 POLL_S = 0.5
+END_S = 60.0
 LOOK_S = 5.0  # how often the queue is asked; each answer costs the cluster's controller something
 UNANSWERED = (SurveyorError, ImportError, OSError)  # what asking a worker may raise
 
@@ -116,6 +118,25 @@ def _opened(subject: Subject, name: str, folders: Mapping[str, Path], of_closing
             yield _Opened(subject, name, _queue(subject, name, folder), began, question, view, theory, engine)
     except PoolFailed as error:
         of_closing.append(fault("closing", name, str(error), "end that process and cancel these jobs by hand"))
+    finally:
+        if folder is not None:
+            _see_off(folder_of(name, folder))
+
+
+def _see_off(folder: PoolFolder) -> None:
+    """Wait for the end of a pool's process, which may have been interrupted at its start: it writes into the folder."""
+    ours = [each for each in psutil.Process().children() if str(folder.path) in _command(each)]
+    for process in ours:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    psutil.wait_procs(ours, timeout=END_S)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []  # it is gone
 
 
 def _submitted(pool: Pool, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
