@@ -118,7 +118,9 @@ def _call_flow(parameters: CampaignParameters, console: Console) -> Path:
     with using_server() as server:
         console.print(server)
         with following(RunDirectory(parameters.run_directory), console):
-            return online_learning(**{name: getattr(parameters, name) for name in type(parameters).model_fields})
+            arguments = {name: getattr(parameters, name) for name in type(parameters).model_fields}
+            potential: Path = online_learning(**arguments)
+    return potential
 
 
 def _with_origin(parameters: CampaignParameters, origin: Path | None, generation: int | None) -> CampaignParameters:
