@@ -63,6 +63,7 @@ class Campaign:
     api_url: str
     cluster: SlurmCluster
     finished_at_kill: list[tuple[set[str], int]] = field(default_factory=list)
+    trainer_began: int | None = None
 
     def __post_init__(self) -> None:
         demo = REPOSITORY / "deployments/demo/cp2k.yaml"
@@ -93,6 +94,11 @@ class Campaign:
     @property
     def directory(self) -> RunDirectory:
         return RunDirectory(self.folder / "run")
+
+    @property
+    def trainer_input(self) -> Path:
+        """What is written when a training of the first generation begins, each time it does."""
+        return self.directory.generation(1).training / "config.yaml"
 
     def start(self, launch: str) -> "subprocess.Popen[bytes]":
         self.content["codes"] = {"cp2k": {"command": f"{self.folder / 'count'} {launch}", "timeout_minutes": 3}}
@@ -220,6 +226,12 @@ def disturb(campaign: Campaign) -> None:
     os.kill(int(holder["pid"]), signal.SIGKILL)
     campaign.note_kill()
 
+    campaign.wait_for(campaign.trainer_input.exists, "training of the first generation")
+    campaign.trainer_began = campaign.trainer_input.stat().st_mtime_ns
+    flow.kill()
+    flow.wait()
+    flow = campaign.start(MPIRUN)
+
     assert flow.wait(PATIENCE_S) == 0, campaign.output.read_text()
 
 
@@ -250,6 +262,10 @@ def test_only_what_was_killed_is_computed_twice(campaign: Campaign) -> None:
     # Each kill hit one label, that of the pool's process two, and that of the flow none; in the seconds in which a job
     # ends, its worker may have tried one more.
     assert sum(starts.values()) - len(starts) <= 8
+
+
+def test_the_training_that_ran_when_the_flow_was_killed_is_joined(campaign: Campaign) -> None:
+    assert campaign.trainer_input.stat().st_mtime_ns == campaign.trainer_began
 
 
 def test_both_ways_to_start_mpi_gave_labels(campaign: Campaign) -> None:
