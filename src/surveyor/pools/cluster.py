@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import psutil
 from distributed import Client
 
-from surveyor.errors import PoolFailed
+from surveyor.errors import InputError, PoolFailed
 from surveyor.pools import cluster_process
 from surveyor.pools.address import check_versions
 from surveyor.pools.client import PoolClient
@@ -29,6 +30,7 @@ CONNECT_S = 20.0
 CLOSE_S = 60.0
 POLL_S = 0.1
 LOG_LINES = 12
+PLAIN_PATH = re.compile(r"[\w./+@-]+", re.ASCII)
 
 
 def cluster_pool(name: str, site: JobQueueSite, folder: Path) -> Pool:
@@ -48,8 +50,14 @@ def open_cluster_pool(name: str, site: JobQueueSite, folder: PoolFolder) -> str:
     """Start the process of a pool unless it runs, and return the address of its scheduler.
 
     Raises:
+        InputError: the path of the folder cannot stand in a job script.
         PoolFailed: it did not start.
     """
+    if not PLAIN_PATH.fullmatch(str(folder.path)):
+        raise InputError(
+            f"pool {name}: found the folder {folder.path}, expected a path of letters, digits and . _ - + @ alone, as "
+            "it stands in job scripts; choose another run directory"
+        )
     holder = folder.read_holder()
     if holder is None:
         folder.make(name, site)

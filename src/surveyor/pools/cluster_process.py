@@ -99,7 +99,7 @@ class _Record:
     running: float | None = None
     connected: float | None = None  # when a worker was last seen
     was_shown: bool = False
-    is_leaving: bool = False
+    leaving: float | None = None  # when it was cancelled, or its workers were told to leave
 
     def view(self, job: str, now: float, n_workers: int) -> Job:
         """Return the job as it is now."""
@@ -114,7 +114,7 @@ class _Record:
             runs_s=0.0 if self.running is None else now - self.running,
             idle_s=now - self.busy,
             away_s=0.0 if self.connected is None else now - self.connected,
-            is_leaving=self.is_leaving,
+            leaving_s=None if self.leaving is None else now - self.leaving,
         )
 
 
@@ -188,9 +188,8 @@ class _Keeper:
         for job in decided.ended:
             await self._remove_workers(workers[job], job)
         await self._retire(decided.retire, workers)
-        if decided.cancel:
-            await self.jobs.cancel(decided.cancel)
-        for job in {*decided.ended, *decided.cancel}:
+        await self._cancel(decided.cancel)
+        for job in decided.ended:
             del self.records[job]
         self._judge()
         for _ in range(decided.n_submit):
@@ -225,9 +224,18 @@ class _Keeper:
             logger.warning("pool %s: job %s is over, and takes worker %s with it", self.name, job, worker.name)
             await self.scheduler.remove_worker(worker.address, stimulus_id=f"job-{job}-is-over", close=False)
 
+    async def _cancel(self, jobs: tuple[str, ...]) -> None:
+        """Cancel jobs; one is forgotten when the queue shows it no more, and cancelled again when that takes long."""
+        for job in jobs:
+            self.records[job].leaving = time.monotonic()
+        try:
+            await self.jobs.cancel(jobs)
+        except QueueSilent as error:
+            logger.warning("pool %s: jobs could not be cancelled: %s", self.name, error)
+
     async def _retire(self, jobs: tuple[str, ...], workers: dict[str, list[WorkerState]]) -> None:
         for job in jobs:
-            self.records[job].is_leaving = True
+            self.records[job].leaving = time.monotonic()
             await self.scheduler.retire_workers([worker.address for worker in workers[job]], close_workers=True)
 
     def _note_failure(self, message: str) -> None:

@@ -84,8 +84,8 @@ class Jobs:
 
     async def cancel(self, jobs: Collection[str]) -> None:
         """Cancel jobs; those that have ended are passed over."""
-        command = shlex.split(self._job("cancelled").cancel_command)
-        await asyncio.gather(*(_call([*command, job]) for job in jobs))
+        if jobs:
+            await _call([*shlex.split(self._job("cancelled").cancel_command), *jobs])
 
     def output(self, job: str) -> str:
         """Return the last lines that a job printed."""

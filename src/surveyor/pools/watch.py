@@ -27,7 +27,8 @@ class Job:
         was_shown: whether the queue has ever shown it.
         idle_s: for how long it has had nothing to do.
         away_s: for how long no worker has been connected, after one was.
-        is_leaving: whether its workers were told to leave.
+        leaving_s: for how long it has been leaving, since it was cancelled or its workers were told to leave; None for
+            one that is to stay.
     """
 
     id: str
@@ -40,7 +41,7 @@ class Job:
     runs_s: float = 0.0
     idle_s: float = 0.0
     away_s: float = 0.0
-    is_leaving: bool = False
+    leaving_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,8 @@ def plan(jobs: Sequence[Job], n_unfinished: int, site: JobQueueSite) -> Plan:
     """
     ended = tuple(job.id for job in jobs if _is_over(job))
     reasons = {job.id: reason for job in jobs if (reason := _why_it_failed(job)) is not None}
-    abandoned = [job.id for job in jobs if job.id not in ended and job.away_s > RETURN_S]
-    alive = [job for job in jobs if not job.is_leaving and job.id not in (*ended, *reasons, *abandoned)]
+    abandoned = [job.id for job in jobs if job.id not in ended and _is_abandoned(job)]
+    alive = [job for job in jobs if job.leaving_s is None and job.id not in (*ended, *reasons, *abandoned)]
     wanted = wanted_jobs(n_unfinished, site)
     idle = [job for job in reversed(alive) if job.idle_s >= 60 * site.idle_minutes]
     surplus = idle[: max(0, len(alive) - wanted)]
@@ -94,7 +95,7 @@ def wanted_jobs(n_unfinished: int, site: JobQueueSite) -> int:
 
 def _why_it_failed(job: Job) -> str | None:
     """Say why a job will never give a worker; None where it gave one, or still may."""
-    if job.was_connected:
+    if job.was_connected or job.leaving_s is not None:
         return None
     if _is_over(job):
         return "it was over before its worker connected"
@@ -105,6 +106,11 @@ def _why_it_failed(job: Job) -> str | None:
     if job.runs_s > CONNECT_S:
         return f"it ran for {job.runs_s:.0f} s without its worker connecting"
     return None
+
+
+def _is_abandoned(job: Job) -> bool:
+    """Say whether a job is in the queue although its workers do not come back, or although it was to leave."""
+    return job.leaving_s > RETURN_S if job.leaving_s is not None else job.away_s > RETURN_S
 
 
 def _is_over(job: Job) -> bool:

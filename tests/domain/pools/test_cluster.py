@@ -19,7 +19,7 @@ from distributed import Client, Security
 from processes import wait_until
 from slurm import SlurmCluster
 
-from surveyor.errors import AttemptFailed, PoolFailed, WorkerLost
+from surveyor.errors import AttemptFailed, InputError, PoolFailed, WorkerLost
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool, open_cluster_pool
 from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
@@ -320,6 +320,11 @@ def faults(slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
 def test_after_a_few_jobs_without_worker_the_pool_fails_with_what_was_said(faults: dict[str, str], name: str) -> None:
     assert "3 jobs in a row gave no worker" in faults[name]
     assert re.search(FAULTS[name][1], faults[name]), faults[name]
+
+
+def test_a_folder_that_cannot_stand_in_a_job_script_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"my runs.*choose another run directory"):
+        cluster_pool("slurm/test", site(), tmp_path / "my runs").open()
 
 
 def test_a_missing_sbatch_is_said(

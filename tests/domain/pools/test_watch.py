@@ -97,8 +97,17 @@ def test_a_job_whose_workers_do_not_come_back_is_cancelled_and_replaced() -> Non
 
 
 def test_a_job_that_was_told_to_leave_does_not_count() -> None:
-    decided = plan([replace(RUNNING, is_leaving=True)], 1, SITE)
-    assert (decided.n_submit, decided.retire) == (1, ())
+    decided = plan([replace(RUNNING, leaving_s=1.0)], 1, SITE)
+    assert (decided.n_submit, decided.retire, decided.cancel) == (1, (), ())
+
+
+def test_a_job_that_does_not_leave_is_cancelled_again() -> None:
+    assert plan([replace(RUNNING, leaving_s=RETURN_S + 1)], 1, SITE).cancel == ("1",)
+
+
+def test_a_job_that_was_cancelled_while_it_waited_is_no_failure() -> None:
+    decided = plan([replace(PENDING, entry=None, was_shown=True, leaving_s=1.0)], 1, SITE)
+    assert (decided.ended, decided.failed, decided.n_submit) == (("1",), (), 1)
 
 
 def test_a_pending_job_may_wait_as_long_as_the_queue_wants() -> None:
