@@ -1,0 +1,114 @@
+"""One campaign, two environments: the flow's has neither MACE nor torch, that of sampling and training has both."""
+
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import ase.io
+import pytest
+import yaml
+from ase.build import bulk
+from ase.cluster import Icosahedron
+from environments import make_environment
+from slurm import SlurmCluster
+
+from surveyor.blocks.pools import LocalPool, SLURMPool
+from surveyor.files import read_json
+from surveyor.run_directory import RunDirectory
+
+MACE = {
+    "r_max_A": 4.0,
+    "num_channels": 4,
+    "max_L": 0,
+    "correlation": 1,
+    "num_interactions": 1,
+    "max_num_epochs": 3,
+    "lr": 0.03,
+}
+LOOSE = {
+    "reset_energy_meV_per_atom": 1e6,
+    "reset_forces_meV_per_A": 1e6,
+    "discard_energy_meV_per_atom": 1e6,
+    "discard_forces_meV_per_A": 1e6,
+}
+ENGINES = ("torch", "mace", "e3nn", "tblite")
+
+pytestmark = [pytest.mark.mace, pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+class TwoEnvironments:
+    """A campaign in a folder, whose commands run in an environment without engines.
+
+    Args:
+        folder: an empty one.
+        flow: interpreter of the environment without engines.
+        engine: interpreter of one with MACE.
+    """
+
+    def __init__(self, folder: Path, flow: Path, engine: Path) -> None:
+        self.folder, self.flow, self.engine = folder, flow, engine
+        self.directory = RunDirectory(folder / "run")
+        ase.io.write(folder / "copper.extxyz", [bulk("Cu", cubic=True), Icosahedron("Cu", 2)])
+
+    def run(self, n_generations: int, **pools: str) -> None:
+        """Check and run a campaign, ask how it stands, and look at what is there then."""
+        content = {
+            "run_directory": "run",
+            "walkers": [{"start": "copper.extxyz", "n_walkers": 2, "n_steps": 10, "max_temperature_factor": 100}],
+            "reference": {"emt": {}},
+            "model": {"mace": MACE},
+            "bootstrap": {"n_structures": 6},
+            "learning": {"n_generations": n_generations, **LOOSE},
+            "pools": pools,
+        }
+        (self.folder / "campaign.yaml").write_text(yaml.safe_dump(content))
+        assert "is valid" in self.surveyor("check", "campaign.yaml")
+        assert "run is complete: all" in self.surveyor("run", "campaign.yaml")
+        assert f"generation {n_generations}" in self.surveyor("status", "run")
+        assert self.directory.report.exists()
+        assert {*read_json(self.directory.comparison)["errors"]} == {*map(str, range(n_generations + 1))}
+        (run,) = read_json(self.directory.provenance)["runs"]
+        assert not {"mace-torch", "torch"} & {*run["versions"]}
+        trained_with = read_json(self.directory.generation(n_generations).model / "model.json")["versions"]
+        assert trained_with["mace-torch"] == metadata.version("mace-torch")
+
+    def surveyor(self, *arguments: str) -> str:
+        """Run the command `surveyor` and return what it prints."""
+        return self.python("-m", "surveyor.flows.command_line", *arguments)
+
+    def python(self, *arguments: str) -> str:
+        """Run the interpreter of the flow and return what it prints; a warning is an error."""
+        done = subprocess.run([self.flow, *arguments], cwd=self.folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Warning" not in done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def interpreters(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """One without engines and one with MACE."""
+    folder = tmp_path_factory.mktemp("environments")
+    return make_environment(folder / "flow", "surveyor"), make_environment(folder / "engine", "surveyor[mace]")
+
+
+@pytest.fixture
+def two(tmp_path: Path, interpreters: tuple[Path, Path]) -> TwoEnvironments:
+    return TwoEnvironments(tmp_path, *interpreters)
+
+
+def test_the_environment_of_the_flow_has_no_engine(two: TwoEnvironments) -> None:
+    missing = f"from importlib.util import find_spec; print([name for name in {ENGINES} if find_spec(name) is None])"
+    assert two.python("-c", missing) == f"{[*ENGINES]}\n"
+
+
+def test_walkers_and_trainings_run_in_another_environment_of_this_machine(two: TwoEnvironments) -> None:
+    LocalPool(cores=2, python=str(two.engine)).save("two-environments")
+    two.run(1, sampling="local/two-environments", training="local/two-environments")
+
+
+@pytest.mark.slurm
+def test_trainings_run_in_another_environment_of_a_cluster(two: TwoEnvironments, slurm_cluster: SlurmCluster) -> None:
+    python = str(two.engine)
+    SLURMPool(queue="cpu", interface="lo", walltime_minutes=10, max_jobs=1, python=python).save("two-environments")
+    two.run(0, training="slurm/two-environments")
+    assert slurm_cluster.queue() == []
