@@ -2,6 +2,7 @@ from prefect import flow
 
 from surveyor.campaign import Campaign, Origin, check_given_label, freeze_atomic_energies, given_data, inherit
 from surveyor.dataset import Dataset, DataSets
+from surveyor.flows.cancellation import ending_at_once
 from surveyor.flows.conclusion import complete
 from surveyor.flows.sampling import Stopwatch, label_all, label_isolated_atoms, resolve
 from surveyor.flows.training import adopt, train_and_evaluate
@@ -15,6 +16,7 @@ from surveyor.sampling.walkers import Walker, bare
 
 
 @flow(name="bootstrap", flow_run_name="generation 0", validate_parameters=False, persist_result=False)
+@ending_at_once
 def bootstrap(campaign: Campaign) -> Generation:
     """Bring about generation 0: a first model, from perturbed structures, given data or another campaign.
 

@@ -1,12 +1,14 @@
-"""Cancel in the Prefect UI, where no worker of Prefect's sees to it."""
+"""An end in the middle of a campaign: by Cancel in the Prefect UI, by SIGTERM or by Ctrl-C."""
 
 import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
 import httpx
@@ -16,10 +18,40 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from surveyor.campaign import Campaign
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
 LOOK_S = 15.0
 CANCELLED = (StateType.CANCELLING, StateType.CANCELLED)
 
 logger = logging.getLogger(__name__)
+
+
+def ending_at_once(
+    function: Callable[Concatenate[Campaign, P], T],
+) -> Callable[Concatenate[Campaign, P], T]:
+    """Have the pools of a campaign let go of what they compute when the function of a flow is ended from outside.
+
+    A flow ends when all threads of its tasks have; they wait for the pools, which the end of the flow would close.
+
+    Args:
+        function: takes the campaign, and submits tasks.
+    """
+
+    @wraps(function)
+    def call(campaign: Campaign, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(campaign, *args, **kwargs)
+        except Exception:
+            raise  # what is in computation is worth its end
+        except BaseException:
+            for pool in (campaign.pools.sampling, campaign.pools.labelling, campaign.pools.training):
+                pool.shutdown(wait=False)
+            raise
+
+    return call
 
 
 @contextmanager

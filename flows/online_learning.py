@@ -8,6 +8,7 @@ from surveyor.blocks.pools import load_sites
 from surveyor.campaign import Campaign, CampaignParameters, Origin, WandB, absolute_paths, open_campaign
 from surveyor.errors import InputError
 from surveyor.flows.bootstrap import bootstrap as bootstrap_generation
+from surveyor.flows.cancellation import ending_at_once
 from surveyor.flows.conclusion import Reports, complete, conclude
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sampling import Stopwatch, followed, resolve, sample_and_label
@@ -89,6 +90,7 @@ def online_learning(
 
 
 @flow(name="generation", flow_run_name=_generation_name, validate_parameters=False, persist_result=False)
+@ending_at_once
 def next_generation(campaign: Campaign, previous: Generation) -> Generation:
     """Sample with the model of the generation before, label what was found, and train on all labels so far.
 
