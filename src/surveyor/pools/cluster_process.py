@@ -202,12 +202,16 @@ class _Keeper:
         record.entry, record.was_shown = entry, record.was_shown or entry is not None
         if entry is not None and entry.state == "running" and record.running is None:
             record.running = now
-        if workers:
+        if workers or (record.connected is None and self._was_connected(record)):
             if record.connected is None:
                 self.failures.clear()
             record.connected = now
         if any(worker.processing for worker in workers):
             record.busy = now
+
+    def _was_connected(self, record: _Record) -> bool:
+        several = (f"{record.name}-{number}" for number in range(self.site.workers_per_job))
+        return not self.scheduler.names_seen.isdisjoint([record.name, *several])
 
     def _workers_by_job(self) -> dict[str, list[WorkerState]]:
         names = {record.name: job for job, record in self.records.items()}

@@ -8,10 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped] # it has no types
-from distributed import Reschedule, get_worker
+from distributed import Reschedule, Worker, get_worker
+from distributed.core import Status
 
 from surveyor.errors import AttemptFailed, InputError, PoolFailed
 from surveyor.pools.worker_check import difference
+
+DELIVERY_S = 1.0
 
 # The job script sets them: seconds since the epoch, and how long the job may last.
 JOB_BEGIN, JOB_WALLTIME_S = "SURVEYOR_JOB_BEGIN", "SURVEYOR_JOB_WALLTIME_S"
@@ -87,7 +90,14 @@ def _hand_back(time_limit_s: float) -> None:
 def _leave(reason: str) -> None:
     """Have the worker leave the pool, and with it its job; where there is work, another one will take its place."""
     worker = get_worker()
-    asyncio.run_coroutine_threadsafe(worker.close_gracefully(reason=reason), worker.loop.asyncio_loop)
+    asyncio.run_coroutine_threadsafe(_pause_and_close(worker, reason), worker.loop.asyncio_loop)
+
+
+async def _pause_and_close(worker: Worker, reason: str) -> None:
+    worker.status = Status.paused  # nothing more is begun here
+    # The outcome of the call goes first: otherwise it would be called again elsewhere, and nobody would know.
+    await asyncio.sleep(DELIVERY_S)
+    await worker.close_gracefully(reason=reason)
 
 
 def _dumps(value: object, what: str) -> bytes:

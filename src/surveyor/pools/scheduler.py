@@ -28,7 +28,9 @@ class PoolScheduler(Scheduler):  # type: ignore[misc]  # it is untyped
 
     def __init__(self, **options: Any) -> None:  # Any: those of Dask
         super().__init__(**options)
+        self.names_seen: set[str] = set()  # of all workers that ever connected, however soon they left
         self.add_plugin(_ForgetFailures(self))
+        self.add_plugin(_NoteWorkers(self.names_seen))
 
     def is_rootish(self, ts: Any) -> bool:  # Any: Dask's state of a task
         """Say that a task may wait at the scheduler."""
@@ -59,3 +61,11 @@ class _ForgetFailures(SchedulerPlugin):  # type: ignore[misc]  # it is untyped
         task = self.scheduler.tasks.get(key)
         if task is not None and task.state == "erred":
             self.scheduler.client_releases_keys([key], client=KEPT)
+
+
+class _NoteWorkers(SchedulerPlugin):  # type: ignore[misc]  # it is untyped
+    def __init__(self, names: set[str]) -> None:
+        self.names = names
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        self.names.add(str(scheduler.workers[worker].name))
