@@ -326,6 +326,7 @@ def test_a_worker_with_another_version_of_surveyor(examine_campaign: Examine, tm
 
 
 @pytest.mark.slurm
+@pytest.mark.slow
 def test_jobs_on_a_cluster(examine_campaign: Examine, tmp_path: Path, slurm_cluster: SlurmCluster) -> None:
     site = SLURMSite(queue="cpu", interface="lo", memory_GB=1, walltime_minutes=10, min_jobs=2)
     other = site.model_copy(update={"python": str(other_environment(tmp_path / "other"))})
