@@ -3,9 +3,10 @@
 # may stay there, `sbatch worker.sh` in a long job that needs little. The environment, or the active profile of Prefect,
 # names the server (PREFECT_API_URL).
 #
-# Ten minutes before the end of its job it ends its campaigns in order, submits itself again, and has them retried: they
+# Ten minutes before the end of its job it submits itself again, ends its campaigns in order and has them retried: they
 # continue in the next job. On SIGTERM, from scancel or kill, it ends campaigns and worker; Retry continues them.
 #SBATCH --job-name=surveyor-worker
+##SBATCH --partition=NAME
 #SBATCH --time=7-00:00:00
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=2
@@ -13,7 +14,9 @@
 #SBATCH --signal=B:USR1@600
 #SBATCH --output=surveyor-worker-%j.log
 set -u
+set -m # else the worker would ignore SIGINT, by which it ends
 pool=${1:-slurm}
+job=${SLURM_JOB_ID-}
 
 # The jobs that campaigns submit are no steps of this one, and must not take its variables for theirs.
 for name in "${!SLURM_@}"; do
@@ -35,8 +38,8 @@ end_campaigns() {
 }
 
 hand_over() {
+    sbatch --dependency="afterany:$job" "$0" "$pool" # first, as nothing may prevent it
     end_campaigns
-    sbatch "$0" "$pool"
     for run in "${ended[@]}"; do
         prefect flow-run retry "$run"
     done
