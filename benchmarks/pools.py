@@ -9,7 +9,10 @@ its scheduler, each in a process of its own. Time is compressed: latencies are s
 
 The path "Dask" submits the latencies alone to the same workers. "labels" labels structures as the bootstrap does, and
 "generation" lets as many walkers as workers move on, with a label for each sample. "Ideal" is what a schedule without
-any delay would take. A gap is the time on one worker from the end of a label to the beginning of the next one.
+any delay would take. A gap is the time on one worker from the end of a label to the beginning of the next one. The rest
+is the time from the end of the last label to the end of the flow's process, in which it tells the server what it has
+not told it yet. Processor times, unlike wall times, hardly depend on what else the machine does.
+
 PostgreSQL must be installed for its database (Debian package postgresql).
 """
 
@@ -61,7 +64,7 @@ THEORY = LevelOfTheory(name="nothing", content={"reference": "nothing"})
 SPREAD = 0.5  # of the logarithm of the latency
 WORKERS_PER_PROCESS = 256
 LOOK_S = 0.5  # how often memory is looked at
-ROWS_S = 15.0  # how often it is asked what it has recorded, after the end of the flow, as long as that grows
+ROWS_S = 30.0  # what the server records so long after the end of the flow shows how far it is behind
 MB = 1e6
 
 # A worker looks after itself many times a second, which a thousand in a few processes cannot all do.
@@ -128,11 +131,12 @@ class Timing:
     """What was measured of the labels, in milliseconds.
 
     Attributes:
-        per_label: wall time.
+        per_label: wall time from the beginning of the first label to the end of the last one.
         ideal: the same of a schedule without any delay.
         gap_median: median time of a worker between two labels.
         gap_p99: its 99th percentile.
         threads: most threads of the process that submits.
+        end: when the last label ended, in milliseconds since the epoch.
     """
 
     per_label: float
@@ -140,6 +144,7 @@ class Timing:
     gap_median: float
     gap_p99: float
     threads: int
+    end: float
 
 
 @dataclass(frozen=True)
@@ -148,11 +153,11 @@ class Use:
 
     Attributes:
         memory: most resident memory, in MB.
-        cpu: processor time over wall time.
+        cpu_s: processor time.
     """
 
     memory: float
-    cpu: float
+    cpu_s: float
 
 
 def main() -> None:
@@ -168,7 +173,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     print(
         f"{'database':<11}{'workers':>7} {'path':<11}{'labels':>7}{'ms/label':>9}{'/ideal':>7}{'gap ms':>9}"
-        f"{'p99 ms':>9}{'threads':>8}   memory in MB, and processor time over wall time, of each process"
+        f"{'p99 ms':>9}{'threads':>8}{'rest s':>7}   memory in MB, and processor time in ms per label, of each process"
     )
     for database in options.databases:
         for workers in options.workers:
@@ -208,10 +213,11 @@ def measure_path(
     if not answer:
         sys.exit(Path(f"{load.folder}.log").read_text())
     timing = Timing(**json.loads(answer))
-    uses = "  ".join(f"{name} {use.memory:.0f} {use.cpu:.2f}" for name, use in used.items())
+    rest = time.time() - timing.end / 1e3
+    uses = "  ".join(f"{name} {use.memory:.0f} {1e3 * use.cpu_s / load.labels:.1f}" for name, use in used.items())
     print(
         f"{title}{timing.per_label:>9.1f}{timing.per_label / timing.ideal:>7.2f}{timing.gap_median:>9.1f}"
-        f"{timing.gap_p99:>9.1f}{timing.threads:>8}   {uses}",
+        f"{timing.gap_p99:>9.1f}{timing.threads:>8}{rest:>7.0f}   {uses}",
         flush=True,
     )
     return timing
@@ -220,10 +226,9 @@ def measure_path(
 def run_path(load: Load) -> None:
     """Do what a load says, and print the timing."""
     answer, sys.stdout = sys.stdout, sys.stderr
-    begin = time.time()
     with counted_threads() as threads:
         labels = plain(load) if load.path == "Dask" else campaign_labels(load)
-    timing = timing_of([label.provenance for label in labels], load.workers, time.time() - begin, max(threads))
+    timing = timing_of([label.provenance for label in labels], load.workers, max(threads))
     print(json.dumps(asdict(timing)), file=answer, flush=True)
 
 
@@ -280,7 +285,7 @@ def campaign_parameters(load: Load) -> CampaignParameters:
     )
 
 
-def timing_of(marks: Sequence[Mapping[str, Any]], n_workers: int, seconds: float, threads: int) -> Timing:
+def timing_of(marks: Sequence[Mapping[str, Any]], n_workers: int, threads: int) -> Timing:
     """Return the times per label, from what the labels say of when and where they were computed."""
     spans: dict[str, list[tuple[float, float]]] = {}
     for mark in marks:
@@ -288,8 +293,11 @@ def timing_of(marks: Sequence[Mapping[str, Any]], n_workers: int, seconds: float
     gaps = [later[0] - earlier[1] for each in spans.values() for earlier, later in pairwise(sorted(each))]
     p99 = statistics.quantiles(gaps, n=100)[-1]
     ideal = ideal_s([mark["latency"] for mark in sorted(marks, key=lambda mark: mark["begin"])], n_workers)
+    begin, end = min(mark["begin"] for mark in marks), max(mark["end"] for mark in marks)
     per_label = 1e3 / len(marks)
-    return Timing(seconds * per_label, ideal * per_label, 1e3 * statistics.median(gaps), 1e3 * p99, threads)
+    return Timing(
+        (end - begin) * per_label, ideal * per_label, 1e3 * statistics.median(gaps), 1e3 * p99, threads, 1e3 * end
+    )
 
 
 def ideal_s(latencies: Sequence[float], n_workers: int) -> float:
@@ -321,17 +329,16 @@ def counted_threads() -> Iterator[list[int]]:
 @contextmanager
 def watched(processes: Mapping[str, psutil.Process]) -> Iterator[dict[str, Use]]:
     """Look after processes as long as this lasts; what they used is in the dictionary afterwards."""
-    used: dict[str, Use] = {}
-    memory, stop = dict.fromkeys(processes, 0.0), threading.Event()
-    begin, before = time.monotonic(), {name: total(process, cpu_s) for name, process in processes.items()}
+    used = dict.fromkeys(processes, Use(0.0, 0.0))
+    stop = threading.Event()
+    before = {name: total(process, cpu_s) for name, process in processes.items()}
 
     def look() -> None:
         while not stop.wait(LOOK_S):
             for name, process in processes.items():
                 now = total(process, lambda each: each.memory_info().rss / MB)
-                memory[name] = max(memory[name], now)
                 spent = total(process, cpu_s) - before[name]
-                used[name] = Use(memory[name], max(spent / (time.monotonic() - begin), 0.0))
+                used[name] = Use(max(now, used[name].memory), max(spent, used[name].cpu_s))
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -378,20 +385,16 @@ def prefect_server(home: str, database: str) -> Iterator[dict[str, str]]:
 
 
 def recorded(environment: Mapping[str, str], expected: int) -> str:
-    """Say how many task runs the server knows to be completed, now and somewhat later."""
+    """Say how many task runs the server knows to be completed, when the flow has ended and somewhat later."""
     url = f"{environment['PREFECT_API_URL']}/task_runs/count"
     body = {"task_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
 
     def count() -> int:
         return int(httpx.post(url, json=body, timeout=60, trust_env=False).json())
 
-    counts = [count()]
-    while counts[-1] < expected and (len(counts) == 1 or counts[-1] > counts[-2]):
-        time.sleep(ROWS_S)
-        counts.append(count())
-    return (
-        f"completed tasks that the server knows: {counts[0]}, and {counts[-1]} after {ROWS_S * (len(counts) - 1):.0f} s"
-    )
+    at_end = count()
+    time.sleep(ROWS_S if at_end < expected else 0)
+    return f"the server knows {at_end} of {expected} tasks to be completed at once, {count()} after {ROWS_S:.0f} s"
 
 
 @contextmanager
