@@ -81,8 +81,10 @@ def resolve(campaign: Campaign) -> LevelOfTheory:
     """Ask the pools what only they know; return the level of theory, which must be that of the campaign.
 
     Raises:
+        PoolFailed: a pool cannot be opened, even if it is not needed yet.
         InputError: a pool lacks what is needed, or the level of theory is another one than when the campaign began.
     """
+    campaign.pools.attach()
     checked = check_model.submit(campaign.training, campaign.parameters.model)
     theory = resolve_theory(campaign.labelling, campaign.reference)
     checked.result()

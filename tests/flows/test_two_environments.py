@@ -13,7 +13,11 @@ from environments import make_environment
 from slurm import SlurmCluster
 
 from surveyor.blocks.pools import LocalPool, SLURMPool
+from surveyor.campaign import load_campaign
+from surveyor.errors import PoolFailed
 from surveyor.files import read_json
+from surveyor.flows.online_learning import online_learning
+from surveyor.labels import LabelStore
 from surveyor.run_directory import RunDirectory
 
 MACE = {
@@ -22,7 +26,7 @@ MACE = {
     "max_L": 0,
     "correlation": 1,
     "num_interactions": 1,
-    "max_num_epochs": 3,
+    "max_num_epochs": 2,
     "lr": 0.03,
 }
 LOOSE = {
@@ -33,7 +37,7 @@ LOOSE = {
 }
 ENGINES = ("torch", "mace", "e3nn", "tblite")
 
-pytestmark = [pytest.mark.mace, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.mace, pytest.mark.slow]
 
 
 class TwoEnvironments:
@@ -50,8 +54,8 @@ class TwoEnvironments:
         self.directory = RunDirectory(folder / "run")
         ase.io.write(folder / "copper.extxyz", [bulk("Cu", cubic=True), Icosahedron("Cu", 2)])
 
-    def run(self, n_generations: int, **pools: str) -> None:
-        """Check and run a campaign, ask how it stands, and look at what is there then."""
+    def write(self, n_generations: int, **pools: str) -> None:
+        """Write a campaign file."""
         content = {
             "run_directory": "run",
             "walkers": [{"start": "copper.extxyz", "n_walkers": 2, "n_steps": 10, "max_temperature_factor": 100}],
@@ -62,6 +66,10 @@ class TwoEnvironments:
             "pools": pools,
         }
         (self.folder / "campaign.yaml").write_text(yaml.safe_dump(content))
+
+    def run(self, n_generations: int, **pools: str) -> None:
+        """Check and run a campaign, ask how it stands, and look at what is there then."""
+        self.write(n_generations, **pools)
         assert "is valid" in self.surveyor("check", "campaign.yaml")
         assert "run is complete: all" in self.surveyor("run", "campaign.yaml")
         assert f"generation {n_generations}" in self.surveyor("status", "run")
@@ -102,7 +110,7 @@ def test_the_environment_of_the_flow_has_no_engine(two: TwoEnvironments) -> None
 
 
 def test_walkers_and_trainings_run_in_another_environment_of_this_machine(two: TwoEnvironments) -> None:
-    LocalPool(cores=2, python=str(two.engine)).save("two-environments")
+    LocalPool(cores=1, python=str(two.engine)).save("two-environments")
     two.run(1, sampling="local/two-environments", training="local/two-environments")
 
 
@@ -112,3 +120,12 @@ def test_trainings_run_in_another_environment_of_a_cluster(two: TwoEnvironments,
     SLURMPool(queue="cpu", interface="lo", walltime_minutes=10, max_jobs=1, python=python).save("two-environments")
     two.run(0, training="slurm/two-environments")
     assert slurm_cluster.queue() == []
+
+
+def test_a_pool_with_other_versions_ends_a_campaign_before_any_work(two: TwoEnvironments) -> None:
+    python = make_environment(two.folder / "old", "surveyor", versions={"surveyor": "0.0.1"})
+    LocalPool(cores=1, python=str(python)).save("old")
+    two.write(1, sampling="local/old")  # what samples is needed last
+    with pytest.raises(PoolFailed, match=r"pool local/old: versions differ: .* has surveyor 0\.0\.1 \(there "):
+        online_learning(**dict(load_campaign(two.folder / "campaign.yaml")))
+    assert [*LabelStore.in_folder(two.folder / "labels").keys()] == []
