@@ -12,6 +12,7 @@ from http.client import HTTPException
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_CLIENT_MAX_RETRIES,
@@ -80,6 +81,13 @@ def using_server() -> Iterator[str]:
             yield f"Prefect UI: {url.removesuffix('/api')} ({how})"
         except httpx.TransportError as error:
             raise _gone(url, error) from error
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != httpx.codes.UNAUTHORIZED:
+                raise
+            raise ServerUnreachable(
+                f"the Prefect server at {url} wants a password: set PREFECT_API_AUTH_STRING to what the server was "
+                "given in PREFECT_SERVER_API_AUTH_STRING"
+            ) from error
 
 
 def wait_for_server(patience_s: float = PATIENCE_S) -> None:

@@ -1,4 +1,4 @@
-"""Prefect's server with PostgreSQL as its database, as docs/how-to/server.md says."""
+"""Prefect's server with PostgreSQL as its database and with a password, as docs/how-to/server.md says."""
 
 import subprocess
 import sys
@@ -14,28 +14,33 @@ from prefect_server import free_address, prefect_environment, prefect_server
 
 from surveyor.run_directory import RunDirectory
 
+PASSWORD = "group:secret"
+
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def database() -> Iterator[PostgreSQL]:
     with postgresql_server() as server:
         yield server
 
 
-@pytest.fixture
-def environment(database: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+@pytest.fixture(scope="module")
+def environment(database: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Of processes that talk to a Prefect server on that database."""
-    monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", database.url)
-    home, url = tmp_path / "prefect", free_address()
-    home.mkdir()
-    with prefect_server(home, url):
-        yield prefect_environment(home, url)
+    home, url = tmp_path_factory.mktemp("prefect"), free_address()
+    with pytest.MonkeyPatch.context() as settings:
+        settings.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", database.url)
+        settings.setenv("PREFECT_SERVER_API_AUTH_STRING", PASSWORD)
+        settings.setenv("PREFECT_API_AUTH_STRING", PASSWORD)
+        with prefect_server(home, url):
+            yield prefect_environment(home, url)
+    assert not (home / "prefect.db").exists()
 
 
-def test_a_campaign_is_recorded_in_postgresql(
-    database: PostgreSQL, environment: dict[str, str], tmp_path: Path
-) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a small campaign."""
     ase.io.write(tmp_path / "copper.extxyz", bulk("Cu", cubic=True))
     campaign = {
         "run_directory": "copper",
@@ -46,25 +51,35 @@ def test_a_campaign_is_recorded_in_postgresql(
         "learning": {"n_generations": 1},
     }
     (tmp_path / "campaign.yaml").write_text(yaml.safe_dump(campaign))
+    return tmp_path
 
-    def run(*command: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", *command],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
-    run("surveyor.flows.command_line", "run", "campaign.yaml")
+def run(*command: str, environment: dict[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
 
-    assert RunDirectory(tmp_path / "copper").n_complete() == 2
-    listed = run("prefect", "flow-run", "ls")
+
+def test_a_campaign_is_recorded_in_postgresql(database: PostgreSQL, environment: dict[str, str], folder: Path) -> None:
+    done = run("surveyor.flows.command_line", "run", "campaign.yaml", environment=environment, folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert RunDirectory(folder / "copper").n_complete() == 2
+
+    listed = run("prefect", "flow-run", "ls", environment=environment, folder=folder).stdout
     assert all(name in listed for name in ("campaign copper", "generation 0", "generation 1"))
     recorded = database.query("SELECT name, state_name FROM flow_run ORDER BY name", "prefect").splitlines()
     assert recorded == ["campaign copper|Completed", "generation 0|Completed", "generation 1|Completed"]
-    assert not (tmp_path / "prefect" / "prefect.db").exists()
+
+
+def test_a_missing_password_is_named(environment: dict[str, str], folder: Path) -> None:
+    without = {name: value for name, value in environment.items() if name != "PREFECT_API_AUTH_STRING"}
+    refused = run("surveyor.flows.command_line", "run", "campaign.yaml", environment=without, folder=folder)
+    assert refused.returncode == 1
+    assert f"the Prefect server at {environment['PREFECT_API_URL']} wants a password" in refused.stderr
+    assert "set PREFECT_API_AUTH_STRING" in refused.stderr
