@@ -17,8 +17,10 @@ from surveyor.tasks.execution import run_under, worker_was_lost
 
 @task(
     task_run_name="label {name}",
-    retries=6,  # only for what may be the fault of its worker; any other failed calculation is a result
-    retry_delay_seconds=[1, 10, 60, 60, 60, 60],
+    # Only for what may be the fault of its worker, and more often than the store allows attempts: any other failed
+    # calculation is a result.
+    retries=12,
+    retry_delay_seconds=[1, 10, *[60] * 10],
     retry_condition_fn=worker_was_lost,
     cache_policy=NO_CACHE,  # the label store is the cache
 )

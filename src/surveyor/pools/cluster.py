@@ -1,5 +1,6 @@
 """Pools on clusters with a queue: opened in a process of their own, found again through their folder."""
 
+import asyncio
 import logging
 import os
 import re
@@ -16,12 +17,15 @@ import psutil
 from distributed import Client
 
 from surveyor.errors import InputError, PoolFailed
+from surveyor.files import read_json
+from surveyor.lease import holder_of
 from surveyor.pools import cluster_process
-from surveyor.pools.address import check_versions
 from surveyor.pools.client import PoolClient
+from surveyor.pools.jobs import Jobs, QueueSilent
 from surveyor.pools.pool import Attachment, Pool
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.sites import JobQueueSite
+from surveyor.pools.worker_check import difference
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +34,9 @@ CONNECT_S = 20.0
 CLOSE_S = 60.0
 POLL_S = 0.1
 LOG_LINES = 12
+
+# What an allocation in which the flow runs itself says of its own resources; the jobs have others.
+OF_A_JOB = re.compile(r"(SLURM_(?!CONF$)|SBATCH_|SQUEUE_|SRUN_)")
 PLAIN_PATH = re.compile(r"[\w./+@-]+", re.ASCII)
 
 
@@ -76,6 +83,7 @@ def close_cluster_pool(folder: PoolFolder) -> bool:
     """
     holder = folder.read_holder()
     if holder is None:
+        _cancel_left(folder)
         return False
     if holder["host"] == socket.gethostname():
         with suppress(ProcessLookupError):
@@ -94,6 +102,18 @@ def close_cluster_pool(folder: PoolFolder) -> bool:
     return True
 
 
+def _cancel_left(folder: PoolFolder) -> None:
+    """Cancel the jobs of a process that was killed."""
+    left = folder.read_jobs()
+    _, site = folder.read_site() if left else ("", None)
+    if isinstance(site, JobQueueSite):
+        try:
+            asyncio.run(Jobs(site, folder.path, address="").cancel(left))
+        except QueueSilent as error:
+            raise PoolFailed(f"jobs {', '.join(left)} of the pool in {folder.path} are left: {error}") from error
+        folder.write_jobs([])
+
+
 def _attach(name: str, site: JobQueueSite, folder: PoolFolder) -> Attachment:
     address = open_cluster_pool(name, site, folder)
     with ExitStack() as opened:
@@ -106,7 +126,9 @@ def _attach(name: str, site: JobQueueSite, folder: PoolFolder) -> Attachment:
                 f"pool {name}: nobody answers at {address}, although {folder.address} says so: {error}"
             ) from error
         opened.callback(client.close)
-        check_versions(f"{name} ({address})", client.get_versions(packages=["surveyor"]))
+        # The workers are compared when they begin, and asking all of them would wait for the busiest.
+        if (complaint := difference(read_json(folder.versions))) is not None:
+            raise PoolFailed(f"pool {name}: {complaint}")
         return Attachment(
             client,
             count=lambda: site.most_workers,
@@ -124,6 +146,8 @@ def _start(folder: PoolFolder) -> "subprocess.Popen[bytes]":
             stdout=log,
             stderr=log,
             start_new_session=True,
+            cwd=folder.path,
+            env={name: value for name, value in os.environ.items() if not OF_A_JOB.match(name)},
         )
     # It outlives this process; when it does not, its end is to be seen.
     threading.Thread(target=process.wait, name="pool", daemon=True).start()
@@ -133,7 +157,9 @@ def _start(folder: PoolFolder) -> "subprocess.Popen[bytes]":
 def _wait_for_holder(name: str, folder: PoolFolder, process: "subprocess.Popen[bytes]") -> dict[str, object]:
     deadline = time.monotonic() + START_S
     while (holder := folder.read_holder()) is None:
-        # A process that found another one in its place has ended, and the other one will say where it is.
+        # A process that found another one in its place ends well. That one is at work soon, or is about to end.
+        if process.poll() == 0 and holder_of(folder.lease) is None:
+            process = _start(folder)
         has_ended = process.poll() not in (None, 0)
         failure = folder.read_failure()
         if failure is not None or has_ended or time.monotonic() > deadline:

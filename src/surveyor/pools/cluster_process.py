@@ -38,8 +38,11 @@ from surveyor.pools.watch import FAILED_STARTS, Job, plan
 logger = logging.getLogger("surveyor.pools.cluster")
 
 LOOK_S = 2.0  # how often the queue is asked; each answer costs the cluster's controller something
+SUBMIT_AT_ONCE = 10  # then the queue is looked at again, and a signal is heeded
 RETRY_S = 60.0  # until jobs are submitted again, where jobs fail but some workers are there
-LEAVE_S = 30.0  # so long may cancelled jobs of a former process take to leave the queue
+SILENT_S = 15.0  # until jobs are submitted again, where the controller of the queue does not answer
+LEAVE_S = 120.0  # so long may cancelled jobs of a former process take to leave the queue
+CANCEL_S = 30.0  # so long is it tried to cancel the jobs of a pool that closes
 ATTACH_S = 60.0  # so long does a new pool wait for its first client before it counts as idle
 
 
@@ -69,7 +72,12 @@ async def _hold(folder: PoolFolder) -> None:
     write_json(folder.versions, worker_check.this_side())
     security = folder.make_certificates()
     async with PoolScheduler(
-        interface=site.interface, protocol="tls", port=0, security=security, dashboard=False, dashboard_address=":0"
+        interface=site.interface,
+        protocol="tls",
+        port=0,
+        security=security,
+        dashboard=False,
+        dashboard_address="127.0.0.1:0",
     ) as scheduler:
         check = f"{folder.check} {folder.versions}"
         jobs = Jobs(site, folder.path, scheduler.address, security, check)
@@ -79,9 +87,12 @@ async def _hold(folder: PoolFolder) -> None:
             write_json(folder.address, folder.holder(scheduler.address))
             logger.info("pool %s is open at %s", name, scheduler.address)
             await keeper.keep(stop)
-        except PoolFailed as error:
-            logger.error("%s", error)
-            write_json(folder.failure, {"message": str(error)})
+        except Exception as error:
+            logger.exception("pool %s gives up", name)
+            with suppress(OSError):
+                write_json(folder.failure, {"message": str(error) or repr(error)})
+            if not isinstance(error, PoolFailed):
+                raise
         finally:
             folder.address.unlink(missing_ok=True)
             await keeper.close()
@@ -160,11 +171,18 @@ class _Keeper:
                 await asyncio.wait_for(stop.wait(), LOOK_S)
 
     async def close(self) -> None:
-        """Cancel all jobs and see them go."""
-        with suppress(PoolFailed):
-            await self.end_former_jobs()
-        self.records.clear()
-        self._note()
+        """Cancel all jobs; those that could not be cancelled stay written down for whoever opens the pool next."""
+        left = [*{*self.folder.read_jobs(), *self.records}]
+        deadline = time.monotonic() + CANCEL_S
+        while left and time.monotonic() < deadline:
+            with suppress(QueueSilent):
+                await self.jobs.cancel(left)
+                left = [job for job, entry in (await self.jobs.look(left)).items() if entry.state != "ending"]
+            await asyncio.sleep(0.5 if left else 0)
+        if left:
+            logger.error("pool %s: jobs %s could not be cancelled", self.name, ", ".join(left))
+        with suppress(OSError):
+            self.folder.write_jobs(left)
 
     def _is_unused(self) -> bool:
         now = time.monotonic()
@@ -192,7 +210,7 @@ class _Keeper:
         for job in decided.ended:
             del self.records[job]
         self._judge()
-        for _ in range(decided.n_submit):
+        for _ in range(min(decided.n_submit, SUBMIT_AT_ONCE)):
             await self._submit()
         self._note()
 
@@ -266,14 +284,24 @@ class _Keeper:
         name = f"{self.folder.label}-{self.n_submitted}"
         try:
             job = await self.jobs.submit(name)
+        except QueueSilent as error:
+            logger.warning("pool %s: %s", self.name, error)
+            self.next_submission = time.monotonic() + SILENT_S
+            return
         except PoolFailed as error:
             self._note_failure(str(error))
             return
         now = time.monotonic()
         self.records[job] = _Record(name, submitted=now, busy=now)
-        self.folder.write_jobs(list(self.records))
+        self._note()
 
     def _note(self) -> None:
+        try:
+            self._write_state()
+        except OSError as error:  # a full disk is no reason to end jobs that work
+            logger.warning("pool %s: its state cannot be written: %s", self.name, error)
+
+    def _write_state(self) -> None:
         self.folder.write_jobs(list(self.records))
         states = [record.entry.state if record.entry else "submitted" for record in self.records.values()]
         write_json(

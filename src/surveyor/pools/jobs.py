@@ -1,7 +1,8 @@
 """Jobs on a cluster: submitted, looked for, cancelled. Scripts and commands are those of dask-jobqueue."""
 
 import asyncio
-import getpass
+import os
+import pwd
 import re
 import shlex
 import signal
@@ -20,6 +21,9 @@ from surveyor.pools.sites import HTCondorSite, JobQueueSite, LSFSite, OARSite, P
 
 COMMAND_TIMEOUT_S = 60.0
 OUTPUT_LINES = 15
+
+# What commands say while the controller of a queue is away or overloaded.
+PASSING = re.compile(r"Unable to contact slurm controller|[Ss]ocket timed out|cannot connect to server|try again later")
 
 
 class QueueSilent(Exception):
@@ -57,15 +61,18 @@ class Jobs:
 
         Raises:
             PoolFailed: it was refused; with what the command said.
+            QueueSilent: the controller of the queue does not answer.
         """
         job = self._job(name)
         try:
             await asyncio.wait_for(job.start(), COMMAND_TIMEOUT_S)
+        except TimeoutError as error:
+            raise QueueSilent(f"{job.submit_command} did not answer within {COMMAND_TIMEOUT_S:.0f} s") from error
         except (RuntimeError, ValueError, OSError) as error:
             said = "\n".join(line for line in str(error).splitlines() if line.strip())
+            if PASSING.search(said):
+                raise QueueSilent(said) from error
             raise PoolFailed(f"{job.submit_command} refused a job:\n{said}") from error
-        except TimeoutError as error:
-            raise PoolFailed(f"{job.submit_command} did not answer within {COMMAND_TIMEOUT_S:.0f} s") from error
         return str(job.job_id)
 
     async def look(self, jobs: Sequence[str]) -> Mapping[str, Entry]:
@@ -76,7 +83,7 @@ class Jobs:
         """
         if not jobs:
             return {}
-        status, answer, complaint = await _call(self._queue.command(getpass.getuser(), jobs))
+        status, answer, complaint = await _call(self._queue.command(pwd.getpwuid(os.getuid()).pw_name, jobs))
         if status and not any(text in complaint.lower() for text in self._queue.unknown):
             raise QueueSilent(complaint.strip() or f"status {status}")
         shown = self._queue.read(answer)
@@ -106,8 +113,11 @@ async def _call(command: Sequence[str]) -> tuple[int, str, str]:
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
         output, complaint = await asyncio.wait_for(process.communicate(), COMMAND_TIMEOUT_S)
-    except (OSError, TimeoutError) as error:
-        raise QueueSilent(f"{command[0]}: {error or 'no answer'}") from error
+    except TimeoutError as error:
+        process.kill()
+        raise QueueSilent(f"{command[0]} did not answer within {COMMAND_TIMEOUT_S:.0f} s") from error
+    except OSError as error:
+        raise QueueSilent(f"{command[0]}: {error}") from error
     return process.returncode or 0, output.decode(errors="replace"), complaint.decode(errors="replace")
 
 
@@ -145,7 +155,8 @@ def _options(site: JobQueueSite, outputs: Path, check: str) -> dict[str, Any]:  
             f"export SURVEYOR_JOB_WALLTIME_S={site.walltime_s}",
             *(f"export {name}={site.cores_per_worker}" for name in THREADS),
             *(f"export {name}={value}" for name, value in UNBOUND.items() if site.workers_per_job > 1),
-            *site.prologue,
+            # HTCondor has them in one line, which a comment would end.
+            *(line for line in site.prologue if not line.lstrip().startswith("#")),
             *([f"{python} {check} || exit 1"] if check else []),
         ],
         # Each worker runs one function at a time, however many cores it has; the memory is the queue's to watch.

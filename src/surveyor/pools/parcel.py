@@ -15,6 +15,7 @@ from surveyor.errors import AttemptFailed, InputError, PoolFailed
 from surveyor.pools.worker_check import difference
 
 DELIVERY_S = 1.0
+YOUNG_S = 120.0  # where a job that has just begun cannot do it, another one cannot either
 
 # The job script sets them: seconds since the epoch, and how long the job may last.
 JOB_BEGIN, JOB_WALLTIME_S = "SURVEYOR_JOB_BEGIN", "SURVEYOR_JOB_WALLTIME_S"
@@ -83,6 +84,12 @@ def time_left_s() -> float:
 
 
 def _hand_back(time_limit_s: float) -> None:
+    left, walltime = time_left_s(), float(os.environ[JOB_WALLTIME_S])
+    if get_worker().state.executed_count == 0 and walltime - left < YOUNG_S:
+        raise PoolFailed(
+            f"a function may take {time_limit_s:.0f} s, but a job lasts {walltime:.0f} s, of which {left:.0f} s are "
+            "left when its worker begins; lower the time limit, or raise walltime_minutes of the pool"
+        )
     _leave(f"{time_limit_s:.0f} s are more than is left of this job")
     raise Reschedule()
 

@@ -155,6 +155,6 @@ class PoolFolder:
 def _read(path: Path) -> dict[str, Any] | None:  # Any: whatever JSON holds
     try:
         record: dict[str, Any] = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):  # not there, or on a disk that is away
         return None
     return record

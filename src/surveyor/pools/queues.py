@@ -3,11 +3,12 @@
 dask-jobqueue submits and cancels jobs, but never looks whether they are still there.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["pending", "running"]
+State = Literal["pending", "running", "ending"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,7 @@ class Entry:
     """A job as the queue shows it; jobs that have ended are not shown.
 
     Attributes:
-        state: whether it waits or runs.
+        state: whether it waits, runs, or is being ended while its processes may live on for a while.
         reason: why it waits, in the queue's words.
         is_hopeless: whether the queue says that it will never run.
     """
@@ -41,43 +42,41 @@ class Queue:
 
 
 # SLURM's reasons for which a job waits for ever unless somebody changes it or the partition.
-HOPELESS = (
-    "AssocMaxCpuPerJobLimit",
-    "BadConstraints",
-    "InvalidAccount",
-    "InvalidQOS",
-    "JobHeldAdmin",
-    "PartitionNodeLimit",
-    "PartitionTimeLimit",
-    "QOSMaxCpuPerJobLimit",
-    "QOSMaxWallDurationPerJobLimit",
+HOPELESS = re.compile(
+    r"BadConstraints|Invalid|NotAllowed|PerJob|PartitionNodeLimit|PartitionTimeLimit|QOSMin|JobHeldAdmin"
 )
 
 
 def read_slurm(answer: str) -> dict[str, Entry]:
     """Read `squeue -h -o "%i|%T|%r"`."""
-    states: Mapping[str, State] = {
-        "PENDING": "pending",
-        "CONFIGURING": "pending",
-        "REQUEUED": "pending",
-        "REQUEUE_HOLD": "pending",
-        "SPECIAL_EXIT": "pending",
-        "RUNNING": "running",
-        "SUSPENDED": "running",
-        "STOPPED": "running",
-    }
+    pending = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+    over = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
+    over |= {"REVOKED", "TIMEOUT"}
     entries = {}
     for line in answer.splitlines():
         job, state, reason = [*line.split("|", 2), "", ""][:3]
-        if state in states:
-            waits = states[state] == "pending"
-            entries[job] = Entry(states[state], reason if waits else "", waits and reason in HOPELESS)
+        if state in pending:
+            entries[job] = Entry("pending", reason, HOPELESS.search(reason) is not None)
+        elif state == "COMPLETING":
+            entries[job] = Entry("ending")
+        elif state not in over:  # there are many ways to be alive, such as SUSPENDED, RESIZING and SIGNALING
+            entries[job] = Entry("running")
     return entries
 
 
 def read_pbs(answer: str) -> dict[str, Entry]:
     """Read the table of `qstat ID ...`, in which the state is the last column but one."""
-    states: Mapping[str, State] = {"Q": "pending", "H": "pending", "W": "pending", "R": "running", "S": "running"}
+    states: Mapping[str, State] = {
+        "Q": "pending",
+        "H": "pending",
+        "W": "pending",
+        "R": "running",
+        "S": "running",
+        "T": "running",
+        "U": "running",
+        "B": "running",
+        "E": "ending",
+    }
     return _table(answer, states, column=-2)
 
 
@@ -153,7 +152,7 @@ def _table(answer: str, states: Mapping[str, State], column: int) -> dict[str, E
 
 
 QUEUES: Mapping[str, Queue] = {
-    "slurm": Queue(lambda user, _: ["squeue", "-h", "-u", user, "-o", "%i|%T|%r"], read_slurm),
+    "slurm": Queue(lambda user, _: ["squeue", "-a", "-h", "-u", user, "-o", "%i|%T|%r"], read_slurm),
     "pbs": Queue(lambda _, jobs: ["qstat", *jobs], read_pbs, ("unknown job", "has finished")),
     "lsf": Queue(lambda _, jobs: ["bjobs", "-noheader", "-o", "jobid stat", *jobs], read_lsf, ("is not found",)),
     "sge": Queue(lambda user, _: ["qstat", "-u", user], read_sge),

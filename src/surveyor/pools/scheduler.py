@@ -16,6 +16,8 @@ SETTINGS: Mapping[str, Any] = {  # Any: whatever Dask's configuration holds
     # A worker in compiled code that does not release the interpreter is not dead; a dead one is noticed by its process.
     "distributed.scheduler.worker-ttl": None,
     "distributed.worker.profile.enabled": False,
+    # Pages of Dask are open to everybody who reaches them.
+    "distributed.scheduler.http.routes": [],
 }
 
 

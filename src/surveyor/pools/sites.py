@@ -125,6 +125,11 @@ class JobQueueSite(Site):
     def _check_jobs(self) -> "JobQueueSite":
         if self.min_jobs > self.max_jobs:
             raise ValueError(f"min_jobs: found {self.min_jobs}, expected at most max_jobs, which is {self.max_jobs}")
+        if self.gpus_per_job and self.workers_per_job > 1:
+            raise ValueError(
+                f"workers_per_job: found {self.workers_per_job}, expected 1 where a job has GPUs, as all of its "
+                "workers would use the same one; ask for more jobs with a GPU each"
+            )
         if self.workers_per_job > self.cores_per_job:
             raise ValueError(
                 f"workers_per_job: found {self.workers_per_job}, expected at most cores_per_job, which is "

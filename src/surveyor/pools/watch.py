@@ -114,4 +114,6 @@ def _is_abandoned(job: Job) -> bool:
 
 
 def _is_over(job: Job) -> bool:
-    return job.entry is None and (job.was_shown or job.age_s > GONE_S)
+    if job.entry is None:
+        return job.was_shown or job.age_s > GONE_S
+    return job.entry.state == "ending"

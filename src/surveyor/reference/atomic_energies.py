@@ -8,8 +8,8 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from surveyor.errors import AtomicEnergyFailed
-from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory
-from surveyor.reference.labelling import label_structure
+from surveyor.labels import ATTEMPTS, Label, LabelFailure, LabelStore, LevelOfTheory
+from surveyor.reference.labelling import attempt_label
 from surveyor.reference.reference import Reference
 
 BOX_A = 10.0  # for calculators that need a cell even without periodicity
@@ -65,10 +65,18 @@ def atomic_energy(element: str, reference: Reference, theory: LevelOfTheory, sto
         scratch: folder for the calculations.
 
     Raises:
-        AtomicEnergyFailed: no multiplicity gave an energy.
+        AtomicEnergyFailed: no multiplicity gave an energy, or one failed for good by its machine.
+        AttemptFailed: one failed by its machine, and is worth another attempt.
     """
     neutral = replace(theory, charge=None, multiplicity=None)
-    outcomes = [label_structure(atoms, reference, neutral, store, scratch) for atoms in isolated_atoms(element)]
+    outcomes = [attempt_label(atoms, reference, neutral, store, scratch) for atoms in isolated_atoms(element)]
+    by_machine = [each for each in outcomes if isinstance(each, LabelFailure) and each.reason in ATTEMPTS]
+    if by_machine:
+        # The missing multiplicity may be the lowest one.
+        raise AtomicEnergyFailed(
+            f"an isolated {element} atom at {theory.name} failed, maybe by its machine ({by_machine[0].reason}: "
+            f"{by_machine[0].message}); mend that, and delete its record under failures/ of the label store"
+        )
     energy = lowest_energy(outcomes)
     if energy is None:
         failures = "; ".join(f"{each.reason}: {each.message}" for each in outcomes if isinstance(each, LabelFailure))

@@ -14,7 +14,6 @@ from surveyor.pools.sites import JOB_QUEUES, JobQueueSite, SLURMSite
 
 COMMON = {
     "cores_per_job": 8,
-    "workers_per_job": 2,
     "gpus_per_job": 1,
     "memory_GB": 16,
     "walltime_minutes": 90,
@@ -117,12 +116,14 @@ def test_htcondor_description(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", list(JOB_QUEUES))
 def test_a_job_checks_its_environment_and_starts_its_workers(kind: str, tmp_path: Path) -> None:
-    fields = {"parallel_environment": "smp", "resources": "gpu=1"} if kind == "sge" else {}
+    fields = {"parallel_environment": "smp"} if kind == "sge" else {}
+    fields |= {"workers_per_job": 2, "gpus_per_job": 0, "prologue": ["# for CP2K", "module load cp2k"]}
     text = "\n".join(script(kind, tmp_path, **fields))
     in_order = [
         "SURVEYOR_JOB_BEGIN=`date +%s`",
         "SURVEYOR_JOB_WALLTIME_S=5400",
         "OMP_NUM_THREADS=4",
+        "hwloc_base_binding_policy=none",
         "module load cp2k",
         "/opt/env/bin/python check.py || exit 1",
         "/opt/env/bin/python -m distributed.cli.dask_worker tls://10.0.0.1:8786 --name genoa-1",
@@ -133,7 +134,8 @@ def test_a_job_checks_its_environment_and_starts_its_workers(kind: str, tmp_path
     ]
     positions = [text.index(each) for each in in_order]
     assert positions == sorted(positions)
-    # HTCondor expands $(...) itself.
+    # HTCondor expands $(...) itself, and has the prologue in one line, which a comment would end.
+    assert "# for CP2K" not in text
     assert "$(date" not in text
 
 

@@ -38,16 +38,26 @@ def test_every_job_queue_can_be_asked() -> None:
 
 
 def test_slurm_shows_who_waits_and_why() -> None:
-    answer = "1|RUNNING|None\n2|PENDING|Resources\n3|PENDING|PartitionTimeLimit\n4|COMPLETING|None\n5|NODE_FAIL|\n"
+    answer = (
+        "1|RUNNING|None\n2|PENDING|Resources\n3|PENDING|PartitionTimeLimit\n4|COMPLETING|None\n5|NODE_FAIL|\n"
+        "6|SIGNALING|None\n"
+    )
     assert read_slurm(answer) == {
         "1": Entry(RUNNING),
         "2": Entry(PENDING, "Resources"),
         "3": Entry(PENDING, "PartitionTimeLimit", is_hopeless=True),
+        "4": Entry("ending"),
+        "6": Entry(RUNNING),
     }
 
 
 def test_pbs_table() -> None:
-    assert {job: entry.state for job, entry in read_pbs(PBS).items()} == {"11": RUNNING, "12": PENDING, "14": PENDING}
+    assert {job: entry.state for job, entry in read_pbs(PBS).items()} == {
+        "11": RUNNING,
+        "12": PENDING,
+        "13": "ending",
+        "14": PENDING,
+    }
 
 
 def test_grid_engine_table() -> None:

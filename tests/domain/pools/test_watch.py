@@ -70,6 +70,10 @@ def test_a_job_that_the_queue_has_shown_is_over_as_soon_as_it_is_shown_no_more()
     assert plan([replace(NEW, was_shown=True)], 1, SITE).ended == ("1",)
 
 
+def test_a_job_that_is_being_ended_is_over() -> None:
+    assert plan([replace(RUNNING, entry=Entry("ending"))], 1, SITE).ended == ("1",)
+
+
 def test_a_job_that_has_worked_and_is_over_is_replaced_without_being_a_failure() -> None:
     decided = plan([replace(RUNNING, entry=None)], 1, SITE)
     assert (decided.ended, decided.failed, decided.n_submit) == (("1",), (), 1)
