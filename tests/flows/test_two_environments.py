@@ -109,6 +109,15 @@ def test_the_environment_of_the_flow_has_no_engine(two: TwoEnvironments) -> None
     assert two.python("-c", missing) == f"{[*ENGINES]}\n"
 
 
+def test_a_pool_with_other_versions_ends_a_campaign_before_any_work(two: TwoEnvironments) -> None:
+    python = make_environment(two.folder / "old", "surveyor", versions={"surveyor": "0.0.1"})
+    LocalPool(cores=1, python=str(python)).save("old")
+    two.write(1, sampling="local/old")  # what samples is needed last
+    with pytest.raises(PoolFailed, match=r"pool local/old: versions differ: .* has surveyor 0\.0\.1 \(there "):
+        online_learning(**dict(load_campaign(two.folder / "campaign.yaml")))
+    assert [*LabelStore.in_folder(two.folder / "labels").keys()] == []
+
+
 def test_walkers_and_trainings_run_in_another_environment_of_this_machine(two: TwoEnvironments) -> None:
     LocalPool(cores=1, python=str(two.engine)).save("two-environments")
     two.run(1, sampling="local/two-environments", training="local/two-environments")
@@ -120,12 +129,3 @@ def test_trainings_run_in_another_environment_of_a_cluster(two: TwoEnvironments,
     SLURMPool(queue="cpu", interface="lo", walltime_minutes=10, max_jobs=1, python=python).save("two-environments")
     two.run(0, training="slurm/two-environments")
     assert slurm_cluster.queue() == []
-
-
-def test_a_pool_with_other_versions_ends_a_campaign_before_any_work(two: TwoEnvironments) -> None:
-    python = make_environment(two.folder / "old", "surveyor", versions={"surveyor": "0.0.1"})
-    LocalPool(cores=1, python=str(python)).save("old")
-    two.write(1, sampling="local/old")  # what samples is needed last
-    with pytest.raises(PoolFailed, match=r"pool local/old: versions differ: .* has surveyor 0\.0\.1 \(there "):
-        online_learning(**dict(load_campaign(two.folder / "campaign.yaml")))
-    assert [*LabelStore.in_folder(two.folder / "labels").keys()] == []
