@@ -4,7 +4,8 @@
 # names the server (PREFECT_API_URL).
 #
 # Ten minutes before the end of its job it submits itself again, ends its campaigns in order and has them retried: they
-# continue in the next job. On SIGTERM, from scancel or kill, it ends campaigns and worker; Retry continues them.
+# continue in the next job. On SIGTERM (scancel --batch --signal=TERM, or kill) it ends campaigns and worker in order; Retry
+# continues them.
 #SBATCH --job-name=surveyor-worker
 ##SBATCH --partition=NAME
 #SBATCH --time=7-00:00:00

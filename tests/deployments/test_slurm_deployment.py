@@ -49,6 +49,9 @@ class Site:
         self.call("prefect", "work-pool", "create", "slurm", "--type", "process")
         self.call("prefect", "deploy", "--all")
         self.call("prefect", "work-queue", "set-concurrency-limit", "campaigns", "1", "--pool", "slurm")
+        self.start_worker()
+
+    def start_worker(self) -> None:
         script = (FOLDER / "worker.sh").read_text().replace("##SBATCH --partition=NAME", "#SBATCH --partition=cpu")
         (self.folder / "worker.sh").write_text(script)
         self.call("sbatch", "worker.sh", cwd=self.folder)
@@ -186,6 +189,25 @@ def test_a_worker_whose_walltime_ends_hands_its_campaigns_over_to_the_next(
     assert states.count("Running") == 2
     assert "Crashed" in states
     assert len(launches(log)) == len(set(launches(log))) == 1 + 8
+
+
+@pytest.mark.long
+@pytest.mark.slurm
+@pytest.mark.timeout(600)
+def test_a_worker_that_is_stopped_ends_its_campaigns_in_order(
+    site: Site, client: SyncPrefectClient, tmp_path: Path, starts: Path
+) -> None:
+    run = site.run(campaign(tmp_path, starts, seconds=4, labelling="slurm/label"))
+    site.wait_for(lambda: len(launches(tmp_path / "launches.log")) >= 2)
+
+    site.call("scancel", "--batch", "--signal=TERM", "--name", WORKER)
+    site.wait_for(lambda: not site.cluster.queue())
+    try:
+        assert not (tmp_path / "run" / "lease").exists()
+        assert state_of(run, client) == "Crashed"
+        site.wait_for(lambda: not processes_that_know(tmp_path))
+    finally:
+        site.start_worker()
 
 
 def sleeping(folder: Path) -> bool:
