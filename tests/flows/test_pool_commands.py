@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(200)]
 
 @pytest.fixture(scope="module", autouse=True)
 def block(prefect_api_url: str) -> None:
-    SLURMPool(queue="cpu", memory_GB=0.5, max_jobs=1, interface="lo", idle_minutes=1).save("by-hand", overwrite=True)
+    SLURMPool(queue="cpu", memory_GB=0.5, max_jobs=1, interface="lo", idle_minutes=10).save("by-hand", overwrite=True)
 
 
 @pytest.fixture
