@@ -15,7 +15,6 @@
 #SBATCH --signal=B:USR1@600
 #SBATCH --output=surveyor-worker-%j.log
 set -u
-set -m # else the worker would ignore SIGINT, by which it ends
 pool=${1:-slurm}
 job=${SLURM_JOB_ID-}
 
@@ -35,7 +34,9 @@ end_campaigns() {
         done
         sleep 1
     done
-    kill -TERM "$worker" && wait "$worker"
+    sleep 5 # for what it has to report; after that it has nothing to do
+    kill -KILL "$worker"
+    wait "$worker"
 }
 
 hand_over() {
