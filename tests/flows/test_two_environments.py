@@ -12,7 +12,7 @@ from ase.cluster import Icosahedron
 from environments import make_environment
 from slurm import SlurmCluster
 
-from surveyor.blocks.pools import LocalPool, SLURMPool
+from surveyor.blocks.pools import LocalPool
 from surveyor.campaign import load_campaign
 from surveyor.errors import PoolFailed
 from surveyor.files import read_json
@@ -123,9 +123,30 @@ def test_walkers_and_trainings_run_in_another_environment_of_this_machine(two: T
     two.run(1, sampling="local/two-environments", training="local/two-environments")
 
 
+ON_A_CLUSTER = """
+import sys
+from pathlib import Path
+from surveyor.errors import InputError
+from surveyor.models.choice import ModelParameters, check_model_parameters
+from surveyor.pools.cluster import close_cluster_pool, cluster_pool
+from surveyor.pools.pool_folder import PoolFolder
+from surveyor.pools.sites import SLURMSite
+
+folder, parameters = Path.cwd() / "pool", ModelParameters(mace={})
+site = SLURMSite(queue="cpu", interface="lo", max_jobs=1, python=sys.argv[1])
+try:
+    check_model_parameters(parameters)
+except InputError as error:
+    print("here:", error)
+with cluster_pool("slurm/engine", site, folder) as pool:
+    pool.submit(check_model_parameters, parameters).result(90)
+close_cluster_pool(PoolFolder(folder))
+"""
+
+
 @pytest.mark.slurm
-def test_trainings_run_in_another_environment_of_a_cluster(two: TwoEnvironments, slurm_cluster: SlurmCluster) -> None:
-    python = str(two.engine)
-    SLURMPool(queue="cpu", interface="lo", walltime_minutes=10, max_jobs=1, python=python).save("two-environments")
-    two.run(0, training="slurm/two-environments")
+def test_jobs_of_a_cluster_have_the_engine_that_the_flow_has_not(
+    two: TwoEnvironments, slurm_cluster: SlurmCluster
+) -> None:
+    assert "here: this model needs MACE, which is not installed here" in two.python("-c", ON_A_CLUSTER, str(two.engine))
     assert slurm_cluster.queue() == []
