@@ -1,10 +1,11 @@
-"""Run by path, in a process group of its own: runs another program, and ends the group as soon as its parent dies.
+"""Run by path, in a process group of its own: runs another program, and ends all of it as soon as its parent dies.
 
 Usage: launcher.py PARENT_PROCESS_ID COMMAND [ARGUMENT ...]
 
 A signal at the parent's death cannot be arranged from outside, and Python code between fork and exec is unsafe where
 threads run, as they do in the workers of a pool. The signal reaches one process alone; that a program is started by a
-script, or starts others, is why this one stays and passes it on to the group.
+script, or starts others, is why this one stays. Ranks of MPI have process groups of their own, and outlive an mpirun that
+is told twice to end: so the program is told once, and what is left of it is found as the descendants of this process.
 """
 
 import ctypes
@@ -14,35 +15,36 @@ import sys
 import time
 from contextlib import suppress
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 GRACE_S = 3.0  # between SIGTERM and SIGKILL
-POLL_S = 0.05
+POLL_S = 0.02
 
 
 def main() -> None:
-    """Arrange the signal, run the command, and end as it does."""
+    """Arrange the signals, run the command, and end as it does."""
     parent, command = int(sys.argv[1]), sys.argv[2:]
-    child = 0
+    _control(PR_SET_CHILD_SUBREAPER, 1)  # what loses its parent becomes a child of this process
+    _control(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit("the parent died before the program began")
+    child = os.fork()
+    if child == 0:
+        _control(PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.execvp(command[0], command)
 
     def end_all(*_signal: object) -> None:
-        # A program that is told first can end what it has started elsewhere, as srun and mpirun do.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.killpg(0, signal.SIGTERM)
         deadline = time.monotonic() + GRACE_S
         with suppress(ChildProcessError):  # it has been waited for
             while time.monotonic() < deadline and os.waitpid(child, os.WNOHANG) == (0, 0):
                 time.sleep(POLL_S)
+        kill_descendants()
         os.killpg(0, signal.SIGKILL)
 
-    die_with_parent(signal.SIGTERM)
-    if os.getppid() != parent:
-        sys.exit("the parent died before the program began")
-    child = os.fork()
-    if child == 0:
-        die_with_parent(signal.SIGKILL)
-        os.execvp(command[0], command)
     signal.signal(signal.SIGTERM, end_all)
     _, status = os.waitpid(child, 0)
+    kill_descendants()
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         with suppress(OSError):  # SIGKILL has no handler
@@ -51,10 +53,34 @@ def main() -> None:
     os._exit(code)
 
 
-def die_with_parent(number: signal.Signals) -> None:
-    """Ask the kernel for a signal when the process that started this one dies."""
+def kill_descendants() -> None:
+    """Kill the children of this process, and those that become its children by that, until there are none."""
+    while True:
+        for child in _children():
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _children() -> list[int]:
+    """Return the processes whose parent is this one; none where there is no /proc."""
+    children = []
+    with suppress(FileNotFoundError):
+        for process in filter(str.isdecimal, os.listdir("/proc")):
+            with suppress(OSError), open(f"/proc/{process}/stat", errors="replace") as stat:  # it may be gone
+                parent = stat.read().rpartition(")")[2].split()[1]
+                if int(parent) == os.getpid():
+                    children.append(int(process))
+    return children
+
+
+def _control(option: int, value: int) -> None:
+    """Ask the kernel for something that only Linux has."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+        ctypes.CDLL(None).prctl(option, value)
 
 
 if __name__ == "__main__":

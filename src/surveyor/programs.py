@@ -61,8 +61,8 @@ def run_program(
 ) -> ProgramResult:
     """Run a program to its end, or to the end of its time.
 
-    The program runs in a process group of its own, which is ended as a whole: when the program ends, when its time is
-    up, and when the thread that called this dies, with the worker or the flow.
+    The program runs in a process group of its own, and is ended as a whole, with all that it has started: when it ends,
+    when its time is up, and when the thread that called this dies, with the worker or the flow.
 
     Args:
         command: program and arguments.
@@ -99,10 +99,9 @@ def run_program(
 
 
 def end_group(process: "subprocess.Popen[bytes]") -> None:
-    """End what is left of the process group that a process leads: with SIGTERM, and after a grace with SIGKILL."""
+    """End a launcher with what it has started: with SIGTERM, which it passes on, and after a grace with SIGKILL."""
     if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+        process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S)
     with suppress(ProcessLookupError):

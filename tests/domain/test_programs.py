@@ -52,6 +52,22 @@ def test_what_a_program_leaves_behind_is_ended_with_it(tmp_path: Path) -> None:
     assert is_gone(int((tmp_path / "pid").read_text()))
 
 
+# As ranks of MPI do: a process group of its own, which no signal to the group of the program reaches.
+ELSEWHERE = "setsid sleep 300 & echo $! > pid; wait"
+
+
+@pytest.mark.parametrize("script", [ELSEWHERE, f"trap '' TERM; {ELSEWHERE}", ELSEWHERE.removesuffix("; wait")])
+def test_what_has_left_the_group_of_the_program_is_ended_too(script: str, tmp_path: Path) -> None:
+    run_program(["sh", "-c", script], directory=tmp_path, output=tmp_path / "o", timeout_s=0.5)
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
+def test_program_is_told_once_to_end(tmp_path: Path) -> None:
+    script = "trap 'echo told' TERM; while true; do sleep 0.05; done"
+    run_program(["sh", "-c", script], directory=tmp_path, output=tmp_path / "o", timeout_s=0.5)
+    assert (tmp_path / "o").read_text().count("told") == 1
+
+
 def test_signal_that_ended_the_program_is_told(tmp_path: Path) -> None:
     result = run_program(["sh", "-c", "kill -9 $$"], directory=tmp_path, output=tmp_path / "o")
     assert result.returncode == -signal.SIGKILL
