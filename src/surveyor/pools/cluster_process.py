@@ -104,12 +104,11 @@ class _Record:
     """What is remembered of a job, in seconds of the monotonic clock."""
 
     name: str
-    submitted: float
     busy: float  # when it last had something to do
     entry: Entry | None = None
+    missed: float | None = None  # since when the queue has not shown it
     running: float | None = None
     connected: float | None = None  # when a worker was last seen
-    was_shown: bool = False
     leaving: float | None = None  # when it was cancelled, or its workers were told to leave
 
     def view(self, job: str, now: float, n_workers: int) -> Job:
@@ -117,11 +116,10 @@ class _Record:
         return Job(
             id=job,
             name=self.name,
-            age_s=now - self.submitted,
             entry=self.entry,
+            unseen_s=0.0 if self.missed is None else now - self.missed,
             n_workers=n_workers,
             was_connected=self.connected is not None,
-            was_shown=self.was_shown,
             runs_s=0.0 if self.running is None else now - self.running,
             idle_s=now - self.busy,
             away_s=0.0 if self.connected is None else now - self.connected,
@@ -146,13 +144,7 @@ class _Keeper:
 
     async def end_former_jobs(self) -> None:
         """Cancel what a process that was killed has left: it would compute the same things beside the new jobs."""
-        left = self.folder.read_jobs()
-        deadline = time.monotonic() + LEAVE_S
-        while left and time.monotonic() < deadline:
-            with suppress(QueueSilent):
-                await self.jobs.cancel(left)
-                left = list(await self.jobs.look(left))
-            await asyncio.sleep(0.5 if left else 0)
+        left = await self._cancelled(self.folder.read_jobs(), LEAVE_S, whole=True)
         if left:
             raise PoolFailed(
                 f"pool {self.name}: jobs {', '.join(left)} of its former process do not leave the queue; cancel them "
@@ -172,17 +164,30 @@ class _Keeper:
 
     async def close(self) -> None:
         """Cancel all jobs; those that could not be cancelled stay written down for whoever opens the pool next."""
-        left = [*{*self.folder.read_jobs(), *self.records}]
-        deadline = time.monotonic() + CANCEL_S
-        while left and time.monotonic() < deadline:
-            with suppress(QueueSilent):
-                await self.jobs.cancel(left)
-                left = [job for job, entry in (await self.jobs.look(left)).items() if entry.state != "ending"]
-            await asyncio.sleep(0.5 if left else 0)
+        left = await self._cancelled([*{*self.folder.read_jobs(), *self.records}], CANCEL_S, whole=False)
         if left:
             logger.error("pool %s: jobs %s could not be cancelled", self.name, ", ".join(left))
         with suppress(OSError):
             self.folder.write_jobs(left)
+
+    async def _cancelled(self, jobs: list[str], within_s: float, *, whole: bool) -> list[str]:
+        """Cancel jobs and whatever else the queue shows of this pool; return those that do not leave.
+
+        Args:
+            jobs: their ids.
+            within_s: how long to try.
+            whole: wait for the end of jobs that are being ended, too.
+        """
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            with suppress(QueueSilent):
+                await self.jobs.cancel(jobs)
+                shown = await self.jobs.look(jobs)
+                jobs = [job for job, entry in shown.items() if whole or entry.state != "ending"]
+                if not jobs:
+                    break
+            await asyncio.sleep(0.5)
+        return jobs
 
     def _is_unused(self) -> bool:
         now = time.monotonic()
@@ -196,6 +201,8 @@ class _Keeper:
         except QueueSilent as error:
             logger.warning("pool %s: the queue does not answer: %s", self.name, error)
             return
+        strays = tuple(job for job, entry in entries.items() if job not in self.records and entry.state != "ending")
+        await self._cancel(strays)  # the answer to their submission was lost
         now, workers = time.monotonic(), self._workers_by_job()
         for job, record in self.records.items():
             self._note_job(record, entries.get(job), workers[job], now)
@@ -217,7 +224,8 @@ class _Keeper:
     def _note_job(self, record: _Record, entry: Entry | None, workers: list[WorkerState], now: float) -> None:
         if entry is not None and entry.reason and (record.entry is None or record.entry.reason != entry.reason):
             logger.info("pool %s: %s waits: %s", self.name, record.name, entry.reason)
-        record.entry, record.was_shown = entry, record.was_shown or entry is not None
+        record.entry = entry
+        record.missed = None if entry is not None else now if record.missed is None else record.missed
         if entry is not None and entry.state == "running" and record.running is None:
             record.running = now
         if workers or (record.connected is None and self._was_connected(record)):
@@ -248,7 +256,7 @@ class _Keeper:
 
     async def _cancel(self, jobs: tuple[str, ...]) -> None:
         """Cancel jobs; one is forgotten when the queue shows it no more, and cancelled again when that takes long."""
-        for job in jobs:
+        for job in self.records.keys() & {*jobs}:
             self.records[job].leaving = time.monotonic()
         try:
             await self.jobs.cancel(jobs)
@@ -291,8 +299,7 @@ class _Keeper:
         except PoolFailed as error:
             self._note_failure(str(error))
             return
-        now = time.monotonic()
-        self.records[job] = _Record(name, submitted=now, busy=now)
+        self.records[job] = _Record(name, busy=time.monotonic())
         self._note()
 
     def _note(self) -> None:

@@ -45,6 +45,7 @@ class Jobs:
         self, site: JobQueueSite, folder: Path, address: str, security: Security | None = None, check: str = ""
     ) -> None:
         self.site = site
+        self.folder = folder.resolve()
         self.outputs = folder / "jobs"
         self._queue = QUEUES[site.kind]
         self._options = _options(site, self.outputs, check) | {"scheduler": address, "security": security}
@@ -76,18 +77,20 @@ class Jobs:
         return str(job.job_id)
 
     async def look(self, jobs: Sequence[str]) -> Mapping[str, Entry]:
-        """Return what the queue shows of some jobs; those that have ended are not shown.
+        """Return what the queue shows of some jobs, and of any other one that it knows to be of this pool.
+
+        Those that have ended are not shown. The others are of submissions whose answer was lost.
 
         Raises:
             QueueSilent: the queue does not answer.
         """
-        if not jobs:
+        if not jobs and not self._queue.tells_folder:
             return {}
         status, answer, complaint = await _call(self._queue.command(pwd.getpwuid(os.getuid()).pw_name, jobs))
         if status and not any(text in complaint.lower() for text in self._queue.unknown):
             raise QueueSilent(complaint.strip() or f"status {status}")
         shown = self._queue.read(answer)
-        return {job: shown[job] for job in jobs if job in shown}
+        return {job: entry for job, entry in shown.items() if job in jobs or entry.folder == str(self.folder)}
 
     async def cancel(self, jobs: Collection[str]) -> None:
         """Cancel jobs; those that have ended are passed over."""
@@ -173,7 +176,7 @@ def _directives(site: JobQueueSite, outputs: Path) -> dict[str, Any]:  # Any: da
         case SLURMSite():
             asked = [f"-n {site.tasks_per_job}", f"--cpus-per-task={cores // site.tasks_per_job}", "-N 1"]
             # A job that SLURM queues again after its node went down would come beside the one that replaces it.
-            asked += ["--no-requeue", *([f"--gres=gpu:{gpus}"] if gpus else [])]
+            asked += ["--no-requeue", f"--chdir={outputs.parent}", *([f"--gres=gpu:{gpus}"] if gpus else [])]
             skip = [*site.skip_directives, "#SBATCH -n 1", "--cpus-per-task"]
             kept = [line for line in asked if not any(text in line for text in site.skip_directives)]
             return {
@@ -199,7 +202,7 @@ def _directives(site: JobQueueSite, outputs: Path) -> dict[str, Any]:  # Any: da
                 "project": site.account,
                 "walltime": walltime.rpartition(":")[0],
                 "ncpus": cores,
-                "job_extra_directives": [*([f'-gpu "num={gpus}"'] if gpus else []), *more],
+                "job_extra_directives": ["-rn", *([f'-gpu "num={gpus}"'] if gpus else []), *more],
             }
         case SGESite():
             several = [f"-pe {site.parallel_environment} {cores}"] if site.parallel_environment else []

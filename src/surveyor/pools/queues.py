@@ -19,11 +19,13 @@ class Entry:
         state: whether it waits, runs, or is being ended while its processes may live on for a while.
         reason: why it waits, in the queue's words.
         is_hopeless: whether the queue says that it will never run.
+        folder: where it runs, as far as the queue tells.
     """
 
     state: State
     reason: str = ""
     is_hopeless: bool = False
+    folder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,13 @@ class Queue:
         command: returns the command, from the name of the user and the ids of the jobs.
         read: returns the entries by id, from the standard output of the command.
         unknown: what standard error says, in lower case, when the command fails just because a job has ended.
+        tells_folder: whether the answer has all jobs of the user, each with its folder.
     """
 
     command: Callable[[str, Sequence[str]], list[str]]
     read: Callable[[str], dict[str, Entry]]
     unknown: tuple[str, ...] = ()
+    tells_folder: bool = False
 
 
 # SLURM's reasons for which a job waits for ever unless somebody changes it or the partition.
@@ -48,19 +52,19 @@ HOPELESS = re.compile(
 
 
 def read_slurm(answer: str) -> dict[str, Entry]:
-    """Read `squeue -h -o "%i|%T|%r"`."""
+    """Read `squeue -h -o "%i|%T|%r|%Z"`."""
     pending = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
     over = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
     over |= {"REVOKED", "TIMEOUT"}
     entries = {}
     for line in answer.splitlines():
-        job, state, reason = [*line.split("|", 2), "", ""][:3]
+        job, state, reason, folder = [*line.split("|", 3), "", "", ""][:4]
         if state in pending:
-            entries[job] = Entry("pending", reason, HOPELESS.search(reason) is not None)
+            entries[job] = Entry("pending", reason, HOPELESS.search(reason) is not None, folder)
         elif state == "COMPLETING":
-            entries[job] = Entry("ending")
+            entries[job] = Entry("ending", folder=folder)
         elif state not in over:  # there are many ways to be alive, such as SUSPENDED, RESIZING and SIGNALING
-            entries[job] = Entry("running")
+            entries[job] = Entry("running", folder=folder)
     return entries
 
 
@@ -152,7 +156,9 @@ def _table(answer: str, states: Mapping[str, State], column: int) -> dict[str, E
 
 
 QUEUES: Mapping[str, Queue] = {
-    "slurm": Queue(lambda user, _: ["squeue", "-a", "-h", "-u", user, "-o", "%i|%T|%r"], read_slurm),
+    "slurm": Queue(
+        lambda user, _: ["squeue", "-a", "-h", "-u", user, "-o", "%i|%T|%r|%Z"], read_slurm, tells_folder=True
+    ),
     "pbs": Queue(lambda _, jobs: ["qstat", *jobs], read_pbs, ("unknown job", "has finished")),
     "lsf": Queue(lambda _, jobs: ["bjobs", "-noheader", "-o", "jobid stat", *jobs], read_lsf, ("is not found",)),
     "sge": Queue(lambda user, _: ["qstat", "-u", user], read_sge),

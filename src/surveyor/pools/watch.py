@@ -9,7 +9,7 @@ from surveyor.pools.sites import JobQueueSite
 CONNECT_S = 180.0  # a job that runs has its workers connected after so long, or never: importing is slow on some disks
 FAILED_STARTS = 3  # so many jobs in a row may fail before any worker of theirs has connected
 RETURN_S = 60.0  # a worker that was killed is started again by its job within seconds
-GONE_S = 5.0  # a job that has just been submitted may not be shown by the queue yet
+GONE_S = 5.0  # a job that the queue does not show for so long is over; one answer may lack jobs that are there
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +19,11 @@ class Job:
     Attributes:
         id: in the queue.
         name: of its workers, or the beginning of it.
-        age_s: since it was submitted.
-        entry: what the queue shows; None where it shows nothing any more.
+        entry: what the queue shows; None where it shows nothing.
+        unseen_s: for how long the queue has not shown it.
         n_workers: how many workers are connected.
         was_connected: whether any worker ever was.
         runs_s: for how long it has been seen to run.
-        was_shown: whether the queue has ever shown it.
         idle_s: for how long it has had nothing to do.
         away_s: for how long no worker has been connected, after one was.
         leaving_s: for how long it has been leaving, since it was cancelled or its workers were told to leave; None for
@@ -33,11 +32,10 @@ class Job:
 
     id: str
     name: str
-    age_s: float
     entry: Entry | None
+    unseen_s: float = 0.0
     n_workers: int = 0
     was_connected: bool = False
-    was_shown: bool = False
     runs_s: float = 0.0
     idle_s: float = 0.0
     away_s: float = 0.0
@@ -114,6 +112,4 @@ def _is_abandoned(job: Job) -> bool:
 
 
 def _is_over(job: Job) -> bool:
-    if job.entry is None:
-        return job.was_shown or job.age_s > GONE_S
-    return job.entry.state == "ending"
+    return job.unseen_s > GONE_S if job.entry is None else job.entry.state == "ending"
