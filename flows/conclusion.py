@@ -25,7 +25,12 @@ logger = logging.getLogger(__name__)
 
 
 def complete(campaign: Campaign, generation: Generation) -> Generation:
-    """Write the manifest of a generation, and tag its run by the reasons of failures; return it as it was written."""
+    """Write the manifest of a generation, and tag its run by the reasons of failures; return it as it was written.
+
+    Raises:
+        CampaignInUse: another process works in the run directory now, as this one was silent for too long.
+    """
+    campaign.lease.check()
     completed = campaign.directory.complete_generation(generation)
     test = completed.errors["test"]
     text = f"generation {completed.number} is complete: {completed.n_labels} labels; on the test set {told(test)}"

@@ -23,11 +23,14 @@ for name in "${!SLURM_@}"; do
     [[ $name == SLURM_CONF ]] || unset "$name"
 done
 
-# Its children are the processes of campaigns. On SIGTERM they close their pools, which cancels the jobs of these.
+# Its children are the processes of campaigns. On SIGTERM they close their pools, which cancels the jobs of these. One that
+# does not is killed after a while: its pools end by themselves, and it continues as well.
 end_campaigns() {
     declare -gA ended=()
+    local deadline=$((SECONDS + 180))
     while processes=$(pgrep -P "$worker"); do
         for process in $processes; do
+            ((SECONDS < deadline)) || kill -KILL "$process"
             [[ -v ended[$process] ]] && continue
             ended[$process]=$(tr '\0' '\n' <"/proc/$process/environ" | sed -n 's/^PREFECT__FLOW_RUN_ID=//p')
             kill -TERM "$process"

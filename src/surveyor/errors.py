@@ -5,6 +5,7 @@
     ├── CampaignInUse       another live process holds the lease of the run directory
     ├── WorkerLost          the worker of a pool died under a function: worth another attempt
     ├── AttemptFailed       a calculation failed, maybe by its machine: worth another attempt elsewhere
+    ├── FunctionFailed      a function on a pool raised what the environment of the flow does not know
     ├── PoolFailed          a pool cannot be opened, or cannot give workers
     ├── StorageFailed       a file system is full, read-only or away
     ├── AtomicEnergyFailed  no multiplicity of an isolated atom gave an energy
@@ -49,6 +50,10 @@ class AttemptFailed(SurveyorError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class FunctionFailed(SurveyorError):
+    """A function on a pool raised an exception whose class is not installed here: has its traceback as text."""
 
 
 class PoolFailed(SurveyorError):

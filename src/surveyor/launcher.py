@@ -4,8 +4,8 @@ Usage: launcher.py PARENT_PROCESS_ID COMMAND [ARGUMENT ...]
 
 A signal at the parent's death cannot be arranged from outside, and Python code between fork and exec is unsafe where
 threads run, as they do in the workers of a pool. The signal reaches one process alone; that a program is started by a
-script, or starts others, is why this one stays. Ranks of MPI have process groups of their own, and outlive an mpirun that
-is told twice to end: so the program is told once, and what is left of it is found as the descendants of this process.
+script, or starts others, is why this one stays. Ranks of MPI have process groups of their own, and outlive an mpirun
+that is told twice to end: so the program is told once, and what is left of it is found as descendants of this process.
 """
 
 import ctypes
@@ -69,8 +69,9 @@ def _children() -> list[int]:
     """Return the processes whose parent is this one; none where there is no /proc."""
     children = []
     with suppress(FileNotFoundError):
-        for process in filter(str.isdecimal, os.listdir("/proc")):
-            with suppress(OSError), open(f"/proc/{process}/stat", errors="replace") as stat:  # it may be gone
+        for process in filter(str.isdecimal, os.listdir("/proc")):  # noqa: PTH208 (slow to import)
+            # It may be gone.
+            with suppress(OSError), open(f"/proc/{process}/stat", errors="replace") as stat:  # noqa: PTH123 (as above)
                 parent = stat.read().rpartition(")")[2].split()[1]
                 if int(parent) == os.getpid():
                     children.append(int(process))

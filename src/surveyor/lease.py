@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,44 @@ STALE_S = 300.0  # a holder on another host that was silent for so long is taken
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease that is held, unless another process took this one for dead and has it now.
+
+    Attributes:
+        path: its file.
+        token: what the file says as long as this process holds it.
+    """
+
+    path: Path
+    token: str
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether another process has it; not, where the file cannot be read."""
+        return bool(self._holder().get("token", self.token) != self.token)
+
+    def check(self) -> None:
+        """Raise where another process has it.
+
+        Raises:
+            CampaignInUse: names that process.
+        """
+        if self.is_lost:
+            raise CampaignInUse(
+                f"{self.path.parent} was taken over by {_holder(self._holder())}, which took this process for dead "
+                "after a long silence; that one goes on with what is there"
+            )
+
+    def _holder(self) -> Mapping[str, Any]:  # Any: strings and numbers
+        try:
+            return _read(self.path)
+        except OSError:  # a file system that is away for a moment
+            return {}
+
+
 @contextmanager
-def hold_lease(path: Path, *, heartbeat_s: float = HEARTBEAT_S, stale_s: float = STALE_S) -> Iterator[None]:
+def hold_lease(path: Path, *, heartbeat_s: float = HEARTBEAT_S, stale_s: float = STALE_S) -> Iterator[Lease]:
     """Hold the lease at a path, with a heartbeat, as long as this lasts.
 
     The lease of a dead process on this host is taken over at once, that of another host when its heartbeat is old.
@@ -35,6 +72,9 @@ def hold_lease(path: Path, *, heartbeat_s: float = HEARTBEAT_S, stale_s: float =
         path: the file of the lease.
         heartbeat_s: how often the file is touched.
         stale_s: age of the last heartbeat from which on a holder on another host is taken for dead.
+
+    Yields:
+        The lease, to be asked whether it was lost meanwhile.
 
     Raises:
         CampaignInUse: a live process holds it.
@@ -46,15 +86,15 @@ def hold_lease(path: Path, *, heartbeat_s: float = HEARTBEAT_S, stale_s: float =
         "token": secrets.token_hex(8),
     }
     _acquire(path, mine, stale_s)
-    stop = threading.Event()
-    heart = threading.Thread(target=_beat, args=(path, mine, stop, heartbeat_s), name="lease", daemon=True)
+    lease, stop = Lease(path, str(mine["token"])), threading.Event()
+    heart = threading.Thread(target=_beat, args=(lease, stop, heartbeat_s), name="lease", daemon=True)
     heart.start()
     try:
-        yield
+        yield lease
     finally:
         stop.set()
         heart.join()
-        if _read(path).get("token") == mine["token"]:
+        if not lease.is_lost:
             path.unlink(missing_ok=True)
 
 
@@ -122,10 +162,10 @@ def _read(path: Path) -> dict[str, Any]:  # Any: strings and numbers
     return lease
 
 
-def _beat(path: Path, mine: Mapping[str, Any], stop: threading.Event, heartbeat_s: float) -> None:
+def _beat(lease: Lease, stop: threading.Event, heartbeat_s: float) -> None:
     while not stop.wait(heartbeat_s):
+        if lease.is_lost:
+            logger.error("%s was taken over by another process, which took this one for dead", lease.path.parent)
+            return
         with suppress(OSError):  # a file system that is away for a moment must not end the heartbeat
-            if _read(path).get("token", mine["token"]) != mine["token"]:
-                logger.error("%s was taken over by another process, which took this one for dead", path.parent)
-                return
-            os.utime(path)
+            os.utime(lease.path)

@@ -125,6 +125,16 @@ def test_the_heartbeat_touches_the_lease(path):
             assert time.monotonic() < deadline
 
 
+def test_a_lease_that_another_process_took_is_lost_and_left_to_it(path):
+    with hold_lease(path) as lease:
+        lease.check()
+        edit(path, token="of another", host="another", pid=7)
+        assert lease.is_lost
+        with pytest.raises(CampaignInUse, match=r"was taken over by process 7 on another"):
+            lease.check()
+    assert json.loads(path.read_text())["pid"] == 7
+
+
 def test_of_processes_that_race_for_a_dead_lease_one_wins(path, holder):
     holder.kill()
     dead = path.read_text()

@@ -20,7 +20,7 @@ from surveyor.errors import InputError
 from surveyor.events import Report, ReportingExecutor
 from surveyor.files import read_json, write_json
 from surveyor.labels import LabelStore, LevelOfTheory, load_theory, save_theory
-from surveyor.lease import hold_lease
+from surveyor.lease import Lease, hold_lease
 from surveyor.models.choice import make_model
 from surveyor.models.model import Model
 from surveyor.pools.choice import OpenPools, open_pools
@@ -40,6 +40,7 @@ class Campaign:
     Attributes:
         parameters: as the user gave them, with absolute paths.
         directory: the campaign on disk.
+        lease: of that directory.
         pools: where functions run.
         store: the labels.
         walkers: at their starts.
@@ -49,6 +50,7 @@ class Campaign:
 
     parameters: CampaignParameters
     directory: RunDirectory
+    lease: Lease
     pools: OpenPools
     store: LabelStore
     walkers: tuple[Walker, ...]
@@ -102,7 +104,7 @@ def open_campaign(
     check_sites(parameters, sites or {})
     check_folders(parameters)
     directory = RunDirectory(parameters.run_directory.absolute())
-    with hold_lease(directory.lease):
+    with hold_lease(directory.lease) as lease:
         check_continuation(directory, parameters)
         freeze_parameters(directory, parameters)
         _record_run(directory)
@@ -110,6 +112,7 @@ def open_campaign(
             yield Campaign(
                 parameters=parameters,
                 directory=directory,
+                lease=lease,
                 pools=pools,
                 store=LabelStore.in_folder(parameters.label_store),
                 walkers=walkers,

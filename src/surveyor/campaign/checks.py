@@ -19,8 +19,6 @@ from surveyor.run_directory import RunDirectory
 from surveyor.sampling.walkers import Walker, check_walkers, make_walkers
 from surveyor.structures import elements_of, read_structures
 
-START_S = 20.0  # of a job's walltime that pass before its worker is at work
-
 
 def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
     """Check all that can be checked without a pool, and return the walkers at their starts.
@@ -85,11 +83,11 @@ def check_sites(parameters: CampaignParameters, sites: Mapping[str, Site]) -> No
     """
     name = parameters.pools.labelling
     site, limit = sites.get(name), time_limit_of(make_reference(parameters.reference, parameters.codes))
-    if isinstance(site, JobQueueSite) and limit is not None and limit > site.walltime_s - START_S:
+    if isinstance(site, JobQueueSite) and limit is not None and limit > site.longest_function_s:
         raise InputError(
             f"pools.labelling: a label may take {limit / 60:g} min (the time limit of the code), expected at most "
-            f"{(site.walltime_s - START_S) / 60:g} min, as a job of {name} lasts {site.walltime_minutes:g} min and "
-            "takes a while to start; lower the time limit, or raise walltime_minutes of the pool"
+            f"{site.longest_function_s / 60:.3g} min, as a job of {name} lasts {site.walltime_minutes:g} min and "
+            "takes a while to start and to end; lower the time limit, or raise walltime_minutes of the pool"
         )
 
 

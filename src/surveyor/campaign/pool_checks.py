@@ -108,8 +108,9 @@ def _opened(subject: Subject, name: str, folders: Mapping[str, Path], of_closing
         wants_gpu=wants_gpu(subject.parameters, name, site),
     )
     pools = Pools(sampling=name, labelling=name, training=name)
+    used = _small(site) if _opened_by_hand(subject, name) is None else site
     try:
-        with open_pools(pools, {name: _small(site)}, folder, subject.by_hand) as opened:
+        with open_pools(pools, {name: used}, folder, subject.by_hand) as opened:
             began = time.time()
             view = _submitted(opened.labelling, look_around, question)
             is_open = not view.done() or view.exception() is None
@@ -204,9 +205,14 @@ def _queue(subject: Subject, name: str, folder: Path | None) -> Callable[[], str
     site = subject.sites[name]
     if not isinstance(site, JobQueueSite) or folder is None:
         return lambda: "no worker yet"
-    by_hand = None if subject.by_hand is None else folder_of(name, subject.by_hand)
-    used = by_hand if by_hand is not None and by_hand.read_holder() is not None else folder_of(name, folder)
+    used = _opened_by_hand(subject, name) or folder_of(name, folder)
     return lambda: job_state(site, used)
+
+
+def _opened_by_hand(subject: Subject, name: str) -> PoolFolder | None:
+    """Return the folder of a pool that the user has opened by hand; None where it is not open."""
+    folder = None if subject.by_hand is None else folder_of(name, subject.by_hand)
+    return folder if folder is not None and folder.read_holder() is not None else None
 
 
 def _hear(opened: _Opened, deadline: float) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from surveyor.pools.sites import SchedulerSite
 logger = logging.getLogger(__name__)
 
 CONNECT_S = 10.0
+ANSWER_S = 30.0  # so long may workers take to tell their versions: those that hold their interpreter do not answer
 COUNT_S = 2.0  # how often the workers are counted
 NO_WORKER_S = 60.0  # so long can work wait without a worker before it is said, and said again
 
@@ -67,7 +68,8 @@ class _Workers:
         while True:
             workers = await self.client.nthreads()
             self.threads = sum(workers.values())
-            await self._check({*workers} - self.known)
+            if {*workers} - self.known:
+                await self.compare()
             now = time.monotonic()
             if self.threads or not self.client.futures:
                 last_useful = now
@@ -80,13 +82,14 @@ class _Workers:
                 last_useful = now
             await asyncio.sleep(COUNT_S)
 
-    async def _check(self, new: set[str]) -> None:
-        """Compare the versions of workers that came later."""
-        if not new:
-            return
-        self.known |= new
+    async def compare(self) -> None:
+        """Compare the versions of scheduler and workers with those of this side."""
+        self.known.update(await self.client.nthreads())
         try:
-            check_versions(self.name, await self.client.get_versions(packages=["surveyor"]))
+            answer = await asyncio.wait_for(self.client.get_versions(packages=["surveyor"]), ANSWER_S)
+            check_versions(self.name, answer)
+        except TimeoutError:
+            logger.info("pool %s: its workers are busy; each compares versions before it runs something", self.name)
         except PoolFailed as error:
             logger.error("%s", error)
             self.failure = str(error)
@@ -96,9 +99,10 @@ def _attach(name: str, site: SchedulerSite) -> Attachment:
     with ExitStack() as opened:
         client = _connect(name, site)
         opened.callback(client.close)
-        check_versions(name, client.get_versions(packages=["surveyor"]))
-        nthreads = client.nthreads()
-        workers = _Workers(client, name, sum(nthreads.values()), {*nthreads})
+        workers = _Workers(client, name, sum(client.nthreads().values()))
+        client.sync(workers.compare)
+        if workers.failure is not None:
+            raise PoolFailed(workers.failure)
         watch = asyncio.run_coroutine_threadsafe(workers.watch(), client.loop.asyncio_loop)
         opened.callback(watch.cancel)
         group = _enlarge_group(client, workers.threads)

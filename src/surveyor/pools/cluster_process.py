@@ -26,7 +26,7 @@ from distributed.scheduler import WorkerState
 
 from surveyor.errors import CampaignInUse, PoolFailed
 from surveyor.files import write_json
-from surveyor.lease import hold_lease
+from surveyor.lease import Lease, hold_lease
 from surveyor.pools import worker_check
 from surveyor.pools.jobs import Jobs, QueueSilent
 from surveyor.pools.pool_folder import PoolFolder
@@ -54,13 +54,13 @@ def main() -> None:
     )
     logging.getLogger("surveyor").setLevel(logging.INFO)
     try:
-        with hold_lease(folder.lease), dask.config.set(dict(SETTINGS)):
-            asyncio.run(_hold(folder))
+        with hold_lease(folder.lease) as lease, dask.config.set(dict(SETTINGS)):
+            asyncio.run(_hold(folder, lease))
     except CampaignInUse as error:
         logger.info("%s", error)  # whoever wanted it attaches to the one that is there
 
 
-async def _hold(folder: PoolFolder) -> None:
+async def _hold(folder: PoolFolder, lease: Lease) -> None:
     name, site = folder.read_site()
     if not isinstance(site, JobQueueSite):
         raise TypeError(f"{name} is no cluster with a queue")
@@ -81,7 +81,7 @@ async def _hold(folder: PoolFolder) -> None:
     ) as scheduler:
         check = f"{folder.check} {folder.versions}"
         jobs = Jobs(site, folder.path, scheduler.address, security, check)
-        keeper = _Keeper(name, site, folder, scheduler, jobs)
+        keeper = _Keeper(name, site, folder, lease, scheduler, jobs)
         try:
             await keeper.end_former_jobs()
             write_json(folder.address, folder.holder(scheduler.address))
@@ -94,7 +94,8 @@ async def _hold(folder: PoolFolder) -> None:
             if not isinstance(error, PoolFailed):
                 raise
         finally:
-            folder.address.unlink(missing_ok=True)
+            if not lease.is_lost:
+                folder.address.unlink(missing_ok=True)
             await keeper.close()
     logger.info("pool %s is closed", name)
 
@@ -134,6 +135,7 @@ class _Keeper:
     name: str
     site: JobQueueSite
     folder: PoolFolder
+    lease: Lease
     scheduler: PoolScheduler
     jobs: Jobs
     records: dict[str, _Record] = field(default_factory=dict)
@@ -152,18 +154,24 @@ class _Keeper:
             )
 
     async def keep(self, stop: asyncio.Event) -> None:
-        """Look after the jobs until the pool is to be closed.
+        """Look after the jobs until the pool is to be closed, or another process has its folder.
 
         Raises:
             PoolFailed: jobs fail again and again.
         """
         while not stop.is_set() and self.scheduler.status == Status.running and not self._is_unused():
+            if self.lease.is_lost:
+                break
             await self._look()
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), LOOK_S)
 
     async def close(self) -> None:
         """Cancel all jobs; those that could not be cancelled stay written down for whoever opens the pool next."""
+        if self.lease.is_lost:  # what is written in the folder now is of the other process
+            with suppress(QueueSilent):
+                await self.jobs.cancel(list(self.records))
+            return
         left = await self._cancelled([*{*self.folder.read_jobs(), *self.records}], CANCEL_S, whole=False)
         if left:
             logger.error("pool %s: jobs %s could not be cancelled", self.name, ", ".join(left))

@@ -2,8 +2,9 @@
 
 Usage: python -m surveyor.pools.holder FOLDER PARENT_PROCESS_ID, with a line of JSON on standard input: where modules
 are looked for before the environment of this process (`path`), and for each worker the environment variables of its own
-(`workers`). It answers with the scheduler's address on standard output, and ends when standard input is closed or the
-parent is gone; both happen too when the parent is killed.
+(`workers`). It answers with a line of JSON on standard output: where the scheduler listens (`address`), and the
+`certificate` and `key` without which nobody can attach, as other users of this machine can reach it, too. It ends when
+standard input is closed or the parent is gone; both happen too when the parent is killed.
 
 The flow's process would be the simpler place. But there the workers would import the user's main script again, Ctrl-C
 would reach them, and the scheduler would share one interpreter with the flow.
@@ -42,8 +43,10 @@ def main() -> None:
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     with dask.config.set({**SETTINGS, "temporary-directory": str(folder)}):
-        cluster = _start_cluster(wanted["workers"])
-        answer.write(f"{cluster.scheduler_address}\n")
+        security = Security.temporary()
+        cluster = _start_cluster(wanted["workers"], security)
+        secrets = {"certificate": security.tls_ca_file, "key": security.tls_client_key}
+        answer.write(f"{json.dumps({'address': cluster.scheduler_address, **secrets})}\n")
         answer.close()
         while os.getppid() == parent and not select.select([sys.stdin], [], [], WATCH_S)[0]:
             pass
@@ -52,16 +55,16 @@ def main() -> None:
         os.killpg(os.getpid(), signal.SIGKILL)
 
 
-def _start_cluster(environments: Sequence[Mapping[str, str]]) -> SpecCluster:
-    common = {"host": HOST, "protocol": "tls://" if Security().require_encryption else "tcp://"}
+def _start_cluster(environments: Sequence[Mapping[str, str]], security: Security) -> SpecCluster:
+    common = {"host": HOST, "protocol": "tls://", "security": security}
     # Without a port of its own each pool would ask for the same one.
     scheduler = {"cls": PoolScheduler, "options": {**common, "dashboard": False, "dashboard_address": f"{HOST}:0"}}
     workers = {number: _worker(environment, common) for number, environment in enumerate(environments)}
     # The log is there for what functions print: it is shown when a worker dies.
-    return SpecCluster(scheduler=scheduler, workers=workers, silence_logs=logging.CRITICAL)
+    return SpecCluster(scheduler=scheduler, workers=workers, security=security, silence_logs=logging.CRITICAL)
 
 
-def _worker(environment: Mapping[str, str], common: Mapping[str, str]) -> dict[str, Any]:  # Any: as Dask wants it
+def _worker(environment: Mapping[str, str], common: Mapping[str, Any]) -> dict[str, Any]:  # Any: as Dask wants it
     return {
         "cls": Nanny,
         "options": {

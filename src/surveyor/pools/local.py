@@ -16,6 +16,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
+from distributed import Security
+
 from surveyor.errors import PoolFailed
 from surveyor.files import write_json
 from surveyor.pools import holder, worker_check
@@ -33,7 +35,8 @@ LOG_LINES = 12
 def local_pool(site: LocalSite | None = None, name: str = "local") -> Pool:
     """Return a pool of this machine, which starts its processes when it is first used.
 
-    Its processes end with this one, even when this one is killed. They listen on 127.0.0.1 alone.
+    Its processes end with this one, even when this one is killed. They listen on 127.0.0.1 alone, and to this process
+    alone.
 
     Args:
         site: what the pool may use, and what each of its workers needs; by default there is a worker for each core that
@@ -76,7 +79,8 @@ class _Holder:
             ["The workers printed last:", *lines[-LOG_LINES:]] if lines else ["The workers printed nothing."]
         )
 
-    def address(self, room: Room, path: Sequence[str]) -> str:
+    def open(self, room: Room, path: Sequence[str]) -> tuple[str, Security]:
+        """Have the workers started; return the address of the scheduler, and what lets this process attach."""
         with suppress(BrokenPipeError):  # it died at once; there will be no answer
             self.requests.write(json.dumps({"path": path, "workers": room.own}) + "\n")
             self.requests.flush()
@@ -84,7 +88,9 @@ class _Holder:
         answer = self.answers.readline().strip() if ready else ""
         if not answer:
             raise PoolFailed(f"pool {self.name} gave no address within {START_S:.0f} s. {self.last_lines()}")
-        return answer
+        told = json.loads(answer)
+        certificate = {"tls_ca_file": told["certificate"], "tls_client_cert": told["certificate"]}
+        return told["address"], Security(**certificate, tls_client_key=told["key"], require_encryption=True)
 
     def end(self) -> None:
         with suppress(BrokenPipeError):  # what it did not read is still to be written
@@ -104,8 +110,8 @@ def _attach(name: str, room: Room, python: str | None) -> Attachment:
     held = _start(name, room, python or sys.executable)
     with ExitStack() as opened:
         opened.callback(held.end)
-        address = held.address(room, sys.path if python is None else _users_path())
-        client = PoolClient(address, set_as_default=False, timeout=CONNECT_S)
+        address, security = held.open(room, sys.path if python is None else _users_path())
+        client = PoolClient(address, security=security, set_as_default=False, timeout=CONNECT_S)
         opened.callback(client.close)
         return Attachment(client, count=lambda: room.n_workers, hint=held.last_lines, close=opened.pop_all().close)
 

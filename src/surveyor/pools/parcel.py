@@ -4,6 +4,7 @@ import asyncio
 import os
 import pickle
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ import cloudpickle  # type: ignore[import-untyped] # it has no types
 from distributed import Reschedule, Worker, get_worker
 from distributed.core import Status
 
-from surveyor.errors import AttemptFailed, InputError, PoolFailed
+from surveyor.errors import AttemptFailed, FunctionFailed, InputError, PoolFailed
+from surveyor.pools.sites import END_S
 from surveyor.pools.worker_check import difference
 
 DELIVERY_S = 1.0
@@ -40,6 +42,42 @@ def unpack(content: bytes) -> Any:  # Any: whatever was packed
     return pickle.loads(content)
 
 
+class Raised(Exception):
+    """What a function raised, in a form that travels even where its class is not known.
+
+    Args:
+        content: the exception as bytes; None where it cannot be packed.
+        text: its traceback.
+    """
+
+    def __init__(self, content: bytes | None, text: str) -> None:
+        super().__init__(content, text)
+        self.content = content
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"on the worker:\n{self.text}"
+
+    @classmethod
+    def by(cls, error: Exception) -> "Raised":
+        """Return an exception in the form that travels."""
+        text = "".join(traceback.format_exception(error))
+        try:
+            return cls(cloudpickle.dumps(error), text)
+        except Exception:  # noqa: BLE001 (packing runs code of any class)
+            return cls(None, text)
+
+    def original(self) -> Exception:
+        """Return the exception itself, or one that tells of it where its class is not known or does not unpack."""
+        try:
+            error = unpack(self.content) if self.content is not None else None
+        except Exception:  # noqa: BLE001 (unpacking runs code of any class)
+            error = None
+        if isinstance(error, Exception):
+            return error
+        return FunctionFailed(f"{self.text.strip().splitlines()[-1]}. The traceback of the worker:\n{self.text}")
+
+
 def run_parcel(
     parcel: bytes,
     time_limit_s: float | None = None,
@@ -57,24 +95,25 @@ def run_parcel(
 
     Raises:
         PoolFailed: the sender has other versions, so that the call may not mean the same here.
-        RuntimeError: the function called `sys.exit`, which would end the worker.
+        Raised: what the function raised.
     """
     if sender is not None and (complaint := difference(sender)) is not None:
         raise PoolFailed(complaint)
-    if time_limit_s is not None and time_limit_s > time_left_s():
+    if time_limit_s is not None and time_limit_s + END_S > time_left_s():
         _hand_back(time_limit_s)
-    function, args, kwargs = unpack(parcel)
     try:
+        function, args, kwargs = unpack(parcel)
         result = function(*args, **kwargs)
-    except AttemptFailed as error:
+        return _dumps(result, f"the result of {name_of(function)}")
+    except SystemExit as error:  # it would end the worker
+        raised = Raised.by(RuntimeError(f"{name_of(function)} called sys.exit({error.code!r})"))
+    except Exception as error:  # noqa: BLE001 (it is raised where it belongs)
         # Where nothing starts, everything fails at once, and a free worker is given the next. In a job that is being
         # ended, or on a broken node, it would have all of the queue.
-        if error.is_worker_unfit and JOB_BEGIN in os.environ:
+        if isinstance(error, AttemptFailed) and error.is_worker_unfit and JOB_BEGIN in os.environ:
             _leave("programs do not start here")
-        raise
-    except SystemExit as error:
-        raise RuntimeError(f"{name_of(function)} called sys.exit({error.code!r})") from error
-    return _dumps(result, f"the result of {name_of(function)}")
+        raised = Raised.by(error)
+    raise raised  # here, where it has no context: that would travel with it
 
 
 def time_left_s() -> float:
@@ -88,7 +127,8 @@ def _hand_back(time_limit_s: float) -> None:
     if get_worker().state.executed_count == 0 and walltime - left < YOUNG_S:
         raise PoolFailed(
             f"a function may take {time_limit_s:.0f} s, but a job lasts {walltime:.0f} s, of which {left:.0f} s are "
-            "left when its worker begins; lower the time limit, or raise walltime_minutes of the pool"
+            f"left when its worker begins, and {END_S:.0f} s of them are kept for its end; lower the time limit, or "
+            "raise walltime_minutes of the pool"
         )
     _leave(f"{time_limit_s:.0f} s are more than is left of this job")
     raise Reschedule()

@@ -13,10 +13,11 @@ from uuid import uuid4
 
 from distributed import Client, KilledWorker, fire_and_forget
 from distributed import Future as RemoteFuture
+from distributed.client import ClosedClientError
 from distributed.comm import CommClosedError
 
 from surveyor.errors import PoolFailed, WorkerLost
-from surveyor.pools.parcel import name_of, pack, run_parcel, unpack
+from surveyor.pools.parcel import Raised, name_of, pack, run_parcel, unpack
 from surveyor.pools.scheduler import KEPT
 from surveyor.pools.terms import Terms
 from surveyor.pools.worker_check import this_side
@@ -117,6 +118,7 @@ class Pool(Executor):
         Raises:
             InputError: the function or an argument cannot travel.
             PoolFailed: the pool cannot be opened.
+            WorkerLost: the connection was lost in this moment; it can be submitted again.
             RuntimeError: the pool was shut down.
         """
         return self.submit_under(Terms(), function, *args, **kwargs)
@@ -137,8 +139,10 @@ class Pool(Executor):
         try:
             remote = _send(attachment.client, parcel, terms)
             result = asyncio.run_coroutine_threadsafe(_result_of(remote), attachment.client.loop.asyncio_loop)
-        except BaseException:
+        except BaseException as error:
             future.cancel()  # nobody holds it, but it takes a place
+            if isinstance(error, ClosedClientError):
+                raise WorkerLost(self._loss(error, name_of(function), attachment)) from error
             raise
         future.add_done_callback(lambda done: result.cancel() if done.cancelled() else None)
         result.add_done_callback(partial(self._settle, future, name_of(function), attachment))
@@ -235,6 +239,8 @@ def _send(client: Client, parcel: bytes, terms: Terms) -> RemoteFuture:
 async def _result_of(remote: RemoteFuture) -> Any:  # Any: the result of whatever was submitted
     try:
         return unpack(await remote)
+    except Raised as raised:
+        raise raised.original() from raised
     finally:
         # The error would be all that another attempt under the same key gets.
         if remote.status == "error":

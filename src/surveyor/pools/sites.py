@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 
 from surveyor.parameters import Parameters
 
+START_S = 20.0  # of a job that pass before its worker is at work
+END_S = 30.0  # of a job that are left when a function is over: to write its label, and to deliver what it returns
+
 
 class Site(Parameters):
     """Base of all sites."""
@@ -65,7 +68,13 @@ class JobQueueSite(Site):
         title="Workers per job",
         description="How many labels, walkers or trainings run side by side in one job, and share its cores.",
     )
-    memory_GB: float = Field(4.0, gt=0, title="Memory (GB)", description="Memory that a job asks for.")
+    memory_GB: float = Field(
+        4.0,
+        gt=0,
+        title="Memory (GB)",
+        description="Memory that a job asks for; on Grid Engine and OAR, which have no common word for it, name it in "
+        "resources.",
+    )
     gpus_per_job: int = Field(0, ge=0, title="GPUs per job", description="GPUs that a job asks for.")
     walltime_minutes: float = Field(
         60.0,
@@ -151,6 +160,11 @@ class JobQueueSite(Site):
     def walltime_s(self) -> int:
         """How long a job may last, in whole seconds."""
         return int(60 * self.walltime_minutes)
+
+    @property
+    def longest_function_s(self) -> float:
+        """How long a function may take that a new job can run."""
+        return self.walltime_s - START_S - END_S
 
 
 class SLURMSite(JobQueueSite):

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event
 
 import dask
+import psutil
 import pytest
 from distributed import LocalCluster, Security
 from environments import make_environment
@@ -82,6 +83,20 @@ def test_work_without_a_worker_is_said_and_done_when_one_comes(
             assert future.result(PATIENCE_S) == 1
     finally:
         logging.getLogger("surveyor").removeHandler(listener)
+
+
+def test_a_worker_that_does_not_answer_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("surveyor.pools.address.ANSWER_S", 0.5)
+    with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+        worker = psutil.Process(cluster.workers[0].pid)
+        worker.suspend()
+        try:
+            with pool_at(cluster.scheduler_address) as pool:
+                future = pool.submit(abs, -1)
+                worker.resume()
+                assert future.result(PATIENCE_S) == 1
+        finally:
+            worker.resume()
 
 
 def test_other_versions_are_refused() -> None:

@@ -20,6 +20,7 @@ from processes import wait_until
 from slurm import SlurmCluster
 
 from surveyor.errors import AttemptFailed, InputError, PoolFailed, WorkerLost
+from surveyor.files import read_json, write_json
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool, open_cluster_pool
 from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
@@ -136,6 +137,24 @@ def test_work_waits_for_the_queue_and_a_cancelled_pending_job_is_replaced(
     assert future.result(PATIENCE_S) == 1
 
 
+def test_a_job_whose_submission_was_never_answered_is_cancelled(
+    slurm_cluster: SlurmCluster, open_pool: Callable[..., Pool], folder: PoolFolder, tmp_path: Path
+) -> None:
+    """Such a job is in the queue, and the pool does not know its number."""
+    slurm_cluster.hold("cpu")
+    other = slurm_cluster.submit("sleep 60", folder=tmp_path, options=["--partition=cpu"])
+    pool = open_pool(max_jobs=1)
+    future = pool.submit(abs, -1)
+    wait_until(lambda: len(alive(slurm_cluster)) == 2, lambda: f"{slurm_cluster.queue()}")
+    stray = slurm_cluster.submit("sleep 60", folder=folder.path, options=["--partition=cpu"])
+    wait_until(lambda: stray not in alive(slurm_cluster), lambda: f"{slurm_cluster.queue()}")
+    left = slurm_cluster.submit("sleep 60", folder=folder.path, options=["--partition=cpu"])
+    close_cluster_pool(folder)
+    assert alive(slurm_cluster) == [other]
+    assert left != other
+    assert isinstance(future.exception(PATIENCE_S), WorkerLost | PoolFailed)
+
+
 def test_a_cancelled_job_fails_what_it_ran_and_is_replaced(
     slurm_cluster: SlurmCluster, open_pool: Callable[..., Pool], log: Path
 ) -> None:
@@ -185,9 +204,10 @@ def test_a_killed_worker_is_replaced_by_its_nanny_and_a_killed_nanny_by_another_
 
 
 def test_work_that_cannot_end_in_time_goes_to_another_job_unstarted(open_pool: Callable[..., Pool], log: Path) -> None:
-    pool = open_pool(max_jobs=1, walltime_minutes=1, idle_minutes=1)
+    pool = open_pool(max_jobs=1, walltime_minutes=2, idle_minutes=1)
     first = pool.submit(work, log, "a", 12).result(PATIENCE_S)
-    second = pool.submit_under(Terms("b", time_limit_s=50), work, log, "b", 0).result(PATIENCE_S)
+    limit = site(walltime_minutes=2).longest_function_s
+    second = pool.submit_under(Terms("b", limit + 12), work, log, "b", 0).result(PATIENCE_S)
     assert second != first
     assert names(log, "begin") == ["a", "b"]
 
@@ -263,6 +283,20 @@ def test_two_who_open_one_pool_share_it(folder: PoolFolder) -> None:
     with ThreadPoolExecutor(2) as threads:
         addresses = list(threads.map(lambda _: open_cluster_pool("slurm/test", site(), folder), range(2)))
     assert len({*addresses}) == 1
+
+
+def test_a_pool_whose_folder_another_process_took_leaves_it_and_ends(
+    slurm_cluster: SlurmCluster, open_pool: Callable[..., Pool], folder: PoolFolder, log: Path
+) -> None:
+    start(open_pool(), log, "a", 60)
+    holder, address = folder.read_holder(), folder.address.read_text()
+    assert holder is not None
+    taken = {"host": "another", "pid": 1, "started": 0.0, "token": "of another"}
+    write_json(folder.lease, taken)
+    psutil.Process(int(holder["pid"])).wait(PATIENCE_S)
+    wait_until(lambda: not slurm_cluster.queue(), lambda: f"{slurm_cluster.queue()}")
+    assert (read_json(folder.lease), folder.address.read_text()) == (taken, address)
+    folder.lease.unlink()
 
 
 def test_a_pool_ends_with_its_jobs_on_sigterm(

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from surveyor.pools.address import pool_at
+from surveyor.pools.address import scheduler_pool
 from surveyor.pools.local import local_pool
 from surveyor.pools.pool import Pool
-from surveyor.pools.sites import LocalSite
+from surveyor.pools.sites import LocalSite, SchedulerSite
 from surveyor.testing.pools import check_executor, check_pool
 
 
@@ -23,7 +23,16 @@ def test_local_pool_conforms(local: Pool, tmp_path: Path) -> None:
 
 
 def test_pool_at_an_address_conforms(local: Pool, tmp_path: Path) -> None:
-    with pool_at(local.address) as pool:
+    own = local._attached().client.security
+    (tmp_path / "certificate.pem").write_text(own.tls_ca_file)
+    (tmp_path / "key.pem").write_text(own.tls_client_key)
+    site = SchedulerSite(
+        address=local.address,
+        tls_ca_file=tmp_path / "certificate.pem",
+        tls_cert_file=tmp_path / "certificate.pem",
+        tls_key_file=tmp_path / "key.pem",
+    )
+    with scheduler_pool("dask/test", site) as pool:
         check_pool(pool, tmp_path)
 
 

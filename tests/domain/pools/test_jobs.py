@@ -49,6 +49,7 @@ def test_slurm_directives(tmp_path: Path) -> None:
         "-t 01:30:00",
         "--gres=gpu:1",
         "--no-requeue",
+        f"--chdir={tmp_path}",
         "--exclusive",
         f"-o {tmp_path}/jobs/genoa-1-%J.out",
     }
@@ -84,6 +85,7 @@ def test_lsf_directives(tmp_path: Path) -> None:
         "-n 8",
         '-R "span[hosts=1]"',
         "-W 01:30",
+        "-rn",
         '-gpu "num=1"',
     }
 

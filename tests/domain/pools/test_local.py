@@ -11,11 +11,12 @@ from threading import Lock
 
 import psutil
 import pytest
+from distributed import Client, Security
 from environments import make_environment
 
-from surveyor.errors import InputError, PoolFailed, WorkerLost
+from surveyor.errors import FunctionFailed, InputError, PoolFailed, WorkerLost
 from surveyor.pools.local import local_pool
-from surveyor.pools.pool import Pool
+from surveyor.pools.pool import Attachment, Pool
 from surveyor.pools.sites import LocalSite
 
 PATIENCE_S = 30.0
@@ -71,6 +72,12 @@ def test_killed_worker_costs_only_what_it_ran(pool: Pool, tmp_path: Path) -> Non
     assert "pool local" in str(error)
     assert [outcome for outcome in outcomes if outcome is not error] == [None] * (pool.capacity - 1)
     assert pool.submit(abs, -1).result(PATIENCE_S) == 1
+
+
+def test_other_users_of_the_machine_cannot_attach(pool: Pool) -> None:
+    assert pool.address.startswith("tls://127.0.0.1:")
+    with pytest.raises(OSError, match=r"Timed out|certificate|SSL|handshake"):
+        Client(pool.address, security=Security.temporary(), timeout=2, set_as_default=False)
 
 
 def test_message_about_a_dead_worker_holds_what_it_printed_last(pool: Pool) -> None:
@@ -134,6 +141,45 @@ def test_arguments_that_cannot_travel_are_refused_at_once(pool: Pool) -> None:
 def test_result_that_cannot_travel_is_an_error_of_its_call(pool: Pool) -> None:
     with pytest.raises(InputError, match=r"the result of .*lock cannot travel"):
         pool.submit(Lock).result(PATIENCE_S)
+
+
+OF_THE_ENGINE = """
+class EngineError(Exception):
+    pass
+
+def fail():
+    raise EngineError("no such parity")
+"""
+
+
+def test_an_exception_that_only_the_worker_knows_arrives_with_its_text(pool: Pool, tmp_path: Path) -> None:
+    (tmp_path / "engine_of_the_worker.py").write_text(OF_THE_ENGINE)
+    call = f"[__import__('sys').path.append({str(tmp_path)!r}), __import__('engine_of_the_worker').fail()]"
+    error = pool.submit(eval, call).exception(PATIENCE_S)
+    assert isinstance(error, FunctionFailed)
+    assert str(error).startswith("engine_of_the_worker.EngineError: no such parity. The traceback of the worker:")
+    assert "in fail" in str(error)
+
+
+def test_an_exception_has_the_traceback_of_the_worker_as_its_cause(pool: Pool) -> None:
+    error = pool.submit(int, "eleven").exception(PATIENCE_S)
+    assert isinstance(error, ValueError)
+    assert "result = function(*args, **kwargs)" in str(error.__cause__)
+
+
+def test_a_submission_in_the_moment_of_a_lost_connection_can_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with local_pool(LocalSite(cores=1)) as pool:
+        pool.open()
+        # The client closes between the look at it and the submission.
+        monkeypatch.setattr(Attachment, "is_alive", True)
+        attachment = pool._attached()
+        attachment.client.close()
+        with pytest.raises(WorkerLost, match="the connection to pool local was lost"):
+            pool.submit(abs, -1)
+        monkeypatch.undo()
+        assert pool.submit(abs, -1).result(PATIENCE_S) == 1
 
 
 def test_exit_of_a_function_is_an_error_of_its_call(pool: Pool) -> None:

@@ -39,15 +39,15 @@ def test_every_job_queue_can_be_asked() -> None:
 
 def test_slurm_shows_who_waits_and_why() -> None:
     answer = (
-        "1|RUNNING|None\n2|PENDING|Resources\n3|PENDING|PartitionTimeLimit\n4|COMPLETING|None\n5|NODE_FAIL|\n"
-        "6|SIGNALING|None\n"
+        "1|RUNNING|None|/home/ada\n2|PENDING|Resources|/pool\n3|PENDING|PartitionTimeLimit|/pool\n"
+        "4|COMPLETING|None|/pool\n5|NODE_FAIL||/pool\n6|SIGNALING|None|/pool\n"
     )
     assert read_slurm(answer) == {
-        "1": Entry(RUNNING),
-        "2": Entry(PENDING, "Resources"),
-        "3": Entry(PENDING, "PartitionTimeLimit", is_hopeless=True),
-        "4": Entry("ending"),
-        "6": Entry(RUNNING),
+        "1": Entry(RUNNING, folder="/home/ada"),
+        "2": Entry(PENDING, "Resources", folder="/pool"),
+        "3": Entry(PENDING, "PartitionTimeLimit", is_hopeless=True, folder="/pool"),
+        "4": Entry("ending", folder="/pool"),
+        "6": Entry(RUNNING, folder="/pool"),
     }
 
 
