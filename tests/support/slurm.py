@@ -56,6 +56,7 @@ class SlurmCluster:
     def __init__(self, own: Servers) -> None:
         self.folder = own.folder
         self._servers = own
+        self._slurmctld: subprocess.Popen[bytes] | None = None
         self._slurmds: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -149,6 +150,24 @@ class SlurmCluster:
         self._start_slurmd(node)
         self._wait_for_nodes([node])
 
+    @contextmanager
+    def without_controller(self) -> Iterator[None]:
+        """Have no controller, so that no command is answered; jobs go on."""
+        assert self._slurmctld is not None
+        self._slurmctld.terminate()
+        self._slurmctld.wait()
+        try:
+            yield
+        finally:
+            self._start_slurmctld()
+            wait_until(self._answers, lambda: f"the controller has not started again\n{self._logs()}")
+
+    def _answers(self) -> bool:
+        with suppress(AssertionError):
+            self.run(["scontrol", "ping"])
+            return True
+        return False
+
     def reset(self) -> None:
         """Empty the queue and have all partitions and nodes up, whatever a test has done to them."""
         for partition in PARTITIONS:
@@ -165,10 +184,13 @@ class SlurmCluster:
         self._servers.start(*munged, environment=self.environment)
         socket_file = self.folder / "munge.sock"
         wait_until(socket_file.exists, lambda: f"munged has not started\n{self._logs()}")
-        self._servers.start("slurmctld", "-D", "-i", environment=self.environment)
+        self._start_slurmctld()
         for node in NODES:
             self._start_slurmd(node)
         self._wait_for_nodes(NODES)
+
+    def _start_slurmctld(self) -> None:
+        self._slurmctld = self._servers.start("slurmctld", "-D", "-i", environment=self.environment)
 
     def _start_slurmd(self, node: str) -> None:
         self._slurmds[node] = self._servers.start("slurmd", "-D", "-N", node, environment=self.environment)

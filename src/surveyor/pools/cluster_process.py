@@ -192,8 +192,8 @@ class _Keeper:
                 await self.jobs.cancel(jobs)
                 shown = await self.jobs.look(jobs)
                 jobs = [job for job, entry in shown.items() if whole or entry.state != "ending"]
-                if not jobs:
-                    break
+            if not jobs:
+                break
             await asyncio.sleep(0.5)
         return jobs
 

@@ -167,6 +167,39 @@ def test_a_cancelled_job_fails_what_it_ran_and_is_replaced(
     assert names(log, "begin") == ["a", "a"]
 
 
+def test_a_controller_that_is_away_costs_neither_what_runs_nor_what_waits(
+    slurm_cluster: SlurmCluster, open_pool: Callable[..., Pool], log: Path, folder: PoolFolder
+) -> None:
+    pool = open_pool(max_jobs=2)
+    running = start(pool, log, "a", 10)
+    with slurm_cluster.without_controller():
+        waiting = pool.submit(work, log, "b", 0)
+        wait_until(lambda: "does not answer" in folder.log.read_text(), folder.log.read_text, PATIENCE_S)
+        assert running.result(PATIENCE_S) == str(job_of(log, "a"))
+    assert waiting.result(PATIENCE_S)
+    assert names(log, "begin") == ["a", "b"]
+
+
+def test_a_flow_in_a_job_does_not_submit_with_the_options_of_that_job(
+    open_pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SBATCH_PARTITION", "nowhere")  # it would win over the script
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    assert open_pool(max_jobs=1).submit(abs, -1).result(PATIENCE_S) == 1
+
+
+def test_closing_a_pool_whose_process_was_killed_cancels_its_jobs(
+    slurm_cluster: SlurmCluster, open_pool: Callable[..., Pool], folder: PoolFolder, log: Path
+) -> None:
+    start(open_pool(max_jobs=1), log, "a", 60)
+    holder = folder.read_holder()
+    assert holder is not None
+    os.kill(int(holder["pid"]), signal.SIGKILL)
+    wait_until(lambda: folder.read_holder() is None, lambda: "it lives", PATIENCE_S)
+    assert close_cluster_pool(folder) is False
+    wait_until(lambda: not slurm_cluster.queue(), lambda: f"{slurm_cluster.queue()}")
+
+
 def test_a_node_that_goes_down_fails_what_it_ran_and_another_one_goes_on(
     slurm_cluster: SlurmCluster, open_pool: Callable[..., Pool], log: Path
 ) -> None:
