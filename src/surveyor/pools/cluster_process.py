@@ -205,7 +205,7 @@ class _Keeper:
 
     async def _look(self) -> None:
         try:
-            entries = await self.jobs.look(list(self.records))
+            entries = await self.jobs.look(list(self.records)) if self.records else {}
         except QueueSilent as error:
             logger.warning("pool %s: the queue does not answer: %s", self.name, error)
             return
