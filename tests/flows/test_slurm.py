@@ -30,7 +30,7 @@ from surveyor.pools.choice import folder_of
 from surveyor.run_directory import RunDirectory
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE_S = 240.0
+PATIENCE_S = 480.0
 MARK = "SURVEYOR_TEST_SLURM"  # inherited by all processes of the campaign
 SRUN = "srun -n 2 --overlap --mpi=pmix cp2k.psmp"
 MPIRUN = "mpirun -np 2 cp2k.psmp"
@@ -41,7 +41,7 @@ pytestmark = [
     pytest.mark.cp2k,
     pytest.mark.mace,
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
 ]
 
 COUNTING = """#!/bin/sh
@@ -211,6 +211,7 @@ def disturb(campaign: Campaign) -> None:
     cluster.cancel(campaign.job_in("gpu"))
 
     campaign.wait_for(lambda: campaign.directory.generation(0).is_complete(), "bootstrap")
+    cluster.cancel(campaign.job_in("cpu"))
     campaign.job_in("cpu")
     cluster.node_down("cpu1")
     cluster.node_up("cpu1")
