@@ -55,6 +55,8 @@ def label(
     key = label_key(atoms, theory)
     terms = Terms(f"label {key} in {store}", time_limit_of(reference))
     compute = label_structure if pool is None else attempt_label
-    outcome = stored_label(key, store) or run_under(pool, terms, compute, atoms, reference, theory, store, scratch)
+    outcome = stored_label(key, store, reference)
+    if outcome is None:
+        outcome = run_under(pool, terms, compute, atoms, reference, theory, store, scratch)
     labelled = with_label(atoms, key, outcome)
     return Completed(name=str(labelled.info.get(FAILURE, "Labelled")), data=labelled)

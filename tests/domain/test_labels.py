@@ -12,7 +12,7 @@ from ase.build import bulk, molecule
 
 from surveyor.errors import InputError
 from surveyor.labels import (
-    ATTEMPTS,
+    POLICIES,
     REASONS,
     FolderStorage,
     Label,
@@ -204,7 +204,7 @@ def test_a_reader_never_sees_half_a_record_whenever_the_writer_is_killed(tmp_pat
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_a_failure_is_final_after_the_attempts_of_its_reason(store, reason):
-    attempts = ATTEMPTS.get(reason, 1)
+    attempts = POLICIES[reason].attempts
     for attempt in range(1, attempts + 1):
         assert store.outcome(KEY) is None
         failure = LabelFailure(reason, f"attempt {attempt}", output="/scratch/1", attempt=attempt)

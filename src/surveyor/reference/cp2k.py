@@ -4,25 +4,55 @@ import errno
 import re
 import shlex
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ase import Atoms
 from pydantic import Field
 
-from surveyor.errors import InputError
+from surveyor.errors import InputError, Preempted
 from surveyor.labels import Label, LabelFailure, LevelOfTheory
 from surveyor.parameters import Parameters
 from surveyor.programs import ProgramResult, find_program, run_program
 from surveyor.reference.cp2k_data import science_of
-from surveyor.reference.cp2k_input import WITHOUT_CELL, CP2KInput, element_of, place, read_input, write_input
-from surveyor.reference.cp2k_output import parse_output, version_of
+from surveyor.reference.cp2k_input import (
+    WITHOUT_CELL,
+    CP2KInput,
+    element_of,
+    place,
+    read_input,
+    write_input,
+)
+from surveyor.reference.cp2k_output import (
+    convergence_of,
+    parse_output,
+    version_of,
+    wall_time_of,
+    was_ended_from_outside,
+)
+from surveyor.reference.cp2k_repair import (
+    Rung,
+    Trial,
+    best_wavefunction,
+    folder_of,
+    is_worth_a_repair,
+    ladder_of,
+    outcome_of,
+    wavefunction_in,
+    with_rung,
+)
 from surveyor.reference.provenance import provenance
 from surveyor.structures import kinds_of, multiplicity_of
 
 QUESTION_TIMEOUT_S = 120.0
 DATA_DIRECTORY = re.compile(r'__DATA_DIR="([^"]*)"')
+INPUT, OUTPUT = "input.inp", "output.txt"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+SILENT = ("crash", "unparsable", "launch", "invalid_input")  # what a program may seem to do that cannot write
+SOME_BYTES = 2**16
 ELECTRONS = "charge and multiplicity of the structure; UKS above multiplicity 1 unless the input says UKS or ROKS"
 
 
@@ -129,29 +159,54 @@ class CP2KReference:
         if objection is not None:
             return LabelFailure("invalid_input", objection)
         placed = place(atoms)
-        text = write_input(self.input, placed)
-        output = directory / "output.txt"
+        deadline = time.monotonic() + self.time_limit_s
+        trials: list[Trial] = []
+        for number, rung in enumerate(ladder_of(self.input)):
+            text = self._input_of(rung, placed, best_wavefunction(trials))
+            trials.append(self._try(rung, text, placed, folder_of(directory, number), deadline))
+            if not is_worth_a_repair(trials):
+                break
+        return outcome_of(trials)
+
+    def read(self, atoms: Atoms, directory: Path) -> Label | None:
+        """Return the label that a calculation had finished before it was interrupted."""
+        placed = place(atoms)
+        folders = [folder_of(directory, number) for number in range(len(ladder_of(self.input)))]
+        for rung, folder in zip(ladder_of(self.input), folders, strict=True):
+            text, said = _text_of(folder / INPUT), _text_of(folder / OUTPUT)
+            beginnings = [None, *(wavefunction_in(each) for each in folders)]
+            if text and any(text == self._input_of(rung, placed, each) for each in beginnings):
+                # Nobody knows the status; the program writes its last lines when all is done.
+                outcome = parse_output(said, placed)
+                if isinstance(outcome, Label):
+                    source = {**_source(said, text, wall_time_of(said) or 0.0, outcome), "rung": rung.name}
+                    return replace(outcome, provenance={**source, "was_interrupted": True})
+        return None
+
+    def _input_of(self, rung: Rung, placed: Atoms, wavefunction: str | None) -> str:
+        return write_input(with_rung(self.input, rung, wavefunction), placed, keeps_wavefunction=True)
+
+    def _try(self, rung: Rung, text: str, placed: Atoms, folder: Path, deadline: float) -> Trial:
+        output = folder / OUTPUT
         try:
-            (directory / "input.inp").write_text(text)
-            result = self._run(
-                [*shlex.split(self.code.command), "-i", "input.inp"], output, self.code.timeout_minutes * 60
-            )
+            folder.mkdir(exist_ok=True)
+            (folder / INPUT).write_text(text)
+            command = [*shlex.split(self.code.command), "-i", INPUT]
+            result = self._run(command, output, max(0.0, deadline - time.monotonic()))
         except InputError as error:
-            return LabelFailure("launch", str(error))
+            return Trial(rung, folder, LabelFailure("launch", str(error)))
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in FULL:
                 raise
-            return LabelFailure("disk", str(error))
-        said = output.read_text(errors="replace")
+            return Trial(rung, folder, LabelFailure("disk", str(error)))
+        said = _text_of(output)
+        if not result.timed_out and was_ended_from_outside(said, result.returncode):
+            raise Preempted(f"somebody has ended CP2K (status {result.returncode}); its output is in {output}")
         outcome = parse_output(said, placed, returncode=result.returncode, timed_out=result.timed_out)
-        source = provenance(
-            program="CP2K",
-            version=version_of(said) or "unknown",
-            inputs=text,
-            wall_time_s=result.wall_time_s,
-            scf_steps=outcome.provenance.get("scf_steps"),
-        )
-        return replace(outcome, provenance=source)
+        if isinstance(outcome, LabelFailure) and outcome.reason in SILENT and _is_full(folder):
+            outcome = replace(outcome, reason="disk", message=f"the disk of {folder} is full")
+        source = _source(said, text, result.wall_time_s, outcome)
+        return Trial(rung, folder, replace(outcome, provenance=source), convergence_of(said))
 
     def _objection(self, atoms: Atoms) -> str | None:
         if atoms.pbc.any() and not atoms.pbc.all():
@@ -197,3 +252,31 @@ class CP2KReference:
         if stated is None or not Path(stated).is_dir():
             raise InputError(f"the data directory of CP2K, {stated}, does not exist; set data_directory of the code")
         return Path(stated)
+
+
+def _source(said: str, text: str, wall_time_s: float, outcome: Label | LabelFailure) -> Mapping[str, Any]:
+    return provenance(
+        program="CP2K",
+        version=version_of(said) or "unknown",
+        inputs=text,
+        wall_time_s=wall_time_s,
+        scf_steps=outcome.provenance.get("scf_steps"),
+    )
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _is_full(folder: Path) -> bool:
+    """Say whether nothing can be written in a folder: what the program wanted to say of that is not in its output."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(SOME_BYTES))
+            file.flush()
+    except OSError as error:
+        return error.errno in FULL
+    return False

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from ase.data import chemical_symbols
 
 from surveyor.errors import InputError
 from surveyor.reference.cp2k_input import CP2KInput, Tree, element_of, sections_of
+from surveyor.reference.cp2k_repair import without_solver
 
 SYMBOLS = frozenset(symbol.upper() for symbol in chemical_symbols)
 
@@ -27,6 +27,8 @@ PARAMETER_FILES = {
 def science_of(given: CP2KInput, directory: Path) -> Tree:
     """Return what a label depends on: the input in canonical order, with the contents in place of names of files.
 
+    Settings of the solver that a repair may change do not belong to it.
+
     Args:
         given: an input.
         directory: CP2K's data directory.
@@ -34,7 +36,7 @@ def science_of(given: CP2KInput, directory: Path) -> Tree:
     Raises:
         InputError: a file or an entry is missing.
     """
-    tree: Tree = deepcopy(dict(given.force_eval))
+    tree = without_solver(given.force_eval)
     dft = tree["+DFT"]
     basis_files = dft.pop("BASIS_SET_FILE_NAME", ["BASIS_SET"])
     potential_file = dft.pop("POTENTIAL_FILE_NAME", "POTENTIAL")

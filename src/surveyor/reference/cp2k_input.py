@@ -30,6 +30,8 @@ WITHOUT_CELL = (
 )
 DENSITY_METHODS = ("GPW", "GAPW", "GAPW_XC")
 FORCE_DIGITS = 14
+PROJECT = "label"
+WAVEFUNCTION = f"{PROJECT}-RESTART.wfn"
 KIND_NAME = re.compile(r"(?P<symbol>[A-Za-z]{1,2})(?:[\d_-].*)?")
 
 
@@ -196,12 +198,13 @@ def place(atoms: Atoms) -> Atoms:
     return canonical(placed)
 
 
-def write_input(science: CP2KInput, atoms: Atoms) -> str:
+def write_input(science: CP2KInput, atoms: Atoms, *, keeps_wavefunction: bool = False) -> str:
     """Return the input for the energy, forces and stress of a structure.
 
     Args:
         science: the level of theory.
         atoms: as `place` gives it, with charge and multiplicity.
+        keeps_wavefunction: whether CP2K writes `WAVEFUNCTION`, from which another run can begin.
     """
     force_eval: Tree = deepcopy(dict(science.force_eval))
     periodic = "XYZ" if is_periodic(atoms) else "NONE"
@@ -210,7 +213,9 @@ def write_input(science: CP2KInput, atoms: Atoms) -> str:
     poisson["PERIODIC"] = periodic
     if periodic == "NONE" and poisson.get("POISSON_SOLVER", "PERIODIC") == "PERIODIC":
         poisson["POISSON_SOLVER"] = "WAVELET"
-    force_eval["+DFT"].setdefault("+SCF", {})["+PRINT"] = {"+RESTART": {"_": "OFF"}}
+    force_eval["+DFT"].setdefault("+SCF", {})["+PRINT"] = {
+        "+RESTART": {"_": "ON", "BACKUP_COPIES": 0} if keeps_wavefunction else {"_": "OFF"}
+    }
     force_eval["+PRINT"] = {"+FORCES": {"_": "ON", "NDIGITS": FORCE_DIGITS}}
     if is_periodic(atoms):
         force_eval["+PRINT"]["+STRESS_TENSOR"] = {"_": "ON"}
@@ -223,7 +228,7 @@ def write_input(science: CP2KInput, atoms: Atoms) -> str:
         "+COORD": {"*": [f"{kind} {x:.8f} {y:.8f} {z:.8f}" for kind, (x, y, z) in places]},
         "+PRINT": {"+ATOMIC_COORDINATES": {"_": "ON"}},
     }
-    run = {"PROJECT_NAME": "label", "RUN_TYPE": "ENERGY_FORCE", "PRINT_LEVEL": "LOW"}
+    run = {"PROJECT_NAME": PROJECT, "RUN_TYPE": "ENERGY_FORCE", "PRINT_LEVEL": "LOW"}
     # The default, ELPA, ends with a segmentation fault on some machines.
     run["PREFERRED_DIAG_LIBRARY"] = "SCALAPACK"
     return "\n".join(_generator().line_iter({"+GLOBAL": run, "+FORCE_EVAL": [force_eval]})) + "\n"

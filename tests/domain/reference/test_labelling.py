@@ -9,7 +9,7 @@ from ase.build import bulk
 from ase.io import read, write
 
 from surveyor.errors import AttemptFailed
-from surveyor.labels import ATTEMPTS, Label, LabelFailure, LabelStore, LevelOfTheory, Reason, label_key
+from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, LevelOfTheory, Reason, label_key
 from surveyor.reference.ase import ASEReference, EMTReference
 from surveyor.reference.labelling import attempt_label, label_structure
 from surveyor.testing.references import launches
@@ -81,7 +81,7 @@ def test_failure_is_final_after_the_attempts_of_its_reason(reason: Reason, tmp_p
     reference, store = Failing(reason), LabelStore.in_folder(tmp_path / "labels")
     theory = reference.resolve()
     outcomes = [label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch") for _ in range(2)]
-    n_attempts = ATTEMPTS.get(reason, 1)
+    n_attempts = POLICIES[reason].attempts
     assert len(reference.attempts) == n_attempts
     for outcome in outcomes:
         assert isinstance(outcome, LabelFailure)
@@ -105,7 +105,7 @@ def test_failures_of_other_reasons_do_not_use_up_the_attempts(tmp_path: Path) ->
             attempt_label(rattled_copper(), Failing(reason), theory, store, tmp_path / "scratch")
     crashing = Failing("crash")
     label_structure(rattled_copper(), crashing, theory, store, tmp_path / "scratch")
-    assert len(crashing.attempts) == ATTEMPTS["crash"]
+    assert len(crashing.attempts) == POLICIES["crash"].attempts
 
 
 def test_output_of_a_failure_is_kept_and_named(tmp_path: Path) -> None:
