@@ -37,7 +37,7 @@ def make_reference(parameters: ReferenceParameters, codes: Codes | None = None) 
     chosen = parameters.chosen
     match chosen:
         case CP2KParameters():
-            return CP2KReference.from_file(chosen.input, (codes or Codes()).cp2k)
+            return CP2KReference.from_file(chosen.input, (codes or Codes()).cp2k, repairs=chosen.repair)
         case XTBParameters():
             return XTBReference(chosen)
         case EMTParameters():

@@ -34,6 +34,7 @@ from surveyor.reference.cp2k_output import (
     was_ended_from_outside,
 )
 from surveyor.reference.cp2k_repair import (
+    AS_GIVEN,
     Rung,
     Trial,
     best_wavefunction,
@@ -62,6 +63,11 @@ class CP2KParameters(Parameters):
     input: Path = Field(
         title="CP2K input (file)",
         description="An ordinary CP2K input, whole or its FORCE_EVAL; structure, GLOBAL and printing are replaced.",
+    )
+    repair: bool = Field(
+        True,
+        title="Repair",
+        description="Try other settings of the solver where the SCF does not converge; they do not change a label.",
     )
 
 
@@ -107,13 +113,15 @@ class CP2KReference:
     Attributes:
         input: what is computed.
         code: how CP2K is run.
+        repairs: whether other settings of the solver are tried where the SCF does not converge.
     """
 
     input: CP2KInput
     code: CP2KCode = field(default_factory=CP2KCode)
+    repairs: bool = True
 
     @classmethod
-    def from_file(cls, path: Path, code: CP2KCode | None = None) -> "CP2KReference":
+    def from_file(cls, path: Path, code: CP2KCode | None = None, *, repairs: bool = True) -> "CP2KReference":
         """Read an input.
 
         Raises:
@@ -123,7 +131,7 @@ class CP2KReference:
             text = path.read_text()
         except OSError as error:
             raise InputError(f"the CP2K input {path} cannot be read: {error.strerror}") from error
-        return cls(read_input(text, path.parent), code or CP2KCode())
+        return cls(read_input(text, path.parent), code or CP2KCode(), repairs)
 
     @property
     def time_limit_s(self) -> float:
@@ -161,7 +169,7 @@ class CP2KReference:
         placed = place(atoms)
         deadline = time.monotonic() + self.time_limit_s
         trials: list[Trial] = []
-        for number, rung in enumerate(ladder_of(self.input)):
+        for number, rung in enumerate(self._ladder):
             text = self._input_of(rung, placed, best_wavefunction(trials))
             trials.append(self._try(rung, text, placed, folder_of(directory, number), deadline))
             if not is_worth_a_repair(trials):
@@ -171,8 +179,8 @@ class CP2KReference:
     def read(self, atoms: Atoms, directory: Path) -> Label | None:
         """Return the label that a calculation had finished before it was interrupted."""
         placed = place(atoms)
-        folders = [folder_of(directory, number) for number in range(len(ladder_of(self.input)))]
-        for rung, folder in zip(ladder_of(self.input), folders, strict=True):
+        folders = [folder_of(directory, number) for number in range(len(self._ladder))]
+        for rung, folder in zip(self._ladder, folders, strict=True):
             text, said = _text_of(folder / INPUT), _text_of(folder / OUTPUT)
             beginnings = [None, *(wavefunction_in(each) for each in folders)]
             if text and any(text == self._input_of(rung, placed, each) for each in beginnings):
@@ -182,6 +190,10 @@ class CP2KReference:
                     source = {**_source(said, text, wall_time_of(said) or 0.0, outcome), "rung": rung.name}
                     return replace(outcome, provenance={**source, "was_interrupted": True})
         return None
+
+    @property
+    def _ladder(self) -> tuple[Rung, ...]:
+        return ladder_of(self.input) if self.repairs else (AS_GIVEN,)
 
     def _input_of(self, rung: Rung, placed: Atoms, wavefunction: str | None) -> str:
         return write_input(with_rung(self.input, rung, wavefunction), placed, keeps_wavefunction=True)
