@@ -13,7 +13,7 @@ from surveyor.pools.choice import LOCAL
 from surveyor.pools.machine import HIDDEN
 from surveyor.pools.probe import Question, WorkerView
 from surveyor.pools.sites import JobQueueSite, LocalSite, Site, SLURMSite
-from surveyor.reference.cp2k import CP2KCode
+from surveyor.reference.cp2k_code import CP2KCode
 
 LEAST_GB = 1.0  # of free space: a training of MACE keeps some hundred MB of checkpoints
 LAUNCHERS = ("mpirun", "mpiexec", "orterun", "srun", "prun")

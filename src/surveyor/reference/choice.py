@@ -4,7 +4,8 @@ from pydantic import Field
 
 from surveyor.parameters import Choice, Parameters
 from surveyor.reference.ase import ASEParameters, ASEReference, EMTParameters, EMTReference
-from surveyor.reference.cp2k import CP2KCode, CP2KParameters, CP2KReference
+from surveyor.reference.cp2k import CP2KParameters, CP2KReference
+from surveyor.reference.cp2k_code import CP2KCode
 from surveyor.reference.reference import Reference
 from surveyor.reference.xtb import XTBParameters, XTBReference
 

@@ -1,10 +1,6 @@
 """References by density functional theory in CP2K."""
 
 import errno
-import re
-import shlex
-import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,15 +10,13 @@ from pydantic import Field
 from surveyor.errors import InputError
 from surveyor.labels import Label, LabelFailure, LevelOfTheory
 from surveyor.parameters import Parameters
-from surveyor.programs import ProgramResult, find_program, run_program
+from surveyor.reference.cp2k_code import CP2KCode, ask_program, keep_leftovers, run_cp2k, working_folder
 from surveyor.reference.cp2k_data import science_of
 from surveyor.reference.cp2k_input import WITHOUT_CELL, CP2KInput, element_of, place, read_input, write_input
 from surveyor.reference.cp2k_output import parse_output, version_of
 from surveyor.reference.provenance import provenance
 from surveyor.structures import kinds_of, multiplicity_of
 
-QUESTION_TIMEOUT_S = 120.0
-DATA_DIRECTORY = re.compile(r'__DATA_DIR="([^"]*)"')
 ELECTRONS = "charge and multiplicity of the structure; UKS above multiplicity 1 unless the input says UKS or ROKS"
 
 
@@ -33,41 +27,6 @@ class CP2KParameters(Parameters):
         title="CP2K input (file)",
         description="An ordinary CP2K input, whole or its FORCE_EVAL; structure, GLOBAL and printing are replaced.",
     )
-
-
-class CP2KCode(Parameters):
-    """How CP2K is run at a site."""
-
-    command: str = Field(
-        "cp2k.psmp",
-        min_length=1,
-        title="Command",
-        description="Starts CP2K, such as: cp2k.psmp, or: mpirun -np 4 cp2k.psmp.",
-    )
-    omp_threads: int = Field(1, ge=1, le=1024, title="OpenMP threads", description="Threads of each process of CP2K.")
-    environment: dict[str, str] = Field(
-        default_factory=dict,
-        title="Environment",
-        description="Variables that CP2K gets beside those of the worker; never a secret.",
-    )
-    data_directory: Path | None = Field(
-        None,
-        title="Data directory",
-        description="Where basis sets and pseudopotentials lie; by default, where CP2K was installed to.",
-    )
-    timeout_minutes: float = Field(
-        60.0,
-        gt=0,
-        le=100_000,
-        title="Time limit (min)",
-        description="A label that takes longer is ended and counts as failed.",
-    )
-
-    @property
-    def variables(self) -> Mapping[str, str]:
-        """The variables that CP2K gets."""
-        data = {} if self.data_directory is None else {"CP2K_DATA_DIR": str(self.data_directory)}
-        return {"OMP_NUM_THREADS": str(self.omp_threads), **data, **self.environment}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +65,7 @@ class CP2KReference:
         Raises:
             InputError: CP2K does not start here, or a data file or an entry is missing.
         """
-        version, directory = self._ask_program()
+        version, directory = ask_program(self.code)
         content = {
             "program": "CP2K",
             "version": version,
@@ -129,21 +88,29 @@ class CP2KReference:
         if objection is not None:
             return LabelFailure("invalid_input", objection)
         placed = place(atoms)
-        text = write_input(self.input, placed)
-        output = directory / "output.txt"
         try:
-            (directory / "input.inp").write_text(text)
-            result = self._run(
-                [*shlex.split(self.code.command), "-i", "input.inp"], output, self.code.timeout_minutes * 60
-            )
+            with working_folder(self.code, directory) as folder:
+                outcome = self._calculate(placed, folder, directory)
+                if isinstance(outcome, LabelFailure):
+                    keep_leftovers(folder, directory, self.code.kept_GB)
         except InputError as error:
             return LabelFailure("launch", str(error))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             return LabelFailure("disk", str(error))
+        return outcome
+
+    def _calculate(self, placed: Atoms, folder: Path, directory: Path) -> Label | LabelFailure:
+        text = write_input(self.input, placed)
+        output = directory / "output.txt"
+        for place_of_input in {folder, directory}:  # the program may not see the folder of the calculation
+            (place_of_input / "input.inp").write_text(text)
+        result = run_cp2k(self.code, ["-i", "input.inp"], directory=folder, output=output, timeout_s=self.time_limit_s)
         said = output.read_text(errors="replace")
         outcome = parse_output(said, placed, returncode=result.returncode, timed_out=result.timed_out)
+        if result.out_of_memory:
+            outcome = LabelFailure("memory", f"the memory limit of {self.code.memory_GB:g} GB was reached")
         source = provenance(
             program="CP2K",
             version=version_of(said) or "unknown",
@@ -166,34 +133,3 @@ class CP2KReference:
             if kind is not None and element_of(kind) != symbol:
                 return f"KIND {name} of the input is of {element_of(kind)}, the atom is of {symbol}"
         return None
-
-    def _run(self, command: list[str], output: Path, timeout_s: float) -> ProgramResult:
-        return run_program(
-            command, directory=output.parent, output=output, environment=self.code.variables, timeout_s=timeout_s
-        )
-
-    def _ask_program(self) -> tuple[str, Path]:
-        command = shlex.split(self.code.command)
-        try:
-            find_program(command, self.code.variables)
-        except InputError as error:
-            raise InputError(f"{error}. On Debian and Ubuntu, CP2K is in the package cp2k") from error
-        with tempfile.TemporaryDirectory(prefix="surveyor-") as folder:
-            output = Path(folder) / "version.txt"
-            result = self._run([*command, "--version"], output, QUESTION_TIMEOUT_S)
-            text = output.read_text(errors="replace")
-        version = version_of(text)
-        if version is None:
-            last = " ".join(text.split()[-30:])
-            raise InputError(
-                f"{self.code.command} --version does not say a version of CP2K (status {result.returncode}): {last}"
-            )
-        return version, self._data_directory(text)
-
-    def _data_directory(self, answer: str) -> Path:
-        # The answer is folded at column 80, in the middle of words.
-        compiled = DATA_DIRECTORY.search("".join(line.strip() for line in answer.splitlines()))
-        stated = self.code.variables.get("CP2K_DATA_DIR") or (compiled[1] if compiled else None)
-        if stated is None or not Path(stated).is_dir():
-            raise InputError(f"the data directory of CP2K, {stated}, does not exist; set data_directory of the code")
-        return Path(stated)

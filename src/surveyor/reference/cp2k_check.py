@@ -1,6 +1,5 @@
 """Having CP2K itself read the input of a label, without computing anything."""
 
-import shlex
 import tempfile
 from pathlib import Path
 
@@ -8,8 +7,8 @@ from ase import Atoms
 
 from surveyor.errors import InputError
 from surveyor.labels import LabelFailure
-from surveyor.programs import run_program
-from surveyor.reference.cp2k import QUESTION_TIMEOUT_S, CP2KReference
+from surveyor.reference.cp2k import CP2KReference
+from surveyor.reference.cp2k_code import QUESTION_TIMEOUT_S, run_cp2k
 from surveyor.reference.cp2k_input import place, write_input
 from surveyor.reference.cp2k_output import parse_output
 
@@ -30,12 +29,9 @@ def check_input(reference: CP2KReference, atoms: Atoms) -> None:
     with tempfile.TemporaryDirectory(prefix="surveyor-") as folder:
         output = Path(folder) / "output.txt"
         (output.parent / "input.inp").write_text(write_input(reference.input, placed))
-        result = run_program(
-            [*shlex.split(reference.code.command), "--check", "-i", "input.inp"],
-            directory=output.parent,
-            output=output,
-            environment=reference.code.variables,
-            timeout_s=QUESTION_TIMEOUT_S,
+        arguments = ["--check", "-i", "input.inp"]
+        result = run_cp2k(
+            reference.code, arguments, directory=output.parent, output=output, timeout_s=QUESTION_TIMEOUT_S
         )
         said = output.read_text(errors="replace")
     if ACCEPTED in said:
