@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ase import Atoms
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from surveyor.errors import InputError
 from surveyor.labels import Label, LabelFailure, LevelOfTheory
 from surveyor.parameters import Parameters
+from surveyor.reference.cp2k_check import check_input
 from surveyor.reference.cp2k_code import CP2KCode, ask_program, keep_leftovers, run_cp2k, working_folder
 from surveyor.reference.cp2k_data import science_of
 from surveyor.reference.cp2k_input import WITHOUT_CELL, CP2KInput, element_of, place, read_input, write_input
@@ -23,10 +24,27 @@ ELECTRONS = "charge and multiplicity of the structure; UKS above multiplicity 1 
 class CP2KParameters(Parameters):
     """Density functional theory in CP2K."""
 
-    input: Path = Field(
+    input: Path | None = Field(
+        None,
         title="CP2K input (file)",
         description="An ordinary CP2K input, whole or its FORCE_EVAL; structure, GLOBAL and printing are replaced.",
     )
+    input_text: str | None = Field(
+        None, min_length=1, title="CP2K input (text)", description="The input itself, in place of a file."
+    )
+    input_description: Path | None = Field(
+        None,
+        title="Description of the input (file)",
+        description="XML that `cp2k.psmp --xml` of your CP2K writes; needed where the input has keywords that are new "
+        "to surveyor, which pass with a warning without it.",
+    )
+
+    @model_validator(mode="after")
+    def _check_input(self) -> "CP2KParameters":
+        if (self.input is None) == (self.input_text is None):
+            found = "none" if self.input is None else "both"
+            raise ValueError(f"expected exactly one of input (a file) and input_text; found {found}")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +60,20 @@ class CP2KReference:
     code: CP2KCode = field(default_factory=CP2KCode)
 
     @classmethod
-    def from_file(cls, path: Path, code: CP2KCode | None = None) -> "CP2KReference":
+    def from_parameters(cls, parameters: CP2KParameters, code: CP2KCode | None = None) -> "CP2KReference":
         """Read an input.
 
         Raises:
-            InputError: the file is missing or cannot be used.
+            InputError: the file is missing, or the input cannot be used.
         """
+        path, description = parameters.input, parameters.input_description
+        if path is None:
+            return cls(read_input(parameters.input_text or "", None, description), code or CP2KCode())
         try:
             text = path.read_text()
-        except OSError as error:
-            raise InputError(f"the CP2K input {path} cannot be read: {error.strerror}") from error
-        return cls(read_input(text, path.parent), code or CP2KCode())
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"the CP2K input {path} cannot be read: {error}") from error
+        return cls(read_input(text, path.parent, description), code or CP2KCode())
 
     @property
     def time_limit_s(self) -> float:
@@ -63,15 +84,17 @@ class CP2KReference:
         """Return the level of theory, with the contents of the entries used and the version of the program found here.
 
         Raises:
-            InputError: CP2K does not start here, or a data file or an entry is missing.
+            InputError: CP2K does not start here, does not take the input, or a data file or an entry is missing.
         """
         version, directory = ask_program(self.code)
+        science = science_of(self.input, directory)
+        check_input(self.input, self.code)
         content = {
             "program": "CP2K",
             "version": version,
             "without_cell": WITHOUT_CELL,
             "electrons": ELECTRONS,
-            **science_of(self.input, directory),
+            **science,
         }
         return LevelOfTheory(
             name="CP2K",
@@ -84,7 +107,7 @@ class CP2KReference:
 
     def compute(self, atoms: Atoms, directory: Path) -> Label | LabelFailure:
         """Compute the label of one structure."""
-        objection = self._objection(atoms)
+        objection = self.objection(atoms)
         if objection is not None:
             return LabelFailure("invalid_input", objection)
         placed = place(atoms)
@@ -120,16 +143,19 @@ class CP2KReference:
         )
         return replace(outcome, provenance=source)
 
-    def _objection(self, atoms: Atoms) -> str | None:
+    def objection(self, atoms: Atoms) -> str | None:
+        """Return why the input does not suit a structure; None where it does."""
         if atoms.pbc.any() and not atoms.pbc.all():
             return f"CP2K is run for structures periodic in no or three directions; found pbc {atoms.pbc.tolist()}"
         if multiplicity_of(atoms) > 1 and not (self.input.dft.get("UKS", True) or self.input.dft.get("ROKS")):
-            return f"multiplicity {multiplicity_of(atoms)} with UKS F in the input"
+            return f"multiplicity {multiplicity_of(atoms)} with UKS F in the input; leave UKS out, or set it"
         kinds = self.input.kinds
         for name, symbol in set(zip(kinds_of(atoms), atoms.symbols, strict=True)):
             kind = kinds.get(name.upper())
             if kind is None and "DEFAULT" not in kinds:
-                return f"the input has no KIND {name}"
+                there_are = ", ".join(sorted(str(each["_"]) for each in kinds.values()))
+                return f"SUBSYS of the CP2K input has no KIND {name}; there are {there_are}"
             if kind is not None and element_of(kind) != symbol:
-                return f"KIND {name} of the input is of {element_of(kind)}, the atom is of {symbol}"
+                where = self.input.where(f"SUBSYS/KIND {kind['_']}")
+                return f"{where} is of {element_of(kind)}, the atom is of {symbol}"
         return None
