@@ -75,7 +75,8 @@ class CP2KInput:
             value: what the line contains, where the keyword is repeated.
         """
         lines = self.lines.get(f"FORCE_EVAL/{path}", ())
-        line = next((line for line in lines if value.upper() in line.upper()), None)
+        words = {line: re.split(r"[\s'\"]+", line.upper()) for line in lines}
+        line = next((line for line in lines if not value or value.upper() in words[line]), None)
         return f"FORCE_EVAL/{path} of the CP2K input" + ("" if line is None else f" ({line})")
 
     @property
