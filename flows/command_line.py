@@ -26,7 +26,7 @@ from surveyor.flows.dry_run import dry_running
 from surveyor.flows.pool_commands import add_pool_commands
 from surveyor.models.choice import check_model_parameters
 from surveyor.progress import CampaignProgress, read_progress, render
-from surveyor.reference.choice import make_reference
+from surveyor.reference.choice import Codes, make_reference
 from surveyor.run_directory import RunDirectory
 from surveyor.structures import elements_of
 
@@ -155,7 +155,7 @@ def _check(options: argparse.Namespace, console: Console) -> None:
     console.print(f"walkers: {len(walkers)} in {len(parameters.walkers)} group(s), elements {', '.join(elements)}")
     # What only another machine can know is asked there, before the first generation.
     if parameters.pools.labelling == "local":
-        theory = make_reference(parameters.reference, parameters.codes).resolve()
+        theory = make_reference(parameters.reference, _loaded(parameters.codes)).resolve()
         check_theory(parameters, walkers, theory)
         console.print(f"level of theory: {theory.name} ({theory.digest[:12]})")
     if parameters.pools.training == "local":
@@ -165,6 +165,17 @@ def _check(options: argparse.Namespace, console: Console) -> None:
     console.print(f"{options.campaign} is valid; the campaign in {parameters.run_directory} {state}")
     if options.json:
         print(parameters.model_dump_json())
+
+
+def _loaded(codes: Codes) -> Codes:
+    """Return codes with what a block of the Prefect server holds; it is asked only where one is named."""
+    if codes.cp2k_block is None:
+        return codes
+    from surveyor.blocks.codes import load_codes
+    from surveyor.flows.server import using_server
+
+    with using_server():
+        return load_codes(codes)
 
 
 def _status(options: argparse.Namespace, console: Console) -> None:

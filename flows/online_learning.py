@@ -4,6 +4,7 @@ from pathlib import Path
 
 from prefect import flow, runtime
 
+from surveyor.blocks.codes import load_codes
 from surveyor.blocks.pools import load_sites
 from surveyor.campaign import Campaign, CampaignParameters, Origin, WandB, absolute_paths, open_campaign
 from surveyor.errors import InputError
@@ -79,7 +80,7 @@ def online_learning(
     Returns:
         The native file of the final model.
     """
-    parameters = _with_absolute_paths(CampaignParameters(**locals()))
+    parameters = _with_absolute_paths(CampaignParameters(**{**locals(), "codes": load_codes(codes)}))
     sites = load_sites(parameters.pools.names)
     with open_campaign(parameters, sites, users_pools()) as campaign, followed(campaign), Reports(campaign) as reports:
         generation = campaign.newest_generation() or bootstrap_generation(campaign)

@@ -14,7 +14,8 @@ from surveyor.labels import LevelOfTheory
 from surveyor.models.choice import make_model
 from surveyor.pools.sites import JobQueueSite, Site
 from surveyor.reference.choice import make_reference
-from surveyor.reference.reference import time_limit_of
+from surveyor.reference.cp2k import CP2KReference
+from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.run_directory import RunDirectory
 from surveyor.sampling.walkers import Walker, check_walkers, make_walkers
 from surveyor.structures import elements_of, read_structures
@@ -37,8 +38,8 @@ def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
         raise InputError(f"run_directory: {parameters.run_directory} is a file; expected a folder, or a new name")
     check_walkers(parameters.walkers)
     walkers = make_walkers(parameters.walkers, parameters.learning.seed)
-    make_reference(parameters.reference, parameters.codes)
     structures = [walker.start for walker in walkers]
+    _check_kinds(make_reference(parameters.reference), structures)
     if parameters.bootstrap.data is not None:
         data = labelled_data(parameters.bootstrap.data)
         _check_learnt(structures, elements_of(data), f"bootstrap.data: {parameters.bootstrap.data} holds")
@@ -91,6 +92,18 @@ def check_sites(parameters: CampaignParameters, sites: Mapping[str, Site]) -> No
             f"{(site.walltime_s - START_S) / 60:g} min, as a job of {name} lasts {site.walltime_minutes:g} min and "
             "takes a while to start; lower the time limit, or raise walltime_minutes of the pool"
         )
+
+
+def _check_kinds(reference: Reference, structures: Sequence[Atoms]) -> None:
+    """Check that the input of CP2K suits the starts of the walkers."""
+    if isinstance(reference, CP2KReference):
+        for index, atoms in enumerate(structures):
+            stated = LevelOfTheory("CP2K", {}, reference.input.charge, reference.input.multiplicity).with_electrons(
+                atoms
+            )
+            objection = reference.objection(stated)
+            if objection is not None:
+                raise InputError(f"reference.cp2k: the start of walker {index}: {objection}")
 
 
 def _check_learnt(structures: Sequence[Atoms], known: Sequence[str], name: str) -> None:

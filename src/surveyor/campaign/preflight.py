@@ -78,7 +78,7 @@ def check_lease(subject: Subject) -> Iterator[Finding]:
 
 def check_walltime(subject: Subject) -> Iterator[Finding]:
     """Check the walltimes of jobs against what has to end within them."""
-    pools, code = subject.parameters.pools, subject.parameters.codes.cp2k
+    pools = subject.parameters.pools
     site = subject.sites.get(pools.labelling)
     limit = _time_limit(subject.parameters)
     if isinstance(site, JobQueueSite) and limit is not None:
@@ -87,7 +87,7 @@ def check_walltime(subject: Subject) -> Iterator[Finding]:
             check_sites(subject.parameters, subject.sites)
             yield Finding("walltime", pools.labelling, lasts)
         except InputError as error:
-            minutes = math.ceil(code.timeout_minutes + START_S / 60)
+            minutes = math.ceil((limit + START_S) / 60)
             yield fault_of(error, "walltime", pools.labelling, f"walltime_minutes: {minutes}")
     unlimited = {pools.sampling: "a walk", pools.training: "a training"}
     if limit is None:

@@ -13,7 +13,8 @@ from ase.units import Bohr, Hartree
 from surveyor.errors import InputError
 from surveyor.labels import Label, LabelFailure, LevelOfTheory
 from surveyor.reference.atomic_energies import isolated_atoms
-from surveyor.reference.cp2k import CP2KCode, CP2KReference
+from surveyor.reference.cp2k import CP2KReference
+from surveyor.reference.cp2k_code import CP2KCode
 from surveyor.reference.cp2k_input import read_input
 from surveyor.testing.references import check_reference
 
