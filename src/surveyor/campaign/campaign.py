@@ -1,6 +1,5 @@
 """An open campaign: what it works with, and what stays the same in it."""
 
-import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,12 +13,12 @@ from typing import Any
 from ase import Atoms
 
 from surveyor.campaign.checks import check_campaign, check_folders, check_sites, check_theory
-from surveyor.campaign.continuation import check_continuation, freeze_parameters, parameter_differences
+from surveyor.campaign.continuation import check_continuation, freeze_parameters
 from surveyor.campaign.parameters import CampaignParameters
-from surveyor.errors import InputError
+from surveyor.continuation import frozen_theory
 from surveyor.events import Report, ReportingExecutor
 from surveyor.files import read_json, write_json
-from surveyor.labels import LabelStore, LevelOfTheory, load_theory, save_theory
+from surveyor.labels import LabelStore, LevelOfTheory
 from surveyor.lease import hold_lease
 from surveyor.models.choice import make_model
 from surveyor.models.model import Model
@@ -144,18 +143,9 @@ def freeze_theory(campaign: Campaign, theory: LevelOfTheory) -> LevelOfTheory:
         InputError: it is another one, or cannot treat an element of the walkers.
     """
     path = campaign.directory.theory
-    if path.exists():
-        frozen = load_theory(path)
-        if frozen.digest != theory.digest:
-            changes = parameter_differences(dict(frozen.content), {}, json.loads(json.dumps(dict(theory.content))), {})
-            lines = [f"  {name}: {there} then, {here} now" for name, there, here in changes]
-            raise InputError(
-                "\n".join(["reference: the level of theory is not the one with which the campaign began:", *lines])
-            )
-        return frozen
-    check_theory(campaign.parameters, campaign.walkers, theory)
-    save_theory(path, theory)
-    return load_theory(path)
+    if not path.exists():
+        check_theory(campaign.parameters, campaign.walkers, theory)
+    return frozen_theory(path, theory, "campaign")
 
 
 def freeze_atomic_energies(campaign: Campaign, compute: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
