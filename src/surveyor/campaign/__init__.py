@@ -5,7 +5,6 @@ from surveyor.campaign.campaign import (
     Campaign,
     freeze_atomic_energies,
     freeze_theory,
-    installed_versions,
     open_campaign,
 )
 from surveyor.campaign.checks import check_campaign, check_elements, check_theory
@@ -17,6 +16,7 @@ from surveyor.campaign.parameters import (
     load_campaign,
     parse_campaign,
 )
+from surveyor.campaign.provenance import installed_versions
 
 __all__ = [
     "Campaign",

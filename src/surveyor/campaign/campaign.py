@@ -1,20 +1,17 @@
 """An open campaign: what it works with, and what stays the same in it."""
 
-import platform
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from ase import Atoms
 
 from surveyor.campaign.checks import check_campaign, check_folders, check_sites, check_theory
 from surveyor.campaign.continuation import check_continuation, freeze_parameters
 from surveyor.campaign.parameters import CampaignParameters
+from surveyor.campaign.provenance import record_run
 from surveyor.continuation import frozen_theory
 from surveyor.events import Report, ReportingExecutor
 from surveyor.files import read_json, write_json
@@ -28,8 +25,6 @@ from surveyor.reference.choice import make_reference
 from surveyor.reference.reference import Reference
 from surveyor.run_directory import SCHEMA_VERSION, Generation, RunDirectory, check_schema
 from surveyor.sampling.walkers import Walker
-
-VERSIONS = ("surveyor", "prefect", "ase", "numpy", "distributed", "mace-torch", "torch", "tblite")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +99,7 @@ def open_campaign(
     with hold_lease(directory.lease):
         check_continuation(directory, parameters)
         freeze_parameters(directory, parameters)
-        _record_run(directory)
+        record_run(directory)
         with open_pools(parameters.pools, sites, directory.pools, pools_by_hand) as pools:
             yield Campaign(
                 parameters=parameters,
@@ -115,25 +110,6 @@ def open_campaign(
                 reference=make_reference(parameters.reference, parameters.codes),
                 model=make_model(parameters.model),
             )
-
-
-def _record_run(directory: RunDirectory) -> None:
-    """Add this run to the provenance of the campaign."""
-    runs: list[Any] = read_json(directory.provenance)["runs"] if directory.provenance.exists() else []  # Any: JSON
-    run = {"begin": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "host": platform.node(), "python": platform.python_version()}
-    runs.append({**run, "versions": installed_versions()})
-    write_json(directory.provenance, {"schema_version": SCHEMA_VERSION, "runs": runs})
-
-
-def installed_versions() -> dict[str, str]:
-    """Return the versions of surveyor and of what it uses, as far as it is installed."""
-    versions = {}
-    for name in VERSIONS:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def freeze_theory(campaign: Campaign, theory: LevelOfTheory) -> LevelOfTheory:
