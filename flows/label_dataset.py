@@ -40,10 +40,11 @@ from surveyor.labels import Label, LabelFailure, LevelOfTheory, load_theory
 from surveyor.parameter_files import absolute_paths
 from surveyor.pools.choice import LOCAL
 from surveyor.reference.choice import Codes, ReferenceParameters
-from surveyor.tasks.label import DELAYS_S, RETRIES, label_several
+from surveyor.tasks.label import label_several
 from surveyor.tasks.report import tag_run
 from surveyor.tasks.resolve import resolve_theory
 
+TOGETHER_S = [1.0, 10.0]  # delays of the retries at several structures together
 LINE_S = 5.0  # a line of progress at most so often: each costs the server something
 
 logger = logging.getLogger(__name__)
@@ -153,12 +154,15 @@ def _label_missing(labelling: Labelling, theory: LevelOfTheory, requests: Reques
     Returns:
         The failures that are not recorded, by key: the next run tries those again.
     """
-    missing = set(requests.missing(labelling.store))
+    missing, n_requested = set(requests.missing(labelling.store)), len(requests.by_key)
+    n_found = n_requested - len(missing)
+    text = f"{n_requested} labels are requested, {n_found} are in the store"
+    announce(logger, "labels_requested", text, n_requested=n_requested, n_found=n_found)
     if not missing:
         return {}
     ended: SimpleQueue[Callable[[], None]] = SimpleQueue()
     window = Window(n_at_once(labelling.pool), ended)
-    progress = _Progress(len(requests.by_key), Counter({LABELLED: len(requests.by_key) - len(missing)}))
+    progress = _Progress(n_requested, n_found)
     lost: dict[str, LabelFailure] = {}
 
     def add(chunk: Chunk) -> None:
@@ -187,8 +191,11 @@ def _label_missing(labelling: Labelling, theory: LevelOfTheory, requests: Reques
 
 
 def _submit(labelling: Labelling, theory: LevelOfTheory, chunk: Chunk) -> PrefectFuture[Any]:  # Any: a tally
-    retries = {} if len(chunk) > 1 else {"retries": RETRIES, "retry_delay_seconds": DELAYS_S}
-    return label_several.with_options(**retries).submit(
+    task = label_several
+    if len(chunk) > 1:
+        # What is unlabelled after a few goes to tasks of one each, so that no structure holds up the others for long.
+        task = task.with_options(retries=len(TOGETHER_S), retry_delay_seconds=TOGETHER_S)
+    return task.submit(
         labelling.executor,
         chunk,
         reference=labelling.reference,
@@ -212,12 +219,14 @@ class _Progress:
 
     Attributes:
         n_requested: how many different structures there are to label.
-        counts: what came of them so far.
+        n_found: for how many of them it was known before what comes of them.
+        counts: what came of the others so far.
         told: when that was said last.
     """
 
     n_requested: int
-    counts: "Counter[str]"
+    n_found: int
+    counts: "Counter[str]" = field(default_factory=Counter)
     told: float = field(default_factory=time.monotonic)
 
     def add(self, counts: Mapping[str, int]) -> None:
@@ -225,10 +234,9 @@ class _Progress:
         self.counts.update(counts)
         if time.monotonic() > self.told + LINE_S:
             self.told = time.monotonic()
-            n_labelled = self.counts[LABELLED]
-            n_failed = self.counts.total() - n_labelled
-            text = f"{n_labelled} of {self.n_requested} labelled, {n_failed} failed"
-            announce(logger, "labelling_progress", text, n_labelled=n_labelled, n_failed=n_failed)
+            n_done = min(self.n_requested, self.n_found + self.counts.total())
+            n_failed = self.counts.total() - self.counts[LABELLED]
+            logger.info("%d of %d labels are done, %d failed", n_done, self.n_requested, n_failed)
 
 
 def _conclude(

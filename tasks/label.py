@@ -67,9 +67,8 @@ def label(
 
 @task(
     task_run_name="labels {name}",
-    # Fewer than for one label: what stays unlabelled then goes to tasks of one each, so that none holds up the others.
-    retries=2,
-    retry_delay_seconds=DELAYS_S[:2],
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS_S,
     retry_condition_fn=worker_was_lost,
     cache_policy=NO_CACHE,  # the label store is the cache
 )

@@ -29,6 +29,21 @@ def load_parameters(kind: type[K], path: Path, what: str, fields: str) -> K:
         InputError: the file is missing or is no YAML, or a field is wrong; then with each field, what was found and
             what is expected.
     """
+    content = read_fields(path, what, fields)
+    return absolute_paths(parse_parameters(kind, content, str(path)), path.absolute().parent)
+
+
+def read_fields(path: Path, what: str, fields: str) -> dict[str, Any]:  # Any: what YAML holds
+    """Return the fields of a YAML file, unchecked.
+
+    Args:
+        path: the file.
+        what: what to call it in messages.
+        fields: some that it should have, for messages.
+
+    Raises:
+        InputError: the file is missing, is no YAML, or holds something else.
+    """
     if not path.is_file():
         raise InputError(f"{what} {path} does not exist")
     try:
@@ -37,7 +52,7 @@ def load_parameters(kind: type[K], path: Path, what: str, fields: str) -> K:
         raise InputError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds {type(content).__name__}, expected fields such as {fields}")
-    return absolute_paths(parse_parameters(kind, content, str(path)), path.absolute().parent)
+    return content
 
 
 def parse_parameters(kind: type[K], content: Mapping[str, Any], name: str) -> K:  # Any: what YAML holds

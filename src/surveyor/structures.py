@@ -228,20 +228,29 @@ def read_unchecked(path: Path) -> list[Atoms]:
     Raises:
         InputError: the file is missing, cannot be read, or holds no structure.
     """
+    return [canonical(atoms) for atoms in read_images(path)]
+
+
+def read_images(path: Path) -> list[Atoms]:
+    """Read all structures of a file as ASE does, with the results that they carry.
+
+    Raises:
+        InputError: the file is missing, cannot be read, or holds no structure.
+    """
     if not path.is_file():
         raise InputError(f"structure file {path} does not exist")
-    structures: list[Atoms] = []
+    images: list[Atoms] = []
     try:
-        structures.extend(map(canonical, ase.io.iread(path, index=":")))
+        images.extend(ase.io.iread(path, index=":"))
     except UNREADABLE as error:
-        where = f", after {len(structures)} that can" if structures else ""
+        where = f", after {len(images)} that can" if images else ""
         raise InputError(
             f"{path} cannot be read as structures{where} ({type(error).__name__}: {error}); "
             "expected a format that ASE reads, such as extxyz"
         ) from error
-    if not structures:
+    if not images:
         raise InputError(f"{path} holds no structure")
-    return structures
+    return images
 
 
 def check_structures(structures: Sequence[Atoms], name: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from surveyor.errors import AttemptFailed, SurveyorError
 from surveyor.labelling.requests import Chunk
-from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory
+from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, Reason
 from surveyor.reference.labelling import attempt_label
 from surveyor.reference.reference import Reference
 
@@ -82,7 +82,7 @@ def attempt_chunk(chunk: Chunk, reference: Reference, theory: LevelOfTheory, sto
         except SurveyorError:
             raise  # it says what is wrong for all structures
         except BUGS as error:
-            reason = "memory" if isinstance(error, MemoryError) else "crash"
+            reason: Reason = "memory" if isinstance(error, MemoryError) else "crash"
             broken[key] = LabelFailure(reason, f"{type(error).__name__}: {error}")
     if failed is not None:
         raise failed

@@ -14,7 +14,7 @@ from surveyor.structures import check_description, check_overlap, elements_of
 
 # A task costs tens of milliseconds, a cheap label a few: so many share the cost, and so many tasks keep workers busy.
 CHEAP_CHUNK = 25
-LEAST_CHUNKS = 64
+LEAST_CHUNKS = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
