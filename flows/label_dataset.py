@@ -96,9 +96,21 @@ def label_dataset(
     parameters = _with_absolute_paths(LabellingParameters(**locals()))
     sites = load_sites([parameters.pool])
     with open_labelling(parameters, sites, users_pools()) as labelling, _followed(labelling):
-        theory, requests = _requested(labelling)
-        lost = _label_missing(labelling, theory, requests)
-        return _conclude(labelling, theory, requests, lost)
+        return label_everything(labelling)
+
+
+def label_everything(labelling: Labelling) -> Path:
+    """Label what is not labelled yet, within a flow, and write the results.
+
+    Args:
+        labelling: open.
+
+    Returns:
+        The file with the labelled structures.
+    """
+    theory, requests = _requested(labelling)
+    lost = _label_missing(labelling, theory, requests)
+    return _conclude(labelling, theory, requests, lost)
 
 
 def label_structures(structures: Iterable[Atoms], output_directory: Path, **parameters: Any) -> Dataset:

@@ -1,15 +1,16 @@
 """Labelling the structures of a chunk one after the other; each label is kept as soon as it is there."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from ase import Atoms
 
 from surveyor.errors import AttemptFailed, SurveyorError
 from surveyor.labelling.requests import Chunk
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, Reason
-from surveyor.reference.labelling import attempt_label
+from surveyor.reference.labelling import attempt_label, label_structure
 from surveyor.reference.reference import Reference
 
 LABELLED = "labelled"  # beside the reasons of failures
@@ -50,9 +51,7 @@ def label_chunk(chunk: Chunk, reference: Reference, theory: LevelOfTheory, store
         store: where labels and failures are kept.
         scratch: folder for the files of the calculations.
     """
-    while True:
-        with suppress(AttemptFailed):
-            return attempt_chunk(chunk, reference, theory, store, scratch)
+    return _label_each(chunk, lambda atoms: label_structure(atoms, reference, theory, store, scratch))
 
 
 def attempt_chunk(chunk: Chunk, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path) -> Tally:
@@ -69,12 +68,16 @@ def attempt_chunk(chunk: Chunk, reference: Reference, theory: LevelOfTheory, sto
         AttemptFailed: an attempt failed, and its reason allows another one; the others were made all the same, unless
             no program starts here.
     """
+    return _label_each(chunk, lambda atoms: attempt_label(atoms, reference, theory, store, scratch))
+
+
+def _label_each(chunk: Chunk, label: Callable[[Atoms], Label | LabelFailure]) -> Tally:
     outcomes: list[Label | LabelFailure] = []
     broken: dict[str, LabelFailure] = {}
     failed: AttemptFailed | None = None
     for key, atoms in chunk.structures.items():
         try:
-            outcomes.append(attempt_label(atoms, reference, theory, store, scratch))
+            outcomes.append(label(atoms))
         except AttemptFailed as error:
             if error.is_worker_unfit:
                 raise

@@ -83,10 +83,13 @@ def render_labelling(progress: LabellingProgress) -> RenderableType:
         return headline
     table = Table.grid(padding=(0, 1))
     bar = ProgressBar(total=progress.n_requested, completed=progress.n_done, width=24)
-    table.add_row("labelled", bar, f"{progress.n_done}/{progress.n_requested}", labelling_summary(progress))
+    table.add_row("labelled", bar, labelling_summary(progress))
     return Group(headline, table)
 
 
 def labelling_summary(progress: LabellingProgress) -> str:
-    """Return one line on the labels, for where lines cannot be redrawn."""
-    return f"{progress.n_labelled} new, {progress.n_found} from the store, {progress.n_failed} failed"
+    """Return one line on the labels, for where lines cannot be redrawn; empty where none is requested."""
+    if not progress.n_requested:
+        return ""
+    done = f"{progress.n_done} of {progress.n_requested}"
+    return f"{done}: {progress.n_labelled} new, {progress.n_found} from the store, {progress.n_failed} failed"
