@@ -1,8 +1,7 @@
-"""The command `surveyor`: run, check and follow campaigns."""
+"""The command `surveyor`: run, check and follow campaigns, and label datasets."""
 
 import argparse
 import errno
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +19,12 @@ from surveyor.campaign import (
 )
 from surveyor.errors import InputError, SurveyorError
 from surveyor.flows.block_commands import add_block_commands
-from surveyor.flows.display import following
+from surveyor.flows.display import following, quieten_prefect
 from surveyor.flows.doctor import add_doctor_command
 from surveyor.flows.dry_run import dry_running
+from surveyor.flows.label_commands import add_label_commands
 from surveyor.flows.pool_commands import add_pool_commands
+from surveyor.labelling.progress import is_labelling, read_labelling_progress, render_labelling
 from surveyor.models.choice import check_model_parameters
 from surveyor.progress import CampaignProgress, read_progress, render
 from surveyor.reference.choice import Codes, make_reference
@@ -86,9 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("campaign", type=Path, help="campaign file (YAML)")
     check.add_argument("--json", action="store_true", help="print the parameters of a valid campaign, for a deployment")
     check.set_defaults(command=_check)
-    status = commands.add_parser("status", help="say where a campaign stands; needs no server")
-    status.add_argument("run_directory", type=Path, help="folder of the campaign")
+    status = commands.add_parser("status", help="say where a campaign, or a labelling, stands; needs no server")
+    status.add_argument("run_directory", type=Path, help="folder of the campaign, or of the labelling")
     status.set_defaults(command=_status)
+    add_label_commands(commands)
     add_doctor_command(commands)
     add_pool_commands(commands)
     add_block_commands(commands)
@@ -109,9 +111,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
 
 
 def _call_flow(parameters: CampaignParameters, console: Console) -> Path:
-    # Prefect is quiet here: the display shows the campaign, the UI shows everything.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+    quieten_prefect()
     from surveyor.flows.online_learning import online_learning
     from surveyor.flows.server import using_server
 
@@ -179,7 +179,11 @@ def _loaded(codes: Codes) -> Codes:
 
 
 def _status(options: argparse.Namespace, console: Console) -> None:
-    progress = read_progress(RunDirectory(options.run_directory.absolute()))
+    directory = RunDirectory(options.run_directory.absolute())
+    if is_labelling(directory):
+        console.print(render_labelling(read_labelling_progress(directory)))
+        return
+    progress = read_progress(directory)
     console.print(render(progress))
     if progress.errors:
         console.print(errors_table(progress))

@@ -6,7 +6,7 @@ from prefect import flow, runtime
 
 from surveyor.blocks.codes import load_codes
 from surveyor.blocks.pools import load_sites
-from surveyor.campaign import Campaign, CampaignParameters, Origin, WandB, absolute_paths, open_campaign
+from surveyor.campaign import Campaign, CampaignParameters, Origin, WandB, open_campaign
 from surveyor.errors import InputError
 from surveyor.flows.bootstrap import bootstrap as bootstrap_generation
 from surveyor.flows.cancellation import ending_at_once
@@ -17,6 +17,7 @@ from surveyor.flows.training import errors_before_training, train_and_evaluate
 from surveyor.learning import Bootstrap, Learning, decide_membership, reason_to_stop
 from surveyor.models.choice import ModelParameters
 from surveyor.outcomes import check_failures, describe, move_on, new_structures
+from surveyor.parameter_files import absolute_paths
 from surveyor.pools.choice import Pools
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.run_directory import Generation

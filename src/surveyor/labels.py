@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
@@ -277,8 +278,9 @@ class LabelStore:
 
     def failures(self, key: str) -> tuple[LabelFailure, ...]:
         """Return the recorded failures under a key, in the order of the attempts."""
-        names = self.storage.list(f"failures/{_name(key)}-")
-        contents = [self.storage.get(name) for name in names]
+        # Asked for one after the other: to list them takes the longer, the more failures there are of other labels.
+        names = (f"failures/{_name(key)}-{attempt:03d}.json" for attempt in count(1))
+        contents = takewhile(lambda content: content is not None, map(self.storage.get, names))
         return tuple(_failure(_record(content, key)) for content in contents if content is not None)
 
     def put_failure(self, key: str, atoms: Atoms, theory: LevelOfTheory, failure: LabelFailure) -> bool:

@@ -17,9 +17,9 @@ from surveyor.campaign import (
     given_data,
     load_campaign,
     open_campaign,
-    parameter_differences,
     recorded_parameters,
 )
+from surveyor.continuation import parameter_differences
 from surveyor.dataset import GIVEN, Dataset, with_label
 from surveyor.errors import CampaignInUse, InputError
 from surveyor.labels import Label

@@ -65,13 +65,26 @@ def check_folders(parameters: CampaignParameters) -> None:
         InputError: one cannot.
     """
     for name, folder in (("run_directory", parameters.run_directory), ("labels", parameters.label_store)):
-        try:
-            with temporary_beside(folder.absolute() / "writable"):
-                pass
-        except OSError as error:
-            raise InputError(
-                f"{name}: {folder} cannot be written to ({error.strerror}); mend that, or choose another folder"
-            ) from error
+        check_writable(name, folder)
+
+
+def check_writable(name: str, folder: Path) -> None:
+    """Check that a folder can be written to; it is made where it is missing.
+
+    Args:
+        name: of the field that names it.
+        folder: to be written to.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        with temporary_beside(folder.absolute() / "writable"):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{name}: {folder} cannot be written to ({error.strerror}); mend that, or choose another folder"
+        ) from error
 
 
 def check_sites(parameters: CampaignParameters, sites: Mapping[str, Site]) -> None:
@@ -85,10 +98,25 @@ def check_sites(parameters: CampaignParameters, sites: Mapping[str, Site]) -> No
         InputError: a label may take longer than a job of its pool lasts.
     """
     name = parameters.pools.labelling
-    site, limit = sites.get(name), time_limit_of(make_reference(parameters.reference, parameters.codes))
-    if isinstance(site, JobQueueSite) and limit is not None and limit > site.walltime_s - START_S:
+    limit = time_limit_of(make_reference(parameters.reference, parameters.codes))
+    check_walltime("pools.labelling", name, sites.get(name), limit)
+
+
+def check_walltime(field: str, name: str, site: Site | None, limit_s: float | None) -> None:
+    """Check that the jobs of a pool last as long as what is to run there.
+
+    Args:
+        field: that names the pool.
+        name: of the pool.
+        site: where it is, None where that is not known.
+        limit_s: so long may the labels of one task take; None without a limit.
+
+    Raises:
+        InputError: they may take longer than a job lasts.
+    """
+    if isinstance(site, JobQueueSite) and limit_s is not None and limit_s > site.walltime_s - START_S:
         raise InputError(
-            f"pools.labelling: a label may take {limit / 60:g} min (the time limit of the code), expected at most "
+            f"{field}: a label may take {limit_s / 60:g} min (the time limit of the code), expected at most "
             f"{(site.walltime_s - START_S) / 60:g} min, as a job of {name} lasts {site.walltime_minutes:g} min and "
             "takes a while to start; lower the time limit, or raise walltime_minutes of the pool"
         )
