@@ -1,10 +1,11 @@
-"""`surveyor label` and `surveyor labels`: label a dataset, and import labels that were computed elsewhere."""
+"""`surveyor label` and `surveyor labels`: label a dataset, import labels, have failed ones tried again."""
 
 import argparse
 import getpass
 import hashlib
 import socket
 import time
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console, RenderableType
@@ -15,8 +16,10 @@ from surveyor.labelling import check_labelling, load_labelling, read_summary
 from surveyor.labelling.imports import check_labels, import_labels, read_labels, stated_theory
 from surveyor.labelling.progress import labelling_summary, read_labelling_progress, render_labelling
 from surveyor.labelling.results import failed_file, labelled_file, summary_file
-from surveyor.labels import LabelStore
+from surveyor.labels import POLICIES, REASONS, LabelFailure, LabelStore
 from surveyor.run_directory import RunDirectory
+
+OF_MACHINES = tuple(reason for reason in REASONS if POLICIES[reason].is_by_machine)
 
 
 def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
@@ -54,6 +57,33 @@ def add_label_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         "--check", type=int, default=0, metavar="N", help="compute N of them here first, and compare; 0 by default"
     )
     importing.set_defaults(command=_import)
+    retrying = actions.add_parser(
+        "retry", help="have labels tried again that failed for good, once the cause is mended"
+    )
+    retrying.add_argument("store", type=Path, help="folder of the label store")
+    retrying.add_argument(
+        "--reason",
+        action="append",
+        choices=REASONS,
+        metavar="REASON",
+        help=f"of the failures; may be repeated; by default {', '.join(OF_MACHINES)}",
+    )
+    retrying.set_defaults(command=_retry)
+
+
+def _retry(options: argparse.Namespace, console: Console) -> None:
+    if not (options.store / "failures").is_dir():
+        raise InputError(f"{options.store}: there are no failures; expected the folder of a label store that has some")
+    store = LabelStore.in_folder(options.store)
+    retried: Counter[str] = Counter()
+    for key in store.failed_keys():
+        outcome = store.outcome(key)
+        if isinstance(outcome, LabelFailure) and outcome.reason in (options.reason or OF_MACHINES):
+            store.retry(key)
+            retried[outcome.reason] += 1
+    for reason, n in sorted(retried.items()):
+        console.print(f"{n} failed: {reason}")
+    console.print(f"{retried.total()} labels are tried again when they are asked for the next time")
 
 
 def _label(options: argparse.Namespace, console: Console) -> int:

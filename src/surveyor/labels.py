@@ -308,7 +308,7 @@ class LabelStore:
         if label is not None:
             return label
         failures = self.failures(key)
-        due = failures[self._n_withdrawn(key) :] if failures else ()
+        due = failures[self._n_withdrawn(key, len(failures)) :]
         return failures[-1] if _is_final(due, limits) else None
 
     def retry(self, key: str) -> bool:
@@ -328,15 +328,13 @@ class LabelStore:
             yield _key(name.removesuffix(".json"))
 
     def failed_keys(self) -> Iterator[str]:
-        """Yield the keys of all labels that have failed, and that there are none of."""
+        """Yield the keys of what has failed and has no label, in order."""
         names = {name.rpartition("-")[0] for name in self.storage.list("failures/")}
         yield from (key for key in map(_key, sorted(names)) if self.get(key) is None)
 
-    def _n_withdrawn(self, key: str) -> int:
-        numbers = [
-            name.removesuffix(".json").rpartition("-")[2] for name in self.storage.list(f"retries/{_name(key)}-")
-        ]
-        return max(map(int, numbers), default=0)
+    def _n_withdrawn(self, key: str, n_failures: int) -> int:
+        names = ((n, f"retries/{_name(key)}-{n:03d}.json") for n in range(n_failures, 0, -1))
+        return next((n for n, name in names if self.storage.get(name) is not None), 0)
 
     def _put(self, name: str, key: str, atoms: Atoms, theory: LevelOfTheory, result: Mapping[str, Any]) -> bool:
         record = {
