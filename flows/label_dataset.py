@@ -40,6 +40,7 @@ from surveyor.labels import Label, LabelFailure, LevelOfTheory, load_theory
 from surveyor.parameter_files import absolute_paths
 from surveyor.pools.choice import LOCAL
 from surveyor.reference.choice import Codes, ReferenceParameters
+from surveyor.reference.reference import limits_of
 from surveyor.tasks.label import label_several
 from surveyor.tasks.report import tag_run
 from surveyor.tasks.resolve import resolve_theory
@@ -154,7 +155,7 @@ def _requested(labelling: Labelling) -> tuple[LevelOfTheory, Requests]:
     if path.exists():
         theory = load_theory(path)
         requests = make_requests(labelling.structures, theory)
-        if not requests.missing(labelling.store):
+        if not requests.missing(labelling.store, limits_of(labelling.reference)):
             return theory, requests
     theory = freeze_theory(labelling, resolve_theory(labelling.executor, labelling.reference))
     return theory, requests or make_requests(labelling.structures, theory)
@@ -166,7 +167,7 @@ def _label_missing(labelling: Labelling, theory: LevelOfTheory, requests: Reques
     Returns:
         The failures that are not recorded, by key: the next run tries those again.
     """
-    missing, n_requested = set(requests.missing(labelling.store)), len(requests.by_key)
+    missing, n_requested = set(requests.missing(labelling.store, limits_of(labelling.reference))), len(requests.by_key)
     n_found = n_requested - len(missing)
     text = f"{n_requested} labels are requested, {n_found} are in the store"
     announce(logger, "labels_requested", text, n_requested=n_requested, n_found=n_found)

@@ -98,7 +98,7 @@ def label_several(
     Returns:
         What came of the chunk, a `Tally`, by which the state is named; the labels themselves are in the store.
     """
-    found = [outcome for key in chunk.structures if (outcome := stored_label(key, store)) is not None]
+    found = [outcome for key in chunk.structures if (outcome := stored_label(key, store, reference)) is not None]
     if len(found) == len(chunk):
         tally = Tally(count(found))
     else:

@@ -8,7 +8,7 @@ from ase import Atoms
 
 from surveyor.dataset import without_label
 from surveyor.errors import InputError
-from surveyor.labels import LabelFailure, LabelStore, LevelOfTheory, Reason, label_key
+from surveyor.labels import NO_LIMITS_KNOWN, LabelFailure, LabelStore, LevelOfTheory, Reason, label_key
 from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.structures import check_description, check_overlap, elements_of
 
@@ -79,9 +79,14 @@ class Requests:
             chunks.append(Chunk(name, dict(some)))
         return chunks
 
-    def missing(self, store: LabelStore) -> list[str]:
-        """Return the keys for which work is to be done."""
-        return [key for key in self.by_key if store.outcome(key) is None]
+    def missing(self, store: LabelStore, limits: Mapping[Reason, float | None] = NO_LIMITS_KNOWN) -> list[str]:
+        """Return the keys for which work is to be done.
+
+        Args:
+            store: where labels and failures are.
+            limits: what the code allows now, see `LabelStore.outcome`.
+        """
+        return [key for key in self.by_key if store.outcome(key, limits) is None]
 
 
 def make_requests(structures: Sequence[Atoms], theory: LevelOfTheory) -> Requests:
