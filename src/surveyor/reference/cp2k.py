@@ -1,6 +1,5 @@
 """References by density functional theory in CP2K."""
 
-import errno
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from ase import Atoms
 from pydantic import Field, model_validator
 
 from surveyor.errors import InputError, Preempted
+from surveyor.files import FULL
 from surveyor.labels import Label, LabelFailure, LevelOfTheory
 from surveyor.parameters import Parameters
 from surveyor.reference.cp2k_check import check_input
@@ -48,7 +48,6 @@ from surveyor.reference.provenance import provenance
 from surveyor.structures import kinds_of, multiplicity_of
 
 INPUT, OUTPUT = "input.inp", "output.txt"
-FULL = (errno.ENOSPC, errno.EDQUOT)
 SILENT = ("crash", "unparsable", "launch", "invalid_input")  # what a program may seem to do that cannot write
 SOME_BYTES = 2**16
 ELECTRONS = "charge and multiplicity of the structure; UKS above multiplicity 1 unless the input says UKS or ROKS"

@@ -11,6 +11,7 @@ from ase import Atoms
 
 from surveyor.errors import AttemptFailed, Preempted, StorageFailed
 from surveyor.events import announce
+from surveyor.files import FULL
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, label_key
 from surveyor.reference.reference import Reference, Resumable, limits_of
 
@@ -68,8 +69,7 @@ def attempt_label(
     outcome = stored_label(key, store, reference)
     if outcome is not None:
         return outcome
-    begin = time.monotonic()
-    failure = None
+    begin, failure = time.monotonic(), None
     if not _resume(structure, key, reference, theory, store, scratch):
         failure = _attempt(structure, key, reference, theory, store, scratch)
     outcome = store.outcome(key, limits_of(reference))
@@ -142,10 +142,17 @@ def _attempt(
     structure: Atoms, key: str, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
 ) -> LabelFailure | None:
     attempt = len(store.failures(key)) + 1
-    scratch.mkdir(parents=True, exist_ok=True)
-    # A folder of its own: the same label may still be in computation where a dead flow has submitted it.
-    directory = Path(tempfile.mkdtemp(prefix=f"{_folder_prefix(key)}{attempt}-", dir=scratch))
-    result = reference.compute(structure, directory)
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        # A folder of its own: the same label may still be in computation where a dead flow has submitted it.
+        directory = Path(tempfile.mkdtemp(prefix=f"{_folder_prefix(key)}{attempt}-", dir=scratch))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        directory = scratch
+        result: Label | LabelFailure = LabelFailure("disk", str(error))
+    else:
+        result = reference.compute(structure, directory)
     if isinstance(result, LabelFailure):
         limit = limits_of(reference).get(result.reason)
         failure = replace(result, attempt=attempt, output=result.output or str(directory), limit=limit)
