@@ -44,7 +44,7 @@ def test_a_code_is_given_or_named_as_a_block(hydrogen_input: str) -> None:
     assert Codes.model_validate(named.model_dump()) == named
     assert Codes().cp2k_code == CP2KCode()
     # Without the block it would be run with another command than the user's.
-    with pytest.raises(InputError, match="code cp2k/genoa: .*was not loaded"):
+    with pytest.raises(InputError, match=r"code cp2k/genoa: .*was not loaded"):
         make_reference(chosen(cp2k={"input_text": hydrogen_input}), named)
 
 
