@@ -206,6 +206,25 @@ def test_elements_that_the_reference_cannot_treat_are_refused(content, load, tmp
         check_theory(parameters, check_campaign(parameters), EMTReference().resolve())
 
 
+def test_an_element_without_its_kind_is_refused_before_any_work(content, load, tmp_path):
+    ase.io.write(tmp_path / "start.extxyz", molecule("H2O"))
+    (tmp_path / "input.inp").write_text("&FORCE_EVAL\n&DFT\n&END\n&SUBSYS\n&KIND H\n&END\n&END\n&END")
+    content["reference"] = {"cp2k": {"input": "input.inp"}}
+    with pytest.raises(InputError, match=r"reference\.cp2k: the start of walker 0: SUBSYS .* no KIND O; there are H"):
+        check_campaign(load(content | {"codes": {"cp2k": "cp2k/genoa"}}))
+
+
+def test_the_charge_of_the_input_decides_whether_a_structure_suits_it(content, load, tmp_path):
+    ase.io.write(tmp_path / "start.extxyz", molecule("OH"))
+    content["reference"] = {"cp2k": {"input": "input.inp"}}
+    text = "&FORCE_EVAL\n&DFT\nUKS F\nCHARGE {}\n&END\n&SUBSYS\n&KIND H\n&END\n&KIND O\n&END\n&END\n&END"
+    (tmp_path / "input.inp").write_text(text.format(-1))
+    check_campaign(load(content))
+    (tmp_path / "input.inp").write_text(text.format(0))
+    with pytest.raises(InputError, match="multiplicity 2 with UKS F"):
+        check_campaign(load(content))
+
+
 def test_mace_needs_validation_data(content, load):
     content |= {"model": {"mace": {}}, "learning": {"valid_fraction": 0}}
     with pytest.raises(InputError, match=r"learning\.valid_fraction: found 0"):
