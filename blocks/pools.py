@@ -1,18 +1,13 @@
 """Pools as blocks of Prefect: a site under a name, which campaigns give as `slurm/genoa`."""
 
 from abc import ABC
-from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
-from inspect import cleandoc
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
-import httpx
-from prefect.blocks.core import Block
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import BlockDocument
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from pydantic import ConfigDict, HttpUrl, ValidationError, model_validator
+from prefect.client.orchestration import SyncPrefectClient
+from pydantic import HttpUrl, ValidationError
 
+from surveyor.blocks.site_blocks import SiteBlock, asking_server, stored_block, stored_names, stripped
 from surveyor.errors import InputError
 from surveyor.pools.choice import plain_site
 from surveyor.pools.sites import (
@@ -28,62 +23,20 @@ from surveyor.pools.sites import (
     SLURMSite,
 )
 
-NOT_FOUND = 404
 DASK_LOGO = HttpUrl("https://avatars.githubusercontent.com/u/17131925?s=200&v=4")
 JOBQUEUE_DOCS = "https://jobqueue.dask.org/en/latest/generated/dask_jobqueue."
 
 
-class PoolBlock(Block, ABC):
+class PoolBlock(SiteBlock, ABC):
     """A site that Prefect stores: where a stage of a campaign runs, and nothing of what it computes."""
-
-    # As in all parameters of surveyor, a misspelt field is an error. Blocks of Prefect may be changed and saved again.
-    model_config = ConfigDict(extra="forbid", frozen=False, validate_assignment=True)
 
     kind: ClassVar[str]
     _logo_url = DASK_LOGO
 
-    @classmethod
-    def __pydantic_init_subclass__(cls, **options: Any) -> None:  # Any: those of pydantic
-        super().__pydantic_init_subclass__(**options)
-        lines = [f"    {name}: {field.description}" for name, field in cls.model_fields.items()]
-        cls.__doc__ = "\n".join([cleandoc(cls.__doc__ or ""), "", "Attributes:", *lines])
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_names(cls, values: Any) -> Any:  # Any: whatever is validated
-        if not isinstance(values, Mapping):
-            return values
-        fields = {name: value for name, value in values.items() if not _is_metadata(name, value, cls)}
-        unknown = [_unknown(name, cls) for name in fields if name not in cls.model_fields]
-        if unknown:
-            raise ValueError("; ".join(unknown))
-        return fields
-
     @property
     def site(self) -> Site:
         """The site, without what Prefect adds to it."""
-        site = SITES[self.kind]
-        return site.model_validate({name: getattr(self, name) for name in site.model_fields})
-
-
-def _is_metadata(name: str, value: object, block: type[Block]) -> bool:
-    """Say whether a value is not of the user, but what Prefect adds when it writes a block down."""
-    return (
-        name.startswith("_block_")
-        or name == "_is_anonymous"
-        or (name == "block_type_slug" and value == block.get_block_type_slug())
-    )
-
-
-def _unknown(name: str, block: type[Block]) -> str:
-    """Say that there is no such field, and which one may be meant."""
-    close = get_close_matches(name, block.model_fields, n=1)
-    described = [
-        each for each, field in block.model_fields.items() if name.lower() in (field.description or "").lower()
-    ]
-    meant = close or described
-    advice = f"did you mean {' or '.join(meant)}?" if meant else f"there are {', '.join(block.model_fields)}"
-    return f"{name}: {block.__name__} has no such field; {advice}"
+        return stripped(self, SITES[self.kind])
 
 
 class LocalPool(LocalSite, PoolBlock):
@@ -269,14 +222,8 @@ def _plain(name: str) -> Site | None:
 
 
 def _from_server(names: Sequence[str]) -> dict[str, Site]:
-    with get_client(sync_client=True) as client:
-        try:
-            return {name: _stored_site(client, name) for name in names}
-        except (httpx.TransportError, PrefectHTTPStatusError) as error:
-            raise InputError(
-                f"pool {names[0]}: it is a block of the Prefect server at {_url(client)}, which cannot be asked: "
-                f"{error}. Start the server, or set PREFECT_API_URL to the right one"
-            ) from error
+    with asking_server(f"pool {names[0]}") as client:
+        return {name: _stored_site(client, name) for name in names}
 
 
 def _stored_site(client: SyncPrefectClient, name: str) -> Site:
@@ -286,51 +233,10 @@ def _stored_site(client: SyncPrefectClient, name: str) -> Site:
             f"pool {name}: expected local, the address of a Dask scheduler, or kind and name of a block such as "
             f"slurm/genoa; kinds are {', '.join(POOLS)}"
         )
-    try:
-        document = client.read_block_document_by_name(block_name, kind)
-    except ObjectNotFound as error:
-        raise InputError(_missing(client, name)) from error
-    try:
-        return POOLS[kind].model_validate(document.data).site
-    except ValidationError as error:
-        raise InputError(
-            f"pool {name}: its block cannot be used: {_complaints(error)}. Mend it at {_page(client, document)}"
-        ) from error
-
-
-def _missing(client: SyncPrefectClient, name: str) -> str:
-    """Return a message about a block that is not there: with those that are, best of the same name or kind."""
-    kind, _, block_name = name.partition("/")
-    there = stored_pools(client)
-    same = [each for each in there if each.endswith(f"/{block_name}")] or [e for e in there if e.startswith(f"{kind}/")]
-    advice = f"did you mean {' or '.join(same)}?" if same else f"there are {', '.join(there) or 'no pools at all'};"
-    return (
-        f"pool {name}: there is no such block on the Prefect server at {_url(client)}; {advice} To have it, create a "
-        f"block of type {POOLS[kind].get_block_type_name()} with the name {block_name}; `surveyor blocks register` "
-        "makes the types known, and says where"
-    )
+    block = stored_block(client, POOLS[kind], name, "pool", lambda: stored_pools(client))
+    return block.site
 
 
 def stored_pools(client: SyncPrefectClient) -> list[str]:
     """Return the names of the pools that a server has, such as `slurm/genoa`."""
-    names = []
-    for kind in POOLS:
-        try:
-            names += [f"{kind}/{document.name}" for document in client.read_block_documents_by_type(kind)]
-        except PrefectHTTPStatusError as error:
-            if error.response.status_code != NOT_FOUND:
-                raise
-            # The type is not registered.
-    return names
-
-
-def _complaints(error: ValidationError) -> str:
-    return "; ".join(": ".join([*map(str, each["loc"]), each["msg"]]) for each in error.errors())
-
-
-def _page(client: SyncPrefectClient, document: BlockDocument) -> str:
-    return f"{_url(client).removesuffix('/api')}/v2/blocks/block/{document.id}"
-
-
-def _url(client: SyncPrefectClient) -> str:
-    return str(client.api_url).rstrip("/")
+    return stored_names(client, POOLS)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from prefect.client.orchestration import get_client
 
+from surveyor.blocks.codes import CODES, CP2KCodeBlock, stored_codes
 from surveyor.blocks.pools import (
     POOLS,
     DaskPool,
@@ -13,19 +14,19 @@ from surveyor.blocks.pools import (
     LSFPool,
     OARPool,
     PBSPool,
-    PoolBlock,
     SGEPool,
     SLURMPool,
     stored_pools,
 )
+from surveyor.blocks.site_blocks import SiteBlock
 
 # Lines of a job script: what is commented out there is a comment on the example.
 MODULES = ("# Each job runs these lines first; they make the programs of the reference known:", "# module load CP2K")
 LABELS = "labels with 16 ranks of MPI, for at most 12 hours each"
 
 
-def examples() -> Mapping[str, tuple[PoolBlock, str]]:
-    """Return an example of each kind of pool by its name, with what it is for."""
+def examples() -> Mapping[str, tuple[SiteBlock, str]]:
+    """Return an example of each kind of pool and code by its name, with what it is for."""
     cpu = {"cores_per_job": 16, "memory_GB": 32.0, "walltime_minutes": 720.0, "prologue": list(MODULES)}
     certificates = Path("/home/ada/certificates")
     return {
@@ -49,12 +50,16 @@ def examples() -> Mapping[str, tuple[PoolBlock, str]]:
             ),
             "a Dask scheduler that runs already and asks for certificates",
         ),
+        "cp2k/example": (
+            CP2KCodeBlock(command="mpirun -np {ranks} cp2k.psmp", ranks=16, memory_GB=30, timeout_minutes=60),
+            "CP2K with 16 ranks of MPI, for slurm/example and its like",
+        ),
     }
 
 
 def register_types() -> None:
     """Make all types of blocks known to the Prefect server, or bring them up to date."""
-    for block in POOLS.values():
+    for block in (*POOLS.values(), *CODES.values()):
         block.register_type_and_schema()
 
 
@@ -65,7 +70,7 @@ def create_examples() -> dict[str, bool]:
         For the name of each example, whether it was created.
     """
     with get_client(sync_client=True) as client:
-        there = stored_pools(client)
+        there = [*stored_pools(client), *stored_codes(client)]
     missing = {name: block for name, (block, _) in examples().items() if name not in there}
     for name, block in missing.items():
         block.save(name.partition("/")[2])

@@ -7,10 +7,10 @@ from rich.console import Console
 
 def add_block_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `blocks` and its subcommands."""
-    blocks = commands.add_parser("blocks", help="what Prefect stores for surveyor: pools")
+    blocks = commands.add_parser("blocks", help="what Prefect stores for surveyor: pools and codes")
     actions = blocks.add_subparsers(required=True, metavar="ACTION")
     register = actions.add_parser(
-        "register", help="make the kinds of pools known to the Prefect server, and create an example of each"
+        "register", help="make the kinds of pools and codes known to the Prefect server, and create an example of each"
     )
     register.set_defaults(command=_register)
 
@@ -18,6 +18,7 @@ def add_block_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
 def _register(_options: argparse.Namespace, console: Console) -> None:
     from prefect.settings import PREFECT_API_URL
 
+    from surveyor.blocks.codes import CODES
     from surveyor.blocks.pools import POOLS
     from surveyor.blocks.registration import create_examples, examples, register_types
     from surveyor.flows.server import using_server
@@ -25,11 +26,12 @@ def _register(_options: argparse.Namespace, console: Console) -> None:
     with using_server() as server:
         console.print(server)
         register_types()
-        console.print(f"kinds of pools: {', '.join(POOLS)}")
+        console.print(f"kinds of pools: {', '.join(POOLS)}; codes: {', '.join(CODES)}")
         purposes = {name: purpose for name, (_, purpose) in examples().items()}
         for name, is_new in create_examples().items():
             console.print(f"  {name} {'(created)' if is_new else '(was there)'}: {purposes[name]}")
         page = f"{PREFECT_API_URL.value().removesuffix('/api')}/v2/blocks"
     console.print(
-        f"edit them, or create others, at {page}; campaigns name them, such as: pools: {{labelling: slurm/example}}"
+        f"edit them, or create others, at {page}; campaigns name them, such as: pools: {{labelling: slurm/example}}, "
+        "codes: {cp2k: cp2k/example}"
     )

@@ -1,8 +1,7 @@
-"""The command `surveyor`: run, check and follow campaigns."""
+"""The command `surveyor`: run, check and follow campaigns, and label datasets."""
 
 import argparse
 import errno
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,13 +19,15 @@ from surveyor.campaign import (
 )
 from surveyor.errors import InputError, SurveyorError
 from surveyor.flows.block_commands import add_block_commands
-from surveyor.flows.display import following
+from surveyor.flows.display import following, quieten_prefect
 from surveyor.flows.doctor import add_doctor_command
 from surveyor.flows.dry_run import dry_running
+from surveyor.flows.label_commands import add_label_commands
 from surveyor.flows.pool_commands import add_pool_commands
+from surveyor.labelling.progress import is_labelling, read_labelling_progress, render_labelling
 from surveyor.models.choice import check_model_parameters
 from surveyor.progress import CampaignProgress, read_progress, render
-from surveyor.reference.choice import make_reference
+from surveyor.reference.choice import Codes, make_reference
 from surveyor.run_directory import RunDirectory
 from surveyor.structures import elements_of
 
@@ -86,9 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("campaign", type=Path, help="campaign file (YAML)")
     check.add_argument("--json", action="store_true", help="print the parameters of a valid campaign, for a deployment")
     check.set_defaults(command=_check)
-    status = commands.add_parser("status", help="say where a campaign stands; needs no server")
-    status.add_argument("run_directory", type=Path, help="folder of the campaign")
+    status = commands.add_parser("status", help="say where a campaign, or a labelling, stands; needs no server")
+    status.add_argument("run_directory", type=Path, help="folder of the campaign, or of the labelling")
     status.set_defaults(command=_status)
+    add_label_commands(commands)
     add_doctor_command(commands)
     add_pool_commands(commands)
     add_block_commands(commands)
@@ -109,9 +111,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
 
 
 def _call_flow(parameters: CampaignParameters, console: Console) -> Path:
-    # Prefect is quiet here: the display shows the campaign, the UI shows everything.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+    quieten_prefect()
     from surveyor.flows.online_learning import online_learning
     from surveyor.flows.server import using_server
 
@@ -155,7 +155,7 @@ def _check(options: argparse.Namespace, console: Console) -> None:
     console.print(f"walkers: {len(walkers)} in {len(parameters.walkers)} group(s), elements {', '.join(elements)}")
     # What only another machine can know is asked there, before the first generation.
     if parameters.pools.labelling == "local":
-        theory = make_reference(parameters.reference, parameters.codes).resolve()
+        theory = make_reference(parameters.reference, _loaded(parameters.codes)).resolve()
         check_theory(parameters, walkers, theory)
         console.print(f"level of theory: {theory.name} ({theory.digest[:12]})")
     if parameters.pools.training == "local":
@@ -167,8 +167,23 @@ def _check(options: argparse.Namespace, console: Console) -> None:
         print(parameters.model_dump_json())
 
 
+def _loaded(codes: Codes) -> Codes:
+    """Return codes with what a block of the Prefect server holds; it is asked only where one is named."""
+    if codes.cp2k_block is None:
+        return codes
+    from surveyor.blocks.codes import load_codes
+    from surveyor.flows.server import using_server
+
+    with using_server():
+        return load_codes(codes)
+
+
 def _status(options: argparse.Namespace, console: Console) -> None:
-    progress = read_progress(RunDirectory(options.run_directory.absolute()))
+    directory = RunDirectory(options.run_directory.absolute())
+    if is_labelling(directory):
+        console.print(render_labelling(read_labelling_progress(directory)))
+        return
+    progress = read_progress(directory)
     console.print(render(progress))
     if progress.errors:
         console.print(errors_table(progress))

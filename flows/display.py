@@ -1,39 +1,74 @@
-"""What a terminal shows of a campaign while it runs."""
+"""What a terminal shows of a campaign, or of a labelling, while it runs."""
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
-from surveyor.progress import CampaignProgress, read_progress, render, summary
+from surveyor.progress import read_progress, render, summary
 from surveyor.run_directory import RunDirectory
 
 INTERVAL_S = 0.5
 PLAIN_INTERVAL_S = 5.0
-MILESTONES = (
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How the work in a folder is shown.
+
+    Attributes:
+        begins: the event with which a run begins.
+        milestones: events whose lines are printed.
+        look: returns where the work stands, as lines for a terminal and as one line.
+    """
+
+    begins: str
+    milestones: tuple[str, ...]
+    look: Callable[[RunDirectory], tuple[RenderableType, str]]
+
+
+def _look_at_campaign(directory: RunDirectory) -> tuple[RenderableType, str]:
+    progress = read_progress(directory)
+    return render(progress), summary(progress)
+
+
+CAMPAIGN = View(
     "campaign_begins",
-    "generation_begins",
-    "errors",
-    "training_begins",
-    "training_ends",
-    "generation_complete",
+    (
+        "campaign_begins",
+        "generation_begins",
+        "errors",
+        "training_begins",
+        "training_ends",
+        "generation_complete",
+    ),
+    _look_at_campaign,
 )
 
 
+def quieten_prefect() -> None:
+    """Have Prefect print nothing: the display shows the work, the UI shows everything. Before Prefect is imported."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+
+
 @contextmanager
-def following(directory: RunDirectory, console: Console) -> Iterator[None]:
-    """Show a campaign as long as this lasts: alive in a terminal, line by line elsewhere.
+def following(directory: RunDirectory, console: Console, view: View = CAMPAIGN) -> Iterator[None]:
+    """Show the work in a folder as long as this lasts: alive in a terminal, line by line elsewhere.
 
     Args:
-        directory: the campaign on disk.
+        directory: the work on disk.
         console: where to show it.
+        view: how.
     """
-    display = _Display(directory, console)
+    display = _Display(directory, console, view)
     stop = threading.Event()
     thread = threading.Thread(target=display.follow, args=(stop,), name="display", daemon=True)
     thread.start()
@@ -45,9 +80,10 @@ def following(directory: RunDirectory, console: Console) -> Iterator[None]:
 
 
 class _Display:
-    def __init__(self, directory: RunDirectory, console: Console) -> None:
+    def __init__(self, directory: RunDirectory, console: Console, view: View) -> None:
         self.directory = directory
         self.console = console
+        self.view = view
         path = directory.events.path
         self.position = path.stat().st_size if path.exists() else 0
         self.has_begun = False
@@ -64,20 +100,21 @@ class _Display:
         events, self.position = self.directory.events.read(self.position)
         for event in events:
             self._tell(event)
-        if events and self.has_begun and self.console.is_terminal:
-            live.update(render(read_progress(self.directory)))
-        elif events and self.has_begun and time.monotonic() > self.line_time + PLAIN_INTERVAL_S:
-            self._tell_progress(read_progress(self.directory))
+        if not events or not self.has_begun:
+            return
+        if self.console.is_terminal:
+            live.update(self.view.look(self.directory)[0])
+        elif time.monotonic() > self.line_time + PLAIN_INTERVAL_S:
+            self._tell_progress(self.view.look(self.directory)[1])
 
     def _tell(self, event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
-        self.has_begun = self.has_begun or event["event"] == "campaign_begins"
+        self.has_begun = self.has_begun or event["event"] == self.view.begins
         is_warning = event.get("level", 0) >= logging.WARNING
-        if "message" in event and (event["event"] in MILESTONES or is_warning):
+        if "message" in event and (event["event"] in self.view.milestones or is_warning):
             clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
             self.console.print(f"{clock} {event['message']}", markup=False)
 
-    def _tell_progress(self, progress: CampaignProgress) -> None:
-        line = summary(progress)
+    def _tell_progress(self, line: str) -> None:
         if line and line != self.line:
             self.console.print(f"{time.strftime('%H:%M:%S')}   {line}", markup=False)
             self.line, self.line_time = line, time.monotonic()

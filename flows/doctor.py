@@ -3,7 +3,7 @@
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -21,6 +21,7 @@ from surveyor.errors import InputError
 from surveyor.flows.pool_commands import users_pools
 from surveyor.pools.choice import plain_site
 from surveyor.pools.sites import Site
+from surveyor.reference.choice import Codes
 
 MARKS = {"good": ("ok", "green"), "remark": ("note", "yellow"), "fault": ("FAULT", "bold red")}
 
@@ -90,32 +91,34 @@ def look(file: Path, wait_s: float, tell: Callable[[str], None]) -> Iterator[Fin
         return
     sites = {name: site for name in parameters.pools.names if (site := plain_site(name)) is not None}
     tell("asking the Prefect server")
-    yield from _check_server(parameters, sites)
+    codes = yield from _check_server(parameters, sites)
+    parameters = parameters.model_copy(update={"codes": codes})
     yield from examine(Subject(file, parameters, sites, users_pools(), wait_s, tell))
 
 
-def _check_server(parameters: CampaignParameters, sites: dict[str, Site]) -> Iterator[Finding]:
-    """Check the server and the blocks of pools; add the sites that they hold."""
+def _check_server(parameters: CampaignParameters, sites: dict[str, Site]) -> Generator[Finding, None, Codes]:
+    """Check the server and the blocks of pools and codes; add the sites that they hold, and return the codes."""
     # Prefect takes seconds to import, and a campaign file with a fault needs none of it.
     from prefect.settings import PREFECT_API_URL
 
     from surveyor.flows.server import HOST, PORT, ServerUnreachable, answers, using_server
 
     missing = [name for name in parameters.pools.names if name not in sites]
-    configured = PREFECT_API_URL.value()
+    codes, configured = parameters.codes, PREFECT_API_URL.value()
     url = configured or f"http://{HOST}:{PORT}/api"
-    if not configured and not missing and not answers(url):
+    if not configured and not missing and codes.cp2k_block is None and not answers(url):
         yield remark("Prefect server", HERE, "none is configured; `surveyor run` starts one on this machine")
-        return
+        return codes
     with ExitStack() as stack:
         try:
             stack.enter_context(using_server())
         except ServerUnreachable as error:
             yield fault_of(error, "Prefect server", HERE, "prefect server start")
-            return
+            return codes
         yield _versions(url)
         for name in missing:
             yield _load(name, sites)
+        return (yield from _load_codes(codes))
 
 
 def _versions(url: str) -> Finding:
@@ -147,7 +150,26 @@ def _load(name: str, sites: dict[str, Site]) -> Finding:
     try:
         sites |= load_sites([name])
     except InputError as error:
-        is_missing = "there is no such block" in str(error)
-        line = "surveyor blocks register  # then create it" if is_missing else f"edit block {name}"
-        return fault("block", name, str(error), line)
+        return _fault_of_block(error, name)
     return Finding("block", name, f"a pool of kind {sites[name].kind}")
+
+
+def _load_codes(codes: Codes) -> Generator[Finding, None, Codes]:
+    from surveyor.blocks.codes import load_codes
+
+    name = codes.cp2k_block
+    if name is None:
+        return codes
+    try:
+        loaded = load_codes(codes)
+    except InputError as error:
+        yield _fault_of_block(error, name)
+        return codes
+    yield Finding("block", name, f"runs `{loaded.cp2k_code.command}`")
+    return loaded
+
+
+def _fault_of_block(error: InputError, name: str) -> Finding:
+    is_missing = "there is no such block" in str(error)
+    line = "surveyor blocks register  # then create it" if is_missing else f"edit block {name}"
+    return fault("block", name, str(error), line)

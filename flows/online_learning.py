@@ -4,8 +4,9 @@ from pathlib import Path
 
 from prefect import flow, runtime
 
+from surveyor.blocks.codes import load_codes
 from surveyor.blocks.pools import load_sites
-from surveyor.campaign import Campaign, CampaignParameters, Origin, WandB, absolute_paths, open_campaign
+from surveyor.campaign import Campaign, CampaignParameters, Origin, WandB, open_campaign
 from surveyor.errors import InputError
 from surveyor.flows.bootstrap import bootstrap as bootstrap_generation
 from surveyor.flows.cancellation import ending_at_once
@@ -16,6 +17,7 @@ from surveyor.flows.training import errors_before_training, train_and_evaluate
 from surveyor.learning import Bootstrap, Learning, decide_membership, reason_to_stop
 from surveyor.models.choice import ModelParameters
 from surveyor.outcomes import check_failures, describe, move_on, new_structures
+from surveyor.parameter_files import absolute_paths
 from surveyor.pools.choice import Pools
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.run_directory import Generation
@@ -79,7 +81,7 @@ def online_learning(
     Returns:
         The native file of the final model.
     """
-    parameters = _with_absolute_paths(CampaignParameters(**locals()))
+    parameters = _with_absolute_paths(CampaignParameters(**{**locals(), "codes": load_codes(codes)}))
     sites = load_sites(parameters.pools.names)
     with open_campaign(parameters, sites, users_pools()) as campaign, followed(campaign), Reports(campaign) as reports:
         generation = campaign.newest_generation() or bootstrap_generation(campaign)

@@ -24,7 +24,7 @@ from surveyor.learning import plan_propagations
 from surveyor.outcomes import Outcome
 from surveyor.pools.pool import Pool
 from surveyor.potentials import Potential
-from surveyor.run_directory import Generation
+from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.walkers import Sample, Walker
 from surveyor.structures import elements_of
 from surveyor.tasks.label import label
@@ -64,16 +64,28 @@ class Stopwatch:
 @contextmanager
 def followed(campaign: Campaign) -> Iterator[None]:
     """Bring what happens, here and on the pools, to the campaign's events and to the log of the flow run."""
+    with relayed(campaign.directory):
+        url = runtime.flow_run.ui_url
+        announce(logger, "campaign_begins", f"{campaign.directory.path}; this run: {url}", url=url)
+        yield
+
+
+@contextmanager
+def relayed(directory: RunDirectory, *, passed_over: Sequence[str] = ()) -> Iterator[None]:
+    """Bring what happens, here and on the pools, to a file of events and to the log of the flow run.
+
+    Args:
+        directory: where the events are.
+        passed_over: events too many for the log.
+    """
     log = get_run_logger()
 
     def tell(event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
-        if "message" in event:
+        if "message" in event and event["event"] not in passed_over:
             log.log(event.get("level", logging.INFO), "%s", event["message"])
 
-    relay = Relay(campaign.directory.workers, campaign.directory.events, tell)
-    with reporting(campaign.directory.events), relay.running(), heeding_cancellation():
-        url = runtime.flow_run.ui_url
-        announce(logger, "campaign_begins", f"{campaign.directory.path}; this run: {url}", url=url)
+    relay = Relay(directory.workers, directory.events, tell)
+    with reporting(directory.events), relay.running(), heeding_cancellation():
         yield
 
 
@@ -138,7 +150,7 @@ def label_all(campaign: Campaign, theory: LevelOfTheory, structures: Sequence[At
     _announce_generation(number, len(structures))
     names = [f"g{number:03d}-{index:03d}" for index in range(len(structures))]
     calls = [partial(submit_label, campaign, theory, *pair) for pair in zip(structures, names, strict=True)]
-    futures = submit_some_at_once(calls, _n_at_once(campaign.pools.labelling))
+    futures = submit_some_at_once(calls, n_at_once(campaign.pools.labelling))
     return [Outcome(name, None, future.result()) for name, future in zip(names, futures, strict=True)]
 
 
@@ -162,7 +174,8 @@ def submit_some_at_once(calls: Iterable[Callable[[], PrefectFuture[Any]]], n_at_
     return futures
 
 
-def _n_at_once(pool: Pool) -> int:
+def n_at_once(pool: Pool) -> int:
+    """Return how many tasks of a pool may be unfinished: more would wait in threads, and hinder each other."""
     return max(LEAST_AT_ONCE, pool.capacity)
 
 
@@ -246,8 +259,8 @@ def sample_and_label(
     ]
     late = [f"g{number:03d}-late-{index}" for index in range(len(previous.data.pending))]
     ended: SimpleQueue[Callable[[], None]] = SimpleQueue()
-    samples = Window(_n_at_once(campaign.pools.sampling), ended)
-    labels = Window(_n_at_once(campaign.pools.labelling), ended)
+    samples = Window(n_at_once(campaign.pools.sampling), ended)
+    labels = Window(n_at_once(campaign.pools.labelling), ended)
 
     def move_on(walker: Walker | PrefectFuture[Sample], name: str, *later: str) -> None:
         def follow() -> None:

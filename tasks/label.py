@@ -7,6 +7,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from surveyor.dataset import FAILURE, with_label
+from surveyor.labelling.chunks import LABELLED, Tally, attempt_chunk, count, label_chunk
+from surveyor.labelling.requests import Chunk
 from surveyor.labels import LabelStore, LevelOfTheory, label_key
 from surveyor.pools.terms import Terms
 from surveyor.reference.labelling import attempt_label, label_structure, stored_label
@@ -14,13 +16,16 @@ from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.sampling.walkers import Sample
 from surveyor.tasks.execution import run_under, worker_was_lost
 
+# Only for what may be the fault of its worker, and more often than the store allows attempts: any other failed
+# calculation is a result.
+RETRIES = 12
+DELAYS_S = [1.0, 10.0, *[60.0] * 10]
+
 
 @task(
     task_run_name="label {name}",
-    # Only for what may be the fault of its worker, and more often than the store allows attempts: any other failed
-    # calculation is a result.
-    retries=12,
-    retry_delay_seconds=[1, 10, *[60] * 10],
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS_S,
     retry_condition_fn=worker_was_lost,
     cache_policy=NO_CACHE,  # the label store is the cache
 )
@@ -55,6 +60,51 @@ def label(
     key = label_key(atoms, theory)
     terms = Terms(f"label {key} in {store}", time_limit_of(reference))
     compute = label_structure if pool is None else attempt_label
-    outcome = stored_label(key, store) or run_under(pool, terms, compute, atoms, reference, theory, store, scratch)
+    outcome = stored_label(key, store, reference)
+    if outcome is None:
+        outcome = run_under(pool, terms, compute, atoms, reference, theory, store, scratch)
     labelled = with_label(atoms, key, outcome)
     return Completed(name=str(labelled.info.get(FAILURE, "Labelled")), data=labelled)
+
+
+@task(
+    task_run_name="labels {name}",
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS_S,
+    retry_condition_fn=worker_was_lost,
+    cache_policy=NO_CACHE,  # the label store is the cache
+)
+def label_several(
+    pool: Executor | None,
+    chunk: Chunk,
+    *,
+    reference: Reference,
+    theory: LevelOfTheory,
+    store: LabelStore,
+    scratch: Path,
+    name: str,
+) -> State:
+    """Label structures one after the other; each label is kept at once, and what the store has is not computed.
+
+    Args:
+        pool: where to run; None runs here.
+        chunk: the structures, by the keys of their labels.
+        reference: computes the labels.
+        theory: its level of theory.
+        store: where the labels are kept.
+        scratch: folder for the files of the calculations.
+        name: for people.
+
+    Returns:
+        What came of the chunk, a `Tally`, by which the state is named; the labels themselves are in the store.
+    """
+    found = [outcome for key in chunk.structures if (outcome := stored_label(key, store, reference)) is not None]
+    if len(found) == len(chunk):
+        tally = Tally(count(found))
+    else:
+        limit = time_limit_of(reference)
+        terms = Terms(f"labels {chunk.digest} in {store}", None if limit is None else limit * len(chunk))
+        compute = label_chunk if pool is None else attempt_chunk
+        tally = run_under(pool, terms, compute, chunk, reference, theory, store, scratch)
+    n_failed = len(chunk) - tally.counts.get(LABELLED, 0)
+    return Completed(name=f"{len(chunk) - n_failed} labelled, {n_failed} failed", data=tally)

@@ -20,15 +20,33 @@ STRESS = "REF_stress"  # atoms.info, eV/Å³, six Voigt components, absent where
 KEY = "label_key"  # atoms.info: the key of the label in the store
 FAILURE = "failure"  # atoms.info: why there is no label
 GIVEN = "given"  # atoms.info: where a structure comes from whose label was not requested by this campaign
+MESSAGE = "failure_message"  # atoms.info: the same for people
 OUTPUT = "failure_output"  # atoms.info: where the output of the failed calculation is
 
 
-def with_label(atoms: Atoms, key: str, outcome: Label | LabelFailure) -> Atoms:
-    """Return a canonical copy of a structure that carries its label, or the reason why it has none."""
+def without_label(atoms: Atoms) -> Atoms:
+    """Return a canonical copy of a structure without the label, or the failure, that it carries."""
     copy = canonical(atoms)
-    copy.info[KEY] = key
+    for name in (ENERGY, STRESS, KEY, FAILURE, MESSAGE, OUTPUT, GIVEN):
+        copy.info.pop(name, None)
+    copy.arrays.pop(FORCES, None)
+    return copy
+
+
+def with_label(atoms: Atoms, key: str | None, outcome: Label | LabelFailure) -> Atoms:
+    """Return a canonical copy of a structure that carries its label, or the reason why it has none.
+
+    Args:
+        atoms: the structure.
+        key: of the label; None where the structure cannot have one.
+        outcome: the label, or why there is none.
+    """
+    copy = canonical(atoms)
+    if key is not None:
+        copy.info[KEY] = key
     if isinstance(outcome, LabelFailure):
         copy.info[FAILURE] = outcome.reason
+        copy.info[MESSAGE] = outcome.message
         if outcome.output is not None:
             copy.info[OUTPUT] = outcome.output
         return copy

@@ -5,6 +5,7 @@
     ├── CampaignInUse       another live process holds the lease of the run directory
     ├── WorkerLost          the worker of a pool died under a function: worth another attempt
     ├── AttemptFailed       a calculation failed, maybe by its machine: worth another attempt elsewhere
+    │   └── Preempted       its program was ended from outside, which says nothing of the calculation
     ├── FunctionFailed      a function on a pool raised what the environment of the flow does not know
     ├── PoolFailed          a pool cannot be opened, or cannot give workers
     ├── StorageFailed       a file system is full, read-only or away
@@ -50,6 +51,13 @@ class AttemptFailed(SurveyorError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class Preempted(AttemptFailed):
+    """The program of a calculation was told to end by somebody else: a queue, an administrator, a user.
+
+    It is no failure of the calculation, and is not recorded.
+    """
 
 
 class FunctionFailed(SurveyorError):

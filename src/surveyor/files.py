@@ -1,5 +1,6 @@
 """Files that are whole or absent: a crash at any moment leaves no half-written file under its final name."""
 
+import errno
 import json
 import os
 import tempfile
@@ -7,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a disk, or of a user's part of it, without room
 
 
 @contextmanager

@@ -7,9 +7,11 @@ says what was computed: the structure and the level of theory. Whoever wants one
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
@@ -35,10 +37,41 @@ Reason = Literal[
     "unparsable",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
+NO_LIMITS_KNOWN: Mapping[Reason, float | None] = MappingProxyType({})
 
-# How often a label may fail for one reason before its failure is final: once where the same input gives the same end.
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What follows when a label fails for one reason.
+
+    Attributes:
+        attempts: how often it may fail for this reason before the failure is final: once where the same input gives
+            the same end wherever it is run.
+        is_repaired: whether the reference changes the settings of its solver, within the attempt, before it gives up.
+        is_by_machine: whether the label can be had once the machine is mended, so that `surveyor labels retry` takes
+            it unasked.
+        has_limit: whether a limit of the code is the cause, so that the failure is final only until that is raised.
+    """
+
+    attempts: int = 1
+    is_repaired: bool = False
+    is_by_machine: bool = False
+    has_limit: bool = False
+
+
 # A job that is being ended, or a node that is broken, fails to start programs, or ends them, whatever they compute.
-ATTEMPTS: Mapping[Reason, int] = {"launch": 4, "crash": 3, "disk": 3, "memory": 2}
+POLICIES: Mapping[Reason, Policy] = {
+    "invalid_input": Policy(),
+    "missing_data_file": Policy(attempts=2, is_by_machine=True),
+    "scf_not_converged": Policy(is_repaired=True),
+    "geometry": Policy(),
+    "timeout": Policy(has_limit=True),
+    "memory": Policy(attempts=2, has_limit=True),
+    "launch": Policy(attempts=4, is_by_machine=True),
+    "crash": Policy(attempts=3, is_by_machine=True),
+    "disk": Policy(attempts=3, is_by_machine=True),
+    "unparsable": Policy(),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +164,9 @@ class LabelFailure:
         message: what happened, for people.
         output: where the output of the program is, None where there is none.
         attempt: 1 for the first attempt at this label.
+        last_lines: of the output, to be read when its file is gone; empty where the program wrote nothing.
+        limit: what the code allowed when a limit of it was reached (timeout: in seconds, memory: in GB), None where it
+            sets none.
         provenance: as for a label.
     """
 
@@ -138,6 +174,8 @@ class LabelFailure:
     message: str
     output: str | None = None
     attempt: int = 1
+    last_lines: str = ""
+    limit: float | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict, hash=False)  # Any: whatever JSON holds
 
 
@@ -240,8 +278,9 @@ class LabelStore:
 
     def failures(self, key: str) -> tuple[LabelFailure, ...]:
         """Return the recorded failures under a key, in the order of the attempts."""
-        names = self.storage.list(f"failures/{_name(key)}-")
-        contents = [self.storage.get(name) for name in names]
+        # Asked for one after the other: to list them takes the longer, the more failures there are of other labels.
+        names = (f"failures/{_name(key)}-{attempt:03d}.json" for attempt in count(1))
+        contents = takewhile(lambda content: content is not None, map(self.storage.get, names))
         return tuple(_failure(_record(content, key)) for content in contents if content is not None)
 
     def put_failure(self, key: str, atoms: Atoms, theory: LevelOfTheory, failure: LabelFailure) -> bool:
@@ -251,26 +290,51 @@ class LabelStore:
             "message": failure.message,
             "output": failure.output,
             "attempt": failure.attempt,
+            "last_lines": failure.last_lines,
+            "limit": failure.limit,
             "provenance": dict(failure.provenance),
         }
         return self._put(f"failures/{_name(key)}-{failure.attempt:03d}.json", key, atoms, theory, result)
 
-    def outcome(self, key: str) -> Label | LabelFailure | None:
-        """Return the label, or the last failure where no further attempt is due, None where work is to be done."""
+    def outcome(self, key: str, limits: Mapping[Reason, float | None] = NO_LIMITS_KNOWN) -> Label | LabelFailure | None:
+        """Return the label, or the last failure where no further attempt is due, None where work is to be done.
+
+        Args:
+            key: of the label.
+            limits: what the code allows now, by the reason that a limit is the cause of, None for no limit: a failure
+                at a lower limit is not final.
+        """
         label = self.get(key)
         if label is not None:
             return label
         failures = self.failures(key)
-        if not failures:
-            return None
-        n_alike = sum(failure.reason == failures[-1].reason for failure in failures)
-        return failures[-1] if n_alike >= ATTEMPTS.get(failures[-1].reason, 1) else None
+        due = failures[self._n_withdrawn(key, len(failures)) :]
+        return failures[-1] if _is_final(due, limits) else None
+
+    def retry(self, key: str) -> bool:
+        """Have a label tried again, as if it had not failed yet; say whether it had failed since this was last said.
+
+        The records of the failures stay; another one withdraws their consequence.
+        """
+        n_failures = len(self.failures(key))
+        if n_failures == 0:
+            return False
+        record = {"schema_version": SCHEMA_VERSION, "key": key, "attempt": n_failures}
+        return self.storage.put_new(f"retries/{_name(key)}-{n_failures:03d}.json", json.dumps(record).encode())
 
     def keys(self) -> Iterator[str]:
         """Yield the keys of all labels."""
         for name in self.storage.list("labels/"):
-            _, version, _, file = name.split("/")
-            yield f"{version}:{file.removesuffix('.json')}"
+            yield _key(name.removesuffix(".json"))
+
+    def failed_keys(self) -> Iterator[str]:
+        """Yield the keys of what has failed and has no label, in order."""
+        names = {name.rpartition("-")[0] for name in self.storage.list("failures/")}
+        yield from (key for key in map(_key, sorted(names)) if self.get(key) is None)
+
+    def _n_withdrawn(self, key: str, n_failures: int) -> int:
+        names = ((n, f"retries/{_name(key)}-{n:03d}.json") for n in range(n_failures, 0, -1))
+        return next((n for n, name in names if self.storage.get(name) is not None), 0)
 
     def _put(self, name: str, key: str, atoms: Atoms, theory: LevelOfTheory, result: Mapping[str, Any]) -> bool:
         record = {
@@ -286,6 +350,26 @@ class LabelStore:
 def _name(key: str) -> str:
     version, _, digest = key.partition(":")
     return f"{version}/{digest[:2]}/{digest}"
+
+
+def _key(name: str) -> str:
+    _, version, _, digest = name.split("/")
+    return f"{version}:{digest}"
+
+
+def _is_final(failures: Sequence[LabelFailure], limits: Mapping[Reason, float | None]) -> bool:
+    if not failures:
+        return False
+    reason = failures[-1].reason
+    alike = [failure for failure in failures if failure.reason == reason and not _has_been_raised(failure, limits)]
+    return len(alike) >= POLICIES[reason].attempts
+
+
+def _has_been_raised(failure: LabelFailure, limits: Mapping[Reason, float | None]) -> bool:
+    if not POLICIES[failure.reason].has_limit or failure.limit is None or failure.reason not in limits:
+        return False
+    now = limits[failure.reason]
+    return now is None or now > failure.limit
 
 
 def _record(content: bytes, key: str) -> dict[str, Any]:  # Any: whatever JSON holds
@@ -314,6 +398,8 @@ def _failure(record: Mapping[str, Any]) -> LabelFailure:
         message=record["message"],
         output=record["output"],
         attempt=record["attempt"],
+        last_lines=record.get("last_lines", ""),  # earlier records have neither these nor a limit
+        limit=record.get("limit"),
         provenance=record["provenance"],
     )
 

@@ -40,7 +40,11 @@ def main() -> None:
             while time.monotonic() < deadline and os.waitpid(child, os.WNOHANG) == (0, 0):
                 time.sleep(POLL_S)
         kill_descendants()
-        os.killpg(0, signal.SIGKILL)
+        if sys.platform != "linux":  # there descendants cannot be found
+            os.killpg(0, signal.SIGKILL)
+        # Whoever waits is told that somebody has ended the program, as a queue does that cancels a job.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, end_all)
     _, status = os.waitpid(child, 0)

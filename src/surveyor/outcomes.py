@@ -65,7 +65,7 @@ def check_failures(structures: Dataset, learning: Learning) -> None:
             f"{n_failed} of {len(structures)} labels failed ({reasons}), "
             f"allowed are {learning.max_failed_fraction:.0%}; "
             f"see the output of the first in {outputs[0] if outputs else 'the label store'}. Failures are kept and not "
-            "tried again: once the cause is removed, delete the folder failures/ of the label store"
+            "tried again: once the cause is removed, give: surveyor labels retry STORE, with the label store's folder"
         )
 
 

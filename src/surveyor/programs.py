@@ -1,5 +1,6 @@
-"""Running external programs: each in a process group of its own, with a time limit, never outliving its parent."""
+"""Running external programs: each with limits of time and memory, ended as a whole, never outliving its parent."""
 
+import math
 import os
 import shutil
 import signal
@@ -10,11 +11,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+import psutil
 
 from surveyor import launcher
 from surveyor.errors import InputError
 
 GRACE_S = 5.0  # between SIGTERM and SIGKILL
+MEMORY_POLL_S = 0.5
+GB = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +31,13 @@ class ProgramResult:
         returncode: 0 for success, negative for the number of the signal that ended it.
         timed_out: whether it was ended because its time was up.
         wall_time_s: how long it ran.
+        out_of_memory: whether it was ended because it used too much memory.
     """
 
     returncode: int
     timed_out: bool
     wall_time_s: float
+    out_of_memory: bool = False
 
 
 def find_program(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Path:
@@ -58,11 +66,12 @@ def run_program(
     output: Path,
     environment: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
+    memory_GB: float | None = None,
 ) -> ProgramResult:
-    """Run a program to its end, or to the end of its time.
+    """Run a program to its end, to the end of its time, or until it uses too much memory.
 
     The program runs in a process group of its own, and is ended as a whole, with all that it has started: when it ends,
-    when its time is up, and when the thread that called this dies, with the worker or the flow.
+    when a limit is reached, and when the thread that called this dies, with the worker or the flow.
 
     Args:
         command: program and arguments.
@@ -70,6 +79,7 @@ def run_program(
         output: file that gets standard output and standard error.
         environment: variables in addition to those of this process.
         timeout_s: time limit; None for none.
+        memory_GB: limit of the memory that all its processes on this machine use together; None for none.
 
     Raises:
         InputError: there is no such program.
@@ -88,14 +98,45 @@ def run_program(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        timed_out = False
         try:
-            process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            timed_out = True
+            reached = _reached_limit(process, timeout_s, memory_GB)
         finally:
             end_group(process)
-    return ProgramResult(process.returncode, timed_out, time.monotonic() - begin)
+    return ProgramResult(process.returncode, reached == "time", time.monotonic() - begin, reached == "memory")
+
+
+def _reached_limit(
+    process: "subprocess.Popen[bytes]", timeout_s: float | None, memory_GB: float | None
+) -> Literal["time", "memory"] | None:
+    """Wait for a program to end or to reach a limit, and say which."""
+    deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+    while (left := deadline - time.monotonic()) > 0:
+        # Without a limit of memory there is nothing to look at in between.
+        pause = left if memory_GB is None else min(left, MEMORY_POLL_S)
+        try:
+            process.wait(None if math.isinf(pause) else pause)
+        except subprocess.TimeoutExpired:
+            if memory_GB is not None and memory_of(process.pid) > memory_GB * GB:
+                return "memory"
+        else:
+            return None
+    return "time"
+
+
+def memory_of(pid: int) -> int:
+    """Return the memory in bytes that a process and its descendants have for themselves.
+
+    A limit of the kernel (setrlimit) holds for each process alone, and for addresses instead of memory: it ends MPI and
+    threads that only reserve some. What is shared, such as libraries and messages between ranks, is not counted.
+    """
+    total = 0
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for each in [process, *process.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                used = each.memory_info()
+                total += used.rss - getattr(used, "shared", 0)
+    return total
 
 
 def end_group(process: "subprocess.Popen[bytes]") -> None:

@@ -130,8 +130,22 @@ def check_structure(atoms: Atoms, name: str) -> None:
         name: what to call it in the message.
 
     Raises:
+        InputError: as in `check_description` and `check_overlap`.
+    """
+    check_description(atoms, name)
+    check_overlap(atoms, name)
+
+
+def check_description(atoms: Atoms, name: str) -> None:
+    """Check that a structure is one, wherever its atoms are.
+
+    Args:
+        atoms: a structure.
+        name: what to call it in the message.
+
+    Raises:
         InputError: there are no atoms, numbers that are not finite, unknown elements, a cell that is missing or flat,
-            atoms on top of each other, or a multiplicity that the number of electrons does not allow.
+            or a multiplicity that the number of electrons does not allow.
     """
     if len(atoms) == 0:
         raise InputError(f"{name} has no atoms")
@@ -147,7 +161,6 @@ def check_structure(atoms: Atoms, name: str) -> None:
         _check_multiplicity(atoms)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    _check_overlap(atoms, name)
 
 
 def _check_cell(atoms: Atoms, name: str) -> None:
@@ -176,7 +189,16 @@ def _check_multiplicity(atoms: Atoms) -> None:
         )
 
 
-def _check_overlap(atoms: Atoms, name: str) -> None:
+def check_overlap(atoms: Atoms, name: str) -> None:
+    """Check that no atoms are on top of each other.
+
+    Args:
+        atoms: a structure with finite positions and a cell that is not flat.
+        name: what to call it in the message.
+
+    Raises:
+        InputError: two are.
+    """
     first, second, distance = neighbor_list("ijd", atoms, OVERLAP * covalent_radii[atoms.numbers])
     if len(first):
         closest = int(np.argmin(distance))
@@ -195,20 +217,40 @@ def read_structures(path: Path) -> list[Atoms]:
         InputError: the file is missing, cannot be read, holds no structure, or holds one that cannot be worked with;
             that one is named by its index.
     """
-    if not path.is_file():
-        raise InputError(f"structure file {path} does not exist")
-    try:
-        images = ase.io.read(path, index=":")
-    except UNREADABLE as error:
-        raise InputError(
-            f"{path} cannot be read as structures ({type(error).__name__}: {error}); "
-            "expected a format that ASE reads, such as extxyz"
-        ) from error
-    structures = [canonical(atoms) for atoms in images]
-    if not structures:
-        raise InputError(f"{path} holds no structure")
+    structures = read_unchecked(path)
     check_structures(structures, str(path))
     return structures
+
+
+def read_unchecked(path: Path) -> list[Atoms]:
+    """Read all structures of a file in any format that ASE knows, in canonical coordinates, whatever they are.
+
+    Raises:
+        InputError: the file is missing, cannot be read, or holds no structure.
+    """
+    return [canonical(atoms) for atoms in read_images(path)]
+
+
+def read_images(path: Path) -> list[Atoms]:
+    """Read all structures of a file as ASE does, with the results that they carry.
+
+    Raises:
+        InputError: the file is missing, cannot be read, or holds no structure.
+    """
+    if not path.is_file():
+        raise InputError(f"structure file {path} does not exist")
+    images: list[Atoms] = []
+    try:
+        images.extend(ase.io.iread(path, index=":"))
+    except UNREADABLE as error:
+        where = f", after {len(images)} that can" if images else ""
+        raise InputError(
+            f"{path} cannot be read as structures{where} ({type(error).__name__}: {error}); "
+            "expected a format that ASE reads, such as extxyz"
+        ) from error
+    if not images:
+        raise InputError(f"{path} holds no structure")
+    return images
 
 
 def check_structures(structures: Sequence[Atoms], name: str) -> None:

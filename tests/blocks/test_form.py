@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 from prefect_form import Form, open_browser
 
+from surveyor.blocks.codes import CP2KCodeBlock, load_codes
 from surveyor.blocks.pools import SLURMPool, load_sites
 from surveyor.pools.sites import SLURMSite
+from surveyor.reference.choice import Codes
+from surveyor.reference.cp2k_code import CP2KCode
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -24,3 +27,17 @@ def test_a_pool_is_set_up_in_the_form(prefect_api_url: str, tmp_path: Path) -> N
         form.submit()
     expected = SLURMSite(cores_per_job=32, walltime_minutes=90.5, queue="genoa")
     assert load_sites(["slurm/from-form"]) == {"slurm/from-form": expected}
+
+
+def test_a_code_is_set_up_in_the_form(prefect_api_url: str, tmp_path: Path) -> None:
+    CP2KCodeBlock.register_type_and_schema()
+    site = prefect_api_url.removesuffix("/api")
+    with open_browser(tmp_path) as browser:
+        form = Form(browser, f"{site}/v2/blocks/catalog/cp2k/create")
+        form.fill("Name", "from-form")
+        form.fill("OpenMP threads", "4")
+        form.click_after("Memory limit (GB)", "float")
+        form.fill("Memory limit (GB)", "60")
+        form.submit()
+    expected = CP2KCode(omp_threads=4, memory_GB=60)
+    assert load_codes(Codes(cp2k_block="cp2k/from-form")) == Codes(cp2k=expected)

@@ -2,9 +2,11 @@ import os
 import subprocess
 import sys
 
-from surveyor.blocks.pools import POOLS, SLURMPool, load_sites
+from surveyor.blocks.codes import CODES, CP2KCodeBlock, load_codes
+from surveyor.blocks.pools import POOLS, PoolBlock, SLURMPool, load_sites
 from surveyor.blocks.registration import examples
 from surveyor.pools.sites import SLURMSite
+from surveyor.reference.choice import Codes
 
 
 def register(environment: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
@@ -15,13 +17,17 @@ def register(environment: dict[str, str] | None = None) -> "subprocess.Completed
 
 
 def test_there_is_an_example_of_each_kind() -> None:
-    assert {name.partition("/")[0] for name in examples()} == set(POOLS)
+    assert {name.partition("/")[0] for name in examples()} == {*POOLS, *CODES}
 
 
 def test_examples_are_created_once_and_then_left_alone(prefect_api_url: str) -> None:
     first = register()
     assert first.returncode == 0, first.stderr
-    assert load_sites(examples()) == {name: block.site for name, (block, _) in examples().items()}
+    pools = {name: block.site for name, (block, _) in examples().items() if isinstance(block, PoolBlock)}
+    assert load_sites(pools) == pools
+    code = examples()["cp2k/example"][0]
+    assert isinstance(code, CP2KCodeBlock)
+    assert load_codes(Codes(cp2k_block="cp2k/example")) == Codes(cp2k=code.code)
 
     SLURMPool(queue="mine").save("example", overwrite=True)
     second = register()

@@ -17,9 +17,9 @@ from surveyor.campaign import (
     given_data,
     load_campaign,
     open_campaign,
-    parameter_differences,
     recorded_parameters,
 )
+from surveyor.continuation import parameter_differences
 from surveyor.dataset import GIVEN, Dataset, with_label
 from surveyor.errors import CampaignInUse, InputError
 from surveyor.labels import Label
@@ -93,7 +93,7 @@ WRONG = {
     "model": ({}, r"  model: .* exactly one of mace, pair; found none"),
     "pools.sampling": (
         "slurm",
-        r"  pools\.sampling: .*found 'slurm', expected \"local\", the kind and",
+        r"  pools\.sampling: .*found 'slurm', expected \"local\", the kind and name of a block",
     ),
     "learning.seed": (-1, r"  learning\.seed: .* greater than or equal to 0 \(found -1\)"),
 }
@@ -204,6 +204,25 @@ def test_elements_that_the_reference_cannot_treat_are_refused(content, load, tmp
     parameters = load(content)
     with pytest.raises(InputError, match="EMT cannot treat Na, Cl"):
         check_theory(parameters, check_campaign(parameters), EMTReference().resolve())
+
+
+def test_an_element_without_its_kind_is_refused_before_any_work(content, load, tmp_path):
+    ase.io.write(tmp_path / "start.extxyz", molecule("H2O"))
+    (tmp_path / "input.inp").write_text("&FORCE_EVAL\n&DFT\n&END\n&SUBSYS\n&KIND H\n&END\n&END\n&END")
+    content["reference"] = {"cp2k": {"input": "input.inp"}}
+    with pytest.raises(InputError, match=r"reference\.cp2k: the start of walker 0: SUBSYS .* no KIND O; there are H"):
+        check_campaign(load(content | {"codes": {"cp2k": "cp2k/genoa"}}))
+
+
+def test_the_charge_of_the_input_decides_whether_a_structure_suits_it(content, load, tmp_path):
+    ase.io.write(tmp_path / "start.extxyz", molecule("OH"))
+    content["reference"] = {"cp2k": {"input": "input.inp"}}
+    text = "&FORCE_EVAL\n&DFT\nUKS F\nCHARGE {}\n&END\n&SUBSYS\n&KIND H\n&END\n&KIND O\n&END\n&END\n&END"
+    (tmp_path / "input.inp").write_text(text.format(-1))
+    check_campaign(load(content))
+    (tmp_path / "input.inp").write_text(text.format(0))
+    with pytest.raises(InputError, match="multiplicity 2 with UKS F"):
+        check_campaign(load(content))
 
 
 def test_mace_needs_validation_data(content, load):

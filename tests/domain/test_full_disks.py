@@ -11,7 +11,7 @@ from ase.build import bulk
 
 from surveyor.campaign import CampaignParameters, open_campaign
 from surveyor.errors import InputError, StorageFailed
-from surveyor.labels import Label, LabelStore, label_key
+from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, label_key
 from surveyor.reference import labelling
 from surveyor.reference.ase import EMTReference
 from surveyor.reference.labelling import label_structure
@@ -73,6 +73,16 @@ def test_a_store_that_stays_full_is_said(disk: Path, tmp_path: Path, monkeypatch
             bulk("Cu"), reference, reference.resolve(), LabelStore.in_folder(disk / "labels"), tmp_path / "scratch"
         )
     assert list((tmp_path / "scratch").iterdir())
+
+
+def test_a_full_scratch_is_a_failure_of_the_disk(disk: Path, tmp_path: Path) -> None:
+    reference, store = EMTReference(), LabelStore.in_folder(tmp_path / "labels")
+    theory = reference.resolve()
+    subprocess.run(["mount", "-o", "remount,nr_inodes=1", str(disk)], check=True)
+    outcome = label_structure(bulk("Cu"), reference, theory, store, disk / "scratch")
+    assert isinstance(outcome, LabelFailure)
+    assert outcome.reason == "disk"
+    assert len(store.failures(label_key(bulk("Cu"), theory))) == POLICIES["disk"].attempts
 
 
 @pytest.mark.parametrize("field", ["run_directory", "labels"])

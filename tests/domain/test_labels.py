@@ -12,7 +12,7 @@ from ase.build import bulk, molecule
 
 from surveyor.errors import InputError
 from surveyor.labels import (
-    ATTEMPTS,
+    POLICIES,
     REASONS,
     FolderStorage,
     Label,
@@ -204,7 +204,7 @@ def test_a_reader_never_sees_half_a_record_whenever_the_writer_is_killed(tmp_pat
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_a_failure_is_final_after_the_attempts_of_its_reason(store, reason):
-    attempts = ATTEMPTS.get(reason, 1)
+    attempts = POLICIES[reason].attempts
     for attempt in range(1, attempts + 1):
         assert store.outcome(KEY) is None
         failure = LabelFailure(reason, f"attempt {attempt}", output="/scratch/1", attempt=attempt)
@@ -218,6 +218,67 @@ def test_a_label_stands_above_failures(store):
     store.put(KEY, WATER, THEORY, label())
     assert isinstance(store.outcome(KEY), Label)
     assert len(store.failures(KEY)) == 1
+
+
+@pytest.mark.parametrize(("reason", "limit"), [("timeout", 60.0), ("memory", 4.0)])
+def test_a_failure_at_a_limit_is_final_until_the_limit_is_raised(store, reason, limit):
+    for attempt in range(1, POLICIES[reason].attempts + 1):
+        store.put_failure(KEY, WATER, THEORY, LabelFailure(reason, "limit", attempt=attempt, limit=limit))
+    failure = store.outcome(KEY, {reason: limit})
+    assert failure.limit == limit
+    assert store.outcome(KEY) == store.outcome(KEY, {reason: limit / 2}) == failure
+    assert store.outcome(KEY, {reason: 2 * limit}) is None
+    assert store.outcome(KEY, {reason: None}) is None
+
+
+def test_attempts_at_a_lower_limit_do_not_count(store):
+    for attempt, limit in enumerate((2.0, 2.0, 4.0), start=1):
+        store.put_failure(KEY, WATER, THEORY, LabelFailure("memory", "limit", attempt=attempt, limit=limit))
+    assert store.outcome(KEY, {"memory": 4.0}) is None
+    store.put_failure(KEY, WATER, THEORY, LabelFailure("memory", "limit", attempt=4, limit=4.0))
+    assert isinstance(store.outcome(KEY, {"memory": 4.0}), LabelFailure)
+
+
+def test_a_failure_without_a_limit_is_final_whatever_the_limit_is(store):
+    store.put_failure(KEY, WATER, THEORY, LabelFailure("timeout", "too slow"))
+    assert isinstance(store.outcome(KEY, {"timeout": 1e9}), LabelFailure)
+    other = label_key(molecule("CH4"), THEORY)
+    store.put_failure(other, molecule("CH4"), THEORY, LabelFailure("geometry", "too near", limit=1.0))
+    assert isinstance(store.outcome(other, {"geometry": 2.0}), LabelFailure)
+
+
+def test_a_failure_that_is_to_be_retried_is_not_final_and_stays_on_record(store):
+    store.put_failure(KEY, WATER, THEORY, LabelFailure("geometry", "too near"))
+    assert store.retry(KEY)
+    assert not store.retry(KEY)
+    assert store.outcome(KEY) is None
+    store.put_failure(KEY, WATER, THEORY, LabelFailure("geometry", "still too near", attempt=2))
+    assert store.outcome(KEY).message == "still too near"
+    assert store.retry(KEY)
+    assert store.outcome(KEY) is None
+    assert len(store.failures(KEY)) == 2
+
+
+def test_what_has_not_failed_is_not_retried(store):
+    assert not store.retry(KEY)
+    assert store.outcome(KEY) is None
+
+
+def test_keys_of_failures_are_those_without_a_label(store):
+    for name in ("CH4", "NH3"):
+        atoms = molecule(name)
+        for attempt in (1, 2):
+            failure = LabelFailure("crash", "no", attempt=attempt)
+            store.put_failure(label_key(atoms, THEORY), atoms, THEORY, failure)
+    store.put_failure(KEY, WATER, THEORY, LabelFailure("crash", "no"))
+    store.put(KEY, WATER, THEORY, label())
+    assert list(store.failed_keys()) == sorted(label_key(molecule(name), THEORY) for name in ("CH4", "NH3"))
+
+
+def test_a_failure_keeps_its_last_lines_and_its_limit(store):
+    failure = LabelFailure("timeout", "too slow", last_lines="step 1\nstep 2", limit=60.0)
+    store.put_failure(KEY, WATER, THEORY, failure)
+    assert store.failures(KEY) == (failure,)
 
 
 def test_an_attempt_is_recorded_once(store):

@@ -202,7 +202,7 @@ def test_program_input_and_data_files_of_cp2k(examine_campaign: Examine, tmp_pat
 
     (tmp_path / "data").mkdir()
     fault = the_fault(examine_campaign(**CP2K, codes={"cp2k": {"data_directory": "data"}}))
-    assert f"names the data file 'GTH_BASIS_SETS', which cannot be read in {tmp_path / 'data'}" in fault.found
+    assert f"the data file 'GTH_BASIS_SETS' cannot be read in {tmp_path / 'data'}" in fault.found
     assert fault.mend.startswith("codes: {cp2k: {data_directory: FOLDER}}")
 
 

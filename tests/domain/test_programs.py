@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -71,6 +72,14 @@ def test_program_is_told_once_to_end(tmp_path: Path) -> None:
 def test_signal_that_ended_the_program_is_told(tmp_path: Path) -> None:
     result = run_program(["sh", "-c", "kill -9 $$"], directory=tmp_path, output=tmp_path / "o")
     assert result.returncode == -signal.SIGKILL
+
+
+def test_program_whose_whole_group_is_told_to_end_is_told_from_one_that_was_killed(tmp_path: Path) -> None:
+    script = "echo $PPID > pid; while true; do sleep 0.05; done"
+    with ThreadPoolExecutor(1) as thread:
+        future = thread.submit(run_program, ["sh", "-c", script], directory=tmp_path, output=tmp_path / "o")
+        os.killpg(wait_for_number(tmp_path / "pid"), signal.SIGTERM)
+        assert future.result(PATIENCE_S).returncode == -signal.SIGTERM
 
 
 def test_program_dies_when_its_parent_is_killed(tmp_path: Path) -> None:

@@ -5,26 +5,24 @@ from surveyor.campaign.campaign import (
     Campaign,
     freeze_atomic_energies,
     freeze_theory,
-    installed_versions,
     open_campaign,
 )
 from surveyor.campaign.checks import check_campaign, check_elements, check_theory
-from surveyor.campaign.continuation import check_continuation, parameter_differences, recorded_parameters
+from surveyor.campaign.continuation import check_continuation, recorded_parameters
 from surveyor.campaign.parameters import (
     CampaignParameters,
     Origin,
     WandB,
-    absolute_paths,
     load_campaign,
     parse_campaign,
 )
+from surveyor.campaign.provenance import installed_versions
 
 __all__ = [
     "Campaign",
     "CampaignParameters",
     "Origin",
     "WandB",
-    "absolute_paths",
     "check_campaign",
     "check_continuation",
     "check_elements",
@@ -37,7 +35,6 @@ __all__ = [
     "installed_versions",
     "load_campaign",
     "open_campaign",
-    "parameter_differences",
     "parse_campaign",
     "recorded_parameters",
 ]

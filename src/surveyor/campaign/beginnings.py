@@ -42,18 +42,21 @@ def given_data(path: Path, theory: LevelOfTheory) -> Dataset:
     return without_repetitions(Dataset(structures), ())
 
 
-def check_given_label(given: Atoms, computed: Atoms) -> None:
+def check_given_label(given: Atoms, computed: Atoms, name: str = "bootstrap.data") -> None:
     """Check a given label against one that the reference computed for the same structure.
 
     Different levels of theory, units or zeros of energy (shifted by atomic energies, say) show at once.
+
+    Args:
+        given: with the given label.
+        computed: the same structure with the computed label, or the reason why it has none.
+        name: of the field or file that gives it, for the message.
 
     Raises:
         InputError: they differ.
     """
     if not is_labelled(computed):
-        raise InputError(
-            f"bootstrap.data: the reference fails ({computed.info[FAILURE]}) on a structure that has a label"
-        )
+        raise InputError(f"{name}: the reference fails ({computed.info[FAILURE]}) on a structure that has a label")
     error = structure_error(
         given, Prediction(**{name: getattr(label_of(computed), name) for name in ("energy", "forces")})
     )
@@ -61,7 +64,7 @@ def check_given_label(given: Atoms, computed: Atoms) -> None:
     same_stress = here is None or there is None or np.allclose(here, there, rtol=0.02, atol=SAME_STRESS)
     if error.exceeds(SAME_ENERGY_MEV, SAME_FORCES_MEV) or not same_stress:
         raise InputError(
-            f"bootstrap.data: the reference disagrees with the label given for {given.symbols}: "
+            f"{name}: the reference disagrees with the label given for {given.symbols}: "
             f"by {error.energy:.3g} meV/atom and {error.forces:.3g} meV/Å; "
             "expected unshifted total energies (eV), forces (eV/Å) and stress (eV/Å³, with ASE's sign) of one level of "
             "theory"

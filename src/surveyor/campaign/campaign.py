@@ -1,25 +1,21 @@
 """An open campaign: what it works with, and what stays the same in it."""
 
-import json
-import platform
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from ase import Atoms
 
 from surveyor.campaign.checks import check_campaign, check_folders, check_sites, check_theory
-from surveyor.campaign.continuation import check_continuation, freeze_parameters, parameter_differences
+from surveyor.campaign.continuation import check_continuation, freeze_parameters
 from surveyor.campaign.parameters import CampaignParameters
-from surveyor.errors import InputError
+from surveyor.campaign.provenance import record_run
+from surveyor.continuation import frozen_theory
 from surveyor.events import Report, ReportingExecutor
 from surveyor.files import read_json, write_json
-from surveyor.labels import LabelStore, LevelOfTheory, load_theory, save_theory
+from surveyor.labels import LabelStore, LevelOfTheory
 from surveyor.lease import Lease, hold_lease
 from surveyor.models.choice import make_model
 from surveyor.models.model import Model
@@ -29,8 +25,6 @@ from surveyor.reference.choice import make_reference
 from surveyor.reference.reference import Reference
 from surveyor.run_directory import SCHEMA_VERSION, Generation, RunDirectory, check_schema
 from surveyor.sampling.walkers import Walker
-
-VERSIONS = ("surveyor", "prefect", "ase", "numpy", "distributed", "mace-torch", "torch", "tblite")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +101,7 @@ def open_campaign(
     with hold_lease(directory.lease) as lease:
         check_continuation(directory, parameters)
         freeze_parameters(directory, parameters)
-        _record_run(directory)
+        record_run(directory)
         with open_pools(parameters.pools, sites, directory.pools, pools_by_hand) as pools:
             yield Campaign(
                 parameters=parameters,
@@ -121,25 +115,6 @@ def open_campaign(
             )
 
 
-def _record_run(directory: RunDirectory) -> None:
-    """Add this run to the provenance of the campaign."""
-    runs: list[Any] = read_json(directory.provenance)["runs"] if directory.provenance.exists() else []  # Any: JSON
-    run = {"begin": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "host": platform.node(), "python": platform.python_version()}
-    runs.append({**run, "versions": installed_versions()})
-    write_json(directory.provenance, {"schema_version": SCHEMA_VERSION, "runs": runs})
-
-
-def installed_versions() -> dict[str, str]:
-    """Return the versions of surveyor and of what it uses, as far as it is installed."""
-    versions = {}
-    for name in VERSIONS:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
 def freeze_theory(campaign: Campaign, theory: LevelOfTheory) -> LevelOfTheory:
     """Keep the level of theory when a campaign begins; later, check that it is still the same.
 
@@ -147,18 +122,9 @@ def freeze_theory(campaign: Campaign, theory: LevelOfTheory) -> LevelOfTheory:
         InputError: it is another one, or cannot treat an element of the walkers.
     """
     path = campaign.directory.theory
-    if path.exists():
-        frozen = load_theory(path)
-        if frozen.digest != theory.digest:
-            changes = parameter_differences(dict(frozen.content), {}, json.loads(json.dumps(dict(theory.content))), {})
-            lines = [f"  {name}: {there} then, {here} now" for name, there, here in changes]
-            raise InputError(
-                "\n".join(["reference: the level of theory is not the one with which the campaign began:", *lines])
-            )
-        return frozen
-    check_theory(campaign.parameters, campaign.walkers, theory)
-    save_theory(path, theory)
-    return load_theory(path)
+    if not path.exists():
+        check_theory(campaign.parameters, campaign.walkers, theory)
+    return frozen_theory(path, theory, "campaign")
 
 
 def freeze_atomic_energies(campaign: Campaign, compute: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:

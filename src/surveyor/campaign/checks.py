@@ -14,7 +14,8 @@ from surveyor.labels import LevelOfTheory
 from surveyor.models.choice import make_model
 from surveyor.pools.sites import JobQueueSite, Site
 from surveyor.reference.choice import make_reference
-from surveyor.reference.reference import time_limit_of
+from surveyor.reference.cp2k import CP2KReference
+from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.run_directory import RunDirectory
 from surveyor.sampling.walkers import Walker, check_walkers, make_walkers
 from surveyor.structures import elements_of, read_structures
@@ -35,8 +36,8 @@ def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
         raise InputError(f"run_directory: {parameters.run_directory} is a file; expected a folder, or a new name")
     check_walkers(parameters.walkers)
     walkers = make_walkers(parameters.walkers, parameters.learning.seed)
-    make_reference(parameters.reference, parameters.codes)
     structures = [walker.start for walker in walkers]
+    _check_kinds(make_reference(parameters.reference), structures)
     if parameters.bootstrap.data is not None:
         data = labelled_data(parameters.bootstrap.data)
         _check_learnt(structures, elements_of(data), f"bootstrap.data: {parameters.bootstrap.data} holds")
@@ -62,13 +63,26 @@ def check_folders(parameters: CampaignParameters) -> None:
         InputError: one cannot.
     """
     for name, folder in (("run_directory", parameters.run_directory), ("labels", parameters.label_store)):
-        try:
-            with temporary_beside(folder.absolute() / "writable"):
-                pass
-        except OSError as error:
-            raise InputError(
-                f"{name}: {folder} cannot be written to ({error.strerror}); mend that, or choose another folder"
-            ) from error
+        check_writable(name, folder)
+
+
+def check_writable(name: str, folder: Path) -> None:
+    """Check that a folder can be written to; it is made where it is missing.
+
+    Args:
+        name: of the field that names it.
+        folder: to be written to.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        with temporary_beside(folder.absolute() / "writable"):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{name}: {folder} cannot be written to ({error.strerror}); mend that, or choose another folder"
+        ) from error
 
 
 def check_sites(parameters: CampaignParameters, sites: Mapping[str, Site]) -> None:
@@ -82,13 +96,40 @@ def check_sites(parameters: CampaignParameters, sites: Mapping[str, Site]) -> No
         InputError: a label may take longer than a job of its pool lasts.
     """
     name = parameters.pools.labelling
-    site, limit = sites.get(name), time_limit_of(make_reference(parameters.reference, parameters.codes))
-    if isinstance(site, JobQueueSite) and limit is not None and limit > site.longest_function_s:
+    limit = time_limit_of(make_reference(parameters.reference, parameters.codes))
+    check_walltime("pools.labelling", name, sites.get(name), limit)
+
+
+def check_walltime(field: str, name: str, site: Site | None, limit_s: float | None) -> None:
+    """Check that the jobs of a pool last as long as what is to run there.
+
+    Args:
+        field: that names the pool.
+        name: of the pool.
+        site: where it is, None where that is not known.
+        limit_s: so long may the labels of one task take; None without a limit.
+
+    Raises:
+        InputError: they may take longer than a job lasts.
+    """
+    if isinstance(site, JobQueueSite) and limit_s is not None and limit_s > site.longest_function_s:
         raise InputError(
-            f"pools.labelling: a label may take {limit / 60:g} min (the time limit of the code), expected at most "
+            f"{field}: a label may take {limit_s / 60:g} min (the time limit of the code), expected at most "
             f"{site.longest_function_s / 60:.3g} min, as a job of {name} lasts {site.walltime_minutes:g} min and "
             "takes a while to start and to end; lower the time limit, or raise walltime_minutes of the pool"
         )
+
+
+def _check_kinds(reference: Reference, structures: Sequence[Atoms]) -> None:
+    """Check that the input of CP2K suits the starts of the walkers."""
+    if isinstance(reference, CP2KReference):
+        for index, atoms in enumerate(structures):
+            stated = LevelOfTheory("CP2K", {}, reference.input.charge, reference.input.multiplicity).with_electrons(
+                atoms
+            )
+            objection = reference.objection(stated)
+            if objection is not None:
+                raise InputError(f"reference.cp2k: the start of walker {index}: {objection}")
 
 
 def _check_learnt(structures: Sequence[Atoms], known: Sequence[str], name: str) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import psutil
-from ase import Atoms
 
 from surveyor.campaign.checks import check_campaign, check_theory
 from surveyor.campaign.findings import Finding, Subject, fault, fault_of, remark
@@ -27,9 +26,6 @@ from surveyor.pools.probe import Question, WorkerView, look_around
 from surveyor.pools.sites import JobQueueSite, LocalSite, SchedulerSite, Site
 from surveyor.pools.worker_check import versions
 from surveyor.reference.choice import make_reference
-from surveyor.reference.cp2k import CP2KReference
-from surveyor.reference.cp2k_check import check_input
-from surveyor.reference.reference import Reference
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,6 +41,7 @@ LINES = (
     ("was not found", "codes: {cp2k: {command: /FULL/PATH/cp2k.psmp}}"),
     ("--version", "codes: {cp2k: {command: …}}  # one that starts CP2K there, as tried by hand"),
     ("data directory", "codes: {cp2k: {data_directory: FOLDER}}"),
+    ("the scratch of CP2K", "codes: {cp2k: {scratch: FOLDER}}  # one that every worker has"),
 )
 
 
@@ -154,27 +151,11 @@ def _asked_theory(subject: Subject, name: str, pool: Pool) -> Future[LevelOfTheo
     if "labelling" not in stages_of(subject.parameters, name):
         return None
     try:
-        walkers = check_campaign(subject.parameters)
+        check_campaign(subject.parameters)
         reference = make_reference(subject.parameters.reference, subject.parameters.codes)
     except InputError:
         return None  # told as a fault of the campaign file
-    return _submitted(pool, resolve_and_check, reference, walkers[0].start)
-
-
-def resolve_and_check(reference: Reference, atoms: Atoms) -> LevelOfTheory:
-    """Return a level of theory as the program and the data files of this machine make it.
-
-    Args:
-        reference: whose level of theory it is.
-        atoms: a structure; CP2K is asked whether it takes the input for it.
-
-    Raises:
-        InputError: the program, a data file or an entry of it is missing, or the program does not take its input.
-    """
-    theory = reference.resolve()
-    if isinstance(reference, CP2KReference):
-        check_input(reference, theory.with_electrons(atoms))
-    return theory
+    return _submitted(pool, reference.resolve)
 
 
 def _asked_engine(subject: Subject, name: str, pool: Pool) -> Future[None] | None:
@@ -308,7 +289,7 @@ def _line_for_reference(subject: Subject, said: str) -> str:
     chosen = subject.parameters.reference
     if chosen.cp2k is None:
         return f"edit reference in {subject.file}"
-    return next((line for text, line in LINES if text in said), f"edit {chosen.cp2k.input}")
+    return next((line for text, line in LINES if text in said), f"edit {chosen.cp2k.input or subject.file}")
 
 
 def _check_frozen(subject: Subject, name: str, theory: LevelOfTheory) -> Iterator[Finding]:

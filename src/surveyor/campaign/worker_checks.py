@@ -13,7 +13,7 @@ from surveyor.pools.choice import LOCAL
 from surveyor.pools.machine import HIDDEN
 from surveyor.pools.probe import Question, WorkerView
 from surveyor.pools.sites import JobQueueSite, LocalSite, Site, SLURMSite
-from surveyor.reference.cp2k import CP2KCode
+from surveyor.reference.cp2k_code import CP2KCode
 
 LEAST_GB = 1.0  # of free space: a training of MACE keeps some hundred MB of checkpoints
 LAUNCHERS = ("mpirun", "mpiexec", "orterun", "srun", "prun")
@@ -96,10 +96,12 @@ def _space(check: str, where: str, found: str, free: float | None, field: str) -
 def check_cores(asked: Asked) -> Iterator[Finding]:
     """Check the MPI ranks and threads of the reference against the cores of the worker."""
     cores = min(asked.view.cores, cores_of(asked.site) or asked.view.cores)
-    if "labelling" not in stages_of(asked.parameters, asked.pool) or asked.parameters.reference.cp2k is None:
+    is_labelling = "labelling" in stages_of(asked.parameters, asked.pool)
+    codes = asked.parameters.codes
+    if not is_labelling or asked.parameters.reference.cp2k is None or codes.cp2k_block is not None:
         yield Finding("cores", asked.pool, f"a worker has {cores}")
         return
-    code = asked.parameters.codes.cp2k
+    code = codes.cp2k_code
     ranks = ranks_of(code, asked.site)
     if ranks is None:
         found = f"a worker has {cores}; `{code.command}` does not say how many ranks it starts"
@@ -123,6 +125,8 @@ def cores_of(site: Site) -> int | None:
 
 def ranks_of(code: CP2KCode, site: Site) -> int | None:
     """Return how many processes a command starts; None where neither it nor the site says."""
+    if "{ranks}" in code.command:
+        return code.ranks
     stated = RANKS.search(code.command)
     if stated is not None:
         return int(stated[1])
@@ -132,7 +136,7 @@ def ranks_of(code: CP2KCode, site: Site) -> int | None:
 
 
 def _line_for_cores(asked: Asked, needed: int) -> str:
-    fewer = "or fewer ranks in codes: {cp2k: {command: …}}"
+    fewer = "or fewer ranks in codes: {cp2k: …}"
     match asked.site:
         case JobQueueSite() as site:
             return f"cores_per_job: {needed * site.workers_per_job}  # in block {asked.pool}; {fewer}"

@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from surveyor.errors import AtomicEnergyFailed
-from surveyor.labels import ATTEMPTS, Label, LabelFailure, LabelStore, LevelOfTheory
+from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, LevelOfTheory
 from surveyor.reference.labelling import attempt_label
 from surveyor.reference.reference import Reference
 
@@ -70,12 +70,12 @@ def atomic_energy(element: str, reference: Reference, theory: LevelOfTheory, sto
     """
     neutral = replace(theory, charge=None, multiplicity=None)
     outcomes = [attempt_label(atoms, reference, neutral, store, scratch) for atoms in isolated_atoms(element)]
-    by_machine = [each for each in outcomes if isinstance(each, LabelFailure) and each.reason in ATTEMPTS]
+    by_machine = [each for each in outcomes if isinstance(each, LabelFailure) and POLICIES[each.reason].attempts > 1]
     if by_machine:
         # The missing multiplicity may be the lowest one.
         raise AtomicEnergyFailed(
             f"an isolated {element} atom at {theory.name} failed, maybe by its machine ({by_machine[0].reason}: "
-            f"{by_machine[0].message}); mend that, and delete its record under failures/ of the label store"
+            f"{by_machine[0].message}); mend that, and give: surveyor labels retry {store}"
         )
     energy = lowest_energy(outcomes)
     if energy is None:

@@ -1,12 +1,20 @@
 """Choosing a reference."""
 
-from pydantic import Field
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
 
+from pydantic import AfterValidator, Field, model_validator
+
+from surveyor.errors import InputError
 from surveyor.parameters import Choice, Parameters
 from surveyor.reference.ase import ASEParameters, ASEReference, EMTParameters, EMTReference
-from surveyor.reference.cp2k import CP2KCode, CP2KParameters, CP2KReference
+from surveyor.reference.cp2k import CP2KParameters, CP2KReference
+from surveyor.reference.cp2k_code import CP2KCode
 from surveyor.reference.reference import Reference
 from surveyor.reference.xtb import XTBParameters, XTBReference
+
+CODE = re.compile(r"cp2k/[a-z0-9][a-z0-9-]*")
 
 
 class ReferenceParameters(Choice):
@@ -18,10 +26,51 @@ class ReferenceParameters(Choice):
     ase: ASEParameters | None = Field(None, title="ASE calculator", description="Any calculator of ASE.")
 
 
-class Codes(Parameters):
-    """How the programs of references are run at a site."""
+def _checked(name: str) -> str:
+    if not CODE.fullmatch(name):
+        raise ValueError(f"found {name!r}, expected the kind and name of a block, such as cp2k/genoa")
+    return name
 
-    cp2k: CP2KCode = Field(default_factory=CP2KCode, title="CP2K", description="How CP2K is run.")
+
+CodeName = Annotated[str, AfterValidator(_checked)]
+
+
+class Codes(Parameters):
+    """How the programs of references are run at a site: given here, or stored as blocks of Prefect."""
+
+    cp2k: CP2KCode | None = Field(None, title="CP2K", description="How CP2K is run; by default, the program cp2k.psmp.")
+    cp2k_block: CodeName | None = Field(
+        None,
+        title="CP2K (block)",
+        description="Block that says how CP2K is run, such as cp2k/genoa; in a file also written cp2k: cp2k/genoa.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_of_block(cls, values: Any) -> Any:  # Any: whatever is validated
+        # A union of a name and a model would be the natural type, but the form of the Prefect UI cannot serve one.
+        if isinstance(values, Mapping) and isinstance(values.get("cp2k"), str):
+            if values.get("cp2k_block") is not None:
+                raise ValueError("expected one of cp2k and cp2k_block; found both")
+            return {**values, "cp2k": None, "cp2k_block": values["cp2k"]}
+        return values
+
+    @model_validator(mode="after")
+    def _check_one(self) -> "Codes":
+        if self.cp2k is not None and self.cp2k_block is not None:
+            raise ValueError("expected one of cp2k and cp2k_block; found both")
+        return self
+
+    @property
+    def cp2k_code(self) -> CP2KCode:
+        """How CP2K is run.
+
+        Raises:
+            InputError: it is stored in a block, which was not loaded.
+        """
+        if self.cp2k_block is not None:
+            raise InputError(f"code {self.cp2k_block}: it is stored in a block, which was not loaded")
+        return self.cp2k or CP2KCode()
 
 
 def make_reference(parameters: ReferenceParameters, codes: Codes | None = None) -> Reference:
@@ -32,12 +81,12 @@ def make_reference(parameters: ReferenceParameters, codes: Codes | None = None) 
         codes: how to run it.
 
     Raises:
-        InputError: an input file is missing or cannot be used.
+        InputError: an input file is missing or cannot be used, or a code is stored in a block that was not loaded.
     """
     chosen = parameters.chosen
     match chosen:
         case CP2KParameters():
-            return CP2KReference.from_file(chosen.input, (codes or Codes()).cp2k)
+            return CP2KReference.from_parameters(chosen, (codes or Codes()).cp2k_code)
         case XTBParameters():
             return XTBReference(chosen)
         case EMTParameters():

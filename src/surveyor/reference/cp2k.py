@@ -1,73 +1,87 @@
 """References by density functional theory in CP2K."""
 
-import errno
-import re
-import shlex
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ase import Atoms
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from surveyor.errors import InputError
+from surveyor.errors import InputError, Preempted
+from surveyor.files import FULL
 from surveyor.labels import Label, LabelFailure, LevelOfTheory
 from surveyor.parameters import Parameters
-from surveyor.programs import ProgramResult, find_program, run_program
+from surveyor.reference.cp2k_check import check_input
+from surveyor.reference.cp2k_code import CP2KCode, ask_program, keep_leftovers, run_cp2k, working_folder
 from surveyor.reference.cp2k_data import science_of
-from surveyor.reference.cp2k_input import WITHOUT_CELL, CP2KInput, element_of, place, read_input, write_input
-from surveyor.reference.cp2k_output import parse_output, version_of
+from surveyor.reference.cp2k_input import (
+    WITHOUT_CELL,
+    CP2KInput,
+    element_of,
+    place,
+    read_input,
+    write_input,
+)
+from surveyor.reference.cp2k_output import (
+    convergence_of,
+    parse_output,
+    version_of,
+    wall_time_of,
+    was_ended_from_outside,
+)
+from surveyor.reference.cp2k_repair import (
+    AS_GIVEN,
+    Rung,
+    Trial,
+    best_wavefunction,
+    folder_of,
+    is_worth_a_repair,
+    ladder_of,
+    outcome_of,
+    wavefunction_in,
+    with_rung,
+)
 from surveyor.reference.provenance import provenance
 from surveyor.structures import kinds_of, multiplicity_of
 
-QUESTION_TIMEOUT_S = 120.0
-DATA_DIRECTORY = re.compile(r'__DATA_DIR="([^"]*)"')
+INPUT, OUTPUT = "input.inp", "output.txt"
+SILENT = ("crash", "unparsable", "launch", "invalid_input")  # what a program may seem to do that cannot write
+SOME_BYTES = 2**16
 ELECTRONS = "charge and multiplicity of the structure; UKS above multiplicity 1 unless the input says UKS or ROKS"
 
 
 class CP2KParameters(Parameters):
     """Density functional theory in CP2K."""
 
-    input: Path = Field(
+    input: Path | None = Field(
+        None,
         title="CP2K input (file)",
         description="An ordinary CP2K input, whole or its FORCE_EVAL; structure, GLOBAL and printing are replaced.",
     )
-
-
-class CP2KCode(Parameters):
-    """How CP2K is run at a site."""
-
-    command: str = Field(
-        "cp2k.psmp",
-        min_length=1,
-        title="Command",
-        description="Starts CP2K, such as: cp2k.psmp, or: mpirun -np 4 cp2k.psmp.",
+    input_text: str | None = Field(
+        None, min_length=1, title="CP2K input (text)", description="The input itself, in place of a file."
     )
-    omp_threads: int = Field(1, ge=1, le=1024, title="OpenMP threads", description="Threads of each process of CP2K.")
-    environment: dict[str, str] = Field(
-        default_factory=dict,
-        title="Environment",
-        description="Variables that CP2K gets beside those of the worker; never a secret.",
-    )
-    data_directory: Path | None = Field(
+    input_description: Path | None = Field(
         None,
-        title="Data directory",
-        description="Where basis sets and pseudopotentials lie; by default, where CP2K was installed to.",
+        title="Description of the input (file)",
+        description="XML that `cp2k.psmp --xml` of your CP2K writes; needed where the input has keywords that are new "
+        "to surveyor, which pass with a warning without it.",
     )
-    timeout_minutes: float = Field(
-        60.0,
-        gt=0,
-        le=100_000,
-        title="Time limit (min)",
-        description="A label that takes longer is ended and counts as failed.",
+    repair: bool = Field(
+        True,
+        title="Repair",
+        description="Try other settings of the solver where the SCF does not converge; they do not change a label.",
     )
 
-    @property
-    def variables(self) -> Mapping[str, str]:
-        """The variables that CP2K gets."""
-        data = {} if self.data_directory is None else {"CP2K_DATA_DIR": str(self.data_directory)}
-        return {"OMP_NUM_THREADS": str(self.omp_threads), **data, **self.environment}
+    @model_validator(mode="after")
+    def _check_input(self) -> "CP2KParameters":
+        if (self.input is None) == (self.input_text is None):
+            found = "none" if self.input is None else "both"
+            raise ValueError(f"expected exactly one of input (a file) and input_text; found {found}")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,42 +91,56 @@ class CP2KReference:
     Attributes:
         input: what is computed.
         code: how CP2K is run.
+        repairs: whether other settings of the solver are tried where the SCF does not converge.
     """
 
     input: CP2KInput
     code: CP2KCode = field(default_factory=CP2KCode)
+    repairs: bool = True
 
     @classmethod
-    def from_file(cls, path: Path, code: CP2KCode | None = None) -> "CP2KReference":
+    def from_parameters(cls, parameters: CP2KParameters, code: CP2KCode | None = None) -> "CP2KReference":
         """Read an input.
 
         Raises:
-            InputError: the file is missing or cannot be used.
+            InputError: the file is missing, or the input cannot be used.
         """
+        path, description = parameters.input, parameters.input_description
+        if path is None:
+            return cls(
+                read_input(parameters.input_text or "", None, description), code or CP2KCode(), parameters.repair
+            )
         try:
             text = path.read_text()
-        except OSError as error:
-            raise InputError(f"the CP2K input {path} cannot be read: {error.strerror}") from error
-        return cls(read_input(text, path.parent), code or CP2KCode())
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"the CP2K input {path} cannot be read: {error}") from error
+        return cls(read_input(text, path.parent, description), code or CP2KCode(), parameters.repair)
 
     @property
     def time_limit_s(self) -> float:
         """How long a calculation may take."""
         return 60 * self.code.timeout_minutes
 
+    @property
+    def memory_limit_GB(self) -> float | None:
+        """How much memory a calculation may take, None for no limit."""
+        return self.code.memory_GB
+
     def resolve(self) -> LevelOfTheory:
         """Return the level of theory, with the contents of the entries used and the version of the program found here.
 
         Raises:
-            InputError: CP2K does not start here, or a data file or an entry is missing.
+            InputError: CP2K does not start here, does not take the input, or a data file or an entry is missing.
         """
-        version, directory = self._ask_program()
+        version, directory = ask_program(self.code)
+        science = science_of(self.input, directory)
+        check_input(self.input, self.code)
         content = {
             "program": "CP2K",
             "version": version,
             "without_cell": WITHOUT_CELL,
             "electrons": ELECTRONS,
-            **science_of(self.input, directory),
+            **science,
         }
         return LevelOfTheory(
             name="CP2K",
@@ -125,75 +153,118 @@ class CP2KReference:
 
     def compute(self, atoms: Atoms, directory: Path) -> Label | LabelFailure:
         """Compute the label of one structure."""
-        objection = self._objection(atoms)
+        objection = self.objection(atoms)
         if objection is not None:
             return LabelFailure("invalid_input", objection)
         placed = place(atoms)
-        text = write_input(self.input, placed)
-        output = directory / "output.txt"
         try:
-            (directory / "input.inp").write_text(text)
-            result = self._run(
-                [*shlex.split(self.code.command), "-i", "input.inp"], output, self.code.timeout_minutes * 60
-            )
+            with working_folder(self.code, directory) as folder:
+                outcome = outcome_of(list(self._trials(placed, folder, directory)))
+                if isinstance(outcome, LabelFailure):
+                    keep_leftovers(folder, directory, self.code.kept_GB)
         except InputError as error:
             return LabelFailure("launch", str(error))
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in FULL:
                 raise
             return LabelFailure("disk", str(error))
-        said = output.read_text(errors="replace")
-        outcome = parse_output(said, placed, returncode=result.returncode, timed_out=result.timed_out)
-        source = provenance(
-            program="CP2K",
-            version=version_of(said) or "unknown",
-            inputs=text,
-            wall_time_s=result.wall_time_s,
-            scf_steps=outcome.provenance.get("scf_steps"),
-        )
-        return replace(outcome, provenance=source)
+        return outcome
 
-    def _objection(self, atoms: Atoms) -> str | None:
+    def read(self, atoms: Atoms, directory: Path) -> Label | None:
+        """Return the label that a calculation had finished before it was interrupted."""
+        placed = place(atoms)
+        folders = [folder_of(directory, number) for number in range(len(self._ladder))]
+        for rung, folder in zip(self._ladder, folders, strict=True):
+            text, said = _text_of(folder / INPUT), _text_of(folder / OUTPUT)
+            beginnings = [None, *(wavefunction_in(each) for each in folders)]
+            if text and any(text == self._input_of(rung, placed, each) for each in beginnings):
+                # Nobody knows the status; the program writes its last lines when all is done.
+                outcome = parse_output(said, placed)
+                if isinstance(outcome, Label):
+                    source = {**_source(said, text, wall_time_of(said) or 0.0, outcome), "rung": rung.name}
+                    return replace(outcome, provenance={**source, "was_interrupted": True})
+        return None
+
+    @property
+    def _ladder(self) -> tuple[Rung, ...]:
+        return ladder_of(self.input) if self.repairs else (AS_GIVEN,)
+
+    def _input_of(self, rung: Rung, placed: Atoms, wavefunction: str | None) -> str:
+        return write_input(with_rung(self.input, rung, wavefunction), placed, keeps_wavefunction=True)
+
+    def _trials(self, placed: Atoms, working: Path, directory: Path) -> Iterator[Trial]:
+        deadline = time.monotonic() + self.time_limit_s
+        trials: list[Trial] = []
+        for number, rung in enumerate(self._ladder):
+            folder, kept = folder_of(working, number), folder_of(directory, number)
+            text = self._input_of(rung, placed, best_wavefunction(trials))
+            for each in {folder, kept}:  # the program may not see the folder of the calculation
+                each.mkdir(exist_ok=True)
+                (each / INPUT).write_text(text)
+            outcome, said = self._run(placed, folder, kept / OUTPUT, deadline - time.monotonic())
+            source = _source(said, text, outcome.provenance["wall_time_s"], outcome)
+            trials.append(Trial(rung, folder, replace(outcome, provenance=source), convergence_of(said)))
+            yield trials[-1]
+            if not is_worth_a_repair(trials):
+                return
+
+    def _run(self, placed: Atoms, folder: Path, output: Path, time_left_s: float) -> tuple[Label | LabelFailure, str]:
+        result = run_cp2k(self.code, ["-i", INPUT], directory=folder, output=output, timeout_s=max(0.0, time_left_s))
+        said = _text_of(output)
+        was_limited = result.timed_out or result.out_of_memory
+        if not was_limited and was_ended_from_outside(said, result.returncode):
+            raise Preempted(f"somebody has ended CP2K (status {result.returncode}); its output is in {output}")
+        outcome = parse_output(said, placed, returncode=result.returncode, timed_out=result.timed_out)
+        if isinstance(outcome, LabelFailure):
+            if result.out_of_memory:
+                message = f"the memory limit of {self.code.memory_GB:g} GB was reached"
+                outcome = replace(outcome, reason="memory", message=message)
+            elif outcome.reason in SILENT and (_is_full(output.parent) or _is_full(folder)):
+                outcome = replace(outcome, reason="disk", message=f"the disk of {output.parent} or {folder} is full")
+        spent = {**outcome.provenance, "wall_time_s": result.wall_time_s}
+        return replace(outcome, provenance=spent), said
+
+    def objection(self, atoms: Atoms) -> str | None:
+        """Return why the input does not suit a structure; None where it does."""
         if atoms.pbc.any() and not atoms.pbc.all():
             return f"CP2K is run for structures periodic in no or three directions; found pbc {atoms.pbc.tolist()}"
         if multiplicity_of(atoms) > 1 and not (self.input.dft.get("UKS", True) or self.input.dft.get("ROKS")):
-            return f"multiplicity {multiplicity_of(atoms)} with UKS F in the input"
+            return f"multiplicity {multiplicity_of(atoms)} with UKS F in the input; leave UKS out, or set it"
         kinds = self.input.kinds
         for name, symbol in set(zip(kinds_of(atoms), atoms.symbols, strict=True)):
             kind = kinds.get(name.upper())
             if kind is None and "DEFAULT" not in kinds:
-                return f"the input has no KIND {name}"
+                there_are = ", ".join(sorted(str(each["_"]) for each in kinds.values()))
+                return f"SUBSYS of the CP2K input has no KIND {name}; there are {there_are}"
             if kind is not None and element_of(kind) != symbol:
-                return f"KIND {name} of the input is of {element_of(kind)}, the atom is of {symbol}"
+                where = self.input.where(f"SUBSYS/KIND {kind['_']}")
+                return f"{where} is of {element_of(kind)}, the atom is of {symbol}"
         return None
 
-    def _run(self, command: list[str], output: Path, timeout_s: float) -> ProgramResult:
-        return run_program(
-            command, directory=output.parent, output=output, environment=self.code.variables, timeout_s=timeout_s
-        )
 
-    def _ask_program(self) -> tuple[str, Path]:
-        command = shlex.split(self.code.command)
-        try:
-            find_program(command, self.code.variables)
-        except InputError as error:
-            raise InputError(f"{error}. On Debian and Ubuntu, CP2K is in the package cp2k") from error
-        with tempfile.TemporaryDirectory(prefix="surveyor-") as folder:
-            output = Path(folder) / "version.txt"
-            result = self._run([*command, "--version"], output, QUESTION_TIMEOUT_S)
-            text = output.read_text(errors="replace")
-        version = version_of(text)
-        if version is None:
-            last = " ".join(text.split()[-30:])
-            raise InputError(
-                f"{self.code.command} --version does not say a version of CP2K (status {result.returncode}): {last}"
-            )
-        return version, self._data_directory(text)
+def _source(said: str, text: str, wall_time_s: float, outcome: Label | LabelFailure) -> Mapping[str, Any]:  # Any: JSON
+    return provenance(
+        program="CP2K",
+        version=version_of(said) or "unknown",
+        inputs=text,
+        wall_time_s=wall_time_s,
+        scf_steps=outcome.provenance.get("scf_steps"),
+    )
 
-    def _data_directory(self, answer: str) -> Path:
-        # The answer is folded at column 80, in the middle of words.
-        compiled = DATA_DIRECTORY.search("".join(line.strip() for line in answer.splitlines()))
-        stated = self.code.variables.get("CP2K_DATA_DIR") or (compiled[1] if compiled else None)
-        if stated is None or not Path(stated).is_dir():
-            raise InputError(f"the data directory of CP2K, {stated}, does not exist; set data_directory of the code")
-        return Path(stated)
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _is_full(folder: Path) -> bool:
+    """Say whether nothing can be written in a folder: what the program wanted to say of that is not in its output."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(SOME_BYTES))
+            file.flush()
+    except OSError as error:
+        return error.errno in FULL
+    return False

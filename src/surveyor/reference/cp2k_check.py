@@ -1,47 +1,55 @@
 """Having CP2K itself read the input of a label, without computing anything."""
 
-import shlex
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from ase import Atoms
 
 from surveyor.errors import InputError
 from surveyor.labels import LabelFailure
-from surveyor.programs import run_program
-from surveyor.reference.cp2k import QUESTION_TIMEOUT_S, CP2KReference
-from surveyor.reference.cp2k_input import place, write_input
+from surveyor.reference.cp2k_code import QUESTION_TIMEOUT_S, CP2KCode, run_cp2k, working_folder
+from surveyor.reference.cp2k_input import CP2KInput, element_of, write_input
 from surveyor.reference.cp2k_output import parse_output
 
 ACCEPTED = "SUCCESS, the input could be parsed correctly"
+APART_A = 3.0
 
 
-def check_input(reference: CP2KReference, atoms: Atoms) -> None:
-    """Have the CP2K of this machine read the input for a structure.
+def check_input(given: CP2KInput, code: CP2KCode) -> None:
+    """Have the CP2K of this machine read what an input becomes.
 
     Args:
-        reference: whose input and program it is.
-        atoms: with charge and multiplicity.
+        given: the input.
+        code: how CP2K is run.
 
     Raises:
         InputError: CP2K does not start here, or does not take the input.
     """
-    placed = place(atoms)
-    with tempfile.TemporaryDirectory(prefix="surveyor-") as folder:
-        output = Path(folder) / "output.txt"
-        (output.parent / "input.inp").write_text(write_input(reference.input, placed))
-        result = run_program(
-            [*shlex.split(reference.code.command), "--check", "-i", "input.inp"],
-            directory=output.parent,
-            output=output,
-            environment=reference.code.variables,
-            timeout_s=QUESTION_TIMEOUT_S,
-        )
+    atoms = one_of_each_kind(given)
+    with tempfile.TemporaryDirectory(prefix="surveyor-") as directory:
+        output = Path(directory) / "output.txt"
+        with working_folder(code, output.parent) as folder:
+            (folder / "input.inp").write_text(write_input(given, atoms))
+            arguments = ["--check", "-i", "input.inp"]
+            result = run_cp2k(code, arguments, directory=folder, output=output, timeout_s=QUESTION_TIMEOUT_S)
         said = output.read_text(errors="replace")
     if ACCEPTED in said:
         return
-    refused = parse_output(said, placed, returncode=result.returncode, timed_out=result.timed_out)
+    refused = parse_output(said, atoms, returncode=result.returncode, timed_out=result.timed_out)
     reason = refused.message if isinstance(refused, LabelFailure) else "it says nothing of the input"
+    passed_on = "".join(f"; surveyor had passed on: {each}" for each in given.unknown)
     raise InputError(
-        f"CP2K does not take the input: {reason}; correct the input, or run a version of CP2K that knows it"
+        f"CP2K does not take the input: {reason}{passed_on}. Correct the input, or run a version of CP2K that knows it"
     )
+
+
+def one_of_each_kind(given: CP2KInput) -> Atoms:
+    """Return a structure with an atom of each kind of an input, in a row; hydrogen where there is a kind for all."""
+    kinds = {str(kind["_"]): element_of(kind) for name, kind in given.kinds.items() if name != "DEFAULT"} or {"H": "H"}
+    edge = APART_A * len(kinds)
+    atoms = Atoms(list(kinds.values()), cell=[edge, edge, edge], pbc=True)
+    atoms.positions[:, 0] = APART_A * np.arange(len(kinds))
+    atoms.set_array("kinds", np.array(list(kinds)))
+    atoms.info["charge"], atoms.info["multiplicity"] = given.charge or 0, given.multiplicity or 1
+    return atoms

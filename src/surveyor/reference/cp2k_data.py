@@ -1,8 +1,7 @@
 """What a CP2K input takes from data files: entries of basis sets and pseudopotentials, and whole parameter files."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from ase.data import chemical_symbols
 
 from surveyor.errors import InputError
 from surveyor.reference.cp2k_input import CP2KInput, Tree, element_of, sections_of
+from surveyor.reference.cp2k_repair import without_solver
 
 SYMBOLS = frozenset(symbol.upper() for symbol in chemical_symbols)
 
@@ -27,6 +27,8 @@ PARAMETER_FILES = {
 def science_of(given: CP2KInput, directory: Path) -> Tree:
     """Return what a label depends on: the input in canonical order, with the contents in place of names of files.
 
+    Settings of the solver that a repair may change do not belong to it.
+
     Args:
         given: an input.
         directory: CP2K's data directory.
@@ -34,18 +36,23 @@ def science_of(given: CP2KInput, directory: Path) -> Tree:
     Raises:
         InputError: a file or an entry is missing.
     """
-    tree: Tree = deepcopy(dict(given.force_eval))
+    tree = without_solver(given.force_eval)
     dft = tree["+DFT"]
-    basis_files = dft.pop("BASIS_SET_FILE_NAME", ["BASIS_SET"])
+    basis_files = {
+        name: _read(name, directory, given.where("DFT/BASIS_SET_FILE_NAME", name))
+        for name in dft.pop("BASIS_SET_FILE_NAME", ["BASIS_SET"])
+    }
     potential_file = dft.pop("POTENTIAL_FILE_NAME", "POTENTIAL")
-    files = dict(_take_parameter_files(tree, directory))
+    files = dict(_take_parameter_files(given, tree, directory))
     for kind in tree["+SUBSYS"]["+KIND"]:
-        _replace_names(kind, basis_files, kind.pop("POTENTIAL_FILE_NAME", potential_file), directory)
+        name = kind.pop("POTENTIAL_FILE_NAME", potential_file)
+        potentials = {name: _read(name, directory, given.where("DFT/POTENTIAL_FILE_NAME", name))}
+        _replace_names(given, kind, basis_files, potentials)
         kind["_"] = str(kind["_"]).upper()
     return {"input": _in_order(tree), "files": files}
 
 
-def _take_parameter_files(tree: Tree, directory: Path) -> Iterator[tuple[str, list[str]]]:
+def _take_parameter_files(given: CP2KInput, tree: Tree, directory: Path) -> Iterator[tuple[str, list[str]]]:
     hashes: dict[str, list[str]] = {}
     for path, section in sections_of(tree):
         keyword, default = PARAMETER_FILES.get(path.rpartition("/")[2], (None, None))
@@ -54,43 +61,44 @@ def _take_parameter_files(tree: Tree, directory: Path) -> Iterator[tuple[str, li
         name = section.pop(keyword, None)
         if name is None and (default is None or not (directory / default).is_file()):
             continue
-        hashes.setdefault(f"{path}/{keyword}", []).append(_hash(_read(name or str(default), directory)))
+        content = _read(name or str(default), directory, given.where(f"{path}/{keyword}", name or ""))
+        hashes.setdefault(f"{path}/{keyword}", []).append(_hash(content))
     for name, found in hashes.items():
         yield name, sorted(found)
 
 
-def _replace_names(kind: Tree, basis_files: Sequence[str], potential_file: str, directory: Path) -> None:
+def _replace_names(given: CP2KInput, kind: Tree, basis_files: Mapping[str, str], potentials: Mapping[str, str]) -> None:
     if str(kind["_"]).upper() == "DEFAULT":
         # Which entries it takes depends on the structure, so all of them count.
-        kind["FILES"] = [_hash(_read(name, directory)) for name in [*basis_files, potential_file]]
+        kind["FILES"] = [_hash(text) for text in [*basis_files.values(), *potentials.values()]]
         return
-    element = element_of(kind)
+    element, section = element_of(kind), f"SUBSYS/KIND {kind['_']}"
     if "BASIS_SET" in kind:
         words = [[str(word) for word in _listed(value)] for value in kind["BASIS_SET"]]
-        texts = {name: _read(name, directory) for name in basis_files}
         kind["BASIS_SET"] = sorted(
-            [*(word.upper() for word in words_of_one[:-1]), _entry(kind, "basis set", words_of_one[-1], texts)]
-            for words_of_one in words
+            [
+                *(word.upper() for word in types),
+                _entry(given.where(f"{section}/BASIS_SET", name), element, "basis set", name, basis_files),
+            ]
+            for *types, name in words
         )
     elif "+BASIS" not in kind:
-        raise InputError(f"KIND {kind['_']} of the CP2K input has no BASIS_SET")
+        raise InputError(f"{given.where(section)} has no BASIS_SET")
     potential = [str(word) for word in _listed(kind.get("POTENTIAL", []))]
     if potential and (potential[0].upper() == "ECP" or str(kind.get("POTENTIAL_TYPE", "")).upper() == "ECP"):
-        kind["POTENTIAL"] = [element, *potential, _hash(_read(potential_file, directory))]
+        kind["POTENTIAL"] = [element, *potential, *(_hash(text) for text in potentials.values())]
     elif potential:
-        kind["POTENTIAL"] = _entry(
-            kind, "pseudopotential", potential[-1], {potential_file: _read(potential_file, directory)}
-        )
+        where = given.where(f"{section}/POTENTIAL", potential[-1])
+        kind["POTENTIAL"] = _entry(where, element, "pseudopotential", potential[-1], potentials)
     elif "+POTENTIAL" not in kind and not kind.get("GHOST"):
-        raise InputError(f"KIND {kind['_']} of the CP2K input has no POTENTIAL")
+        raise InputError(f"{given.where(section)} has no POTENTIAL")
 
 
 def _listed(value: Any) -> list[Any]:  # Any: a value of a keyword, one or several
     return value if isinstance(value, list) else [value]
 
 
-def _entry(kind: Tree, what: str, name: str, texts: Mapping[str, str]) -> str:
-    element = element_of(kind)
+def _entry(where: str, element: str, what: str, name: str, texts: Mapping[str, str]) -> str:
     for text in texts.values():
         content = find_entry(text, element, name)
         if content is not None:
@@ -98,9 +106,7 @@ def _entry(kind: Tree, what: str, name: str, texts: Mapping[str, str]) -> str:
     available = [entry for text in texts.values() for entry in names_of_entries(text, element)]
     similar = get_close_matches(name.upper(), available, n=3, cutoff=0.4) or available[:3]
     there_are = f"there are {', '.join(similar)}" if similar else f"they have none for {element}"
-    raise InputError(
-        f"KIND {kind['_']} of the CP2K input: {what} {name} for {element} is not in {', '.join(texts)}; {there_are}"
-    )
+    raise InputError(f"{where}: {what} {name} for {element} is not in {', '.join(texts)}; {there_are}")
 
 
 def find_entry(text: str, element: str, name: str) -> str | None:
@@ -135,13 +141,13 @@ def _lines(text: str) -> Iterator[list[str]]:
             yield words
 
 
-def _read(name: str, directory: Path) -> str:
+def _read(name: str, directory: Path, where: str) -> str:
     path = directory / name
     try:
         return path.read_text(errors="replace")
     except OSError as error:
         raise InputError(
-            f"the CP2K input names the data file {name!r}, which cannot be read in {directory}: {error.strerror}; "
+            f"{where}: the data file {name!r} cannot be read in {directory}: {error.strerror}; "
             "correct the name (a comment behind it is part of it), give the full path, or set the data directory"
         ) from error
 

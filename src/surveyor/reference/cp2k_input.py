@@ -4,13 +4,10 @@ In a tree, sections are dicts under "+NAME", keywords are values under "NAME", t
 what may be repeated is a list. Names and enumerated values are in upper case, values in CP2K's default units.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
-from copy import copy, deepcopy
+from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +27,8 @@ WITHOUT_CELL = (
 )
 DENSITY_METHODS = ("GPW", "GAPW", "GAPW_XC")
 FORCE_DIGITS = 14
+PROJECT = "label"
+WAVEFUNCTION = f"{PROJECT}-RESTART.wfn"
 KIND_NAME = re.compile(r"(?P<symbol>[A-Za-z]{1,2})(?:[\d_-].*)?")
 
 
@@ -41,11 +40,15 @@ class CP2KInput:
         force_eval: tree of the section.
         charge: total charge that it states, None where it states none.
         multiplicity: multiplicity that it states, None where it states none.
+        lines: numbers and texts of its lines, by section and keyword, for messages.
+        unknown: what was passed on without being understood, for messages.
     """
 
     force_eval: Mapping[str, Any] = field(hash=False)  # Any: a tree
     charge: int | None = None
     multiplicity: int | None = None
+    lines: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+    unknown: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def dft(self) -> Tree:
@@ -66,6 +69,18 @@ class CP2KInput:
         symbols = {element_of(kind) for kind in self.kinds.values()}
         return tuple(sorted(symbols, key=lambda symbol: atomic_numbers[symbol]))
 
+    def where(self, path: str, value: str = "") -> str:
+        """Return a section or keyword with its line, for messages.
+
+        Args:
+            path: below FORCE_EVAL, such as SUBSYS/KIND H/BASIS_SET.
+            value: what the line contains, where the keyword is repeated.
+        """
+        lines = self.lines.get(f"FORCE_EVAL/{path}", ())
+        words = {line: re.split(r"[\s'\"]+", line.upper()) for line in lines}
+        line = next((line for line in lines if not value or value.upper() in words[line]), None)
+        return f"FORCE_EVAL/{path} of the CP2K input" + ("" if line is None else f" ({line})")
+
     @property
     def distinguishes_kinds(self) -> bool:
         """Whether some kind is called otherwise than its element."""
@@ -74,19 +89,24 @@ class CP2KInput:
         )
 
 
-def read_input(text: str, folder: Path | None = None) -> CP2KInput:
+def read_input(text: str, folder: Path | None = None, description: Path | None = None) -> CP2KInput:
     """Read a CP2K input, whole or its FORCE_EVAL.
 
-    Sections other than FORCE_EVAL, the structure and all that concerns printing are left out.
+    Sections other than FORCE_EVAL, the structure and all that concerns printing are left out. Unknown keywords and
+    sections pass with a warning.
 
     Args:
         text: the input.
         folder: where files lie that it includes; None where it may include none.
+        description: XML in which a CP2K describes its input; by default that of one version.
 
     Raises:
         InputError: this is no input for a calculation of energy and forces with density functional theory.
     """
-    sections = _parse(text, folder).get("+FORCE_EVAL", [])
+    from surveyor.reference.cp2k_syntax import parse  # it takes a second to import
+
+    parsed = parse(text, folder, description)
+    sections = parsed.tree.get("+FORCE_EVAL", [])
     if len(sections) != 1:
         raise InputError(f"the CP2K input has {len(sections)} sections FORCE_EVAL, expected one")
     force_eval = _without_printing(sections[0])
@@ -104,33 +124,8 @@ def read_input(text: str, folder: Path | None = None) -> CP2KInput:
     force_eval["METHOD"] = "QS"
     if force_eval.get("STRESS_TENSOR", "NONE") == "NONE":
         force_eval["STRESS_TENSOR"] = "ANALYTICAL"
-    return CP2KInput(force_eval, charge, multiplicity or None)  # 0 is how CP2K writes "the lowest"
-
-
-def _parse(text: str, folder: Path | None) -> Tree:
-    from cp2k_input_tools.parser_errors import ParserError
-    from cp2k_input_tools.tokenizer import TokenizerError
-
-    try:
-        tree: Tree = copy(_parser(folder)).parse(StringIO(text))
-    # Beside its own errors, the parser lets through what a malformed line or number makes of Python's.
-    except (ParserError, TokenizerError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
-        message, *context = error.args or (type(error).__name__,)
-        line = getattr(context[0], "line", None) if context else None
-        where = f" in the line {line!r}" if line else ""
-        raise InputError(f"the CP2K input cannot be read: {message}{where}") from error
-    # As JSON holds it: lists instead of tuples, the same before and after a journey through a file.
-    normal: Tree = json.loads(json.dumps(tree))
-    return normal
-
-
-@lru_cache(maxsize=1)
-def _parser(folder: Path | None) -> Any:  # Any: cp2k-input-tools has no types
-    # Making one takes seconds: it reads a description of all of CP2K's input. What it has parsed it keeps, so each
-    # call takes a copy, which shares the description alone.
-    from cp2k_input_tools.parser import CP2KInputParser
-
-    return CP2KInputParser(base_dir=[] if folder is None else folder, key_trafo=str.upper)
+    stated = multiplicity or None  # 0 is how CP2K writes "the lowest"
+    return CP2KInput(force_eval, charge, stated, parsed.lines, parsed.unknown)
 
 
 def _without_printing(section: Tree) -> Tree:
@@ -196,13 +191,16 @@ def place(atoms: Atoms) -> Atoms:
     return canonical(placed)
 
 
-def write_input(science: CP2KInput, atoms: Atoms) -> str:
+def write_input(science: CP2KInput, atoms: Atoms, *, keeps_wavefunction: bool = False) -> str:
     """Return the input for the energy, forces and stress of a structure.
 
     Args:
         science: the level of theory.
         atoms: as `place` gives it, with charge and multiplicity.
+        keeps_wavefunction: whether CP2K writes `WAVEFUNCTION`, from which another run can begin.
     """
+    from surveyor.reference.cp2k_syntax import write  # it takes a second to import
+
     force_eval: Tree = deepcopy(dict(science.force_eval))
     periodic = "XYZ" if is_periodic(atoms) else "NONE"
     _set_electrons(force_eval["+DFT"], atoms)
@@ -210,7 +208,9 @@ def write_input(science: CP2KInput, atoms: Atoms) -> str:
     poisson["PERIODIC"] = periodic
     if periodic == "NONE" and poisson.get("POISSON_SOLVER", "PERIODIC") == "PERIODIC":
         poisson["POISSON_SOLVER"] = "WAVELET"
-    force_eval["+DFT"].setdefault("+SCF", {})["+PRINT"] = {"+RESTART": {"_": "OFF"}}
+    force_eval["+DFT"].setdefault("+SCF", {})["+PRINT"] = {
+        "+RESTART": {"_": "ON", "BACKUP_COPIES": 0} if keeps_wavefunction else {"_": "OFF"}
+    }
     force_eval["+PRINT"] = {"+FORCES": {"_": "ON", "NDIGITS": FORCE_DIGITS}}
     if is_periodic(atoms):
         force_eval["+PRINT"]["+STRESS_TENSOR"] = {"_": "ON"}
@@ -223,21 +223,13 @@ def write_input(science: CP2KInput, atoms: Atoms) -> str:
         "+COORD": {"*": [f"{kind} {x:.8f} {y:.8f} {z:.8f}" for kind, (x, y, z) in places]},
         "+PRINT": {"+ATOMIC_COORDINATES": {"_": "ON"}},
     }
-    run = {"PROJECT_NAME": "label", "RUN_TYPE": "ENERGY_FORCE", "PRINT_LEVEL": "LOW"}
+    run = {"PROJECT_NAME": PROJECT, "RUN_TYPE": "ENERGY_FORCE", "PRINT_LEVEL": "LOW"}
     # The default, ELPA, ends with a segmentation fault on some machines.
     run["PREFERRED_DIAG_LIBRARY"] = "SCALAPACK"
-    return "\n".join(_generator().line_iter({"+GLOBAL": run, "+FORCE_EVAL": [force_eval]})) + "\n"
+    return write({"+GLOBAL": run, "+FORCE_EVAL": [force_eval]})
 
 
 def _set_electrons(dft: Tree, atoms: Atoms) -> None:
     dft["CHARGE"], dft["MULTIPLICITY"] = charge_of(atoms), multiplicity_of(atoms)
     if multiplicity_of(atoms) > 1 and not {"UKS", "ROKS"} & dft.keys():
         dft["UKS"] = True
-
-
-@cache
-def _generator() -> Any:  # Any: cp2k-input-tools has no types
-    # As slow to make as a parser; it keeps nothing of what it writes.
-    from cp2k_input_tools.generator import CP2KInputGenerator
-
-    return CP2KInputGenerator()

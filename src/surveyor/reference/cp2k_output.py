@@ -1,7 +1,10 @@
 """Reading the output of CP2K: a complete and consistent one is a label, anything else a failure with its reason."""
 
 import re
+import signal
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 from ase import Atoms
@@ -12,7 +15,9 @@ from surveyor.structures import is_periodic
 
 PROGRAM_STARTED = "PROGRAM STARTED AT"
 LAST_LINES = ("PROGRAM ENDED AT", "PROGRAM STOPPED IN")
-CONVERGED = re.compile(r"\*\*\* SCF run converged in\s+(\d+) steps \*\*\*")
+CONVERGED = re.compile(r"\*\*\* SCF run converged in\s+\d+ steps \*\*\*")
+# An outer loop begins the SCF again, with steps of its own.
+STEPS = re.compile(r"(?:SCF run converged in|Leaving inner SCF loop after reaching)\s+(\d+) steps")
 NOT_CONVERGED = re.compile(r"SCF run NOT converged|outer SCF loop FAILED to converge")
 VERSION = re.compile(r"CP2K version (\d+\.\d+)")
 SCF_ENERGY = re.compile(r"^  Total energy:\s+(\S+)$", re.MULTILINE)
@@ -22,20 +27,34 @@ FORCES = re.compile(r"^ (?:ATOMIC FORCES in \[a\.u\.\]|FORCES\| Atomic forces \[
 FORCE_SUM = re.compile(r"^ (?:SUM OF ATOMIC FORCES|FORCES\| Sum) (.*)$", re.MULTILINE)
 STRESS = re.compile(r"^ STRESS\| (?:Analytical|Numerical) stress tensor \[(GPa|bar)\]$", re.MULTILINE)
 STRESS_TRACE = re.compile(r"^ STRESS\| 1/3 Trace\s+(\S+)$", re.MULTILINE)
+SCF_STEP = re.compile(r"^ +\d+ (?:OT \w+|\S+) +\d\.\d\dE[+-]\d\d +\d+\.\d +(\d+\.\d+) +-?\d+\.\d+", re.MULTILINE)
+MOMENT = r"PROGRAM {} AT +(\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{{3}})"
+TABLES = re.compile(rf"{FORCES.pattern}|^ -  +DBCSR STATISTICS", re.MULTILINE)
+ENDED_FROM_OUTSIDE = re.compile(r"exited on signal 15\b|(?:STEP|JOB) \S+ ON \S+ CANCELLED AT")
+SHELL_SIGNAL = 128  # a shell, mpirun and srun add it to the number of the signal
 PRESSURE_UNITS = {"GPa": GPa, "bar": 1e-4 * GPa}
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 COORDINATE_TOLERANCE_A = 5e-6  # the output has six decimals
 ENERGY_TOLERANCE = 1e-6  # Hartree, per atom: far above the rounding, far below what a model resolves
-FORCE_SUM_TOLERANCE = 1e-9  # Hartree/Bohr, per atom: the sum is made of numbers with more decimals
+FORCE_SUM_TOLERANCE = 1e-13  # relative above 1 Hartree/Bohr, per atom: the sum is made of numbers with more decimals
 STRESS_TOLERANCE = 1e-6  # relative
+LAST_LINES_KEPT, LAST_CHARACTERS_KEPT = 40, 4000  # in the record of a failure
 
 SYMPTOMS: Sequence[tuple[Reason, str]] = (
-    ("scf_not_converged", NOT_CONVERGED.pattern),
+    # Orbitals that collapse into each other: OT goes astray, with some preconditioners more than with others.
+    ("scf_not_converged", rf"{NOT_CONVERGED.pattern}|Cholesky decomposition failed"),
     ("disk", r"No space left on device|Disk quota exceeded"),
-    ("memory", r"[Oo]ut of memory|oom.kill|Cannot allocate memory|Allocation would exceed memory|std::bad_alloc"),
+    (
+        "memory",
+        r"[Oo]ut of memory|oom.kill|[Cc]annot allocate|[Cc]ould not allocate|Allocation would exceed memory"
+        r"|std::bad_alloc|[Ee]xceeded (?:job )?memory limit|insufficient virtual memory",
+    ),
     ("missing_data_file", r"It does not exist|not found in the (?:potential|basis set)|was not found on the basis set"),
-    ("geometry", r"[Dd]istance between the atoms|atoms? (?:are|is) too close|[Aa]toms? on top of each other"),
+    (
+        "geometry",
+        r"GEOMETRY wrong|[Dd]istance between the atoms|atoms? (?:are|is) too close|[Aa]toms? on top of each other",
+    ),
     (
         "invalid_input",
         r"input/(?:input_parsing|cp_parser|input_)\w*\.F|unknown (?:keyword|subsection|section)|No .*KIND",
@@ -61,15 +80,46 @@ def parse_output(text: str, atoms: Atoms, *, returncode: int = 0, timed_out: boo
         timed_out: whether the program was ended because its time was up.
     """
     if timed_out:
-        return LabelFailure("timeout", "the time limit was reached")
-    if returncode == 0 and not NOT_CONVERGED.search(text) and all(line in text for line in LAST_LINES):
+        outcome: Label | LabelFailure = LabelFailure("timeout", "the time limit was reached")
+    elif returncode == 0 and not NOT_CONVERGED.search(text) and all(line in text for line in LAST_LINES):
         try:
-            return _label(text, atoms)
+            outcome = _label(text, atoms)
         except _Broken as error:
-            return LabelFailure("unparsable", str(error))
+            outcome = LabelFailure("unparsable", str(error))
         except _Unconverged as error:
-            return LabelFailure("scf_not_converged", str(error))
-    return _diagnose(text, returncode)
+            outcome = LabelFailure("scf_not_converged", str(error))
+    else:
+        outcome = _diagnose(text, returncode)
+    return replace(outcome, last_lines=_last_lines(text)) if isinstance(outcome, LabelFailure) else outcome
+
+
+def _last_lines(text: str) -> str:
+    # The tables at the end of a complete output say nothing of why it is no label.
+    lines = TABLES.split(text, maxsplit=1)[0].splitlines()[-LAST_LINES_KEPT:]
+    return "\n".join(lines)[-LAST_CHARACTERS_KEPT:]
+
+
+def was_ended_from_outside(text: str, returncode: int) -> bool:
+    """Say whether somebody has told the program to end: a queue, an administrator, a user.
+
+    Args:
+        text: standard output and standard error of the program.
+        returncode: of the program, negative for the number of a signal.
+    """
+    return returncode in (-signal.SIGTERM, SHELL_SIGNAL + signal.SIGTERM) or bool(ENDED_FROM_OUTSIDE.search(text))
+
+
+def convergence_of(text: str) -> float | None:
+    """Return how far the last step of the SCF was from convergence, None where there was no step."""
+    steps = SCF_STEP.findall(text)
+    return float(steps[-1]) if steps else None
+
+
+def wall_time_of(text: str) -> float | None:
+    """Return how long the program ran by its own clock in seconds, None where it does not tell."""
+    begin, end = (MOMENT.format(what) for what in ("STARTED", "ENDED"))
+    moments = [datetime.fromisoformat(found[1]) for found in (re.search(begin, text), re.search(end, text)) if found]
+    return (moments[1] - moments[0]).total_seconds() if len(moments) == 2 else None
 
 
 def _diagnose(text: str, returncode: int) -> LabelFailure:
@@ -103,15 +153,14 @@ def version_of(text: str) -> str | None:
 
 
 def _label(text: str, atoms: Atoms) -> Label:
-    steps = [int(found) for found in CONVERGED.findall(text)]
-    if not steps:
+    if not CONVERGED.search(text):
         raise _Broken("no SCF run is said to have converged")
     energy = float(_numbers([_one(ENERGY, text)[1]])[0])
     _check_energy(energy, text, len(atoms))
     _check_coordinates(text, atoms)
     forces = _forces(text, atoms)
     stress = _stress(text) if is_periodic(atoms) else None
-    return Label(energy * Hartree, forces * (Hartree / Bohr), stress, {"scf_steps": sum(steps)})
+    return Label(energy * Hartree, forces * (Hartree / Bohr), stress, {"scf_steps": sum(map(int, STEPS.findall(text)))})
 
 
 def _check_energy(energy: float, text: str, n_atoms: int) -> None:
@@ -171,7 +220,8 @@ def _forces(text: str, atoms: Atoms) -> np.ndarray:
         raise _Broken("the table of forces has neither five nor six columns")
     forces = np.array([_numbers(row) for row in components])
     total = _numbers(_one(FORCE_SUM, text)[1].split()[:3])
-    if total.shape != (3,) or np.abs(forces.sum(axis=0) - total).max() > FORCE_SUM_TOLERANCE * len(atoms):
+    tolerance = FORCE_SUM_TOLERANCE * len(atoms) * max(1.0, np.abs(forces).max(initial=0.0))
+    if total.shape != (3,) or np.abs(forces.sum(axis=0) - total).max() > tolerance:
         raise _Broken("the forces do not add up to their sum")
     return forces
 

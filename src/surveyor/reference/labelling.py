@@ -4,16 +4,16 @@ import logging
 import shutil
 import tempfile
 import time
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from ase import Atoms
 
-from surveyor.errors import AttemptFailed, StorageFailed
+from surveyor.errors import AttemptFailed, Preempted, StorageFailed
 from surveyor.events import announce
+from surveyor.files import FULL
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, label_key
-from surveyor.reference.reference import Reference
+from surveyor.reference.reference import Reference, Resumable, limits_of
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def label_structure(
     """Return the label of a structure from the store, or compute it and put it there before returning.
 
     Running it twice for one structure is harmless. A failure is recorded too, and returned as long as its reason allows
-    no further attempt.
+    no further attempt. What an interrupted calculation has finished in the folder for calculations is read.
 
     Args:
         atoms: the structure; what is labelled are its canonical coordinates.
@@ -35,10 +35,17 @@ def label_structure(
         theory: the reference's level of theory, as it was resolved when the campaign began.
         store: where the label is kept.
         scratch: folder in which each calculation gets a folder of its own; that of a failure or a killed attempt stays.
+
+    Raises:
+        Preempted: somebody else has ended the program; a policy bounds all other attempts, but not these.
     """
     while True:
-        with suppress(AttemptFailed):
+        try:
             return attempt_label(atoms, reference, theory, store, scratch)
+        except Preempted:
+            raise
+        except AttemptFailed:
+            continue
 
 
 def attempt_label(
@@ -54,16 +61,18 @@ def attempt_label(
         scratch: folder in which the calculation gets a folder of its own.
 
     Raises:
-        AttemptFailed: the attempt failed, and its reason allows another one.
+        AttemptFailed: the attempt failed, and its reason allows another one; `Preempted` where somebody else has ended
+            the program.
     """
     structure = theory.with_electrons(atoms)
     key = label_key(structure, theory)
-    outcome = stored_label(key, store)
+    outcome = stored_label(key, store, reference)
     if outcome is not None:
         return outcome
-    begin = time.monotonic()
-    failure = _attempt(structure, key, reference, theory, store, scratch)
-    outcome = store.outcome(key)
+    begin, failure = time.monotonic(), None
+    if not _resume(structure, key, reference, theory, store, scratch):
+        failure = _attempt(structure, key, reference, theory, store, scratch)
+    outcome = store.outcome(key, limits_of(reference))
     if outcome is None:
         raise _not_final(key, failure)
     _announce(key, outcome, new=True, wall_time_s=time.monotonic() - begin)
@@ -78,9 +87,15 @@ def _not_final(key: str, failure: LabelFailure | None) -> AttemptFailed:
     )
 
 
-def stored_label(key: str, store: LabelStore) -> Label | LabelFailure | None:
-    """Return the label under a key, or its final failure; None where work is to be done."""
-    outcome = store.outcome(key)
+def stored_label(key: str, store: LabelStore, reference: Reference | None = None) -> Label | LabelFailure | None:
+    """Return the label under a key, or its final failure; None where work is to be done.
+
+    Args:
+        key: of the label.
+        store: where it may be.
+        reference: whose limits may have been raised since a failure; None takes failures at a limit as final.
+    """
+    outcome = store.outcome(key, {} if reference is None else limits_of(reference))
     if outcome is not None:
         _announce(key, outcome, new=False, wall_time_s=0.0)
     return outcome
@@ -101,16 +116,46 @@ def _announce(key: str, outcome: Label | LabelFailure, *, new: bool, wall_time_s
         announce(logger, "labelled", f"label {key[:11]} {how}", key=key, new=new, wall_time_s=wall_time_s)
 
 
+def _resume(
+    structure: Atoms, key: str, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
+) -> bool:
+    """Keep the label that an interrupted attempt had finished, where there is one; say whether there was."""
+    if not isinstance(reference, Resumable):
+        return False
+    # What belongs to a recorded failure has been judged, with the status of the program, which no file tells.
+    judged = {failure.output for failure in store.failures(key)}
+    for directory in sorted(scratch.glob(f"{_folder_prefix(key)}*")):
+        label = None if str(directory) in judged else reference.read(structure, directory)
+        if label is not None:
+            logger.info("label %s had been computed in %s", key[:11], directory)
+            _keep(structure, key, theory, store, label, directory)
+            shutil.rmtree(directory, ignore_errors=True)
+            return True
+    return False
+
+
+def _folder_prefix(key: str) -> str:
+    return f"{key.partition(':')[2][:16]}-"
+
+
 def _attempt(
     structure: Atoms, key: str, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
 ) -> LabelFailure | None:
     attempt = len(store.failures(key)) + 1
-    scratch.mkdir(parents=True, exist_ok=True)
-    # A folder of its own: the same label may still be in computation where a dead flow has submitted it.
-    directory = Path(tempfile.mkdtemp(prefix=f"{key.partition(':')[2][:16]}-{attempt}-", dir=scratch))
-    result = reference.compute(structure, directory)
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        # A folder of its own: the same label may still be in computation where a dead flow has submitted it.
+        directory = Path(tempfile.mkdtemp(prefix=f"{_folder_prefix(key)}{attempt}-", dir=scratch))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        directory = scratch
+        result: Label | LabelFailure = LabelFailure("disk", str(error))
+    else:
+        result = reference.compute(structure, directory)
     if isinstance(result, LabelFailure):
-        failure = replace(result, attempt=attempt, output=result.output or str(directory))
+        limit = limits_of(reference).get(result.reason)
+        failure = replace(result, attempt=attempt, output=result.output or str(directory), limit=limit)
         store.put_failure(key, structure, theory, failure)
         logger.warning("label %s failed (%s): %s", key[:11], failure.reason, failure.message)
         return failure

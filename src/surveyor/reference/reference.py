@@ -1,11 +1,12 @@
 """What surveyor asks of a reference: a level of theory together with the code that computes it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from ase import Atoms
 
-from surveyor.labels import Label, LabelFailure, LevelOfTheory
+from surveyor.labels import Label, LabelFailure, LevelOfTheory, Reason
 
 
 @runtime_checkable  # Prefect derives a schema from the parameters of flows, which asks for isinstance
@@ -28,6 +29,9 @@ class Reference(Protocol):
 
         Returns:
             The label, or the typed reason why there is none. Exceptions are left to bugs and dying machines.
+
+        Raises:
+            Preempted: somebody else has ended the program.
         """
 
 
@@ -40,6 +44,41 @@ class TimeLimited(Protocol):
         """How long a calculation may take."""
 
 
+@runtime_checkable
+class MemoryLimited(Protocol):
+    """A reference that ends a calculation when it takes too much memory."""
+
+    @property
+    def memory_limit_GB(self) -> float | None:
+        """How much memory a calculation may take, None for no limit."""
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A reference that can read what an interrupted calculation has left."""
+
+    def read(self, atoms: Atoms, directory: Path) -> Label | None:
+        """Return the label that a calculation had finished before it was interrupted.
+
+        Args:
+            atoms: as for `compute`.
+            directory: that was given to `compute`; nothing in it is to be trusted before it is checked.
+
+        Returns:
+            The label, None where the folder does not hold a finished calculation of exactly this label.
+        """
+
+
 def time_limit_of(reference: Reference) -> float | None:
     """Return how long a calculation may take, in seconds; None where the reference sets no limit."""
     return reference.time_limit_s if isinstance(reference, TimeLimited) else None
+
+
+def limits_of(reference: Reference) -> Mapping[Reason, float | None]:
+    """Return the limits that a reference states, by the reason of the failures that they cause; None for no limit."""
+    limits: dict[Reason, float | None] = {}
+    if isinstance(reference, TimeLimited):
+        limits["timeout"] = reference.time_limit_s
+    if isinstance(reference, MemoryLimited):
+        limits["memory"] = reference.memory_limit_GB
+    return limits

@@ -7,6 +7,7 @@ from surveyor.errors import InputError
 from surveyor.reference.ase import ASEReference, EMTReference
 from surveyor.reference.choice import Codes, ReferenceParameters, make_reference
 from surveyor.reference.cp2k import CP2KReference
+from surveyor.reference.cp2k_code import CP2KCode
 from surveyor.reference.xtb import XTBReference
 
 
@@ -27,6 +28,38 @@ def test_each_choice_makes_its_reference(hydrogen_input: str, tmp_path: Path) ->
         chosen(ase={"calculator": "ase.calculators.lj.LennardJones", "arguments": {"rc": 5}})
     )
     assert lennard_jones == ASEReference("ase.calculators.lj.LennardJones", {"rc": 5})
+
+
+def test_an_input_of_cp2k_may_be_text(hydrogen_input: str, tmp_path: Path) -> None:
+    path = tmp_path / "h2.inp"
+    path.write_text(hydrogen_input)
+    assert make_reference(chosen(cp2k={"input_text": hydrogen_input})) == make_reference(chosen(cp2k={"input": path}))
+    with pytest.raises(ValidationError, match=r"exactly one of input \(a file\) and input_text; found both"):
+        chosen(cp2k={"input_text": hydrogen_input, "input": path})
+
+
+def test_a_code_is_given_or_named_as_a_block(hydrogen_input: str) -> None:
+    named = Codes.model_validate({"cp2k": "cp2k/genoa"})
+    assert named == Codes(cp2k_block="cp2k/genoa")
+    assert Codes.model_validate(named.model_dump()) == named
+    assert Codes().cp2k_code == CP2KCode()
+    # Without the block it would be run with another command than the user's.
+    with pytest.raises(InputError, match=r"code cp2k/genoa: .*was not loaded"):
+        make_reference(chosen(cp2k={"input_text": hydrogen_input}), named)
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [
+        {"cp2k": "genoa"},
+        {"cp2k": "slurm/genoa"},
+        {"cp2k": {}, "cp2k_block": "cp2k/genoa"},
+        {"cp2k": "cp2k/genoa", "cp2k_block": "cp2k/other"},
+    ],
+)
+def test_a_code_that_is_neither_or_both_is_refused(codes: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=r"such as cp2k/genoa|found both"):
+        Codes.model_validate(codes)
 
 
 @pytest.mark.parametrize(

@@ -196,12 +196,30 @@ def test_content_of_parameter_files_matters(data: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("BASIS_SET SMALL", "BASIS_SET SMAL", r"KIND H .*basis set SMAL for H is not in BASIS; there are SMALL"),
-        ("POTENTIAL SMALL-q1", "POTENTIAL PBE", r"KIND H .*pseudopotential PBE for H is not in POTENTIALS; there are"),
-        ("BASIS_SET_FILE_NAME BASIS", "BASIS_SET_FILE_NAME BASES", r"'BASES', which cannot be read"),
-        ("PARAMETER_FILE_NAME dftd3.dat", "PARAMETER_FILE_NAME dftd4.dat", r"'dftd4.dat', which cannot be read"),
-        ("&KIND O", "&KIND O\n ELEMENT C", r"KIND O .*for C is not in BASIS; they have none for C"),
-        ("      POTENTIAL SMALL-q1\n", "", r"KIND H .*has no POTENTIAL"),
+        (
+            "BASIS_SET SMALL",
+            "BASIS_SET SMAL",
+            r"^FORCE_EVAL/SUBSYS/KIND H/BASIS_SET of the CP2K input \(line 41: BASIS_SET SMAL\): "
+            r"basis set SMAL for H is not in BASIS; there are SMALL",
+        ),
+        ("RI_AUX SMALL-q6", "RI_AUX SMAL", r"KIND O/BASIS_SET .*\(line 46: BASIS_SET RI_AUX SMAL\): basis set SMAL"),
+        (
+            "POTENTIAL SMALL-q1",
+            "POTENTIAL PBE",
+            r"KIND H/POTENTIAL .*\(line 42: POTENTIAL PBE\): pseudopotential PBE for H is not in POTENTIALS; there are",
+        ),
+        (
+            "BASIS_SET_FILE_NAME BASIS",
+            "BASIS_SET_FILE_NAME BASES",
+            r"^FORCE_EVAL/DFT/BASIS_SET_FILE_NAME .*\(line 8: .*'BASES' cannot be read",
+        ),
+        (
+            "PARAMETER_FILE_NAME dftd3.dat",
+            "PARAMETER_FILE_NAME dftd4.dat",
+            r"^FORCE_EVAL/DFT/XC/VDW_POTENTIAL/PAIR_POTENTIAL/PARAMETER_FILE_NAME .*\(line 28: .*'dftd4.dat' cannot be",
+        ),
+        ("&KIND O", "&KIND O\n ELEMENT C", r"KIND O/BASIS_SET .*for C is not in BASIS; they have none for C"),
+        ("      POTENTIAL SMALL-q1\n", "", r"^FORCE_EVAL/SUBSYS/KIND H .*\(line 40: &KIND H\) has no POTENTIAL"),
         ("      BASIS_SET SMALL\n", "", r"KIND H .*has no BASIS_SET"),
     ],
 )
@@ -222,8 +240,16 @@ def test_entry_is_found_by_element_and_any_of_its_names() -> None:
     [
         ("METHOD Quickstep", "METHOD FIST", "METHOD QUICKSTEP"),
         ("&QS", "&QS\n METHOD DFTB", "GPW, GAPW, GAPW_XC, found DFTB"),
-        ("EPS_SCF", "EPS_SFC", "EPS_SFC"),
-        ("4000", "plenty", "CUTOFF|plenty"),
+        ("4000", "plenty", r"CUTOFF: .*'plenty'; in section FORCE_EVAL/DFT/MGRID, line 21: CUTOFF \[eV\] plenty"),
+        (
+            "EPS_SCF",
+            "EPS_SCF 1\nEPS_SCF",
+            r"only be mentioned once; in section FORCE_EVAL/DFT/SCF, line 15: EPS_SCF 1.0E",
+        ),
+        ("&END SCF", "&END SFC", r"&END SFC does not close .*section FORCE_EVAL/DFT/SCF, line 19: &END SFC"),
+        ("&END MOTION", "&END MOTION\n&END", r"no open section to close; in line 53: &END"),
+        ("&DFT", "&DFT\n UKS maybe", r"UKS: .*MAYBE.*; in section FORCE_EVAL/DFT, line 8: UKS maybe"),
+        ("&QS", "&QS\n METHOD NEW", r"METHOD: .*'NEW'; in section FORCE_EVAL/DFT/QS, line 11: METHOD NEW"),
         ("&KIND H", "&KIND Hx", "KIND Hx"),
         ("&MOTION", "@INCLUDE 'motion.inc'\n&MOTION", "motion.inc"),
         ("&END MOTION", "", "MOTION"),
@@ -234,6 +260,107 @@ def test_input_that_cannot_be_used_is_an_input_error(old: str, new: str, message
     assert old in INPUT
     with pytest.raises(InputError, match=message):
         _ = read_input(INPUT.replace(old, new)).elements
+
+
+UNKNOWN = {
+    "keyword": ("EPS_SCF 1.0E-6", "eps_sfc  1.0E-6 ! a typo", "EPS_SFC 1.0E-6", "FORCE_EVAL/DFT/SCF"),
+    "section": ("&SCF", "&New_Solver on\n &INNER\n  N 3\n &END INNER\n&END\n&SCF", "&NEW_SOLVER on", "FORCE_EVAL/DFT"),
+    "value of keyword": ("EPS_SCF", "SCF_GUESS CLEVER\nEPS_SCF", "SCF_GUESS CLEVER", "FORCE_EVAL/DFT/SCF"),
+    "value of section": ("&XC_FUNCTIONAL PBE", "&XC_FUNCTIONAL PBE3", "&XC_FUNCTIONAL PBE3", "FORCE_EVAL/DFT/XC"),
+}
+
+
+@pytest.mark.parametrize("what", UNKNOWN)
+def test_what_is_unknown_passes_with_a_warning(what: str, caplog: pytest.LogCaptureFixture, data: Path) -> None:
+    old, new, written, section = UNKNOWN[what]
+    changed = INPUT.replace(old, new, 1)
+    science = read_input(changed)
+    number = 1 + [line.strip().upper() for line in changed.splitlines()].index(new.splitlines()[0].upper())
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert f"unknown {what} {new.split()[0].strip('&').upper()} in section {section}, line {number}: " in message
+
+    text = write_input(science, place(LevelOfTheory("test", {}).with_electrons(molecule("H2O"))))
+    assert written in [line.strip() for line in text.splitlines()]
+    assert read_input(text).dft["+QS"] == science.dft["+QS"]
+    assert digest(changed, data) != digest(INPUT, data)
+    assert digest(changed.replace("N 3", "n   3"), data) == digest(changed, data)
+
+
+def test_a_keyword_that_is_nearly_right_is_suggested(caplog: pytest.LogCaptureFixture) -> None:
+    read_input(INPUT.replace("EPS_SCF", "EPS_SFC"))
+    assert "did you mean EPS_SCF?" in caplog.text
+
+
+DESCRIPTION = """
+<CP2K_INPUT>
+  <SECTION repeats="yes"><NAME>FORCE_EVAL</NAME>
+    <KEYWORD repeats="no"><NAME type="default">METHOD</NAME>
+      <DATA_TYPE kind="keyword">
+        <ENUMERATION><ITEM><NAME>QUICKSTEP</NAME></ITEM></ENUMERATION><N_VAR>1</N_VAR></DATA_TYPE>
+    </KEYWORD>
+    <SECTION repeats="no"><NAME>DFT</NAME>
+      <KEYWORD repeats="no"><NAME type="default">EPS_NEW</NAME>
+        <DATA_TYPE kind="real"><N_VAR>1</N_VAR></DATA_TYPE></KEYWORD>
+      <SECTION repeats="no"><NAME>NEW_SOLVER</NAME>
+        <KEYWORD repeats="yes"><NAME type="default">STEP</NAME>
+          <DATA_TYPE kind="integer"><N_VAR>-1</N_VAR></DATA_TYPE></KEYWORD>
+      </SECTION>
+    </SECTION>
+    <SECTION repeats="no"><NAME>SUBSYS</NAME>
+      <SECTION repeats="yes"><NAME>KIND</NAME>
+        <SECTION_PARAMETERS repeats="no"><NAME type="default">SECTION_PARAMETERS</NAME>
+          <DATA_TYPE kind="string"><N_VAR>1</N_VAR></DATA_TYPE></SECTION_PARAMETERS>
+      </SECTION>
+    </SECTION>
+  </SECTION>
+</CP2K_INPUT>
+"""
+NEWER = """
+&FORCE_EVAL
+  METHOD Quickstep
+  &DFT
+    EPS_NEW {}
+    &NEW_SOLVER
+      STEP 1 2
+      STEP 3
+    &END
+  &END
+  &SUBSYS
+    &KIND H
+    &END
+  &END
+&END
+"""
+
+
+def test_with_a_description_of_another_cp2k_its_keywords_are_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    description = tmp_path / "cp2k_input.xml"
+    description.write_text(DESCRIPTION)
+    science = read_input(NEWER.format("1.0D-3"), description=description)
+    assert science == read_input(NEWER.format("0.001"), description=description)
+    assert not caplog.records
+    text = write_input(science, LevelOfTheory("test", {}).with_electrons(Atoms("H2", [[0, 0, 0], [0, 0, 1]])))
+    lines = [line.strip() for line in text.splitlines()]
+    assert "EPS_NEW 0.001" in lines
+    begin = lines.index("&NEW_SOLVER")
+    assert lines[begin : begin + 4] == ["&NEW_SOLVER", "STEP 1 2", "STEP 3", "&END NEW_SOLVER"]
+    with pytest.raises(InputError, match=r"EPS_NEW: .*'small'; in section FORCE_EVAL/DFT, line 5: EPS_NEW small"):
+        read_input(NEWER.format("small"), description=description)
+
+
+@pytest.mark.parametrize(("content", "message"), [("no XML", "is no XML"), (None, "cannot be read")])
+def test_a_description_that_cannot_be_used_is_an_input_error(content: str | None, message: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "cp2k_input.xml").write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_input(INPUT, description=tmp_path / "cp2k_input.xml")
+
+
+@pytest.mark.parametrize(("written", "value"), [("1D-6", 1e-6), ("1.D-6", 1e-6), ("-.5d0", -0.5), ("1/4", 0.25)])
+def test_numbers_are_read_as_cp2k_reads_them(written: str, value: float) -> None:
+    assert read_input(INPUT.replace("1.0E-6", written)).dft["+SCF"]["EPS_SCF"] == value
 
 
 def test_input_without_kinds_or_without_one_force_eval_is_an_input_error() -> None:

@@ -7,7 +7,13 @@ from ase import Atoms
 from ase.units import Bohr, GPa, Hartree
 
 from surveyor.labels import Label, LabelFailure
-from surveyor.reference.cp2k_output import parse_output, version_of
+from surveyor.reference.cp2k_output import (
+    convergence_of,
+    parse_output,
+    version_of,
+    wall_time_of,
+    was_ended_from_outside,
+)
 
 # What CP2K 2023.1 wrote for deployments/cp2k/water-demo.inp.
 OUTPUT = (Path(__file__).parent / "data" / "water.out").read_text()
@@ -163,6 +169,9 @@ def test_structure_without_periodicity_has_no_stress(water: Atoms) -> None:
         ("PROGRAM STARTED AT noon\nforrtl: No space left on device", "disk"),
         ("PROGRAM STARTED AT noon\nslurmstepd: error: Detected 1 oom-kill event(s)", "memory"),
         ("PROGRAM STARTED AT noon\nOut of memory ...", "memory"),
+        ("PROGRAM STARTED AT noon\nError allocating 19683000 bytes: Cannot allocate memory", "memory"),
+        ("PROGRAM STARTED AT noon\n GEOMETRY wrong or EMAX_SPLINE too small!", "geometry"),
+        ("PROGRAM STARTED AT noon\nCholesky decomposition failed. Matrix ill conditioned ?", "scf_not_converged"),
         ("", "launch"),
     ],
 )
@@ -183,3 +192,41 @@ def test_time_that_is_up_is_the_reason_whatever_was_written(water: Atoms) -> Non
 def test_version_is_found() -> None:
     assert version_of(OUTPUT) == "2023.1"
     assert version_of("no such thing") is None
+
+
+@pytest.mark.parametrize(
+    ("said", "returncode", "expected"),
+    [
+        ("", -15, True),
+        ("", 143, True),
+        ("mpirun noticed that process rank 0 with PID 0 on node a exited on signal 15 (Terminated).", 1, True),
+        ("slurmstepd: error: *** STEP 12.0 ON n1 CANCELLED AT 2025-01-01T00:00:00 DUE TO PREEMPTION ***", 1, True),
+        ("mpirun noticed that process rank 0 with PID 0 on node a exited on signal 9 (Killed).", 137, False),
+        ("", -11, False),
+        (OUTPUT, 0, False),
+    ],
+)
+def test_end_by_somebody_else_is_told_from_others(said: str, returncode: int, expected: bool) -> None:
+    assert was_ended_from_outside(said, returncode) is expected
+
+
+def test_last_lines_are_those_before_the_tables(water: Atoms) -> None:
+    outcome = parse_output(OUTPUT.replace("SCF run converged", "SCF run NOT converged"), water)
+    assert isinstance(outcome, LabelFailure)
+    assert "SCF run NOT converged" in outcome.last_lines
+    assert "T I M I N G" not in outcome.last_lines
+    assert len(outcome.last_lines.splitlines()) <= 40
+
+
+def test_convergence_and_wall_time_are_read() -> None:
+    assert convergence_of(OUTPUT) == 0.00000055
+    assert convergence_of("no step") is None
+    assert wall_time_of(OUTPUT) is not None
+    assert wall_time_of("PROGRAM STARTED AT noon") is None
+
+
+def test_all_steps_of_an_outer_loop_count(water: Atoms) -> None:
+    text = replaced(r"^( +\*\*\* SCF run converged)", r"  Leaving inner SCF loop after reaching    40 steps.\n\g<1>")
+    label = parse_output(text, water)
+    assert isinstance(label, Label)
+    assert label.provenance == {"scf_steps": 57}

@@ -8,8 +8,8 @@ from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
 
-from surveyor.errors import AttemptFailed
-from surveyor.labels import ATTEMPTS, Label, LabelFailure, LabelStore, LevelOfTheory, Reason, label_key
+from surveyor.errors import AttemptFailed, Preempted
+from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, LevelOfTheory, Reason, label_key
 from surveyor.reference.ase import ASEReference, EMTReference
 from surveyor.reference.labelling import attempt_label, label_structure
 from surveyor.testing.references import launches
@@ -21,6 +21,7 @@ class Failing:
 
     reason: Reason
     n_failures: int = 1000
+    time_limit_s: float = 60.0
     attempts: list[Path] = field(default_factory=list)
 
     def resolve(self) -> LevelOfTheory:
@@ -81,7 +82,7 @@ def test_failure_is_final_after_the_attempts_of_its_reason(reason: Reason, tmp_p
     reference, store = Failing(reason), LabelStore.in_folder(tmp_path / "labels")
     theory = reference.resolve()
     outcomes = [label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch") for _ in range(2)]
-    n_attempts = ATTEMPTS.get(reason, 1)
+    n_attempts = POLICIES[reason].attempts
     assert len(reference.attempts) == n_attempts
     for outcome in outcomes:
         assert isinstance(outcome, LabelFailure)
@@ -105,7 +106,66 @@ def test_failures_of_other_reasons_do_not_use_up_the_attempts(tmp_path: Path) ->
             attempt_label(rattled_copper(), Failing(reason), theory, store, tmp_path / "scratch")
     crashing = Failing("crash")
     label_structure(rattled_copper(), crashing, theory, store, tmp_path / "scratch")
-    assert len(crashing.attempts) == ATTEMPTS["crash"]
+    assert len(crashing.attempts) == POLICIES["crash"].attempts
+
+
+def test_label_is_tried_again_when_its_time_limit_was_raised(tmp_path: Path) -> None:
+    store = LabelStore.in_folder(tmp_path / "labels")
+    theory = Failing("timeout").resolve()
+    for time_limit_s, n_attempts in ((60.0, 1), (60.0, 0), (30.0, 0), (90.0, 1), (90.0, 0)):
+        reference = Failing("timeout", time_limit_s=time_limit_s)
+        outcome = label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch")
+        assert isinstance(outcome, LabelFailure)
+        assert len(reference.attempts) == n_attempts
+    assert [each.limit for each in store.failures(label_key(rattled_copper(), theory))] == [60.0, 90.0]
+
+
+def test_label_whose_program_was_ended_by_somebody_is_no_failure_and_no_loop(tmp_path: Path) -> None:
+    class Ended(Failing):
+        def compute(self, atoms: Atoms, directory: Path) -> Label | LabelFailure:
+            raise Preempted("by the queue")
+
+    reference, store = Ended("crash"), LabelStore.in_folder(tmp_path / "labels")
+    theory = reference.resolve()
+    for labelled in (label_structure, attempt_label):
+        with pytest.raises(Preempted, match="by the queue"):
+            labelled(rattled_copper(), reference, theory, store, tmp_path / "scratch")
+    assert store.failures(label_key(rattled_copper(), theory)) == ()
+
+
+@dataclass(frozen=True)
+class Finished(Failing):
+    """A reference whose interrupted calculations can be read."""
+
+    def read(self, atoms: Atoms, directory: Path) -> Label | None:
+        if not (directory / "finished").exists():
+            return None
+        outcome = EMTReference().compute(atoms, directory)
+        return outcome if isinstance(outcome, Label) else None
+
+
+def test_what_an_interrupted_label_has_finished_is_read(tmp_path: Path) -> None:
+    reference, store = Finished("crash"), LabelStore.in_folder(tmp_path / "labels")
+    theory = reference.resolve()
+    key = label_key(rattled_copper(), theory)
+    for number, name in enumerate(("unfinished", "finished")):
+        folder = tmp_path / "scratch" / f"{key.partition(':')[2][:16]}-1-{number}"
+        folder.mkdir(parents=True)
+        (folder / name).touch()
+    assert isinstance(label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch"), Label)
+    assert not reference.attempts
+    assert [folder.name[-1] for folder in (tmp_path / "scratch").iterdir()] == ["0"]
+
+
+def test_what_was_judged_a_failure_is_not_read_as_a_label(tmp_path: Path) -> None:
+    reference, store = Finished("crash"), LabelStore.in_folder(tmp_path / "labels")
+    theory = reference.resolve()
+    with pytest.raises(AttemptFailed):
+        attempt_label(rattled_copper(), reference, theory, store, tmp_path / "scratch")
+    (reference.attempts[0] / "finished").touch()
+    with pytest.raises(AttemptFailed):
+        attempt_label(rattled_copper(), reference, theory, store, tmp_path / "scratch")
+    assert len(reference.attempts) == 2
 
 
 def test_output_of_a_failure_is_kept_and_named(tmp_path: Path) -> None:

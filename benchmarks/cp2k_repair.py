@@ -1,0 +1,217 @@
+"""What the repair of CP2K recovers: small inputs whose SCF does not converge at first, and how good their labels are.
+
+Usage: python benchmarks/cp2k_repair.py [--only NAME ...] [--command COMMAND]
+
+Each input is labelled as a campaign does it. The label is compared with one of tight convergence, by other settings of
+the solver. Prints one row per input, and how many each rung has recovered.
+"""
+
+import argparse
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from surveyor.labels import Label, LabelFailure, LevelOfTheory
+from surveyor.reference.cp2k import CP2KCode, CP2KReference
+from surveyor.reference.cp2k_input import read_input
+
+LIMIT_MINUTES = 4.0
+ENERGY_TARGET_MEV, FORCES_TARGET_MEV_A = 1.0, 5.0  # per atom; largest component
+
+INPUT = """
+&FORCE_EVAL
+  &DFT
+    BASIS_SET_FILE_NAME BASIS_MOLOPT
+    POTENTIAL_FILE_NAME GTH_POTENTIALS
+    &MGRID
+      CUTOFF {cutoff}
+      REL_CUTOFF 50
+    &END
+    &QS
+      EPS_DEFAULT 1E-12
+    &END
+    &SCF
+      EPS_SCF {eps_scf}
+      {scf}
+    &END
+    &XC
+      &XC_FUNCTIONAL PBE
+      &END
+    &END
+  &END
+  &SUBSYS
+    {kinds}
+  &END
+&END
+"""
+KIND = """
+    &KIND {symbol}
+      BASIS_SET {basis}-MOLOPT-SR-GTH
+      POTENTIAL GTH-PBE
+    &END"""
+SMEAR = (
+    "ADDED_MOS {n} {unrestricted} \n &SMEAR ON\n METHOD FERMI_DIRAC\n ELECTRONIC_TEMPERATURE [K] {temperature}\n &END"
+)
+
+# What people write, and what does not get them there.
+OT_DIIS = "MAX_SCF 20\n &OT\n MINIMIZER DIIS\n PRECONDITIONER FULL_SINGLE_INVERSE\n &END"
+OT_BOLD = "MAX_SCF 20\n &OT\n MINIMIZER DIIS\n PRECONDITIONER FULL_KINETIC\n STEPSIZE 0.4\n &END"
+OT_SHORT = "MAX_SCF 6\n &OT\n MINIMIZER CG\n PRECONDITIONER FULL_ALL\n &END"
+OT_WIDE_GAP = "MAX_SCF 20\n &OT\n MINIMIZER CG\n PRECONDITIONER FULL_ALL\n ENERGY_GAP 0.5\n &END"
+MIX_BOLD = "MAX_SCF 30\n EPS_DIIS 0\n &MIXING\n METHOD DIRECT_P_MIXING\n ALPHA 0.9\n &END"
+MIX_SHORT = "MAX_SCF 8\n &MIXING\n METHOD BROYDEN_MIXING\n ALPHA 0.4\n &END"
+
+TIGHT_EPS_SCF = "1E-7"
+TIGHT_OT = f"""MAX_SCF 40
+      &OUTER_SCF
+        EPS_SCF {TIGHT_EPS_SCF}
+        MAX_SCF 10
+      &END
+      &OT
+        MINIMIZER CG
+        LINESEARCH 3PNT
+        PRECONDITIONER FULL_ALL
+        ENERGY_GAP 0.01
+      &END"""
+TIGHT_DIAGONALISATION = """MAX_SCF 400
+      &MIXING
+        METHOD BROYDEN_MIXING
+        ALPHA 0.1
+        NBROYDEN 10
+      &END"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """An input that does not converge as it is."""
+
+    name: str
+    atoms: Atoms
+    scf: str
+    multiplicity: int = 1
+    smear: str = ""
+    cutoff: int = 140
+    basis: str = "DZVP"
+
+    def input(self, *, tight: bool = False) -> str:
+        """Return the input of CP2K."""
+        scf = self.scf
+        if tight:
+            scf = TIGHT_OT if "&OT" in self.scf else TIGHT_DIAGONALISATION
+        kinds = "".join(KIND.format(symbol=symbol, basis=self.basis) for symbol in sorted(set(self.atoms.symbols)))
+        return INPUT.format(
+            cutoff=self.cutoff, eps_scf=TIGHT_EPS_SCF if tight else "1E-6", scf=scf + "\n" + self.smear, kinds=kinds
+        )
+
+
+def pair(symbols: str, distance_A: float, edge_A: float = 4.2) -> Atoms:
+    """Return two atoms in a box, off its axes."""
+    middle = np.full(3, edge_A / 2)
+    step = np.array([0.6, 0.48, 0.64]) * distance_A / 2
+    return Atoms(symbols, positions=[middle - step, middle + step], cell=[edge_A, edge_A + 0.2, edge_A + 0.4], pbc=True)
+
+
+def boxed(name: str, edge_A: float = 4.2) -> Atoms:
+    """Return a molecule in a box, off its equilibrium."""
+    atoms = molecule(name)
+    atoms.set_cell([edge_A] * 3)
+    atoms.center()
+    atoms.pbc = True
+    atoms.rattle(0.05, seed=1)
+    return atoms
+
+
+def crystal(symbol: str, structure: str, a: float) -> Atoms:
+    """Return a crystal, off its sites."""
+    atoms = bulk(symbol, structure, a=a, cubic=True)
+    atoms.rattle(0.05, seed=1)
+    return atoms
+
+
+METAL = SMEAR.format(n=20, unrestricted="", temperature=1000)
+MAGNET = SMEAR.format(n=10, unrestricted="10", temperature=1000)
+CASES = (
+    Case("N2 at 2.2 Å", pair("N2", 2.2), OT_DIIS),
+    Case("O2 at 1.8 Å, triplet", pair("O2", 1.8), OT_DIIS, 3),
+    Case("F2 at 2.2 Å", pair("F2", 2.2), OT_BOLD),
+    Case("OH, doublet", pair("OH", 1.2), OT_SHORT, 2),
+    Case("NO, doublet", pair("NO", 1.3), OT_BOLD, 2),
+    Case("CH3, doublet", boxed("CH3"), OT_SHORT, 2),
+    Case("H2O, few steps", boxed("H2O"), OT_SHORT),
+    Case("Si2 at 2.2 Å, triplet", pair("Si2", 2.2), OT_BOLD, 3),
+    Case("Ti atom, triplet", Atoms("Ti", [[2.1, 2.1, 2.1]], cell=[4.2, 4.3, 4.4], pbc=True), OT_DIIS, 3),
+    Case(
+        "Fe atom, quintet",
+        Atoms("Fe", [[2.1, 2.1, 2.1]], cell=[4.2, 4.3, 4.4], pbc=True),
+        OT_DIIS,
+        5,
+        cutoff=200,
+        basis="SZV",
+    ),
+    Case("FeO, quintet", pair("FeO", 1.7), OT_DIIS, 5, cutoff=200, basis="SZV"),
+    Case("NiO, triplet", pair("NiO", 1.7), OT_WIDE_GAP, 3, cutoff=200, basis="SZV"),
+    Case("Al, 4 atoms, by OT", crystal("Al", "fcc", 4.05), OT_DIIS),
+    Case("Al, 4 atoms, smeared", crystal("Al", "fcc", 4.05), MIX_BOLD, smear=METAL),
+    Case("Na, 2 atoms, smeared", crystal("Na", "bcc", 4.2), MIX_SHORT, smear=METAL),
+    Case("Fe, 2 atoms, smeared", crystal("Fe", "bcc", 2.86), MIX_BOLD, 5, smear=MAGNET, cutoff=200, basis="SZV"),
+    Case("Mg, 2 atoms, smeared", crystal("Mg", "bcc", 3.6), MIX_BOLD, smear=METAL),
+    Case("O2 at 1.3 Å, triplet, diagonalised", pair("O2", 1.3), MIX_BOLD, 3),
+)
+
+
+def label(case: Case, code: CP2KCode, *, tight: bool = False) -> Label | LabelFailure:
+    """Compute a label as a campaign does."""
+    given = read_input(case.input(tight=tight))
+    atoms = case.atoms.copy()
+    atoms.info["multiplicity"] = case.multiplicity
+    with tempfile.TemporaryDirectory(prefix="surveyor-") as folder:
+        return CP2KReference(given, code).compute(LevelOfTheory("test", {}).with_electrons(atoms), Path(folder))
+
+
+def row(case: Case, code: CP2KCode) -> tuple[str, str]:
+    """Label an input; return the rung that recovered it, and the row of the table."""
+    begin = time.monotonic()
+    found = label(case, code)
+    seconds = time.monotonic() - begin
+    if isinstance(found, LabelFailure):
+        return "none", f"| {case.name} | {found.reason} | {seconds:.0f} | - | - | {found.message}"
+    rung = found.provenance["rung"]
+    right = label(case, code, tight=True)
+    if isinstance(right, LabelFailure):
+        return rung, f"| {case.name} | {rung} | {seconds:.0f} | ? | ? | {right.message}"
+    energy = 1000 * abs(found.energy - right.energy) / len(case.atoms)
+    forces = 1000 * np.abs(found.forces - right.forces).max()
+    is_good = energy <= ENERGY_TARGET_MEV and forces <= FORCES_TARGET_MEV_A
+    return (
+        rung,
+        f"| {case.name} | {rung} | {seconds:.0f} | {energy:.3f} | {forces:.2f} | {'yes' if is_good else 'no'} |",
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", nargs="*", default=[], help="parts of the names of inputs")
+    parser.add_argument("--command", default="cp2k.psmp", help="starts CP2K")
+    options = parser.parse_args()
+    code = CP2KCode(command=options.command, timeout_minutes=LIMIT_MINUTES)
+    chosen = [case for case in CASES if not options.only or any(part in case.name for part in options.only)]
+    print("| input | rung | s | meV/atom | meV/Å | within 1 and 5 |\n|---|---|---|---|---|---|", flush=True)
+    rungs: Counter[str] = Counter()
+    for case in chosen:
+        rung, line = row(case, code)
+        rungs[rung] += 1
+        print(line, flush=True)
+    print("\n| rung | recovered |\n|---|---|")
+    for rung, number in rungs.most_common():
+        print(f"| {rung} | {number} |")
+
+
+if __name__ == "__main__":
+    main()

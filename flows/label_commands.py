@@ -1,0 +1,142 @@
+"""`surveyor label` and `surveyor labels`: label a dataset, import labels, have failed ones tried again."""
+
+import argparse
+import getpass
+import hashlib
+import socket
+import time
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console, RenderableType
+
+from surveyor.errors import InputError
+from surveyor.flows.display import View, following, quieten_prefect
+from surveyor.labelling import check_labelling, load_labelling, read_summary
+from surveyor.labelling.imports import check_labels, import_labels, read_labels, stated_theory
+from surveyor.labelling.progress import labelling_summary, read_labelling_progress, render_labelling
+from surveyor.labelling.results import failed_file, labelled_file, summary_file
+from surveyor.labels import POLICIES, REASONS, LabelFailure, LabelStore
+from surveyor.run_directory import RunDirectory
+
+OF_MACHINES = tuple(reason for reason in REASONS if POLICIES[reason].is_by_machine)
+
+
+def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
+    progress = read_labelling_progress(directory)
+    return render_labelling(progress), labelling_summary(progress)
+
+
+LABELLING = View("labelling_begins", ("labelling_begins", "labels_requested"), _look)
+
+
+def add_label_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `label`, and `labels` with its subcommands."""
+    label = commands.add_parser("label", help="label the structures of a file, or continue where that stopped")
+    label.add_argument("parameters", type=Path, help="parameter file (YAML)")
+    label.add_argument("--json", action="store_true", help="print valid parameters, for a deployment, and do nothing")
+    label.set_defaults(command=_label)
+    labels = commands.add_parser("labels", help="work on a label store")
+    actions = labels.add_subparsers(required=True, metavar="ACTION")
+    importing = actions.add_parser("import", help="bring labels that were computed elsewhere into a label store")
+    importing.add_argument("dataset", type=Path, help="labelled structures (extxyz, or another format that ASE reads)")
+    importing.add_argument("--store", type=Path, required=True, metavar="FOLDER", help="the label store")
+    importing.add_argument(
+        "--level-of-theory",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="level_of_theory.json of a campaign or labelling, or a YAML file with `reference`, which is resolved here",
+    )
+    importing.add_argument(
+        "--prefix",
+        default="REF_",
+        help="of energy, forces and stress in the file; '' for what ASE takes for results; REF_ by default",
+    )
+    importing.add_argument(
+        "--check", type=int, default=0, metavar="N", help="compute N of them here first, and compare; 0 by default"
+    )
+    importing.set_defaults(command=_import)
+    retrying = actions.add_parser(
+        "retry", help="have labels tried again that failed for good, once the cause is mended"
+    )
+    retrying.add_argument("store", type=Path, help="folder of the label store")
+    retrying.add_argument(
+        "--reason",
+        action="append",
+        choices=REASONS,
+        metavar="REASON",
+        help=f"of the failures; may be repeated; by default {', '.join(OF_MACHINES)}",
+    )
+    retrying.set_defaults(command=_retry)
+
+
+def _retry(options: argparse.Namespace, console: Console) -> None:
+    if not (options.store / "failures").is_dir():
+        raise InputError(f"{options.store}: there are no failures; expected the folder of a label store that has some")
+    store = LabelStore.in_folder(options.store)
+    retried: Counter[str] = Counter()
+    for key in store.failed_keys():
+        outcome = store.outcome(key)
+        if isinstance(outcome, LabelFailure) and outcome.reason in (options.reason or OF_MACHINES):
+            store.retry(key)
+            retried[outcome.reason] += 1
+    for reason, n in sorted(retried.items()):
+        console.print(f"{n} failed: {reason}")
+    console.print(f"{retried.total()} labels are tried again when they are asked for the next time")
+
+
+def _label(options: argparse.Namespace, console: Console) -> int:
+    parameters = load_labelling(options.parameters)
+    directory = check_labelling(parameters)
+    if options.json:
+        console.print(parameters.model_dump_json(), markup=False)
+        return 0
+    quieten_prefect()
+    from surveyor.flows.label_dataset import label_dataset
+    from surveyor.flows.server import using_server
+
+    with using_server() as server:
+        console.print(server)
+        with following(directory, console, LABELLING):
+            label_dataset(**{name: getattr(parameters, name) for name in type(parameters).model_fields})
+    return _print_end(directory, console)
+
+
+def _print_end(directory: RunDirectory, console: Console) -> int:
+    """Say what came of it; return 1 where there is not a single label."""
+    summary, new = read_summary(directory), read_labelling_progress(directory).n_labelled
+    console.print(f"{summary['n_labelled']} of {summary['n_structures']} structures are labelled; {new} labels are new")
+    for reason, n in summary["failures"].items():
+        console.print(f"{n} failed: {reason}")
+    files = {"labelled": labelled_file(directory), "failed": failed_file(directory), "summary": summary_file(directory)}
+    for name, path in files.items():
+        console.print(f"{f'{name}:':<10}{path}")
+    return 0 if summary["n_labelled"] else 1
+
+
+def _import(options: argparse.Namespace, console: Console) -> None:
+    if options.check < 0:
+        raise InputError(f"--check: found {options.check}, expected a number of labels, from 0 on")
+    theory, reference = stated_theory(options.level_of_theory)
+    given = read_labels(options.dataset, theory, options.prefix)
+    if options.check and reference is None:
+        raise InputError(
+            f"--check: {options.level_of_theory} does not say how to compute a label; give a YAML file with `reference`"
+        )
+    if options.check and reference is not None:
+        check_labels(given, reference, theory, options.check)
+    source = {
+        "file": str(options.dataset.absolute()),
+        "file_sha256": hashlib.sha256(options.dataset.read_bytes()).hexdigest(),
+        "by": f"{getpass.getuser()} on {socket.gethostname()}",
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    done = import_labels(given, theory, LabelStore.in_folder(options.store), source)
+    console.print(f"level of theory: {theory.name} ({theory.digest[:12]})")
+    console.print(f"{done.n_new} labels are new in {options.store}, {done.n_present} were there and stay as they were")
+    if done.n_repeated:
+        console.print(f"{done.n_repeated} are in {options.dataset} more than once")
+    if done.differing:
+        numbers = ", ".join(map(str, done.differing[:8]))
+        console.print(f"[bold yellow]{len(done.differing)} labels of the store differ from the file[/]: {numbers} …")

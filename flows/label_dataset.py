@@ -1,0 +1,272 @@
+"""Labelling a dataset: structures in, labelled and failed structures out."""
+
+import hashlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from ase import Atoms
+from prefect import flow, runtime
+from prefect.futures import PrefectFuture
+
+from surveyor.blocks.pools import load_sites
+from surveyor.dataset import Dataset
+from surveyor.errors import AttemptFailed, InputError, StorageFailed, WorkerLost
+from surveyor.events import announce
+from surveyor.files import publish, temporary_beside
+from surveyor.flows.pool_commands import users_pools
+from surveyor.flows.sampling import Window, n_at_once, relayed
+from surveyor.flows.server import wait_for_server
+from surveyor.labelling import (
+    Chunk,
+    Labelling,
+    LabellingParameters,
+    Requests,
+    freeze_theory,
+    make_requests,
+    open_labelling,
+    write_results,
+)
+from surveyor.labelling.chunks import LABELLED, Tally, count
+from surveyor.labelling.results import labelled_file
+from surveyor.labels import Label, LabelFailure, LevelOfTheory, load_theory
+from surveyor.parameter_files import absolute_paths
+from surveyor.pools.choice import LOCAL
+from surveyor.reference.choice import Codes, ReferenceParameters
+from surveyor.reference.reference import limits_of
+from surveyor.tasks.label import label_several
+from surveyor.tasks.report import tag_run
+from surveyor.tasks.resolve import resolve_theory
+
+TOGETHER_S = [1.0, 10.0]  # delays of the retries at several structures together
+LINE_S = 5.0  # a line of progress at most so often: each costs the server something
+
+logger = logging.getLogger(__name__)
+
+
+def _labelling_name() -> str:
+    return f"labels of {Path(runtime.flow_run.parameters['output_directory']).name}"
+
+
+def _with_absolute_paths(parameters: LabellingParameters) -> LabellingParameters:
+    """Take relative paths as relative to the current folder; a deployment's run has none that means anything.
+
+    Raises:
+        InputError: a path of a deployment's run is relative.
+    """
+    paths = {**parameters.input_files(), "output_directory": parameters.output_directory, "labels": parameters.labels}
+    relative = [f"{name}: {path}" for name, path in paths.items() if path is not None and not path.is_absolute()]
+    if relative and runtime.deployment.id is not None:
+        raise InputError(
+            f"a deployment runs in a folder of its own: expected absolute paths, found {', '.join(relative)}"
+        )
+    return absolute_paths(parameters, Path.cwd())
+
+
+@flow(name="label-dataset", flow_run_name=_labelling_name)
+def label_dataset(
+    structures: Path,
+    output_directory: Path,
+    reference: ReferenceParameters,
+    pool: str = LOCAL,
+    codes: Codes = Codes(),
+    labels: Path | None = None,
+    chunk_size: int | None = None,
+) -> Path:
+    """Label the structures of a file; the same call on the same folder continues where it stopped.
+
+    Args:
+        structures: File with structures, an absolute path; labels that it already has are not taken over.
+        output_directory: Folder of the results, an absolute path.
+        reference: The level of theory that labels structures; give exactly one.
+        pool: Where the reference runs.
+        codes: How reference programs are run at this site.
+        labels: Folder of the label store; by default `labels` beside the output directory.
+        chunk_size: Structures that a task labels one after the other; by default one, or more where labels are cheap.
+
+    Returns:
+        The file with the labelled structures; beside it are `failed.extxyz` and `summary.json`.
+    """
+    parameters = _with_absolute_paths(LabellingParameters(**locals()))
+    sites = load_sites([parameters.pool])
+    with open_labelling(parameters, sites, users_pools()) as labelling, _followed(labelling):
+        return label_everything(labelling)
+
+
+def label_everything(labelling: Labelling) -> Path:
+    """Label what is not labelled yet, within a flow, and write the results.
+
+    Args:
+        labelling: open.
+
+    Returns:
+        The file with the labelled structures.
+    """
+    theory, requests = _requested(labelling)
+    lost = _label_missing(labelling, theory, requests)
+    return _conclude(labelling, theory, requests, lost)
+
+
+def label_structures(structures: Iterable[Atoms], output_directory: Path, **parameters: Any) -> Dataset:
+    """Label structures that are at hand in Python, such as a `Dataset`; the same call continues where it stopped.
+
+    Args:
+        structures: what to label.
+        output_directory: folder of the results.
+        parameters: the others of `label_dataset`; Any: whatever those are.
+
+    Returns:
+        Those that have a label, in order; the others are in `failed.extxyz` of the folder.
+    """
+    with temporary_beside(output_directory.absolute() / "structures.extxyz") as temporary:
+        Dataset(structures).save(temporary)
+        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+        path = temporary.with_name(f"structures-{digest[:12]}.extxyz")
+        publish(temporary, path)
+    return Dataset.load(label_dataset(structures=path, output_directory=output_directory, **parameters))
+
+
+@contextmanager
+def _followed(labelling: Labelling) -> Iterator[None]:
+    """Bring what happens to the events and the log of the run; of a label there is no line, as there are thousands."""
+    with relayed(labelling.directory, passed_over=("labelled",)):
+        url, n = runtime.flow_run.ui_url, len(labelling.structures)
+        text = f"{labelling.directory.path}: {n} structures; this run: {url}"
+        announce(logger, "labelling_begins", text, url=url, n_structures=n)
+        yield
+
+
+def _requested(labelling: Labelling) -> tuple[LevelOfTheory, Requests]:
+    """Return the level of theory and what is requested at it; where nothing is missing, the pool is not asked.
+
+    Raises:
+        PoolFailed: the pool cannot be opened.
+        InputError: the pool lacks what is needed, or the level of theory is another one than when this began.
+    """
+    path = labelling.directory.theory
+    requests = None
+    if path.exists():
+        theory = load_theory(path)
+        requests = make_requests(labelling.structures, theory)
+        if not requests.missing(labelling.store, limits_of(labelling.reference)):
+            return theory, requests
+    theory = freeze_theory(labelling, resolve_theory(labelling.executor, labelling.reference))
+    return theory, requests or make_requests(labelling.structures, theory)
+
+
+def _label_missing(labelling: Labelling, theory: LevelOfTheory, requests: Requests) -> dict[str, LabelFailure]:
+    """Label what is not labelled yet, side by side.
+
+    Returns:
+        The failures that are not recorded, by key: the next run tries those again.
+    """
+    missing, n_requested = set(requests.missing(labelling.store, limits_of(labelling.reference))), len(requests.by_key)
+    n_found = n_requested - len(missing)
+    text = f"{n_requested} labels are requested, {n_found} are in the store"
+    announce(logger, "labels_requested", text, n_requested=n_requested, n_found=n_found)
+    if not missing:
+        return {}
+    ended: SimpleQueue[Callable[[], None]] = SimpleQueue()
+    window = Window(n_at_once(labelling.pool), ended)
+    progress = _Progress(n_requested, n_found)
+    lost: dict[str, LabelFailure] = {}
+
+    def add(chunk: Chunk) -> None:
+        window.add(chunk.name, partial(_submit, labelling, theory, chunk), partial(take, chunk))
+
+    def take(chunk: Chunk) -> None:
+        outcome = window.futures.pop(chunk.name).result(raise_on_failure=False)
+        if isinstance(outcome, WorkerLost | AttemptFailed) and len(chunk) > 1:
+            # One structure may have ended every worker: each of them gets a task of its own.
+            for each in chunk.of_one():
+                add(each)
+            return
+        if isinstance(outcome, WorkerLost | AttemptFailed):
+            (key,) = chunk.structures
+            outcome = _given_up(labelling, key, outcome)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        lost.update(outcome.broken)
+        progress.add(outcome.counts)
+
+    for chunk in labelling.chunks(requests):
+        if not missing.isdisjoint(chunk.structures):
+            add(chunk)
+    window.wait()
+    return lost
+
+
+def _submit(labelling: Labelling, theory: LevelOfTheory, chunk: Chunk) -> PrefectFuture[Any]:  # Any: a tally
+    task = label_several
+    if len(chunk) > 1:
+        # What is unlabelled after a few goes to tasks of one each, so that no structure holds up the others for long.
+        task = task.with_options(retries=len(TOGETHER_S), retry_delay_seconds=TOGETHER_S)
+    return task.submit(
+        labelling.executor,
+        chunk,
+        reference=labelling.reference,
+        theory=theory,
+        store=labelling.store,
+        scratch=labelling.directory.scratch,
+        name=chunk.name,
+    )
+
+
+def _given_up(labelling: Labelling, key: str, error: Exception) -> Tally:
+    """Return that a structure has no label, as all retries at it have come to nothing."""
+    recorded = labelling.store.failures(key)
+    failure = recorded[-1] if recorded else LabelFailure("crash", str(error))
+    return Tally(count([failure]), {key: failure})
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Says how far the work is, now and then.
+
+    Attributes:
+        n_requested: how many different structures there are to label.
+        n_found: for how many of them it was known before what comes of them.
+        counts: what came of the others so far.
+        told: when that was said last.
+    """
+
+    n_requested: int
+    n_found: int
+    counts: "Counter[str]" = field(default_factory=Counter)
+    told: float = field(default_factory=time.monotonic)
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Take note of what came of some."""
+        self.counts.update(counts)
+        if time.monotonic() > self.told + LINE_S:
+            self.told = time.monotonic()
+            n_done = min(self.n_requested, self.n_found + self.counts.total())
+            n_failed = self.counts.total() - self.counts[LABELLED]
+            logger.info("%d of %d labels are done, %d failed", n_done, self.n_requested, n_failed)
+
+
+def _conclude(
+    labelling: Labelling, theory: LevelOfTheory, requests: Requests, lost: Mapping[str, LabelFailure]
+) -> Path:
+    """Write the results, and say what they are."""
+
+    def outcome_of(key: str) -> Label | LabelFailure:
+        outcome = labelling.store.outcome(key) or lost.get(key)
+        if outcome is None:
+            raise StorageFailed(f"label {key[:11]} was computed, but {labelling.store} does not have it any more")
+        return outcome
+
+    summary = write_results(labelling.directory, requests, theory, outcome_of)
+    reasons = "".join(f", {n} {reason}" for reason, n in summary["failures"].items())
+    text = f"{summary['n_labelled']} of {summary['n_structures']} structures are labelled{reasons}"
+    announce(logger, "labelling_complete", text)
+    wait_for_server()
+    tag_run(sorted(summary["failures"]))
+    return labelled_file(labelling.directory)

@@ -1,0 +1,106 @@
+"""What makes a call the continuation of work on disk: the parameters and the level of theory recorded there."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from surveyor.errors import InputError
+from surveyor.files import read_json, write_json
+from surveyor.labels import LevelOfTheory, load_theory, save_theory
+from surveyor.parameter_files import flat, parse_parameters, shown
+from surveyor.parameters import Parameters
+from surveyor.run_directory import SCHEMA_VERSION, check_schema
+
+
+def record_parameters(path: Path, parameters: Parameters, files: Mapping[str, Path]) -> None:
+    """Keep parameters, and the hashes of the files that they name.
+
+    Args:
+        path: where to keep them.
+        parameters: of the work.
+        files: those that they name, by the dotted name of the field.
+    """
+    given = parameters.model_dump(mode="json")
+    write_json(path, {"schema_version": SCHEMA_VERSION, "parameters": given, "files": hashes_of(files)})
+
+
+def differences_from_record(
+    path: Path, parameters: Parameters, files: Mapping[str, Path], may_change: Sequence[str]
+) -> list[str]:
+    """Return a line for each field that is recorded otherwise although it may not change; none where nothing is.
+
+    Args:
+        path: of the record.
+        parameters: that are given now.
+        files: those that they name, by the dotted name of the field.
+        may_change: fields, with all below them.
+
+    Raises:
+        InputError: a newer surveyor wrote the record.
+    """
+    if not path.exists():
+        return []
+    record = read_json(path)
+    check_schema(record, path)
+    # Read again, what a former version has recorded has the fields that are new, with their defaults.
+    recorded = parse_parameters(type(parameters), record["parameters"], str(path)).model_dump(mode="json")
+    differences = parameter_differences(
+        recorded, record["files"], parameters.model_dump(mode="json"), hashes_of(files), may_change
+    )
+    return [f"  {name}: {there} there, {here} here" for name, there, here in differences]
+
+
+def hashes_of(files: Mapping[str, Path]) -> dict[str, str]:
+    """Return the hash of the content of each file."""
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+
+
+def parameter_differences(
+    there: Mapping[str, Any],
+    files_there: Mapping[str, str],
+    here: Mapping[str, Any],
+    files_here: Mapping[str, str],
+    may_change: Sequence[str] = (),
+) -> list[tuple[str, str, str]]:
+    """Return the fields that differ although they may not, each with what is there and what is here.
+
+    Args:
+        there: recorded parameters, as JSON holds them.
+        files_there: recorded hashes of the files they name, by field.
+        here: parameters that are given now.
+        files_here: hashes of the files that they name.
+        may_change: fields, with all below them.
+    """
+    old = {**flat(there), **{name: f"file with hash {digest[:12]}" for name, digest in files_there.items()}}
+    new = {**flat(here), **{name: f"file with hash {digest[:12]}" for name, digest in files_here.items()}}
+    names = [name for name in sorted({*old, *new}) if not name.startswith(tuple(may_change))]
+    return [
+        (name, shown(old.get(name, "nothing")), shown(new.get(name, "nothing")))
+        for name in names
+        if old.get(name) != new.get(name)
+    ]
+
+
+def frozen_theory(path: Path, theory: LevelOfTheory, what: str) -> LevelOfTheory:
+    """Keep the level of theory when work begins; later, check that it is still the same.
+
+    Args:
+        path: where it is kept.
+        theory: as it is resolved now.
+        what: the work, for the message, such as "campaign".
+
+    Raises:
+        InputError: it is another one.
+    """
+    if not path.exists():
+        save_theory(path, theory)
+    frozen = load_theory(path)
+    if frozen.digest != theory.digest:
+        changes = parameter_differences(dict(frozen.content), {}, json.loads(json.dumps(dict(theory.content))), {})
+        lines = [f"  {name}: {there} then, {here} now" for name, there, here in changes]
+        raise InputError(
+            "\n".join([f"reference: the level of theory is not the one with which the {what} began:", *lines])
+        )
+    return frozen

@@ -1,0 +1,58 @@
+"""The parameters of a labelling as one value, and the file in which a user writes them."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from surveyor.parameter_files import files_named, load_parameters
+from surveyor.parameters import Parameters
+from surveyor.pools.choice import EXPECTED, LOCAL, PoolName
+from surveyor.reference.choice import Codes, ReferenceParameters
+
+
+class LabellingParameters(Parameters):
+    """All parameters of a labelling; its fields are the parameters of the flow `label_dataset`."""
+
+    structures: Path = Field(
+        title="Structures (file)",
+        description="extxyz file, or another that ASE reads; labels that it already has are not taken over.",
+    )
+    output_directory: Path = Field(
+        title="Output directory",
+        description="Folder of the results; the same call on the same folder continues where it stopped.",
+    )
+    reference: ReferenceParameters = Field(title="Reference", description="The level of theory that labels structures.")
+    pool: PoolName = Field(LOCAL, title="Pool", description=f"Where the reference runs: {EXPECTED}.")
+    codes: Codes = Field(Codes(), title="Codes", description="How reference programs are run at this site.")
+    labels: Path | None = Field(
+        None,
+        title="Label store",
+        description="Folder of the label store; by default `labels` beside the output directory.",
+    )
+    chunk_size: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        title="Structures per task",
+        description="How many structures a task labels one after the other. By default 1 where each takes a program of "
+        "its own, and up to 25 where it takes a moment.",
+    )
+
+    @property
+    def label_store(self) -> Path:
+        """Folder of the label store."""
+        return self.output_directory.absolute().parent / "labels" if self.labels is None else self.labels
+
+    def input_files(self) -> dict[str, Path]:
+        """Return the files that the parameters name, by the dotted name of the field."""
+        return files_named(self, folders=("output_directory", "labels", "codes.cp2k.data_directory"))
+
+
+def load_labelling(path: Path) -> LabellingParameters:
+    """Read a file of parameters (YAML); paths in it are relative to the folder it is in.
+
+    Raises:
+        InputError: the file is missing or is no YAML, or a field is wrong; then with each field, what was found and
+            what is expected.
+    """
+    return load_parameters(LabellingParameters, path, "parameter file", "structures, output_directory and reference")

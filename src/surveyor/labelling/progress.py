@@ -1,0 +1,95 @@
+"""Where a labelling stands: read from its events, without a server and without disturbing it."""
+
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from surveyor.errors import InputError
+from surveyor.files import read_json
+from surveyor.lease import is_in_use
+from surveyor.progress import State
+from surveyor.run_directory import RunDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class LabellingProgress:
+    """Where a labelling stands; numbers are those of the last run.
+
+    Attributes:
+        state: "running" where a live process holds the lease, "stopped" where none does and work is left.
+        n_structures: how many the file holds.
+        n_requested: how many different ones of them can have a label.
+        n_found: labels that were in the store when the run began, failures included.
+        n_labelled: labels that came since.
+        n_failed: structures for which it was found since that they have none.
+        message: what the run said at its end.
+    """
+
+    state: State
+    n_structures: int = 0
+    n_requested: int = 0
+    n_found: int = 0
+    n_labelled: int = 0
+    n_failed: int = 0
+    message: str = ""
+
+    @property
+    def n_done(self) -> int:
+        """How many requests are answered."""
+        return min(self.n_requested, self.n_found + self.n_labelled + self.n_failed)
+
+
+def is_labelling(directory: RunDirectory) -> bool:
+    """Say whether a folder is that of a labelling, and not of a campaign."""
+    return directory.parameters.is_file() and "structures" in read_json(directory.parameters)["parameters"]
+
+
+def read_labelling_progress(directory: RunDirectory) -> LabellingProgress:
+    """Return where a labelling stands.
+
+    Raises:
+        InputError: the folder is not that of a labelling.
+    """
+    if not is_labelling(directory):
+        raise InputError(f"{directory.path} is not the output directory of a labelling")
+    events = sorted(directory.events.read()[0], key=lambda event: float(event["time"]))
+    begins = [position for position, event in enumerate(events) if event["event"] == "labelling_begins"]
+    run = events[begins[-1] :] if begins else []
+    by_name = {event["event"]: event for event in run}
+    end = by_name.get("labelling_complete")
+    requested = by_name.get("labels_requested", {})
+    # What was found is counted when the run begins.
+    new = [event for event in run if event.get("new") is True]
+    labelled = {event["key"] for event in new if event["event"] == "labelled"}
+    failed = {event["key"] for event in new if event["event"] == "label_failed"} - labelled
+    return LabellingProgress(
+        state="complete" if end else "running" if is_in_use(directory.lease) else "stopped",
+        n_structures=by_name.get("labelling_begins", {}).get("n_structures", 0),
+        n_requested=requested.get("n_requested", 0),
+        n_found=requested.get("n_found", 0),
+        n_labelled=len(labelled),
+        n_failed=len(failed),
+        message=end["message"] if end else "",
+    )
+
+
+def render_labelling(progress: LabellingProgress) -> RenderableType:
+    """Return a few lines for a terminal."""
+    headline = Text(f"{progress.state}: {progress.message or f'{progress.n_structures} structures'}", style="bold")
+    if not progress.n_requested:
+        return headline
+    table = Table.grid(padding=(0, 1))
+    bar = ProgressBar(total=progress.n_requested, completed=progress.n_done, width=24)
+    table.add_row("labelled", bar, labelling_summary(progress))
+    return Group(headline, table)
+
+
+def labelling_summary(progress: LabellingProgress) -> str:
+    """Return one line on the labels, for where lines cannot be redrawn; empty where none is requested."""
+    if not progress.n_requested:
+        return ""
+    done = f"{progress.n_done} of {progress.n_requested}"
+    return f"{done}: {progress.n_labelled} new, {progress.n_found} from the store, {progress.n_failed} failed"

@@ -1,0 +1,137 @@
+"""What a labelling requests: a key for each structure, one computation for each key, several of them to a task."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from ase import Atoms
+
+from surveyor.dataset import without_label
+from surveyor.errors import InputError
+from surveyor.labels import NO_LIMITS_KNOWN, LabelFailure, LabelStore, LevelOfTheory, Reason, label_key
+from surveyor.reference.reference import Reference, time_limit_of
+from surveyor.structures import check_description, check_overlap, elements_of
+
+# A task costs tens of milliseconds, a cheap label a few: so many share the cost, and so many tasks keep workers busy.
+CHEAP_CHUNK = 25
+LEAST_CHUNKS = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """Structures that one task labels.
+
+    Attributes:
+        name: for people: the numbers of the first and the last one, among all that have a key of their own.
+        structures: by key.
+    """
+
+    name: str
+    structures: Mapping[str, Atoms]
+
+    def __len__(self) -> int:
+        return len(self.structures)
+
+    @property
+    def digest(self) -> str:
+        """Hash of the keys, by which a pool joins the same work."""
+        return sha256(" ".join(self.structures).encode()).hexdigest()
+
+    def of_one(self) -> "list[Chunk]":
+        """Return a chunk for each structure."""
+        return [Chunk(f"{self.name}, {key[:11]}", {key: atoms}) for key, atoms in self.structures.items()]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Requests:
+    """What is requested.
+
+    Attributes:
+        structures: in the order of the file, without the labels that they carried.
+        keys: of their labels; None where there can be none. Equal structures share one.
+        refused: why there can be no label, by index.
+    """
+
+    structures: Sequence[Atoms]
+    keys: Sequence[str | None]
+    refused: Mapping[int, LabelFailure]
+
+    @property
+    def by_key(self) -> dict[str, Atoms]:
+        """One structure for each key, in the order of the file."""
+        found: dict[str, Atoms] = {}
+        for key, atoms in zip(self.keys, self.structures, strict=True):
+            if key is not None:
+                found.setdefault(key, atoms)
+        return found
+
+    def chunks(self, size: int) -> list[Chunk]:
+        """Return all that is requested in chunks, which are the same for the same structures, whatever is done already.
+
+        Args:
+            size: structures in a chunk.
+        """
+        pairs = list(self.by_key.items())
+        chunks = []
+        for begin in range(0, len(pairs), size):
+            some = pairs[begin : begin + size]
+            name = f"{begin}" if len(some) == 1 else f"{begin}-{begin + len(some) - 1}"
+            chunks.append(Chunk(name, dict(some)))
+        return chunks
+
+    def missing(self, store: LabelStore, limits: Mapping[Reason, float | None] = NO_LIMITS_KNOWN) -> list[str]:
+        """Return the keys for which work is to be done.
+
+        Args:
+            store: where labels and failures are.
+            limits: what the code allows now, see `LabelStore.outcome`.
+        """
+        return [key for key in self.by_key if store.outcome(key, limits) is None]
+
+
+def make_requests(structures: Sequence[Atoms], theory: LevelOfTheory) -> Requests:
+    """Return what is requested for structures at a level of theory; those that cannot be labelled are refused.
+
+    Args:
+        structures: as they are in the file.
+        theory: at which they are to be labelled.
+    """
+    bare = [without_label(atoms) for atoms in structures]
+    keys: list[str | None] = []
+    refused: dict[int, LabelFailure] = {}
+    for index, atoms in enumerate(bare):
+        objection = _objection(atoms, theory, index)
+        if objection is None:
+            keys.append(label_key(atoms, theory))
+        else:
+            keys.append(None)
+            refused[index] = objection
+    return Requests(bare, keys, refused)
+
+
+def _objection(atoms: Atoms, theory: LevelOfTheory, index: int) -> LabelFailure | None:
+    name = f"structure {index}"
+    reason: Reason = "invalid_input"
+    try:
+        check_description(atoms, name)
+        theory.with_electrons(atoms)
+        unknown = [each for each in elements_of([atoms]) if theory.elements is not None and each not in theory.elements]
+        if unknown:
+            raise InputError(f"{name}: {theory.name} cannot treat {', '.join(unknown)}")
+        reason = "geometry"
+        check_overlap(atoms, name)
+    except InputError as error:
+        return LabelFailure(reason, str(error))
+    return None
+
+
+def default_chunk_size(reference: Reference, n_requested: int) -> int:
+    """Return how many structures a task labels where the user does not say.
+
+    Args:
+        reference: one that sets a time limit runs a program, beside which the cost of a task is nothing.
+        n_requested: how many labels there shall be.
+    """
+    if time_limit_of(reference) is not None:
+        return 1
+    return max(1, min(CHEAP_CHUNK, n_requested // LEAST_CHUNKS))

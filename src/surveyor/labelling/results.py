@@ -1,0 +1,85 @@
+"""The files that a labelling leaves: labelled and failed structures, and a summary, which is written last."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ase.io
+
+from surveyor.dataset import with_label
+from surveyor.errors import InputError
+from surveyor.files import publish, read_json, temporary_beside, write_json
+from surveyor.labelling.chunks import LABELLED
+from surveyor.labelling.requests import Requests
+from surveyor.labels import Label, LabelFailure, LevelOfTheory
+from surveyor.run_directory import SCHEMA_VERSION, RunDirectory, check_schema
+
+
+def labelled_file(directory: RunDirectory) -> Path:
+    """Return the file with the structures that have a label, in the order of the input."""
+    return directory.path / "labelled.extxyz"
+
+
+def failed_file(directory: RunDirectory) -> Path:
+    """Return the file with the structures that have none, each with the reason and where the output is."""
+    return directory.path / "failed.extxyz"
+
+
+def summary_file(directory: RunDirectory) -> Path:
+    """Return the file that makes the labelling complete."""
+    return directory.path / "summary.json"
+
+
+def write_results(
+    directory: RunDirectory,
+    requests: Requests,
+    theory: LevelOfTheory,
+    outcome_of: Callable[[str], Label | LabelFailure],
+) -> dict[str, Any]:  # Any: whatever JSON holds
+    """Write the files of a finished labelling, one structure after the other, and return the summary.
+
+    Args:
+        directory: where to.
+        requests: what was requested.
+        theory: at which.
+        outcome_of: returns what became of a key.
+    """
+    labelled, failed = labelled_file(directory), failed_file(directory)
+    outcomes: list[str] = []
+    with temporary_beside(labelled) as good, temporary_beside(failed) as bad:
+        with good.open("w") as with_labels, bad.open("w") as with_reasons:
+            for index, (key, atoms) in enumerate(zip(requests.keys, requests.structures, strict=True)):
+                outcome = requests.refused[index] if key is None else outcome_of(key)
+                is_failure = isinstance(outcome, LabelFailure)
+                ase.io.write(with_reasons if is_failure else with_labels, with_label(atoms, key, outcome), "extxyz")
+                outcomes.append(outcome.reason if isinstance(outcome, LabelFailure) else LABELLED)
+        publish(good, labelled)
+        publish(bad, failed)
+    counts = Counter(outcomes)
+    n_labelled = counts.pop(LABELLED, 0)
+    summary = {
+        "schema_version": SCHEMA_VERSION,
+        "level_of_theory": {"name": theory.name, "digest": theory.digest},
+        "n_structures": len(requests.structures),
+        "n_labelled": n_labelled,
+        "n_failed": len(outcomes) - n_labelled,
+        "failures": dict(sorted(counts.items())),
+        "structures": [{"key": key, "outcome": each} for key, each in zip(requests.keys, outcomes, strict=True)],
+    }
+    write_json(summary_file(directory), summary)
+    return summary
+
+
+def read_summary(directory: RunDirectory) -> dict[str, Any]:  # Any: whatever JSON holds
+    """Return the summary of a labelling.
+
+    Raises:
+        InputError: it is not complete, or was written by a newer surveyor.
+    """
+    path = summary_file(directory)
+    if not path.exists():
+        raise InputError(f"the labelling in {directory.path} is not complete; the same call continues it")
+    summary: dict[str, Any] = read_json(path)
+    check_schema(summary, path)
+    return summary

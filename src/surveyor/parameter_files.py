@@ -1,0 +1,152 @@
+"""Parameters in files that users write: reading them, and saying what is wrong with them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from surveyor.errors import InputError
+from surveyor.parameters import Parameters
+
+K = TypeVar("K", bound=Parameters)
+
+
+def load_parameters(kind: type[K], path: Path, what: str, fields: str) -> K:
+    """Read a file of parameters (YAML); paths in it are relative to the folder it is in.
+
+    Args:
+        kind: class of the parameters.
+        path: the file.
+        what: what to call it in messages, such as "campaign file".
+        fields: some that it should have, for messages.
+
+    Raises:
+        InputError: the file is missing or is no YAML, or a field is wrong; then with each field, what was found and
+            what is expected.
+    """
+    content = read_fields(path, what, fields)
+    return absolute_paths(parse_parameters(kind, content, str(path)), path.absolute().parent)
+
+
+def read_fields(path: Path, what: str, fields: str) -> dict[str, Any]:  # Any: what YAML holds
+    """Return the fields of a YAML file, unchecked.
+
+    Args:
+        path: the file.
+        what: what to call it in messages.
+        fields: some that it should have, for messages.
+
+    Raises:
+        InputError: the file is missing, is no YAML, or holds something else.
+    """
+    if not path.is_file():
+        raise InputError(f"{what} {path} does not exist")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds {type(content).__name__}, expected fields such as {fields}")
+    return content
+
+
+def parse_parameters(kind: type[K], content: Mapping[str, Any], name: str) -> K:  # Any: what YAML holds
+    """Return the parameters in a mapping.
+
+    Args:
+        kind: class of the parameters.
+        content: fields and values.
+        name: what to call it in messages.
+
+    Raises:
+        InputError: a field is wrong.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        lines = [f"  {_complaint(kind, each)}" for each in error.errors()]
+        raise InputError("\n".join([f"{name} has {len(lines)} wrong field(s):", *lines])) from error
+
+
+def _complaint(kind: type[BaseModel], error: ErrorDetails) -> str:
+    """Return the dotted name of a field, what is wrong with it, what was found, and which fields there are."""
+    *parents, name = error["loc"] or ("",)
+    complaint = f"{'.'.join(map(str, error['loc']))}: {error['msg']} (found {shown(error['input'])})"
+    if error["type"] != "extra_forbidden":
+        return complaint
+    known = _fields_of(kind, parents)
+    guesses = get_close_matches(str(name), known, n=1)
+    advice = f"did you mean {guesses[0]}?" if guesses else f"leave it out; there are {', '.join(known)}"
+    return f"{complaint}; {advice}"
+
+
+def _fields_of(kind: type[BaseModel], names: Sequence[int | str]) -> list[str]:
+    """Return the fields of the model that is reached from another by names of fields and indices of lists."""
+    for name in names:
+        if isinstance(name, str):
+            kind = _model_in(kind.model_fields[name].annotation) or kind
+    return list(kind.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:  # Any: a type, such as list[Walkers] or WandB | None
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for each in get_args(annotation) if (model := _model_in(each))), None)
+
+
+def shown(value: Any) -> str:  # Any: what the user wrote
+    """Return a value as a message shows it, shortened where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def absolute_paths(parameters: K, folder: Path) -> K:
+    """Return the parameters with every relative path taken as relative to a folder."""
+    return with_paths(parameters, partial(_absolute, folder))
+
+
+def _absolute(folder: Path, path: Path) -> Path:
+    return (folder / path.expanduser()).resolve()
+
+
+def with_paths(parameters: K, change: Callable[[Path], Path]) -> K:
+    """Return the parameters with every path changed."""
+
+    def changed(value: Any) -> Any:  # Any: whatever parameters hold
+        if isinstance(value, Path):
+            return change(value)
+        if isinstance(value, dict):
+            return {name: changed(each) for name, each in value.items()}
+        return [changed(each) for each in value] if isinstance(value, list | tuple) else value
+
+    return type(parameters).model_validate(changed(parameters.model_dump(mode="python")))
+
+
+def files_named(parameters: Parameters, folders: Sequence[str] = ()) -> dict[str, Path]:
+    """Return the files that parameters name, by the dotted name of the field.
+
+    Args:
+        parameters: with paths.
+        folders: dotted names of the fields that name a folder.
+    """
+    values = flat(parameters.model_dump(mode="python"))
+    return {name: value for name, value in values.items() if isinstance(value, Path) and name not in folders}
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:  # Any: whatever parameters hold
+    """Return nested values by the dotted names of their fields."""
+    if isinstance(value, Mapping) and value:
+        items: Sequence[tuple[Any, Any]] = list(value.items())
+    elif isinstance(value, list | tuple) and value:
+        items = list(enumerate(value))
+    else:
+        return {name: value}
+    values: dict[str, Any] = {}
+    for key, each in items:
+        values |= flat(each, f"{name}.{key}" if name else str(key))
+    return values

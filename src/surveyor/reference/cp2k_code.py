@@ -1,0 +1,249 @@
+"""CP2K at a site: how it is started, what it may use, and where its data files lie. Nothing of what it computes."""
+
+import logging
+import os
+import re
+import shlex
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from surveyor.errors import InputError
+from surveyor.parameters import Parameters
+from surveyor.programs import ProgramResult, find_program, run_program
+from surveyor.reference.cp2k_output import version_of
+
+logger = logging.getLogger(__name__)
+
+QUESTION_TIMEOUT_S = 120.0
+GB = 1e9
+ENDED = "ended"  # file that tells the folder of a calculation that failed from those that may still run
+ALWAYS_KEPT = (".inp", ".txt")  # inputs and outputs
+DATA_DIRECTORY = re.compile(r'__DATA_DIR="([^"]*)"')
+PLACEHOLDER = re.compile(r"(?<!\$)\{(\w+)\}")
+
+# Open MPI 4 and 5, Intel MPI, OpenMP. A rank of several threads needs as many cores.
+BOUND: Mapping[str, str] = {
+    "OMPI_MCA_hwloc_base_binding_policy": "core",
+    "OMPI_MCA_rmaps_base_mapping_policy": "slot:PE={omp_threads}",
+    "PRTE_MCA_hwloc_default_binding_policy": "core",
+    "PRTE_MCA_rmaps_default_mapping_policy": "slot:PE={omp_threads}",
+    "I_MPI_PIN": "on",
+    "I_MPI_PIN_DOMAIN": "omp",
+    "OMP_PROC_BIND": "close",
+    "OMP_PLACES": "cores",
+}
+
+
+class CP2KCode(Parameters):
+    """How CP2K is run at a site."""
+
+    command: str = Field(
+        "cp2k.psmp",
+        min_length=1,
+        title="Command",
+        description="Starts CP2K, such as: cp2k.psmp, or: mpirun -np {ranks} cp2k.psmp. {ranks} and {omp_threads} are "
+        "replaced.",
+    )
+    ranks: int = Field(
+        1, ge=1, le=100_000, title="MPI ranks", description="Processes of one label, where the command has {ranks}."
+    )
+    omp_threads: int = Field(1, ge=1, le=1024, title="OpenMP threads", description="Threads of each process of CP2K.")
+    binding: Literal["none", "core"] = Field(
+        "none",
+        title="Binding",
+        description="core: each thread keeps to a core; only where a label has all cores of its job or machine for "
+        "itself. none: as the pool and the environment say.",
+    )
+    environment: dict[str, str] = Field(
+        default_factory=dict,
+        title="Environment",
+        description="Variables that CP2K gets beside those of the worker; never a secret.",
+    )
+    data_directory: Path | None = Field(
+        None,
+        title="Data directory",
+        description="Where basis sets and pseudopotentials lie; by default, where CP2K was installed to.",
+    )
+    scratch: str | None = Field(
+        None,
+        pattern=r"^[/$]",
+        title="Scratch",
+        description="Folder for the files that CP2K writes while it runs, such as /scratch/ada or $TMPDIR of the "
+        "worker; by default the folder calculations of the run directory, where input and output always are.",
+    )
+    kept_GB: float = Field(
+        5.0,
+        ge=0,
+        title="Kept of failures (GB)",
+        description="What failed calculations leave is kept up to this size in all; the largest files go first, input "
+        "and output never.",
+    )
+    timeout_minutes: float = Field(
+        60.0,
+        gt=0,
+        le=100_000,
+        title="Time limit (min)",
+        description="A label that takes longer is ended and counts as failed.",
+    )
+    memory_GB: float | None = Field(
+        None,
+        gt=0,
+        title="Memory limit (GB)",
+        description="A label whose processes on one machine use more in all is ended and counts as failed; by default "
+        "the machine decides.",
+    )
+
+    @model_validator(mode="after")
+    def _check_command(self) -> "CP2KCode":
+        unknown = sorted(set(PLACEHOLDER.findall(self.command)) - {"ranks", "omp_threads"})
+        if unknown:
+            raise ValueError(
+                f"command: found {{{unknown[0]}}}, expected no placeholder but {{ranks}} and {{omp_threads}}"
+            )
+        if self.ranks > 1 and "{ranks}" not in self.command:
+            raise ValueError(
+                f"ranks: found {self.ranks}, but the command does not start so many; write {{ranks}} into it, such as "
+                "mpirun -np {ranks} cp2k.psmp"
+            )
+        try:
+            words = self.words
+        except ValueError as error:
+            raise ValueError(f"command: found {self.command!r}, which a shell would not take: {error}") from error
+        if not words:
+            raise ValueError("command: found nothing but blanks, expected what starts CP2K")
+        return self
+
+    @property
+    def words(self) -> list[str]:
+        """The command, word by word."""
+        return shlex.split(self._filled(self.command))
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """The variables that CP2K gets."""
+        data = {} if self.data_directory is None else {"CP2K_DATA_DIR": str(self.data_directory)}
+        bound = {name: self._filled(value) for name, value in BOUND.items()} if self.binding == "core" else {}
+        return {"OMP_NUM_THREADS": str(self.omp_threads), **bound, **data, **self.environment}
+
+    def _filled(self, text: str) -> str:
+        return text.replace("{ranks}", str(self.ranks)).replace("{omp_threads}", str(self.omp_threads))
+
+
+def run_cp2k(
+    code: CP2KCode, arguments: Sequence[str], *, directory: Path, output: Path, timeout_s: float
+) -> ProgramResult:
+    """Run CP2K to its end, or to the limits of its time and memory.
+
+    Args:
+        code: how.
+        arguments: of CP2K.
+        directory: its working directory.
+        output: file that gets what it says.
+        timeout_s: time limit.
+
+    Raises:
+        InputError: there is no such program.
+    """
+    return run_program(
+        [*code.words, *arguments],
+        directory=directory,
+        output=output,
+        environment=code.variables,
+        timeout_s=timeout_s,
+        memory_GB=code.memory_GB,
+    )
+
+
+@contextmanager
+def working_folder(code: CP2KCode, directory: Path) -> Iterator[Path]:
+    """Give the folder in which CP2K runs: that of the calculation, or a new one in the scratch, removed at the end.
+
+    Args:
+        code: says where the scratch is.
+        directory: of the calculation.
+
+    Raises:
+        InputError: the scratch does not exist here.
+    """
+    if code.scratch is None:
+        yield directory
+        return
+    scratch = Path(os.path.expandvars(code.scratch))
+    if not scratch.is_dir():
+        raise InputError(
+            f"the scratch of CP2K, {scratch}, does not exist on {socket.gethostname()}; make it, or set scratch of the "
+            "code to a folder that every worker has"
+        )
+    with tempfile.TemporaryDirectory(prefix="surveyor-", dir=scratch, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def keep_leftovers(folder: Path, directory: Path, limit_GB: float) -> None:
+    """Keep what a failed calculation leaves, as far as there is room for it beside that of other failures.
+
+    Args:
+        folder: where CP2K ran.
+        directory: of the calculation; those of others are beside it.
+        limit_GB: how much the failed calculations may hold together, beside inputs and outputs, which always stay.
+    """
+    room = int(limit_GB * GB)
+    try:
+        (directory / ENDED).touch()  # the files of a calculation that may still run are left alone
+        if folder != directory:
+            for file in _smallest_first(folder.rglob("*"), room):
+                shutil.move(file, directory / file.name)
+        files = [file for mark in directory.parent.glob(f"*/{ENDED}") for file in mark.parent.rglob("*")]
+        kept = set(_smallest_first(files, room))
+        for file in files:
+            if file not in kept and file.is_file() and file.suffix not in ALWAYS_KEPT:
+                file.unlink(missing_ok=True)
+    except OSError as error:  # a full disk, or another worker that cleans up: the failure is to be told all the same
+        logger.warning("the files of a failed calculation in %s could not all be kept: %s", directory, error)
+
+
+def _smallest_first(files: Iterable[Path], room: int) -> list[Path]:
+    """Return the smallest files that fit into a number of bytes; inputs and outputs need no room."""
+    sizes = sorted((file.stat().st_size, file) for file in files if file.is_file() and file.suffix not in ALWAYS_KEPT)
+    totals = accumulate(size for size, _ in sizes)
+    return [file for (_, file), total in zip(sizes, totals, strict=True) if total <= room]
+
+
+def ask_program(code: CP2KCode) -> tuple[str, Path]:
+    """Return the version of CP2K, such as "2023.1", and its data directory.
+
+    Raises:
+        InputError: it does not start here, or its scratch or its data directory does not exist.
+    """
+    try:
+        find_program(code.words, code.variables)
+    except InputError as error:
+        raise InputError(f"{error}. On Debian and Ubuntu, CP2K is in the package cp2k") from error
+    with tempfile.TemporaryDirectory(prefix="surveyor-") as folder:
+        output = Path(folder) / "version.txt"
+        with working_folder(code, output.parent) as place:
+            result = run_cp2k(code, ["--version"], directory=place, output=output, timeout_s=QUESTION_TIMEOUT_S)
+        text = output.read_text(errors="replace")
+    version = version_of(text)
+    if version is None:
+        last = " ".join(text.split()[-30:])
+        raise InputError(
+            f"{code.command} --version does not say a version of CP2K (status {result.returncode}): {last}"
+        )
+    return version, _data_directory(code, text)
+
+
+def _data_directory(code: CP2KCode, answer: str) -> Path:
+    # The answer is folded at column 80, in the middle of words.
+    compiled = DATA_DIRECTORY.search("".join(line.strip() for line in answer.splitlines()))
+    stated = code.variables.get("CP2K_DATA_DIR") or (compiled[1] if compiled else None)
+    if stated is None or not Path(stated).is_dir():
+        raise InputError(f"the data directory of CP2K, {stated}, does not exist; set data_directory of the code")
+    return Path(stated)

@@ -1,0 +1,247 @@
+"""Repair of an SCF of CP2K that does not converge: other settings of the solver, which lead to the same result.
+
+The ladder has one part for orbital transformation (OT) and one for diagonalisation; an input stays with the one that it
+uses. Its rungs touch nothing but `SOLVER`, and the hash of the level of theory covers everything but `SOLVER`. So a
+label that was repaired is the label that the input asks for.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from surveyor.labels import POLICIES, Label, LabelFailure, Reason
+from surveyor.reference.cp2k_input import WAVEFUNCTION, CP2KInput, Tree
+
+# What a rung may change, by section: keywords, and whole sections with a "+". What decides when the SCF is converged
+# (EPS_SCF, here and in OUTER_SCF), what is occupied (SMEAR, ADDED_MOS) and what is minimised is not among them.
+SOLVER: Mapping[str, frozenset[str]] = {
+    "DFT": frozenset({"WFN_RESTART_FILE_NAME"}),
+    "DFT/SCF": frozenset({"SCF_GUESS", "MAX_SCF", "MAX_DIIS", "EPS_DIIS", "+MIXING"}),
+    "DFT/SCF/OT": frozenset(
+        {
+            "MINIMIZER", "SAFE_DIIS", "N_HISTORY_VEC", "BROYDEN_BETA", "BROYDEN_GAMMA", "BROYDEN_SIGMA", "BROYDEN_ETA",
+            "BROYDEN_OMEGA", "BROYDEN_SIGMA_DECREASE", "BROYDEN_SIGMA_MIN", "BROYDEN_FORGET_HISTORY",
+            "BROYDEN_ADAPTIVE_SIGMA", "BROYDEN_ENABLE_FLIP", "LINESEARCH", "STEPSIZE", "GOLD_TARGET", "DS_MIN",
+            "PRECONDITIONER", "PRECOND_SOLVER", "ENERGY_GAP", "CHOLESKY", "ROTATION", "ALGORITHM",
+        }
+    ),
+    "DFT/SCF/OUTER_SCF": frozenset({"MAX_SCF", "OPTIMIZER", "STEP_SIZE", "DIIS_BUFFER_LENGTH", "BISECT_TRUST_COUNT"}),
+}  # fmt: skip
+REPAIR = "repair"
+WORTH_TO_BEGIN_FROM = 0.1  # what CP2K prints as convergence; an SCF begins with about as much
+DEFAULT_EPS_SCF = 1e-5  # of the SCF, and of its outer loop
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """Settings of the solver to be tried.
+
+    Attributes:
+        name: for people.
+        scf: keywords of SCF.
+        ot: keywords of OT, in place of those of the input; empty for diagonalisation.
+        mixing: keywords of MIXING, in place of those of the input; empty for OT.
+        n_outer: repetitions of the SCF, each with a new preconditioner; 0 for none.
+        begins_anew: whether it begins from atoms even where an earlier rung has left a wavefunction.
+    """
+
+    name: str
+    scf: Mapping[str, Any] = field(default_factory=dict)  # Any: values of keywords, here and below
+    ot: Mapping[str, Any] = field(default_factory=dict)
+    mixing: Mapping[str, Any] = field(default_factory=dict)
+    n_outer: int = 0
+    begins_anew: bool = False
+
+
+AS_GIVEN = Rung("as given")
+
+_ROBUST = {"MINIMIZER": "CG", "PRECONDITIONER": "FULL_ALL", "ENERGY_GAP": 0.001}
+OT_LADDER: Sequence[Rung] = (
+    Rung("CG, FULL_ALL", {"MAX_SCF": 50}, _ROBUST, n_outer=4),
+    Rung(
+        "CG, FULL_ALL, 3PNT, from atoms",
+        {"MAX_SCF": 50},
+        {**_ROBUST, "LINESEARCH": "3PNT"},
+        n_outer=6,
+        begins_anew=True,
+    ),
+    Rung("CG, FULL_ALL, GOLD", {"MAX_SCF": 60}, {**_ROBUST, "LINESEARCH": "GOLD"}, n_outer=6),
+    Rung(
+        "CG, FULL_SINGLE_INVERSE, 3PNT, ROTATION",
+        {"MAX_SCF": 50},
+        {
+            "MINIMIZER": "CG",
+            "PRECONDITIONER": "FULL_SINGLE_INVERSE",
+            "ENERGY_GAP": 0.1,
+            "LINESEARCH": "3PNT",
+            "ROTATION": True,
+        },
+        n_outer=10,
+    ),
+    Rung(
+        "DIIS of small steps, FULL_ALL", {"MAX_SCF": 100}, {**_ROBUST, "MINIMIZER": "DIIS", "STEPSIZE": 0.02}, n_outer=4
+    ),
+)
+DIAGONALISATION_LADDER: Sequence[Rung] = (
+    Rung(
+        "Broyden mixing",
+        {"MAX_SCF": 200},
+        mixing={"METHOD": "BROYDEN_MIXING", "ALPHA": 0.2, "BETA": 1.5, "NBUFFER": 8},
+    ),
+    Rung(
+        "Broyden mixing of small steps, from atoms",
+        {"MAX_SCF": 300},
+        mixing={"METHOD": "BROYDEN_MIXING", "ALPHA": 0.05, "BETA": 1.5, "NBUFFER": 12},
+        begins_anew=True,
+    ),
+    Rung(
+        "Pulay mixing",
+        {"MAX_SCF": 300},
+        mixing={"METHOD": "PULAY_MIXING", "ALPHA": 0.1, "BETA": 1.0, "NBUFFER": 8},
+    ),
+    Rung("Kerker mixing", {"MAX_SCF": 500}, mixing={"METHOD": "KERKER_MIXING", "ALPHA": 0.05, "BETA": 1.5}),
+    Rung(
+        "mixing of density matrices, without DIIS",
+        {"MAX_SCF": 500, "EPS_DIIS": 0.0},
+        mixing={"METHOD": "DIRECT_P_MIXING", "ALPHA": 0.1},
+        begins_anew=True,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What became of an input with the settings of one rung.
+
+    Attributes:
+        rung: whose settings.
+        folder: where the program ran.
+        outcome: what it said.
+        convergence: how far the last step of the SCF was from convergence, None where there was no step.
+    """
+
+    rung: Rung
+    folder: Path
+    outcome: Label | LabelFailure
+    convergence: float | None = None
+
+
+def uses_ot(given: CP2KInput) -> bool:
+    """Say whether an input minimises by orbital transformation; otherwise it diagonalises."""
+    ot = given.dft.get("+SCF", {}).get("+OT")
+    return ot is not None and bool(ot.get("_", True))
+
+
+def ladder_of(given: CP2KInput) -> tuple[Rung, ...]:
+    """Return what to try for an input: first as it is, then the rungs in their order."""
+    return (AS_GIVEN, *(OT_LADDER if uses_ot(given) else DIAGONALISATION_LADDER))
+
+
+def with_rung(given: CP2KInput, rung: Rung, wavefunction: str | None = None) -> CP2KInput:
+    """Return an input with the settings of a rung.
+
+    Args:
+        given: an input.
+        rung: of its ladder.
+        wavefunction: file from which the SCF begins; None begins from atoms.
+    """
+    if rung == AS_GIVEN:
+        return given
+    tree: Tree = deepcopy(dict(given.force_eval))
+    dft = tree["+DFT"]
+    scf = dft.setdefault("+SCF", {})
+    _forget(tree)
+    scf |= {"SCF_GUESS": "ATOMIC", **rung.scf}
+    if rung.ot:
+        scf["+OT"] |= rung.ot
+    if rung.mixing:
+        scf["+MIXING"] = dict(rung.mixing)
+    if rung.n_outer:
+        scf["+OUTER_SCF"] = {**_outer_loop(scf), "MAX_SCF": rung.n_outer}
+    if wavefunction is not None:
+        dft["WFN_RESTART_FILE_NAME"], scf["SCF_GUESS"] = wavefunction, "RESTART"
+    return replace(given, force_eval=tree)
+
+
+def without_solver(force_eval: Mapping[str, Any]) -> Tree:  # Any: a tree
+    """Return a copy of the section FORCE_EVAL without what a rung may change."""
+    tree: Tree = deepcopy(dict(force_eval))
+    _forget(tree)
+    scf = tree["+DFT"].pop("+SCF", {})
+    outer = _outer_loop(scf)
+    scf.pop("+OUTER_SCF", None)
+    # An outer loop that converges to what the inner one does changes nothing, so a rung may add it.
+    if outer != {"EPS_SCF": _eps_scf(scf)}:
+        scf["+OUTER_SCF"] = outer
+    if scf:
+        tree["+DFT"]["+SCF"] = scf
+    return tree
+
+
+def _forget(tree: Tree) -> None:
+    for path, names in SOLVER.items():
+        section: Tree | None = tree
+        for part in path.split("/"):
+            section = None if section is None else section.get(f"+{part}")
+        for name in names:
+            if section is not None:
+                section.pop(name, None)
+
+
+def _outer_loop(scf: Mapping[str, Any]) -> Tree:  # Any: a tree
+    outer = scf.get("+OUTER_SCF", {"_": False})
+    if not outer.get("_", True):
+        return {"EPS_SCF": _eps_scf(scf)}
+    return {"EPS_SCF": DEFAULT_EPS_SCF, **{name: value for name, value in outer.items() if name != "_"}}
+
+
+def _eps_scf(scf: Mapping[str, Any]) -> float:  # Any: a tree
+    return float(scf.get("EPS_SCF", DEFAULT_EPS_SCF))
+
+
+def folder_of(directory: Path, number: int) -> Path:
+    """Return the folder of a trial: that of the label for the input as it is, folders inside it for the rungs."""
+    return directory if number == 0 else directory / f"{REPAIR}-{number}"
+
+
+def wavefunction_in(folder: Path) -> str:
+    """Return the name of the wavefunction in the folder of a trial, as the folder of a later rung sees it."""
+    return f"../{folder.name}/{WAVEFUNCTION}" if folder.name.startswith(REPAIR) else f"../{WAVEFUNCTION}"
+
+
+def best_wavefunction(trials: Sequence[Trial]) -> str | None:
+    """Return the wavefunction that was nearest to convergence, None where none is worth to begin from."""
+    left = {
+        wavefunction_in(each.folder): each.convergence
+        for each in trials
+        if each.convergence is not None and (each.folder / WAVEFUNCTION).exists()
+    }
+    best = min(left, key=left.__getitem__, default=None)
+    return best if best is not None and left[best] < WORTH_TO_BEGIN_FROM else None
+
+
+def is_worth_a_repair(trials: Sequence[Trial]) -> bool:
+    """Say whether the next rung may do better than the last trial did."""
+    outcome = trials[-1].outcome
+    if isinstance(outcome, Label):
+        return False
+    # With some settings of the solver the program ends where it goes through with others.
+    return POLICIES[outcome.reason].is_repaired or (len(trials) > 1 and outcome.reason in ("crash", "unparsable"))
+
+
+def outcome_of(trials: Sequence[Trial]) -> Label | LabelFailure:
+    """Return the outcome of the last trial; its provenance tells the rung, and what became of the trials before."""
+    *before, last = trials
+    wall_time_s = sum(each.outcome.provenance.get("wall_time_s", 0.0) for each in trials)
+    source = {**last.outcome.provenance, "wall_time_s": round(wall_time_s, 3), "rung": last.rung.name}
+    failed = [each.outcome for each in before if isinstance(each.outcome, LabelFailure)]
+    if failed:
+        tries = zip(before, failed, strict=True)
+        source["before"] = [{"rung": each.rung.name, "said": f"{it.reason}: {it.message}"} for each, it in tries]
+    if isinstance(last.outcome, Label) or not before:
+        return replace(last.outcome, provenance=source)
+    reason: Reason = "scf_not_converged" if is_worth_a_repair(trials) else last.outcome.reason
+    message = f"{last.outcome.message}; tried: {'; '.join(each.rung.name for each in trials)}"
+    return replace(last.outcome, reason=reason, message=message, provenance=source)

@@ -1,0 +1,180 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from labelling_inputs import copper, written
+
+from surveyor.dataset import ENERGY, FORCES, STRESS
+from surveyor.errors import InputError
+from surveyor.labelling.imports import check_labels, import_labels, read_labels, stated_theory
+from surveyor.labels import LabelStore, label_key, save_theory
+from surveyor.reference.ase import EMTParameters, EMTReference
+from surveyor.reference.labelling import label_structure
+
+REFERENCE = EMTReference()
+THEORY = REFERENCE.resolve()
+SOURCE = {"file": "given.extxyz", "by": "ada"}
+
+
+def labelled(n_structures: int = 3, prefix: str = "REF_") -> list[Atoms]:
+    """Structures with labels by ASE's EMT itself."""
+    structures = copper(n_structures)
+    for atoms in structures:
+        probe = atoms.copy()
+        probe.calc = EMT()
+        atoms.info[f"{prefix}energy"] = probe.get_potential_energy()
+        atoms.arrays[f"{prefix}forces"] = probe.get_forces()
+        atoms.info[f"{prefix}stress"] = probe.get_stress()
+    return structures
+
+
+def test_imported_labels_are_found_instead_of_computed(tmp_path: Path) -> None:
+    store = LabelStore.in_folder(tmp_path / "labels")
+    given = read_labels(written(tmp_path / "given.extxyz", labelled()), THEORY)
+    done = import_labels(given, THEORY, store, SOURCE)
+    assert (done.n_new, done.n_present, done.n_repeated, done.differing) == (3, 0, 0, ())
+
+    for atoms in copper(3):
+        found = store.get(label_key(atoms, THEORY))
+        assert found is not None
+        computed = label_structure(atoms, REFERENCE, THEORY, LabelStore.in_folder(tmp_path / "other"), tmp_path / "s")
+        np.testing.assert_allclose(found.energy, computed.energy, atol=1e-6)
+        np.testing.assert_allclose(found.forces, computed.forces, atol=1e-6)
+        np.testing.assert_allclose(found.stress, computed.stress, atol=1e-6)
+        assert found.provenance == {"imported": True, **SOURCE}
+
+
+def test_nothing_existing_is_overwritten_and_a_difference_is_told(tmp_path: Path) -> None:
+    store = LabelStore.in_folder(tmp_path / "labels")
+    structures = copper(3)
+    kept = label_structure(structures[1], REFERENCE, THEORY, store, tmp_path / "scratch")
+    given = labelled()
+    given[1].info[ENERGY] += 1.0
+    done = import_labels(read_labels(written(tmp_path / "given.extxyz", given), THEORY), THEORY, store, SOURCE)
+    assert (done.n_new, done.n_present, done.differing) == (2, 1, (1,))
+    found = store.get(label_key(structures[1], THEORY))
+    assert found is not None
+    assert found.energy == kept.energy
+    again = import_labels(read_labels(tmp_path / "given.extxyz", THEORY), THEORY, store, SOURCE)
+    assert (again.n_new, again.n_present) == (0, 3)
+
+
+@pytest.mark.parametrize("prefix", ["REF_", "dft_", ""])
+def test_labels_are_taken_by_their_prefix(prefix: str, tmp_path: Path) -> None:
+    if prefix:
+        path = written(tmp_path / "given.extxyz", labelled(prefix=prefix))
+    else:
+        structures = labelled()
+        for atoms in structures:
+            values = {"energy": atoms.info.pop(ENERGY), "forces": atoms.arrays.pop(FORCES)}
+            atoms.calc = SinglePointCalculator(atoms, **values, stress=atoms.info.pop(STRESS))
+        path = written(tmp_path / "given.extxyz", structures)
+    given = read_labels(path, THEORY, prefix)
+    expected = labelled()
+    for label, atoms in zip(given.labels, expected, strict=True):
+        np.testing.assert_allclose(label.energy, atoms.info[ENERGY], atol=1e-6)
+        np.testing.assert_allclose(label.forces, atoms.arrays[FORCES], atol=1e-6)
+        np.testing.assert_allclose(label.stress, atoms.info[STRESS], atol=1e-6)
+
+
+def test_a_stress_as_a_matrix_is_read(tmp_path: Path) -> None:
+    (atoms,) = labelled(1)
+    xx, yy, zz, yz, xz, xy = atoms.info[STRESS]
+    atoms.info[STRESS] = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    given = read_labels(written(tmp_path / "given.extxyz", [atoms]), THEORY)
+    np.testing.assert_allclose(given.labels[0].stress, [xx, yy, zz, yz, xz, xy], atol=1e-8)
+
+
+def without_energy(atoms: Atoms) -> None:
+    del atoms.info[ENERGY]
+
+
+def with_nan(atoms: Atoms) -> None:
+    atoms.arrays[FORCES][2, 1] = np.nan
+
+
+def with_lopsided_stress(atoms: Atoms) -> None:
+    atoms.info[STRESS] = np.arange(9.0).reshape(3, 3)
+
+
+def with_short_stress(atoms: Atoms) -> None:
+    atoms.info[STRESS] = np.arange(5.0)
+
+
+def not_periodic(atoms: Atoms) -> None:
+    atoms.pbc = (True, True, False)
+
+
+def of_uranium(atoms: Atoms) -> None:
+    atoms.symbols = "U4"
+
+
+def repeated_otherwise(atoms: Atoms) -> None:
+    (first,) = labelled(1)
+    atoms.positions = first.positions
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (without_energy, r"structure 1: there is no label; expected REF_energy \(eV\)"),
+        (with_nan, "structure 1: the label has numbers that are not finite"),
+        (with_lopsided_stress, "structure 1: .*is not symmetric"),
+        (with_short_stress, "structure 1: .*six components of the stress"),
+        (not_periodic, "structure 1: REF_stress belongs to three periodic directions"),
+        (of_uranium, "structure 1: EMT cannot treat U"),
+        (repeated_otherwise, "structure 1 is the same as structure 0, but has another label"),
+    ],
+)
+def test_a_file_with_one_wrong_label_is_refused_as_a_whole(spoil, complaint: str, tmp_path: Path) -> None:
+    structures = labelled()
+    spoil(structures[1])
+    with pytest.raises(InputError, match=rf"(?s)nothing was written:.*{complaint}"):
+        read_labels(written(tmp_path / "given.extxyz", structures), THEORY)
+
+
+def test_a_molecule_needs_no_stress(tmp_path: Path) -> None:
+    water = molecule("H2O")
+    water.info[ENERGY], water.arrays[FORCES] = -1.0, np.zeros((3, 3))
+    given = read_labels(written(tmp_path / "given.extxyz", [water]), THEORY)
+    assert given.labels[0].stress is None
+
+
+def test_a_check_tells_labels_of_another_level_of_theory(tmp_path: Path) -> None:
+    given = read_labels(written(tmp_path / "given.extxyz", labelled()), THEORY)
+    check_labels(given, REFERENCE, THEORY, 2)
+    other = EMTReference(EMTParameters(asap_cutoff=True))
+    with pytest.raises(InputError, match=r"structure 0 of .*given.extxyz: the reference disagrees"):
+        check_labels(given, other, other.resolve(), 2)
+
+
+def test_a_level_of_theory_is_that_of_a_campaign_or_of_a_reference(tmp_path: Path) -> None:
+    save_theory(tmp_path / "level_of_theory.json", THEORY)
+    saved, nothing = stated_theory(tmp_path / "level_of_theory.json")
+    (tmp_path / "campaign.yaml").write_text("run_directory: run\nreference: {emt: {}}\n")
+    resolved, reference = stated_theory(tmp_path / "campaign.yaml")
+    assert saved.digest == resolved.digest == THEORY.digest
+    assert nothing is None
+    assert reference == REFERENCE
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("none.json", None, "does not exist"),
+        ("summary.json", "{}", "is no file level_of_theory.json"),
+        ("empty.yaml", "codes: {}", "reference: Field required"),
+        ("wrong.yaml", "reference: {emt: {cutoff: 1}}", "reference.emt.cutoff"),
+    ],
+)
+def test_a_file_that_states_no_level_of_theory_is_refused(
+    name: str, text: str | None, complaint: str, tmp_path: Path
+) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=complaint):
+        stated_theory(tmp_path / name)

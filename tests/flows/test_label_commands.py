@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+from ase.build import molecule
+
+from surveyor.flows.command_line import main
+from surveyor.labels import LabelFailure, LabelStore, LevelOfTheory, Reason, label_key
+
+THEORY = LevelOfTheory("toy", {})
+FAILED: dict[str, Reason] = {"CH4": "launch", "NH3": "geometry", "H2O": "missing_data_file"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LabelStore:
+    """A store in which three labels have failed for good."""
+    store = LabelStore.in_folder(tmp_path / "labels")
+    for name, reason in FAILED.items():
+        for attempt in range(1, 5):
+            store.put_failure(key(name), molecule(name), THEORY, LabelFailure(reason, "no", attempt=attempt))
+    assert not to_do(store)
+    return store
+
+
+def key(name: str) -> str:
+    return label_key(molecule(name), THEORY)
+
+
+def to_do(store: LabelStore) -> list[str]:
+    return [name for name in FAILED if store.outcome(key(name)) is None]
+
+
+def test_failures_of_machines_are_tried_again(
+    store: LabelStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["labels", "retry", str(tmp_path / "labels")]) == 0
+    assert to_do(store) == ["CH4", "H2O"]
+    said = capsys.readouterr().out
+    assert "1 failed: launch" in said
+    assert "2 labels are tried again" in said
+
+
+def test_failures_of_chosen_reasons_are_tried_again(store: LabelStore, tmp_path: Path) -> None:
+    assert main(["labels", "retry", str(tmp_path / "labels"), "--reason", "geometry"]) == 0
+    assert to_do(store) == ["NH3"]
+
+
+def test_nothing_is_left_to_try_a_second_time(
+    store: LabelStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["labels", "retry", str(tmp_path / "labels")])
+    capsys.readouterr()
+    assert main(["labels", "retry", str(tmp_path / "labels")]) == 0
+    assert capsys.readouterr().out.startswith("0 labels")
+
+
+def test_folder_that_is_no_store_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["labels", "retry", str(tmp_path)]) == 2
+    assert "expected the folder of a label store" in capsys.readouterr().err
