@@ -117,6 +117,10 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path: Path, prefect_api_url: 
     kept = {structure_id(a) for a in Dataset.load(tmp_path / "out" / "labelled.extxyz") if a.info[KEY] in finished}
     # What had begun when the command was killed may end, or begin once more; what was finished does not.
     assert not kept & set(launches(command.log)[begun + 2 :])
+    status = [sys.executable, "-m", "surveyor.flows.command_line", "status", str(command.directory.path)]
+    told = subprocess.run(status, env=command.environment, capture_output=True, text=True, check=True).stdout
+    assert "complete: 12 of 12 structures are labelled\nlabelled" in told
+    assert f"{len(finished)} from the store" in told
     assert max(Counter(launches(command.log, "end")).values()) == 1
 
 
