@@ -175,8 +175,8 @@ def check_theory(parameters: CampaignParameters, walkers: Sequence[Walker], theo
         if theory.n_periodic is not None and int(walker.start.pbc.sum()) not in theory.n_periodic:
             expected = " or ".join(map(str, theory.n_periodic))
             raise InputError(
-                f"walkers: the start of walker {walker.index} has pbc {walker.start.pbc.tolist()}; {theory.name} treats "
-                f"structures periodic in {expected} directions"
+                f"walkers: the start of walker {walker.index} has pbc {walker.start.pbc.tolist()}; "
+                f"{theory.name} treats structures periodic in {expected} directions"
             )
         try:
             theory.with_electrons(walker.start)

@@ -187,7 +187,7 @@ class ASEReference:
         return None if self.parameters.calculator in CLASSICAL else 60 * self.code.timeout_minutes
 
     def resolve(self) -> LevelOfTheory:
-        """Return the level of theory: calculator, arguments, contents of the files they name, version as far as it tells.
+        """Return the level of theory: calculator, arguments, contents of files that they name, version where it tells.
 
         Raises:
             InputError: the calculator does not take its arguments, or its program or a file is missing here.

@@ -16,7 +16,7 @@ from surveyor.structures import charge_of, is_periodic, lowest_multiplicity, mul
 
 Arguments = Mapping[str, JsonValue]
 
-# No reference: a parameter holds no Python objects, and must start nothing but the program that the site has configured.
+# No references: parameters hold no Python objects, and must start nothing but what the site has configured.
 EXCLUDED: Mapping[str, str] = {
     "cp2k": "use reference: {cp2k: …}, which checks what CP2K says",
     "dftd3": "it gives a correction, and no energy",
@@ -29,16 +29,14 @@ EXCLUDED: Mapping[str, str] = {
 # ASE's list as it comes, to which other packages of this process add nothing.
 NAMES = tuple(name for name in ase_names.names if name not in EXCLUDED)
 
-# Part of ASE itself, and computed in the process that asks; all others are programs or packages, run in one of their own.
+# Part of ASE itself, computed in the process that asks; all others are run in a process of their own.
 CLASSICAL = frozenset(ase_names.builtin) & frozenset(NAMES)
 # They know no periodicity, and would pass over a cell without a word.
 MOLECULAR = frozenset(
     {"ace", "demonnano", "gamess_us", "gaussian", "mopac", "nwchem", "orca", "psi4", "qchem", "turbomole"}
 )
 # They compute a crystal, whatever the structure says.
-CRYSTALLINE = frozenset(
-    {"abinit", "castep", "elk", "espresso", "exciting", "onetep", "openmx", "siesta", "vasp"}
-)
+CRYSTALLINE = frozenset({"abinit", "castep", "elk", "espresso", "exciting", "onetep", "openmx", "siesta", "vasp"})
 # What charge and multiplicity are called. Quantum ESPRESSO is told, too, but takes a few words more.
 ELECTRONS: Mapping[str, tuple[str, str]] = {
     "gaussian": ("charge", "mult"),
@@ -102,9 +100,13 @@ def check_arguments(name: str, arguments: Arguments) -> None:
             f"{', '.join(of_site)} of {name} is no level of theory; how a program is run is said by ASE's "
             "configuration, at the site"
         )
-    told = set(_names_in(arguments)) & OF_SURVEYOR if name == "espresso" else set(ELECTRONS.get(name, ())) & set(arguments)
+    told = (
+        set(_names_in(arguments)) & OF_SURVEYOR if name == "espresso" else set(ELECTRONS.get(name, ())) & set(arguments)
+    )
     if told:
         raise ValueError(f"{', '.join(sorted(told))} of {name} is set by surveyor, for each structure; leave it out")
+    if name == "espresso":
+        _sections(arguments.get("input_data"))
 
 
 def _names_in(arguments: Arguments) -> Iterator[str]:
@@ -172,11 +174,7 @@ def arguments_for(name: str, arguments: Arguments, atoms: Atoms) -> dict[str, An
 
 
 def _espresso_input(data: JsonValue, atoms: Atoms) -> dict[str, dict[str, Any]]:  # Any: JSON values
-    from ase.io.espresso import Namelist
-
-    tree = Namelist(data or {})
-    tree.to_nested("pw")
-    sections: dict[str, dict[str, Any]] = {section: dict(values) for section, values in tree.items()}
+    sections = _sections(data)
     sections["control"] |= {"calculation": "scf", "tprnfor": True, "tstress": is_periodic(atoms)}
     system = sections["system"]
     if charge_of(atoms):
@@ -188,6 +186,25 @@ def _espresso_input(data: JsonValue, atoms: Atoms) -> dict[str, dict[str, Any]]:
     if multiplicity_of(atoms) > (lowest_multiplicity(atoms) if is_periodic(atoms) else 1):
         system.setdefault("nspin", 2)
         system["tot_magnetization"] = n_unpaired
+    return sections
+
+
+def _sections(data: JsonValue) -> dict[str, dict[str, Any]]:  # Any: JSON values
+    """Return an input of pw.x by section, whether or not it was given so.
+
+    Raises:
+        ValueError: a keyword is in no section that ASE knows; ASE would leave it out without a word.
+    """
+    from ase.io.espresso import Namelist
+
+    if not isinstance(data, dict | None):
+        raise ValueError(f"expected input_data of espresso to be keywords and values, found {data!r}")
+    tree = Namelist(data or {})
+    tree.to_nested("pw")
+    sections = {section: dict(values) for section, values in tree.items()}
+    lost = set(_names_in(data or {})) - set(_names_in(sections))
+    if lost:
+        raise ValueError(f"pw.x has no keyword {', '.join(sorted(lost))}; or give it in its section of input_data")
     return sections
 
 

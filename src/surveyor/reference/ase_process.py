@@ -4,8 +4,6 @@ Each calculator starts its program in its own way, few with a time limit, none s
 A process around them all has both, from `surveyor.programs`. It also keeps a package that crashes from the worker.
 """
 
-import errno
-import json
 import subprocess
 import sys
 from collections.abc import Mapping
