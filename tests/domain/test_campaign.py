@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import ase.io
 import numpy as np
@@ -201,6 +202,14 @@ def test_elements_that_the_reference_cannot_treat_are_refused(content, load, tmp
     parameters = load(content)
     with pytest.raises(InputError, match="EMT cannot treat Na, Cl"):
         check_theory(parameters, check_campaign(parameters), EMTReference().resolve())
+
+
+def test_starts_whose_periodicity_the_reference_cannot_treat_are_refused_before_any_work(content, load, tmp_path):
+    ase.io.write(tmp_path / "start.extxyz", Atoms("Cu", cell=[2.6, 2.6, 20], pbc=[True, True, False]))
+    parameters = load(content)
+    theory = replace(EMTReference().resolve(), n_periodic=(0, 3))
+    with pytest.raises(InputError, match=r"\[True, True, False\]; EMT treats structures periodic in 0 or 3 dir"):
+        check_theory(parameters, check_campaign(parameters), theory)
 
 
 def test_mace_needs_validation_data(content, load):
