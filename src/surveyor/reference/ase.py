@@ -225,8 +225,14 @@ class ASEReference:
             calculator = make_calculator(name, self.parameters.arguments)
             return compute_with(calculator, atoms, directory, program=f"ASE {name}", version=ase.__version__)
         arguments = arguments_for(name, self.parameters.arguments, atoms)
-        run = {"directory": directory, "environment": self.code.environment, "timeout_s": self.time_limit_s}
-        return compute_apart(name, arguments, atoms, **run)
+        return compute_apart(
+            name,
+            arguments,
+            atoms,
+            directory=directory,
+            environment=self.code.environment,
+            timeout_s=60 * self.code.timeout_minutes,
+        )
 
     def _describe(self) -> Mapping[str, Any]:  # Any: whatever JSON holds
         name, arguments = self.parameters.calculator, self.parameters.arguments

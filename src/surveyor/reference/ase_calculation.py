@@ -79,7 +79,7 @@ def describe(calculator: Any, arguments: Arguments) -> dict[str, Any]:  # Any: a
     if command is not None:
         _check_program(command)
     try:
-        version = profile.version() if hasattr(profile, "version") else None
+        version = profile.version() if profile is not None and hasattr(profile, "version") else None
     except REFUSALS as error:
         raise InputError(
             f"`{command}` does not say its version ({type(error).__name__}: {error}); correct the command in ASE's "
@@ -98,18 +98,28 @@ def _check_program(command: str) -> None:
 
 
 def _files(arguments: Arguments, pseudo_dir: str | None) -> Iterator[tuple[str, str]]:
-    """Yield what argument names a file, and the hash of the content: names of files do not tell what is in them."""
-    folder = Path("/") if pseudo_dir is None else Path(pseudo_dir)
+    """Yield which argument names a file, and the hash of its content: a name does not tell what is in a file."""
+    pseudopotentials = arguments.get("pseudopotentials")
+    if pseudo_dir is not None and isinstance(pseudopotentials, Mapping):
+        for element, name in pseudopotentials.items():
+            yield f"pseudopotentials.{element}", _digest(Path(pseudo_dir) / str(name))
+    for argument, value in _values(arguments):
+        if value.startswith("/") and Path(value).is_file():
+            yield argument, _digest(Path(value))
+
+
+def _values(arguments: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:  # Any: JSON values
     for name, value in arguments.items():
         if isinstance(value, Mapping):
-            inner = folder if name == "pseudopotentials" else Path("/")
-            for key, digest in _files(value, None if inner == Path("/") else str(inner)):
-                yield f"{name}.{key}", digest
-        elif isinstance(value, str) and (pseudo_dir is not None or value.startswith("/")):
-            path = folder / value
-            if not path.is_file():
-                raise InputError(f"{name}: there is no file {path} here")
-            yield name, hashlib.sha256(path.read_bytes()).hexdigest()
+            yield from _values(value, f"{path}{name}.")
+        elif isinstance(value, str):
+            yield f"{path}{name}", value
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        raise InputError(f"there is no file {path} here, which the arguments of the calculator name")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def compute_with(

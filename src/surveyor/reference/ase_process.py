@@ -22,7 +22,8 @@ from surveyor.files import read_json, write_json
 from surveyor.labels import Label, LabelFailure
 from surveyor.programs import ProgramResult, run_program
 from surveyor.reference.ase_calculation import DISK_FULL, compute_with, describe, make_calculator
-from surveyor.reference.ase_calculators import Arguments, fault_in_espresso, placed
+from surveyor.reference.ase_calculators import Arguments, placed
+from surveyor.reference.ase_espresso import fault_in_espresso
 from surveyor.structures import UNREADABLE
 
 QUESTION, ANSWER, OUTPUT = "question.json", "answer.json", "calculation.log"
@@ -30,7 +31,9 @@ QUESTION_TIMEOUT_S = 120.0
 NOT_FOUND = 127  # what a shell says of a program that is not there
 
 
-def describe_apart(name: str, arguments: Arguments, environment: Mapping[str, str]) -> Mapping[str, Any]:
+def describe_apart(
+    name: str, arguments: Arguments, environment: Mapping[str, str]
+) -> dict[str, Any]:  # Any: whatever JSON holds
     """Return what `describe` returns, by a process of its own.
 
     Raises:
@@ -44,7 +47,7 @@ def describe_apart(name: str, arguments: Arguments, environment: Mapping[str, st
             raise InputError(f"the program of {name} does not say its version: {_end(result, directory)}")
     if "error" in answer:
         raise InputError(answer["error"])
-    return answer
+    return dict(answer)
 
 
 def compute_apart(

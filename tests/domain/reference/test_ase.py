@@ -134,6 +134,7 @@ def test_bugs_of_a_calculator_stay_exceptions(tmp_path: Path) -> None:
         ("espresso", {"input_data": {"scf_must_converge": False}}, "scf_must_converge of espresso"),
         ("espresso", {"input_data": {"ecutwfcc": 25}}, "pw.x has no keyword ecutwfcc"),
         ("espresso", {"input_data": "&system"}, "expected input_data"),
+        ("espresso", {"kptz": [2, 2, 2]}, "espresso takes no kptz"),
         ("orca", {"charge": 1}, "charge of orca is set by surveyor"),
         ("lj", {"sigma": np.ones(2)}, "not a valid JSON"),
         ("lj", {"sigma": object()}, "not a valid JSON"),
@@ -231,6 +232,33 @@ def test_programs_are_told_charge_and_multiplicity(tmp_path: Path) -> None:
     gaussian.directory = tmp_path
     gaussian.write_input(radical)
     assert "\n-1 3\n" in (tmp_path / "Gaussian.com").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "pbc", "multiplicity", "expected"),
+    [
+        ({}, False, 1, {"assume_isolated": "mt"}),
+        ({}, False, 3, {"assume_isolated": "mt", "nspin": 2, "tot_magnetization": 2}),
+        ({"nspin": 2}, False, 1, {"assume_isolated": "mt", "nspin": 2, "tot_magnetization": 0}),
+        ({"nspin": 2}, True, 1, {"nspin": 2}),  # left to the input, as for any metal
+        ({}, True, 3, {"nspin": 2, "tot_magnetization": 2}),
+    ],
+)
+def test_espresso_is_told_the_multiplicity_that_a_structure_has(
+    given: dict[str, Any], pbc: bool, multiplicity: int, expected: dict[str, Any]
+) -> None:
+    atoms = molecule("O2", cell=[6, 6, 6], pbc=pbc)
+    atoms.info.update(charge=0, multiplicity=multiplicity)
+    arguments = arguments_for("espresso", {"input_data": {"system": given}, "kpts": [2, 2, 2]}, atoms)
+    assert arguments["input_data"]["system"] == expected
+    assert arguments["input_data"]["control"]["tstress"] == pbc
+    assert ("kpts" in arguments) == pbc
+
+
+def test_espresso_is_told_the_charge_that_a_structure_has() -> None:
+    atoms = molecule("O2", cell=[6, 6, 6], pbc=True)
+    atoms.info.update(charge=1, multiplicity=2)
+    assert arguments_for("espresso", {}, atoms)["input_data"]["system"] == {"tot_charge": 1}
 
 
 def test_rehearsal_tells_each_launch_and_changes_no_label(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ase.units import create_units
 from surveyor.errors import InputError
 from surveyor.labels import Label, LabelFailure, LabelStore
 from surveyor.reference.ase import ASECode, ASEParameters, ASEReference
-from surveyor.reference.ase_calculators import fault_in_espresso
+from surveyor.reference.ase_espresso import fault_in_espresso
 from surveyor.reference.atomic_energies import atomic_energy
 from surveyor.reference.labelling import attempt_label
 from surveyor.testing.references import Energies
