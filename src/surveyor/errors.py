@@ -7,7 +7,7 @@
     ├── AttemptFailed       a calculation failed, maybe by its machine: worth another attempt elsewhere
     ├── PoolFailed          a pool cannot be opened, or cannot give workers
     ├── StorageFailed       a file system is full, read-only or away
-    ├── AtomicEnergyFailed  no multiplicity of an isolated atom gave an energy
+    ├── AtomicEnergyFailed  an isolated atom has no energy, or none in its ground state
     ├── TrainingFailed      a training ended without a model; carries its directory
     └── NothingLearned      nothing is left to learn from, or a stated threshold of failures is crossed
 
@@ -60,7 +60,7 @@ class StorageFailed(SurveyorError):
 
 
 class AtomicEnergyFailed(SurveyorError):
-    """No multiplicity of an isolated atom gave an energy."""
+    """No multiplicity of an isolated atom gave an energy, or not that of its ground state."""
 
 
 class TrainingFailed(SurveyorError):

@@ -155,6 +155,19 @@ def test_unconverged_scf_is_a_failure(espresso: Espresso) -> None:
     assert reason(espresso.compute(espresso(electron_maxstep=2), hydrogen())) == "scf_not_converged"
 
 
+def test_output_that_is_cut_or_garbled_is_no_label(espresso: Espresso, tmp_path: Path) -> None:
+    espresso.compute(espresso(), hydrogen())
+    whole = (tmp_path / "calculation" / "espresso.pwo").read_text()
+    assert fault_in_espresso(whole) is None
+    lines = whole.splitlines(keepends=True)
+    end = next(number for number, line in enumerate(lines) if "JOB DONE." in line)
+    assert all(fault_in_espresso("".join(lines[:number])) is not None for number in range(end + 1))
+    for garbled in (re.sub(r"(scf accuracy +<).*", r"\1 ****", whole), re.sub(r".*scf accuracy.*", "", whole)):
+        fault = fault_in_espresso(garbled)
+        assert fault is not None
+        assert fault[0] == "scf_not_converged"
+
+
 @pytest.mark.parametrize(
     ("input_data", "atoms", "expected"),
     [
