@@ -92,7 +92,10 @@ WRONG = {
     "bootstrap.data": ("start.extxyz", r"  bootstrap: .* data and level_of_theory together; found data without"),
     "reference": ({"emt": {}, "xtb": {}}, r"  reference: .* exactly one of cp2k, xtb, emt, ase; found xtb and emt"),
     "model": ({}, r"  model: .* exactly one of mace, pair; found none"),
-    "pools.sampling": ("slurm", r"  pools\.sampling: .*found 'slurm', expected \"local\", the kind and name of a block"),
+    "pools.sampling": (
+        "slurm",
+        r"  pools\.sampling: .*found 'slurm', expected \"local\", the kind and name of a block",
+    ),
     "learning.seed": (-1, r"  learning\.seed: .* greater than or equal to 0 \(found -1\)"),
 }
 
