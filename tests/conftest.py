@@ -23,6 +23,10 @@ REQUIREMENTS = {
     "xtb": (lambda: find_spec("tblite"), 'tblite: pip install "surveyor[xtb]"'),
     "wandb": (lambda: find_spec("wandb"), 'wandb: pip install "surveyor[wandb]"'),
     "cp2k": (lambda: shutil.which("cp2k.psmp"), "CP2K: apt-get install cp2k openmpi-bin"),
+    "espresso": (
+        lambda: shutil.which("pw.x"),
+        "Quantum ESPRESSO: apt-get install quantum-espresso quantum-espresso-data",
+    ),
     "postgresql": (postgresql_programs, "PostgreSQL: apt-get install postgresql"),
     "browser": (lambda: shutil.which("chromedriver"), "Chromium: apt-get install chromium chromium-driver"),
     "mount": (lambda: os.geteuid() == 0, "root, to mount a file system"),

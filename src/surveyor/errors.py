@@ -9,7 +9,7 @@
     ├── FunctionFailed      a function on a pool raised what the environment of the flow does not know
     ├── PoolFailed          a pool cannot be opened, or cannot give workers
     ├── StorageFailed       a file system is full, read-only or away
-    ├── AtomicEnergyFailed  no multiplicity of an isolated atom gave an energy
+    ├── AtomicEnergyFailed  an isolated atom has no energy, or none in its ground state
     ├── TrainingFailed      a training ended without a model; carries its directory
     └── NothingLearned      nothing is left to learn from, or a stated threshold of failures is crossed
 
@@ -73,7 +73,7 @@ class StorageFailed(SurveyorError):
 
 
 class AtomicEnergyFailed(SurveyorError):
-    """No multiplicity of an isolated atom gave an energy."""
+    """No multiplicity of an isolated atom gave an energy, or not that of its ground state."""
 
 
 class TrainingFailed(SurveyorError):

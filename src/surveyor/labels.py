@@ -85,6 +85,7 @@ class LevelOfTheory:
         multiplicity: multiplicity that the input states, None where it states none.
         distinguishes_kinds: whether atoms of one element can be of several kinds.
         elements: symbols that it can treat, None where only the attempt tells.
+        n_periodic: numbers of periodic directions that it can treat, None for any.
     """
 
     name: str
@@ -93,6 +94,7 @@ class LevelOfTheory:
     multiplicity: int | None = None
     distinguishes_kinds: bool = False
     elements: tuple[str, ...] | None = None
+    n_periodic: tuple[int, ...] | None = None
 
     @property
     def digest(self) -> str:
@@ -417,6 +419,7 @@ def save_theory(path: Path, theory: LevelOfTheory) -> None:
             "multiplicity": theory.multiplicity,
             "distinguishes_kinds": theory.distinguishes_kinds,
             "elements": theory.elements,
+            "n_periodic": theory.n_periodic,
         },
     )
 
@@ -424,7 +427,7 @@ def save_theory(path: Path, theory: LevelOfTheory) -> None:
 def load_theory(path: Path) -> LevelOfTheory:
     """Read a level of theory that `save_theory` wrote."""
     record = _record(path.read_bytes(), str(path))
-    elements = record["elements"]
+    elements, n_periodic = record["elements"], record.get("n_periodic")
     return LevelOfTheory(
         name=record["name"],
         content=record["content"],
@@ -432,4 +435,5 @@ def load_theory(path: Path) -> LevelOfTheory:
         multiplicity=record["multiplicity"],
         distinguishes_kinds=record["distinguishes_kinds"],
         elements=None if elements is None else tuple(elements),
+        n_periodic=None if n_periodic is None else tuple(n_periodic),
     )

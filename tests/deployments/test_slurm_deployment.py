@@ -86,11 +86,11 @@ def site(
 
 
 def campaign(folder: Path, starts: Path, seconds: float = 0.1, labelling: str = "local") -> dict[str, Any]:
-    sleeping = {"log": str(folder / "launches.log"), "seconds": seconds}
+    sleeping = {"log": str(folder / "launches.log"), "delay_s": seconds}
     return {
         "run_directory": str(folder / "run"),
         "walkers": [{"start": str(starts)}],
-        "reference": {"ase": {"calculator": "sleeping_calculator.SleepingEMT", "arguments": sleeping}},
+        "reference": {"emt": sleeping},
         "model": {"pair": {}},
         "bootstrap": {"n_structures": 8},
         "learning": {"n_generations": 0},

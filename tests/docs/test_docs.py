@@ -3,17 +3,26 @@
 import importlib.util
 import re
 import runpy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import yaml
+from ase import Atoms
+from ase.build import molecule
+from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
 
 from surveyor.campaign import CampaignParameters, parse_campaign
+from surveyor.dataset import ENERGY
 from surveyor.labelling import LabellingParameters
+from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory
 from surveyor.parameter_files import parse_parameters
+from surveyor.reference.labelling import label_structure
+from surveyor.tasks.label import label
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -69,6 +78,65 @@ def test_runnable_examples_in_pages_run(text: str, tmp_path: Path, monkeypatch: 
     script.write_text(text)
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(script), run_name="__main__")
+
+
+@pytest.fixture
+def harmonic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module that the page on adding a reference has one write, in a folder of its own."""
+    page = (ROOT / "docs" / "how-to" / "add-a-reference.md").read_text()
+    (text,) = (block["text"] for block in BLOCK.finditer(page) if block["mark"] == RUNNABLE)
+    (tmp_path / "harmonic.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "harmonic", raising=False)
+    return importlib.import_module("harmonic")
+
+
+def test_reference_of_the_page_labels_into_a_store_and_never_twice(harmonic: ModuleType, tmp_path: Path) -> None:
+    reference, store = harmonic.HarmonicReference(stiffness=2.0), LabelStore.in_folder(tmp_path / "labels")
+    atoms, theory = molecule("H2O"), reference.resolve()
+    label = label_structure(atoms, reference, theory, store, tmp_path / "calculations")
+    assert isinstance(label, Label)
+    assert label.energy == pytest.approx(float(np.sum(atoms.positions**2)))
+    np.testing.assert_allclose(label.forces, -2.0 * atoms.positions, atol=1e-7)
+
+    unable = Unable()
+    assert label_structure(atoms, unable, theory, store, tmp_path / "calculations").energy == label.energy
+    crystal = molecule("H2O", cell=[5, 5, 5], pbc=True)
+    failure = label_structure(crystal, reference, theory, store, tmp_path / "calculations")
+    assert isinstance(failure, LabelFailure)
+    assert failure.reason == "invalid_input"
+    assert label_structure(crystal, unable, theory, store, tmp_path / "calculations") == failure
+
+
+class Unable:
+    """A reference that must not be asked."""
+
+    def resolve(self) -> LevelOfTheory:
+        raise AssertionError("the level of theory is known")
+
+    def compute(self, atoms: Atoms, directory: Path) -> Label | LabelFailure:
+        raise AssertionError("the store has it")
+
+
+@pytest.mark.usefixtures("server")
+def test_reference_of_the_page_labels_in_a_flow(harmonic: ModuleType, tmp_path: Path) -> None:
+    reference = harmonic.HarmonicReference()
+
+    @flow
+    def label_water() -> Atoms:
+        future = label.submit(
+            None,
+            molecule("H2O"),
+            reference=reference,
+            theory=reference.resolve(),
+            store=LabelStore.in_folder(tmp_path / "labels"),
+            scratch=tmp_path / "calculations",
+            name="water",
+        )
+        return future.result()
+
+    atoms = label_water()
+    assert atoms.info[ENERGY] == pytest.approx(0.5 * float(np.sum(molecule("H2O").positions ** 2)))
 
 
 @pytest.mark.parametrize("text", [*blocks("python", None), *blocks("python", RUNNABLE)])

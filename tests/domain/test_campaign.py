@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import ase.io
 import numpy as np
@@ -223,6 +224,14 @@ def test_the_charge_of_the_input_decides_whether_a_structure_suits_it(content, l
     (tmp_path / "input.inp").write_text(text.format(0))
     with pytest.raises(InputError, match="multiplicity 2 with UKS F"):
         check_campaign(load(content))
+
+
+def test_starts_whose_periodicity_the_reference_cannot_treat_are_refused_before_any_work(content, load, tmp_path):
+    ase.io.write(tmp_path / "start.extxyz", Atoms("Cu", cell=[2.6, 2.6, 20], pbc=[True, True, False]))
+    parameters = load(content)
+    theory = replace(EMTReference().resolve(), n_periodic=(0, 3))
+    with pytest.raises(InputError, match=r"\[True, True, False\]; EMT treats structures periodic in 0 or 3 dir"):
+        check_theory(parameters, check_campaign(parameters), theory)
 
 
 def test_mace_needs_validation_data(content, load):

@@ -137,10 +137,10 @@ def test_nothing_is_found_in_a_good_campaign_and_nothing_is_left_of_the_search(
     examine_campaign: Examine, tmp_path: Path
 ) -> None:
     log = tmp_path / "launches.log"
-    counting = {"calculator": "surveyor.testing.references.CountingEMT", "arguments": {"log": str(log)}}
-    findings = examine_campaign(reference={"ase": counting}, walkers=[{"start": "copper.extxyz"}])
+    counting = {"log": str(log)}
+    findings = examine_campaign(reference={"emt": counting}, walkers=[{"start": "copper.extxyz"}])
     assert faults(findings) == []
-    assert "level of theory CountingEMT" in found(findings, "reference")
+    assert "level of theory EMT" in found(findings, "reference")
     assert f"surveyor {metadata.version('surveyor')}" in found(findings, "worker")
     assert not log.exists()
     assert not (tmp_path / "runs").exists()

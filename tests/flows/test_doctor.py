@@ -34,11 +34,11 @@ class CommandLine:
         ase.io.write(folder / "copper.extxyz", bulk("Cu", cubic=True))
 
     def write(self, **changes: Any) -> Path:
-        counting = {"calculator": "surveyor.testing.references.CountingEMT", "arguments": {"log": str(self.log)}}
+        counting = {"log": str(self.log)}
         content = {
             "run_directory": "runs/one",
             "walkers": [{"start": "copper.extxyz", "n_walkers": 4, "n_steps": 500}],
-            "reference": {"ase": counting},
+            "reference": {"emt": counting},
             "model": {"pair": {}},
             "learning": {"n_generations": 2},
         }
@@ -119,11 +119,11 @@ def test_a_dry_run_is_kept_when_it_fails_and_leaves_nothing_but_labels_when_ever
     command: CommandLine,
 ) -> None:
     kept = command.folder / "runs" / "one-dry-run"
-    failing = {"ase": {"calculator": "ase.calculators.nowhere.Nothing"}}
+    failing = {"ase": {"calculator": "hotbit"}}
     status, said = command("run", "--dry-run", command.write(reference=failing, labels="store"))
     assert status == 2, said
     assert f"the dry run failed; its files are in {kept}" in said
-    assert "there is no calculator 'ase.calculators.nowhere.Nothing'" in said
+    assert "the calculator hotbit needs a package that is not installed here" in said
     assert (kept / "parameters.json").exists()
 
     status, said = command("run", "--dry-run", command.write(labels="store"))

@@ -54,11 +54,11 @@ class Folder:
         self.walkers = {"start": write_starts(path / "starts.extxyz"), "n_steps": 20, "max_temperature_factor": 100}
 
     def parameters(self, n_walkers: int = 2, learning: dict[str, Any] | None = None, **others: Any) -> dict[str, Any]:
-        counting = {"calculator": "surveyor.testing.references.CountingEMT", "arguments": {"log": str(self.log)}}
+        counting = {"log": str(self.log)}
         return {
             "run_directory": self.directory.path,
             "walkers": [{**self.walkers, "n_walkers": n_walkers}],
-            "reference": {"ase": counting},
+            "reference": {"emt": counting},
             "model": {"pair": {"n_basis": 8}},
             "bootstrap": {"n_structures": 6},
             "learning": {"n_generations": 1, **LOOSE, **(learning or {})},
@@ -162,7 +162,7 @@ def test_several_compositions_until_the_target_and_on_from_there(folder: Folder)
     new = Folder(folder.path / "next")
     origin = {"run_directory": folder.directory.path, "generation": 1}
     before = folder.n_launches()
-    new.log = folder.log  # arguments of the calculator belong to the level of theory
+    new.log = folder.log  # launches of both are counted
     new.run(walkers=groups, begin_from=origin)
     assert folder.n_launches() == before + 4  # the data came with their labels
     assert new.data(0).keys() == folder.data(1).keys()
@@ -203,7 +203,7 @@ def test_given_data_are_taken_only_when_the_reference_agrees(folder: Folder) -> 
 
 def test_failed_labels_are_kept_apart_and_shown_by_their_reason(folder: Folder) -> None:
     learning = {"atomic_energies": "least_squares", "max_failed_fraction": 1}
-    reference = {"ase": {"calculator": "failing_calculator.FailingEMT", "arguments": {}}}
+    reference = {"emt": {"failing_fraction": 0.4}}
     folder.run(reference=reference, bootstrap={"n_structures": 9}, learning=learning)
     data = folder.data(0)
     assert 0 < len(data.failed) < 9

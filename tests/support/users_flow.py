@@ -11,7 +11,7 @@ from prefect_dask import DaskTaskRunner
 
 from surveyor.labels import LabelStore, LevelOfTheory
 from surveyor.pools.pool import Pool
-from surveyor.reference.ase import ASEReference
+from surveyor.reference.ase import EMTParameters, EMTReference
 from surveyor.reference.reference import Reference
 from surveyor.tasks.label import label
 
@@ -29,8 +29,7 @@ class Bench:
 
     def __init__(self, folder: Path, delay_s: float = 0.0) -> None:
         self.log = folder / "launches.log"
-        arguments = {"log": str(self.log), "delay_s": delay_s}
-        self.reference: Reference = ASEReference("surveyor.testing.references.CountingEMT", arguments)
+        self.reference: Reference = EMTReference(EMTParameters(log=str(self.log), delay_s=delay_s))
         self.theory: LevelOfTheory = self.reference.resolve()
         self.store = LabelStore.in_folder(folder / "labels")
         self.scratch = folder / "calculations"

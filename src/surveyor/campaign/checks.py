@@ -206,10 +206,17 @@ def check_theory(parameters: CampaignParameters, walkers: Sequence[Walker], theo
     """Check a level of theory against the walkers and the data that the user gives.
 
     Raises:
-        InputError: it cannot treat an element, contradicts a charge or multiplicity, or is not that of the data.
+        InputError: it cannot treat an element or a periodicity, contradicts a charge or multiplicity, or is not that of
+            the data.
     """
     check_elements([walker.start for walker in walkers], theory.elements, theory.name)
     for walker in walkers:
+        if theory.n_periodic is not None and int(walker.start.pbc.sum()) not in theory.n_periodic:
+            expected = " or ".join(map(str, theory.n_periodic))
+            raise InputError(
+                f"walkers: the start of walker {walker.index} has pbc {walker.start.pbc.tolist()}; "
+                f"{theory.name} treats structures periodic in {expected} directions"
+            )
         try:
             theory.with_electrons(walker.start)
         except InputError as error:

@@ -1,40 +1,37 @@
 """References that are calculators of ASE."""
 
-import errno
-import importlib
+import hashlib
 import json
-import time
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import ase
-import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import (
-    Calculator,
-    CalculatorError,
-    CalculatorSetupError,
-    PropertyNotImplementedError,
-    ReadError,
-    SCFError,
-)
 from ase.calculators.emt import EMT
 from ase.calculators.emt import parameters as emt_parameters
-from pydantic import Field
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from surveyor.errors import InputError
-from surveyor.labels import Label, LabelFailure, LevelOfTheory, Reason
-from surveyor.parameters import Parameters
-from surveyor.reference.provenance import provenance
-from surveyor.structures import identity_of, is_periodic
-
-PERIODICITY = "as pbc says; open directions need no cell; stress where all three directions are periodic"
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-# Whatever else a calculator raises is a bug, or its machine dying, and no property of the structure.
-FAILURES = (CalculatorError, NotImplementedError, ArithmeticError, np.linalg.LinAlgError)
+from surveyor.labels import Label, LabelFailure, LevelOfTheory
+from surveyor.parameters import Fraction, Parameters
+from surveyor.programs import run_program
+from surveyor.reference.ase_calculation import compute_with, describe, make_calculator
+from surveyor.reference.ase_calculators import (
+    CLASSICAL,
+    NAMES,
+    arguments_for,
+    check_arguments,
+    known_name,
+    objection_to,
+    periodicities,
+    periodicity_rule,
+    treats_charge,
+)
+from surveyor.reference.ase_process import compute_apart, describe_apart
+from surveyor.structures import canonical, identity_of
 
 
 class EMTParameters(Parameters):
@@ -44,20 +41,71 @@ class EMTParameters(Parameters):
     asap_cutoff: bool = Field(
         False, title="Cutoff of ASAP", description="Take the cutoff of the program ASAP in place of ASE's own."
     )
+    delay_s: float = Field(
+        0.0,
+        ge=0,
+        le=100_000,
+        title="Delay (s)",
+        description="To rehearse a campaign: a program sleeps so long for each label.",
+    )
+    failing_fraction: Fraction = Field(
+        0.0,
+        title="Failing fraction",
+        description="To rehearse a campaign: so many of the structures, by their hash, do not converge.",
+    )
+    log: str | None = Field(
+        None,
+        pattern="^/",
+        title="Log (file)",
+        description="To rehearse a campaign: gets a line when a label begins, and when it ends; a full path.",
+    )
 
 
 class ASEParameters(Parameters):
-    """Any calculator of ASE."""
+    """Any calculator that ASE knows by name; a program is found by ASE's own configuration."""
 
     calculator: str = Field(
         title="Calculator",
-        description="Class of an ASE calculator, with its module, such as ase.calculators.lj.LennardJones.",
-        pattern=r"^\w+(\.\w+)+$",
+        description="Name in ASE's list of calculators, such as espresso, orca, vasp or lj.",
+        json_schema_extra={"enum": list(NAMES)},
     )
-    arguments: dict[str, Any] = Field(  # Any: the options of a calculator are its own
+    arguments: dict[str, JsonValue] = Field(
         default_factory=dict,
         title="Arguments",
         description="Keyword arguments of the calculator; all of them belong to the level of theory.",
+    )
+    version: str | None = Field(
+        None,
+        min_length=1,
+        title="Version",
+        description="Version of the program and its data, for programs that do not tell theirs; belongs to the level.",
+    )
+
+    @field_validator("calculator")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        return known_name(name)
+
+    @model_validator(mode="after")
+    def _says_what_is_computed(self) -> Self:
+        check_arguments(self.calculator, self.arguments)
+        return self
+
+
+class ASECode(Parameters):
+    """How the programs behind ASE's calculators are run at a site; their commands are in ASE's configuration."""
+
+    environment: dict[str, str] = Field(
+        default_factory=dict,
+        title="Environment",
+        description="Variables for the program beside those of the worker, such as ASE_CONFIG_PATH; never a secret.",
+    )
+    timeout_minutes: float = Field(
+        60.0,
+        gt=0,
+        le=100_000,
+        title="Time limit (min)",
+        description="A label that takes longer is ended and counts as failed.",
     )
 
 
@@ -66,144 +114,131 @@ class EMTReference:
     """Effective medium theory, by ASE.
 
     Attributes:
-        parameters: which cutoff.
+        parameters: which cutoff, and what is rehearsed.
     """
 
     parameters: EMTParameters = field(default_factory=EMTParameters)
 
     def resolve(self) -> LevelOfTheory:
         """Return the level of theory: ASE's EMT, for neutral structures of the elements that it has parameters for."""
-        content = {
+        content: dict[str, Any] = {  # Any: whatever JSON holds
             "program": "ASE",
             "version": _major(ase.__version__),
             "method": "EMT",
             "asap_cutoff": self.parameters.asap_cutoff,
-            "periodicity": PERIODICITY,
+            "periodicity": periodicity_rule("emt"),
         }
+        if self.parameters.failing_fraction:  # it changes no label, but failures are final
+            content["failing_fraction"] = self.parameters.failing_fraction
         return LevelOfTheory(name="EMT", content=content, charge=0, elements=tuple(emt_parameters))
 
     def compute(self, atoms: Atoms, directory: Path) -> Label | LabelFailure:
         """Compute the label of one structure."""
+        self._log("begin", atoms)
+        if self.parameters.delay_s:
+            # A real program, so that the end of one is rehearsed, too.
+            run_program(["sleep", f"{self.parameters.delay_s}"], directory=directory, output=directory / "sleep.log")
+        if _share(atoms) < self.parameters.failing_fraction:
+            return LabelFailure("scf_not_converged", "as failing_fraction says")
         calculator = EMT(asap_cutoff=self.parameters.asap_cutoff)
-        return compute_with(calculator, atoms, directory, program="ASE EMT", version=ase.__version__)
+        outcome = compute_with(calculator, atoms, directory, program="ASE EMT", version=ase.__version__)
+        if isinstance(outcome, Label):
+            self._log("end", atoms)
+        return outcome
+
+    def _log(self, event: str, atoms: Atoms) -> None:
+        if self.parameters.log is None:
+            return
+        descriptor = os.open(self.parameters.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:  # one write for a line: many workers append at once
+            os.write(descriptor, f"{event} {structure_id(atoms)} {os.getpid()}\n".encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def structure_id(atoms: Atoms) -> str:
+    """Return what names a structure in the log of a rehearsal: equal for structures that share a label."""
+    return hashlib.sha256(json.dumps(identity_of(canonical(atoms))).encode()).hexdigest()[:16]
+
+
+def _share(atoms: Atoms) -> float:
+    return int(structure_id(atoms), 16) / 16**16
 
 
 @dataclass(frozen=True, slots=True)
 class ASEReference:
-    """Any calculator of ASE, at whatever level of theory its arguments say.
+    """Any calculator that ASE knows by name, at whatever level of theory its arguments say.
+
+    What is part of ASE is computed here. A program or package is run by a process of its own, with all that it starts,
+    so that its time can be limited, and none outlives its worker.
 
     Attributes:
-        calculator: class of the calculator, with its module.
-        arguments: keyword arguments of the calculator, whatever JSON holds.
+        parameters: name and arguments of the calculator.
+        code: how its program is run.
     """
 
-    calculator: str
-    arguments: Mapping[str, Any] = field(
-        default_factory=dict, hash=False
-    )  # Any: the options of a calculator are its own
+    parameters: ASEParameters
+    code: ASECode = field(default_factory=ASECode)
+
+    @property
+    def time_limit_s(self) -> float | None:
+        """How long a calculation may take; None for what is part of ASE."""
+        return None if self.parameters.calculator in CLASSICAL else 60 * self.code.timeout_minutes
 
     def resolve(self) -> LevelOfTheory:
-        """Return the level of theory: the calculator, its arguments and the major version of ASE.
+        """Return the level of theory: calculator, arguments, contents of files that they name, version where it tells.
 
         Raises:
-            InputError: there is no such calculator here, or it does not take these arguments.
+            InputError: the calculator does not take its arguments, or its program or a file is missing here.
         """
-        self._make()
+        name, arguments = self.parameters.calculator, self.parameters.arguments
+        found = self._describe()
+        told, stated = found["version"], self.parameters.version
+        if None not in (told, stated) and told != stated:
+            raise InputError(f"reference.ase.version: found {stated!r}, but the program says {told!r}")
         content = {
             "program": "ASE",
             "version": _major(ase.__version__),
-            "calculator": self.calculator,
-            "arguments": dict(self.arguments),
-            "periodicity": PERIODICITY,
+            "calculator": name,
+            "calculator_version": told or stated,
+            "arguments": dict(arguments),
+            "files": found["files"],
+            "periodicity": periodicity_rule(name),
         }
-        try:
-            json.dumps(content, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"the arguments of {self.calculator} must be plain values, for they are hashed: {error}"
-            ) from error
-        return LevelOfTheory(name=self.calculator.rpartition(".")[2], content=content)
+        pseudopotentials = arguments.get("pseudopotentials") if name == "espresso" else None
+        return LevelOfTheory(
+            name=name,
+            content=content,
+            charge=None if treats_charge(name) else 0,
+            elements=tuple(pseudopotentials) if isinstance(pseudopotentials, dict) else None,
+            n_periodic=periodicities(name),
+        )
 
     def compute(self, atoms: Atoms, directory: Path) -> Label | LabelFailure:
         """Compute the label of one structure."""
-        return compute_with(self._make(), atoms, directory, program=self.calculator, version=ase.__version__)
-
-    def _make(self) -> Calculator:
-        module, _, name = self.calculator.rpartition(".")
-        try:
-            kind = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise InputError(
-                f"there is no calculator {self.calculator!r} here: {error}; "
-                "give module and class, such as ase.calculators.emt.EMT"
-            ) from error
-        try:
-            calculator = kind(**self.arguments)
-        except (TypeError, ValueError, CalculatorError, RuntimeError) as error:
-            raise InputError(
-                f"{self.calculator} does not take the arguments {dict(self.arguments)}: {error}"
-            ) from error
-        if not isinstance(calculator, Calculator):
-            raise InputError(f"{self.calculator} is no ASE calculator, but {kind!r}")
-        return calculator
-
-
-def compute_with(
-    calculator: Calculator, atoms: Atoms, directory: Path, *, program: str, version: str
-) -> Label | LabelFailure:
-    """Compute a label with an ASE calculator.
-
-    Args:
-        calculator: a new one.
-        atoms: stays as it is.
-        directory: where the calculator may write.
-        program: name for the provenance.
-        version: version for the provenance.
-    """
-    begin = time.monotonic()
-    copy = atoms.copy()
-    copy.calc = calculator
-    calculator.directory = str(directory)
-    failure: tuple[Reason, str] | None = None
-    try:
-        energy, forces, stress = _results(copy)
-    except FAILURES as error:
-        failure = _reason(error), f"{type(error).__name__}: {error}"
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        failure = "disk", str(error)
-    source = provenance(
-        program=program, version=version, inputs=json.dumps(identity_of(atoms)), wall_time_s=time.monotonic() - begin
-    )
-    if failure is not None:
-        return LabelFailure(*failure, provenance=source)
-    label = Label(energy, forces, stress, source)
-    if not label.is_complete_for(atoms):
-        return LabelFailure(
-            "unparsable", f"{program} gave numbers that are not finite, or too few of them", provenance=source
+        name = self.parameters.calculator
+        objection = objection_to(name, atoms)
+        if objection is not None:
+            return LabelFailure("invalid_input", objection)
+        if name in CLASSICAL:
+            calculator = make_calculator(name, self.parameters.arguments)
+            return compute_with(calculator, atoms, directory, program=f"ASE {name}", version=ase.__version__)
+        arguments = arguments_for(name, self.parameters.arguments, atoms)
+        return compute_apart(
+            name,
+            arguments,
+            atoms,
+            directory=directory,
+            environment=self.code.environment,
+            timeout_s=60 * self.code.timeout_minutes,
         )
-    return label
 
-
-def _results(atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray | None]:
-    try:
-        energy = float(atoms.get_potential_energy(force_consistent=True))
-    except PropertyNotImplementedError:
-        energy = float(atoms.get_potential_energy())  # a calculator without electronic entropy may know but one energy
-    forces = np.array(atoms.get_forces(apply_constraint=False), dtype=float)
-    stress = np.array(atoms.get_stress(apply_constraint=False), dtype=float) if is_periodic(atoms) else None
-    return energy, forces, stress
-
-
-def _reason(error: Exception) -> Reason:
-    if isinstance(error, SCFError):
-        return "scf_not_converged"
-    if isinstance(error, ReadError):
-        return "unparsable"
-    if isinstance(error, CalculatorSetupError | NotImplementedError):
-        return "invalid_input"
-    return "crash"
+    def _describe(self) -> Mapping[str, Any]:  # Any: whatever JSON holds
+        name, arguments = self.parameters.calculator, self.parameters.arguments
+        if name in CLASSICAL:
+            return describe(make_calculator(name, arguments), arguments)
+        return describe_apart(name, arguments, self.code.environment)
 
 
 def _major(version: str) -> str:

@@ -1,16 +1,19 @@
 """Energies of isolated atoms."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ase import Atoms
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, ground_state_magnetic_moments
 
 from surveyor.errors import AtomicEnergyFailed
 from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, LevelOfTheory
 from surveyor.reference.labelling import attempt_label
 from surveyor.reference.reference import Reference
+
+logger = logging.getLogger(__name__)
 
 BOX_A = 10.0  # for calculators that need a cell even without periodicity
 NOBLE_GASES = (0, 2, 10, 18, 36, 54, 86)
@@ -65,7 +68,8 @@ def atomic_energy(element: str, reference: Reference, theory: LevelOfTheory, sto
         scratch: folder for the calculations.
 
     Raises:
-        AtomicEnergyFailed: no multiplicity gave an energy, or one failed for good by its machine.
+        AtomicEnergyFailed: no multiplicity gave an energy, one failed for good by its machine, or that of the ground
+            state failed.
         AttemptFailed: one failed by its machine, and is worth another attempt.
     """
     neutral = replace(theory, charge=None, multiplicity=None)
@@ -81,4 +85,21 @@ def atomic_energy(element: str, reference: Reference, theory: LevelOfTheory, sto
     if energy is None:
         failures = "; ".join(f"{each.reason}: {each.message}" for each in outcomes if isinstance(each, LabelFailure))
         raise AtomicEnergyFailed(f"no energy of an isolated {element} atom at {theory.name}: {failures}")
+    _check_ground_state(element, theory, outcomes)
     return energy
+
+
+def _check_ground_state(element: str, theory: LevelOfTheory, outcomes: Sequence[Label | LabelFailure]) -> None:
+    """Check that the multiplicity of the ground state is no failure: the lowest of the others may be eV higher."""
+    known = float(ground_state_magnetic_moments[atomic_numbers[element]]) + 1
+    for atom, outcome in zip(isolated_atoms(element), outcomes, strict=True):
+        if not isinstance(outcome, LabelFailure):
+            continue
+        multiplicity = atom.info["multiplicity"]
+        if multiplicity == known:
+            raise AtomicEnergyFailed(
+                f"an isolated {element} atom at {theory.name} has no energy in the multiplicity of its ground state, "
+                f"{multiplicity} ({outcome.reason}: {outcome.message}); mend that, or set learning.atomic_energies to "
+                "least_squares"
+            )
+        logger.warning("%s atom without multiplicity %d (%s)", element, multiplicity, outcome.reason)

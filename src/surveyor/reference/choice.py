@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from surveyor.errors import InputError
 from surveyor.parameters import Choice, Parameters
-from surveyor.reference.ase import ASEParameters, ASEReference, EMTParameters, EMTReference
+from surveyor.reference.ase import ASECode, ASEParameters, ASEReference, EMTParameters, EMTReference
 from surveyor.reference.cp2k import CP2KParameters, CP2KReference
 from surveyor.reference.cp2k_code import CP2KCode
 from surveyor.reference.reference import Reference
@@ -23,7 +23,9 @@ class ReferenceParameters(Choice):
     cp2k: CP2KParameters | None = Field(None, title="CP2K", description="Density functional theory in CP2K.")
     xtb: XTBParameters | None = Field(None, title="GFN-xTB", description="Semi-empirical tight binding, by tblite.")
     emt: EMTParameters | None = Field(None, title="EMT", description="Effective medium theory, a toy for metals.")
-    ase: ASEParameters | None = Field(None, title="ASE calculator", description="Any calculator of ASE.")
+    ase: ASEParameters | None = Field(
+        None, title="ASE calculator", description="Any calculator that ASE knows by name."
+    )
 
 
 def _checked(name: str) -> str:
@@ -43,6 +45,9 @@ class Codes(Parameters):
         None,
         title="CP2K (block)",
         description="Block that says how CP2K is run, such as cp2k/genoa; in a file also written cp2k: cp2k/genoa.",
+    )
+    ase: ASECode = Field(
+        default_factory=ASECode, title="ASE", description="How programs behind ASE's calculators are run."
     )
 
     @model_validator(mode="before")
@@ -92,5 +97,5 @@ def make_reference(parameters: ReferenceParameters, codes: Codes | None = None) 
         case EMTParameters():
             return EMTReference(chosen)
         case ASEParameters():
-            return ASEReference(chosen.calculator, chosen.arguments)
+            return ASEReference(chosen, (codes or Codes()).ase)
     raise TypeError(f"no reference for {type(chosen).__name__}")

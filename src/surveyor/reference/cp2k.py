@@ -149,6 +149,7 @@ class CP2KReference:
             multiplicity=self.input.multiplicity,
             distinguishes_kinds=self.input.distinguishes_kinds,
             elements=self.input.elements,
+            n_periodic=(0, 3),
         )
 
     def compute(self, atoms: Atoms, directory: Path) -> Label | LabelFailure:

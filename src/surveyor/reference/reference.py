@@ -40,8 +40,8 @@ class TimeLimited(Protocol):
     """A reference that ends a calculation when its time is up."""
 
     @property
-    def time_limit_s(self) -> float:
-        """How long a calculation may take."""
+    def time_limit_s(self) -> float | None:
+        """How long a calculation may take; None for any time."""
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from pydantic import Field
 from surveyor.errors import InputError
 from surveyor.labels import Label, LabelFailure, LevelOfTheory
 from surveyor.parameters import Parameters
-from surveyor.reference.ase import compute_with
+from surveyor.reference.ase_calculation import compute_with
 from surveyor.structures import charge_of, multiplicity_of
 
 HEAVIEST = 86  # radon: the GFN-xTB parameters end there
@@ -68,7 +68,10 @@ class XTBReference:
             "periodicity": PERIODICITY,
         }
         return LevelOfTheory(
-            name=self.parameters.method, content=content, elements=tuple(chemical_symbols[1 : HEAVIEST + 1])
+            name=self.parameters.method,
+            content=content,
+            elements=tuple(chemical_symbols[1 : HEAVIEST + 1]),
+            n_periodic=(0, 3),
         )
 
     def compute(self, atoms: Atoms, directory: Path) -> Label | LabelFailure:

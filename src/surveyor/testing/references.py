@@ -1,23 +1,19 @@
-"""What every reference must hold to, and a calculator that leaves a trace of each of its launches."""
+"""What every reference must hold to, and what the log of a rehearsal says."""
 
 import copy
-import hashlib
-import json
-import os
 import pickle
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import all_changes
-from ase.calculators.emt import EMT
 
 from surveyor.labels import Label
+from surveyor.reference.ase import structure_id
 from surveyor.reference.reference import Reference
-from surveyor.structures import canonical, identity_of, is_periodic
+from surveyor.structures import canonical, is_periodic
+
+__all__ = ["Energies", "check_reference", "launches", "structure_id"]
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
@@ -132,48 +128,11 @@ def _strained(atoms: Atoms, strain: np.ndarray) -> Atoms:
     return copy_
 
 
-class CountingEMT(EMT):  # type: ignore[misc]  # ASE is typed in part
-    """ASE's EMT, which writes a line into a file when it begins and when it ends, for tests that count launches.
-
-    Args:
-        log: path of the file; lines are those of `launches`.
-        delay_s: how long it waits before it computes.
-    """
-
-    def __init__(self, log: str, delay_s: float = 0.0) -> None:
-        super().__init__()
-        self._log = Path(log)
-        self._delay_s = delay_s
-
-    def calculate(
-        self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes
-    ) -> None:
-        """Compute all properties; the types are those of ASE's calculators, which have none."""
-        structure = "" if atoms is None else structure_id(atoms)
-        self._append("begin", structure)
-        time.sleep(self._delay_s)
-        super().calculate(atoms, properties, system_changes)
-        self._append("end", structure)
-
-    def _append(self, event: str, structure: str) -> None:
-        descriptor = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(descriptor, f"{event} {structure} {os.getpid()}\n".encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def structure_id(atoms: Atoms) -> str:
-    """Return what names a structure in the log of a `CountingEMT`: equal for structures that share a label."""
-    return hashlib.sha256(json.dumps(identity_of(canonical(atoms))).encode()).hexdigest()[:16]
-
-
 def launches(log: Path, event: str = "begin") -> list[str]:
-    """Return the structures whose computation began, or ended, once for each time, in order.
+    """Return the structures whose computation began, or ended in a label, once for each time, in order.
 
     Args:
-        log: file of a `CountingEMT`; no launch is no file.
+        log: file of a rehearsal, `EMTParameters.log`; no launch is no file. `structure_id` names structures in it.
         event: "begin" or "end".
     """
     lines = log.read_text().splitlines() if log.exists() else []

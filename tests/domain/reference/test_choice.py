@@ -24,10 +24,10 @@ def test_each_choice_makes_its_reference(hydrogen_input: str, tmp_path: Path) ->
     assert cp2k.code.command == "mpirun -np 2 cp2k.psmp"
     assert isinstance(make_reference(chosen(xtb={"method": "GFN1-xTB"})), XTBReference)
     assert isinstance(make_reference(chosen(emt={})), EMTReference)
-    lennard_jones = make_reference(
-        chosen(ase={"calculator": "ase.calculators.lj.LennardJones", "arguments": {"rc": 5}})
-    )
-    assert lennard_jones == ASEReference("ase.calculators.lj.LennardJones", {"rc": 5})
+    codes = Codes.model_validate({"ase": {"timeout_minutes": 2}})
+    orca = make_reference(chosen(ase={"calculator": "orca", "arguments": {"orcasimpleinput": "PBE"}}), codes)
+    assert isinstance(orca, ASEReference)
+    assert orca.time_limit_s == 120
 
 
 def test_an_input_of_cp2k_may_be_text(hydrogen_input: str, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_code_that_is_neither_or_both_is_refused(codes: dict[str, object]) -> 
         {"emt": {}, "xtb": {}},
         {"emt": {"colour": "red"}},
         {"xtb": {"method": "GFN3-xTB"}},
-        {"ase": {"calculator": "EMT"}},
+        {"ase": {"calculator": "ase.calculators.emt.EMT"}},
         {"cp2k": {}},
     ],
 )

@@ -10,7 +10,7 @@ from ase.io import read, write
 
 from surveyor.errors import AttemptFailed, Preempted
 from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, LevelOfTheory, Reason, label_key
-from surveyor.reference.ase import ASEReference, EMTReference
+from surveyor.reference.ase import EMTParameters, EMTReference
 from surveyor.reference.labelling import attempt_label, label_structure
 from surveyor.testing.references import launches
 
@@ -36,9 +36,8 @@ class Failing:
         return LabelFailure(self.reason, "as it was told")
 
 
-def counting(tmp_path: Path, delay_s: float = 0.0) -> ASEReference:
-    arguments = {"log": str(tmp_path / "log"), "delay_s": delay_s}
-    return ASEReference("surveyor.testing.references.CountingEMT", arguments)
+def counting(tmp_path: Path, delay_s: float = 0.0) -> EMTReference:
+    return EMTReference(EMTParameters(log=str(tmp_path / "log"), delay_s=delay_s))
 
 
 def rattled_copper() -> Atoms:

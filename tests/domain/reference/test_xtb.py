@@ -27,10 +27,12 @@ def test_xtb_keeps_the_promises_of_a_reference_for_molecules(method: str, tmp_pa
     check_reference(reference, [water, radical], tmp_path, step=1e-3, forces_tolerance=1e-4)
 
 
-def test_xtb_keeps_the_promises_of_a_reference_for_crystals(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["GFN2-xTB", "GFN1-xTB"])
+def test_xtb_keeps_the_promises_of_a_reference_for_crystals(method: str, tmp_path: Path) -> None:
     ice = molecule("H2O", cell=[[3.5, 0, 0], [0.3, 3.6, 0], [0.1, 0.2, 3.4]], pbc=True)
     ice.rattle(0.03, seed=1)
-    check_reference(XTBReference(), [ice], tmp_path, step=1e-3, forces_tolerance=1e-4, stress_tolerance=1e-4)
+    reference = XTBReference(XTBParameters.model_validate({"method": method}))
+    check_reference(reference, [ice], tmp_path, step=1e-3, forces_tolerance=1e-4, stress_tolerance=1e-4)
 
 
 def test_energy_is_that_of_the_bare_library(tmp_path: Path) -> None:
@@ -57,6 +59,26 @@ def test_charge_and_multiplicity_of_the_structure_count(tmp_path: Path) -> None:
     # The ionisation energy of water is 12.6 eV, its first triplet lies at about 7 eV; GFN2-xTB overestimates both.
     assert 12 < energies[1, 2] - energies[0, 1] < 20
     assert 6 < energies[0, 3] - energies[0, 1] < 17
+
+
+@pytest.mark.parametrize("method", ["GFN2-xTB", "GFN1-xTB"])
+def test_molecule_in_a_large_periodic_cell_is_a_free_molecule(method: str, tmp_path: Path) -> None:
+    hydrogen = Atoms("H2", [[0, 0, 0], [0, 0, 0.75]])
+    free = compute(hydrogen, tmp_path, method=method)
+    hydrogen.set_cell([20, 20, 20])
+    celled = compute(hydrogen, tmp_path, method=method)
+    hydrogen.pbc = True
+    periodic = compute(hydrogen, tmp_path, method=method)
+    assert isinstance(free, Label)
+    assert isinstance(celled, Label)
+    assert isinstance(periodic, Label)
+    assert celled.energy == free.energy  # the cell of what is not periodic counts for nothing
+    assert periodic.energy == pytest.approx(free.energy, abs=1e-3)
+    np.testing.assert_allclose(periodic.forces, free.forces, atol=1e-3)
+    # All stress is that of the bond: the virial by the volume.
+    assert periodic.stress is not None
+    virial = np.einsum("ai,aj->ij", hydrogen.positions, periodic.forces) / 20**3
+    assert periodic.stress[2] == pytest.approx(-virial[2, 2], abs=1e-6)
 
 
 def test_unconverged_scf_is_a_failure(tmp_path: Path) -> None:

@@ -1,0 +1,165 @@
+"""Calculations by a calculator of ASE in a process of their own, which is this module, run.
+
+Each calculator starts its program in its own way, few with a time limit, none so that the program ends with its worker.
+A process around them all has both, from `surveyor.programs`. It also keeps a package that crashes from the worker.
+"""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import ase
+import numpy as np
+from ase import Atoms
+from ase.io.jsonio import decode, encode
+
+from surveyor.errors import InputError
+from surveyor.files import read_json, write_json
+from surveyor.labels import Label, LabelFailure
+from surveyor.programs import ProgramResult, run_program
+from surveyor.reference.ase_calculation import DISK_FULL, compute_with, describe, make_calculator
+from surveyor.reference.ase_calculators import Arguments, placed
+from surveyor.reference.ase_espresso import fault_in_espresso
+from surveyor.structures import UNREADABLE
+
+QUESTION, ANSWER, OUTPUT = "question.json", "answer.json", "calculation.log"
+QUESTION_TIMEOUT_S = 120.0
+NOT_FOUND = 127  # what a shell says of a program that is not there
+
+
+def describe_apart(
+    name: str, arguments: Arguments, environment: Mapping[str, str]
+) -> dict[str, Any]:  # Any: whatever JSON holds
+    """Return what `describe` returns, by a process of its own.
+
+    Raises:
+        InputError: the calculator cannot be made, or its program or a file is missing here.
+    """
+    with TemporaryDirectory(prefix="surveyor-") as folder:
+        directory = Path(folder)
+        result = _ask({"calculator": name, "arguments": arguments}, directory, environment, QUESTION_TIMEOUT_S)
+        answer = _answer(directory)
+        if answer is None:
+            raise InputError(f"the program of {name} does not say its version: {_end(result, directory)}")
+    if "error" in answer:
+        raise InputError(answer["error"])
+    return dict(answer)
+
+
+def compute_apart(
+    name: str,
+    arguments: Arguments,
+    atoms: Atoms,
+    *,
+    directory: Path,
+    environment: Mapping[str, str],
+    timeout_s: float | None,
+) -> Label | LabelFailure:
+    """Compute a label by a process of its own.
+
+    Args:
+        name: of the calculator.
+        arguments: of the calculator, for this structure.
+        atoms: the structure.
+        directory: where the program may write.
+        environment: variables for the program beside those of this process.
+        timeout_s: time limit; None for none.
+    """
+    question = {"calculator": name, "arguments": arguments, "structure": encode(placed(name, atoms))}
+    try:
+        result = _ask(question, directory, environment, timeout_s)
+        answer = _answer(directory)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        return LabelFailure("disk", str(error))
+    if result.timed_out:
+        return LabelFailure("timeout", f"{name} took longer than {(timeout_s or 0) / 60:g} min")
+    if answer is None:
+        return LabelFailure("crash", _end(result, directory))
+    outcome = _outcome(answer)
+    return _by_output(outcome, directory / "espresso.pwo") if name == "espresso" else outcome
+
+
+def _ask(
+    question: Mapping[str, Any], directory: Path, environment: Mapping[str, str], timeout_s: float | None
+) -> ProgramResult:  # Any: whatever JSON holds
+    write_json(directory / QUESTION, question)
+    return run_program(
+        [sys.executable, "-P", "-m", __name__],  # -P: nothing is imported from the folder of the calculation
+        directory=directory,
+        output=directory / OUTPUT,
+        environment=environment,
+        timeout_s=timeout_s,
+    )
+
+
+def _answer(directory: Path) -> Any:  # Any: whatever JSON holds
+    path = directory / ANSWER
+    return read_json(path) if path.exists() else None
+
+
+def _end(result: ProgramResult, directory: Path) -> str:
+    said = (directory / OUTPUT).read_text(errors="replace").split()
+    return f"the process ended with status {result.returncode}: {' '.join(said[-30:])}"
+
+
+def _outcome(answer: Mapping[str, Any]) -> Label | LabelFailure:  # Any: whatever JSON holds
+    if "reason" in answer:
+        return LabelFailure(**answer)
+    stress = None if answer["stress"] is None else np.array(answer["stress"], dtype=float)
+    return Label(answer["energy"], np.array(answer["forces"], dtype=float), stress, answer["provenance"])
+
+
+def _by_output(outcome: Label | LabelFailure, output: Path) -> Label | LabelFailure:
+    """Return an outcome, or the failure that the output of Quantum ESPRESSO tells."""
+    if isinstance(outcome, LabelFailure) and outcome.reason in ("launch", "disk"):
+        return outcome
+    fault = fault_in_espresso(output.read_text(errors="replace") if output.exists() else "")
+    return outcome if fault is None else LabelFailure(*fault, provenance=outcome.provenance)
+
+
+def main() -> None:
+    """Read the question in the working directory, and write the answer there."""
+    question = read_json(Path(QUESTION))
+    name, arguments = question["calculator"], question["arguments"]
+    try:
+        calculator = make_calculator(name, arguments)
+        if "structure" not in question:
+            write_json(Path(ANSWER), describe(calculator, arguments))
+            return
+    except InputError as error:
+        message = str(error)
+        is_label = "structure" in question
+        write_json(Path(ANSWER), {"reason": "launch", "message": message} if is_label else {"error": message})
+        return
+    outcome = _computed(calculator, decode(question["structure"]), name)
+    answer = asdict(outcome)
+    if isinstance(outcome, Label):
+        answer["forces"] = outcome.forces.tolist()
+        answer["stress"] = None if outcome.stress is None else outcome.stress.tolist()
+    write_json(Path(ANSWER), answer)
+
+
+def _computed(calculator: Any, atoms: Atoms, name: str) -> Label | LabelFailure:  # Any: ASE's calculators
+    directory = Path.cwd()
+    try:
+        outcome = compute_with(calculator, atoms, directory, program=f"ASE {name}", version=ase.__version__)
+    except subprocess.CalledProcessError as error:
+        outcome = LabelFailure("launch" if error.returncode == NOT_FOUND else "crash", str(error))
+    except FileNotFoundError as error:
+        # All files of a calculation are below its folder; what is not is the program.
+        is_file = Path(str(error.filename)).is_absolute() and Path(str(error.filename)).is_relative_to(directory)
+        outcome = LabelFailure("unparsable" if is_file else "launch", str(error))
+    # Programs end in the middle in many ways, and ASE's readers stumble over what they left in as many.
+    except UNREADABLE as error:
+        outcome = LabelFailure("unparsable", f"the output of {name}: {type(error).__name__}: {error}")
+    return outcome
+
+
+if __name__ == "__main__":
+    main()
