@@ -147,14 +147,14 @@ def test_cancel_ends_the_jobs_of_a_campaign_and_a_retry_continues_it(
 ) -> None:
     log, directory = tmp_path / "launches.log", RunDirectory(tmp_path / "run")
     run = site.run(campaign(tmp_path, starts, seconds=4, labelling="slurm/label"))
-    site.wait_for(lambda: len(launches(log)) >= 2 and sleeping(tmp_path))
+    site.wait_for(lambda: len(launches(log, "end")) >= 2 and sleeping(tmp_path))
     assert site.jobs()
 
     site.call("prefect", "flow-run", "cancel", str(run))
     site.wait_for(lambda: state_of(run, client) == "Cancelled")
     site.wait_for(lambda: not site.jobs())
     site.wait_for(lambda: not processes_that_know(tmp_path))
-    finished = launches(log)
+    finished = launches(log, "end")
     assert len(finished) < 1 + 8  # one is of the isolated atom
     assert not directory.lease.exists()
     assert not directory.n_complete()
@@ -165,8 +165,8 @@ def test_cancel_ends_the_jobs_of_a_campaign_and_a_retry_continues_it(
     site.call("prefect", "flow-run", "retry", str(run))
     site.wait_for(lambda: state_of(run, client) == "Completed")
     assert directory.n_complete() == 1
-    assert len(launches(log)) == len(set(launches(log))) == 1 + 8
-    assert launches(log)[: len(finished)] == finished
+    assert len(launches(log, "end")) == len(set(launches(log, "end"))) == 1 + 8
+    assert launches(log, "end")[: len(finished)] == finished
     site.wait_for(lambda: not site.jobs())
 
 
@@ -178,7 +178,7 @@ def test_a_worker_whose_walltime_ends_hands_its_campaigns_over_to_the_next(
 ) -> None:
     log = tmp_path / "launches.log"
     run = site.run(campaign(tmp_path, starts, seconds=4, labelling="slurm/label"))
-    site.wait_for(lambda: len(launches(log)) >= 2)
+    site.wait_for(lambda: len(launches(log, "end")) >= 2)
     (before,) = (job.id for job in site.cluster.queue() if job.name == WORKER)
 
     site.call("scancel", "--batch", "--signal=USR1", str(before))
@@ -188,7 +188,7 @@ def test_a_worker_whose_walltime_ends_hands_its_campaigns_over_to_the_next(
     states = [state.name for state in client.read_flow_run_states(run)]
     assert states.count("Running") == 2
     assert "Crashed" in states
-    assert len(launches(log)) == len(set(launches(log))) == 1 + 8
+    assert len(launches(log, "end")) == len(set(launches(log, "end"))) == 1 + 8
 
 
 @pytest.mark.long
