@@ -16,6 +16,7 @@ from prefect.client.schemas.filters import LogFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import AwaitingRetry, Cancelling
 
+from surveyor.labelling import read_summary
 from surveyor.run_directory import RunDirectory
 from surveyor.testing.references import launches
 
@@ -65,6 +66,13 @@ def test_a_campaign_runs_through_the_worker(
     mine = LogFilter.model_validate({"flow_run_id": {"any_": [run_of(done.stdout, client).id]}})
     # Said on a worker of the pool, which knows nothing of Prefect; logs arrive in their own time.
     wait_until(lambda: any(log.message.startswith("g001-w000-0: ") for log in client.read_logs(mine)))
+
+
+def test_a_dataset_is_labelled_through_the_worker(prefect: Callable[..., Any], tmp_path: Path, starts: Path) -> None:
+    parameters = {"structures": str(starts), "output_directory": str(tmp_path / "out"), "reference": {"emt": {}}}
+    done = prefect("deployment", "run", "label-dataset/local", "--params", json.dumps(parameters), "--watch")
+    assert done.returncode == 0, done.stdout
+    assert read_summary(RunDirectory(tmp_path / "out"))["n_labelled"] == 1
 
 
 def test_wrong_parameters_are_refused(

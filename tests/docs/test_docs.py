@@ -12,6 +12,8 @@ import yaml
 from prefect.testing.utilities import prefect_test_harness
 
 from surveyor.campaign import CampaignParameters, parse_campaign
+from surveyor.labelling import LabellingParameters
+from surveyor.parameter_files import parse_parameters
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -20,7 +22,7 @@ BLOCK = re.compile(
 )
 TABLE = re.compile(r"^<!-- parameters: (\S+) -->$", re.MULTILINE)
 INCLUDED = "--8<--"  # the block is another file
-COMPLETE, RUNNABLE = "complete campaign file", "runnable"
+COMPLETE, LABELLING, RUNNABLE = "complete campaign file", "complete parameter file", "runnable"
 LEAST = {"run_directory": "run", "walkers": [{"start": "a.xyz"}], "reference": {"emt": {}}, "model": {"pair": {}}}
 
 
@@ -40,6 +42,11 @@ def blocks(language: str, mark: str | None) -> list[object]:
 @pytest.mark.parametrize("text", blocks("yaml", COMPLETE))
 def test_complete_campaign_files_in_pages_are_valid(text: str) -> None:
     assert parse_campaign(yaml.safe_load(text), "example").walkers
+
+
+@pytest.mark.parametrize("text", blocks("yaml", LABELLING))
+def test_complete_parameter_files_of_labellings_in_pages_are_valid(text: str) -> None:
+    assert parse_parameters(LabellingParameters, yaml.safe_load(text), "example").structures
 
 
 @pytest.mark.parametrize("text", blocks("yaml", None))
@@ -79,10 +86,11 @@ def hooks() -> ModuleType:
     return module
 
 
-def test_page_of_parameters_has_every_field_of_a_campaign(hooks: ModuleType) -> None:
+def test_page_of_parameters_has_every_field_of_a_campaign_and_of_a_labelling(hooks: ModuleType) -> None:
     page = hooks.on_page_markdown((ROOT / "docs" / "reference" / "parameters.md").read_text())
-    schema = CampaignParameters.model_json_schema()
-    fields = {name for model in (schema, *schema["$defs"].values()) for name in model.get("properties", ())}
+    schemas = [each.model_json_schema() for each in (CampaignParameters, LabellingParameters)]
+    models = [model for schema in schemas for model in (schema, *schema["$defs"].values())]
+    fields = {name for model in models for name in model.get("properties", ())}
 
     assert not TABLE.search(page)
     assert [name for name in sorted(fields) if f"| `{name}` |" not in page] == []

@@ -339,3 +339,25 @@ def test_the_conformance_check_finds_a_storage_that_overwrites():
 
     with pytest.raises(AssertionError, match="a name that is taken"):
         check_storage(Overwriting())
+
+
+def test_what_a_label_costs_does_not_grow_with_the_failures_of_others():
+    class Counting(DictStorage):
+        n_asked = 0
+
+        def get(self, name: str) -> bytes | None:
+            self.n_asked += 1
+            return super().get(name)
+
+        def list(self, prefix: str) -> Iterator[str]:
+            raise AssertionError("a list takes the longer, the more there is")
+
+    storage = Counting()
+    store = LabelStore(storage)
+    store.put_failure(KEY, WATER, THEORY, LabelFailure("timeout", "too slow"))
+    for index in range(20):
+        other = WATER.copy()
+        other.positions[0, 0] += 0.01 * (index + 1)
+        store.put_failure(label_key(other, THEORY), other, THEORY, LabelFailure("timeout", "too slow"))
+    assert store.outcome(KEY).reason == "timeout"
+    assert storage.n_asked <= 3

@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+from labelling_inputs import copper
+
+from surveyor.errors import InputError
+from surveyor.files import write_json
+from surveyor.labelling.progress import labelling_summary, read_labelling_progress
+from surveyor.lease import hold_lease
+from surveyor.run_directory import RunDirectory
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> RunDirectory:
+    directory = RunDirectory(tmp_path)
+    write_json(directory.parameters, {"parameters": {"structures": "copper.extxyz"}})
+    return directory
+
+
+def begin(directory: RunDirectory, n_found: int = 0) -> None:
+    directory.events.append("labelling_begins", n_structures=len(copper(4)))
+    directory.events.append("labels_requested", n_requested=4, n_found=n_found)
+
+
+def test_labels_of_this_run_are_counted_once_and_those_of_former_runs_as_found(directory: RunDirectory) -> None:
+    begin(directory)
+    for key in "ab":
+        directory.events.append("labelled", key=key, new=True)
+    begin(directory, n_found=2)
+    for key, new in (("a", False), ("c", True), ("c", True)):
+        directory.events.append("labelled", key=key, new=new)
+    directory.events.append("label_failed", key="d", new=True)
+    progress = read_labelling_progress(directory)
+    assert progress.state == "stopped"
+    assert (progress.n_found, progress.n_labelled, progress.n_failed, progress.n_done) == (2, 1, 1, 4)
+    assert labelling_summary(progress) == "4 of 4: 1 new, 2 from the store, 1 failed"
+    with hold_lease(directory.lease):
+        assert read_labelling_progress(directory).state == "running"
+    directory.events.append("labelling_complete", message="3 of 4 structures are labelled")
+    assert read_labelling_progress(directory).state == "complete"
+
+
+def test_before_anything_is_requested_there_is_nothing_to_tell(directory: RunDirectory) -> None:
+    directory.events.append("labelling_begins", n_structures=4)
+    assert labelling_summary(read_labelling_progress(directory)) == ""
+
+
+def test_the_folder_of_a_campaign_is_refused(tmp_path: Path) -> None:
+    write_json(RunDirectory(tmp_path).parameters, {"parameters": {"walkers": []}})
+    with pytest.raises(InputError, match="is not the output directory of a labelling"):
+        read_labelling_progress(RunDirectory(tmp_path))
