@@ -50,7 +50,7 @@ def load_codes(codes: Codes) -> Codes:
         return codes
     with asking_server(f"code {name}") as client:
         block = stored_block(client, CP2KCodeBlock, name, "code", lambda: stored_codes(client))
-    return Codes(cp2k=block.code)
+    return codes.model_copy(update={"cp2k": block.code, "cp2k_block": None})
 
 
 def stored_codes(client: SyncPrefectClient) -> list[str]:

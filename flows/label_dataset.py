@@ -16,6 +16,7 @@ from ase import Atoms
 from prefect import flow, runtime
 from prefect.futures import PrefectFuture
 
+from surveyor.blocks.codes import load_codes
 from surveyor.blocks.pools import load_sites
 from surveyor.dataset import Dataset
 from surveyor.errors import AttemptFailed, InputError, StorageFailed, WorkerLost
@@ -94,7 +95,7 @@ def label_dataset(
     Returns:
         The file with the labelled structures; beside it are `failed.extxyz` and `summary.json`.
     """
-    parameters = _with_absolute_paths(LabellingParameters(**locals()))
+    parameters = _with_absolute_paths(LabellingParameters(**{**locals(), "codes": load_codes(codes)}))
     sites = load_sites([parameters.pool])
     with open_labelling(parameters, sites, users_pools()) as labelling, _followed(labelling):
         return label_everything(labelling)
