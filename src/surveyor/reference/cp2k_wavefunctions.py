@@ -176,7 +176,7 @@ def _distances(atoms: Atoms, geometries: np.ndarray) -> np.ndarray:
 
 
 def _fractional(positions: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    return positions @ np.linalg.inv(cells)  # type: ignore[no-any-return]
+    return positions @ np.linalg.inv(cells)
 
 
 def _copy(folder: Path, name: str, path: Path) -> bool:

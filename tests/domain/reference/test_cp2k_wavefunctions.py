@@ -39,9 +39,9 @@ def kept(folder: Path, name: str, atoms: Atoms, *, n_bytes: int = 10, limit_GB: 
 
 @pytest.fixture
 def given(hydrogen_input: str) -> CP2KInput:
-    """The cheapest input whose SCF takes steps: with more functions than one for each atom."""
+    """The cheapest input that there is, with the threshold of convergence of a campaign."""
     cheap = hydrogen_input.replace("CUTOFF 280", "CUTOFF 100").replace("REL_CUTOFF 50", "REL_CUTOFF 30")
-    return read_input(cheap.replace("SZV", "DZVP"))
+    return read_input(cheap.replace("1E-8", "1E-6"))
 
 
 def test_nearest_image_counts(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_oldest_wavefunctions_go_first(tmp_path: Path) -> None:
         kept(tmp_path / "all" / name, name, crystal(), n_bytes=400, limit_GB=1e-6, age_s=age_s)
     kept(tmp_path / "all" / "newest", "newest", crystal(), n_bytes=400, limit_GB=1e-6, age_s=-1)
     left = {file.name for file in (tmp_path / "all").rglob("*") if file.is_file()}
-    assert left == {"newest.wfn", "newest.geometry", "new.wfn", "new.geometry", "label.wfn"} - {"label.wfn"}
+    assert left == {"newest.wfn", "newest.geometry", "new.wfn", "new.geometry"}
 
 
 def failed(reason: str) -> LabelFailure:
@@ -169,7 +169,8 @@ class TestCP2K:
         assert not (tmp_path / "cold" / "calculations" / "wavefunctions").exists()
         reference = CP2KReference(given, begins_warm=True)
         first = labelled(reference, crystal(0.75), tmp_path)
-        labelled(reference, crystal(1.1), tmp_path)
+        other = folder_for(given, crystal(), tmp_path / "calculations" / "label")
+        kept(other, "far", crystal(1.1))
         warm = labelled(reference, crystal(0.8), tmp_path)
         assert "began_from" not in first.provenance
         nearest_key = label_key(crystal(0.75), THEORY)
@@ -179,11 +180,11 @@ class TestCP2K:
         assert warm.provenance["scf_steps"] < cold.provenance["scf_steps"]
         check_alike(warm, cold)
 
-    @pytest.mark.parametrize("damage", ["cut", "empty", "foreign", "gone"])
+    @pytest.mark.parametrize("damage", ["cut", "foreign", "gone"])
     def test_damaged_wavefunction_costs_a_cold_start(self, damage: str, given: CP2KInput, tmp_path: Path) -> None:
         calculations = tmp_path / "calculations"
         folder = folder_for(given, crystal(), calculations / "label")
-        kept(folder, "damaged", crystal(0.75), n_bytes=0 if damage == "empty" else 100)
+        kept(folder, "damaged", crystal(0.75), n_bytes=100)
         if damage == "foreign":
             (folder / "damaged.wfn").write_bytes(np.random.default_rng(0).bytes(2000))
         if damage == "cut":
