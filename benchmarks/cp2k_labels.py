@@ -2,9 +2,9 @@
 
 Usage: python benchmarks/cp2k_labels.py [--frames 12] [--spacing-fs 50] [--input FILE] [--command COMMAND]
 
-The frames are a water molecule in a periodic box, moved by Langevin dynamics at 300 K with GFN2-xTB (extra xtb). Each is
-labelled in turn by the bare program, by surveyor, and by surveyor with warm starts; so all three have the same share of
-a machine that does other work. The first frame, for which there is no earlier one, is left out of all figures.
+The frames are a water molecule in a periodic box, moved by Langevin dynamics at 300 K with GFN2-xTB (extra xtb). Each
+is labelled in turn by the bare program, by surveyor, and by surveyor with warm starts; so all three have the same share
+of a machine that does other work. The first frame, for which there is no earlier one, is left out of all figures.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.build import molecule
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory
 from surveyor.programs import run_program
@@ -62,7 +62,7 @@ def frames_of_a_walker(n_frames: int, spacing_fs: float) -> list[Atoms]:
     atoms = molecule("H2O")
     atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
     generator = np.random.default_rng(1)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=TEMPERATURE_K, rng=generator)
+    thermalize_momenta(atoms, temperature_K=TEMPERATURE_K, rng=generator)
     dynamics = Langevin(
         atoms,
         TIMESTEP_FS * units.fs,
