@@ -16,6 +16,7 @@ from surveyor.reference.cp2k_repair import (
     DIAGONALISATION_LADDER,
     OT_LADDER,
     SOLVER,
+    WARM_START,
     Rung,
     Trial,
     best_wavefunction,
@@ -64,7 +65,7 @@ def science(given: CP2KInput) -> dict[str, Any]:
 
 
 def test_no_rung_changes_the_level_of_theory(given: CP2KInput) -> None:
-    for rung in ladder_of(given):
+    for rung in (WARM_START, *ladder_of(given)):
         for wavefunction in (None, "../label-RESTART.wfn"):
             assert science(with_rung(given, rung, wavefunction)) == science(given)
 

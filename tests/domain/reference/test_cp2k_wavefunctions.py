@@ -10,6 +10,7 @@ import pytest
 from ase import Atoms
 
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, label_key
+from surveyor.reference import cp2k_wavefunctions
 from surveyor.reference.cp2k import CP2KCode, CP2KParameters, CP2KReference
 from surveyor.reference.cp2k_input import WAVEFUNCTION, CP2KInput, place, read_input
 from surveyor.reference.cp2k_repair import WARM_START, Trial, best_wavefunction, is_worth_a_repair, outcome_of
@@ -128,6 +129,13 @@ def test_oldest_wavefunctions_go_first(tmp_path: Path) -> None:
     assert left == {"newest.wfn", "newest.geometry", "new.wfn", "new.geometry"}
 
 
+def test_number_of_wavefunctions_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cp2k_wavefunctions, "MOST_KEPT", 2)
+    for age_s, name in enumerate(["new", "old", "older"]):
+        kept(tmp_path / "all" / "one", name, crystal(), age_s=age_s)
+    assert {file.stem for file in (tmp_path / "all").rglob("*.wfn")} == {"new", "old"}
+
+
 def failed(reason: str) -> LabelFailure:
     return LabelFailure(reason, "said so")  # type: ignore[arg-type]
 
@@ -227,6 +235,11 @@ class TestCP2K:
             assert [read.provenance[name] for name in names] == [label.provenance[name] for name in names]
             assert read.provenance["began_from"] == "first"
         assert reference.read(crystal(0.81), tmp_path / "second-1") is None
+
+    def test_code_says_how_much_is_kept(self, given: CP2KInput, tmp_path: Path) -> None:
+        labelled(CP2KReference(given, CP2KCode(wavefunctions_GB=0), begins_warm=True), crystal(), tmp_path)
+        assert (tmp_path / "calculations" / "wavefunctions").is_dir()
+        assert not list((tmp_path / "calculations").rglob("*.wfn"))
 
     def test_level_of_theory_does_not_know_of_warm_starts(self, hydrogen_input: str) -> None:
         off, on = (
