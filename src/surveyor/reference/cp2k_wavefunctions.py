@@ -79,7 +79,7 @@ def keep_wavefunction(
             keep(trial.folder / WAVEFUNCTION, folder, _name_in(directory), atoms, limit_GB)
         elif trial.rung == WARM_START and outcome.reason not in (*AT_A_LIMIT, "scf_not_converged"):
             name = outcome.provenance["began_from"]
-            logger.warning("CP2K could not begin from %s/%s, which is removed: %s", folder, name, outcome.message)
+            logger.warning("CP2K could not begin from %s/%s, which is removed (%s)", folder, name, outcome.reason)
             drop(folder, name)
 
 
