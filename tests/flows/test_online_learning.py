@@ -58,7 +58,7 @@ class Folder:
         return {
             "run_directory": self.directory.path,
             "walkers": [{**self.walkers, "n_walkers": n_walkers}],
-            "reference": {"emt": counting},
+            "reference": {"emt": {"rehearsal": counting}},
             "model": {"pair": {"n_basis": 8}},
             "bootstrap": {"n_structures": 6},
             "learning": {"n_generations": 1, **LOOSE, **(learning or {})},
@@ -203,7 +203,7 @@ def test_given_data_are_taken_only_when_the_reference_agrees(folder: Folder) -> 
 
 def test_failed_labels_are_kept_apart_and_shown_by_their_reason(folder: Folder) -> None:
     learning = {"atomic_energies": "least_squares", "max_failed_fraction": 1}
-    reference = {"emt": {"failing_fraction": 0.4}}
+    reference = {"emt": {"rehearsal": {"failing_fraction": 0.4}}}
     folder.run(reference=reference, bootstrap={"n_structures": 9}, learning=learning)
     data = folder.data(0)
     assert 0 < len(data.failed) < 9
