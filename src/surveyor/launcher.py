@@ -78,16 +78,14 @@ def end_in_place(folder: str) -> None:
 
 def kill_descendants() -> None:
     """Kill what descends from this process, and what does so by then, until there is nothing."""
-    while True:
-        for process in _descendants():
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        try:
-            os.waitpid(-1, 0)
-            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+    with suppress(ChildProcessError):
+        while True:
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):  # mostly there are none, and to look through /proc takes time
                 pass
-        except ChildProcessError:
-            return
+            for process in _descendants():
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            os.waitpid(-1, 0)
 
 
 def _descendants() -> list[int]:

@@ -48,6 +48,15 @@ def test_whole_group_is_ended_when_its_time_is_up(tmp_path: Path) -> None:
     assert is_gone(int((tmp_path / "pid").read_text()))
 
 
+def test_programs_end_alike_where_the_kernel_does_not_tell_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    command = ["sh", "-c", "sleep 0.1; exit 3"]
+    assert run_program(command, directory=tmp_path, output=tmp_path / "o", timeout_s=PATIENCE_S).returncode == 3
+    assert run_program(["sleep", "300"], directory=tmp_path, output=tmp_path / "o", timeout_s=0.3).timed_out
+
+
 def test_what_a_program_leaves_behind_is_ended_with_it(tmp_path: Path) -> None:
     run_program(["sh", "-c", "sleep 300 & echo $! > pid"], directory=tmp_path, output=tmp_path / "o")
     assert is_gone(int((tmp_path / "pid").read_text()))

@@ -34,6 +34,7 @@ from surveyor.reference.cp2k_output import (
 )
 from surveyor.reference.cp2k_repair import (
     AS_GIVEN,
+    WARM_START,
     Rung,
     Trial,
     best_wavefunction,
@@ -44,6 +45,7 @@ from surveyor.reference.cp2k_repair import (
     wavefunction_in,
     with_rung,
 )
+from surveyor.reference.cp2k_wavefunctions import begin_warm, keep_wavefunction, start_file, start_in
 from surveyor.reference.provenance import provenance
 from surveyor.structures import kinds_of, multiplicity_of
 
@@ -75,6 +77,12 @@ class CP2KParameters(Parameters):
         title="Repair",
         description="Try other settings of the solver where the SCF does not converge; they do not change a label.",
     )
+    warm_start: bool = Field(
+        False,
+        title="Warm start",
+        description="Begin from the wavefunction of the nearest structure of the same composition and cell shape that "
+        "was labelled before, to save steps of the SCF; closed shells only.",
+    )
 
     @model_validator(mode="after")
     def _check_input(self) -> "CP2KParameters":
@@ -92,11 +100,13 @@ class CP2KReference:
         input: what is computed.
         code: how CP2K is run.
         repairs: whether other settings of the solver are tried where the SCF does not converge.
+        begins_warm: whether the SCF begins from the wavefunction of a similar structure.
     """
 
     input: CP2KInput
     code: CP2KCode = field(default_factory=CP2KCode)
     repairs: bool = True
+    begins_warm: bool = False
 
     @classmethod
     def from_parameters(cls, parameters: CP2KParameters, code: CP2KCode | None = None) -> "CP2KReference":
@@ -106,15 +116,14 @@ class CP2KReference:
             InputError: the file is missing, or the input cannot be used.
         """
         path, description = parameters.input, parameters.input_description
-        if path is None:
-            return cls(
-                read_input(parameters.input_text or "", None, description), code or CP2KCode(), parameters.repair
-            )
-        try:
-            text = path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"the CP2K input {path} cannot be read: {error}") from error
-        return cls(read_input(text, path.parent, description), code or CP2KCode(), parameters.repair)
+        text, folder = parameters.input_text or "", None
+        if path is not None:
+            try:
+                text, folder = path.read_text(), path.parent
+            except (OSError, UnicodeDecodeError) as error:
+                raise InputError(f"the CP2K input {path} cannot be read: {error}") from error
+        given = read_input(text, folder, description)
+        return cls(given, code or CP2KCode(), repairs=parameters.repair, begins_warm=parameters.warm_start)
 
     @property
     def time_limit_s(self) -> float:
@@ -160,7 +169,10 @@ class CP2KReference:
         placed = place(atoms)
         try:
             with working_folder(self.code, directory) as folder:
-                outcome = outcome_of(list(self._trials(placed, folder, directory)))
+                trials = list(self._trials(placed, folder, directory))
+                outcome = outcome_of(trials)
+                if self.begins_warm:
+                    keep_wavefunction(self.input, placed, trials, directory, self.code.wavefunctions_GB)
                 if isinstance(outcome, LabelFailure):
                     keep_leftovers(folder, directory, self.code.kept_GB)
         except InputError as error:
@@ -174,10 +186,12 @@ class CP2KReference:
     def read(self, atoms: Atoms, directory: Path) -> Label | None:
         """Return the label that a calculation had finished before it was interrupted."""
         placed = place(atoms)
-        folders = [folder_of(directory, number) for number in range(len(self._ladder))]
-        for rung, folder in zip(self._ladder, folders, strict=True):
+        rungs = (WARM_START, *self._ladder)
+        folders = [folder_of(directory, rung, self._ladder) for rung in rungs]
+        for rung, folder in zip(rungs, folders, strict=True):
             text, said = _text_of(folder / INPUT), _text_of(folder / OUTPUT)
-            beginnings = [None, *(wavefunction_in(each) for each in folders)]
+            start = start_in(text)
+            beginnings = [None, *map(wavefunction_in, folders)] if start is None else [start_file(start)]
             if text and any(text == self._input_of(rung, placed, each) for each in beginnings):
                 # Nobody knows the status; the program writes its last lines when all is done.
                 outcome = parse_output(said, placed)
@@ -196,9 +210,10 @@ class CP2KReference:
     def _trials(self, placed: Atoms, working: Path, directory: Path) -> Iterator[Trial]:
         deadline = time.monotonic() + self.time_limit_s
         trials: list[Trial] = []
-        for number, rung in enumerate(self._ladder):
-            folder, kept = folder_of(working, number), folder_of(directory, number)
-            text = self._input_of(rung, placed, best_wavefunction(trials))
+        start = begin_warm(self.input, placed, directory, working) if self.begins_warm else None
+        for rung in self._ladder if start is None else (WARM_START, *self._ladder):
+            folder, kept = (folder_of(each, rung, self._ladder) for each in (working, directory))
+            text = self._input_of(rung, placed, start if rung == WARM_START else best_wavefunction(trials))
             for each in {folder, kept}:  # the program may not see the folder of the calculation
                 each.mkdir(exist_ok=True)
                 (each / INPUT).write_text(text)
@@ -244,13 +259,15 @@ class CP2KReference:
 
 
 def _source(said: str, text: str, wall_time_s: float, outcome: Label | LabelFailure) -> Mapping[str, Any]:  # Any: JSON
-    return provenance(
+    source = provenance(
         program="CP2K",
         version=version_of(said) or "unknown",
         inputs=text,
         wall_time_s=wall_time_s,
         scf_steps=outcome.provenance.get("scf_steps"),
     )
+    start = start_in(text)
+    return source if start is None else {**source, "began_from": start}
 
 
 def _text_of(path: Path) -> str:

@@ -86,6 +86,13 @@ class CP2KCode(Parameters):
         description="What failed calculations leave is kept up to this size in all; the largest files go first, input "
         "and output never.",
     )
+    wavefunctions_GB: float = Field(
+        5.0,
+        ge=0,
+        title="Wavefunctions (GB)",
+        description="With warm starts, the wavefunctions of good labels are kept up to this size in all; the oldest go "
+        "first.",
+    )
     timeout_minutes: float = Field(
         60.0,
         gt=0,

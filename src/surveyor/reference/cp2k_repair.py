@@ -29,7 +29,8 @@ SOLVER: Mapping[str, frozenset[str]] = {
     ),
     "DFT/SCF/OUTER_SCF": frozenset({"MAX_SCF", "OPTIMIZER", "STEP_SIZE", "DIIS_BUFFER_LENGTH", "BISECT_TRUST_COUNT"}),
 }  # fmt: skip
-REPAIR = "repair"
+REPAIR, WARM = "repair", "warm"  # folders
+AT_A_LIMIT: Sequence[Reason] = ("timeout", "memory", "launch", "disk")  # of the machine, wherever the SCF begins
 WORTH_TO_BEGIN_FROM = 0.1  # what CP2K prints as convergence; an SCF begins with about as much
 DEFAULT_EPS_SCF = 1e-5  # of the SCF, and of its outer loop
 
@@ -56,6 +57,7 @@ class Rung:
 
 
 AS_GIVEN = Rung("as given")
+WARM_START = Rung("warm start")  # as given, but from the wavefunction of another structure
 
 _ROBUST = {"MINIMIZER": "CG", "PRECONDITIONER": "FULL_ALL", "ENERGY_GAP": 0.001}
 OT_LADDER: Sequence[Rung] = (
@@ -152,6 +154,15 @@ def with_rung(given: CP2KInput, rung: Rung, wavefunction: str | None = None) -> 
     tree: Tree = deepcopy(dict(given.force_eval))
     dft = tree["+DFT"]
     scf = dft.setdefault("+SCF", {})
+    if rung != WARM_START:
+        _set_solver(tree, rung)
+    if wavefunction is not None:
+        dft["WFN_RESTART_FILE_NAME"], scf["SCF_GUESS"] = wavefunction, "RESTART"
+    return replace(given, force_eval=tree)
+
+
+def _set_solver(tree: Tree, rung: Rung) -> None:
+    scf = tree["+DFT"]["+SCF"]
     _forget(tree)
     scf |= {"SCF_GUESS": "ATOMIC", **rung.scf}
     if rung.ot:
@@ -160,9 +171,6 @@ def with_rung(given: CP2KInput, rung: Rung, wavefunction: str | None = None) -> 
         scf["+MIXING"] = dict(rung.mixing)
     if rung.n_outer:
         scf["+OUTER_SCF"] = {**_outer_loop(scf), "MAX_SCF": rung.n_outer}
-    if wavefunction is not None:
-        dft["WFN_RESTART_FILE_NAME"], scf["SCF_GUESS"] = wavefunction, "RESTART"
-    return replace(given, force_eval=tree)
 
 
 def without_solver(force_eval: Mapping[str, Any]) -> Tree:  # Any: a tree
@@ -201,8 +209,11 @@ def _eps_scf(scf: Mapping[str, Any]) -> float:  # Any: a tree
     return float(scf.get("EPS_SCF", DEFAULT_EPS_SCF))
 
 
-def folder_of(directory: Path, number: int) -> Path:
-    """Return the folder of a trial: that of the label for the input as it is, folders inside it for the rungs."""
+def folder_of(directory: Path, rung: Rung, ladder: Sequence[Rung]) -> Path:
+    """Return the folder of a trial: that of the label for the input as it is, folders inside it for all others."""
+    if rung == WARM_START:
+        return directory / WARM
+    number = ladder.index(rung)
     return directory if number == 0 else directory / f"{REPAIR}-{number}"
 
 
@@ -212,10 +223,13 @@ def wavefunction_in(folder: Path) -> str:
 
 
 def best_wavefunction(trials: Sequence[Trial]) -> str | None:
-    """Return the wavefunction that was nearest to convergence, None where none is worth to begin from."""
+    """Return the wavefunction that was nearest to convergence, None where none is worth to begin from.
+
+    What a warm start has left is not among them: after it, all goes as it does without one.
+    """
     left = {
         wavefunction_in(each.folder): each.convergence
-        for each in trials
+        for each in _cold(trials)
         if each.convergence is not None and (each.folder / WAVEFUNCTION).exists()
     }
     best = min(left, key=left.__getitem__, default=None)
@@ -227,8 +241,15 @@ def is_worth_a_repair(trials: Sequence[Trial]) -> bool:
     outcome = trials[-1].outcome
     if isinstance(outcome, Label):
         return False
+    if trials[-1].rung == WARM_START:  # whatever the wavefunction was: the input itself has not been tried yet
+        return outcome.reason not in AT_A_LIMIT
     # With some settings of the solver the program ends where it goes through with others.
-    return POLICIES[outcome.reason].is_repaired or (len(trials) > 1 and outcome.reason in ("crash", "unparsable"))
+    is_repair = len(_cold(trials)) > 1
+    return POLICIES[outcome.reason].is_repaired or (is_repair and outcome.reason in ("crash", "unparsable"))
+
+
+def _cold(trials: Sequence[Trial]) -> list[Trial]:
+    return [each for each in trials if each.rung != WARM_START]
 
 
 def outcome_of(trials: Sequence[Trial]) -> Label | LabelFailure:

@@ -25,7 +25,8 @@ class Reference(Protocol):
 
         Args:
             atoms: canonical, with explicit charge and multiplicity (`LevelOfTheory.with_electrons`).
-            directory: a new empty folder for the files of the calculation; kept by the caller when it fails.
+            directory: a new empty folder for the files of the calculation, whose name begins with the first digits of
+                the label's key; kept by the caller when it fails.
 
         Returns:
             The label, or the typed reason why there is none. Exceptions are left to bugs and dying machines.
