@@ -92,11 +92,11 @@ def _descendants() -> list[int]:
     """Return the processes that descend from this one; none where there is no /proc."""
     children: dict[int, list[int]] = {}
     with suppress(FileNotFoundError):
-        for process in filter(str.isdecimal, os.listdir("/proc")):  # noqa: PTH208 (slow to import)
+        for name in filter(str.isdecimal, os.listdir("/proc")):  # noqa: PTH208 (slow to import)
             # It may be gone.
-            with suppress(OSError), open(f"/proc/{process}/stat", errors="replace") as stat:  # noqa: PTH123 (as above)
+            with suppress(OSError), open(f"/proc/{name}/stat", errors="replace") as stat:  # noqa: PTH123 (as above)
                 parent = int(stat.read().rpartition(")")[2].split()[1])
-                children.setdefault(parent, []).append(int(process))
+                children.setdefault(parent, []).append(int(name))
     found = children.get(os.getpid(), [])
     for process in found:  # it grows meanwhile
         found += children.get(process, [])

@@ -168,7 +168,7 @@ def test_several_compositions_until_the_target_and_on_from_there(folder: Folder)
     assert new.data(0).keys() == folder.data(1).keys()
     assert new.data(1).test.keys()[: len(folder.data(1).test)] == folder.data(1).test.keys()
 
-    other = {"emt": {}}
+    other = {"emt": {"asap_cutoff": True}}
     with pytest.raises(InputError, match=r"begin_from: .* was labelled with another level of theory"):
         new.run(run_directory=folder.path / "other", walkers=groups, begin_from=origin, reference=other)
 

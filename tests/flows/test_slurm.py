@@ -45,7 +45,7 @@ pytestmark = [
 ]
 
 COUNTING = """#!/bin/sh
-case "$*" in *--version*) exec "$@";; esac
+case "$*" in *--version*|*--check*) exec "$@";; esac
 input=$(grep -A4 "&COORD" input.inp | md5sum | cut -c1-12)
 echo "begin $input $SLURM_JOB_ID $$" >> {log}
 "$@"
