@@ -21,7 +21,7 @@ from surveyor.labels import Label, LabelFailure, LevelOfTheory
 from surveyor.reference.cp2k import CP2KCode, CP2KReference
 from surveyor.reference.cp2k_input import read_input
 
-LIMIT_MINUTES = 3.0
+LIMIT_MINUTES, TIGHT_LIMIT_MINUTES = 3.0, 12.0
 ENERGY_TARGET_MEV, FORCES_TARGET_MEV_A = 1.0, 5.0  # per atom; largest component
 
 INPUT = """
@@ -71,13 +71,12 @@ TIGHT_EPS_SCF = "1E-7"
 TIGHT_OT = f"""MAX_SCF 40
       &OUTER_SCF
         EPS_SCF {TIGHT_EPS_SCF}
-        MAX_SCF 10
+        MAX_SCF 20
       &END
       &OT
         MINIMIZER CG
-        LINESEARCH 3PNT
         PRECONDITIONER FULL_ALL
-        ENERGY_GAP 0.01
+        ENERGY_GAP 0.005
       &END"""
 TIGHT_DIAGONALISATION = """MAX_SCF 400
       &MIXING
@@ -143,7 +142,6 @@ CASES = (
     Case("Na, 2 atoms, smeared", crystal("Na", "bcc", 4.2), MIX_SHORT, smear=METAL),
     Case("Al, 4 atoms, smeared", crystal("Al", "fcc", 4.05), MIX_BOLD, smear=METAL),
     Case("Al, 4 atoms, by OT", crystal("Al", "fcc", 4.05), OT_DIIS),
-    Case("Mg, 2 atoms, smeared", crystal("Mg", "bcc", 3.6), MIX_BOLD, smear=METAL),
     Case("NO, doublet", pair("NO", 1.3), OT_BOLD, 2),
     Case("Si2 at 2.2 Å, triplet", pair("Si2", 2.2), OT_BOLD, 3),
     Case("NiO, triplet", pair("NiO", 1.7), OT_WIDE_GAP, 3, cutoff=200, basis="SZV"),
@@ -168,6 +166,7 @@ CASES = (
 def label(case: Case, code: CP2KCode, *, tight: bool = False) -> Label | LabelFailure:
     """Compute a label as a campaign does."""
     given = read_input(case.input(tight=tight))
+    code = code.model_copy(update={"timeout_minutes": TIGHT_LIMIT_MINUTES if tight else LIMIT_MINUTES})
     atoms = case.atoms.copy()
     atoms.info["multiplicity"] = case.multiplicity
     with tempfile.TemporaryDirectory(prefix="surveyor-") as folder:
@@ -200,7 +199,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="parts of the names of inputs")
     parser.add_argument("--command", default="cp2k.psmp", help="starts CP2K")
     options = parser.parse_args()
-    code = CP2KCode(command=options.command, timeout_minutes=LIMIT_MINUTES)
+    code = CP2KCode(command=options.command)
     chosen = [case for case in CASES if not options.only or any(part in case.name for part in options.only)]
     print("| input | rung | s | meV/atom | meV/Å | within 1 and 5 |\n|---|---|---|---|---|---|", flush=True)
     rungs: Counter[str] = Counter()

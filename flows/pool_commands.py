@@ -79,7 +79,9 @@ def _row(folder: PoolFolder) -> list[str]:
         return [name, "failed" if failure else "closed", "", "", "", "", (failure or "").partition("\n")[0]]
     jobs = ", ".join(f"{n} {what}" for what, n in sorted(state["jobs"].items())) or "none"
     age = time.time() - state["time"]
-    is_open = "open" if age < 60 else f"silent for {age:.0f} s"
+    is_open = "open, but the queue does not answer" if state.get("queue_is_silent") else "open"
+    if age >= 60:
+        is_open = f"silent for {age:.0f} s"
     numbers = [str(state[what]) for what in ("workers", "unfinished", "attached")]
     return [name, is_open, jobs, *numbers, holder["address"]]
 

@@ -14,8 +14,9 @@ from surveyor.tasks.execution import run_under, worker_was_lost
 
 @task(
     task_run_name="sample {name}",
-    retries=3,  # only for a dead worker; a walker that explodes is tried again by the domain
-    retry_delay_seconds=[1, 10, 60],
+    # Only for a dead worker; a walker that explodes is tried again by the domain. It goes on from its last checkpoint.
+    retries=12,
+    retry_delay_seconds=[1, 10, *[60] * 10],
     retry_condition_fn=worker_was_lost,
     cache_policy=NO_CACHE,  # the sample's file in the generation is its record
 )

@@ -28,8 +28,9 @@ def content_of(model: Model, directory: GenerationDirectory) -> str:
 
 @task(
     task_run_name="train generation {name}",
-    retries=3,  # only for a dead worker; the training goes on from its last checkpoint
-    retry_delay_seconds=[1, 10, 60],
+    # Only for a dead worker. The training goes on from its last checkpoint, so each job brings it on: it may take many.
+    retries=24,
+    retry_delay_seconds=[1, 10, *[60] * 22],
     retry_condition_fn=worker_was_lost,
     cache_policy=CacheKeyFnPolicy(cache_key_fn=training_key),
     persist_result=True,

@@ -24,11 +24,13 @@ for name in "${!SLURM_@}"; do
 done
 
 # Its children are the processes of campaigns. On SIGTERM they close their pools, which cancels the jobs of these. One that
-# does not is killed after a while: its pools end by themselves, and it continues as well.
+# does not is killed after a while; its pools end by themselves. The worker ends when there was no campaign for five seconds,
+# in which it reports the last ends: the place of a campaign that ended may be given to another one.
 end_campaigns() {
     declare -gA ended=()
-    local deadline=$((SECONDS + 180))
-    while processes=$(pgrep -P "$worker"); do
+    local deadline=$((SECONDS + 180)) quiet=0
+    while ((quiet < 5)); do
+        processes=$(pgrep -P "$worker") && quiet=0 || quiet=$((quiet + 1))
         for process in $processes; do
             ((SECONDS < deadline)) || kill -KILL "$process"
             [[ -v ended[$process] ]] && continue
@@ -37,7 +39,6 @@ end_campaigns() {
         done
         sleep 1
     done
-    sleep 5 # for what it has to report; after that it has nothing to do
     kill -KILL "$worker"
     wait "$worker"
 }

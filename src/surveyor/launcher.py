@@ -1,6 +1,7 @@
 """Run by path, in a process group of its own: runs another program, and ends all of it as soon as its parent dies.
 
 Usage: launcher.py PARENT_PROCESS_ID COMMAND [ARGUMENT ...]
+       launcher.py end FOLDER, in place of a process that has started others: ends them, and removes the folder.
 
 A signal at the parent's death cannot be arranged from outside, and Python code between fork and exec is unsafe where
 threads run, as they do in the workers of a pool. The signal reaches one process alone; that a program is started by a
@@ -18,12 +19,15 @@ from contextlib import suppress
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 GRACE_S = 3.0  # between SIGTERM and SIGKILL
 POLL_S = 0.02
+END = "end"
 
 
 def main() -> None:
     """Arrange the signals, run the command, and end as it does."""
+    if sys.argv[1] == END:
+        end_in_place(sys.argv[2])
     parent, command = int(sys.argv[1]), sys.argv[2:]
-    _control(PR_SET_CHILD_SUBREAPER, 1)  # what loses its parent becomes a child of this process
+    adopt_orphans()
     _control(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         sys.exit("the parent died before the program began")
@@ -57,28 +61,46 @@ def main() -> None:
     os._exit(code)
 
 
+def adopt_orphans() -> None:
+    """Have what descends from this process, and loses its parent, become a child of this process."""
+    _control(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_in_place(folder: str) -> None:
+    """Kill all descendants, remove a folder, and end with the process group."""
+    import shutil
+
+    if sys.platform == "linux":
+        kill_descendants()
+    shutil.rmtree(folder, ignore_errors=True)
+    os.killpg(0, signal.SIGKILL)
+
+
 def kill_descendants() -> None:
-    """Kill the children of this process, and those that become its children by that, until there are none."""
+    """Kill what descends from this process, and what does so by then, until there is nothing."""
     with suppress(ChildProcessError):
         while True:
-            os.waitpid(-1, os.WNOHANG)  # mostly there are none, and to look through /proc would take its time
-            for child in _children():
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):  # mostly there are none, and to look through /proc takes time
+                pass
+            for process in _descendants():
                 with suppress(ProcessLookupError):
-                    os.kill(child, signal.SIGKILL)
+                    os.kill(process, signal.SIGKILL)
             os.waitpid(-1, 0)
 
 
-def _children() -> list[int]:
-    """Return the processes whose parent is this one; none where there is no /proc."""
-    children = []
+def _descendants() -> list[int]:
+    """Return the processes that descend from this one; none where there is no /proc."""
+    children: dict[int, list[int]] = {}
     with suppress(FileNotFoundError):
-        for process in filter(str.isdecimal, os.listdir("/proc")):  # noqa: PTH208 (slow to import)
+        for name in filter(str.isdecimal, os.listdir("/proc")):  # noqa: PTH208 (slow to import)
             # It may be gone.
-            with suppress(OSError), open(f"/proc/{process}/stat", errors="replace") as stat:  # noqa: PTH123 (as above)
-                parent = stat.read().rpartition(")")[2].split()[1]
-                if int(parent) == os.getpid():
-                    children.append(int(process))
-    return children
+            with suppress(OSError), open(f"/proc/{name}/stat", errors="replace") as stat:  # noqa: PTH123 (as above)
+                parent = int(stat.read().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(name))
+    found = children.get(os.getpid(), [])
+    for process in found:  # it grows meanwhile
+        found += children.get(process, [])
+    return found
 
 
 def _control(option: int, value: int) -> None:

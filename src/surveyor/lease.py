@@ -40,8 +40,14 @@ class Lease:
 
     @property
     def is_lost(self) -> bool:
-        """Whether another process has it; not, where the file cannot be read."""
-        return bool(self._holder().get("token", self.token) != self.token)
+        """Whether another process has it, or had it and is done; not, where the file cannot be read."""
+        try:
+            found = json.loads(self.path.read_text())
+        except FileNotFoundError:
+            return True
+        except (OSError, ValueError):  # a file system that is away for a moment, or a crash of the machine
+            return False
+        return bool(found["token"] != self.token)
 
     def check(self) -> None:
         """Raise where another process has it.
@@ -51,15 +57,9 @@ class Lease:
         """
         if self.is_lost:
             raise CampaignInUse(
-                f"{self.path.parent} was taken over by {_holder(self._holder())}, which took this process for dead "
-                "after a long silence; that one goes on with what is there"
+                f"{self.path.parent} was taken over by {_holder(_read(self.path))}, which took this process for dead "
+                "after a long silence; give the same command again to go on with what is there"
             )
-
-    def _holder(self) -> Mapping[str, Any]:  # Any: strings and numbers
-        try:
-            return _read(self.path)
-        except OSError:  # a file system that is away for a moment
-            return {}
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def campaign(folder: Path, starts: Path, delay_s: float = 0.0) -> dict[str, Any]
     return {
         "run_directory": str(folder / "run"),
         "walkers": [{"start": str(starts), "n_walkers": 2, "n_steps": 10, "max_temperature_factor": 100}],
-        "reference": {"emt": counting},
+        "reference": {"emt": {"rehearsal": counting}},
         "model": {"pair": {}},
         "bootstrap": {"n_structures": 8},
         "learning": {"n_generations": 1},

@@ -90,7 +90,7 @@ def campaign(folder: Path, starts: Path, seconds: float = 0.1, labelling: str = 
     return {
         "run_directory": str(folder / "run"),
         "walkers": [{"start": str(starts)}],
-        "reference": {"emt": sleeping},
+        "reference": {"emt": {"rehearsal": sleeping}},
         "model": {"pair": {}},
         "bootstrap": {"n_structures": 8},
         "learning": {"n_generations": 0},

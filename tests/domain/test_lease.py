@@ -135,6 +135,14 @@ def test_a_lease_that_another_process_took_is_lost_and_left_to_it(path):
     assert json.loads(path.read_text())["pid"] == 7
 
 
+def test_a_lease_that_another_process_had_meanwhile_is_lost(path):
+    with hold_lease(path) as lease:
+        path.unlink()
+        assert lease.is_lost
+        with pytest.raises(CampaignInUse, match=r"was taken over by an unknown process"):
+            lease.check()
+
+
 def test_of_processes_that_race_for_a_dead_lease_one_wins(path, holder):
     holder.kill()
     dead = path.read_text()

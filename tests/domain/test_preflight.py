@@ -138,7 +138,7 @@ def test_nothing_is_found_in_a_good_campaign_and_nothing_is_left_of_the_search(
 ) -> None:
     log = tmp_path / "launches.log"
     counting = {"log": str(log)}
-    findings = examine_campaign(reference={"emt": counting}, walkers=[{"start": "copper.extxyz"}])
+    findings = examine_campaign(reference={"emt": {"rehearsal": counting}}, walkers=[{"start": "copper.extxyz"}])
     assert faults(findings) == []
     assert "level of theory EMT" in found(findings, "reference")
     assert f"surveyor {metadata.version('surveyor')}" in found(findings, "worker")

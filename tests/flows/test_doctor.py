@@ -38,7 +38,7 @@ class CommandLine:
         content = {
             "run_directory": "runs/one",
             "walkers": [{"start": "copper.extxyz", "n_walkers": 4, "n_steps": 500}],
-            "reference": {"emt": counting},
+            "reference": {"emt": {"rehearsal": counting}},
             "model": {"pair": {}},
             "learning": {"n_generations": 2},
         }

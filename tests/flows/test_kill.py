@@ -46,7 +46,7 @@ class SmallCampaign:
         campaign = {
             "run_directory": "run",
             "walkers": [{"start": "copper.extxyz", "n_walkers": 6, "n_steps": 60, "temperature_K": 600}],
-            "reference": {"emt": counting},
+            "reference": {"emt": {"rehearsal": counting}},
             "model": {"pair": {}},
             "bootstrap": {"n_structures": 12},
             "learning": {"n_generations": 3, "n_states": 8, **loose},

@@ -58,7 +58,7 @@ class Folder:
         return {
             "run_directory": self.directory.path,
             "walkers": [{**self.walkers, "n_walkers": n_walkers}],
-            "reference": {"emt": counting},
+            "reference": {"emt": {"rehearsal": counting}},
             "model": {"pair": {"n_basis": 8}},
             "bootstrap": {"n_structures": 6},
             "learning": {"n_generations": 1, **LOOSE, **(learning or {})},
@@ -168,7 +168,7 @@ def test_several_compositions_until_the_target_and_on_from_there(folder: Folder)
     assert new.data(0).keys() == folder.data(1).keys()
     assert new.data(1).test.keys()[: len(folder.data(1).test)] == folder.data(1).test.keys()
 
-    other = {"emt": {}}
+    other = {"emt": {"asap_cutoff": True}}
     with pytest.raises(InputError, match=r"begin_from: .* was labelled with another level of theory"):
         new.run(run_directory=folder.path / "other", walkers=groups, begin_from=origin, reference=other)
 
@@ -203,7 +203,7 @@ def test_given_data_are_taken_only_when_the_reference_agrees(folder: Folder) -> 
 
 def test_failed_labels_are_kept_apart_and_shown_by_their_reason(folder: Folder) -> None:
     learning = {"atomic_energies": "least_squares", "max_failed_fraction": 1}
-    reference = {"emt": {"failing_fraction": 0.4}}
+    reference = {"emt": {"rehearsal": {"failing_fraction": 0.4}}}
     folder.run(reference=reference, bootstrap={"n_structures": 9}, learning=learning)
     data = folder.data(0)
     assert 0 < len(data.failed) < 9

@@ -45,7 +45,7 @@ pytestmark = [
 ]
 
 COUNTING = """#!/bin/sh
-case "$*" in *--version*) exec "$@";; esac
+case "$*" in *--version*|*--check*) exec "$@";; esac
 input=$(grep -A4 "&COORD" input.inp | md5sum | cut -c1-12)
 echo "begin $input $SLURM_JOB_ID $$" >> {log}
 "$@"
@@ -253,7 +253,7 @@ def test_it_ends_with_one_label_for_each_requested_structure(campaign: Campaign)
 
 def test_no_label_that_was_finished_is_computed_again(campaign: Campaign) -> None:
     for finished, n_begun in campaign.finished_at_kill:
-        again = finished & {structure for structure, _ in campaign.began()[n_begun + 2 :]}
+        again = finished & {structure for structure, _ in campaign.began()[n_begun:]}
         assert not again
 
 

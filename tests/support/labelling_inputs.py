@@ -19,7 +19,7 @@ def copper(n_structures: int) -> list[Atoms]:
 
 def counting(log: Path, delay_s: float = 0.0) -> dict[str, Any]:  # Any: what a parameter file holds
     """Return the field `reference` of EMT that leaves a trace of each launch (see `surveyor.testing.references`)."""
-    return {"emt": {"log": str(log), "delay_s": delay_s}}
+    return {"emt": {"rehearsal": {"log": str(log), "delay_s": delay_s}}}
 
 
 def written(path: Path, structures: list[Atoms]) -> Path:

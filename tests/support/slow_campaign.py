@@ -46,7 +46,7 @@ class SlowCampaign:
         campaign = {
             "run_directory": folder.name,
             "walkers": [{"start": "copper.extxyz", "n_walkers": 2, "n_steps": 20, "temperature_K": 600}],
-            "reference": {"emt": counting},
+            "reference": {"emt": {"rehearsal": counting}},
             "model": {"pair": {}},
             "bootstrap": {"n_structures": N_BOOTSTRAP},
             "learning": {"n_generations": N_GENERATIONS, "n_states": N_STATES, **loose},

@@ -13,6 +13,7 @@ from surveyor.labels import LabelStore, LevelOfTheory
 from surveyor.pools.pool import Pool
 from surveyor.reference.ase import EMTParameters, EMTReference
 from surveyor.reference.reference import Reference
+from surveyor.reference.rehearsal import Rehearsal
 from surveyor.tasks.label import label
 
 
@@ -29,7 +30,7 @@ class Bench:
 
     def __init__(self, folder: Path, delay_s: float = 0.0) -> None:
         self.log = folder / "launches.log"
-        self.reference: Reference = EMTReference(EMTParameters(log=str(self.log), delay_s=delay_s))
+        self.reference: Reference = EMTReference(EMTParameters(rehearsal=Rehearsal(log=str(self.log), delay_s=delay_s)))
         self.theory: LevelOfTheory = self.reference.resolve()
         self.store = LabelStore.in_folder(folder / "labels")
         self.scratch = folder / "calculations"

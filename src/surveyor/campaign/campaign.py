@@ -102,7 +102,7 @@ def open_campaign(
         check_continuation(directory, parameters)
         freeze_parameters(directory, parameters)
         record_run(directory)
-        with open_pools(parameters.pools, sites, directory.pools, pools_by_hand) as pools:
+        with open_pools(parameters.pools, sites, directory.pools, pools_by_hand, lease) as pools:
             yield Campaign(
                 parameters=parameters,
                 directory=directory,

@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from surveyor.errors import InputError, PoolFailed
+from surveyor.lease import Lease
 from surveyor.parameters import Parameters
 from surveyor.pools.address import scheduler_pool
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool
@@ -92,7 +93,11 @@ class OpenPools:
 
 @contextmanager
 def open_pools(
-    pools: Pools, sites: Mapping[str, Site] | None = None, folder: Path | None = None, by_hand: Path | None = None
+    pools: Pools,
+    sites: Mapping[str, Site] | None = None,
+    folder: Path | None = None,
+    by_hand: Path | None = None,
+    lease: Lease | None = None,
 ) -> Iterator[OpenPools]:
     """Give the pools of a campaign, and close them at the end.
 
@@ -105,6 +110,7 @@ def open_pools(
         sites: where the pools are that are named by a block, by name.
         folder: for the pools on clusters that this opens; they need one.
         by_hand: folder of the pools that the user has opened by hand.
+        lease: without which the pools belong to another process, and are not closed; None without one.
 
     Raises:
         InputError: a name needs a site that is not given.
@@ -121,9 +127,9 @@ def open_pools(
     except Exception:
         raise  # what runs on clusters goes on
     except BaseException:
-        _close(ours)
+        _close(ours, lease)
         raise
-    _close(ours)
+    _close(ours, lease)
 
 
 def _pool(name: str, site: Site | None, folder: Path | None, by_hand: Path | None, ours: list[PoolFolder]) -> Pool:
@@ -148,7 +154,9 @@ def folder_of(name: str, folder: Path) -> PoolFolder:
     return PoolFolder(folder / name.replace("/", "-"))
 
 
-def _close(folders: list[PoolFolder]) -> None:
+def _close(folders: list[PoolFolder], lease: Lease | None) -> None:
+    if lease is not None and lease.is_lost:
+        return
     with ThreadPoolExecutor(max(1, len(folders))) as threads:  # side by side: a cancelled run is killed after 30 s
         list(threads.map(_close_one, folders))
 

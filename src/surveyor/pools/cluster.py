@@ -29,9 +29,10 @@ from surveyor.pools.worker_check import difference
 
 logger = logging.getLogger(__name__)
 
-START_S = 120.0  # imports from a busy network disk take their time, and so do jobs of a former process that have to go
+START_S = 240.0  # imports from a busy network disk take their time, and so do jobs of a former process that have to go
 CONNECT_S = 20.0
 CLOSE_S = 60.0
+CANCEL_S = 20.0
 POLL_S = 0.1
 LOG_LINES = 12
 
@@ -89,8 +90,14 @@ def close_cluster_pool(folder: PoolFolder) -> bool:
         with suppress(ProcessLookupError):
             os.kill(int(holder["pid"]), signal.SIGTERM)
     else:
-        with Client(holder["address"], security=folder.read_certificates(), set_as_default=False) as client:
-            client.shutdown()
+        try:
+            with Client(holder["address"], security=folder.read_certificates(), set_as_default=False) as client:
+                client.shutdown()
+        except OSError as error:
+            raise PoolFailed(
+                f"the pool in {folder.path} cannot be closed from here: its process {holder['pid']} on "
+                f"{holder['host']} does not answer ({error}); close it there, or leave it to its idle time"
+            ) from error
     deadline = time.monotonic() + CLOSE_S
     while folder.read_holder() is not None or folder.read_jobs():
         if time.monotonic() > deadline:
@@ -107,11 +114,18 @@ def _cancel_left(folder: PoolFolder) -> None:
     left = folder.read_jobs()
     _, site = folder.read_site() if left else ("", None)
     if isinstance(site, JobQueueSite):
-        try:
-            asyncio.run(Jobs(site, folder.path, address="").cancel(left))
-        except QueueSilent as error:
-            raise PoolFailed(f"jobs {', '.join(left)} of the pool in {folder.path} are left: {error}") from error
-        folder.write_jobs([])
+        jobs = Jobs(site, folder.path, address="")
+        deadline = time.monotonic() + CANCEL_S
+        while left and time.monotonic() < deadline:
+            try:
+                asyncio.run(jobs.cancel(left))
+                shown = asyncio.run(jobs.look(left))
+            except QueueSilent as error:
+                raise PoolFailed(f"jobs {', '.join(left)} of the pool in {folder.path} are left: {error}") from error
+            left = [job for job, entry in shown.items() if entry.state != "ending"]
+        folder.write_jobs(left)
+        if left:
+            raise PoolFailed(f"jobs {', '.join(left)} of the pool in {folder.path} cannot be cancelled; see why")
 
 
 def _attach(name: str, site: JobQueueSite, folder: PoolFolder) -> Attachment:

@@ -12,6 +12,7 @@ A campaign's process that dies takes none of this with it.
 
 import asyncio
 import logging
+import math
 import shutil
 import signal
 import sys
@@ -40,6 +41,8 @@ logger = logging.getLogger("surveyor.pools.cluster")
 LOOK_S = 2.0  # how often the queue is asked; each answer costs the cluster's controller something
 SUBMIT_AT_ONCE = 10  # then the queue is looked at again, and a signal is heeded
 RETRY_S = 60.0  # until jobs are submitted again, where jobs fail but some workers are there
+SILENCE_S = 3600.0  # so long may the queue be silent while work waits and nothing runs: masters are updated
+STRAYS_S = 300.0  # so long after a submission that was not answered its job may turn up
 SILENT_S = 15.0  # until jobs are submitted again, where the controller of the queue does not answer
 LEAVE_S = 120.0  # so long may cancelled jobs of a former process take to leave the queue
 CANCEL_S = 30.0  # so long is it tried to cancel the jobs of a pool that closes
@@ -95,7 +98,8 @@ async def _hold(folder: PoolFolder, lease: Lease) -> None:
                 raise
         finally:
             if not lease.is_lost:
-                folder.address.unlink(missing_ok=True)
+                with suppress(OSError):  # whatever the disk does, the jobs are to be cancelled
+                    folder.address.unlink(missing_ok=True)
             await keeper.close()
     logger.info("pool %s is closed", name)
 
@@ -112,14 +116,13 @@ class _Record:
     connected: float | None = None  # when a worker was last seen
     leaving: float | None = None  # when it was cancelled, or its workers were told to leave
 
-    def view(self, job: str, now: float, n_workers: int) -> Job:
+    def view(self, job: str, now: float) -> Job:
         """Return the job as it is now."""
         return Job(
             id=job,
             name=self.name,
             entry=self.entry,
             unseen_s=0.0 if self.missed is None else now - self.missed,
-            n_workers=n_workers,
             was_connected=self.connected is not None,
             runs_s=0.0 if self.running is None else now - self.running,
             idle_s=now - self.busy,
@@ -142,6 +145,8 @@ class _Keeper:
     n_submitted: int = 0
     failures: list[str] = field(default_factory=list)  # in a row, since a worker connected
     next_submission: float = 0.0
+    silent: float | None = None  # since when the queue does not answer
+    unanswered: float = -math.inf  # when a submission was last not answered
     used: float = field(default_factory=lambda: time.monotonic() + ATTACH_S)
 
     async def end_former_jobs(self) -> None:
@@ -204,17 +209,22 @@ class _Keeper:
         return now - self.used >= 60 * self.site.idle_minutes
 
     async def _look(self) -> None:
+        may_have_strays = time.monotonic() < self.unanswered + STRAYS_S
         try:
-            entries = await self.jobs.look(list(self.records)) if self.records else {}
+            entries = await self.jobs.look(list(self.records)) if self.records or may_have_strays else {}
         except QueueSilent as error:
-            logger.warning("pool %s: the queue does not answer: %s", self.name, error)
+            self._bear_silence(error)
             return
+        if self.records:
+            self.silent = None
+        if self.lease.is_lost:
+            return  # what the queue shows of this folder may be of the other process
         strays = tuple(job for job, entry in entries.items() if job not in self.records and entry.state != "ending")
         await self._cancel(strays)  # the answer to their submission was lost
         now, workers = time.monotonic(), self._workers_by_job()
         for job, record in self.records.items():
             self._note_job(record, entries.get(job), workers[job], now)
-        views = [record.view(job, now, len(workers[job])) for job, record in self.records.items()]
+        views = [record.view(job, now) for job, record in self.records.items()]
         decided = plan(views, self.scheduler.n_unfinished, self.site)
         for job, reason in decided.failed:
             self._note_failure(f"job {job}: {reason}. {self.jobs.output(job)}")
@@ -282,6 +292,20 @@ class _Keeper:
         # The first failures are answered at once; a cluster that refuses is not asked again and again.
         self.next_submission = time.monotonic() + LOOK_S * len(self.failures)
 
+    def _bear_silence(self, error: QueueSilent) -> None:
+        """Wait for a queue that does not answer, as long as something works, or a while where nothing does.
+
+        Raises:
+            PoolFailed: it has not answered for very long, there is work, and no worker.
+        """
+        now = time.monotonic()
+        self.silent = now if self.silent is None else self.silent
+        logger.warning("pool %s: the queue does not answer: %s", self.name, error)
+        if now - self.silent > SILENCE_S and self.scheduler.n_unfinished and not self.scheduler.workers:
+            raise PoolFailed(
+                f"pool {self.name}: work waits, and the queue has not answered for {SILENCE_S / 60:.0f} min: {error}"
+            )
+
     def _judge(self) -> None:
         if len(self.failures) < FAILED_STARTS:
             return
@@ -301,12 +325,14 @@ class _Keeper:
         try:
             job = await self.jobs.submit(name)
         except QueueSilent as error:
-            logger.warning("pool %s: %s", self.name, error)
-            self.next_submission = time.monotonic() + SILENT_S
+            self.unanswered = time.monotonic()
+            self.next_submission = self.unanswered + SILENT_S
+            self._bear_silence(error)
             return
         except PoolFailed as error:
             self._note_failure(str(error))
             return
+        self.silent = None
         self.records[job] = _Record(name, busy=time.monotonic())
         self._note()
 
@@ -328,6 +354,7 @@ class _Keeper:
                 "unfinished": self.scheduler.n_unfinished,
                 "attached": self.scheduler.n_attached,
                 "failures": self.failures,
+                "queue_is_silent": self.silent is not None,
             },
         )
 

@@ -14,18 +14,15 @@ import json
 import logging
 import os
 import select
-import shutil
-import signal
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import dask
-import psutil
 from distributed import Nanny, Security, SpecCluster
 
+from surveyor import launcher
 from surveyor.pools.scheduler import SETTINGS, PoolScheduler
 
 WATCH_S = 0.5  # how often the parent is looked for; mostly the closed standard input tells first
@@ -36,6 +33,7 @@ HOST = "127.0.0.1"
 def main() -> None:
     """Hold the pool, then end it with all its workers."""
     folder, parent = Path(sys.argv[1]), int(sys.argv[2])
+    launcher.adopt_orphans()
     wanted = json.loads(sys.stdin.readline())
     # The first of its own is the current folder, in which the parent may not look.
     sys.path[:] = [*wanted["path"], *(entry for entry in sys.path[1:] if entry not in wanted["path"])]
@@ -50,9 +48,9 @@ def main() -> None:
         answer.close()
         while os.getppid() == parent and not select.select([sys.stdin], [], [], WATCH_S)[0]:
             pass
-        _kill_all()
-        shutil.rmtree(folder, ignore_errors=True)
-        os.killpg(os.getpid(), signal.SIGKILL)
+        # Nothing that runs now is wanted any more, and an orderly end would wait for it. A program that takes the place
+        # of this one has all its descendants and none of its threads, which would start killed workers again.
+        os.execv(sys.executable, [sys.executable, "-S", "-I", launcher.__file__, launcher.END, str(folder)])
 
 
 def _start_cluster(environments: Sequence[Mapping[str, str]], security: Security) -> SpecCluster:
@@ -77,17 +75,6 @@ def _worker(environment: Mapping[str, str], common: Mapping[str, Any]) -> dict[s
             "silence_logs": logging.CRITICAL,
         },
     }
-
-
-def _kill_all() -> None:
-    """Kill the workers, and the programs they run with all that those have started.
-
-    Nothing that runs now is wanted any more, and an orderly end would wait for it. What belongs to whom is known only
-    as long as all live, so all are found first.
-    """
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,11 @@ COMMAND_TIMEOUT_S = 60.0
 OUTPUT_LINES = 15
 
 # What commands say while the controller of a queue is away or overloaded.
-PASSING = re.compile(r"Unable to contact slurm controller|[Ss]ocket timed out|cannot connect to server|try again later")
+PASSING = re.compile(
+    r"unable to contact|socket timed out|zero bytes were transmitted|standby mode|connection (failure|refused)"
+    r"|cannot connect|can't connect|resource temporarily unavailable|try again later|is down|can't find address",
+    re.IGNORECASE,
+)
 
 
 class QueueSilent(Exception):
@@ -176,7 +180,7 @@ def _directives(site: JobQueueSite, outputs: Path) -> dict[str, Any]:  # Any: da
         case SLURMSite():
             asked = [f"-n {site.tasks_per_job}", f"--cpus-per-task={cores // site.tasks_per_job}", "-N 1"]
             # A job that SLURM queues again after its node went down would come beside the one that replaces it.
-            asked += ["--no-requeue", f"--chdir={outputs.parent}", *([f"--gres=gpu:{gpus}"] if gpus else [])]
+            asked += ["--no-requeue", f"--chdir={outputs.parent.resolve()}", *([f"--gres=gpu:{gpus}"] if gpus else [])]
             skip = [*site.skip_directives, "#SBATCH -n 1", "--cpus-per-task"]
             kept = [line for line in asked if not any(text in line for text in site.skip_directives)]
             return {

@@ -13,11 +13,10 @@ from distributed import Reschedule, Worker, get_worker
 from distributed.core import Status
 
 from surveyor.errors import AttemptFailed, FunctionFailed, InputError, PoolFailed
-from surveyor.pools.sites import END_S
+from surveyor.pools.sites import END_S, START_S
 from surveyor.pools.worker_check import difference
 
 DELIVERY_S = 1.0
-YOUNG_S = 120.0  # where a job that has just begun cannot do it, another one cannot either
 
 # The job script sets them: seconds since the epoch, and how long the job may last.
 JOB_BEGIN, JOB_WALLTIME_S = "SURVEYOR_JOB_BEGIN", "SURVEYOR_JOB_WALLTIME_S"
@@ -101,12 +100,13 @@ def run_parcel(
         raise PoolFailed(complaint)
     if time_limit_s is not None and time_limit_s + END_S > time_left_s():
         _hand_back(time_limit_s)
+    name = "the module of a function"
     try:
         function, args, kwargs = unpack(parcel)
-        result = function(*args, **kwargs)
-        return _dumps(result, f"the result of {name_of(function)}")
+        name = name_of(function)
+        return _dumps(function(*args, **kwargs), f"the result of {name}")
     except SystemExit as error:  # it would end the worker
-        raised = Raised.by(RuntimeError(f"{name_of(function)} called sys.exit({error.code!r})"))
+        raised = Raised.by(RuntimeError(f"{name} called sys.exit({error.code!r})"))
     except Exception as error:  # noqa: BLE001 (it is raised where it belongs)
         # Where nothing starts, everything fails at once, and a free worker is given the next. In a job that is being
         # ended, or on a broken node, it would have all of the queue.
@@ -124,13 +124,18 @@ def time_left_s() -> float:
 
 def _hand_back(time_limit_s: float) -> None:
     left, walltime = time_left_s(), float(os.environ[JOB_WALLTIME_S])
-    if get_worker().state.executed_count == 0 and walltime - left < YOUNG_S:
+    if time_limit_s > walltime - START_S - END_S:
         raise PoolFailed(
-            f"a function may take {time_limit_s:.0f} s, but a job lasts {walltime:.0f} s, of which {left:.0f} s are "
-            f"left when its worker begins, and {END_S:.0f} s of them are kept for its end; lower the time limit, or "
-            "raise walltime_minutes of the pool"
+            f"a function may take {time_limit_s:.0f} s, but a job lasts {walltime:.0f} s, of which {START_S:.0f} s are "
+            f"for its start and {END_S:.0f} s for its end; lower the time limit, or raise walltime_minutes of the pool"
         )
     _leave(f"{time_limit_s:.0f} s are more than is left of this job")
+    if get_worker().state.executed_count == 0:
+        # The next job may be as slow, so this counts as an attempt, of which there is a bounded number.
+        raise AttemptFailed(
+            f"a function may take {time_limit_s:.0f} s, but only {left:.0f} of {walltime:.0f} s of a job were left "
+            "when its worker began: its start took so long; raise walltime_minutes of the pool"
+        )
     raise Reschedule()
 
 

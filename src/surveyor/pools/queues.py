@@ -93,6 +93,7 @@ def read_lsf(answer: str) -> dict[str, Entry]:
         "RUN": "running",
         "USUSP": "running",
         "SSUSP": "running",
+        "UNKWN": "running",
     }
     return _table(answer, states, column=1)
 
@@ -103,7 +104,8 @@ def read_sge(answer: str) -> dict[str, Entry]:
     for job, words in _rows(answer):
         state = words[4] if len(words) > 4 else ""
         if "d" in state:
-            continue  # being deleted
+            entries[job] = Entry("ending")
+            continue
         if "q" in state:
             entries[job] = Entry("pending", state, is_hopeless="E" in state)
         elif set(state) & set("rtsST"):
@@ -121,13 +123,14 @@ def read_oar(answer: str) -> dict[str, Entry]:
         "Running": "running",
         "Suspended": "running",
         "Resuming": "running",
+        "Finishing": "ending",
     }
     pairs = [line.split(":", 1) for line in answer.splitlines() if ":" in line]
     return {job.strip(): Entry(states[state.strip()], state.strip()) for job, state in pairs if state.strip() in states}
 
 
 def read_htcondor(answer: str) -> dict[str, Entry]:
-    """Read `condor_q -af ClusterId ProcId JobStatus HoldReason`; status 5 is a job that is held."""
+    """Read `condor_q -af ClusterId ProcId JobStatus HoldReason`; in status 3 a job is removed, in 5 it is held."""
     entries = {}
     for line in answer.splitlines():
         words = line.split(maxsplit=3)
@@ -138,6 +141,8 @@ def read_htcondor(answer: str) -> dict[str, Entry]:
             entries[job] = Entry("pending", reason if status == "5" else "", is_hopeless=status == "5")
         elif status in ("2", "6", "7"):
             entries[job] = Entry("running")
+        elif status == "3":
+            entries[job] = Entry("ending")
     return entries
 
 

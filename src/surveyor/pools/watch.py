@@ -21,7 +21,6 @@ class Job:
         name: of its workers, or the beginning of it.
         entry: what the queue shows; None where it shows nothing.
         unseen_s: for how long the queue has not shown it.
-        n_workers: how many workers are connected.
         was_connected: whether any worker ever was.
         runs_s: for how long it has been seen to run.
         idle_s: for how long it has had nothing to do.
@@ -34,7 +33,6 @@ class Job:
     name: str
     entry: Entry | None
     unseen_s: float = 0.0
-    n_workers: int = 0
     was_connected: bool = False
     runs_s: float = 0.0
     idle_s: float = 0.0

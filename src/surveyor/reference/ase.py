@@ -1,8 +1,5 @@
 """References that are calculators of ASE."""
 
-import hashlib
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +13,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from surveyor.errors import InputError
 from surveyor.labels import Label, LabelFailure, LevelOfTheory
-from surveyor.parameters import Fraction, Parameters
-from surveyor.programs import run_program
+from surveyor.parameters import Parameters
 from surveyor.reference.ase_calculation import compute_with, describe, make_calculator
 from surveyor.reference.ase_calculators import (
     CLASSICAL,
@@ -31,7 +27,7 @@ from surveyor.reference.ase_calculators import (
     treats_charge,
 )
 from surveyor.reference.ase_process import compute_apart, describe_apart
-from surveyor.structures import canonical, identity_of
+from surveyor.reference.rehearsal import Rehearsal, begin, end
 
 
 class EMTParameters(Parameters):
@@ -41,23 +37,8 @@ class EMTParameters(Parameters):
     asap_cutoff: bool = Field(
         False, title="Cutoff of ASAP", description="Take the cutoff of the program ASAP in place of ASE's own."
     )
-    delay_s: float = Field(
-        0.0,
-        ge=0,
-        le=100_000,
-        title="Delay (s)",
-        description="To rehearse a campaign: a program sleeps so long for each label.",
-    )
-    failing_fraction: Fraction = Field(
-        0.0,
-        title="Failing fraction",
-        description="To rehearse a campaign: so many of the structures, by their hash, do not converge.",
-    )
-    log: str | None = Field(
-        None,
-        pattern="^/",
-        title="Log (file)",
-        description="To rehearse a campaign: gets a line when a label begins, and when it ends; a full path.",
+    rehearsal: Rehearsal | None = Field(
+        None, title="Rehearsal", description="Have labels take their time, fail, and leave a trace."
     )
 
 
@@ -128,42 +109,20 @@ class EMTReference:
             "asap_cutoff": self.parameters.asap_cutoff,
             "periodicity": periodicity_rule("emt"),
         }
-        if self.parameters.failing_fraction:  # it changes no label, but failures are final
-            content["failing_fraction"] = self.parameters.failing_fraction
+        if self.parameters.rehearsal and self.parameters.rehearsal.failing_fraction:
+            content["failing_fraction"] = self.parameters.rehearsal.failing_fraction  # failures are final
         return LevelOfTheory(name="EMT", content=content, charge=0, elements=tuple(emt_parameters))
 
     def compute(self, atoms: Atoms, directory: Path) -> Label | LabelFailure:
         """Compute the label of one structure."""
-        self._log("begin", atoms)
-        if self.parameters.delay_s:
-            # A real program, so that the end of one is rehearsed, too.
-            run_program(["sleep", f"{self.parameters.delay_s}"], directory=directory, output=directory / "sleep.log")
-        if _share(atoms) < self.parameters.failing_fraction:
-            return LabelFailure("scf_not_converged", "as failing_fraction says")
+        rehearsal = self.parameters.rehearsal or Rehearsal()
+        if begin(rehearsal, atoms, directory):
+            return LabelFailure("scf_not_converged", "as failing_fraction of the rehearsal says")
         calculator = EMT(asap_cutoff=self.parameters.asap_cutoff)
         outcome = compute_with(calculator, atoms, directory, program="ASE EMT", version=ase.__version__)
         if isinstance(outcome, Label):
-            self._log("end", atoms)
+            end(rehearsal, atoms)
         return outcome
-
-    def _log(self, event: str, atoms: Atoms) -> None:
-        if self.parameters.log is None:
-            return
-        descriptor = os.open(self.parameters.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:  # one write for a line: many workers append at once
-            os.write(descriptor, f"{event} {structure_id(atoms)} {os.getpid()}\n".encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def structure_id(atoms: Atoms) -> str:
-    """Return what names a structure in the log of a rehearsal: equal for structures that share a label."""
-    return hashlib.sha256(json.dumps(identity_of(canonical(atoms))).encode()).hexdigest()[:16]
-
-
-def _share(atoms: Atoms) -> float:
-    return int(structure_id(atoms), 16) / 16**16
 
 
 @dataclass(frozen=True, slots=True)

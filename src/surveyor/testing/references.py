@@ -9,8 +9,8 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.labels import Label
-from surveyor.reference.ase import structure_id
 from surveyor.reference.reference import Reference
+from surveyor.reference.rehearsal import structure_id
 from surveyor.structures import canonical, is_periodic
 
 __all__ = ["Energies", "check_reference", "launches", "structure_id"]
@@ -132,7 +132,7 @@ def launches(log: Path, event: str = "begin") -> list[str]:
     """Return the structures whose computation began, or ended in a label, once for each time, in order.
 
     Args:
-        log: file of a rehearsal, `EMTParameters.log`; no launch is no file. `structure_id` names structures in it.
+        log: file of a rehearsal, `Rehearsal.log`; no launch is no file. `structure_id` names structures in it.
         event: "begin" or "end".
     """
     lines = log.read_text().splitlines() if log.exists() else []

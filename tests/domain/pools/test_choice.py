@@ -1,10 +1,10 @@
 import psutil
 import pytest
+from distributed import LocalCluster
 from pydantic import ValidationError
 
+from surveyor.pools.address import pool_at
 from surveyor.pools.choice import Pools, open_pools
-from surveyor.pools.local import local_pool
-from surveyor.pools.sites import LocalSite
 
 
 def test_stages_that_name_one_pool_share_it() -> None:
@@ -28,12 +28,13 @@ def test_pools_are_closed_whatever_the_end_is() -> None:
             used.append(pools.labelling)
             raise SystemExit
 
-    with local_pool(LocalSite(cores=1)) as cluster:
+    with LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address=None) as cluster:
         with pytest.raises(SystemExit):
-            end_early(cluster.address)
+            end_early(cluster.scheduler_address)
         with pytest.raises(RuntimeError, match="was shut down"):
             used[0].submit(abs, -1)
-        assert cluster.submit(abs, -1).result() == 1  # what was only attached to lives on
+        with pool_at(cluster.scheduler_address) as again:  # what was only attached to lives on
+            assert again.submit(abs, -1).result() == 1
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from distributed import Security
 
 from surveyor.errors import PoolFailed
-from surveyor.pools.jobs import Jobs, QueueSilent
+from surveyor.pools.jobs import PASSING, Jobs, QueueSilent
 from surveyor.pools.sites import JOB_QUEUES, JobQueueSite, SLURMSite
 
 COMMON = {
@@ -175,3 +175,27 @@ def test_the_output_of_a_job_is_shown_by_its_last_lines(tmp_path: Path) -> None:
     assert "line 99" in jobs.output("7")
     assert "another job" not in jobs.output("7")
     assert "line 1\n" not in jobs.output("7")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
+        "sbatch: error: Batch job submission failed: Zero Bytes were transmitted or received",
+        "slurm_load_jobs error: Socket timed out on send/recv operation",
+        'error: unable to send message to qmaster using port 6444 on host "master": got send error; Connection refused',
+        "Failed in LSF library call: LSF is down. Please wait ...",
+        "ERROR: Can't find address of local schedd",
+    ],
+)
+def test_a_controller_that_is_away_has_refused_nothing(said: str, tmp_path: Path) -> None:
+    assert PASSING.search(said)
+    assert not PASSING.search("sbatch: error: invalid partition specified: nowhere")
+
+
+def test_the_folder_of_jobs_is_written_as_the_queue_shows_it(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    jobs = Jobs(SLURMSite(), tmp_path / "link", "tcp://10.0.0.1:1")
+    assert f"--chdir={tmp_path}/real" in jobs.script("a")
+    assert jobs.folder == tmp_path / "real"

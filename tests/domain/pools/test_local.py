@@ -1,7 +1,9 @@
+import importlib
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from importlib import metadata
@@ -13,11 +15,13 @@ import psutil
 import pytest
 from distributed import Client, Security
 from environments import make_environment
+from processes import wait_until
 
-from surveyor.errors import FunctionFailed, InputError, PoolFailed, WorkerLost
+from surveyor.errors import AttemptFailed, FunctionFailed, InputError, PoolFailed, WorkerLost
 from surveyor.pools.local import local_pool
 from surveyor.pools.pool import Attachment, Pool
 from surveyor.pools.sites import LocalSite
+from surveyor.pools.terms import Terms
 
 PATIENCE_S = 30.0
 
@@ -32,6 +36,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from surveyor.pools.local import local_pool
 from surveyor.pools.sites import LocalSite
+from surveyor.pools.terms import Terms
 from surveyor.programs import run_program
 
 def defined_here(folder):
@@ -107,6 +112,42 @@ def test_closing_abandons_what_runs_and_leaves_no_process(tmp_path: Path) -> Non
     assert holders() == before
 
 
+# As mpirun does while it starts its ranks: each in a process group of its own, one after the other.
+STARTING_RANKS = "for i in $(seq 4000); do setsid sleep {mark} & done; touch started; wait"
+
+
+def test_closing_while_a_program_starts_others_leaves_no_process(tmp_path: Path) -> None:
+    mark = f"300.{os.getpid()}"
+    pool = local_pool(LocalSite(cores=1))
+    pool.submit(subprocess.call, ["sh", "-c", STARTING_RANKS.format(mark=mark)], cwd=tmp_path)
+    wait_until(lambda: n_sleeping(mark) > 20, lambda: "nothing has started", PATIENCE_S)
+    pool.shutdown(wait=False)
+    assert not (tmp_path / "started").exists()
+    assert n_sleeping(mark) == 0
+
+
+def n_sleeping(mark: str) -> int:
+    return sum(process.info["cmdline"] == ["sleep", mark] for process in psutil.process_iter(["cmdline"]))
+
+
+def test_a_function_is_not_begun_by_a_job_whose_start_took_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SURVEYOR_JOB_BEGIN", f"{time.time() - 100:.0f}")
+    monkeypatch.setenv("SURVEYOR_JOB_WALLTIME_S", "200")
+    with local_pool(LocalSite(cores=1)) as pool:
+        outcome = pool.submit_under(Terms(time_limit_s=90), abs, -1).exception(PATIENCE_S)
+    assert isinstance(outcome, AttemptFailed)
+    assert "its start took so long" in str(outcome)
+
+
+def test_a_function_that_no_job_can_end_in_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SURVEYOR_JOB_BEGIN", f"{time.time():.0f}")
+    monkeypatch.setenv("SURVEYOR_JOB_WALLTIME_S", "200")
+    with local_pool(LocalSite(cores=1)) as pool:
+        outcome = pool.submit_under(Terms(time_limit_s=190), abs, -1).exception(PATIENCE_S)
+    assert isinstance(outcome, PoolFailed)
+    assert "a job lasts 200 s, of which 20 s are for its start and 30 s for its end" in str(outcome)
+
+
 def test_closed_pool_refuses_work() -> None:
     pool = local_pool(LocalSite(cores=1))
     pool.shutdown()
@@ -161,10 +202,23 @@ def test_an_exception_that_only_the_worker_knows_arrives_with_its_text(pool: Poo
     assert "in fail" in str(error)
 
 
+def test_a_module_that_exits_when_it_is_imported_is_an_error_of_its_call(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "import os, sys\nif 'OF_THE_TEST' not in os.environ:\n    sys.exit('no')\ndef function():\n    pass\n"
+    (tmp_path / "exits_on_workers.py").write_text(module)
+    pool.submit(eval, f"__import__('sys').path.append({str(tmp_path)!r})").result(PATIENCE_S)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("OF_THE_TEST", "1")
+    error = pool.submit(importlib.import_module("exits_on_workers").function).exception(PATIENCE_S)
+    assert isinstance(error, RuntimeError)
+    assert "the module of a function called sys.exit('no')" in str(error)
+
+
 def test_an_exception_has_the_traceback_of_the_worker_as_its_cause(pool: Pool) -> None:
     error = pool.submit(int, "eleven").exception(PATIENCE_S)
     assert isinstance(error, ValueError)
-    assert "result = function(*args, **kwargs)" in str(error.__cause__)
+    assert "parcel.py" in str(error.__cause__)
 
 
 def test_a_submission_in_the_moment_of_a_lost_connection_can_be_tried_again(

@@ -66,27 +66,31 @@ def test_grid_engine_table() -> None:
         "21": RUNNING,
         "22": PENDING,
         "23": PENDING,
+        "24": "ending",
         "25": PENDING,
     }
     assert [job for job, entry in found.items() if entry.is_hopeless] == ["23"]
 
 
 def test_lsf_lines() -> None:
-    answer = "31 RUN\n32 PEND\n33 DONE\n34 EXIT\n35 SSUSP\n"
-    assert {job: e.state for job, e in read_lsf(answer).items()} == {"31": RUNNING, "32": PENDING, "35": RUNNING}
+    answer = "31 RUN\n32 PEND\n33 DONE\n34 EXIT\n35 SSUSP\n36 UNKWN\n"
+    states = {"31": RUNNING, "32": PENDING, "35": RUNNING, "36": RUNNING}
+    assert {job: entry.state for job, entry in read_lsf(answer).items()} == states
 
 
 def test_oar_lines() -> None:
-    answer = "41: Running\n42: Waiting\n43: Terminated\n44: Error\n45: toLaunch\n"
-    assert {job: e.state for job, e in read_oar(answer).items()} == {"41": RUNNING, "42": PENDING, "45": PENDING}
+    answer = "41: Running\n42: Waiting\n43: Terminated\n44: Error\n45: toLaunch\n46: Finishing\n"
+    states = {"41": RUNNING, "42": PENDING, "45": PENDING, "46": "ending"}
+    assert {job: entry.state for job, entry in read_oar(answer).items()} == states
 
 
 def test_htcondor_lines() -> None:
-    answer = "51 0 2 undefined\n52 0 1 undefined\n53 0 5 Disk quota exceeded\n54 0 4 undefined\n"
+    answer = "51 0 2 undefined\n52 0 1 undefined\n53 0 5 Disk quota exceeded\n54 0 4 undefined\n55 0 3 undefined\n"
     assert read_htcondor(answer) == {
         "51.0": Entry(RUNNING),
         "52.0": Entry(PENDING),
         "53.0": Entry(PENDING, "Disk quota exceeded", is_hopeless=True),
+        "55.0": Entry("ending"),
     }
 
 

@@ -82,7 +82,8 @@ def test_with_a_node_die_all_processes_of_its_jobs_and_no_others(cluster: SlurmC
     cluster.node_down("label1")
     assert not living(before[0])
     assert cluster.pids_of(jobs[1]) == before[1]
-    assert [(job.id, job.state) for job in cluster.queue()] == [(jobs[0], "PENDING"), (jobs[1], "RUNNING")]
+    again = [(jobs[0], "PENDING"), (jobs[1], "RUNNING")]  # the dead node's job is queued again
+    wait_until(lambda: [(job.id, job.state) for job in cluster.queue()] == again, lambda: f"{cluster.queue()}")
     cluster.node_up("label1")
     after = cluster.submit("true", folder=tmp_path, options=["--nodelist=label1", "--partition=label"])
     cluster.wait_for(after, "COMPLETED")

@@ -9,7 +9,7 @@ from surveyor.pools.watch import CONNECT_S, GONE_S, RETURN_S, Job, plan, wanted_
 SITE = SLURMSite(cores_per_job=4, workers_per_job=2, min_jobs=0, max_jobs=3, idle_minutes=1)
 NEW = Job("1", "pool-1", entry=None, unseen_s=1.0)
 PENDING = replace(NEW, unseen_s=0.0, entry=Entry("pending"))
-RUNNING = replace(PENDING, entry=Entry("running"), n_workers=2, was_connected=True, runs_s=90.0)
+RUNNING = replace(PENDING, entry=Entry("running"), was_connected=True, runs_s=90.0)
 GONE = {"entry": None, "unseen_s": GONE_S + 1}
 IDLE = replace(RUNNING, idle_s=61.0)
 
@@ -95,7 +95,7 @@ def test_a_job_that_runs_without_its_worker_connecting_is_cancelled_and_a_failur
 
 
 def test_a_job_whose_workers_do_not_come_back_is_cancelled_and_replaced() -> None:
-    away = replace(RUNNING, n_workers=0, away_s=RETURN_S + 1)
+    away = replace(RUNNING, away_s=RETURN_S + 1)
     decided = plan([away], 1, SITE)
     assert (decided.cancel, decided.n_submit, decided.failed) == (("1",), 1, ())
     assert plan([replace(away, away_s=1.0)], 1, SITE).n_submit == 0

@@ -14,6 +14,7 @@ from surveyor.labels import Label, LabelFailure
 from surveyor.reference.ase import ASEParameters, ASEReference, EMTParameters, EMTReference
 from surveyor.reference.ase_calculation import compute_with
 from surveyor.reference.ase_calculators import arguments_for
+from surveyor.reference.rehearsal import Rehearsal
 from surveyor.testing.references import check_reference, launches, structure_id
 
 
@@ -263,7 +264,7 @@ def test_espresso_is_told_the_charge_that_a_structure_has() -> None:
 
 def test_rehearsal_tells_each_launch_and_changes_no_label(tmp_path: Path) -> None:
     log, atoms = tmp_path / "log", rattled_copper()
-    rehearsed = EMTReference(EMTParameters(log=str(log), delay_s=0.01))
+    rehearsed = EMTReference(EMTParameters(rehearsal=Rehearsal(log=str(log), delay_s=0.01)))
     label, plain = rehearsed.compute(atoms, tmp_path), EMTReference().compute(atoms, tmp_path)
     assert isinstance(label, Label)
     assert isinstance(plain, Label)
@@ -273,14 +274,14 @@ def test_rehearsal_tells_each_launch_and_changes_no_label(tmp_path: Path) -> Non
 
 
 def test_rehearsal_shows_what_was_begun_and_not_ended(tmp_path: Path) -> None:
-    reference = EMTReference(EMTParameters(log=str(tmp_path / "log")))
+    reference = EMTReference(EMTParameters(rehearsal=Rehearsal(log=str(tmp_path / "log"))))
     assert isinstance(reference.compute(Atoms("Fe"), tmp_path), LabelFailure)
     assert len(launches(tmp_path / "log")) == 1
     assert launches(tmp_path / "log", "end") == []
 
 
 def test_rehearsed_failures_are_a_share_of_the_structures_and_always_the_same_ones(tmp_path: Path) -> None:
-    reference = EMTReference(EMTParameters(failing_fraction=0.3))
+    reference = EMTReference(EMTParameters(rehearsal=Rehearsal(failing_fraction=0.3)))
     structures = [Atoms("Cu2", [[0, 0, 0], [0, 0, 2 + 0.01 * number]]) for number in range(60)]
     outcomes = [[reference.compute(atoms, tmp_path) for atoms in structures] for _ in range(2)]
     failed = [[isinstance(outcome, LabelFailure) for outcome in each] for each in outcomes]

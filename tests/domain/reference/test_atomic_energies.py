@@ -10,6 +10,7 @@ from surveyor.errors import AtomicEnergyFailed
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory
 from surveyor.reference.ase import EMTParameters, EMTReference
 from surveyor.reference.atomic_energies import atomic_energy, isolated_atoms, lowest_energy
+from surveyor.reference.rehearsal import Rehearsal
 from surveyor.reference.xtb import XTBParameters, XTBReference
 from surveyor.structures import multiplicity_of
 from surveyor.testing.references import launches
@@ -85,7 +86,7 @@ def test_emt_energy_of_an_atom_is_what_is_left_far_away(tmp_path: Path) -> None:
 
 
 def test_each_multiplicity_is_computed_once(tmp_path: Path) -> None:
-    reference = EMTReference(EMTParameters(log=str(tmp_path / "log")))
+    reference = EMTReference(EMTParameters(rehearsal=Rehearsal(log=str(tmp_path / "log"))))
     store, theory = LabelStore.in_folder(tmp_path / "labels"), reference.resolve()
     energies = {atomic_energy("O", reference, theory, store, tmp_path / "scratch") for _ in range(2)}
     assert len(energies) == 1

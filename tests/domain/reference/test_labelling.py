@@ -12,6 +12,7 @@ from surveyor.errors import AttemptFailed, Preempted
 from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, LevelOfTheory, Reason, label_key
 from surveyor.reference.ase import EMTParameters, EMTReference
 from surveyor.reference.labelling import attempt_label, label_structure
+from surveyor.reference.rehearsal import Rehearsal
 from surveyor.testing.references import launches
 
 
@@ -37,7 +38,7 @@ class Failing:
 
 
 def counting(tmp_path: Path, delay_s: float = 0.0) -> EMTReference:
-    return EMTReference(EMTParameters(log=str(tmp_path / "log"), delay_s=delay_s))
+    return EMTReference(EMTParameters(rehearsal=Rehearsal(log=str(tmp_path / "log"), delay_s=delay_s)))
 
 
 def rattled_copper() -> Atoms:

@@ -1,0 +1,68 @@
+"""Rehearsing a campaign: labels that take their time, that fail, and that leave a trace of each launch."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from ase import Atoms
+from pydantic import Field
+
+from surveyor.parameters import Fraction, Parameters
+from surveyor.programs import run_program
+from surveyor.structures import canonical, identity_of
+
+
+class Rehearsal(Parameters):
+    """What labels do beside being computed, so that a deployment is tried before it costs hours."""
+
+    delay_s: float = Field(
+        0.0, ge=0, le=100_000, title="Delay (s)", description="A program sleeps so long for each label."
+    )
+    failing_fraction: Fraction = Field(
+        0.0,
+        title="Failing fraction",
+        description="So many of the structures, by their hash, do not converge.",
+    )
+    log: str | None = Field(
+        None,
+        pattern="^/",
+        title="Log (file)",
+        description="Gets a line when a label begins, and when it ends; a full path.",
+    )
+
+
+def begin(rehearsal: Rehearsal, atoms: Atoms, directory: Path) -> bool:
+    """Tell that a label begins, and sleep; say whether it is one of those that fail.
+
+    Args:
+        rehearsal: what to do.
+        atoms: the structure.
+        directory: of the calculation.
+    """
+    _tell(rehearsal, "begin", atoms)
+    if rehearsal.delay_s:
+        # A real program, so that the end of one is rehearsed, too.
+        run_program(["sleep", f"{rehearsal.delay_s}"], directory=directory, output=directory / "sleep.log")
+    return int(structure_id(atoms), 16) / 16**16 < rehearsal.failing_fraction
+
+
+def end(rehearsal: Rehearsal, atoms: Atoms) -> None:
+    """Tell that a label was computed."""
+    _tell(rehearsal, "end", atoms)
+
+
+def structure_id(atoms: Atoms) -> str:
+    """Return what names a structure in the log of a rehearsal: equal for structures that share a label."""
+    return hashlib.sha256(json.dumps(identity_of(canonical(atoms))).encode()).hexdigest()[:16]
+
+
+def _tell(rehearsal: Rehearsal, event: str, atoms: Atoms) -> None:
+    if rehearsal.log is None:
+        return
+    descriptor = os.open(rehearsal.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:  # one write for a line: many workers append at once
+        os.write(descriptor, f"{event} {structure_id(atoms)} {os.getpid()}\n".encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
