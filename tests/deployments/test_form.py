@@ -1,6 +1,5 @@
 """The form of the deployment in the UI, in a browser: a campaign without a line of JSON."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,28 +7,10 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter
+from prefect_form import Form, open_browser
 from selenium import webdriver
-from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support import expected_conditions as expected
-from selenium.webdriver.support.ui import WebDriverWait
 
 from surveyor.run_directory import RunDirectory
-
-PATIENCE_S = 120
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1200,3000",
-)
 
 pytestmark = [
     pytest.mark.browser,
@@ -41,48 +22,8 @@ pytestmark = [
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    browser = webdriver.Chrome(options=options, service=service)
-    try:
+    with open_browser(tmp_path / "profile") as browser:
         yield browser
-    finally:
-        browser.quit()
-
-
-class Form:
-    """The form as a user sees it: fields by their labels."""
-
-    def __init__(self, browser: webdriver.Chrome, address: str) -> None:
-        self.browser = browser
-        self.patience = WebDriverWait(browser, PATIENCE_S)
-        browser.get(address)
-
-    def label(self, text: str) -> WebElement:
-        # Fields with a default are marked "(Optional)".
-        path = f"//label[normalize-space()='{text}' or normalize-space()='{text} (Optional)']"
-        return self.patience.until(expected.presence_of_element_located((By.XPATH, path)))
-
-    def fill(self, text: str, value: str) -> None:
-        field = self.browser.find_element(By.ID, self.label(text).get_attribute("for"))
-        field.send_keys(Keys.CONTROL, "a")
-        field.send_keys(value)
-
-    def click_after(self, text: str, button: str) -> None:
-        """Press the first button with a caption that follows a label."""
-        path = f"./following::button[normalize-space()='{button}'][1]"
-        found = self.label(text).find_element(By.XPATH, path)
-        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
-        found.click()
-
-    def submit(self) -> None:
-        before = self.browser.current_url
-        button = self.browser.find_element(By.XPATH, "//button[@type='submit']")
-        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
-        button.click()
-        self.patience.until(expected.url_changes(before))
 
 
 def test_a_campaign_is_set_up_in_the_form(

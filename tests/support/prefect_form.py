@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -13,6 +14,7 @@ from selenium.webdriver.support import expected_conditions as expected
 from selenium.webdriver.support.ui import WebDriverWait
 
 PATIENCE_S = 120
+COUNT_REFUSALS = "return performance.getEntriesByType('resource').filter(each => each.responseStatus == 503).length"
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -64,11 +66,18 @@ class Form:
         return self.patience.until(expected.presence_of_element_located((By.XPATH, path)))
 
     def fill(self, text: str, value: str) -> None:
-        """Write into the first field after a label."""
+        """Write into the field of a label until it holds the value, as a page that is still being drawn loses keys."""
+        label = self.label(text)
         path = "./following::*[self::input or self::textarea][1]"
-        field = self.label(text).find_element(By.XPATH, path)
-        field.send_keys(Keys.CONTROL, "a")
-        field.send_keys(value)
+
+        def holds_value(_browser: webdriver.Chrome) -> bool:
+            field = label.find_element(By.XPATH, path)
+            if field.get_attribute("value") != value:
+                field.send_keys(Keys.CONTROL, "a")
+                field.send_keys(value)
+            return field.get_attribute("value") == value
+
+        self.patience.until(holds_value, f"{value} in {text}")
 
     def click_after(self, text: str, button: str) -> None:
         """Press the first button with a caption that follows a label."""
@@ -78,9 +87,34 @@ class Form:
         found.click()
 
     def submit(self) -> None:
-        """Send it, and wait for the page that follows."""
-        before = self.browser.current_url
-        button = self.browser.find_element(By.XPATH, "//button[@type='submit']")
-        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
-        button.click()
-        self.patience.until(expected.url_changes(before))
+        """Send it, again as often as a busy server refuses it, and wait for the page that follows.
+
+        With SQLite, a server whose database is locked at that moment answers with status 503, and keeps nothing.
+        """
+        before, n_refused = self.browser.current_url, self._n_refused()
+        self._press_submit()
+
+        def is_sent(browser: webdriver.Chrome) -> bool:
+            nonlocal n_refused
+            if browser.current_url == before and self._n_refused() > n_refused:
+                n_refused = self._n_refused()
+                self._press_submit()
+            return browser.current_url != before
+
+        try:
+            self.patience.until(is_sent)
+        except TimeoutException:
+            raise AssertionError(f"the form was not sent:\n{self.text()}") from None
+
+    def _n_refused(self) -> int:
+        return int(self.browser.execute_script(COUNT_REFUSALS))
+
+    def _press_submit(self) -> None:
+        # By its key, as the message of a refusal may lie over it.
+        self.browser.find_element(By.XPATH, "//button[@type='submit']").send_keys(Keys.ENTER)
+
+    def text(self) -> str:
+        """Return what the page shows, with what its fields hold."""
+        fields = self.browser.find_elements(By.XPATH, "//input | //textarea")
+        values = [f"{field.get_attribute('id')}: {field.get_attribute('value')}" for field in fields]
+        return "\n".join([self.browser.find_element(By.TAG_NAME, "body").text, *values])
