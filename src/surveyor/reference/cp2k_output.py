@@ -57,7 +57,7 @@ SYMPTOMS: Sequence[tuple[Reason, str]] = (
     ),
     (
         "invalid_input",
-        r"input/(?:input_parsing|cp_parser|input_)\w*\.F|unknown (?:keyword|subsection|section)|No .*KIND",
+        r"input/(?:input_parsing|cp_parser|input_)\w*\.F|unknown (?:keyword|subsection|section)|KIND section",
     ),
 )
 

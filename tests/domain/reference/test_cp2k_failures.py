@@ -1,6 +1,7 @@
 """One real failure of CP2K for each reason, and what becomes of its label."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,8 @@ from surveyor.dataset import FAILURE, OUTPUT, Dataset, with_label
 from surveyor.errors import Preempted
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, label_key
 from surveyor.reference.cp2k import CP2KCode, CP2KReference
-from surveyor.reference.cp2k_input import read_input
+from surveyor.reference.cp2k_input import read_input, write_input
+from surveyor.reference.cp2k_output import parse_output
 from surveyor.reference.labelling import label_structure
 
 pytestmark = [
@@ -74,6 +76,19 @@ def test_basis_set_that_is_gone(quick_input: str, tmp_path: Path) -> None:
     found = failure(CP2KReference(given), tmp_path)
     assert found.reason == "missing_data_file"
     assert "NO-SUCH-BASIS" in found.message
+
+
+def test_kind_that_is_missing(quick_input: str, tmp_path: Path) -> None:
+    """surveyor does not start such an input; what the program itself says of it is understood, too."""
+    given = write_input(read_input(quick_input), crystal())
+    (tmp_path / "input.inp").write_text(re.sub(r"&KIND H.*?&END KIND", "", given, flags=re.DOTALL))
+    done = subprocess.run(
+        ["cp2k.psmp", "-i", "input.inp"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
+    found = parse_output(done.stdout + done.stderr, crystal(), returncode=done.returncode)
+    assert isinstance(found, LabelFailure)
+    assert found.reason == "invalid_input"
+    assert "KIND" in found.message
 
 
 def test_too_few_steps_without_repair(quick_input: str, tmp_path: Path) -> None:
