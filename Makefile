@@ -33,9 +33,8 @@ types: $(MACE)/test.stamp
 	ln -s $(addprefix $(CURDIR)/,$(wildcard src/surveyor/*) blocks tasks flows) build/types/surveyor/
 	$(MACE)/bin/mypy
 
-# More processes than cores, as many tests wait for a queue or a server.
 tests: $(MACE)/test.stamp
-	$(MACE)/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not long"
+	$(MACE)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not long"
 
 tests-long: $(MACE)/test.stamp
 	$(MACE)/bin/python -m pytest -m long

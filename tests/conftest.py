@@ -39,9 +39,13 @@ REQUIREMENTS = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that hold slow tests, so that no process is left alone with one of them at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Begin with the files of slow tests, longest time limit first: no process is to end alone with one of them."""
+    limits: dict[Path, float] = {}
+    for item in items:
+        if item.get_closest_marker("slow"):
+            marker = item.get_closest_marker("timeout")
+            limits[item.path] = max(limits.get(item.path, 0.0), marker.args[0] if marker else 0.0)
+    items.sort(key=lambda item: -limits.get(item.path, -1.0))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -18,7 +18,8 @@ from pathlib import Path
 import psutil
 
 WAIT_S = 60
-POLL_S = 0.1
+# Much of what is waited for costs a command, or a look at all processes.
+POLL_S = 0.4
 # Below the ports that the system gives to whoever asks for any.
 PORTS = range(20000, 30000)
 

@@ -31,7 +31,7 @@ from surveyor.testing.pools import check_executor
 PATIENCE_S = 90.0
 SUPPORT = Path(counted_work.__file__).parent
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def site(**fields: Any) -> SLURMSite:
@@ -238,8 +238,8 @@ def test_a_killed_worker_is_replaced_by_its_nanny_and_a_killed_nanny_by_another_
 
 def test_work_that_cannot_end_in_time_goes_to_another_job_unstarted(open_pool: Callable[..., Pool], log: Path) -> None:
     pool = open_pool(max_jobs=1, walltime_minutes=2, idle_minutes=1)
-    first = pool.submit(work, log, "a", 40).result(PATIENCE_S)
-    second = pool.submit_under(Terms("b", time_limit_s=60), work, log, "b", 0).result(PATIENCE_S)
+    first = pool.submit(work, log, "a", 22).result(PATIENCE_S)
+    second = pool.submit_under(Terms("b", time_limit_s=70), work, log, "b", 0).result(PATIENCE_S)
     assert second != first
     assert names(log, "begin") == ["a", "b"]
 
