@@ -99,7 +99,7 @@ class Jobs:
     async def cancel(self, jobs: Collection[str]) -> None:
         """Cancel jobs; those that have ended are passed over."""
         if jobs:
-            await _call([*shlex.split(self._job("cancelled").cancel_command), *jobs])
+            await _call([self._queue.cancel, *jobs])
 
     def output(self, job: str) -> str:
         """Return the last lines that a job printed."""

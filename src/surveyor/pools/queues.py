@@ -1,6 +1,7 @@
 """What the queue of a cluster says about jobs: the command that asks it, and how its answer is read.
 
-dask-jobqueue submits and cancels jobs, but never looks whether they are still there.
+dask-jobqueue submits jobs, but never looks whether they are still there. Its commands to cancel jobs stand here too:
+that library can be imported in the main thread alone, and a pool may be closed in any.
 """
 
 import re
@@ -33,12 +34,14 @@ class Queue:
     """How one kind of queue is asked.
 
     Attributes:
-        command: returns the command, from the name of the user and the ids of the jobs.
+        cancel: the command that cancels jobs, which takes their ids.
+        command: returns the command that asks, from the name of the user and the ids of the jobs.
         read: returns the entries by id, from the standard output of the command.
         unknown: what standard error says, in lower case, when the command fails just because a job has ended.
         tells_folder: whether the answer has all jobs of the user, each with its folder.
     """
 
+    cancel: str
     command: Callable[[str, Sequence[str]], list[str]]
     read: Callable[[str], dict[str, Entry]]
     unknown: tuple[str, ...] = ()
@@ -162,15 +165,25 @@ def _table(answer: str, states: Mapping[str, State], column: int) -> dict[str, E
 
 QUEUES: Mapping[str, Queue] = {
     "slurm": Queue(
-        lambda user, _: ["squeue", "-a", "-h", "-u", user, "-o", "%i|%T|%r|%Z"], read_slurm, tells_folder=True
+        "scancel",
+        lambda user, _: ["squeue", "-a", "-h", "-u", user, "-o", "%i|%T|%r|%Z"],
+        read_slurm,
+        tells_folder=True,
     ),
-    "pbs": Queue(lambda _, jobs: ["qstat", *jobs], read_pbs, ("unknown job", "has finished")),
-    "lsf": Queue(lambda _, jobs: ["bjobs", "-noheader", "-o", "jobid stat", *jobs], read_lsf, ("is not found",)),
-    "sge": Queue(lambda user, _: ["qstat", "-u", user], read_sge),
+    "pbs": Queue("qdel", lambda _, jobs: ["qstat", *jobs], read_pbs, ("unknown job", "has finished")),
+    "lsf": Queue(
+        "bkill", lambda _, jobs: ["bjobs", "-noheader", "-o", "jobid stat", *jobs], read_lsf, ("is not found",)
+    ),
+    "sge": Queue("qdel", lambda user, _: ["qstat", "-u", user], read_sge),
     "oar": Queue(
-        lambda _, jobs: ["oarstat", "-s", *(word for job in jobs for word in ("-j", job))], read_oar, ("not found",)
+        "oardel",
+        lambda _, jobs: ["oarstat", "-s", *(word for job in jobs for word in ("-j", job))],
+        read_oar,
+        ("not found",),
     ),
     "htcondor": Queue(
-        lambda _, jobs: ["condor_q", *jobs, "-af", "ClusterId", "ProcId", "JobStatus", "HoldReason"], read_htcondor
+        "condor_rm",
+        lambda _, jobs: ["condor_q", *jobs, "-af", "ClusterId", "ProcId", "JobStatus", "HoldReason"],
+        read_htcondor,
     ),
 }

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from counted_work import be_unfit, lines, names, work
 from distributed import Client, Security
 from processes import wait_until
-from slurm import SlurmCluster
+from slurm import Job, SlurmCluster
 
 from surveyor.errors import AttemptFailed, InputError, PoolFailed, WorkerLost
 from surveyor.files import read_json, write_json
@@ -30,6 +31,7 @@ from surveyor.testing.pools import check_executor
 
 PATIENCE_S = 90.0
 SUPPORT = Path(counted_work.__file__).parent
+SIDE_BY_SIDE = 4
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -49,73 +51,122 @@ def site(**fields: Any) -> SLURMSite:
     )
 
 
-@pytest.fixture
-def folder(tmp_path: Path, slurm_cluster: SlurmCluster) -> Iterator[PoolFolder]:
-    """The folder of a pool, which is closed at the end."""
-    folder = PoolFolder(tmp_path / "pool")
-    try:
-        yield folder
-    finally:
-        close_cluster_pool(folder)
-        slurm_cluster.reset()
+@dataclass(frozen=True)
+class Scene:
+    """A pool on a partition that no other scene uses, and what can be done to it.
+
+    Attributes:
+        cluster: where the partition is.
+        partition: its name.
+        path: folder for what belongs to the scene.
+        pools: what was opened.
+    """
+
+    cluster: SlurmCluster
+    partition: str
+    path: Path
+    pools: list[Pool] = field(default_factory=list)
+
+    @property
+    def folder(self) -> PoolFolder:
+        return PoolFolder(self.path / "pool")
+
+    @property
+    def log(self) -> Path:
+        return self.path / "work.log"
+
+    def site(self, **fields: Any) -> SLURMSite:
+        return site(**{"queue": self.partition, **fields})
+
+    def open_pool(self, **fields: Any) -> Pool:
+        self.pools.append(cluster_pool("slurm/test", self.site(**fields), self.folder.path))
+        return self.pools[-1]
+
+    def start(self, pool: Pool, name: str, seconds: float) -> Future[str]:
+        """Submit work and wait until it runs."""
+        future = pool.submit_under(Terms(name), work, self.log, name, seconds)
+        wait_until(lambda: name in names(self.log, "begin"), lambda: f"{name} has not begun", PATIENCE_S)
+        return future
+
+    def job_of(self, name: str) -> int:
+        """The job in which work last began."""
+        return int([line.split()[1] for line in lines(self.log, "begin") if line.split()[0] == name][-1])
+
+    def process_of_work(self) -> psutil.Process:
+        """The process in which work last began."""
+        return psutil.Process(int(lines(self.log, "begin")[-1].split()[2]))
+
+    def holder(self) -> int:
+        """The process of the pool."""
+        holder = self.folder.read_holder()
+        assert holder is not None
+        return int(holder["pid"])
+
+    def wait_for_the_end_of_the_pool(self) -> None:
+        wait_until(lambda: self.folder.read_holder() is None, lambda: "it lives", PATIENCE_S)
+
+    def queue(self) -> list[Job]:
+        return [job for job in self.cluster.queue() if job.partition == self.partition]
+
+    def wait_for_the_end_of_the_jobs(self) -> None:
+        wait_until(lambda: not self.queue(), lambda: f"{self.queue()}", PATIENCE_S)
+
+    def alive(self) -> list[int]:
+        """The jobs that are not about to leave."""
+        return [job.id for job in self.queue() if job.state != "COMPLETING"]
+
+    def wait_for_jobs(self, is_right: Callable[[list[int]], bool]) -> None:
+        wait_until(lambda: is_right(self.alive()), lambda: f"{self.queue()}")
+
+    def submit_sleep(self, folder: Path) -> int:
+        """Submit a job that is not one of the pool's."""
+        return self.cluster.submit("sleep 60", folder=folder, options=[f"--partition={self.partition}"])
+
+    def close(self) -> None:
+        for pool in self.pools:
+            pool.shutdown(wait=False)
+        close_cluster_pool(self.folder)
 
 
-@pytest.fixture
-def open_pool(folder: PoolFolder) -> Iterator[Callable[..., Pool]]:
-    """Opens the pool in the folder."""
-    pools = []
-
-    def open_one(**fields: Any) -> Pool:
-        pools.append(cluster_pool("slurm/test", site(**fields), folder.path))
-        return pools[-1]
-
-    yield open_one
-    for pool in pools:
-        pool.shutdown(wait=False)
+SCENES: dict[str, Callable[[Scene], None]] = {}
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    return tmp_path / "work.log"
+def side_by_side(play: Callable[[Scene], None]) -> Callable[[Scene], None]:
+    """Have a scene played while others are: each takes long, and mostly waits."""
+    SCENES[play.__name__] = play
+    return play
 
 
-def start(pool: Pool, log: Path, name: str, seconds: float) -> Future[str]:
-    """Submit work and wait until it runs."""
-    future = pool.submit_under(Terms(name), work, log, name, seconds)
-    wait_until(lambda: name in names(log, "begin"), lambda: f"{name} has not begun", PATIENCE_S)
-    return future
+@side_by_side
+def work_that_cannot_end_in_time_goes_to_another_job_unstarted(scene: Scene) -> None:
+    pool = scene.open_pool(max_jobs=1, walltime_minutes=2, idle_minutes=1)
+    first = pool.submit(work, scene.log, "a", 22).result(PATIENCE_S)
+    second = pool.submit_under(Terms("b", time_limit_s=70), work, scene.log, "b", 0).result(PATIENCE_S)
+    assert second != first
+    assert names(scene.log, "begin") == ["a", "b"]
 
 
-def job_of(log: Path, name: str) -> int:
-    """The job in which work last began."""
-    return int([line.split()[1] for line in lines(log, "begin") if line.split()[0] == name][-1])
-
-
-def alive(cluster: SlurmCluster) -> list[int]:
-    return [job.id for job in cluster.queue() if job.state != "COMPLETING"]
-
-
-def test_it_is_an_executor_whose_jobs_come_with_work_and_leave_without(
-    slurm_cluster: SlurmCluster, open_pool: Callable[..., Pool], folder: PoolFolder, tmp_path: Path
-) -> None:
-    pool = open_pool()
+@side_by_side
+def it_is_an_executor_whose_jobs_come_with_work_and_leave_without(scene: Scene) -> None:
+    pool = scene.open_pool()
     pool.open()
-    assert slurm_cluster.queue() == []
-    exchange = tmp_path / "exchange"
+    assert scene.queue() == []
+    exchange = scene.path / "exchange"
     exchange.mkdir()
     check_executor(pool, exchange)
-    assert 1 <= len(alive(slurm_cluster)) <= 2
-    wait_until(lambda: not slurm_cluster.queue(), lambda: f"{slurm_cluster.queue()}", PATIENCE_S)
-    assert folder.read_holder() is not None  # somebody is attached
+    assert scene.alive()
+    scene.wait_for_the_end_of_the_jobs()
+    assert scene.holder()  # somebody is attached
     pool.shutdown()
-    wait_until(lambda: folder.read_holder() is None, lambda: "nobody uses the pool, and it goes on", PATIENCE_S)
+    scene.wait_for_the_end_of_the_pool()
 
 
-def test_only_the_owner_can_attach(open_pool: Callable[..., Pool], folder: PoolFolder) -> None:
-    address = open_pool().address
-    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+@side_by_side
+def only_the_owner_can_attach(scene: Scene) -> None:
+    address = scene.open_pool().address
+    assert stat.S_IMODE(scene.folder.path.stat().st_mode) == 0o700
     as_nobody = subprocess.run(
-        ["runuser", "-u", "nobody", "--", "cat", str(folder.path / "key.pem")], capture_output=True, check=False
+        ["runuser", "-u", "nobody", "--", "cat", str(scene.folder.path / "key.pem")], capture_output=True, check=False
     )
     assert as_nobody.returncode != 0
     stranger = Security.temporary()
@@ -123,149 +174,99 @@ def test_only_the_owner_can_attach(open_pool: Callable[..., Pool], folder: PoolF
         Client(address, security=stranger, timeout=2, set_as_default=False)
 
 
-def test_work_waits_for_the_queue_and_a_cancelled_pending_job_is_replaced(
-    slurm_cluster: SlurmCluster, open_pool: Callable[..., Pool]
-) -> None:
-    slurm_cluster.hold("cpu")
-    future = open_pool(max_jobs=1).submit(abs, -1)
-    wait_until(lambda: len(alive(slurm_cluster)) == 1, lambda: f"{slurm_cluster.queue()}")
-    (first,) = alive(slurm_cluster)
-    slurm_cluster.cancel(first)
-    wait_until(lambda: alive(slurm_cluster) not in ([], [first]), lambda: f"{slurm_cluster.queue()}")
+@side_by_side
+def work_waits_for_the_queue_and_a_cancelled_pending_job_is_replaced(scene: Scene) -> None:
+    scene.cluster.hold(scene.partition)
+    future = scene.open_pool(max_jobs=1).submit(abs, -1)
+    scene.wait_for_jobs(lambda alive: len(alive) == 1)
+    (first,) = scene.alive()
+    scene.cluster.cancel(first)
+    scene.wait_for_jobs(lambda alive: alive not in ([], [first]))
     assert not future.done()
-    slurm_cluster.release("cpu")
+    scene.cluster.release(scene.partition)
     assert future.result(PATIENCE_S) == 1
 
 
-def test_a_job_whose_submission_was_never_answered_is_cancelled(
-    slurm_cluster: SlurmCluster, open_pool: Callable[..., Pool], folder: PoolFolder, tmp_path: Path
-) -> None:
+@side_by_side
+def a_job_whose_submission_was_never_answered_is_cancelled(scene: Scene) -> None:
     """Such a job is in the queue, and the pool does not know its number."""
-    slurm_cluster.hold("cpu")
-    other = slurm_cluster.submit("sleep 60", folder=tmp_path, options=["--partition=cpu"])
-    pool = open_pool(max_jobs=1)
-    future = pool.submit(abs, -1)
-    wait_until(lambda: len(alive(slurm_cluster)) == 2, lambda: f"{slurm_cluster.queue()}")
-    stray = slurm_cluster.submit("sleep 60", folder=folder.path, options=["--partition=cpu"])
-    wait_until(lambda: stray not in alive(slurm_cluster), lambda: f"{slurm_cluster.queue()}")
-    left = slurm_cluster.submit("sleep 60", folder=folder.path, options=["--partition=cpu"])
-    close_cluster_pool(folder)
-    assert alive(slurm_cluster) == [other]
+    scene.cluster.hold(scene.partition)
+    other = scene.submit_sleep(scene.path)
+    future = scene.open_pool(max_jobs=1).submit(abs, -1)
+    scene.wait_for_jobs(lambda alive: len(alive) == 2)
+    stray = scene.submit_sleep(scene.folder.path)
+    scene.wait_for_jobs(lambda alive: stray not in alive)
+    left = scene.submit_sleep(scene.folder.path)
+    close_cluster_pool(scene.folder)
+    assert scene.alive() == [other]
     assert left != other
     assert isinstance(future.exception(PATIENCE_S), WorkerLost | PoolFailed)
 
 
-def test_a_cancelled_job_fails_what_it_ran_and_is_replaced(
-    slurm_cluster: SlurmCluster, open_pool: Callable[..., Pool], log: Path
-) -> None:
-    pool = open_pool(max_jobs=1)
-    future = start(pool, log, "a", 60)
-    slurm_cluster.cancel(job_of(log, "a"))
+@side_by_side
+def a_cancelled_job_fails_what_it_ran_and_is_replaced(scene: Scene) -> None:
+    pool = scene.open_pool(max_jobs=1)
+    future = scene.start(pool, "a", 60)
+    scene.cluster.cancel(scene.job_of("a"))
     with pytest.raises(WorkerLost, match="a worker of pool slurm/test died"):
         future.result(PATIENCE_S)
-    assert pool.submit_under(Terms("a"), work, log, "a", 0).result(PATIENCE_S) == str(job_of(log, "a"))
-    assert names(log, "begin") == ["a", "a"]
+    again = pool.submit_under(Terms("a"), work, scene.log, "a", 0).result(PATIENCE_S)
+    assert again == str(scene.job_of("a"))
+    assert names(scene.log, "begin") == ["a", "a"]
 
 
-def test_a_controller_that_is_away_costs_neither_what_runs_nor_what_waits(
-    slurm_cluster: SlurmCluster, open_pool: Callable[..., Pool], log: Path, folder: PoolFolder
-) -> None:
-    pool = open_pool(max_jobs=2)
-    running = start(pool, log, "a", 10)
-    with slurm_cluster.without_controller():
-        waiting = pool.submit(work, log, "b", 0)
-        wait_until(lambda: "does not answer" in folder.log.read_text(), folder.log.read_text, PATIENCE_S)
-        assert running.result(PATIENCE_S) == str(job_of(log, "a"))
-    assert waiting.result(PATIENCE_S)
-    assert names(log, "begin") == ["a", "b"]
+@side_by_side
+def closing_a_pool_whose_process_was_killed_cancels_its_jobs(scene: Scene) -> None:
+    scene.start(scene.open_pool(max_jobs=1), "a", 60)
+    os.kill(scene.holder(), signal.SIGKILL)
+    scene.wait_for_the_end_of_the_pool()
+    assert close_cluster_pool(scene.folder) is False
+    scene.wait_for_the_end_of_the_jobs()
 
 
-def test_a_flow_in_a_job_does_not_submit_with_the_options_of_that_job(
-    open_pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SBATCH_PARTITION", "nowhere")  # it would win over the script
-    monkeypatch.setenv("SLURM_JOB_ID", "1")
-    assert open_pool(max_jobs=1).submit(abs, -1).result(PATIENCE_S) == 1
-
-
-def test_closing_a_pool_whose_process_was_killed_cancels_its_jobs(
-    slurm_cluster: SlurmCluster, open_pool: Callable[..., Pool], folder: PoolFolder, log: Path
-) -> None:
-    start(open_pool(max_jobs=1), log, "a", 60)
-    holder = folder.read_holder()
-    assert holder is not None
-    os.kill(int(holder["pid"]), signal.SIGKILL)
-    wait_until(lambda: folder.read_holder() is None, lambda: "it lives", PATIENCE_S)
-    assert close_cluster_pool(folder) is False
-    wait_until(lambda: not slurm_cluster.queue(), lambda: f"{slurm_cluster.queue()}")
-
-
-def test_a_node_that_goes_down_fails_what_it_ran_and_another_one_goes_on(
-    slurm_cluster: SlurmCluster, open_pool: Callable[..., Pool], log: Path
-) -> None:
-    pool = open_pool(queue="label", max_jobs=1)
-    future = start(pool, log, "a", 60)
-    (node,) = (job.nodes for job in slurm_cluster.queue())
-    slurm_cluster.node_down(node)
-    with pytest.raises(WorkerLost):
-        future.result(PATIENCE_S)
-    assert pool.submit_under(Terms("a"), work, log, "a", 0).result(PATIENCE_S)
-    assert len(alive(slurm_cluster)) == 1  # it was not queued again beside the one that replaced it
-
-
-def test_a_killed_worker_is_replaced_by_its_nanny_and_a_killed_nanny_by_another_job(
-    slurm_cluster: SlurmCluster, open_pool: Callable[..., Pool], log: Path
-) -> None:
-    pool = open_pool(max_jobs=1)
-    future = start(pool, log, "a", 60)
-    worker = psutil.Process(int(lines(log, "begin")[-1].split()[2]))
-    first = job_of(log, "a")
-    worker.kill()
+@side_by_side
+def a_killed_worker_is_replaced_by_its_nanny_and_a_killed_nanny_by_another_job(scene: Scene) -> None:
+    pool = scene.open_pool(max_jobs=1)
+    future = scene.start(pool, "a", 60)
+    first = scene.job_of("a")
+    scene.process_of_work().kill()
     with pytest.raises(WorkerLost):
         future.result(PATIENCE_S)
 
-    future = start(pool, log, "b", 60)
-    assert job_of(log, "b") == first
-    nanny = psutil.Process(int(lines(log, "begin")[-1].split()[2])).parent()
+    future = scene.start(pool, "b", 60)
+    assert scene.job_of("b") == first
+    nanny = scene.process_of_work().parent()
     assert nanny is not None
     assert "dask_worker" in " ".join(nanny.cmdline())
     nanny.kill()
     with pytest.raises(WorkerLost):
         future.result(PATIENCE_S)
-    assert pool.submit(work, log, "c", 0).result(PATIENCE_S) != str(first)
-    wait_until(lambda: not slurm_cluster.pids_of(first), lambda: f"{slurm_cluster.pids_of(first)} of job {first} live")
+    assert pool.submit(work, scene.log, "c", 0).result(PATIENCE_S) != str(first)
+    pids_of = scene.cluster.pids_of
+    wait_until(lambda: not pids_of(first), lambda: f"{pids_of(first)} of job {first} live")
 
 
-def test_work_that_cannot_end_in_time_goes_to_another_job_unstarted(open_pool: Callable[..., Pool], log: Path) -> None:
-    pool = open_pool(max_jobs=1, walltime_minutes=2, idle_minutes=1)
-    first = pool.submit(work, log, "a", 22).result(PATIENCE_S)
-    second = pool.submit_under(Terms("b", time_limit_s=70), work, log, "b", 0).result(PATIENCE_S)
-    assert second != first
-    assert names(log, "begin") == ["a", "b"]
-
-
-def test_a_worker_that_cannot_start_programs_leaves(open_pool: Callable[..., Pool], log: Path) -> None:
-    pool = open_pool(max_jobs=1, idle_minutes=1)
-    first = pool.submit(work, log, "a", 0).result(PATIENCE_S)
+@side_by_side
+def a_worker_that_cannot_start_programs_leaves(scene: Scene) -> None:
+    pool = scene.open_pool(max_jobs=1, idle_minutes=1)
+    first = pool.submit(work, scene.log, "a", 0).result(PATIENCE_S)
     with pytest.raises(AttemptFailed, match="no srun here"):
         pool.submit(be_unfit).result(PATIENCE_S)
-    assert pool.submit(work, log, "b", 0).result(PATIENCE_S) != first
+    assert pool.submit(work, scene.log, "b", 0).result(PATIENCE_S) != first
 
 
-def test_when_the_process_of_the_pool_is_killed_its_jobs_are_cancelled_before_others_begin(
-    slurm_cluster: SlurmCluster, open_pool: Callable[..., Pool], folder: PoolFolder, log: Path
-) -> None:
-    pool = open_pool(max_jobs=1)
-    future = start(pool, log, "a", 30)
-    first, holder = job_of(log, "a"), folder.read_holder()
-    assert holder is not None
-    os.kill(int(holder["pid"]), signal.SIGKILL)
+@side_by_side
+def when_the_process_of_the_pool_is_killed_its_jobs_are_cancelled_before_others_begin(scene: Scene) -> None:
+    pool = scene.open_pool(max_jobs=1)
+    future = scene.start(pool, "a", 30)
+    first = scene.job_of("a")
+    os.kill(scene.holder(), signal.SIGKILL)
     with pytest.raises(WorkerLost, match="the connection to pool slurm/test was lost"):
         future.result(PATIENCE_S)
-    assert pool.submit_under(Terms("a"), work, log, "a", 0).result(PATIENCE_S) != str(first)
-    assert names(log, "begin") == ["a", "a"]
-    assert names(log, "end") == ["a"]
-    assert first not in alive(slurm_cluster)
+    assert pool.submit_under(Terms("a"), work, scene.log, "a", 0).result(PATIENCE_S) != str(first)
+    assert names(scene.log, "begin") == ["a", "a"]
+    assert names(scene.log, "end") == ["a"]
+    assert first not in scene.alive()
 
 
 JOINING = """
@@ -284,63 +285,61 @@ pool.shutdown()
 """
 
 
-def test_what_a_killed_flow_has_submitted_is_finished_and_joined(folder: PoolFolder, log: Path) -> None:
+@side_by_side
+def what_a_killed_flow_has_submitted_is_finished_and_joined(scene: Scene) -> None:
     """Two jobs, four functions: two run and two wait when their submitter is killed."""
-    arguments = [str(folder.path), str(log), site().model_dump_json()]
+    arguments = [str(scene.folder.path), str(scene.log), scene.site().model_dump_json()]
     environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
     command = [sys.executable, "-c", JOINING, *arguments]
     with subprocess.Popen(command, env=environment) as flow:
-        wait_until(lambda: len(names(log, "begin")) == 2, lambda: "two should run", PATIENCE_S)
+        wait_until(lambda: len(names(scene.log, "begin")) == 2, lambda: "two should run", PATIENCE_S)
         flow.kill()
-    wait_until(lambda: len(names(log, "begin")) > 2, lambda: "nobody went on without the flow", PATIENCE_S)
+    wait_until(lambda: len(names(scene.log, "begin")) > 2, lambda: "nobody went on without the flow", PATIENCE_S)
     subprocess.run(command, env=environment, check=True, timeout=PATIENCE_S)
-    joined = names(log, "begin")
+    joined = names(scene.log, "begin")
     # What was over before the flow came back is done again, as here nothing keeps it; what ran was joined.
     assert sorted({*joined}) == ["w0", "w1", "w2", "w3"]
     assert len(joined) == 4 + len(["w0", "w1"])
 
 
-def test_a_failure_before_the_restart_is_no_failure_afterwards(
-    open_pool: Callable[..., Pool], slurm_cluster: SlurmCluster, log: Path, folder: PoolFolder
-) -> None:
-    first = open_pool(max_jobs=1, idle_minutes=1)
-    start(first, log, "a", 60)
+@side_by_side
+def a_failure_before_the_restart_is_no_failure_afterwards(scene: Scene) -> None:
+    first = scene.open_pool(max_jobs=1, idle_minutes=1)
+    scene.start(first, "a", 60)
     first.shutdown(wait=False)
-    slurm_cluster.cancel(job_of(log, "a"))
-    wait_until(lambda: (folder.read_state() or {}).get("unfinished") == 0, lambda: "it did not fail", PATIENCE_S)
-    assert open_pool().submit_under(Terms("a"), work, log, "a", 0).result(PATIENCE_S)
+    scene.cluster.cancel(scene.job_of("a"))
+    read_state = scene.folder.read_state
+    wait_until(lambda: (read_state() or {}).get("unfinished") == 0, lambda: "it did not fail", PATIENCE_S)
+    assert scene.open_pool().submit_under(Terms("a"), work, scene.log, "a", 0).result(PATIENCE_S)
 
 
-def test_two_who_open_one_pool_share_it(folder: PoolFolder) -> None:
+@side_by_side
+def two_who_open_one_pool_share_it(scene: Scene) -> None:
     with ThreadPoolExecutor(2) as threads:
-        addresses = list(threads.map(lambda _: open_cluster_pool("slurm/test", site(), folder), range(2)))
+        addresses = list(threads.map(lambda _: open_cluster_pool("slurm/test", scene.site(), scene.folder), range(2)))
     assert len({*addresses}) == 1
 
 
-def test_a_pool_whose_folder_another_process_took_leaves_it_and_ends(
-    slurm_cluster: SlurmCluster, open_pool: Callable[..., Pool], folder: PoolFolder, log: Path
-) -> None:
-    start(open_pool(), log, "a", 60)
-    holder, address = folder.read_holder(), folder.address.read_text()
-    assert holder is not None
+@side_by_side
+def a_pool_whose_folder_another_process_took_leaves_it_and_ends(scene: Scene) -> None:
+    scene.start(scene.open_pool(), "a", 60)
+    address = scene.folder.address.read_text()
     taken = {"host": "another", "pid": 1, "started": 0.0, "token": "of another"}
-    write_json(folder.lease, taken)
-    psutil.Process(int(holder["pid"])).wait(PATIENCE_S)
-    wait_until(lambda: not slurm_cluster.queue(), lambda: f"{slurm_cluster.queue()}")
-    assert (read_json(folder.lease), folder.address.read_text()) == (taken, address)
-    folder.lease.unlink()
+    process = psutil.Process(scene.holder())
+    write_json(scene.folder.lease, taken)
+    process.wait(PATIENCE_S)
+    scene.wait_for_the_end_of_the_jobs()
+    assert (read_json(scene.folder.lease), scene.folder.address.read_text()) == (taken, address)
+    scene.folder.lease.unlink()
 
 
-def test_a_pool_ends_with_its_jobs_on_sigterm(
-    slurm_cluster: SlurmCluster, open_pool: Callable[..., Pool], folder: PoolFolder, log: Path
-) -> None:
-    start(open_pool(), log, "a", 60)
-    holder = folder.read_holder()
-    assert holder is not None
-    os.kill(int(holder["pid"]), signal.SIGTERM)
-    wait_until(lambda: folder.read_holder() is None, lambda: "it goes on", PATIENCE_S)
-    wait_until(lambda: not slurm_cluster.queue(), lambda: f"{slurm_cluster.queue()}")
-    assert close_cluster_pool(folder) is False
+@side_by_side
+def a_pool_ends_with_its_jobs_on_sigterm(scene: Scene) -> None:
+    scene.start(scene.open_pool(), "a", 60)
+    os.kill(scene.holder(), signal.SIGTERM)
+    scene.wait_for_the_end_of_the_pool()
+    scene.wait_for_the_end_of_the_jobs()
+    assert close_cluster_pool(scene.folder) is False
 
 
 FAULTS = {
@@ -362,10 +361,21 @@ FAULTS = {
 
 
 @pytest.fixture(scope="module")
-def faults(slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What is said of each fault; they are waited for side by side."""
+def played(
+    slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[str | None]]]:
+    """How each scene ends, and what is said of each fault."""
     slurm_cluster.run(["scontrol", "create", "PartitionName=short", "Nodes=cpu1", "MaxTime=5"])
-    parent = tmp_path_factory.mktemp("faults")
+    parent = tmp_path_factory.mktemp("played")
+
+    def play(name: str) -> None:
+        slurm_cluster.run(["scontrol", "create", f"PartitionName={name}", "Nodes=cpu1,gpu1"])
+        (parent / name).mkdir()
+        scene = Scene(slurm_cluster, name, parent / name)
+        try:
+            SCENES[name](scene)
+        finally:
+            scene.close()
 
     def complaint(name: str) -> str:
         pool = cluster_pool(f"slurm/{name}", site(**FAULTS[name][0]), parent / name.replace(" ", "-"))
@@ -376,26 +386,74 @@ def faults(slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
         finally:
             pool.shutdown(wait=False)
 
-    with ThreadPoolExecutor(len(FAULTS)) as threads:
-        yield dict(zip(FAULTS, threads.map(complaint, FAULTS), strict=True))
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as threads, ThreadPoolExecutor(len(FAULTS)) as patient:
+        scenes = {name: threads.submit(play, name) for name in SCENES}
+        yield scenes | {name: patient.submit(complaint, name) for name in FAULTS}
     slurm_cluster.reset()
-    slurm_cluster.run(["scontrol", "delete", "PartitionName=short"])
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_scene(played: dict[str, Future[None]], name: str) -> None:
+    played[name].result()
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_after_a_few_jobs_without_worker_the_pool_fails_with_what_was_said(faults: dict[str, str], name: str) -> None:
-    assert "3 jobs in a row gave no worker" in faults[name]
-    assert re.search(FAULTS[name][1], faults[name]), faults[name]
+def test_after_a_few_jobs_without_worker_the_pool_fails_with_what_was_said(
+    played: dict[str, Future[str]], name: str
+) -> None:
+    said = played[name].result()
+    assert "3 jobs in a row gave no worker" in said
+    assert re.search(FAULTS[name][1], said), said
+
+
+@pytest.fixture
+def alone(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[Scene]:
+    """A scene that changes more than its own partition."""
+    scene = Scene(slurm_cluster, "label", tmp_path)
+    try:
+        yield scene
+    finally:
+        scene.close()
+        slurm_cluster.reset()
+
+
+def test_a_node_that_goes_down_fails_what_it_ran_and_another_one_goes_on(alone: Scene) -> None:
+    pool = alone.open_pool(max_jobs=1)
+    future = alone.start(pool, "a", 60)
+    (node,) = (job.nodes for job in alone.queue())
+    alone.cluster.node_down(node)
+    with pytest.raises(WorkerLost):
+        future.result(PATIENCE_S)
+    assert pool.submit_under(Terms("a"), work, alone.log, "a", 0).result(PATIENCE_S)
+    assert len(alone.alive()) == 1  # it was not queued again beside the one that replaced it
+
+
+def test_a_flow_in_a_job_does_not_submit_with_the_options_of_that_job(
+    alone: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SBATCH_PARTITION", "nowhere")  # it would win over the script
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    assert alone.open_pool(max_jobs=1).submit(abs, -1).result(PATIENCE_S) == 1
+
+
+def test_a_missing_sbatch_is_said(alone: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(alone.path))
+    with pytest.raises(PoolFailed, match=r"sbatch refused a job:\n.*No such file or directory: 'sbatch'"):
+        alone.open_pool().submit(abs, -1).result(PATIENCE_S)
+
+
+def test_a_controller_that_is_away_costs_neither_what_runs_nor_what_waits(alone: Scene) -> None:
+    # After this, SLURM thinks for ever that nodes which had jobs are at work; so none that another test lets die.
+    pool = alone.open_pool(queue="gpu", max_jobs=2)
+    running = alone.start(pool, "a", 10)
+    with alone.cluster.without_controller():
+        waiting = pool.submit(work, alone.log, "b", 0)
+        wait_until(lambda: "does not answer" in alone.folder.log.read_text(), alone.folder.log.read_text, PATIENCE_S)
+        assert running.result(PATIENCE_S) == str(alone.job_of("a"))
+    assert waiting.result(PATIENCE_S)
+    assert names(alone.log, "begin") == ["a", "b"]
 
 
 def test_a_folder_that_cannot_stand_in_a_job_script_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"my runs.*choose another run directory"):
         cluster_pool("slurm/test", site(), tmp_path / "my runs").open()
-
-
-def test_a_missing_sbatch_is_said(
-    open_pool: Callable[..., Pool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(PoolFailed, match=r"sbatch refused a job:\n.*No such file or directory: 'sbatch'"):
-        open_pool().submit(abs, -1).result(PATIENCE_S)

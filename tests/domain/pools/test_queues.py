@@ -1,3 +1,5 @@
+import signal
+
 import pytest
 
 from surveyor.pools.queues import (
@@ -97,3 +99,13 @@ def test_htcondor_lines() -> None:
 @pytest.mark.parametrize("kind", list(QUEUES))
 def test_nothing_shown_means_no_jobs(kind: str) -> None:
     assert QUEUES[kind].read("") == {}
+
+
+@pytest.mark.parametrize("kind", list(QUEUES))
+def test_jobs_are_cancelled_as_dask_jobqueue_does_it(kind: str) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    import dask_jobqueue  # it replaces the handler
+
+    signal.signal(signal.SIGINT, handler)
+    (cluster,) = [found for name, found in vars(dask_jobqueue).items() if name.lower() == f"{kind}cluster"]
+    assert QUEUES[kind].cancel == cluster.job_cls.cancel_command
