@@ -16,7 +16,7 @@ from surveyor.run_directory import RunDirectory
 
 PASSWORD = "group:secret"
 
-pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.postgresql, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

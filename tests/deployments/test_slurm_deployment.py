@@ -112,8 +112,8 @@ def test_the_campaign_of_a_cluster_differs_from_that_of_a_laptop_in_ten_lines_at
     assert differing == {"run_directory", "pools", "codes"}
 
 
+@pytest.mark.long
 @pytest.mark.slurm
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_campaigns_wait_for_their_turn(site: Site, client: SyncPrefectClient, tmp_path: Path, starts: Path) -> None:
     runs = []

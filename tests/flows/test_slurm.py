@@ -34,7 +34,7 @@ PATIENCE_S = 480.0
 MARK = "SURVEYOR_TEST_SLURM"  # inherited by all processes of the campaign
 SRUN = "srun -n 2 --overlap --mpi=pmix cp2k.psmp"
 MPIRUN = "mpirun -np 2 cp2k.psmp"
-N_BOOTSTRAP, N_WALKERS = 6, 5
+N_BOOTSTRAP, N_WALKERS = 5, 4
 
 pytestmark = [
     pytest.mark.slurm,

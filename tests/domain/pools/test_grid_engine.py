@@ -26,7 +26,7 @@ SITE = SGESite(
     interface="lo",
 )
 
-pytestmark = [pytest.mark.sge, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.sge, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
