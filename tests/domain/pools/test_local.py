@@ -120,7 +120,7 @@ def test_closing_while_a_program_starts_others_leaves_no_process(tmp_path: Path)
     mark = f"300.{os.getpid()}"
     pool = local_pool(LocalSite(cores=1))
     pool.submit(subprocess.call, ["sh", "-c", STARTING_RANKS.format(mark=mark)], cwd=tmp_path)
-    wait_until(lambda: n_sleeping(mark) > 20, lambda: "nothing has started", PATIENCE_S)
+    wait_until(lambda: n_sleeping(mark) > 20, lambda: "nothing has started", PATIENCE_S, poll_s=0.01)
     pool.shutdown(wait=False)
     assert not (tmp_path / "started").exists()
     assert n_sleeping(mark) == 0
