@@ -90,14 +90,12 @@ def servers(prefix: str) -> Iterator[Servers]:
         started.end()
 
 
-def wait_until(
-    condition: Callable[[], bool], complaint: Callable[[], str], timeout_s: float = WAIT_S, *, poll_s: float = POLL_S
-) -> None:
+def wait_until(condition: Callable[[], bool], complaint: Callable[[], str], timeout_s: float = WAIT_S) -> None:
     """Wait for a condition, and complain when it does not come true."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, complaint()
-        time.sleep(poll_s)
+        time.sleep(POLL_S)
 
 
 def living(pids: Iterable[int]) -> set[int]:

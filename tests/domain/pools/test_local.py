@@ -113,14 +113,14 @@ def test_closing_abandons_what_runs_and_leaves_no_process(tmp_path: Path) -> Non
 
 
 # As mpirun does while it starts its ranks: each in a process group of its own, one after the other.
-STARTING_RANKS = "for i in $(seq 4000); do setsid sleep {mark} & done; touch started; wait"
+STARTING_RANKS = "for i in $(seq 4000); do setsid sleep {mark} & sleep 0.005; done; touch started; wait"
 
 
 def test_closing_while_a_program_starts_others_leaves_no_process(tmp_path: Path) -> None:
     mark = f"300.{os.getpid()}"
     pool = local_pool(LocalSite(cores=1))
     pool.submit(subprocess.call, ["sh", "-c", STARTING_RANKS.format(mark=mark)], cwd=tmp_path)
-    wait_until(lambda: n_sleeping(mark) > 20, lambda: "nothing has started", PATIENCE_S, poll_s=0.01)
+    wait_until(lambda: n_sleeping(mark) > 20, lambda: "nothing has started", PATIENCE_S)
     pool.shutdown(wait=False)
     assert not (tmp_path / "started").exists()
     assert n_sleeping(mark) == 0
