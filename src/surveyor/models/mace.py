@@ -15,6 +15,7 @@ from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.models.atomic_energies import resolve_atomic_energies
 from surveyor.models.history import history_of
+from surveyor.models.mace_evaluation import evaluate_together
 from surveyor.models.mace_parameters import (
     Device,
     MACEParameters,
@@ -28,7 +29,7 @@ from surveyor.models.mace_parameters import (
 from surveyor.models.mace_trainer import NETWORK, Training, run_training
 from surveyor.models.model import Epoch
 from surveyor.models.record import ModelRecord, versions_of
-from surveyor.potentials import Prediction, evaluate_one_by_one
+from surveyor.potentials import Prediction
 from surveyor.structures import elements_of
 
 logger = logging.getLogger(__name__)
@@ -56,17 +57,25 @@ class MACEPotential:
         Raises:
             InputError: MACE is not installed.
         """
-        require_mace()
-        device = resolve_device(self.device)
-        network = _network(self.path, self.path.stat().st_mtime_ns, device, self.precision)
+        device, network = self._load()
         with mace_kept_quiet():
             from mace.calculators import MACECalculator
 
             return MACECalculator(models=[network], device=device, default_dtype=self.precision)
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Prediction]:
-        """Return a prediction for each structure."""
-        return evaluate_one_by_one(self, structures)
+        """Return a prediction for each structure; many go through the network together.
+
+        Raises:
+            InputError: MACE is not installed.
+        """
+        device, network = self._load()
+        return evaluate_together(network, structures, device=device, precision=self.precision)
+
+    def _load(self) -> tuple[str, Any]:  # Any: torch is optional
+        require_mace()
+        device = resolve_device(self.device)
+        return device, _network(self.path, self.path.stat().st_mtime_ns, device, self.precision)
 
 
 @lru_cache(maxsize=8)
@@ -78,7 +87,12 @@ def _network(path: Path, modified_ns: int, device: str, precision: Precision) ->
 
         logger.debug("loading %s of %d ns on %s in %s", path, modified_ns, device, precision)
         network = torch.load(path, map_location=device, weights_only=False)
-    return network.to(dtype=getattr(torch, precision))
+    network = network.to(dtype=getattr(torch, precision))
+    if device == "cpu":
+        from surveyor.models.mace_contraction import contract_by_element
+
+        contract_by_element(network)
+    return network
 
 
 @dataclass(frozen=True, slots=True)

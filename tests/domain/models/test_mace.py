@@ -3,22 +3,26 @@ import logging
 import pickle
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ase import Atoms
 
 from surveyor.dataset import ENERGY, STRESS, Dataset
 from surveyor.errors import InputError, TrainingFailed
 from surveyor.metrics import errors_of
+from surveyor.models import mace_evaluation
 from surveyor.models.choice import load_model
 from surveyor.models.history import history_of, reported_epochs
 from surveyor.models.mace import MACEModel, MACEPotential
 from surveyor.models.mace_parameters import MACEParameters, check_options
 from surveyor.models.mace_trainer import Training, configuration
+from surveyor.potentials import Prediction, evaluate_one_by_one
 from surveyor.testing.models import check_model
 from surveyor.testing.potentials import check_potential
 
@@ -59,6 +63,45 @@ def test_mace_fulfils_what_is_asked_of_models(trained: MACEModel) -> None:
 
 def test_mace_fulfils_what_is_asked_of_potentials(trained: MACEModel, valid: Dataset) -> None:
     check_potential(trained.deploy(), [*valid[:3], Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 2.5]])])
+
+
+def test_structures_that_go_through_the_network_together_do_not_feel_each_other(
+    trained: MACEModel, valid: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    potential = trained.deploy()
+    far = Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 9.0]])
+    mixed = [far, *valid[:3], Atoms("Cu"), *valid[3:], Atoms("Au", cell=[9, 9, 9], pbc=[True, True, False])]
+    alone = evaluate_one_by_one(potential, mixed)
+    for n_atoms in (1, 7, 10_000):
+        monkeypatch.setitem(mace_evaluation.ATOMS_AT_ONCE, "cpu", n_atoms)
+        for one, other in zip(potential.evaluate(mixed), alone, strict=True):
+            assert one.energy == pytest.approx(other.energy, abs=1e-9)
+            np.testing.assert_allclose(one.forces, other.forces, rtol=0, atol=1e-9)
+            assert (one.stress is None) == (other.stress is None)
+            if one.stress is not None:
+                np.testing.assert_allclose(one.stress, other.stress, rtol=0, atol=1e-9)
+    assert potential.evaluate([]) == []
+
+
+def test_a_batch_for_which_there_is_no_memory_is_halved(
+    trained: MACEModel, valid: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    potential, take, sizes = trained.deploy(), mace_evaluation._pass, []
+
+    def take_three(calculator: object, structures: Sequence[Atoms]) -> list[Prediction]:
+        sizes.append(len(structures))
+        if len(structures) > 3:
+            raise torch.OutOfMemoryError("no memory")
+        return take(calculator, structures)
+
+    expected = potential.evaluate(valid)
+    monkeypatch.setitem(mace_evaluation.ATOMS_AT_ONCE, "cpu", 10_000)
+    monkeypatch.setattr(mace_evaluation, "_pass", take_three)
+    found = potential.evaluate(valid)
+    assert [one.energy for one in found] == pytest.approx([other.energy for other in expected], abs=1e-9)
+    assert max(sizes) == len(valid)
 
 
 def test_single_precision_is_close_to_double(trained: MACEModel, valid: Dataset) -> None:

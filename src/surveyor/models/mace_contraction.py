@@ -1,0 +1,86 @@
+"""MACE's symmetric contraction, as it is fast on the cores of a CPU."""
+
+from typing import Any
+
+import torch
+from mace.modules.symmetric_contraction import SymmetricContraction
+
+
+def contract_by_element(network: Any) -> None:  # Any: MACE's networks have no common type
+    """Replace a network's contractions by such as give the same and take less time and memory.
+
+    Only for evaluation: the weights no longer change anything. What cuEquivariance contracts stays as it is.
+    """
+    for product in network.products:
+        if isinstance(product.symmetric_contractions, SymmetricContraction):
+            product.symmetric_contractions = ContractionByElement(product.symmetric_contractions)
+
+
+class ContractionByElement(torch.nn.Module):  # type: ignore[misc]  # torch is optional, and has no types here
+    """A symmetric contraction as polynomials of an atom's features, whose coefficients depend on the atom's element.
+
+    Equations 10 and 11 of Batatia et al., Adv. Neural Inf. Process. Syst. 35 (2022) 11423, contract generalised
+    Clebsch-Gordan coefficients (U) with weights and features. MACE makes a tensor of as many numbers per atom and
+    channel as U has; this contracts U with the weights of an element once, and leaves a product of matrices for the
+    atoms.
+    """
+
+    def __init__(self, original: SymmetricContraction) -> None:
+        super().__init__()
+        self.original = original
+        self._coefficients: dict[int, list[torch.Tensor]] = {}
+
+    def forward(self, features: torch.Tensor, elements: torch.Tensor) -> torch.Tensor:
+        """Contract the features of atoms.
+
+        Args:
+            features: of shape (atoms, channels, components).
+            elements: one-hot, of shape (atoms, elements).
+
+        Returns:
+            Shape (atoms, channels · equivariant components), one irreducible representation after the other.
+        """
+        element = elements.argmax(dim=1)
+        order = torch.argsort(element, stable=True)
+        present, counts = torch.unique_consecutive(element[order], return_counts=True)
+        contracted = torch.cat(
+            [
+                self._polynomials(index, atoms.transpose(0, 1)).transpose(0, 1)
+                for index, atoms in zip(present.tolist(), features[order].split(counts.tolist()), strict=True)
+            ]
+        )[torch.argsort(order)]
+        sizes = [irrep.dim for _, irrep in self.original.irreps_out]
+        return torch.cat([irrep.flatten(1) for irrep in contracted.split(sizes, dim=2)], dim=1)
+
+    def _polynomials(self, element: int, x: torch.Tensor) -> torch.Tensor:
+        """Return their values.
+
+        Args:
+            element: index among those of the network.
+            x: features, of shape (channels, atoms, components).
+
+        Returns:
+            Shape (channels, atoms, equivariant components).
+        """
+        if element not in self._coefficients:
+            parts = [_coefficients(contraction, element) for contraction in self.original.contractions]
+            self._coefficients[element] = [torch.cat(of_order, dim=2) for of_order in zip(*parts, strict=True)]
+        inner, *others = self._coefficients[element]
+        monomials = None
+        for coefficients in others:
+            monomials = x if monomials is None else (monomials.unsqueeze(3) * x.unsqueeze(2)).flatten(2)
+            inner = torch.baddbmm(inner, monomials, coefficients)
+        return (inner.unflatten(2, (-1, x.shape[2])) * x.unsqueeze(2)).sum(3)
+
+
+def _coefficients(contraction: Any, element: int) -> list[torch.Tensor]:  # Any: MACE's Contraction, compiled
+    """Return them by order from 1, each of shape (channels, components^(order - 1), equivariant · components)."""
+    found = []
+    for order, weights in enumerate([*reversed(contraction.weights), contraction.weights_max], start=1):
+        coupling = contraction.U_tensors(order)
+        if coupling.dim() == order + 1:  # A scalar has no axis of equivariant components.
+            coupling = coupling.unsqueeze(0)
+        polynomial = torch.einsum("m...k,kc->cm...", coupling, weights[element].detach())
+        columns = coupling.shape[0] * coupling.shape[-2]
+        found.append(polynomial.movedim(1, -2).reshape(len(polynomial), -1, columns).contiguous())
+    return found
