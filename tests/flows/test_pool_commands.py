@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+from labelling_inputs import copper, counting, written
 from processes import wait_until
 from slurm import SlurmCluster
 
 from surveyor.blocks.pools import SLURMPool, load_sites
 from surveyor.pools.choice import Pools, folder_of, open_pools
 from surveyor.run_directory import RunDirectory
+from surveyor.testing.references import launches
 
 NAME = "slurm/by-hand"
 
@@ -80,6 +83,35 @@ def test_pools_of_a_campaign_are_listed_and_closed_by_its_run_directory(
     closed = surveyor(home, "pool", "close", NAME, "--run-directory", str(directory.path))
     assert f"pool {NAME} is closed" in closed.stdout
     wait_until(lambda: not slurm_cluster.queue(), lambda: f"{slurm_cluster.queue()}")
+
+
+def test_a_dataset_is_labelled_in_jobs_of_its_own_and_on_a_pool_that_is_open_already(
+    home: Path, slurm_cluster: SlurmCluster
+) -> None:
+    structures = written(home / "copper.extxyz", copper(6))
+
+    def label(name: str) -> None:
+        parameters = {
+            "structures": str(structures),
+            "output_directory": name,
+            "reference": counting(home / f"{name}.log"),
+            "pool": NAME,
+            "chunk_size": 2,
+            "labels": f"labels-of-{name}",
+        }
+        (home / f"{name}.yaml").write_text(yaml.safe_dump(parameters))
+        done = surveyor(home, "label", str(home / f"{name}.yaml"))
+        assert done.returncode == 0, done.stderr
+        assert "6 labels are new" in done.stdout
+        assert len(launches(home / f"{name}.log")) == 6
+
+    label("own")
+    # Its pool ends with it, and with the pool its jobs.
+    assert not (home / "own" / "pools").exists()
+    wait_until(lambda: not slurm_cluster.queue(), lambda: f"{slurm_cluster.queue()}")
+    surveyor(home, "pool", "open", NAME)
+    label("by-hand")
+    assert [job.partition for job in slurm_cluster.queue()] == ["cpu"]
 
 
 @pytest.mark.parametrize(
