@@ -46,6 +46,7 @@ CAMPAIGN = View(
         "generation_begins",
         "errors",
         "training_begins",
+        "calibration",
         "training_ends",
         "generation_complete",
     ),

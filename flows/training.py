@@ -15,13 +15,14 @@ from surveyor.flows.sampling import Stopwatch
 from surveyor.learning import StructureError, structure_error
 from surveyor.metrics import Errors, errors_of
 from surveyor.models.choice import load_model
+from surveyor.models.committee import CommitteeModel
 from surveyor.models.history import epoch_to_json, load_history
 from surveyor.models.model import Model
 from surveyor.models.training import DATA
 from surveyor.potentials import Potential
 from surveyor.run_directory import GenerationDirectory
 from surveyor.tasks.evaluate import evaluate
-from surveyor.tasks.train import train
+from surveyor.tasks.train import train, train_member
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,8 @@ def train_and_evaluate(campaign: Campaign, number: int, model: Model, data: Data
         text = f"generation {number}: training on {n_train} structures, {n_valid} for validation"
         announce(logger, "training_begins", text, generation=number, n_train=n_train, n_valid=n_valid)
     with stopwatch.measuring("training"):
+        if isinstance(model, CommitteeModel) and not is_trained:
+            _train_members(campaign, number, model)
         # Prefect's memory of a training is worth nothing where the model is not in the generation's folder.
         remembered = train.with_options(refresh_cache=not is_trained)
         remembered(campaign.training, model, directory=directory, name=str(number))
@@ -100,6 +103,17 @@ def train_and_evaluate(campaign: Campaign, number: int, model: Model, data: Data
     history = load_history(directory.model)
     announce(logger, "training_ends", f"generation {number}: trained in {len(history)} epochs", epochs=len(history))
     return Trained(trained, errors, [epoch_to_json(epoch) for epoch in history])
+
+
+def _train_members(campaign: Campaign, number: int, model: CommitteeModel) -> None:
+    """Train the members of a committee side by side."""
+    directory = campaign.directory.generation(number)
+    futures = [
+        train_member.submit(campaign.training, model, index, directory=directory, name=str(number))
+        for index in range(len(model.members))
+    ]
+    for future in futures:
+        future.result()
 
 
 def evaluate_sets(campaign: Campaign, number: int, potential: Potential) -> dict[str, Errors]:

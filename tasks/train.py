@@ -3,12 +3,13 @@ from concurrent.futures import Executor
 from typing import Any
 
 from prefect import task
-from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.cache_policies import NO_CACHE, CacheKeyFnPolicy
 from prefect.context import TaskRunContext
 
 from surveyor import __version__
+from surveyor.models.committee import CommitteeModel
 from surveyor.models.model import Model, digest_of
-from surveyor.models.training import train_model
+from surveyor.models.training import train_model, train_one_member
 from surveyor.pools.terms import Terms
 from surveyor.run_directory import GenerationDirectory
 from surveyor.tasks.execution import run_under, worker_was_lost
@@ -26,14 +27,19 @@ def content_of(model: Model, directory: GenerationDirectory) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
+# Only for a dead worker. A training goes on from its last checkpoint, so each job brings it on: it may take many.
+RETRIES: dict[str, Any] = {  # Any: arguments of `task`
+    "retries": 24,
+    "retry_delay_seconds": [1, 10, *[60] * 22],
+    "retry_condition_fn": worker_was_lost,
+}
+
+
 @task(
     task_run_name="train generation {name}",
-    # Only for a dead worker. The training goes on from its last checkpoint, so each job brings it on: it may take many.
-    retries=24,
-    retry_delay_seconds=[1, 10, *[60] * 22],
-    retry_condition_fn=worker_was_lost,
     cache_policy=CacheKeyFnPolicy(cache_key_fn=training_key),
     persist_result=True,
+    **RETRIES,
 )
 def train(pool: Executor | None, model: Model, *, directory: GenerationDirectory, name: str) -> str:
     """Train a model on the sets of a generation; the result is the generation's model.
@@ -58,3 +64,28 @@ def train(pool: Executor | None, model: Model, *, directory: GenerationDirectory
         destination=directory.model,
     )
     return digest_of(trained)
+
+
+@task(task_run_name="train generation {name}, member {index}", cache_policy=NO_CACHE, **RETRIES)
+def train_member(
+    pool: Executor | None, model: CommitteeModel, index: int, *, directory: GenerationDirectory, name: str
+) -> None:
+    """Train one member of a committee on the sets of a generation; `train` finds it trained then.
+
+    Args:
+        pool: where to run; None runs here.
+        model: initialized, or trained before.
+        index: of the member, from 0.
+        directory: of the generation.
+        name: of the generation.
+    """
+    run_under(
+        pool,
+        Terms(f"train member {index} of {directory.model}: {content_of(model, directory)}"),
+        train_one_member,
+        model,
+        index,
+        directory.set_file("train"),
+        directory.set_file("valid"),
+        directory=directory.training,
+    )

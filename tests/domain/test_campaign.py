@@ -91,7 +91,7 @@ WRONG = {
     "walkers": ([], r"  walkers: .* at least 1 item"),
     "bootstrap.data": ("start.extxyz", r"  bootstrap: .* data and level_of_theory together; found data without"),
     "reference": ({"emt": {}, "xtb": {}}, r"  reference: .* exactly one of cp2k, xtb, emt, ase; found xtb and emt"),
-    "model": ({}, r"  model: .* exactly one of mace, pair; found none"),
+    "model": ({}, r"  model: .* exactly one of mace, .*; found none"),
     "pools.sampling": (
         "slurm",
         r"  pools\.sampling: .*found 'slurm', expected \"local\", the kind and name of a block",

@@ -24,6 +24,7 @@ from surveyor.errors import CampaignInUse, InputError
 from surveyor.files import read_json, write_json
 from surveyor.flows.online_learning import online_learning
 from surveyor.lease import hold_lease
+from surveyor.models.committee import SUMMARY, CommitteeModel
 from surveyor.run_directory import RunDirectory
 from surveyor.testing.references import launches
 
@@ -186,6 +187,27 @@ def labelled_copper(path: Path, shift: float = 0.0) -> Path:
         structures.append(atoms)
     ase.io.write(path, structures, format="extxyz")
     return path
+
+
+def test_members_of_a_committee_are_trained_side_by_side_and_calibrated_together(folder: Folder) -> None:
+    committee = {"n_members": 3, "resample": True, "member": {"pair": {"n_basis": 8}}}
+    weights = folder.run(model={"committee": committee}, bootstrap={"n_structures": 10})
+    assert weights.name == SUMMARY
+    with get_client(sync_client=True) as client:
+        by_name = {run.name: run.id for run in flow_runs(client, folder.directory)}
+        asked = TaskRunFilter.model_validate({"flow_run_id": {"any_": [by_name["generation 1"]]}})
+        names = sorted(task.name for task in client.read_task_runs(task_run_filter=asked))
+    assert [name for name in names if name.startswith("train ")] == [
+        "train generation 1",
+        *(f"train generation 1, member {index}" for index in range(3)),
+    ]
+    model = folder.directory.load_generation(1, ()).model
+    assert isinstance(model, CommitteeModel)
+    assert model.calibration is not None
+    assert model.calibration.forces.factor is not None
+    told = [event for event in folder.directory.events.read()[0] if event["event"] == "calibration"]
+    assert [event["forces"]["n"] for event in told][-1] == model.calibration.forces.n
+    assert folder.run(model={"committee": committee}, bootstrap={"n_structures": 10}) == weights
 
 
 def test_given_data_are_taken_only_when_the_reference_agrees(folder: Folder) -> None:

@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from surveyor.campaign.parameters import CampaignParameters
 from surveyor.events import EventLog
 from surveyor.labels import LabelStore
 from surveyor.learning import Bootstrap
-from surveyor.models.choice import ModelParameters
+from surveyor.models.choice import MemberParameters, ModelParameters
 from surveyor.run_directory import RunDirectory
 from surveyor.sampling.walkers import Walkers
+
+OneModel = TypeVar("OneModel", bound=MemberParameters)
 
 LEAST_STRUCTURES = 3  # for training, validation and test
 N_STEPS = 2  # a model of two epochs throws its atoms about
@@ -55,6 +58,13 @@ def _one_walker(group: Walkers) -> Walkers:
 
 
 def _short_training(model: ModelParameters) -> ModelParameters:
+    if model.committee is not None:
+        member = _short_training_of_one(model.committee.member)
+        return model.model_copy(update={"committee": model.committee.model_copy(update={"member": member})})
+    return _short_training_of_one(model)
+
+
+def _short_training_of_one(model: OneModel) -> OneModel:
     if model.mace is None:
         return model
     return model.model_copy(update={"mace": model.mace.model_copy(update={"max_num_epochs": N_EPOCHS})})

@@ -194,7 +194,8 @@ def gpus_of(site: Site) -> int:
 
 def wants_cuda(parameters: CampaignParameters) -> bool:
     """Say whether the model runs on GPUs alone."""
-    return parameters.model.mace is not None and parameters.model.mace.device == "cuda"
+    mace = parameters.model.of_each.mace
+    return mace is not None and mace.device == "cuda"
 
 
 WORKER_CHECKS: tuple[Callable[[Asked], Iterator[Finding]], ...] = (

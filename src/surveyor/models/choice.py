@@ -5,16 +5,17 @@ from pathlib import Path
 from pydantic import Field
 
 from surveyor.errors import InputError
-from surveyor.models import mace, pair
+from surveyor.models import committee, mace, pair
+from surveyor.models.committee import CommitteeModel
 from surveyor.models.mace import MACEModel
 from surveyor.models.mace_parameters import MACEParameters, check_options
 from surveyor.models.model import Model
 from surveyor.models.pair import PairModel, PairParameters
 from surveyor.models.record import ModelRecord
-from surveyor.parameters import Choice
+from surveyor.parameters import Choice, Parameters
 
 
-class ModelParameters(Choice):
+class MemberParameters(Choice):
     """The kind of model and its hyper-parameters: exactly one kind is given."""
 
     mace: MACEParameters | None = Field(None, title="MACE", description="Equivariant message-passing potential.")
@@ -23,9 +24,42 @@ class ModelParameters(Choice):
     )
 
 
-def make_model(parameters: ModelParameters) -> Model:
+class CommitteeParameters(Parameters):
+    """Several models of one kind, whose disagreement tells where they have not learned yet."""
+
+    n_members: int = Field(
+        4,
+        ge=2,
+        le=100,
+        title="Members",
+        description="Number of models, each with a seed of its own; trained side by side.",
+    )
+    resample: bool = Field(
+        False,
+        title="Resample the data",
+        description="Train each member on as many structures as there are, drawn with replacement, instead of on all.",
+    )
+    member: MemberParameters = Field(title="Member", description="The model that each member is.")
+
+
+class ModelParameters(MemberParameters):
+    """The kind of model and its hyper-parameters: exactly one kind is given."""
+
+    committee: CommitteeParameters | None = Field(
+        None, title="Committee", description="Several models of one kind, which also tell how sure they are."
+    )
+
+    @property
+    def of_each(self) -> MemberParameters:
+        """The parameters of a single model: of each member where this is a committee."""
+        return self if self.committee is None else self.committee.member
+
+
+def make_model(parameters: MemberParameters) -> Model:
     """Return an untrained model, to be initialized with data."""
     match parameters.chosen:
+        case CommitteeParameters() as chosen:
+            return CommitteeModel(chosen, (make_model(chosen.member),) * chosen.n_members, chosen.resample)
         case MACEParameters() as chosen:
             return MACEModel(chosen)
         case PairParameters() as chosen:
@@ -39,8 +73,8 @@ def check_model_parameters(parameters: ModelParameters) -> None:
     Raises:
         InputError: it is not, or does not.
     """
-    if parameters.mace is not None:
-        check_options(parameters.mace)
+    if parameters.of_each.mace is not None:
+        check_options(parameters.of_each.mace)
 
 
 def load_model(directory: Path) -> Model:
@@ -58,4 +92,15 @@ def load_model(directory: Path) -> Model:
             return MACEModel.load(directory, record)
         case pair.KIND:
             return PairModel.load(directory, record)
-    raise InputError(f"{directory} holds a model of kind {record.kind!r}; expected {mace.KIND} or {pair.KIND}")
+        case committee.KIND:
+            chosen = CommitteeParameters.model_validate(record.parameters)
+            return CommitteeModel.load(
+                directory,
+                record,
+                parameters=chosen,
+                resample=chosen.resample,
+                n_members=chosen.n_members,
+                load_member=load_model,
+            )
+    kinds = f"{mace.KIND}, {pair.KIND} or {committee.KIND}"
+    raise InputError(f"{directory} holds a model of kind {record.kind!r}; expected {kinds}")

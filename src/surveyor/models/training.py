@@ -10,6 +10,7 @@ from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.files import read_json, synchronize, write_json
 from surveyor.models.choice import load_model
+from surveyor.models.committee import CommitteeModel
 from surveyor.models.history import load_history, save_history
 from surveyor.models.model import Epoch, Model
 
@@ -48,6 +49,23 @@ def train_model(
             f"{directory} to have it trained anew"
         )
     return load_model(destination), load_history(destination)
+
+
+def train_one_member(model: CommitteeModel, index: int, train: Path, valid: Path, *, directory: Path) -> None:
+    """Train one member of a committee, for `train_model` to find on the same directory.
+
+    Args:
+        model: initialized; trained from the weights that it has.
+        index: of the member, from 0.
+        train: extxyz file with labelled structures to fit.
+        valid: extxyz file with labelled structures that tell when to stop.
+        directory: of the training of the whole committee.
+
+    Raises:
+        TrainingFailed: there is no model at the end.
+    """
+    model.train_member(index, Dataset.load(train), Dataset.load(valid), directory)
+    logger.info("trained member %d of %s", index, directory)
 
 
 def _save_atomically(model: Model, history: Sequence[Epoch], destination: Path, digest: str) -> None:

@@ -1,0 +1,259 @@
+"""A committee: several models of one kind, whose disagreement tells where they have not learned yet."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+
+from surveyor.dataset import Dataset
+from surveyor.events import EventLog, announce
+from surveyor.files import read_json, write_json
+from surveyor.models.atomic_energies import resolve_atomic_energies
+from surveyor.models.disagreement import Calibrations, Disagreement, calibrate, disagreement_of, mean_of
+from surveyor.models.history import epoch_to_json, reported_epochs
+from surveyor.models.model import EVENTS, Epoch, Model, digest_of
+from surveyor.models.record import ModelRecord, versions_of
+from surveyor.parameters import Parameters
+from surveyor.potentials import Potential, Prediction, predict
+
+logger = logging.getLogger(__name__)
+
+KIND = "committee"
+SUMMARY = "committee.json"  # digests of the members, and the calibration
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CommitteePotential:
+    """The mean of several potentials, and how far they disagree.
+
+    Attributes:
+        members: at least two.
+        calibration: of the disagreement; None where it is not known.
+    """
+
+    members: tuple[Potential, ...]
+    calibration: Calibrations | None = None
+
+    def calculator(self) -> Calculator:
+        """Return a new ASE calculator of the mean."""
+        return CommitteeCalculator(self)
+
+    def evaluate(self, structures: Sequence[Atoms]) -> list[Prediction]:
+        """Return the mean prediction for each structure."""
+        return [mean_of(each) for each in self._of_members(structures)]
+
+    def disagreement(self, structures: Sequence[Atoms]) -> list[Disagreement]:
+        """Return how far the members disagree on each structure, not scaled by the calibration."""
+        return [disagreement_of(each) for each in self._of_members(structures)]
+
+    def _of_members(self, structures: Sequence[Atoms]) -> list[tuple[Prediction, ...]]:
+        return list(zip(*(member.evaluate(structures) for member in self.members), strict=True))
+
+
+class CommitteeCalculator(Calculator):  # type: ignore[misc]  # mypy sees no types of ASE's
+    """ASE calculator of the mean of several potentials.
+
+    Its `results` also hold `energy_disagreement` (eV/atom) and `forces_disagreement` (eV/Å, for each atom); see
+    `Disagreement`.
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  (ASE declares a plain list)
+
+    def __init__(self, potential: CommitteePotential) -> None:
+        super().__init__()
+        self._calculators = [member.calculator() for member in potential.members]
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Compute energy, forces and, where the structure is periodic, stress."""
+        super().calculate(atoms, properties, system_changes)
+        predictions = [predict(calculator, self.atoms) for calculator in self._calculators]
+        mean, disagreement = mean_of(predictions), disagreement_of(predictions)
+        self.results = {
+            "energy": mean.energy,
+            "free_energy": mean.energy,
+            "forces": mean.forces,
+            "energy_disagreement": disagreement.energy,
+            "forces_disagreement": disagreement.forces,
+        }
+        if mean.stress is not None:
+            self.results["stress"] = mean.stress
+
+
+@dataclass(frozen=True, slots=True)
+class CommitteeModel:
+    """Several models of one kind, which differ in their seeds, and in the data that they see where that is asked for.
+
+    Attributes:
+        parameters: of the committee, for the record.
+        members: at least two, of one kind and with the same parameters.
+        resample: whether each member is trained on a sample of the training set of its own.
+        seed: from which those of the members are made.
+        weights: file with the digests of the members; None before `train`.
+    """
+
+    parameters: Parameters
+    members: tuple[Model, ...]
+    resample: bool = False
+    seed: int = 0
+    weights: Path | None = None
+
+    @property
+    def atomic_energies(self) -> Mapping[str, float] | None:
+        """Energies in eV of isolated atoms by chemical symbol, the same for all members; None before `initialize`."""
+        return self.members[0].atomic_energies
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether all members are trained."""
+        return self.weights is not None
+
+    @property
+    def calibration(self) -> Calibrations | None:
+        """How disagreement and error compare on the validation set; None before `train`."""
+        return None if self.weights is None else Calibrations.from_json(read_json(self.weights)["calibration"])
+
+    def initialize(self, train: Dataset, *, atomic_energies: Mapping[str, float] | None, seed: int) -> Self:
+        """Return an untrained committee for these data; see `Model.initialize`."""
+        energies = resolve_atomic_energies(train, atomic_energies)
+        members = tuple(
+            member.initialize(train, atomic_energies=energies, seed=_seed_of_member(seed, index))
+            for index, member in enumerate(self.members)
+        )
+        return replace(self, members=members, seed=seed, weights=None)
+
+    def train_member(self, index: int, train: Dataset, valid: Dataset, directory: Path) -> Model:
+        """Return a member, trained; `train` finds it trained then, on the same directory.
+
+        Args:
+            index: of the member, from 0.
+            train: labelled structures to fit.
+            valid: labelled structures that tell when to stop.
+            directory: of the committee's training.
+        """
+        member = self.members[index]
+        sample = _resampled(train, member.seed) if self.resample else train
+        trained, _ = member.train(sample, valid, directory / "members" / str(index))
+        return trained
+
+    def train(self, train: Dataset, valid: Dataset, directory: Path) -> tuple[Self, Sequence[Epoch]]:
+        """Return the committee trained, one member after the other, and the mean history; see `Model.train`.
+
+        The disagreement is calibrated on the validation set, or without one on the training set, where it is too
+        small.
+        """
+        members = tuple(self.train_member(index, train, valid, directory) for index in range(len(self.members)))
+        history = _mean_history([reported_epochs(directory / "members" / str(i)) for i in range(len(members))])
+        for epoch in history[len(reported_epochs(directory)) :]:
+            EventLog(directory / EVENTS).append("epoch", **epoch_to_json(epoch))
+        summary = directory.absolute() / SUMMARY
+        if not summary.is_file():
+            structures = valid or train
+            calibration = calibrate(structures, [member.deploy().evaluate(structures) for member in members])
+            digests = [digest_of(member) for member in members]
+            record = {"schema_version": SCHEMA_VERSION, "members": digests, "calibration": calibration.to_json()}
+            write_json(summary, record)
+            announce(logger, "calibration", _told(calibration), **calibration.to_json())
+        return replace(self, members=members, weights=summary), history
+
+    def deploy(self) -> CommitteePotential:
+        """Return the mean of the members; `members[i].deploy()` is that of one.
+
+        Raises:
+            ValueError: the committee is not trained.
+        """
+        if self.weights is None:
+            raise ValueError("a committee that is not trained cannot be deployed; train it first")
+        return CommitteePotential(tuple(member.deploy() for member in self.members), self.calibration)
+
+    def save(self, directory: Path) -> None:
+        """Write each member into a folder of its own, `committee.json` and `model.json` into a new directory.
+
+        Raises:
+            ValueError: the committee is not trained.
+        """
+        if self.weights is None or self.atomic_energies is None:
+            raise ValueError("a committee that is not trained cannot be saved; train it first")
+        directory.mkdir(parents=True)
+        for index, member in enumerate(self.members):
+            member.save(_folder_of_member(directory, index))
+        write_json(directory / SUMMARY, read_json(self.weights))
+        versions = versions_of(["surveyor", "ase"])
+        parameters = self.parameters.model_dump(mode="json")
+        ModelRecord(KIND, parameters, self.atomic_energies, self.seed, versions).save(directory)
+
+    @classmethod
+    def load(
+        cls,
+        directory: Path,
+        record: ModelRecord,
+        *,
+        parameters: Parameters,
+        resample: bool,
+        n_members: int,
+        load_member: Callable[[Path], Model],
+    ) -> Self:
+        """Return the committee that `save` wrote.
+
+        Args:
+            directory: that it was saved to.
+            record: of the committee.
+            parameters: of the committee.
+            resample: as the attribute.
+            n_members: how many members there are.
+            load_member: gives the model that was saved to a folder.
+        """
+        members = tuple(load_member(_folder_of_member(directory, index)) for index in range(n_members))
+        return cls(parameters, members, resample, record.seed, directory.absolute() / SUMMARY)
+
+    def unsupported(self, structures: Sequence[Atoms]) -> tuple[str, ...]:
+        """Return the elements that the members cannot treat."""
+        return self.members[0].unsupported(structures)
+
+
+def _folder_of_member(directory: Path, index: int) -> Path:
+    return directory / f"member-{index}"
+
+
+def _seed_of_member(seed: int, index: int) -> int:
+    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0]) % 2**31
+
+
+def _resampled(train: Dataset, seed: int) -> Dataset:
+    """Return as many structures, drawn with replacement (Efron, Ann. Stat. 7 (1979) 1)."""
+    return Dataset(train[int(i)] for i in np.random.default_rng(seed).integers(len(train), size=len(train)))
+
+
+def _mean_history(histories: Sequence[Sequence[Epoch]]) -> tuple[Epoch, ...]:
+    """Return the means over the members that reached an epoch."""
+    by_number = [{epoch.number: epoch for epoch in history} for history in histories]
+    epochs = []
+    for number in sorted({number for history in by_number for number in history}):
+        reached = [history[number] for history in by_number if number in history]
+        energies = [epoch.energy_rmse for epoch in reached if epoch.energy_rmse is not None]
+        forces = [epoch.forces_rmse for epoch in reached if epoch.forces_rmse is not None]
+        loss = float(np.mean([epoch.loss for epoch in reached]))
+        epochs.append(Epoch(number, loss, _mean(energies), _mean(forces)))
+    return tuple(epochs)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _told(calibration: Calibrations) -> str:
+    forces = calibration.forces
+    if forces.factor is None:
+        return f"disagreement is not calibrated: {forces.n} forces can be compared"
+    correlation = "" if forces.rank_correlation is None else f", rank correlation {forces.rank_correlation:.2f}"
+    return f"errors of forces are {forces.factor:.2f} times the disagreement, over {forces.n} atoms{correlation}"

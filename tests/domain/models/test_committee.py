@@ -1,0 +1,164 @@
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+
+from surveyor.dataset import Dataset, label_of
+from surveyor.errors import InputError
+from surveyor.files import read_json
+from surveyor.models.choice import CommitteeParameters, MemberParameters, ModelParameters, load_model, make_model
+from surveyor.models.committee import SUMMARY, CommitteeModel
+from surveyor.models.disagreement import calibrate, disagreement_of, mean_of
+from surveyor.models.mace_parameters import MACEParameters
+from surveyor.models.model import digest_of
+from surveyor.models.pair import PairModel, PairParameters
+from surveyor.potentials import Prediction
+from surveyor.testing.models import check_model
+from surveyor.testing.potentials import check_potential
+
+PAIRS = CommitteeParameters(n_members=3, resample=True, member=MemberParameters(pair=PairParameters()))
+
+
+def committee(parameters: CommitteeParameters = PAIRS) -> CommitteeModel:
+    model = make_model(ModelParameters(committee=parameters))
+    assert isinstance(model, CommitteeModel)
+    return model
+
+
+@pytest.fixture
+def trained(train: Dataset, valid: Dataset, tmp_path: Path) -> CommitteeModel:
+    model = committee().initialize(train, atomic_energies=None, seed=7)
+    return model.train(train, valid, tmp_path / "training")[0]
+
+
+def test_committee_fulfils_what_is_asked_of_models(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    check_model(committee(), train, valid, directory=tmp_path, load=load_model)
+
+
+def test_mean_fulfils_what_is_asked_of_potentials(trained: CommitteeModel, valid: Dataset) -> None:
+    check_potential(trained.deploy(), [*valid[:3], Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 2.5]])])
+
+
+def test_the_mean_is_that_of_the_members_and_each_can_be_deployed(trained: CommitteeModel, valid: Dataset) -> None:
+    mean = trained.deploy().evaluate(valid)
+    members = [member.deploy().evaluate(valid) for member in trained.members]
+    for index, atoms in enumerate(valid):
+        assert mean[index].energy == pytest.approx(np.mean([each[index].energy for each in members]))
+        np.testing.assert_allclose(mean[index].forces, np.mean([each[index].forces for each in members], axis=0))
+        assert (mean[index].stress is None) == (label_of(atoms).stress is None)
+
+
+def test_members_differ_in_their_seeds_and_data_but_not_in_atomic_energies(
+    train: Dataset, trained: CommitteeModel
+) -> None:
+    assert len({member.seed for member in trained.members}) == 3
+    assert len({digest_of(member) for member in trained.members}) == 3
+    assert {tuple(dict(member.atomic_energies or {}).items()) for member in trained.members} == {
+        tuple(dict(trained.atomic_energies or {}).items())
+    }
+    other = committee().initialize(train, atomic_energies=None, seed=8)
+    assert not {member.seed for member in other.members} & {member.seed for member in trained.members}
+
+
+def test_without_resampling_members_that_draw_nothing_agree(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    parameters = PAIRS.model_copy(update={"resample": False})
+    model = committee(parameters).initialize(train, atomic_energies=None, seed=0)
+    model, _ = model.train(train, valid, tmp_path)
+    assert max(each.energy for each in model.deploy().disagreement(valid)) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_member_that_was_trained_on_its_own_is_not_trained_again(
+    train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = committee().initialize(train, atomic_energies=None, seed=7)
+    alone = [model.train_member(index, train, valid, tmp_path) for index in (2, 0, 1)]
+    monkeypatch.setattr(PairModel, "_fit", None)
+    together, _ = model.train(train, valid, tmp_path)
+    assert {digest_of(member) for member in together.members} == {digest_of(member) for member in alone}
+
+
+def test_disagreement_is_that_of_the_predictions() -> None:
+    forces = np.array([[[1.0, 0, 0], [0, 0, 0]], [[-1.0, 0, 0], [0, 0, 0]]])
+    predictions = [Prediction(energy, each) for energy, each in zip((3.0, 5.0), forces, strict=True)]
+    disagreement = disagreement_of(predictions)
+    assert disagreement.energy == pytest.approx(2**0.5 / 2)
+    np.testing.assert_allclose(disagreement.forces, [2**0.5, 0])
+    assert mean_of(predictions).energy == 4
+    assert mean_of(predictions).stress is None
+
+
+def test_calculator_says_how_far_the_members_disagree(trained: CommitteeModel, valid: Dataset) -> None:
+    atoms = valid[0].copy()
+    atoms.calc = trained.deploy().calculator()
+    atoms.get_potential_energy()
+    (expected,) = trained.deploy().disagreement([atoms])
+    assert atoms.calc.results["energy_disagreement"] == pytest.approx(expected.energy)
+    np.testing.assert_allclose(atoms.calc.results["forces_disagreement"], expected.forces)
+
+
+def test_calibration_finds_the_factor_between_disagreement_and_error(valid: Dataset) -> None:
+    # Members scatter around a mean that is off by three times their own standard deviation.
+    rng, scale, factor = np.random.default_rng(0), 0.01, 3.0
+    structures = Dataset(list(valid) * 40)
+    members: list[list[Prediction]] = [[] for _ in range(4)]
+    for atoms in structures:
+        label = label_of(atoms)
+        width = scale * rng.uniform(0.2, 5)
+        off = Prediction(
+            label.energy + factor * width * rng.normal() * len(atoms),
+            label.forces + factor * width * rng.normal(size=label.forces.shape),
+        )
+        scatter = rng.normal(size=(4, len(atoms) + 1, 3))
+        scatter -= scatter.mean(axis=0)
+        scatter /= scatter.std(axis=0, ddof=1)
+        for member, own in zip(members, scatter, strict=True):
+            member.append(Prediction(off.energy + width * len(atoms) * own[-1, 0], off.forces + width * own[:-1]))
+    found = calibrate(structures, members)
+    assert found.energy.factor == pytest.approx(factor, rel=0.1)
+    assert found.forces.factor == pytest.approx(factor, rel=0.1)
+    assert found.energy.within == pytest.approx(0.68, abs=0.08)
+    assert found.forces.rank_correlation is not None
+    assert found.forces.rank_correlation > 0.5
+
+
+def test_calibration_is_kept_with_the_model(trained: CommitteeModel, valid: Dataset, tmp_path: Path) -> None:
+    expected = calibrate(valid, [member.deploy().evaluate(valid) for member in trained.members])
+    assert trained.calibration == expected
+    trained.save(tmp_path / "saved")
+    loaded = load_model(tmp_path / "saved")
+    assert isinstance(loaded, CommitteeModel)
+    assert loaded.calibration == expected
+    assert loaded.deploy().calibration == expected
+    assert digest_of(loaded) == digest_of(trained)
+    record = read_json(tmp_path / "saved" / SUMMARY)
+    assert record["members"] == [digest_of(member) for member in trained.members]
+    # Each member is a saved model of its own.
+    assert digest_of(load_model(tmp_path / "saved" / "member-1")) == digest_of(trained.members[1])
+
+
+def test_two_values_calibrate_nothing(trained: CommitteeModel, valid: Dataset) -> None:
+    found = calibrate(valid[:1], [member.deploy().evaluate(valid[:1]) for member in trained.members])
+    assert (found.energy.n, found.energy.factor) == (1, None)
+
+
+@pytest.mark.parametrize("n_members", [0, 1])
+def test_one_member_is_no_committee(n_members: int) -> None:
+    with pytest.raises(ValueError, match="n_members"):
+        CommitteeParameters(n_members=n_members, member=PAIRS.member)
+
+
+def test_a_committee_has_no_committee_as_member() -> None:
+    with pytest.raises(ValueError, match="committee"):
+        ModelParameters.model_validate({"committee": {"member": {"committee": {"member": {"pair": {}}}}}})
+
+
+@pytest.mark.mace
+@pytest.mark.skipif(find_spec("mace") is None, reason='needs MACE: pip install "surveyor[mace]"')
+def test_options_of_members_are_checked() -> None:
+    from surveyor.models.choice import check_model_parameters
+
+    member = MemberParameters(mace=MACEParameters(options={"batch_sise": 3}))
+    with pytest.raises(InputError, match="batch_sise"):
+        check_model_parameters(ModelParameters(committee=CommitteeParameters(member=member)))
