@@ -15,6 +15,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import LogFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import AwaitingRetry, Cancelling
+from slow_campaign import stored
 
 from surveyor.labelling import read_summary
 from surveyor.run_directory import RunDirectory
@@ -131,7 +132,7 @@ def test_a_campaign_that_was_ended_leaves_no_process_and_a_retry_continues_it(
         processes[0].kill()
     wait_until(lambda: client.read_flow_run(run.id).state.name == end)
     wait_until(lambda: not any(process.is_running() for process in processes))
-    finished = Counter(launches(log, "end"))
+    finished = stored(log)
     assert directory.n_complete() == n_complete
 
     retry(run, client)

@@ -107,7 +107,7 @@ def test_a_dataset_is_labelled_in_jobs_of_its_own_and_on_a_pool_that_is_open_alr
 
     label("own")
     # Its pool ends with it, and with the pool its jobs.
-    assert not (home / "own" / "pools").exists()
+    assert "closed" in surveyor(home, "pool", "list", "--run-directory", str(home / "own")).stdout
     wait_until(lambda: not slurm_cluster.queue(), lambda: f"{slurm_cluster.queue()}")
     surveyor(home, "pool", "open", NAME)
     label("by-hand")

@@ -91,3 +91,18 @@ class SlowCampaign:
         body = {"flow_runs": flow_runs, "sort": "START_TIME_ASC"}
         answer = httpx.post(f"{self.api_url}/flow_runs/filter", json=body, trust_env=False)
         return list(answer.raise_for_status().json())
+
+
+def stored(log: Path) -> set[str]:
+    """Return the structures after which their worker began another one: their labels are in the store for sure.
+
+    What a worker that is killed has computed a moment before may not be there yet.
+    """
+    last: dict[str, str] = {}
+    found = set()
+    for event, structure, worker in (line.split() for line in log.read_text().splitlines()):
+        if event == "end":
+            last[worker] = structure
+        elif worker in last:
+            found.add(last.pop(worker))
+    return found

@@ -131,7 +131,8 @@ class MACEModel:
         check_options(self.parameters)
         self._check_data(train, valid)
         settings = settings_of(self.parameters, resolve_device(self.parameters.device))
-        training = Training(settings, self._initialized(), self.seed, self.weights)
+        limit = self.parameters.time_limit_minutes
+        training = Training(settings, self._initialized(), self.seed, self.weights, limit)
         network = run_training(training, train, valid, directory)
         return replace(self, weights=network), history_of(directory)
 

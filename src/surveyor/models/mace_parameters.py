@@ -48,6 +48,12 @@ class MACEParameters(Parameters):
     max_num_epochs: int = Field(
         200, ge=1, le=1_000_000, title="Epochs", description="How often the training goes through the data."
     )
+    time_limit_minutes: float | None = Field(
+        None,
+        gt=0,
+        title="Time limit (min)",
+        description="End after the epoch in which the training has taken so long, with the best epoch so far.",
+    )
     batch_size: int = Field(
         5,
         ge=1,
@@ -174,7 +180,7 @@ def mace_kept_quiet() -> Iterator[None]:
 def settings_of(parameters: MACEParameters, device: str) -> dict[str, Any]:  # Any: whatever the trainer takes
     """Return the parameters as options of the trainer, by their names there."""
     names = {"r_max_A": "r_max", "precision": "default_dtype"}
-    fields = parameters.model_dump(exclude={"options", "device"})
+    fields = parameters.model_dump(exclude={"options", "device", "time_limit_minutes"})
     return {**{names.get(name, name): value for name, value in fields.items()}, "device": device, **parameters.options}
 
 

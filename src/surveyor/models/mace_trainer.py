@@ -1,7 +1,7 @@
-"""Running the trainer of MACE: its own command line, in a process of its own, that continues where it was killed.
+"""Running the trainer of MACE: its own program, in a process of its own, that continues where it was killed.
 
-The trainer is configured by one file, reports the errors of each epoch as lines of JSON, and saves a checkpoint
-whenever the validation loss has improved.
+The trainer is configured by one file, reports the errors of each epoch as lines of JSON, saves a checkpoint whenever
+the validation loss has improved, and after each epoch all that it needs to go on (see `mace_program`).
 """
 
 import logging
@@ -25,7 +25,8 @@ from surveyor.dataset import ENERGY, FORCES, STRESS, Dataset
 from surveyor.errors import TrainingFailed
 from surveyor.events import read_lines
 from surveyor.files import publish, write_atomically
-from surveyor.models.history import history_of, report_epoch, reported_epochs
+from surveyor.models.history import report_epoch, reported_epochs
+from surveyor.models.mace_program import DIVERGED
 from surveyor.models.model import Epoch
 from surveyor.programs import run_program
 
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 NAME = "training"
 TRAIN_FILE, VALID_FILE = "train.extxyz", "valid.extxyz"
 CONFIGURATION = "config.yaml"
+STATE = "state.pt"  # of a training that goes on
 LOG = "trainer.log"
 NETWORK = "mace.model"  # the native file, there when the training is complete
 POLL_S = 0.2
@@ -49,12 +51,14 @@ class Training:
         atomic_energies: in eV by chemical symbol; the elements of the network.
         seed: of the weights and of the order of batches.
         start: network from whose weights the training starts; None for new ones.
+        time_limit_minutes: after which the training ends, with the best epoch so far.
     """
 
     settings: Mapping[str, Any]  # Any: whatever the trainer takes
     atomic_energies: Mapping[str, float]
     seed: int
     start: Path | None = None
+    time_limit_minutes: float | None = None
 
 
 def configuration(
@@ -83,7 +87,7 @@ def configuration(
         "energy_key": ENERGY,
         "forces_key": FORCES,
         "stress_key": STRESS,
-        "restart_latest": True,
+        "restart_latest": bool(settings.get("distributed")),  # that alone is left to MACE's own loop
         "save_cpu": True,
         "plot": False,
         "skip_evaluate_heads": "Default",
@@ -93,7 +97,8 @@ def configuration(
 def run_training(training: Training, train: Dataset, valid: Dataset, directory: Path) -> Path:
     """Train a network, and return its file.
 
-    A training that was killed continues from its last checkpoint; a complete one is not repeated.
+    A training that was killed continues with the epoch that it was in, as if it had not been; a complete one is not
+    repeated.
 
     Args:
         training: what is to be trained.
@@ -112,10 +117,13 @@ def run_training(training: Training, train: Dataset, valid: Dataset, directory: 
     Dataset(_for_trainer(atoms) for atoms in valid).save(directory / VALID_FILE)
     write_atomically(directory / CONFIGURATION, yaml.safe_dump(configuration(training, train, valid)))
     _remove_torn_checkpoints(directory / "checkpoints")
-    command = [sys.executable, "-m", "mace.cli.run_train", "--config", CONFIGURATION]
+    limit_s = math.inf if training.time_limit_minutes is None else 60 * training.time_limit_minutes
+    program = [sys.executable, "-m", "surveyor.models.mace_program"]
+    command = [*program, STATE, str(limit_s), "--config", CONFIGURATION]
     with _following(directory / "results" / f"{NAME}_run-{training.seed}_train.txt", directory):
         result = run_program(command, directory=directory, output=directory / LOG)
     publish(_outcome(result.returncode, directory), network)
+    (directory / STATE).unlink(missing_ok=True)
     return network
 
 
@@ -173,13 +181,15 @@ def _epoch(record: Mapping[str, Any]) -> Epoch | None:  # Any: whatever JSON hol
 def _outcome(returncode: int, directory: Path) -> Path:
     # Where the options ask for a second stage of training (swa), that is the one to use.
     networks = [path for path in (directory / f"{NAME}_stagetwo.model", directory / f"{NAME}.model") if path.is_file()]
+    if returncode == DIVERGED:
+        raise TrainingFailed(
+            "the training diverged: the validation loss was never a number, or much larger than that of the untrained "
+            "network; check the data, or lower the learning rate",
+            directory,
+        )
     if returncode != 0 or not networks:
         lines = (directory / LOG).read_text(errors="replace").splitlines()[-LOG_LINES:]
         raise TrainingFailed(
             "\n".join([f"the trainer of MACE ended with exit code {returncode}:", *lines, ""]), directory
-        )
-    if not any(math.isfinite(epoch.loss) for epoch in history_of(directory)):
-        raise TrainingFailed(
-            "the validation loss was never a number; check the data, or lower the learning rate", directory
         )
     return networks[0]

@@ -26,7 +26,7 @@ def test_the_given_kind_is_made() -> None:
 
 
 def test_exactly_one_kind_is_given() -> None:
-    with pytest.raises(ValidationError, match="exactly one of mace, .*; found none"):
+    with pytest.raises(ValidationError, match=r"exactly one of mace, .*; found none"):
         ModelParameters()
     with pytest.raises(ValidationError, match="found mace and pair"):
         ModelParameters(mace=MACEParameters(), pair=PairParameters())

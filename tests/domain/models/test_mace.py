@@ -1,8 +1,10 @@
 import json
 import logging
 import pickle
+import random
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -155,6 +157,9 @@ def test_use_leaves_the_logging_of_the_process_alone(trained: MACEModel) -> None
     assert logging.getLogger().handlers == handlers
 
 
+# The second stage begins within the training: with a loss, a learning rate and an average of weights of its own.
+SCHEDULE = {"swa": True, "start_swa": 40}
+
 TRAINING = """
 import pickle, sys
 from pathlib import Path
@@ -163,28 +168,61 @@ model.train(train, valid, Path(sys.argv[2]))
 """
 
 
-def test_killed_training_continues_from_a_checkpoint(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
-    directory, call = tmp_path / "training", tmp_path / "call.pickle"
-    endless = MACEModel(TINY.model_copy(update={"max_num_epochs": 100_000}))
-    endless = endless.initialize(train, atomic_energies=None, seed=0)
-    call.write_bytes(pickle.dumps((endless, train, valid)))
-    process = subprocess.Popen([sys.executable, "-c", TRAINING, str(call), str(directory)])
-    while len(reported_epochs(directory)) < 3:
-        with suppress(subprocess.TimeoutExpired):
-            pytest.fail(f"the training ended with {process.wait(0.1)}")
-    process.kill()
-    process.wait()
-    n_before = len(reported_epochs(directory))
-    # A second checkpoint, in the writing of which the trainer was killed.
-    (directory / "checkpoints" / "training_run-0_epoch-99999.pt").write_bytes(b"torn")
+def test_training_killed_three_times_is_the_one_that_was_not_disturbed(
+    train: Dataset, valid: Dataset, tmp_path: Path
+) -> None:
+    n_epochs = 60
+    model = MACEModel(TINY.model_copy(update={"max_num_epochs": n_epochs, "options": SCHEDULE | TINY.options}))
+    model = model.initialize(train, atomic_energies=None, seed=0)
+    undisturbed, history = model.train(train, valid, tmp_path / "undisturbed")
 
-    n_epochs = n_before + 5
-    finite = replace(endless, parameters=TINY.model_copy(update={"max_num_epochs": n_epochs}))
-    resumed, history = finite.train(train, valid, directory)
+    directory, call = tmp_path / "killed", tmp_path / "call.pickle"
+    call.write_bytes(pickle.dumps((model, train, valid)))
+    for n_reported in sorted(random.Random(0).sample(range(3, n_epochs - 20), 3)):
+        process = subprocess.Popen([sys.executable, "-c", TRAINING, str(call), str(directory)])
+        while len(reported_epochs(directory)) < n_reported:
+            with suppress(subprocess.TimeoutExpired):
+                pytest.fail(f"the training ended with {process.wait(0.01)}")
+        process.kill()
+        process.wait()
+        # A checkpoint, in the writing of which the trainer was killed.
+        (directory / "checkpoints" / "training_run-0_epoch-99999.pt").write_bytes(b"torn")
+    resumed, same_history = model.train(train, valid, directory)
 
-    assert resumed.is_trained
-    assert reported_epochs(directory)[n_before].number > 0
-    assert [epoch.number for epoch in history] == list(range(n_epochs))
+    assert same_history == history
+    times = Counter(epoch.number for epoch in reported_epochs(directory))
+    assert max(times.values()) <= 2
+    assert list(times.values()).count(2) <= 3  # at most the last one, each time
+    for one, other in zip(resumed.deploy().evaluate(valid), undisturbed.deploy().evaluate(valid), strict=True):
+        assert one.energy == other.energy
+        assert np.array_equal(one.forces, other.forces)
+
+
+def test_training_ends_at_its_time_limit_with_the_best_epoch(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    limited = TINY.model_copy(update={"max_num_epochs": 100_000, "time_limit_minutes": 2 / 60})
+    model, history = MACEModel(limited).initialize(train, atomic_energies=None, seed=0).train(train, valid, tmp_path)
+    assert 1 < len(history) < 1000
+    best = min(history, key=lambda epoch: epoch.loss)
+    assert best.forces_rmse == pytest.approx(errors_of(valid, model.deploy().evaluate(valid)).forces_rmse, rel=1e-6)
+
+
+def test_training_ends_when_patience_does(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    options = {**TINY.options, "patience": 2}
+    model = MACEModel(TINY.model_copy(update={"max_num_epochs": 5_000, "lr": 0.5, "options": options}))
+    _, history = model.initialize(train, atomic_energies=None, seed=0).train(train, valid, tmp_path)
+    losses = [epoch.loss for epoch in history]
+    assert len(history) - 1 - losses.index(min(losses)) == 2
+
+
+def test_training_that_diverges_is_told(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    model = MACEModel(TINY.model_copy(update={"precision": "float32"}))
+    model = model.initialize(train, atomic_energies=dict.fromkeys(("Au", "Cu"), 0.0), seed=0)
+    large = Dataset(atoms.copy() for atoms in train)
+    for atoms in large:
+        atoms.info[ENERGY] = 1e39  # float32 has no such number
+    with pytest.raises(TrainingFailed, match="the training diverged"):
+        model.train(large, valid, tmp_path)
+    assert len(history_of(tmp_path)) == 1
 
 
 def test_failure_of_the_trainer_is_told_with_its_last_lines(train: Dataset, valid: Dataset, tmp_path: Path) -> None:

@@ -1,0 +1,242 @@
+"""MACE's training program with a loop that can be ended after any epoch, and goes on as if it had not been.
+
+    python -m surveyor.models.mace_program STATE LIMIT_S --config FILE
+
+All but the loop is that of `mace_run_train`. Its own loop saves a checkpoint where the validation loss has improved,
+with averaged weights and without the state of the average, of the batches' order and of the search for the best epoch;
+so what continues from there is another training. This one keeps all of it, after each epoch, in the file STATE. The
+order of batches follows from the seed and the number of the epoch.
+"""
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+DIVERGED = 65  # exit code: there is no epoch to take the network from
+EXPLODED = 1e6  # a validation loss that so many times exceeds that of the untrained network is as good as NaN
+
+
+@dataclass
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        epoch: the next one.
+        valid_loss: the newest.
+        initial_loss: that before the first epoch.
+        lowest_loss: of the epochs of this stage.
+        n_without_improvement: epochs since that one.
+        in_stage_two: whether the weights of the loss have changed already.
+        keep_last: whether the next checkpoint leaves the one before it in place: the best one of the first stage.
+        checkpoint: file of the newest checkpoint.
+        elapsed_s: time in all epochs, over restarts.
+    """
+
+    epoch: int = 0
+    valid_loss: float = math.inf
+    initial_loss: float = math.inf
+    lowest_loss: float = math.inf
+    n_without_improvement: int = 0
+    in_stage_two: bool = False
+    keep_last: bool = False
+    checkpoint: str | None = None
+    elapsed_s: float = 0.0
+
+
+class Loop:
+    """The epochs of one training.
+
+    Args:
+        given: the arguments with which MACE calls its own loop.
+        state: file of all that is needed to go on.
+        limit_s: the training ends with the epoch in which it has taken so long.
+    """
+
+    def __init__(self, given: dict[str, Any], state: Path, limit_s: float) -> None:  # Any: objects of torch and MACE
+        self.given = SimpleNamespace(**given)
+        self.state = state
+        self.limit_s = limit_s
+        self.progress = Progress()
+        self.seed = self.given.train_loader.generator.initial_seed()
+
+    def run(self) -> None:
+        """Train until the last epoch, the time limit, or the end of patience."""
+        if self.state.exists():
+            self._load()
+        else:
+            self.progress.initial_loss = self.progress.valid_loss = self._validate(None)
+        progress = self.progress
+        while progress.epoch < self.given.max_num_epochs:
+            if progress.elapsed_s >= self.limit_s:
+                logging.info("Stopping: the time limit of %.0f s is reached", self.limit_s)
+                return
+            begin = time.monotonic()
+            goes_on = self._next_epoch()
+            progress.elapsed_s += time.monotonic() - begin
+            self._save()
+            if not goes_on:
+                return
+
+    def _next_epoch(self) -> bool:
+        """Train one epoch, and say whether there may be another one."""
+        given, progress = self.given, self.progress
+        epoch = progress.epoch
+        loss_function = self._prepare(epoch)
+        given.train_loader.generator.manual_seed(self.seed + epoch + 1)
+        self._train(loss_function, epoch)
+        progress.epoch += 1
+        if epoch % given.eval_interval:
+            return True
+        with self._evaluating():
+            progress.valid_loss = self._validate(epoch, loss_function)
+            if not progress.valid_loss < EXPLODED * progress.initial_loss:
+                logging.error("Stopping: the validation loss of epoch %d is %g", epoch, progress.valid_loss)
+                if progress.checkpoint is None:
+                    sys.exit(DIVERGED)
+                return False
+            if progress.valid_loss < progress.lowest_loss:
+                self._keep(epoch)
+                return True
+        progress.n_without_improvement += 1
+        return progress.n_without_improvement < given.patience or self._begins_stage_two(epoch)
+
+    def _prepare(self, epoch: int) -> Any:  # Any: a module of torch
+        """Take the steps of learning rate and weight average that precede an epoch, and return its loss function."""
+        given, progress = self.given, self.progress
+        if given.swa is None or epoch < given.swa.start:
+            if epoch > 0:
+                given.lr_scheduler.step(metrics=progress.valid_loss)
+            return given.loss_fn
+        if not progress.in_stage_two:
+            logging.info("Changing loss based on Stage Two Weights")
+            progress.in_stage_two, progress.keep_last, progress.lowest_loss = True, True, math.inf
+            progress.n_without_improvement = 0
+        given.swa.model.update_parameters(given.model)
+        if epoch > 0:
+            given.swa.scheduler.step()
+        return given.swa.loss_fn
+
+    def _begins_stage_two(self, epoch: int) -> bool:
+        """Say whether what follows the end of patience is the second stage, and go there."""
+        swa = self.given.swa
+        logging.info("Stopping: no improvement in %d epochs", self.progress.n_without_improvement)
+        if swa is None or epoch >= swa.start:
+            return False
+        self.progress.epoch = swa.start
+        return True
+
+    def _train(self, loss_function: Any, epoch: int) -> None:  # Any: a module of torch
+        from mace.tools.train import train_one_epoch
+
+        given = self.given
+        if _is_schedule_free(given.optimizer):
+            given.optimizer.train()
+        train_one_epoch(
+            model=given.model,
+            loss_fn=loss_function,
+            data_loader=given.train_loader,
+            optimizer=given.optimizer,
+            epoch=epoch,
+            output_args=given.output_args,
+            max_grad_norm=given.max_grad_norm,
+            ema=given.ema,
+            logger=given.logger,
+            device=given.device,
+            distributed=False,
+        )
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Take the weights that count: those that are averaged, where an average is asked for."""
+        if _is_schedule_free(self.given.optimizer):
+            self.given.optimizer.eval()
+        with nullcontext() if self.given.ema is None else self.given.ema.average_parameters():
+            yield
+
+    def _validate(self, epoch: int | None, loss_function: Any = None) -> float:  # Any: a module of torch
+        """Report the errors on each validation set, and return the loss on the last one."""
+        from mace.tools.train import evaluate, valid_err_log
+
+        given, loss = self.given, math.inf
+        for name, loader in given.valid_loaders.items():
+            loss, metrics = evaluate(
+                model=given.model,
+                loss_fn=loss_function or given.loss_fn,
+                data_loader=loader,
+                output_args=given.output_args,
+                device=given.device,
+            )
+            valid_err_log(loss, metrics, given.logger, given.log_errors, epoch, name)
+        return float(loss)
+
+    def _keep(self, epoch: int) -> None:
+        """Save the checkpoint from which MACE takes the network when the training has ended."""
+        from mace.tools import CheckpointState
+
+        given, progress = self.given, self.progress
+        progress.lowest_loss, progress.n_without_improvement = progress.valid_loss, 0
+        state = CheckpointState(given.model, given.optimizer, given.lr_scheduler)
+        given.checkpoint_handler.save(state=state, epochs=epoch, keep_last=progress.keep_last)
+        progress.keep_last, progress.checkpoint = False, given.checkpoint_handler.io.old_path
+
+    def _parts(self) -> dict[str, Any]:  # Any: whatever has a state, in the way of torch
+        given = self.given
+        parts = {"model": given.model, "optimizer": given.optimizer, "lr_scheduler": given.lr_scheduler}
+        if given.ema is not None:
+            parts["ema"] = given.ema
+        if given.swa is not None:
+            parts |= {"swa_model": given.swa.model, "swa_scheduler": given.swa.scheduler}
+        return parts
+
+    def _save(self) -> None:
+        import torch
+
+        temporary = self.state.with_suffix(".new")
+        states = {name: part.state_dict() for name, part in self._parts().items()}
+        torch.save({"progress": asdict(self.progress), **states}, temporary)
+        temporary.replace(self.state)
+
+    def _load(self) -> None:
+        import torch
+
+        saved = torch.load(self.state, map_location=self.given.device, weights_only=False)
+        self.progress = Progress(**saved["progress"])
+        for name, part in self._parts().items():
+            part.load_state_dict(saved[name])
+        kept = self.progress.checkpoint
+        # A checkpoint that is newer than this state is of the next epoch, and will be written again.
+        self.given.checkpoint_handler.io.old_path = kept if kept is not None and Path(kept).exists() else None
+        logging.info("Continuing with epoch %d", self.progress.epoch)
+
+
+def _is_schedule_free(optimizer: Any) -> bool:  # Any: an optimizer of torch
+    return "ScheduleFree" in type(optimizer).__name__
+
+
+def main() -> None:
+    """Run MACE's training program with this loop; several processes at once train with MACE's own."""
+    state, limit_s = Path(sys.argv.pop(1)), float(sys.argv.pop(1))
+    from mace import tools
+    from mace.cli import run_train
+
+    loop_of_mace = tools.train
+
+    def train(**given: Any) -> None:  # Any: objects of torch and MACE
+        if given["distributed"] or given["log_wandb"] or given["plotter"] is not None:
+            loop_of_mace(**given)
+        else:
+            Loop(given, state, limit_s).run()
+
+    tools.train = train
+    run_train.main()
+
+
+if __name__ == "__main__":
+    main()
