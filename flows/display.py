@@ -47,6 +47,7 @@ CAMPAIGN = View(
         "errors",
         "training_begins",
         "calibration",
+        "batch_halved",
         "training_ends",
         "generation_complete",
     ),

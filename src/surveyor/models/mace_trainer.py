@@ -23,10 +23,10 @@ from ase.data import atomic_numbers
 
 from surveyor.dataset import ENERGY, FORCES, STRESS, Dataset
 from surveyor.errors import TrainingFailed
-from surveyor.events import read_lines
-from surveyor.files import publish, write_atomically
+from surveyor.events import announce, read_lines
+from surveyor.files import publish, read_json, write_atomically, write_json
 from surveyor.models.history import report_epoch, reported_epochs
-from surveyor.models.mace_program import DIVERGED
+from surveyor.models.mace_program import DIVERGED, OUT_OF_MEMORY
 from surveyor.models.model import Epoch
 from surveyor.programs import run_program
 
@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 NAME = "training"
 TRAIN_FILE, VALID_FILE = "train.extxyz", "valid.extxyz"
 CONFIGURATION = "config.yaml"
+PROGRAM = ("-m", "surveyor.models.mace_program")
+BATCH_SIZES = ("batch_size", "valid_batch_size")
+FITTING = "batch_sizes.json"  # there when memory was lacking for those that were asked for
 STATE = "state.pt"  # of a training that goes on
 LOG = "trainer.log"
 NETWORK = "mace.model"  # the native file, there when the training is complete
@@ -115,16 +118,29 @@ def run_training(training: Training, train: Dataset, valid: Dataset, directory: 
     directory.mkdir(parents=True, exist_ok=True)
     Dataset(_for_trainer(atoms) for atoms in train).save(directory / TRAIN_FILE)
     Dataset(_for_trainer(atoms) for atoms in valid).save(directory / VALID_FILE)
-    write_atomically(directory / CONFIGURATION, yaml.safe_dump(configuration(training, train, valid)))
-    _remove_torn_checkpoints(directory / "checkpoints")
-    limit_s = math.inf if training.time_limit_minutes is None else 60 * training.time_limit_minutes
-    program = [sys.executable, "-m", "surveyor.models.mace_program"]
-    command = [*program, STATE, str(limit_s), "--config", CONFIGURATION]
-    with _following(directory / "results" / f"{NAME}_run-{training.seed}_train.txt", directory):
-        result = run_program(command, directory=directory, output=directory / LOG)
-    publish(_outcome(result.returncode, directory), network)
+    options = configuration(training, train, valid) | _batch_sizes_that_fit(directory)
+    while (returncode := _run_program(training, options, directory)) == OUT_OF_MEMORY and options["batch_size"] > 1:
+        options |= {name: max(1, options[name] // 2) for name in BATCH_SIZES}
+        write_json(directory / FITTING, {name: options[name] for name in BATCH_SIZES})
+        text = f"there is no memory for so large a batch: it has {options['batch_size']} structures from now on"
+        announce(logger, "batch_halved", text, batch_size=options["batch_size"])
+    publish(_outcome(returncode, directory), network)
     (directory / STATE).unlink(missing_ok=True)
     return network
+
+
+def _batch_sizes_that_fit(directory: Path) -> dict[str, int]:
+    """Return the sizes to which batches were halved before, so far as they were."""
+    return dict(read_json(directory / FITTING)) if (directory / FITTING).exists() else {}
+
+
+def _run_program(training: Training, options: Mapping[str, Any], directory: Path) -> int:  # Any: as `configuration`
+    write_atomically(directory / CONFIGURATION, yaml.safe_dump(dict(options)))
+    _remove_torn_checkpoints(directory / "checkpoints")
+    limit_s = math.inf if training.time_limit_minutes is None else 60 * training.time_limit_minutes
+    command = [sys.executable, *PROGRAM, STATE, str(limit_s), "--config", CONFIGURATION]
+    with _following(directory / "results" / f"{NAME}_run-{training.seed}_train.txt", directory):
+        return run_program(command, directory=directory, output=directory / LOG).returncode
 
 
 def _for_trainer(atoms: Atoms) -> Atoms:
@@ -181,6 +197,11 @@ def _epoch(record: Mapping[str, Any]) -> Epoch | None:  # Any: whatever JSON hol
 def _outcome(returncode: int, directory: Path) -> Path:
     # Where the options ask for a second stage of training (swa), that is the one to use.
     networks = [path for path in (directory / f"{NAME}_stagetwo.model", directory / f"{NAME}.model") if path.is_file()]
+    if returncode == OUT_OF_MEMORY:
+        raise TrainingFailed(
+            "there is no memory to train on a single structure; take a smaller network, or a pool with more memory",
+            directory,
+        )
     if returncode == DIVERGED:
         raise TrainingFailed(
             "the training diverged: the validation loss was never a number, or much larger than that of the untrained "

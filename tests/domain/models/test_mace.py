@@ -17,8 +17,9 @@ from ase import Atoms
 
 from surveyor.dataset import ENERGY, STRESS, Dataset
 from surveyor.errors import InputError, TrainingFailed
+from surveyor.files import read_json
 from surveyor.metrics import errors_of
-from surveyor.models import mace_evaluation
+from surveyor.models import mace_evaluation, mace_trainer
 from surveyor.models.choice import load_model
 from surveyor.models.history import history_of, reported_epochs
 from surveyor.models.mace import MACEModel, MACEPotential
@@ -196,6 +197,41 @@ def test_training_killed_three_times_is_the_one_that_was_not_disturbed(
     for one, other in zip(resumed.deploy().evaluate(valid), undisturbed.deploy().evaluate(valid), strict=True):
         assert one.energy == other.energy
         assert np.array_equal(one.forces, other.forces)
+
+
+NARROW = """
+import sys, torch
+import mace.tools
+from surveyor.models import mace_program
+loop = sys.modules["mace.tools.train"]
+train_one_epoch = loop.train_one_epoch
+def narrow(*, data_loader, epoch, **others):
+    if epoch == 2 and data_loader.batch_size > int({n_fitting}):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return train_one_epoch(data_loader=data_loader, epoch=epoch, **others)
+loop.train_one_epoch = narrow
+mace_program.main()
+"""
+
+
+def test_batches_are_halved_when_memory_is_lacking(
+    train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mace_trainer, "PROGRAM", ("-c", NARROW.format(n_fitting=2)))
+    model = MACEModel(TINY.model_copy(update={"max_num_epochs": 4})).initialize(train, atomic_energies=None, seed=0)
+    _, history = model.train(train, valid, tmp_path)
+    assert [epoch.number for epoch in history] == [0, 1, 2, 3]
+    assert len(reported_epochs(tmp_path)) == 4  # it went on where it was
+    assert read_json(tmp_path / mace_trainer.FITTING)["batch_size"] == 2
+
+
+def test_no_memory_for_a_single_structure_is_told(
+    train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mace_trainer, "PROGRAM", ("-c", NARROW.format(n_fitting=0)))
+    model = MACEModel(TINY.model_copy(update={"batch_size": 1})).initialize(train, atomic_energies=None, seed=0)
+    with pytest.raises(TrainingFailed, match="no memory to train on a single structure"):
+        model.train(train, valid, tmp_path)
 
 
 def test_training_ends_at_its_time_limit_with_the_best_epoch(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
