@@ -1,4 +1,4 @@
-"""The command `surveyor`: run, check and follow campaigns, and label datasets."""
+"""The command `surveyor`: run, check and follow campaigns, label datasets, and train models."""
 
 import argparse
 import errno
@@ -24,12 +24,14 @@ from surveyor.flows.doctor import add_doctor_command
 from surveyor.flows.dry_run import dry_running
 from surveyor.flows.label_commands import add_label_commands
 from surveyor.flows.pool_commands import add_pool_commands
+from surveyor.flows.train_commands import add_train_commands, show_training
 from surveyor.labelling.progress import is_labelling, read_labelling_progress, render_labelling
 from surveyor.models.choice import check_model_parameters
 from surveyor.progress import CampaignProgress, read_progress, render
 from surveyor.reference.choice import Codes, make_reference
 from surveyor.run_directory import RunDirectory
 from surveyor.structures import elements_of
+from surveyor.training import is_training
 
 STORAGE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE)
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
@@ -87,10 +89,13 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("campaign", type=Path, help="campaign file (YAML)")
     check.add_argument("--json", action="store_true", help="print the parameters of a valid campaign, for a deployment")
     check.set_defaults(command=_check)
-    status = commands.add_parser("status", help="say where a campaign, or a labelling, stands; needs no server")
-    status.add_argument("run_directory", type=Path, help="folder of the campaign, or of the labelling")
+    status = commands.add_parser(
+        "status", help="say where work stands; needs no server"
+    )
+    status.add_argument("run_directory", type=Path, help="folder of the campaign, of the labelling or of the training")
     status.set_defaults(command=_status)
     add_label_commands(commands)
+    add_train_commands(commands)
     add_doctor_command(commands)
     add_pool_commands(commands)
     add_block_commands(commands)
@@ -182,6 +187,9 @@ def _status(options: argparse.Namespace, console: Console) -> None:
     directory = RunDirectory(options.run_directory.absolute())
     if is_labelling(directory):
         console.print(render_labelling(read_labelling_progress(directory)))
+        return
+    if is_training(directory):
+        show_training(directory, console)
         return
     progress = read_progress(directory)
     console.print(render(progress))

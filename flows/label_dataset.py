@@ -19,9 +19,10 @@ from prefect.futures import PrefectFuture
 from surveyor.blocks.codes import load_codes
 from surveyor.blocks.pools import load_sites
 from surveyor.dataset import Dataset
-from surveyor.errors import AttemptFailed, InputError, StorageFailed, WorkerLost
+from surveyor.errors import AttemptFailed, StorageFailed, WorkerLost
 from surveyor.events import announce
 from surveyor.files import publish, temporary_beside
+from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sampling import Window, n_at_once, relayed
 from surveyor.flows.server import wait_for_server
@@ -38,7 +39,6 @@ from surveyor.labelling import (
 from surveyor.labelling.chunks import LABELLED, Tally, count
 from surveyor.labelling.results import labelled_file
 from surveyor.labels import Label, LabelFailure, LevelOfTheory, load_theory
-from surveyor.parameter_files import absolute_paths
 from surveyor.pools.choice import LOCAL
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.reference.reference import limits_of
@@ -54,21 +54,6 @@ logger = logging.getLogger(__name__)
 
 def _labelling_name() -> str:
     return f"labels of {Path(runtime.flow_run.parameters['output_directory']).name}"
-
-
-def _with_absolute_paths(parameters: LabellingParameters) -> LabellingParameters:
-    """Take relative paths as relative to the current folder; a deployment's run has none that means anything.
-
-    Raises:
-        InputError: a path of a deployment's run is relative.
-    """
-    paths = {**parameters.input_files(), "output_directory": parameters.output_directory, "labels": parameters.labels}
-    relative = [f"{name}: {path}" for name, path in paths.items() if path is not None and not path.is_absolute()]
-    if relative and runtime.deployment.id is not None:
-        raise InputError(
-            f"a deployment runs in a folder of its own: expected absolute paths, found {', '.join(relative)}"
-        )
-    return absolute_paths(parameters, Path.cwd())
 
 
 @flow(name="label-dataset", flow_run_name=_labelling_name)
@@ -95,7 +80,9 @@ def label_dataset(
     Returns:
         The file with the labelled structures; beside it are `failed.extxyz` and `summary.json`.
     """
-    parameters = _with_absolute_paths(LabellingParameters(**{**locals(), "codes": load_codes(codes)}))
+    parameters = LabellingParameters(**{**locals(), "codes": load_codes(codes)})
+    folders = {"output_directory": parameters.output_directory, "labels": parameters.labels}
+    parameters = with_absolute_paths(parameters, parameters.input_files(), folders)
     sites = load_sites([parameters.pool])
     with open_labelling(parameters, sites, users_pools()) as labelling, _followed(labelling):
         return label_everything(labelling)

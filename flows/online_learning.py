@@ -7,17 +7,16 @@ from prefect import flow, runtime
 from surveyor.blocks.codes import load_codes
 from surveyor.blocks.pools import load_sites
 from surveyor.campaign import Campaign, CampaignParameters, Origin, WandB, open_campaign
-from surveyor.errors import InputError
 from surveyor.flows.bootstrap import bootstrap as bootstrap_generation
 from surveyor.flows.cancellation import ending_at_once
 from surveyor.flows.conclusion import Reports, complete, conclude
+from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sampling import Stopwatch, followed, resolve, sample_and_label
 from surveyor.flows.training import errors_before_training, train_and_evaluate
 from surveyor.learning import Bootstrap, Learning, decide_membership, reason_to_stop
 from surveyor.models.choice import ModelParameters
 from surveyor.outcomes import check_failures, describe, move_on, new_structures
-from surveyor.parameter_files import absolute_paths
 from surveyor.pools.choice import Pools
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.run_directory import Generation
@@ -30,23 +29,6 @@ def _campaign_name() -> str:
 
 def _generation_name() -> str:
     return f"generation {runtime.flow_run.parameters['previous'].number + 1}"
-
-
-def _with_absolute_paths(parameters: CampaignParameters) -> CampaignParameters:
-    """Take relative paths as relative to the current folder; a deployment's run has none that means anything.
-
-    Raises:
-        InputError: a path of a deployment's run is relative.
-    """
-    origin = None if parameters.begin_from is None else parameters.begin_from.run_directory
-    folders = {"run_directory": parameters.run_directory, "labels": parameters.labels, "begin_from": origin}
-    paths = {**parameters.input_files(), **folders}
-    relative = [f"{name}: {path}" for name, path in paths.items() if path is not None and not path.is_absolute()]
-    if relative and runtime.deployment.id is not None:
-        raise InputError(
-            f"a deployment runs in a folder of its own: expected absolute paths, found {', '.join(relative)}"
-        )
-    return absolute_paths(parameters, Path.cwd())
 
 
 @flow(name="online-learning", flow_run_name=_campaign_name)
@@ -81,7 +63,10 @@ def online_learning(
     Returns:
         The native file of the final model.
     """
-    parameters = _with_absolute_paths(CampaignParameters(**{**locals(), "codes": load_codes(codes)}))
+    parameters = CampaignParameters(**{**locals(), "codes": load_codes(codes)})
+    origin = None if begin_from is None else begin_from.run_directory
+    folders = {"run_directory": run_directory, "labels": labels, "begin_from": origin}
+    parameters = with_absolute_paths(parameters, parameters.input_files(), folders)
     sites = load_sites(parameters.pools.names)
     with open_campaign(parameters, sites, users_pools()) as campaign, followed(campaign), Reports(campaign) as reports:
         generation = campaign.newest_generation() or bootstrap_generation(campaign)

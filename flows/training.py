@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,53 +86,65 @@ def train_and_evaluate(campaign: Campaign, number: int, model: Model, data: Data
         stopwatch: measures training and evaluation.
     """
     directory = campaign.directory.generation(number)
+    return train_on(campaign.training, directory, model, data, stopwatch, name=f"generation {number}")
+
+
+def train_on(
+    pool: Executor, directory: GenerationDirectory, model: Model, data: DataSets, stopwatch: Stopwatch, *, name: str
+) -> Trained:
+    """Train a model on sets and evaluate it on each of them.
+
+    Args:
+        pool: where to run.
+        directory: for the sets, the training and the model; what is there already is not made again.
+        model: initialized, or trained before.
+        data: the sets; written to the folder first.
+        stopwatch: measures training and evaluation.
+        name: of the training, for people.
+    """
     data.save(directory.path)
     is_trained = directory.model.exists()
     if not is_trained:
         n_train, n_valid = len(data.train), len(data.valid)
-        text = f"generation {number}: training on {n_train} structures, {n_valid} for validation"
-        announce(logger, "training_begins", text, generation=number, n_train=n_train, n_valid=n_valid)
+        text = f"{name}: training on {n_train} structures, {n_valid} for validation"
+        announce(logger, "training_begins", text, n_train=n_train, n_valid=n_valid)
     with stopwatch.measuring("training"):
         if isinstance(model, CommitteeModel) and not is_trained:
-            _train_members(campaign, number, model)
-        # Prefect's memory of a training is worth nothing where the model is not in the generation's folder.
-        remembered = train.with_options(refresh_cache=not is_trained)
-        remembered(campaign.training, model, directory=directory, name=str(number))
+            _train_members(pool, directory, model, name)
+        # Prefect's memory of a training is worth nothing where the model is not in the folder.
+        train.with_options(refresh_cache=not is_trained)(pool, model, directory=directory, name=name)
     trained = load_model(directory.model)
     with stopwatch.measuring("evaluation"):
-        errors = evaluate_sets(campaign, number, trained.deploy())
+        errors = evaluate_sets(pool, directory, trained.deploy(), name)
     history = load_history(directory.model)
-    announce(logger, "training_ends", f"generation {number}: trained in {len(history)} epochs", epochs=len(history))
+    announce(logger, "training_ends", f"{name}: trained in {len(history)} epochs", epochs=len(history))
     return Trained(trained, errors, [epoch_to_json(epoch) for epoch in history])
 
 
-def _train_members(campaign: Campaign, number: int, model: CommitteeModel) -> None:
+def _train_members(pool: Executor, directory: GenerationDirectory, model: CommitteeModel, name: str) -> None:
     """Train the members of a committee side by side."""
-    directory = campaign.directory.generation(number)
     futures = [
-        train_member.submit(campaign.training, model, index, directory=directory, name=str(number))
-        for index in range(len(model.members))
+        train_member.submit(pool, model, index, directory=directory, name=name) for index in range(len(model.members))
     ]
     for future in futures:
         future.result()
 
 
-def evaluate_sets(campaign: Campaign, number: int, potential: Potential) -> dict[str, Errors]:
-    """Evaluate a potential on training, validation and test set of a generation."""
-    directory = campaign.directory.generation(number)
+def evaluate_sets(pool: Executor, directory: GenerationDirectory, potential: Potential, name: str) -> dict[str, Errors]:
+    """Evaluate a potential on training, validation and test set."""
     futures = {
-        name: evaluate.submit(
-            campaign.training,
+        each: evaluate.submit(
+            pool,
             potential,
-            dataset=directory.set_file(name),
-            destination=directory.predictions(name),
-            name=f"generation {number} on {name}",
+            dataset=directory.set_file(each),
+            destination=directory.predictions(each),
+            name=f"{name} on {each}",
         )
-        for name in ("train", "valid", "test")
+        for each in ("train", "valid", "test")
     }
-    datasets = {name: Dataset.load(directory.set_file(name)) for name in futures}
+    datasets = {each: Dataset.load(directory.set_file(each)) for each in futures}
     return {
-        name: errors_of(datasets[name], load_predictions(f.result(), datasets[name])) for name, f in futures.items()
+        each: errors_of(datasets[each], load_predictions(f.result(), datasets[each])) for each, f in futures.items()
     }
 
 

@@ -36,19 +36,19 @@ RETRIES: dict[str, Any] = {  # Any: arguments of `task`
 
 
 @task(
-    task_run_name="train generation {name}",
+    task_run_name="train {name}",
     cache_policy=CacheKeyFnPolicy(cache_key_fn=training_key),
     persist_result=True,
     **RETRIES,
 )
 def train(pool: Executor | None, model: Model, *, directory: GenerationDirectory, name: str) -> str:
-    """Train a model on the sets of a generation; the result is the generation's model.
+    """Train a model on the sets in a folder, such as that of a generation; the result is the model there.
 
     Args:
         pool: where to run; None runs here.
         model: initialized, or trained before.
-        directory: of the generation.
-        name: of the generation.
+        directory: with the sets.
+        name: of the training, for people.
 
     Returns:
         The digest of the trained model.
@@ -66,18 +66,18 @@ def train(pool: Executor | None, model: Model, *, directory: GenerationDirectory
     return digest_of(trained)
 
 
-@task(task_run_name="train generation {name}, member {index}", cache_policy=NO_CACHE, **RETRIES)
+@task(task_run_name="train {name}, member {index}", cache_policy=NO_CACHE, **RETRIES)
 def train_member(
     pool: Executor | None, model: CommitteeModel, index: int, *, directory: GenerationDirectory, name: str
 ) -> None:
-    """Train one member of a committee on the sets of a generation; `train` finds it trained then.
+    """Train one member of a committee on the sets in a folder; `train` finds it trained then.
 
     Args:
         pool: where to run; None runs here.
         model: initialized, or trained before.
         index: of the member, from 0.
-        directory: of the generation.
-        name: of the generation.
+        directory: with the sets.
+        name: of the training, for people.
     """
     run_under(
         pool,

@@ -20,6 +20,7 @@ from slow_campaign import stored
 from surveyor.labelling import read_summary
 from surveyor.run_directory import RunDirectory
 from surveyor.testing.references import launches
+from surveyor.training import read_training_summary
 
 PATIENCE_S = 150
 POLL_S = 0.5
@@ -74,6 +75,14 @@ def test_a_dataset_is_labelled_through_the_worker(prefect: Callable[..., Any], t
     done = prefect("deployment", "run", "label-dataset/local", "--params", json.dumps(parameters), "--watch")
     assert done.returncode == 0, done.stdout
     assert read_summary(RunDirectory(tmp_path / "out"))["n_labelled"] == 1
+
+
+def test_a_model_is_trained_through_the_worker(prefect: Callable[..., Any], tmp_path: Path) -> None:
+    data = str(Path(__file__).parents[2] / "deployments" / "train" / "ethanol.extxyz")
+    parameters = {"train": data, "output_directory": str(tmp_path / "out"), "model": {"pair": {}}}
+    done = prefect("deployment", "run", "train-model/local", "--params", json.dumps(parameters), "--watch")
+    assert done.returncode == 0, done.stdout
+    assert read_training_summary(RunDirectory(tmp_path / "out"))["n_structures"]["train"] == 45
 
 
 def test_wrong_parameters_are_refused(

@@ -23,6 +23,7 @@ from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory
 from surveyor.parameter_files import parse_parameters
 from surveyor.reference.labelling import label_structure
 from surveyor.tasks.label import label
+from surveyor.training import TrainingParameters
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -32,6 +33,7 @@ BLOCK = re.compile(
 TABLE = re.compile(r"^<!-- parameters: (\S+) -->$", re.MULTILINE)
 INCLUDED = "--8<--"  # the block is another file
 COMPLETE, LABELLING, RUNNABLE = "complete campaign file", "complete parameter file", "runnable"
+TRAINING = "complete training file"
 LEAST = {"run_directory": "run", "walkers": [{"start": "a.xyz"}], "reference": {"emt": {}}, "model": {"pair": {}}}
 
 
@@ -56,6 +58,11 @@ def test_complete_campaign_files_in_pages_are_valid(text: str) -> None:
 @pytest.mark.parametrize("text", blocks("yaml", LABELLING))
 def test_complete_parameter_files_of_labellings_in_pages_are_valid(text: str) -> None:
     assert parse_parameters(LabellingParameters, yaml.safe_load(text), "example").structures
+
+
+@pytest.mark.parametrize("text", blocks("yaml", TRAINING))
+def test_complete_parameter_files_of_trainings_in_pages_are_valid(text: str) -> None:
+    assert parse_parameters(TrainingParameters, yaml.safe_load(text), "example").train
 
 
 @pytest.mark.parametrize("text", blocks("yaml", None))
@@ -154,9 +161,9 @@ def hooks() -> ModuleType:
     return module
 
 
-def test_page_of_parameters_has_every_field_of_a_campaign_and_of_a_labelling(hooks: ModuleType) -> None:
+def test_page_of_parameters_has_every_field_of_campaigns_labellings_and_trainings(hooks: ModuleType) -> None:
     page = hooks.on_page_markdown((ROOT / "docs" / "reference" / "parameters.md").read_text())
-    schemas = [each.model_json_schema() for each in (CampaignParameters, LabellingParameters)]
+    schemas = [each.model_json_schema() for each in (CampaignParameters, LabellingParameters, TrainingParameters)]
     models = [model for schema in schemas for model in (schema, *schema["$defs"].values())]
     fields = {name for model in models for name in model.get("properties", ())}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from ase import Atoms
 
 from surveyor.campaign.parameters import CampaignParameters, Origin
-from surveyor.dataset import is_labelled, label_of
+from surveyor.dataset import read_labelled
 from surveyor.errors import InputError
 from surveyor.files import temporary_beside
 from surveyor.labels import LevelOfTheory
@@ -18,7 +18,7 @@ from surveyor.reference.cp2k import CP2KReference
 from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.run_directory import RunDirectory
 from surveyor.sampling.walkers import Walker, check_walkers, make_walkers
-from surveyor.structures import elements_of, read_structures
+from surveyor.structures import elements_of
 
 
 def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
@@ -168,19 +168,7 @@ def labelled_data(path: Path) -> list[Atoms]:
     Raises:
         InputError: a structure is unusable or has no label, or there are too few.
     """
-    structures = read_structures(path)
-    missing = [index for index, atoms in enumerate(structures) if not is_labelled(atoms)]
-    if missing:
-        raise InputError(
-            f"bootstrap.data: structure {missing[0]} of {path} has no label; "
-            "expected REF_energy (eV) and REF_forces (eV/Å)"
-        )
-    wrong = [index for index, atoms in enumerate(structures) if not label_of(atoms).is_complete_for(atoms)]
-    if wrong:
-        raise InputError(
-            f"bootstrap.data: the label of structure {wrong[0]} of {path} has numbers that are not finite, or another "
-            "shape; expected one energy, three forces for each atom, and six components of REF_stress (eV/Å³) or none"
-        )
+    structures = list(read_labelled(path, "bootstrap.data"))
     if len(structures) < 3:
         raise InputError(
             f"bootstrap.data: {path} holds {len(structures)} structures; "

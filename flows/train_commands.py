@@ -1,0 +1,103 @@
+"""`surveyor train` and `surveyor export`: train a model on given files, and write what other programs take."""
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from surveyor.flows.display import View, following, quieten_prefect
+from surveyor.lease import is_in_use
+from surveyor.metrics import Errors
+from surveyor.models.choice import check_model_parameters
+from surveyor.models.export import Format, export_model, folder_of_model
+from surveyor.pools.choice import LOCAL
+from surveyor.run_directory import RunDirectory
+from surveyor.training import SUMMARY, check_training, load_training, read_training_summary
+
+
+def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
+    epochs = [event["message"] for event in directory.events.read()[0] if event["event"] == "epoch"]
+    line = epochs[-1] if epochs else ""
+    return Text(line), line
+
+
+TRAINING = View(
+    "work_begins", ("work_begins", "training_begins", "training_ends", "calibration", "batch_halved"), _look
+)
+
+
+def add_train_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `train` and `export`."""
+    train = commands.add_parser("train", help="train a model on labelled structures, or continue where that stopped")
+    train.add_argument("parameters", type=Path, help="parameter file (YAML)")
+    train.add_argument("--json", action="store_true", help="print valid parameters, for a deployment, and do nothing")
+    train.set_defaults(command=_train)
+    export = commands.add_parser("export", help="write a model in the form that another program takes")
+    export.add_argument(
+        "model", type=Path, help="folder of a model, or of a campaign or training: its newest model"
+    )
+    export.add_argument("file", type=Path, help="file to write")
+    export.add_argument(
+        "--format",
+        choices=get_args(Format),
+        default="ase",
+        help="ase: the native file, for the calculator of the engine; lammps: what its tool makes for LAMMPS; "
+        "ase by default",
+    )
+    export.set_defaults(command=_export)
+
+
+def _train(options: argparse.Namespace, console: Console) -> None:
+    parameters = load_training(options.parameters)
+    directory, *_ = check_training(parameters)
+    if options.json:
+        console.print(parameters.model_dump_json(), markup=False)
+        return
+    if parameters.pool == LOCAL and parameters.model is not None:
+        check_model_parameters(parameters.model)
+    quieten_prefect()
+    from surveyor.flows.server import using_server
+    from surveyor.flows.train_model import train_model
+
+    with using_server() as server:
+        console.print(server)
+        with following(directory, console, TRAINING):
+            path = train_model(**{name: getattr(parameters, name) for name in type(parameters).model_fields})
+    console.print(_errors_table(directory))
+    console.print(f"potential: {path}")
+
+
+def show_training(directory: RunDirectory, console: Console) -> None:
+    """Say where a training on files stands."""
+    if (directory.path / SUMMARY).exists():
+        console.print(f"{directory.path} is complete")
+        console.print(_errors_table(directory))
+        return
+    state = "is running" if is_in_use(directory.lease) else "has stopped; the same command continues it"
+    console.print(f"{directory.path} {state}")
+    console.print(_look(directory)[1] or "no epoch has ended yet", markup=False)
+
+
+def _export(options: argparse.Namespace, console: Console) -> None:
+    folder = folder_of_model(options.model)
+    export_model(folder, options.file, options.format)
+    console.print(f"{options.file}: model of {folder}")
+
+
+def _errors_table(directory: RunDirectory) -> Table:
+    table = Table(title="root mean square errors", title_justify="left")
+    for header in ("set", "structures", "energy (meV/atom)", "forces (meV/Å)", "stress (meV/Å³)"):
+        table.add_column(header, justify="right")
+    for name, record in read_training_summary(directory)["errors"].items():
+        errors = Errors(**record)
+        shown = [_shown(each) for each in (errors.energy_rmse, errors.forces_rmse, errors.stress_rmse)]
+        if errors.n_structures:
+            table.add_row(name, str(errors.n_structures), *shown)
+    return table
+
+
+def _shown(error: float | None) -> str:
+    return "-" if error is None else f"{1e3 * error:.2f}"

@@ -1,0 +1,84 @@
+"""Training on given files: labelled structures in, a model and its errors out."""
+
+import logging
+from pathlib import Path
+
+from prefect import flow, runtime
+
+from surveyor.blocks.pools import load_sites
+from surveyor.errors import TrainingFailed
+from surveyor.events import announce
+from surveyor.flows.paths import with_absolute_paths
+from surveyor.flows.pool_commands import users_pools
+from surveyor.flows.sampling import Stopwatch, relayed
+from surveyor.flows.server import wait_for_server
+from surveyor.flows.training import told, train_on
+from surveyor.models.choice import ModelParameters
+from surveyor.pools.choice import LOCAL
+from surveyor.training import Training, TrainingParameters, open_training, write_summary
+
+logger = logging.getLogger(__name__)
+
+
+def _training_name() -> str:
+    return f"training of {Path(runtime.flow_run.parameters['output_directory']).name}"
+
+
+@flow(name="train-model", flow_run_name=_training_name)
+def train_model(
+    train: Path,
+    output_directory: Path,
+    model: ModelParameters | None = None,
+    valid: Path | None = None,
+    valid_fraction: float = 0.1,
+    test: Path | None = None,
+    atomic_energies: dict[str, float] | None = None,
+    seed: int = 0,
+    start: Path | None = None,
+    pool: str = LOCAL,
+) -> Path:
+    """Train a model on labelled structures; the same call on the same folder continues where it stopped.
+
+    Args:
+        train: File with labelled structures, an absolute path.
+        output_directory: Folder of the results, an absolute path.
+        model: The potential that is trained; give exactly one, or none where `start` is given.
+        valid: File with labelled structures that tell when to stop; by default a part of the training data.
+        valid_fraction: Of the training data, drawn at random, where no file with validation data is given.
+        test: File with labelled structures that the training never sees.
+        atomic_energies: Energy of the isolated atom in eV by chemical symbol; by default fitted by least squares.
+        seed: Of the weights, of the order of batches and of the division.
+        start: Folder of a saved model, from whose weights the training begins.
+        pool: Where the training runs.
+
+    Returns:
+        The native file of the model; beside its folder are `summary.json` and the predictions.
+    """
+    parameters = TrainingParameters(**locals())
+    folders = {"output_directory": parameters.output_directory, "start": parameters.start}
+    parameters = with_absolute_paths(parameters, parameters.input_files(), folders)
+    sites = load_sites([parameters.pool])
+    with open_training(parameters, sites, users_pools()) as training, relayed(training.directory):
+        return train_on_files(training)
+
+
+def train_on_files(training: Training) -> Path:
+    """Train, within a flow, what is not trained yet, and write the summary.
+
+    Args:
+        training: open.
+
+    Returns:
+        The native file of the model.
+    """
+    path, url = training.directory.path, runtime.flow_run.ui_url
+    announce(logger, "work_begins", f"{path}; this run: {url}", url=url)
+    trained = train_on(training.executor, training.files, training.model, training.data, Stopwatch(), name=path.name)
+    if trained.model.weights is None:
+        raise TrainingFailed("the training left no model", path)
+    write_summary(training.directory, trained.model, training.data, trained.errors)
+    wait_for_server()
+    for name, errors in trained.errors.items():
+        if errors.n_structures:
+            announce(logger, "errors", f"{name}: {told(errors)}", set=name, **errors.to_dict())
+    return trained.model.weights

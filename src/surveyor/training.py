@@ -1,0 +1,263 @@
+"""Training on given files as work of its own: its parameters, and what stays the same in it."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from surveyor.campaign.checks import check_writable
+from surveyor.campaign.provenance import record_run
+from surveyor.continuation import differences_from_record, record_parameters
+from surveyor.dataset import Dataset, DataSets, read_labelled
+from surveyor.errors import InputError
+from surveyor.events import Report, ReportingExecutor
+from surveyor.files import read_json, write_json
+from surveyor.lease import hold_lease
+from surveyor.metrics import Errors
+from surveyor.models.choice import ModelParameters, load_model, make_model
+from surveyor.models.committee import CommitteeModel
+from surveyor.models.model import Model
+from surveyor.parameter_files import files_named, load_parameters
+from surveyor.parameters import Fraction, Parameters
+from surveyor.pools.choice import EXPECTED, LOCAL, PoolName, Pools, open_pools
+from surveyor.pools.pool import Pool
+from surveyor.pools.sites import Site
+from surveyor.run_directory import SCHEMA_VERSION, GenerationDirectory, RunDirectory, check_schema
+from surveyor.structures import elements_of
+
+MAY_CHANGE = ("output_directory", "pool")
+SUMMARY = "summary.json"
+
+
+class TrainingParameters(Parameters):
+    """All parameters of a training on files; its fields are the parameters of the flow `train_model`."""
+
+    train: Path = Field(
+        title="Training data (file)",
+        description="extxyz file with REF_energy, REF_forces and, where periodic, REF_stress.",
+    )
+    output_directory: Path = Field(
+        title="Output directory",
+        description="Folder of the results; the same call on the same folder continues where it stopped.",
+    )
+    model: ModelParameters | None = Field(
+        None, title="Model", description="The potential that is trained; may be left out where `start` is given."
+    )
+    valid: Path | None = Field(
+        None,
+        title="Validation data (file)",
+        description="Labelled structures that tell when to stop; by default a part of the training data.",
+    )
+    valid_fraction: Fraction = Field(
+        0.1,
+        title="Fraction for validation",
+        description="Of the training data, drawn at random, where no file with validation data is given.",
+    )
+    test: Path | None = Field(
+        None, title="Test data (file)", description="Labelled structures that the training never sees."
+    )
+    atomic_energies: dict[str, float] | None = Field(
+        None,
+        title="Atomic energies (eV)",
+        description="Energy of the isolated atom by chemical symbol; by default fitted by least squares.",
+    )
+    seed: int = Field(0, ge=0, title="Seed", description="Of the weights, of the order of batches and of the division.")
+    start: Path | None = Field(
+        None,
+        title="Start from (folder)",
+        description="Folder of a saved model, from whose weights and atomic energies the training begins.",
+    )
+    pool: PoolName = Field(LOCAL, title="Pool", description=f"Where the training runs: {EXPECTED}.")
+
+    @model_validator(mode="after")
+    def _check_beginning(self) -> "TrainingParameters":
+        if self.model is None and self.start is None:
+            raise ValueError("expected model or start, found neither; give the model that is to be trained")
+        if self.start is not None and self.atomic_energies is not None:
+            raise ValueError("found start and atomic_energies; a training keeps those of the model that it starts from")
+        return self
+
+    def input_files(self) -> dict[str, Path]:
+        """Return the files that the parameters name, by the name of the field."""
+        return files_named(self, folders=("output_directory", "start"))
+
+
+def load_training(path: Path) -> TrainingParameters:
+    """Read a file of parameters (YAML); paths in it are relative to the folder it is in.
+
+    Raises:
+        InputError: the file is missing or is no YAML, or a field is wrong.
+    """
+    return load_parameters(TrainingParameters, path, "parameter file", "train, output_directory and model")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Training:
+    """What a training on files works with, checked and open.
+
+    Attributes:
+        directory: its folder, which has the layout of a campaign's as far as it has the same files.
+        data: training, validation and test set.
+        model: to be trained.
+        pool: where it is.
+    """
+
+    directory: RunDirectory
+    data: DataSets
+    model: Model
+    pool: Pool
+
+    @property
+    def executor(self) -> Executor:
+        """The pool, whose functions report."""
+        return ReportingExecutor(self.pool, Report.into(self.directory.workers))
+
+    @property
+    def files(self) -> GenerationDirectory:
+        """The sets, the training and the model, with the names that those of a generation have."""
+        return GenerationDirectory(self.directory.path)
+
+
+@contextmanager
+def open_training(
+    parameters: TrainingParameters, sites: Mapping[str, Site] | None = None, pools_by_hand: Path | None = None
+) -> Iterator[Training]:
+    """Check a training, take its folder and give its pool, as long as this lasts.
+
+    Args:
+        parameters: with absolute paths.
+        sites: where the pool is, by name, if the parameters name it by a block.
+        pools_by_hand: folder of the pools that the user has opened by hand, which are used where they are open.
+
+    Raises:
+        InputError: the parameters cannot work, or are not those of the folder.
+        CampaignInUse: a live process works in the folder.
+    """
+    directory, data, model = check_training(parameters)
+    check_writable("output_directory", directory.path)
+    with hold_lease(directory.lease):
+        _check_continuation(directory, parameters)
+        record_parameters(directory.parameters, parameters, parameters.input_files())
+        record_run(directory)
+        pools = Pools(sampling=parameters.pool, labelling=parameters.pool, training=parameters.pool)
+        with open_pools(pools, sites, directory.pools, pools_by_hand) as opened:
+            yield Training(directory, data, model, opened.training)
+
+
+def check_training(parameters: TrainingParameters) -> tuple[RunDirectory, DataSets, Model]:
+    """Check what can be checked without a pool; return the folder, the sets and the model that is to be trained.
+
+    Raises:
+        InputError: something cannot work: names the field, what was found, what was expected and what to do.
+    """
+    for name, path in parameters.input_files().items():
+        if not path.is_file():
+            raise InputError(
+                f"{name}: file {path} does not exist; paths in a parameter file are relative to the folder of that file"
+            )
+    if parameters.output_directory.exists() and not parameters.output_directory.is_dir():
+        raise InputError(f"output_directory: {parameters.output_directory} is a file; expected a folder, or a new name")
+    directory = RunDirectory(parameters.output_directory.absolute())
+    _check_continuation(directory, parameters)
+    data = _data(parameters)
+    model = _model(parameters, data)
+    for name in ("train", "valid", "test"):
+        unknown = model.unsupported(getattr(data, name))
+        if unknown:
+            known = ", ".join(model.atomic_energies or {})
+            raise InputError(
+                f"{name}: found {', '.join(unknown)}, expected only the elements that the model knows ({known}); add "
+                "structures with it to the training data, and begin without start"
+            )
+    return directory, data, model
+
+
+def _data(parameters: TrainingParameters) -> DataSets:
+    train, valid, test = (
+        Dataset() if path is None else read_labelled(path, name)
+        for name, path in (("train", parameters.train), ("valid", parameters.valid), ("test", parameters.test))
+    )
+    if parameters.valid is None and parameters.valid_fraction > 0:
+        n_valid = max(1, round(parameters.valid_fraction * len(train)))
+        if n_valid >= len(train):
+            raise InputError(
+                f"train: {parameters.train} has {len(train)} structure(s), of which {n_valid} would be for validation; "
+                "expected more, or a file `valid`"
+            )
+        order = np.random.default_rng(parameters.seed).permutation(len(train))
+        held_out = set(order[:n_valid].tolist())
+        valid = Dataset(train[index] for index in sorted(held_out))
+        train = Dataset(atoms for index, atoms in enumerate(train) if index not in held_out)
+    return DataSets(train=train, valid=valid, test=test)
+
+
+def _model(parameters: TrainingParameters, data: DataSets) -> Model:
+    if parameters.model is not None and parameters.model.of_each.mace is not None and not data.valid:
+        raise InputError(
+            "valid_fraction: found 0, expected more: the training of MACE needs validation data to choose by"
+        )
+    if parameters.start is None:
+        energies = parameters.atomic_energies
+        missing = [symbol for symbol in elements_of(data.train) if energies is not None and symbol not in energies]
+        if missing:
+            raise InputError(f"atomic_energies: found none of {', '.join(missing)}, which the training data hold")
+        return _made(parameters).initialize(data.train, atomic_energies=energies, seed=parameters.seed)
+    model = load_model(parameters.start)
+    if parameters.model is None:
+        return model
+    chosen = _made(parameters)
+    if type(chosen) is not type(model) or isinstance(model, CommitteeModel):
+        raise InputError(
+            f"model: found another kind than the {type(model).__name__} in {parameters.start}, or a committee, whose "
+            "members have their own parameters; leave out model"
+        )
+    return replace(model, parameters=chosen.parameters, seed=parameters.seed)  # type: ignore[type-var]
+
+
+def _made(parameters: TrainingParameters) -> Model:
+    if parameters.model is None:
+        raise ValueError("there are no parameters to make a model from")
+    return make_model(parameters.model)
+
+
+def _check_continuation(directory: RunDirectory, parameters: TrainingParameters) -> None:
+    lines = differences_from_record(directory.parameters, parameters, parameters.input_files(), MAY_CHANGE)
+    if lines:
+        advice = "choose another output directory, or restore the parameters and files"
+        raise InputError("\n".join([f"{directory.path} holds a training with other parameters:", *lines, advice]))
+
+
+def write_summary(directory: RunDirectory, model: Model, data: DataSets, errors: Mapping[str, Errors]) -> None:
+    """Write, last, what came of a training."""
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "model": str(model.weights),
+        "atomic_energies": dict(model.atomic_energies or {}),
+        "n_structures": {name: len(getattr(data, name)) for name in ("train", "valid", "test")},
+        "errors": {name: each.to_dict() for name, each in errors.items()},
+    }
+    write_json(directory.path / SUMMARY, record)
+
+
+def read_training_summary(directory: RunDirectory) -> dict[str, Any]:  # Any: whatever JSON holds
+    """Return the summary of a training.
+
+    Raises:
+        InputError: it is not complete, or was written by a newer surveyor.
+    """
+    path = directory.path / SUMMARY
+    if not path.exists():
+        raise InputError(f"the training in {directory.path} is not complete; the same call continues it")
+    summary: dict[str, Any] = read_json(path)
+    check_schema(summary, path)
+    return summary
+
+
+def is_training(directory: RunDirectory) -> bool:
+    """Say whether a folder is that of a training on files."""
+    return directory.parameters.is_file() and "train" in read_json(directory.parameters)["parameters"]

@@ -1,0 +1,200 @@
+"""Training on files: as a Python call and by the command, on a local pool, with a real Prefect server."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from labelling_inputs import copper, written
+
+from surveyor.dataset import ENERGY, Dataset, with_label
+from surveyor.errors import CampaignInUse, InputError
+from surveyor.files import read_json
+from surveyor.flows.train_model import train_model
+from surveyor.labels import Label
+from surveyor.lease import hold_lease
+from surveyor.metrics import errors_of
+from surveyor.models.choice import load_model
+from surveyor.models.history import reported_epochs
+from surveyor.potentials import predict
+from surveyor.run_directory import RunDirectory
+from surveyor.training import SUMMARY, TrainingParameters, check_training
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+PAIR: dict[str, Any] = {"pair": {"n_basis": 8}}
+TINY_MACE: dict[str, Any] = {
+    "mace": {
+        "num_channels": 4,
+        "max_L": 0,
+        "correlation": 1,
+        "num_interactions": 1,
+        "max_num_epochs": 5,
+        "device": "cpu",
+        "options": {"max_ell": 1, "num_radial_basis": 4, "radial_MLP": "[8]"},
+    }
+}
+
+
+def labelled(structures: list[Atoms]) -> list[Atoms]:
+    predictions = [predict(EMT(), atoms) for atoms in structures]
+    return [
+        with_label(atoms, None, Label(each.energy, each.forces, each.stress))
+        for atoms, each in zip(structures, predictions, strict=True)
+    ]
+
+
+def gold() -> list[Atoms]:
+    atoms = bulk("Au", cubic=True)
+    atoms.rattle(0.1, seed=1)
+    return labelled([atoms])
+
+
+@pytest.fixture
+def parameters(tmp_path: Path) -> dict[str, Any]:
+    frames = labelled(copper(15))
+    return {
+        "train": written(tmp_path / "train.extxyz", frames[:12]),
+        "test": written(tmp_path / "test.extxyz", frames[12:]),
+        "output_directory": tmp_path / "out",
+        "model": PAIR,
+    }
+
+
+def test_a_call_trains_and_the_same_call_does_nothing(parameters: dict[str, Any], tmp_path: Path) -> None:
+    weights = train_model(**parameters, valid_fraction=0.25)
+    summary = read_json(tmp_path / "out" / SUMMARY)
+    assert summary["n_structures"] == {"train": 9, "valid": 3, "test": 3}
+    model = load_model(weights.parent)
+    test = Dataset.load(parameters["test"])
+    errors = errors_of(test, model.deploy().evaluate(test))
+    assert summary["errors"]["test"]["forces_rmse"] == pytest.approx(errors.forces_rmse)
+    kept = Dataset.load(tmp_path / "out" / "train.extxyz") + Dataset.load(tmp_path / "out" / "valid.extxyz")
+    given = Dataset.load(parameters["train"])
+    assert {atoms.info[ENERGY] for atoms in kept} == {atoms.info[ENERGY] for atoms in given}
+
+    written_at = weights.stat().st_mtime_ns
+    assert train_model(**parameters, valid_fraction=0.25) == weights
+    assert weights.stat().st_mtime_ns == written_at
+
+    with pytest.raises(InputError, match=r"(?s)holds a training with other parameters:.*seed: 0 there, 1 here"):
+        train_model(**parameters, valid_fraction=0.25, seed=1)
+    with (
+        hold_lease(RunDirectory(tmp_path / "out").lease),
+        pytest.raises(CampaignInUse),
+    ):
+        train_model(**parameters, valid_fraction=0.25)
+
+
+def test_a_training_starts_from_a_saved_model_and_keeps_its_atomic_energies(
+    parameters: dict[str, Any], tmp_path: Path
+) -> None:
+    first = load_model(train_model(**parameters, atomic_energies={"Cu": 3.51}).parent)
+    assert first.atomic_energies == {"Cu": 3.51}
+    others = {**parameters, "output_directory": tmp_path / "second", "model": None, "start": first.weights.parent}
+    second = load_model(train_model(**others).parent)
+    assert second.atomic_energies == {"Cu": 3.51}
+    assert second.parameters == first.parameters
+
+
+def test_the_command_trains_says_the_errors_and_is_shown_by_status(
+    parameters: dict[str, Any], tmp_path: Path, prefect_api_url: str
+) -> None:
+    file = tmp_path / "train.yaml"
+    relative = {"train": "train.extxyz", "test": "test.extxyz", "output_directory": "out", "model": PAIR}
+    file.write_text(yaml.safe_dump(relative))
+    done = surveyor("train", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "training on 11 structures, 1 for validation" in done.stdout
+    assert f"potential: {tmp_path / 'out' / 'model'}" in done.stdout
+    forces = read_json(tmp_path / "out" / SUMMARY)["errors"]["test"]["forces_rmse"]
+    assert f"{1e3 * forces:.2f}" in done.stdout
+
+    status = surveyor("status", str(tmp_path / "out"))
+    assert "is complete" in status.stdout
+    assert f"{1e3 * forces:.2f}" in status.stdout
+
+    shown = json.loads(surveyor("train", "--json", str(file)).stdout)
+    assert TrainingParameters.model_validate(shown).train == tmp_path / "train.extxyz"
+
+
+def surveyor(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "surveyor.flows.command_line", *arguments]
+    environment = {**os.environ, "COLUMNS": "200"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.mace
+@pytest.mark.skipif(find_spec("mace") is None, reason='needs MACE: pip install "surveyor[mace]"')
+def test_mace_is_trained_with_its_epochs_in_the_log_and_exported(parameters: dict[str, Any], tmp_path: Path) -> None:
+    weights = train_model(**{**parameters, "model": TINY_MACE}, valid_fraction=0.25)
+    assert weights.name == "mace.model"
+    assert len(reported_epochs(tmp_path / "out" / "training")) == 5
+    events, _ = RunDirectory(tmp_path / "out").events.read()
+    assert [event["number"] for event in events if event["event"] == "epoch"] == [0, 1, 2, 3, 4]
+    predictions = load_model(weights.parent).deploy().evaluate(Dataset.load(parameters["test"]))
+    assert all(np.isfinite(each.forces).all() for each in predictions)
+
+    exported = surveyor("export", str(tmp_path / "out"), str(tmp_path / "copper.model"))
+    assert exported.returncode == 0, exported.stderr
+    assert (tmp_path / "copper.model").read_bytes() == weights.read_bytes()
+    assert surveyor("export", str(tmp_path / "out"), str(tmp_path / "copper.model")).returncode == 2
+    exported = surveyor("export", str(weights.parent), str(tmp_path / "copper.pt"), "--format", "lammps")
+    assert exported.returncode == 0, exported.stderr
+    # What LAMMPS loads; LAMMPS itself, with `pair_style mace`, is in no package.
+    done = subprocess.run([sys.executable, "-c", LOADED, str(tmp_path / "copper.pt")], capture_output=True, text=True)
+    assert done.stdout.split() == ["[29]", "5.0", "1"], done.stderr
+
+
+LOADED = """
+import sys, torch, e3nn
+network = torch.jit.load(sys.argv[1])
+print(network.atomic_numbers.tolist(), float(network.r_max), int(network.num_interactions))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"), [("out", "which no other program can use"), ("nowhere", "found no model")]
+)
+def test_what_cannot_be_exported_is_said(parameters: dict[str, Any], tmp_path: Path, name: str, complaint: str) -> None:
+    train_model(**parameters)
+    done = surveyor("export", str(tmp_path / name), str(tmp_path / "model.pt"), "--format", "lammps")
+    assert done.returncode == 2
+    assert complaint in done.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": "missing.extxyz"}, r"train: file .*missing.extxyz does not exist"),
+        ({"train": "bare.extxyz"}, r"train: structure 0 of .* has no label; expected REF_energy \(eV\) and REF_forces"),
+        ({"valid": "gold.extxyz"}, r"valid: found Au, expected only the elements that the model knows \(Cu\)"),
+        ({"test": "gold.extxyz"}, r"test: found Au"),
+        ({"train": "gold.extxyz"}, r"train: .* has 1 structure\(s\), of which 1 would be for validation"),
+        ({"atomic_energies": {"Au": 1.0}}, r"atomic_energies: found none of Cu"),
+        ({"start": "nowhere"}, r"nowhere holds no model"),
+        ({"model": None}, r"expected model or start, found neither"),
+        ({"model": TINY_MACE, "valid_fraction": 0}, r"valid_fraction: found 0, expected more"),
+        ({"start": "nowhere", "atomic_energies": {"Cu": 1.0}}, r"found start and atomic_energies"),
+    ],
+)
+def test_what_cannot_work_is_said_before_it_begins(
+    parameters: dict[str, Any], tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    written(tmp_path / "bare.extxyz", copper(3))
+    written(tmp_path / "gold.extxyz", gold())
+    for name in ("train", "valid", "test", "start"):
+        if name in changes:
+            changes = {**changes, name: tmp_path / changes[name]}
+    with pytest.raises((InputError, ValueError), match=message):
+        check_training(TrainingParameters.model_validate({**parameters, **changes}))
+    assert not (tmp_path / "out").exists()
