@@ -11,7 +11,7 @@ from surveyor.files import read_json, write_json
 from surveyor.labels import LevelOfTheory, load_theory, save_theory
 from surveyor.parameter_files import flat, parse_parameters, shown
 from surveyor.parameters import Parameters
-from surveyor.run_directory import SCHEMA_VERSION, check_schema
+from surveyor.run_directory import SCHEMA_VERSION, RunDirectory, check_schema
 
 
 def record_parameters(path: Path, parameters: Parameters, files: Mapping[str, Path]) -> None:
@@ -50,6 +50,32 @@ def differences_from_record(
         recorded, record["files"], parameters.model_dump(mode="json"), hashes_of(files), may_change
     )
     return [f"  {name}: {there} there, {here} here" for name, there, here in differences]
+
+
+def check_same_parameters(
+    directory: RunDirectory,
+    parameters: Parameters,
+    files: Mapping[str, Path],
+    may_change: Sequence[str],
+    what: str,
+    advice: str,
+) -> None:
+    """Check that work on disk is continued with the parameters with which it began.
+
+    Args:
+        directory: of the work.
+        parameters: that are given now.
+        files: those that they name, by the dotted name of the field.
+        may_change: fields, with all below them.
+        what: the work, for the message, such as "labelling".
+        advice: what to do, for the message.
+
+    Raises:
+        InputError: it is not.
+    """
+    lines = differences_from_record(directory.parameters, parameters, files, may_change)
+    if lines:
+        raise InputError("\n".join([f"{directory.path} holds a {what} with other parameters:", *lines, advice]))
 
 
 def hashes_of(files: Mapping[str, Path]) -> dict[str, str]:

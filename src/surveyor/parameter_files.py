@@ -150,3 +150,34 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:  # Any: whatever paramet
     for key, each in items:
         values |= flat(each, f"{name}.{key}" if name else str(key))
     return values
+
+
+def check_files_exist(files: Mapping[str, Path], what: str) -> None:
+    """Check that the files are there which parameters name.
+
+    Args:
+        files: by the dotted name of the field.
+        what: they are written in, such as "campaign file".
+
+    Raises:
+        InputError: one is not.
+    """
+    for name, path in files.items():
+        if not path.is_file():
+            raise InputError(
+                f"{name}: file {path} does not exist; paths in a {what} are relative to the folder of that file"
+            )
+
+
+def check_no_file(name: str, folder: Path) -> None:
+    """Check that there is no file in the place of a folder to work in.
+
+    Args:
+        name: of the field.
+        folder: that it names.
+
+    Raises:
+        InputError: there is one.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{name}: {folder} is a file; expected a folder, or a new name")

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from surveyor.campaign.checks import check_writable
 from surveyor.campaign.provenance import record_run
-from surveyor.continuation import differences_from_record, record_parameters
+from surveyor.continuation import check_same_parameters, record_parameters
 from surveyor.dataset import Dataset, DataSets, read_labelled
 from surveyor.errors import InputError
 from surveyor.events import Report, ReportingExecutor
@@ -22,7 +22,7 @@ from surveyor.metrics import Errors
 from surveyor.models.choice import ModelParameters, load_model, make_model
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.model import Model
-from surveyor.parameter_files import files_named, load_parameters
+from surveyor.parameter_files import check_files_exist, check_no_file, files_named, load_parameters
 from surveyor.parameters import Fraction, Parameters
 from surveyor.pools.choice import EXPECTED, LOCAL, PoolName, Pools, open_pools
 from surveyor.pools.pool import Pool
@@ -155,13 +155,8 @@ def check_training(parameters: TrainingParameters) -> tuple[RunDirectory, DataSe
     Raises:
         InputError: something cannot work: names the field, what was found, what was expected and what to do.
     """
-    for name, path in parameters.input_files().items():
-        if not path.is_file():
-            raise InputError(
-                f"{name}: file {path} does not exist; paths in a parameter file are relative to the folder of that file"
-            )
-    if parameters.output_directory.exists() and not parameters.output_directory.is_dir():
-        raise InputError(f"output_directory: {parameters.output_directory} is a file; expected a folder, or a new name")
+    check_files_exist(parameters.input_files(), "parameter file")
+    check_no_file("output_directory", parameters.output_directory)
     directory = RunDirectory(parameters.output_directory.absolute())
     _check_continuation(directory, parameters)
     data = _data(parameters)
@@ -226,10 +221,8 @@ def _made(parameters: TrainingParameters) -> Model:
 
 
 def _check_continuation(directory: RunDirectory, parameters: TrainingParameters) -> None:
-    lines = differences_from_record(directory.parameters, parameters, parameters.input_files(), MAY_CHANGE)
-    if lines:
-        advice = "choose another output directory, or restore the parameters and files"
-        raise InputError("\n".join([f"{directory.path} holds a training with other parameters:", *lines, advice]))
+    advice = "choose another output directory, or restore the parameters and files"
+    check_same_parameters(directory, parameters, parameters.input_files(), MAY_CHANGE, "training", advice)
 
 
 def write_summary(directory: RunDirectory, model: Model, data: DataSets, errors: Mapping[str, Errors]) -> None:

@@ -12,6 +12,7 @@ from surveyor.errors import InputError
 from surveyor.files import temporary_beside
 from surveyor.labels import LevelOfTheory
 from surveyor.models.choice import make_model
+from surveyor.parameter_files import check_files_exist, check_no_file
 from surveyor.pools.sites import JobQueueSite, Site
 from surveyor.reference.choice import make_reference
 from surveyor.reference.cp2k import CP2KReference
@@ -27,13 +28,8 @@ def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
     Raises:
         InputError: something cannot work: names the field, what was found, what was expected and what to do.
     """
-    for name, path in parameters.input_files().items():
-        if not path.is_file():
-            raise InputError(
-                f"{name}: file {path} does not exist; paths in a campaign file are relative to the folder of that file"
-            )
-    if parameters.run_directory.exists() and not parameters.run_directory.is_dir():
-        raise InputError(f"run_directory: {parameters.run_directory} is a file; expected a folder, or a new name")
+    check_files_exist(parameters.input_files(), "campaign file")
+    check_no_file("run_directory", parameters.run_directory)
     check_walkers(parameters.walkers)
     walkers = make_walkers(parameters.walkers, parameters.learning.seed)
     structures = [walker.start for walker in walkers]

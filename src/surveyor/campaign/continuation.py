@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from surveyor.campaign.parameters import CampaignParameters
-from surveyor.continuation import differences_from_record, hashes_of, record_parameters
-from surveyor.errors import InputError
+from surveyor.continuation import check_same_parameters, hashes_of, record_parameters
 from surveyor.files import read_json, write_atomically
 from surveyor.parameter_files import with_paths
 from surveyor.run_directory import RunDirectory, check_schema
@@ -29,10 +28,8 @@ def check_continuation(directory: RunDirectory, parameters: CampaignParameters) 
     Raises:
         InputError: it holds one with other parameters: shows the difference.
     """
-    lines = differences_from_record(directory.parameters, parameters, parameters.input_files(), MAY_CHANGE)
-    if lines:
-        advice = "choose another run directory, restore the parameters, or begin a new campaign with --from"
-        raise InputError("\n".join([f"{directory.path} holds a campaign with other parameters:", *lines, advice]))
+    advice = "choose another run directory, restore the parameters, or begin a new campaign with --from"
+    check_same_parameters(directory, parameters, parameters.input_files(), MAY_CHANGE, "campaign", advice)
 
 
 def freeze_parameters(directory: RunDirectory, parameters: CampaignParameters) -> None:

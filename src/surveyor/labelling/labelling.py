@@ -10,13 +10,13 @@ from ase import Atoms
 
 from surveyor.campaign.checks import check_walltime, check_writable
 from surveyor.campaign.provenance import record_run
-from surveyor.continuation import differences_from_record, frozen_theory, record_parameters
-from surveyor.errors import InputError
+from surveyor.continuation import check_same_parameters, frozen_theory, record_parameters
 from surveyor.events import Report, ReportingExecutor
 from surveyor.labelling.parameters import LabellingParameters
 from surveyor.labelling.requests import Chunk, Requests, default_chunk_size
 from surveyor.labels import LabelStore, LevelOfTheory
 from surveyor.lease import hold_lease
+from surveyor.parameter_files import check_files_exist, check_no_file
 from surveyor.pools.choice import Pools, open_pools
 from surveyor.pools.pool import Pool
 from surveyor.pools.sites import Site
@@ -101,13 +101,8 @@ def check_labelling(parameters: LabellingParameters) -> RunDirectory:
     Raises:
         InputError: something cannot work: names the field, what was found, what was expected and what to do.
     """
-    for name, path in parameters.input_files().items():
-        if not path.is_file():
-            raise InputError(
-                f"{name}: file {path} does not exist; paths in a parameter file are relative to the folder of that file"
-            )
-    if parameters.output_directory.exists() and not parameters.output_directory.is_dir():
-        raise InputError(f"output_directory: {parameters.output_directory} is a file; expected a folder, or a new name")
+    check_files_exist(parameters.input_files(), "parameter file")
+    check_no_file("output_directory", parameters.output_directory)
     make_reference(parameters.reference, parameters.codes)
     directory = RunDirectory(parameters.output_directory.absolute())
     _check_continuation(directory, parameters)
@@ -115,10 +110,8 @@ def check_labelling(parameters: LabellingParameters) -> RunDirectory:
 
 
 def _check_continuation(directory: RunDirectory, parameters: LabellingParameters) -> None:
-    lines = differences_from_record(directory.parameters, parameters, parameters.input_files(), MAY_CHANGE)
-    if lines:
-        advice = "choose another output directory, or restore the parameters; the labels are in the store in any case"
-        raise InputError("\n".join([f"{directory.path} holds a labelling with other parameters:", *lines, advice]))
+    advice = "choose another output directory, or restore the parameters; the labels are in the store in any case"
+    check_same_parameters(directory, parameters, parameters.input_files(), MAY_CHANGE, "labelling", advice)
 
 
 def freeze_theory(labelling: Labelling, theory: LevelOfTheory) -> LevelOfTheory:
