@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from ase import Atoms
 from ase.calculators.calculator import Calculator
+from ase.data import chemical_symbols
 
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
@@ -95,6 +96,18 @@ def _network(path: Path, modified_ns: int, device: str, precision: Precision) ->
     return network
 
 
+def _check_elements(path: Path, atomic_energies: Mapping[str, float]) -> None:
+    """Check that a network knows the elements of a model that starts from it."""
+    network = _network(path, path.stat().st_mtime_ns, "cpu", "float64")
+    known = {chemical_symbols[number] for number in network.atomic_numbers.tolist()}
+    unknown = sorted(atomic_energies.keys() - known)
+    if unknown:
+        raise InputError(
+            f"{path} does not know {', '.join(unknown)}; expected a network for all elements of the data; train from "
+            "scratch, without it"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class MACEModel:
     """A MACE network that can be trained.
@@ -131,8 +144,10 @@ class MACEModel:
         check_options(self.parameters)
         self._check_data(train, valid)
         settings = settings_of(self.parameters, resolve_device(self.parameters.device))
-        limit = self.parameters.time_limit_minutes
-        training = Training(settings, self._initialized(), self.seed, self.weights, limit)
+        start = self.weights or self.parameters.foundation_model
+        if start is not None:
+            _check_elements(start, self._initialized())
+        training = Training(settings, self._initialized(), self.seed, start, self.parameters.time_limit_minutes)
         network = run_training(training, train, valid, directory)
         return replace(self, weights=network), history_of(directory)
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -22,6 +23,12 @@ Device = Literal["auto", "cpu", "cuda"]
 class MACEParameters(Parameters):
     """Architecture of a MACE network, and how it is trained."""
 
+    foundation_model: Path | None = Field(
+        None,
+        title="Foundation model (file)",
+        description="Network of MACE from whose weights the training begins; the architecture is then its own, and the "
+        "fields for that are not used.",
+    )
     r_max_A: float = Field(
         5.0, gt=0.5, le=20, title="Cutoff (Å)", description="Atoms within this distance send messages to each other."
     )
@@ -113,7 +120,7 @@ RESERVED = frozenset(
     {
         "name", "seed", "train_file", "valid_file", "E0s", "atomic_numbers", "energy_key", "forces_key", "stress_key",
         "restart_latest", "save_cpu", "plot", "skip_evaluate_heads", "config", "work_dir", "model_dir", "results_dir",
-        "checkpoints_dir", "log_dir", "foundation_model", "multiheads_finetuning", "default_dtype", "r_max", "heads",
+        "checkpoints_dir", "log_dir", "multiheads_finetuning", "default_dtype", "r_max", "heads",
         "statistics_file", "error_table", "dry_run", "save_all_checkpoints",
     }
     | MACEParameters.model_fields.keys()
@@ -180,7 +187,7 @@ def mace_kept_quiet() -> Iterator[None]:
 def settings_of(parameters: MACEParameters, device: str) -> dict[str, Any]:  # Any: whatever the trainer takes
     """Return the parameters as options of the trainer, by their names there."""
     names = {"r_max_A": "r_max", "precision": "default_dtype"}
-    fields = parameters.model_dump(exclude={"options", "device", "time_limit_minutes"})
+    fields = parameters.model_dump(exclude={"options", "device", "time_limit_minutes", "foundation_model"})
     return {**{names.get(name, name): value for name, value in fields.items()}, "device": device, **parameters.options}
 
 

@@ -142,6 +142,34 @@ def test_training_of_a_trained_model_starts_from_its_weights(
     assert start["rmse_e_per_atom"] == pytest.approx(errors.energy_rmse, rel=1e-6)
 
 
+def test_fine_tuning_begins_from_a_foundation_model_and_its_architecture(
+    trained: MACEModel, train: Dataset, valid: Dataset, tmp_path: Path
+) -> None:
+    assert trained.weights is not None
+    tuned = TINY.model_copy(update={"foundation_model": trained.weights, "num_channels": 32, "max_num_epochs": 2})
+    model = MACEModel(tuned).initialize(train, atomic_energies=trained.atomic_energies, seed=3)
+    model, history = model.train(train, valid, tmp_path)
+    (results,) = (tmp_path / "results").iterdir()
+    before = json.loads(results.read_text().splitlines()[0])["rmse_f"]
+    errors = errors_of(valid, trained.deploy().evaluate(valid))
+    assert before == pytest.approx(errors.forces_rmse, rel=1e-6)
+    assert min(epoch.forces_rmse or 1e9 for epoch in history) < 1.2 * before
+    # The 32 channels that were asked for are those of another network.
+    linear = model.deploy().calculator().models[0].interactions[0].linear_up
+    assert linear.irreps_out == trained.deploy().calculator().models[0].interactions[0].linear_up.irreps_out
+
+
+def test_elements_that_a_foundation_model_does_not_know_are_named(
+    trained: MACEModel, valid: Dataset, tmp_path: Path
+) -> None:
+    tuned = TINY.model_copy(update={"foundation_model": trained.weights})
+    silver = Dataset(atoms.copy() for atoms in valid)
+    silver[0].symbols[0] = "Ag"
+    model = MACEModel(tuned).initialize(silver, atomic_energies=None, seed=0)
+    with pytest.raises(InputError, match="does not know Ag"):
+        model.train(silver, silver, tmp_path)
+
+
 def test_best_epoch_is_what_is_deployed(trained: MACEModel, workplace: Path, valid: Dataset) -> None:
     best = min(history_of(workplace / "first"), key=lambda epoch: epoch.loss)
     assert best.forces_rmse == pytest.approx(errors_of(valid, trained.deploy().evaluate(valid)).forces_rmse, rel=1e-6)
