@@ -89,9 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("campaign", type=Path, help="campaign file (YAML)")
     check.add_argument("--json", action="store_true", help="print the parameters of a valid campaign, for a deployment")
     check.set_defaults(command=_check)
-    status = commands.add_parser(
-        "status", help="say where work stands; needs no server"
-    )
+    status = commands.add_parser("status", help="say where work stands; needs no server")
     status.add_argument("run_directory", type=Path, help="folder of the campaign, of the labelling or of the training")
     status.set_defaults(command=_status)
     add_label_commands(commands)

@@ -36,9 +36,7 @@ def add_train_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     train.add_argument("--json", action="store_true", help="print valid parameters, for a deployment, and do nothing")
     train.set_defaults(command=_train)
     export = commands.add_parser("export", help="write a model in the form that another program takes")
-    export.add_argument(
-        "model", type=Path, help="folder of a model, or of a campaign or training: its newest model"
-    )
+    export.add_argument("model", type=Path, help="folder of a model, or of a campaign or training: its newest model")
     export.add_argument("file", type=Path, help="file to write")
     export.add_argument(
         "--format",
