@@ -22,6 +22,7 @@ from surveyor.metrics import Errors
 from surveyor.models.choice import ModelParameters, load_model, make_model
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.model import Model
+from surveyor.models.record import RECORD
 from surveyor.parameter_files import check_files_exist, check_no_file, files_named, load_parameters
 from surveyor.parameters import Fraction, Parameters
 from surveyor.pools.choice import EXPECTED, LOCAL, PoolName, Pools, open_pools
@@ -142,7 +143,7 @@ def open_training(
     check_writable("output_directory", directory.path)
     with hold_lease(directory.lease):
         _check_continuation(directory, parameters)
-        record_parameters(directory.parameters, parameters, parameters.input_files())
+        record_parameters(directory.parameters, parameters, _recorded_files(parameters))
         record_run(directory)
         pools = Pools(sampling=parameters.pool, labelling=parameters.pool, training=parameters.pool)
         with open_pools(pools, sites, directory.pools, pools_by_hand) as opened:
@@ -222,7 +223,18 @@ def _made(parameters: TrainingParameters) -> Model:
 
 def _check_continuation(directory: RunDirectory, parameters: TrainingParameters) -> None:
     advice = "choose another output directory, or restore the parameters and files"
-    check_same_parameters(directory, parameters, parameters.input_files(), MAY_CHANGE, "training", advice)
+    check_same_parameters(directory, parameters, _recorded_files(parameters), MAY_CHANGE, "training", advice)
+
+
+def _recorded_files(parameters: TrainingParameters) -> dict[str, Path]:
+    """Return the files whose contents make a training what it is, by field; those of `start` stand for its folder."""
+    files = parameters.input_files()
+    if parameters.start is None:
+        return files
+    weights = load_model(parameters.start).weights
+    if weights is None or not weights.is_file():
+        raise InputError(f"start: {parameters.start} has no weights; give a folder that surveyor saved a model to")
+    return {**files, "start": weights, "start.record": parameters.start / RECORD}
 
 
 def write_summary(directory: RunDirectory, model: Model, data: DataSets, errors: Mapping[str, Errors]) -> None:

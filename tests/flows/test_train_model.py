@@ -15,6 +15,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from labelling_inputs import copper, written
+from processes import wait_until
 
 from surveyor.dataset import ENERGY, Dataset, with_label
 from surveyor.errors import CampaignInUse, InputError
@@ -24,7 +25,7 @@ from surveyor.labels import Label
 from surveyor.lease import hold_lease
 from surveyor.metrics import errors_of
 from surveyor.models.choice import load_model
-from surveyor.models.history import reported_epochs
+from surveyor.models.history import load_history, reported_epochs
 from surveyor.potentials import predict
 from surveyor.run_directory import RunDirectory
 from surveyor.training import SUMMARY, TrainingParameters, check_training
@@ -104,6 +105,12 @@ def test_a_training_starts_from_a_saved_model_and_keeps_its_atomic_energies(
     second = load_model(train_model(**others).parent)
     assert second.atomic_energies == {"Cu": 3.51}
     assert second.parameters == first.parameters
+    check_training(TrainingParameters.model_validate(others))
+
+    # The folder is known by what is in it, as files are.
+    first.weights.write_bytes(b"another model")
+    with pytest.raises(InputError, match=r"start: file with hash \w+ there, file with hash \w+ here"):
+        check_training(TrainingParameters.model_validate(others))
 
 
 def test_the_command_trains_says_the_errors_and_is_shown_by_status(
@@ -151,14 +158,65 @@ def test_mace_is_trained_with_its_epochs_in_the_log_and_exported(parameters: dic
     exported = surveyor("export", str(weights.parent), str(tmp_path / "copper.pt"), "--format", "lammps")
     assert exported.returncode == 0, exported.stderr
     # What LAMMPS loads; LAMMPS itself, with `pair_style mace`, is in no package.
-    done = subprocess.run([sys.executable, "-c", LOADED, str(tmp_path / "copper.pt")], capture_output=True, text=True)
-    assert done.stdout.split() == ["[29]", "5.0", "1"], done.stderr
+    file = [str(tmp_path / "copper.pt"), str(parameters["test"])]
+    done = subprocess.run([sys.executable, "-c", LOADED, *file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded = json.loads(done.stdout.splitlines()[-1])  # packages print when they are imported
+    assert loaded["architecture"] == [[29], 5.0, 1]
+    assert loaded["energies"] == pytest.approx([each.energy for each in predictions], abs=1e-9)
+    assert np.array(loaded["forces"]) == pytest.approx(np.concatenate([e.forces for e in predictions]), abs=1e-9)
+
+
+@pytest.mark.mace
+@pytest.mark.skipif(find_spec("mace") is None, reason='needs MACE: pip install "surveyor[mace]"')
+def test_a_killed_command_goes_on_with_the_epoch_that_it_was_in(
+    parameters: dict[str, Any], tmp_path: Path, prefect_api_url: str
+) -> None:
+    n_epochs = 80
+    long = {"mace": {**TINY_MACE["mace"], "max_num_epochs": n_epochs}}
+    file, training = tmp_path / "train.yaml", tmp_path / "out" / "training"
+    file.write_text(yaml.safe_dump({"train": "train.extxyz", "output_directory": "out", "model": long}))
+    output = tmp_path / "output.txt"
+    with output.open("wb") as printed:
+        command = [sys.executable, "-m", "surveyor.flows.command_line", "train", str(file)]
+        first = subprocess.Popen(command, stdout=printed, stderr=printed)
+    try:
+        wait_until(lambda: training.is_dir() and len(reported_epochs(training)) >= 3, output.read_text, 120)
+    finally:
+        first.kill()
+        first.wait()
+    assert not (tmp_path / "out" / SUMMARY).exists()
+    assert 3 <= len(reported_epochs(training)) < n_epochs
+
+    train_model(train=parameters["train"], output_directory=tmp_path / "out", model=long)
+    numbers = [epoch.number for epoch in reported_epochs(training)]
+    assert sorted(set(numbers)) == list(range(n_epochs))
+    assert len(numbers) <= n_epochs + 1  # the one that was broken off may have been reported already
+    assert len(load_history(tmp_path / "out" / "model")) == n_epochs
+    assert (tmp_path / "out" / SUMMARY).exists()
 
 
 LOADED = """
-import sys, torch, e3nn
+import json, sys
+import ase.io, e3nn, torch
+from mace.data import AtomicData, config_from_atoms
+from mace.tools import AtomicNumberTable
+from mace.tools.torch_geometric.batch import Batch
+
+torch.set_default_dtype(torch.float64)
 network = torch.jit.load(sys.argv[1])
-print(network.atomic_numbers.tolist(), float(network.r_max), int(network.num_interactions))
+numbers, r_max = network.atomic_numbers.tolist(), float(network.r_max)
+table = AtomicNumberTable(numbers)
+energies, forces = [], []
+for atoms in ase.io.read(sys.argv[2], ":"):
+    graph = AtomicData.from_config(config_from_atoms(atoms), z_table=table, cutoff=r_max)
+    data = Batch.from_data_list([graph]).to_dict()
+    names = ("positions", "node_attrs", "edge_index", "shifts", "unit_shifts", "cell", "batch", "ptr")
+    result = network({name: data[name] for name in names}, torch.ones(len(atoms)), False)
+    energies.append(float(result["total_energy_local"]))
+    forces += result["forces"].tolist()
+architecture = [numbers, r_max, int(network.num_interactions)]
+print(json.dumps({"architecture": architecture, "energies": energies, "forces": forces}))
 """
 
 

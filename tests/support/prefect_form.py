@@ -6,7 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from selenium import webdriver
-from selenium.common.exceptions import TimeoutException
+from selenium.common.exceptions import (
+    ElementNotInteractableException,
+    StaleElementReferenceException,
+    TimeoutException,
+)
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -110,8 +114,14 @@ class Form:
         return int(self.browser.execute_script(COUNT_REFUSALS))
 
     def _press_submit(self) -> None:
-        # By its key, as the message of a refusal may lie over it.
-        self.browser.find_element(By.XPATH, "//button[@type='submit']").send_keys(Keys.ENTER)
+        def is_pressed(browser: webdriver.Chrome) -> bool:
+            # By its key, as the message of a refusal may lie over it.
+            browser.find_element(By.XPATH, "//button[@type='submit']").send_keys(Keys.ENTER)
+            return True
+
+        # A page that is still being drawn cannot be worked with for a moment.
+        moments = (ElementNotInteractableException, StaleElementReferenceException)
+        WebDriverWait(self.browser, PATIENCE_S, ignored_exceptions=moments).until(is_pressed)
 
     def text(self) -> str:
         """Return what the page shows, with what its fields hold."""

@@ -16,6 +16,7 @@ from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.models.atomic_energies import resolve_atomic_energies
 from surveyor.models.history import history_of
+from surveyor.models.mace_contraction import contract_by_element
 from surveyor.models.mace_evaluation import evaluate_together
 from surveyor.models.mace_parameters import (
     Device,
@@ -90,8 +91,6 @@ def _network(path: Path, modified_ns: int, device: str, precision: Precision) ->
         network = torch.load(path, map_location=device, weights_only=False)
     network = network.to(dtype=getattr(torch, precision))
     if device == "cpu":
-        from surveyor.models.mace_contraction import contract_by_element
-
         contract_by_element(network)
     return network
 

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import torch
-from mace.modules.symmetric_contraction import SymmetricContraction
+Tensor = Any  # torch is optional
 
 
 def contract_by_element(network: Any) -> None:  # Any: MACE's networks have no common type
@@ -11,12 +10,14 @@ def contract_by_element(network: Any) -> None:  # Any: MACE's networks have no c
 
     Only for evaluation: the weights no longer change anything. What cuEquivariance contracts stays as it is.
     """
+    from mace.modules.symmetric_contraction import SymmetricContraction
+
     for product in network.products:
         if isinstance(product.symmetric_contractions, SymmetricContraction):
-            product.symmetric_contractions = ContractionByElement(product.symmetric_contractions)
+            product.symmetric_contractions.forward = ContractionByElement(product.symmetric_contractions)
 
 
-class ContractionByElement(torch.nn.Module):  # type: ignore[misc]  # torch is optional, and has no types here
+class ContractionByElement:
     """A symmetric contraction as polynomials of an atom's features, whose coefficients depend on the atom's element.
 
     Equations 10 and 11 of Batatia et al., Adv. Neural Inf. Process. Syst. 35 (2022) 11423, contract generalised
@@ -25,12 +26,12 @@ class ContractionByElement(torch.nn.Module):  # type: ignore[misc]  # torch is o
     atoms.
     """
 
-    def __init__(self, original: SymmetricContraction) -> None:
-        super().__init__()
-        self.original = original
-        self._coefficients: dict[int, list[torch.Tensor]] = {}
+    def __init__(self, original: Any) -> None:  # Any: mace.modules.SymmetricContraction
+        self.contractions = list(original.contractions)
+        self.sizes = [irrep.dim for _, irrep in original.irreps_out]
+        self._coefficients: dict[int, list[Tensor]] = {}
 
-    def forward(self, features: torch.Tensor, elements: torch.Tensor) -> torch.Tensor:
+    def __call__(self, features: Tensor, elements: Tensor) -> Tensor:
         """Contract the features of atoms.
 
         Args:
@@ -40,6 +41,8 @@ class ContractionByElement(torch.nn.Module):  # type: ignore[misc]  # torch is o
         Returns:
             Shape (atoms, channels · equivariant components), one irreducible representation after the other.
         """
+        import torch
+
         element = elements.argmax(dim=1)
         order = torch.argsort(element, stable=True)
         present, counts = torch.unique_consecutive(element[order], return_counts=True)
@@ -49,10 +52,9 @@ class ContractionByElement(torch.nn.Module):  # type: ignore[misc]  # torch is o
                 for index, atoms in zip(present.tolist(), features[order].split(counts.tolist()), strict=True)
             ]
         )[torch.argsort(order)]
-        sizes = [irrep.dim for _, irrep in self.original.irreps_out]
-        return torch.cat([irrep.flatten(1) for irrep in contracted.split(sizes, dim=2)], dim=1)
+        return torch.cat([irrep.flatten(1) for irrep in contracted.split(self.sizes, dim=2)], dim=1)
 
-    def _polynomials(self, element: int, x: torch.Tensor) -> torch.Tensor:
+    def _polynomials(self, element: int, x: Tensor) -> Tensor:
         """Return their values.
 
         Args:
@@ -62,8 +64,10 @@ class ContractionByElement(torch.nn.Module):  # type: ignore[misc]  # torch is o
         Returns:
             Shape (channels, atoms, equivariant components).
         """
+        import torch
+
         if element not in self._coefficients:
-            parts = [_coefficients(contraction, element) for contraction in self.original.contractions]
+            parts = [_coefficients(contraction, element) for contraction in self.contractions]
             self._coefficients[element] = [torch.cat(of_order, dim=2) for of_order in zip(*parts, strict=True)]
         inner, *others = self._coefficients[element]
         monomials = None
@@ -73,8 +77,10 @@ class ContractionByElement(torch.nn.Module):  # type: ignore[misc]  # torch is o
         return (inner.unflatten(2, (-1, x.shape[2])) * x.unsqueeze(2)).sum(3)
 
 
-def _coefficients(contraction: Any, element: int) -> list[torch.Tensor]:  # Any: MACE's Contraction, compiled
+def _coefficients(contraction: Any, element: int) -> list[Tensor]:  # Any: MACE's Contraction
     """Return them by order from 1, each of shape (channels, components^(order - 1), equivariant · components)."""
+    import torch
+
     found = []
     for order, weights in enumerate([*reversed(contraction.weights), contraction.weights_max], start=1):
         coupling = contraction.U_tensors(order)

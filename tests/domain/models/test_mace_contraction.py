@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from surveyor.models.mace_contraction import contract_by_element
 from surveyor.models.mace_parameters import mace_kept_quiet
 
 pytestmark = [
@@ -21,8 +22,6 @@ def test_contractions_by_element_give_what_the_contractions_of_mace_give(correla
     with mace_kept_quiet():
         from mace.modules.symmetric_contraction import SymmetricContraction, o3
         from mace.tools.torch_tools import default_dtype
-
-        from surveyor.models.mace_contraction import contract_by_element
 
     with default_dtype("float64"):
         torch.manual_seed(0)
