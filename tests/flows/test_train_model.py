@@ -109,7 +109,7 @@ def test_a_training_starts_from_a_saved_model_and_keeps_its_atomic_energies(
 
     # The folder is known by what is in it, as files are.
     first.weights.write_bytes(b"another model")
-    with pytest.raises(InputError, match=r"start: file with hash \w+ there, file with hash \w+ here"):
+    with pytest.raises(InputError, match=r"start: 'file with hash \w+' there, 'file with hash \w+' here"):
         check_training(TrainingParameters.model_validate(others))
 
 
