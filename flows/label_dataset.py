@@ -80,9 +80,7 @@ def label_dataset(
     Returns:
         The file with the labelled structures; beside it are `failed.extxyz` and `summary.json`.
     """
-    parameters = LabellingParameters(**{**locals(), "codes": load_codes(codes)})
-    folders = {"output_directory": parameters.output_directory, "labels": parameters.labels}
-    parameters = with_absolute_paths(parameters, parameters.input_files(), folders)
+    parameters = with_absolute_paths(LabellingParameters(**{**locals(), "codes": load_codes(codes)}))
     sites = load_sites([parameters.pool])
     with open_labelling(parameters, sites, users_pools()) as labelling, _followed(labelling):
         return label_everything(labelling)

@@ -63,10 +63,7 @@ def online_learning(
     Returns:
         The native file of the final model.
     """
-    parameters = CampaignParameters(**{**locals(), "codes": load_codes(codes)})
-    origin = None if begin_from is None else begin_from.run_directory
-    folders = {"run_directory": run_directory, "labels": labels, "begin_from": origin}
-    parameters = with_absolute_paths(parameters, parameters.input_files(), folders)
+    parameters = with_absolute_paths(CampaignParameters(**{**locals(), "codes": load_codes(codes)}))
     sites = load_sites(parameters.pools.names)
     with open_campaign(parameters, sites, users_pools()) as campaign, followed(campaign), Reports(campaign) as reports:
         generation = campaign.newest_generation() or bootstrap_generation(campaign)

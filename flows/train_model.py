@@ -54,9 +54,7 @@ def train_model(
     Returns:
         The native file of the model; beside its folder are `summary.json` and the predictions.
     """
-    parameters = TrainingParameters(**locals())
-    folders = {"output_directory": parameters.output_directory, "start": parameters.start}
-    parameters = with_absolute_paths(parameters, parameters.input_files(), folders)
+    parameters = with_absolute_paths(TrainingParameters(**locals()))
     sites = load_sites([parameters.pool])
     with open_training(parameters, sites, users_pools()) as training, relayed(training.directory):
         return train_on_files(training)

@@ -205,7 +205,8 @@ def _model(parameters: TrainingParameters, data: DataSets) -> Model:
         return _made(parameters).initialize(data.train, atomic_energies=energies, seed=parameters.seed)
     model = load_model(parameters.start)
     if parameters.model is None:
-        return model
+        # The members of a committee have seeds of their own.
+        return model if isinstance(model, CommitteeModel) else replace(model, seed=parameters.seed)  # type: ignore[type-var]
     chosen = _made(parameters)
     if type(chosen) is not type(model) or isinstance(model, CommitteeModel):
         raise InputError(

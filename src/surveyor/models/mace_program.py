@@ -39,6 +39,7 @@ class Progress:
         keep_last: whether the next checkpoint leaves the one before it in place: the best one of the first stage.
         checkpoint: file of the newest checkpoint.
         elapsed_s: time in all epochs, over restarts.
+        is_over: whether no other epoch follows, whatever number is left.
     """
 
     epoch: int = 0
@@ -50,6 +51,7 @@ class Progress:
     keep_last: bool = False
     checkpoint: str | None = None
     elapsed_s: float = 0.0
+    is_over: bool = False
 
 
 class Loop:
@@ -75,16 +77,14 @@ class Loop:
         else:
             self.progress.initial_loss = self.progress.valid_loss = self._validate(None)
         progress = self.progress
-        while progress.epoch < self.given.max_num_epochs:
+        while progress.epoch < self.given.max_num_epochs and not progress.is_over:
             if progress.elapsed_s >= self.limit_s:
                 logging.info("Stopping: the time limit of %.0f s is reached", self.limit_s)
                 return
             begin = time.monotonic()
-            goes_on = self._next_epoch()
+            progress.is_over = not self._next_epoch()
             progress.elapsed_s += time.monotonic() - begin
             self._save()
-            if not goes_on:
-                return
 
     def _next_epoch(self) -> bool:
         """Train one epoch, and say whether there may be another one."""
