@@ -129,16 +129,8 @@ def _cancel_left(folder: PoolFolder) -> None:
 
 
 def _attach(name: str, site: JobQueueSite, folder: PoolFolder) -> Attachment:
-    address = open_cluster_pool(name, site, folder)
     with ExitStack() as opened:
-        try:
-            client = PoolClient(
-                address, security=folder.read_certificates(), set_as_default=False, timeout=CONNECT_S, name=name
-            )
-        except (OSError, ValueError) as error:
-            raise PoolFailed(
-                f"pool {name}: nobody answers at {address}, although {folder.address} says so: {error}"
-            ) from error
+        client = _connect(name, site, folder)
         opened.callback(client.close)
         # The workers are compared when they begin, and asking all of them would wait for the busiest.
         if (complaint := difference(read_json(folder.versions))) is not None:
@@ -150,6 +142,22 @@ def _attach(name: str, site: JobQueueSite, folder: PoolFolder) -> Attachment:
             close=opened.pop_all().close,
             failure=folder.read_failure,
         )
+
+
+def _connect(name: str, site: JobQueueSite, folder: PoolFolder) -> PoolClient:
+    """Return a client of the pool, whose process is started where there is none."""
+    while True:
+        address = open_cluster_pool(name, site, folder)
+        try:
+            return PoolClient(
+                address, security=folder.read_certificates(), set_as_default=False, timeout=CONNECT_S, name=name
+            )
+        except (OSError, ValueError) as error:
+            # A process that is being killed may have closed its connections, and still hold its lease for a moment.
+            if (folder.read_holder() or {}).get("address") == address:
+                raise PoolFailed(
+                    f"pool {name}: nobody answers at {address}, although {folder.address} says so: {error}"
+                ) from error
 
 
 def _start(folder: PoolFolder) -> "subprocess.Popen[bytes]":
