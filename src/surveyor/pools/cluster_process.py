@@ -307,12 +307,16 @@ class _Keeper:
             )
 
     def _judge(self) -> None:
-        if len(self.failures) < FAILED_STARTS:
+        # Another job would find the same environment, maybe after hours in the queue.
+        is_final = bool(self.failures) and worker_check.DIFFERENT in self.failures[-1]
+        if len(self.failures) < FAILED_STARTS and not is_final:
             return
         if any(record.connected is not None for record in self.records.values()):
             self.next_submission = time.monotonic() + RETRY_S  # what there is goes on
             self.failures.clear()
             return
+        if is_final:
+            raise PoolFailed(f"pool {self.name}: a job gave no worker, nor would another: {self.failures[-1]}")
         raise PoolFailed(
             f"pool {self.name}: {len(self.failures)} jobs in a row gave no worker. The last one: {self.failures[-1]}"
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("dask", "distributed", "cloudpickle", "surveyor")
+DIFFERENT = "versions differ: "
 
 
 @lru_cache(maxsize=None)  # noqa: UP033  (Python 3.8 has no cache)
@@ -53,7 +54,7 @@ def difference(there: "Mapping[str, Any]") -> "str | None":  # Any: strings and 
     if not different:
         return None
     return (
-        f"versions differ: {sys.executable} on {platform.node()} has {', '.join(different)}, where there is "
+        f"{DIFFERENT}{sys.executable} on {platform.node()} has {', '.join(different)}, where there is "
         f"{there['interpreter']} on {there['host']}. Install the same versions on both sides, or name another "
         "interpreter (python) for the pool"
     )
