@@ -23,7 +23,7 @@ from surveyor.campaign import Campaign
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LOOK_S = 15.0
+LOOK_S = 10.0
 CANCELLED = (StateType.CANCELLING, StateType.CANCELLED)
 
 logger = logging.getLogger(__name__)

@@ -34,7 +34,7 @@ PATIENCE_S = 480.0
 MARK = "SURVEYOR_TEST_SLURM"  # inherited by all processes of the campaign
 SRUN = "srun -n 2 --overlap --mpi=pmix cp2k.psmp"
 MPIRUN = "mpirun -np 2 cp2k.psmp"
-N_BOOTSTRAP, N_WALKERS = 5, 4
+N_BOOTSTRAP, N_WALKERS = 5, 3
 
 pytestmark = [
     pytest.mark.slurm,
@@ -76,7 +76,7 @@ class Campaign:
         content["run_directory"] = "run"
         content["reference"]["cp2k"]["input"] = "water-demo.inp"
         content["walkers"] = [{**content["walkers"][0], "n_walkers": N_WALKERS, "n_steps": 30}]
-        content["model"]["mace"] |= {"num_channels": 8, "max_num_epochs": 8}
+        content["model"]["mace"] |= {"num_channels": 8, "max_num_epochs": 6}
         content["bootstrap"]["n_structures"] = N_BOOTSTRAP
         content["learning"] |= {"n_generations": 1, "reset_energy_meV_per_atom": 1e6, "reset_forces_meV_per_A": 1e6}
         content["learning"] |= {"discard_energy_meV_per_atom": 1e6, "discard_forces_meV_per_A": 1e6}
