@@ -15,17 +15,15 @@ from ase.data import chemical_symbols
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.models.atomic_energies import resolve_atomic_energies
+from surveyor.models.devices import Device, Precision, resolve_device
 from surveyor.models.history import history_of
 from surveyor.models.mace_contraction import contract_by_element
 from surveyor.models.mace_evaluation import evaluate_together
 from surveyor.models.mace_parameters import (
-    Device,
     MACEParameters,
-    Precision,
     check_options,
     mace_kept_quiet,
     require_mace,
-    resolve_device,
     settings_of,
 )
 from surveyor.models.mace_trainer import NETWORK, Training, run_training

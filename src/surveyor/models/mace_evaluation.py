@@ -1,21 +1,18 @@
 """Many structures through a MACE network at once."""
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from surveyor.models.mace_parameters import Precision, mace_kept_quiet
+from surveyor.models.batches import evaluate_in_batches
+from surveyor.models.devices import Precision
+from surveyor.models.mace_parameters import mace_kept_quiet
 from surveyor.potentials import Prediction
 from surveyor.structures import is_periodic
-
-logger = logging.getLogger(__name__)
-
-# A larger batch is not faster, and takes more memory: what a GPU does at once is much more than what a core does.
-ATOMS_AT_ONCE = {"cpu": 128, "cuda": 16384}
 
 
 def evaluate_together(
@@ -25,9 +22,7 @@ def evaluate_together(
     device: str,
     precision: Precision,
 ) -> list[Prediction]:
-    """Return a prediction for each structure, in order.
-
-    A batch that a GPU has no memory for is halved.
+    """Return a prediction for each structure, in order; see `evaluate_in_batches`.
 
     Args:
         network: of MACE, on the device and in the precision.
@@ -43,36 +38,7 @@ def evaluate_together(
 
         # It knows the elements, the cutoff and the head of a network.
         calculator = MACECalculator(models=[network], device=device, default_dtype=precision)
-    predictions: list[Prediction] = []
-    for batch in batches(structures, ATOMS_AT_ONCE[device]):
-        predictions += _evaluate(calculator, batch)
-    return predictions
-
-
-def batches(structures: Sequence[Atoms], n_atoms: int) -> Iterator[Sequence[Atoms]]:
-    """Yield the structures in order, as many at once as have so many atoms together, and at least one."""
-    begin, n = 0, 0
-    for end, atoms in enumerate(structures):
-        if n and n + len(atoms) > n_atoms:
-            yield structures[begin:end]
-            begin, n = end, 0
-        n += len(atoms)
-    if n:
-        yield structures[begin:]
-
-
-def _evaluate(calculator: Any, structures: Sequence[Atoms]) -> list[Prediction]:  # Any: a calculator of MACE
-    import torch
-
-    try:
-        return _pass(calculator, structures)
-    except torch.OutOfMemoryError:
-        if len(structures) == 1:
-            raise
-    half = len(structures) // 2
-    logger.warning("no memory to evaluate %d structures at once; %d are tried", len(structures), half)
-    torch.cuda.empty_cache()
-    return [*_evaluate(calculator, structures[:half]), *_evaluate(calculator, structures[half:])]
+    return evaluate_in_batches(partial(_pass, calculator), structures, device)
 
 
 def _pass(calculator: Any, structures: Sequence[Atoms]) -> list[Prediction]:  # Any: a calculator of MACE

@@ -8,16 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import Field
 
 from surveyor.errors import InputError
+from surveyor.models.devices import Device, Precision
 from surveyor.parameters import Parameters
-
-Precision = Literal["float64", "float32"]
-Device = Literal["auto", "cpu", "cuda"]
 
 
 class MACEParameters(Parameters):
@@ -189,12 +187,3 @@ def settings_of(parameters: MACEParameters, device: str) -> dict[str, Any]:  # A
     names = {"r_max_A": "r_max", "precision": "default_dtype"}
     fields = parameters.model_dump(exclude={"options", "device", "time_limit_minutes", "foundation_model"})
     return {**{names.get(name, name): value for name, value in fields.items()}, "device": device, **parameters.options}
-
-
-def resolve_device(device: Device) -> str:
-    """Return "cpu" or "cuda": for "auto", a GPU where this process sees one."""
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -19,10 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-# Exit codes: there is no epoch to take the network from; there is no memory for so large a batch.
-DIVERGED, OUT_OF_MEMORY = 65, 66
-NO_MEMORY = "can't allocate memory"  # what torch says on a CPU
-EXPLODED = 1e6  # a validation loss that so many times exceeds that of the untrained network is as good as NaN
+from surveyor.models.trainer_process import DIVERGED, EXPLODED, telling_when_memory_is_lacking
 
 
 @dataclass
@@ -222,19 +219,6 @@ def _is_schedule_free(optimizer: Any) -> bool:  # Any: an optimizer of torch
     return "ScheduleFree" in type(optimizer).__name__
 
 
-@contextmanager
-def _telling_when_memory_is_lacking() -> Iterator[None]:
-    import torch
-
-    try:
-        yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and NO_MEMORY not in str(error):
-            raise
-        logging.exception("there is no memory for so large a batch")
-        sys.exit(OUT_OF_MEMORY)
-
-
 def main() -> None:
     """Run MACE's training program with this loop; several processes at once train with MACE's own."""
     state, limit_s = Path(sys.argv.pop(1)), float(sys.argv.pop(1))
@@ -247,7 +231,7 @@ def main() -> None:
         if given["distributed"] or given["log_wandb"] or given["plotter"] is not None:
             loop_of_mace(**given)
         else:
-            with _telling_when_memory_is_lacking():
+            with telling_when_memory_is_lacking():
                 Loop(given, state, limit_s).run()
 
     tools.train = train

@@ -19,7 +19,7 @@ from surveyor.dataset import ENERGY, STRESS, Dataset
 from surveyor.errors import InputError, TrainingFailed
 from surveyor.files import read_json
 from surveyor.metrics import errors_of
-from surveyor.models import mace_evaluation, mace_trainer
+from surveyor.models import batches, mace_evaluation, mace_trainer, trainer
 from surveyor.models.choice import load_model
 from surveyor.models.history import history_of, reported_epochs
 from surveyor.models.mace import MACEModel, MACEPotential
@@ -76,7 +76,7 @@ def test_structures_that_go_through_the_network_together_do_not_feel_each_other(
     mixed = [far, *valid[:3], Atoms("Cu"), *valid[3:], Atoms("Au", cell=[9, 9, 9], pbc=[True, True, False])]
     alone = evaluate_one_by_one(potential, mixed)
     for n_atoms in (1, 7, 10_000):
-        monkeypatch.setitem(mace_evaluation.ATOMS_AT_ONCE, "cpu", n_atoms)
+        monkeypatch.setitem(batches.ATOMS_AT_ONCE, "cpu", n_atoms)
         for one, other in zip(potential.evaluate(mixed), alone, strict=True):
             assert one.energy == pytest.approx(other.energy, abs=1e-9)
             np.testing.assert_allclose(one.forces, other.forces, rtol=0, atol=1e-9)
@@ -100,7 +100,7 @@ def test_a_batch_for_which_there_is_no_memory_is_halved(
         return take(calculator, structures)
 
     expected = potential.evaluate(valid)
-    monkeypatch.setitem(mace_evaluation.ATOMS_AT_ONCE, "cpu", 10_000)
+    monkeypatch.setitem(batches.ATOMS_AT_ONCE, "cpu", 10_000)
     monkeypatch.setattr(mace_evaluation, "_pass", take_three)
     found = potential.evaluate(valid)
     assert [one.energy for one in found] == pytest.approx([other.energy for other in expected], abs=1e-9)
@@ -250,7 +250,7 @@ def test_batches_are_halved_when_memory_is_lacking(
     _, history = model.train(train, valid, tmp_path)
     assert [epoch.number for epoch in history] == [0, 1, 2, 3]
     assert len(reported_epochs(tmp_path)) == 4  # it went on where it was
-    assert read_json(tmp_path / mace_trainer.FITTING)["batch_size"] == 2
+    assert read_json(tmp_path / trainer.FITTING)["batch_size"] == 2
 
 
 def test_no_memory_for_a_single_structure_is_told(

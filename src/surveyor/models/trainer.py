@@ -1,0 +1,120 @@
+"""Running the training program of an engine, in a process of its own."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from surveyor.dataset import ENERGY, FORCES, STRESS
+from surveyor.errors import TrainingFailed
+from surveyor.events import announce, read_lines
+from surveyor.files import read_json, write_json
+from surveyor.models.history import report_epoch, reported_epochs
+from surveyor.models.model import Epoch
+from surveyor.models.trainer_process import DIVERGED, OUT_OF_MEMORY
+
+logger = logging.getLogger(__name__)
+
+TRAIN_FILE, VALID_FILE = "train.extxyz", "valid.extxyz"
+LOG = "trainer.log"
+FITTING = "batch_sizes.json"  # there when memory was lacking for those that were asked for
+POLL_S = 0.2
+LOG_LINES = 15  # of the trainer's log, in the message of a failure
+
+Record = Mapping[str, Any]  # Any: whatever JSON holds
+
+
+def bare(atoms: Atoms) -> Atoms:
+    """Return structure and label alone: trainers give meaning to further fields, such as config_type."""
+    copy = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    copy.info = {name: atoms.info[name] for name in (ENERGY, STRESS) if name in atoms.info}
+    copy.arrays[FORCES] = atoms.arrays[FORCES]
+    return copy
+
+
+def run_with_batches_that_fit(
+    run: Callable[[Mapping[str, int]], int], sizes: Mapping[str, int], directory: Path
+) -> int:
+    """Run a trainer, with half the batch where there is no memory for it, and return its exit code.
+
+    Args:
+        run: runs it with some sizes of batches, of which `batch_size` is that of the training.
+        sizes: those that are asked for.
+        directory: of the training, which remembers what fits.
+    """
+    fitting = dict(sizes) | (read_json(directory / FITTING) if (directory / FITTING).exists() else {})
+    while (returncode := run(fitting)) == OUT_OF_MEMORY and fitting["batch_size"] > 1:
+        fitting = {name: max(1, size // 2) for name, size in fitting.items()}
+        write_json(directory / FITTING, fitting)
+        text = f"there is no memory for so large a batch: it has {fitting['batch_size']} structures from now on"
+        announce(logger, "batch_halved", text, batch_size=fitting["batch_size"])
+    return returncode
+
+
+@contextmanager
+def following(results: Path, epoch_of: Callable[[Record], Epoch | None], directory: Path) -> Iterator[None]:
+    """Report epochs as they end, as long as this lasts.
+
+    Args:
+        results: file to which the trainer appends lines of JSON, also over restarts.
+        epoch_of: returns what such a line tells; None where it is not about an epoch.
+        directory: of the training.
+    """
+    ended = threading.Event()
+    # In a copy of this context, what the thread announces is reported as this call's.
+    follow = partial(copy_context().run, _follow, results, epoch_of, directory, ended)
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        follower.join()
+
+
+def _follow(results: Path, epoch_of: Callable[[Record], Epoch | None], directory: Path, ended: threading.Event) -> None:
+    # The trainer appends to its results over restarts, so what was reported before is a matter of counting.
+    to_skip, offset = len(reported_epochs(directory)), 0
+    is_last = False
+    while not is_last:
+        is_last = ended.wait(POLL_S)
+        records, offset = read_lines(results, offset)
+        for epoch in filter(None, map(epoch_of, records)):
+            if to_skip > 0:
+                to_skip -= 1
+                continue
+            report_epoch(directory, epoch)
+
+
+def check_outcome(returncode: int, engine: str, directory: Path) -> None:
+    """Check that a trainer has ended well.
+
+    Raises:
+        TrainingFailed: it has not; the message says why.
+    """
+    if returncode == 0:
+        return
+    if returncode == OUT_OF_MEMORY:
+        raise TrainingFailed(
+            "there is no memory to train on a single structure; take a smaller network, or a pool with more memory",
+            directory,
+        )
+    if returncode == DIVERGED:
+        raise TrainingFailed(
+            "the training diverged: the validation loss was never a number, or much larger than that of the untrained "
+            "network; check the data, or lower the learning rate",
+            directory,
+        )
+    raise failed(f"the trainer of {engine} ended with exit code {returncode}", directory)
+
+
+def failed(message: str, directory: Path, log: str = LOG) -> TrainingFailed:
+    """Return an error with the last lines of a log in the directory of a training."""
+    lines = (directory / log).read_text(errors="replace").splitlines()[-LOG_LINES:]
+    return TrainingFailed("\n".join([f"{message}:", *lines, ""]), directory)
