@@ -10,8 +10,11 @@ REFERENCE ?= xtb
 
 # An environment for each engine that there is, as their dependencies exclude each other (mace-torch and nequip do).
 MACE := .venv/mace
-PIP := $(MACE)/bin/pip install --disable-pip-version-check --quiet --constraint constraints.txt
+NEQUIP := .venv/nequip
+INSTALL := --disable-pip-version-check --quiet torch==2.13.0
+PIP := $(MACE)/bin/pip install --constraint constraints.txt $(INSTALL)
 CAMPAIGN := deployments/demo/$(REFERENCE).yaml
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Tests and demo send nothing home.
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
@@ -34,11 +37,12 @@ types: $(MACE)/test.stamp
 	ln -s $(addprefix $(CURDIR)/,$(wildcard src/surveyor/*) blocks tasks flows) build/types/surveyor/
 	$(MACE)/bin/mypy
 
-tests: $(MACE)/test.stamp
-	$(MACE)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not long"
+tests: $(MACE)/test.stamp $(NEQUIP)/test.stamp
+	$(MACE)/bin/python -m pytest $(PARALLEL) -m "not long and not nequip"
+	$(NEQUIP)/bin/python -m pytest $(PARALLEL) -m "not long and nequip"
 
-tests-long: $(MACE)/test.stamp
-	$(MACE)/bin/python -m pytest -m long
+tests-long: $(MACE)/test.stamp $(NEQUIP)/test.stamp
+	$(MACE)/bin/python -m pytest -m "long and not nequip"
 
 benchmarks: $(MACE)/test.stamp
 	$(MACE)/bin/python benchmarks/overhead.py
@@ -54,14 +58,21 @@ clean:
 $(MACE)/bin/python:
 	$(PYTHON) -m venv $(MACE)
 
+$(NEQUIP)/bin/python:
+	$(PYTHON) -m venv $(NEQUIP)
+
 $(MACE)/demo.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
-	$(PIP) torch==2.13.0 --editable ".[mace,xtb]"
+	$(PIP) --editable ".[mace,xtb]"
 	touch $@
 
 $(MACE)/test.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
-	$(PIP) torch==2.13.0 --editable ".[mace,xtb,wandb,test]"
+	$(PIP) --editable ".[mace,xtb,wandb,test]"
+	touch $@
+
+$(NEQUIP)/test.stamp: pyproject.toml constraints.txt constraints-nequip.txt | $(NEQUIP)/bin/python
+	$(NEQUIP)/bin/pip install --constraint constraints-nequip.txt $(INSTALL) --editable ".[nequip,test]"
 	touch $@
 
 $(MACE)/docs.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
-	$(PIP) torch==2.13.0 --editable ".[mace,xtb,docs]"
+	$(PIP) --editable ".[mace,xtb,docs]"
 	touch $@

@@ -21,6 +21,7 @@ from surveyor.events import Relay, announce, reporting
 from surveyor.flows.cancellation import heeding_cancellation
 from surveyor.labels import LevelOfTheory
 from surveyor.learning import plan_propagations
+from surveyor.models.choice import with_contents
 from surveyor.outcomes import Outcome
 from surveyor.pools.pool import Pool
 from surveyor.potentials import Potential
@@ -97,7 +98,7 @@ def resolve(campaign: Campaign) -> LevelOfTheory:
         InputError: a pool lacks what is needed, or the level of theory is another one than when the campaign began.
     """
     campaign.pools.attach()
-    checked = check_model.submit(campaign.training, campaign.parameters.model)
+    checked = check_model.submit(campaign.training, with_contents(campaign.parameters.model))
     theory = resolve_theory(campaign.labelling, campaign.reference)
     checked.result()
     return freeze_theory(campaign, theory)

@@ -193,10 +193,8 @@ def _data(parameters: TrainingParameters) -> DataSets:
 
 
 def _model(parameters: TrainingParameters, data: DataSets) -> Model:
-    if parameters.model is not None and parameters.model.of_each.mace is not None and not data.valid:
-        raise InputError(
-            "valid_fraction: found 0, expected more: the training of MACE needs validation data to choose by"
-        )
+    if parameters.model is not None and parameters.model.needs_validation and not data.valid:
+        raise InputError("valid_fraction: found 0, expected more: the training needs validation data to choose by")
     if parameters.start is None:
         energies = parameters.atomic_energies
         missing = [symbol for symbol in elements_of(data.train) if energies is not None and symbol not in energies]

@@ -13,20 +13,17 @@ import pytest
 import yaml
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.emt import EMT
-from labelling_inputs import copper, written
+from labelling_inputs import copper, labelled, written
 from processes import wait_until
 
-from surveyor.dataset import ENERGY, Dataset, with_label
+from surveyor.dataset import ENERGY, Dataset
 from surveyor.errors import CampaignInUse, InputError
 from surveyor.files import read_json
 from surveyor.flows.train_model import train_model
-from surveyor.labels import Label
 from surveyor.lease import hold_lease
 from surveyor.metrics import errors_of
 from surveyor.models.choice import load_model
 from surveyor.models.history import load_history, reported_epochs
-from surveyor.potentials import predict
 from surveyor.run_directory import RunDirectory
 from surveyor.training import SUMMARY, TrainingParameters, check_training
 
@@ -44,14 +41,6 @@ TINY_MACE: dict[str, Any] = {
         "options": {"max_ell": 1, "num_radial_basis": 4, "radial_MLP": "[8]"},
     }
 }
-
-
-def labelled(structures: list[Atoms]) -> list[Atoms]:
-    predictions = [predict(EMT(), atoms) for atoms in structures]
-    return [
-        with_label(atoms, None, Label(each.energy, each.forces, each.stress))
-        for atoms, each in zip(structures, predictions, strict=True)
-    ]
 
 
 def gold() -> list[Atoms]:

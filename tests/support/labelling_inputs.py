@@ -6,6 +6,11 @@ from typing import Any
 import ase.io
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from surveyor.dataset import with_label
+from surveyor.labels import Label
+from surveyor.potentials import predict
 
 
 def copper(n_structures: int) -> list[Atoms]:
@@ -46,3 +51,12 @@ def bad_structures() -> dict[str, Atoms]:
         "exclude each other": impossible,
         "has no cell vector there": flat,
     }
+
+
+def labelled(structures: list[Atoms]) -> list[Atoms]:
+    """Return structures with labels by EMT."""
+    predictions = [predict(EMT(), atoms) for atoms in structures]
+    return [
+        with_label(atoms, None, Label(each.energy, each.forces, each.stress))
+        for atoms, each in zip(structures, predictions, strict=True)
+    ]

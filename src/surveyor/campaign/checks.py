@@ -152,9 +152,9 @@ def _check_budget(parameters: CampaignParameters) -> None:
 
 
 def _check_valid_fraction(parameters: CampaignParameters) -> None:
-    if parameters.model.of_each.mace is not None and parameters.learning.valid_fraction == 0:
+    if parameters.model.needs_validation and parameters.learning.valid_fraction == 0:
         raise InputError(
-            "learning.valid_fraction: found 0, expected more: the training of MACE needs validation data to choose by"
+            "learning.valid_fraction: found 0, expected more: the training needs validation data to choose by"
         )
 
 

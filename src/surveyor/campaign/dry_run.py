@@ -17,6 +17,7 @@ OneModel = TypeVar("OneModel", bound=MemberParameters)
 LEAST_STRUCTURES = 3  # for training, validation and test
 N_STEPS = 2  # a model of two epochs throws its atoms about
 N_EPOCHS = 2
+SHORT_MINUTES = 0.01  # ends a training with its first epoch
 NEVER = 1e9  # a threshold that nothing reaches
 
 POOLS = {"labelling": "labelling", "sampling": "sampling", "training": "training", "evaluation": "training"}
@@ -65,9 +66,12 @@ def _short_training(model: ModelParameters) -> ModelParameters:
 
 
 def _short_training_of_one(model: OneModel) -> OneModel:
-    if model.mace is None:
-        return model
-    return model.model_copy(update={"mace": model.mace.model_copy(update={"max_num_epochs": N_EPOCHS})})
+    if model.mace is not None:
+        return model.model_copy(update={"mace": model.mace.model_copy(update={"max_num_epochs": N_EPOCHS})})
+    if model.nequip is not None:  # whose configuration may have its own number of epochs
+        short = {"time_limit_minutes": SHORT_MINUTES, "is_compiled": False}
+        return model.model_copy(update={"nequip": model.nequip.model_copy(update=short)})
+    return model
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from surveyor.campaign.findings import Finding, Subject, fault, fault_of, remark
 from surveyor.campaign.worker_checks import WORKER_CHECKS, Asked, stages_of, wants_gpu
 from surveyor.errors import InputError, PoolFailed, SurveyorError
 from surveyor.labels import LevelOfTheory, load_theory
-from surveyor.models.choice import check_model_parameters
+from surveyor.models.choice import check_model_parameters, with_contents
 from surveyor.pools.choice import Pools, folder_of, open_pools
 from surveyor.pools.jobs import Jobs, QueueSilent
 from surveyor.pools.machine import find_room
@@ -161,7 +161,11 @@ def _asked_theory(subject: Subject, name: str, pool: Pool) -> Future[LevelOfTheo
 def _asked_engine(subject: Subject, name: str, pool: Pool) -> Future[None] | None:
     if stages_of(subject.parameters, name) == ["labelling"]:
         return None
-    return _submitted(pool, check_model_parameters, subject.parameters.model)
+    try:
+        parameters = with_contents(subject.parameters.model)
+    except InputError:
+        return None  # told as a fault of the campaign file
+    return _submitted(pool, check_model_parameters, parameters)
 
 
 def _small(site: Site) -> Site:

@@ -9,6 +9,8 @@ from pathlib import Path
 from surveyor.campaign.findings import FIELDS, Finding, fault, remark
 from surveyor.campaign.parameters import CampaignParameters
 from surveyor.labels import FolderStorage
+from surveyor.models.mace_parameters import MACEParameters
+from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.pools.choice import LOCAL
 from surveyor.pools.machine import HIDDEN
 from surveyor.pools.probe import Question, WorkerView
@@ -194,8 +196,8 @@ def gpus_of(site: Site) -> int:
 
 def wants_cuda(parameters: CampaignParameters) -> bool:
     """Say whether the model runs on GPUs alone."""
-    mace = parameters.model.of_each.mace
-    return mace is not None and mace.device == "cuda"
+    chosen = parameters.model.of_each.chosen
+    return isinstance(chosen, MACEParameters | NequIPParameters) and chosen.device == "cuda"
 
 
 WORKER_CHECKS: tuple[Callable[[Asked], Iterator[Finding]], ...] = (

@@ -5,11 +5,14 @@ from pathlib import Path
 from pydantic import Field
 
 from surveyor.errors import InputError
-from surveyor.models import committee, mace, pair
+from surveyor.models import committee, pair
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.mace import MACEModel
 from surveyor.models.mace_parameters import MACEParameters, check_options
 from surveyor.models.model import Model
+from surveyor.models.nequip import NequIPModel
+from surveyor.models.nequip_check import check_nequip
+from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.models.pair import PairModel, PairParameters
 from surveyor.models.record import ModelRecord
 from surveyor.parameters import Choice, Parameters
@@ -19,6 +22,9 @@ class MemberParameters(Choice):
     """The kind of model and its hyper-parameters: exactly one kind is given."""
 
     mace: MACEParameters | None = Field(None, title="MACE", description="Equivariant message-passing potential.")
+    nequip: NequIPParameters | None = Field(
+        None, title="NequIP", description="Equivariant message-passing potential, with a configuration of its own."
+    )
     pair: PairParameters | None = Field(
         None, title="Pair model", description="Linear model of pairs of atoms: for trying a set-up, not for science."
     )
@@ -54,6 +60,11 @@ class ModelParameters(MemberParameters):
         """The parameters of a single model: of each member where this is a committee."""
         return self if self.committee is None else self.committee.member
 
+    @property
+    def needs_validation(self) -> bool:
+        """Whether a training chooses the best epoch by structures that are held out."""
+        return self.of_each.pair is None
+
 
 def make_model(parameters: MemberParameters) -> Model:
     """Return an untrained model, to be initialized with data."""
@@ -62,9 +73,27 @@ def make_model(parameters: MemberParameters) -> Model:
             return CommitteeModel(chosen, (make_model(chosen.member),) * chosen.n_members, chosen.resample)
         case MACEParameters() as chosen:
             return MACEModel(chosen)
+        case NequIPParameters() as chosen:
+            return NequIPModel(chosen.with_contents())
         case PairParameters() as chosen:
             return PairModel(chosen)
     raise ValueError(f"no model is made from {parameters.chosen!r}")
+
+
+def with_contents(parameters: ModelParameters) -> ModelParameters:
+    """Return parameters that hold what their files say, for a pool that may not see these files.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    chosen = parameters.of_each.nequip
+    if chosen is None:
+        return parameters
+    update = {"nequip": chosen.with_contents()}
+    if parameters.committee is None:
+        return parameters.model_copy(update=update)
+    member = parameters.committee.member.model_copy(update=update)
+    return parameters.model_copy(update={"committee": parameters.committee.model_copy(update={"member": member})})
 
 
 def check_model_parameters(parameters: ModelParameters) -> None:
@@ -73,8 +102,11 @@ def check_model_parameters(parameters: ModelParameters) -> None:
     Raises:
         InputError: it is not, or does not.
     """
-    if parameters.of_each.mace is not None:
-        check_options(parameters.of_each.mace)
+    chosen = parameters.of_each
+    if chosen.mace is not None:
+        check_options(chosen.mace)
+    if chosen.nequip is not None:
+        check_nequip(chosen.nequip)
 
 
 def load_model(directory: Path) -> Model:
@@ -88,8 +120,10 @@ def load_model(directory: Path) -> Model:
     """
     record = ModelRecord.load(directory)
     match record.kind:
-        case mace.KIND:
+        case MACEModel.KIND:
             return MACEModel.load(directory, record)
+        case NequIPModel.KIND:
+            return NequIPModel.load(directory, record)
         case pair.KIND:
             return PairModel.load(directory, record)
         case committee.KIND:
@@ -102,5 +136,5 @@ def load_model(directory: Path) -> Model:
                 n_members=chosen.n_members,
                 load_member=load_model,
             )
-    kinds = f"{mace.KIND}, {pair.KIND} or {committee.KIND}"
+    kinds = f"{MACEModel.KIND}, {NequIPModel.KIND}, {pair.KIND} or {committee.KIND}"
     raise InputError(f"{directory} holds a model of kind {record.kind!r}; expected {kinds}")

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,13 +11,19 @@ from surveyor.errors import InputError
 from surveyor.files import publish
 from surveyor.models.choice import load_model
 from surveyor.models.committee import CommitteeModel
+from surveyor.models.devices import resolve_device
 from surveyor.models.mace import MACEModel
 from surveyor.models.mace_parameters import require_mace
+from surveyor.models.nequip import NequIPModel
+from surveyor.models.nequip_parameters import require_nequip
+from surveyor.models.nequip_trainer import compiling
 from surveyor.models.record import RECORD
 from surveyor.programs import run_program
 from surveyor.run_directory import RunDirectory
 
 Format = Literal["ase", "lammps"]
+
+PACKAGE, COMPILED = ".nequip.zip", ".nequip.pt2"  # as NequIP's programs ask for them
 
 
 def folder_of_model(path: Path) -> Path:
@@ -42,9 +49,10 @@ def export_model(folder: Path, destination: Path, format_: Format) -> None:
 
     Args:
         folder: of the saved model.
-        destination: file to write; there is none yet.
-        format_: "ase" for the native file, which the calculator of the engine loads; "lammps" for the file that its
-            tool makes for LAMMPS.
+        destination: file to write; there is none yet. For NequIP its name tells what is written: a package
+            (.nequip.zip) or a compiled potential (.nequip.pt2).
+        format_: "ase" for what the calculator of the engine loads; "lammps" for the file that its tool makes for
+            LAMMPS.
 
     Raises:
         InputError: the model has no such form, or there is a file already.
@@ -54,26 +62,54 @@ def export_model(folder: Path, destination: Path, format_: Format) -> None:
     model = load_model(folder)
     if isinstance(model, CommitteeModel):
         raise InputError(f"{folder} holds a committee; export one of its members, such as {folder / 'member-0'}")
-    if not isinstance(model, MACEModel) or model.weights is None:
+    if not isinstance(model, MACEModel | NequIPModel):
         raise InputError(
-            f"{folder} holds a {type(model).__name__}, which no other program can use; expected a MACE model"
+            f"{folder} holds a {type(model).__name__}, which no other program can use; expected one of MACE or NequIP"
         )
+    if isinstance(model, NequIPModel):
+        _check_name(destination, format_)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=destination.parent) as name:
-        native = Path(name) / "mace.model"
-        shutil.copyfile(model.weights, native)
-        publish(native if format_ == "ase" else _for_lammps(native, model), destination)
+        native = Path(name) / model.network.name
+        shutil.copyfile(model.network, native)
+        if isinstance(model, NequIPModel):
+            publish(_compiled(native, model, format_) if _is_compiled(destination) else native, destination)
+        else:
+            publish(native if format_ == "ase" else _for_lammps(native, model), destination)
 
 
 def _for_lammps(native: Path, model: MACEModel) -> Path:
     """Return the file that the tool of MACE makes, for `pair_style mace`."""
     require_mace()
     tool = [sys.executable, "-m", "mace.cli.create_lammps_model"]
-    log = native.with_suffix(".log")
-    command = [*tool, native.name, "--dtype", model.parameters.precision]
-    result = run_program(command, directory=native.parent, output=log)
     made = native.with_name(f"{native.name}-lammps.pt")
+    return _made([*tool, native.name, "--dtype", model.parameters.precision], made, "MACE")
+
+
+def _check_name(destination: Path, format_: Format) -> None:
+    """Check that a file of NequIP has a name that its programs take."""
+    names = (PACKAGE, COMPILED) if format_ == "ase" else (COMPILED,)
+    if not destination.name.endswith(names):
+        raise InputError(f"{destination}: for a model of NequIP, expected a name that ends with {' or '.join(names)}")
+
+
+def _is_compiled(destination: Path) -> bool:
+    return destination.name.endswith(COMPILED)
+
+
+def _compiled(native: Path, model: NequIPModel, format_: Format) -> Path:
+    """Return what the tool of NequIP makes, for its calculator or for `pair_style nequip`, and machines like this."""
+    require_nequip()
+    made = native.with_name(f"compiled{COMPILED}")
+    target = "ase" if format_ == "ase" else "pair_nequip"
+    return _made(compiling(native, made, resolve_device(model.parameters.device), target), made, "NequIP")
+
+
+def _made(command: Sequence[str], made: Path, engine: str) -> Path:
+    """Run a tool, and return what it has made."""
+    log = made.with_suffix(".log")
+    result = run_program(command, directory=made.parent, output=log)
     if result.returncode != 0 or not made.is_file():
         last = "\n".join(log.read_text(errors="replace").splitlines()[-10:])
-        raise InputError(f"MACE's tool made no file for LAMMPS:\n{last}")
+        raise InputError(f"{engine}'s tool made no file:\n{last}")
     return made

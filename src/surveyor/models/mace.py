@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,8 +13,6 @@ from ase.calculators.calculator import Calculator
 from ase.data import chemical_symbols
 
 from surveyor.dataset import Dataset
-from surveyor.errors import InputError
-from surveyor.models.atomic_energies import resolve_atomic_energies
 from surveyor.models.devices import Device, Precision, resolve_device
 from surveyor.models.history import history_of
 from surveyor.models.mace_contraction import contract_by_element
@@ -22,19 +20,17 @@ from surveyor.models.mace_evaluation import evaluate_together
 from surveyor.models.mace_parameters import (
     MACEParameters,
     check_options,
-    mace_kept_quiet,
     require_mace,
     settings_of,
 )
 from surveyor.models.mace_trainer import NETWORK, Training, run_training
 from surveyor.models.model import Epoch
-from surveyor.models.record import ModelRecord, versions_of
+from surveyor.models.network_model import NetworkModel
+from surveyor.models.quiet import engine_kept_quiet
+from surveyor.models.record import ModelRecord
 from surveyor.potentials import Prediction
-from surveyor.structures import elements_of
 
 logger = logging.getLogger(__name__)
-
-KIND = "mace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +54,7 @@ class MACEPotential:
             InputError: MACE is not installed.
         """
         device, network = self._load()
-        with mace_kept_quiet():
+        with engine_kept_quiet():
             from mace.calculators import MACECalculator
 
             return MACECalculator(models=[network], device=device, default_dtype=self.precision)
@@ -81,7 +77,7 @@ class MACEPotential:
 @lru_cache(maxsize=8)
 def _network(path: Path, modified_ns: int, device: str, precision: Precision) -> Any:  # Any: torch is optional
     # Walkers that share a process and a model share the network; the time tells it from an earlier file of that name.
-    with mace_kept_quiet():
+    with engine_kept_quiet():
         import torch
         from mace.calculators import MACECalculator  # noqa: F401  (lets torch load e3nn's own files)
 
@@ -93,42 +89,17 @@ def _network(path: Path, modified_ns: int, device: str, precision: Precision) ->
     return network
 
 
-def _check_elements(path: Path, atomic_energies: Mapping[str, float]) -> None:
-    """Check that a network knows the elements of a model that starts from it."""
+def _elements(path: Path) -> list[str]:
+    """Return the elements that a network knows."""
     network = _network(path, path.stat().st_mtime_ns, "cpu", "float64")
-    known = {chemical_symbols[number] for number in network.atomic_numbers.tolist()}
-    unknown = sorted(atomic_energies.keys() - known)
-    if unknown:
-        raise InputError(
-            f"{path} does not know {', '.join(unknown)}; expected a network for all elements of the data; train from "
-            "scratch, without it"
-        )
+    return [chemical_symbols[number] for number in network.atomic_numbers.tolist()]
 
 
-@dataclass(frozen=True, slots=True)
-class MACEModel:
-    """A MACE network that can be trained.
+class MACEModel(NetworkModel[MACEParameters]):
+    """A MACE network that can be trained; its weights are the native file of MACE."""
 
-    Attributes:
-        parameters: architecture and training.
-        atomic_energies: in eV by chemical symbol; None before `initialize`.
-        seed: of the weights and of the order of batches.
-        weights: native file of MACE; None before `train`.
-    """
-
-    parameters: MACEParameters
-    atomic_energies: Mapping[str, float] | None = None
-    seed: int = 0
-    weights: Path | None = None
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether there is a network."""
-        return self.weights is not None
-
-    def initialize(self, train: Dataset, *, atomic_energies: Mapping[str, float] | None, seed: int) -> Self:
-        """Return an untrained model for these data; see `Model.initialize`."""
-        return replace(self, atomic_energies=resolve_atomic_energies(train, atomic_energies), seed=seed, weights=None)
+    __slots__ = ()
+    KIND, ENGINE, PACKAGES = "mace", "MACE", ("mace-torch",)
 
     def train(self, train: Dataset, valid: Dataset, directory: Path) -> tuple[Self, Sequence[Epoch]]:
         """Return the model trained on the data, from the weights that it has, and the history; see `Model.train`.
@@ -139,12 +110,12 @@ class MACEModel:
             TrainingFailed: there is no network at the end.
         """
         check_options(self.parameters)
-        self._check_data(train, valid)
+        self.check_data(train, valid)
         settings = settings_of(self.parameters, resolve_device(self.parameters.device))
         start = self.weights or self.parameters.foundation_model
         if start is not None:
-            _check_elements(start, self._initialized())
-        training = Training(settings, self._initialized(), self.seed, start, self.parameters.time_limit_minutes)
+            self.check_start(start, _elements(start))
+        training = Training(settings, self.energies, self.seed, start, self.parameters.time_limit_minutes)
         network = run_training(training, train, valid, directory)
         return replace(self, weights=network), history_of(directory)
 
@@ -154,46 +125,19 @@ class MACEModel:
         Raises:
             ValueError: the model is not trained.
         """
-        if self.weights is None:
-            raise ValueError("a MACE model that is not trained cannot be deployed; train it first")
         # A pool without a GPU shall be able to use what one with a GPU has trained.
         device: Device = "cpu" if self.parameters.device == "cpu" else "auto"
-        return MACEPotential(self.weights, device, self.parameters.precision)
+        return MACEPotential(self.network, device, self.parameters.precision)
 
     def save(self, directory: Path) -> None:
         """Write the native file, which plain ASE can load, and `model.json` into a new directory."""
-        potential = self.deploy()
+        network = self.network
         directory.mkdir(parents=True)
-        shutil.copyfile(potential.path, directory / NETWORK)
-        versions = versions_of(["surveyor", "mace-torch", "torch", "e3nn", "ase"])
-        ModelRecord(KIND, self.parameters.model_dump(mode="json"), self._initialized(), self.seed, versions).save(
-            directory
-        )
+        shutil.copyfile(network, directory / NETWORK)
+        self.save_record(directory)
 
     @classmethod
     def load(cls, directory: Path, record: ModelRecord) -> Self:
         """Return the model that `save` wrote; the native file, which is a pickle, is not opened before it is used."""
         parameters = MACEParameters.model_validate(record.parameters)
         return cls(parameters, record.atomic_energies, record.seed, directory.absolute() / NETWORK)
-
-    def unsupported(self, structures: Sequence[Atoms]) -> tuple[str, ...]:
-        """Return the elements that were not in the data with which the model was initialized."""
-        if self.atomic_energies is None:
-            return ()
-        return tuple(symbol for symbol in elements_of(structures) if symbol not in self.atomic_energies)
-
-    def _initialized(self) -> Mapping[str, float]:
-        if self.atomic_energies is None:
-            raise ValueError("a model without atomic energies cannot be used; initialize it first")
-        return self.atomic_energies
-
-    def _check_data(self, train: Dataset, valid: Dataset) -> None:
-        for name, structures in (("training", train), ("validation", valid)):
-            if not structures:
-                raise InputError(f"the {name} set is empty; MACE needs at least one labelled structure in it")
-            unknown = self.unsupported(structures)
-            if unknown:
-                raise InputError(
-                    f"the {name} set holds {', '.join(unknown)}, which the model has not been initialized with; "
-                    "initialize it with all data"
-                )

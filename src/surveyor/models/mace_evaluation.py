@@ -10,7 +10,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from surveyor.models.batches import evaluate_in_batches
 from surveyor.models.devices import Precision
-from surveyor.models.mace_parameters import mace_kept_quiet
+from surveyor.models.quiet import engine_kept_quiet
 from surveyor.potentials import Prediction
 from surveyor.structures import is_periodic
 
@@ -33,7 +33,7 @@ def evaluate_together(
     Raises:
         torch.OutOfMemoryError: there is no memory for a single structure.
     """
-    with mace_kept_quiet():
+    with engine_kept_quiet():
         from mace.calculators import MACECalculator
 
         # It knows the elements, the cutoff and the head of a network.

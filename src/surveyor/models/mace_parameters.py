@@ -1,11 +1,7 @@
 """Hyper-parameters of MACE, and what surveyor has to know of its options."""
 
 import io
-import logging
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +11,7 @@ from pydantic import Field
 
 from surveyor.errors import InputError
 from surveyor.models.devices import Device, Precision
+from surveyor.models.quiet import engine_kept_quiet
 from surveyor.parameters import Parameters
 
 
@@ -142,7 +139,7 @@ def check_options(parameters: MACEParameters) -> None:
     text = yaml.safe_dump({**settings_of(parameters, "cpu"), "name": "check", "train_file": "none"})
     complaint = io.StringIO()
     try:
-        with mace_kept_quiet(), redirect_stderr(complaint):
+        with engine_kept_quiet(), redirect_stderr(complaint):
             from mace.tools import build_default_arg_parser
 
             build_default_arg_parser().parse_args([], config_file_contents=text)
@@ -159,27 +156,6 @@ def require_mace() -> None:
     """
     if find_spec("mace") is None:
         raise InputError('this model needs MACE, which is not installed here: pip install "surveyor[mace]"')
-
-
-_REPLACING = threading.RLock()
-
-
-@contextmanager
-def mace_kept_quiet() -> Iterator[None]:
-    """Keep off what MACE tells at import and loading: it is nothing that a user could change."""
-    # Torch warns at each whole pickle that MACE makes it load, and of TorchScript, which e3nn uses. The packages
-    # print what they have not found. Their log records go to the root logger; where that has no handler, Python would
-    # add one, for all that is logged from then on.
-    root, silence = logging.getLogger(), logging.NullHandler()
-    root.addHandler(silence)
-    try:
-        # What is replaced here belongs to the process: of two threads, the first to leave would not find its own.
-        with _REPLACING, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.filterwarnings("ignore", message=".*TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", category=UserWarning)
-            warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
-            yield
-    finally:
-        root.removeHandler(silence)
 
 
 def settings_of(parameters: MACEParameters, device: str) -> dict[str, Any]:  # Any: whatever the trainer takes

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from surveyor.models.mace_contraction import contract_by_element
-from surveyor.models.mace_parameters import mace_kept_quiet
+from surveyor.models.quiet import engine_kept_quiet
 
 pytestmark = [
     pytest.mark.mace,
@@ -19,7 +19,7 @@ N_CHANNELS = 5
 def test_contractions_by_element_give_what_the_contractions_of_mace_give(correlation: int, irreps_out: str) -> None:
     import torch
 
-    with mace_kept_quiet():
+    with engine_kept_quiet():
         from mace.modules.symmetric_contraction import SymmetricContraction, o3
         from mace.tools.torch_tools import default_dtype
 

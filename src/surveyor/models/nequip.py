@@ -1,0 +1,102 @@
+"""NequIP: equivariant message-passing potentials, trained by their own command line."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+
+from surveyor.dataset import Dataset
+from surveyor.models.devices import Device, resolve_device
+from surveyor.models.history import history_of
+from surveyor.models.model import Epoch
+from surveyor.models.nequip_network import calculator_of, compiled_files, describe, evaluate_together
+from surveyor.models.nequip_parameters import NequIPParameters, require_nequip
+from surveyor.models.nequip_trainer import NETWORK, Training, run_training
+from surveyor.models.network_model import NetworkModel
+from surveyor.models.record import ModelRecord
+from surveyor.potentials import Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class NequIPPotential:
+    """The potential that a NequIP model deploys.
+
+    Attributes:
+        path: package of NequIP; what was compiled from it is beside it.
+        device: where it is evaluated; "auto" takes a GPU where there is one.
+        is_compiled: whether calculators take what was compiled, where that is for a machine like this one.
+    """
+
+    path: Path
+    device: Device = "auto"
+    is_compiled: bool = True
+
+    def calculator(self) -> Calculator:
+        """Return a new ASE calculator; those of one process share one network.
+
+        Raises:
+            InputError: NequIP is not installed.
+        """
+        require_nequip()
+        return calculator_of(self.path, resolve_device(self.device), compiled=self.is_compiled)
+
+    def evaluate(self, structures: Sequence[Atoms]) -> list[Prediction]:
+        """Return a prediction for each structure; many go through the network together.
+
+        Raises:
+            InputError: NequIP is not installed.
+        """
+        require_nequip()
+        return evaluate_together(self.path, structures, resolve_device(self.device))
+
+
+class NequIPModel(NetworkModel[NequIPParameters]):
+    """A NequIP network that can be trained; its weights are a package of NequIP."""
+
+    __slots__ = ()
+    KIND, ENGINE, PACKAGES = "nequip", "NequIP", ("nequip",)
+
+    def train(self, train: Dataset, valid: Dataset, directory: Path) -> tuple[Self, Sequence[Epoch]]:
+        """Return the model trained on the data, from the weights that it has, and the history; see `Model.train`.
+
+        Raises:
+            InputError: NequIP is not installed, the configuration contradicts what surveyor gives, a set is empty, or
+                the data hold elements with which the model was not initialized.
+            TrainingFailed: there is no network at the end.
+        """
+        require_nequip()
+        self.check_data(train, valid)
+        if self.weights is not None:
+            self.check_start(self.weights, describe(self.weights).types)
+        training = Training(self.energies, self.seed, self.weights)
+        network = run_training(self.parameters, training, train, valid, directory)
+        return replace(self, weights=network), history_of(directory)
+
+    def deploy(self) -> NequIPPotential:
+        """Return the potential for sampling and evaluation.
+
+        Raises:
+            ValueError: the model is not trained.
+        """
+        # A pool without a GPU shall be able to use what one with a GPU has trained.
+        device: Device = "cpu" if self.parameters.device == "cpu" else "auto"
+        return NequIPPotential(self.network, device, self.parameters.is_compiled)
+
+    def save(self, directory: Path) -> None:
+        """Write the package, what was compiled from it, and `model.json` into a new directory."""
+        network = self.network
+        directory.mkdir(parents=True)
+        shutil.copyfile(network, directory / NETWORK)
+        for compiled in compiled_files(network):
+            shutil.copyfile(compiled, directory / compiled.name)
+        self.save_record(directory)
+
+    @classmethod
+    def load(cls, directory: Path, record: ModelRecord) -> Self:
+        """Return the model that `save` wrote; the package, which holds code, is not opened before it is used."""
+        parameters = NequIPParameters.model_validate(record.parameters)
+        return cls(parameters, record.atomic_energies, record.seed, directory.absolute() / NETWORK)

@@ -1,0 +1,137 @@
+"""What NequIP's training program runs for surveyor, named in its configuration."""
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Sized
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader, Sampler
+
+from surveyor.models.nequip_config import ENERGY_RMSE, FORCES_RMSE
+from surveyor.models.trainer_process import DIVERGED, EXPLODED
+
+
+class ShuffledByEpoch(Sampler):  # type: ignore[misc]  # torch is optional
+    """Takes all structures in an order that follows from a seed and the number of the epoch, whatever was before.
+
+    Args:
+        data: the structures.
+        seed: of all orders.
+    """
+
+    def __init__(self, data: Sized, seed: int) -> None:
+        self.data = data
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin an epoch; Lightning calls this."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        return iter(torch.randperm(len(self.data), generator=generator).tolist())
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+def shuffled(dataset: Any, generator: torch.Generator, **options: Any) -> DataLoader:  # Any: as the loader of torch
+    """Return a loader of torch that shuffles by epoch, with the seed of a generator."""
+    return DataLoader(dataset, sampler=ShuffledByEpoch(dataset, generator.initial_seed()), **options)
+
+
+class Newest(Callback):  # type: ignore[misc]  # so is Lightning
+    """Saves, after each epoch, all that the next one depends on.
+
+    A checkpoint at the end of an epoch lacks the step of the learning rate that follows, and one at the beginning of
+    the next is counted as if that epoch had been trained. So this saves at the beginning, with the counts of the end.
+
+    Args:
+        path: of the checkpoint.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.counts: dict[str, Any] = {}  # Any: of Lightning
+        self.is_saving = False
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the counts."""
+        self.counts = deepcopy(trainer.fit_loop.state_dict())
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save."""
+        if self.counts:
+            self.is_saving = True
+            trainer.save_checkpoint(self.path)
+            self.is_saving = False
+
+    def on_save_checkpoint(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        checkpoint: dict[str, Any],  # Any: of Lightning
+    ) -> None:
+        """Put the counts in place."""
+        if self.is_saving:
+            checkpoint["loops"]["fit_loop"] = self.counts
+            checkpoint["epoch"] -= 1
+
+
+class Reports(Callback):  # type: ignore[misc]  # so is Lightning
+    """Appends each epoch as a line of JSON to a file, and ends a training that diverges.
+
+    A loss that is not a number, or exceeds that of the untrained network by the factor `EXPLODED`, ends it; if there
+    was no better one, with the exit code `DIVERGED`.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self.initial_loss: float | None = None
+        self.has_good_epoch = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report the errors on the validation set."""
+        loss, errors = _loss_of(pl_module.val_metrics[0])
+        if self.initial_loss is None:
+            self.initial_loss = loss
+        if trainer.sanity_checking:
+            return
+        is_good = loss < EXPLODED * self.initial_loss or loss == 0
+        self.has_good_epoch |= is_good
+        trainer.should_stop |= not is_good
+        if trainer.is_global_zero:
+            epoch = {"epoch": trainer.current_epoch, "loss": loss, "energy_rmse": errors.get(ENERGY_RMSE)}
+            with self.path.open("a") as file:
+                file.write(json.dumps({**epoch, "forces_rmse": errors.get(FORCES_RMSE)}) + "\n")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that there is nothing to be taken."""
+        if not self.has_good_epoch:
+            sys.exit(DIVERGED)
+
+    def state_dict(self) -> dict[str, Any]:  # Any: of the interface
+        """Return what is needed to go on."""
+        return {"initial_loss": self.initial_loss, "has_good_epoch": self.has_good_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # Any: of the interface
+        """Go on from what `state_dict` returned."""
+        self.initial_loss, self.has_good_epoch = state_dict["initial_loss"], state_dict["has_good_epoch"]
+
+
+def _loss_of(metrics: Any) -> tuple[float, dict[str, float]]:  # Any: a metrics manager of NequIP
+    """Return the weighted sum of the metrics of an epoch, and all of them by name."""
+    errors = {name: value for name, value in metrics.metrics_values_epoch.items() if value is not None}
+    weights = {name: entry.coeff for name, entry in metrics.entries.items() if entry.coeff is not None}
+    loss = sum(weight * errors[name] for name, weight in weights.items()) if errors else math.nan
+    return float(loss), errors

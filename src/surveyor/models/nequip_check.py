@@ -1,0 +1,67 @@
+"""What can be told of a configuration of NequIP before there are data."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from surveyor.errors import InputError
+from surveyor.models.nequip_config import Supplied, Tree, configuration, read_config, types_given
+from surveyor.models.nequip_network import describe
+from surveyor.models.nequip_parameters import NequIPParameters, require_nequip
+from surveyor.models.quiet import engine_kept_quiet
+
+STATISTICS = "training_data_stats"  # a resolver of NequIP's, for numbers that it takes from the data
+DATASETS = {"train": 1, "val": 1, "test": 0, "predict": 0}
+
+
+def check_nequip(parameters: NequIPParameters) -> None:
+    """Check that NequIP is installed, and builds network, optimizer and trainer of a configuration.
+
+    Raises:
+        InputError: it is not or does not, or the configuration contradicts what surveyor gives.
+    """
+    require_nequip()
+    given = parameters.with_contents()
+    types = ["H"] if given.config_text is None else types_given(read_config(given.config_text)) or ["H"]
+    supplied = Supplied(dict.fromkeys(types, 0.0), seed=0, device="cpu", has_stress=(True, True))
+    tree = configuration(given, supplied, describe)
+    try:
+        with engine_kept_quiet(), _with_statistics():
+            _build(tree)
+    except Exception as error:
+        said = str(error.__cause__ or error).strip() or type(error).__name__
+        raise InputError(f"NequIP does not take the configuration: {said}") from error
+
+
+@contextmanager
+def _with_statistics() -> Iterator[None]:
+    """Have a number stand for each that would be taken from the data."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver(STATISTICS, lambda _name: 1.0, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.clear_resolver(STATISTICS)
+
+
+def _build(tree: Tree) -> None:
+    from hydra.utils import instantiate
+    from nequip.utils.global_state import set_global_state
+    from omegaconf import OmegaConf
+
+    # Folders of callbacks and loggers are known only to the program itself.
+    trainer = {name: value for name, value in tree["trainer"].items() if name not in ("callbacks", "logger")}
+    resolved = OmegaConf.create({**tree, "trainer": {**trainer, "logger": False}})
+    set_global_state()
+    instantiate(_plain(resolved.trainer))
+    module: Any = instantiate(  # Any: a module of Lightning
+        _plain(resolved.training_module), _recursive_=False, _convert_="all", num_datasets=DATASETS, info_dict={}
+    )
+    module.configure_optimizers()
+
+
+def _plain(node: Any) -> Any:  # Any: of OmegaConf
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(node, resolve=True)

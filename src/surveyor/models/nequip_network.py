@@ -1,0 +1,119 @@
+"""Networks of NequIP from their files, as they are or compiled, and many structures through one at once."""
+
+import hashlib
+import logging
+import platform
+import re
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from surveyor.models.batches import evaluate_in_batches
+from surveyor.models.nequip_config import Network
+from surveyor.models.nequip_parameters import require_nequip
+from surveyor.models.quiet import engine_kept_quiet
+from surveyor.potentials import Prediction
+from surveyor.structures import is_periodic
+
+logger = logging.getLogger(__name__)
+
+
+def calculator_of(path: Path, device: str, *, compiled: bool = True) -> Any:  # Any: a calculator of NequIP
+    """Return a new calculator; those of one process share one network.
+
+    Args:
+        path: package, or compiled potential, of NequIP.
+        device: "cpu" or "cuda".
+        compiled: whether the compiled potential beside the package is taken, where there is one for this machine.
+
+    Raises:
+        InputError: NequIP is not installed.
+    """
+    require_nequip()
+    fast = compiled_file(path, device)
+    chosen = fast if compiled and fast.is_file() else path
+    shared = _calculator(chosen, chosen.stat().st_mtime_ns, device)
+    return type(shared)(model=shared.model, device=shared.device, transforms=shared.transforms)
+
+
+def describe(path: Path) -> Network:
+    """Return what the network in a file is for."""
+    metadata = calculator_of(path, "cpu", compiled=False).model.metadata
+    return Network(metadata["type_names"].split(" "), float(metadata["r_max"]))
+
+
+def compiled_file(path: Path, device: str) -> Path:
+    """Return where the compiled potential of a package is, for machines like this one."""
+    return path.with_name(f"{path.name.partition('.')[0]}-{device}-{_machine(device)}.nequip.pt2")
+
+
+def compiled_files(path: Path) -> list[Path]:
+    """Return what was compiled from a package, for all kinds of machines."""
+    return sorted(path.parent.glob(f"{path.name.partition('.')[0]}-*.nequip.pt2"))
+
+
+@lru_cache
+def _machine(device: str) -> str:
+    """Return a digest of what a compiled potential depends on: it may not run on another kind of machine."""
+    import torch
+
+    if device == "cuda":
+        kind = f"{torch.cuda.get_device_name()} {torch.cuda.get_device_capability()} {torch.version.cuda}"
+    else:
+        flags = re.search(r"^flags\s*:(.*)$", _text(Path("/proc/cpuinfo")), re.MULTILINE)
+        kind = " ".join(sorted(flags[1].split())) if flags else platform.processor()
+    return hashlib.sha256(f"{platform.machine()} {torch.__version__} {kind}".encode()).hexdigest()[:12]
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+@lru_cache(maxsize=8)
+def _calculator(path: Path, modified_ns: int, device: str) -> Any:  # Any: a calculator of NequIP
+    # Walkers that share a process and a model share the network; the time tells it from an earlier file of that name.
+    with engine_kept_quiet():
+        from nequip.integrations.ase import NequIPCalculator
+
+        logger.debug("loading %s of %d ns on %s", path, modified_ns, device)
+        load = NequIPCalculator.from_compiled_model if path.suffix == ".pt2" else NequIPCalculator._from_saved_model
+        return load(path, device=device, chemical_species_to_atom_type_map=True)
+
+
+def evaluate_together(path: Path, structures: Sequence[Atoms], device: str) -> list[Prediction]:
+    """Return a prediction for each structure, in order; see `evaluate_in_batches`.
+
+    Args:
+        path: package of NequIP.
+        structures: compositions and periodicities may differ.
+        device: "cpu" or "cuda".
+    """
+    calculator = calculator_of(path, device, compiled=False)  # what is compiled takes one structure at a time
+    return evaluate_in_batches(partial(_pass, calculator), structures, device)
+
+
+def _pass(calculator: Any, structures: Sequence[Atoms]) -> list[Prediction]:  # Any: a calculator of NequIP
+    """Take structures through the network together."""
+    from nequip.data import AtomicDataDict
+
+    graphs = [calculator.atoms_to_data(atoms) for atoms in structures]
+    found = calculator.call_model(AtomicDataDict.batched_from_list(graphs))
+    energies, forces, stresses = (
+        found[name].detach().cpu().numpy().astype(np.float64) for name in ("total_energy", "forces", "stress")
+    )
+    ends = np.cumsum([len(atoms) for atoms in structures])[:-1]
+    return [
+        Prediction(
+            energy=float(energy),
+            forces=own_forces,
+            stress=full_3x3_to_voigt_6_stress(stress) if is_periodic(atoms) else None,
+        )
+        for atoms, energy, own_forces, stress in zip(
+            structures, energies.ravel(), np.split(forces, ends), stresses, strict=True
+        )
+    ]

@@ -1,0 +1,180 @@
+"""Hyper-parameters of NequIP."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from surveyor.errors import InputError
+from surveyor.models.devices import Device, Precision
+from surveyor.parameters import Parameters
+
+
+class NequIPParameters(Parameters):
+    """Architecture of a NequIP network and how it is trained, by these fields or by a configuration of NequIP's."""
+
+    config: Path | None = Field(
+        None,
+        title="NequIP configuration (file)",
+        description="A config.yaml as nequip-train takes it, without data, seeds and atomic energies, which are given "
+        "by surveyor; the fields for architecture and training are then not used.",
+    )
+    config_text: str | None = Field(
+        None,
+        min_length=1,
+        title="NequIP configuration (text)",
+        description="The configuration itself, in place of a file.",
+    )
+    r_max_A: float = Field(
+        5.0, gt=0.5, le=20, title="Cutoff (Å)", description="Atoms within this distance send messages to each other."
+    )
+    num_layers: int = Field(
+        4, ge=1, le=10, title="Layers", description="Number of layers; each carries messages over one cutoff."
+    )
+    l_max: int = Field(
+        1,
+        ge=0,
+        le=4,
+        title="Highest l of features",
+        description="0 for invariant features, 1 or 2 for equivariant ones, which are more accurate and slower.",
+    )
+    parity: bool = Field(
+        False,
+        title="Odd parity",
+        description="Have features of both parities; often as good without, and faster.",
+    )
+    num_features: int = Field(
+        32, ge=1, le=1024, title="Features", description="Width of the network: the number of features of each kind."
+    )
+    radial_mlp_depth: int = Field(
+        1, ge=1, le=5, title="Radial layers", description="Hidden layers of the networks that see the distances."
+    )
+    radial_mlp_width: int = Field(
+        128, ge=1, le=1024, title="Radial width", description="Neurons in each hidden layer of those networks."
+    )
+    max_num_epochs: int = Field(
+        200, ge=1, le=1_000_000, title="Epochs", description="How often the training goes through the data."
+    )
+    batch_size: int = Field(
+        5, ge=1, le=100_000, title="Batch size (structures)", description="Structures per step of the optimizer."
+    )
+    valid_batch_size: int = Field(
+        20,
+        ge=1,
+        le=100_000,
+        title="Validation batch size (structures)",
+        description="Structures evaluated at once for the validation errors.",
+    )
+    lr: float = Field(
+        0.01,
+        gt=0,
+        le=1,
+        title="Learning rate",
+        description="Step of the optimizer (Adam) at the beginning; it is lowered where the errors do not fall.",
+    )
+    lr_patience: int = Field(
+        20,
+        ge=1,
+        le=1_000_000,
+        title="Patience of the learning rate",
+        description="Epochs without a lower validation loss after which the learning rate is multiplied by 0.6.",
+    )
+    energy_weight: float = Field(
+        1.0,
+        ge=0,
+        title="Weight of energies",
+        description="Weight of the squared errors of energies per atom, in eV/atom.",
+    )
+    forces_weight: float = Field(
+        1.0, ge=0, title="Weight of forces", description="Weight of the squared errors of forces, in eV/Å."
+    )
+    stress_weight: float = Field(
+        1.0,
+        ge=0,
+        title="Weight of stress",
+        description="Weight of the squared errors of the stress, in eV/Å³; structures without one count nothing.",
+    )
+    ema_decay: float = Field(
+        0.99,
+        ge=0,
+        lt=1,
+        title="Average of the weights",
+        description="Decay of the exponential average of the weights, which is smoother and taken as the result.",
+    )
+    precision: Precision = Field(
+        "float64",
+        title="Precision",
+        description="Of training and of the deployed potential; float32 is faster and good enough for dynamics.",
+    )
+    time_limit_minutes: float | None = Field(
+        None,
+        gt=0,
+        title="Time limit (min)",
+        description="End after the epoch in which the training has taken so long, with the best epoch so far.",
+    )
+    device: Device = Field(
+        "auto",
+        title="Device",
+        description="Where the network is trained and used; auto takes a GPU where there is one.",
+    )
+    is_compiled: bool = Field(
+        True,
+        title="Compile",
+        description="Compile the potential at the end of a training, where there is a compiler: about a minute, after "
+        "which a step of a walker takes a fraction of the time.",
+    )
+
+    @model_validator(mode="after")
+    def _check_config(self) -> "NequIPParameters":
+        if not self.has_config:
+            return self
+        if self.config is not None and self.config_text is not None:
+            raise ValueError("expected at most one of config (a file) and config_text; found both")
+        beside = sorted(name for name in FIELDS_OF_CONFIG if getattr(self, name) != _default(name))
+        if beside:
+            raise ValueError(
+                f"found a configuration of NequIP and also {', '.join(beside)}, which it decides; give these in the "
+                "configuration"
+            )
+        return self
+
+    @property
+    def has_config(self) -> bool:
+        """Whether there is a configuration of the user's."""
+        return self.config is not None or self.config_text is not None
+
+    def with_contents(self) -> "NequIPParameters":
+        """Return the parameters with the text of the configuration instead of its file.
+
+        Raises:
+            InputError: the file cannot be read, or is empty.
+        """
+        if self.config is None:
+            return self
+        try:
+            text = self.config.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"the configuration of NequIP {self.config} cannot be read: {error}") from error
+        if not text.strip():
+            raise InputError(f"the configuration of NequIP {self.config} is empty; expected a config.yaml")
+        return self.model_copy(update={"config": None, "config_text": text})
+
+
+# What a configuration decides where there is one.
+FIELDS_OF_CONFIG = NequIPParameters.model_fields.keys() - {
+    "config", "config_text", "time_limit_minutes", "device", "is_compiled",
+}  # fmt: skip
+
+
+def _default(name: str) -> object:
+    return NequIPParameters.model_fields[name].default
+
+
+def require_nequip() -> None:
+    """Check that NequIP is installed.
+
+    Raises:
+        InputError: it is not.
+    """
+    if find_spec("nequip") is None:
+        raise InputError('this model needs NequIP, which is not installed here: pip install "surveyor[nequip]"')

@@ -1,0 +1,174 @@
+"""Running the trainer of NequIP: `nequip-train` in a process of its own, which continues where it was killed.
+
+It reads one configuration, appends the errors of each epoch to a file, and saves the best and the newest epoch. From
+the best one, NequIP makes a package: a file that holds the network with its code. For walkers that is compiled.
+"""
+
+import logging
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from ase import Atoms
+
+from surveyor.dataset import STRESS, Dataset
+from surveyor.files import publish, write_atomically
+from surveyor.models.devices import resolve_device
+from surveyor.models.model import Epoch
+from surveyor.models.nequip_config import BEST, EPOCHS, LAST, Supplied, Tree, configuration
+from surveyor.models.nequip_network import compiled_file, describe
+from surveyor.models.nequip_parameters import NequIPParameters
+from surveyor.models.trainer import (
+    LOG,
+    TRAIN_FILE,
+    VALID_FILE,
+    Record,
+    bare,
+    check_outcome,
+    failed,
+    following,
+    run_with_batches_that_fit,
+)
+from surveyor.programs import run_program
+from surveyor.structures import is_periodic
+
+logger = logging.getLogger(__name__)
+
+PROGRAM = ("-m", "surveyor.models.nequip_program")
+CONFIGURATION = "config.yaml"
+LOADERS = {"batch_size": "train_dataloader", "valid_batch_size": "val_dataloader"}
+PACKAGE_LOG, COMPILE_LOG = "package.log", "compile.log"
+NETWORK = "model.nequip.zip"  # the native file, there when the training is complete
+MARGIN_A = 10.0  # around a structure without a cell
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What one training needs beside parameters and data.
+
+    Attributes:
+        atomic_energies: in eV by chemical symbol.
+        seed: of the weights and of the order of batches.
+        start: package from whose weights the training starts; None for new ones.
+    """
+
+    atomic_energies: Mapping[str, float]
+    seed: int
+    start: Path | None = None
+
+
+def run_training(
+    parameters: NequIPParameters, training: Training, train: Dataset, valid: Dataset, directory: Path
+) -> Path:
+    """Train a network, and return its package.
+
+    A training that was killed continues after the last complete epoch, as if it had not been; a complete one is not
+    repeated.
+
+    Args:
+        parameters: of architecture and training.
+        training: what else is needed.
+        train: labelled structures to fit.
+        valid: labelled structures by which the best epoch is chosen.
+        directory: of the training.
+
+    Raises:
+        InputError: the configuration contradicts what surveyor gives.
+        TrainingFailed: the trainer ended without a network, or its loss was never a number.
+    """
+    network = directory.absolute() / NETWORK
+    device = resolve_device(parameters.device)
+    if not network.is_file():
+        supplied = Supplied(
+            training.atomic_energies,
+            training.seed,
+            device,
+            (_has_stress(train), _has_stress(valid)),
+            training.start,
+            parameters.time_limit_minutes,
+        )
+        options = configuration(parameters, supplied, describe)
+        directory.mkdir(parents=True, exist_ok=True)
+        Dataset(_boxed(bare(atoms)) for atoms in train).save(directory / TRAIN_FILE)
+        Dataset(_boxed(bare(atoms)) for atoms in valid).save(directory / VALID_FILE)
+        sizes = {name: options["data"][loader]["batch_size"] for name, loader in LOADERS.items()}
+        returncode = run_with_batches_that_fit(lambda fit: _run_program(options, fit, directory), sizes, directory)
+        check_outcome(returncode, "NequIP", directory)
+        publish(_packaged(directory), network)
+        (directory / f"{LAST}.ckpt").unlink(missing_ok=True)
+    if parameters.is_compiled:
+        _compile(network, device)
+    return network
+
+
+def _has_stress(data: Dataset) -> bool:
+    return any(STRESS in atoms.info for atoms in data)
+
+
+def _boxed(atoms: Atoms) -> Atoms:
+    """Return a structure with a volume by which a stress can be divided, which does not count where it is absent."""
+    if is_periodic(atoms) or atoms.cell.rank == 3:
+        return atoms
+    size = atoms.positions.max(axis=0) - atoms.positions.min(axis=0) + 2 * MARGIN_A
+    boxed = atoms.copy()
+    boxed.cell = atoms.cell.complete() if atoms.pbc.any() else size
+    return boxed
+
+
+def _run_program(options: Tree, sizes: Mapping[str, int], directory: Path) -> int:
+    data = options["data"]
+    fitting = {loader: {**data[loader], "batch_size": sizes[name]} for name, loader in LOADERS.items()}
+    last = directory / f"{LAST}.ckpt"
+    restart = {"ckpt_path": last.name} if last.is_file() else {}
+    text = yaml.safe_dump({**options, "data": {**data, **fitting}, **restart}, sort_keys=False)
+    write_atomically(directory / CONFIGURATION, text)
+    command = [sys.executable, *PROGRAM, "hydra.run.dir=.", "hydra.output_subdir=null"]
+    with following(directory / EPOCHS, _epoch, directory):
+        return run_program(command, directory=directory, output=directory / LOG).returncode
+
+
+def _epoch(record: Record) -> Epoch:
+    return Epoch(record["epoch"], record["loss"], record["energy_rmse"], record["forces_rmse"])
+
+
+def _packaged(directory: Path) -> Path:
+    package = directory / f".new-{NETWORK}"
+    package.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "nequip.scripts.package", "build", f"{BEST}.ckpt", package.name]
+    result = run_program(command, directory=directory, output=directory / PACKAGE_LOG)
+    if result.returncode != 0 or not package.is_file():
+        raise failed("NequIP has made no package of the best epoch", directory, PACKAGE_LOG)
+    return package
+
+
+def _compile(network: Path, device: str) -> None:
+    """Compile a network for machines like this one, where there is a compiler; walkers do without it, too."""
+    compiled = compiled_file(network, device)
+    if compiled.is_file():
+        return
+    if shutil.which("g++") is None:
+        logger.warning("there is no g++ here, so %s is not compiled: walkers take longer", network)
+        return
+    new = compiled.with_name(f".new-{compiled.name}")
+    log = network.with_name(COMPILE_LOG)
+    if run_program(compiling(network, new, device, "ase"), directory=network.parent, output=log).returncode != 0:
+        logger.warning("%s could not be compiled, see %s: walkers take longer", network, log)
+        return
+    publish(new, compiled)
+
+
+def compiling(network: Path, destination: Path, device: str, target: str) -> Sequence[str]:
+    """Return the command by which NequIP compiles a package.
+
+    Args:
+        network: package.
+        destination: file to write; its name ends with ".nequip.pt2".
+        device: "cpu" or "cuda".
+        target: "ase", or "pair_nequip" for LAMMPS.
+    """
+    options = ["--mode", "aotinductor", "--device", device, "--target", target]
+    files = [str(network.absolute()), str(destination.absolute())]
+    return [sys.executable, "-m", "nequip.scripts.compile", *files, *options]

@@ -1,0 +1,114 @@
+"""What models of all engines have in common whose native file is a network."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Generic, Self, TypeVar
+
+from ase import Atoms
+
+from surveyor.dataset import Dataset
+from surveyor.errors import InputError
+from surveyor.models.atomic_energies import resolve_atomic_energies
+from surveyor.models.record import ModelRecord, versions_of
+from surveyor.parameters import Parameters
+from surveyor.structures import elements_of
+
+P = TypeVar("P", bound=Parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkModel(Generic[P]):
+    """A network that can be trained.
+
+    Attributes:
+        parameters: architecture and training.
+        atomic_energies: in eV by chemical symbol; None before `initialize`.
+        seed: of the weights and of the order of batches.
+        weights: native file of the engine; None before `train`.
+    """
+
+    parameters: P
+    atomic_energies: Mapping[str, float] | None = None
+    seed: int = 0
+    weights: Path | None = None
+
+    KIND: ClassVar[str]  # name of the variant in `ModelParameters`
+    ENGINE: ClassVar[str]  # as people call it
+    PACKAGES: ClassVar[Sequence[str]]  # distributions on whose versions a network depends
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is a network."""
+        return self.weights is not None
+
+    def initialize(self, train: Dataset, *, atomic_energies: Mapping[str, float] | None, seed: int) -> Self:
+        """Return an untrained model for these data; see `Model.initialize`."""
+        return replace(self, atomic_energies=resolve_atomic_energies(train, atomic_energies), seed=seed, weights=None)
+
+    def unsupported(self, structures: Sequence[Atoms]) -> tuple[str, ...]:
+        """Return the elements that were not in the data with which the model was initialized."""
+        if self.atomic_energies is None:
+            return ()
+        return tuple(symbol for symbol in elements_of(structures) if symbol not in self.atomic_energies)
+
+    @property
+    def network(self) -> Path:
+        """The native file.
+
+        Raises:
+            ValueError: the model is not trained.
+        """
+        if self.weights is None:
+            raise ValueError(f"a {self.ENGINE} model that is not trained cannot be deployed; train it first")
+        return self.weights
+
+    @property
+    def energies(self) -> Mapping[str, float]:
+        """The atomic energies.
+
+        Raises:
+            ValueError: the model is not initialized.
+        """
+        if self.atomic_energies is None:
+            raise ValueError("a model without atomic energies cannot be used; initialize it first")
+        return self.atomic_energies
+
+    def check_data(self, train: Dataset, valid: Dataset) -> None:
+        """Check that a training can begin.
+
+        Raises:
+            InputError: a set is empty, or holds elements with which the model was not initialized.
+        """
+        for name, structures in (("training", train), ("validation", valid)):
+            if not structures:
+                raise InputError(f"the {name} set is empty; {self.ENGINE} needs at least one labelled structure in it")
+            unknown = self.unsupported(structures)
+            if unknown:
+                raise InputError(
+                    f"the {name} set holds {', '.join(unknown)}, which the model has not been initialized with; "
+                    "initialize it with all data"
+                )
+
+    def check_start(self, start: Path, known: Sequence[str]) -> None:
+        """Check that a network knows the elements of a model whose training starts from it.
+
+        Args:
+            start: file of the network.
+            known: chemical symbols.
+
+        Raises:
+            InputError: it does not.
+        """
+        unknown = sorted(self.energies.keys() - {*known})
+        if unknown:
+            raise InputError(
+                f"{start} does not know {', '.join(unknown)}; expected a network for all elements of the data; train "
+                "from scratch, without it"
+            )
+
+    def save_record(self, directory: Path) -> None:
+        """Write `model.json`."""
+        versions = versions_of(["surveyor", *self.PACKAGES, "torch", "e3nn", "ase"])
+        record = ModelRecord(self.KIND, self.parameters.model_dump(mode="json"), self.energies, self.seed, versions)
+        record.save(directory)

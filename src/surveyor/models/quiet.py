@@ -1,0 +1,28 @@
+"""Engines without what they tell at import and loading: nothing that a user could change."""
+
+import io
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+_REPLACING = threading.RLock()
+
+
+@contextmanager
+def engine_kept_quiet() -> Iterator[None]:
+    """Keep off what MACE and NequIP print, log and warn of, as long as this lasts."""
+    # Torch warns at each whole pickle that it is made to load, and of TorchScript, which e3nn uses. The packages
+    # print what they have not found. Their log records go to the root logger; where that has no handler, Python would
+    # add one, for all that is logged from then on.
+    root, silence = logging.getLogger(), logging.NullHandler()
+    root.addHandler(silence)
+    try:
+        # What is replaced here belongs to the process: of two threads, the first to leave would not find its own.
+        with _REPLACING, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.filterwarnings("ignore", message=".*TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", category=UserWarning)
+            warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+            yield
+    finally:
+        root.removeHandler(silence)

@@ -1,0 +1,335 @@
+import json
+import logging
+import pickle
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+
+from surveyor.dataset import ENERGY, STRESS, Dataset
+from surveyor.errors import InputError, TrainingFailed
+from surveyor.files import read_json
+from surveyor.metrics import errors_of
+from surveyor.models import batches, nequip_network, nequip_trainer, trainer
+from surveyor.models.choice import load_model
+from surveyor.models.history import history_of, reported_epochs
+from surveyor.models.nequip import NequIPModel, NequIPPotential
+from surveyor.models.nequip_network import compiled_file, compiled_files
+from surveyor.models.nequip_parameters import NequIPParameters
+from surveyor.potentials import Prediction, evaluate_one_by_one
+from surveyor.testing.models import check_model
+from surveyor.testing.potentials import check_potential
+
+pytestmark = pytest.mark.nequip
+
+TINY = NequIPParameters(
+    r_max_A=4.0,
+    num_layers=1,
+    l_max=1,
+    num_features=4,
+    radial_mlp_width=8,
+    max_num_epochs=15,
+    batch_size=4,
+    lr=0.03,
+    lr_patience=3,
+    device="cpu",
+    is_compiled=False,
+)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("nequip")
+
+
+@pytest.fixture(scope="module")
+def trained(train: Dataset, valid: Dataset, workplace: Path) -> NequIPModel:
+    model = check_model(NequIPModel(TINY), train, valid, directory=workplace, load=load_model)
+    assert isinstance(model, NequIPModel)
+    return model
+
+
+def test_nequip_fulfils_what_is_asked_of_models(trained: NequIPModel) -> None:
+    assert trained.is_trained
+
+
+def test_nequip_fulfils_what_is_asked_of_potentials(trained: NequIPModel, valid: Dataset) -> None:
+    check_potential(trained.deploy(), [*valid[:3], Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 2.5]])])
+
+
+def test_structures_that_go_through_the_network_together_do_not_feel_each_other(
+    trained: NequIPModel, valid: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    potential = trained.deploy()
+    far = Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 9.0]])
+    mixed = [far, *valid[:3], Atoms("Cu"), *valid[3:], Atoms("Au", cell=[9, 9, 9], pbc=[True, True, False])]
+    alone = evaluate_one_by_one(potential, mixed)
+    for n_atoms in (1, 7, 10_000):
+        monkeypatch.setitem(batches.ATOMS_AT_ONCE, "cpu", n_atoms)
+        for one, other in zip(potential.evaluate(mixed), alone, strict=True):
+            assert one.energy == pytest.approx(other.energy, abs=1e-9)
+            np.testing.assert_allclose(one.forces, other.forces, rtol=0, atol=1e-9)
+            assert (one.stress is None) == (other.stress is None)
+            if one.stress is not None:
+                np.testing.assert_allclose(one.stress, other.stress, rtol=0, atol=1e-9)
+    assert potential.evaluate([]) == []
+
+
+def test_an_isolated_atom_has_its_atomic_energy(trained: NequIPModel) -> None:
+    energies = trained.energies
+    for symbol, prediction in zip(energies, trained.deploy().evaluate([Atoms(name) for name in energies]), strict=True):
+        assert np.isfinite(prediction.energy)
+        assert prediction.forces == pytest.approx(np.zeros((1, 3)), abs=1e-12), symbol
+
+
+@pytest.fixture(scope="module")
+def compiled(trained: NequIPModel, train: Dataset, valid: Dataset, workplace: Path) -> NequIPModel:
+    """The same model, compiled at the end of its training, saved and loaded."""
+    parameters = TINY.model_copy(update={"is_compiled": True})
+    same = replace(trained, parameters=parameters, weights=None)
+    same, _ = same.train(train, valid, workplace / "first")  # complete but for that
+    same.save(workplace / "compiled")
+    loaded = load_model(workplace / "compiled")
+    assert isinstance(loaded, NequIPModel)
+    return loaded
+
+
+def test_what_is_compiled_is_the_same_potential(
+    compiled: NequIPModel, trained: NequIPModel, valid: Dataset, workplace: Path
+) -> None:
+    potential = compiled.deploy()
+    assert [path.parent for path in compiled_files(potential.path)] == [workplace / "compiled"]
+    check_potential(potential, [*valid[:3], Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 2.5]])])
+    eager = trained.deploy().evaluate(valid)
+    for one, other in zip(evaluate_one_by_one(potential, valid), eager, strict=True):
+        assert one.energy == pytest.approx(other.energy, abs=1e-9)
+        np.testing.assert_allclose(one.forces, other.forces, rtol=0, atol=1e-9)
+
+
+def test_walkers_take_what_is_compiled_for_their_machine_and_the_package_elsewhere(
+    compiled: NequIPModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    potential = compiled.deploy()
+    fast, slow = potential.calculator(), replace(potential, is_compiled=False).calculator()
+    assert type(fast.model) is not type(slow.model)
+    monkeypatch.setattr(nequip_network, "_machine", lambda _device: "other")
+    assert type(potential.calculator().model) is type(slow.model)
+
+
+def test_without_a_compiler_walkers_take_the_package(
+    trained: NequIPModel,
+    train: Dataset,
+    valid: Dataset,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert trained.weights is not None
+    monkeypatch.setenv("PATH", str(workplace))
+    monkeypatch.setattr(nequip_network, "_machine", lambda _device: "bare")
+    parameters = TINY.model_copy(update={"is_compiled": True})
+    model, _ = replace(trained, parameters=parameters, weights=None).train(train, valid, workplace / "first")
+    assert "there is no g++ here" in caplog.text
+    assert not compiled_file(trained.weights, "cpu").exists()
+    check_potential(model.deploy(), valid[:1])
+
+
+@pytest.mark.parametrize("name", ["package", "compiled"])
+def test_saved_file_is_used_in_plain_ase(
+    name: str, trained: NequIPModel, compiled: NequIPModel, workplace: Path, valid: Dataset
+) -> None:
+    load = {"package": "_from_saved_model", "compiled": "from_compiled_model"}[name]
+    script = (
+        "import sys, ase.io\n"
+        "from nequip.integrations.ase import NequIPCalculator\n"
+        "atoms = ase.io.read(sys.argv[2], index=0)\n"
+        f"atoms.calc = NequIPCalculator.{load}(sys.argv[1], chemical_species_to_atom_type_map=True)\n"
+        "print(repr(float(atoms.get_potential_energy())), 'surveyor' in sys.modules)\n"
+    )
+    valid.save(workplace / "plain.extxyz")
+    assert compiled.weights is not None
+    file = compiled.weights if name == "package" else compiled_files(compiled.weights)[0]
+    command = [sys.executable, "-c", script, str(file), str(workplace / "plain.extxyz")]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    energy, uses_surveyor = output.split()
+    assert float(energy) == pytest.approx(trained.deploy().evaluate(valid[:1])[0].energy, abs=1e-6)
+    assert uses_surveyor == "False"
+
+
+def test_a_batch_for_which_there_is_no_memory_is_halved(
+    trained: NequIPModel, valid: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    potential, take, sizes = trained.deploy(), nequip_network._pass, []
+
+    def take_three(calculator: object, structures: Sequence[Atoms]) -> list[Prediction]:
+        sizes.append(len(structures))
+        if len(structures) > 3:
+            raise torch.OutOfMemoryError("no memory")
+        return take(calculator, structures)
+
+    expected = potential.evaluate(valid)
+    monkeypatch.setitem(batches.ATOMS_AT_ONCE, "cpu", 10_000)
+    monkeypatch.setattr(nequip_network, "_pass", take_three)
+    found = potential.evaluate(valid)
+    assert [one.energy for one in found] == pytest.approx([other.energy for other in expected], abs=1e-9)
+    assert max(sizes) == len(valid)
+
+
+def first_errors(directory: Path) -> dict[str, float]:
+    return dict(json.loads((directory / "epochs.jsonl").read_text().splitlines()[0]))
+
+
+def test_training_of_a_trained_model_starts_from_its_weights(
+    trained: NequIPModel, train: Dataset, valid: Dataset, tmp_path: Path
+) -> None:
+    # With so small a step, the first epoch leaves the network as it is.
+    still = replace(trained, parameters=TINY.model_copy(update={"max_num_epochs": 1, "lr": 1e-12}))
+    again, history = still.train(train, valid, tmp_path)
+    errors = errors_of(valid, trained.deploy().evaluate(valid))
+    assert history[0].forces_rmse == pytest.approx(errors.forces_rmse, rel=1e-6)
+    assert history[0].energy_rmse == pytest.approx(errors.energy_rmse, rel=1e-6)
+    # What was trained from a package needs that package no more.
+    moved = tmp_path / "moved"
+    again.save(moved)
+    del again
+    loaded = load_model(moved)
+    assert loaded.deploy().evaluate(valid[:1])[0].energy == pytest.approx(
+        trained.deploy().evaluate(valid[:1])[0].energy, abs=1e-6
+    )
+
+
+def test_elements_that_the_network_does_not_know_are_named(
+    trained: NequIPModel, train: Dataset, valid: Dataset, tmp_path: Path
+) -> None:
+    more = replace(trained, atomic_energies={**trained.energies, "Ag": 0.0})
+    with pytest.raises(InputError, match="does not know Ag"):
+        more.train(train, valid, tmp_path)
+
+
+def test_best_epoch_is_what_is_deployed(trained: NequIPModel, workplace: Path, valid: Dataset) -> None:
+    best = min(history_of(workplace / "first"), key=lambda epoch: epoch.loss)
+    assert best.forces_rmse == pytest.approx(errors_of(valid, trained.deploy().evaluate(valid)).forces_rmse, rel=1e-6)
+
+
+def test_walkers_of_one_process_share_the_network(trained: NequIPModel) -> None:
+    potential = trained.deploy()
+    assert potential.calculator().model is potential.calculator().model
+
+
+def test_use_leaves_the_logging_of_the_process_alone(trained: NequIPModel) -> None:
+    handlers = list(logging.getLogger().handlers)
+    trained.deploy().calculator()
+    assert logging.getLogger().handlers == handlers
+
+
+TRAINING = """
+import pickle, sys
+from pathlib import Path
+model, train, valid = pickle.loads(Path(sys.argv[1]).read_bytes())
+model.train(train, valid, Path(sys.argv[2]))
+"""
+
+
+def test_training_killed_three_times_is_the_one_that_was_not_disturbed(
+    train: Dataset, valid: Dataset, tmp_path: Path
+) -> None:
+    n_epochs = 40
+    model = NequIPModel(TINY.model_copy(update={"max_num_epochs": n_epochs}))
+    model = model.initialize(train, atomic_energies=None, seed=0)
+    undisturbed, history = model.train(train, valid, tmp_path / "undisturbed")
+
+    directory, call = tmp_path / "killed", tmp_path / "call.pickle"
+    call.write_bytes(pickle.dumps((model, train, valid)))
+    for n_reported in sorted(random.Random(0).sample(range(3, n_epochs - 10), 3)):
+        process = subprocess.Popen([sys.executable, "-c", TRAINING, str(call), str(directory)])
+        while len(reported_epochs(directory)) < n_reported:
+            with suppress(subprocess.TimeoutExpired):
+                pytest.fail(f"the training ended with {process.wait(0.01)}")
+        process.kill()
+        process.wait()
+    resumed, same_history = model.train(train, valid, directory)
+
+    assert same_history == history
+    times = Counter(epoch.number for epoch in reported_epochs(directory))
+    assert max(times.values()) <= 2
+    assert list(times.values()).count(2) <= 3  # at most the last one, each time
+    for one, other in zip(resumed.deploy().evaluate(valid), undisturbed.deploy().evaluate(valid), strict=True):
+        assert one.energy == other.energy
+        assert np.array_equal(one.forces, other.forces)
+
+
+NARROW = """
+import torch
+from nequip.train import NequIPLightningModule
+from surveyor.models import nequip_program
+step = NequIPLightningModule.training_step
+def narrow(self, batch, *others):
+    if self.current_epoch == 2 and batch["num_atoms"].numel() > int({n_fitting}):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return step(self, batch, *others)
+NequIPLightningModule.training_step = narrow
+nequip_program.main()
+"""
+
+
+def test_batches_are_halved_when_memory_is_lacking(
+    train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nequip_trainer, "PROGRAM", ("-c", NARROW.format(n_fitting=2)))
+    model = NequIPModel(TINY.model_copy(update={"max_num_epochs": 4})).initialize(train, atomic_energies=None, seed=0)
+    _, history = model.train(train, valid, tmp_path)
+    assert [epoch.number for epoch in history] == [0, 1, 2, 3]
+    assert len(reported_epochs(tmp_path)) == 4  # it went on where it was
+    assert read_json(tmp_path / trainer.FITTING)["batch_size"] == 2
+
+
+def test_training_ends_at_its_time_limit_with_the_best_epoch(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    limited = TINY.model_copy(update={"max_num_epochs": 100_000, "time_limit_minutes": 2 / 60})
+    model, history = NequIPModel(limited).initialize(train, atomic_energies=None, seed=0).train(train, valid, tmp_path)
+    assert 1 < len(history) < 1000
+    best = min(history, key=lambda epoch: epoch.loss)
+    assert best.forces_rmse == pytest.approx(errors_of(valid, model.deploy().evaluate(valid)).forces_rmse, rel=1e-6)
+
+
+def test_training_whose_loss_is_never_a_number_fails(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    invalid = Dataset(atoms.copy() for atoms in valid)
+    invalid[0].info[ENERGY] = float("nan")
+    model = NequIPModel(TINY).initialize(train, atomic_energies=None, seed=0)
+    with pytest.raises(TrainingFailed, match="the validation loss was never a number"):
+        model.train(train, invalid, tmp_path)
+    assert [epoch.number for epoch in history_of(tmp_path)] == [0]
+
+
+def test_failure_of_the_trainer_is_told_with_its_last_lines(
+    train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nequip_trainer, "PROGRAM", ("-c", "raise SystemExit('nonsense')"))
+    model = NequIPModel(TINY).initialize(train, atomic_energies=None, seed=0)
+    with pytest.raises(TrainingFailed, match=r"(?s)exit code 1:.*nonsense") as caught:
+        model.train(train, valid, tmp_path)
+    assert caught.value.directory == tmp_path
+
+
+def test_training_without_any_stress(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    sets = [data.where(lambda atoms: STRESS not in atoms.info) for data in (train, valid)]
+    model = NequIPModel(TINY.model_copy(update={"max_num_epochs": 2})).initialize(sets[0], atomic_energies=None, seed=0)
+    _, history = model.train(*sets, tmp_path)
+    assert all(np.isfinite(epoch.loss) for epoch in history)
+
+
+def test_missing_nequip_is_told_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "nequip", None)
+    with pytest.raises(InputError, match=r'pip install "surveyor\[nequip\]"'):
+        NequIPPotential(tmp_path / "model.nequip.zip").calculator()
