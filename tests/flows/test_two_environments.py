@@ -1,5 +1,6 @@
 """One campaign, two environments: the flow's has neither MACE nor torch, that of sampling and training has both."""
 
+import os
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,15 @@ MACE = {
     "max_num_epochs": 2,
     "lr": 0.03,
 }
+TINY_NEQUIP = {
+    "r_max_A": 4.0,
+    "num_layers": 1,
+    "num_features": 4,
+    "radial_mlp_width": 8,
+    "max_num_epochs": 2,
+    "is_compiled": False,
+}
+NEQUIP = Path(__file__).parents[2] / ".venv" / "nequip" / "bin" / "python"
 LOOSE = {
     "reset_energy_meV_per_atom": 1e6,
     "reset_forces_meV_per_A": 1e6,
@@ -150,3 +160,44 @@ def test_jobs_of_a_cluster_have_the_engine_that_the_flow_has_not(
 ) -> None:
     assert "here: this model needs MACE, which is not installed here" in two.python("-c", ON_A_CLUSTER, str(two.engine))
     assert slurm_cluster.queue() == []
+
+
+TWO_ENGINES = """
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from surveyor.blocks.pools import LocalPool
+from surveyor.campaign import load_campaign
+from surveyor.flows.online_learning import online_learning
+
+for name in ("mace", "nequip"):
+    LocalPool(cores=1, python=sys.argv[1 if name == "mace" else 2]).save(f"engine-{name}")
+potential = online_learning(**dict(load_campaign(Path("campaign.yaml"))))
+print(potential.name)
+potential = online_learning(**dict(load_campaign(Path("nequip.yaml"))))
+print(potential.name)
+print([name for name in ("torch", "mace", "nequip", "e3nn") if find_spec(name)])
+"""
+
+
+def test_one_flow_has_mace_explore_and_nequip_go_on_with_its_data(two: TwoEnvironments) -> None:
+    if not NEQUIP.exists():
+        report = pytest.fail if os.environ.get("SURVEYOR_TEST_EVERYTHING") else pytest.skip
+        report("needs NequIP in an environment of its own: make .venv/nequip/test.stamp")
+    two.write(1, sampling="local/engine-mace", training="local/engine-mace")
+    content = yaml.safe_load((two.folder / "campaign.yaml").read_text())
+    pools = {"sampling": "local/engine-nequip", "training": "local/engine-nequip"}
+    other = {"run_directory": "other", "begin_from": {"run_directory": "run", "generation": 1}, "pools": pools}
+    (two.folder / "nequip.yaml").write_text(yaml.safe_dump({**content, **other, "model": {"nequip": TINY_NEQUIP}}))
+
+    *_, mace, nequip, engines = two.python("-c", TWO_ENGINES, str(two.engine), str(NEQUIP)).splitlines()
+    assert (mace, nequip, engines) == ("mace.model", "model.nequip.zip", "[]")
+    begun = RunDirectory(two.folder / "other")
+    kinds = [read_json(directory.generation(1).model / "model.json")["kind"] for directory in (two.directory, begun)]
+    assert kinds == ["mace", "nequip"]
+    # What was labelled for MACE is what NequIP began with, and is not bought twice.
+    first = read_json(two.directory.generation(1).manifest)["labels"]
+    second = read_json(begun.generation(0).manifest)["labels"]
+    assert {*first} == {*second}
+    store = LabelStore.in_folder(two.folder / "labels")
+    assert {*read_json(begun.generation(1).manifest)["labels"]} <= {*store.keys()}
