@@ -1,30 +1,31 @@
-"""How many structures a second a potential evaluates, and MACE's own ASE calculator in a loop.
+"""How many structures a second a potential evaluates, and the engine's own ASE calculator in a loop.
 
-    python benchmarks/evaluate.py [--structures 500] [--device cuda] [--precision float32] [--network FILE]
+    python benchmarks/evaluate.py [--engine nequip] [--structures 500] [--device cuda] [--precision float32]
 
-The structures are ethanol molecules (9 atoms) off their equilibrium. The network is a MACE of surveyor's default
-architecture, trained for one epoch, as its speed does not depend on its weights; `--keep FILE` keeps it for
-`--network`. Both ways are timed in turn, after one round that does not count.
+The structures are ethanol molecules (9 atoms) off their equilibrium. The network has surveyor's default architecture,
+and is trained for one epoch, as its speed does not depend on its weights; `--keep FOLDER` keeps it for
+`--network FOLDER`. All ways are timed in turn, after one round that does not count. NequIP's calculator is timed with
+the network as it is and compiled.
 """
 
 import argparse
-import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from ase.build import molecule
+from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
-from mace.calculators import MACECalculator
 
 from surveyor.dataset import Dataset, with_label
 from surveyor.labels import Label
-from surveyor.models.mace import MACEModel, MACEPotential
-from surveyor.models.mace_parameters import MACEParameters
-from surveyor.potentials import predict
+from surveyor.models.choice import ModelParameters, load_model, make_model
+from surveyor.models.nequip_network import compiled_files
+from surveyor.potentials import Potential, predict
 
 ROUNDS = 3
 N_TRAIN = 20
@@ -39,57 +40,78 @@ def molecules(n: int) -> list[Atoms]:
     return frames
 
 
-def train_network(folder: Path) -> Path:
-    """Return the file of a network that was trained for one epoch."""
+def train_network(folder: Path, parameters: ModelParameters) -> None:
+    """Save a network that was trained for one epoch to a folder."""
     labelled = []
     for atoms in molecules(N_TRAIN):
         prediction = predict(EMT(), atoms)
         labelled.append(with_label(atoms, None, Label(prediction.energy, prediction.forces)))
     half = Dataset(labelled[: N_TRAIN // 2]), Dataset(labelled[N_TRAIN // 2 :])
-    model = MACEModel(MACEParameters(max_num_epochs=1, device="cpu")).initialize(half[0], atomic_energies=None, seed=0)
-    folder.mkdir()
-    trained, _ = model.train(*half, folder)
-    return trained.deploy().path
+    model = make_model(parameters).initialize(half[0], atomic_energies=None, seed=0)
+    with tempfile.TemporaryDirectory() as name:
+        trained, _ = model.train(*half, Path(name))
+        trained.save(folder)
 
 
-def measure(potential: MACEPotential, structures: list[Atoms]) -> None:
-    """Print structures per second both ways, and how far the results differ."""
-    calculator = MACECalculator(str(potential.path), device=potential.device, default_dtype=potential.precision)
-    times: dict[str, list[float]] = {"together": [], "loop": []}
+def calculators(network: Path, engine: str, device: str, precision: str) -> Mapping[str, Calculator]:
+    """Return the calculators of the engine, as a user would make them of its files."""
+    if engine == "mace":
+        from mace.calculators import MACECalculator
+
+        return {"loop": MACECalculator(str(network), device=device, default_dtype=precision)}
+    from nequip.integrations.ase import NequIPCalculator
+
+    symbols = {"chemical_species_to_atom_type_map": True, "device": device}
+    found = {"loop": NequIPCalculator._from_saved_model(network, **symbols)}
+    for compiled in compiled_files(network):
+        found["compiled, loop"] = NequIPCalculator.from_compiled_model(compiled, **symbols)
+    return found
+
+
+def measure(potential: Potential, loops: Mapping[str, Calculator], structures: list[Atoms]) -> None:
+    """Print structures per second in all ways, and how far the results differ."""
+    times: dict[str, list[float]] = {name: [] for name in ("together", *loops)}
     for number in range(1 + ROUNDS):
-        begin = time.perf_counter()
-        together = potential.evaluate(structures)
-        middle = time.perf_counter()
-        loop = [predict(calculator, atoms) for atoms in structures]
-        end = time.perf_counter()
-        if number:
-            times["together"].append(middle - begin)
-            times["loop"].append(end - middle)
+        results = {}
+        for name in times:
+            begin = time.perf_counter()
+            if name == "together":
+                results[name] = potential.evaluate(structures)
+            else:
+                results[name] = [predict(loops[name], atoms) for atoms in structures]
+            if number:
+                times[name].append(time.perf_counter() - begin)
     for name, seconds in times.items():
-        print(f"{name:<10}{len(structures) / statistics.median(seconds):>10.0f} structures/s")
-    ratios = [loop / together for together, loop in zip(times["together"], times["loop"], strict=True)]
-    print(f"ratio, median of {ROUNDS}: {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})")
-    pairs = list(zip(together, loop, strict=True))
-    energy = max(abs(one.energy - other.energy) for one, other in pairs)
-    force = max(float(np.abs(one.forces - other.forces).max()) for one, other in pairs)
-    print(f"largest differences: {1e3 * energy:.1e} meV, {1e3 * force:.1e} meV/Å")
+        print(f"{name:<16}{len(structures) / statistics.median(seconds):>10.0f} structures/s")
+    for name in loops:
+        ratios = [loop / together for together, loop in zip(times["together"], times[name], strict=True)]
+        spread = f"{min(ratios):.1f} to {max(ratios):.1f}"
+        print(f"together against {name}, median of {ROUNDS}: {statistics.median(ratios):.1f} ({spread})")
+        pairs = list(zip(results["together"], results[name], strict=True))
+        energy = max(abs(one.energy - other.energy) for one, other in pairs)
+        force = max(float(np.abs(one.forces - other.forces).max()) for one, other in pairs)
+        print(f"largest differences: {1e3 * energy:.1e} meV, {1e3 * force:.1e} meV/Å")
 
 
 def main() -> None:
     """Measure, and print the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--engine", choices=["mace", "nequip"], default="mace")
     parser.add_argument("--structures", type=int, default=500)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["float64", "float32"], default="float64")
-    parser.add_argument("--network", type=Path, help="native file of MACE; by default one is trained")
-    parser.add_argument("--keep", type=Path, help="where the network is kept that was trained")
+    parser.add_argument("--network", type=Path, help="folder of a saved model; by default one is trained")
+    parser.add_argument("--keep", type=Path, help="folder in which the model is kept that was trained")
     options = parser.parse_args()
+    settings = {"max_num_epochs": 1, "device": options.device, "precision": options.precision}
     with tempfile.TemporaryDirectory() as name:
-        network = options.network or train_network(Path(name) / "training")
-        if options.keep is not None:
-            shutil.copyfile(network, options.keep)
-        print(f"MACE on {options.device} in {options.precision}, {options.structures} molecules of 9 atoms")
-        measure(MACEPotential(network, options.device, options.precision), molecules(options.structures))
+        folder = options.network or options.keep or Path(name) / "model"
+        if options.network is None:
+            train_network(folder, ModelParameters.model_validate({options.engine: settings}))
+        model = load_model(folder)
+        print(f"{options.engine} on {options.device} in {options.precision}, {options.structures} molecules of 9 atoms")
+        loops = calculators(model.weights, options.engine, options.device, options.precision)
+        measure(model.deploy(), loops, molecules(options.structures))
 
 
 if __name__ == "__main__":
