@@ -1,5 +1,6 @@
 """What can be told of a configuration of NequIP before there are data."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -50,6 +51,7 @@ def _build(tree: Tree) -> None:
     from nequip.utils.global_state import set_global_state
     from omegaconf import OmegaConf
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it tells of hardware, and advertises
     # Folders of callbacks and loggers are known only to the program itself.
     trainer = {name: value for name, value in tree["trainer"].items() if name not in ("callbacks", "logger")}
     resolved = OmegaConf.create({**tree, "trainer": {**trainer, "logger": False}})

@@ -118,6 +118,12 @@ def test_fields_are_a_configuration_that_nequip_takes() -> None:
     check_nequip(NequIPParameters())
 
 
+def test_the_configuration_in_the_documentation_is_one_that_nequip_takes() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "use-nequip.md").read_text()
+    block = page.partition("<!-- configuration of nequip -->\n```yaml\n")[2].partition("```")[0]
+    check_nequip(NequIPParameters(config_text=block))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -166,3 +172,20 @@ def test_a_loss_on_stress_that_no_structure_has_is_told(train: Dataset, valid: D
 def test_what_is_no_configuration_is_told(text: str) -> None:
     with pytest.raises(InputError, match="the configuration of NequIP"):
         check_nequip(NequIPParameters(config_text=text))
+
+
+def test_two_ranks_train_together(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    ranks = given(
+        trainer__devices=2,
+        trainer__strategy={"_target_": "nequip.train.SimpleDDPStrategy"},
+        trainer__max_epochs=3,
+        trainer__callbacks=None,
+    )
+    check_nequip(ranks)
+    model = NequIPModel(ranks).initialize(train, atomic_energies=None, seed=0)
+    trained, history = model.train(train, valid, tmp_path)
+    assert [epoch.number for epoch in history] == [0, 1, 2]
+    log = (tmp_path / "trainer.log").read_text()
+    assert "MEMBER: 2/2" in log
+    assert history[-1].loss < history[0].loss
+    assert trained.deploy().evaluate(valid[:1])[0].forces.shape == (len(valid[0]), 3)
