@@ -37,6 +37,8 @@ types: $(MACE)/test.stamp
 	ln -s $(addprefix $(CURDIR)/,$(wildcard src/surveyor/*) blocks tasks flows) build/types/surveyor/
 	$(MACE)/bin/mypy
 
+# Two processes share the machine; threads of torch in each of them would be in each other's way.
+tests: export OMP_NUM_THREADS := 1
 tests: $(MACE)/test.stamp $(NEQUIP)/test.stamp
 	$(MACE)/bin/python -m pytest $(PARALLEL) -m "not long and not nequip"
 	$(NEQUIP)/bin/python -m pytest $(PARALLEL) -m "not long and nequip"
