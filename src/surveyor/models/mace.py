@@ -13,6 +13,7 @@ from ase.calculators.calculator import Calculator
 from ase.data import chemical_symbols
 
 from surveyor.dataset import Dataset
+from surveyor.errors import InputError
 from surveyor.models.devices import Device, Precision, resolve_device
 from surveyor.models.history import history_of
 from surveyor.models.mace_contraction import contract_by_element
@@ -20,6 +21,7 @@ from surveyor.models.mace_evaluation import evaluate_together
 from surveyor.models.mace_parameters import (
     MACEParameters,
     check_options,
+    foundation_file,
     require_mace,
     settings_of,
 )
@@ -112,12 +114,30 @@ class MACEModel(NetworkModel[MACEParameters]):
         check_options(self.parameters)
         self.check_data(train, valid)
         settings = settings_of(self.parameters, resolve_device(self.parameters.device))
-        start = self.weights or self.parameters.foundation_model
+        start = self.weights or foundation_file(self.parameters)
         if start is not None:
             self.check_start(start, _elements(start))
-        training = Training(settings, self.energies, self.seed, start, self.parameters.time_limit_minutes)
+        limit, replay = self.parameters.time_limit_minutes, self._replay()
+        training = Training(settings, self.energies, self.seed, start, limit, replay)
         network = run_training(training, train, valid, directory)
         return replace(self, weights=network), history_of(directory)
+
+    def _replay(self) -> Dataset | None:
+        """Return the structures of the foundation model's data that are of elements of the model, where it replays any.
+
+        Raises:
+            InputError: there are none in the file, or it has no labels.
+        """
+        # From the weights of a model that has been tuned already, the readout for such data is gone.
+        if self.parameters.replay is None or self.weights is not None:
+            return None
+        chosen = Dataset.load(self.parameters.replay).where(lambda atoms: not self.unsupported([atoms]))
+        if not chosen:
+            raise InputError(
+                f"replay: no structure of {self.parameters.replay} is of {', '.join(self.energies)} alone, the "
+                "elements of the data; leave it out"
+            )
+        return chosen
 
     def deploy(self) -> MACEPotential:
         """Return the potential for sampling and evaluation.

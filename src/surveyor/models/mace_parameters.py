@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from surveyor.errors import InputError
 from surveyor.models.devices import Device, Precision
@@ -23,6 +23,18 @@ class MACEParameters(Parameters):
         title="Foundation model (file)",
         description="Network of MACE from whose weights the training begins; the architecture is then its own, and the "
         "fields for that are not used.",
+    )
+    foundation_name: str | None = Field(
+        None,
+        title="Foundation model (name)",
+        description="In place of a file: a name by which MACE downloads one, such as small or medium-mpa-0; its "
+        "licence is yours to heed.",
+    )
+    replay: Path | None = Field(
+        None,
+        title="Replay data (file)",
+        description="Labelled structures of what the foundation model was trained on, which the training goes through, "
+        "too, with a readout of their own, so that the network does not forget them.",
     )
     r_max_A: float = Field(
         5.0, gt=0.5, le=20, title="Cutoff (Å)", description="Atoms within this distance send messages to each other."
@@ -109,14 +121,29 @@ class MACEParameters(Parameters):
         description="Any other option of MACE's command line (mace_run_train) by its name there, without dashes.",
     )
 
+    @model_validator(mode="after")
+    def _check_foundation(self) -> "MACEParameters":
+        if self.foundation_model is not None and self.foundation_name is not None:
+            raise ValueError("expected at most one of foundation_model (a file) and foundation_name; found both")
+        if self.replay is not None and not self.is_tuned:
+            raise ValueError("found replay data, but no foundation_model that was trained on them; give both, or none")
+        return self
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether a training begins from a foundation model."""
+        return self.foundation_model is not None or self.foundation_name is not None
+
+
+NOT_OPTIONS = {"options", "device", "time_limit_minutes", "foundation_model", "foundation_name", "replay"}
 
 # Options that follow from the data, that are fields above, or on which surveyor relies.
 RESERVED = frozenset(
     {
         "name", "seed", "train_file", "valid_file", "E0s", "atomic_numbers", "energy_key", "forces_key", "stress_key",
         "restart_latest", "save_cpu", "plot", "skip_evaluate_heads", "config", "work_dir", "model_dir", "results_dir",
-        "checkpoints_dir", "log_dir", "multiheads_finetuning", "default_dtype", "r_max", "heads",
-        "statistics_file", "error_table", "dry_run", "save_all_checkpoints",
+        "checkpoints_dir", "log_dir", "multiheads_finetuning", "pt_train_file", "pt_valid_file", "default_dtype",
+        "r_max", "heads", "statistics_file", "error_table", "dry_run", "save_all_checkpoints",
     }
     | MACEParameters.model_fields.keys()
 )  # fmt: skip
@@ -126,9 +153,10 @@ def check_options(parameters: MACEParameters) -> None:
     """Check that MACE is installed, and knows the options that are not fields of the parameters.
 
     Raises:
-        InputError: it is not, or does not.
+        InputError: it is not, or does not; or a foundation model cannot be had.
     """
     require_mace()
+    foundation_file(parameters)  # so that trainings which begin side by side do not download it at once
     reserved = sorted(RESERVED & parameters.options.keys())
     if reserved:
         raise InputError(
@@ -148,6 +176,30 @@ def check_options(parameters: MACEParameters) -> None:
         raise InputError(f"options of MACE: {last}; expected options of mace_run_train by their names there") from error
 
 
+def foundation_file(parameters: MACEParameters) -> Path | None:
+    """Return the file of the foundation model, which MACE downloads once where it goes by a name.
+
+    Raises:
+        InputError: MACE knows no such name, or the download failed.
+    """
+    name = parameters.foundation_name
+    if name is None:
+        return parameters.foundation_model
+    with engine_kept_quiet():
+        from mace.calculators import foundations_models as known
+
+        names = [each for each in known.mace_mp_names if each is not None]
+        if name not in names:
+            raise InputError(f"foundation_name: expected one of {', '.join(names)}; found {name}")
+        try:
+            return Path(known.download_mace_mp_checkpoint(name))
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"foundation_name: MACE could not download {name} here ({error}); download it elsewhere, and give its "
+                "file as foundation_model"
+            ) from error
+
+
 def require_mace() -> None:
     """Check that MACE is installed.
 
@@ -161,5 +213,5 @@ def require_mace() -> None:
 def settings_of(parameters: MACEParameters, device: str) -> dict[str, Any]:  # Any: whatever the trainer takes
     """Return the parameters as options of the trainer, by their names there."""
     names = {"r_max_A": "r_max", "precision": "default_dtype"}
-    fields = parameters.model_dump(exclude={"options", "device", "time_limit_minutes", "foundation_model"})
+    fields = parameters.model_dump(exclude=NOT_OPTIONS)
     return {**{names.get(name, name): value for name, value in fields.items()}, "device": device, **parameters.options}

@@ -39,6 +39,8 @@ CONFIGURATION = "config.yaml"
 PROGRAM = ("-m", "surveyor.models.mace_program")
 BATCH_SIZES = ("batch_size", "valid_batch_size")
 STATE = "state.pt"  # of a training that goes on
+REPLAY_FILE = "replay.extxyz"
+HEAD, REPLAY_HEAD = "Default", "pt_head"  # readouts, as MACE calls them
 NETWORK = "mace.model"  # the native file, there when the training is complete
 
 
@@ -52,6 +54,7 @@ class Training:
         seed: of the weights and of the order of batches.
         start: network from whose weights the training starts; None for new ones.
         time_limit_minutes: after which the training ends, with the best epoch so far.
+        replay: labelled structures of what `start` was trained on, to be trained on as well.
     """
 
     settings: Mapping[str, Any]  # Any: whatever the trainer takes
@@ -59,6 +62,7 @@ class Training:
     seed: int
     start: Path | None = None
     time_limit_minutes: float | None = None
+    replay: Dataset | None = None
 
 
 def configuration(
@@ -71,11 +75,10 @@ def configuration(
     settings = dict(training.settings)
     energies = {atomic_numbers[symbol]: energy for symbol, energy in training.atomic_energies.items()}
     has_stress = settings["stress_weight"] > 0 and any(STRESS in atoms.info for atoms in train)
-    start = {} if training.start is None else {"foundation_model": str(training.start), "multiheads_finetuning": False}
     return {
         "loss": "stress" if has_stress else "weighted",
         **settings,
-        **start,
+        **_start(training),
         "batch_size": min(settings["batch_size"], len(train)),
         "valid_batch_size": min(settings["valid_batch_size"], len(valid)),
         "name": NAME,
@@ -90,8 +93,19 @@ def configuration(
         "restart_latest": bool(settings.get("distributed")),  # that alone is left to MACE's own loop
         "save_cpu": True,
         "plot": False,
-        "skip_evaluate_heads": "Default",
+        "skip_evaluate_heads": f"{HEAD},{REPLAY_HEAD}",
     }
+
+
+def _start(training: Training) -> dict[str, Any]:  # Any: whatever the trainer takes
+    """Return the options by which a training begins from another network."""
+    if training.start is None:
+        return {}
+    start = {"foundation_model": str(training.start), "multiheads_finetuning": training.replay is not None}
+    if training.replay is None:
+        return start
+    # Without force_mh_ft_lr, MACE would set a learning rate and an average of its own.
+    return {**start, "pt_train_file": REPLAY_FILE, "num_samples_pt": len(training.replay), "force_mh_ft_lr": True}
 
 
 def run_training(training: Training, train: Dataset, valid: Dataset, directory: Path) -> Path:
@@ -115,6 +129,8 @@ def run_training(training: Training, train: Dataset, valid: Dataset, directory: 
     directory.mkdir(parents=True, exist_ok=True)
     Dataset(bare(atoms) for atoms in train).save(directory / TRAIN_FILE)
     Dataset(bare(atoms) for atoms in valid).save(directory / VALID_FILE)
+    if training.replay is not None:
+        Dataset(bare(atoms) for atoms in training.replay).save(directory / REPLAY_FILE)
     options = configuration(training, train, valid)
     returncode = run_with_batches_that_fit(
         lambda sizes: _run_program(training, options | dict(sizes), directory),
@@ -122,7 +138,8 @@ def run_training(training: Training, train: Dataset, valid: Dataset, directory: 
         directory,
     )
     check_outcome(returncode, "MACE", directory)
-    publish(_outcome(directory), network)
+    trained = _outcome(directory)
+    publish(trained if training.replay is None else _without_replay(trained), network)
     (directory / STATE).unlink(missing_ok=True)
     return network
 
@@ -145,7 +162,7 @@ def _remove_torn_checkpoints(folder: Path) -> None:
 
 
 def _epoch(record: Record) -> Epoch | None:
-    if record["mode"] != "eval" or record["epoch"] is None:  # None: before the first epoch
+    if record["mode"] != "eval" or record["epoch"] is None or record["head"] != HEAD:  # None: before the first epoch
         return None
     return Epoch(record["epoch"], record["loss"], record.get("rmse_e_per_atom"), record.get("rmse_f"))
 
@@ -156,3 +173,13 @@ def _outcome(directory: Path) -> Path:
         if path.is_file():
             return path
     raise failed("the trainer of MACE has left no network", directory)
+
+
+def _without_replay(trained: Path) -> Path:
+    """Return the network without the readout for the replay data."""
+    single, log = trained.with_name(f"single-{trained.name}"), "select_head.log"
+    command = [sys.executable, "-m", "mace.cli.select_head", "-n", HEAD, "-o", single.name, trained.name]
+    result = run_program(command, directory=trained.parent, output=trained.with_name(log))
+    if result.returncode != 0 or not single.is_file():
+        raise failed("MACE could not take the readout for the replay data away", trained.parent, log)
+    return single

@@ -2,6 +2,7 @@ import json
 import logging
 import pickle
 import random
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -14,6 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
+from labelling_inputs import labelled
+from pydantic import ValidationError
 
 from surveyor.dataset import ENERGY, STRESS, Dataset
 from surveyor.errors import InputError, TrainingFailed
@@ -157,6 +161,83 @@ def test_fine_tuning_begins_from_a_foundation_model_and_its_architecture(
     # The 32 channels that were asked for are those of another network.
     linear = model.deploy().calculator().models[0].interactions[0].linear_up
     assert linear.irreps_out == trained.deploy().calculator().models[0].interactions[0].linear_up.irreps_out
+
+
+def test_what_is_replayed_is_not_forgotten(trained: MACEModel, train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    new = copper_near_equilibrium(6)
+    train.save(tmp_path / "before.extxyz")
+    tuned = TINY.model_copy(update={"foundation_model": trained.weights, "max_num_epochs": 40, "batch_size": 2})
+    forgotten = {}
+    for name, replay in (("without", None), ("with", tmp_path / "before.extxyz")):
+        model = MACEModel(tuned.model_copy(update={"replay": replay}))
+        model = model.initialize(new, atomic_energies=trained.atomic_energies, seed=3)
+        model, history = model.train(new, new, tmp_path / name)
+        assert len(reported_epochs(tmp_path / name)) == len(history) == 40
+        assert min(epoch.forces_rmse or 1e9 for epoch in history) < 0.05
+        potential = model.deploy()
+        assert potential.calculator().models[0].heads == ["Default"]
+        check_potential(potential, valid[:2])
+        forgotten[name] = errors_of(valid, potential.evaluate(valid)).forces_rmse
+    assert forgotten["with"] < 0.6 * forgotten["without"]
+
+
+def test_a_foundation_model_by_name_is_the_file_that_mace_keeps(
+    trained: MACEModel, train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mace.calculators import foundations_models
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    address = foundations_models.mace_mp_urls["small"]
+    kept = "".join(letter for letter in Path(address).name if letter.isalnum() or letter == "_")
+    (tmp_path / "mace").mkdir()
+    assert trained.weights is not None
+    shutil.copyfile(trained.weights, tmp_path / "mace" / kept)
+    named = TINY.model_copy(update={"foundation_name": "small", "max_num_epochs": 1})
+    model = MACEModel(named).initialize(train, atomic_energies=trained.atomic_energies, seed=3)
+    model.train(train, valid, tmp_path / "training")
+    (results,) = (tmp_path / "training" / "results").iterdir()
+    before = json.loads(results.read_text().splitlines()[0])["rmse_f"]
+    assert before == pytest.approx(errors_of(valid, trained.deploy().evaluate(valid)).forces_rmse, rel=1e-6)
+
+
+def test_a_foundation_model_that_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from mace.calculators import foundations_models
+
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(foundations_models, "_urlretrieve_with_timeout", no_network)
+    with pytest.raises(InputError, match=r"could not download small here \(no route to host\).*give its file"):
+        check_options(MACEParameters(foundation_name="small"))
+    with pytest.raises(InputError, match=r"foundation_name: expected one of small, .*; found smal"):
+        check_options(MACEParameters(foundation_name="smal"))
+    with pytest.raises(ValidationError, match="at most one of foundation_model"):
+        MACEParameters(foundation_name="small", foundation_model=tmp_path / "mace.model")
+
+
+def copper_near_equilibrium(n_structures: int) -> Dataset:
+    """Data of one element and small displacements."""
+    structures = [bulk("Cu", cubic=True) for _ in range(n_structures)]
+    for number, atoms in enumerate(structures):
+        atoms.rattle(0.03, seed=number)
+    return Dataset(labelled(structures))
+
+
+def test_replay_needs_a_foundation_model_and_its_elements(
+    trained: MACEModel, train: Dataset, valid: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(ValidationError, match="replay data, but no foundation_model"):
+        MACEParameters(replay=tmp_path / "before.extxyz")
+    gold = Dataset(atoms.copy() for atoms in valid)
+    for atoms in gold:
+        atoms.symbols[:] = "Au"
+    gold.save(tmp_path / "gold.extxyz")
+    replaying = {"foundation_model": trained.weights, "replay": tmp_path / "gold.extxyz"}
+    pure = Dataset(atoms for atoms in train if "Au" not in atoms.symbols)
+    model = MACEModel(TINY.model_copy(update=replaying)).initialize(pure, atomic_energies={"Cu": 0.0}, seed=0)
+    with pytest.raises(InputError, match=r"replay: no structure of .* is of Cu alone"):
+        model.train(pure, pure, tmp_path / "training")
 
 
 def test_elements_that_a_foundation_model_does_not_know_are_named(
