@@ -4,7 +4,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
@@ -31,6 +31,7 @@ from surveyor.structures import elements_of
 from surveyor.tasks.label import label
 from surveyor.tasks.resolve import check_model, compute_atomic_energy, resolve_theory
 from surveyor.tasks.sample import sample
+from surveyor.tasks.wandb_run import TrainingCurves
 
 logger = logging.getLogger(__name__)
 
@@ -65,25 +66,38 @@ class Stopwatch:
 @contextmanager
 def followed(campaign: Campaign) -> Iterator[None]:
     """Bring what happens, here and on the pools, to the campaign's events and to the log of the flow run."""
-    with relayed(campaign.directory):
+    with ExitStack() as opened:
+        curves = None
+        if campaign.parameters.wandb is not None:
+            curves = TrainingCurves(campaign.directory, campaign.parameters.wandb)
+            opened.callback(curves.close)
+        opened.enter_context(relayed(campaign.directory, also=None if curves is None else curves.tell))
         url = runtime.flow_run.ui_url
         announce(logger, "campaign_begins", f"{campaign.directory.path}; this run: {url}", url=url)
         yield
 
 
 @contextmanager
-def relayed(directory: RunDirectory, *, passed_over: Sequence[str] = ()) -> Iterator[None]:
+def relayed(
+    directory: RunDirectory,
+    *,
+    passed_over: Sequence[str] = (),
+    also: Callable[[Mapping[str, Any]], None] | None = None,  # Any: whatever JSON holds
+) -> Iterator[None]:
     """Bring what happens, here and on the pools, to a file of events and to the log of the flow run.
 
     Args:
         directory: where the events are.
         passed_over: events too many for the log.
+        also: is told each event.
     """
     log = get_run_logger()
 
     def tell(event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
         if "message" in event and event["event"] not in passed_over:
             log.log(event.get("level", logging.INFO), "%s", event["message"])
+        if also is not None:
+            also(event)
 
     relay = Relay(directory.workers, directory.events, tell)
     with reporting(directory.events), relay.running(), heeding_cancellation():

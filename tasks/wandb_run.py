@@ -1,7 +1,10 @@
 """A campaign on Weights & Biases: one run, which every generation continues. The only module that needs wandb."""
 
+import hashlib
+import logging
 import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +22,8 @@ from surveyor.report import write_figures
 from surveyor.report.parity import SETS, predicted_set
 from surveyor.report.tables import walkers_of
 from surveyor.run_directory import RunDirectory, check_schema
+
+logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 RECORD = "wandb.json"  # in the run directory: the identifier of the run, and what it was told
@@ -78,7 +83,58 @@ def _import_wandb() -> ModuleType:
     return wandb
 
 
-def _start(wandb: ModuleType, directory: RunDirectory, identifier: str, parameters: WandB) -> Any:  # Any: wandb's run
+class TrainingCurves:
+    """The trainings of a campaign while they go on: each one, or each member of a committee, is a run of its own.
+
+    They are in the group of the campaign, or else in one that has the name of its run directory.
+
+    Args:
+        directory: the campaign on disk.
+        wandb_parameters: project, group and mode.
+    """
+
+    def __init__(self, directory: RunDirectory, wandb_parameters: WandB) -> None:
+        group = wandb_parameters.group or directory.path.name
+        self._directory, self._parameters = directory, wandb_parameters.model_copy(update={"group": group})
+        self._runs: dict[str, Any] = {}  # Any: runs of wandb
+        self._is_broken = False
+
+    def tell(self, event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
+        """Log an epoch; other events are passed over."""
+        if self._is_broken or event["event"] != "epoch":
+            return
+        try:
+            self._log(event)
+        except Exception:
+            self._is_broken = True
+            logger.warning("Weights & Biases does not take the epochs of this training", exc_info=True)
+
+    def _log(self, event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
+        training = str(Path(event["training"]).relative_to(self._directory.path))
+        if training not in self._runs:
+            self._end_others(generation=Path(training).parts[:2])
+            # A campaign that was continued goes on in the run of the training that it goes on with.
+            identifier = hashlib.sha256(f"{self._directory.path} {training}".encode()).hexdigest()[:16]
+            self._runs[training] = _start(_import_wandb(), self._directory, identifier, self._parameters, training)
+        values = {"loss": event["loss"]} | {
+            name: None if event[field] is None else 1e3 * event[field]
+            for name, field in (("energy_rmse_meV_per_atom", "energy_rmse"), ("forces_rmse_meV_per_A", "forces_rmse"))
+        }
+        known = {name: value for name, value in values.items() if value is not None}
+        self._runs[training].log(known, step=event["number"])
+
+    def _end_others(self, generation: tuple[str, ...]) -> None:
+        for training in [each for each in self._runs if Path(each).parts[:2] != generation]:
+            self._runs.pop(training).finish()
+
+    def close(self) -> None:
+        """End the runs."""
+        self._end_others(())
+
+
+def _start(
+    wandb: ModuleType, directory: RunDirectory, identifier: str, parameters: WandB, name: str | None = None
+) -> Any:  # Any: wandb's run
     return wandb.init(
         project=parameters.project,
         group=parameters.group,
@@ -86,7 +142,7 @@ def _start(wandb: ModuleType, directory: RunDirectory, identifier: str, paramete
         id=identifier,
         resume="allow",
         reinit="create_new",  # another run in this process is left alone
-        name=directory.path.name,
+        name="/".join([directory.path.name, *([name] if name else [])]),
         dir=directory.path,
         config=read_json(directory.parameters)["parameters"],
         # The campaign's log is its own; nothing of the user's code or terminal is sent.

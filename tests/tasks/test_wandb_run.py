@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 import struct
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from small_campaign import SmallCampaign
 from surveyor.campaign import WandB
 from surveyor.errors import InputError
 from surveyor.run_directory import RunDirectory
-from surveyor.tasks.wandb_run import log_generation
+from surveyor.tasks.wandb_run import TrainingCurves, log_generation
 
 pytestmark = [
     # wandb leaves its temporary folders to the garbage collector.
@@ -80,6 +81,45 @@ def media(directory: RunDirectory, step: int, name: str) -> bytes:
 def table(directory: RunDirectory, step: int, name: str) -> list[dict[str, Any]]:
     content = json.loads(media(directory, step, name))
     return [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
+
+
+@pytest.mark.wandb
+def test_epochs_are_logged_as_they_end_in_a_run_for_each_training(
+    campaign: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CACHE", "DATA", "CONFIG"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name))
+    directory = RunDirectory(tmp_path / "run")
+    shutil.copytree(campaign.path, directory.path)
+    curves = TrainingCurves(directory, WandB(project="copper", mode="offline"))
+    members = [directory.generation(number).training / "members" / "0" for number in (0, 1)]
+    for training, number, loss in ((members[0], 0, 3.0), (members[0], 1, 2.0), (members[1], 0, 1.0)):
+        report = {"number": number, "loss": loss, "energy_rmse": 0.25, "forces_rmse": None, "training": str(training)}
+        curves.tell({"event": "epoch", **report})
+        curves.tell({"event": "sampled"})
+    curves.close()
+    runs = [record.run for record in records(directory) if record.HasField("run")]
+    assert {run.run_group for run in runs} == {"run"}
+    assert {run.display_name for run in runs} == {f"run/generations/00{n}/training/members/0" for n in (0, 1)}
+    logged = [
+        {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+        for record in records(directory)
+        if record.HasField("history")
+    ]
+    assert [(each["_step"], each["loss"]) for each in logged] == [(0, 3.0), (1, 2.0), (0, 1.0)]
+    assert {each["energy_rmse_meV_per_atom"] for each in logged} == {250.0}
+
+
+@pytest.mark.wandb
+def test_a_training_does_not_suffer_where_weights_and_biases_fails(
+    campaign: RunDirectory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    curves = TrainingCurves(campaign, WandB(project="copper", mode="offline"))
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    epoch = {"event": "epoch", "number": 0, "loss": 1.0, "energy_rmse": None, "forces_rmse": None}
+    for _ in range(2):
+        curves.tell({**epoch, "training": str(campaign.generation(0).training)})
+    assert caplog.text.count("does not take the epochs") == 1
 
 
 @pytest.mark.wandb

@@ -15,7 +15,7 @@ from surveyor.events import EventLog, announce
 from surveyor.files import read_json, write_json
 from surveyor.models.atomic_energies import resolve_atomic_energies
 from surveyor.models.disagreement import Calibrations, Disagreement, calibrate, disagreement_of, mean_of
-from surveyor.models.history import epoch_to_json, reported_epochs
+from surveyor.models.history import MEMBERS, epoch_to_json, reported_epochs
 from surveyor.models.model import EVENTS, Epoch, Model, digest_of
 from surveyor.models.record import ModelRecord, versions_of
 from surveyor.parameters import Parameters
@@ -143,7 +143,7 @@ class CommitteeModel:
         """
         member = self.members[index]
         sample = _resampled(train, member.seed) if self.resample else train
-        trained, _ = member.train(sample, valid, directory / "members" / str(index))
+        trained, _ = member.train(sample, valid, directory / MEMBERS / str(index))
         return trained
 
     def train(self, train: Dataset, valid: Dataset, directory: Path) -> tuple[Self, Sequence[Epoch]]:
@@ -153,7 +153,7 @@ class CommitteeModel:
         small.
         """
         members = tuple(self.train_member(index, train, valid, directory) for index in range(len(self.members)))
-        history = _mean_history([reported_epochs(directory / "members" / str(i)) for i in range(len(members))])
+        history = _mean_history([reported_epochs(directory / MEMBERS / str(i)) for i in range(len(members))])
         for epoch in history[len(reported_epochs(directory)) :]:
             EventLog(directory / EVENTS).append("epoch", **epoch_to_json(epoch))
         summary = directory.absolute() / SUMMARY

@@ -15,12 +15,14 @@ from surveyor.models.model import EVENTS, Epoch
 logger = logging.getLogger(__name__)
 
 HISTORY = "history.json"  # beside a saved model
+MEMBERS = "members"  # in the directory of the training of a committee
 
 
 def report_epoch(directory: Path, epoch: Epoch) -> None:
     """Append an epoch to the events in the directory of a training, and announce it."""
     EventLog(directory / EVENTS).append("epoch", **epoch_to_json(epoch))
-    announce(logger, "epoch", _line(epoch), **epoch_to_json(epoch))
+    member = f"member {directory.name}, " if directory.parent.name == MEMBERS else ""
+    announce(logger, "epoch", member + _line(epoch), **epoch_to_json(epoch), training=str(directory))
 
 
 def _line(epoch: Epoch) -> str:
