@@ -20,6 +20,10 @@ os.environ.update(prefect_environment(PREFECT_HOME, API_URL))
 # What a marker needs, and how to get it.
 REQUIREMENTS = {
     "mace": (lambda: find_spec("mace"), 'mace-torch: pip install "surveyor[mace]"'),
+    "cuequivariance": (
+        lambda: find_spec("cuequivariance_torch"),
+        'cuEquivariance: pip install "surveyor[cuequivariance]"',
+    ),
     "nequip": (lambda: find_spec("nequip"), 'NequIP: pip install "surveyor[nequip]", in an environment of its own'),
     "xtb": (lambda: find_spec("tblite"), 'tblite: pip install "surveyor[xtb]"'),
     "wandb": (lambda: find_spec("wandb"), 'wandb: pip install "surveyor[wandb]"'),

@@ -14,6 +14,7 @@ from ase.data import chemical_symbols
 
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
+from surveyor.models import mace_cuequivariance as cuequivariance
 from surveyor.models.devices import Device, Precision, resolve_device
 from surveyor.models.history import history_of
 from surveyor.models.mace_contraction import contract_by_element
@@ -88,6 +89,9 @@ def _network(path: Path, modified_ns: int, device: str, precision: Precision) ->
     network = network.to(dtype=getattr(torch, precision))
     if device == "cpu":
         contract_by_element(network)
+    if cuequivariance.is_used(device):
+        with engine_kept_quiet():
+            network = cuequivariance.converted(network, device)
     return network
 
 

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from surveyor.errors import InputError
 from surveyor.models.devices import Device, Precision
+from surveyor.models.mace_cuequivariance import is_used
 from surveyor.models.quiet import engine_kept_quiet
 from surveyor.parameters import Parameters
 
@@ -214,4 +215,7 @@ def settings_of(parameters: MACEParameters, device: str) -> dict[str, Any]:  # A
     """Return the parameters as options of the trainer, by their names there."""
     names = {"r_max_A": "r_max", "precision": "default_dtype"}
     fields = parameters.model_dump(exclude=NOT_OPTIONS)
-    return {**{names.get(name, name): value for name, value in fields.items()}, "device": device, **parameters.options}
+    settings = {names.get(name, name): value for name, value in fields.items()}
+    # The network that comes out is MACE's own, whatever it was trained with.
+    kernels = {"enable_cueq": True} if is_used(device) and not parameters.options.get("enable_oeq") else {}
+    return {**settings, **kernels, "device": device, **parameters.options}

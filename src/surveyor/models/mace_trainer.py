@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 NAME = "training"
 CONFIGURATION = "config.yaml"
 PROGRAM = ("-m", "surveyor.models.mace_program")
+RANKS = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=gpu")  # a process for each GPU
 BATCH_SIZES = ("batch_size", "valid_batch_size")
 STATE = "state.pt"  # of a training that goes on
 REPLAY_FILE = "replay.extxyz"
@@ -94,6 +95,7 @@ def configuration(
         "save_cpu": True,
         "plot": False,
         "skip_evaluate_heads": f"{HEAD},{REPLAY_HEAD}",
+        **({"launcher": "torchrun"} if settings.get("distributed") else {}),
     }
 
 
@@ -148,7 +150,8 @@ def _run_program(training: Training, options: Mapping[str, Any], directory: Path
     write_atomically(directory / CONFIGURATION, yaml.safe_dump(dict(options)))
     _remove_torn_checkpoints(directory / "checkpoints")
     limit_s = math.inf if training.time_limit_minutes is None else 60 * training.time_limit_minutes
-    command = [sys.executable, *PROGRAM, STATE, str(limit_s), "--config", CONFIGURATION]
+    ranks = RANKS if options.get("distributed") else ()
+    command = [sys.executable, *ranks, *PROGRAM, STATE, str(limit_s), "--config", CONFIGURATION]
     with following(directory / "results" / f"{NAME}_run-{training.seed}_train.txt", _epoch, directory):
         return run_program(command, directory=directory, output=directory / LOG).returncode
 

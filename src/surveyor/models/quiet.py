@@ -23,6 +23,7 @@ def engine_kept_quiet() -> Iterator[None]:
         with _REPLACING, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.filterwarnings("ignore", message=".*TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", category=UserWarning)
             warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", message="To copy construct from a tensor", category=UserWarning)
             yield
     finally:
         root.removeHandler(silence)

@@ -166,13 +166,13 @@ def test_fine_tuning_begins_from_a_foundation_model_and_its_architecture(
 def test_what_is_replayed_is_not_forgotten(trained: MACEModel, train: Dataset, valid: Dataset, tmp_path: Path) -> None:
     new = copper_near_equilibrium(6)
     train.save(tmp_path / "before.extxyz")
-    tuned = TINY.model_copy(update={"foundation_model": trained.weights, "max_num_epochs": 40, "batch_size": 2})
+    tuned = TINY.model_copy(update={"foundation_model": trained.weights, "max_num_epochs": 25, "batch_size": 2})
     forgotten = {}
     for name, replay in (("without", None), ("with", tmp_path / "before.extxyz")):
         model = MACEModel(tuned.model_copy(update={"replay": replay}))
         model = model.initialize(new, atomic_energies=trained.atomic_energies, seed=3)
         model, history = model.train(new, new, tmp_path / name)
-        assert len(reported_epochs(tmp_path / name)) == len(history) == 40
+        assert len(reported_epochs(tmp_path / name)) == len(history) == 25
         assert min(epoch.forces_rmse or 1e9 for epoch in history) < 0.05
         potential = model.deploy()
         assert potential.calculator().models[0].heads == ["Default"]
