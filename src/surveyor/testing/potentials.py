@@ -11,6 +11,7 @@ from surveyor.potentials import Potential, Prediction, predict
 from surveyor.structures import is_periodic
 from surveyor.testing.checks import check_close, check_equal
 
+FAR_A = 100.0  # beyond the reach of any potential
 N_DERIVATIVES = 6  # forces components compared with finite differences, for each structure
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
@@ -43,15 +44,16 @@ def check_potential(
 ) -> None:
     """Check a potential on some structures.
 
-    Forces and stress are the derivatives of the energy, the result depends on nothing but the structure, `evaluate` and
-    `calculator` agree, the structures stay as they are, and the potential can travel to a worker.
+    Forces and stress are the derivatives of the energy, the result depends on nothing but the structure, two copies
+    have twice the energy, `evaluate` and `calculator` agree, the structures stay as they are, and the potential can
+    travel to a worker.
 
     Args:
         potential: to be checked.
         structures: preferably of different compositions and periodicities.
         tolerances: by default those for float64.
         is_symmetric: whether the energy does not change when the structure is moved, turned, or its atoms are
-            renumbered; not so for walls and other potentials that are fixed in space.
+            renumbered, and doubles with the structure; not so for walls and other potentials that are fixed in space.
 
     Raises:
         AssertionError: a property does not hold; the message names it, with the values found and allowed.
@@ -65,6 +67,7 @@ def check_potential(
             _check_stress(potential, atoms, tolerances)
         if is_symmetric:
             _check_symmetry(potential, atoms, tolerances)
+            _check_extensivity(potential, atoms, tolerances)
 
 
 def _check_inputs_stay(potential: Potential, structures: Sequence[Atoms]) -> None:
@@ -138,6 +141,20 @@ def _check_stress(potential: Potential, atoms: Atoms, tolerances: Tolerances) ->
             energies.append(potential.evaluate([strained])[0].energy)
         expected.append((energies[0] - energies[1]) / (2 * tolerances.strain * atoms.get_volume()))
     check_close(f"stress of {atoms.symbols} against finite strain", stress, expected, tolerances.stress)
+
+
+def _check_extensivity(potential: Potential, atoms: Atoms, tolerances: Tolerances) -> None:
+    """Check that copies far apart, or more cells of a crystal, have as much more energy, and each the same forces."""
+    if atoms.pbc.any():
+        twice = atoms.repeat([2 if periodic else 1 for periodic in atoms.pbc])
+    else:
+        twice = atoms + atoms
+        twice.positions[len(atoms) :] += FAR_A
+    n = len(twice) // len(atoms)
+    one, several = potential.evaluate([atoms, twice])
+    name = f"{n} copies of {atoms.symbols}"
+    check_close(f"energy of {name}", several.energy, n * one.energy, n * tolerances.energy)
+    check_close(f"forces on {name}", several.forces, np.tile(one.forces, (n, 1)), tolerances.forces)
 
 
 def _check_symmetry(potential: Potential, atoms: Atoms, tolerances: Tolerances) -> None:

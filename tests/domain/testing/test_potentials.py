@@ -78,3 +78,23 @@ class ScaledPotential(LennardJonesPotential):
 def test_forces_are_compared_with_the_energy(structures: list[Atoms]) -> None:
     with pytest.raises(AssertionError, match=r"against finite differences: found .* allowed are"):
         check_potential(ScaledPotential(), structures)
+
+
+class PerStructure(LennardJones):
+    """An energy that does not grow with the structure."""
+
+    def calculate(self, *arguments: Any) -> None:
+        super().calculate(*arguments)
+        self.results["energy"] += 1.0
+
+
+class PotentialPerStructure(LennardJonesPotential):
+    def calculator(self) -> Calculator:
+        return PerStructure(sigma=2.3, epsilon=0.3, rc=6.0, smooth=True)
+
+
+def test_energies_grow_with_the_structure(structures: list[Atoms]) -> None:
+    with pytest.raises(AssertionError, match=r"energy of 2 copies of Ar3"):
+        check_potential(PotentialPerStructure(), structures[1:])
+    with pytest.raises(AssertionError, match=r"energy of 8 copies of Ar4"):
+        check_potential(PotentialPerStructure(), structures)
