@@ -43,7 +43,7 @@ tests: $(MACE)/test.stamp $(NEQUIP)/test.stamp
 	$(MACE)/bin/python -m pytest $(PARALLEL) -m "not long and not nequip"
 	$(NEQUIP)/bin/python -m pytest $(PARALLEL) -m "not long and nequip"
 
-tests-long: $(MACE)/test.stamp $(NEQUIP)/test.stamp
+tests-long: $(MACE)/test.stamp
 	$(MACE)/bin/python -m pytest -m "long and not nequip"
 
 benchmarks: $(MACE)/test.stamp

@@ -1,22 +1,18 @@
 import json
 import logging
-import pickle
-import random
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
 from labelling_inputs import labelled
+from networks import check_batches, check_killed_three_times
 from pydantic import ValidationError
 
 from surveyor.dataset import ENERGY, STRESS, Dataset
@@ -29,7 +25,7 @@ from surveyor.models.history import history_of, reported_epochs
 from surveyor.models.mace import MACEModel, MACEPotential
 from surveyor.models.mace_parameters import MACEParameters, check_options
 from surveyor.models.mace_trainer import Training, configuration
-from surveyor.potentials import Prediction, evaluate_one_by_one
+from surveyor.potentials import Prediction
 from surveyor.testing.models import check_model
 from surveyor.testing.potentials import check_potential
 
@@ -75,19 +71,7 @@ def test_mace_fulfils_what_is_asked_of_potentials(trained: MACEModel, valid: Dat
 def test_structures_that_go_through_the_network_together_do_not_feel_each_other(
     trained: MACEModel, valid: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    potential = trained.deploy()
-    far = Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 9.0]])
-    mixed = [far, *valid[:3], Atoms("Cu"), *valid[3:], Atoms("Au", cell=[9, 9, 9], pbc=[True, True, False])]
-    alone = evaluate_one_by_one(potential, mixed)
-    for n_atoms in (1, 7, 10_000):
-        monkeypatch.setitem(batches.ATOMS_AT_ONCE, "cpu", n_atoms)
-        for one, other in zip(potential.evaluate(mixed), alone, strict=True):
-            assert one.energy == pytest.approx(other.energy, abs=1e-9)
-            np.testing.assert_allclose(one.forces, other.forces, rtol=0, atol=1e-9)
-            assert (one.stress is None) == (other.stress is None)
-            if one.stress is not None:
-                np.testing.assert_allclose(one.stress, other.stress, rtol=0, atol=1e-9)
-    assert potential.evaluate([]) == []
+    check_batches(trained.deploy(), valid, monkeypatch)
 
 
 def test_a_batch_for_which_there_is_no_memory_is_halved(
@@ -270,42 +254,18 @@ def test_use_leaves_the_logging_of_the_process_alone(trained: MACEModel) -> None
 # The second stage begins within the training: with a loss, a learning rate and an average of weights of its own.
 SCHEDULE = {"swa": True, "start_swa": 40}
 
-TRAINING = """
-import pickle, sys
-from pathlib import Path
-model, train, valid = pickle.loads(Path(sys.argv[1]).read_bytes())
-model.train(train, valid, Path(sys.argv[2]))
-"""
-
 
 def test_training_killed_three_times_is_the_one_that_was_not_disturbed(
     train: Dataset, valid: Dataset, tmp_path: Path
 ) -> None:
-    n_epochs = 60
-    model = MACEModel(TINY.model_copy(update={"max_num_epochs": n_epochs, "options": SCHEDULE | TINY.options}))
-    model = model.initialize(train, atomic_energies=None, seed=0)
-    undisturbed, history = model.train(train, valid, tmp_path / "undisturbed")
+    parameters = TINY.model_copy(update={"max_num_epochs": 60, "options": SCHEDULE | TINY.options})
+    model = MACEModel(parameters).initialize(train, atomic_energies=None, seed=0)
 
-    directory, call = tmp_path / "killed", tmp_path / "call.pickle"
-    call.write_bytes(pickle.dumps((model, train, valid)))
-    for n_reported in sorted(random.Random(0).sample(range(3, n_epochs - 20), 3)):
-        process = subprocess.Popen([sys.executable, "-c", TRAINING, str(call), str(directory)])
-        while len(reported_epochs(directory)) < n_reported:
-            with suppress(subprocess.TimeoutExpired):
-                pytest.fail(f"the training ended with {process.wait(0.01)}")
-        process.kill()
-        process.wait()
-        # A checkpoint, in the writing of which the trainer was killed.
+    def tear(directory: Path) -> None:
+        """Leave a checkpoint, in the writing of which the trainer was killed."""
         (directory / "checkpoints" / "training_run-0_epoch-99999.pt").write_bytes(b"torn")
-    resumed, same_history = model.train(train, valid, directory)
 
-    assert same_history == history
-    times = Counter(epoch.number for epoch in reported_epochs(directory))
-    assert max(times.values()) <= 2
-    assert list(times.values()).count(2) <= 3  # at most the last one, each time
-    for one, other in zip(resumed.deploy().evaluate(valid), undisturbed.deploy().evaluate(valid), strict=True):
-        assert one.energy == other.energy
-        assert np.array_equal(one.forces, other.forces)
+    check_killed_three_times(model, (train, valid), tmp_path, last_kill=40, after_kill=tear)
 
 
 NARROW = """
