@@ -20,7 +20,7 @@ from surveyor.outcomes import check_failures, describe, move_on, new_structures
 from surveyor.pools.choice import Pools
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.run_directory import Generation
-from surveyor.sampling.walkers import Walkers
+from surveyor.sampling.conditions import Walkers
 
 
 def _campaign_name() -> str:

@@ -20,8 +20,9 @@ from surveyor.models.pair import PairModel, PairParameters
 from surveyor.outcomes import Outcome, move_on, new_structures
 from surveyor.reference.ase import EMTReference
 from surveyor.reference.labelling import label_structure
+from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.propagation import propagate
-from surveyor.sampling.walkers import Walkers, make_walkers
+from surveyor.sampling.walkers import make_walkers
 
 
 def label(atoms: Atoms | None, reference: EMTReference, theory: LevelOfTheory, directory: Path) -> Atoms | None:

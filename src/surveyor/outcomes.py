@@ -151,6 +151,8 @@ def _describe(
         "fate": "continues" if reason is None else "reset",
         "reason": reason,
         "rejections": [_finite(asdict(rejection)) for rejection in sample.rejections],
+        "stop": None if sample.stop is None else _finite(asdict(sample.stop)),
+        "is_converged": sample.is_converged,
         "temperature_K": sample.temperature_K,
         "temperatures_K": np.round(sample.temperatures_K, 2).tolist(),
         "n_steps": sample.n_steps,

@@ -10,6 +10,8 @@ from ase.calculators.calculator import Calculator
 
 from surveyor.structures import is_periodic
 
+UNCERTAINTY = "forces_uncertainty"  # what calculators call `Prediction.uncertainty` in their results
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
@@ -20,11 +22,14 @@ class Prediction:
         forces: in eV/Å, shape (n_atoms, 3).
         stress: six Voigt components in eV/Å³ with ASE's sign, None where the structure is not periodic in three
             directions.
+        uncertainty: expected error of the force on each atom in eV/Å, shape (n_atoms,); None where the potential does
+            not know it.
     """
 
     energy: float
     forces: np.ndarray
     stress: np.ndarray | None = None
+    uncertainty: np.ndarray | None = None
 
 
 @runtime_checkable  # Prefect derives a schema from the parameters of flows, which asks for isinstance
@@ -56,4 +61,5 @@ def predict(calculator: Calculator, atoms: Atoms) -> Prediction:
         energy=float(copy.get_potential_energy()),
         forces=np.array(copy.get_forces(apply_constraint=False)),
         stress=np.array(copy.get_stress(apply_constraint=False)) if is_periodic(copy) else None,
+        uncertainty=calculator.results.get(UNCERTAINTY),
     )

@@ -87,7 +87,7 @@ WRONG = {
     "learning.xyz": (1, r"  learning\.xyz: .*leave it out; there are n_generations, "),
     "walkers.0.temperature_K": (-5, r"  walkers\.0\.temperature_K: .* greater than 0 \(found -5\)"),
     "walkers.0.timestep_fs": (float("nan"), r"  walkers\.0\.timestep_fs: .* finite number"),
-    "walkers.0.method": ("nve", r"  walkers\.0\.method: .*'langevin'.* \(found 'nve'\)"),
+    "walkers.0.method": ("nvt", r"  walkers\.0\.method: .*'langevin'.* \(found 'nvt'\)"),
     "walkers": ([], r"  walkers: .* at least 1 item"),
     "bootstrap.data": ("start.extxyz", r"  bootstrap: .* data and level_of_theory together; found data without"),
     "reference": ({"emt": {}, "xtb": {}}, r"  reference: .* exactly one of cp2k, xtb, emt, ase; found xtb and emt"),

@@ -21,7 +21,8 @@ from surveyor.learning import (
     without_repetitions,
 )
 from surveyor.potentials import Prediction
-from surveyor.sampling.walkers import Walker, Walkers
+from surveyor.sampling.conditions import Walkers
+from surveyor.sampling.walkers import Walker
 
 SMALL, LARGE = StructureError(1.0, 10.0), StructureError(50.0, 1000.0)
 NO_NUMBER = StructureError(float("nan"), 1.0)

@@ -9,7 +9,8 @@ from surveyor.errors import NothingLearned
 from surveyor.labels import Label, LabelFailure
 from surveyor.learning import Learning, StructureError
 from surveyor.outcomes import Outcome, check_failures, count_failures, describe, move_on, new_structures
-from surveyor.sampling.walkers import Rejection, Sample, Walker, Walkers, WalkerState
+from surveyor.sampling.conditions import Walkers
+from surveyor.sampling.walkers import Rejection, Sample, Walker, WalkerState
 
 SMALL, LARGE = StructureError(1.0, 10.0), StructureError(15.0, 10.0)
 
@@ -23,7 +24,7 @@ def walker_at(index, distance, tmp_path):
 def brought(walker, key, failure=None):
     label = LabelFailure(failure, "failed", output=f"/scratch/{key}") if failure else Label(-1.0, np.zeros((3, 3)))
     atoms = with_label(walker.structure, key, label)
-    return Outcome(f"sample of {walker.index}", Sample(walker, walker.structure, 10, 300.0), atoms)
+    return Outcome(f"sample of {walker.index}", Sample(walker, walker.structure, 10, observables={"temperature_K": np.array([300.0])}), atoms)
 
 
 def test_walkers_go_on_or_go_back_for_the_right_reasons(tmp_path):

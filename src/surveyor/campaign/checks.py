@@ -18,7 +18,8 @@ from surveyor.reference.choice import make_reference
 from surveyor.reference.cp2k import CP2KReference
 from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.run_directory import RunDirectory
-from surveyor.sampling.walkers import Walker, check_walkers, make_walkers
+from surveyor.sampling.checks import check_walkers
+from surveyor.sampling.walkers import Walker, make_walkers
 from surveyor.structures import elements_of
 
 

@@ -10,7 +10,7 @@ from surveyor.labels import LabelStore
 from surveyor.learning import Bootstrap
 from surveyor.models.choice import MemberParameters, ModelParameters
 from surveyor.run_directory import RunDirectory
-from surveyor.sampling.walkers import Walkers
+from surveyor.sampling.conditions import Walkers
 
 OneModel = TypeVar("OneModel", bound=MemberParameters)
 

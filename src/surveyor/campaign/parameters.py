@@ -12,7 +12,7 @@ from surveyor.parameter_files import files_named, load_parameters, parse_paramet
 from surveyor.parameters import Parameters
 from surveyor.pools.choice import Pools
 from surveyor.reference.choice import Codes, ReferenceParameters
-from surveyor.sampling.walkers import Walkers
+from surveyor.sampling.conditions import Walkers
 
 
 class WandB(Parameters):

@@ -19,7 +19,7 @@ from surveyor.models.history import MEMBERS, epoch_to_json, reported_epochs
 from surveyor.models.model import EVENTS, Epoch, Model, digest_of
 from surveyor.models.record import ModelRecord, versions_of
 from surveyor.parameters import Parameters
-from surveyor.potentials import Potential, Prediction, predict
+from surveyor.potentials import UNCERTAINTY, Potential, Prediction, predict
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +45,17 @@ class CommitteePotential:
         return CommitteeCalculator(self)
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Prediction]:
-        """Return the mean prediction for each structure."""
-        return [mean_of(each) for each in self._of_members(structures)]
+        """Return the mean prediction for each structure, with its uncertainty."""
+        return [self.combine(each) for each in self._of_members(structures)]
+
+    def combine(self, predictions: Sequence[Prediction]) -> Prediction:
+        """Return the mean of what the members say of one structure, and how far it may be off.
+
+        The uncertainty is the members' disagreement, times the calibration where there is one.
+        """
+        factor = None if self.calibration is None else self.calibration.forces.factor
+        disagreement = disagreement_of(predictions).forces
+        return replace(mean_of(predictions), uncertainty=disagreement * (1.0 if factor is None else factor))
 
     def disagreement(self, structures: Sequence[Atoms]) -> list[Disagreement]:
         """Return how far the members disagree on each structure, not scaled by the calibration."""
@@ -59,14 +68,15 @@ class CommitteePotential:
 class CommitteeCalculator(Calculator):  # type: ignore[misc]  # mypy sees no types of ASE's
     """ASE calculator of the mean of several potentials.
 
-    Its `results` also hold `energy_disagreement` (eV/atom) and `forces_disagreement` (eV/Å, for each atom); see
-    `Disagreement`.
+    Its `results` also hold `energy_disagreement` (eV/atom) and `forces_disagreement` (eV/Å, for each atom), see
+    `Disagreement`, and `forces_uncertainty` (eV/Å, for each atom), see `Prediction`.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  (ASE declares a plain list)
 
     def __init__(self, potential: CommitteePotential) -> None:
         super().__init__()
+        self._potential = potential
         self._calculators = [member.calculator() for member in potential.members]
 
     def calculate(
@@ -78,13 +88,14 @@ class CommitteeCalculator(Calculator):  # type: ignore[misc]  # mypy sees no typ
         """Compute energy, forces and, where the structure is periodic, stress."""
         super().calculate(atoms, properties, system_changes)
         predictions = [predict(calculator, self.atoms) for calculator in self._calculators]
-        mean, disagreement = mean_of(predictions), disagreement_of(predictions)
+        mean, disagreement = self._potential.combine(predictions), disagreement_of(predictions)
         self.results = {
             "energy": mean.energy,
             "free_energy": mean.energy,
             "forces": mean.forces,
             "energy_disagreement": disagreement.energy,
             "forces_disagreement": disagreement.forces,
+            UNCERTAINTY: mean.uncertainty,
         }
         if mean.stress is not None:
             self.results["stress"] = mean.stress

@@ -1,33 +1,91 @@
-"""Guards: they stop a walker that the potential leads to where no chemistry is."""
+"""Guards: they stop a walker that the potential leads to where no chemistry is, or where it does not know the way."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
+from ase.data import covalent_radii
+from ase.neighborlist import neighbor_list
 
-from surveyor.sampling.walkers import Rejection, Walkers, shortest_distance
+from surveyor.sampling.conditions import MOVING_CELL, Walkers
+from surveyor.sampling.integrators import temperature_of
+from surveyor.sampling.walkers import Rejection
 
 
-def check(atoms: Atoms, forces: np.ndarray, conditions: Walkers, *, step: int) -> Rejection | None:
-    """Check what is known at every step: that numbers are finite, the largest force, and the temperature.
+@dataclass(frozen=True, slots=True, eq=False)
+class Readings:
+    """What is known of a walker at a step without any computation.
+
+    Attributes:
+        step: of the propagation.
+        forces: on its atoms in eV/Å, shape (n_atoms, 3).
+        energy: potential and kinetic, with the bias, in eV.
+        uncertainty: expected error of the force on each atom in eV/Å, shape (n_atoms,); None where it is not known.
+    """
+
+    step: int
+    forces: np.ndarray
+    energy: float
+    uncertainty: np.ndarray | None = None
+
+
+def check(
+    atoms: Atoms, readings: Readings, conditions: Walkers, *, volume: float, energy: float | None
+) -> Rejection | None:
+    """Check what costs nothing, at every step.
 
     Args:
         atoms: the structure as the walker has it, with its momenta.
-        forces: on its atoms in eV/Å, shape (n_atoms, 3).
+        readings: at this step.
         conditions: of the walker; they hold the limits.
-        step: of the propagation, for the record.
+        volume: of its start, in Å³.
+        energy: at the beginning of the propagation, in eV; None where it is not known.
 
     Returns:
         Why the walker has to be stopped, or None.
     """
-    values = np.concatenate([atoms.positions, atoms.get_momenta(), forces, atoms.cell.array])
+    step = readings.step
+    values = np.concatenate([atoms.positions, atoms.get_momenta(), readings.forces, atoms.cell.array])
     n_not_finite = int(np.count_nonzero(~np.isfinite(values)))
-    if n_not_finite:
-        return Rejection("not_finite", step, n_not_finite, 0)
-    largest = float(np.linalg.norm(forces, axis=1).max())
+    if n_not_finite or not np.isfinite(readings.energy):
+        return Rejection("not_finite", step, max(1, n_not_finite), 0)
+    return (
+        _check_motion(atoms, readings, conditions)
+        or _check_volume(atoms, conditions, volume, step)
+        or _check_energy(atoms, readings, conditions, energy)
+    )
+
+
+def _check_motion(atoms: Atoms, readings: Readings, conditions: Walkers) -> Rejection | None:
+    if conditions.is_optimisation:
+        return None  # it begins where forces are large, and nothing moves
+    largest = float(np.linalg.norm(readings.forces, axis=1).max())
     if largest > conditions.max_force_eV_per_A:
-        return Rejection("force", step, largest, conditions.max_force_eV_per_A)
-    temperature = float(atoms.get_temperature())
-    hottest = conditions.max_temperature_factor * conditions.temperature_K
-    return Rejection("temperature", step, temperature, hottest) if temperature > hottest else None
+        return Rejection("force", readings.step, largest, conditions.max_force_eV_per_A)
+    temperature = temperature_of(atoms, conditions)
+    target = max(conditions.temperature_K, conditions.final_temperature_K or 0.0)
+    hottest = conditions.max_temperature_factor * target
+    return Rejection("temperature", readings.step, temperature, hottest) if temperature > hottest else None
+
+
+def _check_volume(atoms: Atoms, conditions: Walkers, volume: float, step: int) -> Rejection | None:
+    if conditions.method not in MOVING_CELL:
+        return None
+    ratio = float(atoms.get_volume()) / volume
+    factor = max(ratio, 1 / ratio) if ratio > 0 else np.inf
+    return (
+        Rejection("volume", step, factor, conditions.max_volume_factor)
+        if factor > conditions.max_volume_factor
+        else None
+    )
+
+
+def _check_energy(atoms: Atoms, readings: Readings, conditions: Walkers, energy: float | None) -> Rejection | None:
+    if conditions.method != "nve" or conditions.plumed is not None or energy is None:
+        return None
+    drift = 1e3 * abs(readings.energy - energy) / len(atoms)
+    limit = conditions.max_energy_drift_meV_per_atom
+    return Rejection("energy_drift", readings.step, drift, limit) if drift > limit else None
 
 
 def check_distances(atoms: Atoms, conditions: Walkers, *, step: int) -> Rejection | None:
@@ -35,11 +93,50 @@ def check_distances(atoms: Atoms, conditions: Walkers, *, step: int) -> Rejectio
 
     Args:
         atoms: the structure.
+        conditions: of the walker; they hold the limits.
+        step: of the propagation, for the record.
+
+    Returns:
+        Why the walker has to be stopped, or None.
+    """
+    first, second, distances = neighbor_list("ijd", atoms, _longest_limit(atoms, conditions))
+    radii = covalent_radii[atoms.numbers]
+    limits = np.maximum(conditions.min_distance_A, conditions.min_distance_factor * (radii[first] + radii[second]))
+    is_close = distances < limits
+    if not is_close.any():
+        return None
+    worst = np.argmin(np.where(is_close, distances - limits, np.inf))
+    return Rejection("distance", step, float(distances[worst]), float(limits[worst]))
+
+
+def _longest_limit(atoms: Atoms, conditions: Walkers) -> float:
+    """Return the longest limit there may be between two atoms of a structure, in Å."""
+    largest = 2 * conditions.min_distance_factor * float(covalent_radii[atoms.numbers].max())
+    return max(conditions.min_distance_A, largest, 1e-6)
+
+
+def check_uncertainty(readings: Readings, conditions: Walkers) -> Rejection | None:
+    """Check that the members of a committee agree.
+
+    Returns:
+        Why the walker has to be stopped, or None.
+    """
+    if readings.uncertainty is None:
+        return None
+    largest, limit = float(1e3 * readings.uncertainty.max()), conditions.max_uncertainty_meV_per_A
+    return Rejection("disagreement", readings.step, largest, limit) if largest > limit else None
+
+
+def check_wall_time(seconds: float, conditions: Walkers, *, step: int) -> Rejection | None:
+    """Check how long a propagation has taken.
+
+    Args:
+        seconds: since it began in this process.
         conditions: of the walker; they hold the limit.
         step: of the propagation, for the record.
 
     Returns:
         Why the walker has to be stopped, or None.
     """
-    shortest = shortest_distance(atoms, conditions.min_distance_A)
-    return None if shortest is None else Rejection("distance", step, shortest, conditions.min_distance_A)
+    minutes, limit = seconds / 60, conditions.max_wall_time_minutes
+    return Rejection("wall_time", step, minutes, limit) if minutes > limit else None

@@ -1,31 +1,55 @@
 """Integrators of molecular dynamics: ASE's, with what surveyor asks of them."""
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 from ase import Atoms, units
+from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
 from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.md import MolecularDynamics
+from ase.md.nose_hoover_chain import NoseHooverChainNVT
+from ase.md.velocitydistribution import Stationary, ZeroRotation
+from ase.md.verlet import VelocityVerlet
 
-from surveyor.sampling.walkers import Walkers
+from surveyor.sampling.conditions import UNDER_BAROSTAT, Walkers
 
 MPA = 1e6 * units.Pascal
+GLOBAL = ("bussi", "nose_hoover", "nve")  # they leave the momenta of the whole system what they are
+LINEAR = 1e-3  # smallest moment of inertia of a molecule that is not linear, as a fraction of the largest
+
+Memory = Mapping[str, np.ndarray]
 
 
 def make_integrator(
-    atoms: Atoms, conditions: Walkers, *, generator: np.random.Generator, barostat: np.ndarray
+    atoms: Atoms, conditions: Walkers, *, generator: np.random.Generator, memory: Memory
 ) -> MolecularDynamics:
     """Return an integrator for the method of a walker.
 
-    The centre of mass moves: a thermostat that holds it fixed (ASE's default) samples small systems wrongly.
+    With the Langevin thermostat the centre of mass moves: one that holds it fixed (ASE's default) samples small systems
+    wrongly.
 
     Args:
         atoms: a structure with momenta and a calculator, which the integrator changes as it steps.
         conditions: method and its settings.
-        generator: source of the random forces.
-        barostat: momentum of the barostat as `barostat_of` gave it, shape (1,); shape (0,) at the start.
+        generator: source of random numbers.
+        memory: what `memory_of` gave, empty at the start.
     """
-    if conditions.method == "npt":
-        return _constant_pressure(atoms, conditions, generator, barostat)
+    make = {
+        "langevin": _langevin,
+        "bussi": _bussi,
+        "nose_hoover": _nose_hoover,
+        "nve": _nve,
+        "npt": _constant_pressure,
+        "npt_flexible": _constant_pressure,
+    }[conditions.method]
+    integrator = make(atoms, conditions, generator)
+    for name, remembered in memory.items():
+        _REMEMBERED[name][1](integrator, remembered)
+    return integrator
+
+
+def _langevin(atoms: Atoms, conditions: Walkers, generator: np.random.Generator) -> Langevin:
     return Langevin(
         atoms,
         conditions.timestep_fs * units.fs,
@@ -36,29 +60,173 @@ def make_integrator(
     )
 
 
-def _constant_pressure(
-    atoms: Atoms, conditions: Walkers, generator: np.random.Generator, barostat: np.ndarray
-) -> LangevinBAOAB:
-    # The cell keeps its shape: in ASE 3.29 the flexible cell couples diagonal strain rates into shear.
+def _bussi(atoms: Atoms, conditions: Walkers, generator: np.random.Generator) -> Bussi:
+    integrator = Bussi(
+        atoms,
+        conditions.timestep_fs * units.fs,
+        temperature_K=conditions.temperature_K,
+        taut=conditions.thermostat_time_fs * units.fs,
+        rng=generator,
+    )
+    integrator.ndof = degrees_of_freedom(atoms, conditions)
+    set_temperature(integrator, conditions.temperature_K)
+    return integrator
+
+
+def _nose_hoover(atoms: Atoms, conditions: Walkers, generator: np.random.Generator) -> "NoseHooverChain":
+    return NoseHooverChain(atoms, conditions)
+
+
+def _nve(atoms: Atoms, conditions: Walkers, generator: np.random.Generator) -> VelocityVerlet:
+    return VelocityVerlet(atoms, conditions.timestep_fs * units.fs)
+
+
+def _constant_pressure(atoms: Atoms, conditions: Walkers, generator: np.random.Generator) -> "ConstantPressure":
     barostat_time = conditions.barostat_time_fs * units.fs
-    # Mass of the barostat: Martyna et al., Mol. Phys. 87, 1117 (1996), section 2.3.
-    mass = (atoms.get_number_of_degrees_of_freedom() + 3) * units.kB * conditions.temperature_K * barostat_time**2
-    integrator = LangevinBAOAB(
+    # Mass of the barostat: Martyna et al., Mol. Phys. 87, 1117 (1996), section 2.3; of each component of a flexible
+    # cell: Martyna, Tobias, Klein, J. Chem. Phys. 101, 4177 (1994).
+    is_flexible = conditions.method == "npt_flexible"
+    n_degrees = atoms.get_number_of_degrees_of_freedom() + 3
+    mass = n_degrees * units.kB * conditions.temperature_K * barostat_time**2 / (3 if is_flexible else 1)
+    return ConstantPressure(
         atoms,
         conditions.timestep_fs * units.fs,
         temperature_K=conditions.temperature_K,
         externalstress=-conditions.pressure_MPa * MPA,  # a pressure is a negative stress
-        hydrostatic=True,
+        hydrostatic=not is_flexible,
         T_tau=conditions.thermostat_time_fs * units.fs,
         P_tau=barostat_time,
         P_mass=mass,
         rng=generator,
     )
-    if len(barostat):
-        integrator.p_eps = float(barostat[0])
-    return integrator
 
 
-def barostat_of(integrator: MolecularDynamics) -> np.ndarray:
-    """Return the momentum of the barostat in ASE's units, shape (1,), or shape (0,) where there is none."""
-    return np.array([integrator.p_eps]) if isinstance(integrator, LangevinBAOAB) else np.zeros(0)
+class ConstantPressure(LangevinBAOAB):  # type: ignore[misc]  # mypy sees no types of ASE's
+    """ASE's integrator of Quigley and Probert, J. Chem. Phys. 120, 11432 (2004), with its eq. 5b for flexible cells.
+
+    In ASE 3.29 the trace of the barostat's momentum is added to all components of the friction, instead of to the
+    diagonal, so that a change of volume shears the velocities.
+    """
+
+    def _barostat_BAOAB_OU_gamma_mod(self) -> np.ndarray | float:
+        if self.hydrostatic:
+            return super()._barostat_BAOAB_OU_gamma_mod()  # type: ignore[no-any-return]
+        momentum = np.broadcast_to(self.p_eps, (3, 3))
+        friction: np.ndarray = (momentum + np.trace(momentum) / self.Ndof * np.identity(3)) / self.barostat_mass
+        return friction
+
+
+class NoseHooverChain(NoseHooverChainNVT):  # type: ignore[misc]  # mypy sees no types of ASE's
+    """ASE's Nosé-Hoover chain, for as many degrees of freedom as there are.
+
+    ASE takes 3N, and so heats a system whose momentum is conserved.
+    """
+
+    def __init__(self, atoms: Atoms, conditions: Walkers) -> None:
+        time = conditions.thermostat_time_fs * units.fs
+        super().__init__(
+            atoms, conditions.timestep_fs * units.fs, temperature_K=conditions.temperature_K, tdamp=time, tchain=3
+        )
+        self._n_degrees = degrees_of_freedom(atoms, conditions)
+        self._time = time
+        self._thermostat._num_atoms_global = self._n_degrees / 3
+        self.set_temperature(conditions.temperature_K)
+
+    def set_temperature(self, temperature_K: float) -> None:
+        """Change the temperature of the thermostat, and with it the masses of the chain."""
+        thermostat = self._thermostat
+        thermostat._kT = units.kB * temperature_K
+        thermostat._Q[0] = self._n_degrees * thermostat._kT * self._time**2
+        thermostat._Q[1:] = thermostat._kT * self._time**2
+
+    @property
+    def chain(self) -> np.ndarray:
+        """Positions and momenta of the chain, shape (2, 3)."""
+        return np.array([self._thermostat._eta, self._thermostat._p_eta])
+
+    @chain.setter
+    def chain(self, values: np.ndarray) -> None:
+        self._thermostat._eta, self._thermostat._p_eta = values.copy()
+
+
+def set_temperature(integrator: MolecularDynamics, temperature_K: float) -> None:
+    """Change the temperature of the thermostat; nothing happens where there is none."""
+    if isinstance(integrator, Langevin):
+        integrator.set_temperature(temperature_K=temperature_K)
+    elif isinstance(integrator, LangevinBAOAB | NoseHooverChain):
+        integrator.set_temperature(temperature_K)
+    elif isinstance(integrator, Bussi):
+        integrator.target_kinetic_energy = integrator.ndof / 2 * units.kB * temperature_K
+
+
+def _set_barostat(integrator: ConstantPressure, values: np.ndarray) -> None:
+    integrator.p_eps = float(values[0]) if values.shape == (1,) else values.copy()
+
+
+def _barostat(integrator: ConstantPressure) -> np.ndarray:
+    return np.array(integrator.p_eps if np.ndim(integrator.p_eps) else [integrator.p_eps])
+
+
+_Of = Callable[[MolecularDynamics], np.ndarray]
+_Set = Callable[[MolecularDynamics, np.ndarray], None]
+_REMEMBERED: Mapping[str, tuple[_Of, _Set]] = {
+    "barostat": (_barostat, _set_barostat),
+    "thermostat": (
+        lambda integrator: integrator.chain,
+        lambda integrator, values: setattr(integrator, "chain", values),
+    ),
+}
+
+
+def memory_of(integrator: MolecularDynamics) -> dict[str, np.ndarray]:
+    """Return what an integrator remembers beside the structure, as plain arrays in ASE's units.
+
+    `barostat`: momentum of the barostat, shape (1,) or, for a flexible cell, (3, 3). `thermostat`: positions and
+    momenta of a Nosé-Hoover chain, shape (2, 3).
+    """
+    names = {ConstantPressure: "barostat", NoseHooverChain: "thermostat"}
+    name = names.get(type(integrator))
+    return {} if name is None else {name: _REMEMBERED[name][0](integrator)}
+
+
+def degrees_of_freedom(atoms: Atoms, conditions: Walkers) -> int:
+    """Return how many degrees of freedom share the kinetic energy.
+
+    Thermostats that act on all momenta alike, and constant energy, conserve the momentum and, without periodicity, the
+    angular momentum: they are zero (see `without_drift`) and do not count. Where atoms are fixed, nothing is conserved.
+    """
+    n_degrees = int(atoms.get_number_of_degrees_of_freedom())
+    if not _conserves_momentum(atoms, conditions):
+        return n_degrees
+    return n_degrees - 3 - _n_rotations(atoms)
+
+
+def without_drift(atoms: Atoms, conditions: Walkers) -> None:
+    """Take the conserved momenta out of a structure that begins to move, see `degrees_of_freedom`."""
+    if _conserves_momentum(atoms, conditions):
+        Stationary(atoms, preserve_temperature=False)
+        if _n_rotations(atoms):
+            ZeroRotation(atoms, preserve_temperature=False)
+
+
+def temperature_of(atoms: Atoms, conditions: Walkers) -> float:
+    """Return the temperature in K of a structure with momenta; 0 where nothing can move."""
+    n_degrees = degrees_of_freedom(atoms, conditions)
+    return float(2 * atoms.get_kinetic_energy() / (n_degrees * units.kB)) if n_degrees > 0 else 0.0
+
+
+def _conserves_momentum(atoms: Atoms, conditions: Walkers) -> bool:
+    return conditions.method in GLOBAL and not atoms.constraints and len(atoms) > 1
+
+
+def _n_rotations(atoms: Atoms) -> int:
+    if atoms.pbc.any():
+        return 0
+    moments = np.sort(atoms.get_moments_of_inertia())
+    return 2 if moments[0] < LINEAR * moments[-1] else 3
+
+
+def keeps_constraints(conditions: Walkers) -> bool:
+    """Return whether the method of a walker keeps the constraints of a structure."""
+    # ASE's chain integrates momenta of its own, to which it adds the forces on fixed atoms.
+    return conditions.method not in (*UNDER_BAROSTAT, "nose_hoover")

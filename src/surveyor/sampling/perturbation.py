@@ -11,7 +11,7 @@ def perturb(atoms: Atoms, *, amplitude_A: float, amplitude_strain: float, genera
 
     The strain is symmetric. It acts within the space that the periodic cell vectors span: a bulk structure is strained
     in all directions, a slab in its plane, a molecule not at all. Atoms follow the strain; atoms that ASE constraints
-    hold are not displaced beyond that. The copy has no constraints.
+    hold are not displaced beyond that. The copy has no constraints and no momenta.
 
     Args:
         atoms: a structure.
@@ -32,6 +32,7 @@ def perturb(atoms: Atoms, *, amplitude_A: float, amplitude_strain: float, genera
     copy.positions = copy.positions @ deformation
     copy.set_positions(copy.positions + displacements)
     copy.set_constraint()
+    copy.arrays.pop("momenta", None)
     return canonical(copy)
 
 

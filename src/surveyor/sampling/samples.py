@@ -2,34 +2,79 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
 
-from surveyor.sampling.walkers import Rejection, Sample, Walker, walker_from_arrays, walker_to_arrays, write_arrays
+from surveyor.sampling.walkers import (
+    SCHEMA_VERSION,
+    Rejection,
+    Sample,
+    Walker,
+    named,
+    walker_from_arrays,
+    walker_to_arrays,
+    write_arrays,
+)
 from surveyor.structures import canonical, identity_of
+
+OBSERVABLE = "observable."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attempt:
+    """A try of a propagation under way: its sample so far, and what its guards have to remember.
+
+    Attributes:
+        sample: as it would be if it ended here, without a structure.
+        n_frames: how many frames the trajectory has.
+        energy: potential and kinetic, in eV, when the try began; None before its first step.
+        was_certain: whether the members of a committee have agreed since.
+    """
+
+    sample: Sample
+    n_frames: int = 0
+    energy: float | None = None
+    was_certain: bool = False
 
 
 def save_sample(path: Path, sample: Sample, *, origin: Walker) -> None:
-    """Write a sample as plain arrays (npz), atomically.
+    """Write a finished sample as plain arrays (npz), atomically.
 
     Args:
         path: the file.
         sample: what the propagation brought.
         origin: the walker as it was before the propagation; a digest of it tells to whom the file belongs.
     """
+    write_arrays(path, _to_arrays(sample, origin))
+
+
+def save_attempt(path: Path, attempt: Attempt, *, origin: Walker) -> None:
+    """Write a try under way as plain arrays (npz), atomically; see `save_sample`."""
+    own = {
+        "n_frames": attempt.n_frames,
+        "energy": np.nan if attempt.energy is None else attempt.energy,
+        "was_certain": attempt.was_certain,
+    }
+    arrays = {name: np.asarray(value) for name, value in own.items()}
+    write_arrays(path, _to_arrays(attempt.sample, origin) | arrays)
+
+
+def _to_arrays(sample: Sample, origin: Walker) -> dict[str, np.ndarray]:
     arrays = walker_to_arrays(sample.walker)
     arrays["origin"] = np.asarray(walker_digest(origin))
     arrays["rejections"] = np.asarray(json.dumps([asdict(rejection) for rejection in sample.rejections]))
+    arrays["stop"] = np.asarray(json.dumps(None if sample.stop is None else asdict(sample.stop)))
+    arrays["is_converged"] = np.asarray(json.dumps(sample.is_converged))
     arrays["sample_n_steps"] = np.asarray(sample.n_steps)
-    arrays["temperatures_K"] = sample.temperatures_K
-    if sample.temperature_K is not None:
-        arrays["temperature_K"] = np.asarray(sample.temperature_K)
+    arrays |= {OBSERVABLE + name: values for name, values in sample.observables.items()}
     if sample.structure is not None:
         arrays["sample_positions"] = sample.structure.positions
         arrays["sample_cell"] = sample.structure.cell.array
-    write_arrays(path, arrays)
+    return arrays
 
 
 def load_sample(path: Path, *, origin: Walker) -> Sample:
@@ -43,35 +88,65 @@ def load_sample(path: Path, *, origin: Walker) -> Sample:
         ValueError: the file belongs to another walker, or to another state or other conditions of it.
     """
     with np.load(path, allow_pickle=False) as arrays:
-        walker = walker_from_arrays(arrays, origin, path)
-        if str(arrays["origin"]) != walker_digest(origin):
-            raise ValueError(
-                f"{path} is no sample of walker {origin.index} with seed {origin.seed} and {origin.n_resets} resets: "
-                "its start, conditions or state were others; give the sample another name or directory"
-            )
-        structure = None
-        if "sample_positions" in arrays:
-            structure = origin.start.copy()
-            structure.set_constraint()
-            structure.set_cell(arrays["sample_cell"], scale_atoms=False)
-            structure.positions = arrays["sample_positions"]
-            structure = canonical(structure)
-        return Sample(
-            walker=walker,
-            structure=structure,
-            n_steps=int(arrays["sample_n_steps"]),
-            temperature_K=float(arrays["temperature_K"]) if "temperature_K" in arrays else None,
-            rejections=tuple(Rejection(**rejection) for rejection in json.loads(str(arrays["rejections"]))),
-            temperatures_K=arrays["temperatures_K"],
+        return _from_arrays(arrays, origin, path)
+
+
+def load_attempt(path: Path, *, origin: Walker) -> Attempt:
+    """Return a try that `save_attempt` wrote; see `load_sample`."""
+    with np.load(path, allow_pickle=False) as arrays:
+        sample = _from_arrays(arrays, origin, path)
+        energy = float(arrays["energy"]) if "energy" in arrays else np.nan
+        return Attempt(
+            sample,
+            n_frames=int(arrays["n_frames"]) if "n_frames" in arrays else 0,
+            energy=None if np.isnan(energy) else energy,
+            was_certain=bool(arrays["was_certain"]) if "was_certain" in arrays else False,
         )
+
+
+def _from_arrays(arrays: Mapping[str, np.ndarray], origin: Walker, path: Path) -> Sample:
+    walker = walker_from_arrays(arrays, origin, path)
+    # The digest is that of all parameters, and an older surveyor had fewer.
+    is_current = int(arrays["schema_version"]) == SCHEMA_VERSION
+    if is_current and str(arrays["origin"]) != walker_digest(origin):
+        raise ValueError(
+            f"{path} is no sample of walker {origin.index} with seed {origin.seed} and {origin.n_resets} resets: "
+            "its start, conditions or state were others; give the sample another name or directory"
+        )
+    stop = json.loads(str(arrays["stop"])) if is_current else None
+    return Sample(
+        walker=walker,
+        structure=_structure(arrays, origin.start),
+        n_steps=int(arrays["sample_n_steps"]),
+        rejections=tuple(Rejection(**rejection) for rejection in json.loads(str(arrays["rejections"]))),
+        stop=None if stop is None else Rejection(**stop),
+        is_converged=json.loads(str(arrays["is_converged"])) if is_current else None,
+        observables=named(arrays, OBSERVABLE) if is_current else {"temperature_K": arrays["temperatures_K"]},
+    )
+
+
+def _structure(arrays: Mapping[str, np.ndarray], start: Atoms) -> Atoms | None:
+    if "sample_positions" not in arrays:
+        return None
+    structure = start.copy()
+    structure.set_constraint()
+    structure.arrays.pop("momenta", None)
+    structure.set_cell(arrays["sample_cell"], scale_atoms=False)
+    structure.positions = arrays["sample_positions"]
+    return canonical(structure)
 
 
 def walker_digest(walker: Walker) -> str:
     """Return the hash of all that a propagation depends on, but for the potential: that is the generation's."""
+    conditions = walker.conditions
     content = {
         "start": identity_of(walker.start),
-        # Where the start came from, and how many walkers share it, does not matter.
-        "conditions": walker.conditions.model_dump(mode="json", exclude={"start", "n_walkers"}),
+        # Where files came from, and how many walkers share them, does not matter; the PLUMED input is the walker's own.
+        "conditions": conditions.model_dump(mode="json", exclude={"start", "n_walkers", "plumed", "plumed_files"}),
+        "plumed": walker.plumed,
+        "plumed_files": [hashlib.sha256(path.read_bytes()).hexdigest() for path in conditions.plumed_files],
         "walker": {name: array.tolist() for name, array in walker_to_arrays(walker).items()},
     }
+    if conditions.initial_velocities == "given":
+        content["momenta"] = walker.start.get_momenta().tolist()
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -3,8 +3,8 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from surveyor.sampling.guards import check, check_distances
-from surveyor.sampling.walkers import Walkers
+from surveyor.sampling.conditions import Walkers
+from surveyor.sampling.guards import Readings, check, check_distances
 
 
 @pytest.fixture
@@ -16,9 +16,13 @@ def zero_forces(atoms):
     return np.zeros((len(atoms), 3))
 
 
+def checked(atoms, forces, conditions, step=0, energy=0.0, volume=1.0, begin=0.0):
+    return check(atoms, Readings(step, forces, energy), conditions, volume=volume, energy=begin)
+
+
 def test_a_quiet_walker_passes(conditions):
     water = molecule("H2O")
-    assert check(water, zero_forces(water), conditions, step=0) is None
+    assert checked(water, zero_forces(water), conditions, step=0) is None
     assert check_distances(water, conditions, step=0) is None
 
 
@@ -26,7 +30,7 @@ def test_the_largest_force_is_the_longest_vector_of_an_atom(conditions):
     water = molecule("H2O")
     forces = zero_forces(water)
     forces[1] = [-6, 8, 1]
-    rejection = check(water, forces, conditions, step=4)
+    rejection = checked(water, forces, conditions, step=4)
     assert (rejection.reason, rejection.step, rejection.limit) == ("force", 4, 10)
     assert rejection.value == pytest.approx(np.sqrt(101))
 
@@ -34,7 +38,7 @@ def test_the_largest_force_is_the_longest_vector_of_an_atom(conditions):
 def test_a_hot_walker_is_stopped(conditions):
     water = molecule("H2O")
     water.set_momenta(np.full((3, 3), 1.0))
-    rejection = check(water, zero_forces(water), conditions, step=0)
+    rejection = checked(water, zero_forces(water), conditions, step=0)
     assert (rejection.reason, rejection.limit) == ("temperature", 900)
     assert rejection.value == pytest.approx(water.get_temperature())
 
@@ -46,7 +50,7 @@ def test_numbers_that_are_not_finite_are_counted(conditions, place):
     water.set_momenta(zero_forces(water))
     array = forces if place == "forces" else water.arrays[place]
     array[2, :2] = [np.nan, np.inf]
-    rejection = check(water, forces, conditions, step=0)
+    rejection = checked(water, forces, conditions, step=0)
     assert (rejection.reason, rejection.value) == ("not_finite", 2)
 
 
@@ -67,4 +71,7 @@ def test_an_atom_may_not_meet_its_own_image(conditions):
 
 def test_a_limit_of_zero_switches_the_distance_guard_off(conditions):
     pair = Atoms("H2", positions=np.zeros((2, 3)))
-    assert check_distances(pair, conditions.model_copy(update={"min_distance_A": 0.0}), step=0) is None
+    assert (
+        check_distances(pair, conditions.model_copy(update={"min_distance_A": 0.0, "min_distance_factor": 0.0}), step=0)
+        is None
+    )

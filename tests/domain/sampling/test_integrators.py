@@ -6,13 +6,19 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
+from ase.cluster import Octahedron
+from ase.constraints import FixAtoms
 from ase.md.velocitydistribution import thermalize_momenta
+from ase.stress import full_3x3_to_voigt_6_stress
 
-from surveyor.sampling.integrators import MPA, make_integrator
-from surveyor.sampling.walkers import Walkers
+from surveyor.sampling.conditions import Walkers
+from surveyor.sampling.integrators import MPA, degrees_of_freedom, make_integrator, without_drift
 
 TEMPERATURE_K = 300.0
 KT = units.kB * TEMPERATURE_K
+
+
+SHEAR_MODULUS = 0.02  # eV/Å³
 
 
 class Springs(Calculator):
@@ -28,18 +34,26 @@ class Springs(Calculator):
 
 
 class ElasticBox(Calculator):
-    """Atoms that feel no forces in a box with energy B/2 (V - V0)²/V0."""
+    """Atoms that feel no forces in a cube of a compressible neo-Hookean solid.
+
+    Its energy is B/2 (V - V0)²/V0 + G V0/2 (tr b - 3), where b is the part of the left Cauchy-Green tensor that does
+    not change the volume: the distribution of volumes does not depend on G.
+    """
 
     implemented_properties = ("energy", "forces", "stress")
-    default_parameters = {"bulk_modulus": 0.0, "volume": 1.0}  # noqa: RUF012  # as ASE declares it
+    default_parameters = {"bulk_modulus": 0.0, "shear_modulus": 0.0, "volume": 1.0}  # noqa: RUF012  # as ASE declares it
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
         modulus, volume = self.parameters["bulk_modulus"], self.parameters["volume"]
         excess = atoms.get_volume() - volume
-        self.results["energy"] = modulus / 2 * excess**2 / volume
+        metric = atoms.cell.array.T @ atoms.cell.array / atoms.get_volume() ** (2 / 3)
+        deviator = metric - np.trace(metric) / 3 * np.eye(3)
+        shear = self.parameters["shear_modulus"] * volume
+        self.results["energy"] = modulus / 2 * excess**2 / volume + shear / 2 * (np.trace(metric) - 3)
         self.results["forces"] = np.zeros((len(atoms), 3))
-        self.results["stress"] = np.array([1, 1, 1, 0, 0, 0]) * modulus * excess / volume
+        stress = modulus * excess / volume * np.eye(3) + shear / atoms.get_volume() * deviator
+        self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
 
 
 def conditions(tmp_path, **fields):
@@ -49,7 +63,7 @@ def conditions(tmp_path, **fields):
 def integrator_of(atoms, walkers):
     generator = np.random.default_rng(3)
     thermalize_momenta(atoms, walkers.temperature_K, rng=generator)
-    return make_integrator(atoms, walkers, generator=generator, barostat=np.zeros(0))
+    return make_integrator(atoms, walkers, generator=generator, memory={})
 
 
 def volumes(atoms, integrator, n_steps):
@@ -75,14 +89,57 @@ def test_langevin_obeys_equipartition_in_all_3n_degrees_of_freedom(tmp_path):
     assert np.isclose(np.mean(centre), TEMPERATURE_K, rtol=0.15)
 
 
+@pytest.mark.parametrize(
+    ("method", "n_fixed"), [("langevin", 0), ("langevin", 2), ("bussi", 0), ("bussi", 2), ("nose_hoover", 0)]
+)
+def test_thermostats_give_the_canonical_distribution_of_kinetic_energies(tmp_path, method, n_fixed):
+    atoms = Octahedron("Cu", 2)
+    atoms.set_constraint([FixAtoms(list(range(n_fixed)))] if n_fixed else [])
+    atoms.calc = EMT()
+    walkers = conditions(tmp_path, method=method, timestep_fs=5, thermostat_time_fs=40)
+    # Without fixed atoms momentum and angular momentum are zero, but for Langevin's random forces.
+    n_degrees = 3 * (len(atoms) - n_fixed) - (0 if n_fixed or method == "langevin" else 6)
+    assert degrees_of_freedom(atoms, walkers) == n_degrees
+    generator = np.random.default_rng(3)
+    thermalize_momenta(atoms, walkers.temperature_K, rng=generator)
+    without_drift(atoms, walkers)
+    integrator = make_integrator(atoms, walkers, generator=generator, memory={})
+    energies = []
+    for _ in range(8_000):
+        integrator.step()
+        energies.append(atoms.get_kinetic_energy())
+    # A gamma distribution. 40 ps at correlation times of at most 100 fs: standard errors of about 2 % and 7 %.
+    assert np.isclose(np.mean(energies), n_degrees * KT / 2, rtol=0.05)
+    assert np.isclose(np.var(energies), n_degrees * KT**2 / 2, rtol=0.2)
+    if not n_fixed and method != "langevin":
+        assert np.allclose(atoms.get_momenta().sum(axis=0), 0, atol=1e-8)
+        assert np.allclose(atoms.get_angular_momentum(), 0, atol=1e-6)
+
+
+def test_constant_energy_drifts_with_the_square_of_the_time_step(tmp_path):
+    fluctuations = []
+    for timestep_fs in (4, 2):
+        atoms = Octahedron("Cu", 2)
+        atoms.calc = EMT()
+        integrator = integrator_of(atoms, conditions(tmp_path, method="nve", timestep_fs=timestep_fs))
+        energies = []
+        for _ in range(4000 // timestep_fs):
+            integrator.step()
+            energies.append(atoms.get_total_energy())
+        assert np.ptp(energies) / len(atoms) < 2e-3
+        fluctuations.append(np.std(energies))
+    assert 3 < fluctuations[0] / fluctuations[1] < 5
+
+
+@pytest.mark.parametrize("method", ["npt", "npt_flexible"])
 @pytest.mark.parametrize("bulk_modulus", [0.0, 0.005], ids=["ideal gas", "elastic box"])
-def test_constant_pressure_gives_the_exact_distribution_of_volumes(tmp_path, bulk_modulus):
+def test_constant_pressure_gives_the_exact_distribution_of_volumes(tmp_path, bulk_modulus, method):
     n_atoms, pressure_MPa = 8, 100.0
     reference = (n_atoms + 1) * KT / (pressure_MPa * MPA)
     atoms = Atoms(f"Ar{n_atoms}", positions=np.zeros((n_atoms, 3)), cell=np.eye(3) * reference ** (1 / 3), pbc=True)
-    atoms.calc = ElasticBox(bulk_modulus=bulk_modulus, volume=reference)
+    atoms.calc = ElasticBox(bulk_modulus=bulk_modulus, shear_modulus=SHEAR_MODULUS, volume=reference)
     fields = {"timestep_fs": 2, "thermostat_time_fs": 20, "barostat_time_fs": 100, "pressure_MPa": pressure_MPa}
-    integrator = integrator_of(atoms, conditions(tmp_path, method="npt", **fields))
+    integrator = integrator_of(atoms, conditions(tmp_path, method=method, **fields))
 
     sampled = volumes(atoms, integrator, 20_000)
 
@@ -120,3 +177,34 @@ def test_constant_pressure_compresses_copper_as_its_stress_says(tmp_path):
     # The static estimate leaves out that copper expands by 0.3 % at 60 K; the pressure compresses it by ten times that.
     assert unloaded / expected > 1.03
     assert np.isclose(sampled.mean(), expected, rtol=0.006)
+
+
+def test_a_flexible_cell_has_thermal_shear_and_keeps_its_atoms_at_the_temperature(tmp_path):
+    atoms = Atoms("Ar8", positions=np.zeros((8, 3)), cell=np.eye(3) * 9, pbc=True)
+    atoms.calc = calculator = ElasticBox(bulk_modulus=0.1, shear_modulus=SHEAR_MODULUS, volume=atoms.get_volume())
+    fields = {"timestep_fs": 2, "thermostat_time_fs": 20, "barostat_time_fs": 100}
+    integrator = integrator_of(atoms, conditions(tmp_path, method="npt_flexible", **fields))
+    shear, temperatures = [], []
+    for _ in range(20_000):
+        integrator.step()
+        excess = atoms.get_volume() - calculator.parameters["volume"]
+        volumetric = 0.1 / 2 * excess**2 / calculator.parameters["volume"]
+        shear.append(atoms.get_potential_energy() - volumetric)
+        temperatures.append(atoms.get_temperature())
+    # Five shears, each with kT/2 as long as they are small.
+    assert np.isclose(np.mean(shear), 5 / 2 * KT, rtol=0.1)
+    assert np.isclose(np.mean(temperatures), TEMPERATURE_K, rtol=0.05)
+
+
+def test_a_flexible_cell_follows_an_uneven_stress(tmp_path):
+    atoms = bulk("Cu", cubic=True)
+    atoms.set_cell(atoms.cell * [1.04, 1, 0.98], scale_atoms=True)
+    atoms.calc = EMT()
+    fields = {"timestep_fs": 4, "thermostat_time_fs": 50, "barostat_time_fs": 300}
+    walkers = conditions(tmp_path, method="npt_flexible", **fields).model_copy(update={"temperature_K": 20.0})
+    integrator = integrator_of(atoms, walkers)
+    lengths = []
+    for _ in range(1500):
+        integrator.step()
+        lengths.append(atoms.cell.lengths())
+    assert np.allclose(np.mean(lengths[500:], axis=0), atoms.cell.lengths().mean(), rtol=0.01)

@@ -9,7 +9,9 @@ from ase.constraints import FixAtoms
 from pydantic import ValidationError
 
 from surveyor.errors import InputError
-from surveyor.sampling.walkers import Walkers, WalkerState, check_walkers, load_walker, make_walkers, save_walker
+from surveyor.sampling.checks import check_walkers
+from surveyor.sampling.conditions import Walkers
+from surveyor.sampling.walkers import WalkerState, load_walker, make_walkers, save_walker
 
 
 def start_file(path, *structures):
@@ -25,7 +27,8 @@ def state_of(atoms):
         cell=np.eye(3) * np.pi,
         random_state='{"state": 340282366920938463463374607431768211455}',
         n_steps=12,
-        barostat=np.array([np.e]),
+        memory={"barostat": np.array([np.e])},
+        history={"HILLS": "#! FIELDS time d\n0.1 0.2\n"},
     )
 
 
@@ -73,10 +76,23 @@ def test_a_walker_comes_back_bit_for_bit(tmp_path):
     state = state_of(walker.start)
     save_walker(tmp_path / "walker.npz", replace(walker, state=state, seed=2**47, n_resets=3))
     loaded = load_walker(tmp_path / "walker.npz", walker)
-    for name in ("positions", "momenta", "cell", "barostat"):
+    for name in ("positions", "momenta", "cell"):
         assert getattr(loaded.state, name).tobytes() == getattr(state, name).tobytes()
+    assert loaded.state.memory["barostat"].tobytes() == state.memory["barostat"].tobytes()
+    assert loaded.state.history == state.history
     assert (loaded.state.random_state, loaded.state.n_steps) == (state.random_state, 12)
     assert (loaded.seed, loaded.n_resets) == (2**47, 3)
+
+
+def test_a_walker_of_the_first_schema_is_read(tmp_path):
+    walker = water_walker(tmp_path)
+    state = state_of(walker.start)
+    plain = {name: getattr(state, name) for name in ("positions", "momenta", "cell", "random_state", "n_steps")}
+    np.savez(tmp_path / "walker.npz", schema_version=1, index=0, seed=5, n_resets=1, barostat=[np.e], **plain)
+    loaded = load_walker(tmp_path / "walker.npz", walker)
+    assert loaded.state.memory["barostat"].tolist() == [np.e]
+    np.savez(tmp_path / "walker.npz", schema_version=1, index=0, seed=5, n_resets=1, barostat=[], **plain)
+    assert load_walker(tmp_path / "walker.npz", walker).state.memory == {}
 
 
 def test_a_walker_at_its_start_comes_back_without_a_state(tmp_path):

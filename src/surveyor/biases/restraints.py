@@ -1,0 +1,174 @@
+"""Harmonic restraints and walls on geometric variables, for which no PLUMED is needed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Self
+
+import numpy as np
+from ase import Atoms
+from ase.geometry import (
+    find_mic,
+    get_angles,
+    get_angles_derivatives,
+    get_dihedrals,
+    get_dihedrals_derivatives,
+    get_distances_derivatives,
+)
+from ase.stress import full_3x3_to_voigt_6_stress
+from pydantic import Field, model_validator
+
+from surveyor.biases.bias import BiasValues
+from surveyor.errors import InputError
+from surveyor.parameters import Parameters
+from surveyor.structures import is_periodic
+
+Variable = Literal["distance", "angle", "torsion", "volume"]
+N_ATOMS: Mapping[Variable, int] = {"distance": 2, "angle": 3, "torsion": 4, "volume": 0}
+ANGULAR = ("angle", "torsion")
+
+
+class Restraint(Parameters):
+    """A harmonic restraint, or a wall that is harmonic on one side, on one variable."""
+
+    variable: Variable = Field(
+        title="Variable",
+        description="distance: of two atoms. angle: of three, about the second. torsion: of four. volume: of the cell.",
+    )
+    atoms: tuple[int, ...] = Field(
+        (), title="Atoms", description="Indices of the atoms, from 0 as in ASE; none for the volume."
+    )
+    kind: Literal["harmonic", "upper_wall", "lower_wall"] = Field(
+        "harmonic",
+        title="Kind",
+        description="harmonic: acts on both sides of its centre. upper_wall: only above it. lower_wall: only below it.",
+    )
+    centre: float = Field(
+        title="Centre (Å, degrees or Å³)", description="Where the restraint is zero, in the unit of its variable."
+    )
+    force_constant: float = Field(
+        gt=0,
+        title="Force constant (eV/Å², eV/rad² or eV/Å⁶)",
+        description="The energy is half the force constant times the squared distance from the centre.",
+    )
+
+    @model_validator(mode="after")
+    def _has_its_atoms(self) -> Self:
+        expected = N_ATOMS[self.variable]
+        if len(self.atoms) != expected:
+            raise ValueError(f"expected {expected} atoms for {self.variable}; found {len(self.atoms)}")
+        if len(set(self.atoms)) < expected or any(index < 0 for index in self.atoms):
+            raise ValueError(f"expected different indices from 0; found {list(self.atoms)}")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The name of the variable, such as distance(0,1)."""
+        return f"{self.variable}({','.join(map(str, self.atoms))})" if self.atoms else self.variable
+
+
+def evaluate_restraints(restraints: Sequence[Restraint], atoms: Atoms) -> BiasValues:
+    """Return the sum of restraints for a structure.
+
+    Distances, angles and torsions are those of the nearest images.
+
+    Args:
+        restraints: what acts on the structure.
+        atoms: the structure.
+    """
+    energy, forces, strain = 0.0, np.zeros((len(atoms), 3)), np.zeros((3, 3))
+    variables = {}
+    for restraint in restraints:
+        value, gradient, strain_gradient = _measure(restraint, atoms)
+        excess = _excess(restraint, value)
+        slope = restraint.force_constant * excess
+        energy += slope * excess / 2
+        forces[list(restraint.atoms)] -= slope * gradient
+        strain += slope * strain_gradient
+        variables[restraint.name] = float(np.degrees(value)) if restraint.variable in ANGULAR else value
+    stress = full_3x3_to_voigt_6_stress(strain / atoms.get_volume()) if is_periodic(atoms) else None
+    return BiasValues(float(energy), forces, stress, variables)
+
+
+def _excess(restraint: Restraint, value: float) -> float:
+    """Return how far a variable is from the centre of a restraint that acts on it, in Å, rad or Å³."""
+    if restraint.variable in ANGULAR:
+        excess = value - np.radians(restraint.centre)
+        if restraint.variable == "torsion":
+            excess = (excess + np.pi) % (2 * np.pi) - np.pi  # the shorter way round
+    else:
+        excess = value - restraint.centre
+    is_beyond = {"harmonic": True, "upper_wall": excess > 0, "lower_wall": excess < 0}[restraint.kind]
+    return float(excess) if is_beyond else 0.0
+
+
+def _measure(restraint: Restraint, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
+    """Return a variable in Å, rad or Å³, its derivatives, shape (n, 3), and those with respect to strain, (3, 3)."""
+    if restraint.variable == "volume":
+        volume = float(atoms.get_volume())
+        return volume, np.zeros((0, 3)), volume * np.eye(3)
+    positions = atoms.positions[list(restraint.atoms)]
+    bonds, _ = find_mic(np.diff(positions, axis=0), atoms.cell, atoms.pbc)
+    value, gradient = _MEASURES[restraint.variable](bonds)
+    # One image of each atom: a strain moves it by its position, and the variable by the virial.
+    unwrapped = np.concatenate([np.zeros((1, 3)), np.cumsum(bonds, axis=0)])
+    virial = gradient.T @ unwrapped
+    return value, gradient, (virial + virial.T) / 2
+
+
+def _distance(bonds: np.ndarray) -> tuple[float, np.ndarray]:
+    return float(np.linalg.norm(bonds[0])), get_distances_derivatives(bonds)[0]
+
+
+def _angle(bonds: np.ndarray) -> tuple[float, np.ndarray]:
+    legs = -bonds[:1], bonds[1:]
+    return float(np.radians(get_angles(*legs)[0])), np.radians(get_angles_derivatives(*legs)[0])
+
+
+def _torsion(bonds: np.ndarray) -> tuple[float, np.ndarray]:
+    legs = bonds[:1], bonds[1:2], bonds[2:]
+    return float(np.radians(get_dihedrals(*legs)[0])), np.radians(get_dihedrals_derivatives(*legs)[0])
+
+
+_MEASURES: Mapping[str, Callable[[np.ndarray], tuple[float, np.ndarray]]] = {
+    "distance": _distance,
+    "angle": _angle,
+    "torsion": _torsion,
+}
+
+
+def check_restraints(restraints: Sequence[Restraint], atoms: Atoms, name: str) -> None:
+    """Check that restraints suit a structure.
+
+    Args:
+        restraints: what is to act on it.
+        atoms: the structure.
+        name: what to call it in messages.
+
+    Raises:
+        InputError: there is no such atom, or no volume.
+    """
+    for restraint in restraints:
+        beyond = [index for index in restraint.atoms if index >= len(atoms)]
+        if beyond:
+            raise InputError(
+                f"{name} has {len(atoms)} atoms, but the restraint {restraint.name} is on atom {beyond[0]}; indices "
+                f"count from 0, so give at most {len(atoms) - 1}"
+            )
+        if restraint.variable == "volume" and not is_periodic(atoms):
+            raise InputError(
+                f"{name} has pbc {atoms.pbc.tolist()}, but a restraint on the volume needs a cell that is periodic in "
+                "three directions; leave it out"
+            )
+
+
+def with_centre(restraints: Sequence[Restraint], name: str, centre: float) -> tuple[Restraint, ...]:
+    """Return the restraints, with the centre of those on one variable moved.
+
+    Args:
+        restraints: some of them on the variable.
+        name: of the variable, see `Restraint.name`.
+        centre: in the unit of the variable.
+    """
+    return tuple(
+        restraint.model_copy(update={"centre": centre}) if restraint.name == name else restraint
+        for restraint in restraints
+    )

@@ -1,0 +1,71 @@
+"""What can be known of walkers before any work begins."""
+
+from collections.abc import Sequence
+
+from ase import Atoms
+
+from surveyor.biases.plumed import check_plumed
+from surveyor.biases.restraints import check_restraints
+from surveyor.errors import InputError
+from surveyor.sampling.conditions import MOVING_CELL, Walkers
+from surveyor.sampling.guards import check_distances
+from surveyor.sampling.integrators import degrees_of_freedom, keeps_constraints
+from surveyor.sampling.placement import place, plumed_files
+from surveyor.structures import is_periodic, read_structures
+
+
+def check_walkers(groups: Sequence[Walkers]) -> None:
+    """Check that every walker can start, before any work begins.
+
+    Raises:
+        InputError: there is no walker, a start file cannot be used, or a structure in it does not suit the method, the
+            bias or the guards of its group; says which group and which structure.
+    """
+    if not groups:
+        raise InputError("no walkers are given; give at least one group of walkers")
+    for number, group in enumerate(groups):
+        try:
+            starts = read_structures(group.start)
+            for index, atoms in enumerate(starts):
+                _check_start(atoms, group, f"structure {index} of {group.start}")
+            _check_bias(group, starts)
+        except InputError as error:
+            raise InputError(f"walkers[{number}]: {error}") from error
+
+
+def _check_start(atoms: Atoms, group: Walkers, name: str) -> None:
+    close = check_distances(atoms, group, step=0)
+    if close is not None:
+        guard = "min_distance_A" if close.limit == group.min_distance_A else "min_distance_factor"
+        raise InputError(
+            f"{name}: two atoms are {close.value:.3f} Å apart, but the guard {guard} allows no less than "
+            f"{close.limit:g}; correct the structure or lower the guard"
+        )
+    if group.method == "perturbation":
+        return
+    if degrees_of_freedom(atoms, group) <= 0:
+        raise InputError(f"{name}: no atom can move under its constraints; free some atoms")
+    if group.method in MOVING_CELL and not is_periodic(atoms):
+        raise InputError(
+            f"{name} has pbc {atoms.pbc.tolist()}, but method {group.method} needs a cell that is periodic in three "
+            f"directions; give the structure one, or use a method of constant volume"
+        )
+    if atoms.constraints and not keeps_constraints(group):
+        raise InputError(
+            f"{name} has constraints, which method {group.method} cannot keep; remove them, or use method langevin"
+        )
+    if group.method == "bussi" and group.initial_velocities == "zero":
+        raise InputError(f"{name}: method bussi scales velocities, but initial_velocities is zero; take thermal")
+    if group.initial_velocities == "given" and not group.is_optimisation and not atoms.has("momenta"):
+        raise InputError(
+            f"{name} has no momenta, but initial_velocities is given; take thermal, or give a file with them"
+        )
+
+
+def _check_bias(group: Walkers, starts: Sequence[Atoms]) -> None:
+    for index, atoms in enumerate(starts):
+        check_restraints(group.restraints, atoms, f"structure {index} of {group.start}")
+    if group.plumed is not None:
+        text = group.plumed.read_text()
+        check_plumed(text, starts, files=plumed_files(group))
+    place(group, starts)

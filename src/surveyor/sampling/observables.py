@@ -1,0 +1,140 @@
+"""What is recorded along a propagation, and frames of it on disk."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.trajectory import Trajectory
+
+from surveyor.biases.biased import BiasedCalculator
+from surveyor.files import publish, temporary_beside
+from surveyor.potentials import UNCERTAINTY
+from surveyor.sampling.conditions import Walkers
+from surveyor.sampling.integrators import MPA, temperature_of
+from surveyor.structures import is_periodic
+
+N_RECORDS = 100  # as many are kept along a propagation
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Records observables and frames of one propagation in memory, between two checkpoints.
+
+    Attributes:
+        conditions: of the walker.
+        records: observables by name, as lists.
+        frames: kept since the last checkpoint, with their observables and step.
+    """
+
+    conditions: Walkers
+    records: dict[str, list[float]] = field(default_factory=dict)
+    frames: list[Atoms] = field(default_factory=list)
+
+    @classmethod
+    def after(cls, conditions: Walkers, observables: Mapping[str, np.ndarray]) -> "Recorder":
+        """Return a recorder that goes on from what was recorded before."""
+        return cls(conditions, {name: list(values) for name, values in observables.items()})
+
+    @property
+    def observables(self) -> dict[str, np.ndarray]:
+        """What was recorded so far, shape (n_records,) each."""
+        return {name: np.array(values) for name, values in self.records.items()}
+
+    def see(self, atoms: Atoms, step: int) -> None:
+        """Record a structure with its calculator, if its step is one of those that are recorded.
+
+        Args:
+            atoms: as the walker has it.
+            step: of the propagation, from 1.
+        """
+        interval = -(-self.conditions.n_steps // N_RECORDS)  # rounded up
+        is_frame = self.conditions.frame_interval is not None and step % self.conditions.frame_interval == 0
+        if step % interval and not is_frame:
+            return
+        observed = observe(atoms, self.conditions)
+        if step % interval == 0:
+            for name, value in {"step": float(step), **observed}.items():
+                self.records.setdefault(name, []).append(value)
+        if is_frame:
+            self.frames.append(_frame(atoms, {"step": step, **observed}))
+
+
+def observe(atoms: Atoms, conditions: Walkers) -> dict[str, float]:
+    """Return the observables of a structure with its calculator; see `Sample`."""
+    calculator = atoms.calc
+    energy = float(atoms.get_potential_energy())
+    bias = calculator.bias_energy if isinstance(calculator, BiasedCalculator) else 0.0
+    observed = {} if conditions.is_optimisation else {"temperature_K": temperature_of(atoms, conditions)}
+    observed |= {"potential_energy": energy - bias, "total_energy": energy + float(atoms.get_kinetic_energy())}
+    if _has_stress(atoms):
+        stress = atoms.get_stress(include_ideal_gas=True, apply_constraint=False)
+        observed |= {"pressure_MPa": float(-stress[:3].mean() / MPA), "volume_A3": float(atoms.get_volume())}
+    if isinstance(calculator, BiasedCalculator):
+        observed |= {"bias_energy": bias, **calculator.variables}
+    if UNCERTAINTY in calculator.results:
+        observed["uncertainty_eV_per_A"] = float(calculator.results[UNCERTAINTY].max())
+    return observed
+
+
+def _has_stress(atoms: Atoms) -> bool:
+    return is_periodic(atoms) and "stress" in atoms.calc.implemented_properties
+
+
+def _frame(atoms: Atoms, info: Mapping[str, float]) -> Atoms:
+    frame = atoms.copy()
+    frame.info |= info
+    forces = atoms.get_forces(apply_constraint=False)
+    stress = atoms.get_stress(apply_constraint=False) if _has_stress(atoms) else None
+    frame.calc = SinglePointCalculator(frame, energy=atoms.get_potential_energy(), forces=forces, stress=stress)
+    return frame
+
+
+def append_frames(path: Path, frames: Sequence[Atoms], *, n_before: int) -> int:
+    """Append frames to a trajectory in ASE's format, behind as many as there are to be.
+
+    Frames beyond those, which a propagation that was cut off wrote after its last checkpoint, are dropped.
+
+    Args:
+        path: the trajectory; there is none before the first frame.
+        frames: what to append.
+        n_before: how many frames belong to what came before.
+
+    Returns:
+        How many there are now.
+    """
+    if path.exists():
+        _cut(path, n_before)
+    if frames:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with Trajectory(str(path), "a") as trajectory:
+            for frame in frames:
+                trajectory.write(frame)
+    return n_before + len(frames)
+
+
+def _cut(path: Path, n_frames: int) -> None:
+    if n_frames == 0:
+        path.unlink()
+        return
+    with Trajectory(str(path), "r") as trajectory:
+        if len(trajectory) == n_frames:
+            return
+        kept = [trajectory[index] for index in range(n_frames)]
+    with temporary_beside(path) as temporary:
+        with Trajectory(str(temporary), "w") as trajectory:
+            for frame in kept:
+                trajectory.write(frame)
+        publish(temporary, path)
+
+
+def keep_last_good(path: Path, atoms: Atoms, record: Mapping[str, object]) -> None:
+    """Append the last structure of a rejected try that passed all guards to a file (extxyz), with what happened."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    copy = atoms.copy()
+    copy.info["rejection"] = json.dumps(record)
+    ase.io.write(path, copy, format="extxyz", append=True)

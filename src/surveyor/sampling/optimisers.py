@@ -1,0 +1,34 @@
+"""Geometry optimisation: ASE's BFGS, on positions or on positions and cell."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from ase import Atoms
+from ase.filters import FrechetCellFilter
+from ase.optimize import BFGS
+
+from surveyor.sampling.conditions import Walkers
+from surveyor.sampling.integrators import MPA
+
+
+def make_optimiser(atoms: Atoms, conditions: Walkers, *, memory: Mapping[str, np.ndarray]) -> BFGS:
+    """Return an optimiser for the method of a walker; `converged()` says whether it is at its end.
+
+    Args:
+        atoms: a structure with a calculator, which the optimiser changes as it steps.
+        conditions: method, threshold and pressure.
+        memory: what `memory_of_optimiser` gave, empty at the start.
+    """
+    moving = atoms
+    if conditions.method == "cell_optimisation":
+        moving = FrechetCellFilter(atoms, scalar_pressure=conditions.pressure_MPa * MPA)
+    optimiser = BFGS(moving, logfile=None)
+    optimiser.fmax = conditions.fmax_eV_per_A
+    if "hessian" in memory:
+        optimiser.H0 = memory["hessian"].copy()
+    return optimiser
+
+
+def memory_of_optimiser(optimiser: BFGS) -> dict[str, np.ndarray]:
+    """Return what an optimiser has learnt: the Hessian of its degrees of freedom, in eV/Å²."""
+    return {"hessian": np.array(optimiser.H0 if optimiser.state is None else optimiser.H)}

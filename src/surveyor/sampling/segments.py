@@ -1,0 +1,187 @@
+"""Segments: some steps of a walker, from plain arrays to plain arrays."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from ase.md.md import MolecularDynamics
+from ase.optimize import BFGS
+
+from surveyor.biases.bias import BiasValues
+from surveyor.biases.biased import Bias, BiasedCalculator
+from surveyor.biases.plumed import PlumedRun
+from surveyor.biases.restraints import evaluate_restraints
+from surveyor.potentials import UNCERTAINTY
+from surveyor.sampling.guards import Readings, check, check_distances, check_uncertainty, check_wall_time
+from surveyor.sampling.integrators import make_integrator, memory_of, set_temperature
+from surveyor.sampling.observables import Recorder
+from surveyor.sampling.optimisers import make_optimiser, memory_of_optimiser
+from surveyor.sampling.placement import plumed_files
+from surveyor.sampling.samples import Attempt
+from surveyor.sampling.states import generator_of, moving, state_at_start, state_of
+from surveyor.sampling.walkers import Rejection, WalkerState
+
+DISTANCE_STRIDE = 10  # steps between two checks of distances, which cost more than the other guards
+
+
+def run_segment(attempt: Attempt, calculator: Calculator, *, n_steps: int, began: float) -> "Segment":
+    """Make some steps of a try, or fewer where it ends before.
+
+    Args:
+        attempt: the try so far.
+        calculator: of the potential.
+        n_steps: at most so many.
+        began: when the propagation began, by the monotonic clock.
+
+    Returns:
+        The segment, at its end.
+    """
+    state = attempt.sample.walker.state or state_at_start(attempt.sample.walker)
+    segment = Segment(attempt, state, began)
+    calculator.reset()
+    try:
+        segment.begin(calculator)
+        segment.move(n_steps)
+    finally:
+        segment.end()
+    return segment
+
+
+class Segment:
+    """Some steps of a try, which end at a checkpoint, at a guard, or with the try.
+
+    Args:
+        attempt: the try so far.
+        state: of its walker.
+        began: when the propagation began, by the monotonic clock.
+
+    Attributes:
+        step: of the propagation.
+        rejection: why the try is rejected; None where it is not.
+        last_good: the last structure that passed all guards; None where there is none.
+        recorder: what was recorded.
+    """
+
+    def __init__(self, attempt: Attempt, state: WalkerState, began: float) -> None:
+        walker = attempt.sample.walker
+        self._attempt, self._state, self._began = attempt, state, began
+        self._walker, self._conditions = walker, walker.conditions
+        self._atoms, self._generator = moving(walker.start, state), generator_of(walker.seed, state)
+        self._energy, self._was_certain = attempt.energy, attempt.was_certain
+        self._plumed: PlumedRun | None = None
+        self._history = dict(state.history)
+        self._stop: Rejection | None = None
+        self.step = attempt.sample.n_steps
+        self.rejection: Rejection | None = None
+        self.last_good: Atoms | None = self._atoms.copy() if self.step else None
+        self.recorder = Recorder.after(walker.conditions, attempt.sample.observables)
+
+    def begin(self, calculator: Calculator) -> None:
+        """Start PLUMED, and the integrator or optimiser."""
+        biases: list[Bias] = []
+        if self._conditions.restraints:
+            biases.append(lambda atoms, _: evaluate_restraints(self._conditions.restraints, atoms))
+        if self._walker.plumed:
+            self._plumed = PlumedRun(
+                self._walker.plumed,
+                self._atoms,
+                timestep_fs=self._conditions.timestep_fs,
+                temperature_K=self._conditions.temperature_at(self._state.n_steps),
+                files=plumed_files(self._conditions),
+                history=self._state.history,
+            )
+            biases.append(self._biased_by_plumed)
+        self._atoms.calc = BiasedCalculator(calculator, biases) if biases else calculator
+        self._mover = self._make_mover()
+
+    def _biased_by_plumed(self, atoms: Atoms, energy: float) -> BiasValues:
+        assert self._plumed is not None
+        return self._plumed.evaluate(atoms, step=self._n_steps_of_walker, energy=energy)
+
+    @property
+    def _n_steps_of_walker(self) -> int:
+        """Steps since its start or last reset."""
+        return self._state.n_steps + self.step - self._attempt.sample.n_steps
+
+    def _make_mover(self) -> MolecularDynamics | BFGS:
+        if self._conditions.is_optimisation:
+            return make_optimiser(self._atoms, self._conditions, memory=self._state.memory)
+        return make_integrator(self._atoms, self._conditions, generator=self._generator, memory=self._state.memory)
+
+    def move(self, n_steps: int) -> None:
+        """Make some steps, or fewer where the try ends before."""
+        last = min(self.step + n_steps, self._conditions.n_steps)
+        while (found := self._check()) is None:
+            if self.step == last or self._is_converged:
+                return
+            self.last_good = self._atoms.copy()
+            self.step += 1
+            if self._conditions.ramp_steps is not None:
+                set_temperature(self._mover, self._conditions.temperature_at(self._n_steps_of_walker))
+            self._mover.step()
+            self.recorder.see(self._atoms, self.step)
+        if found.brings_structure:
+            self._stop = found
+        else:
+            self.rejection = found
+
+    @property
+    def _is_converged(self) -> bool:
+        return isinstance(self._mover, BFGS) and bool(self._mover.converged())
+
+    def _check(self) -> Rejection | None:
+        """Return what the guards find, which cost the more the later they come."""
+        atoms, conditions, step = self._atoms, self._conditions, self.step
+        readings = Readings(
+            step,
+            forces=atoms.get_forces(),
+            energy=float(atoms.get_potential_energy() + atoms.get_kinetic_energy()),
+            uncertainty=atoms.calc.results.get(UNCERTAINTY),
+        )
+        if self._energy is None:
+            self._energy = readings.energy
+        volume = abs(float(np.linalg.det(self._walker.start.cell.array)))
+        found = check(atoms, readings, conditions, volume=volume, energy=self._energy)
+        if found is None and (step % DISTANCE_STRIDE == 0 or step == conditions.n_steps):
+            found = check_distances(atoms, conditions, step=step)
+        return found or self._check_uncertainty(readings) or self._check_time()
+
+    def _check_uncertainty(self, readings: Readings) -> Rejection | None:
+        # A walker that begins where the members disagree would bring what it brought the last time.
+        found = check_uncertainty(readings, self._conditions)
+        self._was_certain = self._was_certain or found is None
+        return found if self._was_certain else None
+
+    def _check_time(self) -> Rejection | None:
+        if self.step == 0:
+            return None  # what it would bring is known
+        return check_wall_time(time.monotonic() - self._began, self._conditions, step=self.step)
+
+    def end(self) -> None:
+        """Stop PLUMED, and keep its history."""
+        if self._plumed is not None:
+            self._history, self._plumed = self._plumed.close(), None
+
+    def reached(self) -> Attempt:
+        """Return the try after these steps, with a structure where it is finished."""
+        attempt, is_converged = self._attempt, None
+        if isinstance(self._mover, BFGS):
+            memory, is_converged = memory_of_optimiser(self._mover), self._is_converged
+        else:
+            memory = memory_of(self._mover)
+        n_steps = self._n_steps_of_walker
+        state = state_of(self._atoms, self._generator, n_steps=n_steps, memory=memory, history=self._history)
+        sample = replace(
+            attempt.sample,
+            walker=replace(self._walker, state=state),
+            n_steps=self.step,
+            stop=self._stop,
+            is_converged=is_converged,
+            observables=self.recorder.observables,
+        )
+        if self.step == self._conditions.n_steps or self._stop is not None or is_converged:
+            sample = replace(sample, structure=sample.walker.structure)
+        n_frames = attempt.n_frames + len(self.recorder.frames)
+        return Attempt(sample, n_frames, self._energy, self._was_certain)

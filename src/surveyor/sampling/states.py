@@ -1,0 +1,72 @@
+"""From the plain arrays of a walker to structures that move, and back."""
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+from ase import Atoms
+from ase.md.velocitydistribution import thermalize_momenta
+
+from surveyor.sampling.integrators import without_drift
+from surveyor.sampling.walkers import Walker, WalkerState
+
+
+def state_at_start(walker: Walker) -> WalkerState:
+    """Return the state in which a walker begins: at its start, with its initial velocities.
+
+    For methods that conserve the momentum of the whole structure it is zero, whatever the velocities are.
+    """
+    conditions, generator = walker.conditions, generator_of(walker.seed, None)
+    atoms = walker.start.copy()
+    if conditions.is_optimisation or conditions.initial_velocities == "zero":
+        atoms.set_momenta(np.zeros((len(atoms), 3)))
+    elif conditions.initial_velocities == "thermal":
+        thermalize_momenta(atoms, conditions.temperature_at(0), rng=generator)
+    if atoms.get_momenta().any():
+        without_drift(atoms, conditions)
+    return state_of(atoms, generator, n_steps=0)
+
+
+def moving(start: Atoms, state: WalkerState) -> Atoms:
+    """Return the structure of a walker with its momenta and constraints, without a calculator."""
+    atoms = start.copy()
+    atoms.set_cell(state.cell, scale_atoms=False)
+    atoms.positions = state.positions
+    atoms.set_array("momenta", state.momenta)
+    return atoms
+
+
+def state_of(
+    atoms: Atoms,
+    generator: np.random.Generator,
+    *,
+    n_steps: int,
+    memory: Mapping[str, np.ndarray] | None = None,
+    history: Mapping[str, str] | None = None,
+) -> WalkerState:
+    """Return the state of a walker as plain arrays.
+
+    Args:
+        atoms: with momenta.
+        generator: of the walker.
+        n_steps: since its start or last reset.
+        memory: of integrator or optimiser.
+        history: of the bias.
+    """
+    return WalkerState(
+        positions=atoms.positions.copy(),
+        momenta=atoms.get_momenta(),
+        cell=atoms.cell.array.copy(),
+        random_state=json.dumps(generator.bit_generator.state),
+        n_steps=n_steps,
+        memory=memory or {},
+        history=history or {},
+    )
+
+
+def generator_of(seed: int, state: WalkerState | None) -> np.random.Generator:
+    """Return the random generator of a walker, as its state has left it."""
+    generator = np.random.default_rng(seed)
+    if state is not None:
+        generator.bit_generator.state = json.loads(state.random_state)
+    return generator
