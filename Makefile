@@ -68,7 +68,7 @@ $(MACE)/demo.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
 	touch $@
 
 $(MACE)/test.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
-	$(PIP) --editable ".[mace,cuequivariance,xtb,wandb,test]"
+	$(PIP) --editable ".[mace,cuequivariance,xtb,wandb,plumed,test]"
 	touch $@
 
 $(NEQUIP)/test.stamp: pyproject.toml constraints.txt constraints-nequip.txt | $(NEQUIP)/bin/python

@@ -37,7 +37,7 @@ class Potential(Protocol):
     """Gives energies, forces and stress.
 
     A potential is a small value that travels to the pool which uses it; what is large (weights) is a path in it and is
-    loaded there.
+    loaded there. One that is faster on many structures at once says so by an attribute `evaluates_together`.
     """
 
     def calculator(self) -> Calculator:
@@ -45,6 +45,11 @@ class Potential(Protocol):
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Prediction]:
         """Return a prediction for each structure; compositions and periodicities may differ."""
+
+
+def evaluates_together(potential: Potential) -> bool:
+    """Return whether a potential is faster on many structures at once: its attribute of that name; False without it."""
+    return bool(getattr(potential, "evaluates_together", False))
 
 
 def evaluate_one_by_one(potential: Potential, structures: Sequence[Atoms]) -> list[Prediction]:

@@ -24,7 +24,11 @@ def walker_at(index, distance, tmp_path):
 def brought(walker, key, failure=None):
     label = LabelFailure(failure, "failed", output=f"/scratch/{key}") if failure else Label(-1.0, np.zeros((3, 3)))
     atoms = with_label(walker.structure, key, label)
-    return Outcome(f"sample of {walker.index}", Sample(walker, walker.structure, 10, observables={"temperature_K": np.array([300.0])}), atoms)
+    return Outcome(
+        f"sample of {walker.index}",
+        Sample(walker, walker.structure, 10, observables={"temperature_K": np.array([300.0])}),
+        atoms,
+    )
 
 
 def test_walkers_go_on_or_go_back_for_the_right_reasons(tmp_path):

@@ -60,8 +60,8 @@ class PlumedRun:
         try:
             for name, content in files.items():
                 (self._folder / name).write_bytes(content)
-            for name, content in history.items():
-                (self._folder / name).write_text(content)
+            for name, earlier in history.items():
+                (self._folder / name).write_text(earlier)
             self._kernel = _start(
                 len(atoms), timestep_fs * units.fs, units.kB * temperature_K, self._folder / LOG, restart=bool(history)
             )

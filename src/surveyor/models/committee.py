@@ -19,7 +19,7 @@ from surveyor.models.history import MEMBERS, epoch_to_json, reported_epochs
 from surveyor.models.model import EVENTS, Epoch, Model, digest_of
 from surveyor.models.record import ModelRecord, versions_of
 from surveyor.parameters import Parameters
-from surveyor.potentials import UNCERTAINTY, Potential, Prediction, predict
+from surveyor.potentials import UNCERTAINTY, Potential, Prediction, evaluates_together, predict
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,11 @@ class CommitteePotential:
 
     members: tuple[Potential, ...]
     calibration: Calibrations | None = None
+
+    @property
+    def evaluates_together(self) -> bool:
+        """Whether the members are faster on many structures at once."""
+        return all(evaluates_together(member) for member in self.members)
 
     def calculator(self) -> Calculator:
         """Return a new ASE calculator of the mean."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from ase import Atoms
 from ase.calculators.calculator import Calculator
@@ -49,6 +49,8 @@ class MACEPotential:
     path: Path
     device: Device = "auto"
     precision: Precision = "float64"
+
+    evaluates_together: ClassVar[bool] = True
 
     def calculator(self) -> Calculator:
         """Return a new ASE calculator; those of one process share one network.

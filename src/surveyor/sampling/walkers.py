@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
@@ -195,7 +195,12 @@ def load_walker(path: Path, walker: Walker) -> Walker:
 def walker_to_arrays(walker: Walker) -> dict[str, np.ndarray]:
     """Return the seed, the resets and the state of a walker as plain arrays by name."""
     state = walker.state
-    values = {"schema_version": SCHEMA_VERSION, "index": walker.index, "seed": walker.seed, "n_resets": walker.n_resets}
+    values: dict[str, Any] = {  # Any: whatever becomes an array
+        "schema_version": SCHEMA_VERSION,
+        "index": walker.index,
+        "seed": walker.seed,
+        "n_resets": walker.n_resets,
+    }
     if state is not None:
         values |= {name: getattr(state, name) for name in PLAIN}
         values |= {f"memory.{name}": remembered for name, remembered in state.memory.items()}

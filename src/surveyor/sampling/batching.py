@@ -1,0 +1,67 @@
+"""Batches of walkers that share a potential: one pass of the model serves all of them at each step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ase.calculators.calculator import Calculator
+
+from surveyor.potentials import Potential, evaluates_together
+from surveyor.sampling.lockstep import Lockstep
+from surveyor.sampling.propagation import propagate
+from surveyor.sampling.walkers import Sample, Walker
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Itinerary:
+    """What one walker is to bring.
+
+    Attributes:
+        walker: as it was before.
+        names: of its samples, one after the other.
+    """
+
+    walker: Walker
+    names: tuple[str, ...]
+
+
+def propagate_together(
+    itineraries: Sequence[Itinerary],
+    potential: Potential | None,
+    *,
+    directory: Path,
+    n_tries: int = 5,
+    n_at_once: int | None = None,
+) -> list[list[Sample]]:
+    """Propagate walkers side by side, and write each sample as soon as it is there.
+
+    Each walker is propagated as by `propagate`, with files of its own. Walkers that have ended make room for others.
+
+    Args:
+        itineraries: what each walker is to bring.
+        potential: gives the forces, in one evaluation of all walkers that move; where it does not evaluate structures
+            together, walkers move one after the other. None for walkers that perturb.
+        directory: where samples and checkpoints are written.
+        n_tries: how often a walker may try in all for a sample.
+        n_at_once: how many walkers move side by side; all by default.
+
+    Returns:
+        The samples of each walker.
+    """
+    calls = [partial(_follow, itinerary, potential, directory=directory, n_tries=n_tries) for itinerary in itineraries]
+    if potential is None or len(itineraries) == 1 or not evaluates_together(potential):
+        return [call(None) for call in calls]
+    lockstep: Lockstep[list[Sample]] = Lockstep(potential, n_at_once or len(itineraries))
+    return lockstep.run(calls)
+
+
+def _follow(
+    itinerary: Itinerary, potential: Potential | None, calculator: Calculator | None, *, directory: Path, n_tries: int
+) -> list[Sample]:
+    samples, walker = [], itinerary.walker
+    for name in itinerary.names:
+        sample = propagate(walker, potential, directory=directory, name=name, n_tries=n_tries, calculator=calculator)
+        samples.append(sample)
+        walker = sample.walker
+    return samples

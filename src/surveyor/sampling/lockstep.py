@@ -1,0 +1,92 @@
+"""Functions side by side in one thread, whose requests for forces are served together.
+
+Each function runs in a greenlet of its own, with a calculator. When it asks for energy and forces, the greenlet rests
+until all others have asked too; then one evaluation serves them all. So ASE's loops stay as they are, and each function
+keeps its own integrator, constraints, bias and guards.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from surveyor.potentials import UNCERTAINTY, Potential, Prediction
+
+T = TypeVar("T")
+
+
+class LockstepCalculator(Calculator):  # type: ignore[misc]  # mypy sees no types of ASE's
+    """ASE calculator that rests until the others of its batch have asked too."""
+
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  (ASE declares a plain list)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Ask for energy, forces and stress, and rest."""
+        super().calculate(atoms, properties, system_changes)
+        found: Prediction = getcurrent().parent.switch(self.atoms)
+        self.results = {"energy": found.energy, "free_energy": found.energy, "forces": found.forces}
+        if found.stress is not None:
+            self.results["stress"] = found.stress
+        if found.uncertainty is not None:
+            self.results[UNCERTAINTY] = found.uncertainty
+
+
+class Lockstep(Generic[T]):
+    """Runs functions in lockstep.
+
+    Args:
+        potential: evaluates what they ask for.
+        n_at_once: as many run side by side; the others wait for one to end.
+    """
+
+    def __init__(self, potential: Potential, n_at_once: int) -> None:
+        self._potential, self._n_at_once = potential, n_at_once
+        self._asked: dict[greenlet, Atoms] = {}
+        self._results: dict[int, T] = {}
+
+    def run(self, functions: Sequence[Callable[[Calculator], T]]) -> list[T]:
+        """Return what the functions return, in order.
+
+        The first exception of any of them ends all, each with its `finally` clauses.
+
+        Args:
+            functions: each takes its calculator.
+        """
+        waiting = deque(enumerate(functions))
+        try:
+            while waiting or self._asked:
+                while waiting and len(self._asked) < self._n_at_once:
+                    number, function = waiting.popleft()
+                    self._resume(self._greenlet(number, function), LockstepCalculator())
+                self._serve()
+        finally:
+            for resting in list(self._asked):
+                resting.throw(GreenletExit)
+        return [self._results[number] for number in range(len(functions))]
+
+    def _greenlet(self, number: int, function: Callable[[Calculator], T]) -> greenlet:
+        def work(calculator: Calculator) -> None:
+            self._results[number] = function(calculator)
+
+        return greenlet(work)
+
+    def _serve(self) -> None:
+        """Evaluate what was asked for, and let each function go on until it asks again or ends."""
+        served = list(self._asked)
+        predictions = self._potential.evaluate([self._asked[each] for each in served])
+        for resting, prediction in zip(served, predictions, strict=True):
+            self._resume(resting, prediction)
+
+    def _resume(self, resting: greenlet, value: Any) -> None:  # Any: its calculator, or what it asked for
+        self._asked.pop(resting, None)
+        asked = resting.switch(value)
+        if not resting.dead:
+            self._asked[resting] = asked
