@@ -1,3 +1,4 @@
+import json
 import logging
 import signal
 import subprocess
@@ -15,10 +16,12 @@ from ase.calculators.emt import EMT
 from ase.cluster import Octahedron
 from ase.constraints import FixAtoms
 
-from surveyor.potentials import evaluate_one_by_one
+from surveyor.potentials import UNCERTAINTY, evaluate_one_by_one
 from surveyor.sampling.conditions import Walkers
+from surveyor.sampling.integrators import MPA
 from surveyor.sampling.propagation import propagate
-from surveyor.sampling.walkers import load_walker, make_walkers, save_walker, walker_to_arrays
+from surveyor.sampling.states import state_at_start
+from surveyor.sampling.walkers import Rejection, load_walker, make_walkers, save_walker, walker_to_arrays
 from surveyor.structures import canonical
 from surveyor.testing.calculators import CalculatorPotential
 
@@ -167,12 +170,19 @@ propagate(walker, Potential(), directory=Path(sys.argv[2]), name="0", checkpoint
 """
 
 
-@pytest.mark.parametrize("method", ["langevin", "npt"])
+METHODS = ["langevin", "bussi", "nose_hoover", "nve", "npt", "npt_flexible", "optimisation", "cell_optimisation"]
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_a_killed_propagation_continues_bit_for_bit(tmp_path, method):
-    walker = copper(tmp_path, method=method, n_steps=60)
+    settings = {"frame_interval": 3, "fmax_eV_per_A": 1e-9, "final_temperature_K": 400, "ramp_steps": 100}
+    structure = bulk("Cu", a=3.75, cubic=True)
+    structure.rattle(0.05, seed=1)
+    walker = walker_of(tmp_path, structure, method=method, n_steps=60, **settings)
     undisturbed = propagate(walker, EMT_POTENTIAL, directory=tmp_path / "undisturbed", name="0", checkpoint_steps=10)
 
-    for n_calls in (5, 27, 27):  # in the first segment, in the third, and in the fifth
+    # In the first segment, in the third, and in the fifth.
+    for n_calls in (5, 27, 27) if method in ("langevin", "npt") else (27,):
         arguments = [
             sys.executable,
             "-c",
@@ -185,8 +195,15 @@ def test_a_killed_propagation_continues_bit_for_bit(tmp_path, method):
     calculator = CountingEMT()
     resumed = propagate(walker, Using(lambda: calculator), directory=tmp_path / "killed", name="0", checkpoint_steps=10)
 
-    assert calculator.n_calls == 22  # two segments of 10 steps and the forces at the beginning of each
+    if method in ("langevin", "npt"):
+        assert calculator.n_calls == 22  # two segments of 10 steps and the forces at the beginning of each
     assert_same_sample(resumed, undisturbed)
+    frames, expected = (ase.io.read(tmp_path / each / "0.traj", ":") for each in ("killed", "undisturbed"))
+    assert [frame.info["step"] for frame in frames] == list(range(3, 61, 3))
+    assert frames == expected
+    for frame, other in zip(frames, expected, strict=True):
+        assert frame.info == other.info
+        assert np.array_equal(frame.get_forces(), other.get_forces())
 
 
 def test_two_short_propagations_equal_a_long_one(tmp_path):
@@ -274,3 +291,201 @@ def test_one_line_is_logged_per_finished_sample(tmp_path, caplog):
     (record,) = caplog.records
     assert record.getMessage().startswith("0: 20 steps at")
     assert (record.event, record.details["walker"]) == ("sampled", 0)
+
+
+class Constant(Calculator):
+    """The same stress, and the same uncertainty of all forces, for all structures; forces that do no work."""
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def __init__(self, *, energies=(0.0,), pressure=0.0, uncertainties=(0.0,)):
+        super().__init__()
+        self.energies, self.pressure, self.uncertainties, self.n_calls = energies, pressure, uncertainties, 0
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        energy = self.energies[min(self.n_calls, len(self.energies) - 1)]
+        uncertainty = self.uncertainties[min(self.n_calls, len(self.uncertainties) - 1)]
+        self.n_calls += 1
+        self.results = {
+            "energy": energy,
+            "forces": np.zeros((len(atoms), 3)),
+            "stress": -self.pressure * np.array([1, 1, 1, 0, 0, 0]),
+            UNCERTAINTY: np.full(len(atoms), uncertainty),
+        }
+
+
+@pytest.mark.parametrize("method", ["npt", "npt_flexible"])
+def test_a_walker_that_swells_is_stopped(tmp_path, method):
+    walker = copper(tmp_path, method=method, barostat_time_fs=150, n_steps=2000, max_volume_factor=1.1)
+    sample = propagate(walker, Using(lambda: Constant(pressure=0.05)), directory=tmp_path, name="0", n_tries=2)
+    assert [rejection.reason for rejection in sample.rejections] == ["volume"] * 2
+    assert all(rejection.value > rejection.limit == 1.1 for rejection in sample.rejections)
+
+
+def test_energy_that_is_not_conserved_stops_a_walker(tmp_path):
+    leaking = Using(lambda: Constant(energies=[0.0] * 8 + [0.1]))
+    walker = walker_of(tmp_path, Octahedron("Cu", 2), method="nve", n_steps=20, timestep_fs=1)
+    sample = propagate(walker, leaking, directory=tmp_path, name="0", n_tries=1)
+    (rejection,) = sample.rejections
+    assert (rejection.reason, rejection.step, rejection.limit) == ("energy_drift", 8, 10.0)
+    assert rejection.value == pytest.approx(1e3 * 0.1 / 6)
+
+
+def test_a_walker_stops_where_the_members_of_a_committee_disagree(tmp_path):
+    disagreeing = Using(lambda: Constant(uncertainties=[0.1] * 7 + [0.9]))
+    walker = walker_of(tmp_path, Octahedron("Cu", 2), n_steps=20)
+    sample = propagate(walker, disagreeing, directory=tmp_path, name="0")
+    assert (sample.stop.reason, sample.stop.step, sample.stop.value, sample.stop.limit) == ("disagreement", 7, 900, 500)
+    assert sample.n_steps == sample.walker.state.n_steps == 7  # and it goes on from there
+    assert sample.structure == sample.walker.structure
+    again = propagate(walker, Using(unused), directory=tmp_path, name="0")
+    assert again.stop == sample.stop
+
+
+def test_a_walker_that_begins_where_they_disagree_goes_on_until_they_agree_and_disagree_again(tmp_path):
+    disagreeing = Using(lambda: Constant(uncertainties=[0.9] * 4 + [0.1] * 3 + [0.9]))
+    walker = walker_of(tmp_path, Octahedron("Cu", 2), n_steps=20)
+    sample = propagate(walker, disagreeing, directory=tmp_path, name="0", checkpoint_steps=3)
+    assert (sample.stop.reason, sample.n_steps) == ("disagreement", 6)  # each segment computes its beginning again
+
+
+def test_a_walker_whose_time_is_up_brings_what_it_has_and_says_so(tmp_path, caplog):
+    walker = copper(tmp_path, max_wall_time_minutes=1e-9)
+    with caplog.at_level(logging.INFO, logger="surveyor.sampling"):
+        sample = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="0")
+    assert (sample.stop.reason, sample.n_steps, sample.walker.state.n_steps) == ("wall_time", 1, 1)
+    assert "1 steps" in caplog.records[0].getMessage()
+    assert "ended early by its guard of wall time" in caplog.records[0].getMessage()
+
+
+def test_the_last_good_structure_of_a_rejected_try_is_kept(tmp_path):
+    walker = copper(tmp_path, thermostat_time_fs=30)
+    propagate(walker, Using(lambda: Wrong(same(100), first=7, last=7)), directory=tmp_path, name="0")
+    short = copper(tmp_path, thermostat_time_fs=30, n_steps=5)
+    before = propagate(short, Using(lambda: Wrong(same(0))), directory=tmp_path, name="short")
+    kept = ase.io.read(tmp_path / "0.rejected.extxyz")
+    assert np.allclose(kept.positions, before.structure.positions, atol=1e-7)
+    rejection = Rejection(**json.loads(kept.info["rejection"]))
+    assert (rejection.reason, rejection.step, rejection.limit) == ("force", 6, 40.0)
+
+
+def test_observables_are_recorded_along_the_way(tmp_path):
+    sample = propagate(copper(tmp_path, method="npt", n_steps=250), EMT_POTENTIAL, directory=tmp_path, name="0")
+    found = sample.observables
+    assert found.keys() == {"step", "temperature_K", "potential_energy", "total_energy", "pressure_MPa", "volume_A3"}
+    assert found["step"].tolist() == list(range(3, 250, 3))
+    assert (found["total_energy"] > found["potential_energy"]).all()
+    assert not (tmp_path / "0.traj").exists()
+
+
+@pytest.mark.parametrize("method", ["langevin", "bussi", "nose_hoover", "npt"])
+def test_a_ramp_goes_on_over_propagations_and_begins_again_after_a_reset(tmp_path, method):
+    settings = {"temperature_K": 50, "final_temperature_K": 600, "ramp_steps": 1500, "thermostat_time_fs": 30}
+    structure = bulk("Cu", cubic=True)
+    walker = walker_of(tmp_path, structure, method=method, n_steps=1000, max_temperature_factor=20, **settings)
+    first = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="first")
+    second = propagate(first.walker, EMT_POTENTIAL, directory=tmp_path, name="second")
+    assert walker.conditions.temperature_at(750) == 325
+    # 20 temperatures of 12 degrees of freedom: standard errors of about 10 %.
+    assert np.isclose(first.temperatures_K[40:60].mean(), 233, rtol=0.3)
+    assert np.isclose(second.temperatures_K[60:].mean(), 600, rtol=0.25)
+    assert first.walker.reset().state is None
+
+
+def test_an_optimisation_finds_the_lattice_constant(tmp_path):
+    def energy(a):
+        return EMT().get_potential_energy(bulk("Cu", a=a, cubic=True))
+
+    lattice_constants = np.linspace(3.5, 3.7, 41)
+    fitted = np.polynomial.Polynomial.fit(lattice_constants, [energy(a) for a in lattice_constants], 6)
+    minimum = min((root.real for root in fitted.deriv().roots() if 3.5 < root.real < 3.7), key=fitted)
+    start = bulk("Cu", a=3.8, cubic=True)
+    start.rattle(0.05, seed=3)
+    walker = walker_of(tmp_path, start, method="cell_optimisation", n_steps=200, fmax_eV_per_A=1e-4, pressure_MPa=0)
+    sample = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="0")
+    assert sample.is_converged
+    assert sample.n_steps < 200
+    assert sample.structure.get_volume() ** (1 / 3) == pytest.approx(minimum, abs=1e-4)
+    assert sample.temperature_K is None
+
+
+def test_outer_pressure_compresses_what_is_optimised_until_it_is_balanced(tmp_path):
+    settings = {"method": "cell_optimisation", "n_steps": 200, "fmax_eV_per_A": 1e-4, "pressure_MPa": 5000}
+    sample = propagate(copper(tmp_path, **settings), EMT_POTENTIAL, directory=tmp_path, name="0")
+    compressed = sample.structure
+    compressed.calc = EMT()
+    assert -compressed.get_stress()[:3].mean() / MPA == pytest.approx(5000, abs=5)
+
+
+def test_an_optimisation_that_runs_out_of_steps_says_so(tmp_path, caplog):
+    start = bulk("Cu", cubic=True)
+    start.rattle(0.1, seed=3)
+    walker = walker_of(tmp_path, start, method="optimisation", n_steps=2, fmax_eV_per_A=1e-6)
+    with caplog.at_level(logging.INFO, logger="surveyor.sampling"):
+        sample = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="0")
+    assert (sample.is_converged, sample.n_steps) == (False, 2)
+    assert "not converged" in caplog.records[0].getMessage()
+
+
+def test_velocities_are_those_that_the_start_has(tmp_path):
+    start = Octahedron("Cu", 2)
+    start.set_momenta(np.random.default_rng(1).normal(size=(6, 3)))
+    walker = walker_of(tmp_path, start, method="langevin", initial_velocities="given")
+    assert np.array_equal(state_at_start(walker).momenta, start.get_momenta())
+    sample = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="0")
+    assert "momenta" not in sample.structure.arrays
+    assert not state_at_start(walker_of(tmp_path, start, initial_velocities="zero")).momenta.any()
+
+
+def test_restraints_hold_a_walker_and_their_variables_are_recorded(tmp_path):
+    restraint = {"variable": "distance", "atoms": (0, 3), "centre": 4.0, "force_constant": 20.0}
+    settings = {"method": "optimisation", "n_steps": 100}
+    free = propagate(walker_of(tmp_path, Octahedron("Cu", 2), **settings), EMT_POTENTIAL, directory=tmp_path, name="0")
+    walker = walker_of(tmp_path, Octahedron("Cu", 2), restraints=[restraint], **settings)
+    sample = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="1")
+    held, unheld = (each.structure.get_distance(0, 3) for each in (sample, free))
+    assert abs(held - 4.0) < abs(unheld - 4.0) / 2
+    assert sample.observables["distance(0,3)"][-1] == pytest.approx(held, abs=1e-6)
+    assert sample.observables["bias_energy"][-1] == pytest.approx(10 * (held - 4.0) ** 2, abs=1e-5)
+
+
+METAD = "d: DISTANCE ATOMS=1,4\nm: METAD ARG=d PACE=4 HEIGHT=2 SIGMA=0.02\n"
+
+
+def hills_of(walker):
+    return [line for line in walker.state.history["HILLS"].splitlines() if not line.startswith("#!")]
+
+
+@pytest.mark.plumed
+@pytest.mark.parametrize("method", ["langevin", "npt"])
+def test_hills_belong_to_the_walker(tmp_path, method):
+    (tmp_path / "plumed.dat").write_text(METAD)
+    walker = copper(tmp_path, method=method, plumed=tmp_path / "plumed.dat")
+    first = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="first", checkpoint_steps=7)
+    second = propagate(first.walker, EMT_POTENTIAL, directory=tmp_path, name="second")
+    assert (len(hills_of(first.walker)), len(hills_of(second.walker))) == (5, 10)  # every 4 of 20 steps
+    assert hills_of(second.walker)[:5] == hills_of(first.walker)
+    assert second.observables["bias_energy"][-1] > first.observables["bias_energy"][0]
+    from_reset = propagate(second.walker.reset(), EMT_POTENTIAL, directory=tmp_path, name="reset")
+    assert len(hills_of(from_reset.walker)) == 5
+
+
+@pytest.mark.plumed
+def test_hills_of_a_rejected_try_are_forgotten(tmp_path):
+    (tmp_path / "plumed.dat").write_text(METAD)
+    walker = walker_of(tmp_path, Octahedron("Cu", 2), plumed=tmp_path / "plumed.dat")
+    late = Using(lambda: Wrong(same(100), first=15, last=15))
+    sample = propagate(walker, late, directory=tmp_path, name="0", checkpoint_steps=5)
+    assert [rejection.reason for rejection in sample.rejections] == ["force"]
+    assert len(hills_of(sample.walker)) == 5
+
+
+@pytest.mark.plumed
+def test_biased_walkers_in_segments_follow_one_without_within_a_tolerance(tmp_path):
+    # Where a segment begins, the hill is felt that was deposited there, half a step earlier than otherwise.
+    (tmp_path / "plumed.dat").write_text(METAD)
+    walker = copper(tmp_path, plumed=tmp_path / "plumed.dat", n_steps=40)
+    whole = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="whole", checkpoint_steps=40)
+    parts = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="parts", checkpoint_steps=10)
+    assert np.abs(whole.structure.positions - parts.structure.positions).max() < 1e-3
