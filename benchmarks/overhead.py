@@ -31,8 +31,8 @@ from ase import Atoms
 from distributed import Client
 from prefect import flow
 
-from surveyor.flows.sampling import LEAST_AT_ONCE, submit_some_at_once
 from surveyor.flows.server import answers
+from surveyor.flows.window import LEAST_AT_ONCE, submit_some_at_once
 from surveyor.labels import Label, LabelStore, LevelOfTheory
 from surveyor.pools.local import local_pool
 from surveyor.pools.pool import Pool

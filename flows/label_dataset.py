@@ -24,8 +24,9 @@ from surveyor.events import announce
 from surveyor.files import publish, temporary_beside
 from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
-from surveyor.flows.sampling import Window, n_at_once, relayed
+from surveyor.flows.sampling import relayed
 from surveyor.flows.server import wait_for_server
+from surveyor.flows.window import Window, n_at_once
 from surveyor.labelling import (
     Chunk,
     Labelling,

@@ -2,13 +2,11 @@
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
-from threading import BoundedSemaphore
 from typing import Any
 
 from ase import Atoms
@@ -19,14 +17,15 @@ from prefect.logging import get_run_logger
 from surveyor.campaign import Campaign, freeze_atomic_energies, freeze_theory
 from surveyor.events import Relay, announce, reporting
 from surveyor.flows.cancellation import heeding_cancellation
+from surveyor.flows.window import Window, n_at_once, submit_some_at_once
 from surveyor.labels import LevelOfTheory
 from surveyor.learning import plan_propagations
 from surveyor.models.choice import with_contents
 from surveyor.outcomes import Outcome
-from surveyor.pools.pool import Pool
-from surveyor.potentials import Potential
+from surveyor.potentials import Potential, evaluates_together
 from surveyor.run_directory import Generation, RunDirectory
-from surveyor.sampling.walkers import Sample, Walker
+from surveyor.sampling.batching import Itinerary, in_batches, name_of_batch
+from surveyor.sampling.harvest import Harvest
 from surveyor.structures import elements_of
 from surveyor.tasks.label import label
 from surveyor.tasks.resolve import check_model, compute_atomic_energy, resolve_theory
@@ -34,8 +33,6 @@ from surveyor.tasks.sample import sample
 from surveyor.tasks.wandb_run import TrainingCurves
 
 logger = logging.getLogger(__name__)
-
-LEAST_AT_ONCE = 16  # cheap labels: as few as keep a small pool busy, as a task takes longer to begin than they take
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +136,9 @@ def label_isolated_atoms(campaign: Campaign, theory: LevelOfTheory, structures: 
 
 
 def submit_label(
-    campaign: Campaign, theory: LevelOfTheory, structure: Atoms | PrefectFuture[Sample], name: str
-) -> PrefectFuture[Any]:  # Any: the labelled structure, or None
-    """Submit the label of a structure, or of what a walker will bring: then it is computed as soon as it is there."""
+    campaign: Campaign, theory: LevelOfTheory, structure: Atoms, name: str
+) -> PrefectFuture[Any]:  # Any: the labelled structure
+    """Submit the label of a structure."""
     return label.submit(
         campaign.labelling,
         structure,
@@ -169,79 +166,6 @@ def label_all(campaign: Campaign, theory: LevelOfTheory, structures: Sequence[At
     return [Outcome(name, None, future.result()) for name, future in zip(names, futures, strict=True)]
 
 
-def submit_some_at_once(calls: Iterable[Callable[[], PrefectFuture[Any]]], n_at_once: int) -> list[PrefectFuture[Any]]:
-    """Submit tasks so that some run and the others are not yet submitted: a thousand waiting threads hinder each other.
-
-    Args:
-        calls: each submits one task and returns its future; Any: of whatever the task returns.
-        n_at_once: how many may be unfinished.
-
-    Returns:
-        The futures, in the order of the calls; the last ones may be unfinished.
-    """
-    places = BoundedSemaphore(n_at_once)
-    futures = []
-    for submit in calls:
-        places.acquire()
-        future = submit()
-        future.add_done_callback(lambda _: places.release())
-        futures.append(future)
-    return futures
-
-
-def n_at_once(pool: Pool) -> int:
-    """Return how many tasks of a pool may be unfinished: more would wait in threads, and hinder each other."""
-    return max(LEAST_AT_ONCE, pool.capacity)
-
-
-@dataclass(slots=True)
-class Window:
-    """Tasks of which some run and the others are not yet submitted.
-
-    Attributes:
-        n_at_once: how many may be unfinished.
-        ended: what is to be done here because tasks have ended; windows that share it serve each other.
-        futures: of the tasks that were submitted, by name.
-    """
-
-    n_at_once: int
-    ended: "SimpleQueue[Callable[[], None]]"
-    futures: dict[str, PrefectFuture[Any]] = field(default_factory=dict)  # Any: whatever the tasks return
-    _waiting: deque[Callable[[], None]] = field(default_factory=deque)
-    _n_unfinished: int = 0
-
-    def add(self, name: str, submit: Callable[[], PrefectFuture[Any]], then: Callable[[], None] = lambda: None) -> None:
-        """Have a task submitted as soon as there is room for it.
-
-        Args:
-            name: its own one in this window.
-            submit: submits it and returns its future.
-            then: called when the task has ended, in whatever way.
-        """
-        self._waiting.append(partial(self._submit, name, submit, then))
-        self._fill()
-
-    def wait(self) -> None:
-        """Wait until all tasks have ended, those too that are added meanwhile."""
-        while self._n_unfinished:
-            self.ended.get()()
-
-    def _fill(self) -> None:
-        while self._waiting and self._n_unfinished < self.n_at_once:
-            self._n_unfinished += 1
-            self._waiting.popleft()()
-
-    def _submit(self, name: str, submit: Callable[[], PrefectFuture[Any]], then: Callable[[], None]) -> None:
-        self.futures[name] = future = submit()
-        future.add_done_callback(lambda _: self.ended.put(partial(self._end, future, then)))
-
-    def _end(self, future: PrefectFuture[Any], then: Callable[[], None]) -> None:
-        future.wait()  # it has ended, and now knows its state; tasks that are given it would ask the server for that
-        self._n_unfinished -= 1
-        then()
-        self._fill()
-
-
 def _announce_generation(number: int, n_samples: int) -> None:
     text = f"generation {number}: {n_samples} structures"
     announce(logger, "generation_begins", text, generation=number, n_samples=n_samples)
@@ -252,8 +176,9 @@ def sample_and_label(
 ) -> list[Outcome]:
     """Let the walkers move on, and label what each brings as soon as it is there.
 
-    A walker that brings several samples brings them one after the other, without waiting for their labels. Labels that
-    were pending when the generation before ended arrive in this one.
+    Walkers move in batches, if the potential is faster so; a walker that brings several samples brings them one after
+    the other, without waiting for their labels. Labels that were pending when the generation before ended arrive in
+    this one.
 
     Args:
         campaign: gives pools, reference and store.
@@ -268,37 +193,48 @@ def sample_and_label(
         lambda: plan_propagations(len(previous.walkers), number, learning, previous.n_labels),
     )
     _announce_generation(number, sum(plan))
-    names = [
-        [f"g{number:03d}-w{walker.index:03d}-{turn}" for turn in range(n_samples)]
+    itineraries = [
+        Itinerary(walker, tuple(f"g{number:03d}-w{walker.index:03d}-{turn}" for turn in range(n_samples)))
         for walker, n_samples in zip(previous.walkers, plan, strict=True)
+        if n_samples
     ]
-    late = [f"g{number:03d}-late-{index}" for index in range(len(previous.data.pending))]
     ended: SimpleQueue[Callable[[], None]] = SimpleQueue()
     samples = Window(n_at_once(campaign.pools.sampling), ended)
     labels = Window(n_at_once(campaign.pools.labelling), ended)
 
-    def move_on(walker: Walker | PrefectFuture[Sample], name: str, *later: str) -> None:
-        def follow() -> None:
-            reached = samples.futures[name]  # Prefect resolves it for the next task
-            labels.add(name, partial(submit_label, campaign, theory, reached, name))
-            if later:
-                move_on(reached, *later)
+    def label_it(name: str, structure: Atoms) -> None:
+        labels.add(name, partial(submit_label, campaign, theory, structure, name))
 
-        options = {"directory": directory.samples, "n_tries": learning.n_tries, "name": name}
-        samples.add(name, partial(sample.submit, campaign.sampling, walker, potential, **options), follow)
-
+    harvest = Harvest(
+        itineraries,
+        directory.samples,
+        record=directory.duplicates,
+        known=previous.data.everything,
+        tolerance_A=learning.min_difference_A,
+        label=label_it,
+    )
+    options = {"directory": directory.samples, "n_tries": learning.n_tries}
     with stopwatch.measuring("labelling"):
-        for name, atoms in zip(late, previous.data.pending, strict=True):
-            labels.add(name, partial(submit_label, campaign, theory, atoms, name))
+        for index, atoms in enumerate(previous.data.pending):
+            label_it(f"g{number:03d}-late-{index}", atoms)
         with stopwatch.measuring("sampling"):
-            for walker, to_come in zip(previous.walkers, names, strict=True):
-                if to_come:
-                    move_on(walker, *to_come)
-            samples.wait()
+            harvest.look()
+            for batch in in_batches(itineraries, _batch_size(campaign, potential, len(itineraries))):
+                name = name_of_batch(batch)
+                submit = partial(sample.submit, campaign.sampling, batch, potential, name=name, **options)
+                samples.add(name, submit, harvest.look)
+            samples.wait(harvest.look)
+        for future in samples.futures.values():
+            harvest.take(future.result())
         labels.wait()
-    arrived = [Outcome("late", None, labels.futures[name].result()) for name in late]
-    return arrived + [
-        Outcome(name, samples.futures[name].result(), labels.futures[name].result())
-        for to_come in names
-        for name in to_come
-    ]
+    labelled = {name: future.result() for name, future in labels.futures.items()}
+    arrived = [Outcome("late", None, atoms) for name, atoms in labelled.items() if name not in harvest.samples]
+    return arrived + [Outcome(name, brought, labelled.get(name)) for name, brought in harvest.samples.items()]
+
+
+def _batch_size(campaign: Campaign, potential: Potential, n_walkers: int) -> int:
+    """Return how many walkers move together: as many as keep all workers of the pool busy, if nothing else is asked."""
+    wanted = campaign.parameters.learning.walkers_per_batch
+    if wanted is None and evaluates_together(potential):
+        return -(-n_walkers // max(1, campaign.pools.sampling.size))  # rounded up
+    return wanted or 1

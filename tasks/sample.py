@@ -1,3 +1,5 @@
+import hashlib
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -6,9 +8,9 @@ from prefect.cache_policies import NO_CACHE
 
 from surveyor.pools.terms import Terms
 from surveyor.potentials import Potential
-from surveyor.sampling.propagation import propagate
+from surveyor.sampling.batching import Itinerary, propagate_together
 from surveyor.sampling.samples import walker_digest
-from surveyor.sampling.walkers import Sample, Walker
+from surveyor.sampling.walkers import Sample
 from surveyor.tasks.execution import run_under, worker_was_lost
 
 
@@ -18,21 +20,28 @@ from surveyor.tasks.execution import run_under, worker_was_lost
     retries=12,
     retry_delay_seconds=[1, 10, *[60] * 10],
     retry_condition_fn=worker_was_lost,
-    cache_policy=NO_CACHE,  # the sample's file in the generation is its record
+    cache_policy=NO_CACHE,  # the samples' files in the generation are their record
 )
 def sample(
-    pool: Executor | None, walker: Walker | Sample, potential: Potential, *, directory: Path, n_tries: int, name: str
-) -> Sample:
-    """Move a walker on, from where it is, and return what it brought.
+    pool: Executor | None,
+    itineraries: Sequence[Itinerary],
+    potential: Potential | None,
+    *,
+    directory: Path,
+    n_tries: int,
+    name: str,
+) -> list[tuple[str, Sample]]:
+    """Move walkers on, side by side, from where they are, and return what they brought.
 
     Args:
         pool: where to run; None runs here.
-        walker: the walker, or its last sample.
-        potential: on which it moves.
-        directory: for checkpoints and the finished sample, which is not computed again.
-        n_tries: how often guards may stop it.
-        name: of the sample in this directory.
+        itineraries: the walkers, with the names of their samples in this directory.
+        potential: on which they move.
+        directory: for checkpoints and finished samples, which are not computed again.
+        n_tries: how often guards may stop each of them.
+        name: for people.
     """
-    start = walker.walker if isinstance(walker, Sample) else walker
-    terms = Terms(f"sample {directory / name} from {walker_digest(start)}")
-    return run_under(pool, terms, propagate, start, potential, directory=directory, n_tries=n_tries, name=name)
+    digests = [f"{walker_digest(each.walker)} {each.names}" for each in itineraries]
+    key = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    terms = Terms(f"sample {directory} {key}")
+    return run_under(pool, terms, propagate_together, itineraries, potential, directory=directory, n_tries=n_tries)

@@ -233,6 +233,11 @@ class DataSets:
         arrived: list[Dataset] = [getattr(self, each.name) for each in fields(self) if each.name != "pending"]
         return tuple(key for dataset in arrived for key in dataset.keys())  # noqa: SIM118  (a dataset is no dict)
 
+    @property
+    def everything(self) -> Dataset:
+        """All structures, those too whose label is pending or failed."""
+        return sum((getattr(self, each.name) for each in fields(self)), Dataset())
+
     def n_requested(self) -> int:
         """Return how many labels the campaign has requested: all but those that it was given."""
         return sum(GIVEN not in atoms.info for each in fields(self) for atoms in getattr(self, each.name))

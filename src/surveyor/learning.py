@@ -130,6 +130,21 @@ class Learning(Parameters):
         title="Discard: forces (meV/Å)",
         description="A structure on which the model errs by more is kept from training.",
     )
+    min_difference_A: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        title="Near-duplicates (Å)",
+        description="What a walker brings is not labelled where its interatomic distances and cell differ by less from "
+        "those of a structure that the campaign has; 0: everything is labelled.",
+    )
+    walkers_per_batch: int | None = Field(
+        None,
+        ge=1,
+        title="Walkers per batch",
+        description="How many walkers move together, with one pass of the model for all at each step; 1: each moves "
+        "alone. By default as many as keep all workers of the pool busy, if the model is faster so.",
+    )
     n_tries: int = Field(
         5,
         ge=1,

@@ -155,6 +155,7 @@ def _describe(
         "is_converged": sample.is_converged,
         "temperature_K": sample.temperature_K,
         "temperatures_K": np.round(sample.temperatures_K, 2).tolist(),
+        "is_near_duplicate": sample.structure is not None and outcome.structure is None,
         "n_steps": sample.n_steps,
         "n_resets": sample.walker.n_resets,
         "energy_error": None if error is None else error.energy,

@@ -42,6 +42,7 @@ class GenerationDirectory:
 
             plan.json              how many samples each walker brings, decided when the generation began
             samples/               what the walkers brought, one file each, written as they end
+            duplicates.jsonl       which of them were not labelled, as they were near to others
             labelled.extxyz        the labelled structures of this generation
             failed.extxyz ...      train, valid, test, failed, discarded, pending: the sets, up to this generation
             before_training.npz    what the former model says of `labelled.extxyz`
@@ -54,6 +55,11 @@ class GenerationDirectory:
     """
 
     path: Path
+
+    @property
+    def duplicates(self) -> Path:
+        """File of the samples that were not labelled, as they were near to others."""
+        return self.path / "duplicates.jsonl"
 
     @property
     def samples(self) -> Path:

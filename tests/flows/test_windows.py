@@ -9,7 +9,7 @@ import pytest
 from prefect import flow, task
 from prefect.client.base import PrefectHttpxSyncClient
 
-from surveyor.flows.sampling import Window
+from surveyor.flows.window import Window
 
 pytestmark = pytest.mark.timeout(120)
 

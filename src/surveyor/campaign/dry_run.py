@@ -20,6 +20,14 @@ N_EPOCHS = 2
 SHORT_MINUTES = 0.01  # ends a training with its first epoch
 NEVER = 1e9  # a threshold that nothing reaches
 
+LIMITS = (
+    "max_force_eV_per_A",
+    "max_temperature_factor",
+    "max_volume_factor",
+    "max_energy_drift_meV_per_atom",
+    "max_uncertainty_meV_per_A",
+)
+
 POOLS = {"labelling": "labelling", "sampling": "sampling", "training": "training", "evaluation": "training"}
 EVENTS = {"labelled": "labelling", "label_failed": "labelling", "sampled": "sampling", "epoch": "training"}
 
@@ -54,7 +62,7 @@ def reduced(parameters: CampaignParameters) -> CampaignParameters:
 
 
 def _one_walker(group: Walkers) -> Walkers:
-    guards = {"max_force_eV_per_A": NEVER, "min_distance_A": 0.0, "max_temperature_factor": NEVER}
+    guards = {"min_distance_A": 0.0, "min_distance_factor": 0.0} | dict.fromkeys(LIMITS, NEVER)
     return group.model_copy(update={"n_walkers": 1, "n_steps": min(group.n_steps, N_STEPS), **guards})
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from ase.calculators.calculator import Calculator
@@ -26,6 +27,23 @@ class Itinerary:
     names: tuple[str, ...]
 
 
+def in_batches(itineraries: Sequence[Itinerary], size: int) -> list[tuple[Itinerary, ...]]:
+    """Return the itineraries in order, in batches of at most some walkers that are as even as can be.
+
+    Args:
+        itineraries: of all walkers.
+        size: the most walkers of a batch.
+    """
+    n_batches = -(-len(itineraries) // size)  # rounded up
+    bounds = [len(itineraries) * number // n_batches for number in range(n_batches + 1)] if n_batches else [0]
+    return [tuple(itineraries[begin:end]) for begin, end in pairwise(bounds)]
+
+
+def name_of_batch(batch: Sequence[Itinerary]) -> str:
+    """Return what people call a batch: the first of its samples, and how many more walkers there are."""
+    return batch[0].names[0] if len(batch) == 1 else f"{batch[0].names[0]} and {len(batch) - 1} more walkers"
+
+
 def propagate_together(
     itineraries: Sequence[Itinerary],
     potential: Potential | None,
@@ -33,7 +51,7 @@ def propagate_together(
     directory: Path,
     n_tries: int = 5,
     n_at_once: int | None = None,
-) -> list[list[Sample]]:
+) -> list[tuple[str, Sample]]:
     """Propagate walkers side by side, and write each sample as soon as it is there.
 
     Each walker is propagated as by `propagate`, with files of its own. Walkers that have ended make room for others.
@@ -47,21 +65,23 @@ def propagate_together(
         n_at_once: how many walkers move side by side; all by default.
 
     Returns:
-        The samples of each walker.
+        The samples with their names, in the order of the itineraries.
     """
     calls = [partial(_follow, itinerary, potential, directory=directory, n_tries=n_tries) for itinerary in itineraries]
     if potential is None or len(itineraries) == 1 or not evaluates_together(potential):
-        return [call(None) for call in calls]
-    lockstep: Lockstep[list[Sample]] = Lockstep(potential, n_at_once or len(itineraries))
-    return lockstep.run(calls)
+        brought = [call(None) for call in calls]
+    else:
+        lockstep: Lockstep[list[tuple[str, Sample]]] = Lockstep(potential, n_at_once or len(itineraries))
+        brought = lockstep.run(calls)
+    return [each for of_walker in brought for each in of_walker]
 
 
 def _follow(
     itinerary: Itinerary, potential: Potential | None, calculator: Calculator | None, *, directory: Path, n_tries: int
-) -> list[Sample]:
+) -> list[tuple[str, Sample]]:
     samples, walker = [], itinerary.walker
     for name in itinerary.names:
         sample = propagate(walker, potential, directory=directory, name=name, n_tries=n_tries, calculator=calculator)
-        samples.append(sample)
+        samples.append((name, sample))
         walker = sample.walker
     return samples

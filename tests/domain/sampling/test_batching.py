@@ -11,7 +11,7 @@ from ase.calculators.emt import EMT
 from ase.cluster import Octahedron
 
 from surveyor.potentials import Prediction, evaluate_one_by_one
-from surveyor.sampling.batching import Itinerary, propagate_together
+from surveyor.sampling.batching import Itinerary, in_batches, name_of_batch, propagate_together
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.propagation import propagate
 from surveyor.sampling.walkers import Walker, make_walkers
@@ -64,7 +64,7 @@ def test_batched_walkers_go_where_they_go_alone(tmp_path, method, structure):
         [Itinerary(walker, (f"{walker.index}",)) for walker in walkers], potential, directory=tmp_path / "batched"
     )
     assert max(potential.sizes) == 4
-    for walker, (sample,) in zip(walkers, batched, strict=True):
+    for walker, (_, sample) in zip(walkers, batched, strict=True):
         alone = propagate(walker, potential, directory=tmp_path / "alone", name=f"{walker.index}")
         assert (sample.n_steps, sample.is_converged, sample.rejections) == (alone.n_steps, alone.is_converged, ())
         assert np.abs(sample.structure.positions - alone.structure.positions).max() < POSITIONS_A
@@ -78,7 +78,8 @@ def test_walkers_wait_for_room_and_bring_several_samples(tmp_path):
     itineraries = [Itinerary(walker, tuple(f"{walker.index}-{turn}" for turn in range(2))) for walker in walkers]
     samples = propagate_together(itineraries, potential, directory=tmp_path / "samples", n_at_once=2)
     assert max(potential.sizes) == 2
-    assert [[sample.walker.state.n_steps for sample in each] for each in samples] == [[10, 20]] * 3
+    assert [name for name, _ in samples] == ["0-0", "0-1", "1-0", "1-1", "2-0", "2-1"]
+    assert [sample.walker.state.n_steps for _, sample in samples] == [10, 20] * 3
 
 
 def test_a_batch_that_was_cut_off_goes_on_where_its_walkers_are(tmp_path):
@@ -97,7 +98,7 @@ def test_a_batch_that_was_cut_off_goes_on_where_its_walkers_are(tmp_path):
     assert len(potential.sizes) == 101  # from the checkpoint after 100 steps
     undisturbed = propagate_together(itineraries, Together(), directory=tmp_path / "whole")
     for one, other in zip(continued, undisturbed, strict=True):
-        assert one[0].structure == other[0].structure
+        assert one[1].structure == other[1].structure
 
 
 def test_what_does_not_gain_from_batches_moves_alone(tmp_path):
@@ -105,7 +106,7 @@ def test_what_does_not_gain_from_batches_moves_alone(tmp_path):
     itineraries = [Itinerary(walker, (f"{walker.index}",)) for walker in walkers]
     potential = CalculatorPotential("ase.calculators.emt.EMT")
     samples = propagate_together(itineraries, potential, directory=tmp_path / "together")
-    for walker, (sample,) in zip(walkers, samples, strict=True):
+    for walker, (_, sample) in zip(walkers, samples, strict=True):
         alone = propagate(walker, potential, directory=tmp_path / "alone", name=str(walker.index))
         assert sample.structure == alone.structure  # bit for bit
 
@@ -121,6 +122,17 @@ def test_guards_stop_walkers_one_by_one(tmp_path):
     walkers = walkers_of(tmp_path, Octahedron("Cu", 2), n_walkers=3, n_steps=10)
     itineraries = [Itinerary(walker, (f"{walker.index}",)) for walker in walkers]
     samples = propagate_together(itineraries, WrongForSome(), directory=tmp_path / "samples")
-    assert [[rejection.reason for rejection in sample.rejections] for (sample,) in samples] == [[], ["force"], []]
-    assert [sample.walker.n_resets for (sample,) in samples] == [0, 1, 0]
-    assert all(sample.n_steps == 10 for (sample,) in samples)
+    assert [[rejection.reason for rejection in sample.rejections] for _, sample in samples] == [[], ["force"], []]
+    assert [sample.walker.n_resets for _, sample in samples] == [0, 1, 0]
+    assert all(sample.n_steps == 10 for _, sample in samples)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, [1] * 5), (2, [1, 2, 2]), (3, [2, 3]), (5, [5]), (100, [5])])
+def test_batches_are_even(tmp_path, size, expected):
+    walkers = walkers_of(tmp_path, Octahedron("Cu", 2), n_walkers=5)
+    itineraries = [Itinerary(walker, (str(walker.index),)) for walker in walkers]
+    batches = in_batches(itineraries, size)
+    assert sorted(len(batch) for batch in batches) == expected
+    assert [each for batch in batches for each in batch] == itineraries
+    assert in_batches([], size) == []
+    assert name_of_batch(batches[0]) == ("0" if len(batches[0]) == 1 else f"0 and {len(batches[0]) - 1} more walkers")

@@ -1,0 +1,98 @@
+"""Tasks of which some run and the others are not yet submitted."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import BoundedSemaphore
+from typing import Any
+
+from prefect.futures import PrefectFuture
+
+from surveyor.pools.pool import Pool
+
+LEAST_AT_ONCE = 16  # cheap labels: as few as keep a small pool busy, as a task takes longer to begin than they take
+LOOK_S = 1.0  # how often a waiting window lets its owner look
+
+
+def submit_some_at_once(calls: Iterable[Callable[[], PrefectFuture[Any]]], n_at_once: int) -> list[PrefectFuture[Any]]:
+    """Submit tasks so that some run and the others are not yet submitted: a thousand waiting threads hinder each other.
+
+    Args:
+        calls: each submits one task and returns its future; Any: of whatever the task returns.
+        n_at_once: how many may be unfinished.
+
+    Returns:
+        The futures, in the order of the calls; the last ones may be unfinished.
+    """
+    places = BoundedSemaphore(n_at_once)
+    futures = []
+    for submit in calls:
+        places.acquire()
+        future = submit()
+        future.add_done_callback(lambda _: places.release())
+        futures.append(future)
+    return futures
+
+
+def n_at_once(pool: Pool) -> int:
+    """Return how many tasks of a pool may be unfinished: more would wait in threads, and hinder each other."""
+    return max(LEAST_AT_ONCE, pool.capacity)
+
+
+@dataclass(slots=True)
+class Window:
+    """Tasks of which some run and the others are not yet submitted.
+
+    Attributes:
+        n_at_once: how many may be unfinished.
+        ended: what is to be done here because tasks have ended; windows that share it serve each other.
+        futures: of the tasks that were submitted, by name.
+    """
+
+    n_at_once: int
+    ended: "SimpleQueue[Callable[[], None]]"
+    futures: dict[str, PrefectFuture[Any]] = field(default_factory=dict)  # Any: whatever the tasks return
+    _waiting: deque[Callable[[], None]] = field(default_factory=deque)
+    _n_unfinished: int = 0
+
+    def add(self, name: str, submit: Callable[[], PrefectFuture[Any]], then: Callable[[], None] = lambda: None) -> None:
+        """Have a task submitted as soon as there is room for it.
+
+        Args:
+            name: its own one in this window.
+            submit: submits it and returns its future.
+            then: called when the task has ended, in whatever way.
+        """
+        self._waiting.append(partial(self._submit, name, submit, then))
+        self._fill()
+
+    def wait(self, look: Callable[[], None] = lambda: None) -> None:
+        """Wait until all tasks have ended, those too that are added meanwhile.
+
+        Args:
+            look: called now and then.
+        """
+        while self._n_unfinished:
+            try:
+                react = self.ended.get(timeout=LOOK_S)
+            except Empty:
+                look()
+            else:
+                react()
+
+    def _fill(self) -> None:
+        while self._waiting and self._n_unfinished < self.n_at_once:
+            self._n_unfinished += 1
+            self._waiting.popleft()()
+
+    def _submit(self, name: str, submit: Callable[[], PrefectFuture[Any]], then: Callable[[], None]) -> None:
+        self.futures[name] = future = submit()
+        future.add_done_callback(lambda _: self.ended.put(partial(self._end, future, then)))
+
+    def _end(self, future: PrefectFuture[Any], then: Callable[[], None]) -> None:
+        future.wait()  # it has ended, and now knows its state; tasks that are given it would ask the server for that
+        self._n_unfinished -= 1
+        then()
+        self._fill()

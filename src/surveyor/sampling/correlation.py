@@ -1,0 +1,40 @@
+"""How long a trajectory remembers, and which of its frames are independent."""
+
+import numpy as np
+
+WINDOW = 5.0  # in correlation times: the sum of the noisy autocorrelation ends there
+
+
+def statistical_inefficiency(values: np.ndarray) -> float:
+    """Return how many successive values of a stationary series tell as much as one independent value.
+
+    This is 1 + 2 tau, where tau is the integrated autocorrelation time in steps of the series, summed up to the window
+    of Sokal (Monte Carlo Methods in Statistical Mechanics, 1997, section 3); see Chodera et al., J. Chem. Theory Comput.
+    3, 26 (2007). It is at least 1, and the length of the series where that is constant.
+
+    Args:
+        values: shape (n,).
+    """
+    n = len(values)
+    deviations = np.asarray(values, dtype=float) - np.mean(values) if n else np.zeros(0)
+    variance = float(np.mean(deviations**2)) if n else 0.0
+    if n < 2 or variance <= np.finfo(float).eps * float(np.mean(np.square(values))):
+        return float(max(n, 1))
+    transform = np.fft.rfft(deviations, n=2 * n)
+    correlation = np.fft.irfft(np.abs(transform) ** 2)[:n] / (variance * n)
+    sums = 2 * np.cumsum(correlation) - 1
+    is_wide_enough = np.arange(n) >= WINDOW * sums / 2
+    window = int(np.argmax(is_wide_enough)) if is_wide_enough.any() else n - 1
+    return float(np.clip(sums[window], 1, n))
+
+
+def decorrelated(values: np.ndarray) -> list[int]:
+    """Return indices of values a statistical inefficiency apart, that of the last one among them; none of none.
+
+    Args:
+        values: shape (n,).
+    """
+    if len(values) == 0:
+        return []
+    distance = int(np.ceil(statistical_inefficiency(values)))
+    return list(range(len(values) - 1, -1, -distance))[::-1]

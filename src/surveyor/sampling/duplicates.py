@@ -1,0 +1,77 @@
+"""Near-duplicates: structures so close to a known one that a label of them would tell nothing new."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from ase import Atoms
+from ase.geometry import find_mic
+
+N_NEIGHBOURS = 4  # of each atom in the order of atoms: three distances place an atom, the fourth tells its mirror image
+
+
+def fingerprint(atoms: Atoms) -> np.ndarray:
+    """Return lengths that tell a structure from others of the same atoms, whatever its place and orientation.
+
+    They are the distances in Å between each atom and the next ones in the order of atoms, to the nearest image, and the
+    lengths of the periodic cell vectors and of the diagonals between them. Each is a continuous function of the
+    structure, as many as there are atoms times a constant, where all distances would be as many as their squares.
+
+    Args:
+        atoms: the structure.
+
+    Returns:
+        Shape (n,), in float32: near-duplicates are told at 1e-2 Å.
+    """
+    pairs = [
+        atoms.positions[shift:] - atoms.positions[:-shift] for shift in range(1, min(N_NEIGHBOURS + 1, len(atoms)))
+    ]
+    lengths = [find_mic(vectors, atoms.cell, atoms.pbc)[1] for vectors in pairs]
+    vectors = atoms.cell.array[atoms.pbc]
+    diagonals = [vectors[i] + vectors[j] for i in range(len(vectors)) for j in range(i)]
+    cell = np.linalg.norm(np.array([*vectors, *diagonals]).reshape(-1, 3), axis=1)
+    found: np.ndarray = np.concatenate([*lengths, cell]).astype(np.float32)
+    return found
+
+
+class KnownStructures:
+    """Structures among which near-duplicates are looked for."""
+
+    def __init__(self, structures: Iterable[Atoms] = ()) -> None:
+        self._known: dict[tuple[bytes, bytes], list[np.ndarray]] = {}
+        for atoms in structures:
+            self.add(atoms)
+
+    def add(self, atoms: Atoms) -> None:
+        """Add a structure."""
+        self._known.setdefault(_kind(atoms), []).append(fingerprint(atoms))
+
+    def difference_A(self, atoms: Atoms) -> float:
+        """Return the largest difference between a structure's fingerprint and that of the nearest known one, in Å.
+
+        Structures of other atoms, in another order, or with other periodic directions, are never near: then it is
+        infinite.
+        """
+        known = self._known.get(_kind(atoms))
+        if not known:
+            return float("inf")
+        own = fingerprint(atoms)
+        return float(min(np.abs(each - own).max(initial=0.0) for each in known))
+
+
+def _kind(atoms: Atoms) -> tuple[bytes, bytes]:
+    return atoms.numbers.tobytes(), atoms.pbc.tobytes()
+
+
+def without_near_duplicates(structures: Sequence[Atoms], tolerance_A: float) -> list[Atoms]:
+    """Return the structures that are not near to one before them, in order.
+
+    Args:
+        structures: any.
+        tolerance_A: structures are near whose fingerprints differ by less; 0 keeps all.
+    """
+    known, kept = KnownStructures(), []
+    for atoms in structures:
+        if known.difference_A(atoms) >= tolerance_A:
+            known.add(atoms)
+            kept.append(atoms)
+    return kept

@@ -1,0 +1,87 @@
+"""The samples of a generation as they come, and which of them are to be labelled."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from ase import Atoms
+
+from surveyor.events import EventLog
+from surveyor.sampling.batching import Itinerary
+from surveyor.sampling.duplicates import KnownStructures
+from surveyor.sampling.propagation import SampleFiles
+from surveyor.sampling.samples import load_sample
+from surveyor.sampling.walkers import Sample, Walker
+
+NEAR_DUPLICATE = "near_duplicate"
+
+
+class Harvest:
+    """Takes samples, each once, and has those labelled that are new.
+
+    Samples are found in the files that walkers write, before the batches end to which the walkers belong. A sample that
+    is near to a known structure, or to one taken before, is not labelled; that is recorded, so that the same are
+    labelled if the generation is taken up again.
+
+    Args:
+        itineraries: what the walkers are to bring.
+        directory: where they write their samples.
+        record: file of what was not labelled.
+        known: structures that the campaign has.
+        tolerance_A: see `KnownStructures.difference_A`; 0 has everything labelled.
+        label: is told the name and the structure of each sample that is to be labelled.
+
+    Attributes:
+        samples: those taken so far, by name.
+    """
+
+    def __init__(
+        self,
+        itineraries: Sequence[Itinerary],
+        directory: Path,
+        *,
+        record: Path,
+        known: Iterable[Atoms],
+        tolerance_A: float,
+        label: Callable[[str, Atoms], None],
+    ) -> None:
+        self.samples: dict[str, Sample] = {}
+        self._itineraries, self._directory, self._label = itineraries, directory, label
+        self._record, self._tolerance_A = EventLog(record), tolerance_A
+        self._known = KnownStructures(known if tolerance_A else ())
+        self._passed_over = {event["name"] for event in self._record.read()[0] if event["event"] == NEAR_DUPLICATE}
+
+    def look(self) -> None:
+        """Take what walkers have written since."""
+        for name, walker in self._awaited():
+            path = SampleFiles(self._directory, name).sample
+            if path.exists():
+                self._take(name, load_sample(path, origin=walker))
+
+    def take(self, brought: Iterable[tuple[str, Sample]]) -> None:
+        """Take samples, but for those that were taken before."""
+        for name, sample in brought:
+            if name not in self.samples:
+                self._take(name, sample)
+
+    def _awaited(self) -> Iterator[tuple[str, Walker]]:
+        """Yield the names of samples that may be there, each with its walker as it was before."""
+        for itinerary in self._itineraries:
+            walker = itinerary.walker
+            for name in itinerary.names:
+                if name not in self.samples:
+                    yield name, walker
+                if name not in self.samples:
+                    break
+                walker = self.samples[name].walker
+
+    def _take(self, name: str, sample: Sample) -> None:
+        self.samples[name] = sample
+        if sample.structure is None or name in self._passed_over:
+            return
+        difference = self._known.difference_A(sample.structure) if self._tolerance_A else float("inf")
+        if difference < self._tolerance_A:
+            self._record.append(NEAR_DUPLICATE, name=name, difference_A=round(difference, 6))
+            return
+        if self._tolerance_A:
+            self._known.add(sample.structure)
+        self._label(name, sample.structure)
