@@ -1,4 +1,4 @@
-"""The command `surveyor`: run, check and follow campaigns, label datasets, and train models."""
+"""The command `surveyor`: run, check and follow campaigns, label datasets, train models, and sample with them."""
 
 import argparse
 import errno
@@ -18,12 +18,14 @@ from surveyor.campaign import (
     load_campaign,
 )
 from surveyor.errors import InputError, SurveyorError
+from surveyor.exploration import is_exploration
 from surveyor.flows.block_commands import add_block_commands
 from surveyor.flows.display import following, quieten_prefect
 from surveyor.flows.doctor import add_doctor_command
 from surveyor.flows.dry_run import dry_running
 from surveyor.flows.label_commands import add_label_commands
 from surveyor.flows.pool_commands import add_pool_commands
+from surveyor.flows.sample_commands import add_sample_command, show_sampling
 from surveyor.flows.train_commands import add_train_commands, show_training
 from surveyor.labelling.progress import is_labelling, read_labelling_progress, render_labelling
 from surveyor.models.choice import check_model_parameters
@@ -90,10 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="print the parameters of a valid campaign, for a deployment")
     check.set_defaults(command=_check)
     status = commands.add_parser("status", help="say where work stands; needs no server")
-    status.add_argument("run_directory", type=Path, help="folder of the campaign, of the labelling or of the training")
+    status.add_argument("run_directory", type=Path, help="folder of the campaign, or of other work")
     status.set_defaults(command=_status)
     add_label_commands(commands)
     add_train_commands(commands)
+    add_sample_command(commands)
     add_doctor_command(commands)
     add_pool_commands(commands)
     add_block_commands(commands)
@@ -188,6 +191,9 @@ def _status(options: argparse.Namespace, console: Console) -> None:
         return
     if is_training(directory):
         show_training(directory, console)
+        return
+    if is_exploration(directory):
+        show_sampling(directory, console)
         return
     progress = read_progress(directory)
     console.print(render(progress))

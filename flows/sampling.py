@@ -22,6 +22,7 @@ from surveyor.labels import LevelOfTheory
 from surveyor.learning import plan_propagations
 from surveyor.models.choice import with_contents
 from surveyor.outcomes import Outcome
+from surveyor.pools.pool import Pool
 from surveyor.potentials import Potential, evaluates_together
 from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.batching import Itinerary, in_batches, name_of_batch
@@ -219,7 +220,8 @@ def sample_and_label(
             label_it(f"g{number:03d}-late-{index}", atoms)
         with stopwatch.measuring("sampling"):
             harvest.look()
-            for batch in in_batches(itineraries, _batch_size(campaign, potential, len(itineraries))):
+            size = batch_size(learning.walkers_per_batch, potential, len(itineraries), campaign.pools.sampling)
+            for batch in in_batches(itineraries, size):
                 name = name_of_batch(batch)
                 submit = partial(sample.submit, campaign.sampling, batch, potential, name=name, **options)
                 samples.add(name, submit, harvest.look)
@@ -232,9 +234,15 @@ def sample_and_label(
     return arrived + [Outcome(name, brought, labelled.get(name)) for name, brought in harvest.samples.items()]
 
 
-def _batch_size(campaign: Campaign, potential: Potential, n_walkers: int) -> int:
-    """Return how many walkers move together: as many as keep all workers of the pool busy, if nothing else is asked."""
-    wanted = campaign.parameters.learning.walkers_per_batch
+def batch_size(wanted: int | None, potential: Potential, n_walkers: int, pool: Pool) -> int:
+    """Return how many walkers move together: as many as keep all workers of a pool busy, if nothing else is asked.
+
+    Args:
+        wanted: by the user; None leaves it to this.
+        potential: on which they move; those that gain nothing from batches have walkers move alone.
+        n_walkers: how many there are.
+        pool: where they move.
+    """
     if wanted is None and evaluates_together(potential):
-        return -(-n_walkers // max(1, campaign.pools.sampling.size))  # rounded up
+        return max(1, -(-n_walkers // max(1, pool.size)))  # rounded up
     return wanted or 1

@@ -172,8 +172,8 @@ def test_page_of_parameters_has_every_field_of_campaigns_labellings_and_training
 
 
 def test_table_of_parameters_shows_type_bounds_default_and_unit(hooks: ModuleType) -> None:
-    page = hooks.on_page_markdown("<!-- parameters: surveyor.sampling.walkers.Walkers -->")
+    page = hooks.on_page_markdown("<!-- parameters: surveyor.sampling.conditions.Walkers -->")
 
     assert "| `temperature_K` | number, > 0, ≤ 100000 | `300.0` | **Temperature (K).**" in page
     assert "| `start` | path | required |" in page
-    assert "| `method` | `langevin`, `npt`, `perturbation` | `langevin` |" in page
+    assert "| `method` | `langevin`, `bussi`, `nose_hoover`, `nve`, `npt`, `npt_flexible`, `optimisation`," in page

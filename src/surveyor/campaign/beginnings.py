@@ -16,6 +16,7 @@ from surveyor.labels import LevelOfTheory, label_key, load_theory
 from surveyor.learning import structure_error, without_repetitions
 from surveyor.potentials import Prediction
 from surveyor.run_directory import Generation, RunDirectory
+from surveyor.sampling.conditions import MOVING_CELL
 from surveyor.sampling.walkers import Walker, load_walker, make_walkers
 from surveyor.structures import elements_of
 
@@ -113,7 +114,7 @@ def _inherited_walkers(campaign: Campaign, there: RunDirectory, number: int) -> 
 
 
 def _goes_on(walker: Walker, start: Atoms) -> bool:
-    same_box = walker.conditions.method == "npt" or np.array_equal(walker.start.cell.array, start.cell.array)
+    same_box = walker.conditions.method in MOVING_CELL or np.array_equal(walker.start.cell.array, start.cell.array)
     same_atoms = np.array_equal(walker.start.numbers, start.numbers)
     return bool(same_atoms and same_box and np.array_equal(walker.start.pbc, start.pbc))
 

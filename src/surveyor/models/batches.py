@@ -2,6 +2,9 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 from ase import Atoms
 
@@ -11,26 +14,80 @@ logger = logging.getLogger(__name__)
 
 # A larger batch is not faster, and takes more memory: what a GPU does at once is much more than what a core does.
 ATOMS_AT_ONCE = {"cpu": 128, "cuda": 16384}
+FIRST_ATOMS = 512  # on a GPU, from which it is seen how much memory an atom takes
+SHARE = 0.8  # of the memory that is free, as graphs of as many atoms differ in their edges
 
 Evaluate = Callable[[Sequence[Atoms]], Sequence[Prediction]]
 
 
-def evaluate_in_batches(evaluate: Evaluate, structures: Sequence[Atoms], device: str) -> list[Prediction]:
+@dataclass(slots=True)
+class Room:
+    """How many atoms go through a network at once: as many as gain by it, and as there is memory for.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        n_atoms: as many as there is memory for; None where that is not known yet.
+    """
+
+    device: str
+    n_atoms: int | None = None
+
+    @property
+    def limit(self) -> int:
+        """How many atoms are tried at once."""
+        largest = ATOMS_AT_ONCE[self.device]
+        if self.n_atoms is None:
+            return min(largest, FIRST_ATOMS) if self.device == "cuda" else largest
+        return min(largest, self.n_atoms)
+
+    def measure(self, evaluate: Evaluate, structures: Sequence[Atoms]) -> list[Prediction]:
+        """Evaluate structures together; on a GPU, learn from the first ones how much memory an atom takes."""
+        if self.device != "cuda" or self.n_atoms is not None:
+            return [*evaluate(structures)]
+        import torch
+
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        predictions = [*evaluate(structures)]
+        taken = max(1, torch.cuda.max_memory_allocated() - before)
+        free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        self.n_atoms = max(1, int(SHARE * free * sum(len(atoms) for atoms in structures) / taken))
+        return predictions
+
+    def lower(self, structures: Sequence[Atoms]) -> None:
+        """Take note that there was no memory for structures together."""
+        self.n_atoms = max(1, sum(len(atoms) for atoms in structures) // 2)
+
+
+@lru_cache(maxsize=64)
+def room_of(path: Path, modified_ns: int, device: str) -> Room:
+    """Return the room of a network on a device of this process, as earlier calls have left it.
+
+    Args:
+        path: file of the network.
+        modified_ns: when it was written, which tells it from an earlier file of that name.
+        device: "cpu" or "cuda".
+    """
+    return Room(device)
+
+
+def evaluate_in_batches(evaluate: Evaluate, structures: Sequence[Atoms], room: Room) -> list[Prediction]:
     """Return a prediction for each structure, in order.
 
-    A batch that a GPU has no memory for is halved.
+    A batch that a GPU has no memory for is halved, and no later one in this room is as large again.
 
     Args:
         evaluate: takes structures through the network together.
         structures: compositions and periodicities may differ.
-        device: "cpu" or "cuda".
+        room: of the network.
 
     Raises:
         torch.OutOfMemoryError: there is no memory for a single structure.
     """
     predictions: list[Prediction] = []
-    for batch in batches(structures, ATOMS_AT_ONCE[device]):
-        predictions += _halved_where_needed(evaluate, batch)
+    while len(predictions) < len(structures):
+        batch = next(batches(structures[len(predictions) :], room.limit))
+        predictions += _halved_where_needed(evaluate, batch, room)
     return predictions
 
 
@@ -46,15 +103,17 @@ def batches(structures: Sequence[Atoms], n_atoms: int) -> Iterator[Sequence[Atom
         yield structures[begin:]
 
 
-def _halved_where_needed(evaluate: Evaluate, structures: Sequence[Atoms]) -> list[Prediction]:
+def _halved_where_needed(evaluate: Evaluate, structures: Sequence[Atoms], room: Room) -> list[Prediction]:
     import torch
 
     try:
-        return [*evaluate(structures)]
+        return room.measure(evaluate, structures)
     except torch.OutOfMemoryError:
         if len(structures) == 1:
             raise
+    room.lower(structures)
     half = len(structures) // 2
     logger.warning("no memory to evaluate %d structures at once; %d are tried", len(structures), half)
     torch.cuda.empty_cache()
-    return [*_halved_where_needed(evaluate, structures[:half]), *_halved_where_needed(evaluate, structures[half:])]
+    first = _halved_where_needed(evaluate, structures[:half], room)
+    return [*first, *_halved_where_needed(evaluate, structures[half:], room)]

@@ -15,6 +15,7 @@ from ase.data import chemical_symbols
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.models import mace_cuequivariance as cuequivariance
+from surveyor.models.batches import room_of
 from surveyor.models.devices import Device, Precision, resolve_device
 from surveyor.models.history import history_of
 from surveyor.models.mace_contraction import contract_by_element
@@ -71,7 +72,8 @@ class MACEPotential:
             InputError: MACE is not installed.
         """
         device, network = self._load()
-        return evaluate_together(network, structures, device=device, precision=self.precision)
+        room = room_of(self.path, self.path.stat().st_mtime_ns, device)
+        return evaluate_together(network, structures, precision=self.precision, room=room)
 
     def _load(self) -> tuple[str, Any]:  # Any: torch is optional
         require_mace()

@@ -56,7 +56,8 @@ def walkers_figure(manifests: Sequence[Manifest], temperatures_K: Sequence[float
 
 
 def _fate(sample: Mapping[str, Any]) -> str:
-    return "no sample" if sample["label_key"] is None else str(sample["fate"])
+    is_missing = sample["label_key"] is None and not sample.get("is_near_duplicate")
+    return "no sample" if is_missing else str(sample["fate"])
 
 
 def _temperatures(axes: Axes, samples: Sequence[tuple[int, Mapping[str, Any]]], n_walkers: int, fate: str) -> None:

@@ -13,6 +13,7 @@ from surveyor.report.parity import parity_points
 from surveyor.report.style import to_png
 from surveyor.report.tables import Manifest, walkers_of
 from surveyor.run_directory import RunDirectory
+from surveyor.sampling.conditions import UNDER_THERMOSTAT
 
 
 def generation_figures(directory: RunDirectory, generation: int) -> dict[str, bytes]:
@@ -51,7 +52,7 @@ def has_history(manifest: Manifest) -> bool:
 def thermostats_K(directory: RunDirectory) -> list[float]:
     """Return the temperatures of the thermostats of a campaign, each once, from low to high."""
     groups = read_json(directory.parameters)["parameters"]["walkers"]
-    return sorted({group["temperature_K"] for group in groups if group["method"] != "perturbation"})
+    return sorted({group["temperature_K"] for group in groups if group["method"] in UNDER_THERMOSTAT})
 
 
 def write_figures(directory: RunDirectory, generation: int) -> tuple[Path, ...]:

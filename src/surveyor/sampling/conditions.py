@@ -22,6 +22,7 @@ Method = Literal[
 OPTIMISATIONS = ("optimisation", "cell_optimisation")
 MOVING_CELL = ("npt", "npt_flexible", "cell_optimisation")
 UNDER_BAROSTAT = ("npt", "npt_flexible")
+UNDER_THERMOSTAT = ("langevin", "bussi", "nose_hoover", *UNDER_BAROSTAT)
 
 
 class Distribution(Parameters):

@@ -9,8 +9,8 @@ def statistical_inefficiency(values: np.ndarray) -> float:
     """Return how many successive values of a stationary series tell as much as one independent value.
 
     This is 1 + 2 tau, where tau is the integrated autocorrelation time in steps of the series, summed up to the window
-    of Sokal (Monte Carlo Methods in Statistical Mechanics, 1997, section 3); see Chodera et al., J. Chem. Theory Comput.
-    3, 26 (2007). It is at least 1, and the length of the series where that is constant.
+    of Sokal (Monte Carlo Methods in Statistical Mechanics, 1997, section 3); see Chodera et al.,
+    J. Chem. Theory Comput. 3, 26 (2007). It is at least 1, and the length of the series where that is constant.
 
     Args:
         values: shape (n,).

@@ -7,6 +7,7 @@ keeps its own integrator, constraints, bias and guards.
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
 from ase import Atoms
@@ -76,7 +77,9 @@ class Lockstep(Generic[T]):
         def work(calculator: Calculator) -> None:
             self._results[number] = function(calculator)
 
-        return greenlet(work)
+        resting = greenlet(work)
+        resting.gr_context = copy_context()  # what is set for this thread holds there too: to whom events are reported
+        return resting
 
     def _serve(self) -> None:
         """Evaluate what was asked for, and let each function go on until it asks again or ends."""

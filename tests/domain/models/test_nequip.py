@@ -168,6 +168,9 @@ def test_a_batch_for_which_there_is_no_memory_is_halved(
     found = potential.evaluate(valid)
     assert [one.energy for one in found] == pytest.approx([other.energy for other in expected], abs=1e-9)
     assert max(sizes) == len(valid)
+    sizes.clear()
+    assert len(potential.evaluate(valid)) == len(valid)
+    assert max(sizes) <= 3  # it is known now that there is no memory for more
 
 
 def first_errors(directory: Path) -> dict[str, float]:

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from contextvars import ContextVar
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from ase.calculators.calculator import Calculator
 
 from surveyor.potentials import Prediction
 from surveyor.sampling.lockstep import Lockstep
+
+variable: ContextVar[str] = ContextVar("variable", default="not set")
 
 
 class Counting:
@@ -61,6 +64,16 @@ def test_what_is_known_is_not_asked_again():
 
     Lockstep(potential, 2).run([ask_twice, ask_twice])
     assert potential.sizes == [2]
+
+
+def test_what_is_set_for_the_thread_holds_for_all():
+    variable.set("set")
+
+    def read(calculator: Calculator) -> str:
+        asking(1, 0)(calculator)
+        return variable.get()
+
+    assert Lockstep(Counting(), 2).run([read, read]) == ["set", "set"]
 
 
 def test_an_exception_ends_all_and_each_cleans_up():

@@ -1,0 +1,80 @@
+"""`surveyor sample`: let walkers move on a given potential."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from surveyor.exploration import SUMMARY, check_exploration, load_exploration, read_exploration_summary
+from surveyor.flows.display import View, following, quieten_prefect
+from surveyor.lease import is_in_use
+from surveyor.run_directory import RunDirectory
+
+
+def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
+    ended = [event["message"] for event in directory.events.read()[0] if event["event"] in ("sampled", "rejected")]
+    line = f"{len(ended)} sample(s); {ended[-1]}" if ended else ""
+    return Text(line), line
+
+
+SAMPLING = View("work_begins", ("work_begins", "batch_halved", "rejected", "work_ends"), _look)
+
+
+def add_sample_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `sample`."""
+    command = commands.add_parser("sample", help="let walkers move on a given potential, or go on with it")
+    command.add_argument("parameters", type=Path, help="parameter file (YAML)")
+    command.add_argument("--json", action="store_true", help="print valid parameters, for a deployment, and do nothing")
+    command.set_defaults(command=_sample)
+
+
+def _sample(options: argparse.Namespace, console: Console) -> None:
+    parameters = load_exploration(options.parameters)
+    directory = check_exploration(parameters)
+    if options.json:
+        console.print(parameters.model_dump_json(), markup=False)
+        return
+    quieten_prefect()
+    from surveyor.flows.sample_walkers import sample_walkers
+    from surveyor.flows.server import using_server
+
+    with using_server() as server:
+        console.print(server)
+        with following(directory, console, SAMPLING):
+            path = sample_walkers(**{name: getattr(parameters, name) for name in type(parameters).model_fields})
+    console.print(_table(directory))
+    console.print(f"structures: {path}")
+
+
+def show_sampling(directory: RunDirectory, console: Console) -> None:
+    """Say where walkers on a given potential stand."""
+    if (directory.path / SUMMARY).exists() and not is_in_use(directory.lease):
+        console.print(f"{directory.path} is complete")
+        console.print(_table(directory))
+        return
+    state = "is running" if is_in_use(directory.lease) else "has stopped; the same command continues it"
+    console.print(f"{directory.path} {state}")
+    console.print(_look(directory)[1] or "no walker has ended yet", markup=False)
+
+
+def _table(directory: RunDirectory) -> Table:
+    table = Table(title="samples", title_justify="left")
+    for header in ("sample", "steps", "temperature (K)", "ended", "rejected tries"):
+        table.add_column(header, justify="right")
+    for record in read_exploration_summary(directory)["samples"]:
+        temperature = "-" if record["temperature_K"] is None else f"{record['temperature_K']:.0f}"
+        reasons = [f"{each['reason']} at step {each['step']}" for each in record["rejections"]]
+        table.add_row(record["name"], str(record["n_steps"]), temperature, _end(record), ", ".join(reasons) or "-")
+    return table
+
+
+def _end(record: Mapping[str, Any]) -> str:  # Any: JSON
+    if record["stop"] is not None:
+        return str(record["stop"]["reason"]).replace("_", " ")
+    if record["is_converged"] is None:
+        return "-"
+    return "converged" if record["is_converged"] else "not converged"

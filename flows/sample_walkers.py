@@ -1,0 +1,91 @@
+"""Walkers on a given potential, without learning: a model in, structures and trajectories out."""
+
+import logging
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+
+from prefect import flow, runtime
+
+from surveyor.blocks.pools import load_sites
+from surveyor.events import announce
+from surveyor.exploration import Exploration, ExplorationParameters, open_exploration, write_results
+from surveyor.flows.paths import with_absolute_paths
+from surveyor.flows.pool_commands import users_pools
+from surveyor.flows.sampling import batch_size, relayed
+from surveyor.flows.server import wait_for_server
+from surveyor.flows.window import Window, n_at_once
+from surveyor.pools.choice import LOCAL
+from surveyor.report.walkers import write_observables_figure
+from surveyor.sampling.batching import in_batches, name_of_batch
+from surveyor.sampling.conditions import Walkers
+from surveyor.tasks.sample import sample
+
+logger = logging.getLogger(__name__)
+
+
+def _sampling_name() -> str:
+    return f"sampling of {Path(runtime.flow_run.parameters['output_directory']).name}"
+
+
+@flow(name="sample-walkers", flow_run_name=_sampling_name)
+def sample_walkers(
+    potential: Path,
+    output_directory: Path,
+    walkers: list[Walkers],
+    n_samples: int = 1,
+    n_tries: int = 5,
+    min_difference_A: float = 0.01,
+    walkers_per_batch: int | None = None,
+    seed: int = 0,
+    pool: str = LOCAL,
+) -> Path:
+    """Let walkers move on a given potential; the same call on the same folder continues where it stopped.
+
+    Args:
+        potential: Folder of a saved model, of a campaign or of a training, an absolute path.
+        output_directory: Folder of the results, an absolute path.
+        walkers: Groups of walkers.
+        n_samples: How many structures each walker brings.
+        n_tries: How often a walker may be stopped by a guard before it gives no sample.
+        min_difference_A: Of structures that differ by less in Å, one is kept.
+        walkers_per_batch: How many walkers move together; by default as the potential is fastest.
+        seed: Everything random follows from it.
+        pool: Where the walkers move.
+
+    Returns:
+        The file of the final states; beside it are the trajectories, their independent frames and `summary.json`.
+    """
+    parameters = with_absolute_paths(ExplorationParameters(**locals()))
+    sites = load_sites([parameters.pool])
+    with open_exploration(parameters, sites, users_pools()) as exploration, relayed(exploration.directory):
+        return walk(exploration)
+
+
+def walk(exploration: Exploration) -> Path:
+    """Let the walkers move, within a flow, and write what they brought.
+
+    Args:
+        exploration: open.
+
+    Returns:
+        The file of the final states.
+    """
+    parameters, path, url = exploration.parameters, exploration.directory.path, runtime.flow_run.ui_url
+    announce(logger, "work_begins", f"{path}; this run: {url}", url=url)
+    samples = Window(n_at_once(exploration.pool), SimpleQueue())
+    size = batch_size(parameters.walkers_per_batch, exploration.potential, len(exploration.walkers), exploration.pool)
+    options = {"directory": exploration.samples, "n_tries": parameters.n_tries}
+    for batch in in_batches(exploration.itineraries, size):
+        name = name_of_batch(batch)
+        samples.add(
+            name, partial(sample.submit, exploration.executor, batch, exploration.potential, name=name, **options)
+        )
+    samples.wait()
+    brought = [each for future in samples.futures.values() for each in future.result()]
+    summary = write_results(exploration, brought)
+    write_observables_figure(exploration.directory.path / "walkers.png", brought)
+    wait_for_server()
+    counts = ", ".join(f"{n} in {file}" for file, n in summary["n_structures"].items())
+    announce(logger, "work_ends", f"structures: {counts}", **summary["n_structures"])
+    return path / "samples.extxyz"

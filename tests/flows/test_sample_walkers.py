@@ -1,0 +1,146 @@
+"""Walkers on a given potential: as a Python call and by the command, on a local pool, with a real Prefect server."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+import pytest
+import yaml
+from ase.build import bulk, molecule
+from labelling_inputs import copper, labelled
+
+from surveyor.dataset import Dataset
+from surveyor.errors import CampaignInUse, InputError
+from surveyor.exploration import SUMMARY, ExplorationParameters, check_exploration
+from surveyor.files import read_json
+from surveyor.flows.sample_walkers import sample_walkers
+from surveyor.lease import hold_lease
+from surveyor.models.choice import ModelParameters, load_model, make_model
+from surveyor.run_directory import RunDirectory
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+TINY_MACE: dict[str, Any] = {
+    "num_channels": 4,
+    "max_L": 0,
+    "correlation": 1,
+    "num_interactions": 1,
+    "max_num_epochs": 5,
+    "device": "cpu",
+    "options": {"max_ell": 1, "num_radial_basis": 4, "radial_MLP": "[8]"},
+}
+
+
+def save_model(folder: Path, kind: dict[str, Any]) -> Path:
+    frames = Dataset(labelled(copper(12)))
+    model = make_model(ModelParameters.model_validate(kind)).initialize(frames, atomic_energies=None, seed=0)
+    trained, _ = model.train(frames[:9], frames[9:], folder.with_name("training"))
+    trained.save(folder)
+    return folder
+
+
+@pytest.fixture
+def parameters(tmp_path: Path) -> dict[str, Any]:
+    ase.io.write(tmp_path / "start.extxyz", bulk("Cu", cubic=True))
+    group = {"start": tmp_path / "start.extxyz", "timestep_fs": 2, "n_steps": 40, "frame_interval": 2}
+    still = {"start": tmp_path / "start.extxyz", "n_walkers": 2, "method": "optimisation"}
+    return {
+        "potential": save_model(tmp_path / "model", {"pair": {"n_basis": 8}}),
+        "output_directory": tmp_path / "out",
+        "walkers": [{**group, "n_walkers": 3}, still],
+    }
+
+
+def test_walkers_move_without_learning_and_the_same_call_does_nothing(parameters, tmp_path) -> None:
+    path = sample_walkers(**parameters)
+    assert path == tmp_path / "out" / "samples.extxyz"
+    summary = read_json(tmp_path / "out" / SUMMARY)
+    assert [sample["name"] for sample in summary["samples"]] == ["w000-0", "w001-0", "w002-0", "w003-0", "w004-0"]
+    assert [sample["is_converged"] for sample in summary["samples"]] == [None, None, None, True, True]
+    final = Dataset.load(path)
+    # Both optimisations are where they began: one is kept.
+    assert [atoms.info["walker"] for atoms in final] == ["w000-0", "w001-0", "w002-0", "w003-0"]
+
+    trajectory = ase.io.read(tmp_path / "out" / "samples" / "w000-0.traj", ":")
+    assert [frame.info["step"] for frame in trajectory] == list(range(2, 41, 2))
+    energies = load_model(tmp_path / "model").deploy().evaluate(trajectory)
+    assert [each.energy for each in energies] == pytest.approx([frame.get_potential_energy() for frame in trajectory])
+    frames = Dataset.load(tmp_path / "out" / "frames.extxyz")
+    assert 3 <= len(frames) <= 60
+    assert {atoms.info["walker"].split()[0] for atoms in frames} == {"w000-0", "w001-0", "w002-0"}
+    assert (tmp_path / "out" / "walkers.png").read_bytes().startswith(b"\x89PNG")
+
+    written_at = (tmp_path / "out" / "samples" / "w000-0.npz").stat().st_mtime_ns
+    more = sample_walkers(**parameters, n_samples=2)
+    assert len(read_json(tmp_path / "out" / SUMMARY)["samples"]) == 10
+    assert len(Dataset.load(more)) == 7
+    assert (tmp_path / "out" / "samples" / "w000-0.npz").stat().st_mtime_ns == written_at
+    with pytest.raises(InputError, match=r"(?s)holds a sampling with other parameters:.*seed: 0 there, 1 here"):
+        sample_walkers(**parameters, seed=1)
+    with hold_lease(RunDirectory(tmp_path / "out").lease), pytest.raises(CampaignInUse):
+        sample_walkers(**parameters)
+
+
+def test_input_that_cannot_work_is_refused_before_anything_moves(parameters, tmp_path) -> None:
+    def check(**changes: Any) -> None:
+        check_exploration(ExplorationParameters.model_validate({**parameters, **changes}))
+
+    with pytest.raises(InputError, match="found no model"):
+        check(potential=tmp_path / "training")
+    ase.io.write(tmp_path / "water.extxyz", molecule("H2O"))
+    with pytest.raises(InputError, match="walkers: found H, O, expected only the elements that the model knows"):
+        check(walkers=[{"start": tmp_path / "water.extxyz"}])
+    with pytest.raises(InputError, match=r"walkers\[0\]: .* npt_flexible needs a cell"):
+        check(walkers=[{"start": tmp_path / "water.extxyz", "method": "npt_flexible"}])
+    with pytest.raises(InputError, match="does not exist"):
+        check(walkers=[{"start": tmp_path / "absent.extxyz"}])
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_how_walkers_ended_and_status_shows_it(parameters, tmp_path, prefect_api_url: str) -> None:
+    file = tmp_path / "sample.yaml"
+    group = {
+        "start": "start.extxyz",
+        "n_walkers": 2,
+        "method": "cell_optimisation",
+        "n_steps": 1,
+        "fmax_eV_per_A": 1e-9,
+    }
+    file.write_text(yaml.safe_dump({"potential": "model", "output_directory": "out", "walkers": [group]}))
+    done = surveyor("sample", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "not converged" in done.stdout
+    assert f"structures: {tmp_path / 'out' / 'samples.extxyz'}" in done.stdout
+
+    status = surveyor("status", str(tmp_path / "out"))
+    assert "is complete" in status.stdout
+    assert "not converged" in status.stdout
+    shown = json.loads(surveyor("sample", "--json", str(file)).stdout)
+    assert ExplorationParameters.model_validate(shown).potential == tmp_path / "model"
+
+
+def surveyor(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "surveyor.flows.command_line", *arguments]
+    environment = {**os.environ, "COLUMNS": "200"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.mace
+def test_walkers_on_mace_move_in_batches_as_they_move_alone(parameters, tmp_path) -> None:
+    model = save_model(tmp_path / "mace", {"mace": TINY_MACE})
+    guards = {"max_force_eV_per_A": 1e3, "max_temperature_factor": 1e3}
+    group = {"start": tmp_path / "start.extxyz", "n_walkers": 4, "timestep_fs": 1, "n_steps": 10, **guards}
+    found = {}
+    for size in (1, 4):
+        out = tmp_path / f"out-{size}"
+        sample_walkers(potential=model, output_directory=out, walkers=[group], walkers_per_batch=size)
+        found[size] = Dataset.load(out / "samples.extxyz")
+    for one, other in zip(found[1], found[4], strict=True):
+        assert np.abs(one.positions - other.positions).max() < 1e-7
+    events, _ = RunDirectory(tmp_path / "out-4").events.read()
+    assert sum(event["event"] == "sampled" for event in events) == 4
