@@ -175,12 +175,12 @@ def check_plumed(text: str, structures: Sequence[Atoms], *, files: Mapping[str, 
     Raises:
         InputError: there is no PLUMED, or it rejects the input; with its own message.
     """
-    for values in evaluate_dataset(text, structures, files=files):
+    for values in evaluate_plumed(text, structures, files=files):
         if not np.isfinite(values.energy):
             raise InputError("the bias of the PLUMED input is not finite at a start; correct the input or the start")
 
 
-def evaluate_dataset(text: str, structures: Sequence[Atoms], *, files: Mapping[str, bytes]) -> list[BiasValues]:
+def evaluate_plumed(text: str, structures: Sequence[Atoms], *, files: Mapping[str, bytes]) -> list[BiasValues]:
     """Return collective variables and bias of structures, each as if it were the first one.
 
     Args:

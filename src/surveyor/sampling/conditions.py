@@ -93,10 +93,10 @@ class Walkers(Parameters):
     )
     timestep_fs: float = Field(
         0.5,
-        gt=0,
+        ge=0.01,
         le=10,
         title="Time step (fs)",
-        description="Time step of molecular dynamics: at most 10 fs; half a femtosecond where there is hydrogen.",
+        description="Time step of molecular dynamics, in femtoseconds; about 0.5 where there is hydrogen.",
     )
     n_steps: int = Field(
         100,

@@ -1,16 +1,16 @@
 """Where the walkers of a group begin, and along which collective variable they are spread."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ase import Atoms
 
-from surveyor.biases.plumed import evaluate_dataset
+from surveyor.biases.evaluation import evaluate_bias
 from surveyor.biases.plumed_input import with_shifted_centre
-from surveyor.biases.restraints import evaluate_restraints, with_centre
+from surveyor.biases.restraints import with_centre
 from surveyor.errors import InputError
-from surveyor.sampling.conditions import Distribution, Walkers
+from surveyor.sampling.conditions import Walkers
 
 
 def place(group: Walkers, starts: Sequence[Atoms]) -> list[tuple[Walkers, Atoms, str]]:
@@ -29,7 +29,8 @@ def place(group: Walkers, starts: Sequence[Atoms]) -> list[tuple[Walkers, Atoms,
     text = plumed_text(group)
     if group.distribution is None:
         return [(group, starts[number % len(starts)], text) for number in range(group.n_walkers)]
-    values = np.array([_value(group, text, atoms, group.distribution) for atoms in starts])
+    biases = evaluate_bias(starts, restraints=group.restraints, plumed=text, files=plumed_files(group))
+    values = np.array([_value(bias.variables, group.distribution.variable) for bias in biases])
     centres = np.linspace(group.distribution.minimum, group.distribution.maximum, group.n_walkers)
     placed = []
     for centre in centres:
@@ -49,19 +50,14 @@ def plumed_files(group: Walkers) -> dict[str, bytes]:
     return {re.sub(r"^[0-9a-f]{12}-", "", path.name): path.read_bytes() for path in group.plumed_files}
 
 
-def _value(group: Walkers, text: str, atoms: Atoms, distribution: Distribution) -> float:
-    """Return the collective variable of a structure."""
-    name = distribution.variable
-    variables = dict(evaluate_restraints(group.restraints, atoms).variables)
-    if text and name not in variables:
-        (values,) = evaluate_dataset(text, [atoms], files=plumed_files(group))
-        variables |= values.variables
+def _value(variables: Mapping[str, float], name: str) -> float:
+    """Return the collective variable along which walkers are distributed."""
     if name not in variables:
         raise InputError(
             f"distribution: found variable {name}, expected one on which a restraint acts: "
             f"{', '.join(variables) or 'there is none'}"
         )
-    return float(variables[name])
+    return variables[name]
 
 
 def _centred(group: Walkers, text: str, centre: float) -> tuple[Walkers, str]:

@@ -8,7 +8,7 @@ from ase import Atoms, units
 from ase.build import molecule
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from surveyor.biases.plumed import PlumedRun, check_plumed, evaluate_dataset
+from surveyor.biases.plumed import PlumedRun, check_plumed, evaluate_plumed
 from surveyor.errors import InputError
 
 KJ_PER_MOL = units.kJ / units.mol
@@ -59,13 +59,13 @@ def test_forces_are_derivatives_of_the_energy():
     text = "t: TORSION ATOMS=3,1,2,4\nd: DISTANCE ATOMS=1,2\nRESTRAINT ARG=t,d AT=1,0.2 KAPPA=10,500"
     peroxide = molecule("H2O2")
     peroxide.rattle(0.1, seed=1)
-    (values,) = evaluate_dataset(text, [peroxide], files={})
+    (values,) = evaluate_plumed(text, [peroxide], files={})
     step, forces = 1e-5, np.zeros((4, 3))
     for index in np.ndindex(4, 3):
         moved = [peroxide.copy(), peroxide.copy()]
         moved[0].positions[index] += step
         moved[1].positions[index] -= step
-        plus, minus = evaluate_dataset(text, moved, files={})
+        plus, minus = evaluate_plumed(text, moved, files={})
         forces[index] = -(plus.energy - minus.energy) / (2 * step)
     assert np.abs(forces).max() > 0.05
     np.testing.assert_allclose(values.forces, forces, atol=1e-8)
@@ -76,7 +76,7 @@ def test_the_stress_is_the_derivative_with_respect_to_strain():
     text = "d: DISTANCE ATOMS=1,2\nv: VOLUME\nRESTRAINT ARG=d,v AT=0.1,0.07 KAPPA=1000,20000"
     cell = np.array([[4, 0, 0], [1.5, 4.2, 0], [0.7, -1.1, 4.5]])
     atoms = Atoms("H5", scaled_positions=np.random.default_rng(0).random((5, 3)), cell=cell, pbc=True)
-    (values,) = evaluate_dataset(text, [atoms], files={})
+    (values,) = evaluate_plumed(text, [atoms], files={})
     size, stress = 1e-5, np.zeros((3, 3))
     for i, j in np.ndindex(3, 3):
         strained = []
@@ -87,7 +87,7 @@ def test_the_stress_is_the_derivative_with_respect_to_strain():
             copy = atoms.copy()
             copy.set_cell(cell @ (np.eye(3) + strain), scale_atoms=True)
             strained.append(copy)
-        plus, minus = evaluate_dataset(text, strained, files={})
+        plus, minus = evaluate_plumed(text, strained, files={})
         stress[i, j] = (plus.energy - minus.energy) / (2 * size * atoms.get_volume())
     np.testing.assert_allclose(values.stress, full_3x3_to_voigt_6_stress(stress), atol=1e-9)
 
@@ -98,7 +98,7 @@ def test_masses_are_those_of_the_structure():
     ethanol = molecule("CH3CH2OH")
     ethanol.positions += [0.3, 0, 0]
     text = "c: COM ATOMS=1-9\np: POSITION ATOM=c NOPBC\nRESTRAINT ARG=p.x AT=0 KAPPA=1000"
-    (values,) = evaluate_dataset(text, [ethanol], files={})
+    (values,) = evaluate_plumed(text, [ethanol], files={})
     assert values.variables["p.x"] == pytest.approx(ethanol.get_center_of_mass()[0] / 10, abs=1e-12)
 
 
@@ -169,14 +169,14 @@ def test_an_external_potential_is_read_from_its_file():
     ]
     lines += [f"{d:.6f} 3.5 0.0" for d in grid]  # versions of PLUMED differ in where they take the points to be
     text = "d: DISTANCE ATOMS=1,2\ne: EXTERNAL ARG=d FILE=grid.dat"
-    (values,) = evaluate_dataset(text, [molecule("H2O")], files={"grid.dat": "\n".join(lines).encode()})
+    (values,) = evaluate_plumed(text, [molecule("H2O")], files={"grid.dat": "\n".join(lines).encode()})
     assert values.energy == pytest.approx(3.5 * KJ_PER_MOL)
 
 
 @pytest.mark.plumed
 def test_walls_and_units_of_the_user():
     text = "UNITS LENGTH=A ENERGY=eV\nd: DISTANCE ATOMS=1,2\nUPPER_WALLS ...\n ARG=d AT=0.9\n KAPPA=3\n..."
-    (values,) = evaluate_dataset(text, [molecule("H2O")], files={})
+    (values,) = evaluate_plumed(text, [molecule("H2O")], files={})
     length = molecule("H2O").get_distance(0, 1)
     assert values.variables["d"] == pytest.approx(length)
     assert values.energy == pytest.approx(3 * (length - 0.9) ** 2)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from surveyor.errors import InputError
 from surveyor.sampling.checks import check_walkers
 from surveyor.sampling.conditions import Walkers
+from surveyor.sampling.samples import walker_digest
 from surveyor.sampling.walkers import WalkerState, load_walker, make_walkers, save_walker
 
 
@@ -66,6 +67,9 @@ def test_a_reset_walker_is_at_its_start_with_another_seed(tmp_path):
     assert len({walker.seed, reset.seed, reset.reset().seed}) == 3
 
 
+BOND = {"variable": "distance", "atoms": (0, 1), "centre": 0.9, "force_constant": 2.0}
+
+
 def water_walker(tmp_path):
     group = Walkers(start=start_file(tmp_path / "water.extxyz", molecule("H2O")), n_walkers=1)
     return make_walkers([group], seed=1)[0]
@@ -116,6 +120,26 @@ def test_the_file_of_another_walker_is_refused(tmp_path):
         ({"temperature_k": 300}, "Extra inputs"),
         ({"thermostat_time_fs": 0.5}, "thermostat_time_fs is 0.5, timestep_fs is 0.5; expected at least 1:"),
         ({"method": "npt", "barostat_time_fs": 10}, "barostat_time_fs is 10"),
+        ({"method": "npt_flexible", "barostat_time_fs": 10}, "barostat_time_fs is 10"),
+        ({"timestep_fs": 0}, r"timestep_fs\s+Input should be greater than or equal to 0.01"),
+        ({"timestep_fs": 0.0005}, r"timestep_fs\s+Input should be greater than or equal to 0.01"),  # picoseconds
+        ({"timestep_fs": 20}, r"timestep_fs\s+Input should be less than or equal to 10"),  # atomic units
+        (
+            {"final_temperature_K": 600},
+            "expected final_temperature_K and ramp_steps together; found final_temperature_K",
+        ),
+        ({"ramp_steps": 600}, "found ramp_steps alone"),
+        ({"plumed_files": ["grid.dat"]}, "found plumed_files without plumed"),
+        ({"method": "perturbation", "plumed": "plumed.dat"}, "found plumed with method perturbation"),
+        (
+            {"method": "optimisation", "plumed": "plumed.dat"},
+            "found plumed with method optimisation; expected",
+        ),
+        ({"distribution": {"variable": "d", "minimum": 1, "maximum": 2}}, "found distribution without restraints or"),
+        (
+            {"distribution": {"variable": "d", "minimum": 2, "maximum": 1}},
+            "expected minimum below maximum; found 2 and 1",
+        ),
     ],
 )
 def test_conditions_that_cannot_work_are_refused(tmp_path, fields, message):
@@ -132,14 +156,84 @@ def test_conditions_that_cannot_work_are_refused(tmp_path, fields, message):
         ({}, Atoms("H", positions=[[0, 0, np.nan]]), "structure 1 of .*not finite"),
         ({}, Atoms("He", constraint=FixAtoms([0])), "structure 1 of .*no atom can move"),
         ({"method": "npt"}, Atoms("He", cell=[4, 4, 4], pbc=True, constraint=FixAtoms([0])), "structure 1"),
+        ({"method": "npt_flexible"}, molecule("H2O"), "method npt_flexible needs a cell"),
+        ({"method": "cell_optimisation"}, molecule("H2O"), "method cell_optimisation needs a cell"),
+        (
+            {"method": "nose_hoover"},
+            Atoms("He2", positions=[[0, 0, 0], [0, 0, 3]], constraint=FixAtoms([0])),
+            "structure 1 of .*constraints, which method nose_hoover cannot keep",
+        ),
+        ({"min_distance_factor": 0.9}, molecule("N2"), "guard min_distance_factor allows no less than 1.278"),
+        ({"initial_velocities": "given"}, molecule("H2O"), "has no momenta, but initial_velocities is given"),
+        ({"method": "bussi", "initial_velocities": "zero"}, molecule("H2O"), "bussi scales velocities"),
+        (
+            {"restraints": [BOND | {"atoms": (0, 3)}]},
+            molecule("H2O"),
+            "structure 1 of .*has 3 atoms, but the restraint",
+        ),
+        ({"restraints": [{"variable": "volume", "centre": 1, "force_constant": 1}]}, molecule("H2O"), "a restraint on"),
     ],
 )
 def test_a_bad_start_is_named_by_group_and_index(tmp_path, fields, structure, message):
     good = Walkers(start=start_file(tmp_path / "good.traj", bulk("Cu", cubic=True)))
     bad = Walkers(start=start_file(tmp_path / "bad.traj", bulk("Cu", cubic=True), structure), **fields)
     check_walkers([good])
+    if fields.get("initial_velocities") == "given":
+        good = good.model_copy(update={"initial_velocities": "thermal"})
     with pytest.raises(InputError, match=r"walkers\[1\]: .*" + message):
         check_walkers([good, bad])
+
+
+def test_a_start_file_without_structures_is_refused(tmp_path):
+    (tmp_path / "empty.extxyz").write_text("")
+    with pytest.raises(InputError, match=r"walkers\[0\]: .*empty.extxyz"):
+        check_walkers([Walkers(start=tmp_path / "empty.extxyz")])
+
+
+@pytest.mark.plumed
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("d: DISTANCE ATOMS=1,4\nRESTRAINT ARG=d AT=1 KAPPA=1", r"walkers\[0\]: line 1 .* atom 4 out of range"),
+        ("d: DISTANCE ATOMS=1\n", r"walkers\[0\]: line 1 of the PLUMED input"),
+    ],
+)
+def test_what_plumed_rejects_is_refused_before_anything_moves(tmp_path, text, message):
+    (tmp_path / "plumed.dat").write_text(text)
+    start = start_file(tmp_path / "water.extxyz", molecule("H2O"))
+    with pytest.raises(InputError, match=message):
+        check_walkers([Walkers(start=start, plumed=tmp_path / "plumed.dat")])
+
+
+def hydrogens(*distances_A):
+    return [Atoms("H2", positions=[[0, 0, 0], [0, 0, distance]]) for distance in distances_A]
+
+
+WINDOWS = {"minimum": 0.7, "maximum": 1.24}
+
+
+def test_walkers_are_placed_along_a_restrained_variable(tmp_path):
+    start = start_file(tmp_path / "start.extxyz", *hydrogens(0.75, 1.0, 1.2))
+    other = {"variable": "distance", "atoms": (1, 0), "kind": "upper_wall", "centre": 3.0, "force_constant": 1.0}
+    fields = {"restraints": [BOND, other], "distribution": WINDOWS | {"variable": "distance(0,1)"}}
+    walkers = make_walkers([Walkers(start=start, n_walkers=4, **fields)], seed=1)
+    centres = [[restraint.centre for restraint in walker.conditions.restraints] for walker in walkers]
+    assert np.allclose(centres, [[0.7, 3], [0.88, 3], [1.06, 3], [1.24, 3]])
+    assert [walker.start.get_distance(0, 1) for walker in walkers] == pytest.approx([0.75, 1.0, 1.0, 1.2])
+    with pytest.raises(InputError, match=r"found variable d, expected one .*: distance\(0,1\), distance\(1,0\)"):
+        check_walkers([Walkers(start=start, **fields | {"distribution": WINDOWS | {"variable": "d"}})])
+
+
+@pytest.mark.plumed
+def test_walkers_are_placed_along_a_variable_of_plumed(tmp_path):
+    start = start_file(tmp_path / "start.extxyz", *hydrogens(0.75, 1.0, 1.2))
+    (tmp_path / "plumed.dat").write_text("UNITS LENGTH=A\nd: DISTANCE ATOMS=1,2\nRESTRAINT ARG=d AT=9 KAPPA=100\n")
+    fields = {"plumed": tmp_path / "plumed.dat", "distribution": WINDOWS | {"variable": "d"}}
+    walkers = make_walkers([Walkers(start=start, n_walkers=3, **fields)], seed=1)
+    for walker, centre in zip(walkers, ("0.7", "0.97", "1.24"), strict=True):
+        assert f"AT={centre} " in walker.plumed
+    assert [walker.start.get_distance(0, 1) for walker in walkers] == pytest.approx([0.75, 1.0, 1.2])
+    assert len({walker_digest(replace(walker, index=0, seed=0)) for walker in walkers}) == 3
 
 
 def test_a_missing_start_and_no_walkers_at_all_are_refused(tmp_path):
