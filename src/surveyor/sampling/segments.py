@@ -60,7 +60,6 @@ class Segment:
     Attributes:
         step: of the propagation.
         rejection: why the try is rejected; None where it is not.
-        last_good: the last structure that passed all guards; None where there is none.
         recorder: what was recorded.
     """
 
@@ -75,7 +74,7 @@ class Segment:
         self._stop: Rejection | None = None
         self.step = attempt.sample.n_steps
         self.rejection: Rejection | None = None
-        self.last_good: Atoms | None = self._atoms.copy() if self.step else None
+        self._good = self._places() if self.step else None
         self.recorder = Recorder.after(walker.conditions, attempt.sample.observables)
 
     def begin(self, calculator: Calculator) -> None:
@@ -116,7 +115,7 @@ class Segment:
         while (found := self._check()) is None:
             if self.step == last or self._is_converged:
                 return
-            self.last_good = self._atoms.copy()
+            self._good = self._places()
             self.step += 1
             if self._conditions.ramp_steps is not None:
                 set_temperature(self._mover, self._conditions.temperature_at(self._n_steps_of_walker))
@@ -126,6 +125,19 @@ class Segment:
             self._stop = found
         else:
             self.rejection = found
+
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._atoms.positions.copy(), self._atoms.cell.array.copy()
+
+    @property
+    def last_good(self) -> Atoms | None:
+        """The last structure that passed all guards; None where there is none."""
+        if self._good is None:
+            return None
+        atoms = self._atoms.copy()
+        atoms.positions, cell = self._good
+        atoms.set_cell(cell, scale_atoms=False)
+        return atoms
 
     @property
     def _is_converged(self) -> bool:
