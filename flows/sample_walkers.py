@@ -12,7 +12,7 @@ from surveyor.events import announce
 from surveyor.exploration import Exploration, ExplorationParameters, open_exploration, write_results
 from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
-from surveyor.flows.sampling import batch_size, relayed
+from surveyor.flows.sampling import batch_size, check_plumed, relayed
 from surveyor.flows.server import wait_for_server
 from surveyor.flows.window import Window, n_at_once
 from surveyor.pools.choice import LOCAL
@@ -73,6 +73,7 @@ def walk(exploration: Exploration) -> Path:
     """
     parameters, path, url = exploration.parameters, exploration.directory.path, runtime.flow_run.ui_url
     announce(logger, "work_begins", f"{path}; this run: {url}", url=url)
+    check_plumed(exploration.executor, parameters.walkers)
     samples = Window(n_at_once(exploration.pool), SimpleQueue())
     size = batch_size(parameters.walkers_per_batch, exploration.potential, len(exploration.walkers), exploration.pool)
     options = {"directory": exploration.samples, "n_tries": parameters.n_tries}

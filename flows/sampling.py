@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,10 +27,11 @@ from surveyor.pools.pool import Pool
 from surveyor.potentials import Potential, evaluates_together
 from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.batching import Itinerary, in_batches, name_of_batch
+from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.harvest import Harvest
 from surveyor.structures import elements_of
 from surveyor.tasks.label import label
-from surveyor.tasks.resolve import check_model, compute_atomic_energy, resolve_theory
+from surveyor.tasks.resolve import check_biases, check_model, compute_atomic_energy, resolve_theory
 from surveyor.tasks.sample import sample
 from surveyor.tasks.wandb_run import TrainingCurves
 
@@ -111,9 +113,20 @@ def resolve(campaign: Campaign) -> LevelOfTheory:
     """
     campaign.pools.attach()
     checked = check_model.submit(campaign.training, with_contents(campaign.parameters.model))
+    check_plumed(campaign.sampling, campaign.parameters.walkers)
     theory = resolve_theory(campaign.labelling, campaign.reference)
     checked.result()
     return freeze_theory(campaign, theory)
+
+
+def check_plumed(pool: Executor, groups: Sequence[Walkers]) -> None:
+    """Ask a pool whether it has PLUMED and takes the inputs of walkers, where they have some.
+
+    Raises:
+        InputError: it does not; with PLUMED's own message.
+    """
+    if biased := [group for group in groups if group.plumed is not None]:
+        check_biases(pool, biased)
 
 
 def label_isolated_atoms(campaign: Campaign, theory: LevelOfTheory, structures: Sequence[Atoms]) -> None:

@@ -1,5 +1,6 @@
 """Asking a pool, before work begins, what only the pool can know."""
 
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from surveyor.models.choice import ModelParameters, check_model_parameters
 from surveyor.pools.terms import Terms
 from surveyor.reference.atomic_energies import atomic_energy
 from surveyor.reference.reference import Reference, time_limit_of
+from surveyor.sampling.checks import check_walkers
+from surveyor.sampling.conditions import Walkers
 from surveyor.tasks.execution import run_on, run_under, worker_was_lost
 
 
@@ -44,6 +47,22 @@ def check_model(pool: Executor | None, parameters: ModelParameters) -> None:
         parameters: of the model to be trained.
     """
     run_on(pool, check_model_parameters, parameters)
+
+
+@task(
+    retries=3,  # only for a dead worker
+    retry_delay_seconds=[1, 10, 60],
+    retry_condition_fn=worker_was_lost,
+    cache_policy=NO_CACHE,  # asked anew
+)
+def check_biases(pool: Executor | None, groups: Sequence[Walkers]) -> None:
+    """Check that the sampling pool has PLUMED, which takes the inputs of walkers.
+
+    Args:
+        pool: where to run; None runs here.
+        groups: of walkers with PLUMED inputs.
+    """
+    run_on(pool, check_walkers, groups)
 
 
 @task(

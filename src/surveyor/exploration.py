@@ -174,7 +174,7 @@ def check_exploration(parameters: ExplorationParameters) -> RunDirectory:
     check_no_file("output_directory", parameters.output_directory)
     directory = RunDirectory(parameters.output_directory.absolute())
     _check_continuation(directory, parameters)
-    check_walkers(parameters.walkers)
+    check_walkers(parameters.walkers, has_plumed=parameters.pool == LOCAL)
     model = load_model(folder_of_model(parameters.potential))
     starts = [walker.start for walker in make_walkers(parameters.walkers, parameters.seed)]
     unknown = model.unsupported(starts)

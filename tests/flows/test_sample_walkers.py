@@ -144,3 +144,22 @@ def test_walkers_on_mace_move_in_batches_as_they_move_alone(parameters, tmp_path
         assert np.abs(one.positions - other.positions).max() < 1e-7
     events, _ = RunDirectory(tmp_path / "out-4").events.read()
     assert sum(event["event"] == "sampled" for event in events) == 4
+
+
+@pytest.mark.plumed
+def test_biased_walkers_keep_their_hills_and_a_pool_without_plumed_says_so(parameters, tmp_path, monkeypatch) -> None:
+    (tmp_path / "plumed.dat").write_text(
+        "d: DISTANCE ATOMS=1,2\nMETAD ARG=d PACE=10 HEIGHT=1 SIGMA=0.01\nPRINT ARG=d\n"
+    )
+    group = {"start": tmp_path / "start.extxyz", "n_walkers": 2, "timestep_fs": 2, "n_steps": 40}
+    biased = {**parameters, "walkers": [{**group, "method": "npt", "plumed": tmp_path / "plumed.dat"}]}
+    sample_walkers(**biased, n_samples=2)
+    with np.load(tmp_path / "out" / "samples" / "w001-1.npz") as arrays:
+        hills = [line for line in str(arrays["history.HILLS"]).splitlines() if not line.startswith("#!")]
+        assert len(hills) == 8
+        assert arrays["observable.d"].shape == arrays["observable.bias_energy"].shape == (40,)
+    assert (tmp_path / "out" / "walkers.png").exists()
+
+    monkeypatch.setenv("PLUMED_KERNEL", "/absent.so")  # in the workers, which are processes of their own
+    with pytest.raises(InputError, match=r"kernel cannot be loaded \(PLUMED_KERNEL is /absent.so\)"):
+        sample_walkers(**{**biased, "output_directory": tmp_path / "other"})

@@ -9,7 +9,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,6 @@ class PlumedRun:
         files: Mapping[str, bytes],
         history: Mapping[str, str],
     ) -> None:
-        require_plumed()
         actions = parse_plumed(text)
         self._folder = Path(tempfile.mkdtemp(prefix="surveyor-plumed-"))
         self._given = {*files, LOG}
@@ -113,9 +111,7 @@ class PlumedRun:
 
 def _start(n_atoms: int, timestep: float, kT: float, log: Path, *, restart: bool) -> Any:  # Any: PLUMED has no types
     """Return PLUMED for a number of atoms, in ASE's units, without an input."""
-    import plumed
-
-    kernel = plumed.Plumed()
+    kernel = _new_kernel()
     kernel.cmd("setMDEngine", "surveyor")
     kernel.cmd("setMDEnergyUnits", units.mol / units.kJ)  # in PLUMED's: kJ/mol, nm, ps, e, u
     kernel.cmd("setMDLengthUnits", 1 / units.nm)
@@ -203,32 +199,31 @@ def evaluate_plumed(text: str, structures: Sequence[Atoms], *, files: Mapping[st
     return found
 
 
-def require_plumed() -> None:
-    """Check that PLUMED can be used.
+def has_kernel() -> bool:
+    """Return whether PLUMED's wrapper is installed and finds its kernel."""
+    try:
+        _new_kernel().finalize()
+    except InputError:
+        return False
+    return True
+
+
+def _new_kernel() -> Any:  # Any: PLUMED has no types
+    """Return PLUMED, of which nothing has been asked yet.
 
     Raises:
         InputError: its Python wrapper is not installed, or finds no kernel.
     """
     if find_spec("plumed") is None:
         raise InputError('a bias by PLUMED needs its Python wrapper; install it: pip install "surveyor[plumed]"')
-    if not has_kernel():
+    import plumed
+
+    try:
+        return plumed.Plumed()
+    except RuntimeError as error:
         kernel = os.environ.get("PLUMED_KERNEL")
         found = "PLUMED_KERNEL is not set" if kernel is None else f"PLUMED_KERNEL is {kernel}"
         raise InputError(
             f"PLUMED's kernel cannot be loaded ({found}); install PLUMED where the walkers run, and let PLUMED_KERNEL "
             "be the path of its libplumedKernel.so; restraints need no PLUMED"
-        )
-
-
-@lru_cache
-def has_kernel() -> bool:
-    """Return whether PLUMED's wrapper finds its kernel."""
-    if find_spec("plumed") is None:
-        return False
-    import plumed
-
-    try:
-        plumed.Plumed().finalize()
-    except RuntimeError:
-        return False
-    return True
+        ) from error

@@ -13,6 +13,7 @@ from surveyor.files import temporary_beside
 from surveyor.labels import LevelOfTheory
 from surveyor.models.choice import make_model
 from surveyor.parameter_files import check_files_exist, check_no_file
+from surveyor.pools.choice import LOCAL
 from surveyor.pools.sites import JobQueueSite, Site
 from surveyor.reference.choice import make_reference
 from surveyor.reference.cp2k import CP2KReference
@@ -31,7 +32,7 @@ def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
     """
     check_files_exist(parameters.input_files(), "campaign file")
     check_no_file("run_directory", parameters.run_directory)
-    check_walkers(parameters.walkers)
+    check_walkers(parameters.walkers, has_plumed=parameters.pools.sampling == LOCAL)
     walkers = make_walkers(parameters.walkers, parameters.learning.seed)
     structures = [walker.start for walker in walkers]
     _check_kinds(make_reference(parameters.reference), structures)

@@ -10,12 +10,16 @@ from surveyor.errors import InputError
 from surveyor.sampling.conditions import MOVING_CELL, Walkers
 from surveyor.sampling.guards import check_distances
 from surveyor.sampling.integrators import degrees_of_freedom, keeps_constraints
-from surveyor.sampling.placement import place, plumed_files
+from surveyor.sampling.placement import place, plumed_files, plumed_text
 from surveyor.structures import is_periodic, read_structures
 
 
-def check_walkers(groups: Sequence[Walkers]) -> None:
+def check_walkers(groups: Sequence[Walkers], *, has_plumed: bool = True) -> None:
     """Check that every walker can start, before any work begins.
+
+    Args:
+        groups: of walkers.
+        has_plumed: whether PLUMED is to be asked what it says of its inputs; it need not be where walkers do not move.
 
     Raises:
         InputError: there is no walker, a start file cannot be used, or a structure in it does not suit the method, the
@@ -28,7 +32,7 @@ def check_walkers(groups: Sequence[Walkers]) -> None:
             starts = read_structures(group.start)
             for index, atoms in enumerate(starts):
                 _check_start(atoms, group, f"structure {index} of {group.start}")
-            _check_bias(group, starts)
+            _check_bias(group, starts, has_plumed=has_plumed)
         except InputError as error:
             raise InputError(f"walkers[{number}]: {error}") from error
 
@@ -62,10 +66,9 @@ def _check_start(atoms: Atoms, group: Walkers, name: str) -> None:
         )
 
 
-def _check_bias(group: Walkers, starts: Sequence[Atoms]) -> None:
+def _check_bias(group: Walkers, starts: Sequence[Atoms], *, has_plumed: bool) -> None:
     for index, atoms in enumerate(starts):
         check_restraints(group.restraints, atoms, f"structure {index} of {group.start}")
-    if group.plumed is not None:
-        text = group.plumed.read_text()
-        check_plumed(text, starts, files=plumed_files(group))
+    if group.plumed is not None and has_plumed:
+        check_plumed(plumed_text(group), starts, files=plumed_files(group))
     place(group, starts)

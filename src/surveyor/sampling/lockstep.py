@@ -25,7 +25,7 @@ class LockstepCalculator(Calculator):  # type: ignore[misc]  # mypy sees no type
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  (ASE declares a plain list)
 
-    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:  # noqa: ARG002  (ASE's signature)
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """Return what has changed since the last structure: everything or nothing.
 
         ASE compares whatever a structure may have, several times a step, which for small molecules costs more than all
