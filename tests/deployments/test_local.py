@@ -11,13 +11,17 @@ from uuid import UUID
 
 import psutil
 import pytest
+from labelling_inputs import copper, labelled
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import LogFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import AwaitingRetry, Cancelling
 from slow_campaign import stored
 
+from surveyor.dataset import Dataset
+from surveyor.exploration import read_exploration_summary
 from surveyor.labelling import read_summary
+from surveyor.models.choice import ModelParameters, make_model
 from surveyor.run_directory import RunDirectory
 from surveyor.testing.references import launches
 from surveyor.training import read_training_summary
@@ -83,6 +87,19 @@ def test_a_model_is_trained_through_the_worker(prefect: Callable[..., Any], tmp_
     done = prefect("deployment", "run", "train-model/local", "--params", json.dumps(parameters), "--watch")
     assert done.returncode == 0, done.stdout
     assert read_training_summary(RunDirectory(tmp_path / "out"))["n_structures"]["train"] == 45
+
+
+def test_walkers_move_on_a_given_potential_through_the_worker(
+    prefect: Callable[..., Any], tmp_path: Path, starts: Path
+) -> None:
+    frames = Dataset(labelled(copper(12)))
+    model = make_model(ModelParameters.model_validate({"pair": {}})).initialize(frames, atomic_energies=None, seed=0)
+    model.train(frames[:9], frames[9:], tmp_path / "training")[0].save(tmp_path / "model")
+    walkers = [{"start": str(starts), "n_walkers": 2, "n_steps": 3, "max_temperature_factor": 100}]
+    parameters = {"potential": str(tmp_path / "model"), "output_directory": str(tmp_path / "out"), "walkers": walkers}
+    done = prefect("deployment", "run", "sample-walkers/local", "--params", json.dumps(parameters), "--watch")
+    assert done.returncode == 0, done.stdout
+    assert len(read_exploration_summary(RunDirectory(tmp_path / "out"))["samples"]) == 2
 
 
 def test_wrong_parameters_are_refused(

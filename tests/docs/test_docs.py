@@ -18,6 +18,7 @@ from prefect.testing.utilities import prefect_test_harness
 
 from surveyor.campaign import CampaignParameters, parse_campaign
 from surveyor.dataset import ENERGY
+from surveyor.exploration import ExplorationParameters
 from surveyor.labelling import LabellingParameters
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory
 from surveyor.parameter_files import parse_parameters
@@ -33,7 +34,7 @@ BLOCK = re.compile(
 TABLE = re.compile(r"^<!-- parameters: (\S+) -->$", re.MULTILINE)
 INCLUDED = "--8<--"  # the block is another file
 COMPLETE, LABELLING, RUNNABLE = "complete campaign file", "complete parameter file", "runnable"
-TRAINING = "complete training file"
+TRAINING, SAMPLING = "complete training file", "complete sampling file"
 LEAST = {"run_directory": "run", "walkers": [{"start": "a.xyz"}], "reference": {"emt": {}}, "model": {"pair": {}}}
 
 
@@ -63,6 +64,11 @@ def test_complete_parameter_files_of_labellings_in_pages_are_valid(text: str) ->
 @pytest.mark.parametrize("text", blocks("yaml", TRAINING))
 def test_complete_parameter_files_of_trainings_in_pages_are_valid(text: str) -> None:
     assert parse_parameters(TrainingParameters, yaml.safe_load(text), "example").train
+
+
+@pytest.mark.parametrize("text", blocks("yaml", SAMPLING))
+def test_complete_parameter_files_of_samplings_in_pages_are_valid(text: str) -> None:
+    assert parse_parameters(ExplorationParameters, yaml.safe_load(text), "example").potential
 
 
 @pytest.mark.parametrize("text", blocks("yaml", None))
@@ -161,9 +167,10 @@ def hooks() -> ModuleType:
     return module
 
 
-def test_page_of_parameters_has_every_field_of_campaigns_labellings_and_trainings(hooks: ModuleType) -> None:
+def test_page_of_parameters_has_every_field(hooks: ModuleType) -> None:
     page = hooks.on_page_markdown((ROOT / "docs" / "reference" / "parameters.md").read_text())
-    schemas = [each.model_json_schema() for each in (CampaignParameters, LabellingParameters, TrainingParameters)]
+    work = (CampaignParameters, LabellingParameters, TrainingParameters, ExplorationParameters)
+    schemas = [each.model_json_schema() for each in work]
     models = [model for schema in schemas for model in (schema, *schema["$defs"].values())]
     fields = {name for model in models for name in model.get("properties", ())}
 

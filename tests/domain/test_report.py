@@ -70,7 +70,7 @@ def test_the_table_of_contents_leads_to_every_section(page: Page) -> None:
 
 
 def test_every_figure_is_described(page: Page) -> None:
-    assert len(page.values("img", "alt")) == len(page.values("img", "src")) == 6
+    assert len(page.values("img", "alt")) == len(page.values("img", "src")) == 7
     assert all(page.values("img", "alt"))
 
 
@@ -180,7 +180,13 @@ def test_failures_are_counted_by_reason(finished_campaign: RunDirectory) -> None
 
 def test_figures_are_those_for_which_there_are_data(finished_campaign: RunDirectory) -> None:
     assert set(generation_figures(finished_campaign, 0)) == {"parity", "training"}
-    assert set(generation_figures(finished_campaign, 2)) == {"parity", "learning_curve", "walkers", "training"}
+    assert set(generation_figures(finished_campaign, 2)) == {
+        "parity",
+        "learning_curve",
+        "walkers",
+        "observables",
+        "training",
+    }
 
 
 def test_figures_are_written_to_the_folder_of_the_generation(campaign_on_disk: RunDirectory) -> None:

@@ -12,6 +12,7 @@ from surveyor.report.figures import learning_curve_figure, parity_figure, traini
 from surveyor.report.parity import parity_points
 from surveyor.report.style import to_png
 from surveyor.report.tables import Manifest, walkers_of
+from surveyor.report.walkers import observables_figure, read_courses
 from surveyor.run_directory import RunDirectory
 from surveyor.sampling.conditions import UNDER_THERMOSTAT
 
@@ -19,7 +20,7 @@ from surveyor.sampling.conditions import UNDER_THERMOSTAT
 def generation_figures(directory: RunDirectory, generation: int) -> dict[str, bytes]:
     """Return the figures of a generation as PNG, by name; those for which there are no data are left out.
 
-    The names are "parity", "learning_curve", "walkers" and "training".
+    The names are "parity", "learning_curve", "walkers", "observables" and "training".
 
     Args:
         directory: of the campaign.
@@ -40,6 +41,8 @@ def _figures(directory: RunDirectory, generation: int) -> Iterator[tuple[str, Fi
         yield "learning_curve", learning_curve_figure(errors_table(directory)[: generation + 1])
     if any(walkers_of(manifest) for manifest in manifests):
         yield "walkers", walkers_figure(manifests, thermostats_K(directory))
+    if courses := read_courses(directory.generation(generation).samples):
+        yield "observables", observables_figure(courses)
     if has_history(manifests[-1]):
         yield "training", training_figure(manifests[-1:])
 

@@ -17,6 +17,7 @@ from surveyor.report.html import Content, definitions, document, element, folded
 from surveyor.report.images import has_history, thermostats_K
 from surveyor.report.parity import parity_points
 from surveyor.report.tables import Manifest, generations_table, make_table, sets_table, walkers_of, walkers_table
+from surveyor.report.walkers import observables_figure, read_courses
 from surveyor.run_directory import RunDirectory
 
 Record = Mapping[str, Any]  # Any: whatever JSON holds
@@ -39,6 +40,7 @@ WALKERS = (
     "large where there are few atoms. Walkers stand side by side within a generation. Below: which walkers were sent "
     "back to their start, and which brought no sample because guards stopped every try."
 )
+OBSERVABLES = "What walkers went through in the newest generation: one line per sample."
 WALL_TIME = "Wall time of each stage. Sampling and labelling go on side by side, so that their bars overlap."
 TRAINING = "Loss and root mean square errors on the validation set during training; one line per generation."
 
@@ -54,7 +56,7 @@ def write_report(directory: RunDirectory) -> Path:
     manifests = [directory.read_manifest(number) for number in range(progress.n_complete)]
     sections = [
         *_results(directory, progress, manifests),
-        *_activity(thermostats_K(directory), manifests),
+        *_activity(directory, thermostats_K(directory), manifests),
         *_origins(directory, parameters),
     ]
     page = document(
@@ -104,11 +106,11 @@ def _results(directory: RunDirectory, progress: CampaignProgress, manifests: Seq
     ]
 
 
-def _activity(temperatures_K: Sequence[float], manifests: Sequence[Manifest]) -> list[Section]:
+def _activity(directory: RunDirectory, temperatures_K: Sequence[float], manifests: Sequence[Manifest]) -> list[Section]:
     if not manifests:
         return []
     return [
-        ("walkers", "Walkers", _walkers(temperatures_K, [each for each in manifests if walkers_of(each)])),
+        ("walkers", "Walkers", _walkers(directory, temperatures_K, [each for each in manifests if walkers_of(each)])),
         ("failures", "Failures", [_failures(manifests)]),
         ("wall-time", "Wall time", [picture(wall_time_figure(manifests), WALL_TIME)]),
         (
@@ -119,12 +121,14 @@ def _activity(temperatures_K: Sequence[float], manifests: Sequence[Manifest]) ->
     ]
 
 
-def _walkers(temperatures_K: Sequence[float], manifests: Sequence[Manifest]) -> list[Content]:
+def _walkers(directory: RunDirectory, temperatures_K: Sequence[float], manifests: Sequence[Manifest]) -> list[Content]:
     if not manifests:
         return []
     newest = table(walkers_table(manifests[-1]))
+    courses = read_courses(directory.generation(manifests[-1]["number"]).samples)
     return [
         picture(walkers_figure(manifests, temperatures_K), WALKERS),
+        *([picture(observables_figure(courses), OBSERVABLES)] if courses else []),
         element("details", element("summary", f"Walkers of generation {manifests[-1]['number']}"), newest),
     ]
 

@@ -9,10 +9,12 @@ from matplotlib.figure import Figure
 
 from surveyor.files import write_atomically
 from surveyor.report.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, add_legend, dress, new_figure, to_png
-from surveyor.sampling.walkers import Sample
+from surveyor.sampling.samples import OBSERVABLE
+from surveyor.sampling.walkers import Sample, named
 
 COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
 MAX_NAMED = 12  # more walkers than that are not told apart
+MAX_DRAWN = 60  # more of them would cover each other
 TITLES = {
     "temperature_K": "temperature (K)",
     "potential_energy": "potential energy (eV)",
@@ -24,6 +26,18 @@ TITLES = {
 }
 
 Course = Mapping[str, np.ndarray]
+
+
+def read_courses(samples: Path) -> dict[str, Course]:
+    """Return the observables of the finished samples in a folder, by the names of the samples; of the first sixty."""
+    paths = sorted(path for path in samples.glob("*.npz") if ".checkpoint" not in path.name)
+    courses: dict[str, Course] = {}
+    for path in paths[:MAX_DRAWN]:
+        with np.load(path, allow_pickle=False) as arrays:
+            course = named(arrays, OBSERVABLE)
+        if len(course.get("step", ())):
+            courses[path.stem] = course
+    return courses
 
 
 def observables_figure(courses: Mapping[str, Course]) -> Figure:
