@@ -49,6 +49,7 @@ tests-long: $(MACE)/test.stamp
 benchmarks: $(MACE)/test.stamp
 	$(MACE)/bin/python benchmarks/overhead.py
 	$(MACE)/bin/python benchmarks/labelling.py
+	$(MACE)/bin/python benchmarks/walkers.py --walkers 16
 	$(MACE)/bin/python benchmarks/pools.py --labels 2000 --plain 1000 --rate 50
 
 docs: $(MACE)/docs.stamp

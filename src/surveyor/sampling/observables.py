@@ -14,7 +14,7 @@ from ase.io.trajectory import Trajectory
 from surveyor.biases.biased import BiasedCalculator
 from surveyor.files import publish, temporary_beside
 from surveyor.potentials import UNCERTAINTY
-from surveyor.sampling.conditions import Walkers
+from surveyor.sampling.conditions import MOVING_CELL, Walkers
 from surveyor.sampling.integrators import MPA, temperature_of
 from surveyor.structures import is_periodic
 
@@ -73,7 +73,9 @@ def observe(atoms: Atoms, conditions: Walkers) -> dict[str, float]:
     observed |= {"potential_energy": energy - bias, "total_energy": energy + float(atoms.get_kinetic_energy())}
     if _has_stress(atoms):
         stress = atoms.get_stress(include_ideal_gas=True, apply_constraint=False)
-        observed |= {"pressure_MPa": float(-stress[:3].mean() / MPA), "volume_A3": float(atoms.get_volume())}
+        observed["pressure_MPa"] = float(-stress[:3].mean() / MPA)
+    if conditions.method in MOVING_CELL:
+        observed["volume_A3"] = float(atoms.get_volume())
     if isinstance(calculator, BiasedCalculator):
         observed |= {"bias_energy": bias, **calculator.variables}
     if UNCERTAINTY in calculator.results:

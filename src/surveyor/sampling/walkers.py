@@ -116,8 +116,8 @@ class Sample:
         stop: why the try that counted ended before its last step; None where it did not.
         is_converged: whether an optimisation reached its threshold; None for other methods.
         observables: along the try that counted, at most 100 values of each, by name: `step`, `temperature_K`,
-            `potential_energy` and `total_energy` (eV), `pressure_MPa`, `bias_energy` (eV), `uncertainty_eV_per_A` and
-            collective variables, where they are known.
+            `potential_energy` and `total_energy` (eV), `pressure_MPa`, `volume_A3`, `bias_energy` (eV),
+            `uncertainty_eV_per_A` and collective variables, where they are known.
     """
 
     walker: Walker
