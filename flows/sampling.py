@@ -20,7 +20,7 @@ from surveyor.events import Relay, announce, reporting
 from surveyor.flows.cancellation import heeding_cancellation
 from surveyor.flows.window import Window, n_at_once, submit_some_at_once
 from surveyor.labels import LevelOfTheory
-from surveyor.learning import plan_propagations
+from surveyor.learning import frames_per_sample, plan_propagations
 from surveyor.models.choice import with_contents
 from surveyor.outcomes import Outcome
 from surveyor.pools.pool import Pool
@@ -225,6 +225,7 @@ def sample_and_label(
         record=directory.duplicates,
         known=previous.data.everything,
         tolerance_A=learning.min_difference_A,
+        n_frames=frames_per_sample(sum(plan), learning, previous.n_labels),
         label=label_it,
     )
     options = {"directory": directory.samples, "n_tries": learning.n_tries}
@@ -243,8 +244,8 @@ def sample_and_label(
             harvest.take(future.result())
         labels.wait()
     labelled = {name: future.result() for name, future in labels.futures.items()}
-    arrived = [Outcome("late", None, atoms) for name, atoms in labelled.items() if name not in harvest.samples]
-    return arrived + [Outcome(name, brought, labelled.get(name)) for name, brought in harvest.samples.items()]
+    others = [Outcome(name, None, atoms) for name, atoms in labelled.items() if name not in harvest.samples]
+    return others + [Outcome(name, brought, labelled.get(name)) for name, brought in harvest.samples.items()]
 
 
 def batch_size(wanted: int | None, potential: Potential, n_walkers: int, pool: Pool) -> int:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from pydantic import Field
@@ -33,11 +32,10 @@ from surveyor.run_directory import SCHEMA_VERSION, RunDirectory, check_schema
 from surveyor.sampling.batching import Itinerary
 from surveyor.sampling.checks import check_walkers
 from surveyor.sampling.conditions import Walkers
-from surveyor.sampling.correlation import decorrelated
 from surveyor.sampling.duplicates import without_near_duplicates
-from surveyor.sampling.propagation import SampleFiles
+from surveyor.sampling.frames import independent_frames
 from surveyor.sampling.walkers import Sample, Walker, make_walkers
-from surveyor.structures import canonical, elements_of
+from surveyor.structures import elements_of
 
 MAY_CHANGE = ("output_directory", "n_samples", "walkers_per_batch", "min_difference_A", "pool")
 SAMPLES = "samples"
@@ -209,7 +207,11 @@ def write_results(exploration: Exploration, brought: Sequence[tuple[str, Sample]
     """
     tolerance_A = exploration.parameters.min_difference_A
     final = [_named(sample.structure, name) for name, sample in brought if sample.structure is not None]
-    frames = [frame for name, _ in brought for frame in independent_frames(exploration.samples, name)]
+    frames = [
+        _named(frame, f"{name} step {step}")
+        for name, _ in brought
+        for step, frame in independent_frames(exploration.samples, name).items()
+    ]
     kept = {FINAL_STATES: without_near_duplicates(final, tolerance_A)}
     if frames:
         kept[FRAMES] = without_near_duplicates(frames, tolerance_A)
@@ -223,29 +225,6 @@ def write_results(exploration: Exploration, brought: Sequence[tuple[str, Sample]
     }
     write_json(exploration.directory.path / SUMMARY, summary)
     return summary
-
-
-def independent_frames(samples: Path, name: str) -> list[Atoms]:
-    """Return frames of a trajectory that are independent of each other by their potential energy, in canonical form.
-
-    Args:
-        samples: folder of the samples.
-        name: of the sample.
-    """
-    path = SampleFiles(samples, name).trajectory
-    if not path.exists():
-        return []
-    frames = ase.io.read(path, ":")
-    chosen = decorrelated(np.array([frame.info["potential_energy"] for frame in frames]))
-    return [_named(_bare(frames[index]), f"{name} step {frames[index].info['step']}") for index in chosen]
-
-
-def _bare(frame: Atoms) -> Atoms:
-    atoms = frame.copy()
-    atoms.set_constraint()
-    atoms.arrays.pop("momenta", None)
-    atoms.info = {name: atoms.info[name] for name in ("charge", "multiplicity") if name in atoms.info}
-    return canonical(atoms)
 
 
 def _named(atoms: Atoms, name: str) -> Atoms:

@@ -130,6 +130,14 @@ class Learning(Parameters):
         title="Discard: forces (meV/Å)",
         description="A structure on which the model errs by more is kept from training.",
     )
+    n_frames: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        title="Frames per sample",
+        description="How many frames of its trajectory are labelled beside each sample, at most: some that are "
+        "independent of each other, of those that the walkers keep (frame_interval).",
+    )
     min_difference_A: float = Field(
         0.01,
         ge=0,
@@ -217,6 +225,20 @@ def plan_propagations(n_walkers: int, generation: int, learning: Learning, n_lab
     else:
         chosen = ((generation - 1) * n_states + np.arange(n_left)) % n_walkers
     return tuple(int(n) for n in n_turns + np.bincount(chosen, minlength=n_walkers))
+
+
+def frames_per_sample(n_samples: int, learning: Learning, n_labels: int) -> int:
+    """Return how many frames are labelled beside each sample of a generation.
+
+    Args:
+        n_samples: of the generation.
+        learning: frames per sample, budget.
+        n_labels: how many labels the campaign has requested so far.
+    """
+    if learning.max_labels is None or n_samples == 0:
+        return learning.n_frames
+    left = max(0, learning.max_labels - n_labels - n_samples)
+    return min(learning.n_frames, left // n_samples)
 
 
 def without_repetitions(structures: Dataset, known: Sequence[str]) -> Dataset:

@@ -135,6 +135,7 @@ UNWORKABLE = {
         r"walkers\.0\.start: file .*nowhere\.xyz does not exist; paths in a campaign file are",
     ),
     "walkers.0.method": ("npt", r"walkers\[0\]: structure 0 .* npt needs a cell"),
+    "learning.n_frames": (2, r"learning\.n_frames: found 2, but no group of walkers keeps frames"),
     "learning.max_labels": (10, r"learning\.max_labels: found 10, expected at least bootstrap\.n_structures \(50\)"),
     "run_directory": ("start.extxyz", r"run_directory: .* is a file; expected a folder"),
     "begin_from": (

@@ -13,6 +13,7 @@ from surveyor.learning import (
     Progress,
     StructureError,
     decide_membership,
+    frames_per_sample,
     must_reset,
     perturbed_starts,
     plan_propagations,
@@ -52,6 +53,14 @@ def test_states_beyond_whole_turns_are_brought_by_walkers_drawn_at_random():
     assert all(sorted(plan) == [1, 2, 2, 2] for plan in plans)
     assert len(set(plans)) == 4
     assert min(np.sum(plans, axis=0)) > 29 * 7 / 4 * 0.8  # nobody is preferred
+
+
+def test_frames_beside_samples_stay_within_the_budget():
+    assert frames_per_sample(4, Learning(n_frames=3), 100) == 3
+    assert frames_per_sample(4, Learning(n_frames=3, max_labels=200), 100) == 3
+    assert frames_per_sample(4, Learning(n_frames=3, max_labels=113), 100) == 2  # 4 samples leave 9 labels
+    assert frames_per_sample(4, Learning(n_frames=3, max_labels=104), 100) == 0
+    assert frames_per_sample(0, Learning(n_frames=3, max_labels=104), 104) == 3
 
 
 def test_fewer_states_than_walkers_are_brought_in_turn():

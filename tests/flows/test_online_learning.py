@@ -124,6 +124,14 @@ def test_a_call_runs_a_campaign_and_the_same_call_finds_it_done(folder: Folder) 
     assert folder.n_launches() == first + 3
 
 
+def test_frames_of_trajectories_are_labelled_beside_the_samples(folder: Folder) -> None:
+    walkers = [{**folder.walkers, "n_walkers": 2, "n_steps": 200, "frame_interval": 1}]
+    folder.run(walkers=walkers, learning={"n_frames": 2, "max_labels": 6 + 2 + 3})
+    assert folder.n_brought(1) == 2 + 2  # one frame for each, as the budget has no room for four
+    assert len(_walkers(folder, 1)) == 2
+    assert len(list(folder.directory.generation(1).samples.glob("*.traj"))) == 2
+
+
 def test_states_fewer_and_more_than_walkers_until_the_budget_is_used_up(folder: Folder) -> None:
     learning = {"n_states": 2, "n_generations": 10, "max_labels": 6 + 2 + 1}
     folder.run(n_walkers=3, learning=learning)

@@ -33,6 +33,11 @@ def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
     check_files_exist(parameters.input_files(), "campaign file")
     check_no_file("run_directory", parameters.run_directory)
     check_walkers(parameters.walkers, has_plumed=parameters.pools.sampling == LOCAL)
+    if parameters.learning.n_frames and all(group.frame_interval is None for group in parameters.walkers):
+        raise InputError(
+            f"learning.n_frames: found {parameters.learning.n_frames}, but no group of walkers keeps frames; give "
+            "one a frame_interval"
+        )
     walkers = make_walkers(parameters.walkers, parameters.learning.seed)
     structures = [walker.start for walker in walkers]
     _check_kinds(make_reference(parameters.reference), structures)

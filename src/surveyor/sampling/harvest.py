@@ -8,6 +8,7 @@ from ase import Atoms
 from surveyor.events import EventLog
 from surveyor.sampling.batching import Itinerary
 from surveyor.sampling.duplicates import KnownStructures
+from surveyor.sampling.frames import independent_frames, spread
 from surveyor.sampling.propagation import SampleFiles
 from surveyor.sampling.samples import load_sample
 from surveyor.sampling.walkers import Sample, Walker
@@ -28,6 +29,7 @@ class Harvest:
         record: file of what was not labelled.
         known: structures that the campaign has.
         tolerance_A: see `KnownStructures.difference_A`; 0 has everything labelled.
+        n_frames: how many frames of each trajectory are labelled, beside what a walker brings.
         label: is told the name and the structure of each sample that is to be labelled.
 
     Attributes:
@@ -42,11 +44,12 @@ class Harvest:
         record: Path,
         known: Iterable[Atoms],
         tolerance_A: float,
+        n_frames: int = 0,
         label: Callable[[str, Atoms], None],
     ) -> None:
         self.samples: dict[str, Sample] = {}
         self._itineraries, self._directory, self._label = itineraries, directory, label
-        self._record, self._tolerance_A = EventLog(record), tolerance_A
+        self._record, self._tolerance_A, self._n_frames = EventLog(record), tolerance_A, n_frames
         self._known = KnownStructures(known if tolerance_A else ())
         self._passed_over = {event["name"] for event in self._record.read()[0] if event["event"] == NEAR_DUPLICATE}
 
@@ -76,12 +79,22 @@ class Harvest:
 
     def _take(self, name: str, sample: Sample) -> None:
         self.samples[name] = sample
-        if sample.structure is None or name in self._passed_over:
+        if sample.structure is None:
             return
-        difference = self._known.difference_A(sample.structure) if self._tolerance_A else float("inf")
+        self._label_if_new(name, sample.structure)
+        if self._n_frames:
+            frames = independent_frames(self._directory, name)
+            frames.pop(sample.n_steps, None)  # that is what the walker brings
+            for step, frame in spread(frames, self._n_frames).items():
+                self._label_if_new(f"{name}-step-{step}", frame)
+
+    def _label_if_new(self, name: str, structure: Atoms) -> None:
+        if name in self._passed_over:
+            return
+        difference = self._known.difference_A(structure) if self._tolerance_A else float("inf")
         if difference < self._tolerance_A:
             self._record.append(NEAR_DUPLICATE, name=name, difference_A=round(difference, 6))
             return
         if self._tolerance_A:
-            self._known.add(sample.structure)
-        self._label(name, sample.structure)
+            self._known.add(structure)
+        self._label(name, structure)

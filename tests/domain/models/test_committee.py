@@ -1,3 +1,4 @@
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from surveyor.models.disagreement import calibrate, disagreement_of, mean_of
 from surveyor.models.mace_parameters import MACEParameters
 from surveyor.models.model import digest_of
 from surveyor.models.pair import PairModel, PairParameters
-from surveyor.potentials import Prediction
+from surveyor.potentials import Prediction, predict
 from surveyor.testing.models import check_model
 from surveyor.testing.potentials import check_potential
 
@@ -96,6 +97,18 @@ def test_calculator_says_how_far_the_members_disagree(trained: CommitteeModel, v
     (expected,) = trained.deploy().disagreement([atoms])
     assert atoms.calc.results["energy_disagreement"] == pytest.approx(expected.energy)
     np.testing.assert_allclose(atoms.calc.results["forces_disagreement"], expected.forces)
+
+
+def test_the_uncertainty_of_forces_is_the_calibrated_disagreement(trained: CommitteeModel, valid: Dataset) -> None:
+    potential = trained.deploy()
+    assert potential.calibration is not None
+    factor = potential.calibration.forces.factor
+    expected = factor * potential.disagreement(valid[:1])[0].forces
+    (prediction,) = potential.evaluate(valid[:1])
+    assert prediction.uncertainty == pytest.approx(expected)
+    assert predict(potential.calculator(), valid[0]).uncertainty == pytest.approx(expected)
+    uncalibrated = replace(potential, calibration=None)
+    assert uncalibrated.evaluate(valid[:1])[0].uncertainty == pytest.approx(expected / factor)
 
 
 def test_calibration_finds_the_factor_between_disagreement_and_error(valid: Dataset) -> None:

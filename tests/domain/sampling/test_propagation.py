@@ -489,3 +489,25 @@ def test_biased_walkers_in_segments_follow_one_without_within_a_tolerance(tmp_pa
     whole = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="whole", checkpoint_steps=40)
     parts = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="parts", checkpoint_steps=10)
     assert np.abs(whole.structure.positions - parts.structure.positions).max() < 1e-3
+
+
+@pytest.mark.plumed
+def test_a_biased_walker_that_was_cut_off_goes_on_from_its_hills(tmp_path):
+    class CutOff(EMT):
+        n_left = 33
+
+        def calculate(self, *args, **kwargs):
+            CutOff.n_left -= 1
+            if CutOff.n_left == 0:
+                raise KeyboardInterrupt
+            super().calculate(*args, **kwargs)
+
+    (tmp_path / "plumed.dat").write_text(METAD)
+    walker = copper(tmp_path, plumed=tmp_path / "plumed.dat", n_steps=40)
+    options = {"name": "0", "checkpoint_steps": 10}
+    with pytest.raises(KeyboardInterrupt):
+        propagate(walker, Using(CutOff), directory=tmp_path / "cut", **options)
+    continued = propagate(walker, EMT_POTENTIAL, directory=tmp_path / "cut", **options)
+    undisturbed = propagate(walker, EMT_POTENTIAL, directory=tmp_path / "whole", **options)
+    # Hills are read from text in both, at the same steps.
+    assert_same_sample(continued, undisturbed)

@@ -1,0 +1,45 @@
+"""Frames of trajectories that are worth a label: independent of each other."""
+
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+
+from surveyor.sampling.correlation import decorrelated
+from surveyor.sampling.propagation import SampleFiles
+from surveyor.sampling.walkers import START_INFO
+from surveyor.structures import canonical
+
+
+def independent_frames(samples: Path, name: str) -> dict[int, Atoms]:
+    """Return frames of a trajectory that are independent of each other by their potential energy.
+
+    Args:
+        samples: folder of the samples.
+        name: of the sample.
+
+    Returns:
+        Structures in canonical coordinates by their step; none where no trajectory was kept.
+    """
+    path = SampleFiles(samples, name).trajectory
+    if not path.exists():
+        return {}
+    frames = ase.io.read(path, ":")
+    chosen = decorrelated(np.array([frame.info["potential_energy"] for frame in frames]))
+    return {int(frames[index].info["step"]): _bare(frames[index]) for index in chosen}
+
+
+def _bare(frame: Atoms) -> Atoms:
+    atoms = frame.copy()
+    atoms.set_constraint()
+    atoms.arrays.pop("momenta", None)
+    atoms.info = {name: atoms.info[name] for name in START_INFO if name in atoms.info}
+    return canonical(atoms)
+
+
+def spread(frames: dict[int, Atoms], n: int) -> dict[int, Atoms]:
+    """Return at most so many frames, as evenly spread over the steps as can be."""
+    steps = sorted(frames)
+    chosen = np.linspace(0, len(steps) - 1, min(n, len(steps))).round().astype(int)
+    return {steps[index]: frames[steps[index]] for index in chosen}
