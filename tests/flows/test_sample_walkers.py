@@ -155,7 +155,7 @@ def test_biased_walkers_keep_their_hills_and_a_pool_without_plumed_says_so(param
     biased = {**parameters, "walkers": [{**group, "method": "npt", "plumed": tmp_path / "plumed.dat"}]}
     sample_walkers(**biased, n_samples=2)
     with np.load(tmp_path / "out" / "samples" / "w001-1.npz") as arrays:
-        hills = [line for line in str(arrays["history.HILLS"]).splitlines() if not line.startswith("#!")]
+        hills = [line for line in arrays["history.HILLS"].tobytes().decode().splitlines() if not line.startswith("#!")]
         assert len(hills) == 8
         assert arrays["observable.d"].shape == arrays["observable.bias_energy"].shape == (40,)
     assert (tmp_path / "out" / "walkers.png").exists()

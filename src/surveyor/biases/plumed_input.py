@@ -22,7 +22,7 @@ BIASES = (
 # Their state is not in files that PLUMED reads again, or is shared by several walkers.
 NOT_CONTINUED = ("PBMETAD", "VES_LINEAR_EXPANSION", "OPT_AVERAGED_SGD", "EDS", "MAXENT", "LOGMFD", "ABMD")
 LEFT_OUT = ("PRINT", "FLUSH", "RESTART", "ENDPLUMED")  # surveyor records values, and says where a history goes on
-FILE_KEYWORD = re.compile(r"^(FILE|\w+_[RW]?FILE|REFERENCE|TEMPLATE)=(.+)$")
+FILE_KEYWORD = re.compile(r"^(FILE|\w+_[RW]?FILE|REFERENCE|TEMPLATE|STRUCTURE)=(.+)$")
 
 
 @dataclass(frozen=True, slots=True)

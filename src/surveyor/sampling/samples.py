@@ -145,8 +145,12 @@ def walker_digest(walker: Walker) -> str:
         "conditions": conditions.model_dump(mode="json", exclude={"start", "n_walkers", "plumed", "plumed_files"}),
         "plumed": walker.plumed,
         "plumed_files": [hashlib.sha256(path.read_bytes()).hexdigest() for path in conditions.plumed_files],
-        "walker": {name: array.tolist() for name, array in walker_to_arrays(walker).items()},
+        "walker": {name: _content(array) for name, array in walker_to_arrays(walker).items()},
     }
     if conditions.initial_velocities == "given":
         content["momenta"] = walker.start.get_momenta().tolist()
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _content(array: np.ndarray) -> list[str]:
+    return [str(array.dtype), str(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]

@@ -204,7 +204,8 @@ def walker_to_arrays(walker: Walker) -> dict[str, np.ndarray]:
     if state is not None:
         values |= {name: getattr(state, name) for name in PLAIN}
         values |= {f"memory.{name}": remembered for name, remembered in state.memory.items()}
-        values |= {f"history.{name}": text for name, text in state.history.items()}
+        # As bytes: an array of text would take four for each character.
+        values |= {f"history.{name}": np.frombuffer(text.encode(), np.uint8) for name, text in state.history.items()}
     return {name: np.asarray(value) for name, value in values.items()}
 
 
@@ -233,7 +234,7 @@ def walker_from_arrays(arrays: Mapping[str, np.ndarray], walker: Walker, path: P
             random_state=str(arrays["random_state"]),
             n_steps=int(arrays["n_steps"]),
             memory=_memory(arrays),
-            history={name: str(text) for name, text in named(arrays, "history.").items()},
+            history={name: text.tobytes().decode() for name, text in named(arrays, "history.").items()},
         )
     return replace(walker, seed=int(arrays["seed"]), n_resets=int(arrays["n_resets"]), state=state)
 
