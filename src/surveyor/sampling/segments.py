@@ -112,17 +112,16 @@ class Segment:
     def move(self, n_steps: int) -> None:
         """Make some steps, or fewer where the try ends before."""
         last = min(self.step + n_steps, self._conditions.n_steps)
-        while (found := self._check()) is None:
-            if self.step == last or self._is_converged:
-                return
+        while (found := self._check()) is None and self.step < last and not self._is_converged:
             self._good = self._places()
             self.step += 1
             if self._conditions.ramp_steps is not None:
                 set_temperature(self._mover, self._conditions.temperature_at(self._n_steps_of_walker))
             self._mover.step()
             self.recorder.see(self._atoms, self.step)
-        if found.brings_structure:
+        if found is None or found.brings_structure:  # then the structure may be labelled: nothing is left unchecked
             self._stop = found
+            self.rejection = check_distances(self._atoms, self._conditions, step=self.step)
         else:
             self.rejection = found
 
@@ -156,7 +155,7 @@ class Segment:
             self._energy = readings.energy
         volume = abs(float(np.linalg.det(self._walker.start.cell.array)))
         found = check(atoms, readings, conditions, volume=volume, energy=self._energy)
-        if found is None and (step % DISTANCE_STRIDE == 0 or step == conditions.n_steps):
+        if found is None and step % DISTANCE_STRIDE == 0:
             found = check_distances(atoms, conditions, step=step)
         return found or self._check_uncertainty(readings) or self._check_time()
 

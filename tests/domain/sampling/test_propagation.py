@@ -343,6 +343,21 @@ def test_a_walker_stops_where_the_members_of_a_committee_disagree(tmp_path):
     assert again.stop == sample.stop
 
 
+def test_what_a_stopped_walker_brings_has_passed_all_guards(tmp_path):
+    argon = Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 1.2]])
+
+    class Drawing(Constant):  # together, so that they are too close when they disagree
+        def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+            super().calculate(atoms, properties, system_changes)
+            self.results["forces"] = 20 * (atoms.positions[::-1] - atoms.positions)
+
+    settings = {"timestep_fs": 1, "n_steps": 100, "max_temperature_factor": 1e6, "min_distance_A": 1.1}
+    walker = walker_of(tmp_path, argon, initial_velocities="zero", min_distance_factor=0, **settings)
+    disagreeing = Using(lambda: Drawing(uncertainties=[0.1] * 7 + [0.9]))
+    sample = propagate(walker, disagreeing, directory=tmp_path, name="0", n_tries=1)
+    assert [(rejection.reason, rejection.step) for rejection in sample.rejections] == [("distance", 7)]
+
+
 def test_a_walker_that_begins_where_they_disagree_goes_on_until_they_agree_and_disagree_again(tmp_path):
     disagreeing = Using(lambda: Constant(uncertainties=[0.9] * 4 + [0.1] * 3 + [0.9]))
     walker = walker_of(tmp_path, Octahedron("Cu", 2), n_steps=20)
