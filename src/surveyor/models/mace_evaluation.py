@@ -14,6 +14,8 @@ from surveyor.models.quiet import engine_kept_quiet
 from surveyor.potentials import Prediction
 from surveyor.structures import is_periodic
 
+GEOMETRY_ALONE = ("MACE", "ScaleShiftMACE")  # networks that take positions, cells and elements, and nothing else
+
 
 def evaluate_together(
     network: Any,  # Any: torch is optional
@@ -60,6 +62,55 @@ def _pass(calculator: Any, structures: Sequence[Atoms]) -> list[Prediction]:  # 
 
 def graphs_of(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # Any: a calculator, and tensors
     """Return what a network of MACE takes: the graphs of structures in one, with their neighbours."""
+    network = calculator.models[0]
+    is_known = np.isin(np.concatenate([atoms.numbers for atoms in structures]), calculator.z_table.zs).all()
+    if type(network).__name__ in GEOMETRY_ALONE and not getattr(network, "embedding_specs", None) and is_known:
+        return _graphs(calculator, structures)
+    return _graphs_by_mace(calculator, structures)
+
+
+def _graphs(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # Any: a calculator, and tensors
+    """Return what `_graphs_by_mace` returns, but for labels, in a tenth of the time."""
+    import torch
+    from mace.data.neighborhood import get_neighborhood
+
+    found = [
+        get_neighborhood(
+            positions=atoms.positions,
+            cutoff=calculator.r_max,
+            pbc=tuple(atoms.pbc.tolist()),
+            cell=atoms.cell.array.copy(),
+        )
+        for atoms in structures
+    ]
+    edges, shifts, unit_shifts, cells = zip(*found, strict=True)
+    sizes = np.array([len(atoms) for atoms in structures])
+    begins = np.concatenate([[0], np.cumsum(sizes)])
+    elements = np.zeros(max(calculator.z_table.zs) + 1, dtype=int)
+    elements[calculator.z_table.zs] = np.arange(len(calculator.z_table))
+    kinds = elements[np.concatenate([atoms.numbers for atoms in structures])]
+    heads = [*calculator.available_heads]
+    head = heads.index(calculator.head) if calculator.head in heads else len(heads) - 1
+    floats = {
+        "node_attrs": np.eye(len(calculator.z_table))[kinds],
+        "positions": np.concatenate([atoms.positions for atoms in structures]),
+        "shifts": np.concatenate(shifts),
+        "unit_shifts": np.concatenate(unit_shifts),
+        "cell": np.concatenate(cells),
+    }
+    integers = {
+        "edge_index": np.concatenate([edge + begin for edge, begin in zip(edges, begins, strict=False)], axis=1),
+        "batch": np.repeat(np.arange(len(structures)), sizes),
+        "ptr": begins,
+        "head": np.full(len(structures), head),
+    }
+    options = {"device": calculator.device, "dtype": getattr(torch, calculator.default_dtype)}
+    tensors = {name: torch.as_tensor(array, **options) for name, array in floats.items()}
+    return tensors | {name: torch.as_tensor(array, device=calculator.device).long() for name, array in integers.items()}
+
+
+def _graphs_by_mace(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # Any: a calculator, and tensors
+    """Return the graphs with all that any network of MACE may take."""
     from mace import data
     from mace.tools import torch_tools
     from mace.tools.torch_geometric.batch import Batch

@@ -74,6 +74,19 @@ def test_structures_that_go_through_the_network_together_do_not_feel_each_other(
     check_batches(trained.deploy(), valid, monkeypatch)
 
 
+def test_graphs_are_those_of_mace(trained: MACEModel, valid: Dataset) -> None:
+    import torch
+
+    calculator = trained.deploy().calculator()
+    slab = Atoms("Au2", positions=[[0, 0, 0], [0, 0, 2.5]], cell=[5, 5, 20], pbc=[True, True, False])
+    structures = [valid[0], Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 9.0]]), slab, valid[1]]
+    fast = mace_evaluation._graphs(calculator, structures)
+    general = mace_evaluation._graphs_by_mace(calculator, structures)
+    for name, tensor in fast.items():
+        assert tensor.dtype == general[name].dtype, name
+        assert torch.equal(tensor, general[name]), name
+
+
 def test_a_batch_for_which_there_is_no_memory_is_halved(
     trained: MACEModel, valid: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
