@@ -37,7 +37,8 @@ class Potential(Protocol):
     """Gives energies, forces and stress.
 
     A potential is a small value that travels to the pool which uses it; what is large (weights) is a path in it and is
-    loaded there. One that is faster on many structures at once says so by an attribute `evaluates_together`.
+    loaded there. One that is faster on many structures at once says so by an attribute `evaluates_together`, also where
+    its engine is not installed.
     """
 
     def calculator(self) -> Calculator:

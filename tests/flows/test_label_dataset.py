@@ -1,6 +1,7 @@
 """Labelling of datasets: as a Python call and by the command, on a local pool, with a real Prefect server."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -120,7 +121,9 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path: Path, prefect_api_url: 
     status = [sys.executable, "-m", "surveyor.flows.command_line", "status", str(command.directory.path)]
     told = subprocess.run(status, env=command.environment, capture_output=True, text=True, check=True).stdout
     assert "complete: 12 of 12 structures are labelled\nlabelled" in told
-    assert f"{len(finished)} from the store" in told
+    found = re.search(r"(\d+) from the store", told)
+    assert found is not None
+    assert len(finished) <= int(found[1]) <= begun  # one may have ended since it was counted
     assert max(Counter(launches(command.log, "end")).values()) == 1
 
 

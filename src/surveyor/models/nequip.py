@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from ase import Atoms
 from ase.calculators.calculator import Calculator
@@ -15,7 +15,6 @@ from surveyor.models.history import history_of
 from surveyor.models.model import Epoch
 from surveyor.models.nequip_network import (
     calculator_of,
-    compiled_file,
     compiled_files,
     describe,
     evaluate_together,
@@ -41,11 +40,7 @@ class NequIPPotential:
     device: Device = "auto"
     is_compiled: bool = True
 
-    @property
-    def evaluates_together(self) -> bool:
-        """Whether it is faster on many structures at once: on a processor, what is compiled is as fast one by one."""
-        device = resolve_device(self.device)
-        return device != "cpu" or not (self.is_compiled and compiled_file(self.path, device).is_file())
+    evaluates_together: ClassVar[bool] = True  # on a processor, what is compiled is as fast one by one
 
     def calculator(self) -> Calculator:
         """Return a new ASE calculator; those of one process share one network.
