@@ -29,12 +29,13 @@ def statistical_inefficiency(values: np.ndarray) -> float:
 
 
 def decorrelated(values: np.ndarray) -> list[int]:
-    """Return indices of values a statistical inefficiency apart, that of the last one among them; none of none.
+    """Return indices of frames a statistical inefficiency apart, that of the last one among them; none of none.
 
     Args:
-        values: shape (n,).
+        values: of each frame, shape (n,) or (n, n_values); then the slowest of them counts.
     """
     if len(values) == 0:
         return []
-    distance = int(np.ceil(statistical_inefficiency(values)))
+    columns = np.reshape(values, (len(values), -1)).T
+    distance = int(np.ceil(max(statistical_inefficiency(column) for column in columns)))
     return list(range(len(values) - 1, -1, -distance))[::-1]

@@ -7,13 +7,17 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.sampling.correlation import decorrelated
+from surveyor.sampling.duplicates import fingerprint
 from surveyor.sampling.propagation import SampleFiles
 from surveyor.sampling.walkers import START_INFO
 from surveyor.structures import canonical
 
 
 def independent_frames(samples: Path, name: str) -> dict[int, Atoms]:
-    """Return frames of a trajectory that are independent of each other by their potential energy.
+    """Return frames of a trajectory that are independent of each other.
+
+    That is told by the slowest of the lengths in `fingerprint`: energies swing with the fastest vibrations, and forget
+    too soon.
 
     Args:
         samples: folder of the samples.
@@ -26,7 +30,7 @@ def independent_frames(samples: Path, name: str) -> dict[int, Atoms]:
     if not path.exists():
         return {}
     frames = ase.io.read(path, ":")
-    chosen = decorrelated(np.array([frame.info["potential_energy"] for frame in frames]))
+    chosen = decorrelated(np.array([fingerprint(frame) for frame in frames], dtype=float))
     return {int(frames[index].info["step"]): _bare(frames[index]) for index in chosen}
 
 

@@ -23,6 +23,12 @@ def test_frames_are_an_inefficiency_apart_and_end_with_the_last():
     assert 15 < chosen[-1] - chosen[-2] < 25
 
 
+def test_the_slowest_of_several_values_counts():
+    fast = autoregressive(0.0, 5000)
+    both = np.stack([fast, autoregressive(0.9, 5000)], axis=1)
+    assert np.diff(decorrelated(both))[0] > 10 * np.diff(decorrelated(fast))[0]
+
+
 def test_independent_values_are_all_kept():
     assert len(decorrelated(np.random.default_rng(0).normal(size=100))) > 40
 
