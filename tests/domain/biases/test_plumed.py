@@ -72,6 +72,29 @@ def test_forces_are_derivatives_of_the_energy():
 
 
 @pytest.mark.plumed
+def test_forces_of_hills_are_derivatives_of_their_energy():
+    first = run_of(METAD, molecule("H2O"))
+    along(first, range(21))
+    history = first.close()
+    assert n_hills(history) == 4
+
+    def biased(water):
+        run = run_of(METAD, water, history=history)
+        values = run.evaluate(water, step=21, energy=0.0)
+        run.close()
+        return values
+
+    step, forces = 1e-5, np.zeros((3, 3))
+    for index in np.ndindex(3, 3):
+        plus, minus = stretched(4), stretched(4)
+        plus.positions[index] += step
+        minus.positions[index] -= step
+        forces[index] = -(biased(plus).energy - biased(minus).energy) / (2 * step)
+    assert np.abs(forces).max() > 0.01
+    np.testing.assert_allclose(biased(stretched(4)).forces, forces, atol=1e-7)
+
+
+@pytest.mark.plumed
 def test_the_stress_is_the_derivative_with_respect_to_strain():
     text = "d: DISTANCE ATOMS=1,2\nv: VOLUME\nRESTRAINT ARG=d,v AT=0.1,0.07 KAPPA=1000,20000"
     cell = np.array([[4, 0, 0], [1.5, 4.2, 0], [0.7, -1.1, 4.5]])

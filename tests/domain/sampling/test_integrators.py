@@ -11,6 +11,9 @@ from ase.constraints import FixAtoms
 from ase.md.velocitydistribution import thermalize_momenta
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from surveyor.biases.biased import BiasedCalculator
+from surveyor.biases.plumed import PlumedRun
+from surveyor.biases.restraints import Restraint, evaluate_restraints
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.integrators import MPA, degrees_of_freedom, make_integrator, without_drift
 
@@ -131,28 +134,52 @@ def test_constant_energy_drifts_with_the_square_of_the_time_step(tmp_path):
     assert 3 < fluctuations[0] / fluctuations[1] < 5
 
 
-@pytest.mark.parametrize("method", ["npt", "npt_flexible"])
-@pytest.mark.parametrize("bulk_modulus", [0.0, 0.005], ids=["ideal gas", "elastic box"])
-def test_constant_pressure_gives_the_exact_distribution_of_volumes(tmp_path, bulk_modulus, method):
-    n_atoms, pressure_MPa = 8, 100.0
-    reference = (n_atoms + 1) * KT / (pressure_MPa * MPA)
-    atoms = Atoms(f"Ar{n_atoms}", positions=np.zeros((n_atoms, 3)), cell=np.eye(3) * reference ** (1 / 3), pbc=True)
-    atoms.calc = ElasticBox(bulk_modulus=bulk_modulus, shear_modulus=SHEAR_MODULUS, volume=reference)
-    fields = {"timestep_fs": 2, "thermostat_time_fs": 20, "barostat_time_fs": 100, "pressure_MPa": pressure_MPa}
-    integrator = integrator_of(atoms, conditions(tmp_path, method=method, **fields))
+N_GAS, GAS_PRESSURE_MPA = 8, 100.0
+GAS_VOLUME = (N_GAS + 1) * KT / (GAS_PRESSURE_MPA * MPA)  # the mean of an ideal gas
 
-    sampled = volumes(atoms, integrator, 20_000)
 
-    # P(V) is proportional to V^N exp(-(PV + E(V))/kT); integrated on a grid.
-    grid = np.linspace(1, 8 * reference, 20_000)
-    energies = pressure_MPa * MPA * grid + bulk_modulus / 2 * (grid - reference) ** 2 / reference
-    logarithms = n_atoms * np.log(grid) - energies / KT
+def gas(**moduli):
+    atoms = Atoms(f"Ar{N_GAS}", positions=np.zeros((N_GAS, 3)), cell=np.eye(3) * GAS_VOLUME ** (1 / 3), pbc=True)
+    atoms.calc = ElasticBox(shear_modulus=SHEAR_MODULUS, volume=GAS_VOLUME, **moduli)
+    return atoms
+
+
+def check_volumes(tmp_path, atoms, method, bulk_modulus):
+    """Check that volumes are distributed as V^N exp(-(PV + B/2 (V - V0)²/V0)/kT), integrated on a grid."""
+    fields = {"timestep_fs": 2, "thermostat_time_fs": 20, "barostat_time_fs": 100, "pressure_MPa": GAS_PRESSURE_MPA}
+    sampled = volumes(atoms, integrator_of(atoms, conditions(tmp_path, method=method, **fields)), 20_000)
+    grid = np.linspace(1, 8 * GAS_VOLUME, 20_000)
+    energies = GAS_PRESSURE_MPA * MPA * grid + bulk_modulus / 2 * (grid - GAS_VOLUME) ** 2 / GAS_VOLUME
+    logarithms = N_GAS * np.log(grid) - energies / KT
     weights = np.exp(logarithms - logarithms.max())
     mean = np.average(grid, weights=weights)
     variance = np.average((grid - mean) ** 2, weights=weights)
     # About 300 independent volumes: standard errors of at most 2 % and 8 %. V^(N-1) would lower the first mean by 11 %.
     assert np.isclose(sampled.mean(), mean, rtol=0.06)
     assert np.isclose(sampled.var(), variance, rtol=0.3)
+
+
+@pytest.mark.parametrize("method", ["npt", "npt_flexible"])
+@pytest.mark.parametrize("bulk_modulus", [0.0, 0.005], ids=["ideal gas", "elastic box"])
+def test_constant_pressure_gives_the_exact_distribution_of_volumes(tmp_path, bulk_modulus, method):
+    check_volumes(tmp_path, gas(bulk_modulus=bulk_modulus), method, bulk_modulus)
+
+
+def test_a_restraint_on_the_volume_acts_as_a_bulk_modulus(tmp_path):
+    atoms, modulus = gas(), 0.005
+    restraint = Restraint(variable="volume", centre=GAS_VOLUME, force_constant=modulus / GAS_VOLUME)
+    atoms.calc = BiasedCalculator(atoms.calc, [lambda atoms, _: evaluate_restraints([restraint], atoms)])
+    check_volumes(tmp_path, atoms, "npt_flexible", modulus)
+
+
+@pytest.mark.plumed
+def test_plumed_acts_on_the_volume_at_constant_pressure(tmp_path):
+    atoms, modulus = gas(), 0.005
+    text = f"UNITS LENGTH=A ENERGY=eV\nv: VOLUME\nRESTRAINT ARG=v AT={GAS_VOLUME} KAPPA={modulus / GAS_VOLUME}"
+    run = PlumedRun(text, atoms, timestep_fs=2, temperature_K=TEMPERATURE_K, files={}, history={})
+    atoms.calc = BiasedCalculator(atoms.calc, [lambda atoms, energy: run.evaluate(atoms, step=0, energy=energy)])
+    check_volumes(tmp_path, atoms, "npt", modulus)
+    run.close()
 
 
 def test_constant_pressure_compresses_copper_as_its_stress_says(tmp_path):
