@@ -23,6 +23,12 @@ from surveyor.structures import is_periodic
 
 Variable = Literal["distance", "angle", "torsion", "volume"]
 N_ATOMS: Mapping[Variable, int] = {"distance": 2, "angle": 3, "torsion": 4, "volume": 0}
+RANGES: Mapping[Variable, tuple[float, float]] = {
+    "distance": (0, np.inf),
+    "angle": (0, 180),
+    "torsion": (-360, 360),
+    "volume": (0, np.inf),
+}
 ANGULAR = ("angle", "torsion")
 
 
@@ -57,6 +63,15 @@ class Restraint(Parameters):
             raise ValueError(f"expected {expected} atoms for {self.variable}; found {len(self.atoms)}")
         if len(set(self.atoms)) < expected or any(index < 0 for index in self.atoms):
             raise ValueError(f"expected different indices from 0; found {list(self.atoms)}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_centre_that_can_be(self) -> Self:
+        least, most = RANGES[self.variable]
+        if not least <= self.centre <= most:
+            raise ValueError(
+                f"expected a centre between {least:g} and {most:g} for {self.variable}; found {self.centre:g}"
+            )
         return self
 
     @property
@@ -144,7 +159,7 @@ def check_restraints(restraints: Sequence[Restraint], atoms: Atoms, name: str) -
         name: what to call it in messages.
 
     Raises:
-        InputError: there is no such atom, or no volume.
+        InputError: there is no such atom, no volume, or no angle about a bond.
     """
     for restraint in restraints:
         beyond = [index for index in restraint.atoms if index >= len(atoms)]
@@ -158,6 +173,12 @@ def check_restraints(restraints: Sequence[Restraint], atoms: Atoms, name: str) -
                 f"{name} has pbc {atoms.pbc.tolist()}, but a restraint on the volume needs a cell that is periodic in "
                 "three directions; leave it out"
             )
+    try:
+        evaluate_restraints(restraints, atoms)
+    except ZeroDivisionError as error:
+        raise InputError(
+            f"{name}: a restraint is on an angle or torsion of atoms in a line, which has no direction; choose others"
+        ) from error
 
 
 def with_centre(restraints: Sequence[Restraint], name: str, centre: float) -> tuple[Restraint, ...]:

@@ -32,10 +32,13 @@ def decorrelated(values: np.ndarray) -> list[int]:
     """Return indices of frames a statistical inefficiency apart, that of the last one among them; none of none.
 
     Args:
-        values: of each frame, shape (n,) or (n, n_values); then the slowest of them counts.
+        values: of each frame, shape (n,) or (n, n_values); then the slowest of those that change counts: a fixed cell
+            or a constraint says nothing of how long the others remember.
     """
     if len(values) == 0:
         return []
     columns = np.reshape(values, (len(values), -1)).T
-    distance = int(np.ceil(max(statistical_inefficiency(column) for column in columns)))
+    changing = columns[np.ptp(columns, axis=1) != 0]
+    slowest = max((statistical_inefficiency(column) for column in changing), default=float(len(values)))
+    distance = int(np.ceil(slowest))
     return list(range(len(values) - 1, -1, -distance))[::-1]

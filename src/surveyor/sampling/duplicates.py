@@ -6,15 +6,18 @@ import numpy as np
 from ase import Atoms
 from ase.geometry import find_mic
 
-N_NEIGHBOURS = 4  # of each atom in the order of atoms: three distances place an atom, the fourth tells its mirror image
+# Of each atom in the order of atoms. Four distances would place an atom, were no four atoms in a plane, as they are in
+# slabs and in conjugated molecules; so there are more, and some that reach far.
+N_NEIGHBOURS = 16
+N_SMALL = 64  # atoms, up to which all distances count
 
 
 def fingerprint(atoms: Atoms) -> np.ndarray:
     """Return lengths that tell a structure from others of the same atoms, whatever its place and orientation.
 
-    They are the distances in Å between each atom and the next ones in the order of atoms, to the nearest image, and the
-    lengths of the periodic cell vectors and of the diagonals between them. Each is a continuous function of the
-    structure, as many as there are atoms times a constant, where all distances would be as many as their squares.
+    They are the distances in Å between each atom and the next ones in the order of atoms and some further ones, to the
+    nearest image, and the lengths of the periodic cell vectors and of the diagonals between them. Each is a continuous
+    function of the structure. Of few atoms they are all distances; of many, n log n where all would be as many as n².
 
     Args:
         atoms: the structure.
@@ -22,15 +25,21 @@ def fingerprint(atoms: Atoms) -> np.ndarray:
     Returns:
         Shape (n,), in float32: near-duplicates are told at 1e-2 Å.
     """
-    pairs = [
-        atoms.positions[shift:] - atoms.positions[:-shift] for shift in range(1, min(N_NEIGHBOURS + 1, len(atoms)))
-    ]
+    pairs = [atoms.positions[shift:] - atoms.positions[:-shift] for shift in _shifts(len(atoms))]
     lengths = [find_mic(vectors, atoms.cell, atoms.pbc)[1] for vectors in pairs]
     vectors = atoms.cell.array[atoms.pbc]
     diagonals = [vectors[i] + vectors[j] for i in range(len(vectors)) for j in range(i)]
     cell = np.linalg.norm(np.array([*vectors, *diagonals]).reshape(-1, 3), axis=1)
     found: np.ndarray = np.concatenate([*lengths, cell]).astype(np.float32)
     return found
+
+
+def _shifts(n_atoms: int) -> list[int]:
+    """Return how far apart in the order of atoms those are whose distance counts: 1 to 16, 32, 64 ... of many."""
+    if n_atoms <= N_SMALL:
+        return [*range(1, n_atoms)]
+    near = range(1, min(N_NEIGHBOURS + 1, n_atoms))
+    return [*near, *(2**power for power in range(5, n_atoms.bit_length()) if 2**power < n_atoms)]
 
 
 class KnownStructures:

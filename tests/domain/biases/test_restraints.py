@@ -136,11 +136,13 @@ def test_a_restrained_distance_has_its_analytic_distribution():
         ({"variable": "distance", "atoms": (1, 1)}, r"expected different indices from 0; found \[1, 1\]"),
         ({"variable": "distance", "atoms": (-1, 1)}, "expected different indices"),
         ({"variable": "volume", "atoms": (0,)}, "expected 0 atoms"),
+        ({"variable": "distance", "atoms": (0, 1), "centre": -1.0}, "expected a centre between 0 and inf for distance"),
+        ({"variable": "angle", "atoms": (0, 1, 2), "centre": 500.0}, "expected a centre between 0 and 180 for angle"),
     ],
 )
 def test_restraints_that_make_no_sense_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
-        Restraint(centre=1.0, force_constant=1.0, **fields)
+        Restraint(**{"centre": 1.0, "force_constant": 1.0, **fields})
 
 
 def test_restraints_that_do_not_suit_a_structure_are_refused():
@@ -152,6 +154,8 @@ def test_restraints_that_do_not_suit_a_structure_are_refused():
     with pytest.raises(InputError, match="needs a cell that is periodic in three directions"):
         check_restraints([CASES["volume"]], water, "water")
     check_restraints([CASES["distance"]], water, "water")
+    with pytest.raises(InputError, match=r"acetylene: .* of atoms in a line"):
+        check_restraints([CASES["torsion"]], molecule("C2H2"), "acetylene")
 
 
 def test_the_centre_of_one_restraint_is_moved():

@@ -29,6 +29,12 @@ def test_the_slowest_of_several_values_counts():
     assert np.diff(decorrelated(both))[0] > 10 * np.diff(decorrelated(fast))[0]
 
 
+def test_values_that_do_not_change_leave_the_others_their_memory():
+    series = autoregressive(0.9, 5000)
+    with_constant = np.stack([np.full(5000, 3.6), series], axis=1)
+    assert decorrelated(with_constant) == decorrelated(series)
+
+
 def test_independent_values_are_all_kept():
     assert len(decorrelated(np.random.default_rng(0).normal(size=100))) > 40
 
