@@ -4,6 +4,7 @@ Inputs are in PLUMED's units, or those that they state; everything that comes ba
 variables, which people compare with their inputs.
 """
 
+import ctypes
 import os
 import re
 import shutil
@@ -11,10 +12,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from ase import Atoms, units
+from ase.geometry import complete_cell
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from surveyor.biases.bias import BiasValues
@@ -23,12 +26,16 @@ from surveyor.errors import InputError
 from surveyor.structures import is_periodic
 
 LOG = "plumed.log"
+KERNEL_MODE = os.RTLD_NOW | os.RTLD_LOCAL | getattr(os, "RTLD_DEEPBIND", 0)  # those of PLUMED's own wrapper
+# PLUMED asks for charges also where it does not use them; variables that do are not finite, which is noticed.
+UNKNOWN = np.nan
+LONG_A = 1e4  # a cell in a direction that is not periodic: nothing is as far apart
 
 
 class PlumedRun:
     """PLUMED for one structure that moves, from its history to the history that it leaves.
 
-    It has a private folder for its files, which `close` removes.
+    It has a private folder for its files, which `close` removes, or the end of its context where that was not called.
 
     Args:
         text: the PLUMED input.
@@ -53,9 +60,13 @@ class PlumedRun:
         history: Mapping[str, str],
     ) -> None:
         actions = parse_plumed(text)
+        history = {name: earlier for name, earlier in history.items() if earlier}  # PLUMED stumbles over empty files
+        variables = recorded_variables(actions)
         self._folder = Path(tempfile.mkdtemp(prefix="surveyor-plumed-"))
         self._given = {*files, LOG}
+        self._last_step: int | None = None
         try:
+            lines = prepared(actions, self._folder, files=files, history=history)
             for name, content in files.items():
                 (self._folder / name).write_bytes(content)
             for name, earlier in history.items():
@@ -63,50 +74,77 @@ class PlumedRun:
             self._kernel = _start(
                 len(atoms), timestep_fs * units.fs, units.kB * temperature_K, self._folder / LOG, restart=bool(history)
             )
-            self._values = _read(self._kernel, actions, self._folder)
+            _read(self._kernel, lines, self._folder, n_atoms=len(atoms))
+            self._values = {name: _watched(self._kernel, name) for name in variables}
         except BaseException:
             self._remove()
             raise
 
     def evaluate(self, atoms: Atoms, *, step: int, energy: float) -> BiasValues:
-        """Return the bias of a structure; the history goes on.
+        """Return the bias of a structure; the history goes on, once for each step.
 
         Args:
             atoms: the structure.
             step: of the walker since its start.
-            energy: of the potential in eV, on which a bias may act.
+            energy: of the potential in eV.
         """
         # PLUMED keeps where these are until it has computed; ASE's own calculator lets go of some before.
-        positions, masses, cell = atoms.get_positions(), atoms.get_masses(), atoms.cell.array.copy()
+        positions, masses, cell = atoms.get_positions(), atoms.get_masses(), _cell(atoms)
+        charges = np.full(len(atoms), UNKNOWN)
         potential, bias = np.array([energy]), np.zeros(1)
         forces, virial = np.zeros((len(atoms), 3)), np.zeros((3, 3))
         cmd = self._kernel.cmd
-        cmd("setStep", step)
-        if atoms.cell.rank == 3:
+        cmd("setStep", int(step))
+        if atoms.pbc.any():
             cmd("setBox", cell)
-        for name, array in {"Positions": positions, "Masses": masses, "Forces": forces, "Virial": virial}.items():
+        for name, array in {"Positions": positions, "Masses": masses, "Charges": charges}.items():
             cmd(f"set{name}", array)
+        cmd("setForces", forces)
+        cmd("setVirial", virial)
         cmd("setEnergy", potential)
-        cmd("calc")
+        cmd("prepareCalc")
+        cmd("performCalcNoUpdate" if step == self._last_step else "performCalc")  # no second hill at one step
         cmd("getBias", bias)
+        self._last_step = step
         stress = full_3x3_to_voigt_6_stress(virial) / atoms.get_volume() if is_periodic(atoms) else None
         variables = {name: float(value[0]) for name, value in self._values.items()}
         return BiasValues(float(bias[0]), forces, stress, variables)
 
     def close(self) -> dict[str, str]:
-        """End PLUMED, and return the text of the files that the next run goes on from, by name."""
+        """End PLUMED, and return the text of the files that the next run goes on from, by name.
+
+        Files in which nothing is are left out: PLUMED does not go on from them.
+        """
         self._kernel.finalize()
         try:
-            return {
+            left = {
                 path.name: path.read_text()
                 for path in sorted(self._folder.iterdir())
                 if path.name not in self._given and not path.name.startswith("bck.")
             }
         finally:
             self._remove()
+        return {name: text for name, text in left.items() if text}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._kernel.finalize()
+        self._remove()
 
     def _remove(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _cell(atoms: Atoms) -> np.ndarray:
+    """Return the cell for PLUMED, which is periodic in all directions or in none: long where the structure is not."""
+    periodic = np.where(atoms.pbc[:, np.newaxis], atoms.cell.array, 0.0)
+    cell: np.ndarray = complete_cell(periodic)
+    cell[~periodic.any(axis=1)] *= LONG_A
+    return cell
 
 
 def _start(n_atoms: int, timestep: float, kT: float, log: Path, *, restart: bool) -> Any:  # Any: PLUMED has no types
@@ -127,14 +165,16 @@ def _start(n_atoms: int, timestep: float, kT: float, log: Path, *, restart: bool
     return kernel
 
 
-def _read(kernel: Any, actions: Sequence[Action], folder: Path) -> dict[str, np.ndarray]:  # Any: PLUMED has no types
-    """Have PLUMED read an input; return where it writes the values that are recorded, shape (1,) each."""
-    for action, line in prepared(actions, folder):
+def _read(kernel: Any, lines: Sequence[tuple[Action, str]], folder: Path, *, n_atoms: int) -> None:  # Any: no types
+    """Have PLUMED read the lines of an input, whose files are in a folder."""
+    for action, line in lines:
         try:
             kernel.cmd("readInputLine", line)
         except Exception as error:  # of many classes, all of PLUMED's own making
-            raise InputError(f"line {action.line} of the PLUMED input ({action.text}): {_message(error)}") from error
-    return {name: _watched(kernel, name) for name in recorded_variables(actions)}
+            message = _message(error).replace(f"{folder}{os.sep}", "")  # the names as the user knows them
+            if "out of range" in message or "cannot be zero" in message:
+                message += f" (the structure has {n_atoms} atoms, which PLUMED counts from 1)"
+            raise InputError(f"line {action.line} of the PLUMED input ({action.text}): {message}") from error
 
 
 def _watched(kernel: Any, name: str) -> np.ndarray:  # Any: PLUMED has no types
@@ -153,11 +193,11 @@ def _watched(kernel: Any, name: str) -> np.ndarray:  # Any: PLUMED has no types
     return value
 
 
-def _message(error: Exception) -> str:
-    """Return PLUMED's own message, without the frame that it draws around it."""
+def _message(error: BaseException) -> str:
+    """Return PLUMED's own message and that of its cause, without the frame that it draws around them."""
     lines = [line.strip().removeprefix("+++").removesuffix("+++").strip() for line in str(error).splitlines()]
-    text = " ".join(line for line in lines if line)
-    return re.sub(r"^\(\S+\.cpp:\d+\) .*?\)( const)? ", "", text)  # where in PLUMED's own source it was found
+    text = re.sub(r"^\(\S+\.(?:cpp|h):\d+\) .*?\)( const)? ", "", " ".join(line for line in lines if line))
+    return text if error.__cause__ is None else f"{text}: {_message(error.__cause__)}"
 
 
 def check_plumed(text: str, structures: Sequence[Atoms], *, files: Mapping[str, bytes]) -> None:
@@ -173,7 +213,10 @@ def check_plumed(text: str, structures: Sequence[Atoms], *, files: Mapping[str, 
     """
     for values in evaluate_plumed(text, structures, files=files):
         if not np.isfinite(values.energy):
-            raise InputError("the bias of the PLUMED input is not finite at a start; correct the input or the start")
+            raise InputError(
+                "the bias of the PLUMED input is not finite at a start; correct the input or the start (charges "
+                "are not known)"
+            )
 
 
 def evaluate_plumed(text: str, structures: Sequence[Atoms], *, files: Mapping[str, bytes]) -> list[BiasValues]:
@@ -189,13 +232,11 @@ def evaluate_plumed(text: str, structures: Sequence[Atoms], *, files: Mapping[st
     """
     found = []
     for atoms in structures:
-        run = PlumedRun(text, atoms, timestep_fs=1.0, temperature_K=300.0, files=files, history={})
-        try:
-            found.append(run.evaluate(atoms, step=0, energy=0.0))
-        except Exception as error:
-            raise InputError(f"PLUMED cannot evaluate its input: {_message(error)}") from error
-        finally:
-            run.close()
+        with PlumedRun(text, atoms, timestep_fs=1.0, temperature_K=300.0, files=files, history={}) as run:
+            try:
+                found.append(run.evaluate(atoms, step=0, energy=0.0))
+            except Exception as error:
+                raise InputError(f"PLUMED cannot evaluate its input: {_message(error)}") from error
     return found
 
 
@@ -218,12 +259,16 @@ def _new_kernel() -> Any:  # Any: PLUMED has no types
         raise InputError('a bias by PLUMED needs its Python wrapper; install it: pip install "surveyor[plumed]"')
     import plumed
 
+    kernel = os.environ.get("PLUMED_KERNEL")
     try:
+        if kernel:
+            # PLUMED's wrapper prints what it finds, also where it fails; once loaded here, it has nothing to say.
+            ctypes.CDLL(kernel, mode=KERNEL_MODE)
+            return plumed.Plumed(kernel=kernel)
         return plumed.Plumed()
-    except RuntimeError as error:
-        kernel = os.environ.get("PLUMED_KERNEL")
-        found = "PLUMED_KERNEL is not set" if kernel is None else f"PLUMED_KERNEL is {kernel}"
+    except (OSError, RuntimeError) as error:
+        found = f"PLUMED_KERNEL is {kernel}" if kernel else "PLUMED_KERNEL is not set"
         raise InputError(
-            f"PLUMED's kernel cannot be loaded ({found}); install PLUMED where the walkers run, and let PLUMED_KERNEL "
-            "be the path of its libplumedKernel.so; restraints need no PLUMED"
+            f"PLUMED's kernel cannot be loaded ({found}): {error}; install PLUMED where the walkers run, and let "
+            "PLUMED_KERNEL be the path of its libplumedKernel.so; restraints need no PLUMED"
         ) from error

@@ -1,7 +1,7 @@
 """PLUMED inputs as users write them: what surveyor reads in them, and changes."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,20 +9,40 @@ from surveyor.errors import InputError
 
 # Where an action keeps its history if the input does not say it.
 DEFAULT_FILES = {"METAD": "HILLS", "OPES_METAD": "KERNELS", "OPES_METAD_EXPLORE": "KERNELS", "OPES_EXPANDED": "DELTAFS"}
+WITH_HISTORY = (*DEFAULT_FILES, "PBMETAD")  # PBMETAD names its files by the variables: HILLS.d
 BIASES = (
-    *DEFAULT_FILES,
+    *WITH_HISTORY,
     "RESTRAINT",
     "MOVINGRESTRAINT",
     "EXTERNAL",
     "UPPER_WALLS",
     "LOWER_WALLS",
     "BIASVALUE",
-    "ABMD",
 )
-# Their state is not in files that PLUMED reads again, or is shared by several walkers.
-NOT_CONTINUED = ("PBMETAD", "VES_LINEAR_EXPANSION", "OPT_AVERAGED_SGD", "EDS", "MAXENT", "LOGMFD", "ABMD")
+# Their state is not in text that PLUMED reads again, or is shared by several walkers.
+NOT_CONTINUED = (
+    "ABMD",
+    "ADAPTIVE_PATH",
+    "DRR",
+    "EDS",
+    "EXTENDED_LAGRANGIAN",
+    "FISST",
+    "LOGMFD",
+    "MAXENT",
+    "METAINFERENCE",
+    "OPT_AVERAGED_SGD",
+    "PLUMED",
+    "RESCALE",
+    "TTMETAD",
+    "VES_DELTA_F",
+    "VES_LINEAR_EXPANSION",
+)
+# PLUMED would read these files instead of the history of the walker, or the history does not hold what they add.
+OPTIONS_NOT_CONTINUED = re.compile(r"(\w+_RFILES?=.*|ACCELERATION|FREQUENCY_ADAPTIVE|FLYING_GAUSSIAN)$")
 LEFT_OUT = ("PRINT", "FLUSH", "RESTART", "ENDPLUMED")  # surveyor records values, and says where a history goes on
-FILE_KEYWORD = re.compile(r"^(FILE|\w+_[RW]?FILE|REFERENCE|TEMPLATE|STRUCTURE)=(.+)$")
+FILE_KEYWORD = re.compile(r"(\w*FILES?\d*|REFERENCE(?:_?\d+)?|TEMPLATE|STRUCTURE)=(.+)", re.DOTALL)
+BESIDE_HISTORY = re.compile(r"\w*WFILES?=")
+CENTRES = re.compile(r"(?<!\S)AT=(\{[^}]*\}|\S+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +54,40 @@ class Action:
         name: what it does, such as METAD.
         words: its keywords, such as ARG=d.
         line: number of its first line in the input, from 1.
+        last_line: number of its last one.
     """
 
     label: str
     name: str
     words: tuple[str, ...]
     line: int
+    last_line: int
 
     def value(self, keyword: str) -> str | None:
-        """Return the value of a keyword; None where it is not given."""
+        """Return the value of a keyword without braces; None where it is not given."""
         prefix = f"{keyword}="
-        return next((word.removeprefix(prefix) for word in self.words if word.startswith(prefix)), None)
+        return next((_bare(word.removeprefix(prefix)) for word in self.words if word.startswith(prefix)), None)
+
+    @property
+    def arguments(self) -> list[str]:
+        """The names of the values on which it acts."""
+        return (self.value("ARG") or "").replace(",", " ").split()
+
+    @property
+    def history(self) -> list[str]:
+        """The names of the files that it goes on from, as the input or PLUMED gives them."""
+        if self.name not in WITH_HISTORY:
+            return []
+        default = DEFAULT_FILES.get(self.name) or ",".join(f"HILLS.{name}" for name in self.arguments)
+        return (self.value("FILE") or default).split(",")
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of the files that it writes: its history, and what it writes beside it."""
+        if self.name not in WITH_HISTORY:
+            return []
+        beside = [_bare(word.split("=", 1)[1]) for word in self.words if BESIDE_HISTORY.match(word)]
+        return [*self.history, *(name for names in beside for name in names.split(","))]
 
     @property
     def text(self) -> str:
@@ -53,32 +96,36 @@ class Action:
         return " ".join([f"{label}{self.name}", *self.words])
 
 
+def _bare(value: str) -> str:
+    return value[1:-1].strip() if value.startswith("{") and value.endswith("}") else value
+
+
 def parse_plumed(text: str) -> list[Action]:
     """Return the actions of a PLUMED input, without comments and with continued lines joined.
 
     Raises:
         InputError: a continued line has no end.
     """
-    return [_action(words, line) for words, line in _statements(text)]
+    return [_action(_words(statement), first, last) for statement, first, last in _statements(text)]
 
 
-def _statements(text: str) -> Iterator[tuple[list[str], int]]:
-    """Yield the words of each action, and the number of its first line."""
-    words: list[str] = []
+def _statements(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield each action on one line, and the numbers of its first and last line."""
+    parts: list[str] = []
     first: int | None = None
     for number, line in enumerate(text.splitlines(), start=1):
-        found = _words(line.split("#", 1)[0])
-        if "ENDPLUMED" in found[:1]:
+        found = line.split("#", 1)[0].strip()
+        begins, is_continued = found.split()[:1], found.split()[-1:] == ["..."]
+        if begins == ["ENDPLUMED"]:
             break
-        if first is not None and "..." in found[:1]:
-            yield words, first
-            words, first = [], None
-        elif first is not None:
-            words += found
-        elif found and found[-1] == "...":
-            words, first = found[:-1], number
+        if first is not None and begins == ["..."]:
+            yield " ".join(parts), first, number
+            parts, first = [], None
+        elif first is not None or is_continued:
+            first = first or number
+            parts.append(found.removesuffix("...") if is_continued else found)
         elif found:
-            yield found, number
+            yield found, number, number
     if first is not None:
         raise InputError(
             f"the PLUMED input ends within the action of line {first}; expected a line with ... at its end"
@@ -86,7 +133,7 @@ def _statements(text: str) -> Iterator[tuple[list[str], int]]:
 
 
 def _words(line: str) -> list[str]:
-    """Return the words of a line; what is in braces is one word, with its braces."""
+    """Return the words of an action; what is in braces is one word, with its braces."""
     words, depth, word = [], 0, ""
     for character in line:
         depth += {"{": 1, "}": -1}.get(character, 0)
@@ -98,75 +145,142 @@ def _words(line: str) -> list[str]:
     return [each for each in [*words, word] if each]
 
 
-def _action(words: Sequence[str], line: int) -> Action:
+def _action(words: Sequence[str], line: int, last_line: int) -> Action:
     label = ""
-    if words[0].endswith(":"):
+    if words and words[0].endswith(":"):
         label, words = words[0][:-1], words[1:]
     if not words:
         raise InputError(
-            f"line {line} of the PLUMED input has a label without an action; expected {label}: DISTANCE, say"
+            f"line {line} of the PLUMED input has a label without an action; expected {label or 'd'}: DISTANCE, say"
         )
     name, *rest = words
     for word in rest:
         if word.startswith("LABEL="):
             label = word.removeprefix("LABEL=")
-    return Action(label, name, tuple(word for word in rest if not word.startswith("LABEL=")), line)
+    return Action(label, name, tuple(word for word in rest if not word.startswith("LABEL=")), line, last_line)
 
 
 def recorded_variables(actions: Sequence[Action]) -> list[str]:
-    """Return the names of the values on which biases act, and of those that PRINT asks for, without repetitions."""
+    """Return the names of the values on which biases act, and of those that PRINT asks for, without repetitions.
+
+    Raises:
+        InputError: values are named by a pattern.
+    """
     names: dict[str, None] = {}
     for action in actions:
-        if action.name == "PRINT" or action.name in BIASES:
-            names |= dict.fromkeys((action.value("ARG") or "").strip("{}").replace(",", " ").split())
-    return [name for name in names if "*" not in name]
+        # What OPES_EXPANDED acts on are no collective variables, and ecv.* is how they are named.
+        if action.name == "PRINT" or (action.name in BIASES and action.name != "OPES_EXPANDED"):
+            patterns = [name for name in action.arguments if set("*()") & set(name)]
+            if patterns:
+                raise InputError(
+                    f"line {action.line} of the PLUMED input: found the pattern {patterns[0]} in ARG of {action.name}, "
+                    "expected names, as these values are recorded; write them out, such as d.x,d.y"
+                )
+            names |= dict.fromkeys(action.arguments)
+    return list(names)
 
 
-def prepared(actions: Sequence[Action], folder: Path) -> list[tuple[Action, str]]:
+def prepared(
+    actions: Sequence[Action], folder: Path, *, files: Collection[str] = (), history: Collection[str] = ()
+) -> list[tuple[Action, str]]:
     """Return the lines that PLUMED is given, each with its action.
 
-    Their files are in a folder; what surveyor does itself is left out.
+    Their files are in a folder, without folders of their own; what surveyor does itself is left out.
 
     Args:
         actions: of the input.
         folder: where relative paths lead.
+        files: names of other files that the input reads.
+        history: names of the files that an earlier run left; an action goes on where its own is among them.
 
     Raises:
-        InputError: an action cannot be continued.
+        InputError: an action cannot be used, or not be continued.
     """
+    _check_outputs(actions, files)
+    labels = {action.label for action in actions}
     lines = []
     for action in actions:
-        _check_can_be_continued(action)
+        _check_action(action)
         if action.name in LEFT_OUT or action.name.startswith("DUMP"):
             continue
-        words = [_with_folder(word, folder) for word in action.words]
-        if action.name in DEFAULT_FILES and action.value("FILE") is None:
-            words.append(f"FILE={folder / DEFAULT_FILES[action.name]}")
-        lines.append((action, Action(action.label, action.name, tuple(words), action.line).text))
+        words = [_with_folder(word, folder, labels) for word in action.words if not word.startswith("RESTART=")]
+        lines.append((action, _line(action, words + _of_history(action, folder, history))))
     return lines
 
 
-def _check_can_be_continued(action: Action) -> None:
+def _line(action: Action, words: Sequence[str]) -> str:
+    return " ".join([*([f"{action.label}:"] if action.label else []), action.name, *words])
+
+
+def _of_history(action: Action, folder: Path, history: Collection[str]) -> list[str]:
+    """Return the keywords that say where an action has its history, and whether it has one."""
+    if action.name not in WITH_HISTORY:
+        return []
+    is_named = action.value("FILE") is not None
+    words = [] if is_named else [f"FILE={','.join(str(folder / name) for name in action.history)}"]
+    # One action may have written before another one did: PLUMED cannot restart from a file that is not there.
+    return [*words, f"RESTART={'YES' if set(action.history) & set(history) else 'NO'}"]
+
+
+def _check_outputs(actions: Sequence[Action], files: Collection[str]) -> None:
+    seen: set[str] = set()
+    for action in actions:
+        for name in action.outputs:
+            where = f"line {action.line} of the PLUMED input: {action.name} writes {name}"
+            if name != Path(name).name:
+                raise InputError(f"{where}; expected a name without folders, as each walker keeps its own file")
+            if name in seen:
+                raise InputError(f"{where}, and so does another action; give them different files (keyword FILE)")
+            if name in files:
+                raise InputError(
+                    f"{where}, which is also among its given files, but walkers begin without history; leave it out, "
+                    "or add what it holds as the grid of EXTERNAL"
+                )
+            seen.add(name)
+
+
+def _check_action(action: Action) -> None:
+    where = f"line {action.line} of the PLUMED input"
+    if action.name == "ENERGY":
+        # A bias on it scales the forces of the potential, which PLUMED is not told; PLUMED 2.10 does not convert it.
+        raise InputError(f"{where}: found ENERGY, on which walkers cannot be biased; leave it out (it is recorded)")
+    if action.name == "INCLUDE":
+        raise InputError(f"{where}: found INCLUDE, but an input is one file; write the lines of the other one there")
     if action.name in NOT_CONTINUED:
         raise InputError(
-            f"line {action.line} of the PLUMED input: {action.name} cannot be continued after an interruption; "
-            f"expected one of {', '.join(name for name in BIASES if name not in NOT_CONTINUED)}"
+            f"{where}: {action.name} cannot be continued after an interruption; expected one of {', '.join(BIASES)}"
         )
     shared = [word for word in action.words if word.startswith("WALKERS_")]
     if shared:
+        raise InputError(f"{where}: found {shared[0]}, but each walker has a history of its own; leave it out")
+    options = [word for word in action.words if OPTIONS_NOT_CONTINUED.match(word)]
+    if options and action.name in WITH_HISTORY:
         raise InputError(
-            f"line {action.line} of the PLUMED input: found {shared[0]}, but each walker has a history of its own; "
-            "leave it out"
+            f"{where}: found {options[0]}, with which {action.name} cannot go on from what it wrote before; leave it "
+            "out (a given bias can be added as the grid of EXTERNAL)"
         )
 
 
-def _with_folder(word: str, folder: Path) -> str:
-    match = FILE_KEYWORD.match(word)
-    return word if match is None else f"{match[1]}={folder / match[2]}"
+def _with_folder(word: str, folder: Path, labels: Collection[str]) -> str:
+    match = FILE_KEYWORD.fullmatch(word)
+    if match is None:
+        return word
+    values = _bare(match[2]).split(",")
+    if match[1].startswith("REFERENCE") and all(_is_number(each) or each in labels for each in values):
+        return word  # of ALPHABETA or CONTACTMAP, say: no file
+    return f"{match[1]}={','.join(_in_folder(each, folder) for each in values)}"
+
+
+def _in_folder(value: str, folder: Path) -> str:
+    return value if Path(value).is_absolute() else str(folder / Path(value).name)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+\d.*/]*pi[-+\d.*/]*", text) is not None
 
 
 def with_shifted_centre(text: str, variable: str, centre: float) -> str:
-    """Return a PLUMED input in which the RESTRAINT on a variable is centred elsewhere.
+    """Return a PLUMED input in which the RESTRAINT on a variable is centred elsewhere; all else is left as it is.
 
     Args:
         text: the input.
@@ -174,25 +288,32 @@ def with_shifted_centre(text: str, variable: str, centre: float) -> str:
         centre: in the unit of the variable in the input.
 
     Raises:
-        InputError: there is not exactly one RESTRAINT that acts on the variable.
+        InputError: there is not exactly one RESTRAINT that acts on the variable, or it has not one centre for each.
     """
     actions = parse_plumed(text)
-    restraints = [each for each in actions if each.name == "RESTRAINT" and _acts_on(each, variable)]
+    restraints = [each for each in actions if each.name == "RESTRAINT" and variable in each.arguments]
     if len(restraints) != 1:
         raise InputError(
             f"the PLUMED input has {len(restraints)} actions RESTRAINT on {variable}; expected exactly one, whose "
             "centre is to be moved"
         )
     (restraint,) = restraints
-    return "\n".join((_centred(each, variable, centre) if each is restraint else each).text for each in actions)
+    lines, centres = text.splitlines(keepends=True), _centres(restraint, variable, centre)
+    for number in range(restraint.line - 1, restraint.last_line):
+        code, mark, comment = lines[number].partition("#")
+        moved, n_moved = CENTRES.subn(f"AT={centres}", code)
+        if n_moved:
+            lines[number] = moved + mark + comment
+            return "".join(lines)
+    raise InputError(f"line {restraint.line} of the PLUMED input: found no AT of RESTRAINT on one line; write it so")
 
 
-def _acts_on(action: Action, variable: str) -> bool:
-    return variable in (action.value("ARG") or "").split(",")
-
-
-def _centred(action: Action, variable: str, centre: float) -> Action:
-    centres = (action.value("AT") or "").split(",")
-    centres[(action.value("ARG") or "").split(",").index(variable)] = f"{centre:.10g}"
-    words = tuple(f"AT={','.join(centres)}" if word.startswith("AT=") else word for word in action.words)
-    return Action(action.label, action.name, words, action.line)
+def _centres(restraint: Action, variable: str, centre: float) -> str:
+    centres = (restraint.value("AT") or "").replace(",", " ").split()
+    if len(centres) != len(restraint.arguments):
+        raise InputError(
+            f"line {restraint.line} of the PLUMED input: found {len(centres)} values in AT of RESTRAINT, expected "
+            f"{len(restraint.arguments)}, one for each in ARG"
+        )
+    centres[restraint.arguments.index(variable)] = f"{centre:.10g}"
+    return ",".join(centres)

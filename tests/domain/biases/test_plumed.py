@@ -116,6 +116,44 @@ def test_the_stress_is_the_derivative_with_respect_to_strain():
 
 
 @pytest.mark.plumed
+@pytest.mark.parametrize("pbc", [(0, 0, 0), (1, 1, 0), (0, 1, 0), (1, 1, 1)])
+@pytest.mark.parametrize("has_third_vector", [True, False])
+def test_distances_are_periodic_where_the_structure_is(pbc, has_third_vector):
+    cell = np.array([[10, 0, 0], [5, 8.7, 0], [1, 2, 10.0]])
+    if not has_third_vector:
+        cell[2], pbc = 0, (*pbc[:2], 0)
+    text = "d: DISTANCE ATOMS=1,2\nRESTRAINT ARG=d AT=0 KAPPA=10"
+    for position in ([8, 1, 1], [5, 8, 1], [1, 2, 8]):
+        atoms = Atoms("H2", positions=[[0, 0, 0], position], cell=cell, pbc=pbc)
+        (values,) = evaluate_plumed(text, [atoms], files={})
+        vector = atoms.get_distance(0, 1, mic=True, vector=True)
+        assert values.variables["d"] == pytest.approx(np.linalg.norm(vector) / 10, abs=1e-10)
+        np.testing.assert_allclose(values.forces[0], 10 * KJ_PER_MOL / 100 * vector, atol=1e-10)
+        assert (values.stress is None) == (not all(pbc))
+
+
+@pytest.mark.plumed
+def test_structures_with_other_numbers_of_atoms_are_evaluated_without_history():
+    structures = [molecule("H2O"), molecule("CH3CH2OH"), molecule("H2O")]
+    values = evaluate_plumed("UNITS LENGTH=A\n" + METAD.replace("PACE=5", "PACE=1"), structures, files={})
+    assert [each.energy for each in values] == [0, 0, 0]
+    assert [len(each.forces) for each in values] == [3, 9, 3]
+    assert [each.variables["d"] for each in values] == pytest.approx(
+        [each.get_distance(0, 1) for each in structures], abs=1e-12
+    )
+
+
+@pytest.mark.plumed
+def test_variables_that_need_no_charges_work_without_them():
+    peroxide = molecule("H2O2")
+    text = "a: ALPHABETA ATOMS1=3,1,2,4 REFERENCE=pi/2\nRESTRAINT ARG=a AT=0 KAPPA=10"
+    (values,) = evaluate_plumed(text, [peroxide], files={})
+    expected = (1 + np.cos(np.radians(peroxide.get_dihedral(2, 0, 1, 3)) - np.pi / 2)) / 2
+    assert values.variables["a"] == pytest.approx(expected, abs=1e-9)
+    assert np.isfinite(values.forces).all()
+
+
+@pytest.mark.plumed
 def test_masses_are_those_of_the_structure():
     # ASE's calculator frees its masses before PLUMED reads them, which shows for 9 atoms.
     ethanol = molecule("CH3CH2OH")
@@ -142,8 +180,8 @@ def test_a_continuation_doubles_the_hills_and_gives_what_one_run_gives():
         np.testing.assert_allclose(one.forces, other.forces, atol=1e-11)
 
 
-def n_hills(history):
-    return sum(not line.startswith("#!") for line in history["HILLS"].splitlines())
+def n_hills(history, name="HILLS"):
+    return sum(not line.startswith("#!") for line in history.get(name, "").splitlines())
 
 
 @pytest.mark.plumed
@@ -153,7 +191,26 @@ def test_without_history_nothing_is_left_of_earlier_runs():
     first.close()
     again = run_of(METAD, molecule("H2O"))
     assert again.evaluate(stretched(0), step=0, energy=0.0).energy == 0
-    assert n_hills(again.close()) == 0
+    assert again.close() == {}
+
+
+@pytest.mark.plumed
+def test_a_step_that_is_evaluated_again_deposits_no_second_hill():
+    with run_of(METAD, molecule("H2O")) as run:
+        along(run, [*range(6), 5, 5, *range(6, 11), 10])
+        assert n_hills(run.close()) == 2
+
+
+@pytest.mark.plumed
+@pytest.mark.parametrize("word", ["RESTART=YES", "RESTART=NO"])
+def test_where_a_history_goes_on_is_not_up_to_the_input(word):
+    text = f"RESTART\n{METAD.replace('PACE', f'{word} PACE')}"
+    first = run_of(text, molecule("H2O"))
+    along(first, range(21))
+    history = first.close()
+    second = run_of(text, molecule("H2O"), history=history)
+    along(second, range(20, 41))
+    assert (n_hills(history), n_hills(second.close())) == (4, 8)
 
 
 @pytest.mark.plumed
@@ -169,15 +226,61 @@ def test_opes_goes_on_from_its_kernels():
     second.close()
 
 
+OPES = "d: DISTANCE ATOMS=1,2\nOPES_METAD ARG=d PACE=5 BARRIER=20 SIGMA=0.01\n"
+EXPANDED = """d: DISTANCE ATOMS=1,2
+ecv: ECV_UMBRELLAS_LINE ARG=d CV_MIN=0.08 CV_MAX=0.12 SIGMA=0.01 BARRIER=20
+OPES_EXPANDED ARG=ecv.* PACE=5 OBSERVATION_STEPS=1
+"""
+
+
+@pytest.mark.plumed
+@pytest.mark.parametrize("n_steps", [0, 1, 3])
+@pytest.mark.parametrize(
+    "text",
+    [
+        METAD,
+        METAD.replace("PACE", "GRID_MIN=0 GRID_MAX=0.5 GRID_WFILE=GRID GRID_WSTRIDE=1 PACE"),
+        OPES,
+        OPES.replace("OPES_METAD", "OPES_METAD_EXPLORE"),
+        OPES.replace("SIGMA=0.01", "ADAPTIVE_SIGMA_STRIDE=7"),
+        OPES + "METAD ARG=d PACE=2 HEIGHT=1.2 SIGMA=0.01",  # one has a history before the other
+        EXPANDED,
+    ],
+)
+def test_a_run_that_ends_before_its_first_hill_can_go_on(text, n_steps):
+    first = run_of(text, molecule("H2O"))
+    along(first, range(n_steps))
+    with run_of(text, molecule("H2O"), history=first.close()) as second:
+        assert along(second, range(max(n_steps - 1, 0), 21))[-1].energy != 0
+
+
+@pytest.mark.plumed
+def test_hills_of_one_variable_each_go_on():
+    text = "d: DISTANCE ATOMS=1,2\ne: DISTANCE ATOMS=1,3\nPBMETAD ARG=d,e PACE=5 HEIGHT=1.2 SIGMA=0.01,0.01"
+    whole = run_of(text, molecule("H2O"))
+    expected = along(whole, range(41))
+    assert sorted(whole.close()) == ["HILLS.d", "HILLS.e"]
+    first = run_of(text, molecule("H2O"))
+    along(first, range(21))
+    history = first.close()
+    second = run_of(text, molecule("H2O"), history=history)
+    found = along(second, range(20, 41))
+    assert found[-1].energy == pytest.approx(expected[-1].energy, abs=1e-12)
+    assert set(found[-1].variables) == {"d", "e"}
+    assert (n_hills(history, "HILLS.d"), n_hills(second.close(), "HILLS.e")) == (4, 8)
+
+
 @pytest.mark.plumed
 def test_a_moving_restraint_is_where_the_step_of_the_walker_says():
     text = "d: DISTANCE ATOMS=1,2\nMOVINGRESTRAINT ARG=d STEP0=0 AT0=0.1 KAPPA0=1000 STEP1=100 AT1=0.2 KAPPA1=1000"
-    run = run_of(text, molecule("H2O"), history={"HILLS": ""})
-    length = molecule("H2O").get_distance(0, 1)
-    for step, centre in ((50, 1.5), (100, 2.0)):
-        expected = 1000 * KJ_PER_MOL / 100 / 2 * (length - centre) ** 2
-        assert run.evaluate(molecule("H2O"), step=step, energy=0.0).energy == pytest.approx(expected)
-    run.close()
+    length, history = molecule("H2O").get_distance(0, 1), {}
+    for steps in ((0, 25), (25, 50), (100, 200)):  # of one run each
+        run = run_of(text, molecule("H2O"), history=history)
+        for step in steps:
+            centre = min(1 + step / 100, 2)
+            expected = 1000 * KJ_PER_MOL / 100 / 2 * (length - centre) ** 2
+            assert run.evaluate(molecule("H2O"), step=step, energy=0.0).energy == pytest.approx(expected)
+        history = run.close()
 
 
 @pytest.mark.plumed
@@ -224,12 +327,17 @@ def test_well_tempered_hills_become_lower_with_the_temperature_of_the_walker():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("d: DISTANCE ATOMS=1,9", r"line 1 of the PLUMED input .*atom 9 out of range"),
+        (
+            "d: DISTANCE ATOMS=1,9",
+            r"line 1 of the PLUMED input .*atom 9 out of range \(the structure has 3 atoms, which PLUMED counts from 1",
+        ),
+        ("d: DISTANCE ATOMS=0,2", r"cannot be zero \(the structure has 3 atoms, which PLUMED counts from 1"),
         ("d: DISTANCE ATOMS=1,2 FOO=3", r"cannot understand the following words from the input line : FOO"),
         ("# comment\nWRONG ARG=d", r'line 2 of the PLUMED input .*Action "WRONG" is not known'),
         ("d: DISTANCE ATOMS=1,2\nRESTRAINT ARG=e AT=1 KAPPA=1", "cannot find action named e"),
         ("d: DISTANCE ATOMS=1,2 COMPONENTS\nPRINT ARG=e", "PLUMED has no value e"),
-        ("d: DISTANCE ATOMS=1,2\nEXTERNAL ARG=d FILE=absent.dat", "absent.dat"),
+        ("d: DISTANCE ATOMS=1,2\nEXTERNAL ARG=d FILE=absent.dat", "file absent.dat cannot be found"),
+        ("p: DIPOLE GROUP=1-3\nRESTRAINT ARG=p AT=1 KAPPA=1", r"not finite at a start; .*charges are not known"),
     ],
 )
 def test_what_plumed_rejects_is_shown_in_its_own_words(text, message):
@@ -244,16 +352,43 @@ def test_nothing_is_left_on_disk(tmp_path, monkeypatch):
     run.close()
     with pytest.raises(InputError):
         run_of("WRONG", molecule("H2O"))
+    with pytest.raises(RuntimeError, match="within"), run_of(METAD, molecule("H2O")):
+        raise RuntimeError("within")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_kernel_is_named_before_work_starts():
+def in_another_process(script, kernel):
+    environment = {name: value for name, value in os.environ.items() if name != "PLUMED_KERNEL"}
+    if kernel is not None:
+        environment["PLUMED_KERNEL"] = str(kernel)
+    return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("content", [None, "no library"])
+def test_a_missing_kernel_is_named_before_work_starts(tmp_path, content):
     pytest.importorskip("plumed", reason="needs PLUMED's Python wrapper")
+    kernel = tmp_path / "libplumedKernel.so"
+    if content is not None:
+        kernel.write_text(content)
     script = (
         "from ase.build import molecule\nfrom surveyor.biases.plumed import check_plumed\n"
         "check_plumed('d: DISTANCE ATOMS=1,2', [molecule('H2O')], files={})"
     )
-    environment = {**os.environ, "PLUMED_KERNEL": "/absent/libplumedKernel.so"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    done = in_another_process(script, kernel)
     assert done.returncode == 1
-    assert "kernel cannot be loaded (PLUMED_KERNEL is /absent/libplumedKernel.so)" in done.stderr
+    assert f"kernel cannot be loaded (PLUMED_KERNEL is {kernel})" in done.stderr
+
+
+@pytest.mark.parametrize("kernel", [None, "", "/absent/libplumedKernel.so"])
+def test_asking_for_a_kernel_that_is_not_there_prints_nothing(kernel):
+    script = "from surveyor.biases.plumed import has_kernel\nraise SystemExit(7 if has_kernel() else 3)"
+    done = in_another_process(script, kernel)
+    # Some builds of the wrapper know of a kernel without being told.
+    assert done.returncode == 3 or (done.returncode == 7 and not kernel)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.plumed
+def test_starting_plumed_prints_nothing(capfd):
+    evaluate_plumed(METAD, [molecule("H2O")], files={})
+    assert capfd.readouterr() == ("", "")

@@ -48,7 +48,7 @@ def test_files_are_in_the_folder_and_what_surveyor_does_is_left_out():
     assert lines == [
         "d: DISTANCE ATOMS=1,2",
         "t: TORSION ATOMS=1,2,3,4",
-        "m: METAD ARG=t SIGMA=0.2 HEIGHT=1.2 PACE=100 FILE=/folder/HILLS",
+        "m: METAD ARG=t SIGMA=0.2 HEIGHT=1.2 PACE=100 FILE=/folder/HILLS RESTART=NO",
         "r: RESTRAINT ARG=d,t AT=0.15,0.5 KAPPA=1000,10",
         "e: EXTERNAL ARG=d FILE=/folder/grid.dat",
         "f: CUSTOM ARG=d FUNC={x + 1} PERIODIC=NO",
@@ -60,18 +60,86 @@ def test_files_are_in_the_folder_and_what_surveyor_does_is_left_out():
     [
         ("METAD ...\nARG=d", "ends within the action of line 1"),
         ("d:", "line 1 of the PLUMED input has a label without an action"),
-        ("d: DISTANCE ATOMS=1,2\nPBMETAD ARG=d", "line 2 of the PLUMED input: PBMETAD cannot be continued"),
+        ("d: DISTANCE ATOMS=1,2\nEDS ARG=d", "line 2 of the PLUMED input: EDS cannot be continued"),
+        ("EXTENDED_LAGRANGIAN ARG=d", "EXTENDED_LAGRANGIAN cannot be continued"),
+        ("INCLUDE FILE=more.dat", "line 1 of the PLUMED input: found INCLUDE, but an input is one file"),
+        ("METAD ARG=d GRID_RFILE=grid", "found GRID_RFILE=grid, with which METAD cannot go on"),
+        ("OPES_METAD ARG=d STATE_RFILE=s", "found STATE_RFILE=s, with which OPES_METAD cannot go on"),
+        ("METAD ARG=d FILE=/here/HILLS", "METAD writes /here/HILLS; expected a name without folders"),
+        ("METAD ARG=d GRID_WFILE=here/grid", "METAD writes here/grid; expected a name without folders"),
+        ("METAD ARG=d\nMETAD ARG=e", "line 2 of the PLUMED input: METAD writes HILLS, and so does another action"),
+        ("METAD ARG=d FILE=given.dat", "METAD writes given.dat, which is also among its given files"),
+        ("e: ENERGY\nPRINT ARG=e", "line 1 of the PLUMED input: found ENERGY, on which walkers cannot be biased"),
         ("METAD ARG=d WALKERS_N=4", "found WALKERS_N=4, but each walker has a history of its own"),
     ],
 )
 def test_what_cannot_be_used_is_refused(text, message):
     with pytest.raises(InputError, match=message):
-        prepared(parse_plumed(text), Path("/folder"))
+        prepared(parse_plumed(text), Path("/folder"), files=["given.dat"])
+
+
+@pytest.mark.parametrize("names", ["*", "d.*", "(d|t)"])
+def test_values_that_are_named_by_a_pattern_are_refused(names):
+    with pytest.raises(InputError, match=r"line 2 of the PLUMED input: found the pattern .* in ARG of PRINT"):
+        recorded_variables(parse_plumed(f"d: DISTANCE ATOMS=1,2 COMPONENTS\nPRINT ARG={names}"))
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("FILE=grid.dat", "FILE=/folder/grid.dat"),
+        ("FILE=data/grid.dat", "FILE=/folder/grid.dat"),
+        ("FILE=/data/grid.dat", "FILE=/data/grid.dat"),
+        ("GRID_WFILES=a,b", "GRID_WFILES=/folder/a,/folder/b"),
+        ("REFERENCE={ref.pdb}", "REFERENCE=/folder/ref.pdb"),
+        ("REFERENCE1=-0.5", "REFERENCE1=-0.5"),
+        ("REFERENCE=pi/2", "REFERENCE=pi/2"),
+        ("REFERENCE=other", "REFERENCE=other"),
+        ("STRUCTURE=ref.pdb", "STRUCTURE=/folder/ref.pdb"),
+        ("PRINT_ONE_FILE", "PRINT_ONE_FILE"),
+    ],
+)
+def test_only_what_names_a_file_is_led_into_the_folder(word, expected):
+    lines = prepared(parse_plumed(f"other: POSITION ATOM=1\nr: RMSD {word}"), Path("/folder"))
+    assert lines[1][1] == f"r: RMSD {expected}"
+
+
+def test_actions_go_on_where_their_own_history_is():
+    actions = parse_plumed("METAD ARG=d RESTART=NO\nOPES_METAD ARG=d STATE_WFILE=STATE\nPBMETAD ARG=d,d.x")
+    lines = [line for _, line in prepared(actions, Path("/f"), history=["HILLS", "STATE", "HILLS.d", "HILLS.d.x"])]
+    assert lines == [
+        "METAD ARG=d FILE=/f/HILLS RESTART=YES",
+        "OPES_METAD ARG=d STATE_WFILE=/f/STATE FILE=/f/KERNELS RESTART=NO",
+        "PBMETAD ARG=d,d.x FILE=/f/HILLS.d,/f/HILLS.d.x RESTART=YES",
+    ]
+
+
+def test_braces_may_span_lines():
+    (action,) = parse_plumed("c: CUSTOM ...  # why\n ARG={d} FUNC={x +\n  1} # really\n PERIODIC=NO\n... CUSTOM")
+    assert action.words == ("ARG={d}", "FUNC={x + 1}", "PERIODIC=NO")
+    assert (action.arguments, action.line, action.last_line) == (["d"], 1, 5)
 
 
 def test_the_centre_of_a_restraint_is_moved_for_one_of_its_variables():
-    moved = parse_plumed(with_shifted_centre(INPUT, "t", -1.25))
-    assert moved[3].words == ("ARG=d,t", "AT=0.15,-1.25", "KAPPA=1000,10")
-    assert [each.text for each in moved[:3]] == [each.text for each in parse_plumed(INPUT)[:3]]
+    moved = with_shifted_centre(INPUT, "t", -1.25)
+    assert moved == INPUT.replace("AT=0.15,0.5", "AT=0.15,-1.25")
     with pytest.raises(InputError, match="has 0 actions RESTRAINT on f; expected exactly one"):
         with_shifted_centre(INPUT, "f", 1)
+
+
+def test_the_centre_is_moved_in_what_is_no_comment():
+    text = "# AT=1\nRESTRAINT ...\n  ARG={d,t} # AT=0.1,2\n  AT={0.1, 2} KAPPA=1,1 # nm\n...\n"
+    assert with_shifted_centre(text, "d", 0.3) == text.replace("AT={0.1, 2}", "AT=0.3,2")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("MOVINGRESTRAINT ARG=d STEP0=0 AT0=1 KAPPA0=1", "has 0 actions RESTRAINT on d"),
+        ("RESTRAINT ARG=d AT=1 KAPPA=1\nRESTRAINT ARG=d AT=2 KAPPA=1", "has 2 actions RESTRAINT on d"),
+        ("RESTRAINT ARG=d,e AT=1 KAPPA=1,1", "found 1 values in AT of RESTRAINT, expected 2"),
+    ],
+)
+def test_a_centre_that_is_not_clear_is_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        with_shifted_centre(text, "d", 1.5)
