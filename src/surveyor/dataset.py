@@ -10,10 +10,9 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
-from surveyor.errors import InputError
 from surveyor.files import write_atomically
 from surveyor.labels import Label, LabelFailure
-from surveyor.structures import canonical, read_structures
+from surveyor.structures import canonical
 
 ENERGY = "REF_energy"  # atoms.info, eV
 FORCES = "REF_forces"  # atoms.arrays, eV/Å, shape (n_atoms, 3)
@@ -23,12 +22,13 @@ FAILURE = "failure"  # atoms.info: why there is no label
 GIVEN = "given"  # atoms.info: where a structure comes from whose label was not requested by this campaign
 MESSAGE = "failure_message"  # atoms.info: the same for people
 OUTPUT = "failure_output"  # atoms.info: where the output of the failed calculation is
+OWN_FIELDS = (KEY, FAILURE, GIVEN, MESSAGE, OUTPUT)  # that surveyor writes beside the label
 
 
 def without_label(atoms: Atoms) -> Atoms:
     """Return a canonical copy of a structure without the label, or the failure, that it carries."""
     copy = canonical(atoms)
-    for name in (ENERGY, STRESS, KEY, FAILURE, MESSAGE, OUTPUT, GIVEN):
+    for name in (ENERGY, STRESS, *OWN_FIELDS):
         copy.info.pop(name, None)
     copy.arrays.pop(FORCES, None)
     return copy
@@ -158,31 +158,6 @@ class Dataset(Sequence[Atoms]):
         if path.stat().st_size == 0:
             return cls()
         return cls(ase.io.read(path, index=":", format="extxyz"))
-
-
-def read_labelled(path: Path, field: str) -> Dataset:
-    """Read labelled structures that a user gives, in any format that ASE knows.
-
-    Args:
-        path: the file.
-        field: that names it, for messages.
-
-    Raises:
-        InputError: a structure is unusable, has no label, or one that is incomplete.
-    """
-    structures = read_structures(path)
-    missing = [index for index, atoms in enumerate(structures) if not is_labelled(atoms)]
-    if missing:
-        raise InputError(
-            f"{field}: structure {missing[0]} of {path} has no label; expected REF_energy (eV) and REF_forces (eV/Å)"
-        )
-    wrong = [index for index, atoms in enumerate(structures) if not label_of(atoms).is_complete_for(atoms)]
-    if wrong:
-        raise InputError(
-            f"{field}: the label of structure {wrong[0]} of {path} has numbers that are not finite, or another "
-            "shape; expected one energy, three forces for each atom, and six components of REF_stress (eV/Å³) or none"
-        )
-    return Dataset(structures)
 
 
 def _without_calculator(atoms: Atoms) -> Atoms:

@@ -6,10 +6,8 @@ of theory that treat atoms of one element differently) in `atoms.arrays["kinds"]
 
 from collections.abc import Iterable, Sequence
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
@@ -21,20 +19,6 @@ MOMENTS = "initial_magmoms"  # in atoms.arrays, by ASE's name
 DECIMALS = 8  # extxyz keeps so many: what it gives back is the structure that was labelled
 OVERLAP = 0.5  # atoms closer than this fraction of the sum of their covalent radii are on top of each other
 THINNEST_A = 0.1  # cells thinner than this are mistakes, and hold so many images that no neighbour list ends
-
-# What ASE's readers raise on a file that is not what its name says: there is no common class.
-UNREADABLE = (
-    ase.io.formats.UnknownFileTypeError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    StopIteration,
-    TypeError,
-    ValueError,
-)
 
 
 def canonical(atoms: Atoms) -> Atoms:
@@ -208,49 +192,6 @@ def check_overlap(atoms: Atoms, name: str) -> None:
             f"they are {distance[closest]:.3f} Å apart, "
             f"expected at least {OVERLAP * covalent_radii[atoms.numbers[[i, j]]].sum():.3f} Å"
         )
-
-
-def read_structures(path: Path) -> list[Atoms]:
-    """Read all structures of a file in any format that ASE knows, in canonical coordinates, and check them.
-
-    Raises:
-        InputError: the file is missing, cannot be read, holds no structure, or holds one that cannot be worked with;
-            that one is named by its index.
-    """
-    structures = read_unchecked(path)
-    check_structures(structures, str(path))
-    return structures
-
-
-def read_unchecked(path: Path) -> list[Atoms]:
-    """Read all structures of a file in any format that ASE knows, in canonical coordinates, whatever they are.
-
-    Raises:
-        InputError: the file is missing, cannot be read, or holds no structure.
-    """
-    return [canonical(atoms) for atoms in read_images(path)]
-
-
-def read_images(path: Path) -> list[Atoms]:
-    """Read all structures of a file as ASE does, with the results that they carry.
-
-    Raises:
-        InputError: the file is missing, cannot be read, or holds no structure.
-    """
-    if not path.is_file():
-        raise InputError(f"structure file {path} does not exist")
-    images: list[Atoms] = []
-    try:
-        images.extend(ase.io.iread(path, index=":"))
-    except UNREADABLE as error:
-        where = f", after {len(images)} that can" if images else ""
-        raise InputError(
-            f"{path} cannot be read as structures{where} ({type(error).__name__}: {error}); "
-            "expected a format that ASE reads, such as extxyz"
-        ) from error
-    if not images:
-        raise InputError(f"{path} holds no structure")
-    return images
 
 
 def check_structures(structures: Sequence[Atoms], name: str) -> None:

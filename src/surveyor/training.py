@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from surveyor.campaign.checks import check_writable
 from surveyor.campaign.provenance import record_run
 from surveyor.continuation import check_same_parameters, record_parameters
-from surveyor.dataset import Dataset, DataSets, read_labelled
+from surveyor.dataset import Dataset, DataSets
 from surveyor.errors import InputError
 from surveyor.events import Report, ReportingExecutor
 from surveyor.files import read_json, write_json
@@ -28,6 +28,7 @@ from surveyor.parameters import Fraction, Parameters
 from surveyor.pools.choice import EXPECTED, LOCAL, PoolName, Pools, open_pools
 from surveyor.pools.pool import Pool
 from surveyor.pools.sites import Site
+from surveyor.reading import read_labelled
 from surveyor.run_directory import SCHEMA_VERSION, GenerationDirectory, RunDirectory, check_schema
 from surveyor.structures import elements_of
 
@@ -175,7 +176,7 @@ def check_training(parameters: TrainingParameters) -> tuple[RunDirectory, DataSe
 
 def _data(parameters: TrainingParameters) -> DataSets:
     train, valid, test = (
-        Dataset() if path is None else read_labelled(path, name)
+        Dataset() if path is None else Dataset(read_labelled(path, name).structures)
         for name, path in (("train", parameters.train), ("valid", parameters.valid), ("test", parameters.test))
     )
     if parameters.valid is None and parameters.valid_fraction > 0:

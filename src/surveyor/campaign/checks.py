@@ -7,7 +7,6 @@ from pathlib import Path
 from ase import Atoms
 
 from surveyor.campaign.parameters import CampaignParameters, Origin
-from surveyor.dataset import read_labelled
 from surveyor.errors import InputError
 from surveyor.files import temporary_beside
 from surveyor.labels import LevelOfTheory
@@ -15,6 +14,7 @@ from surveyor.models.choice import make_model
 from surveyor.parameter_files import check_files_exist, check_no_file
 from surveyor.pools.choice import LOCAL
 from surveyor.pools.sites import JobQueueSite, Site
+from surveyor.reading import read_labelled
 from surveyor.reference.choice import make_reference
 from surveyor.reference.cp2k import CP2KReference
 from surveyor.reference.reference import Reference, time_limit_of
@@ -171,7 +171,7 @@ def labelled_data(path: Path) -> list[Atoms]:
     Raises:
         InputError: a structure is unusable or has no label, or there are too few.
     """
-    structures = list(read_labelled(path, "bootstrap.data"))
+    structures = read_labelled(path, "bootstrap.data").structures
     if len(structures) < 3:
         raise InputError(
             f"bootstrap.data: {path} holds {len(structures)} structures; "

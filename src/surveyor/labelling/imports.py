@@ -19,9 +19,10 @@ from surveyor.learning import structure_error
 from surveyor.parameter_files import absolute_paths, parse_parameters, read_fields
 from surveyor.parameters import Parameters
 from surveyor.potentials import Prediction
+from surveyor.reading.images import read_images
 from surveyor.reference.choice import Codes, ReferenceParameters, make_reference
 from surveyor.reference.reference import Reference
-from surveyor.structures import is_periodic, read_images
+from surveyor.structures import is_periodic
 
 N_SHOWN = 8  # complaints in a message; a file that is wrong is often wrong in each of its structures
 

@@ -20,10 +20,10 @@ from surveyor.parameter_files import check_files_exist, check_no_file
 from surveyor.pools.choice import Pools, open_pools
 from surveyor.pools.pool import Pool
 from surveyor.pools.sites import Site
+from surveyor.reading import read_unchecked
 from surveyor.reference.choice import make_reference
 from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.run_directory import RunDirectory
-from surveyor.structures import read_unchecked
 
 MAY_CHANGE = ("output_directory", "labels", "pool", "codes", "chunk_size")
 
@@ -79,7 +79,7 @@ def open_labelling(
     check_walltime("pool", parameters.pool, (sites or {}).get(parameters.pool), _time_limit(reference, parameters))
     for name, folder in (("output_directory", directory.path), ("labels", parameters.label_store)):
         check_writable(name, folder)
-    structures = read_unchecked(parameters.structures)
+    structures = read_unchecked(parameters.structures).structures
     pools = Pools(sampling=parameters.pool, labelling=parameters.pool, training=parameters.pool)
     with hold_lease(directory.lease):
         _check_continuation(directory, parameters)

@@ -21,10 +21,10 @@ from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
 from surveyor.labels import Label, LabelFailure
 from surveyor.programs import ProgramResult, run_program
+from surveyor.reading.images import UNREADABLE
 from surveyor.reference.ase_calculation import DISK_FULL, compute_with, describe, make_calculator
 from surveyor.reference.ase_calculators import Arguments, placed
 from surveyor.reference.ase_espresso import fault_in_espresso
-from surveyor.structures import UNREADABLE
 
 QUESTION, ANSWER, OUTPUT = "question.json", "answer.json", "calculation.log"
 QUESTION_TIMEOUT_S = 120.0

@@ -7,11 +7,12 @@ from ase import Atoms
 from surveyor.biases.plumed import check_plumed
 from surveyor.biases.restraints import check_restraints
 from surveyor.errors import InputError
+from surveyor.reading import read_structures
 from surveyor.sampling.conditions import MOVING_CELL, Walkers
 from surveyor.sampling.guards import check_distances
 from surveyor.sampling.integrators import degrees_of_freedom, keeps_constraints
 from surveyor.sampling.placement import place, plumed_files, plumed_text
-from surveyor.structures import is_periodic, read_structures
+from surveyor.structures import is_periodic
 
 
 def check_walkers(groups: Sequence[Walkers], *, has_plumed: bool = True) -> None:
@@ -29,7 +30,7 @@ def check_walkers(groups: Sequence[Walkers], *, has_plumed: bool = True) -> None
         raise InputError("no walkers are given; give at least one group of walkers")
     for number, group in enumerate(groups):
         try:
-            starts = read_structures(group.start)
+            starts = read_structures(group.start).structures
             for index, atoms in enumerate(starts):
                 _check_start(atoms, group, f"structure {index} of {group.start}")
             _check_bias(group, starts, has_plumed=has_plumed)

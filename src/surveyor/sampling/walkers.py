@@ -9,9 +9,10 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.files import publish, temporary_beside
+from surveyor.reading import read_structures
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.placement import place
-from surveyor.structures import canonical, read_structures
+from surveyor.structures import canonical
 
 SCHEMA_VERSION = 2
 START_INFO = {"charge", "multiplicity"}  # what samples inherit from a start, beside coordinates and constraints
@@ -152,7 +153,7 @@ def make_walkers(groups: Sequence[Walkers], seed: int) -> tuple[Walker, ...]:
     walkers: list[Walker] = []
     for group in groups:
         has_momenta = group.initial_velocities == "given"
-        starts = [bare(atoms, with_momenta=has_momenta) for atoms in read_structures(group.start)]
+        starts = [bare(atoms, with_momenta=has_momenta) for atoms in read_structures(group.start).structures]
         for conditions, start, plumed in place(group, starts):
             index = len(walkers)
             walkers.append(Walker(index, start, conditions, _walker_seed(seed, index), plumed=plumed))

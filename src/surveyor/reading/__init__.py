@@ -1,0 +1,6 @@
+"""Reading the structures and labels that users give: which fields are used, which are not, and what is refused."""
+
+from surveyor.reading.reading import Reading, read_labelled, read_structures, read_unchecked
+from surveyor.reading.report import Finding, ReadingReport
+
+__all__ = ["Finding", "Reading", "ReadingReport", "read_labelled", "read_structures", "read_unchecked"]

@@ -1,0 +1,44 @@
+"""Structure files as ASE reads them."""
+
+from pathlib import Path
+
+import ase.io
+from ase import Atoms
+
+from surveyor.errors import InputError
+
+# The exceptions that ASE's readers raise on a malformed file: there is no common class.
+UNREADABLE = (
+    ase.io.formats.UnknownFileTypeError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
+
+
+def read_images(path: Path) -> list[Atoms]:
+    """Return all structures of a file as ASE reads them, with the results that they carry.
+
+    Raises:
+        InputError: the file is missing, cannot be read, or holds no structure.
+    """
+    if not path.is_file():
+        raise InputError(f"structure file {path} does not exist")
+    images: list[Atoms] = []
+    try:
+        images.extend(ase.io.iread(path, index=":"))
+    except UNREADABLE as error:
+        where = f", after {len(images)} that can" if images else ""
+        raise InputError(
+            f"{path} cannot be read as structures{where} ({type(error).__name__}: {error}); "
+            "expected a format that ASE reads, such as extxyz"
+        ) from error
+    if not images:
+        raise InputError(f"{path} holds no structure")
+    return images

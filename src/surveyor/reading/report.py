@@ -1,0 +1,90 @@
+"""Reports on the reading of a structure file: which fields were used, which were not, and what was found."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A kind of peculiarity that some structures of a file share.
+
+    Attributes:
+        text: describes the kind, without numbers of structures.
+        n_structures: how many structures show it.
+        first: index of the first one.
+    """
+
+    text: str
+    n_structures: int
+    first: int
+
+    @property
+    def line(self) -> str:
+        """The warning for this kind."""
+        structures = "1 structure" if self.n_structures == 1 else f"{self.n_structures} structures"
+        return f"{self.text} ({structures}, the first is {self.first})"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingReport:
+    """What surveyor made of a structure file.
+
+    Attributes:
+        path: the file.
+        n_structures: how many structures it holds.
+        used: names of the fields and columns that were used.
+        unused: names of those that were found and are not used.
+        findings: one for each kind.
+    """
+
+    path: Path
+    n_structures: int
+    used: tuple[str, ...]
+    unused: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def summary(self) -> str:
+        """One line: the number of structures, and the names of used and unused fields."""
+        unused = f"; not used: {', '.join(self.unused)}" if self.unused else ""
+        used = ", ".join(self.used) or "positions"
+        return f"{self.path.name}: {self.n_structures} structures; used: {used}{unused}"
+
+    @property
+    def lines(self) -> list[str]:
+        """The summary, and one warning for each kind of finding."""
+        return [self.summary, *(finding.line for finding in self.findings)]
+
+
+@dataclass(slots=True)
+class Notes:
+    """Collects what the steps of a reading find, structure by structure.
+
+    Attributes:
+        index: of the structure that is being read.
+    """
+
+    index: int = 0
+    _used: dict[str, None] = field(default_factory=dict)
+    _counts: Counter[str] = field(default_factory=Counter)
+    _first: dict[str, int] = field(default_factory=dict)
+
+    def use(self, *names: str) -> None:
+        """Record that fields or columns of the file are used."""
+        self._used |= dict.fromkeys(names)
+
+    def warn(self, text: str) -> None:
+        """Record a finding of the present structure; the same text is the same kind."""
+        self._counts[text] += 1
+        self._first.setdefault(text, self.index)
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The names that were used, in the order in which they were found."""
+        return tuple(self._used)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """One finding for each kind."""
+        return tuple(Finding(text, n, self._first[text]) for text, n in self._counts.items())
