@@ -81,6 +81,9 @@ def prefect_api_url() -> Iterator[str]:
     """The API of a real server that all tests share; it starts when the first of them wants it."""
     with prefect_server(PREFECT_HOME, API_URL):
         yield API_URL
+        from prefect.logging.handlers import APILogHandler  # imported late: the settings above come first
+
+        APILogHandler().flush()  # at exit, minutes would pass in attempts to reach a server that is gone
 
 
 @pytest.fixture(autouse=True)
