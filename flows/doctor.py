@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-import httpx
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
@@ -102,10 +101,12 @@ def _check_server(parameters: CampaignParameters, sites: dict[str, Site]) -> Gen
     from prefect.settings import PREFECT_API_URL
 
     from surveyor.flows.server import HOST, PORT, ServerUnreachable, answers, using_server
+    from surveyor.flows.server_checks import check_installed, check_server
 
     missing = [name for name in parameters.pools.names if name not in sites]
     codes, configured = parameters.codes, PREFECT_API_URL.value()
     url = configured or f"http://{HOST}:{PORT}/api"
+    yield from check_installed()
     if not configured and not missing and codes.cp2k_block is None and not answers(url):
         yield remark("Prefect server", HERE, "none is configured; `surveyor run` starts one on this machine")
         return codes
@@ -115,33 +116,10 @@ def _check_server(parameters: CampaignParameters, sites: dict[str, Site]) -> Gen
         except ServerUnreachable as error:
             yield fault_of(error, "Prefect server", HERE, "prefect server start")
             return codes
-        yield _versions(url)
+        yield from check_server(url)
         for name in missing:
             yield _load(name, sites)
         return (yield from _load_codes(codes))
-
-
-def _versions(url: str) -> Finding:
-    import prefect
-    from prefect.client.orchestration import get_client
-
-    here = prefect.__version__
-    try:
-        with get_client(sync_client=True) as client:
-            there = client.api_version()
-    except httpx.HTTPError as error:
-        return fault("Prefect server", HERE, f"{url} says no version: {error}", "prefect server start  # a newer one")
-    found = f"{url}: version {there}, here {here}"
-    if _numbers(there)[0] != _numbers(here)[0]:
-        return fault("Prefect server", HERE, found, f"pip install prefect=={there}  # or bring the server to {here}")
-    if _numbers(there) < _numbers(here):
-        return remark("Prefect server", HERE, f"{found}; an older server may not know all that is asked of it")
-    return Finding("Prefect server", HERE, found)
-
-
-def _numbers(version: str) -> list[int]:
-    """Return the first two numbers of a version."""
-    return [int(number) for number in version.split(".")[:2]]
 
 
 def _load(name: str, sites: dict[str, Site]) -> Finding:

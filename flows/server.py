@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
+from pathlib import Path
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -17,6 +19,7 @@ from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_HOME,
     temporary_settings,
 )
 
@@ -27,6 +30,8 @@ PORT = 4200
 START_S = 180.0  # the first start on a new database migrates it, which takes more than 20 s
 PATIENCE_S = 1800.0
 LOOK_S = 5.0
+LAST_LINES = 20
+PID_FILE = "server.pid"  # the one in Prefect's folder by which `prefect server stop` finds a server
 # As the job variables of deployments/*/prefect.yaml have them; what the user has set holds.
 SETTINGS = {
     PREFECT_CLIENT_MAX_RETRIES: 8,  # after 2, 4, 8 … 256 s, in all 8 min
@@ -44,7 +49,7 @@ def find_or_start_server() -> tuple[str, bool]:
     """Return the address of the API of a server that answers, and whether it was started by this.
 
     It is the server that Prefect is configured for; where none is configured, one on this machine, which is started in
-    the background when it does not answer, and stays.
+    the background when it does not answer, and stays. Its log is the file `log_file` returns.
 
     Raises:
         ServerUnreachable: the configured server does not answer, or the local one does not start.
@@ -58,13 +63,13 @@ def find_or_start_server() -> tuple[str, bool]:
             f"the Prefect server at {url} does not answer; start it, or unset PREFECT_API_URL "
             "(`prefect config unset PREFECT_API_URL`) to have one started on this machine"
         )
-    _start()
-    deadline = time.monotonic() + START_S
-    while not answers(url):
-        if time.monotonic() > deadline:
-            raise ServerUnreachable(f"the Prefect server did not answer at {url} within {START_S:.0f} s of its start")
-        time.sleep(0.5)
+    _start(url)
     return url, True
+
+
+def log_file() -> Path:
+    """Return the log of the server that is started here."""
+    return Path(PREFECT_HOME.value()) / "server.log"
 
 
 @contextmanager
@@ -76,7 +81,7 @@ def using_server() -> Iterator[str]:
     """
     url, is_new = find_or_start_server()
     with temporary_settings({PREFECT_API_URL: url}, set_defaults=SETTINGS):
-        how = "started here; `prefect server stop` ends it" if is_new else "running"
+        how = f"started here; `prefect server stop` ends it; log: {log_file()}" if is_new else "running"
         try:
             yield f"Prefect UI: {url.removesuffix('/api')} ({how})"
         except httpx.TransportError as error:
@@ -140,12 +145,31 @@ def answers(url: str) -> bool:
         return False
 
 
-def _start() -> None:
-    command = [sys.executable, "-m", "prefect", "server", "start", "--background", "--host", HOST, "--port", str(PORT)]
-    result = subprocess.run(
-        command, env={**os.environ, "PREFECT_API_URL": ""}, capture_output=True, text=True, check=False
-    )
-    if result.returncode != 0:
-        raise ServerUnreachable(
-            f"a Prefect server could not be started: {' '.join(command)}\n{result.stdout}{result.stderr}"
+def _start(url: str) -> None:
+    """Start a server that outlives this process, and wait until it answers.
+
+    `prefect server start --background` would do so, too, but loses the log, which alone tells of services that fail.
+    """
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(PORT)]
+    log_file().parent.mkdir(parents=True, exist_ok=True)
+    with log_file().open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "PREFECT_API_URL": ""},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C ends the campaign, not the server
         )
+    deadline = time.monotonic() + START_S
+    while not answers(url):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise ServerUnreachable(f"a Prefect server could not be started: {shlex.join(command)}\n{_last_words()}")
+        time.sleep(0.5)
+    if process.poll() is None:  # else another process was faster, and the server is that one's
+        log_file().with_name(PID_FILE).write_text(str(process.pid))
+
+
+def _last_words() -> str:
+    """Return the end of the server's log."""
+    return "\n".join(log_file().read_text(errors="replace").splitlines()[-LAST_LINES:])

@@ -9,6 +9,7 @@ import pytest
 from gridengine import GridEngine, grid_engine, has_grid_engine
 from postgresql import postgresql_programs
 from prefect_server import free_address, prefect_environment, prefect_server
+from server_log import check_watched_logs
 from slurm import SlurmCluster, has_slurm, slurm
 
 from surveyor.biases.plumed import has_kernel
@@ -82,6 +83,16 @@ def prefect_api_url() -> Iterator[str]:
     """The API of a real server that all tests share; it starts when the first of them wants it."""
     with prefect_server(PREFECT_HOME, API_URL):
         yield API_URL
+        from prefect.logging.handlers import APILogHandler  # imported late: the settings above come first
+
+        APILogHandler().flush()  # at exit, minutes would pass in attempts to reach a server that is gone
+
+
+@pytest.fixture(autouse=True)
+def _no_error_in_the_logs_of_servers() -> Iterator[None]:
+    """A server may fail at its work, such as making runs for schedules, and answer as if it did not."""
+    yield
+    check_watched_logs()
 
 
 @pytest.fixture(scope="session")

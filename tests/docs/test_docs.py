@@ -4,7 +4,6 @@ import importlib.util
 import re
 import runpy
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -14,7 +13,6 @@ import yaml
 from ase import Atoms
 from ase.build import molecule
 from prefect import flow
-from prefect.testing.utilities import prefect_test_harness
 
 from surveyor.campaign import CampaignParameters, parse_campaign
 from surveyor.dataset import ENERGY
@@ -76,15 +74,9 @@ def test_parts_of_campaign_files_in_pages_are_valid(text: str) -> None:
     assert parse_campaign(LEAST | yaml.safe_load(text), "example").walkers
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
-
-
 # Sockets of Prefect's client and of the server's process end with the interpreter, not with the test.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.usefixtures("server")
+@pytest.mark.usefixtures("prefect_api_url")
 @pytest.mark.parametrize("text", blocks("python", RUNNABLE))
 def test_runnable_examples_in_pages_run(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "example.py"
@@ -131,7 +123,7 @@ class Unable:
         raise AssertionError("the store has it")
 
 
-@pytest.mark.usefixtures("server")
+@pytest.mark.usefixtures("prefect_api_url")
 def test_reference_of_the_page_labels_in_a_flow(harmonic: ModuleType, tmp_path: Path) -> None:
     reference = harmonic.HarmonicReference()
 

@@ -11,28 +11,46 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from server_log import watched
+
 START_S = 180
 POLL_S = 0.2
+# Services of the server that tests wait for look every second; by default they do after 5 to 60 s.
+SERVICES = {
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "1",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "2",
+    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "1",
+}
 # A proxy has no business with a server on this machine.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @contextmanager
 def prefect_server(home: Path, url: str) -> Iterator[None]:
-    """Run a server with a database of its own.
+    """Run a server with a database of its own, and watch its log.
 
     Args:
         home: folder for the database and whatever else Prefect keeps.
         url: address of its API, as `free_address` gives it.
     """
-    with ended_at_last(
-        [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", url[17:-4]],
-        log=home / "server.log",
-        environment={**prefect_environment(home, url), "PREFECT_API_URL": "", "PREFECT_SERVER_UI_API_URL": url},
+    log = home / "server.log"
+    with (
+        watched(log),
+        ended_at_last(
+            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", url[17:-4]],
+            log=log,
+            environment={
+                **prefect_environment(home, url),
+                **SERVICES,
+                "PREFECT_API_URL": "",
+                "PREFECT_SERVER_UI_API_URL": url,
+            },
+        ),
     ):
         deadline = time.monotonic() + START_S
         while not _answers(url):
-            assert time.monotonic() < deadline, (home / "server.log").read_text()
+            assert time.monotonic() < deadline, log.read_text()
             time.sleep(POLL_S)
         yield
 

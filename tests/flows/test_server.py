@@ -1,0 +1,64 @@
+"""The server that `surveyor run` starts where none is configured."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from prefect_server import free_address, prefect_environment
+from processes import wait_until
+from server_log import watched
+
+from surveyor.flows.server import answers
+
+START = """
+import sys
+from surveyor.flows import server
+server.PORT = int(sys.argv[1])
+print(*server.find_or_start_server())
+"""
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Of processes for which no server is configured; the one that they start ends with the test."""
+    yield {**prefect_environment(tmp_path, ""), "PREFECT_API_URL": ""}
+    with suppress(FileNotFoundError, ProcessLookupError):
+        os.kill(int((tmp_path / "server.pid").read_text()), signal.SIGKILL)
+
+
+def call(*arguments: str, environment: dict[str, str]) -> str:
+    done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_server_that_is_started_here_keeps_a_log_and_is_stopped_by_prefect(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    url, log = free_address(), tmp_path / "server.log"
+    port = url[17:-4]
+    with watched(log):
+        told = call("-c", START, port, environment=environment)
+        assert told.split() == [url, "True"]
+        assert answers(url)
+        assert f"http://127.0.0.1:{port}" in log.read_text()
+
+        assert "Server stopped" in call("-m", "prefect", "server", "stop", environment=environment)
+        wait_until(lambda: not answers(url), log.read_text)
+
+
+def test_a_server_that_cannot_be_started_is_told_with_its_last_words(environment: dict[str, str]) -> None:
+    with socket.socket() as somebody:
+        somebody.bind(("127.0.0.1", 0))
+        command = [sys.executable, "-c", START, str(somebody.getsockname()[1])]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "ServerUnreachable: a Prefect server could not be started: " in done.stderr
+    assert "is already in use" in done.stderr
