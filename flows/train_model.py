@@ -15,6 +15,7 @@ from surveyor.flows.server import wait_for_server
 from surveyor.flows.training import told, train_on
 from surveyor.models.choice import ModelParameters
 from surveyor.pools.choice import LOCAL
+from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.training import Training, TrainingParameters, open_training, write_summary
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ def train_model(
     valid: Path | None = None,
     valid_fraction: float = 0.1,
     test: Path | None = None,
+    keys: LabelKeys = REF_KEYS,
     atomic_energies: dict[str, float] | None = None,
     seed: int = 0,
     start: Path | None = None,
@@ -46,6 +48,7 @@ def train_model(
         valid: File with labelled structures that tell when to stop; by default a part of the training data.
         valid_fraction: Of the training data, drawn at random, where no file with validation data is given.
         test: File with labelled structures that the training never sees.
+        keys: Names under which these files hold energy, forces and stress.
         atomic_energies: Energy of the isolated atom in eV by chemical symbol; by default fitted by least squares.
         seed: Of the weights, of the order of batches and of the division.
         start: Folder of a saved model, from whose weights the training begins.

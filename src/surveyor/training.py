@@ -23,12 +23,14 @@ from surveyor.models.choice import ModelParameters, load_model, make_model
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.model import Model
 from surveyor.models.record import RECORD
+from surveyor.models.weights import check_weights
 from surveyor.parameter_files import check_files_exist, check_no_file, files_named, load_parameters
 from surveyor.parameters import Fraction, Parameters
 from surveyor.pools.choice import EXPECTED, LOCAL, PoolName, Pools, open_pools
 from surveyor.pools.pool import Pool
 from surveyor.pools.sites import Site
 from surveyor.reading import read_labelled
+from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.run_directory import SCHEMA_VERSION, GenerationDirectory, RunDirectory, check_schema
 from surveyor.structures import elements_of
 
@@ -41,7 +43,8 @@ class TrainingParameters(Parameters):
 
     train: Path = Field(
         title="Training data (file)",
-        description="extxyz file with REF_energy, REF_forces and, where periodic, REF_stress.",
+        description="extxyz file with REF_energy, REF_forces and, where periodic, REF_stress or REF_virials; `keys` "
+        "gives other names.",
     )
     output_directory: Path = Field(
         title="Output directory",
@@ -62,6 +65,9 @@ class TrainingParameters(Parameters):
     )
     test: Path | None = Field(
         None, title="Test data (file)", description="Labelled structures that the training never sees."
+    )
+    keys: LabelKeys = Field(
+        REF_KEYS, title="Names of the labels", description="Under which these files hold energy, forces and stress."
     )
     atomic_energies: dict[str, float] | None = Field(
         None,
@@ -171,12 +177,14 @@ def check_training(parameters: TrainingParameters) -> tuple[RunDirectory, DataSe
                 f"{name}: found {', '.join(unknown)}, expected only the elements that the model knows ({known}); add "
                 "structures with it to the training data, and begin without start"
             )
+    for name in ("train", "valid"):
+        check_weights(model, getattr(data, name), name)
     return directory, data, model
 
 
 def _data(parameters: TrainingParameters) -> DataSets:
     train, valid, test = (
-        Dataset() if path is None else Dataset(read_labelled(path, name).structures)
+        Dataset() if path is None else Dataset(read_labelled(path, name, parameters.keys).structures)
         for name, path in (("train", parameters.train), ("valid", parameters.valid), ("test", parameters.test))
     )
     if parameters.valid is None and parameters.valid_fraction > 0:

@@ -7,14 +7,17 @@ from pathlib import Path
 from ase import Atoms
 
 from surveyor.campaign.parameters import CampaignParameters, Origin
+from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.files import temporary_beside
 from surveyor.labels import LevelOfTheory
 from surveyor.models.choice import make_model
+from surveyor.models.weights import check_weights
 from surveyor.parameter_files import check_files_exist, check_no_file
 from surveyor.pools.choice import LOCAL
 from surveyor.pools.sites import JobQueueSite, Site
 from surveyor.reading import read_labelled
+from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.reference.choice import make_reference
 from surveyor.reference.cp2k import CP2KReference
 from surveyor.reference.reference import Reference, time_limit_of
@@ -42,7 +45,8 @@ def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
     structures = [walker.start for walker in walkers]
     _check_kinds(make_reference(parameters.reference), structures)
     if parameters.bootstrap.data is not None:
-        data = labelled_data(parameters.bootstrap.data)
+        data = labelled_data(parameters.bootstrap.data, parameters.bootstrap.keys)
+        check_weights(make_model(parameters.model), Dataset(data), "bootstrap.data")
         _check_learnt(structures, elements_of(data), f"bootstrap.data: {parameters.bootstrap.data} holds")
         structures += data
     unsupported = make_model(parameters.model).unsupported(structures)
@@ -165,16 +169,20 @@ def _check_valid_fraction(parameters: CampaignParameters) -> None:
         )
 
 
-def labelled_data(path: Path) -> list[Atoms]:
+def labelled_data(path: Path, keys: LabelKeys = REF_KEYS) -> list[Atoms]:
     """Read labelled structures that a user gives.
+
+    Args:
+        path: the file.
+        keys: names of the labels in the file.
 
     Raises:
         InputError: a structure is unusable or has no label, or there are too few.
     """
-    structures = read_labelled(path, "bootstrap.data").structures
+    structures = read_labelled(path, "bootstrap.data", keys, "bootstrap.keys").structures
     if len(structures) < 3:
         raise InputError(
-            f"bootstrap.data: {path} holds {len(structures)} structures; "
+            f"bootstrap.data: {path} holds {len(structures)} structures that count; "
             "expected at least 3, for training, validation and test"
         )
     return structures

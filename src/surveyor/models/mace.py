@@ -21,6 +21,7 @@ from surveyor.models.history import history_of
 from surveyor.models.mace_contraction import contract_by_element
 from surveyor.models.mace_evaluation import evaluate_together
 from surveyor.models.mace_parameters import (
+    WEIGHTED_LOSSES,
     MACEParameters,
     check_options,
     foundation_file,
@@ -32,7 +33,10 @@ from surveyor.models.model import Epoch
 from surveyor.models.network_model import NetworkModel
 from surveyor.models.quiet import engine_kept_quiet
 from surveyor.models.record import ModelRecord
+from surveyor.models.weights import check_weights
 from surveyor.potentials import Prediction
+from surveyor.reading import read_labelled
+from surveyor.weights import PROPERTY_WEIGHTS, Property
 
 logger = logging.getLogger(__name__)
 
@@ -130,16 +134,27 @@ class MACEModel(NetworkModel[MACEParameters]):
         network = run_training(training, train, valid, directory)
         return replace(self, weights=network), history_of(directory)
 
+    @property
+    def takes_weights(self) -> tuple[Property, ...]:
+        """Properties whose weights are factors in the loss: all, or none with replay data and some losses of MACE."""
+        loss = self.parameters.options.get("loss", "weighted")
+        return tuple(PROPERTY_WEIGHTS) if self.parameters.replay is None and loss in WEIGHTED_LOSSES else ()
+
     def _replay(self) -> Dataset | None:
         """Return the structures of the foundation model's data that are of elements of the model, where it replays any.
 
         Raises:
-            InputError: there are none in the file, or it has no labels.
+            InputError: there are none in the file, or it has no labels, or weights, which MACE's loss with replay data
+                does not take.
         """
         # From the weights of a model that has been tuned already, the readout for such data is gone.
         if self.parameters.replay is None or self.weights is not None:
             return None
-        chosen = Dataset.load(self.parameters.replay).where(lambda atoms: not self.unsupported([atoms]))
+        read = read_labelled(self.parameters.replay, "replay", self.parameters.replay_keys, "replay_keys")
+        for line in read.report.lines:
+            logger.info("replay: %s", line)
+        chosen = Dataset(read.structures).where(lambda atoms: not self.unsupported([atoms]))
+        check_weights(self, chosen, "replay")
         if not chosen:
             raise InputError(
                 f"replay: no structure of {self.parameters.replay} is of {', '.join(self.energies)} alone, the "

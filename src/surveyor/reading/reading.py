@@ -1,7 +1,8 @@
 """Reading files of structures and labels in steps, each of which gives meaning to some fields."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ase import Atoms
@@ -9,9 +10,11 @@ from ase import Atoms
 from surveyor.dataset import OWN_FIELDS
 from surveyor.errors import InputError
 from surveyor.reading.images import read_images
+from surveyor.reading.keys import REF_KEYS, LabelKeys, in_parameters
 from surveyor.reading.labels import read_label
 from surveyor.reading.report import Notes, ReadingReport
-from surveyor.structures import canonical, check_structures
+from surveyor.structures import canonical, check_structure, check_structures
+from surveyor.weights import is_counted
 
 # Takes a structure as the step before left it, with the fields of the file; returns it with fields that surveyor knows.
 Step = Callable[[Atoms, Notes], Atoms]
@@ -81,19 +84,27 @@ def read_unchecked(path: Path) -> Reading:
     return read_in_steps(path, ())
 
 
-def read_labelled(path: Path, field: str) -> Reading:
-    """Read labelled structures that a user gives, and check them.
+def read_labelled(path: Path, field: str, keys: LabelKeys = REF_KEYS, keys_field: str = "keys") -> Reading:
+    """Read labelled structures that a user gives, and check them; those whose labels have weight 0 are left out.
 
     Args:
         path: the file.
         field: that names it, for messages.
+        keys: names of the labels in the file.
+        keys_field: that takes these names, for messages.
 
     Raises:
-        InputError: as in `read_in_steps`; or a structure cannot be worked with, has no label, or an incomplete one.
+        InputError: as in `read_in_steps`; or a structure cannot be worked with, has no label, or an incomplete one; or
+            all are left out.
     """
     try:
-        reading = read_in_steps(path, (read_label,))
+        reading = read_in_steps(path, (partial(read_label, keys=keys, advice=in_parameters(keys_field)),))
     except InputError as error:
         raise InputError(f"{field}: {error}") from error
-    check_structures(reading.structures, str(path))
-    return reading
+    for index, atoms in enumerate(reading.structures):
+        if is_counted(atoms):
+            check_structure(atoms, f"structure {index} of {path}")
+    counted = [atoms for atoms in reading.structures if is_counted(atoms)]
+    if not counted:
+        raise InputError(f"{field}: the labels of all structures of {path} have weight 0; expected some that count")
+    return replace(reading, structures=counted)
