@@ -37,7 +37,7 @@ def given_data(path: Path, theory: LevelOfTheory, keys: LabelKeys = REF_KEYS) ->
     Raises:
         InputError: a structure is unusable or has no label.
     """
-    structures = labelled_data(path, keys)
+    structures = labelled_data(path, keys).structures
     check_elements(structures, theory.elements, theory.name)
     for atoms in structures:
         atoms.info[KEY] = label_key(atoms, theory)

@@ -37,15 +37,15 @@ def fit_atomic_energies(dataset: Sequence[Atoms]) -> dict[str, float]:
         raise InputError(
             "atomic energies cannot be fitted without labelled structures; give data, or give the atomic energies"
         )
-    symbols = elements_of(dataset)
+    symbols, counted = elements_of(dataset), [atoms for atoms in dataset if weight_of(atoms, "energy") > 0]
+    if not counted:
+        raise InputError("atomic energies cannot be fitted where all energies have weight 0; give the atomic energies")
     counts = np.array(
-        [[np.count_nonzero(atoms.symbols == symbol) for symbol in symbols] for atoms in dataset], dtype=float
+        [[np.count_nonzero(atoms.symbols == symbol) for symbol in symbols] for atoms in counted], dtype=float
     )
     n_atoms = counts.sum(axis=1)
-    energies = np.array([label_of(atoms).energy for atoms in dataset]) / n_atoms
-    weights = np.array([weight_of(atoms, "energy") for atoms in dataset])
-    if not weights.any():
-        raise InputError("atomic energies cannot be fitted where all energies have weight 0; give the atomic energies")
+    energies = np.array([label_of(atoms).energy for atoms in counted]) / n_atoms
+    weights = np.array([weight_of(atoms, "energy") for atoms in counted])
     mean = float(np.average(energies, weights=weights))
     # Least squares of the deviations from the mean has the solution of smallest norm, which is closest to the mean.
     rows, targets = np.sqrt(weights)[:, None] * counts / n_atoms[:, None], np.sqrt(weights) * (energies - mean)

@@ -1,7 +1,7 @@
 """The names under which a structure file holds labels."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from pydantic import Field
@@ -11,6 +11,7 @@ from surveyor.parameters import Parameters
 
 Fields = Mapping[str, Any]  # Any: whatever a file gives a structure, by name
 LabelName = Literal["energy", "forces", "stress", "virials"]
+NAMES: tuple[LabelName, ...] = get_args(LabelName)
 
 
 class LabelKeys(Parameters):

@@ -9,11 +9,11 @@ from surveyor.dataset import with_label
 from surveyor.errors import InputError
 from surveyor.labels import Label
 from surveyor.reading.keys import (
+    NAMES,
     REF_KEYS,
     Advice,
     Fields,
     LabelKeys,
-    LabelName,
     in_parameters,
     keys_in,
     looks_like,
@@ -27,7 +27,6 @@ from surveyor.structures import is_periodic
 from surveyor.weights import PROPERTY_WEIGHTS, WEIGHT, is_counted
 
 SAME_ENERGY_EV = 1e-6  # energy and free energy that are closer are the same
-NAMES: tuple[LabelName, ...] = ("energy", "forces", "stress", "virials")
 IN_PARAMETERS = in_parameters("keys")
 
 

@@ -58,6 +58,13 @@ def read_stress(
     return None, 1.0
 
 
+def is_symmetric(matrix: np.ndarray) -> bool:
+    """Say whether a matrix is symmetric, but for rounding; of what is not finite, another check complains."""
+    if not np.isfinite(matrix).all():
+        return True
+    return bool(np.abs(matrix - matrix.T).max() <= SAME * np.abs(matrix).max())
+
+
 def _voigt(matrix: np.ndarray) -> np.ndarray:
     return np.asarray(full_3x3_to_voigt_6_stress(matrix), dtype=float)
 
@@ -72,8 +79,7 @@ def _matrix(fields: Fields, name: str) -> np.ndarray:
             f"{name} has {values.size} components; expected six (xx, yy, zz, yz, xz, xy) or a matrix of nine"
         )
     matrix = values.reshape(3, 3)
-    difference = np.abs(matrix - matrix.T).max()
-    if difference > SAME * np.abs(matrix).max():
+    if not is_symmetric(matrix):
         raise InputError(f"{name} is not symmetric: {matrix.tolist()}; expected equal components such as xy and yx")
     symmetric: np.ndarray = 0.5 * (matrix + matrix.T)
     return symmetric
