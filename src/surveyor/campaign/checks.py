@@ -15,7 +15,7 @@ from surveyor.models.choice import make_model
 from surveyor.parameter_files import check_files_exist, check_no_file
 from surveyor.pools.choice import LOCAL
 from surveyor.pools.sites import JobQueueSite, Site
-from surveyor.reading import Reading, ReadingReport, read_labelled
+from surveyor.reading import GIVEN_DATA, Reading, ReadingReport, read_labelled
 from surveyor.reference.choice import make_reference
 from surveyor.reference.cp2k import CP2KReference
 from surveyor.reference.reference import Reference, time_limit_of
@@ -186,7 +186,7 @@ def labelled_data(path: Path) -> Reading:
     Raises:
         InputError: a structure is unusable or has no label, or there are too few.
     """
-    reading = read_labelled(path, "bootstrap.data")
+    reading = read_labelled(path, "bootstrap.data", GIVEN_DATA)
     if len(reading.structures) < 3:
         raise InputError(
             f"bootstrap.data: {path} holds {len(reading.structures)} structures; "
