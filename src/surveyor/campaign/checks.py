@@ -142,12 +142,18 @@ def _check_kinds(reference: Reference, structures: Sequence[Atoms]) -> None:
     """Check that the input of CP2K suits the starts of the walkers."""
     if isinstance(reference, CP2KReference):
         for index, atoms in enumerate(structures):
-            stated = LevelOfTheory("CP2K", {}, reference.input.charge, reference.input.multiplicity).with_electrons(
-                atoms
-            )
-            objection = reference.objection(stated)
+            objection = _objection(reference, atoms)
             if objection is not None:
                 raise InputError(f"reference.cp2k: the start of walker {index}: {objection}")
+
+
+def _objection(reference: CP2KReference, atoms: Atoms) -> str | None:
+    """Return why an input of CP2K does not suit a structure; None where it does."""
+    theory = LevelOfTheory("CP2K", {}, reference.input.charge, reference.input.multiplicity)
+    try:
+        return reference.objection(theory.with_electrons(atoms))
+    except InputError as error:
+        return str(error)
 
 
 def _check_learnt(structures: Sequence[Atoms], known: Sequence[str], name: str) -> None:
