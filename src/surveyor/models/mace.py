@@ -33,6 +33,7 @@ from surveyor.models.network_model import NetworkModel
 from surveyor.models.quiet import engine_kept_quiet
 from surveyor.models.record import ModelRecord
 from surveyor.potentials import Prediction
+from surveyor.reading import read_labelled
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +140,8 @@ class MACEModel(NetworkModel[MACEParameters]):
         # From the weights of a model that has been tuned already, the readout for such data is gone.
         if self.parameters.replay is None or self.weights is not None:
             return None
-        chosen = Dataset.load(self.parameters.replay).where(lambda atoms: not self.unsupported([atoms]))
+        given = Dataset(read_labelled(self.parameters.replay, "replay").structures)
+        chosen = given.where(lambda atoms: not self.unsupported([atoms]))
         if not chosen:
             raise InputError(
                 f"replay: no structure of {self.parameters.replay} is of {', '.join(self.energies)} alone, the "
