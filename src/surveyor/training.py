@@ -19,7 +19,7 @@ from surveyor.events import Report, ReportingExecutor
 from surveyor.files import read_json, write_json
 from surveyor.lease import hold_lease
 from surveyor.metrics import Errors
-from surveyor.models.choice import ModelParameters, load_model, make_model
+from surveyor.models.choice import ModelParameters, load_model, make_model, replay_reports
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.model import Model
 from surveyor.models.record import RECORD
@@ -151,13 +151,14 @@ def open_training(
     checked = check_training(parameters)
     directory = checked.directory
     check_writable("output_directory", directory.path)
+    reports = (*checked.reports, *replay_reports(parameters.model))
     with hold_lease(directory.lease):
         _check_continuation(directory, parameters)
         record_parameters(directory.parameters, parameters, _recorded_files(parameters))
         record_run(directory)
         pools = Pools(sampling=parameters.pool, labelling=parameters.pool, training=parameters.pool)
         with open_pools(pools, sites, directory.pools, pools_by_hand) as opened:
-            yield Training(directory, checked.data, checked.model, opened.training, checked.reports)
+            yield Training(directory, checked.data, checked.model, opened.training, reports)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +207,7 @@ def check_training(parameters: TrainingParameters) -> CheckedTraining:
 def _read(parameters: TrainingParameters) -> dict[str, Reading]:
     """Read the files of the data, by the field that names them."""
     files = {"train": parameters.train, "valid": parameters.valid, "test": parameters.test}
-    return {name: read_labelled(path, name, parameters.keys) for name, path in files.items() if path is not None}
+    return {name: read_labelled(path, name, keys=parameters.keys) for name, path in files.items() if path is not None}
 
 
 def _divided(parameters: TrainingParameters, given: Mapping[str, Dataset]) -> DataSets:

@@ -220,13 +220,24 @@ def test_an_element_without_its_kind_is_refused_before_any_work(content, load, t
 
 
 def test_the_charge_of_the_input_decides_whether_a_structure_suits_it(content, load, tmp_path):
-    ase.io.write(tmp_path / "start.extxyz", molecule("OH"))
+    hydroxide = molecule("OH")
+    hydroxide.set_initial_magnetic_moments()  # those of the radical
+    ase.io.write(tmp_path / "start.extxyz", hydroxide)
     content["reference"] = {"cp2k": {"input": "input.inp"}}
     text = "&FORCE_EVAL\n&DFT\nUKS F\nCHARGE {}\n&END\n&SUBSYS\n&KIND H\n&END\n&KIND O\n&END\n&END\n&END"
     (tmp_path / "input.inp").write_text(text.format(-1))
     check_campaign(load(content))
     (tmp_path / "input.inp").write_text(text.format(0))
     with pytest.raises(InputError, match="multiplicity 2 with UKS F"):
+        check_campaign(load(content))
+
+
+def test_a_multiplicity_that_the_charge_of_the_input_excludes_is_refused_before_any_work(content, load, tmp_path):
+    ase.io.write(tmp_path / "start.extxyz", molecule("OH"))  # with the moments of the radical
+    content["reference"] = {"cp2k": {"input": "input.inp"}}
+    text = "&FORCE_EVAL\n&DFT\nCHARGE -1\n&END\n&SUBSYS\n&KIND H\n&END\n&KIND O\n&END\n&END\n&END"
+    (tmp_path / "input.inp").write_text(text)
+    with pytest.raises(InputError, match="the start of walker 0: 10 electrons and multiplicity 2"):
         check_campaign(load(content))
 
 

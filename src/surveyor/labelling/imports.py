@@ -20,7 +20,7 @@ from surveyor.learning import structure_error
 from surveyor.parameter_files import absolute_paths, parse_parameters, read_fields
 from surveyor.parameters import Parameters
 from surveyor.potentials import Prediction
-from surveyor.reading import Finding, ReadingReport
+from surveyor.reading import GIVEN_DATA, Finding, ReadingReport
 from surveyor.reading.keys import REF_KEYS, LabelKeys, Suggestion
 from surveyor.reading.labels import read_label
 from surveyor.reading.reading import read_in_steps
@@ -114,7 +114,7 @@ def read_labels(path: Path, theory: LevelOfTheory, keys: LabelKeys = REF_KEYS) -
         InputError: a structure has no label, a wrong one, or could have none; names those structures. Or none is left.
     """
     step = partial(read_label, keys=keys, advice=as_options)
-    reading = read_in_steps(path, (step,), keeps_refused=True)
+    reading = read_in_steps(path, (*GIVEN_DATA, step), keeps_refused=True)
     requests = make_requests(reading.structures, theory, reading.refused)
     kept = {i: atoms for i, atoms in enumerate(reading.structures) if i in reading.refused or _is_trusted(atoms)}
     complaints = {index: requests.refused[index].message for index in kept if index in requests.refused}

@@ -19,7 +19,7 @@ from surveyor.models.batches import room_of
 from surveyor.models.devices import Device, Precision, resolve_device
 from surveyor.models.history import history_of
 from surveyor.models.mace_contraction import contract_by_element
-from surveyor.models.mace_evaluation import evaluate_together
+from surveyor.models.mace_evaluation import calculator_of, evaluate_together
 from surveyor.models.mace_parameters import (
     WEIGHTED_LOSSES,
     MACEParameters,
@@ -35,7 +35,8 @@ from surveyor.models.quiet import engine_kept_quiet
 from surveyor.models.record import ModelRecord
 from surveyor.models.weights import check_weights
 from surveyor.potentials import Prediction
-from surveyor.reading import read_labelled
+from surveyor.reading import Reading, read_labelled
+from surveyor.reading.keys import LabelKeys
 from surveyor.weights import PROPERTY_WEIGHTS, Property
 
 logger = logging.getLogger(__name__)
@@ -65,9 +66,7 @@ class MACEPotential:
         """
         device, network = self._load()
         with engine_kept_quiet():
-            from mace.calculators import MACECalculator
-
-            return MACECalculator(models=[network], device=device, default_dtype=self.precision)
+            return calculator_of(network, device, self.precision)
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Prediction]:
         """Return a prediction for each structure; many go through the network together.
@@ -101,6 +100,19 @@ def _network(path: Path, modified_ns: int, device: str, precision: Precision) ->
         with engine_kept_quiet():
             network = cuequivariance.converted(network, device)
     return network
+
+
+def read_replay(path: Path, keys: LabelKeys) -> Reading:
+    """Read replay data.
+
+    Args:
+        path: the file.
+        keys: names of the labels in the file.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    return read_labelled(path, "replay", keys=keys, keys_field="replay_keys")
 
 
 def _elements(path: Path) -> list[str]:
@@ -150,10 +162,8 @@ class MACEModel(NetworkModel[MACEParameters]):
         # From the weights of a model that has been tuned already, the readout for such data is gone.
         if self.parameters.replay is None or self.weights is not None:
             return None
-        read = read_labelled(self.parameters.replay, "replay", self.parameters.replay_keys, "replay_keys")
-        for line in read.report.lines:
-            logger.info("replay: %s", line)
-        chosen = Dataset(read.structures).where(lambda atoms: not self.unsupported([atoms]))
+        given = Dataset(read_replay(self.parameters.replay, self.parameters.replay_keys).structures)
+        chosen = given.where(lambda atoms: not self.unsupported([atoms]))
         check_weights(self, chosen, "replay")
         if not chosen:
             raise InputError(

@@ -28,6 +28,7 @@ from surveyor.weights import PROPERTY_WEIGHTS, WEIGHT, is_counted
 
 SAME_ENERGY_EV = 1e-6  # energy and free energy that are closer are the same
 IN_PARAMETERS = in_parameters("keys")
+ANY_LABEL = tuple(name for keys in (REF_KEYS, LabelKeys(prefix="")) for each in NAMES for name in keys.names(each))
 
 
 def read_label(atoms: Atoms, notes: Notes, keys: LabelKeys = REF_KEYS, advice: Advice = IN_PARAMETERS) -> Atoms:
@@ -137,3 +138,11 @@ def _tell_unused_stress(fields: Fields, keys: LabelKeys, notes: Notes, advice: A
             if looks_like(name, word) and name not in own and np.size(value) in (6, 9):
                 stated = keys.model_dump(exclude_defaults=True)
                 notes.warn(f"{name} is not used; if it belongs to the label, write {advice({**stated, label: name})}")
+
+
+def pass_over_label(atoms: Atoms, notes: Notes) -> Atoms:
+    """Return the structure; a label that it carries is not used, which is noted."""
+    found = [name for name in ANY_LABEL if name in fields_of(atoms)]
+    if found:
+        notes.warn(f"{', '.join(found)}: the labels in the file are not used; labels are computed anew")
+    return atoms

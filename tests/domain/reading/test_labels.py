@@ -49,7 +49,7 @@ def labelled(atoms: Atoms, prefix: str = "REF_", **info: Any) -> Atoms:
 
 def read(path: Path, *structures: Atoms, keys: LabelKeys = REF_KEYS) -> Reading:
     ase.io.write(path, structures, format="extxyz")
-    return read_labelled(path, "train", keys)
+    return read_labelled(path, "train", keys=keys)
 
 
 def strain_derivative(atoms: Atoms) -> np.ndarray:
