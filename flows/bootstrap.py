@@ -48,7 +48,7 @@ def _given_structures(campaign: Campaign, theory: LevelOfTheory) -> Dataset:
     parameters = campaign.parameters.bootstrap
     if parameters.data is None:
         return Dataset()
-    given = given_data(parameters.data, theory)
+    given = given_data(parameters.data, theory, parameters.keys)
     (computed,) = label_all(campaign, theory, [bare(given[0])], 0)
     if computed.structure is not None:
         check_given_label(given[0], computed.structure)

@@ -13,10 +13,12 @@ from rich.console import Console, RenderableType
 from surveyor.errors import InputError
 from surveyor.flows.display import View, following, quieten_prefect
 from surveyor.labelling import check_labelling, load_labelling, read_summary
-from surveyor.labelling.imports import check_labels, import_labels, read_labels, stated_theory
+from surveyor.labelling.imports import GivenLabels, check_labels, import_labels, read_labels, stated_theory
 from surveyor.labelling.progress import labelling_summary, read_labelling_progress, render_labelling
 from surveyor.labelling.results import failed_file, labelled_file, summary_file
-from surveyor.labels import POLICIES, REASONS, LabelFailure, LabelStore
+from surveyor.labels import POLICIES, REASONS, LabelFailure, LabelStore, LevelOfTheory
+from surveyor.reading.keys import NAMES, LabelKeys
+from surveyor.reference.reference import Reference
 from surveyor.run_directory import RunDirectory
 
 OF_MACHINES = tuple(reason for reason in REASONS if POLICIES[reason].is_by_machine)
@@ -27,7 +29,7 @@ def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
     return render_labelling(progress), labelling_summary(progress)
 
 
-LABELLING = View("labelling_begins", ("labelling_begins", "labels_requested"), _look)
+LABELLING = View("labelling_begins", ("labelling_begins", "reading", "labels_requested"), _look)
 
 
 def add_label_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -51,10 +53,20 @@ def add_label_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     importing.add_argument(
         "--prefix",
         default="REF_",
-        help="of energy, forces and stress in the file; '' for what ASE takes for results; REF_ by default",
+        help="of energy, forces, stress and virials in the file; '' for what ASE takes for results; REF_ by default",
     )
     importing.add_argument(
-        "--check", type=int, default=0, metavar="N", help="compute N of them here first, and compare; 0 by default"
+        "--key",
+        action="append",
+        default=[],
+        metavar="LABEL=NAME",
+        help="name of one of them in the file where it is not the prefix and LABEL, such as forces=dft_force",
+    )
+    importing.add_argument(
+        "--check",
+        type=int,
+        metavar="N",
+        help="compute N of them here first, and compare; 1 by default, where the level of theory says how to compute",
     )
     importing.set_defaults(command=_import)
     retrying = actions.add_parser(
@@ -115,17 +127,45 @@ def _print_end(directory: RunDirectory, console: Console) -> int:
     return 0 if summary["n_labelled"] else 1
 
 
+def _keys(prefix: str, named: list[str]) -> LabelKeys:
+    names = dict(each.partition("=")[::2] for each in named)
+    wrong = [each for each in named if not each.partition("=")[2] or each.partition("=")[0] not in NAMES]
+    if wrong:
+        raise InputError(
+            f"--key: found {', '.join(wrong)}, expected {', '.join(NAMES)} with a name, as forces=dft_force"
+        )
+    return LabelKeys(prefix=prefix, **names)
+
+
+def _check(
+    options: argparse.Namespace,
+    console: Console,
+    given: GivenLabels,
+    theory: LevelOfTheory,
+    reference: Reference | None,
+) -> None:
+    """Compute some labels to compare, as far as that is asked for and possible."""
+    if options.check == 0:
+        return
+    if reference is None:
+        text = f"{options.level_of_theory} does not say how to compute a label; give a YAML file with `reference`"
+        if options.check is not None:
+            raise InputError(f"--check: {text}")
+        console.print(f"[bold yellow]no label is compared[/]: {text}", soft_wrap=True)
+        return
+    n_checked = 1 if options.check is None else options.check
+    check_labels(given, reference, theory, n_checked)
+    console.print(f"{min(n_checked, len(given.labels))} of {len(given.labels)} labels were computed here, and agree")
+
+
 def _import(options: argparse.Namespace, console: Console) -> None:
-    if options.check < 0:
+    if options.check is not None and options.check < 0:
         raise InputError(f"--check: found {options.check}, expected a number of labels, from 0 on")
     theory, reference = stated_theory(options.level_of_theory)
-    given = read_labels(options.dataset, theory, options.prefix)
-    if options.check and reference is None:
-        raise InputError(
-            f"--check: {options.level_of_theory} does not say how to compute a label; give a YAML file with `reference`"
-        )
-    if options.check and reference is not None:
-        check_labels(given, reference, theory, options.check)
+    given = read_labels(options.dataset, theory, _keys(options.prefix, options.key))
+    for line in given.report.lines:
+        console.print(line, markup=False, soft_wrap=True)
+    _check(options, console, given, theory, reference)
     source = {
         "file": str(options.dataset.absolute()),
         "file_sha256": hashlib.sha256(options.dataset.read_bytes()).hexdigest(),

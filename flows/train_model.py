@@ -15,6 +15,8 @@ from surveyor.flows.server import wait_for_server
 from surveyor.flows.training import told, train_on
 from surveyor.models.choice import ModelParameters
 from surveyor.pools.choice import LOCAL
+from surveyor.reading import announce_readings
+from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.training import Training, TrainingParameters, open_training, write_summary
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ def train_model(
     valid: Path | None = None,
     valid_fraction: float = 0.1,
     test: Path | None = None,
+    keys: LabelKeys = REF_KEYS,
     atomic_energies: dict[str, float] | None = None,
     seed: int = 0,
     start: Path | None = None,
@@ -46,6 +49,7 @@ def train_model(
         valid: File with labelled structures that tell when to stop; by default a part of the training data.
         valid_fraction: Of the training data, drawn at random, where no file with validation data is given.
         test: File with labelled structures that the training never sees.
+        keys: Names under which these files hold energy, forces and stress.
         atomic_energies: Energy of the isolated atom in eV by chemical symbol; by default fitted by least squares.
         seed: Of the weights, of the order of batches and of the division.
         start: Folder of a saved model, from whose weights the training begins.
@@ -71,6 +75,7 @@ def train_on_files(training: Training) -> Path:
     """
     path, url = training.directory.path, runtime.flow_run.ui_url
     announce(logger, "work_begins", f"{path}; this run: {url}", url=url)
+    announce_readings(training.reports)
     trained = train_on(training.executor, training.files, training.model, training.data, Stopwatch(), name=path.name)
     if trained.model.weights is None:
         raise TrainingFailed("the training left no model", path)

@@ -12,7 +12,7 @@ from ase import Atoms
 
 from surveyor.files import write_atomically
 from surveyor.labels import Label, LabelFailure
-from surveyor.structures import canonical
+from surveyor.structures import canonical, is_periodic
 
 ENERGY = "REF_energy"  # atoms.info, eV
 FORCES = "REF_forces"  # atoms.arrays, eV/Å, shape (n_atoms, 3)
@@ -64,14 +64,14 @@ def is_labelled(atoms: Atoms) -> bool:
 
 
 def label_of(atoms: Atoms) -> Label:
-    """Return the label that a structure carries.
+    """Return the label that a structure carries; a structure that is not periodic in three directions has no stress.
 
     Raises:
         ValueError: it carries none.
     """
     if not is_labelled(atoms):
         raise ValueError(f"{atoms} carries no label: expected {ENERGY} and {FORCES}")
-    stress = atoms.info.get(STRESS)
+    stress = atoms.info.get(STRESS) if is_periodic(atoms) else None
     return Label(
         energy=float(atoms.info[ENERGY]),
         forces=np.array(atoms.arrays[FORCES]),

@@ -12,8 +12,10 @@ from pydantic import Field, model_validator
 from surveyor.dataset import KEY, Dataset, DataSets, label_of
 from surveyor.parameters import Fraction, Parameters
 from surveyor.potentials import Prediction
+from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.sampling.perturbation import perturb
 from surveyor.sampling.walkers import Walker
+from surveyor.weights import counts
 
 
 class Bootstrap(Parameters):
@@ -38,8 +40,11 @@ class Bootstrap(Parameters):
     data: Path | None = Field(
         None,
         title="Labelled data (file)",
-        description="extxyz file with REF_energy, REF_forces and, where periodic, REF_stress, "
-        "to begin from instead of perturbations.",
+        description="extxyz file with REF_energy, REF_forces and, where periodic, REF_stress or REF_virials, to begin "
+        "from instead of perturbations; `keys` gives other names.",
+    )
+    keys: LabelKeys = Field(
+        REF_KEYS, title="Names of the labels", description="Under which the data hold energy, forces and stress."
     )
     level_of_theory: str | None = Field(
         None,
@@ -197,12 +202,11 @@ class StructureError:
 
 
 def structure_error(atoms: Atoms, prediction: Prediction) -> StructureError:
-    """Return the error of a prediction against the label that a structure carries."""
+    """Return the error of a prediction against the label that a structure carries; 0 where that has weight 0."""
     label = label_of(atoms)
-    return StructureError(
-        energy=1e3 * abs(prediction.energy - label.energy) / len(atoms),
-        forces=1e3 * float(np.sqrt(np.mean(np.square(prediction.forces - label.forces)))),
-    )
+    energy = 1e3 * abs(prediction.energy - label.energy) / len(atoms)
+    forces = 1e3 * float(np.sqrt(np.mean(np.square(prediction.forces - label.forces))))
+    return StructureError(energy if counts(atoms, "energy") else 0.0, forces if counts(atoms, "forces") else 0.0)
 
 
 def plan_propagations(n_walkers: int, generation: int, learning: Learning, n_labels: int) -> tuple[int, ...]:

@@ -9,11 +9,14 @@ from ase import Atoms
 
 from surveyor.dataset import label_of
 from surveyor.potentials import Prediction
+from surveyor.weights import counts, has_stress
 
 
 @dataclass(frozen=True, slots=True)
 class Errors:
     """Errors over several structures; None where there is nothing to compare, or a prediction is no finite number.
+
+    Labels of weight 0 are not compared; whatever other weight a structure has in a training, it is one here.
 
     Attributes:
         n_structures: how many were compared.
@@ -47,16 +50,16 @@ def errors_of(structures: Sequence[Atoms], predictions: Sequence[Prediction]) ->
         structures: labelled.
         predictions: one for each structure, in the same order.
     """
-    if not structures:
-        return Errors()
-    energies, forces, stresses = [], [], []
+    energies, forces, stresses, symbols = [], [np.zeros((0, 3))], [], []
     for atoms, prediction in zip(structures, predictions, strict=True):
         label = label_of(atoms)
-        energies.append((prediction.energy - label.energy) / len(atoms))
-        forces.append(prediction.forces - label.forces)
-        if label.stress is not None and prediction.stress is not None:
+        if counts(atoms, "energy"):
+            energies.append((prediction.energy - label.energy) / len(atoms))
+        if counts(atoms, "forces"):
+            forces.append(prediction.forces - label.forces)
+            symbols.extend(atoms.get_chemical_symbols())
+        if has_stress(atoms) and prediction.stress is not None:
             stresses.append(prediction.stress - label.stress)
-    symbols = np.concatenate([np.array(atoms.get_chemical_symbols()) for atoms in structures])
     all_forces = np.concatenate(forces)
     return Errors(
         n_structures=len(structures),
@@ -66,7 +69,7 @@ def errors_of(structures: Sequence[Atoms], predictions: Sequence[Prediction]) ->
         forces_mae=_mae(all_forces),
         stress_rmse=_rmse(np.array(stresses)),
         stress_mae=_mae(np.array(stresses)),
-        forces_rmse_by_element=_by_element(all_forces, symbols),
+        forces_rmse_by_element=_by_element(all_forces, np.array(symbols)),
     )
 
 

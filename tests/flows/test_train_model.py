@@ -223,7 +223,10 @@ def test_what_cannot_be_exported_is_said(parameters: dict[str, Any], tmp_path: P
     ("changes", "message"),
     [
         ({"train": "missing.extxyz"}, r"train: file .*missing.extxyz does not exist"),
-        ({"train": "bare.extxyz"}, r"train: structure 0 of .* has no label; expected REF_energy \(eV\) and REF_forces"),
+        (
+            {"train": "bare.extxyz"},
+            r"train: structure 0 of .* found no label; expected REF_energy \(eV\) and REF_forces",
+        ),
         ({"valid": "gold.extxyz"}, r"valid: found Au, expected only the elements that the model knows \(Cu\)"),
         ({"test": "gold.extxyz"}, r"test: found Au"),
         ({"train": "gold.extxyz"}, r"train: .* has 1 structure\(s\), of which 1 would be for validation"),

@@ -15,6 +15,7 @@ from surveyor.errors import InputError
 from surveyor.labels import LevelOfTheory, label_key, load_theory
 from surveyor.learning import structure_error, without_repetitions
 from surveyor.potentials import Prediction
+from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.conditions import MOVING_CELL
 from surveyor.sampling.walkers import Walker, load_walker, make_walkers
@@ -25,17 +26,18 @@ SAME_FORCES_MEV = 5.0  # per Å
 SAME_STRESS = 1e-4  # eV/Å³
 
 
-def given_data(path: Path, theory: LevelOfTheory) -> Dataset:
+def given_data(path: Path, theory: LevelOfTheory, keys: LabelKeys = REF_KEYS) -> Dataset:
     """Return labelled structures that a user gives, with their keys, marked as not requested by this campaign.
 
     Args:
         path: extxyz file.
         theory: that of the campaign.
+        keys: names of the labels in the file.
 
     Raises:
         InputError: a structure is unusable or has no label.
     """
-    structures = labelled_data(path)
+    structures = labelled_data(path, keys).structures
     check_elements(structures, theory.elements, theory.name)
     for atoms in structures:
         atoms.info[KEY] = label_key(atoms, theory)

@@ -1,20 +1,24 @@
 """What is checked before a campaign begins, without a pool."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from ase import Atoms
 
 from surveyor.campaign.parameters import CampaignParameters, Origin
+from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.files import temporary_beside
 from surveyor.labels import LevelOfTheory
 from surveyor.models.choice import make_model
+from surveyor.models.weights import check_weights
 from surveyor.parameter_files import check_files_exist, check_no_file
 from surveyor.pools.choice import LOCAL
 from surveyor.pools.sites import JobQueueSite, Site
-from surveyor.reading import read_labelled
+from surveyor.reading import GIVEN_DATA, Reading, ReadingReport, read_labelled
+from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.reference.choice import make_reference
 from surveyor.reference.cp2k import CP2KReference
 from surveyor.reference.reference import Reference, time_limit_of
@@ -24,15 +28,28 @@ from surveyor.sampling.walkers import Walker, make_walkers
 from surveyor.structures import elements_of
 
 
-def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
-    """Check all that can be checked without a pool, and return the walkers at their starts.
+@dataclass(frozen=True, slots=True)
+class CheckedCampaign:
+    """What the checks of a campaign read.
+
+    Attributes:
+        walkers: at their starts.
+        reports: on the files of structures, in the order of the parameters.
+    """
+
+    walkers: tuple[Walker, ...]
+    reports: tuple[ReadingReport, ...]
+
+
+def check_campaign(parameters: CampaignParameters) -> CheckedCampaign:
+    """Check all that can be checked without a pool, and return what was read.
 
     Raises:
         InputError: something cannot work: names the field, what was found, what was expected and what to do.
     """
     check_files_exist(parameters.input_files(), "campaign file")
     check_no_file("run_directory", parameters.run_directory)
-    check_walkers(parameters.walkers, has_plumed=parameters.pools.sampling == LOCAL)
+    reports = check_walkers(parameters.walkers, has_plumed=parameters.pools.sampling == LOCAL)
     if parameters.learning.n_frames and all(group.frame_interval is None for group in parameters.walkers):
         raise InputError(
             f"learning.n_frames: found {parameters.learning.n_frames}, but no group of walkers keeps frames; give "
@@ -42,9 +59,11 @@ def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
     structures = [walker.start for walker in walkers]
     _check_kinds(make_reference(parameters.reference), structures)
     if parameters.bootstrap.data is not None:
-        data = labelled_data(parameters.bootstrap.data)
-        _check_learnt(structures, elements_of(data), f"bootstrap.data: {parameters.bootstrap.data} holds")
-        structures += data
+        data = labelled_data(parameters.bootstrap.data, parameters.bootstrap.keys)
+        check_weights(make_model(parameters.model), Dataset(data.structures), "bootstrap.data")
+        _check_learnt(structures, elements_of(data.structures), f"bootstrap.data: {parameters.bootstrap.data} holds")
+        structures += data.structures
+        reports += (data.report,)
     unsupported = make_model(parameters.model).unsupported(structures)
     if unsupported:
         raise InputError(
@@ -56,7 +75,7 @@ def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
         raise InputError('wandb: asked for, but not installed; pip install "surveyor[wandb]", or leave the field out')
     if parameters.begin_from is not None:
         _check_origin(parameters.begin_from, parameters)
-    return walkers
+    return CheckedCampaign(walkers, reports)
 
 
 def check_folders(parameters: CampaignParameters) -> None:
@@ -127,12 +146,18 @@ def _check_kinds(reference: Reference, structures: Sequence[Atoms]) -> None:
     """Check that the input of CP2K suits the starts of the walkers."""
     if isinstance(reference, CP2KReference):
         for index, atoms in enumerate(structures):
-            stated = LevelOfTheory("CP2K", {}, reference.input.charge, reference.input.multiplicity).with_electrons(
-                atoms
-            )
-            objection = reference.objection(stated)
+            objection = _objection(reference, atoms)
             if objection is not None:
                 raise InputError(f"reference.cp2k: the start of walker {index}: {objection}")
+
+
+def _objection(reference: CP2KReference, atoms: Atoms) -> str | None:
+    """Return why an input of CP2K does not suit a structure; None where it does."""
+    theory = LevelOfTheory("CP2K", {}, reference.input.charge, reference.input.multiplicity)
+    try:
+        return reference.objection(theory.with_electrons(atoms))
+    except InputError as error:
+        return str(error)
 
 
 def _check_learnt(structures: Sequence[Atoms], known: Sequence[str], name: str) -> None:
@@ -165,19 +190,23 @@ def _check_valid_fraction(parameters: CampaignParameters) -> None:
         )
 
 
-def labelled_data(path: Path) -> list[Atoms]:
+def labelled_data(path: Path, keys: LabelKeys = REF_KEYS) -> Reading:
     """Read labelled structures that a user gives.
+
+    Args:
+        path: the file.
+        keys: names of the labels in the file.
 
     Raises:
         InputError: a structure is unusable or has no label, or there are too few.
     """
-    structures = read_labelled(path, "bootstrap.data").structures
-    if len(structures) < 3:
+    reading = read_labelled(path, "bootstrap.data", GIVEN_DATA, keys, "bootstrap.keys")
+    if len(reading.structures) < 3:
         raise InputError(
-            f"bootstrap.data: {path} holds {len(structures)} structures; "
+            f"bootstrap.data: {path} holds {len(reading.structures)} structures that count; "
             "expected at least 3, for training, validation and test"
         )
-    return structures
+    return reading
 
 
 def _check_origin(origin: Origin, parameters: CampaignParameters) -> None:

@@ -1,28 +1,32 @@
 """Labels that were computed elsewhere, brought into a store under a level of theory that the user states."""
 
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.stress import full_3x3_to_voigt_6_stress
 
 from surveyor.campaign.beginnings import SAME_ENERGY_MEV, SAME_FORCES_MEV, check_given_label
-from surveyor.dataset import with_label
+from surveyor.dataset import Dataset, label_of, with_label
 from surveyor.errors import InputError
-from surveyor.labelling.requests import make_requests
-from surveyor.labels import Label, LabelStore, LevelOfTheory, load_theory
+from surveyor.labelling.requests import Requests, make_requests
+from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, load_theory
 from surveyor.learning import structure_error
 from surveyor.parameter_files import absolute_paths, parse_parameters, read_fields
 from surveyor.parameters import Parameters
 from surveyor.potentials import Prediction
-from surveyor.reading.images import read_images
+from surveyor.reading import GIVEN_DATA, Finding, ReadingReport
+from surveyor.reading.keys import REF_KEYS, LabelKeys, Suggestion
+from surveyor.reading.labels import read_label
+from surveyor.reading.reading import read_in_steps
 from surveyor.reference.choice import Codes, ReferenceParameters, make_reference
 from surveyor.reference.reference import Reference
-from surveyor.structures import is_periodic
+from surveyor.weights import counts, is_counted, weighted_properties
 
 N_SHOWN = 8  # complaints in a message; a file that is wrong is often wrong in each of its structures
 
@@ -41,12 +45,16 @@ class GivenLabels:
         structures: in its order, in canonical coordinates.
         keys: of the labels.
         labels: one for each structure.
+        indices: of the structures in the file.
+        report: on the reading.
     """
 
     path: Path
     structures: Sequence[Atoms]
     keys: Sequence[str]
     labels: Sequence[Label]
+    indices: Sequence[int]
+    report: ReadingReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,76 +102,69 @@ def stated_theory(path: Path) -> tuple[LevelOfTheory, Reference | None]:
     return reference.resolve(), reference
 
 
-def read_labels(path: Path, theory: LevelOfTheory, prefix: str = "REF_") -> GivenLabels:
-    """Read labelled structures, and check each of them.
+def read_labels(path: Path, theory: LevelOfTheory, keys: LabelKeys = REF_KEYS) -> GivenLabels:
+    """Read labelled structures, and check each of them; those whose energy or forces have weight 0 are left out.
 
     Args:
         path: extxyz file, or another that ASE reads.
         theory: at which they were labelled.
-        prefix: of the names `energy` (eV), `forces` (eV/Å) and `stress` (eV/Å³, ASE's sign; six Voigt components or
-            a 3x3 matrix); without a prefix, what ASE takes for the results of a calculator.
+        keys: names of the labels in the file.
 
     Raises:
-        InputError: a structure has no label, a wrong one, or could have none; names those structures.
+        InputError: a structure has no label, a wrong one, or could have none; names those structures. Or none is left.
     """
-    images = read_images(path)
-    requests = make_requests(images, theory)
-    labels: list[Label] = []
-    complaints = {index: failure.message for index, failure in requests.refused.items()}
-    for index, atoms in enumerate(images):
-        try:
-            labels.append(_label_in(atoms, prefix))
-        except InputError as error:
-            complaints.setdefault(index, f"structure {index}: {error}")
-    if not complaints:
-        complaints = dict(_contradictions(requests.structures, requests.keys, labels))
+    step = partial(read_label, keys=keys, advice=as_options)
+    reading = read_in_steps(path, (*GIVEN_DATA, step), keeps_refused=True)
+    requests = make_requests(reading.structures, theory, reading.refused)
+    kept = {i: atoms for i, atoms in enumerate(reading.structures) if i in reading.refused or _is_trusted(atoms)}
+    complaints = {index: requests.refused[index].message for index in kept if index in requests.refused}
+    labels = {} if complaints else {index: label_of(atoms) for index, atoms in kept.items()}
+    complaints = complaints or dict(_contradictions(requests, labels))
     if complaints:
         lines = [f"  {complaints[index]}" for index in sorted(complaints)[:N_SHOWN]]
         more = [f"  and {len(complaints) - N_SHOWN} more"] if len(complaints) > N_SHOWN else []
         raise InputError("\n".join([f"{path} cannot be imported, nothing was written:", *lines, *more]))
-    return GivenLabels(path, requests.structures, [key for key in requests.keys if key is not None], labels)
+    if not kept:
+        raise InputError(f"{path} cannot be imported: the labels of all structures have weight 0")
+    return GivenLabels(
+        path,
+        [requests.structures[index] for index in labels],
+        [str(requests.keys[index]) for index in labels],
+        [*labels.values()],
+        tuple(labels),
+        reading.report.with_findings(*_findings(reading.structures)),
+    )
 
 
-def _label_in(atoms: Atoms, prefix: str) -> Label:
-    if prefix:
-        values: Mapping[str, Any] = {**atoms.info, **atoms.arrays}  # Any: whatever the file holds
-    else:
-        values = {} if atoms.calc is None else atoms.calc.results
-    energy = values.get("free_energy", values.get("energy")) if not prefix else values.get(f"{prefix}energy")
-    forces, stress = values.get(f"{prefix}forces"), values.get(f"{prefix}stress")
-    if energy is None or forces is None:
-        raise InputError(f"there is no label; expected {prefix}energy (eV) and {prefix}forces (eV/Å)")
-    if stress is not None and not is_periodic(atoms):
-        raise InputError(f"{prefix}stress belongs to three periodic directions, found pbc {atoms.pbc.tolist()}")
-    try:
-        label = Label(float(energy), np.array(forces, dtype=float), None if stress is None else _voigt(stress))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the label is not made of numbers: {error}") from error
-    if not label.is_complete_for(atoms):
-        raise InputError(
-            "the label has numbers that are not finite, or another shape; expected one energy, three forces for each "
-            "atom, and six components of the stress or none"
-        )
-    return label
+def as_options(keys: Suggestion) -> str:
+    """Return names of labels as options of `surveyor labels import`."""
+    return " ".join(
+        f"--prefix {shlex.quote(value)}" if name == "prefix" else f"--key {shlex.quote(f'{name}={value}')}"
+        for name, value in keys.items()
+    )
 
 
-def _voigt(stress: Any) -> np.ndarray:  # Any: what ASE's readers make of it
-    values = np.array(stress, dtype=float)
-    if values.size != 9:
-        return values
-    matrix = values.reshape(3, 3)
-    if not np.allclose(matrix, matrix.T, rtol=1e-6, atol=1e-8):
-        raise ValueError(f"the stress {matrix.tolist()} is not symmetric")
-    return np.array(full_3x3_to_voigt_6_stress(matrix), dtype=float)
+def _is_trusted(atoms: Atoms) -> bool:
+    return counts(atoms, "energy") and counts(atoms, "forces")
 
 
-def _contradictions(
-    structures: Sequence[Atoms], keys: Sequence[str | None], labels: Sequence[Label]
-) -> Iterator[tuple[int, str]]:
+def _findings(structures: Sequence[Atoms]) -> Iterator[Finding]:
+    """Yield what becomes of weights."""
+    partly = [index for index, atoms in enumerate(structures) if is_counted(atoms) and not _is_trusted(atoms)]
+    if partly:
+        yield Finding("the weight of the energy, or that of the forces, is 0: not imported", len(partly), partly[0])
+    weighted = [
+        index for index, atoms in enumerate(structures) if _is_trusted(atoms) and weighted_properties(Dataset([atoms]))
+    ]
+    if weighted:
+        yield Finding("weights are no part of a label: they stay behind", len(weighted), weighted[0])
+
+
+def _contradictions(requests: Requests, labels: Mapping[int, Label]) -> Iterator[tuple[int, str]]:
     first: dict[str | None, int] = {}
-    for index, key in enumerate(keys):
-        other = first.setdefault(key, index)
-        if other != index and not _agree(structures[index], labels[index], labels[other]):
+    for index, label in labels.items():
+        other = first.setdefault(requests.keys[index], index)
+        if other != index and not _agree(requests.structures[index], label, labels[other]):
             yield index, f"structure {index} is the same as structure {other}, but has another label"
 
 
@@ -174,7 +175,7 @@ def _agree(atoms: Atoms, one: Label, other: Label) -> bool:
 
 
 def check_labels(given: GivenLabels, reference: Reference, theory: LevelOfTheory, n_checked: int) -> None:
-    """Compute some of the labels, spread over the file, and compare.
+    """Compute some of the labels, and compare.
 
     Args:
         given: labels.
@@ -183,15 +184,27 @@ def check_labels(given: GivenLabels, reference: Reference, theory: LevelOfTheory
         n_checked: how many to compute.
 
     Raises:
-        InputError: one disagrees.
+        InputError: one disagrees, or cannot be computed here.
     """
-    n_labels = len(given.labels)
-    for index in np.unique(np.linspace(0, n_labels - 1, min(n_checked, n_labels)).round().astype(int)):
-        atoms, key = given.structures[index], given.keys[index]
+    for number in _to_check(given.structures, n_checked):
+        atoms, key = given.structures[number], given.keys[number]
         with tempfile.TemporaryDirectory(prefix="surveyor-") as folder:
             outcome = reference.compute(theory.with_electrons(atoms), Path(folder))
-        name = f"structure {index} of {given.path}"
-        check_given_label(with_label(atoms, key, given.labels[index]), with_label(atoms, key, outcome), name)
+        name = f"structure {given.indices[number]} of {given.path}"
+        if isinstance(outcome, LabelFailure):
+            raise InputError(
+                f"{name}: the reference fails here on a structure that has a label ({outcome.reason}: "
+                f"{outcome.message}); mend that, or leave out the comparison with --check 0"
+            )
+        check_given_label(with_label(atoms, key, given.labels[number]), with_label(atoms, key, outcome), name)
+
+
+def _to_check(structures: Sequence[Atoms], n_checked: int) -> list[int]:
+    """Return which labels are computed: several, spread over the file, or one of few atoms, but more than one."""
+    if n_checked == 1:
+        return [min(range(len(structures)), key=lambda i: (len(structures[i]) == 1, len(structures[i])))]
+    n = min(n_checked, len(structures))
+    return [int(i) for i in np.unique(np.linspace(0, len(structures) - 1, n).round().astype(int))]
 
 
 def import_labels(
@@ -208,7 +221,8 @@ def import_labels(
     new: set[str] = set()
     present: set[str] = set()
     differing = []
-    for index, (atoms, key, label) in enumerate(zip(given.structures, given.keys, given.labels, strict=True)):
+    labels = zip(given.indices, given.structures, given.keys, given.labels, strict=True)
+    for index, atoms, key, label in labels:
         if key in new | present:
             continue
         if store.put(key, atoms, theory, replace(label, provenance={"imported": True, **source})):

@@ -8,21 +8,22 @@ from ase import Atoms
 from surveyor.dataset import Dataset, label_of
 from surveyor.errors import InputError
 from surveyor.structures import elements_of
+from surveyor.weights import weight_of
 
 RANK_TOLERANCE = 1e-8  # singular values of the compositions below this fraction of the largest count as zero
 
 
 def fit_atomic_energies(dataset: Sequence[Atoms]) -> dict[str, float]:
-    """Return the energy in eV of each element that fits the total energies best, by least squares per atom.
+    """Return the energy in eV of each element that fits the total energies best, by weighted least squares per atom.
 
     Where the compositions do not tell the elements apart (one composition leaves all but their sum open), the solution
     closest to equal energies is taken, so that the result never depends on noise.
 
     Args:
-        dataset: labelled structures.
+        dataset: labelled structures; energies of weight 0 do not count.
 
     Raises:
-        InputError: there are no structures.
+        InputError: there are no structures, or none whose energy counts.
 
     Example:
         >>> from ase.build import molecule
@@ -36,15 +37,19 @@ def fit_atomic_energies(dataset: Sequence[Atoms]) -> dict[str, float]:
         raise InputError(
             "atomic energies cannot be fitted without labelled structures; give data, or give the atomic energies"
         )
-    symbols = elements_of(dataset)
+    symbols, counted = elements_of(dataset), [atoms for atoms in dataset if weight_of(atoms, "energy") > 0]
+    if not counted:
+        raise InputError("atomic energies cannot be fitted where all energies have weight 0; give the atomic energies")
     counts = np.array(
-        [[np.count_nonzero(atoms.symbols == symbol) for symbol in symbols] for atoms in dataset], dtype=float
+        [[np.count_nonzero(atoms.symbols == symbol) for symbol in symbols] for atoms in counted], dtype=float
     )
     n_atoms = counts.sum(axis=1)
-    energies = np.array([label_of(atoms).energy for atoms in dataset]) / n_atoms
-    mean = float(energies.mean())
+    energies = np.array([label_of(atoms).energy for atoms in counted]) / n_atoms
+    weights = np.array([weight_of(atoms, "energy") for atoms in counted])
+    mean = float(np.average(energies, weights=weights))
     # Least squares of the deviations from the mean has the solution of smallest norm, which is closest to the mean.
-    deviations, *_ = np.linalg.lstsq(counts / n_atoms[:, None], energies - mean, rcond=RANK_TOLERANCE)
+    rows, targets = np.sqrt(weights)[:, None] * counts / n_atoms[:, None], np.sqrt(weights) * (energies - mean)
+    deviations, *_ = np.linalg.lstsq(rows, targets, rcond=RANK_TOLERANCE)
     return {symbol: mean + float(deviation) for symbol, deviation in zip(symbols, deviations, strict=True)}
 
 

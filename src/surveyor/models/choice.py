@@ -4,10 +4,11 @@ from pathlib import Path
 
 from pydantic import Field
 
+from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.models import committee, pair
 from surveyor.models.committee import CommitteeModel
-from surveyor.models.mace import MACEModel
+from surveyor.models.mace import MACEModel, read_replay
 from surveyor.models.mace_parameters import MACEParameters, check_options
 from surveyor.models.model import Model
 from surveyor.models.nequip import NequIPModel
@@ -15,7 +16,9 @@ from surveyor.models.nequip_check import check_nequip
 from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.models.pair import PairModel, PairParameters
 from surveyor.models.record import ModelRecord
+from surveyor.models.weights import check_weights
 from surveyor.parameters import Choice, Parameters
+from surveyor.reading import ReadingReport
 
 
 class MemberParameters(Choice):
@@ -107,6 +110,20 @@ def check_model_parameters(parameters: ModelParameters) -> None:
         check_options(chosen.mace)
     if chosen.nequip is not None:
         check_nequip(chosen.nequip)
+
+
+def replay_reports(parameters: ModelParameters | None) -> tuple[ReadingReport, ...]:
+    """Read the replay data of MACE, and return the report on them; nothing where the model has none.
+
+    Raises:
+        InputError: the file cannot be used, or has weights, which the loss with replay data does not take.
+    """
+    mace = None if parameters is None else parameters.of_each.mace
+    if mace is None or mace.replay is None:
+        return ()
+    reading = read_replay(mace.replay, mace.replay_keys)
+    check_weights(MACEModel(mace), Dataset(reading.structures), "replay")
+    return (reading.report,)
 
 
 def load_model(directory: Path) -> Model:

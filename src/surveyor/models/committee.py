@@ -18,8 +18,10 @@ from surveyor.models.disagreement import Calibrations, Disagreement, calibrate, 
 from surveyor.models.history import MEMBERS, epoch_to_json, reported_epochs
 from surveyor.models.model import EVENTS, Epoch, Model, digest_of
 from surveyor.models.record import ModelRecord, versions_of
+from surveyor.models.weights import weights_of_loss
 from surveyor.parameters import Parameters
 from surveyor.potentials import UNCERTAINTY, Potential, Prediction, evaluates_together, predict
+from surveyor.weights import Property, counted
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +132,11 @@ class CommitteeModel:
         return self.members[0].atomic_energies
 
     @property
+    def takes_weights(self) -> tuple[Property, ...]:
+        """Properties whose weights the members take."""
+        return weights_of_loss(self.members[0])
+
+    @property
     def is_trained(self) -> bool:
         """Whether all members are trained."""
         return self.weights is not None
@@ -157,7 +164,7 @@ class CommitteeModel:
             valid: labelled structures that tell when to stop.
             directory: of the committee's training.
         """
-        member = self.members[index]
+        member, train = self.members[index], counted(train)
         sample = _resampled(train, member.seed) if self.resample else train
         trained, _ = member.train(sample, valid, directory / MEMBERS / str(index))
         return trained

@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 
 from surveyor.dataset import label_of
 from surveyor.potentials import Prediction
+from surveyor.weights import counts
 
 N_MIN = 3  # values, below which a calibration says nothing
 
@@ -103,10 +104,12 @@ def calibrate(structures: Sequence[Atoms], predictions: Sequence[Sequence[Predic
     forces: list[tuple[float, float]] = []
     for atoms, of_members in zip(structures, zip(*predictions, strict=True), strict=True):
         label, mean, spread = label_of(atoms), mean_of(of_members), disagreement_of(of_members)
-        energies.append((abs(mean.energy - label.energy) / len(atoms), spread.energy))
-        # Per component, as three components make up an atom's disagreement.
-        errors = np.linalg.norm(mean.forces - label.forces, axis=1) / 3**0.5
-        forces.extend(zip(errors, spread.forces / 3**0.5, strict=True))
+        if counts(atoms, "energy"):
+            energies.append((abs(mean.energy - label.energy) / len(atoms), spread.energy))
+        if counts(atoms, "forces"):
+            # Per component, as three components make up an atom's disagreement.
+            errors = np.linalg.norm(mean.forces - label.forces, axis=1) / 3**0.5
+            forces.extend(zip(errors, spread.forces / 3**0.5, strict=True))
     return Calibrations(_calibration(energies), _calibration(forces))
 
 

@@ -19,8 +19,9 @@ from surveyor.models.batches import room_of
 from surveyor.models.devices import Device, Precision, resolve_device
 from surveyor.models.history import history_of
 from surveyor.models.mace_contraction import contract_by_element
-from surveyor.models.mace_evaluation import evaluate_together
+from surveyor.models.mace_evaluation import calculator_of, evaluate_together
 from surveyor.models.mace_parameters import (
+    WEIGHTED_LOSSES,
     MACEParameters,
     check_options,
     foundation_file,
@@ -32,7 +33,11 @@ from surveyor.models.model import Epoch
 from surveyor.models.network_model import NetworkModel
 from surveyor.models.quiet import engine_kept_quiet
 from surveyor.models.record import ModelRecord
+from surveyor.models.weights import check_weights
 from surveyor.potentials import Prediction
+from surveyor.reading import Reading, read_labelled
+from surveyor.reading.keys import LabelKeys
+from surveyor.weights import PROPERTY_WEIGHTS, Property
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +66,7 @@ class MACEPotential:
         """
         device, network = self._load()
         with engine_kept_quiet():
-            from mace.calculators import MACECalculator
-
-            return MACECalculator(models=[network], device=device, default_dtype=self.precision)
+            return calculator_of(network, device, self.precision)
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Prediction]:
         """Return a prediction for each structure; many go through the network together.
@@ -99,6 +102,19 @@ def _network(path: Path, modified_ns: int, device: str, precision: Precision) ->
     return network
 
 
+def read_replay(path: Path, keys: LabelKeys) -> Reading:
+    """Read replay data.
+
+    Args:
+        path: the file.
+        keys: names of the labels in the file.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    return read_labelled(path, "replay", keys=keys, keys_field="replay_keys")
+
+
 def _elements(path: Path) -> list[str]:
     """Return the elements that a network knows."""
     network = _network(path, path.stat().st_mtime_ns, "cpu", "float64")
@@ -130,16 +146,25 @@ class MACEModel(NetworkModel[MACEParameters]):
         network = run_training(training, train, valid, directory)
         return replace(self, weights=network), history_of(directory)
 
+    @property
+    def takes_weights(self) -> tuple[Property, ...]:
+        """Properties whose weights are factors in the loss: all, or none with replay data and some losses of MACE."""
+        loss = self.parameters.options.get("loss", "weighted")
+        return tuple(PROPERTY_WEIGHTS) if self.parameters.replay is None and loss in WEIGHTED_LOSSES else ()
+
     def _replay(self) -> Dataset | None:
         """Return the structures of the foundation model's data that are of elements of the model, where it replays any.
 
         Raises:
-            InputError: there are none in the file, or it has no labels.
+            InputError: there are none in the file, or it has no labels, or weights, which MACE's loss with replay data
+                does not take.
         """
         # From the weights of a model that has been tuned already, the readout for such data is gone.
         if self.parameters.replay is None or self.weights is not None:
             return None
-        chosen = Dataset.load(self.parameters.replay).where(lambda atoms: not self.unsupported([atoms]))
+        given = Dataset(read_replay(self.parameters.replay, self.parameters.replay_keys).structures)
+        chosen = given.where(lambda atoms: not self.unsupported([atoms]))
+        check_weights(self, chosen, "replay")
         if not chosen:
             raise InputError(
                 f"replay: no structure of {self.parameters.replay} is of {', '.join(self.energies)} alone, the "

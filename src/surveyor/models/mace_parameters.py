@@ -14,6 +14,7 @@ from surveyor.models.devices import Device, Precision
 from surveyor.models.mace_cuequivariance import is_used
 from surveyor.models.quiet import engine_kept_quiet
 from surveyor.parameters import Parameters
+from surveyor.reading.keys import REF_KEYS, LabelKeys
 
 
 class MACEParameters(Parameters):
@@ -36,6 +37,11 @@ class MACEParameters(Parameters):
         title="Replay data (file)",
         description="Labelled structures of what the foundation model was trained on, which the training goes through, "
         "too, with a readout of their own, so that the network does not forget them.",
+    )
+    replay_keys: LabelKeys = Field(
+        REF_KEYS,
+        title="Names of the labels in the replay data",
+        description="Names of energy, forces and stress there.",
     )
     r_max_A: float = Field(
         5.0, gt=0.5, le=20, title="Cutoff (Å)", description="Atoms within this distance send messages to each other."
@@ -136,7 +142,15 @@ class MACEParameters(Parameters):
         return self.foundation_model is not None or self.foundation_name is not None
 
 
-NOT_OPTIONS = {"options", "device", "time_limit_minutes", "foundation_model", "foundation_name", "replay"}
+NOT_OPTIONS = {
+    "options", "device", "time_limit_minutes", "foundation_model", "foundation_name", "replay", "replay_keys",
+}  # fmt: skip
+
+# Losses of MACE in which weights of structures are factors. "universal" puts them into the argument of Huber's loss,
+# and "huber" takes a stress that is missing for zero.
+WEIGHTED_LOSSES = ("weighted", "stress", "forces_only")
+# Of what surveyor does not label; virials reach MACE as a stress.
+LOSSES_WITHOUT_LABELS = ("virials", "dipole", "dipole_polar", "energy_forces_dipole")
 
 # Options that follow from the data, that are fields above, or on which surveyor relies.
 RESERVED = frozenset(
@@ -144,7 +158,8 @@ RESERVED = frozenset(
         "name", "seed", "train_file", "valid_file", "E0s", "atomic_numbers", "energy_key", "forces_key", "stress_key",
         "restart_latest", "save_cpu", "plot", "skip_evaluate_heads", "config", "work_dir", "model_dir", "results_dir",
         "checkpoints_dir", "log_dir", "multiheads_finetuning", "pt_train_file", "pt_valid_file", "default_dtype",
-        "r_max", "heads", "statistics_file", "error_table", "dry_run", "save_all_checkpoints",
+        "r_max", "heads", "statistics_file", "error_table", "dry_run", "save_all_checkpoints", "virials_key",
+        "config_type_weights",
     }
     | MACEParameters.model_fields.keys()
 )  # fmt: skip
@@ -162,9 +177,15 @@ def check_options(parameters: MACEParameters) -> None:
     if reserved:
         raise InputError(
             f"options of MACE: {', '.join(reserved)} cannot be given here; it is a field of its own, or set by surveyor"
+            + ("; weights are config_weight in the data" if "config_type_weights" in reserved else "")
         )
     if not parameters.options:
         return
+    if parameters.options.get("loss") in LOSSES_WITHOUT_LABELS:
+        raise InputError(
+            f"options of MACE: loss is {parameters.options['loss']}, but labels are energies, forces and stress "
+            "(virials become one); leave it out, or choose another loss"
+        )
     text = yaml.safe_dump({**settings_of(parameters, "cpu"), "name": "check", "train_file": "none"})
     complaint = io.StringIO()
     try:

@@ -17,7 +17,9 @@ import yaml
 from ase.data import atomic_numbers
 
 from surveyor.dataset import ENERGY, FORCES, STRESS, Dataset
+from surveyor.errors import InputError
 from surveyor.files import publish, write_atomically
+from surveyor.models.mace_cells import with_vacuum
 from surveyor.models.model import Epoch
 from surveyor.models.trainer import (
     LOG,
@@ -31,6 +33,7 @@ from surveyor.models.trainer import (
     run_with_batches_that_fit,
 )
 from surveyor.programs import run_program
+from surveyor.weights import counted, has_stress
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +75,19 @@ def configuration(
     """Return all options of the trainer, by their own names.
 
     The batch is never larger than the set: the trainer drops incomplete batches, and would train on nothing.
+
+    Raises:
+        InputError: the loss that is chosen needs a stress, which some structures do not have.
     """
     settings = dict(training.settings)
+    if settings.get("loss") == "huber" and not all(map(has_stress, train + valid)):
+        raise InputError(
+            "options of MACE: loss huber takes a stress that is missing for zero; give one to each structure"
+        )
     energies = {atomic_numbers[symbol]: energy for symbol, energy in training.atomic_energies.items()}
-    has_stress = settings["stress_weight"] > 0 and any(STRESS in atoms.info for atoms in train)
+    with_stress = settings["stress_weight"] > 0 and any(has_stress(atoms) for atoms in train)
     return {
-        "loss": "stress" if has_stress else "weighted",
+        "loss": "stress" if with_stress else "weighted",
         **settings,
         **_start(training),
         "batch_size": min(settings["batch_size"], len(train)),
@@ -97,6 +107,10 @@ def configuration(
         "skip_evaluate_heads": f"{HEAD},{REPLAY_HEAD}",
         **({"launcher": "torchrun"} if settings.get("distributed") else {}),
     }
+
+
+def _given_to_mace(structures: Dataset) -> Dataset:
+    return Dataset(with_vacuum(bare(atoms)) for atoms in structures)
 
 
 def _start(training: Training) -> dict[str, Any]:  # Any: whatever the trainer takes
@@ -129,10 +143,11 @@ def run_training(training: Training, train: Dataset, valid: Dataset, directory: 
     if network.is_file():
         return network
     directory.mkdir(parents=True, exist_ok=True)
-    Dataset(bare(atoms) for atoms in train).save(directory / TRAIN_FILE)
-    Dataset(bare(atoms) for atoms in valid).save(directory / VALID_FILE)
+    train, valid = counted(train), counted(valid)
+    _given_to_mace(train).save(directory / TRAIN_FILE)
+    _given_to_mace(valid).save(directory / VALID_FILE)
     if training.replay is not None:
-        Dataset(bare(atoms) for atoms in training.replay).save(directory / REPLAY_FILE)
+        _given_to_mace(training.replay).save(directory / REPLAY_FILE)
     options = configuration(training, train, valid)
     returncode = run_with_batches_that_fit(
         lambda sizes: _run_program(training, options | dict(sizes), directory),

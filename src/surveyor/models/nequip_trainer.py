@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from ase import Atoms
 
-from surveyor.dataset import STRESS, Dataset
+from surveyor.dataset import Dataset
 from surveyor.files import publish, write_atomically
 from surveyor.models.devices import resolve_device
 from surveyor.models.model import Epoch
@@ -34,6 +34,7 @@ from surveyor.models.trainer import (
 )
 from surveyor.programs import run_program
 from surveyor.structures import is_periodic
+from surveyor.weights import counted, has_stress
 
 logger = logging.getLogger(__name__)
 
@@ -81,12 +82,13 @@ def run_training(
     """
     network = directory.absolute() / NETWORK
     device = resolve_device(parameters.device)
+    train, valid = counted(train), counted(valid)
     if not network.is_file():
         supplied = Supplied(
             training.atomic_energies,
             training.seed,
             device,
-            (_has_stress(train), _has_stress(valid)),
+            (any(map(has_stress, train)), any(map(has_stress, valid))),
             training.start,
             parameters.time_limit_minutes,
         )
@@ -102,10 +104,6 @@ def run_training(
     if parameters.is_compiled:
         _compile(network, device)
     return network
-
-
-def _has_stress(data: Dataset) -> bool:
-    return any(STRESS in atoms.info for atoms in data)
 
 
 def _boxed(atoms: Atoms) -> Atoms:

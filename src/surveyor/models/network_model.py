@@ -11,8 +11,10 @@ from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.models.atomic_energies import resolve_atomic_energies
 from surveyor.models.record import ModelRecord, versions_of
+from surveyor.models.weights import check_weights
 from surveyor.parameters import Parameters
 from surveyor.structures import elements_of
+from surveyor.weights import Property
 
 P = TypeVar("P", bound=Parameters)
 
@@ -36,6 +38,11 @@ class NetworkModel(Generic[P]):
     KIND: ClassVar[str]  # name of the variant in `ModelParameters`
     ENGINE: ClassVar[str]  # as people call it
     PACKAGES: ClassVar[Sequence[str]]  # distributions on whose versions a network depends
+
+    @property
+    def takes_weights(self) -> tuple[Property, ...]:
+        """Properties whose weights reach the loss of the engine."""
+        return ()
 
     @property
     def is_trained(self) -> bool:
@@ -78,7 +85,8 @@ class NetworkModel(Generic[P]):
         """Check that a training can begin.
 
         Raises:
-            InputError: a set is empty, or holds elements with which the model was not initialized.
+            InputError: a set is empty, holds elements with which the model was not initialized, or weights that the
+                engine does not take.
         """
         for name, structures in (("training", train), ("validation", valid)):
             if not structures:
@@ -89,6 +97,7 @@ class NetworkModel(Generic[P]):
                     f"the {name} set holds {', '.join(unknown)}, which the model has not been initialized with; "
                     "initialize it with all data"
                 )
+            check_weights(self, structures, f"the {name} set")
 
     def check_start(self, start: Path, known: Sequence[str]) -> None:
         """Check that a network knows the elements of a model whose training starts from it.

@@ -24,6 +24,7 @@ from surveyor.models.record import ModelRecord, versions_of
 from surveyor.parameters import Parameters
 from surveyor.potentials import Prediction, evaluate_one_by_one
 from surveyor.structures import elements_of, is_periodic
+from surveyor.weights import PROPERTY_WEIGHTS, Property, weight_of
 
 KIND = "pair"
 WEIGHTS = "pair.npz"
@@ -138,6 +139,11 @@ class PairModel:
     weights: Path | None = None
 
     @property
+    def takes_weights(self) -> tuple[Property, ...]:
+        """Properties whose weights count in the fit: all."""
+        return tuple(PROPERTY_WEIGHTS)
+
+    @property
     def is_trained(self) -> bool:
         """Whether there are coefficients."""
         return self.weights is not None
@@ -228,11 +234,13 @@ def _equations(
     energy = label.energy - _isolated(atoms, atomic_energies) - 0.5 * repulsion.sum()
     rows = [0.5 * values.sum(axis=0)[None, :], bonds.forces(slopes).reshape(3 * len(atoms), -1)]
     targets = [np.array([energy]), (label.forces - bonds.forces(repulsion_slope)[..., 0]).ravel()]
-    weights = [parameters.energy_weight**0.5 / len(atoms), (parameters.forces_weight / (3 * len(atoms))) ** 0.5]
+    of_forces = parameters.forces_weight * weight_of(atoms, "forces") / (3 * len(atoms))
+    weights = [(parameters.energy_weight * weight_of(atoms, "energy")) ** 0.5 / len(atoms), of_forces**0.5]
     if label.stress is not None and bonds.volume is not None:
         rows.append(bonds.stress(slopes))
         targets.append(label.stress - bonds.stress(repulsion_slope)[:, 0])
-        weights.append(parameters.stress_weight**0.5 * bonds.volume / len(atoms))
+        of_stress = parameters.stress_weight * weight_of(atoms, "stress")
+        weights.append(of_stress**0.5 * bonds.volume / len(atoms))
     scaled_rows = [weight * row for weight, row in zip(weights, rows, strict=True)]
     return np.concatenate(scaled_rows), np.concatenate(
         [weight * target for weight, target in zip(weights, targets, strict=True)]

@@ -11,13 +11,14 @@ from typing import Any
 
 from ase import Atoms
 
-from surveyor.dataset import ENERGY, FORCES, STRESS
+from surveyor.dataset import ENERGY, FORCES, STRESS, label_of
 from surveyor.errors import TrainingFailed
 from surveyor.events import announce, read_lines
 from surveyor.files import read_json, write_json
 from surveyor.models.history import report_epoch, reported_epochs
 from surveyor.models.model import Epoch
 from surveyor.models.trainer_process import DIVERGED, OUT_OF_MEMORY
+from surveyor.weights import PROPERTY_WEIGHTS, has_stress, weight_of
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +32,18 @@ Record = Mapping[str, Any]  # Any: whatever JSON holds
 
 
 def bare(atoms: Atoms) -> Atoms:
-    """Return structure and label alone: trainers give meaning to further fields, such as config_type."""
+    """Return structure, label and weights alone: trainers give meaning to further fields, such as config_type.
+
+    The weight of the structure is a factor of the weights of its properties.
+    """
+    label = label_of(atoms)
     copy = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    copy.info = {name: atoms.info[name] for name in (ENERGY, STRESS) if name in atoms.info}
-    copy.arrays[FORCES] = atoms.arrays[FORCES]
+    copy.info[ENERGY] = label.energy
+    copy.arrays[FORCES] = label.forces
+    if has_stress(atoms):
+        copy.info[STRESS] = label.stress
+    weights = {PROPERTY_WEIGHTS[name]: weight_of(atoms, name) for name in PROPERTY_WEIGHTS}
+    copy.info |= {name: weight for name, weight in weights.items() if weight != 1}
     return copy
 
 

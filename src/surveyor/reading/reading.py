@@ -1,21 +1,32 @@
 """Reading files of structures and labels in steps, each of which gives meaning to some fields."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from ase import Atoms
 
 from surveyor.dataset import OWN_FIELDS
 from surveyor.errors import InputError
-from surveyor.reading.images import read_images
-from surveyor.reading.labels import read_label
+from surveyor.reading.electrons import note_electrons, read_electrons
+from surveyor.reading.images import images_in
+from surveyor.reading.keys import REF_KEYS, LabelKeys, in_parameters
+from surveyor.reading.labels import pass_over_label, read_label
 from surveyor.reading.report import Notes, ReadingReport
-from surveyor.structures import canonical, check_structures
+from surveyor.reading.sites import CONSTRAINTS, read_kinds, read_masses, read_motion, read_sites
+from surveyor.structures import canonical, check_structure, check_structures
+from surveyor.weights import is_counted
 
 # Takes a structure as the step before left it, with the fields of the file; returns it with fields that surveyor knows.
 Step = Callable[[Atoms, Notes], Atoms]
 COORDINATES = ("numbers", "positions")  # ASE's own arrays, which are always used
+
+STARTS: tuple[Step, ...] = (read_sites, read_electrons, read_kinds, read_masses, pass_over_label)
+TO_LABEL: tuple[Step, ...] = (read_sites, read_electrons, read_kinds, pass_over_label)
+# Before the labels are read:
+GIVEN_DATA: tuple[Step, ...] = (read_sites, read_electrons, read_kinds)  # compared with the reference
+TRAINING_DATA: tuple[Step, ...] = (read_sites, note_electrons)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,75 +36,114 @@ class Reading:
     Attributes:
         structures: in canonical coordinates, in the order of the file.
         report: which fields were used, and what was found.
+        refused: why structures cannot be used, by index; empty where one such structure refuses the file.
+        indices: in the file, of each structure; empty where none was left out.
     """
 
     structures: list[Atoms]
     report: ReadingReport
+    refused: Mapping[int, str] = field(default_factory=dict)
+    indices: tuple[int, ...] = ()
 
 
-def read_in_steps(path: Path, steps: Sequence[Step]) -> Reading:
+def read_in_steps(path: Path, steps: Sequence[Step], parameter: str = "", *, keeps_refused: bool = False) -> Reading:
     """Read all structures of a file in any format that ASE knows, in canonical coordinates.
+
+    The images of the file are not kept: a structure is in memory once.
 
     Args:
         path: the file.
         steps: in this order.
+        parameter: that names the file, for the report and for messages.
+        keeps_refused: whether a structure that a step refuses stays, as it is in the file, with the reason.
 
     Raises:
         InputError: the file is missing, cannot be read, or holds no structure; or a step refuses one, which is named by
             its index.
     """
-    notes, found, structures = Notes(), dict[str, None](), []
-    for notes.index, atoms in enumerate(read_images(path)):
-        found |= dict.fromkeys(_fields(atoms))
+    notes, found, structures, refused = Notes(), dict[str, None](), [], {}
+    for notes.index, image in enumerate(images_in(path)):
+        found |= dict.fromkeys(_fields(image))
+        atoms = image
         try:
             for step in steps:
                 atoms = step(atoms, notes)
         except InputError as error:
-            raise InputError(f"structure {notes.index} of {path}: {error}") from error
+            if not keeps_refused:
+                raise InputError(f"structure {notes.index} of {path}: {error}") from error
+            refused[notes.index] = str(error)
         structures.append(canonical(atoms))
     unused = tuple(name for name in found if name not in notes.used and name not in OWN_FIELDS)
-    return Reading(structures, ReadingReport(path, len(structures), notes.used, unused, notes.findings))
+    report = ReadingReport(path, len(structures), notes.used, unused, notes.findings, parameter)
+    return Reading(structures, report, refused)
 
 
 def _fields(atoms: Atoms) -> list[str]:
     """Return the names of the fields, columns and results that a file gives a structure."""
     results = [] if atoms.calc is None else list(atoms.calc.results)
-    return [*atoms.info, *(name for name in atoms.arrays if name not in COORDINATES), *results]
+    constraints = [CONSTRAINTS] if atoms.constraints else []
+    return [*atoms.info, *(name for name in atoms.arrays if name not in COORDINATES), *results, *constraints]
 
 
-def read_structures(path: Path) -> Reading:
-    """Read structures without labels, such as the starts of walkers, and check them.
+def read_structures(path: Path, parameter: str = "", *, with_momenta: bool = False) -> Reading:
+    """Read the starts of walkers, and check them.
+
+    Args:
+        path: the file.
+        parameter: that names it, for the report.
+        with_momenta: whether momenta are used.
 
     Raises:
         InputError: as in `read_in_steps`; or a structure cannot be worked with.
     """
-    reading = read_unchecked(path)
+    reading = read_in_steps(path, (*STARTS, read_motion(with_momenta=with_momenta)), parameter)
     check_structures(reading.structures, str(path))
     return reading
 
 
-def read_unchecked(path: Path) -> Reading:
-    """Read structures without labels, whatever they are.
-
-    Raises:
-        InputError: as in `read_in_steps`.
-    """
-    return read_in_steps(path, ())
-
-
-def read_labelled(path: Path, field: str) -> Reading:
-    """Read labelled structures that a user gives, and check them.
+def read_unchecked(path: Path, parameter: str = "") -> Reading:
+    """Read structures that are to be labelled; those that cannot be are told apart, with the reason.
 
     Args:
         path: the file.
-        field: that names it, for messages.
+        parameter: that names it, for the report.
 
     Raises:
-        InputError: as in `read_in_steps`; or a structure cannot be worked with, has no label, or an incomplete one.
+        InputError: the file is missing, cannot be read, or holds no structure.
+    """
+    return read_in_steps(path, TO_LABEL, parameter, keeps_refused=True)
+
+
+def read_labelled(
+    path: Path,
+    parameter: str,
+    steps: Sequence[Step] = TRAINING_DATA,
+    keys: LabelKeys = REF_KEYS,
+    keys_field: str = "keys",
+) -> Reading:
+    """Read labelled structures that a user gives, and check them; those whose labels have weight 0 are left out.
+
+    Args:
+        path: the file.
+        parameter: that names it, for the report and for messages.
+        steps: of the reading before that of the labels; charge and spin matter in `GIVEN_DATA` alone.
+        keys: names of the labels in the file.
+        keys_field: that takes these names, for messages.
+
+    Raises:
+        InputError: as in `read_in_steps`; or a structure cannot be worked with, has no label, or an incomplete one; or
+            all are left out.
     """
     try:
-        reading = read_in_steps(path, (read_label,))
+        step = partial(read_label, keys=keys, advice=in_parameters(keys_field))
+        reading = read_in_steps(path, (*steps, step), parameter)
     except InputError as error:
-        raise InputError(f"{field}: {error}") from error
-    check_structures(reading.structures, str(path))
-    return reading
+        raise InputError(f"{parameter}: {error}") from error
+    counted = {index: atoms for index, atoms in enumerate(reading.structures) if is_counted(atoms)}
+    for index, atoms in counted.items():
+        check_structure(atoms, f"structure {index} of {path}")
+    if not counted:
+        raise InputError(f"{parameter}: the labels of all structures of {path} have weight 0; expected some that count")
+    if len(counted) == len(reading.structures):
+        return reading
+    return replace(reading, structures=[*counted.values()], indices=tuple(counted))

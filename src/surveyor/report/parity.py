@@ -11,6 +11,8 @@ from surveyor.evaluation import load_predictions
 from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.potentials import Prediction
 from surveyor.run_directory import GenerationDirectory
+from surveyor.structures import elements_of
+from surveyor.weights import counts
 
 SETS = ("train", "valid", "test")
 
@@ -42,7 +44,9 @@ def parity_points(directory: GenerationDirectory) -> tuple[ParityPoints, ...]:
     pairs = {name: pair for name, pair in sets.items() if pair and pair[0]}
     if not pairs:
         return ()
-    base = fit_atomic_energies([atoms for structures, _ in pairs.values() for atoms in structures])
+    everything = [atoms for structures, _ in pairs.values() for atoms in structures]
+    with_energy = any(counts(atoms, "energy") for atoms in everything)
+    base = fit_atomic_energies(everything) if with_energy else dict.fromkeys(elements_of(everything), 0.0)
     return tuple(_points(name, structures, predictions, base) for name, (structures, predictions) in pairs.items())
 
 
@@ -62,8 +66,10 @@ def _points(
     for atoms, prediction in zip(structures, predictions, strict=True):
         label = label_of(atoms)
         isolated = sum(base[symbol] for symbol in atoms.symbols)
-        energies.append([1e3 * (energy - isolated) / len(atoms) for energy in (label.energy, prediction.energy)])
-        forces.append(np.column_stack([label.forces.ravel(), prediction.forces.ravel()]))
-        if label.stress is not None and prediction.stress is not None:
+        if counts(atoms, "energy"):
+            energies.append([1e3 * (energy - isolated) / len(atoms) for energy in (label.energy, prediction.energy)])
+        if counts(atoms, "forces"):
+            forces.append(np.column_stack([label.forces.ravel(), prediction.forces.ravel()]))
+        if label.stress is not None and prediction.stress is not None and counts(atoms, "stress"):
             stresses.append(np.column_stack([label.stress, prediction.stress]) / units.GPa)
-    return ParityPoints(name, np.array(energies), np.concatenate(forces), np.concatenate(stresses))
+    return ParityPoints(name, np.array(energies).reshape(-1, 2), np.concatenate(forces), np.concatenate(stresses))

@@ -8,6 +8,8 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import ase.io
+import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
@@ -15,7 +17,7 @@ from labelling_inputs import labelled
 from networks import check_batches, check_killed_three_times
 from pydantic import ValidationError
 
-from surveyor.dataset import ENERGY, STRESS, Dataset
+from surveyor.dataset import ENERGY, FORCES, STRESS, Dataset
 from surveyor.errors import InputError, TrainingFailed
 from surveyor.files import read_json
 from surveyor.metrics import errors_of
@@ -26,8 +28,10 @@ from surveyor.models.mace import MACEModel, MACEPotential
 from surveyor.models.mace_parameters import MACEParameters, check_options
 from surveyor.models.mace_trainer import Training, configuration
 from surveyor.potentials import Prediction
+from surveyor.reading.keys import LabelKeys
 from surveyor.testing.models import check_model
 from surveyor.testing.potentials import check_potential
+from surveyor.weights import has_stress
 
 pytestmark = [
     pytest.mark.mace,
@@ -386,6 +390,8 @@ def test_new_elements_in_the_data_are_named(train: Dataset, valid: Dataset, tmp_
         ({"lr_factor": "much"}, "invalid float value: 'much'"),
         ({"seed": 3}, "seed cannot be given here"),
         ({"lr": 0.1}, "lr cannot be given here"),
+        ({"config_type_weights": "{'Default': 2.0}"}, "weights are config_weight in the data"),
+        ({"loss": "virials"}, "loss is virials, but labels are energies, forces and stress"),
     ],
 )
 def test_options_that_mace_does_not_know_are_refused(options: dict[str, float | str], message: str) -> None:
@@ -426,3 +432,74 @@ def test_stress_counts_only_where_it_is_labelled(train: Dataset, valid: Dataset)
 
 def test_defaults_survive_a_round_trip_through_json() -> None:
     assert MACEParameters.model_validate_json(MACEParameters().model_dump_json()) == MACEParameters()
+
+
+def test_weights_reach_mace_and_the_stress_of_a_slab_does_not(train: Dataset, tmp_path: Path) -> None:
+    from mace.data.utils import KeySpecification, load_from_xyz
+
+    weighted, slab = train[0].copy(), train[1].copy()
+    weighted.info |= {"config_weight": 0.5, "config_energy_weight": 4.0, "config_type": "surface"}
+    slab.pbc = (True, True, False)
+    assert STRESS in slab.info
+    Dataset(trainer.bare(atoms) for atoms in (train[0], weighted, slab)).save(tmp_path / "train.extxyz")
+    names = {"energy": ENERGY, "stress": STRESS, "virials": "REF_virials", "head": "head"}
+    keys = KeySpecification(info_keys=names, arrays_keys={"forces": FORCES})
+    _, read = load_from_xyz(str(tmp_path / "train.extxyz"), keys)
+    weights = [(each.weight * each.property_weights[name]) for each in read for name in ("energy", "forces", "stress")]
+    assert weights == [1.0, 1.0, 1.0, 2.0, 0.5, 0.5, 1.0, 1.0, 0.0]
+
+
+def test_structures_of_weight_0_leave_a_training_as_it_is(
+    trained: MACEModel, train: Dataset, valid: Dataset, tmp_path: Path
+) -> None:
+    outliers = Dataset(atoms.copy() for atoms in train[:3])
+    for atoms in outliers:
+        atoms.info |= {"config_weight": 0.0, ENERGY: 1e4}
+    data = outliers + train
+    model = MACEModel(TINY).initialize(data, atomic_energies=None, seed=trained.seed)
+    again, _ = model.train(data, valid + outliers, tmp_path)
+    for one, other in zip(again.deploy().evaluate(valid), trained.deploy().evaluate(valid), strict=True):
+        assert one.energy == other.energy
+        np.testing.assert_array_equal(one.forces, other.forces)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"options": {"loss": "universal"}}, {"foundation_model": Path("f"), "replay": Path("r")}]
+)
+def test_weights_are_refused_where_the_loss_does_not_take_them(
+    changes: dict[str, object], train: Dataset, valid: Dataset, tmp_path: Path
+) -> None:
+    assert MACEModel(TINY).takes_weights == ("energy", "forces", "stress")
+    (heavy,) = (atoms.copy() for atoms in train[:1])
+    heavy.info["config_energy_weight"] = 2.0
+    model = MACEModel(TINY.model_copy(update=changes)).initialize(train, atomic_energies=None, seed=0)
+    with pytest.raises(InputError, match="found config_weight, or config_energy_weight, other than 1"):
+        model.check_data(Dataset([heavy]) + train, valid)
+
+
+def test_a_loss_that_takes_a_missing_stress_for_zero_needs_one_everywhere(train: Dataset, valid: Dataset) -> None:
+    training = Training(
+        {"batch_size": 9, "valid_batch_size": 9, "stress_weight": 1.0, "loss": "huber"}, {"Cu": 1.0}, seed=0
+    )
+    with pytest.raises(InputError, match="loss huber takes a stress that is missing for zero"):
+        configuration(training, train, valid)
+    periodic = train.where(has_stress)
+    assert configuration(training, periodic, periodic)["loss"] == "huber"
+
+
+def test_replay_data_have_names_of_their_own_for_labels(trained: MACEModel, valid: Dataset, tmp_path: Path) -> None:
+    renamed = [atoms.copy() for atoms in valid]
+    for atoms in renamed:
+        atoms.info |= {"dft_energy": atoms.info.pop(ENERGY), "virials": np.arange(9.0).reshape(3, 3)}
+        atoms.arrays["dft_force"] = atoms.arrays.pop(FORCES)
+        atoms.info.pop(STRESS, None)
+    ase.io.write(tmp_path / "replay.extxyz", renamed)
+    update = {"foundation_model": trained.weights, "replay": tmp_path / "replay.extxyz"}
+    model = replace(trained, parameters=TINY.model_copy(update=update), weights=None)
+    with pytest.raises(InputError, match=r"replay: .*write replay_keys: \{energy: dft_energy, forces: dft_force\}"):
+        model._replay()
+    keys = LabelKeys(prefix="dft_", forces="dft_force")
+    model = replace(model, parameters=TINY.model_copy(update={**update, "replay_keys": keys}))
+    replayed = model._replay()
+    assert replayed is not None
+    assert [atoms.info[ENERGY] for atoms in replayed] == [atoms.info[ENERGY] for atoms in valid]

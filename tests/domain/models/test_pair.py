@@ -9,7 +9,8 @@ from surveyor.dataset import Dataset, with_label
 from surveyor.errors import InputError
 from surveyor.labels import Label
 from surveyor.models.choice import load_model
-from surveyor.models.pair import PairModel, PairParameters
+from surveyor.models.committee import CommitteeModel
+from surveyor.models.pair import PairModel, PairParameters, PairPotential
 from surveyor.testing.models import check_model
 from surveyor.testing.potentials import check_potential
 
@@ -70,3 +71,71 @@ def test_unknown_element_is_named(train: Dataset, valid: Dataset, tmp_path: Path
 def test_untrained_model_is_not_deployed() -> None:
     with pytest.raises(ValueError, match="not trained"):
         PairModel(PairParameters()).deploy()
+
+
+def weighted(dataset: Dataset, **weights: float) -> Dataset:
+    copies = [atoms.copy() for atoms in dataset]
+    for atoms in copies:
+        atoms.info.update(weights)
+    return Dataset(copies)
+
+
+@pytest.mark.parametrize("resample", [False, True])
+def test_structures_of_weight_0_are_as_if_left_out_bit_for_bit(
+    resample: bool, train: Dataset, valid: Dataset, tmp_path: Path
+) -> None:
+    def coefficients(data: Dataset, folder: str) -> list[np.ndarray]:
+        committee = CommitteeModel(PairParameters(), (PairModel(PairParameters()),) * 2, resample)
+        fitted, _ = committee.initialize(data, atomic_energies=None, seed=0).train(data, valid, tmp_path / folder)
+        return [member.coefficients for member in fitted.deploy().members]  # type: ignore[attr-defined]
+
+    with_outliers = weighted(train[:4], config_weight=0.0, REF_energy=1e4) + train
+    for one, other in zip(coefficients(train, "without"), coefficients(with_outliers, "with"), strict=True):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"config_weight": 2.0},
+        {"config_energy_weight": 2.0, "config_forces_weight": 2.0, "config_stress_weight": 2.0},
+        {"config_weight": 4.0, "config_energy_weight": 0.5, "config_forces_weight": 0.5, "config_stress_weight": 0.5},
+    ],
+)
+def test_a_structure_of_weight_2_counts_twice(
+    weights: dict[str, float], train: Dataset, valid: Dataset, tmp_path: Path
+) -> None:
+    once = trained(weighted(train[:3], **weights) + train[3:], valid, tmp_path / "once").deploy()
+    twice = trained(train[:3] + train, valid, tmp_path / "twice").deploy()
+    plain = trained(train, valid, tmp_path / "plain").deploy()
+    assert once.atomic_energies == pytest.approx(twice.atomic_energies)
+    np.testing.assert_allclose(once.coefficients, twice.coefficients, rtol=1e-6, atol=1e-9)
+    assert not np.allclose(once.coefficients, plain.coefficients, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["energy", "forces", "stress"])
+def test_a_label_of_weight_0_may_be_anything(name: str, train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    def fit(energy: float, force: float, stress: float, folder: str) -> PairPotential:
+        data = weighted(train, **{f"config_{name}_weight": 0.0})
+        for atoms in data:
+            atoms.info["REF_energy"] += energy
+            atoms.arrays["REF_forces"] += force
+            if "REF_stress" in atoms.info:
+                atoms.info["REF_stress"] = atoms.info["REF_stress"] + stress  # copies share what is in info
+        energies = {"Cu": 0.0, "Au": 0.0}
+        model = PairModel(PairParameters()).initialize(data, atomic_energies=energies, seed=0)
+        return model.train(data, valid, tmp_path / folder)[0].deploy()
+
+    off = {"energy": (9.0, 0.0, 0.0), "forces": (0.0, 9.0, 0.0), "stress": (0.0, 0.0, 9.0)}[name]
+    assert np.array_equal(fit(0.0, 0.0, 0.0, "right").coefficients, fit(*off, "wrong").coefficients)
+
+
+def test_an_old_stress_of_a_slab_is_not_fitted(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    slabs = Dataset(atoms.copy() for atoms in train)
+    for atoms in slabs:
+        atoms.pbc = (True, True, False)
+    without = Dataset(atoms.copy() for atoms in slabs)
+    for atoms in without:
+        atoms.info.pop("REF_stress", None)
+    one, other = (trained(data, valid, tmp_path / str(id(data))).deploy() for data in (slabs, without))
+    assert np.array_equal(one.coefficients, other.coefficients)

@@ -1,0 +1,32 @@
+"""Weights of structures that a model cannot take are refused before it is trained."""
+
+from surveyor.dataset import Dataset
+from surveyor.errors import InputError
+from surveyor.weights import PROPERTY_WEIGHTS, WEIGHT, Property, weighted_properties
+
+
+def weights_of_loss(model: object) -> tuple[Property, ...]:
+    """Return the properties whose weights a model takes, its `takes_weights`; none where it does not tell."""
+    taken: tuple[Property, ...] = getattr(model, "takes_weights", ())
+    return taken
+
+
+def check_weights(model: object, structures: Dataset, name: str) -> None:
+    """Check that a model takes the weights that structures have.
+
+    Args:
+        model: to be trained.
+        structures: labelled, to be trained on.
+        name: what to call them in the message.
+
+    Raises:
+        InputError: it does not.
+    """
+    refused = [each for each in weighted_properties(structures) if each not in weights_of_loss(model)]
+    if refused:
+        names = ", ".join(PROPERTY_WEIGHTS[each] for each in refused)
+        raise InputError(
+            f"{name}: found {WEIGHT}, or {names}, other than 1, which the loss of {type(model).__name__} with these "
+            "parameters does not take; expected 1, or 0 for a whole structure, which is then left out; change them in "
+            "the file, or train another model"
+        )

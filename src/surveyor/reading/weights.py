@@ -1,0 +1,53 @@
+"""Weights of single structures in the fields of structure files."""
+
+from dataclasses import dataclass
+
+from surveyor.errors import InputError
+from surveyor.reading.keys import Fields, number_in
+from surveyor.reading.report import Notes
+from surveyor.weights import PROPERTY_WEIGHTS, WEIGHT
+
+VIRIALS_WEIGHT = "config_virials_weight"
+
+
+@dataclass(frozen=True, slots=True)
+class GivenWeights:
+    """The weights that a file gives a structure; 1 where it gives none.
+
+    Attributes:
+        structure: factor of all others.
+        energy: of the energy.
+        forces: of the forces.
+        stress: of the stress, where it is given as such.
+        virials: of the stress, where it is given as virials.
+    """
+
+    structure: float
+    energy: float
+    forces: float
+    stress: float
+    virials: float
+
+
+def read_weights(fields: Fields, notes: Notes) -> GivenWeights:
+    """Return the weights of a structure.
+
+    Args:
+        fields: of the structure.
+        notes: on the file.
+
+    Raises:
+        InputError: one is no number, negative or not finite.
+    """
+    names = (WEIGHT, *PROPERTY_WEIGHTS.values(), VIRIALS_WEIGHT)
+    notes.use(*(name for name in names if name in fields and name != VIRIALS_WEIGHT))
+    return GivenWeights(*(_weight(fields, name) for name in names))
+
+
+def _weight(fields: Fields, name: str) -> float:
+    if name not in fields:
+        return 1.0
+    weight = number_in(fields, name)
+    if not 0 <= weight < float("inf"):
+        raise InputError(f"{name} is {weight:g}; expected a finite number that is not negative")
+    return weight

@@ -1,0 +1,163 @@
+"""Weights and stresses that other people gave, on their way into trainings and campaigns."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from labelling_inputs import copper, labelled, written
+
+from surveyor.campaign import given_data
+from surveyor.dataset import ENERGY, STRESS, Dataset, DataSets, label_of
+from surveyor.errors import InputError
+from surveyor.learning import Learning, decide_membership, structure_error
+from surveyor.metrics import errors_of
+from surveyor.models.atomic_energies import fit_atomic_energies
+from surveyor.models.choice import MemberParameters, make_model
+from surveyor.models.disagreement import calibrate
+from surveyor.models.weights import check_weights
+from surveyor.potentials import Prediction
+from surveyor.reference.ase import EMTReference
+from surveyor.training import TrainingParameters, check_training
+from surveyor.weights import weight_of, weighted_properties
+
+OUTLIER = 1000.0  # eV
+
+
+def with_weights(atoms: Atoms, **weights: float) -> Atoms:
+    copy = atoms.copy()
+    copy.info.update(weights)
+    return copy
+
+
+def predicted(atoms: Atoms, off: float = 0.0) -> Prediction:
+    label = label_of(atoms)
+    return Prediction(label.energy + off, label.forces + off, label.stress)
+
+
+def test_errors_count_each_structure_once_and_labels_of_weight_0_not_at_all() -> None:
+    one, other, third = labelled(copper(3))
+    structures = [with_weights(one, config_weight=5.0), other, with_weights(third, config_energy_weight=0.0)]
+    errors = errors_of(structures, [predicted(one, 1.0), predicted(other, 0.0), predicted(third, OUTLIER)])
+    assert errors.energy_mae == pytest.approx(0.5 / 4)
+    assert errors.forces_mae == pytest.approx((1.0 + 0.0 + OUTLIER) / 3)
+    nothing = with_weights(one, config_energy_weight=0.0, config_forces_weight=0.0)
+    assert errors_of([nothing], [predicted(one, 1.0)]).forces_rmse is None
+    assert structure_error(nothing, predicted(one, 1.0)).exceeds(0.0, 0.0) is False
+
+
+def test_labels_of_weight_0_calibrate_nothing() -> None:
+    structures = labelled(copper(4))
+    members = [[predicted(atoms, off * (i + 1)) for i, atoms in enumerate(structures)] for off in (0.1, 0.2, 0.4)]
+    expected = calibrate(structures[1:], [each[1:] for each in members])
+    outlier = with_weights(structures[0], config_weight=0.0)
+    outlier.info[ENERGY] += OUTLIER
+    assert calibrate([outlier, *structures[1:]], members) == expected
+
+
+def test_atomic_energies_are_fitted_with_the_weights_of_energies() -> None:
+    structures = labelled(copper(3))
+    twice = with_weights(structures[0], config_weight=4.0, config_energy_weight=0.5)
+    expected = fit_atomic_energies([structures[0], *structures])
+    assert fit_atomic_energies([twice, *structures[1:]]) == pytest.approx(expected)
+    wrong = with_weights(structures[0], config_energy_weight=0.0, REF_energy=OUTLIER)
+    assert fit_atomic_energies([wrong, *structures[1:]]) == fit_atomic_energies(structures[1:])
+    with pytest.raises(InputError, match="all energies have weight 0; give the atomic energies"):
+        fit_atomic_energies([wrong])
+
+
+def test_weights_that_a_model_does_not_take_are_refused_by_name() -> None:
+    data = Dataset([*labelled(copper(1)), with_weights(labelled(copper(1))[0], config_forces_weight=2.0)])
+    assert weighted_properties(data) == ("forces",)
+    check_weights(make_model(MemberParameters.model_validate({"pair": {}})), data, "train")
+    check_weights(make_model(MemberParameters.model_validate({"mace": {}})), data, "train")
+    nequip = make_model(MemberParameters.model_validate({"nequip": {}}))
+    with pytest.raises(InputError, match=r"train: found config_weight, or config_forces_weight, other than 1.*NequIP"):
+        check_weights(nequip, data, "train")
+    check_weights(nequip, Dataset([*data[:1], with_weights(data[1], config_weight=0.0)]), "train")
+
+
+@pytest.fixture
+def outliers(tmp_path: Path) -> Path:
+    """A file in which every other label is wrong and has weight 0."""
+    structures = labelled(copper(12))
+    for number, atoms in enumerate(structures):
+        atoms.info["config_weight"] = float(number % 2)
+        atoms.info[ENERGY] += OUTLIER * (1 - number % 2)
+    return written(tmp_path / "outliers.extxyz", structures)
+
+
+def test_training_on_a_file_leaves_out_what_has_weight_0(outliers: Path, tmp_path: Path) -> None:
+    trusted = written(tmp_path / "trusted.extxyz", labelled(copper(12))[1::2])
+    checked = []
+    for path in (outliers, trusted):
+        parameters = {"train": path, "output_directory": tmp_path / path.stem, "model": {"pair": {}}, "seed": 3}
+        checked.append(check_training(TrainingParameters.model_validate(parameters)))
+    one, other = checked
+    for name in ("train", "valid"):
+        energies = [[atoms.info[ENERGY] for atoms in getattr(each.data, name)] for each in checked]
+        assert energies[0] == energies[1]
+    assert one.model.atomic_energies == other.model.atomic_energies
+    (warning,) = one.reports[0].warnings
+    assert "left out (6 structures, the first is 0)" in warning
+
+
+def test_a_training_is_refused_whose_model_does_not_take_the_weights(tmp_path: Path) -> None:
+    data = [with_weights(atoms, config_weight=0.5) for atoms in labelled(copper(6))]
+    parameters = {
+        "train": written(tmp_path / "train.extxyz", data),
+        "output_directory": tmp_path / "out",
+        "model": {"nequip": {}},
+    }
+    with pytest.raises(InputError, match="train: found config_weight"):
+        check_training(TrainingParameters.model_validate(parameters))
+
+
+def test_weights_stay_with_the_structures_of_a_campaign(tmp_path: Path) -> None:
+    structures = labelled(copper(8))
+    for number, atoms in enumerate(structures):
+        atoms.info |= {"config_weight": float(number), "config_forces_weight": 3.0}
+    path = written(tmp_path / "data.extxyz", structures)
+    given = given_data(path, EMTReference().resolve())
+    assert len(given) == 7  # the first has weight 0
+    decide_membership(given, {}, DataSets(), Learning()).save(tmp_path)
+    data = DataSets.load(tmp_path)
+    expected = {atoms.info[ENERGY]: 3.0 * number for number, atoms in enumerate(structures)}
+    assert len(data.train) < 7
+    for atoms in data.everything:
+        assert weight_of(atoms, "forces") == expected[atoms.info[ENERGY]]
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "nine components": {"REF_stress": np.eye(3) * 0.01},
+    "virials": {"REF_virials": np.eye(3) * -0.5},
+    "a slab": {"REF_stress": np.eye(3) * 0.01, "pbc": [True, True, False]},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_other_peoples_stress_is_trained_on_or_ignored_with_a_word(case: str, tmp_path: Path) -> None:
+    fields = dict(CASES[case])
+    structures = labelled([bulk("Cu", cubic=True) for _ in range(4)])
+    for atoms in structures:
+        del atoms.info[STRESS]
+        atoms.pbc = fields.get("pbc", True)
+        atoms.info |= {name: value for name, value in fields.items() if name != "pbc"}
+    parameters = {
+        "train": written(tmp_path / "train.extxyz", structures),
+        "output_directory": tmp_path / "out",
+        "model": {"pair": {}},
+    }
+    checked = check_training(TrainingParameters.model_validate(parameters))
+    stresses = [label_of(atoms).stress for atoms in checked.data.train]
+    warnings = [line for report in checked.reports for line in report.warnings if "stress" in line]
+    if case == "a slab":
+        assert stresses == [None] * 3
+        assert len(warnings) == 1
+        return
+    volume = structures[0].get_volume()
+    expected = {"nine components": 0.01, "virials": 0.5 / volume}[case]
+    np.testing.assert_allclose(stresses, [[expected] * 3 + [0.0] * 3] * 3, atol=1e-9)
+    assert warnings == []
