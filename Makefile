@@ -11,6 +11,8 @@ REFERENCE ?= xtb
 # An environment for each engine that there is, as their dependencies exclude each other (mace-torch and nequip do).
 MACE := .venv/mace
 NEQUIP := .venv/nequip
+# PLUMED's kernel comes in this wheel, in a folder of its own, as nothing else of it is used.
+PLUMED := .venv/plumed
 INSTALL := --disable-pip-version-check --quiet torch==2.13.0
 PIP := $(MACE)/bin/pip install --constraint constraints.txt $(INSTALL)
 CAMPAIGN := deployments/demo/$(REFERENCE).yaml
@@ -38,12 +40,13 @@ types: $(MACE)/test.stamp
 	$(MACE)/bin/mypy
 
 # Two processes share the machine; threads of torch in each of them would be in each other's way.
-tests: export OMP_NUM_THREADS := 1
-tests: $(MACE)/test.stamp $(NEQUIP)/test.stamp
+tests tests-long: export OMP_NUM_THREADS := 1
+tests tests-long: export PLUMED_KERNEL ?= $(CURDIR)/$(PLUMED)/plumed/_lib/lib/libplumedKernel.so
+tests: $(MACE)/test.stamp $(NEQUIP)/test.stamp $(PLUMED)/test.stamp
 	$(MACE)/bin/python -m pytest $(PARALLEL) -m "not long and not nequip"
 	$(NEQUIP)/bin/python -m pytest $(PARALLEL) -m "not long and nequip"
 
-tests-long: $(MACE)/test.stamp
+tests-long: $(MACE)/test.stamp $(PLUMED)/test.stamp
 	$(MACE)/bin/python -m pytest -m "long and not nequip"
 
 benchmarks: $(MACE)/test.stamp
@@ -74,6 +77,10 @@ $(MACE)/test.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
 
 $(NEQUIP)/test.stamp: pyproject.toml constraints.txt constraints-nequip.txt | $(NEQUIP)/bin/python
 	$(NEQUIP)/bin/pip install --constraint constraints-nequip.txt $(INSTALL) --editable ".[nequip,test]"
+	touch $@
+
+$(PLUMED)/test.stamp: | $(MACE)/bin/python
+	$(MACE)/bin/pip install --disable-pip-version-check --quiet --no-deps --target $(PLUMED) hillclimber==0.1.8
 	touch $@
 
 $(MACE)/docs.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
