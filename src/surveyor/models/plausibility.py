@@ -53,7 +53,7 @@ def from_scratch(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -
         atomic_energies: in eV by chemical symbol.
     """
     energies, forces = _learned(train, atomic_energies)
-    return Beginning(UNTRAINED * max(BONDS / UNTRAINED, float(np.std(energies)), forces * LENGTH_A))
+    return Beginning(max(BONDS, UNTRAINED * float(np.std(energies)), UNTRAINED * forces * LENGTH_A))
 
 
 def from_weights(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -> Beginning:

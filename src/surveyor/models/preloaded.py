@@ -30,6 +30,21 @@ from surveyor.models import preloading
 logger = logging.getLogger(__name__)
 
 KILLED = -9  # what a training ended with whose parent is gone
+# Beginnings of variables that count when a program is imported; a fork gets all others as they are then.
+DECISIVE = (
+    "OMP_",
+    "GOMP_",
+    "KMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "TORCH",
+    "PYTORCH",
+    "CUDA",
+    "PYTHON",
+    "LD_",
+    "PATH",
+    "VIRTUAL",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +54,7 @@ class Preloaded:
     Attributes:
         process: itself; it ends when its standard input does.
         address: of the socket by which it is asked for trainings.
-        environment: with which it was started.
+        environment: with which it was started, as far as it is decisive.
     """
 
     process: "subprocess.Popen[bytes]"
@@ -48,7 +63,7 @@ class Preloaded:
 
     def fits(self) -> bool:
         """Say whether a training that is started here and now can be a fork of it."""
-        return self.process.poll() is None and self.environment == dict(os.environ)
+        return self.process.poll() is None and self.environment == _decisive()
 
     def end(self) -> None:
         """End it with all its trainings."""
@@ -59,6 +74,10 @@ class Preloaded:
         self.process.kill()
         self.process.wait()
         shutil.rmtree(self.address.parent, ignore_errors=True)
+
+
+def _decisive() -> Mapping[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(DECISIVE)}
 
 
 _lock = threading.Lock()
@@ -84,7 +103,12 @@ def run_preloaded(module: str, arguments: Sequence[str], *, directory: Path, out
     except OSError as error:
         logger.debug("no preloaded %s: %s", module, error)
         return None
-    request = {"arguments": list(arguments), "directory": str(directory), "output": str(output)}
+    request = {
+        "arguments": list(arguments),
+        "directory": str(directory),
+        "output": str(output),
+        "environment": dict(os.environ),
+    }
     with connection, connection.makefile("rw") as stream:
         try:
             stream.write(json.dumps(request) + "\n")
@@ -124,18 +148,17 @@ def _preloaded(module: str) -> Preloaded:
 
 
 def _start(module: str) -> Preloaded:
-    environment = dict(os.environ)
     address = Path(tempfile.mkdtemp(prefix="surveyor-preloaded-")) / "socket"
     process = subprocess.Popen(
         [sys.executable, "-m", preloading.__name__, str(address), module],
         # Threads of BLAS would be there before the first fork.
-        env={**environment, "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    preloaded = Preloaded(process, address, environment)
+    preloaded = Preloaded(process, address, _decisive())
     with cast("IO[bytes]", process.stdout) as answers:
         if answers.readline().strip() == preloading.READY:
             return preloaded

@@ -135,6 +135,8 @@ def _train(module: Any, request: Mapping[str, Any]) -> NoReturn:  # Any: a modul
     _replace(0, os.open(os.devnull, os.O_RDONLY))
     _replace(1, os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666))
     os.dup2(1, 2)
+    os.environ.clear()
+    os.environ.update(request["environment"])
     sys.argv = [str(module.__file__), *request["arguments"]]
     code = _exit_code(module)
     sys.stdout.flush()
