@@ -33,7 +33,7 @@ def main() -> None:
         sys.exit("the parent died before the program began")
     child = os.fork()
     if child == 0:
-        _control(PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent()
         os.execvp(command[0], command)
 
     def end_all(*_signal: object) -> None:
@@ -64,6 +64,11 @@ def main() -> None:
 def adopt_orphans() -> None:
     """Have what descends from this process, and loses its parent, become a child of this process."""
     _control(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_with_parent() -> None:
+    """Have this process killed when the thread that forked it dies."""
+    _control(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def end_in_place(folder: str) -> None:

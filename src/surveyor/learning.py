@@ -95,7 +95,7 @@ class Learning(Parameters):
         True,
         title="Train from scratch",
         description="Draw new weights and recompute scale and shift in each generation; "
-        "otherwise go on from the current weights.",
+        "otherwise go on from the current weights, as the model's field `continued` says.",
     )
     atomic_energies: Literal["isolated_atoms", "least_squares"] = Field(
         "isolated_atoms",

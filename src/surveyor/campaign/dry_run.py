@@ -75,7 +75,8 @@ def _short_training(model: ModelParameters) -> ModelParameters:
 
 def _short_training_of_one(model: OneModel) -> OneModel:
     if model.mace is not None:
-        return model.model_copy(update={"mace": model.mace.model_copy(update={"max_num_epochs": N_EPOCHS})})
+        few = {"max_num_epochs": N_EPOCHS, "continued": None}
+        return model.model_copy(update={"mace": model.mace.model_copy(update=few)})
     if model.nequip is not None:  # whose configuration may have its own number of epochs
         short = {"time_limit_minutes": SHORT_MINUTES, "is_compiled": False}
         return model.model_copy(update={"nequip": model.nequip.model_copy(update=short)})

@@ -13,7 +13,6 @@ from ase.calculators.calculator import Calculator, all_changes
 from surveyor.dataset import Dataset
 from surveyor.events import EventLog, announce
 from surveyor.files import read_json, write_json
-from surveyor.models.atomic_energies import resolve_atomic_energies
 from surveyor.models.disagreement import Calibrations, Disagreement, calibrate, disagreement_of, mean_of
 from surveyor.models.history import MEMBERS, epoch_to_json, reported_epochs
 from surveyor.models.model import EVENTS, Epoch, Model, digest_of
@@ -128,7 +127,11 @@ class CommitteeModel:
 
     @property
     def atomic_energies(self) -> Mapping[str, float] | None:
-        """Energies in eV of isolated atoms by chemical symbol, the same for all members; None before `initialize`."""
+        """Energies in eV of isolated atoms by chemical symbol; None before `initialize`.
+
+        They are those of the first member. Those of others differ where they are fitted, beside a foundation model, to
+        samples of their own.
+        """
         return self.members[0].atomic_energies
 
     @property
@@ -148,9 +151,9 @@ class CommitteeModel:
 
     def initialize(self, train: Dataset, *, atomic_energies: Mapping[str, float] | None, seed: int) -> Self:
         """Return an untrained committee for these data; see `Model.initialize`."""
-        energies = resolve_atomic_energies(train, atomic_energies)
+        # Members fit energies that are not given to the same data, and may do so again beside a foundation model.
         members = tuple(
-            member.initialize(train, atomic_energies=energies, seed=_seed_of_member(seed, index))
+            member.initialize(train, atomic_energies=atomic_energies, seed=_seed_of_member(seed, index))
             for index, member in enumerate(self.members)
         )
         return replace(self, members=members, seed=seed, weights=None)

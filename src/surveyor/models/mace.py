@@ -28,7 +28,7 @@ from surveyor.models.mace_parameters import (
     require_mace,
     settings_of,
 )
-from surveyor.models.mace_trainer import NETWORK, Training, run_training
+from surveyor.models.mace_trainer import NETWORK, Training, energies_after, run_training
 from surveyor.models.model import Epoch
 from surveyor.models.network_model import NetworkModel
 from surveyor.models.quiet import engine_kept_quiet
@@ -137,14 +137,27 @@ class MACEModel(NetworkModel[MACEParameters]):
         """
         check_options(self.parameters)
         self.check_data(train, valid)
-        settings = settings_of(self.parameters, resolve_device(self.parameters.device))
+        settings = settings_of(
+            self.parameters, resolve_device(self.parameters.device), is_continued=self.weights is not None
+        )
         start = self.weights or foundation_file(self.parameters)
         if start is not None:
             self.check_start(start, _elements(start))
-        limit, replay = self.parameters.time_limit_minutes, self._replay()
-        training = Training(settings, self.energies, self.seed, start, limit, replay)
+        is_tuned = start is not None and self.weights is None
+        training = Training(
+            settings,
+            self.energies,
+            self.seed,
+            start,
+            self.parameters.time_limit_minutes,
+            self._replay(),
+            is_foundation=is_tuned,
+            fits_energies=is_tuned and self.fits_energies,
+        )
         network = run_training(training, train, valid, directory)
-        return replace(self, weights=network), history_of(directory)
+        energies = energies_after(directory) or self.energies
+        trained = replace(self, weights=network, atomic_energies=energies, fits_energies=False)
+        return trained, history_of(directory)
 
     @property
     def takes_weights(self) -> tuple[Property, ...]:

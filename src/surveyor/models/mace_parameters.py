@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from surveyor.errors import InputError
+from surveyor.models.continued import ContinuedTraining
 from surveyor.models.devices import Device, Precision
 from surveyor.models.mace_cuequivariance import is_used
 from surveyor.models.quiet import engine_kept_quiet
@@ -92,6 +93,13 @@ class MACEParameters(Parameters):
     lr: float = Field(
         0.01, gt=0, le=1, title="Learning rate", description="Step of the optimizer (Adam) at the beginning."
     )
+    continued: ContinuedTraining | None = Field(
+        None,
+        title="Continued training",
+        description="Epochs, learning rate and patience of a training that begins from the weights of a trained model: "
+        "with `start`, and in later generations with train_from_scratch: false. By default those of a training from "
+        "scratch.",
+    )
     energy_weight: float = Field(
         10.0,
         ge=0,
@@ -143,8 +151,15 @@ class MACEParameters(Parameters):
 
 
 NOT_OPTIONS = {
-    "options", "device", "time_limit_minutes", "foundation_model", "foundation_name", "replay", "replay_keys",
-}  # fmt: skip
+    "options",
+    "device",
+    "continued",
+    "time_limit_minutes",
+    "foundation_model",
+    "foundation_name",
+    "replay",
+    "replay_keys",
+}
 
 # Losses of MACE in which weights of structures are factors. "universal" puts them into the argument of Huber's loss,
 # and "huber" takes a stress that is missing for zero.
@@ -232,11 +247,21 @@ def require_mace() -> None:
         raise InputError('this model needs MACE, which is not installed here: pip install "surveyor[mace]"')
 
 
-def settings_of(parameters: MACEParameters, device: str) -> dict[str, Any]:  # Any: whatever the trainer takes
-    """Return the parameters as options of the trainer, by their names there."""
+def settings_of(
+    parameters: MACEParameters, device: str, *, is_continued: bool = False
+) -> dict[str, Any]:  # Any: whatever the trainer takes
+    """Return the parameters as options of the trainer, by their names there.
+
+    Args:
+        parameters: of the model.
+        device: of the training.
+        is_continued: whether it begins from the weights of a trained model.
+    """
     names = {"r_max_A": "r_max", "precision": "default_dtype"}
     fields = parameters.model_dump(exclude=NOT_OPTIONS)
     settings = {names.get(name, name): value for name, value in fields.items()}
     # The network that comes out is MACE's own, whatever it was trained with.
     kernels = {"enable_cueq": True} if is_used(device) and not parameters.options.get("enable_oeq") else {}
-    return {**settings, **kernels, "device": device, **parameters.options}
+    given = parameters.continued if is_continued else None
+    continued = {} if given is None else given.model_dump(exclude_none=True)
+    return {**settings, **kernels, "device": device, **parameters.options, **continued}

@@ -1,25 +1,77 @@
 """MACE's training program with a loop that can be ended after any epoch, and goes on as if it had not been.
 
-    python -m surveyor.models.mace_program STATE LIMIT_S --config FILE
+    python -m surveyor.models.mace_program JOB --config FILE
 
-All but the loop is that of `mace_run_train`. Its own loop saves a checkpoint where the validation loss has improved,
+JOB is a file with a `Job`. All but the loop and the atomic energies is that of `mace_run_train`.
+Its own loop saves a checkpoint where the validation loss has improved,
 with averaged weights and without the state of the average, of the batches' order and of the search for the best epoch;
 so what continues from there is another training. This one keeps all of it, after each epoch, in the file STATE. The
 order of batches follows from the seed and the number of the epoch.
 """
 
+import json
 import logging
 import math
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from surveyor.models.trainer_process import DIVERGED, EXPLODED, telling_when_memory_is_lacking
+from surveyor.models.mace_energies import HEAD, check_energies, expected_energies, setting_energies
+from surveyor.models.trainer_process import DIVERGED, EXPLODED, end_if_absurd, telling_when_memory_is_lacking
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the program is told beside MACE's options.
+
+    Attributes:
+        state: file of all that is needed to go on.
+        outcomes: files that MACE may leave a network in; the first one that is there counts.
+        result: file for the network, with the readout for the data alone.
+        limit_s: the training ends with the epoch in which it has taken so long; None for never.
+        highest: largest plausible error of the energies before the first epoch, in eV/atom.
+        atomic_energies: of the data, in eV by atomic number.
+        fitted: file of the atomic energies that the training fits beside its foundation model; None where those given
+            count.
+    """
+
+    state: str
+    outcomes: Sequence[str]
+    result: str
+    limit_s: float | None
+    highest: float
+    atomic_energies: Mapping[str, float]
+    fitted: str | None = None
+
+    def save(self, path: Path) -> None:
+        """Write the file."""
+        path.write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, path: Path) -> "Job":
+        """Read what `save` wrote."""
+        return cls(**json.loads(path.read_text()))
+
+    @property
+    def given(self) -> dict[int, float]:
+        """The atomic energies that were given, in eV by atomic number."""
+        return {int(number): energy for number, energy in self.atomic_energies.items()}
+
+    @property
+    def expected(self) -> Mapping[int, float]:
+        """The atomic energies that the network has for the data, in eV by atomic number."""
+        return expected_energies(self.given, self.fitted_file)
+
+    @property
+    def fitted_file(self) -> Path | None:
+        """The file of fitted atomic energies, if there is one."""
+        return None if self.fitted is None else Path(self.fitted)
 
 
 @dataclass
@@ -56,23 +108,27 @@ class Loop:
 
     Args:
         given: the arguments with which MACE calls its own loop.
-        state: file of all that is needed to go on.
-        limit_s: the training ends with the epoch in which it has taken so long.
+        job: what else there is to know.
     """
 
-    def __init__(self, given: dict[str, Any], state: Path, limit_s: float) -> None:  # Any: objects of torch and MACE
+    def __init__(self, given: dict[str, Any], job: Job) -> None:  # Any: objects of torch and MACE
         self.given = SimpleNamespace(**given)
-        self.state = state
-        self.limit_s = limit_s
+        self.job = job
+        self.state = Path(job.state)
+        self.limit_s = math.inf if job.limit_s is None else job.limit_s
         self.progress = Progress()
+        self.energy_rmse: float | None = None  # of the newest validation, on the data
         self.seed = self.given.train_loader.generator.initial_seed()
 
     def run(self) -> None:
         """Train until the last epoch, the time limit, or the end of patience."""
         if self.state.exists():
             self._load()
+            check_energies(self.given.model, self.job.expected, "in the state of the training")
         else:
+            check_energies(self.given.model, self.job.expected, "before the first epoch")
             self.progress.initial_loss = self.progress.valid_loss = self._validate(None)
+            end_if_absurd(self.energy_rmse, self.job.highest)
         progress = self.progress
         while progress.epoch < self.given.max_num_epochs and not progress.is_over:
             if progress.elapsed_s >= self.limit_s:
@@ -173,6 +229,8 @@ class Loop:
                 device=given.device,
             )
             valid_err_log(loss, metrics, given.logger, given.log_errors, epoch, name)
+            if name == HEAD:
+                self.energy_rmse = metrics.get("rmse_e_per_atom")
         return float(loss)
 
     def _keep(self, epoch: int) -> None:
@@ -219,9 +277,14 @@ def _is_schedule_free(optimizer: Any) -> bool:  # Any: an optimizer of torch
     return "ScheduleFree" in type(optimizer).__name__
 
 
+def preload() -> None:
+    """Import what a training needs."""
+    import mace.cli.run_train  # noqa: F401
+
+
 def main() -> None:
     """Run MACE's training program with this loop; several processes at once train with MACE's own."""
-    state, limit_s = Path(sys.argv.pop(1)), float(sys.argv.pop(1))
+    job = Job.load(Path(sys.argv.pop(1)))
     from mace import tools
     from mace.cli import run_train
 
@@ -231,11 +294,35 @@ def main() -> None:
         if given["distributed"] or given["log_wandb"] or given["plotter"] is not None:
             loop_of_mace(**given)
         else:
-            with telling_when_memory_is_lacking():
-                Loop(given, state, limit_s).run()
+            Loop(given, job).run()
 
     tools.train = train
-    run_train.main()
+    run_train.configure_model = setting_energies(run_train.configure_model, job.given, job.fitted_file)
+    run_train.jit = SimpleNamespace(compile=_do_not_compile)
+    with telling_when_memory_is_lacking():
+        run_train.main()
+    if os.environ.get("RANK", "0") == "0":
+        _keep_result(job)
+
+
+def _do_not_compile(_network: Any) -> Any:  # Any: a module of torch
+    """Take the place of the compiler whose result nobody reads; MACE goes on where it fails."""
+    raise NotImplementedError("surveyor does not use what TorchScript makes of the network")
+
+
+def _keep_result(job: Job) -> None:
+    """Save the network that came of the training, without the readout for the replay data."""
+    import torch
+    from mace.tools.scripts_utils import remove_pt_head
+
+    outcome = next((path for path in map(Path, job.outcomes) if path.is_file()), None)
+    if outcome is None:
+        return
+    network = torch.load(outcome, map_location="cpu", weights_only=False)
+    if len(network.heads) > 1:
+        network = remove_pt_head(network, HEAD)
+    check_energies(network, job.expected, "after the training")
+    torch.save(network, job.result)
 
 
 if __name__ == "__main__":

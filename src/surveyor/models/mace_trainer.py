@@ -5,23 +5,35 @@ the validation loss has improved, and after each epoch all that it needs to go o
 """
 
 import logging
-import math
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 
 from surveyor.dataset import ENERGY, FORCES, STRESS, Dataset
 from surveyor.errors import InputError
 from surveyor.files import publish, write_atomically
+from surveyor.models.history import history_of
 from surveyor.models.mace_cells import with_vacuum
+from surveyor.models.mace_energies import FITTED, HEAD, read_energies
+from surveyor.models.mace_program import Job
 from surveyor.models.model import Epoch
+from surveyor.models.plausibility import (
+    Beginning,
+    check_beginning,
+    check_result,
+    from_foundation,
+    from_scratch,
+    from_weights,
+)
+from surveyor.models.preloaded import run_preloaded
 from surveyor.models.trainer import (
+    BEFORE,
     LOG,
     TRAIN_FILE,
     VALID_FILE,
@@ -29,6 +41,7 @@ from surveyor.models.trainer import (
     bare,
     check_outcome,
     failed,
+    first_record,
     following,
     run_with_batches_that_fit,
 )
@@ -40,11 +53,16 @@ logger = logging.getLogger(__name__)
 NAME = "training"
 CONFIGURATION = "config.yaml"
 PROGRAM = ("-m", "surveyor.models.mace_program")
+JOB = "job.json"
 RANKS = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=gpu")  # a process for each GPU
 BATCH_SIZES = ("batch_size", "valid_batch_size")
 STATE = "state.pt"  # of a training that goes on
 REPLAY_FILE = "replay.extxyz"
-HEAD, REPLAY_HEAD = "Default", "pt_head"  # readouts, as MACE calls them
+REPLAY_HEAD = "pt_head"  # readout for the replay data, as MACE calls it
+# What MACE may leave. Where the options ask for a second stage of training (swa), its network is the one to use.
+OUTCOMES = (f"{NAME}_stagetwo.model", f"{NAME}.model")
+RESULT = "result.model"
+RESULTS = f"results/{NAME}_run-{{seed}}_train.txt"  # to which the trainer appends lines of JSON
 NETWORK = "mace.model"  # the native file, there when the training is complete
 
 
@@ -59,6 +77,8 @@ class Training:
         start: network from whose weights the training starts; None for new ones.
         time_limit_minutes: after which the training ends, with the best epoch so far.
         replay: labelled structures of what `start` was trained on, to be trained on as well.
+        is_foundation: whether `start` is a foundation model, which may belong to another level of theory.
+        fits_energies: whether the atomic energies are fitted anew beside what `start` says of the bonds.
     """
 
     settings: Mapping[str, Any]  # Any: whatever the trainer takes
@@ -67,6 +87,14 @@ class Training:
     start: Path | None = None
     time_limit_minutes: float | None = None
     replay: Dataset | None = None
+    is_foundation: bool = False
+    fits_energies: bool = False
+
+    def beginning(self, train: Dataset) -> Beginning:
+        """Return what is plausible for the first epoch."""
+        if self.start is None:
+            return from_scratch(train, self.atomic_energies)
+        return (from_foundation if self.is_foundation else from_weights)(train, self.atomic_energies)
 
 
 def configuration(
@@ -149,26 +177,63 @@ def run_training(training: Training, train: Dataset, valid: Dataset, directory: 
     if training.replay is not None:
         _given_to_mace(training.replay).save(directory / REPLAY_FILE)
     options = configuration(training, train, valid)
+    beginning = training.beginning(train)
     returncode = run_with_batches_that_fit(
-        lambda sizes: _run_program(training, options | dict(sizes), directory),
+        lambda sizes: _run_program(training, options | dict(sizes), beginning, directory),
         {name: options[name] for name in BATCH_SIZES},
         directory,
     )
+    first = first_record(directory / RESULTS.format(seed=training.seed), _before)
+    check_beginning(first, beginning, directory)
     check_outcome(returncode, "MACE", directory)
-    trained = _outcome(directory)
-    publish(trained if training.replay is None else _without_replay(trained), network)
+    if not (directory / RESULT).is_file():
+        raise failed("the trainer of MACE has left no network", directory)
+    check_result(first, history_of(directory), beginning, directory)
+    publish(directory / RESULT, network)
     (directory / STATE).unlink(missing_ok=True)
     return network
 
 
-def _run_program(training: Training, options: Mapping[str, Any], directory: Path) -> int:  # Any: as `configuration`
+def energies_after(directory: Path) -> dict[str, float] | None:
+    """Return the atomic energies that a training has fitted, in eV by chemical symbol; None where it fits none."""
+    fitted = directory / FITTED
+    if not fitted.exists():
+        return None
+    return {chemical_symbols[number]: energy for number, energy in read_energies(fitted).items()}
+
+
+def _run_program(
+    training: Training, options: Mapping[str, Any], beginning: Beginning, directory: Path
+) -> int:  # Any: as `configuration`
     write_atomically(directory / CONFIGURATION, yaml.safe_dump(dict(options)))
+    _job(training, beginning).save(directory / JOB)
     _remove_torn_checkpoints(directory / "checkpoints")
-    limit_s = math.inf if training.time_limit_minutes is None else 60 * training.time_limit_minutes
     ranks = RANKS if options.get("distributed") else ()
-    command = [sys.executable, *ranks, *PROGRAM, STATE, str(limit_s), "--config", CONFIGURATION]
-    with following(directory / "results" / f"{NAME}_run-{training.seed}_train.txt", _epoch, directory):
+    arguments = [JOB, "--config", CONFIGURATION]
+    with following(directory / RESULTS.format(seed=training.seed), _epoch, directory):
+        code = _run_preloaded(arguments, directory) if options["device"] == "cpu" and not ranks else None
+        if code is not None:
+            return code
+        command = [sys.executable, *ranks, *PROGRAM, *arguments]
         return run_program(command, directory=directory, output=directory / LOG).returncode
+
+
+def _run_preloaded(arguments: Sequence[str], directory: Path) -> int | None:
+    # A fork of a process that has imported MACE; on a GPU this was never tried.
+    option, module = PROGRAM
+    return run_preloaded(module, arguments, directory=directory, output=directory / LOG) if option == "-m" else None
+
+
+def _job(training: Training, beginning: Beginning) -> Job:
+    return Job(
+        state=STATE,
+        outcomes=OUTCOMES,
+        result=RESULT,
+        limit_s=None if training.time_limit_minutes is None else 60 * training.time_limit_minutes,
+        highest=beginning.highest,
+        atomic_energies={str(atomic_numbers[name]): energy for name, energy in training.atomic_energies.items()},
+        fitted=FITTED if training.fits_energies else None,
+    )
 
 
 def _remove_torn_checkpoints(folder: Path) -> None:
@@ -180,24 +245,15 @@ def _remove_torn_checkpoints(folder: Path) -> None:
 
 
 def _epoch(record: Record) -> Epoch | None:
-    if record["mode"] != "eval" or record["epoch"] is None or record["head"] != HEAD:  # None: before the first epoch
+    return None if record.get("epoch") is None else _errors(record)
+
+
+def _before(record: Record) -> Epoch | None:
+    """Return the errors before the first epoch, where a record is about them."""
+    return _errors({**record, "epoch": BEFORE}) if record.get("epoch", 0) is None else None
+
+
+def _errors(record: Record) -> Epoch | None:
+    if record["mode"] != "eval" or record["head"] != HEAD:
         return None
     return Epoch(record["epoch"], record["loss"], record.get("rmse_e_per_atom"), record.get("rmse_f"))
-
-
-def _outcome(directory: Path) -> Path:
-    # Where the options ask for a second stage of training (swa), that is the one to use.
-    for path in (directory / f"{NAME}_stagetwo.model", directory / f"{NAME}.model"):
-        if path.is_file():
-            return path
-    raise failed("the trainer of MACE has left no network", directory)
-
-
-def _without_replay(trained: Path) -> Path:
-    """Return the network without the readout for the replay data."""
-    single, log = trained.with_name(f"single-{trained.name}"), "select_head.log"
-    command = [sys.executable, "-m", "mace.cli.select_head", "-n", HEAD, "-o", single.name, trained.name]
-    result = run_program(command, directory=trained.parent, output=trained.with_name(log))
-    if result.returncode != 0 or not single.is_file():
-        raise failed("MACE could not take the readout for the replay data away", trained.parent, log)
-    return single

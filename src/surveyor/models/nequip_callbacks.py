@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader, Sampler
 
 from surveyor.models.nequip_config import ENERGY_RMSE, FORCES_RMSE
-from surveyor.models.trainer_process import DIVERGED, EXPLODED
+from surveyor.models.trainer_process import DIVERGED, EXPLODED, end_if_absurd
 
 
 class ShuffledByEpoch(Sampler):  # type: ignore[misc]  # torch is optional
@@ -91,12 +91,17 @@ class Reports(Callback):  # type: ignore[misc]  # so is Lightning
     A loss that is not a number, or exceeds that of the untrained network by the factor `EXPLODED`, ends it; if there
     was no better one, with the exit code `DIVERGED`.
 
+    Energies that are absurd before the first epoch end it with the exit code `ABSURD`. The errors before the first
+    epoch are a line, too, without the number of an epoch.
+
     Args:
         path: of the file.
+        highest: largest plausible error of the energies before the first epoch, in eV/atom.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, highest: float) -> None:
         self.path = Path(path)
+        self.highest = highest
         self.initial_loss: float | None = None
         self.has_good_epoch = False
 
@@ -106,14 +111,20 @@ class Reports(Callback):  # type: ignore[misc]  # so is Lightning
         if self.initial_loss is None:
             self.initial_loss = loss
         if trainer.sanity_checking:
+            if trainer.is_global_zero and not self.path.exists():
+                self._report(None, loss, errors)
+            end_if_absurd(errors.get(ENERGY_RMSE), self.highest)
             return
         is_good = loss < EXPLODED * self.initial_loss or loss == 0
         self.has_good_epoch |= is_good
         trainer.should_stop |= not is_good
         if trainer.is_global_zero:
-            epoch = {"epoch": trainer.current_epoch, "loss": loss, "energy_rmse": errors.get(ENERGY_RMSE)}
-            with self.path.open("a") as file:
-                file.write(json.dumps({**epoch, "forces_rmse": errors.get(FORCES_RMSE)}) + "\n")
+            self._report(trainer.current_epoch, loss, errors)
+
+    def _report(self, number: int | None, loss: float, errors: Mapping[str, float]) -> None:
+        epoch = {"epoch": number, "loss": loss, "energy_rmse": errors.get(ENERGY_RMSE)}
+        with self.path.open("a") as file:
+            file.write(json.dumps({**epoch, "forces_rmse": errors.get(FORCES_RMSE)}) + "\n")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say that there is nothing to be taken."""

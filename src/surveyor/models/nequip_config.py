@@ -1,5 +1,6 @@
 """The configuration of NequIP: from the fields or from the user, completed with what surveyor gives."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 
 from surveyor.dataset import ENERGY, FORCES, STRESS
 from surveyor.errors import InputError
+from surveyor.models.continued import ContinuedTraining
 from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.models.trainer import TRAIN_FILE, VALID_FILE
 
@@ -20,6 +22,7 @@ RMSE = "RootMeanSquaredError"
 FIELDS = {"energy": "total_energy", "forces": "forces", "stress": "stress"}  # of NequIP
 OF_DATA = frozenset({"_target_", "transforms", "train_dataloader", "val_dataloader", "stats_manager"})
 LOADER = {"_target_": "torch.utils.data.DataLoader"}
+SHIFTS = "modify_PerTypeScaleShift"  # NequIP's modifier of atomic energies
 DATA_MODULE = "nequip.data.datamodule.ASEDataModule"
 
 
@@ -47,6 +50,7 @@ class Supplied:
         has_stress: whether there are structures with stress, for the training and for the validation.
         start: package from whose weights the training starts; None for new ones.
         time_limit_minutes: after which the training ends, with the best epoch so far.
+        highest: largest plausible error of the energies before the first epoch, in eV/atom.
     """
 
     atomic_energies: Mapping[str, float]
@@ -55,6 +59,7 @@ class Supplied:
     has_stress: tuple[bool, bool] = (False, False)
     start: Path | None = None
     time_limit_minutes: float | None = None
+    highest: float = math.inf
 
 
 def configuration(parameters: NequIPParameters, supplied: Supplied, describe: Callable[[Path], Network]) -> Tree:
@@ -75,6 +80,8 @@ def configuration(parameters: NequIPParameters, supplied: Supplied, describe: Ca
     _supply_metrics(tree, supplied.has_stress)
     _supply_data(tree, supplied, network)
     _supply_trainer(tree, supplied)
+    if parameters.continued is not None and supplied.start is not None:
+        _continue(tree, parameters.continued)
     return {**tree, "run": ["train"]}
 
 
@@ -138,6 +145,15 @@ def _complaints(tree: Tree) -> Iterator[str]:
         yield f"data.{name}: surveyor gives the data and their seed; remove it"
     if not _has_weights(module["val_metrics"]):
         yield "training_module.val_metrics: expected coefficients, by whose sum the best epoch is chosen; found none"
+    if any(each.get("modifier") == SHIFTS and "shifts" in each for each in _modifiers(module["model"])):
+        yield f"training_module.model: surveyor gives the atomic energies; remove the shifts of {SHIFTS}"
+
+
+def _modifiers(model: Tree) -> Iterator[Tree]:
+    """Yield the modifications around what builds a network."""
+    while str(model.get("_target_", "")).endswith(".modify"):
+        yield from model.get("modifiers") or []
+        model = model["model"]
 
 
 def _at(tree: Any, name: str) -> Any:  # Any: whatever YAML holds
@@ -157,6 +173,11 @@ def _builder_of(model: Any) -> Any:  # Any: a tree, or a node of OmegaConf
 def _is_from_file(builder: Any) -> bool:  # Any: a tree, or a node of OmegaConf
     """Say whether weights are taken from a file, and no network is built."""
     return "ModelFrom" in str(builder.get("_target_", ""))
+
+
+def begins_from_file(tree: Tree) -> bool:
+    """Say whether the network of a user's configuration comes from a file."""
+    return _is_from_file(_resolved_builder(tree))
 
 
 def _has_weights(metrics: Tree) -> bool:
@@ -206,7 +227,14 @@ def _supply_model(tree: Tree, supplied: Supplied, types: Sequence[str]) -> None:
     if supplied.start is not None:
         builder.clear()
         builder |= {"_target_": "nequip.model.ModelFromPackage", "package_path": str(supplied.start)}
-    elif not _is_from_file(builder):
+    elif _is_from_file(builder):
+        # The shifts of a foundation model belong to its own level of theory.
+        shifts = {
+            "modifier": SHIFTS,
+            "shifts": {name: float(value) for name, value in supplied.atomic_energies.items()},
+        }
+        module["model"] = {"_target_": "nequip.model.modify", "modifiers": [shifts], "model": module["model"]}
+    else:
         builder["type_names"] = list(types)
         builder["seed"] = supplied.seed
         builder["per_type_energy_shifts"] = {name: supplied.atomic_energies[name] for name in types}
@@ -294,7 +322,7 @@ def _transforms(network: Network) -> list[Tree]:
 def _supply_trainer(tree: Tree, supplied: Supplied) -> None:
     trainer = tree["trainer"]
     callbacks = [
-        {"_target_": "surveyor.models.nequip_callbacks.Reports", "path": EPOCHS},
+        {"_target_": "surveyor.models.nequip_callbacks.Reports", "path": EPOCHS, "highest": supplied.highest},
         {"_target_": "surveyor.models.nequip_callbacks.Newest", "path": f"{LAST}.ckpt"},
         {
             "_target_": "lightning.pytorch.callbacks.ModelCheckpoint",
@@ -317,6 +345,17 @@ def _supply_trainer(tree: Tree, supplied: Supplied) -> None:
     # The whole validation set before the first epoch: what the untrained network does.
     trainer["num_sanity_val_steps"] = -1
     trainer["callbacks"] = [*(trainer.get("callbacks") or []), *callbacks]
+
+
+def _continue(tree: Tree, continued: ContinuedTraining) -> None:
+    """Have a training go on as is asked for trainings from the weights of a trained model."""
+    if continued.max_num_epochs is not None:
+        tree["trainer"]["max_epochs"] = continued.max_num_epochs
+    if continued.lr is not None:
+        tree["training_module"]["optimizer"]["lr"] = continued.lr
+    if continued.patience is not None:
+        stopping = {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": LOSS}
+        tree["trainer"]["callbacks"].append({**stopping, "patience": continued.patience})
 
 
 def _from_fields(parameters: NequIPParameters, supplied: Supplied) -> Tree:

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from surveyor.errors import InputError
+from surveyor.models.continued import ContinuedTraining
 from surveyor.models.devices import Device, Precision
 from surveyor.parameters import Parameters
 
@@ -78,6 +79,13 @@ class NequIPParameters(Parameters):
         le=1_000_000,
         title="Patience of the learning rate",
         description="Epochs without a lower validation loss after which the learning rate is multiplied by 0.6.",
+    )
+    continued: ContinuedTraining | None = Field(
+        None,
+        title="Continued training",
+        description="Epochs, learning rate and patience of a training that begins from the weights of a trained model: "
+        "with `start`, and in later generations with train_from_scratch: false. By default those of a training from "
+        "scratch.",
     )
     energy_weight: float = Field(
         1.0,
@@ -162,7 +170,7 @@ class NequIPParameters(Parameters):
 
 # What a configuration decides where there is one.
 FIELDS_OF_CONFIG = NequIPParameters.model_fields.keys() - {
-    "config", "config_text", "time_limit_minutes", "device", "is_compiled",
+    "config", "config_text", "continued", "time_limit_minutes", "device", "is_compiled",
 }  # fmt: skip
 
 

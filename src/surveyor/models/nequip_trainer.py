@@ -17,18 +17,39 @@ from ase import Atoms
 from surveyor.dataset import Dataset
 from surveyor.files import publish, write_atomically
 from surveyor.models.devices import resolve_device
+from surveyor.models.history import history_of
 from surveyor.models.model import Epoch
-from surveyor.models.nequip_config import BEST, EPOCHS, LAST, Supplied, Tree, configuration
+from surveyor.models.nequip_config import (
+    BEST,
+    EPOCHS,
+    LAST,
+    Supplied,
+    Tree,
+    begins_from_file,
+    configuration,
+    read_config,
+)
 from surveyor.models.nequip_network import compiled_file, describe
 from surveyor.models.nequip_parameters import NequIPParameters
+from surveyor.models.plausibility import (
+    Beginning,
+    check_beginning,
+    check_result,
+    from_foundation,
+    from_scratch,
+    from_weights,
+)
 from surveyor.models.trainer import (
+    BEFORE,
     LOG,
     TRAIN_FILE,
     VALID_FILE,
     Record,
     bare,
+    check_not_killed,
     check_outcome,
     failed,
+    first_record,
     following,
     run_with_batches_that_fit,
 )
@@ -84,6 +105,7 @@ def run_training(
     device = resolve_device(parameters.device)
     train, valid = counted(train), counted(valid)
     if not network.is_file():
+        beginning = _beginning(parameters, training, train)
         supplied = Supplied(
             training.atomic_energies,
             training.seed,
@@ -91,6 +113,7 @@ def run_training(
             (any(map(has_stress, train)), any(map(has_stress, valid))),
             training.start,
             parameters.time_limit_minutes,
+            beginning.highest,
         )
         options = configuration(parameters, supplied, describe)
         directory.mkdir(parents=True, exist_ok=True)
@@ -98,12 +121,23 @@ def run_training(
         Dataset(_boxed(bare(atoms)) for atoms in valid).save(directory / VALID_FILE)
         sizes = {name: options["data"][loader]["batch_size"] for name, loader in LOADERS.items()}
         returncode = run_with_batches_that_fit(lambda fit: _run_program(options, fit, directory), sizes, directory)
+        first = first_record(directory / EPOCHS, _before)
+        check_beginning(first, beginning, directory)
         check_outcome(returncode, "NequIP", directory)
+        check_result(first, history_of(directory), beginning, directory)
         publish(_packaged(directory), network)
         (directory / f"{LAST}.ckpt").unlink(missing_ok=True)
     if parameters.is_compiled:
         _compile(network, device)
     return network
+
+
+def _beginning(parameters: NequIPParameters, training: Training, train: Dataset) -> Beginning:
+    if training.start is not None:
+        return from_weights(train, training.atomic_energies)
+    text = parameters.config_text
+    is_tuned = text is not None and begins_from_file(read_config(text))
+    return (from_foundation if is_tuned else from_scratch)(train, training.atomic_energies)
 
 
 def _boxed(atoms: Atoms) -> Atoms:
@@ -128,7 +162,16 @@ def _run_program(options: Tree, sizes: Mapping[str, int], directory: Path) -> in
         return run_program(command, directory=directory, output=directory / LOG).returncode
 
 
-def _epoch(record: Record) -> Epoch:
+def _epoch(record: Record) -> Epoch | None:
+    return None if record["epoch"] is None else _errors(record)
+
+
+def _before(record: Record) -> Epoch | None:
+    """Return the errors before the first epoch, where a record is about them."""
+    return _errors({**record, "epoch": BEFORE}) if record["epoch"] is None else None
+
+
+def _errors(record: Record) -> Epoch:
     return Epoch(record["epoch"], record["loss"], record["energy_rmse"], record["forces_rmse"])
 
 
@@ -137,6 +180,7 @@ def _packaged(directory: Path) -> Path:
     package.unlink(missing_ok=True)
     command = [sys.executable, "-m", "nequip.scripts.package", "build", f"{BEST}.ckpt", package.name]
     result = run_program(command, directory=directory, output=directory / PACKAGE_LOG)
+    check_not_killed(result.returncode, "NequIP's packaging", directory)
     if result.returncode != 0 or not package.is_file():
         raise failed("NequIP has made no package of the best epoch", directory, PACKAGE_LOG)
     return package

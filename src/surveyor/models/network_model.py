@@ -28,12 +28,15 @@ class NetworkModel(Generic[P]):
         atomic_energies: in eV by chemical symbol; None before `initialize`.
         seed: of the weights and of the order of batches.
         weights: native file of the engine; None before `train`.
+        fits_energies: whether the atomic energies were fitted to the data, and may be fitted anew beside a foundation
+            model, whose energies of bonds are not zero on average.
     """
 
     parameters: P
     atomic_energies: Mapping[str, float] | None = None
     seed: int = 0
     weights: Path | None = None
+    fits_energies: bool = False
 
     KIND: ClassVar[str]  # name of the variant in `ModelParameters`
     ENGINE: ClassVar[str]  # as people call it
@@ -51,7 +54,9 @@ class NetworkModel(Generic[P]):
 
     def initialize(self, train: Dataset, *, atomic_energies: Mapping[str, float] | None, seed: int) -> Self:
         """Return an untrained model for these data; see `Model.initialize`."""
-        return replace(self, atomic_energies=resolve_atomic_energies(train, atomic_energies), seed=seed, weights=None)
+        energies = resolve_atomic_energies(train, atomic_energies)
+        fits = atomic_energies is None
+        return replace(self, atomic_energies=energies, seed=seed, weights=None, fits_energies=fits)
 
     def unsupported(self, structures: Sequence[Atoms]) -> tuple[str, ...]:
         """Return the elements that were not in the data with which the model was initialized."""

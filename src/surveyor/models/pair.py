@@ -20,6 +20,7 @@ from surveyor.models.atomic_energies import resolve_atomic_energies
 from surveyor.models.bonds import Bonds
 from surveyor.models.history import history_of, report_epoch
 from surveyor.models.model import Epoch
+from surveyor.models.plausibility import check_result, from_scratch
 from surveyor.models.record import ModelRecord, versions_of
 from surveyor.parameters import Parameters
 from surveyor.potentials import Prediction, evaluate_one_by_one
@@ -165,6 +166,7 @@ class PairModel:
             _save_coefficients(path, self._fit(train))
         if not history_of(directory):
             report_epoch(directory, fitted._errors(valid or train))
+        check_result(None, history_of(directory), from_scratch(train, self._initialized()), directory)
         return fitted, history_of(directory)
 
     def deploy(self) -> PairPotential:

@@ -1,6 +1,7 @@
 """Running the training program of an engine, in a process of its own."""
 
 import logging
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from surveyor.events import announce, read_lines
 from surveyor.files import read_json, write_json
 from surveyor.models.history import report_epoch, reported_epochs
 from surveyor.models.model import Epoch
-from surveyor.models.trainer_process import DIVERGED, OUT_OF_MEMORY
+from surveyor.models.trainer_process import ABSURD, DIVERGED, OTHER_ATOMIC_ENERGIES, OUT_OF_MEMORY
 from surveyor.weights import PROPERTY_WEIGHTS, has_stress, weight_of
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,21 @@ LOG = "trainer.log"
 FITTING = "batch_sizes.json"  # there when memory was lacking for those that were asked for
 POLL_S = 0.2
 LOG_LINES = 15  # of the trainer's log, in the message of a failure
+BEFORE = -1  # number of what precedes the first epoch
+SHELL_ADDS = 128  # to the number of a signal, in the exit code of a script
+# Signals that do not come from a fault of the program, and who may have sent them.
+FROM_OUTSIDE: Mapping[signal.Signals, str] = {
+    signal.SIGKILL: "out of memory?",
+    signal.SIGTERM: "ended by a queue, an administrator or a user?",
+    signal.SIGINT: "interrupted by a user?",
+    signal.SIGHUP: "was its terminal closed?",
+    signal.SIGQUIT: "ended by a user?",
+    signal.SIGUSR1: "the warning of a queue?",
+    signal.SIGUSR2: "the warning of a queue?",
+    signal.SIGALRM: "a time limit?",
+    signal.SIGXCPU: "the limit of CPU time?",
+    signal.SIGXFSZ: "the limit of the size of files?",
+}
 
 Record = Mapping[str, Any]  # Any: whatever JSON holds
 
@@ -101,6 +117,17 @@ def _follow(results: Path, epoch_of: Callable[[Record], Epoch | None], directory
             report_epoch(directory, epoch)
 
 
+def first_record(results: Path, epoch_of: Callable[[Record], Epoch | None]) -> Epoch | None:
+    """Return what the first fitting line of a trainer's results tells; None where there is none.
+
+    Args:
+        results: file to which the trainer appends lines of JSON.
+        epoch_of: returns what such a line tells; None where it is not what is looked for.
+    """
+    records, _ = read_lines(results, 0)
+    return next(filter(None, map(epoch_of, records)), None)
+
+
 def check_outcome(returncode: int, engine: str, directory: Path) -> None:
     """Check that a trainer has ended well.
 
@@ -120,7 +147,48 @@ def check_outcome(returncode: int, engine: str, directory: Path) -> None:
             "network; check the data, or lower the learning rate",
             directory,
         )
-    raise failed(f"the trainer of {engine} ended with exit code {returncode}", directory)
+    if returncode == ABSURD:
+        raise TrainingFailed(
+            "absurd energies: those of the validation set are far off before the first epoch; check their unit, their "
+            "level of theory and the atomic energies",
+            directory,
+        )
+    if returncode == OTHER_ATOMIC_ENERGIES:
+        raise failed(
+            f"the network of {engine} has other atomic energies than those that were given; if {directory} was begun "
+            "by an older surveyor, delete it to have the network trained anew",
+            directory,
+        )
+    check_not_killed(returncode, f"the trainer of {engine}", directory)
+    raise failed(f"the trainer of {engine} {how_it_ended(returncode)}", directory)
+
+
+def check_not_killed(returncode: int, program: str, directory: Path) -> None:
+    """Check that no signal from outside has ended a program, whose last words then say nothing of the reason.
+
+    Args:
+        returncode: of the program; a shell's 128 + n stands for the signal n, too.
+        program: what it is, for the message.
+        directory: of the training.
+
+    Raises:
+        TrainingFailed: one has; the message names it.
+    """
+    number = _signal_of(returncode)
+    if number is not None and number in FROM_OUTSIDE:
+        killed = f"killed by {number.name} ({FROM_OUTSIDE[number]})"
+        raise TrainingFailed(f"{program} was {killed}; the same call continues", directory)
+
+
+def _signal_of(returncode: int) -> signal.Signals | None:
+    number = -returncode if returncode < 0 else returncode - SHELL_ADDS
+    return signal.Signals(number) if number in set(signal.Signals) else None
+
+
+def how_it_ended(returncode: int) -> str:
+    """Return how a program ended, for a message."""
+    number = _signal_of(returncode)
+    return f"ended with exit code {returncode}" if number is None else f"crashed with {number.name}"
 
 
 def failed(message: str, directory: Path, log: str = LOG) -> TrainingFailed:

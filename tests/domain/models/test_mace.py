@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.data import chemical_symbols
 from labelling_inputs import labelled
 from networks import check_batches, check_killed_three_times
 from pydantic import ValidationError
@@ -22,10 +23,11 @@ from surveyor.errors import InputError, TrainingFailed
 from surveyor.files import read_json
 from surveyor.metrics import errors_of
 from surveyor.models import batches, mace_evaluation, mace_trainer, trainer
-from surveyor.models.choice import load_model
+from surveyor.models.choice import CommitteeParameters, MemberParameters, ModelParameters, load_model, make_model
+from surveyor.models.continued import ContinuedTraining
 from surveyor.models.history import history_of, reported_epochs
 from surveyor.models.mace import MACEModel, MACEPotential
-from surveyor.models.mace_parameters import MACEParameters, check_options
+from surveyor.models.mace_parameters import MACEParameters, check_options, settings_of
 from surveyor.models.mace_trainer import Training, configuration
 from surveyor.potentials import Prediction
 from surveyor.reading.keys import LabelKeys
@@ -47,9 +49,13 @@ TINY = MACEParameters(
     max_num_epochs=15,
     batch_size=4,
     lr=0.03,
+    continued=ContinuedTraining(max_num_epochs=12),
     device="cpu",
     options={"max_ell": 1, "num_radial_basis": 4, "radial_MLP": "[8]"},
 )
+
+
+SHIFTS = {"Au": -700.0, "Cu": -1600.0}  # eV: of the atomic energies, between two levels of theory
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +154,18 @@ def test_training_of_a_trained_model_starts_from_its_weights(
     assert start["epoch"] is None  # before the first
     assert start["rmse_f"] == pytest.approx(errors.forces_rmse, rel=1e-6)
     assert start["rmse_e_per_atom"] == pytest.approx(errors.energy_rmse, rel=1e-6)
+    # It has its own number of epochs.
+    assert (len(history_of(workplace / "first")), len(history_of(workplace / "second"))) == (15, 12)
+
+
+def test_a_continued_training_has_its_own_epochs_rate_and_patience() -> None:
+    own = ContinuedTraining(max_num_epochs=7, lr=1e-3, patience=4)
+    parameters = MACEParameters(continued=own, options={"patience": 50})
+    names = ("max_num_epochs", "lr", "patience")
+    scratch, goes_on = (settings_of(parameters, "cpu", is_continued=each) for each in (False, True))
+    assert [scratch[name] for name in names] == [200, 0.01, 50]
+    assert [goes_on[name] for name in names] == [7, 1e-3, 4]
+    assert "continued" not in goes_on
 
 
 def test_fine_tuning_begins_from_a_foundation_model_and_its_architecture(
@@ -155,10 +173,20 @@ def test_fine_tuning_begins_from_a_foundation_model_and_its_architecture(
 ) -> None:
     assert trained.weights is not None
     tuned = TINY.model_copy(update={"foundation_model": trained.weights, "num_channels": 32, "max_num_epochs": 2})
-    model = MACEModel(tuned).initialize(train, atomic_energies=trained.atomic_energies, seed=3)
-    model, history = model.train(train, valid, tmp_path)
+    # The same elements as the foundation model, at another level of theory: MACE's loader takes the E0s of the former.
+    shifted_valid = shifted(valid)
+    model = MACEModel(tuned).initialize(shifted(train), atomic_energies=None, seed=3)
+    model, history = model.train(shifted(train), shifted_valid, tmp_path)
     (results,) = (tmp_path / "results").iterdir()
-    before = json.loads(results.read_text().splitlines()[0])["rmse_f"]
+    first = json.loads(results.read_text().splitlines()[0])
+    before = first["rmse_f"]
+    assert first["rmse_e_per_atom"] < 0.5
+    energies = {symbol: energy + SHIFTS[symbol] for symbol, energy in trained.energies.items()}
+    assert model.energies == pytest.approx(energies, abs=0.5)
+    assert of_network(model) == pytest.approx(model.energies, abs=1e-9)
+    error = errors_of(shifted_valid, model.deploy().evaluate(shifted_valid)).energy_rmse
+    assert error is not None
+    assert error < 0.5
     errors = errors_of(valid, trained.deploy().evaluate(valid))
     assert before == pytest.approx(errors.forces_rmse, rel=1e-6)
     assert min(epoch.forces_rmse or 1e9 for epoch in history) < 1.2 * before
@@ -167,15 +195,65 @@ def test_fine_tuning_begins_from_a_foundation_model_and_its_architecture(
     assert linear.irreps_out == trained.deploy().calculator().models[0].interactions[0].linear_up.irreps_out
 
 
+def shifted(data: Dataset) -> Dataset:
+    """Return labels of another level of theory: energies of the atoms differ, bonds do not."""
+    copies = [atoms.copy() for atoms in data]
+    for atoms in copies:
+        atoms.info[ENERGY] += sum(SHIFTS[symbol] for symbol in atoms.symbols)
+    return Dataset(copies)
+
+
+def of_network(model: MACEModel) -> dict[str, float]:
+    """Return the atomic energies that stand in a network's file."""
+    network = model.deploy().calculator().models[0]
+    symbols = [chemical_symbols[number] for number in network.atomic_numbers.tolist()]
+    return dict(zip(symbols, network.atomic_energies_fn.atomic_energies.view(-1).tolist(), strict=True))
+
+
+def test_foundation_with_absurd_energies_is_not_tuned(
+    trained: MACEModel, train: Dataset, valid: Dataset, tmp_path: Path
+) -> None:
+    tuned = TINY.model_copy(update={"foundation_model": trained.weights, "max_num_epochs": 2})
+    model = MACEModel(tuned).initialize(train, atomic_energies=trained.atomic_energies, seed=3)
+    with pytest.raises(TrainingFailed, match=r"absurd energies: before the first epoch.*give the energies of isolated"):
+        model.train(shifted(train), shifted(valid), tmp_path)
+    assert not (tmp_path / mace_trainer.NETWORK).exists()
+    assert not reported_epochs(tmp_path)
+
+
+OTHER_ENERGIES = """
+from surveyor.models import mace_program
+evaluate = mace_program.Loop._validate
+def and_spoil(loop, epoch, loss_function=None):
+    loss = evaluate(loop, epoch, loss_function)
+    loop.given.model.atomic_energies_fn.atomic_energies += 1.0
+    return loss
+mace_program.Loop._validate = and_spoil
+mace_program.main()
+"""
+
+
+def test_network_with_other_atomic_energies_than_given_is_no_result(
+    train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mace_trainer, "PROGRAM", ("-c", OTHER_ENERGIES))
+    model = MACEModel(TINY.model_copy(update={"max_num_epochs": 1})).initialize(train, atomic_energies=None, seed=0)
+    with pytest.raises(TrainingFailed, match=r"(?s)other atomic energies than those that were given.*Cu .* instead of"):
+        model.train(train, valid, tmp_path)
+
+
 def test_what_is_replayed_is_not_forgotten(trained: MACEModel, train: Dataset, valid: Dataset, tmp_path: Path) -> None:
-    new = copper_near_equilibrium(6)
+    new = shifted(copper_near_equilibrium(6))
+    energies = {**trained.energies, "Cu": trained.energies["Cu"] + SHIFTS["Cu"]}
     train.save(tmp_path / "before.extxyz")
     tuned = TINY.model_copy(update={"foundation_model": trained.weights, "max_num_epochs": 25, "batch_size": 2})
     forgotten = {}
     for name, replay in (("without", None), ("with", tmp_path / "before.extxyz")):
         model = MACEModel(tuned.model_copy(update={"replay": replay}))
-        model = model.initialize(new, atomic_energies=trained.atomic_energies, seed=3)
+        model = model.initialize(new, atomic_energies=energies, seed=3)
         model, history = model.train(new, new, tmp_path / name)
+        assert of_network(model) == pytest.approx(model.energies, abs=1e-9)
+        assert errors_of(new, model.deploy().evaluate(new)).energy_rmse == pytest.approx(0, abs=0.1)
         assert len(reported_epochs(tmp_path / name)) == len(history) == 25
         assert min(epoch.forces_rmse or 1e9 for epoch in history) < 0.05
         potential = model.deploy()
@@ -186,7 +264,7 @@ def test_what_is_replayed_is_not_forgotten(trained: MACEModel, train: Dataset, v
 
 
 def test_a_foundation_model_by_name_is_the_file_that_mace_keeps(
-    trained: MACEModel, train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: MACEModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mace.calculators import foundations_models
 
@@ -197,11 +275,17 @@ def test_a_foundation_model_by_name_is_the_file_that_mace_keeps(
     assert trained.weights is not None
     shutil.copyfile(trained.weights, tmp_path / "mace" / kept)
     named = TINY.model_copy(update={"foundation_name": "small", "max_num_epochs": 1})
-    model = MACEModel(named).initialize(train, atomic_energies=trained.atomic_energies, seed=3)
-    model.train(train, valid, tmp_path / "training")
+    # Fewer elements than the foundation model has, at another level of theory.
+    here, there = copper_near_equilibrium(6), shifted(copper_near_equilibrium(6))
+    energies = {"Cu": trained.energies["Cu"] + SHIFTS["Cu"]}
+    model = MACEModel(named).initialize(there, atomic_energies=energies, seed=3)
+    model, _ = model.train(there, there, tmp_path / "training")
     (results,) = (tmp_path / "training" / "results").iterdir()
-    before = json.loads(results.read_text().splitlines()[0])["rmse_f"]
-    assert before == pytest.approx(errors_of(valid, trained.deploy().evaluate(valid)).forces_rmse, rel=1e-6)
+    before = json.loads(results.read_text().splitlines()[0])
+    errors = errors_of(here, trained.deploy().evaluate(here))
+    assert before["rmse_f"] == pytest.approx(errors.forces_rmse, rel=1e-6)
+    assert before["rmse_e_per_atom"] == pytest.approx(errors.energy_rmse, rel=1e-6)
+    assert of_network(model) == pytest.approx(energies, abs=1e-9)
 
 
 def test_a_foundation_model_that_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -365,6 +449,18 @@ def test_training_whose_loss_is_never_a_number_fails(train: Dataset, valid: Data
     with pytest.raises(TrainingFailed, match="the validation loss was never a number"):
         model.train(train, invalid, tmp_path)
     assert [epoch.number for epoch in history_of(tmp_path)] == [0]
+
+
+def test_member_of_a_committee_killed_from_outside_is_told(
+    train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mace_trainer, "PROGRAM", ("-c", "import os; os.kill(os.getpid(), 9)"))
+    parameters = CommitteeParameters(n_members=2, member=MemberParameters(mace=TINY))
+    model = make_model(ModelParameters(committee=parameters)).initialize(train, atomic_energies=None, seed=0)
+    with pytest.raises(
+        TrainingFailed, match=r"MACE was killed by SIGKILL \(out of memory\?\); the same call continues .*members/0"
+    ):
+        model.train(train, valid, tmp_path)
 
 
 def test_training_without_validation_data_is_refused(train: Dataset, tmp_path: Path) -> None:

@@ -280,6 +280,17 @@ def test_failure_of_the_trainer_is_told_with_its_last_lines(
     assert caught.value.directory == tmp_path
 
 
+def test_trainer_killed_from_outside_is_told(
+    train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nequip_trainer, "PROGRAM", ("-c", "import os; os.kill(os.getpid(), 9)"))
+    model = NequIPModel(TINY).initialize(train, atomic_energies=None, seed=0)
+    with pytest.raises(
+        TrainingFailed, match=r"NequIP was killed by SIGKILL \(out of memory\?\); the same call continues"
+    ):
+        model.train(train, valid, tmp_path)
+
+
 def test_training_without_any_stress(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
     sets = [data.where(lambda atoms: STRESS not in atoms.info) for data in (train, valid)]
     model = NequIPModel(TINY.model_copy(update={"max_num_epochs": 2})).initialize(sets[0], atomic_energies=None, seed=0)

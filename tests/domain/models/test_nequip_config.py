@@ -1,18 +1,22 @@
 """Configurations of NequIP: those of users, as its tutorials have them, and that of the fields."""
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from surveyor.dataset import STRESS, Dataset
-from surveyor.errors import InputError
+from surveyor.dataset import ENERGY, STRESS, Dataset
+from surveyor.errors import InputError, TrainingFailed
+from surveyor.metrics import errors_of
 from surveyor.models.choice import ModelParameters, check_model_parameters, load_model, make_model, with_contents
+from surveyor.models.continued import ContinuedTraining
 from surveyor.models.history import history_of
 from surveyor.models.nequip import NequIPModel
 from surveyor.models.nequip_check import check_nequip
+from surveyor.models.nequip_config import Network, Supplied, configuration
 from surveyor.models.nequip_parameters import NequIPParameters
 
 pytestmark = pytest.mark.nequip
@@ -109,9 +113,45 @@ def test_it_begins_from_a_package_that_the_configuration_names(train: Dataset, v
         training_module__model=builder, training_module__optimizer__lr=1e-12, trainer__max_epochs=1, symbols=None
     )
     check_nequip(tuned)
-    _, history = NequIPModel(tuned).initialize(train, atomic_energies=None, seed=0).train(train, valid, tmp_path / "2")
+    sets = [elsewhere(data, 1000.0) for data in (train, valid)]
+    energies = {symbol: energy + 1000.0 for symbol, energy in first.energies.items()}
+    second, history = (
+        NequIPModel(tuned).initialize(sets[0], atomic_energies=energies, seed=0).train(*sets, tmp_path / "2")
+    )
     best = min(history_of(tmp_path / "1"), key=lambda epoch: epoch.loss)
     assert history[0].forces_rmse == pytest.approx(best.forces_rmse, rel=1e-6)
+    assert history[0].energy_rmse == pytest.approx(best.energy_rmse, rel=1e-6)
+    error = errors_of(sets[1], second.deploy().evaluate(sets[1])).energy_rmse
+    assert error == pytest.approx(best.energy_rmse, rel=1e-6)
+
+    absurd = NequIPModel(tuned).initialize(sets[0], atomic_energies=first.energies, seed=0)
+    with pytest.raises(TrainingFailed, match=r"absurd energies: before the first epoch.*give the energies of isolated"):
+        absurd.train(*sets, tmp_path / "3")
+    assert not history_of(tmp_path / "3")
+
+
+def elsewhere(data: Dataset, shift: float) -> Dataset:
+    """Return labels of another level of theory, whose energies differ by so many eV/atom."""
+    copies = [atoms.copy() for atoms in data]
+    for atoms in copies:
+        atoms.info[ENERGY] += shift * len(atoms)
+    return Dataset(copies)
+
+
+def test_a_continued_training_has_its_own_epochs_rate_and_patience(tmp_path: Path) -> None:
+    own = ContinuedTraining(max_num_epochs=7, lr=1e-3, patience=4)
+    for parameters in (NequIPParameters(continued=own), given().model_copy(update={"continued": own})):
+        supplied = Supplied({"Cu": 0.0, "Au": 0.0}, seed=0, device="cpu", has_stress=(True, True))
+        scratch = configuration(parameters, supplied, describe)
+        goes_on = configuration(parameters, replace(supplied, start=tmp_path), describe)
+        assert scratch["trainer"]["max_epochs"] != 7
+        assert goes_on["trainer"]["max_epochs"] == 7
+        assert scratch["training_module"]["optimizer"]["lr"] > goes_on["training_module"]["optimizer"]["lr"] == 1e-3
+        assert goes_on["trainer"]["callbacks"][-1]["patience"] == 4
+
+
+def describe(_: Path) -> Network:
+    return Network(["Cu", "Au"], 4.0)
 
 
 def test_fields_are_a_configuration_that_nequip_takes() -> None:
@@ -135,6 +175,16 @@ def test_the_configuration_in_the_documentation_is_one_that_nequip_takes() -> No
         ({"trainer__default_root_dir": "x"}, "trainer.default_root_dir: surveyor gives the folders"),
         ({"training_module__model__seed": 3}, "model.seed: surveyor gives the seeds"),
         ({"training_module__model__per_type_energy_shifts": 0.0}, "surveyor gives the atomic energies"),
+        (
+            {
+                "training_module__model": {
+                    "_target_": "nequip.model.modify",
+                    "modifiers": [{"modifier": "modify_PerTypeScaleShift", "shifts": {"Cu": 1.0}}],
+                    "model": {"_target_": "nequip.model.ModelFromPackage", "package_path": "foundation.nequip.zip"},
+                }
+            },
+            "surveyor gives the atomic energies; remove the shifts of modify_PerTypeScaleShift",
+        ),
         ({"training_module__model": None}, "expected training_module.model, found none"),
         ({"trainer": None}, "expected trainer, found none"),
         ({"training_module__model__r_max": None}, "expected training_module.model.r_max, found none"),

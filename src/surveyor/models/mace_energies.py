@@ -1,0 +1,131 @@
+"""The atomic energies (E0s) of a network of MACE, as the process of its training sees them.
+
+MACE's loader of foundation models copies the buffers of the foundation over those of the new network where their
+shapes agree: with the same number of elements and readouts, its E0s replace those of the data. So they are set after
+loading, and compared with those that were given before the first epoch and when the training has ended.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from surveyor.dataset import ENERGY, FORCES
+from surveyor.models.atomic_energies import fit_atomic_energies
+from surveyor.models.trainer_process import OTHER_ATOMIC_ENERGIES
+
+HEAD = "Default"  # the readout for the data; replay has another one
+FITTED = "atomic_energies.json"  # by atomic number in eV: those of a training that fits them to its foundation
+TOLERANCE = 1e-6  # relative: single precision holds seven digits
+
+Configure = Callable[..., tuple[Any, Any]]  # Any: a network of MACE, and what it puts out
+
+
+def setting_energies(configure: Configure, given: Mapping[int, float], fitted: Path | None) -> Configure:
+    """Return MACE's function that makes the network, followed by one that sets the atomic energies of the data.
+
+    Args:
+        configure: MACE's `configure_model`.
+        given: in eV by atomic number.
+        fitted: file of the atomic energies that are fitted to the training data beside the foundation model; None
+            where those given count.
+    """
+
+    def configured(
+        args: Any, train_loader: Any, atomic_energies: Any, foundation: Any, heads: Any, z_table: Any, configs: Any
+    ) -> tuple[Any, Any]:  # Any: objects of MACE
+        network, outputs = configure(args, train_loader, atomic_energies, foundation, heads, z_table, configs)
+        if foundation is not None:
+            set_energies(network, given)
+            if fitted is not None and not fitted.exists():
+                (data,) = (each.train_loader.dataset for each in configs if each.head_name == HEAD)
+                _write(fitted, _fitted(network.to(args.device), given, data, args))
+            set_energies(network, expected_energies(given, fitted))
+        return network, outputs
+
+    return configured
+
+
+def expected_energies(given: Mapping[int, float], fitted: Path | None) -> Mapping[int, float]:
+    """Return the atomic energies that the network shall have, in eV by atomic number: those given, or fitted."""
+    return given if fitted is None else read_energies(fitted)
+
+
+def read_energies(fitted: Path) -> dict[int, float]:
+    """Return the atomic energies that a training has fitted, in eV by atomic number."""
+    return {int(number): float(energy) for number, energy in json.loads(fitted.read_text()).items()}
+
+
+def _write(fitted: Path, energies: Mapping[int, float]) -> None:
+    temporary = fitted.with_suffix(".new")
+    temporary.write_text(json.dumps(dict(energies)))
+    temporary.replace(fitted)
+
+
+def energies_of(network: Any) -> dict[int, float]:  # Any: a network of MACE
+    """Return the atomic energies that a network has for the data, in eV by atomic number."""
+    row = _row(network)
+    numbers = network.atomic_numbers.tolist()
+    return dict(zip(numbers, row.tolist(), strict=True))
+
+
+def set_energies(network: Any, energies: Mapping[int, float]) -> None:  # Any: a network of MACE
+    """Give a network the atomic energies of the data; those of other elements stay."""
+    row = _row(network)
+    for index, number in enumerate(network.atomic_numbers.tolist()):
+        if number in energies:
+            row[index] = energies[number]
+
+
+def _row(network: Any) -> Any:  # Any: a network of MACE, a tensor that shares its memory
+    energies = network.atomic_energies_fn.atomic_energies
+    heads = getattr(network, "heads", None) or [HEAD]
+    rows = energies.view(len(heads), -1)
+    return rows[heads.index(HEAD) if HEAD in heads else 0]
+
+
+def check_energies(network: Any, expected: Mapping[int, float], when: str) -> None:  # Any: a network of MACE
+    """End the process with `OTHER_ATOMIC_ENERGIES` if a network has other atomic energies than those expected.
+
+    Args:
+        network: after its making, or as it was saved.
+        expected: in eV by atomic number.
+        when: for the message.
+    """
+    found = energies_of(network)
+    wrong = [
+        f"{chemical_symbols[number]} {found.get(number)} instead of {energy}"
+        for number, energy in expected.items()
+        if number not in found or abs(found[number] - energy) > TOLERANCE * (1 + abs(energy))
+    ]
+    if wrong:
+        logging.error("The network has other atomic energies (eV) %s: %s", when, "; ".join(wrong))
+        sys.exit(OTHER_ATOMIC_ENERGIES)
+
+
+def _fitted(network: Any, given: Mapping[int, float], data: Any, args: Any) -> dict[int, float]:  # Any: objects of MACE
+    """Return the atomic energies that fit the data best beside what the network says of their bonds."""
+    from mace.tools.torch_geometric.dataloader import DataLoader
+
+    batches = DataLoader(data, batch_size=args.valid_batch_size, shuffle=False, drop_last=False)
+    shifts = fit_atomic_energies([rest for batch in batches for rest in _rests(network, batch.to(args.device))])
+    return {number: energy + shifts.get(chemical_symbols[number], 0.0) for number, energy in given.items()}
+
+
+def _rests(network: Any, batch: Any) -> list[Atoms]:  # Any: objects of MACE
+    """Return the structures of a batch, labelled with what the network's energies lack."""
+    predicted = network(batch.to_dict(), compute_force=False)["energy"].detach()
+    rests = (batch.energy - predicted).tolist()
+    numbers = network.atomic_numbers[batch.node_attrs.argmax(dim=1)]
+    structures = []
+    for index, rest in enumerate(rests):
+        atoms = Atoms(numbers[batch.batch == index].tolist())
+        atoms.info[ENERGY], atoms.arrays[FORCES] = rest, np.zeros((len(atoms), 3))
+        structures.append(atoms)
+    return structures

@@ -1,0 +1,176 @@
+"""Whether a training makes sense: its errors before the first epoch, and those of its result.
+
+A training that begins with absurd energies ruins the network before it learns anything else, and its loss still falls.
+So errors are compared with what the data themselves allow, and the result with the beginning.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from surveyor.dataset import label_of
+from surveyor.errors import TrainingFailed
+from surveyor.events import announce
+from surveyor.models.model import Epoch
+
+logger = logging.getLogger(__name__)
+
+BONDS = 10.0  # eV/atom: no element has a larger cohesive energy (tungsten: 8.9)
+LEVELS = 2.0  # eV/atom: two levels of theory differ by less for the same bonds
+LENGTH_A = 1.0  # over which forces make differences of energies
+UNTRAINED = 10.0  # an untrained network may exceed the spread of the data by this factor
+WORSE = 2.0  # errors after a training may exceed those before it by this factor: optimizers and small sets are noisy
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a training begins with, and what is plausible then.
+
+    Attributes:
+        highest: largest plausible error of the energies before the first epoch, in eV/atom.
+        has_weights: whether the network was trained before.
+        is_foundation: whether these weights are of a foundation model, which may belong to another level of theory.
+    """
+
+    highest: float
+    has_weights: bool = False
+    is_foundation: bool = False
+
+
+def from_scratch(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -> Beginning:
+    """Return what is plausible for new weights.
+
+    An untrained network knows the scale of the data at best: its energies are off by some times their spread, or by
+    what forces amount to over a bond.
+
+    Args:
+        train: labelled structures.
+        atomic_energies: in eV by chemical symbol.
+    """
+    energies, forces = _learned(train, atomic_energies)
+    return Beginning(max(BONDS, UNTRAINED * float(np.std(energies)), UNTRAINED * forces * LENGTH_A))
+
+
+def from_weights(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -> Beginning:
+    """Return what is plausible for a network that was trained before with the same atomic energies.
+
+    It may have been trained for an epoch only, so the limit is that of new weights.
+
+    Args:
+        train: labelled structures.
+        atomic_energies: in eV by chemical symbol.
+    """
+    return Beginning(from_scratch(train, atomic_energies).highest, has_weights=True)
+
+
+def from_foundation(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -> Beginning:
+    """Return what is plausible for a foundation model.
+
+    It knows bonds, so it is off by less than twice what an empty network would be off by, and at most by `BONDS`.
+    Below `LEVELS`, the difference may be one of the levels of theory.
+
+    Args:
+        train: labelled structures.
+        atomic_energies: in eV by chemical symbol.
+    """
+    energies, _ = _learned(train, atomic_energies)
+    of_nothing = float(np.sqrt(np.mean(np.square(energies))))
+    return Beginning(min(BONDS, max(LEVELS, 2 * of_nothing)), has_weights=True, is_foundation=True)
+
+
+def _learned(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -> tuple[np.ndarray, float]:
+    """Return what is left of the energies, in eV/atom by structure, and the root mean square of the forces, in eV/Å."""
+    labels = [label_of(atoms) for atoms in train]
+    isolated = [sum(atomic_energies[symbol] for symbol in atoms.symbols) for atoms in train]
+    n_atoms = np.array([len(atoms) for atoms in train])
+    energies = (np.array([label.energy for label in labels]) - np.array(isolated)) / n_atoms
+    squares = np.concatenate([np.square(label.forces).ravel() for label in labels])
+    return energies, float(np.sqrt(np.mean(squares)))
+
+
+def check_beginning(first: Epoch | None, beginning: Beginning, directory: Path) -> None:
+    """Check the energies before the first epoch.
+
+    Args:
+        first: errors on the validation set before the first epoch; None if unknown.
+        beginning: what is plausible.
+        directory: of the training.
+
+    Raises:
+        TrainingFailed: they are absurd.
+    """
+    if first is not None:
+        _check_energies(first, beginning, "before the first epoch", directory)
+
+
+def check_result(first: Epoch | None, history: Sequence[Epoch], beginning: Beginning, directory: Path) -> None:
+    """Check that a training has not made its network worse.
+
+    New weights are judged by the forces alone: their energies begin with the mean of the data, which the first epochs
+    may leave.
+
+    Args:
+        first: errors on the validation set before the first epoch; None if unknown.
+        history: all epochs.
+        beginning: what is plausible.
+        directory: of the training.
+
+    Raises:
+        TrainingFailed: errors are more than `WORSE` times as large as before, or energies are absurd.
+    """
+    best = best_of(history)
+    if best is None:
+        return
+    _check_energies(best, beginning, "in the best epoch", directory)
+    if first is None:
+        return
+    _check_not_worse("error of forces (eV/Å)", first.forces_rmse, best.forces_rmse, WORSE, directory)
+    if beginning.has_weights:
+        _check_not_worse("loss", first.loss, best.loss, WORSE**2, directory)
+        if best.loss > first.loss:
+            text = (
+                f"no epoch was better than the network that the training began with: loss {best.loss:.4g}, before "
+                f"{first.loss:.4g}; lower the learning rate, or train longer"
+            )
+            announce(logger, "no_better_epoch", text, loss=best.loss, first_loss=first.loss)
+
+
+def best_of(history: Sequence[Epoch]) -> Epoch | None:
+    """Return the epoch with the lowest loss; None where no loss is a number."""
+    return min((epoch for epoch in history if math.isfinite(epoch.loss)), key=lambda epoch: epoch.loss, default=None)
+
+
+def _check_energies(epoch: Epoch, beginning: Beginning, when: str, directory: Path) -> None:
+    if epoch.energy_rmse is None or not epoch.energy_rmse > beginning.highest:
+        return
+    found = (
+        f"absurd energies: {when}, those of the validation set are off by {epoch.energy_rmse:.4g} eV/atom, where at "
+        f"most {beginning.highest:.3g} is plausible; "
+    )
+    if beginning.is_foundation:
+        advice = (
+            "give the energies of isolated atoms at the level of theory of the data as atomic_energies, check that all "
+            "energies are in eV, or train without the foundation model"
+        )
+    else:
+        advice = (
+            "check that the energies of training and validation data are total energies in eV at one level of theory, "
+            "and that the atomic energies belong to it"
+        )
+    raise TrainingFailed(found + advice, directory)
+
+
+def _check_not_worse(what: str, first: float | None, best: float | None, factor: float, directory: Path) -> None:
+    if first is None or best is None or not best > factor * first:
+        return
+    raise TrainingFailed(
+        f"the training made the network worse: the {what} on the validation set was {first:.4g} before the first "
+        f"epoch, and {best:.4g} in the best one; lower the learning rate, and check that training and validation data "
+        "are of one level of theory",
+        directory,
+    )
