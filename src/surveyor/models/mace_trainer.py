@@ -167,7 +167,8 @@ def _remove_torn_checkpoints(folder: Path) -> None:
 def _epoch(record: Record) -> Epoch | None:
     if record["mode"] != "eval" or record["epoch"] is None or record["head"] != HEAD:  # None: before the first epoch
         return None
-    return Epoch(record["epoch"], record["loss"], record.get("rmse_e_per_atom"), record.get("rmse_f"))
+    errors = record.get("rmse_e_per_atom"), record.get("rmse_f")
+    return Epoch(record["epoch"], record["loss"], *errors, record.get("learning_rate"))
 
 
 def _outcome(directory: Path) -> Path:

@@ -112,8 +112,10 @@ class Reports(Callback):  # type: ignore[misc]  # so is Lightning
         trainer.should_stop |= not is_good
         if trainer.is_global_zero:
             epoch = {"epoch": trainer.current_epoch, "loss": loss, "energy_rmse": errors.get(ENERGY_RMSE)}
+            rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
+            epoch |= {"forces_rmse": errors.get(FORCES_RMSE), "learning_rate": float(max(rates))}
             with self.path.open("a") as file:
-                file.write(json.dumps({**epoch, "forces_rmse": errors.get(FORCES_RMSE)}) + "\n")
+                file.write(json.dumps(epoch) + "\n")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say that there is nothing to be taken."""

@@ -131,7 +131,8 @@ def _run_program(options: Tree, sizes: Mapping[str, int], directory: Path) -> in
 
 
 def _epoch(record: Record) -> Epoch:
-    return Epoch(record["epoch"], record["loss"], record["energy_rmse"], record["forces_rmse"])
+    errors = record["energy_rmse"], record["forces_rmse"]
+    return Epoch(record["epoch"], record["loss"], *errors, record.get("learning_rate"))
 
 
 def _packaged(directory: Path) -> Path:
