@@ -1,6 +1,7 @@
 """`surveyor train` and `surveyor export`: train a model on given files, and write what other programs take."""
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +15,7 @@ from surveyor.metrics import Errors
 from surveyor.models.choice import check_model_parameters
 from surveyor.models.export import Format, export_model, folder_of_model
 from surveyor.pools.choice import LOCAL
-from surveyor.run_directory import RunDirectory
+from surveyor.run_directory import GenerationDirectory, RunDirectory
 from surveyor.training import SUMMARY, check_training, load_training, read_training_summary
 
 
@@ -64,7 +65,7 @@ def _train(options: argparse.Namespace, console: Console) -> None:
         console.print(server)
         with following(directory, console, TRAINING):
             path = train_model(**{name: getattr(parameters, name) for name in type(parameters).model_fields})
-    console.print(_errors_table(directory))
+    _show_results(directory, console)
     console.print(f"potential: {path}")
 
 
@@ -72,7 +73,7 @@ def show_training(directory: RunDirectory, console: Console) -> None:
     """Say where a training on files stands."""
     if (directory.path / SUMMARY).exists():
         console.print(f"{directory.path} is complete")
-        console.print(_errors_table(directory))
+        _show_results(directory, console)
         return
     state = "is running" if is_in_use(directory.lease) else "has stopped; the same command continues it"
     console.print(f"{directory.path} {state}")
@@ -85,15 +86,46 @@ def _export(options: argparse.Namespace, console: Console) -> None:
     console.print(f"{options.file}: model of {folder}")
 
 
-def _errors_table(directory: RunDirectory) -> Table:
-    table = Table(title="root mean square errors", title_justify="left")
-    for header in ("set", "structures", "energy (meV/atom)", "forces (meV/Å)", "stress (meV/Å³)"):
+def _show_results(directory: RunDirectory, console: Console) -> None:
+    """Print the errors and where the files are."""
+    summary = read_training_summary(directory)
+    found = {name: Errors(**record) for name, record in summary["errors"].items()}
+    errors = {name: each for name, each in found.items() if each.n_structures}
+    console.print("root mean square errors; offset: mean of predicted minus labelled energy per atom")
+    console.print(_errors_table(errors))
+    symbols = sorted({symbol for each in errors.values() for symbol in each.forces_rmse_by_element})
+    if len(symbols) > 1:  # the errors of a single element are those of all atoms
+        console.print("root mean square errors of forces by element (meV/Å)")
+        console.print(_elements_table(errors, symbols))
+    for log in summary.get("logs", ()):
+        console.print(f"log: {directory.path / log}", markup=False, soft_wrap=True)
+    if figures := sorted(GenerationDirectory(directory.path).figures.glob("*.png")):
+        names = ", ".join(path.name for path in figures)
+        console.print(f"figures: {figures[0].parent}: {names}", markup=False, soft_wrap=True)
+
+
+def _errors_table(errors: Mapping[str, Errors]) -> Table:
+    headers = ("energy (meV/atom)", "without offset", "offset", "forces (meV/Å)", "stress (meV/Å³)")
+    table = _table(headers)
+    for name, each in errors.items():
+        energy = (each.energy_rmse, each.energy_rmse_without_offset, each.energy_offset)
+        shown = map(_shown, (*energy, each.forces_rmse, each.stress_rmse))
+        table.add_row(name, str(each.n_structures), *shown)
+    return table
+
+
+def _elements_table(errors: Mapping[str, Errors], symbols: Sequence[str]) -> Table:
+    table = _table(symbols)
+    for name, each in errors.items():
+        shown = (_shown(each.forces_rmse_by_element.get(symbol)) for symbol in symbols)
+        table.add_row(name, str(each.n_structures), *shown)
+    return table
+
+
+def _table(headers: Sequence[str]) -> Table:
+    table = Table()
+    for header in ("set", "structures", *headers):
         table.add_column(header, justify="right")
-    for name, record in read_training_summary(directory)["errors"].items():
-        errors = Errors(**record)
-        shown = [_shown(each) for each in (errors.energy_rmse, errors.forces_rmse, errors.stress_rmse)]
-        if errors.n_structures:
-            table.add_row(name, str(errors.n_structures), *shown)
     return table
 
 

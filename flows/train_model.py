@@ -17,6 +17,7 @@ from surveyor.models.choice import ModelParameters
 from surveyor.pools.choice import LOCAL
 from surveyor.reading import announce_readings
 from surveyor.reading.keys import REF_KEYS, LabelKeys
+from surveyor.tasks.report import report_training
 from surveyor.training import Training, TrainingParameters, open_training, write_summary
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def train_model(
         pool: Where the training runs.
 
     Returns:
-        The native file of the model; beside its folder are `summary.json` and the predictions.
+        The native file of the model; beside its folder are `summary.json`, the predictions and the figures.
     """
     parameters = with_absolute_paths(TrainingParameters(**locals()))
     sites = load_sites([parameters.pool])
@@ -84,4 +85,15 @@ def train_on_files(training: Training) -> Path:
     for name, errors in trained.errors.items():
         if errors.n_structures:
             announce(logger, "errors", f"{name}: {told(errors)}", set=name, **errors.to_dict())
+    _report(training)
     return trained.model.weights
+
+
+def _report(training: Training) -> None:
+    """Draw the figures and show them in the interface, unless that was done before."""
+    if training.files.figures.exists():
+        return
+    state = report_training(training.directory, return_state=True)
+    if state.is_failed():
+        # The model is there; the same call writes the report again.
+        logger.error("the report failed: %s", state.message)

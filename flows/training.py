@@ -161,4 +161,11 @@ def told(errors: Errors) -> str:
     """Return errors as a log line tells them."""
     if errors.energy_rmse is None or errors.forces_rmse is None:
         return "nothing to compare"
-    return f"{1e3 * errors.energy_rmse:.2f} meV/atom, {1e3 * errors.forces_rmse:.1f} meV/Å"
+    return f"{1e3 * errors.energy_rmse:.2f} meV/atom{_offset(errors)}, {1e3 * errors.forces_rmse:.1f} meV/Å"
+
+
+def _offset(errors: Errors) -> str:
+    offset, scatter = errors.energy_offset, errors.energy_rmse_without_offset
+    if offset is None or scatter is None or not errors.is_mostly_offset:
+        return ""
+    return f" (mostly a constant offset of {1e3 * offset:+.2f}; {1e3 * scatter:.2f} without it)"

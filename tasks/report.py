@@ -8,9 +8,16 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 
 from surveyor.campaign import WandB
-from surveyor.report import generation_markdown, write_figures, write_report
-from surveyor.run_directory import RunDirectory
+from surveyor.report import (
+    generation_markdown,
+    training_markdown,
+    write_figures,
+    write_report,
+    write_training_figures,
+)
+from surveyor.run_directory import GenerationDirectory, RunDirectory
 from surveyor.tasks.wandb_run import log_generation
+from surveyor.training import read_training_summary
 
 
 @task(
@@ -30,7 +37,7 @@ def report(directory: RunDirectory, number: int, wandb: WandB | None) -> Path:
     Returns:
         The report.
     """
-    name = re.sub("[^a-z0-9]+", "-", directory.path.name.lower()).strip("-") or "campaign"
+    name = _key(directory, "campaign")
     markdown = generation_markdown(directory, number)
     create_markdown_artifact(markdown, key=f"{name}-generation-{number}", description=f"Generation {number} of {name}")
     path = write_report(directory)
@@ -38,6 +45,31 @@ def report(directory: RunDirectory, number: int, wandb: WandB | None) -> Path:
         log_generation(directory, number, wandb)
     write_figures(directory, number)  # last: where they are, the generation was reported on
     return path
+
+
+@task(
+    task_run_name="report training {directory.path.name}",
+    retries=2,
+    retry_delay_seconds=[2, 20],
+    cache_policy=NO_CACHE,
+)
+def report_training(directory: RunDirectory) -> tuple[Path, ...]:
+    """Show a training on files as an artifact, and write its figures.
+
+    Args:
+        directory: of the training, complete.
+
+    Returns:
+        The files of the figures.
+    """
+    name = _key(directory, "training")
+    markdown = training_markdown(directory, read_training_summary(directory))
+    create_markdown_artifact(markdown, key=f"{name}-training", description=f"Training of {directory.path.name}")
+    return write_training_figures(GenerationDirectory(directory.path))  # last, as in `report`
+
+
+def _key(directory: RunDirectory, default: str) -> str:
+    return re.sub("[^a-z0-9]+", "-", directory.path.name.lower()).strip("-") or default
 
 
 def tag_run(tags: Sequence[str]) -> None:

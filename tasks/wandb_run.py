@@ -120,6 +120,7 @@ class TrainingCurves:
             name: None if event[field] is None else 1e3 * event[field]
             for name, field in (("energy_rmse_meV_per_atom", "energy_rmse"), ("forces_rmse_meV_per_A", "forces_rmse"))
         }
+        values["learning_rate"] = event.get("learning_rate")
         known = {name: value for name, value in values.items() if value is not None}
         self._runs[training].log(known, step=event["number"])
 
@@ -172,6 +173,8 @@ def _scaled(errors: Errors) -> dict[str, float]:
     values = {
         "energy_rmse_meV_per_atom": errors.energy_rmse,
         "energy_mae_meV_per_atom": errors.energy_mae,
+        "energy_offset_meV_per_atom": errors.energy_offset,
+        "energy_rmse_without_offset_meV_per_atom": errors.energy_rmse_without_offset,
         "forces_rmse_meV_per_A": errors.forces_rmse,
         "forces_mae_meV_per_A": errors.forces_mae,
         "stress_rmse_meV_per_A3": errors.stress_rmse,

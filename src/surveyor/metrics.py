@@ -1,5 +1,6 @@
 """Errors of predictions against labels, per property, element and set."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,6 +11,8 @@ from ase import Atoms
 from surveyor.dataset import label_of
 from surveyor.potentials import Prediction
 from surveyor.weights import counts, has_stress
+
+SIGNIFICANT = 3.0  # standard errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,11 @@ class Errors:
         forces_mae: over all force components, eV/Å.
         stress_rmse: over all stress components of periodic structures, eV/Å³.
         stress_mae: likewise.
-        forces_rmse_by_element: per chemical symbol, eV/Å.
+        forces_rmse_by_element: per chemical symbol, eV/Å. Energy and stress belong to a structure, not to its atoms.
+        energy_offset: mean of prediction minus label of the energy per atom, eV/atom. Each structure counts the same,
+            whatever its size and composition.
+        energy_rmse_without_offset: root mean square of what is left of these differences without their mean, eV/atom;
+            None for a single structure. The squares of this and of the offset add up to that of `energy_rmse`.
     """
 
     n_structures: int = 0
@@ -37,6 +44,17 @@ class Errors:
     stress_rmse: float | None = None
     stress_mae: float | None = None
     forces_rmse_by_element: dict[str, float] = field(default_factory=dict)
+    energy_offset: float | None = None
+    energy_rmse_without_offset: float | None = None
+
+    @property
+    def is_mostly_offset(self) -> bool:
+        """Whether a constant makes up most of the energy error, and is no accident of few structures."""
+        if self.energy_offset is None or self.energy_rmse_without_offset is None:
+            return False
+        scatter = self.energy_rmse_without_offset
+        standard_error = scatter / math.sqrt(self.n_structures - 1)
+        return abs(self.energy_offset) > max(scatter, SIGNIFICANT * standard_error)
 
     def to_dict(self) -> dict[str, Any]:  # Any: numbers, None and one dict
         """Return the fields, ready for JSON."""
@@ -60,16 +78,19 @@ def errors_of(structures: Sequence[Atoms], predictions: Sequence[Prediction]) ->
             symbols.extend(atoms.get_chemical_symbols())
         if has_stress(atoms) and prediction.stress is not None:
             stresses.append(prediction.stress - label.stress)
-    all_forces = np.concatenate(forces)
+    all_forces, of_energies = np.concatenate(forces), np.array(energies)
+    offset = _mean(of_energies)
     return Errors(
         n_structures=len(structures),
-        energy_rmse=_rmse(np.array(energies)),
-        energy_mae=_mae(np.array(energies)),
+        energy_rmse=_rmse(of_energies),
+        energy_mae=_mae(of_energies),
         forces_rmse=_rmse(all_forces),
         forces_mae=_mae(all_forces),
         stress_rmse=_rmse(np.array(stresses)),
         stress_mae=_mae(np.array(stresses)),
         forces_rmse_by_element=_by_element(all_forces, np.array(symbols)),
+        energy_offset=offset,
+        energy_rmse_without_offset=None if offset is None or len(energies) == 1 else _rmse(of_energies - offset),
     )
 
 

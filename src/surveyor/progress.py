@@ -185,6 +185,7 @@ def _epoch(event: Event) -> Epoch:
         loss=float("nan") if loss is None else loss,
         energy_rmse=event.get("energy_rmse"),
         forces_rmse=event.get("forces_rmse"),
+        learning_rate=event.get("learning_rate"),
     )
 
 

@@ -23,6 +23,7 @@ from surveyor.models.choice import ModelParameters, load_model, make_model, repl
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.model import Model
 from surveyor.models.record import RECORD
+from surveyor.models.trainer import LOG
 from surveyor.models.weights import check_weights
 from surveyor.parameter_files import check_files_exist, check_no_file, files_named, load_parameters
 from surveyor.parameters import Fraction, Parameters
@@ -279,8 +280,14 @@ def write_summary(directory: RunDirectory, model: Model, data: DataSets, errors:
         "atomic_energies": dict(model.atomic_energies or {}),
         "n_structures": {name: len(getattr(data, name)) for name in ("train", "valid", "test")},
         "errors": {name: each.to_dict() for name, each in errors.items()},
+        "logs": [path.relative_to(directory.path).as_posix() for path in _logs(directory)],
     }
     write_json(directory.path / SUMMARY, record)
+
+
+def _logs(directory: RunDirectory) -> list[Path]:
+    """Return the logs of the trainer: one, or one for each member of a committee; none of a model without a trainer."""
+    return sorted(GenerationDirectory(directory.path).training.rglob(LOG))
 
 
 def read_training_summary(directory: RunDirectory) -> dict[str, Any]:  # Any: whatever JSON holds

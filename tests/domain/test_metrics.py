@@ -25,6 +25,31 @@ def test_errors_of_energies_are_per_atom() -> None:
     assert errors.energy_rmse == pytest.approx(np.sqrt((0.1**2 + 0.2**2) / 2))
 
 
+def test_the_offset_of_energies_is_told_apart_from_their_scatter() -> None:
+    water, hydrogen = labelled(molecule("H2O")), labelled(molecule("H2"))
+    # 12 and 8 meV/atom too high, whatever the number of atoms
+    errors = errors_of([water, hydrogen], [off_by(3 * 0.012, 0.0, water), off_by(2 * 0.008, 0.0, hydrogen)])
+    assert errors.energy_offset == pytest.approx(0.010)
+    assert errors.energy_rmse_without_offset == pytest.approx(0.002)
+    assert errors.energy_rmse == pytest.approx(np.hypot(0.010, 0.002))
+    assert errors_of([water], [off_by(-0.3, 0.0, water)]).energy_offset == pytest.approx(-0.1)
+    assert errors_of([water], [off_by(-0.3, 0.0, water)]).energy_rmse_without_offset is None
+    assert errors_of([water], [off_by(np.nan, 0.0, water)]).energy_offset is None
+
+
+@pytest.mark.parametrize(
+    ("n_structures", "offset", "expected"),
+    [(100, 9.6, True), (100, -9.6, True), (100, 1.0, False), (4, 9.6, True), (4, 3.9, False), (1, 9.6, False)],
+)
+def test_an_offset_is_pointed_out_where_it_is_most_of_the_error(
+    n_structures: int, offset: float, expected: bool
+) -> None:
+    water = labelled(molecule("H2O"))
+    scatter = np.resize([2.4, -2.4], n_structures)  # meV/atom
+    predictions = [off_by(3e-3 * (offset + each), 0.0, water) for each in scatter]
+    assert errors_of([water] * n_structures, predictions).is_mostly_offset == expected
+
+
 def test_each_force_component_weighs_the_same_whatever_the_size_of_its_structure() -> None:
     water, hydrogen = labelled(molecule("H2O")), labelled(molecule("H2"))
     errors = errors_of([water, hydrogen], [off_by(0.0, 0.1, water), off_by(0.0, -0.6, hydrogen)])

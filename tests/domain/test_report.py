@@ -79,6 +79,9 @@ def test_the_page_shows_the_errors_of_the_manifests(finished_campaign: RunDirect
         assert number(row.before_energy_meV_per_atom) in page.words
         assert number(row.test_forces_meV_per_A) in page.words
         assert number(row.final_forces_meV_per_A) in page.words
+    errors = finished_campaign.read_manifest(3)["errors"]["train"]
+    for field in ("energy_offset", "energy_rmse_without_offset"):
+        assert number(errors[field], 1e3) in page.words
 
 
 def test_names_are_shown_as_they_are(finished_campaign: RunDirectory, page: Page) -> None:
@@ -123,8 +126,12 @@ def test_a_campaign_of_which_nothing_is_complete_has_a_report(campaign_on_disk: 
 def test_details_that_an_older_run_lacks_are_left_out(campaign_on_disk: RunDirectory) -> None:
     for generation in range(4):
         path = campaign_on_disk.generation(generation).manifest
-        write_json(path, read_json(path) | {"details": {}})
+        manifest = read_json(path) | {"details": {}}
+        for errors in manifest["errors"].values():
+            del errors["energy_offset"], errors["energy_rmse_without_offset"]
+        write_json(path, manifest)
     page = Page(write_report(campaign_on_disk).read_text())
+    assert "Energy\noffset\n(meV/atom)" not in page.words
     assert "No label failed, and no walker was stopped by a guard." in page.words
     assert "Walkers" not in page.words
 

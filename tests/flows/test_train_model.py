@@ -1,9 +1,11 @@
 """Training on files: as a Python call and by the command, on a local pool, with a real Prefect server."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,20 @@ import yaml
 from ase import Atoms
 from ase.build import bulk
 from labelling_inputs import copper, labelled, written
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.objects import Artifact
 from processes import wait_until
+from rich.console import Console
 
 from surveyor.dataset import ENERGY, Dataset
 from surveyor.errors import CampaignInUse, InputError
-from surveyor.files import read_json
+from surveyor.files import read_json, write_json
+from surveyor.flows.train_commands import show_training
 from surveyor.flows.train_model import train_model
+from surveyor.flows.training import told
 from surveyor.lease import hold_lease
-from surveyor.metrics import errors_of
+from surveyor.metrics import Errors, errors_of
 from surveyor.models.choice import load_model
 from surveyor.models.history import load_history, reported_epochs
 from surveyor.run_directory import RunDirectory
@@ -72,9 +80,13 @@ def test_a_call_trains_and_the_same_call_does_nothing(parameters: dict[str, Any]
     given = Dataset.load(parameters["train"])
     assert {atoms.info[ENERGY] for atoms in kept} == {atoms.info[ENERGY] for atoms in given}
 
-    written_at = weights.stat().st_mtime_ns
+    figure = tmp_path / "out" / "figures" / "parity.png"
+    (artifact,) = artifacts_of("out-training")
+    assert "data:image/png;base64," in artifact.data
+    written_at = weights.stat().st_mtime_ns, figure.stat().st_mtime_ns
     assert train_model(**parameters, valid_fraction=0.25) == weights
-    assert weights.stat().st_mtime_ns == written_at
+    assert (weights.stat().st_mtime_ns, figure.stat().st_mtime_ns) == written_at
+    assert len(artifacts_of("out-training")) == 1
 
     with pytest.raises(InputError, match=r"(?s)holds a training with other parameters:.*seed: 0 there, 1 here"):
         train_model(**parameters, valid_fraction=0.25, seed=1)
@@ -83,6 +95,11 @@ def test_a_call_trains_and_the_same_call_does_nothing(parameters: dict[str, Any]
         pytest.raises(CampaignInUse),
     ):
         train_model(**parameters, valid_fraction=0.25)
+
+
+def artifacts_of(key: str) -> list[Artifact]:
+    with get_client(sync_client=True) as client:
+        return client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
 
 
 def test_a_training_starts_from_a_saved_model_and_keeps_its_atomic_energies(
@@ -118,9 +135,28 @@ def test_the_command_trains_says_the_errors_and_is_shown_by_status(
     status = surveyor("status", str(tmp_path / "out"))
     assert "is complete" in status.stdout
     assert f"{1e3 * forces:.2f}" in status.stdout
+    assert f"figures: {tmp_path / 'out' / 'figures'}: parity.png" in status.stdout
+    assert "by element" not in status.stdout  # there is one
 
     shown = json.loads(surveyor("train", "--json", str(file)).stdout)
     assert TrainingParameters.model_validate(shown).train == tmp_path / "train.extxyz"
+
+
+def test_a_mostly_constant_error_of_energies_is_told() -> None:
+    errors = Errors(50, 0.0103, 0.0097, 0.0956, 0.07, energy_offset=-0.0096, energy_rmse_without_offset=0.0037)
+    assert told(errors) == "10.30 meV/atom (mostly a constant offset of -9.60; 3.70 without it), 95.6 meV/Å"
+    assert told(replace(errors, energy_offset=0.001)) == "10.30 meV/atom, 95.6 meV/Å"
+
+
+def test_the_command_shows_errors_by_element_and_the_offset(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "out")
+    errors = Errors(5, 0.0103, 0.0097, 0.0956, 0.07, None, None, {"C": 0.0871, "H": 0.0432}, -0.0096, 0.0037)
+    old = {"n_structures": 5, "energy_rmse": 0.0103, "forces_rmse": 0.0956, "forces_rmse_by_element": {}}
+    write_json(directory.path / SUMMARY, {"schema_version": 1, "errors": {"train": errors.to_dict(), "valid": old}})
+    console = Console(width=120, record=True, file=io.StringIO())
+    show_training(directory, console)
+    shown = console.export_text()
+    assert all(text in shown for text in ("10.30", "3.70", "-9.60", "by element", "87.10", "43.20"))
 
 
 def surveyor(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -134,7 +170,9 @@ def surveyor(*arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_mace_is_trained_with_its_epochs_in_the_log_and_exported(parameters: dict[str, Any], tmp_path: Path) -> None:
     weights = train_model(**{**parameters, "model": TINY_MACE}, valid_fraction=0.25)
     assert weights.name == "mace.model"
-    assert len(reported_epochs(tmp_path / "out" / "training")) == 5
+    assert [epoch.learning_rate for epoch in reported_epochs(tmp_path / "out" / "training")] == [0.01] * 5
+    assert {path.name for path in (tmp_path / "out" / "figures").iterdir()} == {"parity.png", "training.png"}
+    assert read_json(tmp_path / "out" / SUMMARY)["logs"] == ["training/trainer.log"]
     events, _ = RunDirectory(tmp_path / "out").events.read()
     assert [event["number"] for event in events if event["event"] == "epoch"] == [0, 1, 2, 3, 4]
     predictions = load_model(weights.parent).deploy().evaluate(Dataset.load(parameters["test"]))

@@ -24,6 +24,7 @@ MODEL = {
         "num_features": 4,
         "radial_mlp_width": 8,
         "max_num_epochs": 3,
+        "lr": 0.005,
         "device": "cpu",
         "is_compiled": False,
     }
@@ -86,7 +87,8 @@ def test_nequip_is_trained_and_exported_for_ase_and_lammps(tmp_path: Path, prefe
     content = {"train": "train.extxyz", "test": "test.extxyz", "output_directory": "out", "valid_fraction": 0.25}
     (tmp_path / "train.yaml").write_text(yaml.safe_dump({**content, "model": MODEL}))
     assert f"potential: {tmp_path / 'out' / 'model'}" in surveyor(tmp_path, "train", "train.yaml")
-    assert len(reported_epochs(tmp_path / "out" / "training")) == 3
+    rates = [epoch.learning_rate for epoch in reported_epochs(tmp_path / "out" / "training")]
+    assert rates == [0.005] * 3
     predictions = load_model(tmp_path / "out" / "model").deploy().evaluate(Dataset.load(test))
     energies = [each.energy for each in predictions]
     forces = [each.forces for each in predictions]

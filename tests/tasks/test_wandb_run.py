@@ -94,7 +94,8 @@ def test_epochs_are_logged_as_they_end_in_a_run_for_each_training(
     curves = TrainingCurves(directory, WandB(project="copper", mode="offline"))
     members = [directory.generation(number).training / "members" / "0" for number in (0, 1)]
     for training, number, loss in ((members[0], 0, 3.0), (members[0], 1, 2.0), (members[1], 0, 1.0)):
-        report = {"number": number, "loss": loss, "energy_rmse": 0.25, "forces_rmse": None, "training": str(training)}
+        errors = {"energy_rmse": 0.25, "forces_rmse": None, "learning_rate": 0.01}
+        report = {"number": number, "loss": loss, **errors, "training": str(training)}
         curves.tell({"event": "epoch", **report})
         curves.tell({"event": "sampled"})
     curves.close()
@@ -107,7 +108,7 @@ def test_epochs_are_logged_as_they_end_in_a_run_for_each_training(
         if record.HasField("history")
     ]
     assert [(each["_step"], each["loss"]) for each in logged] == [(0, 3.0), (1, 2.0), (0, 1.0)]
-    assert {each["energy_rmse_meV_per_atom"] for each in logged} == {250.0}
+    assert {(each["energy_rmse_meV_per_atom"], each["learning_rate"]) for each in logged} == {(250.0, 0.01)}
 
 
 @pytest.mark.wandb
@@ -134,6 +135,8 @@ def test_metrics_are_those_of_the_manifest(logged: RunDirectory) -> None:
     assert metrics["test/forces_rmse_meV_per_A"] == pytest.approx(1e3 * manifest["errors"]["test"]["forces_rmse"])
     before = metrics["before_training/energy_rmse_meV_per_atom"]
     assert before == pytest.approx(1e3 * manifest["before_training"]["energy_rmse"])
+    for name in ("energy_offset", "energy_rmse_without_offset"):
+        assert metrics[f"test/{name}_meV_per_atom"] == pytest.approx(1e3 * manifest["errors"]["test"][name])
     assert metrics["labels"] == manifest["n_labels"]
     assert metrics["failures/scf_not_converged"] == 1
 

@@ -13,7 +13,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from surveyor.dataset import Dataset
 from surveyor.events import EventLog, announce
 from surveyor.files import read_json, write_json
-from surveyor.models.disagreement import Calibrations, Disagreement, calibrate, disagreement_of, mean_of
+from surveyor.models.disagreement import N_MIN, Calibrations, Disagreement, calibrate, disagreement_of, mean_of
 from surveyor.models.history import MEMBERS, epoch_to_json, reported_epochs
 from surveyor.models.model import EVENTS, Epoch, Model, digest_of
 from surveyor.models.record import ModelRecord, versions_of
@@ -189,7 +189,7 @@ class CommitteeModel:
             digests = [digest_of(member) for member in members]
             record = {"schema_version": SCHEMA_VERSION, "members": digests, "calibration": calibration.to_json()}
             write_json(summary, record)
-            announce(logger, "calibration", _told(calibration), **calibration.to_json())
+            announce(logger, "calibration", _told(calibration, len(structures)), **calibration.to_json())
         return replace(self, members=members, weights=summary), history
 
     def deploy(self) -> CommitteePotential:
@@ -268,8 +268,9 @@ def _mean_history(histories: Sequence[Sequence[Epoch]]) -> tuple[Epoch, ...]:
         reached = [history[number] for history in by_number if number in history]
         energies = [epoch.energy_rmse for epoch in reached if epoch.energy_rmse is not None]
         forces = [epoch.forces_rmse for epoch in reached if epoch.forces_rmse is not None]
+        rates = [epoch.learning_rate for epoch in reached if epoch.learning_rate is not None]
         loss = float(np.mean([epoch.loss for epoch in reached]))
-        epochs.append(Epoch(number, loss, _mean(energies), _mean(forces)))
+        epochs.append(Epoch(number, loss, _mean(energies), _mean(forces), _mean(rates)))
     return tuple(epochs)
 
 
@@ -277,9 +278,19 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _told(calibration: Calibrations) -> str:
-    forces = calibration.forces
+def _told(calibrations: Calibrations, n_structures: int) -> str:
+    forces = calibrations.forces
     if forces.factor is None:
-        return f"disagreement is not calibrated: {forces.n} forces can be compared"
+        return f"the disagreement on forces is not calibrated, and is taken as it is: {forces.reason}"
+    agreed = f" ({forces.n_agreed} more on which all members agree)" if forces.n_agreed else ""
     correlation = "" if forces.rank_correlation is None else f", rank correlation {forces.rank_correlation:.2f}"
-    return f"errors of forces are {forces.factor:.2f} times the disagreement, over {forces.n} atoms{correlation}"
+    few = "; the atoms of so few structures say little of others" if n_structures < N_MIN else ""
+    return (
+        f"errors of forces are {forces.factor:.2f} times the disagreement, over {forces.n} atoms{agreed} of "
+        f"{n_structures} structure(s){correlation}; {_percent(forces.within)} are smaller than that, "
+        f"{_percent(forces.expected_within)} expected{few}"
+    )
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.0f} %"

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from scipy.optimize import brentq
+from scipy.stats import f as f_distribution
 from scipy.stats import spearmanr
 
 from surveyor.dataset import label_of
@@ -13,6 +15,7 @@ from surveyor.potentials import Prediction
 from surveyor.weights import counts
 
 N_MIN = 3  # values, below which a calibration says nothing
+RESOLUTION = 1e-9  # eV/atom and eV/Å: members that differ by less agree, up to rounding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,22 +56,25 @@ def disagreement_of(predictions: Sequence[Prediction]) -> Disagreement:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How disagreement and true error compare; None where there are too few values, or members that all agree.
+    """The relation between disagreement and true error.
 
     Attributes:
-        n: how many values were compared.
-        factor: by which disagreement is to be multiplied to be as large as the error, in the root mean square of
-            their ratios: the maximum of the likelihood of normal errors (Musil et al., J. Chem. Theory Comput. 15
-            (2019) 906).
+        n: number of values that were compared.
+        factor: the error in units of the disagreement, see `student_factor`; None where `reason` says why.
         rank_correlation: Spearman's: 1 where larger disagreement always means a larger error.
-        within: fraction of errors that are at most as large as the disagreement times the factor; 0.68 where errors
-            are normal.
+        within: fraction of errors that are at most as large as the disagreement times the factor.
+        expected_within: this fraction for normal errors, see `expected_within`.
+        n_agreed: number of values without disagreement, which are not compared.
+        reason: why there is no factor.
     """
 
     n: int
     factor: float | None = None
     rank_correlation: float | None = None
     within: float | None = None
+    expected_within: float | None = None
+    n_agreed: int = 0
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,7 @@ def calibrate(structures: Sequence[Atoms], predictions: Sequence[Sequence[Predic
     """Compare the disagreement of a committee with the errors of its mean.
 
     Args:
-        structures: labelled; such as no member was trained on.
+        structures: labelled; no member was trained on them.
         predictions: of all structures, for each member.
     """
     energies: list[tuple[float, float]] = []
@@ -107,19 +113,87 @@ def calibrate(structures: Sequence[Atoms], predictions: Sequence[Sequence[Predic
         if counts(atoms, "energy"):
             energies.append((abs(mean.energy - label.energy) / len(atoms), spread.energy))
         if counts(atoms, "forces"):
-            # Per component, as three components make up an atom's disagreement.
-            errors = np.linalg.norm(mean.forces - label.forces, axis=1) / 3**0.5
-            forces.extend(zip(errors, spread.forces / 3**0.5, strict=True))
-    return Calibrations(_calibration(energies), _calibration(forces))
+            forces.extend(zip(np.linalg.norm(mean.forces - label.forces, axis=1), spread.forces, strict=True))
+    n_members = len(predictions)
+    return Calibrations(_calibration(energies, n_members, 1), _calibration(forces, n_members, 3))
 
 
-def _calibration(pairs: Sequence[tuple[float, float]]) -> Calibration:
-    """Compare errors with disagreements."""
-    compared = np.array([pair for pair in pairs if pair[1] > 0]).reshape(-1, 2)
+def _calibration(pairs: Sequence[tuple[float, float]], n_members: int, n_components: int) -> Calibration:
+    """Compare errors with disagreements, of scalars (one component) or vectors (three)."""
+    values = np.array(pairs).reshape(-1, 2)
+    if not np.isfinite(values).all():
+        return Calibration(0, reason="some predictions are not finite numbers")
+    compared = values[values[:, 1] > RESOLUTION]
+    n, n_agreed = len(compared), len(values) - len(compared)
+    if n < N_MIN:
+        found = f"found {n} value(s)" + (f", and {n_agreed} on which all members agree" if n_agreed else "")
+        return Calibration(n, n_agreed=n_agreed, reason=f"{found}; expected {N_MIN} or more on which members disagree")
     errors, disagreements = compared.T
-    if len(compared) < N_MIN or not np.isfinite(compared).all():
-        return Calibration(len(compared))
-    factor = float(np.sqrt(np.mean((errors / disagreements) ** 2)))
-    correlation = float(spearmanr(errors, disagreements).statistic)
-    within = float(np.mean(errors <= factor * disagreements))
-    return Calibration(len(compared), factor, correlation if np.isfinite(correlation) else None, within)
+    factor = student_factor(errors / disagreements, n_members)
+    if factor is None:
+        return Calibration(n, n_agreed=n_agreed, reason="most errors are exactly zero")
+    return Calibration(
+        n,
+        factor,
+        _rank_correlation(errors, disagreements),
+        within=float(np.mean(errors <= factor * disagreements)),
+        expected_within=expected_within(n_members, n_components),
+        n_agreed=n_agreed,
+    )
+
+
+def student_factor(ratios: np.ndarray, n_members: int) -> float | None:
+    """Return the scale of errors relative to the disagreement of few members.
+
+    The model: the error of a value is normal, its standard deviation is `factor` times that of the distribution from
+    which the M members are drawn. Their sample variance has M - 1 degrees of freedom, so the ratio of error to
+    disagreement is no normal number but one of Student's, with M - 1 degrees of freedom, times the factor. The root
+    mean square of such ratios grows without bounds for two and three members; the maximum of the likelihood does not.
+    It is where, for the ratios r,
+
+        mean(r² / (r² + (M - 1) factor²)) = 1 / M
+
+    The same equation holds for vectors with d components, whose r²/factor² has the F distribution with d and d (M - 1)
+    degrees of freedom (a d-dimensional t distribution: Lange, Little and Taylor, J. Am. Stat. Assoc. 84 (1989) 881).
+    For many members it becomes the root mean square (Musil et al., J. Chem. Theory Comput. 15 (2019) 906). Where M > 3,
+    moments give an estimate, too (Imbalzano et al., J. Chem. Phys. 154 (2021) 074102); it is less precise.
+
+    Args:
+        ratios: error divided by disagreement, of energies or of the norms of forces; finite, not negative.
+        n_members: M, at least two.
+
+    Returns:
+        The factor; None where all but 1/M of the ratios are zero, so that the likelihood has no maximum.
+    """
+    squares = np.square(ratios)
+    positive = squares[squares > 0]
+    excess = n_members * len(positive) / len(squares) - 1
+    if excess <= 0:
+        return None
+    degrees = n_members - 1
+    # Both bounds follow from the equation, with the smallest and with the mean square; 2 is for rounding.
+    lowest, highest = positive.min() * excess / degrees / 2, 2 * squares.mean() * n_members / degrees
+
+    def balance(log_square: float) -> float:
+        return float(np.mean(squares / (squares + degrees * np.exp(log_square)))) - 1 / n_members
+
+    return float(np.exp(brentq(balance, np.log(lowest), np.log(highest)) / 2))
+
+
+def expected_within(n_members: int, n_components: int) -> float:
+    """Return the fraction of normal errors that are at most as large as the disagreement times the true factor.
+
+    For scalars it is 0.50 for two members and 0.68 for many; for vectors, whose components are independent and equally
+    large, 0.50 and 0.61.
+
+    Args:
+        n_members: at least two.
+        n_components: of each error: 1 for energies, 3 for forces.
+    """
+    return float(f_distribution.cdf(1.0, n_components, n_components * (n_members - 1)))
+
+
+def _rank_correlation(errors: np.ndarray, disagreements: np.ndarray) -> float | None:
+    if np.ptp(errors) == 0 or np.ptp(disagreements) == 0:  # no ranks
+        return None
+    return float(spearmanr(errors, disagreements).statistic)

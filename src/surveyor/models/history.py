@@ -68,4 +68,5 @@ def _from_json(record: Mapping[str, Any]) -> Epoch:
         loss=math.nan if loss is None else loss,
         energy_rmse=record["energy_rmse"],
         forces_rmse=record["forces_rmse"],
+        learning_rate=record.get("learning_rate"),
     )

@@ -228,7 +228,9 @@ class Loop:
                 output_args=given.output_args,
                 device=given.device,
             )
-            valid_err_log(loss, metrics, given.logger, given.log_errors, epoch, name)
+            rate = max(group["lr"] for group in given.optimizer.param_groups)
+            reported = {**metrics, "learning_rate": float(rate)}
+            valid_err_log(loss, reported, given.logger, given.log_errors, epoch, name)
             if name == HEAD:
                 self.energy_rmse = metrics.get("rmse_e_per_atom")
         return float(loss)

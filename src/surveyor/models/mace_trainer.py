@@ -256,4 +256,5 @@ def _before(record: Record) -> Epoch | None:
 def _errors(record: Record) -> Epoch | None:
     if record["mode"] != "eval" or record["head"] != HEAD:
         return None
-    return Epoch(record["epoch"], record["loss"], record.get("rmse_e_per_atom"), record.get("rmse_f"))
+    errors = record.get("rmse_e_per_atom"), record.get("rmse_f")
+    return Epoch(record["epoch"], record["loss"], *errors, record.get("learning_rate"))

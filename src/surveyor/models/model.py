@@ -25,12 +25,15 @@ class Epoch:
         loss: on the validation set, in the units of the engine.
         energy_rmse: on the validation set, in eV/atom; None where the engine does not tell.
         forces_rmse: on the validation set, in eV/Å; None where the engine does not tell.
+        learning_rate: at the end of the epoch, the largest where parameters differ in it; None where there is none, or
+            the engine does not tell.
     """
 
     number: int
     loss: float
     energy_rmse: float | None = None
     forces_rmse: float | None = None
+    learning_rate: float | None = None
 
 
 @runtime_checkable  # Prefect derives a schema from the parameters of flows, which asks for isinstance

@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader, Sampler
 from surveyor.models.nequip_config import ENERGY_RMSE, FORCES_RMSE
 from surveyor.models.trainer_process import DIVERGED, EXPLODED, end_if_absurd
 
+LEARNING_RATE = "learning_rate"
+
 
 class ShuffledByEpoch(Sampler):  # type: ignore[misc]  # torch is optional
     """Takes all structures in an order that follows from a seed and the number of the epoch, whatever was before.
@@ -119,12 +121,14 @@ class Reports(Callback):  # type: ignore[misc]  # so is Lightning
         self.has_good_epoch |= is_good
         trainer.should_stop |= not is_good
         if trainer.is_global_zero:
-            self._report(trainer.current_epoch, loss, errors)
+            rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
+            self._report(trainer.current_epoch, loss, {**errors, LEARNING_RATE: float(max(rates))})
 
     def _report(self, number: int | None, loss: float, errors: Mapping[str, float]) -> None:
         epoch = {"epoch": number, "loss": loss, "energy_rmse": errors.get(ENERGY_RMSE)}
+        epoch |= {"forces_rmse": errors.get(FORCES_RMSE), LEARNING_RATE: errors.get(LEARNING_RATE)}
         with self.path.open("a") as file:
-            file.write(json.dumps({**epoch, "forces_rmse": errors.get(FORCES_RMSE)}) + "\n")
+            file.write(json.dumps(epoch) + "\n")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say that there is nothing to be taken."""

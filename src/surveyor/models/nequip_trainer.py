@@ -172,7 +172,8 @@ def _before(record: Record) -> Epoch | None:
 
 
 def _errors(record: Record) -> Epoch:
-    return Epoch(record["epoch"], record["loss"], record["energy_rmse"], record["forces_rmse"])
+    errors = record["energy_rmse"], record["forces_rmse"]
+    return Epoch(record["epoch"], record["loss"], *errors, record.get("learning_rate"))
 
 
 def _packaged(directory: Path) -> Path:

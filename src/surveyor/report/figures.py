@@ -1,6 +1,6 @@
 """Figures of what the models have learned."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from surveyor.report.style import (
     span,
     whole_numbers,
 )
-from surveyor.report.tables import Manifest, number
+from surveyor.report.tables import number
 
 COLOURS = {"train": BLUE, "valid": ORANGE, "test": VERMILLION}
 MARKERS = {"train": "o", "valid": "^", "test": "s"}
@@ -48,6 +48,28 @@ PROPERTIES = (
     _Property("forces", "Forces", "eV/Å", "meV/Å"),
     _Property("stresses", "Stress", "GPa", "MPa"),
 )
+
+
+RATE = "learning_rate"
+TRAINING_PANELS = (
+    ("loss", "loss (engine's unit)", 1.0),
+    ("energy_rmse", "energy RMSE (meV/atom)", 1e3),
+    ("forces_rmse", "forces RMSE (meV/Å)", 1e3),
+    (RATE, "learning rate", 1.0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The course of a training.
+
+    Attributes:
+        generation: whose model was trained; None outside of a campaign.
+        epochs: the fields of each `Epoch`.
+    """
+
+    generation: int | None
+    epochs: Sequence[Mapping[str, Any]]  # Any: numbers and None
 
 
 def parity_figure(points: Sequence[ParityPoints]) -> Figure:
@@ -127,37 +149,43 @@ def _curve(rows: Sequence[GenerationErrors], name: str, field: str) -> tuple[lis
     return [n_labels for n_labels, _ in pairs], [value for _, value in pairs]
 
 
-def training_figure(manifests: Sequence[Manifest]) -> Figure:
-    """Return the histories of the trainings on the validation sets, a line for each generation, from dark to light."""
-    figure = new_figure(7.6, 2.6)
-    panels = figure.subplots(1, 3)
-    histories = [(each["number"], each["details"].get("history", [])) for each in manifests]
-    last = max((generation for generation, _ in histories), default=0)
-    quantities = (
-        ("loss", "loss (engine's unit)", 1.0),
-        ("energy_rmse", "energy RMSE (meV/atom)", 1e3),
-        ("forces_rmse", "forces RMSE (meV/Å)", 1e3),
-    )
+def training_figure(histories: Sequence[History]) -> Figure:
+    """Return the courses of trainings on the validation sets, and their learning rates where these are known.
+
+    Args:
+        histories: a line for each, from dark to light.
+    """
+    quantities = [
+        each for each in TRAINING_PANELS if each[0] != RATE or any(_course(one, RATE)[0] for one in histories)
+    ]
+    figure = new_figure(7.6, 2.6 if len(quantities) == 3 else 4.6)
+    panels = figure.subplots(1, 3) if len(quantities) == 3 else figure.subplots(2, 2).ravel()
+    last = max((history.generation or 0 for history in histories), default=0)
     for axes, (field, label, factor) in zip(panels, quantities, strict=True):
         dress(axes, x="epoch", y=label)
-        for generation, history in histories:
-            colour = colormaps["viridis"](0.85 * generation / max(last, 1))
-            epochs = [epoch for epoch in history if epoch.get(field)]
-            values = [factor * epoch[field] for epoch in epochs]
-            x = [epoch["number"] + 1 for epoch in epochs]
-            marker = "o" if len(x) < 4 else ""
+        for history in histories:
+            colour = colormaps["viridis"](0.85 * (history.generation or 0) / max(last, 1))
+            x, y = _course(history, field)
+            marker, name = "o" if len(x) < 4 else "", str(history.generation)
             if x:
-                axes.plot(x, values, color=colour, linewidth=1.0, marker=marker, markersize=3, label=str(generation))
+                values = [factor * value for value in y]
+                axes.plot(x, values, color=colour, linewidth=1.0, marker=marker, markersize=3, label=name)
         if axes.lines:
             scale_errors(axes)
+        if field == RATE and axes.get_yscale() == "linear":
+            axes.set_ylim(bottom=0)  # a constant is not magnified
         whole_numbers(axes)
-    if panels[0].lines:
-        legend = panels[0].legend(
-            *panels[0].get_legend_handles_labels(),
-            fontsize=FONT_SIZE - 1,
-            frameon=False,
-            title="generation",
-            ncols=1 + last // 8,
-        )
-        legend.get_title().set_fontsize(FONT_SIZE - 1)
+    if panels[0].lines and any(history.generation is not None for history in histories):
+        _name_generations(panels[0], last)
     return figure
+
+
+def _course(history: History, field: str) -> tuple[list[int], list[float]]:
+    """Return the numbers of epochs, from one, and what a field says of them."""
+    epochs = [epoch for epoch in history.epochs if epoch.get(field)]
+    return [epoch["number"] + 1 for epoch in epochs], [epoch[field] for epoch in epochs]
+
+
+def _name_generations(axes: Axes, last: int) -> None:
+    legend = axes.legend(fontsize=FONT_SIZE - 1, frameon=False, title="generation", ncols=1 + last // 8)
+    legend.get_title().set_fontsize(FONT_SIZE - 1)

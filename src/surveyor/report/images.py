@@ -1,19 +1,20 @@
-"""The figures of one generation as images."""
+"""The figures of one generation, or of one training on files, as images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from surveyor.files import read_json, write_atomically
+from surveyor.models.history import epoch_to_json, load_history
 from surveyor.progress import errors_table
 from surveyor.report.activity import walkers_figure
-from surveyor.report.figures import learning_curve_figure, parity_figure, training_figure
+from surveyor.report.figures import History, learning_curve_figure, parity_figure, training_figure
 from surveyor.report.parity import parity_points
 from surveyor.report.style import to_png
 from surveyor.report.tables import Manifest, walkers_of
 from surveyor.report.walkers import observables_figure, read_courses
-from surveyor.run_directory import RunDirectory
+from surveyor.run_directory import GenerationDirectory, RunDirectory
 from surveyor.sampling.conditions import UNDER_THERMOSTAT
 
 
@@ -44,7 +45,12 @@ def _figures(directory: RunDirectory, generation: int) -> Iterator[tuple[str, Fi
     if courses := read_courses(directory.generation(generation).samples):
         yield "observables", observables_figure(courses)
     if has_history(manifests[-1]):
-        yield "training", training_figure(manifests[-1:])
+        yield "training", training_figure(histories_of(manifests[-1:]))
+
+
+def histories_of(manifests: Sequence[Manifest]) -> list[History]:
+    """Return the courses of the trainings of generations."""
+    return [History(each["number"], each["details"].get("history", ())) for each in manifests]
 
 
 def has_history(manifest: Manifest) -> bool:
@@ -60,8 +66,31 @@ def thermostats_K(directory: RunDirectory) -> list[float]:
 
 def write_figures(directory: RunDirectory, generation: int) -> tuple[Path, ...]:
     """Write the figures of a generation to its folder `figures`, and return the files."""
-    folder = directory.generation(generation).figures
-    files = {folder / f"{name}.png": image for name, image in generation_figures(directory, generation).items()}
+    return _write(directory.generation(generation).figures, generation_figures(directory, generation))
+
+
+def history_of_training(directory: GenerationDirectory) -> History:
+    """Return the course of a training on files."""
+    return History(None, [epoch_to_json(epoch) for epoch in load_history(directory.model)])
+
+
+def write_training_figures(directory: GenerationDirectory) -> tuple[Path, ...]:
+    """Write the figures of a training on files to its folder `figures`, and return the files.
+
+    They are "parity", and "training" where there was more than one epoch.
+
+    Args:
+        directory: of the training, complete.
+    """
+    figures = {"parity": parity_figure(parity_points(directory))}
+    history = history_of_training(directory)
+    if len(history.epochs) > 1:
+        figures["training"] = training_figure([history])
+    return _write(directory.figures, {name: to_png(figure) for name, figure in figures.items()})
+
+
+def _write(folder: Path, images: Mapping[str, bytes]) -> tuple[Path, ...]:
+    files = {folder / f"{name}.png": image for name, image in images.items()}
     for path, image in files.items():
         write_atomically(path, image)
     return tuple(files)

@@ -1,17 +1,21 @@
-"""A generation as Markdown, for the artifact in Prefect's interface."""
+"""A generation, or a training on files, as Markdown, for the artifact in Prefect's interface."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from surveyor.labels import load_theory
 from surveyor.progress import errors_table
 from surveyor.report.activity import failures_by_reason
-from surveyor.report.figures import learning_curve_figure, parity_figure
+from surveyor.report.figures import learning_curve_figure, parity_figure, training_figure
+from surveyor.report.images import history_of_training
 from surveyor.report.parity import parity_points
 from surveyor.report.style import data_uri, to_png
 from surveyor.report.tables import (
+    Manifest,
     Table,
+    generation_caption,
     generation_name,
     generations_table,
     make_table,
@@ -20,7 +24,7 @@ from surveyor.report.tables import (
     walkers_of,
     walkers_table,
 )
-from surveyor.run_directory import RunDirectory
+from surveyor.run_directory import GenerationDirectory, RunDirectory
 
 N_ROWS = 30  # of a table; an artifact shall stay small
 DPI = 80
@@ -46,7 +50,7 @@ def generation_markdown(directory: RunDirectory, generation: int) -> str:
     parts.append(_table(generations_table(rows[-N_ROWS:])))
     points = parity_points(directory.generation(generation))
     if points:
-        parts += ["## Predictions and labels", _picture(parity_figure(points), "parity"), _table(sets_table(manifest))]
+        parts += ["## Predictions and labels", _picture(parity_figure(points), "parity"), _errors(manifest)]
     if len(rows) > 1:
         parts += ["## Learning curve", _picture(learning_curve_figure(rows), "learning curve")]
     if walkers_of(manifest):
@@ -63,6 +67,35 @@ def generation_markdown(directory: RunDirectory, generation: int) -> str:
     if times:
         parts += ["## Wall time", _table(make_table(["Stage", "Time (s)"], times, "Sampling and labelling overlap."))]
     return "\n\n".join(parts) + "\n"
+
+
+def training_markdown(directory: RunDirectory, summary: Mapping[str, Any]) -> str:  # Any: whatever JSON holds
+    """Return a training on files as Markdown with its figures in it, less than 300 kB.
+
+    Args:
+        directory: of the training, complete.
+        summary: of the training.
+    """
+    files = GenerationDirectory(directory.path)
+    counts, history = summary["n_structures"], history_of_training(files)
+    used = f"{counts['train']} structures, {counts['valid']} for validation, {counts['test']} for the test"
+    logs = "".join(f"; log: `{log}`" for log in summary.get("logs", ())[:N_ROWS])
+    parts = [
+        f"# Training of {_escaped(directory.path.name)}",
+        f"{used}; {len(history.epochs)} epoch(s). The files are in `{directory.path}`{logs}.",
+        "## Predictions and labels",
+        _picture(parity_figure(parity_points(files)), "parity"),
+        _table(sets_table(summary["errors"], "Errors of the model on each set.")),
+    ]
+    if len(history.epochs) > 1:
+        parts += ["## Course of the training", _picture(training_figure([history]), "training")]
+    energies = [[symbol, f"{energy:.6f}"] for symbol, energy in summary["atomic_energies"].items()]
+    parts += ["## Atomic energies", _table(make_table(["Element", "Energy (eV)"], energies, "Of the model."))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _errors(manifest: Manifest) -> str:
+    return _table(sets_table(manifest["errors"], generation_caption(manifest["number"])))
 
 
 def _table(content: Table) -> str:

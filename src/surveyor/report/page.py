@@ -14,9 +14,17 @@ from surveyor.progress import CampaignProgress, read_progress
 from surveyor.report.activity import failures_by_reason, failures_figure, walkers_figure, wall_time_figure
 from surveyor.report.figures import learning_curve_figure, parity_figure, training_figure
 from surveyor.report.html import Content, definitions, document, element, folded, picture, table
-from surveyor.report.images import has_history, thermostats_K
+from surveyor.report.images import has_history, histories_of, thermostats_K
 from surveyor.report.parity import parity_points
-from surveyor.report.tables import Manifest, generations_table, make_table, sets_table, walkers_of, walkers_table
+from surveyor.report.tables import (
+    Manifest,
+    generation_caption,
+    generations_table,
+    make_table,
+    sets_table,
+    walkers_of,
+    walkers_table,
+)
 from surveyor.report.walkers import observables_figure, read_courses
 from surveyor.run_directory import RunDirectory
 
@@ -42,7 +50,10 @@ WALKERS = (
 )
 OBSERVABLES = "What walkers went through in the newest generation: one line per sample."
 WALL_TIME = "Wall time of each stage. Sampling and labelling go on side by side, so that their bars overlap."
-TRAINING = "Loss and root mean square errors on the validation set during training; one line per generation."
+TRAINING = (
+    "Loss and root mean square errors on the validation set during training, and the learning rate where the engine "
+    "tells it; one line per generation."
+)
 
 
 def write_report(directory: RunDirectory) -> Path:
@@ -102,7 +113,11 @@ def _results(directory: RunDirectory, progress: CampaignProgress, manifests: Seq
     return [
         ("errors", "Errors per generation", [table(generations_table(progress.errors))]),
         ("learning-curve", "Learning curve", curve),
-        ("parity", "Predictions and labels", [*parity, table(sets_table(manifests[-1]))]),
+        (
+            "parity",
+            "Predictions and labels",
+            [*parity, table(sets_table(manifests[-1]["errors"], generation_caption(newest)))],
+        ),
     ]
 
 
@@ -116,7 +131,7 @@ def _activity(directory: RunDirectory, temperatures_K: Sequence[float], manifest
         (
             "training",
             "Trainings",
-            [picture(training_figure(manifests), TRAINING)] if any(map(has_history, manifests)) else [],
+            [picture(training_figure(histories_of(manifests)), TRAINING)] if any(map(has_history, manifests)) else [],
         ),
     ]
 

@@ -14,6 +14,18 @@ Manifest = Mapping[str, Any]  # Any: whatever JSON holds
 
 NOTHING = "–"  # noqa: RUF001  (a dash, as tables have it)
 
+# Heading, with the field of `Errors` and the factor to its unit.
+SETS_COLUMNS = {
+    "Energy\nRMSE\n(meV/atom)": ("energy_rmse", 1e3),
+    "Energy\nRMSE without offset\n(meV/atom)": ("energy_rmse_without_offset", 1e3),
+    "Energy\noffset\n(meV/atom)": ("energy_offset", 1e3),
+    "Energy\nMAE\n(meV/atom)": ("energy_mae", 1e3),
+    "Forces\nRMSE\n(meV/Å)": ("forces_rmse", 1e3),
+    "Forces\nMAE\n(meV/Å)": ("forces_mae", 1e3),
+    "Stress\nRMSE\n(MPa)": ("stress_rmse", 1e3 / units.GPa),
+    "Stress\nMAE\n(MPa)": ("stress_mae", 1e3 / units.GPa),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -94,28 +106,35 @@ def generation_name(generation: int) -> str:
     return str(generation) if generation else "bootstrap"
 
 
-def sets_table(manifest: Manifest) -> Table:
-    """Return the errors of a generation's model on each set."""
-    errors = {name: manifest["errors"][name] for name in SETS if name in manifest["errors"]}
-    symbols = sorted({symbol for each in errors.values() for symbol in each["forces_rmse_by_element"]})
-    quantities = (("energy", "meV/atom", 1e3), ("forces", "meV/Å", 1e3), ("stress", "MPa", 1e3 / units.GPa))
-    kinds = ("rmse", "mae")
-    head = [f"{field.capitalize()}\n{kind.upper()}\n({unit})" for field, unit, _ in quantities for kind in kinds]
+def sets_table(errors: Mapping[str, Mapping[str, Any]], caption: str) -> Table:  # Any: numbers, None and a dict
+    """Return the errors of a model on each set.
+
+    Args:
+        errors: fields of `Errors` by set; those that came with later versions may be missing.
+        caption: of which model they are.
+    """
+    shown = {name: errors[name] for name in SETS if name in errors and errors[name]["n_structures"]}
+    symbols = sorted({symbol for each in shown.values() for symbol in each["forces_rmse_by_element"]})
     # The errors of a single element are those of all atoms.
     symbols = symbols if len(symbols) > 1 else []
     return make_table(
-        ["Set", "Structures", *head, *(f"Forces on {symbol}\nRMSE\n(meV/Å)" for symbol in symbols)],
+        ["Set", "Structures", *SETS_COLUMNS, *(f"Forces on {symbol}\nRMSE\n(meV/Å)" for symbol in symbols)],
         [
             [
                 name,
                 str(each["n_structures"]),
-                *(number(each[f"{field}_{kind}"], factor) for field, _, factor in quantities for kind in kinds),
+                *(number(each.get(field), factor) for field, factor in SETS_COLUMNS.values()),
                 *(number(each["forces_rmse_by_element"].get(symbol), 1e3) for symbol in symbols),
             ]
-            for name, each in errors.items()
+            for name, each in shown.items()
         ],
-        f"Errors of the model of generation {manifest['number']} on each set.",
+        f"{caption} Offset: mean of predicted minus labelled energy per atom.",
     )
+
+
+def generation_caption(number: int) -> str:
+    """Return the caption of the table of errors of a generation."""
+    return f"Errors of the model of generation {number} on each set."
 
 
 def walkers_of(manifest: Manifest) -> Sequence[Mapping[str, Any]]:

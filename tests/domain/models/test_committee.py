@@ -111,31 +111,6 @@ def test_the_uncertainty_of_forces_is_the_calibrated_disagreement(trained: Commi
     assert uncalibrated.evaluate(valid[:1])[0].uncertainty == pytest.approx(expected / factor)
 
 
-def test_calibration_finds_the_factor_between_disagreement_and_error(valid: Dataset) -> None:
-    # Members scatter around a mean that is off by three times their own standard deviation.
-    rng, scale, factor = np.random.default_rng(0), 0.01, 3.0
-    structures = Dataset(list(valid) * 40)
-    members: list[list[Prediction]] = [[] for _ in range(4)]
-    for atoms in structures:
-        label = label_of(atoms)
-        width = scale * rng.uniform(0.2, 5)
-        off = Prediction(
-            label.energy + factor * width * rng.normal() * len(atoms),
-            label.forces + factor * width * rng.normal(size=label.forces.shape),
-        )
-        scatter = rng.normal(size=(4, len(atoms) + 1, 3))
-        scatter -= scatter.mean(axis=0)
-        scatter /= scatter.std(axis=0, ddof=1)
-        for member, own in zip(members, scatter, strict=True):
-            member.append(Prediction(off.energy + width * len(atoms) * own[-1, 0], off.forces + width * own[:-1]))
-    found = calibrate(structures, members)
-    assert found.energy.factor == pytest.approx(factor, rel=0.1)
-    assert found.forces.factor == pytest.approx(factor, rel=0.1)
-    assert found.energy.within == pytest.approx(0.68, abs=0.08)
-    assert found.forces.rank_correlation is not None
-    assert found.forces.rank_correlation > 0.5
-
-
 def test_calibration_is_kept_with_the_model(trained: CommitteeModel, valid: Dataset, tmp_path: Path) -> None:
     expected = calibrate(valid, [member.deploy().evaluate(valid) for member in trained.members])
     assert trained.calibration == expected
@@ -151,9 +126,25 @@ def test_calibration_is_kept_with_the_model(trained: CommitteeModel, valid: Data
     assert digest_of(load_model(tmp_path / "saved" / "member-1")) == digest_of(trained.members[1])
 
 
-def test_two_values_calibrate_nothing(trained: CommitteeModel, valid: Dataset) -> None:
-    found = calibrate(valid[:1], [member.deploy().evaluate(valid[:1]) for member in trained.members])
-    assert (found.energy.n, found.energy.factor) == (1, None)
+def test_the_log_tells_the_calibration(
+    train: Dataset, valid: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    untrained = committee().initialize(train, atomic_energies=None, seed=7)
+    model, _ = untrained.train(train, valid, tmp_path / "some")
+    assert model.calibration is not None
+    forces = model.calibration.forces
+    assert f"errors of forces are {forces.factor:.2f} times the disagreement, over {forces.n} atoms" in caplog.text
+    assert "are smaller than that, 55 % expected" in caplog.text
+    assert "so few structures" not in caplog.text
+
+    untrained.train(train, valid[:1], tmp_path / "one")
+    assert "the atoms of so few structures say little of others" in caplog.text
+
+    alike = committee(PAIRS.model_copy(update={"resample": False})).initialize(train, atomic_energies=None, seed=0)
+    model, _ = alike.train(train, valid, tmp_path / "alike")
+    assert "the disagreement on forces is not calibrated, and is taken as it is: found 0 value(s)" in caplog.text
+    assert model.deploy().evaluate(valid[:1])[0].uncertainty == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("n_members", [0, 1])

@@ -1,0 +1,123 @@
+"""Calibration of committees on draws whose true factor is known."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from ase import Atoms
+from scipy import stats
+
+from surveyor.dataset import with_label
+from surveyor.labels import Label
+from surveyor.models.disagreement import Calibrations, calibrate, expected_within, student_factor
+from surveyor.potentials import Prediction
+
+FACTOR = 2.0
+N_ATOMS = 4
+
+
+def calibrated(n_members: int, n_structures: int, factor: float = FACTOR, seed: int = 0) -> Calibrations:
+    """Calibrate a committee that scatters normally, and whose mean is off by `factor` times its true spread."""
+    rng = np.random.default_rng(seed)
+    widths = 0.05 * np.exp(rng.normal(0, 0.5, size=(n_structures, N_ATOMS, 1)))
+    forces = widths * rng.normal(size=(n_members, n_structures, N_ATOMS, 3))
+    energies = widths[:, 0, 0] * rng.normal(size=(n_members, n_structures))
+    # The mean of normal numbers is independent of their variance, so the labels are drawn around the mean.
+    true_forces = forces.mean(axis=0) + factor * widths * rng.normal(size=(n_structures, N_ATOMS, 3))
+    true_energies = energies.mean(axis=0) + factor * widths[:, 0, 0] * rng.normal(size=n_structures)
+    bare = Atoms(f"H{N_ATOMS}", positions=np.eye(4, 3))
+    structures = [
+        with_label(bare, "v1:0", Label(float(energy), force, None))
+        for energy, force in zip(true_energies, true_forces, strict=True)
+    ]
+    members = [
+        [Prediction(float(e), f) for e, f in zip(*of_one, strict=True)] for of_one in zip(energies, forces, strict=True)
+    ]
+    return calibrate(structures, members)
+
+
+def relative_error(n_members: int, n_components: int, n: int) -> float:
+    """Return the standard error of the logarithm of the fitted scale, from the Fisher information of n values."""
+    degrees = n_components * (n_members - 1)
+    return float(np.sqrt((degrees + n_components + 2) / (2 * n_components * degrees * n)))
+
+
+# So many structures that the root mean square of the ratios, four times as far off or more, would be found wrong.
+@pytest.mark.parametrize(("n_members", "n_structures"), [(2, 300), (3, 300), (4, 300), (8, 700), (20, 3600)])
+def test_the_factor_is_found_whatever_the_number_of_members(n_members: int, n_structures: int) -> None:
+    found = calibrated(n_members, n_structures)
+    for calibration, n_components in ((found.energy, 1), (found.forces, 3)):
+        assert calibration.factor is not None
+        n_values = n_structures if n_components == 1 else n_structures * N_ATOMS
+        assert calibration.n == n_values
+        tolerance = 4 * relative_error(n_members, n_components, n_values)
+        assert abs(np.log(calibration.factor / FACTOR)) < tolerance
+        expected = expected_within(n_members, n_components)
+        assert calibration.expected_within == expected
+        assert calibration.within == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / n_values))
+        # Moments would be off by more: (M - 1) / (M - 3) is the mean square of Student's ratios.
+        degrees = n_components * (n_members - 1)
+        bias = np.inf if degrees < 3 else np.log(degrees / (degrees - 2)) / 2
+        assert tolerance < bias
+
+
+@pytest.mark.parametrize(
+    ("n_members", "energies", "forces"), [(2, 0.5, 0.5), (3, 3**-0.5, 0.545), (10000, 0.683, 0.608)]
+)
+def test_the_expected_fraction_is_that_of_the_distribution(n_members: int, energies: float, forces: float) -> None:
+    assert expected_within(n_members, 1) == pytest.approx(energies, abs=1e-3)
+    assert expected_within(n_members, 3) == pytest.approx(forces, abs=1e-3)
+
+
+@pytest.mark.parametrize("n_members", [2, 3, 5])
+def test_the_factor_is_the_maximum_of_the_likelihood(n_members: int) -> None:
+    ratios = np.abs(np.random.default_rng(1).standard_t(n_members - 1, size=50))
+    factor = student_factor(ratios, n_members)
+    assert factor is not None
+    likelihood = [stats.t.logpdf(ratios, n_members - 1, scale=factor * step).sum() for step in (0.99, 1, 1.01)]
+    assert np.argmax(likelihood) == 1
+
+
+def test_the_factor_holds_for_forces_in_one_direction_alone() -> None:
+    # As in a linear molecule: one component takes the place of three.
+    rng = np.random.default_rng(2)
+    ratios = FACTOR * np.abs(rng.standard_t(2, size=4000))
+    assert student_factor(ratios, 3) == pytest.approx(FACTOR, rel=4 * relative_error(3, 1, 4000))
+
+
+def test_values_on_which_all_members_agree_are_counted_and_not_compared() -> None:
+    label = Label(0.0, np.ones((2, 3)), None)
+    structures = [with_label(Atoms("H2", positions=np.eye(2, 3)), "v1:0", label)] * 4
+    # The members differ on the second atom alone; on the first one, by rounding.
+    forces = [np.array([[0.3, 0, 0], [scatter, 0, 0]]) for scatter in (0.1, 0.2, 0.1 + 0.2)]
+    members = [[Prediction(0.1 + 1e-15 * index, each)] * 4 for index, each in enumerate(forces)]
+    found = calibrate(structures, members)
+    assert (found.forces.n, found.forces.n_agreed) == (4, 4)
+    assert found.forces.factor is not None
+    assert found.forces.rank_correlation is None  # of four equal values
+    assert (found.energy.n, found.energy.n_agreed, found.energy.factor) == (0, 4, None)
+    assert found.energy.reason == (
+        "found 0 value(s), and 4 on which all members agree; expected 3 or more on which members disagree"
+    )
+
+
+def test_one_structure_calibrates_forces_but_not_energies() -> None:
+    found = calibrated(3, 1)
+    assert found.energy.factor is None
+    assert found.energy.reason == "found 1 value(s); expected 3 or more on which members disagree"
+    assert found.forces.factor is not None
+
+
+@pytest.mark.parametrize(
+    ("energies", "reason"), [([0.0, np.nan], "not finite"), ([-0.1, 0.1], "most errors are exactly zero")]
+)
+def test_what_cannot_be_calibrated_says_why(energies: Sequence[float], reason: str) -> None:
+    structures = [with_label(Atoms("H"), "v1:0", Label(0.0, np.zeros((1, 3)), None))] * 3
+    found = calibrate(structures, [[Prediction(each, np.zeros((1, 3)))] * 3 for each in energies])
+    assert found.energy.factor is None
+    assert reason in str(found.energy.reason)
+
+
+def test_a_calibration_of_an_earlier_version_is_read() -> None:
+    old = {"n": 5, "factor": 1.5, "rank_correlation": None, "within": 0.6}
+    assert Calibrations.from_json({"energy": old, "forces": old}).forces.factor == 1.5
