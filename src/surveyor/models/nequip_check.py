@@ -1,12 +1,12 @@
 """What can be told of a configuration of NequIP before there are data."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from surveyor.errors import InputError
-from surveyor.models.nequip_config import Supplied, Tree, configuration, read_config, types_given
+from surveyor.models.nequip_config import Supplied, Tree, configuration, file_given, read_config, types_given
 from surveyor.models.nequip_network import describe
 from surveyor.models.nequip_parameters import NequIPParameters, require_nequip
 from surveyor.models.quiet import engine_kept_quiet
@@ -23,7 +23,7 @@ def check_nequip(parameters: NequIPParameters) -> None:
     """
     require_nequip()
     given = parameters.with_contents()
-    types = ["H"] if given.config_text is None else types_given(read_config(given.config_text)) or ["H"]
+    types = ["H"] if given.config_text is None else _types(read_config(given.config_text))
     supplied = Supplied(dict.fromkeys(types, 0.0), seed=0, device="cpu", has_stress=(True, True))
     tree = configuration(given, supplied, describe)
     try:
@@ -32,6 +32,12 @@ def check_nequip(parameters: NequIPParameters) -> None:
     except Exception as error:
         said = str(error.__cause__ or error).strip() or type(error).__name__
         raise InputError(f"NequIP does not take the configuration: {said}") from error
+
+
+def _types(tree: Tree) -> Sequence[str]:
+    """Return the atom types of a configuration, or of the file that it begins from; some where it has none."""
+    file = file_given(tree)
+    return types_given(tree) or ["H"] if file is None else describe(file).types
 
 
 @contextmanager

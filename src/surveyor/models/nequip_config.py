@@ -175,9 +175,11 @@ def _is_from_file(builder: Any) -> bool:  # Any: a tree, or a node of OmegaConf
     return "ModelFrom" in str(builder.get("_target_", ""))
 
 
-def begins_from_file(tree: Tree) -> bool:
-    """Say whether the network of a user's configuration comes from a file."""
-    return _is_from_file(_resolved_builder(tree))
+def file_given(tree: Tree) -> Path | None:
+    """Return the file from which a configuration takes its network, None where it builds one."""
+    with _telling_faults():
+        model = _resolved_builder(tree)
+        return Path(model.get("package_path") or model["checkpoint_path"]) if _is_from_file(model) else None
 
 
 def _has_weights(metrics: Tree) -> bool:
@@ -205,8 +207,15 @@ def _network(tree: Tree, supplied: Supplied, describe: Callable[[Path], Network]
     if supplied.start is not None:
         return describe(supplied.start)
     model = _resolved_builder(tree)
-    if _is_from_file(model):
-        return describe(Path(model.get("package_path") or model["checkpoint_path"]))
+    if (file := file_given(tree)) is not None:
+        network = describe(file)
+        unknown = sorted(supplied.atomic_energies.keys() - {*network.types})
+        if unknown:
+            raise InputError(
+                f"the configuration of NequIP: {file} does not know {', '.join(unknown)}; expected a network for all "
+                "elements of the data"
+            )
+        return network
     symbols = sorted(supplied.atomic_energies)
     types = types_given(tree) or symbols
     if sorted(types) != symbols:

@@ -1,18 +1,46 @@
-"""NequIP's training program, which says by its exit code when memory is lacking.
+"""NequIP's training program, which says by its exit code when memory is lacking, and by which signal it was ended.
 
     python -m surveyor.models.nequip_program OVERRIDES
 
 It runs in the directory of a training, with the config.yaml there; see `nequip-train` for the overrides.
 """
 
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from surveyor.models.trainer_process import telling_when_memory_is_lacking
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """End the process by SIGTERM or SIGINT where Lightning has made an exit of it.
+
+    After SIGTERM, Lightning ends with the exit code of a training that is complete.
+    """
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+    try:
+        yield
+    except SystemExit as exit_:
+        if isinstance(exit_, SIGTERMException):
+            _die_by(signal.SIGTERM)
+        if isinstance(exit_.__context__, KeyboardInterrupt):
+            _die_by(signal.SIGINT)
+        raise
+
+
+def _die_by(number: signal.Signals) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def main() -> None:
     """Run NequIP's training program."""
     from nequip.scripts import train
 
-    with telling_when_memory_is_lacking():
+    with telling_when_memory_is_lacking(), ended_by_signals():
         train.main()
 
 

@@ -25,8 +25,8 @@ from surveyor.models.nequip_config import (
     LAST,
     Supplied,
     Tree,
-    begins_from_file,
     configuration,
+    file_given,
     read_config,
 )
 from surveyor.models.nequip_network import compiled_file, describe
@@ -136,7 +136,7 @@ def _beginning(parameters: NequIPParameters, training: Training, train: Dataset)
     if training.start is not None:
         return from_weights(train, training.atomic_energies)
     text = parameters.config_text
-    is_tuned = text is not None and begins_from_file(read_config(text))
+    is_tuned = text is not None and file_given(read_config(text)) is not None
     return (from_foundation if is_tuned else from_scratch)(train, training.atomic_energies)
 
 

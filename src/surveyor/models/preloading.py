@@ -81,11 +81,16 @@ class Server:
         if not request or len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208  (a fork has one thread alone)
             connection.close()
             return
-        process = os.fork()
+        server, process = os.getpid(), os.fork()
         if process == 0:
-            self._forget()
-            connection.close()
-            _train(self.module, json.loads(request))
+            try:
+                self._forget()
+                connection.close()
+                end_with_parent()
+                if os.getppid() == server:
+                    _train(self.module, json.loads(request))
+            finally:  # a fork never serves
+                os._exit(1)
         training = Training(process, connection, os.pidfd_open(process))
         self.trainings[process] = training
         for source in (connection, training.ending):
@@ -130,7 +135,6 @@ def _tell(connection: socket.socket, answer: Mapping[str, int]) -> None:
 def _train(module: Any, request: Mapping[str, Any]) -> NoReturn:  # Any: a module, and what JSON holds
     """Become the process of a training, in a fork."""
     os.setsid()
-    end_with_parent()
     os.chdir(request["directory"])
     _replace(0, os.open(os.devnull, os.O_RDONLY))
     _replace(1, os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666))

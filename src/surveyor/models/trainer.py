@@ -193,5 +193,6 @@ def how_it_ended(returncode: int) -> str:
 
 def failed(message: str, directory: Path, log: str = LOG) -> TrainingFailed:
     """Return an error with the last lines of a log in the directory of a training."""
-    lines = (directory / log).read_text(errors="replace").splitlines()[-LOG_LINES:]
+    path = directory / log
+    lines = path.read_text(errors="replace").splitlines()[-LOG_LINES:] if path.exists() else ["it has left no log"]
     return TrainingFailed("\n".join([f"{message}:", *lines, ""]), directory)

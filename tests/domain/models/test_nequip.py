@@ -291,6 +291,31 @@ def test_trainer_killed_from_outside_is_told(
         model.train(train, valid, tmp_path)
 
 
+SIGNALLED = """
+import os, signal
+from nequip.train import NequIPLightningModule
+from surveyor.models import nequip_program
+step = NequIPLightningModule.training_step
+def and_signal(self, batch, *others):
+    if self.current_epoch == 1:
+        os.kill(os.getpid(), signal.{name})
+    return step(self, batch, *others)
+NequIPLightningModule.training_step = and_signal
+nequip_program.main()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_training_that_was_told_to_end_is_not_taken_for_complete(
+    name: str, train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nequip_trainer, "PROGRAM", ("-c", SIGNALLED.format(name=name)))
+    model = NequIPModel(TINY).initialize(train, atomic_energies=None, seed=0)
+    with pytest.raises(TrainingFailed, match=f"NequIP was killed by {name} .*the same call continues"):
+        model.train(train, valid, tmp_path)
+    assert not (tmp_path / nequip_trainer.NETWORK).exists()
+
+
 def test_training_without_any_stress(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
     sets = [data.where(lambda atoms: STRESS not in atoms.info) for data in (train, valid)]
     model = NequIPModel(TINY.model_copy(update={"max_num_epochs": 2})).initialize(sets[0], atomic_energies=None, seed=0)

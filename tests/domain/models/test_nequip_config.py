@@ -124,6 +124,10 @@ def test_it_begins_from_a_package_that_the_configuration_names(train: Dataset, v
     error = errors_of(sets[1], second.deploy().evaluate(sets[1])).energy_rmse
     assert error == pytest.approx(best.energy_rmse, rel=1e-6)
 
+    more = NequIPModel(tuned).initialize(sets[0], atomic_energies={**energies, "Ag": 0.0}, seed=0)
+    with pytest.raises(InputError, match=r"does not know Ag; expected a network for all elements of the data"):
+        more.train(*sets, tmp_path / "4")
+
     absurd = NequIPModel(tuned).initialize(sets[0], atomic_energies=first.energies, seed=0)
     with pytest.raises(TrainingFailed, match=r"absurd energies: before the first epoch.*give the energies of isolated"):
         absurd.train(*sets, tmp_path / "3")
