@@ -107,8 +107,9 @@ def test_heavy_water_walks_with_its_masses_or_is_refused(sampling: Path, capsys:
     assert "found the symbol D, an isotope of hydrogen; write H, and a column masses" in capsys.readouterr().err
 
 
+CELL = 'Lattice="2.5456 0 0 1.2728 0 2.2045 0 16.1569 0" pbc="T T F"'
 SLAB = """3
-Lattice="2.5456 0 0 1.2728 0 2.2045 0 16.1569 0" Properties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy={energy} pbc="T T F"
+{cell} Properties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy={energy}
 Cu 1.1926 {y} 0.6024 0.0226 0.0993 0.1900
 Cu 0.0420 8.0894 1.5833 -0.1045 0.1509 -0.2744
 Cu -0.0553 10.2318 -0.0785 0.0819 -0.2502 0.0844
@@ -130,7 +131,9 @@ TINY_MACE: dict[str, Any] = {
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_slabs_with_their_vacuum_along_y_are_trained_on(tmp_path: Path) -> None:
-    (tmp_path / "slabs.extxyz").write_text("".join(SLAB.format(y=y, energy=energy) for y, energy in FRAMES_OF_SLAB))
+    (tmp_path / "slabs.extxyz").write_text(
+        "".join(SLAB.format(cell=CELL, y=y, energy=energy) for y, energy in FRAMES_OF_SLAB)
+    )
     path = train_model(
         train=tmp_path / "slabs.extxyz",
         valid_fraction=0.3,
