@@ -31,7 +31,5 @@ def pass_over_label(atoms: Atoms, notes: Notes) -> Atoms:
     results = {} if atoms.calc is None else atoms.calc.results
     found = [name for name in LABELS if name in atoms.info or name in atoms.arrays or name in results]
     if found:
-        notes.warn(
-            f"{', '.join(found)}: the labels in the file are not used; where labels are needed, they are computed anew"
-        )
+        notes.warn(f"{', '.join(found)}: labels in the file are not used; where needed they are computed anew")
     return atoms

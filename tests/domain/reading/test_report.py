@@ -34,7 +34,7 @@ def test_a_kind_of_finding_takes_one_line_with_the_number_of_structures_and_the_
     assert [finding.line for finding in notes.findings] == ["odd (2 structures, the first is 1)"]
 
 
-UNUSED = "REF_energy, REF_forces: the labels in the file are not used; where labels are needed, they are computed anew"
+UNUSED = "REF_energy, REF_forces: labels in the file are not used; where needed they are computed anew"
 
 
 @pytest.mark.parametrize("read", [read_structures, read_unchecked])
