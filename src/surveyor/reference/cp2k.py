@@ -25,13 +25,7 @@ from surveyor.reference.cp2k_input import (
     read_input,
     write_input,
 )
-from surveyor.reference.cp2k_output import (
-    convergence_of,
-    parse_output,
-    version_of,
-    wall_time_of,
-    was_ended_from_outside,
-)
+from surveyor.reference.cp2k_output import parse_output, version_of, wall_time_of, was_ended_from_outside
 from surveyor.reference.cp2k_repair import (
     AS_GIVEN,
     WARM_START,
@@ -45,6 +39,7 @@ from surveyor.reference.cp2k_repair import (
     wavefunction_in,
     with_rung,
 )
+from surveyor.reference.cp2k_scf import convergence_of
 from surveyor.reference.cp2k_wavefunctions import begin_warm, keep_wavefunction, start_file, start_in
 from surveyor.reference.provenance import provenance
 from surveyor.structures import kinds_of, multiplicity_of

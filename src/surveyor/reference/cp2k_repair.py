@@ -1,8 +1,9 @@
 """Repair of an SCF of CP2K that does not converge: other settings of the solver, which lead to the same result.
 
-The ladder has one part for orbital transformation (OT) and one for diagonalisation; an input stays with the one that it
-uses. Its rungs touch nothing but `SOLVER`, and the hash of the level of theory covers everything but `SOLVER`. So a
-label that was repaired is the label that the input asks for.
+There is one ladder for inputs that use orbital transformation (OT), and one for those that diagonalise. Where every
+orbital is full or empty, both methods minimise the same energy, so each ladder has a rung of the other method. The
+rungs touch nothing but the solver, and the hash of the level of theory covers everything but the solver. So a repaired
+label has the level of theory that the input asks for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,10 @@ SOLVER: Mapping[str, frozenset[str]] = {
 }  # fmt: skip
 REPAIR, WARM = "repair", "warm"  # folders
 AT_A_LIMIT: Sequence[Reason] = ("timeout", "memory", "launch", "disk")  # of the machine, wherever the SCF begins
+ONE_METHOD_DFT = ("ROKS", "RELAX_MULTIPLICITY", "+KPOINTS", "+LOW_SPIN_ROKS")  # sections and keywords
+ONE_METHOD_SCF = ("ADDED_MOS", "+SMEAR", "+MOM")  # that only one of OT and diagonalisation has, or treats so
 WORTH_TO_BEGIN_FROM = 0.1  # what CP2K prints as convergence; an SCF begins with about as much
+FEW_OUTER = 2  # repetitions with a method that gains nothing from them
 DEFAULT_EPS_SCF = 1e-5  # of the SCF, and of its outer loop
 
 
@@ -44,7 +48,7 @@ class Rung:
         scf: keywords of SCF.
         ot: keywords of OT, in place of those of the input; empty for diagonalisation.
         mixing: keywords of MIXING, in place of those of the input; empty for OT.
-        n_outer: repetitions of the SCF, each with a new preconditioner; 0 for none.
+        n_outer: repetitions of the SCF, each with a new preconditioner; 0 for none beyond those of the input.
         begins_anew: whether it begins from atoms even where an earlier rung has left a wavefunction.
     """
 
@@ -60,8 +64,14 @@ AS_GIVEN = Rung("as given")
 WARM_START = Rung("warm start")  # as given, but from the wavefunction of another structure
 
 _ROBUST = {"MINIMIZER": "CG", "PRECONDITIONER": "FULL_ALL", "ENERGY_GAP": 0.001}
+_CG = Rung("CG, FULL_ALL", {"MAX_SCF": 50}, _ROBUST, n_outer=4)
+_BROYDEN = Rung(
+    "Broyden mixing",
+    {"MAX_SCF": 200},
+    mixing={"METHOD": "BROYDEN_MIXING", "ALPHA": 0.2, "BETA": 1.5, "NBUFFER": 8},
+)
 OT_LADDER: Sequence[Rung] = (
-    Rung("CG, FULL_ALL", {"MAX_SCF": 50}, _ROBUST, n_outer=4),
+    _CG,
     Rung(
         "CG, FULL_ALL, 3PNT, from atoms",
         {"MAX_SCF": 50},
@@ -85,13 +95,12 @@ OT_LADDER: Sequence[Rung] = (
     Rung(
         "DIIS of small steps, FULL_ALL", {"MAX_SCF": 100}, {**_ROBUST, "MINIMIZER": "DIIS", "STEPSIZE": 0.02}, n_outer=4
     ),
+    _BROYDEN,
 )
+# Kerker mixing of small steps is not among them: CP2K calls it converged while forces are 20 meV/Å off.
 DIAGONALISATION_LADDER: Sequence[Rung] = (
-    Rung(
-        "Broyden mixing",
-        {"MAX_SCF": 200},
-        mixing={"METHOD": "BROYDEN_MIXING", "ALPHA": 0.2, "BETA": 1.5, "NBUFFER": 8},
-    ),
+    _BROYDEN,
+    _CG,
     Rung(
         "Broyden mixing of small steps, from atoms",
         {"MAX_SCF": 300},
@@ -103,7 +112,6 @@ DIAGONALISATION_LADDER: Sequence[Rung] = (
         {"MAX_SCF": 300},
         mixing={"METHOD": "PULAY_MIXING", "ALPHA": 0.1, "BETA": 1.0, "NBUFFER": 8},
     ),
-    Rung("Kerker mixing", {"MAX_SCF": 500}, mixing={"METHOD": "KERKER_MIXING", "ALPHA": 0.05, "BETA": 1.5}),
     Rung(
         "mixing of density matrices, without DIIS",
         {"MAX_SCF": 500, "EPS_DIIS": 0.0},
@@ -132,13 +140,43 @@ class Trial:
 
 def uses_ot(given: CP2KInput) -> bool:
     """Say whether an input minimises by orbital transformation; otherwise it diagonalises."""
-    ot = given.dft.get("+SCF", {}).get("+OT")
-    return ot is not None and bool(ot.get("_", True))
+    return _is_on(given.dft.get("+SCF", {}).get("+OT"))
 
 
 def ladder_of(given: CP2KInput) -> tuple[Rung, ...]:
     """Return what to try for an input: first as it is, then the rungs in their order."""
-    return (AS_GIVEN, *(OT_LADDER if uses_ot(given) else DIAGONALISATION_LADDER))
+    is_ot = uses_ot(given)
+    rungs = OT_LADDER if is_ot else DIAGONALISATION_LADDER
+    changes = may_change_method(given.force_eval)
+    return (AS_GIVEN, *(rung for rung in rungs if changes or bool(rung.ot) == is_ot))
+
+
+def may_change_method(force_eval: Mapping[str, Any]) -> bool:  # Any: a tree
+    """Say whether OT and diagonalisation minimise the same energy, so that either may replace the other.
+
+    That takes orbitals that are full or empty, no k-points, and no settings of either method beyond those that a rung
+    may change.
+    """
+    tree: Tree = deepcopy(dict(force_eval))
+    _forget(tree)
+    dft = tree["+DFT"]
+    scf = dft.get("+SCF", {})
+    needs_its_method = any(_is_set(dft.get(name)) for name in ONE_METHOD_DFT) or any(
+        _is_set(scf.get(name)) for name in ONE_METHOD_SCF
+    )
+    methods = {**scf.get("+OT", {}), **scf.get("+DIAGONALIZATION", {})}
+    is_plain = all(name == "_" or (name, value) == ("ALGORITHM", "STANDARD") for name, value in methods.items())
+    return is_plain and not needs_its_method and scf.get("+OUTER_SCF", {}).get("TYPE", "NONE") == "NONE"
+
+
+def _is_on(section: Mapping[str, Any] | None) -> bool:  # Any: a tree
+    return section is not None and bool(section.get("_", True))
+
+
+def _is_set(value: Any) -> bool:  # Any: a section, or the value of a keyword
+    if isinstance(value, dict):
+        return _is_on(value)
+    return any(value) if isinstance(value, list) else bool(value)
 
 
 def with_rung(given: CP2KInput, rung: Rung, wavefunction: str | None = None) -> CP2KInput:
@@ -147,7 +185,7 @@ def with_rung(given: CP2KInput, rung: Rung, wavefunction: str | None = None) -> 
     Args:
         given: an input.
         rung: of its ladder.
-        wavefunction: file from which the SCF begins; None begins from atoms.
+        wavefunction: file from which the SCF begins, unless the rung begins anew; None begins from atoms.
     """
     if rung == AS_GIVEN:
         return given
@@ -156,21 +194,29 @@ def with_rung(given: CP2KInput, rung: Rung, wavefunction: str | None = None) -> 
     scf = dft.setdefault("+SCF", {})
     if rung != WARM_START:
         _set_solver(tree, rung)
-    if wavefunction is not None:
+    if wavefunction is not None and not rung.begins_anew:
         dft["WFN_RESTART_FILE_NAME"], scf["SCF_GUESS"] = wavefunction, "RESTART"
     return replace(given, force_eval=tree)
 
 
 def _set_solver(tree: Tree, rung: Rung) -> None:
+    if may_change_method(tree):
+        for name in ("+OT", "+DIAGONALIZATION"):
+            tree["+DFT"]["+SCF"].pop(name, None)
     scf = tree["+DFT"]["+SCF"]
     _forget(tree)
     scf |= {"SCF_GUESS": "ATOMIC", **rung.scf}
     if rung.ot:
-        scf["+OT"] |= rung.ot
+        scf["+OT"] = {**scf.get("+OT", {}), **rung.ot}
     if rung.mixing:
         scf["+MIXING"] = dict(rung.mixing)
+    outer = _outer_loop(scf)
     if rung.n_outer:
-        scf["+OUTER_SCF"] = {**_outer_loop(scf), "MAX_SCF": rung.n_outer}
+        scf["+OUTER_SCF"] = {**outer, "MAX_SCF": rung.n_outer}
+    elif outer == {"EPS_SCF": _eps_scf(scf)}:
+        scf.pop("+OUTER_SCF", None)
+    else:  # it belongs to the level of theory
+        scf["+OUTER_SCF"] = {**outer, "MAX_SCF": FEW_OUTER}
 
 
 def without_solver(force_eval: Mapping[str, Any]) -> Tree:  # Any: a tree
@@ -178,6 +224,9 @@ def without_solver(force_eval: Mapping[str, Any]) -> Tree:  # Any: a tree
     tree: Tree = deepcopy(dict(force_eval))
     _forget(tree)
     scf = tree["+DFT"].pop("+SCF", {})
+    if may_change_method(force_eval):
+        scf.pop("+OT", None)
+        scf.pop("+DIAGONALIZATION", None)
     outer = _outer_loop(scf)
     scf.pop("+OUTER_SCF", None)
     # An outer loop that converges to what the inner one does changes nothing, so a rung may add it.

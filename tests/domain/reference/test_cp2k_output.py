@@ -7,13 +7,8 @@ from ase import Atoms
 from ase.units import Bohr, GPa, Hartree
 
 from surveyor.labels import Label, LabelFailure
-from surveyor.reference.cp2k_output import (
-    convergence_of,
-    parse_output,
-    version_of,
-    wall_time_of,
-    was_ended_from_outside,
-)
+from surveyor.reference.cp2k_output import parse_output, version_of, wall_time_of, was_ended_from_outside
+from surveyor.reference.cp2k_scf import convergence_of, energy_tolerance
 
 # What CP2K 2023.1 wrote for deployments/cp2k/water-demo.inp.
 OUTPUT = (Path(__file__).parent / "data" / "water.out").read_text()
@@ -218,11 +213,50 @@ def test_last_lines_are_those_before_the_tables(water: Atoms) -> None:
     assert len(outcome.last_lines.splitlines()) <= 40
 
 
-def test_convergence_and_wall_time_are_read() -> None:
-    assert convergence_of(OUTPUT) == 0.00000055
-    assert convergence_of("no step") is None
+def test_wall_time_is_read() -> None:
     assert wall_time_of(OUTPUT) is not None
     assert wall_time_of("PROGRAM STARTED AT noon") is None
+
+
+@pytest.mark.parametrize(
+    ("step", "convergence", "tolerance"),
+    [
+        ("    17 OT DIIS     0.15E+00    0.1     0.00000055       -17.2116086974 -3.93E-11", 5.5e-7, 1e-6),
+        ("    37 OT CG       0.68E-01    0.0     8.2686E-09       -17.0222889146 -3.55E-15", 8.2686e-9, 1e-6),
+        ("     7 OT CG       0.14E+00    0.0     0.00066000       -17.0222889146 -3.55E-05", 6.6e-4, 4.5e-5),
+        ("     9 OT CG       -.14E+00    0.0     0.50000000       -17.0222889146 -3.55E-05", 0.5, 1e-4),
+        ("    10 DIIS/Diag.  0.37E-05    0.0     0.00000345       -17.0222889146 -1.38E-09", 3.45e-6, 7e-5),
+        ("     9 Broy./Diag. 0.40E+00 1021.3     0.00000599       -17.0222387561  1.84E-04", 5.99e-6, 0.5),
+        ("    22 Kerker/Diag.0.40E+00    0.0     1.2000E-09       -17.0223793228  3.77E-05", 1.2e-9, 0.5),
+        (" 12345 Broy./OTdiag0.40E+00    0.1     0.00000750       -17.0223086473 -1.91E-06", 7.5e-6, 0.5),
+        ("   200 MSec./Diag. 0.40E+00    0.0     0.05131409 ******************** -1.29E+87", 0.05131409, 0.5),
+    ],
+)
+def test_the_last_step_tells_convergence_and_how_far_the_final_energy_may_be(
+    step: str, convergence: float, tolerance: float
+) -> None:
+    before = "     1 NoMix/Diag. 0.40E+00    0.0     1.02540115       -17.0422459281 -1.42E-01\n"
+    text = f"{before} {step[1:]}\n     2 OT LS       0.60E+00    0.8                      -16.6765159187\n"
+    assert convergence_of(text) == convergence
+    assert energy_tolerance(text) == pytest.approx(tolerance, rel=0.1)
+
+
+def test_without_a_step_nothing_is_known_and_nothing_is_allowed() -> None:
+    assert convergence_of("no step") is None
+    assert energy_tolerance("no step") == 1e-6
+
+
+@pytest.mark.parametrize("loop", ["outer", "CDFT"])
+def test_a_loop_around_the_scf_that_fails_is_a_failure(loop: str, water: Atoms) -> None:
+    failed = f"  {loop} SCF loop FAILED to converge after    3 iterations or   13 steps"
+    assert reason(replaced(r"^( ENERGY\|)", rf"{failed}\n\g<1>"), water) == "scf_not_converged"
+
+
+def test_the_last_of_several_scf_energies_counts(water: Atoms) -> None:
+    earlier = "  Total energy:                                            *****************"
+    assert reason(replaced(r"^(  Electronic density on)", rf"{earlier}\n\g<1>"), water) is None
+    later = "  Total energy:                                               -17.11160869738567"
+    assert reason(replaced(r"^( ENERGY\|)", rf"{later}\n\g<1>"), water) == "scf_not_converged"
 
 
 def test_all_steps_of_an_outer_loop_count(water: Atoms) -> None:

@@ -13,8 +13,6 @@ from surveyor.reference import cp2k_repair
 from surveyor.reference.cp2k_input import CP2KInput, read_input
 from surveyor.reference.cp2k_repair import (
     AS_GIVEN,
-    DIAGONALISATION_LADDER,
-    OT_LADDER,
     SOLVER,
     WARM_START,
     Rung,
@@ -22,6 +20,7 @@ from surveyor.reference.cp2k_repair import (
     best_wavefunction,
     is_worth_a_repair,
     ladder_of,
+    may_change_method,
     outcome_of,
     uses_ot,
     with_rung,
@@ -44,20 +43,41 @@ ADDED_MOS 4
 OT = "&OT\n        MINIMIZER CG\n        PRECONDITIONER FULL_ALL\n      &END"
 
 
-@pytest.fixture(params=["OT", "OT, outer loop", "OT, outer loop of defaults", "OT off", "smeared", "no SCF"])
-def given(request: pytest.FixtureRequest, hydrogen_input: str) -> CP2KInput:
-    """Inputs of all sorts that a ladder has to serve."""
+DIAGONALISATION = "&DIAGONALIZATION\n ALGORITHM {}\n &END"
+BOTH_METHODS = ("OT", "OT, outer loop", "OT, outer loop of defaults", "OT off", "diagonalised", "no SCF")
+ONE_METHOD = ("smeared", "more orbitals", "k-points", "Davidson", "OT, own accuracy", "ROKS")
+
+
+def texts(hydrogen_input: str) -> dict[str, str]:
+    """Return inputs of all kinds that a ladder has to serve."""
     assert OT in hydrogen_input
     scf = hydrogen_input[hydrogen_input.index("&SCF") : hydrogen_input.index("&XC")]
-    texts = {
+    diagonalised = hydrogen_input.replace(OT, DIAGONALISATION.format("STANDARD"))
+    return {
         "OT": hydrogen_input,
         "OT, outer loop": hydrogen_input.replace("&OT", f"{OUTER_LOOP}&OT"),
         "OT, outer loop of defaults": hydrogen_input.replace("&OT", "&OUTER_SCF\n &END\n &OT"),
         "OT off": hydrogen_input.replace("&OT", "&OUTER_SCF OFF\n &END\n &OT OFF"),
-        "smeared": hydrogen_input.replace(OT, SMEARED.replace("EPS_SCF 1E-7", "")),
+        "diagonalised": diagonalised,
         "no SCF": hydrogen_input.replace(scf, ""),
+        "smeared": hydrogen_input.replace(OT, SMEARED.replace("EPS_SCF 1E-7", "")),
+        "more orbitals": diagonalised.replace("MAX_SCF", "ADDED_MOS 4\n MAX_SCF"),
+        "k-points": diagonalised.replace("&XC\n", "&KPOINTS\n SCHEME MONKHORST-PACK 2 2 2\n &END\n &XC\n", 1),
+        "Davidson": hydrogen_input.replace(OT, DIAGONALISATION.format("DAVIDSON")),
+        "OT, own accuracy": hydrogen_input.replace("MINIMIZER", "EPS_TAYLOR 1E-10\n MINIMIZER"),
+        "ROKS": hydrogen_input.replace("&SCF", "ROKS\n &SCF"),
     }
-    return read_input(texts[request.param])
+
+
+@pytest.fixture(scope="module", params=[*BOTH_METHODS, *ONE_METHOD])
+def name(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def given(name: str, hydrogen_input: str) -> CP2KInput:
+    return read_input(texts(hydrogen_input)[name])
 
 
 def science(given: CP2KInput) -> dict[str, Any]:
@@ -75,10 +95,34 @@ def test_every_rung_changes_the_input_in_another_way(given: CP2KInput) -> None:
     assert all(changed.count(each) == 1 for each in changed)
 
 
-def test_a_rung_stays_with_the_method_of_the_input(given: CP2KInput) -> None:
-    for rung in ladder_of(given):
-        assert uses_ot(with_rung(given, rung)) == uses_ot(given)
-    assert ladder_of(given)[1:] == tuple(OT_LADDER if uses_ot(given) else DIAGONALISATION_LADDER)
+def test_a_rung_changes_the_method_only_where_both_minimise_the_same_energy(name: str, given: CP2KInput) -> None:
+    rungs = ladder_of(given)[1:]
+    others = [rung for rung in rungs if uses_ot(with_rung(given, rung)) != uses_ot(given)]
+    assert [bool(rung.ot) for rung in others] == ([not uses_ot(given)] if name in BOTH_METHODS else [])
+    for rung in rungs:
+        scf = with_rung(given, rung).dft["+SCF"]
+        assert uses_ot(with_rung(given, rung)) == bool(rung.ot)
+        assert not (rung.ot and ("+MIXING" in scf or "+DIAGONALIZATION" in scf))
+
+
+def test_both_methods_have_one_level_of_theory_where_they_minimise_the_same_energy(hydrogen_input: str) -> None:
+    inputs = {name: read_input(text) for name, text in texts(hydrogen_input).items()}
+    for name in ("OT off", "diagonalised"):
+        assert science(inputs[name]) == science(inputs["OT"])
+    found = [science(inputs[name]) for name in ("OT", *ONE_METHOD)]
+    assert all(found.count(each) == 1 for each in found)
+
+
+def test_a_rung_from_atoms_begins_from_no_wavefunction(given: CP2KInput) -> None:
+    for rung in ladder_of(given)[1:]:
+        scf = with_rung(given, rung, "../label-RESTART.wfn").dft["+SCF"]
+        assert scf["SCF_GUESS"] == ("ATOMIC" if rung.begins_anew else "RESTART")
+
+
+def test_no_rung_repeats_its_scf_without_need(given: CP2KInput) -> None:
+    for rung in ladder_of(given)[1:]:
+        scf = with_rung(given, rung).dft["+SCF"]
+        assert scf.get("+OUTER_SCF", {"MAX_SCF": 0})["MAX_SCF"] <= 10
 
 
 def test_a_rung_leaves_the_input_that_it_is_given_alone(given: CP2KInput) -> None:
@@ -104,7 +148,8 @@ def test_all_that_no_rung_may_change_belongs_to_the_level_of_theory(given: CP2KI
     for path, keyword, section in leaves(given.force_eval):
         changed = deepcopy(given.force_eval)
         find(changed, path)[keyword] = another(find(changed, path)[keyword])
-        is_solver = keyword in SOLVER.get(section, ()) or section.startswith("DFT/SCF/MIXING")
+        is_switch = may_change_method(given.force_eval) and (section, keyword) == ("DFT/SCF/OT", "_")
+        is_solver = is_switch or keyword in SOLVER.get(section, ()) or section.startswith("DFT/SCF/MIXING")
         assert (without_solver(changed) == science(given)) == is_solver, (section, keyword)
 
 
@@ -113,7 +158,7 @@ def test_what_is_not_in_the_input_yet_belongs_to_the_level_of_theory(given: CP2K
         ("SCF", "EPS_EIGVAL", 1e-3),
         ("SCF", "ADDED_MOS", [7]),
         ("SCF", "+SMEAR", {"METHOD": "FERMI_DIRAC"}),
-        ("SCF", "+DIAGONALIZATION", {"ALGORITHM": "DAVIDSON"}),
+        ("SCF", "+DIAGONALIZATION", {"ALGORITHM": "LANCZOS"}),
         ("QS", "EPS_DEFAULT", 1e-9),
         ("MGRID", "CUTOFF", 77.0),
     ]:
