@@ -4,6 +4,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from surveyor.files import FULL
 from surveyor.labels import Label, LabelFailure, LevelOfTheory
 from surveyor.parameters import Parameters
 from surveyor.reference.cp2k_check import check_input
-from surveyor.reference.cp2k_code import CP2KCode, ask_program, keep_leftovers, run_cp2k, working_folder
+from surveyor.reference.cp2k_code import CP2KCode, ask_program, data_directory, keep_leftovers, run_cp2k, working_folder
 from surveyor.reference.cp2k_data import science_of
 from surveyor.reference.cp2k_input import (
     WITHOUT_CELL,
@@ -122,8 +123,9 @@ class CP2KReference:
                 text, folder = path.read_text(), path.parent
             except (OSError, UnicodeDecodeError) as error:
                 raise InputError(f"the CP2K input {path} cannot be read: {error}") from error
-        given = read_input(text, folder, description)
-        return cls(given, code or CP2KCode(), repairs=parameters.repair, begins_warm=parameters.warm_start)
+        code = code or CP2KCode()
+        given = read_input(text, folder, description, partial(data_directory, code))
+        return cls(given, code, repairs=parameters.repair, begins_warm=parameters.warm_start)
 
     @property
     def time_limit_s(self) -> float:
