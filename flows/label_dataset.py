@@ -141,11 +141,11 @@ def _requested(labelling: Labelling) -> tuple[LevelOfTheory, Requests]:
     requests = None
     if path.exists():
         theory = load_theory(path)
-        requests = make_requests(labelling.structures, theory)
+        requests = make_requests(labelling.structures, theory, labelling.reference)
         if not requests.missing(labelling.store, limits_of(labelling.reference)):
             return theory, requests
     theory = freeze_theory(labelling, resolve_theory(labelling.executor, labelling.reference))
-    return theory, requests or make_requests(labelling.structures, theory)
+    return theory, requests or make_requests(labelling.structures, theory, labelling.reference)
 
 
 def _label_missing(labelling: Labelling, theory: LevelOfTheory, requests: Requests) -> dict[str, LabelFailure]:

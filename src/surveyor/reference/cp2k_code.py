@@ -15,6 +15,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from surveyor.endings import how_it_ended, words_of_launcher
 from surveyor.errors import InputError
 from surveyor.parameters import Parameters
 from surveyor.programs import ProgramResult, find_program, run_program
@@ -240,9 +241,10 @@ def ask_program(code: CP2KCode) -> tuple[str, Path]:
         text = output.read_text(errors="replace")
     version = version_of(text)
     if version is None:
-        last = " ".join(text.split()[-30:])
+        last = words_of_launcher(text) or " ".join(text.split()[-30:])
         raise InputError(
-            f"{code.command} --version does not say a version of CP2K (status {result.returncode}): {last}"
+            f"{shlex.join([*code.words, '--version'])} does not say a version of CP2K "
+            f"({how_it_ended(text, result.returncode)}): {last}"
         )
     return version, _data_directory(code, text)
 

@@ -17,6 +17,7 @@ from ase.data import atomic_numbers
 
 from surveyor.errors import InputError
 from surveyor.reference.cp2k_lines import Places
+from surveyor.reference.cp2k_scope import check_scope
 from surveyor.structures import canonical, charge_of, is_periodic, kinds_of, multiplicity_of
 
 Tree = dict[str, Any]  # Any: sections, values, and lists of both
@@ -26,7 +27,6 @@ WITHOUT_CELL = (
     "not periodic: in the middle (to a whole Å) of a cubic box, whose edge is the smallest even number of Å that "
     "leaves 5 Å on each side; POISSON_SOLVER WAVELET unless the input names another one than PERIODIC"
 )
-DENSITY_METHODS = ("GPW", "GAPW", "GAPW_XC")
 FORCE_DIGITS = 14
 PROJECT = "label"
 WAVEFUNCTION = f"{PROJECT}-RESTART.wfn"
@@ -115,7 +115,7 @@ def read_input(
     if len(sections) != 1:
         raise InputError(f"the CP2K input has {len(sections)} sections FORCE_EVAL, expected one")
     force_eval = _without_printing(sections[0])
-    _check_method(force_eval)
+    check_scope(force_eval, CP2KInput(force_eval, lines=parsed.lines).where)
     kinds = force_eval.get("+SUBSYS", {}).get("+KIND", [])
     if not kinds or any("_" not in kind for kind in kinds):
         raise InputError(
@@ -157,19 +157,6 @@ def _without_printing(section: Tree) -> Tree:
         for name, value in section.items()
         if name != "+PRINT"
     }
-
-
-def _check_method(force_eval: Tree) -> None:
-    method = force_eval.get("METHOD", "QS")
-    if method not in ("QS", "QUICKSTEP") or "+DFT" not in force_eval:
-        raise InputError(f"expected a CP2K input with METHOD QUICKSTEP and a section DFT, found METHOD {method}")
-    density_method = force_eval["+DFT"].get("+QS", {}).get("METHOD", "GPW")
-    if density_method not in DENSITY_METHODS:
-        raise InputError(f"expected DFT/QS/METHOD to be one of {', '.join(DENSITY_METHODS)}, found {density_method}")
-    if "+WF_CORRELATION" in force_eval["+DFT"].get("+XC", {}):
-        raise InputError("labels with XC/WF_CORRELATION (MP2, RPA) are not supported; remove it from the CP2K input")
-    if "WFN_RESTART_FILE_NAME" in force_eval["+DFT"]:
-        raise InputError("DFT/WFN_RESTART_FILE_NAME would make labels depend on a file; remove it from the CP2K input")
 
 
 def element_of(kind: Mapping[str, Any]) -> str:  # Any: a tree

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import prod
 from pathlib import Path
 from tokenize import TokenError
@@ -30,6 +30,7 @@ from transitions import MachineError
 
 from surveyor.errors import InputError
 from surveyor.reference.cp2k_lines import Line, Places, lines_of
+from surveyor.reference.cp2k_units import in_words_of_the_library
 from surveyor.reference.cp2k_words import BLANKS, COMMENT, behind_first_word, words_of
 
 logger = logging.getLogger(__name__)
@@ -101,6 +102,26 @@ def parse(text: str, places: Places | None = None, description: Path | None = No
     return Parsed(tree, lines, tuple(parser.unknown))
 
 
+@cache
+def has_unit(path: str, keyword: str) -> bool:
+    """Say whether the values of a keyword can be given in units.
+
+    Args:
+        path: section below FORCE_EVAL, such as DFT/MGRID.
+        keyword: by its first name.
+    """
+    node: ET.Element | None = _described(None, _Parser).description
+    for name in ("FORCE_EVAL", *filter(None, path.split("/"))):
+        node = _inner(node, "SECTION", name)
+    found = _inner(node, "KEYWORD", keyword)
+    return found is not None and found.find("./DEFAULT_UNIT") is not None
+
+
+def _inner(node: ET.Element | None, kind: str, name: str) -> ET.Element | None:
+    inner = [] if node is None else node.iterfind(f"./{kind}")
+    return next((each for each in inner if each.findtext("./NAME") == name), None)
+
+
 def write(tree: Tree) -> str:
     """Return the text of an input."""
     return "\n".join(_described(None, _Generator).line_iter(tree)) + "\n"
@@ -112,6 +133,12 @@ class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
     def __init__(self, description: Path | str) -> None:
         super().__init__(description, key_trafo=str.upper)
         self._treerefs: list[Any] = []  # Any: the open sections, of the library
+
+    @property
+    def description(self) -> ET.Element:
+        """The root of the description of CP2K's input."""
+        root: ET.Element = self._spec.getroot()
+        return root
 
     def prepare(self, is_trusted: bool) -> None:
         """Begin anew.
@@ -232,7 +259,7 @@ class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
             value = words[1] if value.startswith('"') else value
             super()._parse_as_keyword(f"{words[0]} {value.strip(QUOTES)}")
             return
-        plain = _written(words[0], words[1:])
+        plain = _written(words[0], [in_words_of_the_library(word) for word in words[1:]])
         try:
             super()._parse_as_keyword(plain)
         except (ParserError, ValueError):

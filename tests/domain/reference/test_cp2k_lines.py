@@ -187,6 +187,27 @@ def test_a_comment_that_the_program_takes_for_a_part_of_a_name_is_refused() -> N
     assert read_input(whole('BASIS_SET_FILE_NAME "BASIS" ! it\'s')).dft["BASIS_SET_FILE_NAME"] == ["BASIS"]
 
 
+# In Ry and Å, as `--echo` of CP2K 2023.1 says, whose constants of nature are those of an earlier year.
+IN_UNITS = {
+    "CUTOFF": {
+        "HARTREE": 2.0, "wavenumber_e": 9.1126705e-6, "Joule": 4.5874254e17, "kcalmol": 3.1872029e-3,
+        "KJMOL": 7.6175978e-4,
+        "Ry": 1.0, "EV": 7.3498651e-2, "KEV": 73.498651, "k_E": 6.3336307e-6, "AU_E": 2.0,
+    },
+    "R_CUTOFF": {"Bohr": 0.52917721, "M": 1e10, "pm": 0.01, "NM": 10.0, "ANGSTROM": 1.0, "au_L": 0.52917721},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("keyword", IN_UNITS)
+def test_units_are_those_of_the_program_in_any_case(keyword: str) -> None:
+    for unit, expected in IN_UNITS[keyword].items():
+        line = f"{keyword} [{unit}] 1"
+        lines = f"&MGRID\n{line}\n&END" if keyword == "CUTOFF" else f"&XC\n&VDW_POTENTIAL\n&PAIR_POTENTIAL\n{line}\n"
+        dft = read_input(whole(lines + ("" if keyword == "CUTOFF" else "&END\n&END\n&END"))).dft
+        section = dft["+MGRID"] if keyword == "CUTOFF" else dft["+XC"]["+VDW_POTENTIAL"]["+PAIR_POTENTIAL"][0]
+        assert section[keyword] == pytest.approx(expected, rel=2e-6), unit
+
+
 # Pieces of inputs, which random texts hardly hold.
 PIECES = st.sampled_from(
     [
