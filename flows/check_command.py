@@ -16,6 +16,7 @@ from surveyor.parameters import Parameters
 from surveyor.pools.choice import LOCAL
 from surveyor.reading import ReadingReport
 from surveyor.reference.choice import Codes, ReferenceParameters, make_reference
+from surveyor.reference.reference import Reference
 from surveyor.run_directory import RunDirectory
 from surveyor.structures import elements_of
 from surveyor.training import check_training, load_training
@@ -52,7 +53,7 @@ def _check_campaign(file: Path, console: Console) -> Parameters:
     console.print(f"walkers: {n_walkers} in {n_groups} group(s), elements {', '.join(elements)}")
     # What only another machine can know is asked there, before the first generation.
     if parameters.pools.labelling == LOCAL:
-        theory = _theory(console, parameters.reference, parameters.codes)
+        theory = _theory(console, _reference(parameters.reference, parameters.codes))
         check_theory(parameters, checked.walkers, theory)
     _check_model(parameters.model, parameters.pools.training)
     n_complete = directory.n_complete()
@@ -67,8 +68,10 @@ def _check_labelling(file: Path, console: Console) -> Parameters:
     reading = read_for_labels(parameters)
     _show(console, [reading.report])
     if parameters.pool == LOCAL:
-        theory = _theory(console, parameters.reference, parameters.codes)
-        _show_requests(console, make_requests(reading.structures, theory, reading.refused))
+        reference = _reference(parameters.reference, parameters.codes)
+        _show_requests(
+            console, make_requests(reading.structures, _theory(console, reference), reference, reading.refused)
+        )
     else:
         _show_refused(console, {index: f"structure {index}: {reason}" for index, reason in reading.refused.items()})
     _show_end(console, file, "labelling", directory)
@@ -135,8 +138,12 @@ def _check_model(model: ModelParameters | None, pool: str) -> None:
         check_model_parameters(model)
 
 
-def _theory(console: Console, reference: ReferenceParameters, codes: Codes) -> LevelOfTheory:
-    theory = make_reference(reference, _loaded(codes)).resolve()
+def _reference(reference: ReferenceParameters, codes: Codes) -> Reference:
+    return make_reference(reference, _loaded(codes))
+
+
+def _theory(console: Console, reference: Reference) -> LevelOfTheory:
+    theory = reference.resolve()
     console.print(f"level of theory: {theory.name} ({theory.digest[:12]})")
     return theory
 

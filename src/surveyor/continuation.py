@@ -117,13 +117,16 @@ def frozen_theory(path: Path, theory: LevelOfTheory, what: str) -> LevelOfTheory
         theory: as it is resolved now.
         what: the work, for the message, such as "campaign".
 
+    Returns:
+        The one with which the work began, under whose digest its labels are.
+
     Raises:
         InputError: it is another one.
     """
     if not path.exists():
         save_theory(path, theory)
     frozen = load_theory(path)
-    if frozen.digest != theory.digest:
+    if not theory.is_same_as(frozen):
         changes = parameter_differences(dict(frozen.content), {}, json.loads(json.dumps(dict(theory.content))), {})
         lines = [f"  {name}: {there} then, {here} now" for name, there, here in changes]
         raise InputError(

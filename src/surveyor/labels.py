@@ -86,6 +86,9 @@ class LevelOfTheory:
         distinguishes_kinds: whether atoms of one element can be of several kinds.
         elements: symbols that it can treat, None where only the attempt tells.
         n_periodic: numbers of periodic directions that it can treat, None for any.
+        is_neutral: whether the charge is 0 because the method knows no other.
+        former: digests that former versions of surveyor gave the same level of theory.
+        unusable: why there is no label of an element that the input names, by symbol.
     """
 
     name: str
@@ -95,11 +98,18 @@ class LevelOfTheory:
     distinguishes_kinds: bool = False
     elements: tuple[str, ...] | None = None
     n_periodic: tuple[int, ...] | None = None
+    is_neutral: bool = False
+    former: tuple[str, ...] = field(default=(), compare=False)
+    unusable: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False)
 
     @property
     def digest(self) -> str:
         """Hash of the content, hexadecimal."""
         return _hash(self.content)
+
+    def is_same_as(self, other: "LevelOfTheory") -> bool:
+        """Say whether another one is the same, or was called otherwise by a former version of surveyor."""
+        return not {self.digest, *self.former}.isdisjoint({other.digest, *other.former})
 
     def with_electrons(self, atoms: Atoms) -> Atoms:
         """Return a canonical copy of a structure in which charge and multiplicity are explicit.
@@ -110,6 +120,10 @@ class LevelOfTheory:
         stated = canonical(atoms)
         for name, value in (("charge", self.charge), ("multiplicity", self.multiplicity)):
             if value is not None and atoms.info.get(name, value) != value:
+                if name == "charge" and self.is_neutral:
+                    raise InputError(
+                        f"{self.name} treats neutral structures only; the structure has charge {atoms.info[name]}"
+                    )
                 raise InputError(
                     f"the structure has {name} {atoms.info[name]}, the input of {self.name} says {value}; "
                     "remove one of them"
@@ -421,6 +435,9 @@ def save_theory(path: Path, theory: LevelOfTheory) -> None:
             "distinguishes_kinds": theory.distinguishes_kinds,
             "elements": theory.elements,
             "n_periodic": theory.n_periodic,
+            "is_neutral": theory.is_neutral,
+            "former": theory.former,
+            "unusable": dict(theory.unusable),
         },
     )
 
@@ -437,4 +454,7 @@ def load_theory(path: Path) -> LevelOfTheory:
         distinguishes_kinds=record["distinguishes_kinds"],
         elements=None if elements is None else tuple(elements),
         n_periodic=None if n_periodic is None else tuple(n_periodic),
+        is_neutral=record.get("is_neutral", False),
+        former=tuple(record.get("former", ())),
+        unusable=record.get("unusable", {}),
     )

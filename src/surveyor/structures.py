@@ -176,6 +176,8 @@ def check_multiplicity(atoms: Atoms) -> None:
         raise InputError(
             f"{electrons} electrons and multiplicity {multiplicity} exclude each other; expected {expected}"
         )
+    if multiplicity - 1 > int(atoms.numbers.sum()) - charge_of(atoms):
+        raise InputError(f"found multiplicity {multiplicity}, which needs more unpaired electrons than there are")
 
 
 def check_overlap(atoms: Atoms, name: str) -> None:

@@ -88,7 +88,7 @@ def inherit(campaign: Campaign, origin: Origin) -> Generation:
     """
     directory = RunDirectory(origin.run_directory)
     theory, there = load_theory(campaign.directory.theory), load_theory(directory.theory)
-    if theory.digest != there.digest:
+    if not theory.is_same_as(there):
         raise InputError(
             f"begin_from: {origin.run_directory} was labelled with another level of theory "
             f"({there.name}, not {theory.name})"

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 from ase import Atoms
 
@@ -26,6 +27,8 @@ from surveyor.run_directory import RunDirectory
 from surveyor.sampling.checks import check_walkers
 from surveyor.sampling.walkers import Walker, make_walkers
 from surveyor.structures import elements_of
+
+NOTHING_UNUSABLE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +232,7 @@ def check_theory(parameters: CampaignParameters, walkers: Sequence[Walker], theo
         InputError: it cannot treat an element or a periodicity, contradicts a charge or multiplicity, or is not that of
             the data.
     """
-    check_elements([walker.start for walker in walkers], theory.elements, theory.name)
+    check_elements([walker.start for walker in walkers], theory.elements, theory.name, theory.unusable)
     for walker in walkers:
         if theory.n_periodic is not None and int(walker.start.pbc.sum()) not in theory.n_periodic:
             expected = " or ".join(map(str, theory.n_periodic))
@@ -248,19 +251,25 @@ def check_theory(parameters: CampaignParameters, walkers: Sequence[Walker], theo
         )
 
 
-def check_elements(structures: Sequence[Atoms], supported: Sequence[str] | None, name: str) -> None:
+def check_elements(
+    structures: Sequence[Atoms],
+    supported: Sequence[str] | None,
+    name: str,
+    unusable: Mapping[str, str] = NOTHING_UNUSABLE,
+) -> None:
     """Check that a level of theory can treat all elements.
 
     Args:
         structures: to be labelled.
         supported: symbols that it can treat; None where only the attempt tells.
         name: of the level of theory.
+        unusable: why it cannot treat an element that its input names, by symbol.
 
     Raises:
         InputError: it cannot treat one.
     """
     unsupported = [] if supported is None else [symbol for symbol in elements_of(structures) if symbol not in supported]
     if unsupported:
-        raise InputError(
-            f"reference: {name} cannot treat {', '.join(unsupported)}; it knows {', '.join(supported or ())}"
-        )
+        reasons = "".join(f"; {unusable[symbol]}" for symbol in unsupported if symbol in unusable)
+        known = ", ".join(supported or ())
+        raise InputError(f"reference: {name} cannot treat {', '.join(unsupported)}; it knows {known}{reasons}")

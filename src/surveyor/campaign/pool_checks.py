@@ -298,7 +298,7 @@ def _line_for_reference(subject: Subject, said: str) -> str:
 
 def _check_frozen(subject: Subject, name: str, theory: LevelOfTheory) -> Iterator[Finding]:
     path = subject.directory.theory
-    if path.exists() and load_theory(path).digest != theory.digest:
+    if path.exists() and not theory.is_same_as(load_theory(path)):
         found = f"another level of theory than the one with which the campaign in {subject.directory.path} began"
         line = "run_directory: FOLDER  # a new one; or restore the program, its input and its data files"
         yield fault("reference", name, found, line)

@@ -115,7 +115,7 @@ def read_labels(path: Path, theory: LevelOfTheory, keys: LabelKeys = REF_KEYS) -
     """
     step = partial(read_label, keys=keys, advice=as_options)
     reading = read_in_steps(path, (*GIVEN_DATA, step), keeps_refused=True)
-    requests = make_requests(reading.structures, theory, reading.refused)
+    requests = make_requests(reading.structures, theory, known=reading.refused)
     kept = {i: atoms for i, atoms in enumerate(reading.structures) if i in reading.refused or _is_trusted(atoms)}
     complaints = {index: requests.refused[index].message for index in kept if index in requests.refused}
     labels = {} if complaints else {index: label_of(atoms) for index, atoms in kept.items()}

@@ -60,7 +60,7 @@ class Labelling:
 
     def requests(self, theory: LevelOfTheory) -> Requests:
         """Return what is requested at a level of theory; structures that cannot be labelled are refused."""
-        return make_requests(self.structures, theory, self.reading.refused)
+        return make_requests(self.structures, theory, self.reference, self.reading.refused)
 
     def chunks(self, requests: Requests) -> list[Chunk]:
         """Return what is requested as the tasks take it."""

@@ -10,7 +10,7 @@ from ase import Atoms
 from surveyor.dataset import without_label
 from surveyor.errors import InputError
 from surveyor.labels import NO_LIMITS_KNOWN, LabelFailure, LabelStore, LevelOfTheory, Reason, label_key
-from surveyor.reference.reference import Reference, time_limit_of
+from surveyor.reference.reference import Reference, objection_of, time_limit_of
 from surveyor.structures import check_description, check_overlap, elements_of
 
 # A task costs tens of milliseconds, a cheap label a few: so many share the cost, and so many tasks keep workers busy.
@@ -93,20 +93,24 @@ class Requests:
 
 
 def make_requests(
-    structures: Sequence[Atoms], theory: LevelOfTheory, known: Mapping[int, str] = NOTHING_KNOWN
+    structures: Sequence[Atoms],
+    theory: LevelOfTheory,
+    reference: Reference | None = None,
+    known: Mapping[int, str] = NOTHING_KNOWN,
 ) -> Requests:
     """Return what is requested for structures at a level of theory; those that cannot be labelled are refused.
 
     Args:
         structures: as they are in the file.
         theory: at which they are to be labelled.
+        reference: computes the labels, and may refuse a structure; None where none are computed.
         known: why structures were refused already, by index.
     """
     bare = [without_label(atoms) for atoms in structures]
     keys: list[str | None] = []
     refused: dict[int, LabelFailure] = {}
     for index, atoms in enumerate(bare):
-        objection = _known_objection(known, index) or _objection(atoms, theory, index)
+        objection = _known_objection(known, index) or _objection(atoms, theory, reference, index)
         if objection is None:
             keys.append(label_key(atoms, theory))
         else:
@@ -119,20 +123,34 @@ def _known_objection(known: Mapping[int, str], index: int) -> LabelFailure | Non
     return LabelFailure("invalid_input", f"structure {index}: {known[index]}") if index in known else None
 
 
-def _objection(atoms: Atoms, theory: LevelOfTheory, index: int) -> LabelFailure | None:
+def _objection(atoms: Atoms, theory: LevelOfTheory, reference: Reference | None, index: int) -> LabelFailure | None:
     name = f"structure {index}"
     reason: Reason = "invalid_input"
     try:
         check_description(atoms, name)
-        theory.with_electrons(atoms)
-        unknown = [each for each in elements_of([atoms]) if theory.elements is not None and each not in theory.elements]
-        if unknown:
-            raise InputError(f"{name}: {theory.name} cannot treat {', '.join(unknown)}")
+        stated = theory.with_electrons(atoms)
+        objection = None if reference is None else objection_of(reference, stated)
+        if objection is not None:
+            raise InputError(f"{name}: {objection}")
+        _check_treated(atoms, theory, name)
         reason = "geometry"
         check_overlap(atoms, name)
     except InputError as error:
         return LabelFailure(reason, str(error))
     return None
+
+
+def _check_treated(atoms: Atoms, theory: LevelOfTheory, name: str) -> None:
+    unknown = [each for each in elements_of([atoms]) if theory.elements is not None and each not in theory.elements]
+    if unknown:
+        reasons = "".join(f"; {theory.unusable[symbol]}" for symbol in unknown if symbol in theory.unusable)
+        raise InputError(f"{name}: {theory.name} cannot treat {', '.join(unknown)}{reasons}")
+    if theory.n_periodic is not None and int(atoms.pbc.sum()) not in theory.n_periodic:
+        directions = " or ".join(map(str, theory.n_periodic))
+        raise InputError(
+            f"{name}: {theory.name} treats structures periodic in {directions} directions; found pbc "
+            f"{atoms.pbc.tolist()}"
+        )
 
 
 def default_chunk_size(reference: Reference, n_requested: int) -> int:

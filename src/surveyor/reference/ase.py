@@ -111,7 +111,7 @@ class EMTReference:
         }
         if self.parameters.rehearsal and self.parameters.rehearsal.failing_fraction:
             content["failing_fraction"] = self.parameters.rehearsal.failing_fraction  # failures are final
-        return LevelOfTheory(name="EMT", content=content, charge=0, elements=tuple(emt_parameters))
+        return LevelOfTheory(name="EMT", content=content, charge=0, is_neutral=True, elements=tuple(emt_parameters))
 
     def compute(self, atoms: Atoms, directory: Path) -> Label | LabelFailure:
         """Compute the label of one structure."""
@@ -170,14 +170,19 @@ class ASEReference:
             name=name,
             content=content,
             charge=None if treats_charge(name) else 0,
+            is_neutral=not treats_charge(name),
             elements=tuple(pseudopotentials) if isinstance(pseudopotentials, dict) else None,
             n_periodic=periodicities(name),
         )
 
+    def objection(self, atoms: Atoms) -> str | None:
+        """Return why the calculator cannot label a structure; None where nothing is known that prevents it."""
+        return objection_to(self.parameters.calculator, atoms)
+
     def compute(self, atoms: Atoms, directory: Path) -> Label | LabelFailure:
         """Compute the label of one structure."""
         name = self.parameters.calculator
-        objection = objection_to(name, atoms)
+        objection = self.objection(atoms)
         if objection is not None:
             return LabelFailure("invalid_input", objection)
         if name in CLASSICAL:

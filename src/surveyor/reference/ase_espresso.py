@@ -38,6 +38,7 @@ REASONS: Mapping[str, Reason] = {
     "electrons": "invalid_input",  # it counts them before it begins
     "iosys": "invalid_input",
 }
+ENDED_EARLY: tuple[Reason, str] = ("crash", "pw.x ended in the middle")
 THRESHOLD = re.compile(r"scf convergence threshold =\s*(\S+)")
 ACCURACY = re.compile(r"estimated scf accuracy\s*<\s*(\S+)")
 
@@ -130,7 +131,7 @@ def fault_in_espresso(output: str) -> tuple[Reason, str] | None:
     if "convergence NOT achieved" in output:
         return "scf_not_converged", "pw.x: convergence NOT achieved"
     if "JOB DONE." not in output:
-        return "crash", "pw.x ended in the middle"
+        return ENDED_EARLY
     threshold, accuracies = THRESHOLD.search(output), ACCURACY.findall(output)
     if threshold is None or not accuracies or not _number(accuracies[-1]) <= _number(threshold[1]):
         return "scf_not_converged", f"pw.x: the last accuracy is {accuracies[-1] if accuracies else 'not there'}"

@@ -4,6 +4,7 @@ Each calculator starts its program in its own way, few with a time limit, none s
 A process around them all has both, from `surveyor.programs`. It also keeps a package that crashes from the worker.
 """
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ import numpy as np
 from ase import Atoms
 from ase.io.jsonio import decode, encode
 
+from surveyor.endings import did_not_launch, ending_signal, how_it_ended, words_of_launcher
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
 from surveyor.labels import Label, LabelFailure
@@ -24,7 +26,7 @@ from surveyor.programs import ProgramResult, run_program
 from surveyor.reading.images import UNREADABLE
 from surveyor.reference.ase_calculation import DISK_FULL, compute_with, describe, make_calculator
 from surveyor.reference.ase_calculators import Arguments, placed
-from surveyor.reference.ase_espresso import fault_in_espresso
+from surveyor.reference.ase_espresso import ENDED_EARLY, fault_in_espresso
 
 QUESTION, ANSWER, OUTPUT = "question.json", "answer.json", "calculation.log"
 QUESTION_TIMEOUT_S = 120.0
@@ -104,8 +106,8 @@ def _answer(directory: Path) -> Any:  # Any: whatever JSON holds
 
 
 def _end(result: ProgramResult, directory: Path) -> str:
-    said = (directory / OUTPUT).read_text(errors="replace").split()
-    return f"the process ended with status {result.returncode}: {' '.join(said[-30:])}"
+    said = (directory / OUTPUT).read_text(errors="replace")
+    return f"the process ended ({how_it_ended(said, result.returncode)}): {' '.join(said.split()[-30:])}"
 
 
 def _outcome(answer: Mapping[str, Any]) -> Label | LabelFailure:  # Any: whatever JSON holds
@@ -120,6 +122,8 @@ def _by_output(outcome: Label | LabelFailure, output: Path) -> Label | LabelFail
     if isinstance(outcome, LabelFailure) and outcome.reason in ("launch", "disk"):
         return outcome
     fault = fault_in_espresso(output.read_text(errors="replace") if output.exists() else "")
+    if fault == ENDED_EARLY and isinstance(outcome, LabelFailure) and outcome.reason == "crash":
+        return outcome  # which says how
     return outcome if fault is None else LabelFailure(*fault, provenance=outcome.provenance)
 
 
@@ -150,7 +154,7 @@ def _computed(calculator: Any, atoms: Atoms, name: str) -> Label | LabelFailure:
     try:
         outcome = compute_with(calculator, atoms, directory, program=f"ASE {name}", version=ase.__version__)
     except subprocess.CalledProcessError as error:
-        outcome = LabelFailure("launch" if error.returncode == NOT_FOUND else "crash", str(error))
+        outcome = _ended_badly(error, _said_in(directory))
     except FileNotFoundError as error:
         # All files of a calculation are below its folder; what is not is the program.
         is_file = Path(str(error.filename)).is_absolute() and Path(str(error.filename)).is_relative_to(directory)
@@ -159,6 +163,21 @@ def _computed(calculator: Any, atoms: Atoms, name: str) -> Label | LabelFailure:
     except UNREADABLE as error:
         outcome = LabelFailure("unparsable", f"the output of {name}: {type(error).__name__}: {error}")
     return outcome
+
+
+def _said_in(directory: Path) -> str:
+    """Return what the program and its launcher have said, wherever the calculator has sent it."""
+    files = [directory / OUTPUT, *sorted(directory.glob("*.err"))]
+    return "\n".join(each.read_text(errors="replace") for each in files if each.exists())
+
+
+def _ended_badly(error: subprocess.CalledProcessError, said: str) -> LabelFailure:
+    number = ending_signal(said, error.returncode)
+    is_launch = error.returncode == NOT_FOUND or (number is None and did_not_launch(said))
+    command = error.cmd if isinstance(error.cmd, str) else shlex.join(map(str, error.cmd))
+    last = words_of_launcher(said) or " ".join(said.split()[-30:])
+    message = f"{how_it_ended(said, error.returncode)}: {last or 'no output'}; the command was: {command}"
+    return LabelFailure("launch" if is_launch else "crash", message)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """References by density functional theory in CP2K."""
 
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ from surveyor.files import FULL
 from surveyor.labels import Label, LabelFailure, LevelOfTheory
 from surveyor.parameters import Parameters
 from surveyor.reference.cp2k_check import check_input
-from surveyor.reference.cp2k_code import CP2KCode, ask_program, keep_leftovers, run_cp2k, working_folder
-from surveyor.reference.cp2k_data import science_of
+from surveyor.reference.cp2k_code import CP2KCode, ask_program, data_directory, keep_leftovers, run_cp2k, working_folder
+from surveyor.reference.cp2k_data import science_of, usable_part
 from surveyor.reference.cp2k_input import (
     WITHOUT_CELL,
     CP2KInput,
@@ -40,12 +42,14 @@ from surveyor.reference.cp2k_repair import (
     with_rung,
 )
 from surveyor.reference.cp2k_scf import convergence_of
+from surveyor.reference.cp2k_scope import objections_to_a_cell
 from surveyor.reference.cp2k_wavefunctions import begin_warm, keep_wavefunction, start_file, start_in
 from surveyor.reference.provenance import provenance
-from surveyor.structures import kinds_of, multiplicity_of
+from surveyor.structures import is_periodic, kinds_of, multiplicity_of
 
 INPUT, OUTPUT = "input.inp", "output.txt"
 SILENT = ("crash", "unparsable", "launch", "invalid_input")  # what a program may seem to do that cannot write
+ENDINGS = ("crash", "launch")  # for which the command may be to blame
 SOME_BYTES = 2**16
 ELECTRONS = "charge and multiplicity of the structure; UKS above multiplicity 1 unless the input says UKS or ROKS"
 
@@ -117,8 +121,9 @@ class CP2KReference:
                 text, folder = path.read_text(), path.parent
             except (OSError, UnicodeDecodeError) as error:
                 raise InputError(f"the CP2K input {path} cannot be read: {error}") from error
-        given = read_input(text, folder, description)
-        return cls(given, code or CP2KCode(), repairs=parameters.repair, begins_warm=parameters.warm_start)
+        code = code or CP2KCode()
+        given = read_input(text, folder, description, partial(data_directory, code))
+        return cls(given, code, repairs=parameters.repair, begins_warm=parameters.warm_start)
 
     @property
     def time_limit_s(self) -> float:
@@ -137,23 +142,20 @@ class CP2KReference:
             InputError: CP2K does not start here, does not take the input, or a data file or an entry is missing.
         """
         version, directory = ask_program(self.code)
-        science = science_of(self.input, directory)
-        check_input(self.input, self.code)
-        content = {
-            "program": "CP2K",
-            "version": version,
-            "without_cell": WITHOUT_CELL,
-            "electrons": ELECTRONS,
-            **science,
-        }
+        given, unusable = usable_part(self.input, directory)
+        check_input(given, self.code)
+        always = {"program": "CP2K", "version": version, "without_cell": WITHOUT_CELL, "electrons": ELECTRONS}
+        former = LevelOfTheory("CP2K", always | science_of(given, directory, is_normal=False))
         return LevelOfTheory(
             name="CP2K",
-            content=content,
-            charge=self.input.charge,
-            multiplicity=self.input.multiplicity,
-            distinguishes_kinds=self.input.distinguishes_kinds,
-            elements=self.input.elements,
+            content=always | science_of(given, directory),
+            charge=given.charge,
+            multiplicity=given.multiplicity,
+            distinguishes_kinds=given.distinguishes_kinds,
+            elements=given.elements,
             n_periodic=(0, 3),
+            former=(former.digest,),
+            unusable=unusable,
         )
 
     def compute(self, atoms: Atoms, directory: Path) -> Label | LabelFailure:
@@ -232,6 +234,9 @@ class CP2KReference:
                 outcome = replace(outcome, reason="memory", message=message)
             elif outcome.reason in SILENT and (_is_full(output.parent) or _is_full(folder)):
                 outcome = replace(outcome, reason="disk", message=f"the disk of {output.parent} or {folder} is full")
+            elif outcome.reason in ENDINGS:
+                command = shlex.join([*self.code.words, "-i", INPUT])
+                outcome = replace(outcome, message=f"{outcome.message}; the command was: {command}")
         spent = {**outcome.provenance, "wall_time_s": result.wall_time_s}
         return replace(outcome, provenance=spent), said
 
@@ -239,6 +244,8 @@ class CP2KReference:
         """Return why the input does not suit a structure; None where it does."""
         if atoms.pbc.any() and not atoms.pbc.all():
             return f"CP2K is run for structures periodic in no or three directions; found pbc {atoms.pbc.tolist()}"
+        if is_periodic(atoms) and (objections := list(objections_to_a_cell(self.input.force_eval))):
+            return objections[0]
         if multiplicity_of(atoms) > 1 and not (self.input.dft.get("UKS", True) or self.input.dft.get("ROKS")):
             return f"multiplicity {multiplicity_of(atoms)} with UKS F in the input; leave UKS out, or set it"
         kinds = self.input.kinds

@@ -15,6 +15,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from surveyor.endings import how_it_ended, words_of_launcher
 from surveyor.errors import InputError
 from surveyor.parameters import Parameters
 from surveyor.programs import ProgramResult, find_program, run_program
@@ -240,17 +241,32 @@ def ask_program(code: CP2KCode) -> tuple[str, Path]:
         text = output.read_text(errors="replace")
     version = version_of(text)
     if version is None:
-        last = " ".join(text.split()[-30:])
+        last = words_of_launcher(text) or " ".join(text.split()[-30:])
         raise InputError(
-            f"{code.command} --version does not say a version of CP2K (status {result.returncode}): {last}"
+            f"{shlex.join([*code.words, '--version'])} does not say a version of CP2K "
+            f"({how_it_ended(text, result.returncode)}): {last}"
         )
     return version, _data_directory(code, text)
+
+
+def data_directory(code: CP2KCode) -> Path:
+    """Return CP2K's data directory on this machine: as the code or the environment says, or as the program says.
+
+    Raises:
+        InputError: neither says one that exists.
+    """
+    stated = code.variables.get("CP2K_DATA_DIR") or os.environ.get("CP2K_DATA_DIR")
+    return ask_program(code)[1] if stated is None else _existing(stated)
 
 
 def _data_directory(code: CP2KCode, answer: str) -> Path:
     # The answer is folded at column 80, in the middle of words.
     compiled = DATA_DIRECTORY.search("".join(line.strip() for line in answer.splitlines()))
-    stated = code.variables.get("CP2K_DATA_DIR") or (compiled[1] if compiled else None)
-    if stated is None or not Path(stated).is_dir():
-        raise InputError(f"the data directory of CP2K, {stated}, does not exist; set data_directory of the code")
-    return Path(stated)
+    stated = code.variables.get("CP2K_DATA_DIR") or os.environ.get("CP2K_DATA_DIR")
+    return _existing(stated or (compiled[1] if compiled else None))
+
+
+def _existing(directory: str | None) -> Path:
+    if directory is None or not Path(directory).is_dir():
+        raise InputError(f"the data directory of CP2K, {directory}, does not exist; set data_directory of the code")
+    return Path(directory)

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from ase.data import chemical_symbols
 
 from surveyor.errors import InputError
 from surveyor.reference.cp2k_input import CP2KInput, Tree, element_of, sections_of
+from surveyor.reference.cp2k_normal import normal
 from surveyor.reference.cp2k_repair import without_solver
 
 SYMBOLS = frozenset(symbol.upper() for symbol in chemical_symbols)
@@ -24,14 +26,16 @@ PARAMETER_FILES = {
 }
 
 
-def science_of(given: CP2KInput, directory: Path) -> Tree:
+def science_of(given: CP2KInput, directory: Path, *, is_normal: bool = True) -> Tree:
     """Return what a label depends on: the input in canonical order, with the contents in place of names of files.
 
-    Settings of the solver that a repair may change do not belong to it.
+    Settings of the solver that a repair may change do not belong to it. It is the same for all inputs of the same
+    science (`cp2k_normal`).
 
     Args:
         given: an input.
         directory: CP2K's data directory.
+        is_normal: False gives what former versions of surveyor took, which depends on how the input is written.
 
     Raises:
         InputError: a file or an entry is missing.
@@ -44,12 +48,49 @@ def science_of(given: CP2KInput, directory: Path) -> Tree:
     }
     potential_file = dft.pop("POTENTIAL_FILE_NAME", "POTENTIAL")
     files = dict(_take_parameter_files(given, tree, directory))
+    tree = normal(tree) if is_normal else tree
     for kind in tree["+SUBSYS"]["+KIND"]:
         name = kind.pop("POTENTIAL_FILE_NAME", potential_file)
         potentials = {name: _read(name, directory, given.where("DFT/POTENTIAL_FILE_NAME", name))}
         _replace_names(given, kind, basis_files, potentials)
+        if is_normal:
+            _name_entries(kind, basis_files, potentials)
         kind["_"] = str(kind["_"]).upper()
     return {"input": _in_order(tree), "files": files}
+
+
+def usable_part(given: CP2KInput, directory: Path) -> tuple[CP2KInput, dict[str, str]]:
+    """Return an input without the kinds whose entries are missing, which may be needed by no structure.
+
+    Args:
+        given: an input.
+        directory: CP2K's data directory.
+
+    Returns:
+        The input with the other kinds, and why the elements that are left out cannot be labelled.
+
+    Raises:
+        InputError: a file is missing, or no kind can be used.
+    """
+    usable: list[Tree] = []
+    objections: dict[str, InputError] = {}
+    for kind in given.force_eval["+SUBSYS"]["+KIND"]:
+        try:
+            science_of(_with_kinds(given, [kind]), directory, is_normal=False)
+        except InputError as error:
+            objections[element_of(kind)] = error
+        else:
+            usable.append(kind)
+    if not usable:
+        raise next(iter(objections.values()))
+    part = _with_kinds(given, usable)
+    treated = part.elements or ()
+    return part, {element: str(error) for element, error in objections.items() if element not in treated}
+
+
+def _with_kinds(given: CP2KInput, kinds: list[Tree]) -> CP2KInput:
+    subsys = {**given.force_eval["+SUBSYS"], "+KIND": kinds}
+    return replace(given, force_eval={**given.force_eval, "+SUBSYS": subsys})
 
 
 def _take_parameter_files(given: CP2KInput, tree: Tree, directory: Path) -> Iterator[tuple[str, list[str]]]:
@@ -92,6 +133,28 @@ def _replace_names(given: CP2KInput, kind: Tree, basis_files: Mapping[str, str],
         kind["POTENTIAL"] = _entry(where, element, "pseudopotential", potential[-1], potentials)
     elif "+POTENTIAL" not in kind and not kind.get("GHOST"):
         raise InputError(f"{given.where(section)} has no POTENTIAL")
+
+
+def _name_entries(kind: Tree, basis_files: Mapping[str, str], potentials: Mapping[str, str]) -> None:
+    """Give entries of equal content the name that comes first in their files, and leave out the usual type ORB."""
+    if str(kind["_"]).upper() == "DEFAULT":
+        return
+    element = element_of(kind)
+    if "BASIS_SET" in kind:
+        named = [[*types, _first_name(entry, element, basis_files)] for *types, entry in kind["BASIS_SET"]]
+        kind["BASIS_SET"] = sorted(each[1:] if each[0] == "ORB" else each for each in named)
+    if isinstance(kind.get("POTENTIAL"), str):
+        kind["POTENTIAL"] = _first_name(kind["POTENTIAL"], element, potentials)
+
+
+def _first_name(entry: str, element: str, texts: Mapping[str, str]) -> str:
+    name, _, digest = entry.partition(" ")
+    for text in texts.values():
+        for other in names_of_entries(text, element):
+            content = find_entry(text, element, other)
+            if content is not None and _hash(content) == digest:
+                return f"{other} {digest}"
+    return f"{name} {digest}"
 
 
 def _listed(value: Any) -> list[Any]:  # Any: a value of a keyword, one or several

@@ -5,7 +5,7 @@ what may be repeated is a list. Names and enumerated values are in upper case, v
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,8 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from surveyor.errors import InputError
+from surveyor.reference.cp2k_lines import Places
+from surveyor.reference.cp2k_scope import check_scope
 from surveyor.structures import canonical, charge_of, is_periodic, kinds_of, multiplicity_of
 
 Tree = dict[str, Any]  # Any: sections, values, and lists of both
@@ -25,10 +27,10 @@ WITHOUT_CELL = (
     "not periodic: in the middle (to a whole Å) of a cubic box, whose edge is the smallest even number of Å that "
     "leaves 5 Å on each side; POISSON_SOLVER WAVELET unless the input names another one than PERIODIC"
 )
-DENSITY_METHODS = ("GPW", "GAPW", "GAPW_XC")
 FORCE_DIGITS = 14
 PROJECT = "label"
 WAVEFUNCTION = f"{PROJECT}-RESTART.wfn"
+COMMENT_BEHIND = re.compile(r"\s[!#]")
 KIND_NAME = re.compile(r"(?P<symbol>[A-Za-z]{1,2})(?:[\d_-].*)?")
 
 
@@ -89,7 +91,9 @@ class CP2KInput:
         )
 
 
-def read_input(text: str, folder: Path | None = None, description: Path | None = None) -> CP2KInput:
+def read_input(
+    text: str, folder: Path | None = None, description: Path | None = None, data: Callable[[], Path] | None = None
+) -> CP2KInput:
     """Read a CP2K input, whole or its FORCE_EVAL.
 
     Sections other than FORCE_EVAL, the structure and all that concerns printing are left out. Unknown keywords and
@@ -97,20 +101,21 @@ def read_input(text: str, folder: Path | None = None, description: Path | None =
 
     Args:
         text: the input.
-        folder: where files lie that it includes; None where it may include none.
+        folder: where files lie that it includes; None where it may include none but CP2K's own.
         description: XML in which a CP2K describes its input; by default that of one version.
+        data: returns CP2K's data directory, for included files that are not in the folder.
 
     Raises:
         InputError: this is no input for a calculation of energy and forces with density functional theory.
     """
     from surveyor.reference.cp2k_syntax import parse  # it takes a second to import
 
-    parsed = parse(text, folder, description)
+    parsed = parse(text, Places(folder, data), description)
     sections = parsed.tree.get("+FORCE_EVAL", [])
     if len(sections) != 1:
         raise InputError(f"the CP2K input has {len(sections)} sections FORCE_EVAL, expected one")
     force_eval = _without_printing(sections[0])
-    _check_method(force_eval)
+    check_scope(force_eval, CP2KInput(force_eval, lines=parsed.lines).where)
     kinds = force_eval.get("+SUBSYS", {}).get("+KIND", [])
     if not kinds or any("_" not in kind for kind in kinds):
         raise InputError(
@@ -125,7 +130,21 @@ def read_input(text: str, folder: Path | None = None, description: Path | None =
     if force_eval.get("STRESS_TENSOR", "NONE") == "NONE":
         force_eval["STRESS_TENSOR"] = "ANALYTICAL"
     stated = multiplicity or None  # 0 is how CP2K writes "the lowest"
-    return CP2KInput(force_eval, charge, stated, parsed.lines, parsed.unknown)
+    found = CP2KInput(force_eval, charge, stated, parsed.lines, parsed.unknown)
+    _check_comments(found)
+    return found
+
+
+def _check_comments(given: CP2KInput) -> None:
+    # Keywords of CP2K's type string take the rest of the line, and most of them are names of files.
+    for path, section in sections_of(given.force_eval):
+        for name, value in section.items():
+            for text in value if isinstance(value, list) else [value]:
+                if name != "*" and isinstance(text, str) and COMMENT_BEHIND.search(text):
+                    raise InputError(
+                        f"{given.where(f'{path}/{name}', text.split()[0])}: CP2K takes the comment for a part of the "
+                        "value; write the comment on a line of its own"
+                    )
 
 
 def _without_printing(section: Tree) -> Tree:
@@ -138,19 +157,6 @@ def _without_printing(section: Tree) -> Tree:
         for name, value in section.items()
         if name != "+PRINT"
     }
-
-
-def _check_method(force_eval: Tree) -> None:
-    method = force_eval.get("METHOD", "QS")
-    if method not in ("QS", "QUICKSTEP") or "+DFT" not in force_eval:
-        raise InputError(f"expected a CP2K input with METHOD QUICKSTEP and a section DFT, found METHOD {method}")
-    density_method = force_eval["+DFT"].get("+QS", {}).get("METHOD", "GPW")
-    if density_method not in DENSITY_METHODS:
-        raise InputError(f"expected DFT/QS/METHOD to be one of {', '.join(DENSITY_METHODS)}, found {density_method}")
-    if "+WF_CORRELATION" in force_eval["+DFT"].get("+XC", {}):
-        raise InputError("labels with XC/WF_CORRELATION (MP2, RPA) are not supported; remove it from the CP2K input")
-    if "WFN_RESTART_FILE_NAME" in force_eval["+DFT"]:
-        raise InputError("DFT/WFN_RESTART_FILE_NAME would make labels depend on a file; remove it from the CP2K input")
 
 
 def element_of(kind: Mapping[str, Any]) -> str:  # Any: a tree

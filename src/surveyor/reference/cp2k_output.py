@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.units import Bohr, GPa, Hartree
 
+from surveyor.endings import SHELL_SIGNAL, ending_signal, how_it_ended, without_launcher, words_of_launcher
 from surveyor.labels import Label, LabelFailure, Reason
 from surveyor.reference.cp2k_scf import CONVERGED, NOT_CONVERGED, energy_tolerance, scf_steps_of
 from surveyor.structures import is_periodic
@@ -27,7 +28,6 @@ STRESS_TRACE = re.compile(r"^ STRESS\| 1/3 Trace\s+(\S+)$", re.MULTILINE)
 MOMENT = r"PROGRAM {} AT +(\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{{3}})"
 TABLES = re.compile(rf"{FORCES.pattern}|^ -  +DBCSR STATISTICS", re.MULTILINE)
 ENDED_FROM_OUTSIDE = re.compile(r"exited on signal 15\b|(?:STEP|JOB) \S+ ON \S+ CANCELLED AT")
-SHELL_SIGNAL = 128  # a shell, mpirun and srun add it to the number of the signal
 PRESSURE_UNITS = {"GPa": GPa, "bar": 1e-4 * GPa}
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
@@ -52,7 +52,8 @@ SYMPTOMS: Sequence[tuple[Reason, str]] = (
     ),
     (
         "invalid_input",
-        r"input/(?:input_parsing|cp_parser|input_)\w*\.F|unknown (?:keyword|subsection|section)|KIND section",
+        r"input/(?:input_parsing|cp_parser|input_)\w*\.F|unknown (?:keyword|subsection|section)|KIND section"
+        r"|too few electrons for this multiplicity|use a different multiplicity",
     ),
 )
 
@@ -116,9 +117,11 @@ def _diagnose(text: str, returncode: int) -> LabelFailure:
     for reason, symptom in SYMPTOMS:
         if re.search(symptom, said):
             return LabelFailure(reason, said)
-    if PROGRAM_STARTED not in text:
-        return LabelFailure("launch", f"CP2K did not start (status {returncode}): {said}")
-    return LabelFailure("crash", f"CP2K ended with status {returncode}: {said}")
+    how = how_it_ended(text, returncode)
+    # What a killed program had written may be lost with its buffer, the first lines included.
+    if PROGRAM_STARTED not in text and ending_signal(text, returncode) is None:
+        return LabelFailure("launch", f"CP2K did not start ({how}): {said}")
+    return LabelFailure("crash", f"CP2K ended ({how}): {said}")
 
 
 def _said(text: str) -> str:
@@ -132,7 +135,8 @@ def _said(text: str) -> str:
             # The box has a frame, and a drawing in its left part.
             rows = [row.strip(" *")[5:].strip() for row in lines[number + 1 : number + 6]]
             return " ".join(row for row in rows if row)
-    return " ".join(line.strip() for line in lines[-12:] if line.strip()) or "no output"
+    last = [line.strip() for line in without_launcher(text).splitlines()[-12:]]
+    return " ".join(line for line in [words_of_launcher(text), *last] if line) or "no output"
 
 
 def version_of(text: str) -> str | None:

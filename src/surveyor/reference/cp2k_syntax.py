@@ -10,23 +10,28 @@ import json
 import logging
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cache, lru_cache
+from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, TypeVar
 
 from cp2k_input_tools import DEFAULT_CP2K_INPUT_XML
 from cp2k_input_tools.generator import CP2KInputGenerator
 from cp2k_input_tools.keyword_helpers import Keyword
-from cp2k_input_tools.lineiterator import LineContinuationError
-from cp2k_input_tools.parser import CP2KInputParser
+from cp2k_input_tools.parser import CP2KInputParser, Section
 from cp2k_input_tools.parser_errors import InvalidNameError, InvalidParameterError, InvalidSectionError, ParserError
-from cp2k_input_tools.tokenizer import COMMENT_CHARS, Context, TokenizerError, tokenize
+from cp2k_input_tools.tokenizer import Context, TokenizerError
+from transitions import MachineError
 
 from surveyor.errors import InputError
+from surveyor.reference.cp2k_lines import Line, Places, lines_of
+from surveyor.reference.cp2k_units import in_words_of_the_library
+from surveyor.reference.cp2k_words import BLANKS, COMMENT, behind_first_word, words_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,18 +40,23 @@ Tree = dict[str, Any]  # Any: sections, values, and lists of both
 # What surveyor itself has to understand, so that a value it does not know is an error.
 UNDERSTOOD = ("METHOD", "STRESS_TENSOR", "CHARGE", "MULTIPLICITY", "UKS", "ROKS")
 FORTRAN_EXPONENT = re.compile(r"(?<![\w.])([-+]?(?:\d+\.?\d*|\.\d+))[dD]([-+]?\d+)\b")
+QUOTES = "'\""
+UNSAFE = {*BLANKS, *COMMENT, "'", "\\"}  # in words that the library would take apart
 RANGE = re.compile(r"(?<!\S)(\d+)\.\.(\d+)(?!\S)")
+PRODUCT = re.compile(r"(?<!\S)[-+.\deE]+(?:[*/][-+.\deE]+)+(?!\S)")
 
-# Beside its own errors, the library lets through what a malformed line or number makes of Python's.
+# Beside its own errors, the library lets through those of Python and of other packages.
 MALFORMED = (
     ParserError,
     TokenizerError,
-    LineContinuationError,
     ValueError,
     TypeError,
     LookupError,
     AttributeError,
     AssertionError,
+    ArithmeticError,
+    TokenError,
+    MachineError,
 )
 RAW_LINE = ET.fromstring(
     '<DEFAULT_KEYWORD repeats="yes"><DATA_TYPE kind="string"><N_VAR>1</N_VAR></DATA_TYPE></DEFAULT_KEYWORD>'
@@ -68,28 +78,48 @@ class Parsed:
     unknown: tuple[str, ...]
 
 
-def parse(text: str, folder: Path | None = None, description: Path | None = None) -> Parsed:
+def parse(text: str, places: Places | None = None, description: Path | None = None) -> Parsed:
     """Read an input; warn of what is unknown.
 
     Args:
         text: the input.
-        folder: where files lie that it includes; None where it may include none.
+        places: where files are that it includes; by default, it may include none.
         description: XML that a CP2K prints of its input; by default that of the library.
 
     Raises:
         InputError: the input cannot be read: says why, in which section and line.
     """
-    parser = _parser(folder, description)
-    tree = _tree(parser, text)
+    parser = _parser(description)
+    tree = _tree(parser, lines_of(text, places))
     for each in parser.unknown:
         logger.warning("CP2K input: %s: passed on as it is; CP2K has the last word", each)
     if description is not None:
         # Workers know the description of the library alone. What only the other one knows is written in full once, and
         # passes there.
         canonical = "\n".join(_described(description, _Generator).line_iter(tree))
-        tree = _tree(_parser(None, None, is_trusted=True), canonical)
+        tree = _tree(_parser(None, is_trusted=True), lines_of(canonical))
     lines = {name: tuple(found) for name, found in parser.lines.items()}
     return Parsed(tree, lines, tuple(parser.unknown))
+
+
+@cache
+def has_unit(path: str, keyword: str) -> bool:
+    """Say whether the values of a keyword can be given in units.
+
+    Args:
+        path: section below FORCE_EVAL, such as DFT/MGRID.
+        keyword: by its first name.
+    """
+    node: ET.Element | None = _described(None, _Parser).description
+    for name in ("FORCE_EVAL", *filter(None, path.split("/"))):
+        node = _inner(node, "SECTION", name)
+    found = _inner(node, "KEYWORD", keyword)
+    return found is not None and found.find("./DEFAULT_UNIT") is not None
+
+
+def _inner(node: ET.Element | None, kind: str, name: str) -> ET.Element | None:
+    inner = [] if node is None else node.iterfind(f"./{kind}")
+    return next((each for each in inner if each.findtext("./NAME") == name), None)
 
 
 def write(tree: Tree) -> str:
@@ -104,6 +134,12 @@ class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
         super().__init__(description, key_trafo=str.upper)
         self._treerefs: list[Any] = []  # Any: the open sections, of the library
 
+    @property
+    def description(self) -> ET.Element:
+        """The root of the description of CP2K's input."""
+        root: ET.Element = self._spec.getroot()
+        return root
+
     def prepare(self, is_trusted: bool) -> None:
         """Begin anew.
 
@@ -116,11 +152,23 @@ class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
         self._depth = 0  # of sections within an unknown one
         self._here = ""
 
-    def numbered(self, text: str) -> Iterator[str]:
-        """Give the lines of a text, and remember at which one the parser is."""
-        for number, line in enumerate(text.splitlines(keepends=True), 1):
-            self._here = f"line {number}: {line.strip()}"
-            yield line
+    def read(self, lines: Iterable[Line]) -> Tree:
+        """Return the sections and values of the lines of an input."""
+        self._tree = Section("/", node=self._spec.getroot())
+        self._treerefs = [self._tree]
+        for line in lines:
+            self._here = line.place
+            words = words_of(line.text)
+            if not words:
+                continue
+            if words[0].startswith("&"):
+                self._read_section(words)
+            else:
+                self._read_line(words, line.text)
+        if len(self._treerefs) > 1:
+            raise InvalidSectionError(f"section {self._treerefs[-1].name} is not closed", Context())
+        tree: Tree = self.nested_dict
+        return tree
 
     @property
     def section(self) -> str:
@@ -134,24 +182,36 @@ class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
         """Section and line, for messages."""
         return f"section {self.section}, {self._here}" if self.section else self._here
 
-    def _parse_as_section(self, line: str) -> None:
-        name = (line[1:].split() or [""])[0].upper()
+    def _read_section(self, words: Sequence[str]) -> None:
+        name = words[0][1:].upper()
         if self._depth:
             self._depth += -1 if name == "END" else 1
-            self._pass_on(line)
-        elif self._has_opened_or_closed(name, line):
+            self._pass_on(words)
+        elif name == "END":
+            self._close(words)
+        elif self._has_opened(name, words):
             self.lines.setdefault(self.section, []).append(self._here)
         else:
             self._depth = 1
-            self._pass_on(line)
+            self._pass_on(words)
 
-    def _has_opened_or_closed(self, name: str, line: str) -> bool:
-        """Open or close a section; say no where it is unknown and passes."""
-        opened = list(self._treerefs)
-        if name == "END" and len(opened) == 1:
+    def _close(self, words: Sequence[str]) -> None:
+        if len(self._treerefs) == 1:
             raise InvalidSectionError("there is no open section to close", Context())
+        names = {each.text for each in self._treerefs[-1].node.iterfind("./NAME")}
+        allowed = (names | {"SECTION"}, names)  # CP2K reads two words, and passes over all others
+        if any(word.upper() not in each for word, each in zip(words[1:], allowed, strict=False)):
+            raise InvalidSectionError(f"{' '.join(words)} does not close the section that is open", Context())
+        self.lines.setdefault(self.section, []).append(self._here)
+        self._treerefs.pop()
+
+    def _has_opened(self, name: str, words: Sequence[str]) -> bool:
+        """Open a section; say no where it is unknown and passes."""
+        opened = list(self._treerefs)
+        if not name:
+            raise InvalidSectionError("there is no name behind &", Context())
         try:
-            super()._parse_as_section(line)
+            super()._parse_as_section(_written(f"&{name}", self._parameters_of(name, words[1:])))
         except InvalidSectionError:
             self._note(name, "section", opened[-1].section_names)
         except InvalidParameterError:  # then the section is open already
@@ -164,36 +224,51 @@ class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
             if not self.is_trusted:
                 raise
         except MALFORMED as error:
-            raise InvalidSectionError(_told(error, line), Context()) from error
+            raise InvalidSectionError(_told(error, words), Context()) from error
         else:
             return True
         return False
 
-    def _parse_as_keyword(self, line: str) -> None:
+    def _parameters_of(self, name: str, words: Sequence[str]) -> Sequence[str]:
+        node = self._treerefs[-1].find_node_by_name("SECTION", name)
+        if not words or node is None or node.find("./SECTION_PARAMETERS") is not None:
+            return words
+        logger.warning("CP2K input: %s takes no value: as CP2K does, surveyor passes over it; in %s", name, self.place)
+        return ()
+
+    def _read_line(self, words: Sequence[str], line: str) -> None:
         if self._depth:
-            self._pass_on(line)
+            self._pass_on(words)
             return
-        name = line.split()[0].upper()
+        name = words[0].upper()
         self.lines.setdefault(f"{self.section}/{name}", []).append(self._here)
         try:
-            self._read_keyword(line)
+            self._read_keyword(words, line)
         except InvalidNameError:
             self._note(name, "keyword", self._treerefs[-1].keyword_names)
-            self._pass_on(line)
+            self._pass_on(words)
         except MALFORMED as error:
             if not self._may_pass(name, self._treerefs[-1].find_node_by_name("KEYWORD", name)):
-                raise InvalidParameterError(_told(error, line), Context()) from error
+                raise InvalidParameterError(_told(error, words), Context()) from error
             self._note(name, "value of keyword", ())
-            self._pass_on(line)
+            self._pass_on(words)
 
-    def _read_keyword(self, line: str) -> None:
+    def _read_keyword(self, words: Sequence[str], line: str) -> None:
+        if self._takes_the_whole_line(words[0]):
+            value = behind_first_word(line)
+            value = words[1] if value.startswith('"') else value
+            super()._parse_as_keyword(f"{words[0]} {value.strip(QUOTES)}")
+            return
+        plain = _written(words[0], [in_words_of_the_library(word) for word in words[1:]])
         try:
-            super()._parse_as_keyword(line)
-        except (ParserError, ValueError):
-            plain = _as_the_library_reads(line)
-            if plain == line:
-                raise
             super()._parse_as_keyword(plain)
+        except (ParserError, ValueError):
+            super()._parse_as_keyword(_as_the_library_reads(plain))
+
+    def _takes_the_whole_line(self, name: str) -> bool:
+        node = self._treerefs[-1].find_node_by_name("KEYWORD", name)
+        kind = None if node is None else node.find("./DATA_TYPE")
+        return kind is not None and kind.get("kind") == "string"
 
     def _may_pass(self, name: str, node: ET.Element | None) -> bool:
         """Say whether a value passes that the library does not take: other versions have other names, not numbers."""
@@ -208,48 +283,52 @@ class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
         advice = f" (did you mean {close[0]}?)" if close else ""
         self.unknown.append(f"unknown {what} {name} in {self.place}{advice}")
 
-    def _pass_on(self, line: str) -> None:
-        self._treerefs[-1].keywords.append(Keyword("*", _without_comment(line), repeats=True, node=None))
+    def _pass_on(self, words: Sequence[str]) -> None:
+        line = _written(words[0].upper(), words[1:])
+        self._treerefs[-1].keywords.append(Keyword("*", line, repeats=True, node=None))
 
 
-def _told(error: Exception, line: str) -> str:
-    if line.upper().startswith("&END"):
-        return f"{line} does not close the section that is open"
+def _told(error: Exception, words: Sequence[str]) -> str:
     cause = error.__cause__ or error
     said = str(cause.args[0]) if cause.args else type(cause).__name__
-    return f"{line.split()[0].upper()}: {said}"
+    return f"{words[0].upper()}: {said}"
+
+
+def _written(name: str, words: Sequence[str]) -> str:
+    """Return a line as the library takes it: words in quotes where they hold what it would take for something else."""
+    quoted = (f'"{word}"' if not word or set(word) & UNSAFE else word for word in words)
+    return " ".join([name, *quoted])
 
 
 def _as_the_library_reads(line: str) -> str:
-    """Write exponents and ranges of whole numbers, which CP2K reads, in the way that the library understands."""
+    """Write exponents, ranges, products and fractions, which CP2K reads, in the way that the library understands."""
     whole = RANGE.sub(lambda found: " ".join(map(str, range(int(found[1]), int(found[2]) + 1))), line)
-    return FORTRAN_EXPONENT.sub(r"\1e\2", whole)
+    return PRODUCT.sub(lambda found: _product(found[0]), FORTRAN_EXPONENT.sub(r"\1e\2", whole))
 
 
-def _without_comment(line: str) -> str:
-    """Return a line in one way of writing it: the name in upper case, one blank between words, no comment."""
-    name, *words = (word for word in tokenize(line) if not word.startswith(COMMENT_CHARS))
-    return " ".join([name.upper(), *words])
+def _product(text: str) -> str:
+    if "/" not in text and "." not in text and "e" not in text.lower():
+        return str(prod(map(int, text.split("*"))))
+    fractions = ([float(each) for each in factor.split("/")] for factor in text.split("*"))
+    return repr(prod(first / prod(others) for first, *others in fractions))
 
 
-def _tree(parser: _Parser, text: str) -> Tree:
+def _tree(parser: _Parser, lines: Iterable[Line]) -> Tree:
     try:
-        tree: Tree = parser.parse(parser.numbered(text))
+        tree = parser.read(lines)
+    except InputError:
+        raise
     except MALFORMED as error:
-        message, *context = error.args or (type(error).__name__,)
-        line = getattr(context[0], "line", None) if context else None
-        file = getattr(context[0], "filename", None) if context else None
-        included = f" (included: {file}: {line})" if line and file and file != "<BUFFER>" else ""
-        raise InputError(f"the CP2K input cannot be read: {message}; in {parser.place}{included}") from error
+        message = error.args[0] if error.args else type(error).__name__
+        raise InputError(f"the CP2K input cannot be read: {message}; in {parser.place}") from error
     # As JSON holds it: lists instead of tuples, the same before and after a journey through a file.
     normal: Tree = json.loads(json.dumps(tree))
     return normal
 
 
-def _parser(folder: Path | None, description: Path | None, *, is_trusted: bool = False) -> _Parser:
+def _parser(description: Path | None, *, is_trusted: bool = False) -> _Parser:
     # What a parser has parsed it keeps, so each text takes a copy, which shares the description alone.
     parser: _Parser = copy(_described(description, _Parser))
-    parser._base_inc_dir = [] if folder is None else folder
     parser.prepare(is_trusted)
     return parser
 

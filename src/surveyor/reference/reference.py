@@ -70,6 +70,24 @@ class Resumable(Protocol):
         """
 
 
+@runtime_checkable
+class Choosy(Protocol):
+    """A reference that knows of structures which it cannot label."""
+
+    def objection(self, atoms: Atoms) -> str | None:
+        """Return why a structure cannot be labelled; None where nothing is known that prevents it."""
+
+
+def objection_of(reference: Reference, atoms: Atoms) -> str | None:
+    """Return why a reference cannot label a structure; None where nothing is known that prevents it.
+
+    Args:
+        reference: computes labels.
+        atoms: with explicit charge and multiplicity (`LevelOfTheory.with_electrons`).
+    """
+    return reference.objection(atoms) if isinstance(reference, Choosy) else None
+
+
 def time_limit_of(reference: Reference) -> float | None:
     """Return how long a calculation may take, in seconds; None where the reference sets no limit."""
     return reference.time_limit_s if isinstance(reference, TimeLimited) else None

@@ -1,3 +1,6 @@
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -7,10 +10,11 @@ from labelling_inputs import bad_structures, copper
 from surveyor.dataset import ENERGY, FAILURE, FORCES, with_label
 from surveyor.labelling import make_requests
 from surveyor.labelling.requests import CHEAP_CHUNK, default_chunk_size
-from surveyor.labels import Label, label_key
-from surveyor.reference.ase import EMTReference
+from surveyor.labels import Label, LevelOfTheory, label_key
+from surveyor.reference.ase import ASEParameters, ASEReference, EMTReference
 from surveyor.reference.cp2k import CP2KReference
 from surveyor.reference.cp2k_input import read_input
+from surveyor.reference.reference import Reference
 
 THEORY = EMTReference().resolve()
 
@@ -74,3 +78,32 @@ def test_cheap_labels_share_a_task_and_those_of_programs_do_not() -> None:
 
 def test_an_empty_structure_is_refused() -> None:
     assert "no atoms" in make_requests([Atoms()], THEORY).refused[0].message
+
+
+TOY = LevelOfTheory("toy", {})
+SLAB = Atoms("H2", [[0, 0, 2], [0, 0, 2.75]], cell=[4, 4, 12], pbc=[True, True, False])
+OXYGEN = Atoms("O2", [[0, 0, 0], [0, 0, 1.2]], cell=[6, 6, 6], pbc=True, info={"multiplicity": 3})
+CHARGED = Atoms("Cu2", [[0, 0, 0], [0, 0, 2.2]], info={"charge": 2})
+CP2K = CP2KReference(
+    read_input("&FORCE_EVAL\n&DFT\n&END\n&SUBSYS\n&KIND H\n BASIS_SET SZV-GTH\n POTENTIAL GTH-PBE\n&END\n&END\n&END\n")
+)
+
+
+@pytest.mark.parametrize(
+    ("atoms", "reference", "theory", "message"),
+    [
+        (CHARGED, EMTReference(), EMTReference().resolve(), "EMT treats neutral structures only; .* has charge 2"),
+        (OXYGEN, CP2K, TOY, "structure 0: SUBSYS of the CP2K input has no KIND O; there are H"),
+        (SLAB, CP2K, TOY, r"structure 0: .* periodic in no or three directions; found pbc \[True, True, False\]"),
+        (SLAB, ASEReference(ASEParameters(calculator="vasp")), TOY, r"vasp takes structures periodic in 3 directions"),
+        (SLAB, None, replace(TOY, n_periodic=(0, 3)), r"toy treats structures periodic in 0 or 3 directions; found"),
+        (Atoms("H2", info={"multiplicity": 5}, positions=[[0, 0, 0], [0, 0, 0.8]]), None, TOY, "unpaired electrons"),
+    ],
+)
+def test_structures_are_refused_for_their_own_reason_before_a_label_is_requested(
+    atoms: Atoms, reference: Reference | None, theory: LevelOfTheory, message: str
+) -> None:
+    requests = make_requests([atoms], theory, reference)
+    assert requests.keys == [None]
+    assert requests.refused[0].reason == "invalid_input"
+    assert re.search(message, requests.refused[0].message)

@@ -190,6 +190,31 @@ def test_program_that_ends_in_the_middle_is_a_crash(espresso: Espresso, tmp_path
     assert reason(espresso.compute(espresso(command=str(script)), hydrogen())) == "crash"
 
 
+def test_program_that_a_signal_ends_is_a_crash_with_its_name_and_command(espresso: Espresso, tmp_path: Path) -> None:
+    script = tmp_path / "broken.sh"
+    script.write_text("#!/bin/sh\necho some words\nkill -SEGV $$\n")
+    script.chmod(0o755)
+    outcome = espresso.compute(espresso(command=f"mpirun -np 1 {script}"), hydrogen())
+    assert reason(outcome) == "crash"
+    assert isinstance(outcome, LabelFailure)
+    assert "SIGSEGV" in outcome.message
+    assert f"the command was: mpirun -np 1 {script}" in outcome.message
+
+
+def test_launcher_that_does_not_find_the_program_is_no_crash(espresso: Espresso) -> None:
+    outcome = espresso.compute(espresso(command="mpirun -np 1 no-such-pw.x"), hydrogen())
+    assert reason(outcome) == "launch"
+    assert isinstance(outcome, LabelFailure)
+    assert "unable to find the specified executable file" in outcome.message
+
+
+def test_multiplicity_that_there_are_too_few_electrons_for(espresso: Espresso, tmp_path: Path) -> None:
+    atoms = hydrogen()
+    (tmp_path / "calculation").mkdir()
+    atoms.info.update(charge=0, multiplicity=5)
+    assert reason(espresso().compute(atoms, tmp_path / "calculation")) == "invalid_input"
+
+
 def test_program_that_hangs_is_ended_with_all_that_it_started(espresso: Espresso, tmp_path: Path) -> None:
     script = tmp_path / "hang.sh"
     script.write_text(f"#!/bin/sh\n{shlex.quote(sys.executable)} -c 'import time; time.sleep(600)' hangs &\nwait\n")

@@ -17,12 +17,12 @@ import pytest
 from ase import Atoms
 
 from surveyor.dataset import FAILURE, OUTPUT, Dataset, with_label
-from surveyor.errors import Preempted
+from surveyor.errors import AttemptFailed, InputError, Preempted
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, label_key
 from surveyor.reference.cp2k import CP2KCode, CP2KReference
 from surveyor.reference.cp2k_input import read_input, write_input
 from surveyor.reference.cp2k_output import parse_output
-from surveyor.reference.labelling import label_structure
+from surveyor.reference.labelling import attempt_label, label_structure
 
 pytestmark = [
     pytest.mark.cp2k,
@@ -127,6 +127,42 @@ def test_mpirun_that_does_not_start_anything(quick_input: str, tmp_path: Path) -
     found = failure(CP2KReference(read_input(quick_input), code), tmp_path)
     assert found.reason == "launch"
     assert "slots" in found.last_lines
+    assert "There are not enough slots available in the system to satisfy the 4000 slots" in found.message
+    assert found.message.endswith("; the command was: mpirun -np 4000 cp2k.psmp -i input.inp")
+
+
+def test_mpirun_that_does_not_find_the_program(quick_input: str, tmp_path: Path) -> None:
+    code = CP2KCode(command="mpirun -np 1 no-such-cp2k", environment=AS_ROOT)
+    found = failure(CP2KReference(read_input(quick_input), code), tmp_path)
+    assert found.reason == "launch"  # although its status is that of SIGABRT
+    assert "mpirun was unable to find the specified executable file" in found.message
+    with pytest.raises(InputError, match=r"mpirun -np 1 no-such-cp2k --version does not say .* unable to find"):
+        CP2KReference(read_input(quick_input), code).resolve()
+
+
+@pytest.mark.parametrize("launcher", ["", "mpirun -np 2 --oversubscribe "])
+def test_program_that_a_signal_ends_before_it_says_a_word_is_a_crash(
+    launcher: str, quick_input: str, tmp_path: Path
+) -> None:
+    """What it had said is lost with its buffer; the worker is not to blame, and is given other work."""
+    program = tmp_path / "broken"
+    program.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    program.chmod(0o755)
+    code = CP2KCode(command=f"{launcher}{program}", environment=AS_ROOT)
+    store = LabelStore.in_folder(tmp_path / "labels")
+    with pytest.raises(
+        AttemptFailed, match=r"\(crash\): CP2K ended \(killed by SIGSEGV\).*the command was: "
+    ) as failed:
+        attempt_label(crystal(), CP2KReference(read_input(quick_input), code), THEORY, store, tmp_path / "scratch")
+    assert not failed.value.is_worker_unfit
+
+
+def test_multiplicity_that_there_are_too_few_electrons_for(quick_input: str, tmp_path: Path) -> None:
+    atoms = crystal()
+    atoms.info["multiplicity"] = 5
+    found = failure(CP2KReference(read_input(quick_input)), tmp_path, atoms)
+    assert found.reason == "invalid_input"
+    assert "too few electrons for this multiplicity" in found.message
 
 
 def test_memory_that_is_used_up(endless_input: str, tmp_path: Path) -> None:
@@ -143,6 +179,7 @@ def test_program_that_is_killed_is_a_crash(endless_input: str, tmp_path: Path) -
     found = end()
     assert isinstance(found, LabelFailure)
     assert found.reason == "crash"
+    assert "CP2K ended (killed by SIGKILL (out of memory?)): " in found.message
 
 
 @pytest.mark.parametrize("command", ["cp2k.psmp", "mpirun -np 2 --oversubscribe cp2k.psmp"])

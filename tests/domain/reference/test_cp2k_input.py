@@ -166,7 +166,6 @@ def test_site_and_printing_do_not_matter(data: Path) -> None:
         ("BASIS_SET SMALL", "BASIS_SET LARGE"),
         ("POTENTIAL SMALL-q1", "POTENTIAL LARGE"),
         ("BASIS_SET RI_AUX", "BASIS_SET AUX_FIT"),
-        ("METHOD Quickstep", "METHOD Quickstep\n STRESS_TENSOR NUMERICAL"),
     ],
 )
 def test_science_matters(old: str, new: str, data: Path) -> None:
