@@ -226,7 +226,7 @@ def _equations(
     values, slopes = (_by_pair(each, bonds.pair, len(atomic_energies)) for each in bonds.basis)
     repulsion, repulsion_slope = bonds.repulsion[0], bonds.repulsion[1][:, None]
     energy = label.energy - _isolated(atoms, atomic_energies) - 0.5 * repulsion.sum()
-    rows = [0.5 * values.sum(axis=0)[None, :], bonds.forces(slopes).reshape(3 * len(atoms), -1)]
+    rows = [0.5 * values.sum(axis=0)[None, :], bonds.forces(slopes).reshape(3 * len(atoms), slopes.shape[1])]
     targets = [np.array([energy]), (label.forces - bonds.forces(repulsion_slope)[..., 0]).ravel()]
     weights = [parameters.energy_weight**0.5 / len(atoms), (parameters.forces_weight / (3 * len(atoms))) ** 0.5]
     if label.stress is not None and bonds.volume is not None:
@@ -243,7 +243,7 @@ def _by_pair(basis: np.ndarray, pair: np.ndarray, n_elements: int) -> np.ndarray
     # Each bond has its basis functions in the columns of its pair of elements, and zeros in the others.
     columns = np.zeros((len(basis), n_elements * (n_elements + 1) // 2, basis.shape[1]))
     columns[np.arange(len(basis)), pair] = basis
-    return columns.reshape(len(basis), -1)
+    return columns.reshape(len(basis), columns.shape[1] * columns.shape[2])
 
 
 def _save_coefficients(path: Path, coefficients: np.ndarray) -> None:
