@@ -152,7 +152,8 @@ def _print_end(console: Console, directory: RunDirectory, potential: Path) -> No
 
 def _check(options: argparse.Namespace, console: Console) -> None:
     parameters = load_campaign(options.campaign)
-    walkers = check_campaign(parameters)
+    checked = check_campaign(parameters)
+    walkers = checked.walkers
     directory = RunDirectory(parameters.run_directory)
     check_continuation(directory, parameters)
     if options.json:

@@ -43,6 +43,7 @@ CAMPAIGN = View(
     "campaign_begins",
     (
         "campaign_begins",
+        "reading",
         "generation_begins",
         "errors",
         "training_begins",

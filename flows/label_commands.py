@@ -27,7 +27,7 @@ def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
     return render_labelling(progress), labelling_summary(progress)
 
 
-LABELLING = View("labelling_begins", ("labelling_begins", "labels_requested"), _look)
+LABELLING = View("labelling_begins", ("labelling_begins", "reading", "labels_requested"), _look)
 
 
 def add_label_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -33,7 +33,6 @@ from surveyor.labelling import (
     LabellingParameters,
     Requests,
     freeze_theory,
-    make_requests,
     open_labelling,
     write_results,
 )
@@ -41,6 +40,7 @@ from surveyor.labelling.chunks import LABELLED, Tally, count
 from surveyor.labelling.results import labelled_file
 from surveyor.labels import Label, LabelFailure, LevelOfTheory, load_theory
 from surveyor.pools.choice import LOCAL
+from surveyor.reading import announce_readings
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.reference.reference import limits_of
 from surveyor.tasks.label import label_several
@@ -127,6 +127,7 @@ def _followed(labelling: Labelling) -> Iterator[None]:
         url, n = runtime.flow_run.ui_url, len(labelling.structures)
         text = f"{labelling.directory.path}: {n} structures; this run: {url}"
         announce(logger, "labelling_begins", text, url=url, n_structures=n)
+        announce_readings([labelling.reading.report])
         yield
 
 
@@ -141,11 +142,11 @@ def _requested(labelling: Labelling) -> tuple[LevelOfTheory, Requests]:
     requests = None
     if path.exists():
         theory = load_theory(path)
-        requests = make_requests(labelling.structures, theory)
+        requests = labelling.requests(theory)
         if not requests.missing(labelling.store, limits_of(labelling.reference)):
             return theory, requests
     theory = freeze_theory(labelling, resolve_theory(labelling.executor, labelling.reference))
-    return theory, requests or make_requests(labelling.structures, theory)
+    return theory, requests or labelling.requests(theory)
 
 
 def _label_missing(labelling: Labelling, theory: LevelOfTheory, requests: Requests) -> dict[str, LabelFailure]:

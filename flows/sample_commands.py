@@ -21,7 +21,7 @@ def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
     return Text(line), line
 
 
-SAMPLING = View("work_begins", ("work_begins", "batch_halved", "rejected", "work_ends"), _look)
+SAMPLING = View("work_begins", ("work_begins", "reading", "batch_halved", "rejected", "work_ends"), _look)
 
 
 def add_sample_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -34,7 +34,7 @@ def add_sample_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
 
 def _sample(options: argparse.Namespace, console: Console) -> None:
     parameters = load_exploration(options.parameters)
-    directory = check_exploration(parameters)
+    directory = check_exploration(parameters).directory
     if options.json:
         console.print(parameters.model_dump_json(), markup=False)
         return

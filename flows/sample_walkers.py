@@ -16,6 +16,7 @@ from surveyor.flows.sampling import batch_size, check_plumed, relayed
 from surveyor.flows.server import wait_for_server
 from surveyor.flows.window import Window, n_at_once
 from surveyor.pools.choice import LOCAL
+from surveyor.reading import announce_readings
 from surveyor.report.walkers import write_observables_figure
 from surveyor.sampling.batching import in_batches, name_of_batch
 from surveyor.sampling.conditions import Walkers
@@ -73,6 +74,7 @@ def walk(exploration: Exploration) -> Path:
     """
     parameters, path, url = exploration.parameters, exploration.directory.path, runtime.flow_run.ui_url
     announce(logger, "work_begins", f"{path}; this run: {url}", url=url)
+    announce_readings(exploration.reports)
     check_plumed(exploration.executor, parameters.walkers)
     samples = Window(n_at_once(exploration.pool), SimpleQueue())
     size = batch_size(parameters.walkers_per_batch, exploration.potential, len(exploration.walkers), exploration.pool)

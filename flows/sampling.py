@@ -25,6 +25,7 @@ from surveyor.models.choice import with_contents
 from surveyor.outcomes import Outcome
 from surveyor.pools.pool import Pool
 from surveyor.potentials import Potential, evaluates_together
+from surveyor.reading import announce_readings
 from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.batching import Itinerary, in_batches, name_of_batch
 from surveyor.sampling.conditions import Walkers
@@ -74,6 +75,7 @@ def followed(campaign: Campaign) -> Iterator[None]:
         opened.enter_context(relayed(campaign.directory, also=None if curves is None else curves.tell))
         url = runtime.flow_run.ui_url
         announce(logger, "campaign_begins", f"{campaign.directory.path}; this run: {url}", url=url)
+        announce_readings(campaign.reports)
         yield
 
 

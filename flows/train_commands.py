@@ -25,7 +25,7 @@ def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
 
 
 TRAINING = View(
-    "work_begins", ("work_begins", "training_begins", "training_ends", "calibration", "batch_halved"), _look
+    "work_begins", ("work_begins", "reading", "training_begins", "training_ends", "calibration", "batch_halved"), _look
 )
 
 
@@ -50,7 +50,7 @@ def add_train_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
 
 def _train(options: argparse.Namespace, console: Console) -> None:
     parameters = load_training(options.parameters)
-    directory, *_ = check_training(parameters)
+    directory = check_training(parameters).directory
     if options.json:
         console.print(parameters.model_dump_json(), markup=False)
         return

@@ -15,6 +15,7 @@ from surveyor.flows.server import wait_for_server
 from surveyor.flows.training import told, train_on
 from surveyor.models.choice import ModelParameters
 from surveyor.pools.choice import LOCAL
+from surveyor.reading import announce_readings
 from surveyor.training import Training, TrainingParameters, open_training, write_summary
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ def train_on_files(training: Training) -> Path:
     """
     path, url = training.directory.path, runtime.flow_run.ui_url
     announce(logger, "work_begins", f"{path}; this run: {url}", url=url)
+    announce_readings(training.reports)
     trained = train_on(training.executor, training.files, training.model, training.data, Stopwatch(), name=path.name)
     if trained.model.weights is None:
         raise TrainingFailed("the training left no model", path)

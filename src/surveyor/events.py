@@ -91,6 +91,11 @@ def announce(logger: logging.Logger, event: str, message: str, /, **details: Any
     logger.info("%s", message, extra={"event": event, "details": details})
 
 
+def announce_warning(logger: logging.Logger, event: str, message: str, /, **details: Any) -> None:  # Any: JSON
+    """Log a line like `announce`, as a warning, which the terminal and the Prefect UI set off from other lines."""
+    logger.warning("%s", message, extra={"event": event, "details": details})
+
+
 # What a call reports to; threads that work for a call are started in a copy of its context.
 _destination: ContextVar[EventLog | None] = ContextVar("destination", default=None)
 

@@ -28,6 +28,7 @@ from surveyor.pools.choice import EXPECTED, LOCAL, PoolName, Pools, open_pools
 from surveyor.pools.pool import Pool
 from surveyor.pools.sites import Site
 from surveyor.potentials import Potential
+from surveyor.reading import ReadingReport
 from surveyor.run_directory import SCHEMA_VERSION, RunDirectory, check_schema
 from surveyor.sampling.batching import Itinerary
 from surveyor.sampling.checks import check_walkers
@@ -107,6 +108,7 @@ class Exploration:
         potential: on which the walkers move.
         walkers: at their starts.
         pool: where they move.
+        reports: on the files of the starts.
     """
 
     parameters: ExplorationParameters
@@ -114,6 +116,7 @@ class Exploration:
     potential: Potential
     walkers: tuple[Walker, ...]
     pool: Pool
+    reports: tuple[ReadingReport, ...] = ()
 
     @property
     def executor(self) -> Executor:
@@ -149,7 +152,8 @@ def open_exploration(
         InputError: the parameters cannot work, or are not those of the folder.
         CampaignInUse: a live process works in the folder.
     """
-    directory = check_exploration(parameters)
+    checked = check_exploration(parameters)
+    directory = checked.directory
     check_writable("output_directory", directory.path)
     with hold_lease(directory.lease):
         _check_continuation(directory, parameters)
@@ -157,13 +161,27 @@ def open_exploration(
         record_run(directory)
         pools = Pools(sampling=parameters.pool, labelling=parameters.pool, training=parameters.pool)
         potential = load_model(folder_of_model(parameters.potential)).deploy()
-        walkers = make_walkers(parameters.walkers, parameters.seed)
         with open_pools(pools, sites, directory.pools, pools_by_hand) as opened:
-            yield Exploration(parameters, directory, potential, walkers, opened.sampling)
+            yield Exploration(parameters, directory, potential, checked.walkers, opened.sampling, checked.reports)
 
 
-def check_exploration(parameters: ExplorationParameters) -> RunDirectory:
-    """Check what can be checked without a pool; return the folder.
+@dataclass(frozen=True, slots=True)
+class CheckedExploration:
+    """What the checks of walkers on a given potential found and read.
+
+    Attributes:
+        directory: the folder.
+        walkers: at their starts.
+        reports: on the files of the starts.
+    """
+
+    directory: RunDirectory
+    walkers: tuple[Walker, ...]
+    reports: tuple[ReadingReport, ...]
+
+
+def check_exploration(parameters: ExplorationParameters) -> CheckedExploration:
+    """Check what can be checked without a pool; return what was found and read.
 
     Raises:
         InputError: something cannot work: names the field, what was found, what was expected and what to do.
@@ -172,16 +190,16 @@ def check_exploration(parameters: ExplorationParameters) -> RunDirectory:
     check_no_file("output_directory", parameters.output_directory)
     directory = RunDirectory(parameters.output_directory.absolute())
     _check_continuation(directory, parameters)
-    check_walkers(parameters.walkers, has_plumed=parameters.pool == LOCAL)
+    reports = check_walkers(parameters.walkers, has_plumed=parameters.pool == LOCAL)
     model = load_model(folder_of_model(parameters.potential))
-    starts = [walker.start for walker in make_walkers(parameters.walkers, parameters.seed)]
-    unknown = model.unsupported(starts)
+    walkers = make_walkers(parameters.walkers, parameters.seed)
+    unknown = model.unsupported([walker.start for walker in walkers])
     if unknown:
         raise InputError(
             f"walkers: found {', '.join(unknown)}, expected only the elements that the model knows "
             f"({', '.join(model.atomic_energies or {})}); give other starts, or a model for them"
         )
-    return directory
+    return CheckedExploration(directory, walkers, reports)
 
 
 def _check_continuation(directory: RunDirectory, parameters: ExplorationParameters) -> None:

@@ -28,7 +28,7 @@ from surveyor.parameters import Fraction, Parameters
 from surveyor.pools.choice import EXPECTED, LOCAL, PoolName, Pools, open_pools
 from surveyor.pools.pool import Pool
 from surveyor.pools.sites import Site
-from surveyor.reading import read_labelled
+from surveyor.reading import Reading, ReadingReport, read_labelled
 from surveyor.run_directory import SCHEMA_VERSION, GenerationDirectory, RunDirectory, check_schema
 from surveyor.structures import elements_of
 
@@ -107,12 +107,14 @@ class Training:
         data: training, validation and test set.
         model: to be trained.
         pool: where it is.
+        reports: on the files of the data.
     """
 
     directory: RunDirectory
     data: DataSets
     model: Model
     pool: Pool
+    reports: tuple[ReadingReport, ...] = ()
 
     @property
     def executor(self) -> Executor:
@@ -140,7 +142,8 @@ def open_training(
         InputError: the parameters cannot work, or are not those of the folder.
         CampaignInUse: a live process works in the folder.
     """
-    directory, data, model = check_training(parameters)
+    checked = check_training(parameters)
+    directory = checked.directory
     check_writable("output_directory", directory.path)
     with hold_lease(directory.lease):
         _check_continuation(directory, parameters)
@@ -148,11 +151,28 @@ def open_training(
         record_run(directory)
         pools = Pools(sampling=parameters.pool, labelling=parameters.pool, training=parameters.pool)
         with open_pools(pools, sites, directory.pools, pools_by_hand) as opened:
-            yield Training(directory, data, model, opened.training)
+            yield Training(directory, checked.data, checked.model, opened.training, checked.reports)
 
 
-def check_training(parameters: TrainingParameters) -> tuple[RunDirectory, DataSets, Model]:
-    """Check what can be checked without a pool; return the folder, the sets and the model that is to be trained.
+@dataclass(frozen=True, slots=True)
+class CheckedTraining:
+    """What the checks of a training found and read.
+
+    Attributes:
+        directory: its folder.
+        data: training, validation and test set.
+        model: to be trained.
+        reports: on the files of the data.
+    """
+
+    directory: RunDirectory
+    data: DataSets
+    model: Model
+    reports: tuple[ReadingReport, ...]
+
+
+def check_training(parameters: TrainingParameters) -> CheckedTraining:
+    """Check what can be checked without a pool; return what was found and read.
 
     Raises:
         InputError: something cannot work: names the field, what was found, what was expected and what to do.
@@ -161,7 +181,8 @@ def check_training(parameters: TrainingParameters) -> tuple[RunDirectory, DataSe
     check_no_file("output_directory", parameters.output_directory)
     directory = RunDirectory(parameters.output_directory.absolute())
     _check_continuation(directory, parameters)
-    data = _data(parameters)
+    readings = _read(parameters)
+    data = _divided(parameters, {name: Dataset(reading.structures) for name, reading in readings.items()})
     model = _model(parameters, data)
     for name in ("train", "valid", "test"):
         unknown = model.unsupported(getattr(data, name))
@@ -171,14 +192,18 @@ def check_training(parameters: TrainingParameters) -> tuple[RunDirectory, DataSe
                 f"{name}: found {', '.join(unknown)}, expected only the elements that the model knows ({known}); add "
                 "structures with it to the training data, and begin without start"
             )
-    return directory, data, model
+    return CheckedTraining(directory, data, model, tuple(reading.report for reading in readings.values()))
 
 
-def _data(parameters: TrainingParameters) -> DataSets:
-    train, valid, test = (
-        Dataset() if path is None else Dataset(read_labelled(path, name).structures)
-        for name, path in (("train", parameters.train), ("valid", parameters.valid), ("test", parameters.test))
-    )
+def _read(parameters: TrainingParameters) -> dict[str, Reading]:
+    """Read the files of the data, by the field that names them."""
+    files = {"train": parameters.train, "valid": parameters.valid, "test": parameters.test}
+    return {name: read_labelled(path, name) for name, path in files.items() if path is not None}
+
+
+def _divided(parameters: TrainingParameters, given: Mapping[str, Dataset]) -> DataSets:
+    """Return the sets, with a part of the training data for validation where no file has such data."""
+    train, valid, test = (given.get(name, Dataset()) for name in ("train", "valid", "test"))
     if parameters.valid is None and parameters.valid_fraction > 0:
         n_valid = max(1, round(parameters.valid_fraction * len(train)))
         if n_valid >= len(train):

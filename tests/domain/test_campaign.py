@@ -69,7 +69,7 @@ def data_file(path, *structures):
 
 
 def test_a_good_campaign_passes(content, load):
-    assert len(check_campaign(load(content))) == 2
+    assert len(check_campaign(load(content)).walkers) == 2
 
 
 def test_paths_are_relative_to_the_campaign_file(content, load, tmp_path, monkeypatch):
@@ -169,7 +169,7 @@ def test_data_without_the_elements_of_the_walkers_are_refused(content, load, tmp
 
 def test_data_without_labels_and_too_few_of_them_are_refused(content, load, tmp_path):
     content = changed(content, "bootstrap", {"data": "start.extxyz", "level_of_theory": "EMT"})
-    with pytest.raises(InputError, match=r"bootstrap\.data: structure 0 of .* has no label; expected REF_energy"):
+    with pytest.raises(InputError, match=r"bootstrap\.data: structure 0 of .*: found no label; expected REF_energy"):
         check_campaign(load(content))
     data_file(tmp_path / "start.extxyz", Icosahedron("Cu", 2))
     with pytest.raises(InputError, match=r"holds 1 structures; expected at least 3"):
@@ -198,14 +198,14 @@ def test_given_data_must_be_of_the_level_of_theory_of_the_reference(content, loa
     data_file(tmp_path / "data.extxyz", bulk("Cu"), Icosahedron("Cu", 2), bulk("Cu", cubic=True))
     parameters = load(content)
     with pytest.raises(InputError, match=r"level_of_theory: found 'PBE', expected that of the reference, 'EMT'"):
-        check_theory(parameters, check_campaign(parameters), EMTReference().resolve())
+        check_theory(parameters, check_campaign(parameters).walkers, EMTReference().resolve())
 
 
 def test_elements_that_the_reference_cannot_treat_are_refused(content, load, tmp_path):
     ase.io.write(tmp_path / "start.extxyz", molecule("NaCl"))
     parameters = load(content)
     with pytest.raises(InputError, match="EMT cannot treat Na, Cl"):
-        check_theory(parameters, check_campaign(parameters), EMTReference().resolve())
+        check_theory(parameters, check_campaign(parameters).walkers, EMTReference().resolve())
 
 
 def test_an_element_without_its_kind_is_refused_before_any_work(content, load, tmp_path):
@@ -232,7 +232,7 @@ def test_starts_whose_periodicity_the_reference_cannot_treat_are_refused_before_
     parameters = load(content)
     theory = replace(EMTReference().resolve(), n_periodic=(0, 3))
     with pytest.raises(InputError, match=r"\[True, True, False\]; EMT treats structures periodic in 0 or 3 dir"):
-        check_theory(parameters, check_campaign(parameters), theory)
+        check_theory(parameters, check_campaign(parameters).walkers, theory)
 
 
 def test_mace_needs_validation_data(content, load):
@@ -346,5 +346,5 @@ def test_a_field_that_is_on_one_side_only_is_a_difference():
 
 def test_the_campaign_file_of_molecules_may_have_several_compositions(content, load, tmp_path):
     ase.io.write(tmp_path / "mixed.extxyz", [molecule("H2O"), molecule("CH4")])
-    walkers = check_campaign(load(changed(content, "walkers.0.start", "mixed.extxyz")))
+    walkers = check_campaign(load(changed(content, "walkers.0.start", "mixed.extxyz"))).walkers
     assert [str(walker.start.symbols) for walker in walkers] == ["OH2", "CH4"]

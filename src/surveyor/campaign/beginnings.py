@@ -35,7 +35,7 @@ def given_data(path: Path, theory: LevelOfTheory) -> Dataset:
     Raises:
         InputError: a structure is unusable or has no label.
     """
-    structures = labelled_data(path)
+    structures = labelled_data(path).structures
     check_elements(structures, theory.elements, theory.name)
     for atoms in structures:
         atoms.info[KEY] = label_key(atoms, theory)

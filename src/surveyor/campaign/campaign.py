@@ -21,6 +21,7 @@ from surveyor.models.choice import make_model
 from surveyor.models.model import Model
 from surveyor.pools.choice import OpenPools, open_pools
 from surveyor.pools.sites import Site
+from surveyor.reading import ReadingReport
 from surveyor.reference.choice import make_reference
 from surveyor.reference.reference import Reference
 from surveyor.run_directory import SCHEMA_VERSION, Generation, RunDirectory, check_schema
@@ -40,6 +41,7 @@ class Campaign:
         walkers: at their starts.
         reference: computes labels.
         model: untrained.
+        reports: on the files of structures that the parameters name.
     """
 
     parameters: CampaignParameters
@@ -50,6 +52,7 @@ class Campaign:
     walkers: tuple[Walker, ...]
     reference: Reference
     model: Model
+    reports: tuple[ReadingReport, ...] = ()
 
     @property
     def sampling(self) -> Executor:
@@ -94,7 +97,7 @@ def open_campaign(
         InputError: the parameters cannot work, or are not those of the run directory.
         CampaignInUse: a live process works in the run directory.
     """
-    walkers = check_campaign(parameters)
+    checked = check_campaign(parameters)
     check_sites(parameters, sites or {})
     check_folders(parameters)
     directory = RunDirectory(parameters.run_directory.absolute())
@@ -109,9 +112,10 @@ def open_campaign(
                 lease=lease,
                 pools=pools,
                 store=LabelStore.in_folder(parameters.label_store),
-                walkers=walkers,
+                walkers=checked.walkers,
                 reference=make_reference(parameters.reference, parameters.codes),
                 model=make_model(parameters.model),
+                reports=checked.reports,
             )
 
 

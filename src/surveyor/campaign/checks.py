@@ -1,6 +1,7 @@
 """What is checked before a campaign begins, without a pool."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from surveyor.models.choice import make_model
 from surveyor.parameter_files import check_files_exist, check_no_file
 from surveyor.pools.choice import LOCAL
 from surveyor.pools.sites import JobQueueSite, Site
-from surveyor.reading import read_labelled
+from surveyor.reading import Reading, ReadingReport, read_labelled
 from surveyor.reference.choice import make_reference
 from surveyor.reference.cp2k import CP2KReference
 from surveyor.reference.reference import Reference, time_limit_of
@@ -24,15 +25,28 @@ from surveyor.sampling.walkers import Walker, make_walkers
 from surveyor.structures import elements_of
 
 
-def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
-    """Check all that can be checked without a pool, and return the walkers at their starts.
+@dataclass(frozen=True, slots=True)
+class CheckedCampaign:
+    """What the checks of a campaign read.
+
+    Attributes:
+        walkers: at their starts.
+        reports: on the files of structures, in the order of the parameters.
+    """
+
+    walkers: tuple[Walker, ...]
+    reports: tuple[ReadingReport, ...]
+
+
+def check_campaign(parameters: CampaignParameters) -> CheckedCampaign:
+    """Check all that can be checked without a pool, and return what was read.
 
     Raises:
         InputError: something cannot work: names the field, what was found, what was expected and what to do.
     """
     check_files_exist(parameters.input_files(), "campaign file")
     check_no_file("run_directory", parameters.run_directory)
-    check_walkers(parameters.walkers, has_plumed=parameters.pools.sampling == LOCAL)
+    reports = check_walkers(parameters.walkers, has_plumed=parameters.pools.sampling == LOCAL)
     if parameters.learning.n_frames and all(group.frame_interval is None for group in parameters.walkers):
         raise InputError(
             f"learning.n_frames: found {parameters.learning.n_frames}, but no group of walkers keeps frames; give "
@@ -43,8 +57,9 @@ def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
     _check_kinds(make_reference(parameters.reference), structures)
     if parameters.bootstrap.data is not None:
         data = labelled_data(parameters.bootstrap.data)
-        _check_learnt(structures, elements_of(data), f"bootstrap.data: {parameters.bootstrap.data} holds")
-        structures += data
+        _check_learnt(structures, elements_of(data.structures), f"bootstrap.data: {parameters.bootstrap.data} holds")
+        structures += data.structures
+        reports += (data.report,)
     unsupported = make_model(parameters.model).unsupported(structures)
     if unsupported:
         raise InputError(
@@ -56,7 +71,7 @@ def check_campaign(parameters: CampaignParameters) -> tuple[Walker, ...]:
         raise InputError('wandb: asked for, but not installed; pip install "surveyor[wandb]", or leave the field out')
     if parameters.begin_from is not None:
         _check_origin(parameters.begin_from, parameters)
-    return walkers
+    return CheckedCampaign(walkers, reports)
 
 
 def check_folders(parameters: CampaignParameters) -> None:
@@ -165,19 +180,19 @@ def _check_valid_fraction(parameters: CampaignParameters) -> None:
         )
 
 
-def labelled_data(path: Path) -> list[Atoms]:
+def labelled_data(path: Path) -> Reading:
     """Read labelled structures that a user gives.
 
     Raises:
         InputError: a structure is unusable or has no label, or there are too few.
     """
-    structures = read_labelled(path, "bootstrap.data").structures
-    if len(structures) < 3:
+    reading = read_labelled(path, "bootstrap.data")
+    if len(reading.structures) < 3:
         raise InputError(
-            f"bootstrap.data: {path} holds {len(structures)} structures; "
+            f"bootstrap.data: {path} holds {len(reading.structures)} structures; "
             "expected at least 3, for training, validation and test"
         )
-    return structures
+    return reading
 
 
 def _check_origin(origin: Origin, parameters: CampaignParameters) -> None:

@@ -280,7 +280,7 @@ def _check_theory(opened: _Opened, asked: Future[LevelOfTheory]) -> Iterator[Fin
     subject, name = opened.subject, opened.name
     try:
         theory = _answer(opened, asked)
-        check_theory(subject.parameters, check_campaign(subject.parameters), theory)
+        check_theory(subject.parameters, check_campaign(subject.parameters).walkers, theory)
     except UNANSWERED as error:
         yield fault_of(error, "reference", name, _line_for_reference(subject, str(error)))
         return

@@ -50,11 +50,14 @@ def examine(subject: Subject) -> Iterator[Finding]:
 def check_inputs(subject: Subject) -> Iterator[Finding]:
     """Check the parameters and the files that they name."""
     try:
-        walkers = check_campaign(subject.parameters)
+        checked = check_campaign(subject.parameters)
     except InputError as error:
         yield fault_of(error, "campaign file", HERE, f"edit {subject.file}")
         return
-    yield Finding("campaign file", HERE, f"{subject.file}: {len(walkers)} walkers")
+    yield Finding("campaign file", HERE, f"{subject.file}: {len(checked.walkers)} walkers")
+    for report in checked.reports:
+        yield Finding("structures", HERE, report.summary)
+        yield from (remark("structures", HERE, line) for line in report.warnings)
     path = subject.directory.path
     try:
         check_continuation(subject.directory, subject.parameters)

@@ -13,14 +13,14 @@ from surveyor.campaign.provenance import record_run
 from surveyor.continuation import check_same_parameters, frozen_theory, record_parameters
 from surveyor.events import Report, ReportingExecutor
 from surveyor.labelling.parameters import LabellingParameters
-from surveyor.labelling.requests import Chunk, Requests, default_chunk_size
+from surveyor.labelling.requests import Chunk, Requests, default_chunk_size, make_requests
 from surveyor.labels import LabelStore, LevelOfTheory
 from surveyor.lease import hold_lease
 from surveyor.parameter_files import check_files_exist, check_no_file
 from surveyor.pools.choice import Pools, open_pools
 from surveyor.pools.pool import Pool
 from surveyor.pools.sites import Site
-from surveyor.reading import read_unchecked
+from surveyor.reading import Reading, read_unchecked
 from surveyor.reference.choice import make_reference
 from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.run_directory import RunDirectory
@@ -34,7 +34,7 @@ class Labelling:
 
     Attributes:
         directory: its folder, which has the layout of a campaign's as far as it has the same files.
-        structures: as they are in the file.
+        reading: of the structures.
         reference: computes labels.
         pool: where it does.
         store: the labels.
@@ -42,16 +42,25 @@ class Labelling:
     """
 
     directory: RunDirectory
-    structures: Sequence[Atoms]
+    reading: Reading
     reference: Reference
     pool: Pool
     store: LabelStore
     chunk_size: int | None = None
 
     @property
+    def structures(self) -> Sequence[Atoms]:
+        """The structures that are to be labelled, in the order of the file."""
+        return self.reading.structures
+
+    @property
     def executor(self) -> Executor:
         """The pool, whose functions report."""
         return ReportingExecutor(self.pool, Report.into(self.directory.workers))
+
+    def requests(self, theory: LevelOfTheory) -> Requests:
+        """Return what is requested at a level of theory; structures that cannot be labelled are refused."""
+        return make_requests(self.structures, theory, self.reading.refused)
 
     def chunks(self, requests: Requests) -> list[Chunk]:
         """Return what is requested as the tasks take it."""
@@ -79,7 +88,7 @@ def open_labelling(
     check_walltime("pool", parameters.pool, (sites or {}).get(parameters.pool), _time_limit(reference, parameters))
     for name, folder in (("output_directory", directory.path), ("labels", parameters.label_store)):
         check_writable(name, folder)
-    structures = read_unchecked(parameters.structures).structures
+    reading = read_for_labels(parameters)
     pools = Pools(sampling=parameters.pool, labelling=parameters.pool, training=parameters.pool)
     with hold_lease(directory.lease):
         _check_continuation(directory, parameters)
@@ -87,12 +96,21 @@ def open_labelling(
         record_run(directory)
         with open_pools(pools, sites, directory.pools, pools_by_hand) as opened:
             store = LabelStore.in_folder(parameters.label_store)
-            yield Labelling(directory, structures, reference, opened.labelling, store, parameters.chunk_size)
+            yield Labelling(directory, reading, reference, opened.labelling, store, parameters.chunk_size)
 
 
 def _time_limit(reference: Reference, parameters: LabellingParameters) -> float | None:
     limit = time_limit_of(reference)
     return None if limit is None else limit * (parameters.chunk_size or 1)
+
+
+def read_for_labels(parameters: LabellingParameters) -> Reading:
+    """Read the structures that are to be labelled.
+
+    Raises:
+        InputError: the file cannot be read, or holds no structure.
+    """
+    return read_unchecked(parameters.structures, "structures")
 
 
 def check_labelling(parameters: LabellingParameters) -> RunDirectory:

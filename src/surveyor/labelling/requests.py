@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from types import MappingProxyType
 
 from ase import Atoms
 
@@ -15,6 +16,8 @@ from surveyor.structures import check_description, check_overlap, elements_of
 # A task costs tens of milliseconds, a cheap label a few: so many share the cost, and so many tasks keep workers busy.
 CHEAP_CHUNK = 25
 LEAST_CHUNKS = 16
+
+NOTHING_KNOWN: Mapping[int, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,24 +92,31 @@ class Requests:
         return [key for key in self.by_key if store.outcome(key, limits) is None]
 
 
-def make_requests(structures: Sequence[Atoms], theory: LevelOfTheory) -> Requests:
+def make_requests(
+    structures: Sequence[Atoms], theory: LevelOfTheory, known: Mapping[int, str] = NOTHING_KNOWN
+) -> Requests:
     """Return what is requested for structures at a level of theory; those that cannot be labelled are refused.
 
     Args:
         structures: as they are in the file.
         theory: at which they are to be labelled.
+        known: why structures were refused already, by index.
     """
     bare = [without_label(atoms) for atoms in structures]
     keys: list[str | None] = []
     refused: dict[int, LabelFailure] = {}
     for index, atoms in enumerate(bare):
-        objection = _objection(atoms, theory, index)
+        objection = _known_objection(known, index) or _objection(atoms, theory, index)
         if objection is None:
             keys.append(label_key(atoms, theory))
         else:
             keys.append(None)
             refused[index] = objection
     return Requests(bare, keys, refused)
+
+
+def _known_objection(known: Mapping[int, str], index: int) -> LabelFailure | None:
+    return LabelFailure("invalid_input", f"structure {index}: {known[index]}") if index in known else None
 
 
 def _objection(atoms: Atoms, theory: LevelOfTheory, index: int) -> LabelFailure | None:

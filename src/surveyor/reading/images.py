@@ -1,5 +1,6 @@
 """Structure files as ASE reads them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import ase.io
@@ -22,23 +23,33 @@ UNREADABLE = (
 )
 
 
-def read_images(path: Path) -> list[Atoms]:
-    """Return all structures of a file as ASE reads them, with the results that they carry.
+def images_in(path: Path) -> Iterator[Atoms]:
+    """Give the structures of a file one by one as ASE reads them, with the results that they carry.
 
     Raises:
         InputError: the file is missing, cannot be read, or holds no structure.
     """
     if not path.is_file():
         raise InputError(f"structure file {path} does not exist")
-    images: list[Atoms] = []
+    n_read = 0
     try:
-        images.extend(ase.io.iread(path, index=":"))
+        for atoms in ase.io.iread(path, index=":"):
+            yield atoms
+            n_read += 1
     except UNREADABLE as error:
-        where = f", after {len(images)} that can" if images else ""
+        where = f", after {n_read} that can" if n_read else ""
         raise InputError(
             f"{path} cannot be read as structures{where} ({type(error).__name__}: {error}); "
             "expected a format that ASE reads, such as extxyz"
         ) from error
-    if not images:
+    if not n_read:
         raise InputError(f"{path} holds no structure")
-    return images
+
+
+def read_images(path: Path) -> list[Atoms]:
+    """Return all structures of a file as ASE reads them, with the results that they carry.
+
+    Raises:
+        InputError: as in `images_in`.
+    """
+    return list(images_in(path))

@@ -1,14 +1,14 @@
 """Reading files of structures and labels in steps, each of which gives meaning to some fields."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ase import Atoms
 
 from surveyor.dataset import OWN_FIELDS
 from surveyor.errors import InputError
-from surveyor.reading.images import read_images
+from surveyor.reading.images import images_in
 from surveyor.reading.labels import read_label
 from surveyor.reading.report import Notes, ReadingReport
 from surveyor.structures import canonical, check_structures
@@ -25,34 +25,44 @@ class Reading:
     Attributes:
         structures: in canonical coordinates, in the order of the file.
         report: which fields were used, and what was found.
+        refused: why structures cannot be used, by index; empty where one such structure refuses the file.
     """
 
     structures: list[Atoms]
     report: ReadingReport
+    refused: Mapping[int, str] = field(default_factory=dict)
 
 
-def read_in_steps(path: Path, steps: Sequence[Step]) -> Reading:
+def read_in_steps(path: Path, steps: Sequence[Step], parameter: str = "", *, keeps_refused: bool = False) -> Reading:
     """Read all structures of a file in any format that ASE knows, in canonical coordinates.
+
+    The images of the file are not kept: a structure is in memory once.
 
     Args:
         path: the file.
         steps: in this order.
+        parameter: that names the file, for the report and for messages.
+        keeps_refused: whether a structure that a step refuses stays, as it is in the file, with the reason.
 
     Raises:
         InputError: the file is missing, cannot be read, or holds no structure; or a step refuses one, which is named by
             its index.
     """
-    notes, found, structures = Notes(), dict[str, None](), []
-    for notes.index, atoms in enumerate(read_images(path)):
-        found |= dict.fromkeys(_fields(atoms))
+    notes, found, structures, refused = Notes(), dict[str, None](), [], {}
+    for notes.index, image in enumerate(images_in(path)):
+        found |= dict.fromkeys(_fields(image))
+        atoms = image
         try:
             for step in steps:
                 atoms = step(atoms, notes)
         except InputError as error:
-            raise InputError(f"structure {notes.index} of {path}: {error}") from error
+            if not keeps_refused:
+                raise InputError(f"structure {notes.index} of {path}: {error}") from error
+            refused[notes.index] = str(error)
         structures.append(canonical(atoms))
     unused = tuple(name for name in found if name not in notes.used and name not in OWN_FIELDS)
-    return Reading(structures, ReadingReport(path, len(structures), notes.used, unused, notes.findings))
+    report = ReadingReport(path, len(structures), notes.used, unused, notes.findings, parameter)
+    return Reading(structures, report, refused)
 
 
 def _fields(atoms: Atoms) -> list[str]:
@@ -61,39 +71,47 @@ def _fields(atoms: Atoms) -> list[str]:
     return [*atoms.info, *(name for name in atoms.arrays if name not in COORDINATES), *results]
 
 
-def read_structures(path: Path) -> Reading:
+def read_structures(path: Path, parameter: str = "") -> Reading:
     """Read structures without labels, such as the starts of walkers, and check them.
+
+    Args:
+        path: the file.
+        parameter: that names it, for the report.
 
     Raises:
         InputError: as in `read_in_steps`; or a structure cannot be worked with.
     """
-    reading = read_unchecked(path)
+    reading = read_in_steps(path, (), parameter)
     check_structures(reading.structures, str(path))
     return reading
 
 
-def read_unchecked(path: Path) -> Reading:
-    """Read structures without labels, whatever they are.
+def read_unchecked(path: Path, parameter: str = "") -> Reading:
+    """Read structures that are to be labelled; those that cannot be are told apart, with the reason.
+
+    Args:
+        path: the file.
+        parameter: that names it, for the report.
 
     Raises:
-        InputError: as in `read_in_steps`.
+        InputError: the file is missing, cannot be read, or holds no structure.
     """
-    return read_in_steps(path, ())
+    return read_in_steps(path, (), parameter, keeps_refused=True)
 
 
-def read_labelled(path: Path, field: str) -> Reading:
+def read_labelled(path: Path, parameter: str) -> Reading:
     """Read labelled structures that a user gives, and check them.
 
     Args:
         path: the file.
-        field: that names it, for messages.
+        parameter: that names it, for messages.
 
     Raises:
         InputError: as in `read_in_steps`; or a structure cannot be worked with, has no label, or an incomplete one.
     """
     try:
-        reading = read_in_steps(path, (read_label,))
+        reading = read_in_steps(path, (read_label,), parameter)
     except InputError as error:
-        raise InputError(f"{field}: {error}") from error
+        raise InputError(f"{parameter}: {error}") from error
     check_structures(reading.structures, str(path))
     return reading

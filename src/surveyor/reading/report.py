@@ -1,7 +1,7 @@
 """Reports on the reading of a structure file: which fields were used, which were not, and what was found."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 
@@ -36,6 +36,7 @@ class ReadingReport:
         used: names of the fields and columns that were used.
         unused: names of those that were found and are not used.
         findings: one for each kind.
+        field: parameter that names the file, such as "train"; empty without one.
     """
 
     path: Path
@@ -43,18 +44,34 @@ class ReadingReport:
     used: tuple[str, ...]
     unused: tuple[str, ...]
     findings: tuple[Finding, ...]
+    field: str = ""
+
+    @property
+    def name(self) -> str:
+        """The parameter and the name of the file."""
+        return f"{self.field}: {self.path.name}" if self.field else self.path.name
 
     @property
     def summary(self) -> str:
         """One line: the number of structures, and the names of used and unused fields."""
+        structures = "1 structure" if self.n_structures == 1 else f"{self.n_structures} structures"
         unused = f"; not used: {', '.join(self.unused)}" if self.unused else ""
         used = ", ".join(self.used) or "positions"
-        return f"{self.path.name}: {self.n_structures} structures; used: {used}{unused}"
+        return f"{self.name}: {structures}; used: {used}{unused}"
+
+    @property
+    def warnings(self) -> list[str]:
+        """One line for each kind of finding."""
+        return [f"{self.name}: {finding.line}" for finding in self.findings]
 
     @property
     def lines(self) -> list[str]:
-        """The summary, and one warning for each kind of finding."""
-        return [self.summary, *(finding.line for finding in self.findings)]
+        """The summary, and the warnings."""
+        return [self.summary, *self.warnings]
+
+    def with_findings(self, *findings: Finding) -> "ReadingReport":
+        """Return the report with findings of checks that follow the reading."""
+        return replace(self, findings=(*self.findings, *findings))
 
 
 @dataclass(slots=True)

@@ -1,13 +1,14 @@
 """What can be known of walkers before any work begins."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ase import Atoms
 
 from surveyor.biases.plumed import check_plumed
 from surveyor.biases.restraints import check_restraints
 from surveyor.errors import InputError
-from surveyor.reading import read_structures
+from surveyor.reading import ReadingReport, read_structures
 from surveyor.sampling.conditions import MOVING_CELL, Walkers
 from surveyor.sampling.guards import check_distances
 from surveyor.sampling.integrators import degrees_of_freedom, keeps_constraints
@@ -15,8 +16,8 @@ from surveyor.sampling.placement import place, plumed_files, plumed_text
 from surveyor.structures import is_periodic
 
 
-def check_walkers(groups: Sequence[Walkers], *, has_plumed: bool = True) -> None:
-    """Check that every walker can start, before any work begins.
+def check_walkers(groups: Sequence[Walkers], *, has_plumed: bool = True) -> tuple[ReadingReport, ...]:
+    """Check that every walker can start, before any work begins; return the reports on their start files.
 
     Args:
         groups: of walkers.
@@ -28,14 +29,17 @@ def check_walkers(groups: Sequence[Walkers], *, has_plumed: bool = True) -> None
     """
     if not groups:
         raise InputError("no walkers are given; give at least one group of walkers")
+    reports: dict[Path, ReadingReport] = {}
     for number, group in enumerate(groups):
         try:
-            starts = read_structures(group.start).structures
-            for index, atoms in enumerate(starts):
+            reading = read_structures(group.start, f"walkers[{number}].start")
+            for index, atoms in enumerate(reading.structures):
                 _check_start(atoms, group, f"structure {index} of {group.start}")
-            _check_bias(group, starts, has_plumed=has_plumed)
+            _check_bias(group, reading.structures, has_plumed=has_plumed)
         except InputError as error:
             raise InputError(f"walkers[{number}]: {error}") from error
+        reports.setdefault(group.start, reading.report)
+    return tuple(reports.values())
 
 
 def _check_start(atoms: Atoms, group: Walkers, name: str) -> None:
