@@ -33,6 +33,7 @@ def train_model(
     valid: Path | None = None,
     valid_fraction: float = 0.1,
     test: Path | None = None,
+    allow_leaks: bool = False,
     atomic_energies: dict[str, float] | None = None,
     seed: int = 0,
     start: Path | None = None,
@@ -47,7 +48,9 @@ def train_model(
         valid: File with labelled structures that tell when to stop; by default a part of the training data.
         valid_fraction: Of the training data, drawn at random, where no file with validation data is given.
         test: File with labelled structures that the training never sees.
-        atomic_energies: Energy of the isolated atom in eV by chemical symbol; by default fitted by least squares.
+        allow_leaks: Train although structures of the test data are in the training or validation data, too.
+        atomic_energies: Energy of the isolated atom in eV by chemical symbol; by default those of isolated atoms in the
+            data, and fitted by least squares for other elements.
         seed: Of the weights, of the order of batches and of the division.
         start: Folder of a saved model, from whose weights the training begins.
         pool: Where the training runs.

@@ -23,13 +23,13 @@ FREE_FORCE = 0.05  # eV/Å: grids of plane waves leave up to 0.02 on a free atom
 def is_isolated_atom(atoms: Atoms) -> bool:
     """Say whether a structure is an isolated atom.
 
-    That is a single atom without periodic directions. A single periodic atom is a crystal, however large its cell, for
-    its label may be that of a state that no free atom has; it is isolated if its config_type says so, and its images are
-    at least `BOX_A` away.
+    That is a single atom without periodic directions. A single periodic atom is a crystal, however large its cell:
+    calculations of crystals at large volumes end in states that no free atom has. It is isolated if its config_type
+    says so and its images are at least `BOX_A` away.
     """
     if len(atoms) != 1:
         return False
-    return not atoms.pbc.any() or (is_stated(atoms) and distance_of_images(atoms) >= BOX_A)
+    return not atoms.pbc.any() or (is_stated(atoms) and is_single_and_far(atoms))
 
 
 def is_stated(atoms: Atoms) -> bool:
@@ -38,12 +38,15 @@ def is_stated(atoms: Atoms) -> bool:
     return stated.removesuffix("s") == "isolatedatom"
 
 
-def distance_of_images(atoms: Atoms) -> float:
-    """Return the distance in Å between an atom and its nearest image; infinite without periodic directions."""
-    if not atoms.pbc.any():
-        return float("inf")
+def is_single_and_far(atoms: Atoms) -> bool:
+    """Say whether a structure is a single atom whose images are at least `BOX_A` away."""
+    if len(atoms) != 1:
+        return False
+    vectors = atoms.cell.array[atoms.pbc]
+    if (np.linalg.norm(vectors, axis=1) < BOX_A).any():
+        return False
     reduced, _ = minkowski_reduce(atoms.cell.array, atoms.pbc)
-    return float(np.linalg.norm(reduced[atoms.pbc], axis=1).min())
+    return bool((np.linalg.norm(reduced[atoms.pbc], axis=1) >= BOX_A).all())
 
 
 def without_isolated_atoms(structures: Iterable[Atoms]) -> Dataset:
@@ -79,7 +82,7 @@ def energies_of(isolated: Mapping[str, Atoms]) -> dict[str, float]:
             continue
         energy, multiplicity = label_of(atom).energy, multiplicity_of(atom)
         other, other_energy = levels.setdefault(atom.symbols[0], {}).setdefault(multiplicity, (name, energy))
-        if _differ(energy, other_energy):
+        if differ(energy, other_energy):
             raise InputError(
                 f"{name} and {other} are isolated {atom.symbols[0]} atoms of multiplicity {multiplicity} with the "
                 f"energies {energy:.6f} and {other_energy:.6f} eV, more than {SAME_ATOM_MEV:g} meV apart; expected one "
@@ -97,7 +100,8 @@ def _check_forces(name: str, atom: Atoms) -> None:
         )
 
 
-def _differ(one: float, other: float) -> bool:
+def differ(one: float, other: float) -> bool:
+    """Say whether two energies in eV are too far apart to be those of one atom."""
     return 1e3 * abs(one - other) > SAME_ATOM_MEV
 
 
@@ -114,7 +118,7 @@ def check_agreement(given: Mapping[str, float], isolated: Mapping[str, float], n
         InputError: an element's energies differ by more than `SAME_ATOM_MEV`.
     """
     for symbol in given.keys() & isolated.keys():
-        if _differ(given[symbol], isolated[symbol]):
+        if differ(given[symbol], isolated[symbol]):
             raise InputError(
                 f"{name}: found {given[symbol]:.6f} eV for {symbol}, whose isolated atom in the data has "
                 f"{isolated[symbol]:.6f} eV; expected them within {SAME_ATOM_MEV:g} meV of each other: {advice}"

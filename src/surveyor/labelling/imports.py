@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from surveyor.campaign.beginnings import SAME_ENERGY_MEV, SAME_FORCES_MEV, check_given_label
+from surveyor.campaign.beginnings import check_given_label
 from surveyor.dataset import with_label
 from surveyor.errors import InputError
 from surveyor.labelling.requests import make_requests
@@ -20,6 +20,7 @@ from surveyor.parameter_files import absolute_paths, parse_parameters, read_fiel
 from surveyor.parameters import Parameters
 from surveyor.potentials import Prediction
 from surveyor.reading.images import read_images
+from surveyor.reading.suspicions import SAME_ENERGY_MEV, SAME_FORCES_MEV
 from surveyor.reference.choice import Codes, ReferenceParameters, make_reference
 from surveyor.reference.reference import Reference
 from surveyor.structures import is_periodic

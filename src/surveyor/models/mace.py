@@ -14,6 +14,7 @@ from ase.data import chemical_symbols
 
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
+from surveyor.isolated_atoms import is_isolated_atom, without_isolated_atoms
 from surveyor.models import mace_cuequivariance as cuequivariance
 from surveyor.models.batches import room_of
 from surveyor.models.devices import Device, Precision, resolve_device
@@ -120,6 +121,7 @@ class MACEModel(NetworkModel[MACEParameters]):
             TrainingFailed: there is no network at the end.
         """
         check_options(self.parameters)
+        train, valid = without_isolated_atoms(train), without_isolated_atoms(valid)
         self.check_data(train, valid)
         settings = settings_of(self.parameters, resolve_device(self.parameters.device))
         start = self.weights or foundation_file(self.parameters)
@@ -139,7 +141,9 @@ class MACEModel(NetworkModel[MACEParameters]):
         # From the weights of a model that has been tuned already, the readout for such data is gone.
         if self.parameters.replay is None or self.weights is not None:
             return None
-        chosen = Dataset.load(self.parameters.replay).where(lambda atoms: not self.unsupported([atoms]))
+        chosen = Dataset.load(self.parameters.replay).where(
+            lambda atoms: not self.unsupported([atoms]) and not is_isolated_atom(atoms)
+        )
         if not chosen:
             raise InputError(
                 f"replay: no structure of {self.parameters.replay} is of {', '.join(self.energies)} alone, the "

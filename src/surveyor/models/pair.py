@@ -15,6 +15,7 @@ from pydantic import Field
 
 from surveyor.dataset import Dataset, label_of
 from surveyor.files import publish, temporary_beside
+from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.metrics import errors_of
 from surveyor.models.atomic_energies import resolve_atomic_energies
 from surveyor.models.bonds import Bonds
@@ -152,6 +153,7 @@ class PairModel:
         The fit has one solution, so the coefficients that the model had before do not matter. Without validation data
         the errors in the history are those of the training data.
         """
+        train, valid = without_isolated_atoms(train), without_isolated_atoms(valid)
         directory.mkdir(parents=True, exist_ok=True)
         path = directory.absolute() / WEIGHTS
         fitted = replace(self, weights=path)

@@ -1,6 +1,7 @@
 """Structures that are the same to a model: copies, whatever their place, their charge and the images of their atoms."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from ase import Atoms
@@ -52,17 +53,28 @@ def _copies_among(structures: Sequence[Atoms]) -> np.ndarray:
     cells = np.stack([_cell(atoms) for atoms in structures])
     ordered = np.stack([atoms.positions[np.argsort(atoms.numbers, kind="stable")] for atoms in structures])
     fractions = (ordered - ordered[:, :1]) @ np.linalg.inv(cells)
+    projections, radius = _projections(fractions, cells, pbc), _radius(fractions.shape[1], cells, pbc)
+    if np.diff(np.sort(projections[:, 0])).min() > radius:  # as in most small groups, and quick
+        return np.arange(len(structures))
     # Rounding to another side gives copies of one structure a few different projections, however many they are.
-    projections = _projections(fractions, cells, pbc)
     unique, first, inverse = np.unique(projections.round(EXACT), axis=0, return_index=True, return_inverse=True)
-    near = first[KDTree(unique).query_pairs(_radius(fractions.shape[1], cells, pbc), output_type="ndarray")]
+    near = first[KDTree(unique).query_pairs(radius, output_type="ndarray")]
     chunks = np.array_split(near, len(near) * fractions.shape[1] // CHUNK + 1)
     pairs = [chunk[_is_same(fractions, cells, pbc, chunk)] for chunk in chunks]
-    links = np.concatenate([*pairs, np.column_stack([np.arange(len(structures)), first[inverse.ravel()]])])
-    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(len(structures),) * 2)
+    return _firsts([*pairs, np.column_stack([np.arange(len(structures)), first[inverse.ravel()]])], len(structures))
+
+
+def _firsts(links: Sequence[np.ndarray], n_structures: int) -> np.ndarray:
+    """Return the lowest index among those that are linked to each structure, directly or by others.
+
+    Args:
+        links: pairs of indices, each of shape (n, 2).
+        n_structures: how many there are.
+    """
+    one, other = np.concatenate(links).T
+    graph = coo_array((np.ones(len(one)), (one, other)), shape=(n_structures, n_structures))
     labels = connected_components(graph, directed=False)[1]
-    firsts = np.unique(labels, return_index=True)[1]
-    found: np.ndarray = firsts[labels]
+    found: np.ndarray = np.unique(labels, return_index=True)[1][labels]
     return found
 
 
@@ -72,6 +84,7 @@ def _cell(atoms: Atoms) -> np.ndarray:
     return cell
 
 
+@lru_cache(maxsize=256)
 def _weights(n_atoms: int) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(SEED)
     return generator.normal(size=(n_atoms, 3, N_PROJECTIONS)), generator.normal(size=(3, 3, N_PROJECTIONS))
