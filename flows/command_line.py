@@ -14,12 +14,12 @@ from surveyor.campaign import (
     Origin,
     check_campaign,
     check_continuation,
-    check_theory,
     load_campaign,
 )
 from surveyor.errors import InputError, SurveyorError
 from surveyor.exploration import is_exploration
 from surveyor.flows.block_commands import add_block_commands
+from surveyor.flows.check_command import add_check_command
 from surveyor.flows.display import following, quieten_prefect
 from surveyor.flows.doctor import add_doctor_command
 from surveyor.flows.dry_run import dry_running
@@ -28,11 +28,8 @@ from surveyor.flows.pool_commands import add_pool_commands
 from surveyor.flows.sample_commands import add_sample_command, show_sampling
 from surveyor.flows.train_commands import add_train_commands, show_training
 from surveyor.labelling.progress import is_labelling, read_labelling_progress, render_labelling
-from surveyor.models.choice import check_model_parameters
 from surveyor.progress import CampaignProgress, read_progress, render
-from surveyor.reference.choice import Codes, make_reference
 from surveyor.run_directory import RunDirectory
-from surveyor.structures import elements_of
 from surveyor.training import is_training
 
 STORAGE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE)
@@ -87,10 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--generation", type=int, metavar="N", help="generation of the other one; the newest by default")
     run.add_argument("--dry-run", action="store_true", help="take one structure through every stage, and say how long")
     run.set_defaults(command=_run)
-    check = commands.add_parser("check", help="check a campaign file without running it")
-    check.add_argument("campaign", type=Path, help="campaign file (YAML)")
-    check.add_argument("--json", action="store_true", help="print the parameters of a valid campaign, for a deployment")
-    check.set_defaults(command=_check)
+    add_check_command(commands)
     status = commands.add_parser("status", help="say where work stands; needs no server")
     status.add_argument("run_directory", type=Path, help="folder of the campaign, or of other work")
     status.set_defaults(command=_status)
@@ -148,41 +142,6 @@ def _print_end(console: Console, directory: RunDirectory, potential: Path) -> No
     console.print(f"this run: {progress.run_labels} new labels, {progress.run_trainings} trainings")
     console.print(f"potential: {potential}")
     console.print(f"report:    {directory.report}")
-
-
-def _check(options: argparse.Namespace, console: Console) -> None:
-    parameters = load_campaign(options.campaign)
-    checked = check_campaign(parameters)
-    walkers = checked.walkers
-    directory = RunDirectory(parameters.run_directory)
-    check_continuation(directory, parameters)
-    if options.json:
-        console = Console(quiet=True)
-    elements = elements_of([walker.start for walker in walkers])
-    console.print(f"walkers: {len(walkers)} in {len(parameters.walkers)} group(s), elements {', '.join(elements)}")
-    # What only another machine can know is asked there, before the first generation.
-    if parameters.pools.labelling == "local":
-        theory = make_reference(parameters.reference, _loaded(parameters.codes)).resolve()
-        check_theory(parameters, walkers, theory)
-        console.print(f"level of theory: {theory.name} ({theory.digest[:12]})")
-    if parameters.pools.training == "local":
-        check_model_parameters(parameters.model)
-    n_complete = directory.n_complete()
-    state = f"has {n_complete} complete generations" if n_complete else "is new"
-    console.print(f"{options.campaign} is valid; the campaign in {parameters.run_directory} {state}")
-    if options.json:
-        print(parameters.model_dump_json())
-
-
-def _loaded(codes: Codes) -> Codes:
-    """Return codes with what a block of the Prefect server holds; it is asked only where one is named."""
-    if codes.cp2k_block is None:
-        return codes
-    from surveyor.blocks.codes import load_codes
-    from surveyor.flows.server import using_server
-
-    with using_server():
-        return load_codes(codes)
 
 
 def _status(options: argparse.Namespace, console: Console) -> None:

@@ -78,9 +78,10 @@ def energies_of(isolated: Mapping[str, Atoms]) -> dict[str, float]:
     levels: dict[str, dict[int, tuple[str, float]]] = {}
     for name, atom in isolated.items():
         _check_forces(name, atom)
-        if charge_of(atom) != 0:
+        charge, multiplicity = _electrons(name, atom)
+        if charge != 0:
             continue
-        energy, multiplicity = label_of(atom).energy, multiplicity_of(atom)
+        energy = label_of(atom).energy
         other, other_energy = levels.setdefault(atom.symbols[0], {}).setdefault(multiplicity, (name, energy))
         if differ(energy, other_energy):
             raise InputError(
@@ -89,6 +90,14 @@ def energies_of(isolated: Mapping[str, Atoms]) -> dict[str, float]:
                 "energy, or the multiplicity of each: state it, or remove the atom that is wrong"
             )
     return {symbol: min(energy for _, energy in of.values()) for symbol, of in levels.items()}
+
+
+def _electrons(name: str, atom: Atoms) -> tuple[int, int]:
+    """Return charge and multiplicity."""
+    try:
+        return charge_of(atom), multiplicity_of(atom)
+    except InputError as error:
+        raise InputError(f"{name}, an isolated atom: {error}") from error
 
 
 def _check_forces(name: str, atom: Atoms) -> None:

@@ -19,7 +19,7 @@ from ase import Atoms
 
 from surveyor.errors import InputError
 from surveyor.files import synchronize, temporary_beside, write_json
-from surveyor.structures import canonical, charge_of, identity_of, multiplicity_of
+from surveyor.structures import canonical, charge_of, check_multiplicity, identity_of, multiplicity_of
 
 KEY_VERSION = "v1"
 SCHEMA_VERSION = 1
@@ -105,7 +105,7 @@ class LevelOfTheory:
         """Return a canonical copy of a structure in which charge and multiplicity are explicit.
 
         Raises:
-            InputError: the structure and the input state different ones.
+            InputError: the structure and the input state different ones, or together an impossible multiplicity.
         """
         stated = canonical(atoms)
         for name, value in (("charge", self.charge), ("multiplicity", self.multiplicity)):
@@ -118,6 +118,7 @@ class LevelOfTheory:
                 stated.info[name] = value
         stated.info["charge"] = charge_of(stated)
         stated.info["multiplicity"] = multiplicity_of(stated)
+        check_multiplicity(stated)
         return stated
 
 

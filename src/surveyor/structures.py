@@ -142,7 +142,7 @@ def check_description(atoms: Atoms, name: str) -> None:
         raise InputError(f"{name}: atom {index} is of no known element (found {atoms.symbols[index]!r})")
     _check_cell(atoms, name)
     try:
-        _check_multiplicity(atoms)
+        check_multiplicity(atoms)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
 
@@ -163,7 +163,12 @@ def _check_cell(atoms: Atoms, name: str) -> None:
         )
 
 
-def _check_multiplicity(atoms: Atoms) -> None:
+def check_multiplicity(atoms: Atoms) -> None:
+    """Check that the number of electrons allows the multiplicity of a structure.
+
+    Raises:
+        InputError: it does not.
+    """
     multiplicity = multiplicity_of(atoms)
     if multiplicity < 1 or (multiplicity - lowest_multiplicity(atoms)) % 2:
         electrons = int(atoms.numbers.sum()) - charge_of(atoms)

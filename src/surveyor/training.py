@@ -21,7 +21,7 @@ from surveyor.isolated_atoms import check_agreement, differ, energies_of, told
 from surveyor.lease import hold_lease
 from surveyor.metrics import Errors
 from surveyor.models.atomic_energies import fit_atomic_energies
-from surveyor.models.choice import ModelParameters, load_model, make_model
+from surveyor.models.choice import ModelParameters, load_model, make_model, replay_reports
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.model import Model
 from surveyor.models.record import RECORD
@@ -156,13 +156,14 @@ def open_training(
     checked = check_training(parameters)
     directory = checked.directory
     check_writable("output_directory", directory.path)
+    reports = (*checked.reports, *replay_reports(parameters.model))
     with hold_lease(directory.lease):
         _check_continuation(directory, parameters)
         record_parameters(directory.parameters, parameters, _recorded_files(parameters))
         record_run(directory)
         pools = Pools(sampling=parameters.pool, labelling=parameters.pool, training=parameters.pool)
         with open_pools(pools, sites, directory.pools, pools_by_hand) as opened:
-            yield Training(directory, checked.data, checked.model, opened.training, checked.reports)
+            yield Training(directory, checked.data, checked.model, opened.training, reports)
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,7 @@ def test_an_element_that_the_reference_cannot_treat_is_named():
 
 
 def test_data_without_the_elements_of_the_walkers_are_refused(content, load, tmp_path):
-    data_file(tmp_path / "gold.extxyz", *[bulk("Au", cubic=True)] * 3)
+    data_file(tmp_path / "gold.extxyz", *[bulk("Au", a=a, cubic=True) for a in (4.0, 4.1, 4.2)])
     content = changed(content, "bootstrap", {"data": "gold.extxyz", "level_of_theory": "EMT"})
     with pytest.raises(InputError, match=r"bootstrap\.data: .* holds Au, but the walkers have Cu"):
         check_campaign(load(content))
@@ -172,13 +172,13 @@ def test_data_without_labels_and_too_few_of_them_are_refused(content, load, tmp_
     with pytest.raises(InputError, match=r"bootstrap\.data: structure 0 of .*: found no label; expected REF_energy"):
         check_campaign(load(content))
     data_file(tmp_path / "start.extxyz", Icosahedron("Cu", 2))
-    with pytest.raises(InputError, match=r"holds 1 structures; expected at least 3"):
+    with pytest.raises(InputError, match=r"holds 1 different structures to learn from; expected at least 3"):
         check_campaign(load(content))
 
 
 def test_given_data_are_marked_and_have_keys(tmp_path):
     data_file(tmp_path / "data.extxyz", bulk("Cu"), Icosahedron("Cu", 2), bulk("Cu", cubic=True))
-    data = given_data(tmp_path / "data.extxyz", EMTReference().resolve())
+    data = given_data(tmp_path / "data.extxyz", EMTReference().resolve()).structures
     assert {GIVEN in atoms.info for atoms in data} == {True}
     assert len(set(data.keys())) == 3
 
@@ -189,7 +189,7 @@ def test_a_given_label_that_is_no_label_is_named_by_its_index(name, value, tmp_p
     structures = ase.io.read(tmp_path / "data.extxyz", index=":")
     structures[2].info[name] = value
     ase.io.write(tmp_path / "data.extxyz", structures)
-    with pytest.raises(InputError, match=r"bootstrap\.data: the label of structure 2 "):
+    with pytest.raises(InputError, match=r"bootstrap\.data: structure 2 of .*: the label has numbers"):
         given_data(tmp_path / "data.extxyz", EMTReference().resolve())
 
 
@@ -217,13 +217,24 @@ def test_an_element_without_its_kind_is_refused_before_any_work(content, load, t
 
 
 def test_the_charge_of_the_input_decides_whether_a_structure_suits_it(content, load, tmp_path):
-    ase.io.write(tmp_path / "start.extxyz", molecule("OH"))
+    hydroxide = molecule("OH")
+    hydroxide.set_initial_magnetic_moments()  # those of the radical
+    ase.io.write(tmp_path / "start.extxyz", hydroxide)
     content["reference"] = {"cp2k": {"input": "input.inp"}}
     text = "&FORCE_EVAL\n&DFT\nUKS F\nCHARGE {}\n&END\n&SUBSYS\n&KIND H\n&END\n&KIND O\n&END\n&END\n&END"
     (tmp_path / "input.inp").write_text(text.format(-1))
     check_campaign(load(content))
     (tmp_path / "input.inp").write_text(text.format(0))
     with pytest.raises(InputError, match="multiplicity 2 with UKS F"):
+        check_campaign(load(content))
+
+
+def test_a_multiplicity_that_the_charge_of_the_input_excludes_is_refused_before_any_work(content, load, tmp_path):
+    ase.io.write(tmp_path / "start.extxyz", molecule("OH"))  # with the moments of the radical
+    content["reference"] = {"cp2k": {"input": "input.inp"}}
+    text = "&FORCE_EVAL\n&DFT\nCHARGE -1\n&END\n&SUBSYS\n&KIND H\n&END\n&KIND O\n&END\n&END\n&END"
+    (tmp_path / "input.inp").write_text(text)
+    with pytest.raises(InputError, match="the start of walker 0: 10 electrons and multiplicity 2"):
         check_campaign(load(content))
 
 

@@ -17,7 +17,7 @@ from surveyor.events import Report, ReportingExecutor
 from surveyor.files import read_json, write_json
 from surveyor.labels import LabelStore, LevelOfTheory
 from surveyor.lease import Lease, hold_lease
-from surveyor.models.choice import make_model
+from surveyor.models.choice import make_model, replay_reports
 from surveyor.models.model import Model
 from surveyor.pools.choice import OpenPools, open_pools
 from surveyor.pools.sites import Site
@@ -115,7 +115,7 @@ def open_campaign(
                 walkers=checked.walkers,
                 reference=make_reference(parameters.reference, parameters.codes),
                 model=make_model(parameters.model),
-                reports=checked.reports,
+                reports=(*checked.reports, *replay_reports(parameters.model)),
             )
 
 

@@ -15,7 +15,7 @@ from surveyor.models.choice import make_model
 from surveyor.parameter_files import check_files_exist, check_no_file
 from surveyor.pools.choice import LOCAL
 from surveyor.pools.sites import JobQueueSite, Site
-from surveyor.reading import ReadingReport, read_labelled
+from surveyor.reading import GIVEN_DATA, ReadingReport, read_labelled
 from surveyor.reading.learnable import TrainingData, learnable
 from surveyor.reference.choice import make_reference
 from surveyor.reference.cp2k import CP2KReference
@@ -143,12 +143,18 @@ def _check_kinds(reference: Reference, structures: Sequence[Atoms]) -> None:
     """Check that the input of CP2K suits the starts of the walkers."""
     if isinstance(reference, CP2KReference):
         for index, atoms in enumerate(structures):
-            stated = LevelOfTheory("CP2K", {}, reference.input.charge, reference.input.multiplicity).with_electrons(
-                atoms
-            )
-            objection = reference.objection(stated)
+            objection = _objection(reference, atoms)
             if objection is not None:
                 raise InputError(f"reference.cp2k: the start of walker {index}: {objection}")
+
+
+def _objection(reference: CP2KReference, atoms: Atoms) -> str | None:
+    """Return why an input of CP2K does not suit a structure; None where it does."""
+    theory = LevelOfTheory("CP2K", {}, reference.input.charge, reference.input.multiplicity)
+    try:
+        return reference.objection(theory.with_electrons(atoms))
+    except InputError as error:
+        return str(error)
 
 
 def _check_learnt(structures: Sequence[Atoms], known: Sequence[str], name: str) -> None:
@@ -187,7 +193,8 @@ def labelled_data(path: Path) -> TrainingData:
     Raises:
         InputError: a structure is unusable or has no label, or there are too few.
     """
-    data = learnable({"bootstrap.data": read_labelled(path, "bootstrap.data")})["bootstrap.data"].without_copies()
+    reading = read_labelled(path, "bootstrap.data", GIVEN_DATA)
+    data = learnable({"bootstrap.data": reading})["bootstrap.data"].without_copies()
     if len(data.structures) < 3:
         raise InputError(
             f"bootstrap.data: {path} holds {len(data.structures)} different structures to learn from; "

@@ -16,6 +16,8 @@ from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.models.pair import PairModel, PairParameters
 from surveyor.models.record import ModelRecord
 from surveyor.parameters import Choice, Parameters
+from surveyor.reading import ReadingReport, read_labelled
+from surveyor.reading.learnable import learnable
 
 
 class MemberParameters(Choice):
@@ -107,6 +109,18 @@ def check_model_parameters(parameters: ModelParameters) -> None:
         check_options(chosen.mace)
     if chosen.nequip is not None:
         check_nequip(chosen.nequip)
+
+
+def replay_reports(parameters: ModelParameters | None) -> tuple[ReadingReport, ...]:
+    """Read the replay data of MACE, and return the report on them; nothing where the model has none.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    mace = None if parameters is None else parameters.of_each.mace
+    if mace is None or mace.replay is None:
+        return ()
+    return (learnable({"replay": read_labelled(mace.replay, "replay")})["replay"].report,)
 
 
 def load_model(directory: Path) -> Model:

@@ -14,7 +14,7 @@ from ase.data import chemical_symbols
 
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
-from surveyor.isolated_atoms import is_isolated_atom, without_isolated_atoms
+from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.models import mace_cuequivariance as cuequivariance
 from surveyor.models.batches import room_of
 from surveyor.models.devices import Device, Precision, resolve_device
@@ -34,6 +34,7 @@ from surveyor.models.network_model import NetworkModel
 from surveyor.models.quiet import engine_kept_quiet
 from surveyor.models.record import ModelRecord
 from surveyor.potentials import Prediction
+from surveyor.reading import read_labelled
 
 logger = logging.getLogger(__name__)
 
@@ -141,9 +142,8 @@ class MACEModel(NetworkModel[MACEParameters]):
         # From the weights of a model that has been tuned already, the readout for such data is gone.
         if self.parameters.replay is None or self.weights is not None:
             return None
-        chosen = Dataset.load(self.parameters.replay).where(
-            lambda atoms: not self.unsupported([atoms]) and not is_isolated_atom(atoms)
-        )
+        given = Dataset(read_labelled(self.parameters.replay, "replay").structures)
+        chosen = without_isolated_atoms(given).where(lambda atoms: not self.unsupported([atoms]))
         if not chosen:
             raise InputError(
                 f"replay: no structure of {self.parameters.replay} is of {', '.join(self.energies)} alone, the "

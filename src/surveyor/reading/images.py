@@ -1,12 +1,17 @@
 """Structure files as ASE reads them."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import ase.io
 from ase import Atoms
+from ase.data import chemical_symbols
 
 from surveyor.errors import InputError
+
+ISOTOPES = {"D": 2.014, "T": 3.016}  # with masses in u
+UNKNOWN = re.compile(r"^(Could not parse species from label )?(?P<symbol>[A-Za-z]{1,2}\d?|\d+)\.?$")  # a KeyError
 
 # The exceptions that ASE's readers raise on a malformed file: there is no common class.
 UNREADABLE = (
@@ -34,9 +39,15 @@ def images_in(path: Path) -> Iterator[Atoms]:
     n_read = 0
     try:
         for atoms in ase.io.iread(path, index=":"):
+            _check_numbers(atoms, f"structure {n_read} of {path}")
             yield atoms
             n_read += 1
+    except InputError:
+        raise
     except UNREADABLE as error:
+        symbol = _unknown_symbol(error)
+        if symbol is not None:
+            raise InputError(f"structure {n_read} of {path}: {_advice(symbol)}") from error
         where = f", after {n_read} that can" if n_read else ""
         raise InputError(
             f"{path} cannot be read as structures{where} ({type(error).__name__}: {error}); "
@@ -44,6 +55,26 @@ def images_in(path: Path) -> Iterator[Atoms]:
         ) from error
     if not n_read:
         raise InputError(f"{path} holds no structure")
+
+
+def _check_numbers(atoms: Atoms, name: str) -> None:
+    """Check that each atomic number is one that ASE has a symbol for, without which no file can be written."""
+    unknown = atoms.numbers[(atoms.numbers < 0) | (atoms.numbers >= len(chemical_symbols))]
+    if len(unknown):
+        raise InputError(f"{name}: found the atomic number {unknown[0]}, which is of no chemical element")
+
+
+def _unknown_symbol(error: Exception) -> str | None:
+    """Return the symbol that ASE's readers do not know; None where that is not why they failed."""
+    found = UNKNOWN.match(str(error.args[0])) if isinstance(error, KeyError) and error.args else None
+    return found["symbol"] if found else None
+
+
+def _advice(symbol: str) -> str:
+    if symbol.capitalize() in ISOTOPES:
+        mass = ISOTOPES[symbol.capitalize()]
+        return f"found the symbol {symbol}, an isotope of hydrogen; write H, and a column masses with {mass} (u)"
+    return f"found {symbol!r}, which is no symbol of a chemical element; correct the file"
 
 
 def read_images(path: Path) -> list[Atoms]:

@@ -6,6 +6,8 @@ from surveyor.dataset import ENERGY, FORCES, STRESS, is_labelled, label_of
 from surveyor.errors import InputError
 from surveyor.reading.report import Notes
 
+LABELS = (ENERGY, FORCES, STRESS, "energy", "free_energy", "forces", "stress")  # the last four: ASE's results
+
 
 def read_label(atoms: Atoms, notes: Notes) -> Atoms:
     """Return a structure with the label that it carries.
@@ -21,4 +23,13 @@ def read_label(atoms: Atoms, notes: Notes) -> Atoms:
             "atom, and six components of REF_stress (eV/Å³) or none"
         )
     notes.use(ENERGY, FORCES, *([STRESS] if STRESS in atoms.info else []))
+    return atoms
+
+
+def pass_over_label(atoms: Atoms, notes: Notes) -> Atoms:
+    """Return the structure; a label that it carries is not used, which is noted."""
+    results = {} if atoms.calc is None else atoms.calc.results
+    found = [name for name in LABELS if name in atoms.info or name in atoms.arrays or name in results]
+    if found:
+        notes.warn(f"{', '.join(found)}: the labels in the file are not used; labels are computed anew")
     return atoms

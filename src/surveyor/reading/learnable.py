@@ -24,6 +24,7 @@ from surveyor.reading.suspicions import Suspicion, findings_of, suspicions_of
 from surveyor.structures import charge_of, elements_of
 
 UNSEEN = "test"  # the set that no training may see
+REPLAY = "replay"  # data of another level of theory, whose atomic energies are those of the foundation model
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,11 @@ class TrainingData:
     def without_copies(self) -> "TrainingData":
         """Return the data with the first copy of each structure alone."""
         kept = np.flatnonzero(self.first_copies == np.arange(len(self.structures)))
-        n_left_out = len(self.structures) - len(kept)
-        if not n_left_out:
+        n_copies = len(self.structures) - len(kept)
+        if not n_copies:
             return self
-        structures = [self.structures[index] for index in kept]
-        report = self.report.with_remark(
-            "1 copy is left out" if n_left_out == 1 else f"{n_left_out} copies are left out"
-        )
+        structures = [self.structures[index] for index in kept.tolist()]
+        report = self.report.with_remark("1 copy is left out" if n_copies == 1 else f"{n_copies} copies are left out")
         return TrainingData(structures, self.indices[kept], self.isolated, np.arange(len(kept)), report)
 
 
@@ -108,16 +107,16 @@ def set_apart(reading: Reading) -> TrainingData:
     isolated = named(reading.structures, str(reading.report.path))
     report = reading.report.with_findings(*_findings(reading))
     if isolated:
-        report = report.with_remark(_told(isolated))
+        report = report.with_remark(_told(isolated, report.field))
     if any(is_stated(atoms) for atoms in isolated.values()):
         report = report.with_use_of(CONFIG_TYPE)
     return TrainingData([reading.structures[i] for i in indices], indices, isolated, np.arange(len(indices)), report)
 
 
-def _told(isolated: Mapping[str, Atoms]) -> str:
+def _told(isolated: Mapping[str, Atoms], field: str) -> str:
     energies, n = energies_of(isolated), len(isolated)
-    atoms = "1 isolated atom is" if n == 1 else f"{n} isolated atoms are"
-    return f"{atoms} set apart for the atomic energies ({told(energies) or 'of no use, as charged'})"
+    atoms = "1 isolated atom is no row of the fit" if n == 1 else f"{n} isolated atoms are no rows of the fit"
+    return atoms if field == REPLAY or not energies else f"{atoms}, but give atomic energies ({told(energies)})"
 
 
 def _findings(reading: Reading) -> list[Finding]:

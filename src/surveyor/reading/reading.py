@@ -8,14 +8,21 @@ from ase import Atoms
 
 from surveyor.dataset import OWN_FIELDS
 from surveyor.errors import InputError
+from surveyor.reading.electrons import note_electrons, read_electrons
 from surveyor.reading.images import images_in
-from surveyor.reading.labels import read_label
+from surveyor.reading.labels import pass_over_label, read_label
 from surveyor.reading.report import Notes, ReadingReport
+from surveyor.reading.sites import CONSTRAINTS, read_kinds, read_masses, read_motion, read_sites
 from surveyor.structures import canonical, check_structures
 
 # Takes a structure as the step before left it, with the fields of the file; returns it with fields that surveyor knows.
 Step = Callable[[Atoms, Notes], Atoms]
 COORDINATES = ("numbers", "positions")  # ASE's own arrays, which are always used
+
+STARTS: tuple[Step, ...] = (read_sites, read_electrons, read_kinds, read_masses, pass_over_label)
+TO_LABEL: tuple[Step, ...] = (read_sites, read_electrons, read_kinds, pass_over_label)
+GIVEN_DATA: tuple[Step, ...] = (read_sites, read_electrons, read_kinds, read_label)  # compared with the reference
+TRAINING_DATA: tuple[Step, ...] = (read_sites, note_electrons, read_label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +75,22 @@ def read_in_steps(path: Path, steps: Sequence[Step], parameter: str = "", *, kee
 def _fields(atoms: Atoms) -> list[str]:
     """Return the names of the fields, columns and results that a file gives a structure."""
     results = [] if atoms.calc is None else list(atoms.calc.results)
-    return [*atoms.info, *(name for name in atoms.arrays if name not in COORDINATES), *results]
+    constraints = [CONSTRAINTS] if atoms.constraints else []
+    return [*atoms.info, *(name for name in atoms.arrays if name not in COORDINATES), *results, *constraints]
 
 
-def read_structures(path: Path, parameter: str = "") -> Reading:
-    """Read structures without labels, such as the starts of walkers, and check them.
+def read_structures(path: Path, parameter: str = "", *, with_momenta: bool = False) -> Reading:
+    """Read the starts of walkers, and check them.
 
     Args:
         path: the file.
         parameter: that names it, for the report.
+        with_momenta: whether momenta are used.
 
     Raises:
         InputError: as in `read_in_steps`; or a structure cannot be worked with.
     """
-    reading = read_in_steps(path, (), parameter)
+    reading = read_in_steps(path, (*STARTS, read_motion(with_momenta=with_momenta)), parameter)
     check_structures(reading.structures, str(path))
     return reading
 
@@ -96,21 +105,22 @@ def read_unchecked(path: Path, parameter: str = "") -> Reading:
     Raises:
         InputError: the file is missing, cannot be read, or holds no structure.
     """
-    return read_in_steps(path, (), parameter, keeps_refused=True)
+    return read_in_steps(path, TO_LABEL, parameter, keeps_refused=True)
 
 
-def read_labelled(path: Path, parameter: str) -> Reading:
+def read_labelled(path: Path, parameter: str, steps: Sequence[Step] = TRAINING_DATA) -> Reading:
     """Read labelled structures that a user gives, and check them.
 
     Args:
         path: the file.
-        parameter: that names it, for messages.
+        parameter: that names it, for the report and for messages.
+        steps: of the reading; charge and spin matter in `GIVEN_DATA` alone.
 
     Raises:
         InputError: as in `read_in_steps`; or a structure cannot be worked with, has no label, or an incomplete one.
     """
     try:
-        reading = read_in_steps(path, (read_label,), parameter)
+        reading = read_in_steps(path, steps, parameter)
     except InputError as error:
         raise InputError(f"{parameter}: {error}") from error
     check_structures(reading.structures, str(path))

@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.neighborlist import neighbor_list
 
 from surveyor.dataset import ENERGY, FORCES
+from surveyor.errors import InputError
 from surveyor.reading.energies import deviations
 from surveyor.reading.identity import copies
 from surveyor.reading.report import Finding, finding_of
@@ -163,7 +164,7 @@ def _net_forces(labels: Labels) -> Suspicion:
 
 
 def _charges(labels: Labels) -> Suspicion:
-    charges = np.array([charge_of(atoms) for atoms in labels.structures])
+    charges = np.array([_electrons(atoms)[0] for atoms in labels.structures])
     values = ", ".join(f"{charge:+d}" if charge else "0" for charge in np.unique(charges))
     return Suspicion(f"another charge than most ({values}): models do not know the charge", charges != _most(charges))
 
@@ -172,13 +173,22 @@ def _multiplicities(labels: Labels) -> Suspicion:
     """Find structures whose multiplicity is not that of most of their composition and charge."""
     found = np.zeros(len(labels.n_atoms), dtype=bool)
     if any("multiplicity" in atoms.info for atoms in labels.structures):
-        multiplicities = np.array([multiplicity_of(atoms) for atoms in labels.structures])
+        electrons = [_electrons(atoms) for atoms in labels.structures]
+        multiplicities = np.array([multiplicity for _, multiplicity in electrons])
         kinds: dict[tuple[bytes, int], list[int]] = {}
-        for index, atoms in enumerate(labels.structures):
-            kinds.setdefault((np.sort(atoms.numbers).tobytes(), charge_of(atoms)), []).append(index)
+        for index, (atoms, (charge, _)) in enumerate(zip(labels.structures, electrons, strict=True)):
+            kinds.setdefault((np.sort(atoms.numbers).tobytes(), charge), []).append(index)
         for members in kinds.values():
             found[members] = multiplicities[members] != _most(multiplicities[members])
     return Suspicion("another multiplicity than most of their composition: models do not know it", found)
+
+
+def _electrons(atoms: Atoms) -> tuple[int, int]:
+    """Return charge and multiplicity; what is no integer was warned of when it was read, and counts as not stated."""
+    try:
+        return charge_of(atoms), multiplicity_of(atoms)
+    except InputError:
+        return 0, 1 + int(atoms.numbers.sum()) % 2
 
 
 def _most(values: np.ndarray) -> int:

@@ -8,11 +8,12 @@ from ase import Atoms
 from surveyor.biases.plumed import check_plumed
 from surveyor.biases.restraints import check_restraints
 from surveyor.errors import InputError
-from surveyor.reading import ReadingReport, read_structures
+from surveyor.reading import ReadingReport
 from surveyor.sampling.conditions import MOVING_CELL, Walkers
 from surveyor.sampling.guards import check_distances
 from surveyor.sampling.integrators import degrees_of_freedom, keeps_constraints
 from surveyor.sampling.placement import place, plumed_files, plumed_text
+from surveyor.sampling.walkers import read_starts
 from surveyor.structures import is_periodic
 
 
@@ -32,7 +33,7 @@ def check_walkers(groups: Sequence[Walkers], *, has_plumed: bool = True) -> tupl
     reports: dict[Path, ReadingReport] = {}
     for number, group in enumerate(groups):
         try:
-            reading = read_structures(group.start, f"walkers[{number}].start")
+            reading = read_starts(group, f"walkers[{number}].start")
             for index, atoms in enumerate(reading.structures):
                 _check_start(atoms, group, f"structure {index} of {group.start}")
             _check_bias(group, reading.structures, has_plumed=has_plumed)

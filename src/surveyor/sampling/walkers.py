@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.files import publish, temporary_beside
-from surveyor.reading import read_structures
+from surveyor.reading import Reading, read_structures
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.placement import place
 from surveyor.structures import canonical
@@ -153,11 +153,24 @@ def make_walkers(groups: Sequence[Walkers], seed: int) -> tuple[Walker, ...]:
     walkers: list[Walker] = []
     for group in groups:
         has_momenta = group.initial_velocities == "given"
-        starts = [bare(atoms, with_momenta=has_momenta) for atoms in read_structures(group.start).structures]
+        starts = [bare(atoms, with_momenta=has_momenta) for atoms in read_starts(group).structures]
         for conditions, start, plumed in place(group, starts):
             index = len(walkers)
             walkers.append(Walker(index, start, conditions, _walker_seed(seed, index), plumed=plumed))
     return tuple(walkers)
+
+
+def read_starts(group: Walkers, parameter: str = "") -> Reading:
+    """Read the starts of a group, and check that they can be worked with.
+
+    Args:
+        group: of walkers.
+        parameter: that names the file, for the report.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    return read_structures(group.start, parameter, with_momenta=group.initial_velocities == "given")
 
 
 def bare(atoms: Atoms, *, with_momenta: bool = False) -> Atoms:

@@ -28,7 +28,6 @@ UNREADABLE = {
     "bytes.xyz": b"\x00\xff\xfe\x01" * 20,
     "empty.xyz": b"",
     "torn.xyz": b"3\n\nH 0 0 0\n",
-    "element.xyz": b"1\n\nZz 0 0 0\n",
     "nothing.cif": b"data_x\n_cell_length_a 3\n",
     "POSCAR": b"hello\n1.0\n",
     "lattice.extxyz": b'1\nLattice="1 2 3" Properties=species:S:1:pos:R:3\nH 0 0 0\n',

@@ -51,6 +51,7 @@ def test_the_seed_of_the_campaign_decides_the_seeds_of_its_walkers(tmp_path):
 
 def test_labels_and_momenta_of_a_start_do_not_reach_its_walkers(tmp_path):
     labelled = molecule("OH")
+    labelled.set_initial_magnetic_moments()  # those of the radical
     labelled.info |= {"REF_energy": -1.0, "charge": -1, "failure": "timeout"}
     labelled.arrays["REF_forces"] = np.ones((2, 3))
     labelled.set_momenta(np.ones((2, 3)))

@@ -1,0 +1,206 @@
+"""Charge and multiplicity under the names that other programs write."""
+
+from collections.abc import Iterator, Mapping
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from surveyor.errors import InputError
+from surveyor.reading.report import Notes
+
+CHARGE, MULTIPLICITY = "charge", "multiplicity"  # atoms.info: the names that surveyor knows
+MOMENTS, CHARGES = "initial_magmoms", "initial_charges"  # atoms.arrays, by ASE's names
+
+# Names of the same quantity, as `_plain` returns them.
+CHARGE_NAMES = ("charge", "totalcharge", "netcharge", "molecularcharge", "systemcharge")
+MULTIPLICITY_NAMES = ("multiplicity", "spinmultiplicity", "mult")
+UNPAIRED_NAMES = ("uhf", "nunpaired", "nunpairedelectrons", "unpairedelectrons")  # 2S
+# The data and calculators of OMol25 and MACE write 2S+1. PySCF writes 2S, and some files hold S.
+SPIN_NAMES = ("spin", "totalspin")
+SUSPICIOUS = ("charge", "spin", "mult", "magmom", "unpaired")  # parts of names of which a user should know
+
+WHOLE = 0.1  # sums of partial charges and moments that differ less from an integer are that integer
+CONTRADICTION = 0.5  # a sum that differs more from what is stated contradicts it
+
+
+def read_electrons(atoms: Atoms, notes: Notes) -> Atoms:
+    """Return a structure with the charge and multiplicity that its fields state, under surveyor's names.
+
+    Raises:
+        InputError: fields contradict each other or the number of electrons, or can mean several things.
+    """
+    charge = _charge(atoms, notes)
+    multiplicity = _multiplicity(atoms, charge or 0, notes)
+    _warn_of_unused(atoms, notes)
+    found = {CHARGE: charge, MULTIPLICITY: multiplicity}
+    return with_info(atoms, {name: value for name, value in found.items() if value is not None})
+
+
+def note_electrons(atoms: Atoms, notes: Notes) -> Atoms:
+    """Return a structure as `read_electrons` does, for data on which charge and spin have no influence."""
+    try:
+        return read_electrons(atoms, Notes())
+    except InputError:
+        notes.warn("charge and spin contradict each other or the number of electrons; models do not use them")
+        return atoms
+
+
+def with_info(atoms: Atoms, fields: Mapping[str, Any]) -> Atoms:  # Any: what `atoms.info` takes
+    """Return the structure with further fields; itself where it has them already."""
+    if all(isinstance(atoms.info.get(name), Real) and atoms.info[name] == value for name, value in fields.items()):
+        return atoms
+    changed = atoms.copy()
+    changed.calc = atoms.calc
+    changed.info.update(fields)
+    return changed
+
+
+def _charge(atoms: Atoms, notes: Notes) -> int | None:
+    """Return the total charge; None where nothing states it."""
+    stated = {name: _integer(name, value) for name, value in _named(atoms, CHARGE_NAMES)}
+    charge = _one(stated, CHARGE)
+    total = _sum(atoms, CHARGES)
+    notes.use(*stated, *([] if total is None else [CHARGES]))
+    if charge is None:
+        return _charge_of_sum(total, notes)
+    if total is not None and abs(total - charge) > CONTRADICTION:
+        raise InputError(
+            f"{next(iter(stated))} is {charge}, but {CHARGES} sum to {total:g}; correct one of them, or remove the "
+            f"column {CHARGES}"
+        )
+    _tell_of_other_names(stated, CHARGE, f"the {CHARGE}", notes)
+    return charge
+
+
+def _charge_of_sum(total: float | None, notes: Notes) -> int | None:
+    if total is None or abs(total) <= WHOLE:
+        return None
+    if abs(total - round(total)) > WHOLE:
+        raise InputError(f"{CHARGES} sum to {total:g}, which is no integer; write {CHARGE}=N, the total charge in e")
+    notes.warn(f"the sum of {CHARGES} is taken as the {CHARGE}")
+    return round(total)
+
+
+def _multiplicity(atoms: Atoms, charge: int, notes: Notes) -> int | None:
+    """Return the multiplicity 2S+1; None where nothing states it."""
+    n_electrons = int(atoms.numbers.sum()) - charge
+    stated = {name: _integer(name, value) for name, value in _named(atoms, MULTIPLICITY_NAMES)}
+    unpaired = {name: _integer(name, value) + 1 for name, value in _named(atoms, UNPAIRED_NAMES)}
+    spins = {
+        name: multiplicity
+        for name, value in _named(atoms, SPIN_NAMES)
+        if (multiplicity := _multiplicity_of_spin(atoms, name, value, n_electrons, notes)) is not None
+    }
+    everything = {**stated, **unpaired, **spins}
+    multiplicity = _one(everything, MULTIPLICITY)
+    notes.use(*everything)
+    total = _sum(atoms, MOMENTS)
+    moment = None if total is None else abs(total)
+    notes.use(*([] if total is None else [MOMENTS]))
+    if multiplicity is None:
+        return _multiplicity_of_moment(atoms, moment, n_electrons, notes)
+    if moment is not None and abs(moment - (multiplicity - 1)) > CONTRADICTION:
+        _object_to_moment(atoms, moment, next(iter(everything)), multiplicity, notes)
+    _tell_of_other_names({**stated, **spins}, MULTIPLICITY, f"the {MULTIPLICITY} (2S+1)", notes)
+    _tell_of_other_names(unpaired, MULTIPLICITY, "the number of unpaired electrons (2S)", notes)
+    return multiplicity
+
+
+def _multiplicity_of_spin(
+    atoms: Atoms, name: str, value: Any, n_electrons: int, notes: Notes
+) -> int | None:  # Any: what a file holds
+    """Return 2S+1 where a field called "spin" can be nothing else; 2S and S are refused.
+
+    Of the integers, the number of electrons allows either 2S+1 or 2S, so that most files with 2S are noticed.
+    """
+    number = _scalar(value)
+    if atoms.pbc.any() and number == 0:
+        notes.warn(f"{name} is 0 in a periodic structure, which is no multiplicity; it is not used")
+        return None
+    if number is not None and number >= 1 and number.is_integer() and (n_electrons + int(number)) % 2:
+        return int(number)
+    raise InputError(
+        f"{name} is {value}, which is no multiplicity 2S+1 that {n_electrons} electrons allow; it may be S or 2S, or "
+        f"{CHARGE} may be missing: write {CHARGE} and {MULTIPLICITY}=2S+1, and remove {name}"
+    )
+
+
+def _multiplicity_of_moment(atoms: Atoms, moment: float | None, n_electrons: int, notes: Notes) -> int | None:
+    """Return the multiplicity that the moments of a molecule state; those of a crystal only start a calculation."""
+    if moment is None or atoms.pbc.any():
+        return None
+    n_unpaired = round(moment)
+    if abs(moment - n_unpaired) > WHOLE or (n_electrons + n_unpaired) % 2:
+        raise InputError(
+            f"{MOMENTS} sum to {moment:g}, which is no number of unpaired electrons that {n_electrons} electrons "
+            f"allow; write {CHARGE} and {MULTIPLICITY}, and correct or remove the column {MOMENTS}"
+        )
+    if n_unpaired:
+        notes.warn(f"the sum of {MOMENTS} is taken as the number of unpaired electrons (2S)")
+    return n_unpaired + 1 if n_unpaired else None
+
+
+def _object_to_moment(atoms: Atoms, moment: float, field: str, multiplicity: int, notes: Notes) -> None:
+    if atoms.pbc.any():
+        notes.warn(f"{MOMENTS} do not sum to 2S of the {MULTIPLICITY}; they are only where a calculation starts")
+        return
+    raise InputError(
+        f"{field} says multiplicity {multiplicity}, but {MOMENTS} sum to {moment:g}, expected {multiplicity - 1}; "
+        f"correct one of them, or remove the column {MOMENTS}"
+    )
+
+
+def _warn_of_unused(atoms: Atoms, notes: Notes) -> None:
+    """Warn of numbers that look like a charge or a spin, but whose meaning is not known."""
+    known = (*CHARGE_NAMES, *MULTIPLICITY_NAMES, *UNPAIRED_NAMES, *SPIN_NAMES)
+    results = {} if atoms.calc is None else atoms.calc.results
+    for name, value in {**atoms.info, **results}.items():
+        plain = _plain(name)
+        if plain not in known and any(part in plain for part in SUSPICIOUS) and _scalar(value):
+            notes.warn(f"{name} is not used; if it states charge or spin, write {CHARGE} or {MULTIPLICITY}")
+
+
+def _tell_of_other_names(stated: Mapping[str, int], name: str, meaning: str, notes: Notes) -> None:
+    for other in stated:
+        if name not in stated and other != name:
+            notes.warn(f"{other} is taken as {meaning}")
+
+
+def _one(stated: Mapping[str, int], name: str) -> int | None:
+    """Return the one value that fields state; None where there are none."""
+    if len(set(stated.values())) > 1:
+        fields = ", ".join(f"{field} says {value}" for field, value in stated.items())
+        raise InputError(f"fields contradict each other on the {name}: {fields}; write {name} alone")
+    return next(iter(stated.values()), None)
+
+
+def _named(atoms: Atoms, names: tuple[str, ...]) -> Iterator[tuple[str, Any]]:  # Any: what a file holds
+    """Give the fields of a structure that have one of several names, written in whatever way."""
+    return ((name, value) for name, value in atoms.info.items() if _plain(name) in names)
+
+
+def _plain(name: str) -> str:
+    return str(name).lower().replace("_", "").replace("-", "").replace(" ", "")
+
+
+def _integer(name: str, value: Any) -> int:  # Any: what a file holds
+    number = _scalar(value)
+    if number is None or not number.is_integer():
+        raise InputError(f"{name} is {value}; expected an integer")
+    return int(number)
+
+
+def _scalar(value: Any) -> float | None:  # Any: what a file holds
+    """Return the number that a field holds, alone or as the only one of an array; None where it holds another thing."""
+    single = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    return float(single) if isinstance(single, Real) and not isinstance(single, bool) else None
+
+
+def _sum(atoms: Atoms, column: str) -> float | None:
+    """Return the sum of a column of numbers; None where there is none, or one of zeros, as ASE writes unasked."""
+    values = atoms.arrays.get(column)
+    if values is None or values.ndim != 1 or not np.any(values):
+        return None
+    return float(values.sum())

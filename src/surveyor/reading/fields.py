@@ -1,0 +1,111 @@
+"""The table of what is read from structure files; the page docs/reference/structure-files.md holds the same rows."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from surveyor.dataset import ENERGY, FORCES, STRESS
+from surveyor.reading.electrons import CHARGE, CHARGES, MOMENTS, MULTIPLICITY
+from surveyor.reading.sites import CONSTRAINTS, KINDS, MASSES, MOMENTA, OCCUPANCY
+
+Purpose = Literal["starts", "label", "data", "train"]
+ALL: tuple[Purpose, ...] = get_args(Purpose)
+ELECTRONS: tuple[Purpose, ...] = ("starts", "label", "data")
+LABELS: tuple[Purpose, ...] = ("data", "train")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field or column that is read.
+
+    Attributes:
+        names: as files have them; the first one is surveyor's or ASE's own.
+        place: whether it belongs to the structure, or has a row for each atom.
+        unit: empty without one.
+        purposes: for which it is used: walkers' starts, structures of `surveyor label`, `bootstrap.data`, or `train`,
+            `valid` and `test`.
+        meaning: for the user.
+    """
+
+    names: tuple[str, ...]
+    place: Literal["structure", "atom"]
+    unit: str
+    purposes: tuple[Purpose, ...]
+    meaning: str
+
+    @property
+    def row(self) -> str:
+        """The row of the table in the documentation."""
+        names = ", ".join(f"`{name}`" for name in self.names)
+        purposes = "all" if self.purposes == ALL else ", ".join(self.purposes)
+        return f"| {names} | {self.place} | {self.unit or '-'} | {purposes} | {self.meaning} |"
+
+
+FIELDS = (
+    Field(("numbers", "species"), "atom", "", ALL, "chemical elements"),
+    Field(("positions", "pos"), "atom", "Å", ALL, "positions"),
+    Field(("cell", "Lattice"), "structure", "Å", ALL, "cell vectors"),
+    Field(("pbc",), "structure", "", ALL, "directions in which the structure repeats"),
+    Field((OCCUPANCY,), "structure", "", ALL, "of the sites of a CIF or PDB file; partly occupied sites are refused"),
+    Field((CHARGE,), "structure", "e", ELECTRONS, "total charge; 0 where nothing states it"),
+    Field(
+        ("total_charge", "net_charge", "molecular_charge", "system_charge"),
+        "structure",
+        "e",
+        ELECTRONS,
+        "taken as `charge`, with a warning",
+    ),
+    Field(
+        (CHARGES,),
+        "atom",
+        "e",
+        ELECTRONS,
+        "a sum that is an integer other than 0 is taken as `charge`, with a warning; one that is no integer, or "
+        "contradicts `charge`, is refused; columns of zeros say nothing",
+    ),
+    Field(
+        (MULTIPLICITY,),
+        "structure",
+        "2S+1",
+        ELECTRONS,
+        "spin multiplicity; by default the lowest that is possible",
+    ),
+    Field(("mult", "spin_multiplicity"), "structure", "2S+1", ELECTRONS, "taken as `multiplicity`, with a warning"),
+    Field(
+        ("spin", "total_spin"),
+        "structure",
+        "2S+1",
+        ELECTRONS,
+        "taken as `multiplicity`, with a warning, where the number of electrons allows it; refused otherwise, as other "
+        "programs write 2S or S",
+    ),
+    Field(
+        ("uhf", "n_unpaired", "unpaired_electrons"),
+        "structure",
+        "2S",
+        ELECTRONS,
+        "number of unpaired electrons, which gives `multiplicity`, with a warning",
+    ),
+    Field(
+        (MOMENTS,),
+        "atom",
+        "μB",
+        ELECTRONS,
+        "passed to references that take magnetic moments; without periodicity, their sum gives `multiplicity`, with a "
+        "warning, and is refused where it contradicts `multiplicity` or the number of electrons; columns of zeros say "
+        "nothing",
+    ),
+    Field((KINDS,), "atom", "", ELECTRONS, "kinds of CP2K, where atoms of one element are treated differently"),
+    Field((CONSTRAINTS, "move_mask"), "structure", "", ("starts",), "ASE's constraints, which walkers keep"),
+    Field((MOMENTA,), "atom", "u½ eV½", ("starts",), "ASE's momenta, used with `initial_velocities: given` alone"),
+    Field((MASSES,), "atom", "u", ("starts",), "masses for dynamics; those that are not positive are refused"),
+    Field(
+        ("mass", "atomic_mass", "atomic_masses"),
+        "atom",
+        "u",
+        ("starts",),
+        "taken as `masses`, with a warning; refused where they differ tenfold from the masses of the elements",
+    ),
+    Field((ENERGY,), "structure", "eV", LABELS, "total energy"),
+    Field((FORCES,), "atom", "eV/Å", LABELS, "forces"),
+    Field((STRESS,), "structure", "eV/Å³", LABELS, "stress with ASE's sign, six Voigt components"),
+)

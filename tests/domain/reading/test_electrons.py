@@ -1,0 +1,164 @@
+"""Charge and spin under the names that other programs write."""
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from surveyor.errors import InputError
+from surveyor.reading import read_labelled, read_structures, read_unchecked
+from surveyor.structures import charge_of, multiplicity_of
+
+
+def hydroxide(**info):
+    atoms = molecule("OH")
+    del atoms.arrays["initial_magmoms"]
+    atoms.info.update(info)
+    return atoms
+
+
+def oxygen(**info):
+    atoms = molecule("O2")
+    del atoms.arrays["initial_magmoms"]
+    atoms.info.update(info)
+    return atoms
+
+
+def with_column(atoms, name, values):
+    atoms.set_array(name, np.array(values, dtype=float))
+    return atoms
+
+
+@pytest.fixture
+def read(tmp_path):
+    def write_and_read(*structures):
+        ase.io.write(tmp_path / "some.extxyz", structures, format="extxyz")
+        return read_structures(tmp_path / "some.extxyz")
+
+    return write_and_read
+
+
+MOMENTS, CHARGES = "initial_magmoms", "initial_charges"
+
+TAKEN = {
+    "total_charge": (hydroxide(total_charge=-1), -1, 1),
+    "Total_Charge": (hydroxide(Total_Charge=-1.0), -1, 1),
+    "net_charge": (hydroxide(net_charge=-1), -1, 1),
+    CHARGES: (with_column(hydroxide(), CHARGES, [-1.2, 0.2]), -1, 1),
+    "spin": (oxygen(spin=3), 0, 3),
+    "total_spin": (hydroxide(charge=-1, total_spin=1), -1, 1),
+    "mult": (oxygen(mult=3), 0, 3),
+    "spin_multiplicity": (oxygen(spin_multiplicity=5), 0, 5),
+    "uhf": (oxygen(uhf=2), 0, 3),
+    "n_unpaired_electrons": (hydroxide(n_unpaired_electrons=3), 0, 4),
+    MOMENTS: (molecule("O2"), 0, 3),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_what_can_only_mean_one_thing_is_taken_with_a_warning(read, name):
+    atoms, charge, multiplicity = TAKEN[name]
+    reading = read(molecule("H2O"), atoms)
+    assert charge_of(reading.structures[1]) == charge
+    assert multiplicity_of(reading.structures[1]) == multiplicity
+    (finding,) = reading.report.findings
+    assert name in finding.text
+    assert (finding.n_structures, finding.first) == (1, 1)
+    assert name in reading.report.used
+
+
+SILENT = {
+    "surveyor's own names": hydroxide(charge=-1, multiplicity=1),
+    "two names that agree": hydroxide(charge=-1, total_charge=-1),
+    "columns of zeros, as ASE writes them": with_column(
+        with_column(hydroxide(charge=-1), MOMENTS, [0, 0]), CHARGES, [0, 0]
+    ),
+    "partial charges that add up": with_column(hydroxide(charge=-1), CHARGES, [-0.9, -0.1]),
+    "partial charges of a neutral molecule": with_column(molecule("H2O"), CHARGES, [-0.8, 0.4, 0.4]),
+    "moments that agree": with_column(oxygen(multiplicity=3), MOMENTS, [1.1, 0.9]),
+    "moments of the singlet": with_column(oxygen(multiplicity=1), MOMENTS, [1, -1]),
+    "moments of a crystal": bulk("Fe"),
+}
+
+
+@pytest.mark.parametrize("what", SILENT)
+def test_what_agrees_is_read_without_a_word(read, what):
+    assert not read(SILENT[what]).report.findings
+
+
+REFUSED = {
+    "charge and total_charge differ": (hydroxide(charge=-1, total_charge=0), "charge says -1, total_charge says 0"),
+    "charge is no integer": (hydroxide(charge=-0.5), "charge is -0.5; expected an integer"),
+    "charge is a word": (hydroxide(charge="minus"), "charge is minus; expected an integer"),
+    "partial charges contradict": (
+        with_column(hydroxide(charge=1), CHARGES, [-1, 0]),
+        r"charge is 1, but initial_charges sum to -1",
+    ),
+    "partial charges are ambiguous": (
+        with_column(hydroxide(), CHARGES, [-0.6, 0]),
+        r"initial_charges sum to -0.6, which is no integer; write charge=N",
+    ),
+    "the radical's moments on the anion": (
+        with_column(hydroxide(charge=-1), MOMENTS, [0.5, 0.5]),
+        "initial_magmoms sum to 1, .* 10 electrons allow; write charge and multiplicity",
+    ),
+    "moments contradict the multiplicity": (
+        with_column(oxygen(multiplicity=1), MOMENTS, [1, 1]),
+        "multiplicity says multiplicity 1, but initial_magmoms sum to 2, expected 0",
+    ),
+    "moments are no integer": (with_column(oxygen(), MOMENTS, [0.7, 0.7]), "initial_magmoms sum to 1.4"),
+    "the spin of a file whose charge is missing": (hydroxide(spin=1), "spin is 1, .* 9 electrons allow; .*charge"),
+    "twice the spin": (oxygen(spin=2), r"spin is 2, .* write charge and multiplicity=2S\+1"),
+    "a spin of one half": (hydroxide(spin=0.5), r"spin is 0.5, .* write charge and multiplicity=2S\+1"),
+    "a spin of zero": (hydroxide(charge=-1, spin=0), r"spin is 0, .* write charge and multiplicity=2S\+1"),
+    "two multiplicities": (oxygen(multiplicity=1, uhf=2), "multiplicity says 1, uhf says 3; write multiplicity alone"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_contradicts_or_is_ambiguous_is_refused_with_the_field_to_write(read, what):
+    atoms, complaint = REFUSED[what]
+    with pytest.raises(InputError, match=f"structure 1 of .*: .*{complaint}"):
+        read(molecule("H2O"), atoms)
+
+
+def test_a_spin_of_zero_in_a_crystal_is_not_used(read):
+    crystal = bulk("Cu")
+    crystal.info["spin"] = 0
+    report = read(crystal).report
+    assert "spin is 0" in report.findings[0].text
+    assert report.unused == ("spin",)
+
+
+def test_numbers_that_look_like_a_charge_are_told_of(read):
+    report = read(hydroxide(charge_state=-1, spin_polarised=True)).report
+    (finding,) = report.findings
+    assert finding.text.startswith("charge_state is not used")
+
+
+def test_of_structures_to_be_labelled_only_those_that_contradict_are_refused(tmp_path):
+    contradiction = with_column(hydroxide(charge=-1), MOMENTS, [0.5, 0.5])
+    ase.io.write(tmp_path / "some.extxyz", [contradiction, hydroxide(total_charge=-1)])
+    reading = read_unchecked(tmp_path / "some.extxyz")
+    assert list(reading.refused) == [0]
+    assert charge_of(reading.structures[1]) == -1
+
+
+def test_training_data_are_not_refused_for_a_spin_that_no_model_uses(tmp_path):
+    atoms = hydroxide(spin=1)
+    atoms.info["REF_energy"] = 0.0
+    atoms.arrays["REF_forces"] = np.zeros((2, 3))
+    ase.io.write(tmp_path / "some.extxyz", [atoms, atoms])
+    report = read_labelled(tmp_path / "some.extxyz", "train").report
+    assert report.unused == ("spin",)
+    assert report.warnings == [
+        "train: some.extxyz: charge and spin contradict each other or the number of electrons; models do not use them "
+        "(2 structures, the first is 0)"
+    ]
+
+
+def test_moments_in_three_dimensions_say_nothing(read):
+    atoms = Atoms("O2", [[0, 0, 0], [0, 0, 1.2]])
+    atoms.set_initial_magnetic_moments([[0, 0, 1.0], [0, 0, 1.0]])
+    assert not read(atoms).report.findings

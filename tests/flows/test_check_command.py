@@ -1,0 +1,106 @@
+"""`surveyor check`: parameter files of every kind, with reports on the structures that they name."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from ase.build import bulk, molecule
+from labelling_inputs import copper, labelled, written
+
+from surveyor.dataset import Dataset
+from surveyor.exploration import ExplorationParameters
+from surveyor.flows.command_line import main
+from surveyor.models.choice import ModelParameters, make_model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Copper with labels, one of them with an odd field, and copper without."""
+    frames = labelled(copper(12))
+    frames[3].info["charge_state"] = 1
+    written(tmp_path / "train.extxyz", frames)
+    written(tmp_path / "start.extxyz", [bulk("Cu", cubic=True)])
+    hydroxide = molecule("OH")
+    hydroxide.info["total_charge"] = -1
+    written(tmp_path / "frames.extxyz", [*copper(2), frames[0], hydroxide])
+    return tmp_path
+
+
+def saved(folder: Path, name: str, content: dict[str, Any]) -> str:
+    (folder / name).write_text(yaml.safe_dump(content))
+    return str(folder / name)
+
+
+CAMPAIGN: dict[str, Any] = {
+    "run_directory": "run",
+    "walkers": [{"start": "start.extxyz", "n_walkers": 2}],
+    "reference": {"emt": {}},
+    "model": {"pair": {}},
+    "bootstrap": {"data": "train.extxyz", "level_of_theory": "EMT"},
+}
+LABELLING: dict[str, Any] = {"structures": "frames.extxyz", "output_directory": "out", "reference": {"emt": {}}}
+TRAINING: dict[str, Any] = {"train": "train.extxyz", "output_directory": "out", "model": {"pair": {"n_basis": 8}}}
+
+
+def test_a_campaign_shows_the_files_of_its_walkers_and_its_data(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", saved(folder, "campaign.yaml", CAMPAIGN)]) == 0
+    said = capsys.readouterr().out
+    assert "walkers[0].start: start.extxyz: 1 structure; used: positions\n" in said
+    assert "bootstrap.data: train.extxyz: 12 structures; used: REF_energy, REF_forces" in said
+    assert "warning: bootstrap.data: train.extxyz: charge_state is not used; " in said
+    assert "(1 structure, the first is 3)" in said
+    assert "is valid; the campaign in" in said
+
+
+def test_a_labelling_shows_what_would_be_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", saved(folder, "label.yaml", LABELLING)]) == 0
+    said = capsys.readouterr().out
+    assert "structures: frames.extxyz: 4 structures; used: " in said
+    assert "the labels in the file are not used; labels are computed anew (1 structure, the first is 2)" in said
+    assert "level of theory: EMT" in said
+    assert "1 structure(s) cannot be labelled:\n  structure 3: initial_magmoms sum to 1" in said
+    assert "2 different labels would be requested" in said
+    assert not (folder / "out").exists()
+
+
+def test_a_training_shows_its_sets(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", saved(folder, "train.yaml", TRAINING)]) == 0
+    said = capsys.readouterr().out
+    assert "train: train.extxyz: 12 structures; used: REF_energy, REF_forces" in said
+    assert "structures: 11 for train, 1 for valid, 0 for test; elements Cu" in said
+    assert "is valid; the training in" in said
+
+
+def test_a_sampling_shows_its_starts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = Dataset(labelled(copper(12)))
+    model = make_model(ModelParameters.model_validate({"pair": {"n_basis": 8}}))
+    trained, _ = model.initialize(frames, atomic_energies=None, seed=0).train(frames[:9], frames[9:], folder / "t")
+    trained.save(folder / "model")
+    content = {"potential": "model", "output_directory": "out", "walkers": [{"start": "start.extxyz"}]}
+    file = saved(folder, "sample.yaml", content)
+    assert main(["check", file]) == 0
+    said = capsys.readouterr().out
+    assert "walkers[0].start: start.extxyz: 1 structure; used: positions" in said
+    assert "is valid; the sampling in" in said
+    assert main(["check", "--json", file]) == 0
+    ExplorationParameters.model_validate(json.loads(capsys.readouterr().out))
+
+
+def test_replay_data_are_reported_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = labelled(copper(2))
+    broken[1].arrays["REF_forces"] = np.full((4, 3), np.nan)
+    written(folder / "replay.extxyz", broken)
+    (folder / "foundation.model").touch()
+    mace = {"foundation_model": "foundation.model", "replay": "replay.extxyz"}
+    assert main(["check", saved(folder, "train.yaml", TRAINING | {"model": {"mace": mace}})]) == 2
+    assert "replay: structure 1 of " in capsys.readouterr().err
+
+
+def test_a_file_that_is_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path / "nowhere.yaml")]) == 2
+    assert "nowhere.yaml does not exist" in capsys.readouterr().err
