@@ -222,9 +222,7 @@ def _divided(parameters: TrainingParameters, given: Mapping[str, TrainingData]) 
     train, valid, test = (Dataset(given[name].structures if name in given else ()) for name in SETS)
     if parameters.valid is None and parameters.valid_fraction > 0:
         n_valid = max(1, round(parameters.valid_fraction * len(train)))
-        order = np.random.default_rng(parameters.seed).permutation(len(train))
-        first_copies = given["train"].first_copies
-        held_out = np.isin(first_copies, first_copies[order[:n_valid]])
+        held_out = _held_out(given["train"].first_copies, n_valid, parameters.seed)
         if held_out.all():
             raise InputError(
                 f"train: {parameters.train} has {len(train)} structure(s), of which {held_out.sum()} would be for "
@@ -235,6 +233,21 @@ def _divided(parameters: TrainingParameters, given: Mapping[str, TrainingData]) 
             for which in (False, True)
         )
     return DataSets(train=train, valid=valid, test=test)
+
+
+def _held_out(first_copies: np.ndarray, n_least: int, seed: int) -> np.ndarray:
+    """Return which structures are held out, at random: as few as there may be with all copies of each.
+
+    Args:
+        first_copies: index of the first copy of each, shape (n_structures,).
+        n_least: how many to hold out at least.
+        seed: of the order in which structures are drawn.
+    """
+    drawn = first_copies[np.random.default_rng(seed).permutation(len(first_copies))]
+    in_order = drawn[np.sort(np.unique(drawn, return_index=True)[1])]
+    sizes = np.bincount(first_copies)[in_order]
+    n_drawn = int(np.searchsorted(np.cumsum(sizes), n_least)) + 1
+    return np.isin(first_copies, in_order[:n_drawn])
 
 
 def _reports(

@@ -115,8 +115,8 @@ def set_apart(reading: Reading) -> TrainingData:
 
 def _told(isolated: Mapping[str, Atoms], field: str) -> str:
     energies, n = energies_of(isolated), len(isolated)
-    atoms = "1 isolated atom is no row of the fit" if n == 1 else f"{n} isolated atoms are no rows of the fit"
-    return atoms if field == REPLAY or not energies else f"{atoms}, but give atomic energies ({told(energies)})"
+    atoms = "1 isolated atom is left out" if n == 1 else f"{n} isolated atoms are left out"
+    return atoms if field == REPLAY or not energies else f"{atoms}; atomic energies from them: {told(energies)}"
 
 
 def _findings(reading: Reading) -> list[Finding]:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from surveyor.dataset import Dataset, label_of
+from surveyor.dataset import Dataset, label_of, with_label
 from surveyor.errors import InputError
 from surveyor.files import read_json
+from surveyor.labels import Label
 from surveyor.models.choice import CommitteeParameters, MemberParameters, ModelParameters, load_model, make_model
 from surveyor.models.committee import SUMMARY, CommitteeModel
 from surveyor.models.disagreement import calibrate, disagreement_of, mean_of
@@ -149,6 +150,16 @@ def test_calibration_is_kept_with_the_model(trained: CommitteeModel, valid: Data
     assert record["members"] == [digest_of(member) for member in trained.members]
     # Each member is a saved model of its own.
     assert digest_of(load_model(tmp_path / "saved" / "member-1")) == digest_of(trained.members[1])
+
+
+def test_isolated_atoms_are_passed_over(
+    train: Dataset, valid: Dataset, tmp_path: Path, trained: CommitteeModel
+) -> None:
+    atom = with_label(Atoms("Cu"), None, Label(-3.0, np.zeros((1, 3))))
+    untrained = committee().initialize(train, atomic_energies=None, seed=7)
+    found, _ = untrained.train(Dataset([*train, atom]), Dataset([*valid, atom]), tmp_path)
+    assert [digest_of(member) for member in found.members] == [digest_of(member) for member in trained.members]
+    assert found.calibration == trained.calibration
 
 
 def test_two_values_calibrate_nothing(trained: CommitteeModel, valid: Dataset) -> None:
