@@ -20,7 +20,7 @@ from surveyor.models.batches import room_of
 from surveyor.models.devices import Device, Precision, resolve_device
 from surveyor.models.history import history_of
 from surveyor.models.mace_contraction import contract_by_element
-from surveyor.models.mace_evaluation import evaluate_together
+from surveyor.models.mace_evaluation import calculator_of, evaluate_together
 from surveyor.models.mace_parameters import (
     MACEParameters,
     check_options,
@@ -63,9 +63,7 @@ class MACEPotential:
         """
         device, network = self._load()
         with engine_kept_quiet():
-            from mace.calculators import MACECalculator
-
-            return MACECalculator(models=[network], device=device, default_dtype=self.precision)
+            return calculator_of(network, device, self.precision)
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Prediction]:
         """Return a prediction for each structure; many go through the network together.

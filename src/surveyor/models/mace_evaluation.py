@@ -10,11 +10,29 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from surveyor.models.batches import Room, evaluate_in_batches
 from surveyor.models.devices import Precision
+from surveyor.models.mace_cells import with_vacuum
 from surveyor.models.quiet import engine_kept_quiet
 from surveyor.potentials import Prediction
 from surveyor.structures import is_periodic
 
 GEOMETRY_ALONE = ("MACE", "ScaleShiftMACE")  # networks that take positions, cells and elements, and nothing else
+
+
+def calculator_of(network: Any, device: str, precision: Precision) -> Any:  # Any: MACE is optional
+    """Return a calculator of MACE that treats slabs and chains in any setting of the axes.
+
+    Args:
+        network: of MACE, on the device and in the precision.
+        device: where it is evaluated.
+        precision: of the evaluation.
+    """
+    from mace.calculators import MACECalculator
+
+    class Calculator(MACECalculator):  # type: ignore[misc]  # MACE has no types
+        def _atoms_to_batch(self, atoms: Atoms) -> Any:
+            return super()._atoms_to_batch(with_vacuum(atoms))
+
+    return Calculator(models=[network], device=device, default_dtype=precision)
 
 
 def evaluate_together(
@@ -36,10 +54,8 @@ def evaluate_together(
         torch.OutOfMemoryError: there is no memory for a single structure.
     """
     with engine_kept_quiet():
-        from mace.calculators import MACECalculator
-
         # It knows the elements, the cutoff and the head of a network.
-        calculator = MACECalculator(models=[network], device=room.device, default_dtype=precision)
+        calculator = calculator_of(network, room.device, precision)
     return evaluate_in_batches(partial(_pass, calculator), structures, room)
 
 
@@ -62,6 +78,7 @@ def _pass(calculator: Any, structures: Sequence[Atoms]) -> list[Prediction]:  # 
 
 def graphs_of(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # Any: a calculator, and tensors
     """Return what a network of MACE takes: the graphs of structures in one, with their neighbours."""
+    structures = [with_vacuum(atoms) for atoms in structures]
     network = calculator.models[0]
     is_known = np.isin(np.concatenate([atoms.numbers for atoms in structures]), calculator.z_table.zs).all()
     if type(network).__name__ in GEOMETRY_ALONE and not getattr(network, "embedding_specs", None) and is_known:

@@ -18,6 +18,7 @@ from ase.data import atomic_numbers
 
 from surveyor.dataset import ENERGY, FORCES, STRESS, Dataset
 from surveyor.files import publish, write_atomically
+from surveyor.models.mace_cells import with_vacuum
 from surveyor.models.model import Epoch
 from surveyor.models.trainer import (
     LOG,
@@ -99,6 +100,10 @@ def configuration(
     }
 
 
+def _given_to_mace(structures: Dataset) -> Dataset:
+    return Dataset(with_vacuum(bare(atoms)) for atoms in structures)
+
+
 def _start(training: Training) -> dict[str, Any]:  # Any: whatever the trainer takes
     """Return the options by which a training begins from another network."""
     if training.start is None:
@@ -129,10 +134,10 @@ def run_training(training: Training, train: Dataset, valid: Dataset, directory: 
     if network.is_file():
         return network
     directory.mkdir(parents=True, exist_ok=True)
-    Dataset(bare(atoms) for atoms in train).save(directory / TRAIN_FILE)
-    Dataset(bare(atoms) for atoms in valid).save(directory / VALID_FILE)
+    _given_to_mace(train).save(directory / TRAIN_FILE)
+    _given_to_mace(valid).save(directory / VALID_FILE)
     if training.replay is not None:
-        Dataset(bare(atoms) for atoms in training.replay).save(directory / REPLAY_FILE)
+        _given_to_mace(training.replay).save(directory / REPLAY_FILE)
     options = configuration(training, train, valid)
     returncode = run_with_batches_that_fit(
         lambda sizes: _run_program(training, options | dict(sizes), directory),

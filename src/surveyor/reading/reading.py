@@ -10,7 +10,7 @@ from surveyor.dataset import OWN_FIELDS
 from surveyor.errors import InputError
 from surveyor.reading.electrons import note_electrons, read_electrons
 from surveyor.reading.images import images_in
-from surveyor.reading.labels import pass_over_label, read_label
+from surveyor.reading.labels import pass_over_label, read_label, replace_label
 from surveyor.reading.report import Notes, ReadingReport
 from surveyor.reading.sites import CONSTRAINTS, read_kinds, read_masses, read_motion, read_sites
 from surveyor.structures import canonical, check_structures
@@ -19,8 +19,10 @@ from surveyor.structures import canonical, check_structures
 Step = Callable[[Atoms, Notes], Atoms]
 COORDINATES = ("numbers", "positions")  # ASE's own arrays, which are always used
 
+REFUSED = "fields contradict each other or cannot be used; these structures are refused"  # the finding
+
 STARTS: tuple[Step, ...] = (read_sites, read_electrons, read_kinds, read_masses, pass_over_label)
-TO_LABEL: tuple[Step, ...] = (read_sites, read_electrons, read_kinds, pass_over_label)
+TO_LABEL: tuple[Step, ...] = (read_sites, read_electrons, read_kinds, replace_label)
 GIVEN_DATA: tuple[Step, ...] = (read_sites, read_electrons, read_kinds, read_label)  # compared with the reference
 TRAINING_DATA: tuple[Step, ...] = (read_sites, note_electrons, read_label)
 
@@ -66,6 +68,7 @@ def read_in_steps(path: Path, steps: Sequence[Step], parameter: str = "", *, kee
             if not keeps_refused:
                 raise InputError(f"structure {notes.index} of {path}: {error}") from error
             refused[notes.index] = str(error)
+            notes.warn(REFUSED)
         structures.append(canonical(atoms))
     unused = tuple(name for name in found if name not in notes.used and name not in OWN_FIELDS)
     report = ReadingReport(path, len(structures), notes.used, unused, notes.findings, parameter)

@@ -1,0 +1,32 @@
+"""Cells as MACE's neighbour lists need them.
+
+MACE replaces the first, second or third cell vector by a multiple of the x, y or z axis where that direction is not
+periodic. In a slab with its vacuum along y in the third vector, the periodic vectors lie in the plane of x and z; the
+cell then has no volume, and MACE no neighbour list. To a potential of finite range, a periodic direction with more
+vacuum than its cutoff is the same, in any setting of the axes.
+"""
+
+import numpy as np
+from ase import Atoms
+
+from surveyor.dataset import STRESS
+
+VACUUM_A = 50.0  # more than any cutoff
+
+
+def with_vacuum(atoms: Atoms) -> Atoms:
+    """Return a slab or chain as a crystal with vacuum; other structures as they are.
+
+    Energy and forces are those of the structure. A stress would be that of the cell with the vacuum, and is left out.
+    """
+    if atoms.pbc.all() or not atoms.pbc.any():
+        return atoms
+    cell = atoms.cell.array.copy()
+    _, _, directions = np.linalg.svd(cell[atoms.pbc])
+    normals = directions[atoms.pbc.sum() :]  # of the plane or the line in which the structure repeats
+    cell[~atoms.pbc] = [normal * (VACUUM_A + np.ptp(atoms.positions @ normal)) for normal in normals]
+    crystal = atoms.copy()
+    crystal.set_cell(cell)
+    crystal.pbc = True
+    crystal.info.pop(STRESS, None)
+    return crystal
