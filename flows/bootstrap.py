@@ -1,6 +1,16 @@
+from dataclasses import replace
+
 from prefect import flow
 
-from surveyor.campaign import Campaign, Origin, check_given_label, freeze_atomic_energies, given_data, inherit
+from surveyor.campaign import (
+    Campaign,
+    GivenData,
+    Origin,
+    check_given_label,
+    freeze_atomic_energies,
+    given_data,
+    inherit,
+)
 from surveyor.dataset import Dataset, DataSets
 from surveyor.flows.cancellation import ending_at_once
 from surveyor.flows.conclusion import complete
@@ -31,28 +41,31 @@ def bootstrap(campaign: Campaign) -> Generation:
         return _from_another(campaign, campaign.parameters.begin_from)
     stopwatch = Stopwatch()
     with stopwatch.measuring("labelling"):
-        given = _given_structures(campaign, theory)
+        given = _given_data(campaign, theory)
         if learning.atomic_energies == "isolated_atoms":
-            label_isolated_atoms(campaign, theory, [*campaign.structures, *given])
-        structures = given or _perturbed_structures(campaign, theory)
+            label_isolated_atoms(campaign, theory, [*campaign.structures, *given.structures])
+        structures = given.structures or _perturbed_structures(campaign, theory)
     check_failures(structures, learning)
     check_bootstrap(structures)
     data = decide_membership(structures, {}, DataSets(), learning)
-    energies = freeze_atomic_energies(campaign, lambda: fit_atomic_energies(structures.labelled()))
+    labelled, isolated = structures.labelled(), given.atomic_energies
+    energies = freeze_atomic_energies(campaign, lambda: fit_atomic_energies(labelled, isolated))
+    given.check(energies)
     model = campaign.model.initialize(data.train, atomic_energies=energies, seed=learning.seed)
     return _first_generation(campaign, data, campaign.walkers, model, stopwatch)
 
 
-def _given_structures(campaign: Campaign, theory: LevelOfTheory) -> Dataset:
-    """Return the labelled structures that the user gave, of which the reference has checked one; none without them."""
+def _given_data(campaign: Campaign, theory: LevelOfTheory) -> GivenData:
+    """Return the labelled data that the user gave, of which the reference has checked one; none without them."""
     parameters = campaign.parameters.bootstrap
     if parameters.data is None:
-        return Dataset()
+        return GivenData()
     given = given_data(parameters.data, theory, parameters.keys)
-    (computed,) = label_all(campaign, theory, [bare(given[0])], 0)
+    first = given.structures[0]
+    (computed,) = label_all(campaign, theory, [bare(first)], 0)
     if computed.structure is not None:
-        check_given_label(given[0], computed.structure)
-    return given.ordered_by_key()
+        check_given_label(first, computed.structure)
+    return replace(given, structures=given.structures.ordered_by_key())
 
 
 def _perturbed_structures(campaign: Campaign, theory: LevelOfTheory) -> Dataset:

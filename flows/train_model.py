@@ -36,6 +36,7 @@ def train_model(
     valid_fraction: float = 0.1,
     test: Path | None = None,
     keys: LabelKeys = REF_KEYS,
+    allow_leaks: bool = False,
     atomic_energies: dict[str, float] | None = None,
     seed: int = 0,
     start: Path | None = None,
@@ -51,7 +52,9 @@ def train_model(
         valid_fraction: Of the training data, drawn at random, where no file with validation data is given.
         test: File with labelled structures that the training never sees.
         keys: Names under which these files hold energy, forces and stress.
-        atomic_energies: Energy of the isolated atom in eV by chemical symbol; by default fitted by least squares.
+        allow_leaks: Train although structures of the test data are in the training or validation data, too.
+        atomic_energies: Energy of the isolated atom in eV by chemical symbol; by default those of isolated atoms in the
+            data, and fitted by least squares for other elements.
         seed: Of the weights, of the order of batches and of the division.
         start: Folder of a saved model, from whose weights the training begins.
         pool: Where the training runs.

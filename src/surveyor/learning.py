@@ -101,7 +101,8 @@ class Learning(Parameters):
         "isolated_atoms",
         title="Atomic energies",
         description="isolated_atoms: computed by the reference. "
-        "least_squares: fitted to the bootstrap. Fixed for the campaign.",
+        "least_squares: those of isolated atoms in the data, if any, and fitted to the bootstrap for other elements. "
+        "Fixed for the campaign.",
     )
     valid_fraction: Fraction = Field(
         0.1,

@@ -17,8 +17,10 @@ from surveyor.dataset import Dataset, DataSets
 from surveyor.errors import InputError
 from surveyor.events import Report, ReportingExecutor
 from surveyor.files import read_json, write_json
+from surveyor.isolated_atoms import check_agreement, differ, energies_of, told
 from surveyor.lease import hold_lease
 from surveyor.metrics import Errors
+from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.choice import ModelParameters, load_model, make_model, replay_reports
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.model import Model
@@ -32,10 +34,12 @@ from surveyor.pools.pool import Pool
 from surveyor.pools.sites import Site
 from surveyor.reading import Reading, ReadingReport, read_labelled
 from surveyor.reading.keys import REF_KEYS, LabelKeys
+from surveyor.reading.learnable import TrainingData, learnable
 from surveyor.run_directory import SCHEMA_VERSION, GenerationDirectory, RunDirectory, check_schema
 from surveyor.structures import elements_of
 
-MAY_CHANGE = ("output_directory", "pool")
+MAY_CHANGE = ("output_directory", "pool", "allow_leaks")
+SETS = ("train", "valid", "test")
 SUMMARY = "summary.json"
 
 
@@ -70,10 +74,17 @@ class TrainingParameters(Parameters):
     keys: LabelKeys = Field(
         REF_KEYS, title="Names of the labels", description="Under which these files hold energy, forces and stress."
     )
+    allow_leaks: bool = Field(
+        False,
+        title="Allow test data in training",
+        description="Train although structures of the test data are in the training or validation data, too. The "
+        "errors on the test data are then too small.",
+    )
     atomic_energies: dict[str, float] | None = Field(
         None,
         title="Atomic energies (eV)",
-        description="Energy of the isolated atom by chemical symbol; by default fitted by least squares.",
+        description="Energy of the isolated atom by chemical symbol; by default those of isolated atoms in the data, "
+        "and fitted by least squares for other elements.",
     )
     seed: int = Field(0, ge=0, title="Seed", description="Of the weights, of the order of batches and of the division.")
     start: Path | None = Field(
@@ -189,10 +200,11 @@ def check_training(parameters: TrainingParameters) -> CheckedTraining:
     check_no_file("output_directory", parameters.output_directory)
     directory = RunDirectory(parameters.output_directory.absolute())
     _check_continuation(directory, parameters)
-    readings = _read(parameters)
-    data = _divided(parameters, {name: Dataset(reading.structures) for name, reading in readings.items()})
-    model = _model(parameters, data)
-    for name in ("train", "valid", "test"):
+    given = learnable(_read(parameters), allow_leaks=parameters.allow_leaks)
+    data = _divided(parameters, given)
+    isolated = energies_of({name: atom for each in given.values() for name, atom in each.isolated.items()})
+    model = _model(parameters, data, isolated)
+    for name in SETS:
         unknown = model.unsupported(getattr(data, name))
         if unknown:
             known = ", ".join(model.atomic_energies or {})
@@ -202,7 +214,7 @@ def check_training(parameters: TrainingParameters) -> CheckedTraining:
             )
     for name in ("train", "valid"):
         check_weights(model, getattr(data, name), name)
-    return CheckedTraining(directory, data, model, tuple(reading.report for reading in readings.values()))
+    return CheckedTraining(directory, data, model, _reports(given, model, isolated))
 
 
 def _read(parameters: TrainingParameters) -> dict[str, Reading]:
@@ -211,31 +223,62 @@ def _read(parameters: TrainingParameters) -> dict[str, Reading]:
     return {name: read_labelled(path, name, keys=parameters.keys) for name, path in files.items() if path is not None}
 
 
-def _divided(parameters: TrainingParameters, given: Mapping[str, Dataset]) -> DataSets:
-    """Return the sets, with a part of the training data for validation where no file has such data."""
-    train, valid, test = (given.get(name, Dataset()) for name in ("train", "valid", "test"))
+def _divided(parameters: TrainingParameters, given: Mapping[str, TrainingData]) -> DataSets:
+    """Return the sets, with a part of the training data for validation where no file has such data.
+
+    Copies of one structure stay together.
+    """
+    train, valid, test = (Dataset(given[name].structures if name in given else ()) for name in SETS)
     if parameters.valid is None and parameters.valid_fraction > 0:
         n_valid = max(1, round(parameters.valid_fraction * len(train)))
-        if n_valid >= len(train):
+        held_out = _held_out(given["train"].first_copies, n_valid, parameters.seed)
+        if held_out.all():
             raise InputError(
-                f"train: {parameters.train} has {len(train)} structure(s), of which {n_valid} would be for validation; "
-                "expected more, or a file `valid`"
+                f"train: {parameters.train} has {len(train)} structure(s), of which {held_out.sum()} would be for "
+                "validation, where copies of one stay together; expected more, or a file `valid`"
             )
-        order = np.random.default_rng(parameters.seed).permutation(len(train))
-        held_out = set(order[:n_valid].tolist())
-        valid = Dataset(train[index] for index in sorted(held_out))
-        train = Dataset(atoms for index, atoms in enumerate(train) if index not in held_out)
+        train, valid = (
+            Dataset(atoms for atoms, is_held_out in zip(train, held_out, strict=True) if is_held_out == which)
+            for which in (False, True)
+        )
     return DataSets(train=train, valid=valid, test=test)
 
 
-def _model(parameters: TrainingParameters, data: DataSets) -> Model:
+def _held_out(first_copies: np.ndarray, n_least: int, seed: int) -> np.ndarray:
+    """Return which structures are held out, at random: as few as there may be with all copies of each.
+
+    Args:
+        first_copies: index of the first copy of each, shape (n_structures,).
+        n_least: how many to hold out at least.
+        seed: of the order in which structures are drawn.
+    """
+    drawn = first_copies[np.random.default_rng(seed).permutation(len(first_copies))]
+    in_order = drawn[np.sort(np.unique(drawn, return_index=True)[1])]
+    sizes = np.bincount(first_copies)[in_order]
+    n_drawn = int(np.searchsorted(np.cumsum(sizes), n_least)) + 1
+    return np.isin(first_copies, in_order[:n_drawn])
+
+
+def _reports(
+    given: Mapping[str, TrainingData], model: Model, isolated: Mapping[str, float]
+) -> tuple[ReadingReport, ...]:
+    """Return the reports on the files; that on the training data tells which isolated atoms `start` leaves unused."""
+    reports = {name: each.report for name, each in given.items()}
+    kept = model.atomic_energies or {}
+    differing = {
+        symbol: kept[symbol] for symbol in kept.keys() & isolated.keys() if differ(kept[symbol], isolated[symbol])
+    }
+    if differing:
+        text = f"isolated atoms have other energies than the model of start, which keeps its own ({told(differing)})"
+        reports["train"] = reports["train"].with_remark(text)
+    return tuple(reports.values())
+
+
+def _model(parameters: TrainingParameters, data: DataSets, isolated: Mapping[str, float]) -> Model:
     if parameters.model is not None and parameters.model.needs_validation and not data.valid:
         raise InputError("valid_fraction: found 0, expected more: the training needs validation data to choose by")
     if parameters.start is None:
-        energies = parameters.atomic_energies
-        missing = [symbol for symbol in elements_of(data.train) if energies is not None and symbol not in energies]
-        if missing:
-            raise InputError(f"atomic_energies: found none of {', '.join(missing)}, which the training data hold")
+        energies = _atomic_energies(parameters.atomic_energies, data.train, isolated)
         return _made(parameters).initialize(data.train, atomic_energies=energies, seed=parameters.seed)
     model = load_model(parameters.start)
     if parameters.model is None:
@@ -248,6 +291,30 @@ def _model(parameters: TrainingParameters, data: DataSets) -> Model:
             "members have their own parameters; leave out model"
         )
     return replace(model, parameters=chosen.parameters, seed=parameters.seed)  # type: ignore[type-var]
+
+
+def _atomic_energies(
+    given: Mapping[str, float] | None, train: Dataset, isolated: Mapping[str, float]
+) -> Mapping[str, float]:
+    """Return the atomic energies with which a model is initialized.
+
+    Args:
+        given: by the user, in eV by chemical symbol.
+        train: without isolated atoms.
+        isolated: energies of the isolated atoms in the data, in eV by chemical symbol.
+
+    Raises:
+        InputError: what is given contradicts the isolated atoms, or lacks an element.
+    """
+    if given is None:
+        return fit_atomic_energies(train, isolated)
+    check_agreement(given, isolated, "atomic_energies", "correct them, or leave them out to take those of the data")
+    present = elements_of(train)
+    energies = {symbol: energy for symbol, energy in isolated.items() if symbol in present} | dict(given)
+    missing = [symbol for symbol in present if symbol not in energies]
+    if missing:
+        raise InputError(f"atomic_energies: found none of {', '.join(missing)}, which the training data hold")
+    return energies
 
 
 def _made(parameters: TrainingParameters) -> Model:
@@ -278,7 +345,7 @@ def write_summary(directory: RunDirectory, model: Model, data: DataSets, errors:
         "schema_version": SCHEMA_VERSION,
         "model": str(model.weights),
         "atomic_energies": dict(model.atomic_energies or {}),
-        "n_structures": {name: len(getattr(data, name)) for name in ("train", "valid", "test")},
+        "n_structures": {name: len(getattr(data, name)) for name in SETS},
         "errors": {name: each.to_dict() for name, each in errors.items()},
         "logs": [path.relative_to(directory.path).as_posix() for path in _logs(directory)],
     }

@@ -161,7 +161,7 @@ def test_an_element_that_the_reference_cannot_treat_is_named():
 
 
 def test_data_without_the_elements_of_the_walkers_are_refused(content, load, tmp_path):
-    data_file(tmp_path / "gold.extxyz", *[bulk("Au", cubic=True)] * 3)
+    data_file(tmp_path / "gold.extxyz", *[bulk("Au", a=a, cubic=True) for a in (4.0, 4.1, 4.2)])
     content = changed(content, "bootstrap", {"data": "gold.extxyz", "level_of_theory": "EMT"})
     with pytest.raises(InputError, match=r"bootstrap\.data: .* holds Au, but the walkers have Cu"):
         check_campaign(load(content))
@@ -172,13 +172,13 @@ def test_data_without_labels_and_too_few_of_them_are_refused(content, load, tmp_
     with pytest.raises(InputError, match=r"bootstrap\.data: structure 0 of .*: found no label; expected REF_energy"):
         check_campaign(load(content))
     data_file(tmp_path / "start.extxyz", Icosahedron("Cu", 2))
-    with pytest.raises(InputError, match=r"holds 1 structures that count; expected at least 3"):
+    with pytest.raises(InputError, match=r"holds 1 different structures to learn from; expected at least 3"):
         check_campaign(load(content))
 
 
 def test_given_data_are_marked_and_have_keys(tmp_path):
     data_file(tmp_path / "data.extxyz", bulk("Cu"), Icosahedron("Cu", 2), bulk("Cu", cubic=True))
-    data = given_data(tmp_path / "data.extxyz", EMTReference().resolve())
+    data = given_data(tmp_path / "data.extxyz", EMTReference().resolve()).structures
     assert {GIVEN in atoms.info for atoms in data} == {True}
     assert len(set(data.keys())) == 3
 

@@ -1,6 +1,6 @@
 """Campaigns: their parameters, what is checked before they begin, how they begin and go on."""
 
-from surveyor.campaign.beginnings import check_given_label, given_data, inherit
+from surveyor.campaign.beginnings import GivenData, check_given_label, given_data, inherit
 from surveyor.campaign.campaign import (
     Campaign,
     freeze_atomic_energies,
@@ -21,6 +21,7 @@ from surveyor.campaign.provenance import installed_versions
 __all__ = [
     "Campaign",
     "CampaignParameters",
+    "GivenData",
     "Origin",
     "WandB",
     "check_campaign",

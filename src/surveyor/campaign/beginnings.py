@@ -1,6 +1,7 @@
 """Beginnings other than perturbed structures: labelled data that a user gives, and other campaigns."""
 
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +13,47 @@ from surveyor.campaign.continuation import recorded_parameters
 from surveyor.campaign.parameters import Origin
 from surveyor.dataset import FAILURE, GIVEN, KEY, Dataset, DataSets, is_labelled, label_of
 from surveyor.errors import InputError
+from surveyor.isolated_atoms import check_agreement
 from surveyor.labels import LevelOfTheory, label_key, load_theory
 from surveyor.learning import structure_error, without_repetitions
 from surveyor.potentials import Prediction
 from surveyor.reading.keys import REF_KEYS, LabelKeys
+from surveyor.reading.suspicions import SAME_ENERGY_MEV, SAME_FORCES_MEV
 from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.conditions import MOVING_CELL
 from surveyor.sampling.walkers import Walker, load_walker, make_walkers
 from surveyor.structures import elements_of
 
-SAME_ENERGY_MEV = 1.0  # per atom: given and computed labels of one level of theory agree better
-SAME_FORCES_MEV = 5.0  # per Å
 SAME_STRESS = 1e-4  # eV/Å³
 
 
-def given_data(path: Path, theory: LevelOfTheory, keys: LabelKeys = REF_KEYS) -> Dataset:
-    """Return labelled structures that a user gives, with their keys, marked as not requested by this campaign.
+@dataclass(frozen=True, slots=True)
+class GivenData:
+    """Labelled data that a user gives.
+
+    Attributes:
+        structures: without isolated atoms; with their keys, marked as not requested by this campaign.
+        atomic_energies: of the isolated atoms, in eV by chemical symbol.
+    """
+
+    structures: Dataset = field(default_factory=Dataset)
+    atomic_energies: Mapping[str, float] = field(default_factory=dict)
+
+    def check(self, energies: Mapping[str, float]) -> None:
+        """Check the atomic energies of the campaign against those of the isolated atoms in the data.
+
+        Raises:
+            InputError: they differ.
+        """
+        advice = (
+            "the data are of another level of theory, or their atom is in another state; correct the data, or set "
+            "learning.atomic_energies to least_squares to keep the energies of the data"
+        )
+        check_agreement(energies, self.atomic_energies, "bootstrap.data: atomic energy by the reference", advice)
+
+
+def given_data(path: Path, theory: LevelOfTheory, keys: LabelKeys = REF_KEYS) -> GivenData:
+    """Return labelled data that a user gives.
 
     Args:
         path: extxyz file.
@@ -37,12 +63,13 @@ def given_data(path: Path, theory: LevelOfTheory, keys: LabelKeys = REF_KEYS) ->
     Raises:
         InputError: a structure is unusable or has no label.
     """
-    structures = labelled_data(path, keys).structures
+    data = labelled_data(path, keys)
+    structures = data.structures
     check_elements(structures, theory.elements, theory.name)
     for atoms in structures:
         atoms.info[KEY] = label_key(atoms, theory)
         atoms.info[GIVEN] = str(path)
-    return without_repetitions(Dataset(structures), ())
+    return GivenData(without_repetitions(Dataset(structures), ()), data.atomic_energies)
 
 
 def check_given_label(given: Atoms, computed: Atoms, name: str = "bootstrap.data") -> None:

@@ -18,8 +18,9 @@ from surveyor.models.weights import check_weights
 from surveyor.parameter_files import check_files_exist, check_no_file
 from surveyor.pools.choice import LOCAL
 from surveyor.pools.sites import JobQueueSite, Site
-from surveyor.reading import GIVEN_DATA, Reading, ReadingReport, read_labelled
+from surveyor.reading import GIVEN_DATA, ReadingReport, read_labelled
 from surveyor.reading.keys import REF_KEYS, LabelKeys
+from surveyor.reading.learnable import TrainingData, learnable
 from surveyor.reference.choice import make_reference
 from surveyor.reference.cp2k import CP2KReference
 from surveyor.reference.reference import Reference, time_limit_of
@@ -193,8 +194,8 @@ def _check_valid_fraction(parameters: CampaignParameters) -> None:
         )
 
 
-def labelled_data(path: Path, keys: LabelKeys = REF_KEYS) -> Reading:
-    """Read labelled structures that a user gives.
+def labelled_data(path: Path, keys: LabelKeys = REF_KEYS) -> TrainingData:
+    """Read labelled structures that a user gives, with isolated atoms set apart and without copies.
 
     Args:
         path: the file.
@@ -204,12 +205,13 @@ def labelled_data(path: Path, keys: LabelKeys = REF_KEYS) -> Reading:
         InputError: a structure is unusable or has no label, or there are too few.
     """
     reading = read_labelled(path, "bootstrap.data", GIVEN_DATA, keys, "bootstrap.keys")
-    if len(reading.structures) < 3:
+    data = learnable({"bootstrap.data": reading})["bootstrap.data"].without_copies()
+    if len(data.structures) < 3:
         raise InputError(
-            f"bootstrap.data: {path} holds {len(reading.structures)} structures that count; "
+            f"bootstrap.data: {path} holds {len(data.structures)} different structures to learn from; "
             "expected at least 3, for training, validation and test"
         )
-    return reading
+    return data
 
 
 def _check_origin(origin: Origin, parameters: CampaignParameters) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from surveyor.campaign.beginnings import SAME_ENERGY_MEV, SAME_FORCES_MEV, check_given_label
+from surveyor.campaign.beginnings import check_given_label
 from surveyor.dataset import Dataset, label_of, with_label
 from surveyor.errors import InputError
 from surveyor.labelling.requests import Requests, make_requests
@@ -24,6 +24,7 @@ from surveyor.reading import GIVEN_DATA, Finding, ReadingReport
 from surveyor.reading.keys import REF_KEYS, LabelKeys, Suggestion
 from surveyor.reading.labels import read_label
 from surveyor.reading.reading import read_in_steps
+from surveyor.reading.suspicions import SAME_ENERGY_MEV, SAME_FORCES_MEV
 from surveyor.reference.choice import Codes, ReferenceParameters, make_reference
 from surveyor.reference.reference import Reference
 from surveyor.weights import counts, is_counted, weighted_properties

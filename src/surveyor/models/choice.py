@@ -19,6 +19,7 @@ from surveyor.models.record import ModelRecord
 from surveyor.models.weights import check_weights
 from surveyor.parameters import Choice, Parameters
 from surveyor.reading import ReadingReport
+from surveyor.reading.learnable import learnable
 
 
 class MemberParameters(Choice):
@@ -123,7 +124,7 @@ def replay_reports(parameters: ModelParameters | None) -> tuple[ReadingReport, .
         return ()
     reading = read_replay(mace.replay, mace.replay_keys)
     check_weights(MACEModel(mace), Dataset(reading.structures), "replay")
-    return (reading.report,)
+    return (learnable({"replay": reading})["replay"].report,)
 
 
 def load_model(directory: Path) -> Model:

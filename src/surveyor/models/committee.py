@@ -13,6 +13,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from surveyor.dataset import Dataset
 from surveyor.events import EventLog, announce
 from surveyor.files import read_json, write_json
+from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.models.disagreement import N_MIN, Calibrations, Disagreement, calibrate, disagreement_of, mean_of
 from surveyor.models.history import MEMBERS, epoch_to_json, reported_epochs
 from surveyor.models.model import EVENTS, Epoch, Model, digest_of
@@ -167,7 +168,7 @@ class CommitteeModel:
             valid: labelled structures that tell when to stop.
             directory: of the committee's training.
         """
-        member, train = self.members[index], counted(train)
+        member, train = self.members[index], counted(without_isolated_atoms(train))
         sample = _resampled(train, member.seed) if self.resample else train
         trained, _ = member.train(sample, valid, directory / MEMBERS / str(index))
         return trained
@@ -184,7 +185,7 @@ class CommitteeModel:
             EventLog(directory / EVENTS).append("epoch", **epoch_to_json(epoch))
         summary = directory.absolute() / SUMMARY
         if not summary.is_file():
-            structures = valid or train
+            structures = without_isolated_atoms(valid) or without_isolated_atoms(train)
             calibration = calibrate(structures, [member.deploy().evaluate(structures) for member in members])
             digests = [digest_of(member) for member in members]
             record = {"schema_version": SCHEMA_VERSION, "members": digests, "calibration": calibration.to_json()}

@@ -14,6 +14,7 @@ from ase.data import chemical_symbols
 
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
+from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.models import mace_cuequivariance as cuequivariance
 from surveyor.models.batches import room_of
 from surveyor.models.devices import Device, Precision, resolve_device
@@ -136,6 +137,7 @@ class MACEModel(NetworkModel[MACEParameters]):
             TrainingFailed: there is no network at the end.
         """
         check_options(self.parameters)
+        train, valid = without_isolated_atoms(train), without_isolated_atoms(valid)
         self.check_data(train, valid)
         settings = settings_of(
             self.parameters, resolve_device(self.parameters.device), is_continued=self.weights is not None
@@ -176,7 +178,7 @@ class MACEModel(NetworkModel[MACEParameters]):
         if self.parameters.replay is None or self.weights is not None:
             return None
         given = Dataset(read_replay(self.parameters.replay, self.parameters.replay_keys).structures)
-        chosen = given.where(lambda atoms: not self.unsupported([atoms]))
+        chosen = without_isolated_atoms(given).where(lambda atoms: not self.unsupported([atoms]))
         check_weights(self, chosen, "replay")
         if not chosen:
             raise InputError(

@@ -68,7 +68,8 @@ class Model(Protocol):
 
         Args:
             train: labelled structures.
-            atomic_energies: energy in eV of the isolated atom of each element; None fits them by least squares.
+            atomic_energies: energy in eV of the isolated atom of each element; None takes those of isolated atoms in
+                the data, and fits those of other elements by least squares.
             seed: seed of the weights and of the order of batches.
 
         Raises:
@@ -82,7 +83,7 @@ class Model(Protocol):
         `EVENTS` in the directory as it ends.
 
         Args:
-            train: labelled structures to fit.
+            train: labelled structures to fit; isolated atoms among them are passed over, here and in `valid`.
             valid: labelled structures that tell when to stop; may be empty for models that need none.
             directory: where checkpoints, logs and the resulting weights go.
 

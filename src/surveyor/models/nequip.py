@@ -10,6 +10,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from surveyor.dataset import Dataset
+from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.models.devices import Device, resolve_device
 from surveyor.models.history import history_of
 from surveyor.models.model import Epoch
@@ -76,6 +77,7 @@ class NequIPModel(NetworkModel[NequIPParameters]):
             TrainingFailed: there is no network at the end.
         """
         require_nequip()
+        train, valid = without_isolated_atoms(train), without_isolated_atoms(valid)
         self.check_data(train, valid)
         if self.weights is not None:
             self.check_start(self.weights, describe(self.weights).types)

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from surveyor.dataset import Dataset, label_of
 from surveyor.files import publish, temporary_beside
+from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.metrics import errors_of
 from surveyor.models.atomic_energies import resolve_atomic_energies
 from surveyor.models.bonds import Bonds
@@ -159,6 +160,7 @@ class PairModel:
         The fit has one solution, so the coefficients that the model had before do not matter. Without validation data
         the errors in the history are those of the training data.
         """
+        train, valid = without_isolated_atoms(train), without_isolated_atoms(valid)
         directory.mkdir(parents=True, exist_ok=True)
         path = directory.absolute() / WEIGHTS
         fitted = replace(self, weights=path)
@@ -234,7 +236,7 @@ def _equations(
     values, slopes = (_by_pair(each, bonds.pair, len(atomic_energies)) for each in bonds.basis)
     repulsion, repulsion_slope = bonds.repulsion[0], bonds.repulsion[1][:, None]
     energy = label.energy - _isolated(atoms, atomic_energies) - 0.5 * repulsion.sum()
-    rows = [0.5 * values.sum(axis=0)[None, :], bonds.forces(slopes).reshape(3 * len(atoms), -1)]
+    rows = [0.5 * values.sum(axis=0)[None, :], bonds.forces(slopes).reshape(3 * len(atoms), slopes.shape[1])]
     targets = [np.array([energy]), (label.forces - bonds.forces(repulsion_slope)[..., 0]).ravel()]
     of_forces = parameters.forces_weight * weight_of(atoms, "forces") / (3 * len(atoms))
     weights = [(parameters.energy_weight * weight_of(atoms, "energy")) ** 0.5 / len(atoms), of_forces**0.5]
@@ -253,7 +255,7 @@ def _by_pair(basis: np.ndarray, pair: np.ndarray, n_elements: int) -> np.ndarray
     # Each bond has its basis functions in the columns of its pair of elements, and zeros in the others.
     columns = np.zeros((len(basis), n_elements * (n_elements + 1) // 2, basis.shape[1]))
     columns[np.arange(len(basis)), pair] = basis
-    return columns.reshape(len(basis), -1)
+    return columns.reshape(len(basis), columns.shape[1] * columns.shape[2])
 
 
 def _save_coefficients(path: Path, coefficients: np.ndarray) -> None:

@@ -4,6 +4,10 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
+N_SHOWN = 8  # indices in a warning
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -26,6 +30,19 @@ class Finding:
         return f"{self.text} ({structures}, the first is {self.first})"
 
 
+def finding_of(text: str, indices: np.ndarray) -> Finding:
+    """Return the finding of a kind that several structures show, with the indices of some.
+
+    Args:
+        text: describes the kind.
+        indices: of the structures in their file, in ascending order; at least one.
+    """
+    shown = ", ".join(str(index) for index in indices[:N_SHOWN])
+    more = f" and {len(indices) - N_SHOWN} more" if len(indices) > N_SHOWN else ""
+    listed = f": {shown}{more}" if len(indices) > 1 else ""
+    return Finding(f"{text}{listed}", len(indices), int(indices[0]))
+
+
 @dataclass(frozen=True, slots=True)
 class ReadingReport:
     """What surveyor made of a structure file.
@@ -37,6 +54,7 @@ class ReadingReport:
         unused: names of those that were found and are not used.
         findings: one for each kind.
         field: parameter that names the file, such as "train"; empty without one.
+        remarks: further parts of the summary.
     """
 
     path: Path
@@ -45,6 +63,7 @@ class ReadingReport:
     unused: tuple[str, ...]
     findings: tuple[Finding, ...]
     field: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -57,7 +76,7 @@ class ReadingReport:
         structures = "1 structure" if self.n_structures == 1 else f"{self.n_structures} structures"
         unused = f"; not used: {', '.join(self.unused)}" if self.unused else ""
         used = ", ".join(self.used) or "positions"
-        return f"{self.name}: {structures}; used: {used}{unused}"
+        return "; ".join([f"{self.name}: {structures}", f"used: {used}{unused}", *self.remarks])
 
     @property
     def warnings(self) -> list[str]:
@@ -72,6 +91,15 @@ class ReadingReport:
     def with_findings(self, *findings: Finding) -> "ReadingReport":
         """Return the report with findings of checks that follow the reading."""
         return replace(self, findings=(*self.findings, *findings))
+
+    def with_use_of(self, name: str) -> "ReadingReport":
+        """Return the report with a field that a check after the reading uses."""
+        unused = tuple(each for each in self.unused if each != name)
+        return replace(self, used=tuple(dict.fromkeys((*self.used, name))), unused=unused)
+
+    def with_remark(self, text: str) -> "ReadingReport":
+        """Return the report with a further part of its summary."""
+        return replace(self, remarks=(*self.remarks, text))
 
 
 @dataclass(slots=True)

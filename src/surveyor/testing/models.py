@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from surveyor.dataset import Dataset, label_of
+from surveyor.dataset import Dataset, label_of, with_label
 from surveyor.errors import InputError
 from surveyor.events import EventLog
+from surveyor.labels import Label
 from surveyor.metrics import errors_of
 from surveyor.models.model import EVENTS, Epoch, Model
 from surveyor.structures import elements_of
@@ -68,11 +69,19 @@ def _check_initialization(model: Model, train: Dataset) -> Model:
             continue
         raise AssertionError(f"initialize() {name}: found no error, expected InputError")
     model.initialize(train, atomic_energies=energies, seed=0)
+    _check_isolated_atom(model, train)
     initialized = model.initialize(train, atomic_energies=None, seed=0)
     check_equal("is_trained after initialize()", initialized.is_trained, False)
     check_equal("elements of the data that are unsupported", initialized.unsupported(train), ())
     check_equal("unsupported elements", initialized.unsupported([Atoms("Og")]), ("Og",))
     return initialized
+
+
+def _check_isolated_atom(model: Model, train: Dataset) -> None:
+    symbol, energy = elements_of(train)[0], -1234.5
+    atom = with_label(Atoms(symbol), None, Label(energy, np.zeros((1, 3))))
+    found = model.initialize(Dataset([*train, atom]), atomic_energies=None, seed=0).atomic_energies or {}
+    check_equal("atomic energy of an element of which the data hold an isolated atom", found.get(symbol), energy)
 
 
 def _check_training(model: Model, train: Dataset, valid: Dataset, directory: Path) -> Model:

@@ -45,6 +45,55 @@ def test_given_energies_are_all_taken() -> None:
     assert resolve_atomic_energies(additive("H2O"), TRUE) == TRUE
 
 
+def isolated(symbol: str, energy: float) -> Atoms:
+    return with_energy(Atoms(symbol), energy)
+
+
+BOUND = {"H": -15.0, "C": -1006.0, "O": -2003.0}  # with a share of the bonds
+
+
+def bound(*names: str) -> Dataset:
+    molecules = [molecule(name) for name in names]
+    return Dataset(with_energy(atoms, sum(BOUND[symbol] for symbol in atoms.symbols)) for atoms in molecules)
+
+
+def test_isolated_atoms_give_the_energies_that_a_fit_misses() -> None:
+    data = Dataset([*bound("H2O", "CH4", "CO2", "CH3OH"), *(isolated(*each) for each in TRUE.items())])
+    assert resolve_atomic_energies(data, None) == pytest.approx(TRUE, abs=1e-12)
+
+
+def test_other_elements_are_fitted_with_those_of_isolated_atoms_kept() -> None:
+    data = Dataset([*bound("H2O", "H2O2", "H2"), isolated("H", -13.6)])
+    found = resolve_atomic_energies(data, None)
+    assert found["H"] == -13.6
+    rows = [(2 / 3, 1 / 3, (2 * BOUND["H"] + BOUND["O"]) / 3), (1 / 2, 1 / 2, (BOUND["H"] + BOUND["O"]) / 2)]
+    best = sum(o * (energy - h * -13.6) for h, o, energy in rows) / sum(o * o for _, o, _ in rows)
+    assert found["O"] == pytest.approx(best, abs=1e-9)
+
+
+def test_what_the_others_leave_open_is_shared_equally() -> None:
+    data = Dataset([with_energy(molecule("CH3OH"), -3000.0), isolated("H", -10.0)])
+    assert resolve_atomic_energies(data, None) == pytest.approx({"H": -10.0, "C": -1480.0, "O": -1480.0})
+
+
+def test_isolated_atoms_of_elements_in_no_other_structure_are_not_known() -> None:
+    data = Dataset([*bound("H2O"), isolated("C", -1000.0)])
+    assert set(resolve_atomic_energies(data, None)) == {"H", "O"}
+    assert set(resolve_atomic_energies(data, {"H": -13.6, "O": -2000.0})) == {"H", "O"}
+
+
+def test_given_energies_are_completed_by_isolated_atoms_and_must_agree_with_them() -> None:
+    data = Dataset([*bound("H2O"), isolated("O", -2000.0)])
+    assert resolve_atomic_energies(data, {"H": -13.6}) == {"O": -2000.0, "H": -13.6}
+    with pytest.raises(InputError, match=r"found -2001\.000000 eV for O, whose isolated atom in the data has -2000"):
+        resolve_atomic_energies(data, {"H": -13.6, "O": -2001.0})
+
+
+def test_isolated_atoms_alone_initialize_no_model() -> None:
+    with pytest.raises(InputError, match="or holds isolated atoms alone"):
+        resolve_atomic_energies(Dataset([isolated("O", -2000.0)]), None)
+
+
 def test_a_missing_energy_is_named() -> None:
     with pytest.raises(InputError, match="no atomic energy is given for C, which the data hold"):
         resolve_atomic_energies(additive("CO2"), {"O": -2000.0})

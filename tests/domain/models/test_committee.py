@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from surveyor.dataset import Dataset, label_of
+from surveyor.dataset import Dataset, label_of, with_label
 from surveyor.errors import InputError
 from surveyor.files import read_json
+from surveyor.labels import Label
 from surveyor.models.choice import CommitteeParameters, MemberParameters, ModelParameters, load_model, make_model
 from surveyor.models.committee import SUMMARY, CommitteeModel
 from surveyor.models.disagreement import calibrate, disagreement_of, mean_of
@@ -145,6 +146,16 @@ def test_the_log_tells_the_calibration(
     model, _ = alike.train(train, valid, tmp_path / "alike")
     assert "the disagreement on forces is not calibrated, and is taken as it is: found 0 value(s)" in caplog.text
     assert model.deploy().evaluate(valid[:1])[0].uncertainty == pytest.approx(0, abs=1e-9)
+
+
+def test_isolated_atoms_are_passed_over(
+    train: Dataset, valid: Dataset, tmp_path: Path, trained: CommitteeModel
+) -> None:
+    atom = with_label(Atoms("Cu"), None, Label(-3.0, np.zeros((1, 3))))
+    untrained = committee().initialize(train, atomic_energies=None, seed=7)
+    found, _ = untrained.train(Dataset([*train, atom]), Dataset([*valid, atom]), tmp_path)
+    assert [digest_of(member) for member in found.members] == [digest_of(member) for member in trained.members]
+    assert found.calibration == trained.calibration
 
 
 @pytest.mark.parametrize("n_members", [0, 1])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -18,9 +19,10 @@ from labelling_inputs import labelled
 from networks import check_batches, check_killed_three_times
 from pydantic import ValidationError
 
-from surveyor.dataset import ENERGY, FORCES, STRESS, Dataset
+from surveyor.dataset import ENERGY, FORCES, STRESS, Dataset, with_label
 from surveyor.errors import InputError, TrainingFailed
 from surveyor.files import read_json
+from surveyor.labels import Label
 from surveyor.metrics import errors_of
 from surveyor.models import batches, mace_evaluation, mace_trainer, trainer
 from surveyor.models.choice import CommitteeParameters, MemberParameters, ModelParameters, load_model, make_model
@@ -72,6 +74,23 @@ def trained(train: Dataset, valid: Dataset, workplace: Path) -> MACEModel:
 
 def test_mace_fulfils_what_is_asked_of_models(trained: MACEModel) -> None:
     assert trained.is_trained
+
+
+def test_isolated_atoms_do_not_reach_the_trainer(
+    train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Dataset] = []
+
+    def run(*arguments: Any) -> Path:
+        taken.extend(each for each in arguments if isinstance(each, Dataset))
+        return tmp_path / "network"
+
+    monkeypatch.setattr("surveyor.models.mace.run_training", run)
+    atom = with_label(Atoms("Cu"), None, Label(-3.0, np.zeros((1, 3))))
+    model = MACEModel(TINY).initialize(Dataset([*train, atom]), atomic_energies=None, seed=0)
+    assert model.energies["Cu"] == -3.0
+    model.train(Dataset([*train, atom]), Dataset([*valid, atom]), tmp_path)
+    assert [list(each) for each in taken] == [list(train), list(valid)]
 
 
 def test_mace_fulfils_what_is_asked_of_potentials(trained: MACEModel, valid: Dataset) -> None:

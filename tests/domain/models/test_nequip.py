@@ -5,15 +5,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from ase import Atoms
 from networks import check_batches, check_killed_three_times
 
-from surveyor.dataset import ENERGY, STRESS, Dataset
+from surveyor.dataset import ENERGY, STRESS, Dataset, with_label
 from surveyor.errors import InputError, TrainingFailed
 from surveyor.files import read_json
+from surveyor.labels import Label
 from surveyor.metrics import errors_of
 from surveyor.models import batches, nequip_network, nequip_trainer, trainer
 from surveyor.models.choice import load_model
@@ -56,6 +58,23 @@ def trained(train: Dataset, valid: Dataset, workplace: Path) -> NequIPModel:
 
 def test_nequip_fulfils_what_is_asked_of_models(trained: NequIPModel) -> None:
     assert trained.is_trained
+
+
+def test_isolated_atoms_do_not_reach_the_trainer(
+    train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Dataset] = []
+
+    def run(*arguments: Any) -> Path:
+        taken.extend(each for each in arguments if isinstance(each, Dataset))
+        return tmp_path / "network"
+
+    monkeypatch.setattr("surveyor.models.nequip.run_training", run)
+    atom = with_label(Atoms("Cu"), None, Label(-3.0, np.zeros((1, 3))))
+    model = NequIPModel(TINY).initialize(Dataset([*train, atom]), atomic_energies=None, seed=0)
+    assert model.energies["Cu"] == -3.0
+    model.train(Dataset([*train, atom]), Dataset([*valid, atom]), tmp_path)
+    assert [list(each) for each in taken] == [list(train), list(valid)]
 
 
 def test_nequip_fulfils_what_is_asked_of_potentials(trained: NequIPModel, valid: Dataset) -> None:

@@ -50,6 +50,18 @@ def test_fit_is_reproducible_bit_for_bit(train: Dataset, valid: Dataset, tmp_pat
     assert np.array_equal(one.coefficients, other.coefficients)
 
 
+def test_isolated_atoms_are_passed_over_and_atoms_without_bonds_are_no_trouble(
+    train: Dataset, valid: Dataset, tmp_path: Path
+) -> None:
+    atom = with_label(Atoms("Cu"), None, Label(-3.0, np.zeros((1, 3))))
+    apart = with_label(Atoms("Cu2", [[0, 0, 0], [0, 0, 9]]), None, Label(-6.0, np.zeros((2, 3))))
+    model = PairModel(PairParameters()).initialize(train, atomic_energies=None, seed=0)
+    expected, _ = model.train(train, valid, tmp_path / "expected")
+    for name, others in (("atom", [atom]), ("apart", [apart])):
+        found, _ = model.train(Dataset([*train, *others]), valid + others, tmp_path / name)
+        assert np.array_equal(found.deploy().coefficients, expected.deploy().coefficients)
+
+
 def test_atoms_repel_where_there_are_no_data(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
     potential = trained(train, valid, tmp_path).deploy()
     energies = [potential.evaluate([Atoms("Cu2", [[0, 0, 0], [0, 0, z]])])[0].energy for z in (0.5, 0.6, 0.7)]

@@ -1,0 +1,121 @@
+"""Structures that are the same to a model: copies, whatever their place, their charge and the images of their atoms."""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+from ase import Atoms
+from ase.geometry import complete_cell
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
+
+# Files with four decimals move an atom by half of 1e-4 Å, and so the one from which it is measured; displacements for
+# force constants, the smallest on purpose, are of 1e-3 Å and more.
+SAME_A = 2e-4
+N_PROJECTIONS = 6
+EXACT = 6  # decimals of projections that exact copies share, but for the last digits of their coordinates
+SEED = 20
+CHUNK = 1_000_000  # atoms of pairs that are compared at once
+
+
+def copies(structures: Sequence[Atoms]) -> np.ndarray:
+    """Return a number for each structure that it shares with its copies alone.
+
+    Copies have the same periodic directions, the same periodic cell vectors, and the same atoms of each element in the
+    same order, at the same places but for a translation of all and for lattice vectors, to within `SAME_A`. Charge and
+    multiplicity do not count, for models do not know them. The time grows as n log n.
+
+    Args:
+        structures: with at least one atom each.
+
+    Returns:
+        Shape (n_structures,): the index of the first copy of each.
+    """
+    classes = np.arange(len(structures))
+    for members in _alike(structures):
+        if len(members) > 1:
+            classes[members] = members[_copies_among([structures[index] for index in members])]
+    return classes
+
+
+def _alike(structures: Sequence[Atoms]) -> Iterator[np.ndarray]:
+    """Give the indices of structures of the same atoms and periodic directions, in ascending order."""
+    groups: dict[tuple[bytes, bytes], list[int]] = {}
+    for index, atoms in enumerate(structures):
+        groups.setdefault((np.sort(atoms.numbers).tobytes(), atoms.pbc.tobytes()), []).append(index)
+    yield from (np.array(members) for members in groups.values())
+
+
+def _copies_among(structures: Sequence[Atoms]) -> np.ndarray:
+    """Return the index of the first copy for each of several structures of the same atoms and periodic directions."""
+    pbc = structures[0].pbc
+    cells = np.stack([_cell(atoms) for atoms in structures])
+    ordered = np.stack([atoms.positions[np.argsort(atoms.numbers, kind="stable")] for atoms in structures])
+    fractions = (ordered - ordered[:, :1]) @ np.linalg.inv(cells)
+    projections, radius = _projections(fractions, cells, pbc), _radius(fractions.shape[1], cells, pbc)
+    if np.diff(np.sort(projections[:, 0])).min() > radius:  # as in most small groups, and quick
+        return np.arange(len(structures))
+    # Rounding to another side gives copies of one structure a few different projections, however many they are.
+    unique, first, inverse = np.unique(projections.round(EXACT), axis=0, return_index=True, return_inverse=True)
+    near = first[KDTree(unique).query_pairs(radius, output_type="ndarray")]
+    chunks = np.array_split(near, len(near) * fractions.shape[1] // CHUNK + 1)
+    pairs = [chunk[_is_same(fractions, cells, pbc, chunk)] for chunk in chunks]
+    return _firsts([*pairs, np.column_stack([np.arange(len(structures)), first[inverse.ravel()]])], len(structures))
+
+
+def _firsts(links: Sequence[np.ndarray], n_structures: int) -> np.ndarray:
+    """Return the lowest index among those that are linked to each structure, directly or by others.
+
+    Args:
+        links: pairs of indices, each of shape (n, 2).
+        n_structures: how many there are.
+    """
+    one, other = np.concatenate(links).T
+    graph = coo_array((np.ones(len(one)), (one, other)), shape=(n_structures, n_structures))
+    labels = connected_components(graph, directed=False)[1]
+    found: np.ndarray = np.unique(labels, return_index=True)[1][labels]
+    return found
+
+
+def _cell(atoms: Atoms) -> np.ndarray:
+    """Return the periodic vectors of a cell, and unit vectors that complete them, shape (3, 3), in Å."""
+    cell: np.ndarray = complete_cell(np.where(atoms.pbc[:, None], atoms.cell.array, 0.0))
+    return cell
+
+
+@lru_cache(maxsize=256)
+def _weights(n_atoms: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(SEED)
+    return generator.normal(size=(n_atoms, 3, N_PROJECTIONS)), generator.normal(size=(3, 3, N_PROJECTIONS))
+
+
+def _projections(fractions: np.ndarray, cells: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """Return numbers that copies share: random sums of coordinates, shape (n_structures, N_PROJECTIONS).
+
+    Along periodic directions the coordinates enter as sines, shifted by a phase of each atom, which no lattice vector
+    changes.
+    """
+    atoms, cell = _weights(fractions.shape[1])
+    phases = atoms[..., 0]
+    coordinates = np.where(pbc, np.sin(2 * np.pi * fractions + phases), fractions)
+    periodic = np.where(pbc[:, None], cells, 0.0)
+    found: np.ndarray = np.tensordot(coordinates, atoms, 2) + np.tensordot(periodic, cell, 2)
+    return found
+
+
+def _radius(n_atoms: int, cells: np.ndarray, pbc: np.ndarray) -> float:
+    """Return how far apart the projections of copies may be: errors of many coordinates add up as their root."""
+    slopes = 2 * np.pi * np.linalg.norm(np.linalg.inv(cells), axis=1)[:, pbc]
+    return 2 * SAME_A * float(np.sqrt(3 * n_atoms + 9)) * max(1.0, float(slopes.max(initial=0.0)))
+
+
+def _is_same(fractions: np.ndarray, cells: np.ndarray, pbc: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Say of each pair of structures whether they are copies."""
+    first, second = pairs.T
+    difference = fractions[first] - fractions[second]
+    difference -= np.where(pbc, np.rint(difference), 0.0)
+    distance = np.linalg.norm(difference @ cells[first], axis=2).max(axis=1)
+    strain = np.abs(np.where(pbc[:, None], cells[first] - cells[second], 0.0)).max(axis=(1, 2))
+    same: np.ndarray = (distance <= SAME_A) & (strain <= SAME_A)
+    return same

@@ -1,0 +1,94 @@
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, fcc111, molecule
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from surveyor.reading.identity import SAME_A, copies
+
+STRUCTURES = {
+    "molecule": molecule("CH3CH2OH"),
+    "crystal": bulk("NaCl", "rocksalt", a=5.6),
+    "one atom": bulk("Cu"),
+    "supercell": bulk("Cu", cubic=True).repeat(2),
+    "slab": fcc111("Al", (2, 2, 3), vacuum=5.0),
+    "chain": Atoms("H2", [[0, 0, 0], [0, 0, 0.8]], cell=[0, 0, 3], pbc=[False, False, True]),
+}
+
+
+def rattled(atoms: Atoms, generator: np.random.Generator, amplitude_A: float) -> Atoms:
+    moved = atoms.copy()
+    moved.positions += generator.normal(scale=amplitude_A, size=moved.positions.shape)
+    if moved.pbc.any():
+        periodic = moved.cell.array
+        periodic[moved.pbc] *= 1 + generator.normal(scale=amplitude_A / 10)
+        moved.set_cell(periodic)
+    return moved
+
+
+def written_with_four_decimals(atoms: Atoms, generator: np.random.Generator) -> Atoms:
+    copy = atoms.copy()
+    copy.translate(generator.normal(scale=5, size=3))
+    shifts = generator.integers(-2, 3, size=(len(copy), 3)) * copy.pbc
+    copy.positions += shifts @ copy.cell.array
+    copy.positions = copy.positions.round(4)
+    return copy
+
+
+@settings(max_examples=60, deadline=None)
+@given(name=st.sampled_from(sorted(STRUCTURES)), seed=st.integers(0, 10**6), n=st.integers(1, 8))
+def test_copies_are_found_wherever_they_are_and_nothing_else_is_one(name: str, seed: int, n: int) -> None:
+    generator = np.random.default_rng(seed)
+    originals = [rattled(STRUCTURES[name], generator, 0.1) for _ in range(n)]
+    order = generator.permutation(n)
+    moved = [written_with_four_decimals(originals[index], generator) for index in order]
+    found = copies(originals + moved)
+    assert found[:n].tolist() == list(range(n))
+    assert found[n:].tolist() == order.tolist()
+
+
+@pytest.mark.parametrize("name", sorted(set(STRUCTURES) - {"one atom"}))
+def test_a_small_displacement_of_one_atom_makes_another_structure(name: str) -> None:
+    displaced = STRUCTURES[name].copy()
+    displaced.positions[-1, 2] += 5 * SAME_A
+    assert copies([STRUCTURES[name], displaced]).tolist() == [0, 1]
+
+
+def changed(atoms: Atoms, **changes: Any) -> Atoms:
+    other = atoms.copy()
+    for name, value in changes.items():
+        setattr(other, name, value)
+    return other
+
+
+def test_other_elements_periodic_directions_and_cells_make_another_structure() -> None:
+    crystal = STRUCTURES["crystal"]
+    strained = changed(crystal)
+    strained.set_cell(1.001 * crystal.cell.array, scale_atoms=True)
+    others = [changed(crystal, numbers=[11, 19]), changed(crystal, pbc=[True, True, False]), strained]
+    assert copies([crystal, *others]).tolist() == [0, 1, 2, 3]
+
+
+def test_the_cell_of_a_molecule_its_charge_and_the_order_of_elements_make_no_difference() -> None:
+    water = molecule("H2O")
+    boxed, ion = changed(water, cell=[9, 9, 9]), water.copy()
+    ion.info["charge"] = 1
+    assert copies([water, boxed, ion, water[[1, 2, 0]]]).tolist() == [0, 0, 0, 0]
+
+
+def test_many_copies_of_one_structure_take_no_longer_than_others() -> None:
+    generator = np.random.default_rng(0)
+    many = [written_with_four_decimals(STRUCTURES["molecule"], generator) for _ in range(5000)]
+    others = [rattled(STRUCTURES["molecule"], generator, 0.1) for _ in range(5000)]
+    begin = time.process_time()
+    assert set(copies(many)) == {0}
+    assert copies(others).tolist() == list(range(5000))
+    assert time.process_time() - begin < 5
+
+
+def test_no_structures_have_no_copies() -> None:
+    assert copies([]).tolist() == []
