@@ -54,14 +54,14 @@ def without_isolated_atoms(structures: Iterable[Atoms]) -> Dataset:
     return Dataset(atoms for atoms in structures if not is_isolated_atom(atoms))
 
 
-def named(structures: Iterable[Atoms], origin: str = "the data") -> dict[str, Atoms]:
+def named(structures: Mapping[int, Atoms], origin: str = "the data") -> dict[str, Atoms]:
     """Return the isolated atoms among structures by the name that messages give them.
 
     Args:
-        structures: labelled.
-        origin: file that they come from.
+        structures: labelled, by their index in the file.
+        origin: the file.
     """
-    return {f"structure {i} of {origin}": atoms for i, atoms in enumerate(structures) if is_isolated_atom(atoms)}
+    return {f"structure {i} of {origin}": atoms for i, atoms in structures.items() if is_isolated_atom(atoms)}
 
 
 def energies_of(isolated: Mapping[str, Atoms]) -> dict[str, float]:

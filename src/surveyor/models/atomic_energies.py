@@ -89,7 +89,7 @@ def resolve_atomic_energies(train: Dataset, given: Mapping[str, float] | None) -
         InputError: there is nothing but isolated atoms, they contradict each other or what is given, or the data hold
             elements for which no energy is given.
     """
-    rows, isolated = without_isolated_atoms(train), energies_of(named(train))
+    rows, isolated = without_isolated_atoms(train), energies_of(named(dict(enumerate(train))))
     if not rows:
         raise InputError(
             "a model cannot be initialized without labelled structures; the training set is empty, or holds isolated "

@@ -4,13 +4,17 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from surveyor.dataset import ENERGY, FORCES, STRESS
+from surveyor.isolated_atoms import CONFIG_TYPE
 from surveyor.reading.electrons import CHARGE, CHARGES, MOMENTS, MULTIPLICITY
 from surveyor.reading.sites import CONSTRAINTS, KINDS, MASSES, MOMENTA, OCCUPANCY
+from surveyor.reading.weights import VIRIALS_WEIGHT
+from surveyor.weights import PROPERTY_WEIGHTS, WEIGHT
 
-Purpose = Literal["starts", "label", "data", "train"]
+Purpose = Literal["starts", "label", "data", "train", "import"]
 ALL: tuple[Purpose, ...] = get_args(Purpose)
-ELECTRONS: tuple[Purpose, ...] = ("starts", "label", "data")
-LABELS: tuple[Purpose, ...] = ("data", "train")
+ELECTRONS: tuple[Purpose, ...] = ("starts", "label", "data", "import")
+LABELS: tuple[Purpose, ...] = ("data", "train", "import")
+LEARNING: tuple[Purpose, ...] = ("data", "train")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +25,8 @@ class Field:
         names: as files have them; the first one is surveyor's or ASE's own.
         place: whether it belongs to the structure, or has a row for each atom.
         unit: empty without one.
-        purposes: for which it is used: walkers' starts, structures of `surveyor label`, `bootstrap.data`, or `train`,
-            `valid` and `test`.
+        purposes: for which it is used: walkers' starts, structures of `surveyor label`, `bootstrap.data`, the files of
+            `surveyor train`, or the file of `surveyor labels import`.
         meaning: for the user.
     """
 
@@ -105,7 +109,50 @@ FIELDS = (
         ("starts",),
         "taken as `masses`, with a warning; refused where they differ tenfold from the masses of the elements",
     ),
-    Field((ENERGY,), "structure", "eV", LABELS, "total energy"),
+    Field((ENERGY,), "structure", "eV", LABELS, "total energy, without atomic energies taken off"),
     Field((FORCES,), "atom", "eV/Å", LABELS, "forces"),
-    Field((STRESS,), "structure", "eV/Å³", LABELS, "stress with ASE's sign, six Voigt components"),
+    Field(
+        (STRESS,),
+        "structure",
+        "eV/Å³",
+        LABELS,
+        "stress with ASE's sign (positive under tension): six components in the order xx, yy, zz, yz, xz, xy, or nine; "
+        "see [Stress and virials](#stress-and-virials)",
+    ),
+    Field(
+        ("REF_virials", "REF_virial"),
+        "structure",
+        "eV",
+        LABELS,
+        "minus the stress times the volume, six or nine components; becomes the stress",
+    ),
+    Field(
+        (WEIGHT,),
+        "structure",
+        "",
+        LABELS,
+        "factor of the three weights below; 1 by default; see [Weights](#weights)",
+    ),
+    Field(
+        (PROPERTY_WEIGHTS["energy"], PROPERTY_WEIGHTS["forces"]),
+        "structure",
+        "",
+        LABELS,
+        "weights of energy and forces; 1 by default",
+    ),
+    Field(
+        (PROPERTY_WEIGHTS["stress"], VIRIALS_WEIGHT),
+        "structure",
+        "",
+        LABELS,
+        "weight of the stress that `REF_stress`, or `REF_virials`, gives; 1 by default",
+    ),
+    Field(
+        (CONFIG_TYPE,),
+        "structure",
+        "",
+        LEARNING,
+        "`IsolatedAtom` makes a single atom in a large periodic box an "
+        "[isolated atom](../how-to/train-a-model.md#what-is-checked-before-the-training)",
+    ),
 )

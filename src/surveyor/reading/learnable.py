@@ -98,19 +98,18 @@ def set_apart(reading: Reading) -> TrainingData:
         InputError: they contradict each other, there is nothing else, or a box is too small for an atom that is said to
             be isolated.
     """
-    is_isolated = np.array([is_isolated_atom(atoms) for atoms in reading.structures], dtype=bool)
-    indices = np.flatnonzero(~is_isolated)
-    if not len(indices):
+    kept = {index: atoms for index, atoms in reading.numbered.items() if not is_isolated_atom(atoms)}
+    if not kept:
         raise InputError(
             f"{reading.report.field}: {reading.report.path} holds isolated atoms alone; expected structures with bonds"
         )
-    isolated = named(reading.structures, str(reading.report.path))
+    isolated = named(reading.numbered, str(reading.report.path))
     report = reading.report.with_findings(*_findings(reading))
     if isolated:
         report = report.with_remark(_told(isolated, report.field))
     if any(is_stated(atoms) for atoms in isolated.values()):
         report = report.with_use_of(CONFIG_TYPE)
-    return TrainingData([reading.structures[i] for i in indices], indices, isolated, np.arange(len(indices)), report)
+    return TrainingData([*kept.values()], np.array([*kept]), isolated, np.arange(len(kept)), report)
 
 
 def _told(isolated: Mapping[str, Atoms], field: str) -> str:
@@ -121,7 +120,7 @@ def _told(isolated: Mapping[str, Atoms], field: str) -> str:
 
 def _findings(reading: Reading) -> list[Finding]:
     several, far, charged = [], [], []
-    for index, atoms in enumerate(reading.structures):
+    for index, atoms in reading.numbered.items():
         if is_isolated_atom(atoms):
             charged += [index] if charge_of(atoms) else []
         elif is_stated(atoms):

@@ -47,6 +47,11 @@ class Reading:
     refused: Mapping[int, str] = field(default_factory=dict)
     indices: tuple[int, ...] = ()
 
+    @property
+    def numbered(self) -> dict[int, Atoms]:
+        """The structures by their index in the file."""
+        return dict(zip(self.indices or range(len(self.structures)), self.structures, strict=True))
+
 
 def read_in_steps(path: Path, steps: Sequence[Step], parameter: str = "", *, keeps_refused: bool = False) -> Reading:
     """Read all structures of a file in any format that ASE knows, in canonical coordinates.

@@ -8,15 +8,18 @@ import pytest
 from ase.build import molecule
 from ase.constraints import FixAtoms
 
+from surveyor.labelling.imports import read_labels
+from surveyor.labels import LevelOfTheory
 from surveyor.reading import GIVEN_DATA, read_labelled, read_structures, read_unchecked
 from surveyor.reading.fields import FIELDS
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "structure-files.md"
 ALWAYS = ("numbers", "positions", "cell", "pbc")
+WHERE_IT_MATTERS = ("config_type",)  # used where single atoms are set apart, see test_learnable.py
 NAMES = [
     (field, name)
     for field in FIELDS
-    if field.names[0] not in ALWAYS
+    if field.names[0] not in (*ALWAYS, *WHERE_IT_MATTERS)
     for name in field.names
     if name != "move_mask"  # in extxyz files, what ASE makes constraints of
 ]
@@ -35,6 +38,10 @@ VALUES = {
     "momenta": np.zeros((3, 3)),
     "masses": [16.0, 1.0, 1.0],
     "mass": [16.0, 1.0, 1.0],
+    "REF_virials": np.zeros(6),
+    "config_weight": 2.0,
+    "config_energy_weight": 2.0,
+    "config_stress_weight": 2.0,
 }
 LABEL = {"REF_energy": 1.0, "REF_forces": np.zeros((3, 3)), "REF_stress": np.zeros(6)}
 READERS = {
@@ -42,12 +49,15 @@ READERS = {
     "label": read_unchecked,
     "data": lambda path: read_labelled(path, "bootstrap.data", GIVEN_DATA),
     "train": lambda path: read_labelled(path, "train"),
+    "import": lambda path: read_labels(path, LevelOfTheory("any", {})),
 }
 
 
 def structure_with(name, value):
     water = molecule("H2O", cell=[9, 9, 9], pbc=True)
     fields = LABEL | ({} if value is None else {name: value})
+    if name == "config_virials_weight":
+        fields["REF_virials"] = fields.pop("REF_stress")
     for field, content in fields.items():
         if np.ndim(content) and len(content) == 3 and not isinstance(content, dict):
             water.set_array(field, np.array(content))

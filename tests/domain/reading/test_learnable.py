@@ -131,3 +131,13 @@ def test_copies_are_counted_in_their_own_set_and_can_be_left_out(read: Any) -> N
     assert kept.indices.tolist() == [1, 2, 5]
     assert kept.report.summary.endswith("; 2 copies are left out")
     assert kept.without_copies() is kept
+
+
+def test_indices_are_those_of_the_file_where_weights_leave_structures_out(read: Any) -> None:
+    left_out, *others = waters(3)
+    left_out.info["config_weight"] = 0.0
+    charged = labelled(Atoms("H"), -13.0, charge=1)
+    report = read(train=[left_out, *others, others[0].copy(), charged])["train"].report
+    firsts = {finding.text.partition(",")[0]: finding.first for finding in report.findings}
+    assert firsts["the same structure as one before"] == 3
+    assert firsts["a single atom with a charge"] == 4
