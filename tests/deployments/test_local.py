@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,8 +14,10 @@ import psutil
 import pytest
 from labelling_inputs import copper, labelled
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import LogFilter
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter, LogFilter
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.states import AwaitingRetry, Cancelling
 from slow_campaign import stored
 
@@ -79,6 +82,36 @@ def test_a_dataset_is_labelled_through_the_worker(prefect: Callable[..., Any], t
     done = prefect("deployment", "run", "label-dataset/local", "--params", json.dumps(parameters), "--watch")
     assert done.returncode == 0, done.stdout
     assert read_summary(RunDirectory(tmp_path / "out"))["n_labelled"] == 1
+
+
+def test_scheduled_runs_of_a_dataset_take_turns_and_compute_nothing_again(
+    client: SyncPrefectClient, tmp_path: Path, starts: Path
+) -> None:
+    deployment = client.read_deployment_by_name("label-dataset/local").id
+    reference = {"emt": {"rehearsal": {"log": str(tmp_path / "launches.log")}}}
+    parameters = {"structures": str(starts), "output_directory": str(tmp_path / "out"), "reference": reference}
+    client.update_deployment(deployment, DeploymentUpdate(parameters=parameters))
+    often = IntervalSchedule(interval=timedelta(seconds=4))  # more often than the worker can run them
+    (schedule,) = client.create_deployment_schedules(deployment, [(often, True)])
+    made = DeploymentFilter.model_validate({"id": {"any_": [deployment]}})
+
+    def runs(*types: str) -> list[FlowRun]:
+        wanted = FlowRunFilter.model_validate({"state": {"type": {"any_": types}}})
+        found = client.read_flow_runs(flow_run_filter=wanted, deployment_filter=made)
+        return [run for run in found if run.auto_scheduled]
+
+    def is_over() -> bool:
+        for run in runs("SCHEDULED"):  # those that wait for their turn stay when the schedule is gone
+            client.delete_flow_run(run.id)
+        return not runs("SCHEDULED", "PENDING", "RUNNING")
+
+    wait_until(lambda: len(runs("COMPLETED")) >= 2)
+    client.delete_deployment_schedule(deployment, schedule.id)
+    wait_until(is_over)
+
+    ended = sorted(runs("COMPLETED"), key=lambda run: run.start_time)
+    assert all(first.end_time <= second.start_time for first, second in pairwise(ended))
+    assert len(launches(tmp_path / "launches.log")) == 1
 
 
 def test_a_model_is_trained_through_the_worker(prefect: Callable[..., Any], tmp_path: Path) -> None:
