@@ -33,6 +33,7 @@ from surveyor.metrics import Errors, errors_of
 from surveyor.models.choice import load_model
 from surveyor.models.history import load_history, reported_epochs
 from surveyor.run_directory import RunDirectory
+from surveyor.tasks.report import report_training
 from surveyor.training import SUMMARY, TrainingParameters, check_training
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -95,6 +96,25 @@ def test_a_call_trains_and_the_same_call_does_nothing(parameters: dict[str, Any]
         pytest.raises(CampaignInUse),
     ):
         train_model(**parameters, valid_fraction=0.25)
+
+
+def test_a_report_that_fails_is_told_and_written_by_the_next_call(
+    parameters: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def without_space(_: object) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("surveyor.flows.train_model.report_training", report_training.with_options(retries=0))
+        patch.setattr("surveyor.tasks.report.write_training_figures", without_space)
+        weights = train_model(**parameters)
+    assert weights.is_file()
+    assert "the report failed" in caplog.text
+    assert "No space left on device" in caplog.text
+    figures = tmp_path / "out" / "figures"
+    assert not figures.exists()
+    assert train_model(**parameters) == weights
+    assert [path.name for path in figures.iterdir()] == ["parity.png"]
 
 
 def artifacts_of(key: str) -> list[Artifact]:

@@ -13,8 +13,9 @@ from surveyor.labels import Label
 from surveyor.models.choice import CommitteeParameters, MemberParameters, ModelParameters, load_model, make_model
 from surveyor.models.committee import SUMMARY, CommitteeModel
 from surveyor.models.disagreement import calibrate, disagreement_of, mean_of
+from surveyor.models.history import MEMBERS, report_epoch
 from surveyor.models.mace_parameters import MACEParameters
-from surveyor.models.model import digest_of
+from surveyor.models.model import Epoch, digest_of
 from surveyor.models.pair import PairModel, PairParameters
 from surveyor.potentials import Prediction, predict
 from surveyor.testing.models import check_model
@@ -125,6 +126,14 @@ def test_calibration_is_kept_with_the_model(trained: CommitteeModel, valid: Data
     assert record["members"] == [digest_of(member) for member in trained.members]
     # Each member is a saved model of its own.
     assert digest_of(load_model(tmp_path / "saved" / "member-1")) == digest_of(trained.members[1])
+
+
+def test_the_history_has_the_mean_learning_rate(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+    for index, rate in enumerate((0.01, 0.03, None)):
+        report_epoch(tmp_path / MEMBERS / str(index), Epoch(7, 1.0, learning_rate=rate))
+    _, history = committee().initialize(train, atomic_energies=None, seed=7).train(train, valid, tmp_path)
+    assert history[-1].number == 7
+    assert history[-1].learning_rate == pytest.approx(0.02)
 
 
 def test_the_log_tells_the_calibration(
