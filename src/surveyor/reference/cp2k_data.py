@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -149,12 +150,13 @@ def _name_entries(kind: Tree, basis_files: Mapping[str, str], potentials: Mappin
 
 def _first_name(entry: str, element: str, texts: Mapping[str, str]) -> str:
     name, _, digest = entry.partition(" ")
-    for text in texts.values():
-        for other in names_of_entries(text, element):
-            content = find_entry(text, element, other)
-            if content is not None and _hash(content) == digest:
-                return f"{other} {digest}"
-    return f"{name} {digest}"
+    alike = (
+        each.names[0]
+        for text in texts.values()
+        for each in entries_of(text, element)
+        if each.names and _hash(each.content) == digest
+    )
+    return f"{next(alike, name)} {digest}"
 
 
 def _listed(value: Any) -> list[Any]:  # Any: a value of a keyword, one or several
@@ -180,21 +182,40 @@ def find_entry(text: str, element: str, name: str) -> str | None:
         element: symbol.
         name: one of the names of the entry; as in CP2K, case does not matter and the first one counts.
     """
-    lines = iter(_lines(text))
-    for words in lines:
-        if words[0] == element.upper() and name.upper() in words[1:]:
-            body = []
-            for inner in lines:
-                if inner[0] in SYMBOLS:
-                    break
-                body.append(" ".join(inner))
-            return "\n".join(body)
-    return None
+    return next((entry.content for entry in entries_of(text, element) if name.upper() in entry.names), None)
 
 
 def names_of_entries(text: str, element: str) -> list[str]:
     """Return the names, in upper case, of all entries for an element."""
-    return [name for words in _lines(text) if words[0] == element.upper() for name in words[1:]]
+    return [name for entry in entries_of(text, element) for name in entry.names]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of a file of basis sets or pseudopotentials.
+
+    Attributes:
+        names: in upper case.
+        content: its numbers, without comments.
+    """
+
+    names: tuple[str, ...]
+    content: str
+
+
+@lru_cache(maxsize=16)
+def entries_of(text: str, element: str) -> tuple[Entry, ...]:
+    """Return all entries of a file for an element, in their order."""
+    found: list[tuple[tuple[str, ...], list[str]]] = []
+    is_wanted = False
+    for words in _lines(text):
+        if words[0] in SYMBOLS:
+            is_wanted = words[0] == element.upper()
+            if is_wanted:
+                found.append((tuple(words[1:]), []))
+        elif is_wanted:
+            found[-1][1].append(" ".join(words))
+    return tuple(Entry(names, "\n".join(body)) for names, body in found)
 
 
 def _lines(text: str) -> Iterator[list[str]]:

@@ -47,7 +47,7 @@ class Places:
 
     def has(self, name: str) -> bool:
         """Say whether a file is in the folder of the input."""
-        return self.folder is not None and (self.folder / name).is_file()
+        return self.folder is not None and _is_file(self.folder / name)
 
     def read(self, name: str) -> str:
         """Return the text of a file.
@@ -66,9 +66,16 @@ class Places:
                 f"the file {name} was not found {_beside(self.folder)}, and CP2K's data directory is not known here "
                 f"({error}); put the file beside the input, or set data_directory of the code"
             ) from error
-        if not (directory / name).is_file():
+        if not _is_file(directory / name):
             raise InputError(f"the file {name} was not found {_beside(self.folder)}, nor in {directory}")
         return _text_of(directory / name)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for the file system
+        return False
 
 
 def _is_below(name: str) -> bool:

@@ -225,11 +225,13 @@ FRAGMENTS = st.one_of(
 
 @settings(max_examples=50, deadline=None)
 @given(head=st.booleans(), text=FRAGMENTS)
+@example(head=True, text="@INCLUDE " + "x" * 5000)
+@example(head=True, text="@INCLUDE x\x00")
 @example(head=True, text="&XC\n&VDW_POTENTIAL\n&END\n&END 'it's")
 @example(head=True, text='BASIS_SET_FILE_NAME "it"s ! it\'s')
 def test_any_text_is_read_or_refused_with_its_line(head: bool, text: str) -> None:
     try:
-        found = read_input(whole(text) if head else text)
+        found = read_input(whole(text) if head else text, Path(__file__).parent)
         atoms = LevelOfTheory("test", {}).with_electrons(one_of_each_kind(found))
     except InputError as error:
         refusal = str(error)
