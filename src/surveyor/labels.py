@@ -138,8 +138,17 @@ class LevelOfTheory:
 
 def label_key(atoms: Atoms, theory: LevelOfTheory) -> str:
     """Return the key of the label of a structure at a level of theory: "v1:" and 64 hexadecimal digits."""
+    return _key_under(theory.digest, atoms, theory)
+
+
+def former_keys(atoms: Atoms, theory: LevelOfTheory) -> tuple[str, ...]:
+    """Return the keys that former versions of surveyor gave the label of a structure, where they were others."""
+    return tuple(_key_under(digest, atoms, theory) for digest in theory.former if digest != theory.digest)
+
+
+def _key_under(digest: str, atoms: Atoms, theory: LevelOfTheory) -> str:
     identity = identity_of(theory.with_electrons(atoms), kinds=theory.distinguishes_kinds)
-    return f"{KEY_VERSION}:{_hash({'structure': identity, 'level_of_theory': theory.digest})}"
+    return f"{KEY_VERSION}:{_hash({'structure': identity, 'level_of_theory': digest})}"
 
 
 def _hash(content: Mapping[str, Any]) -> str:  # Any: whatever JSON holds

@@ -12,7 +12,7 @@ from ase import Atoms
 from surveyor.errors import AttemptFailed, Preempted, StorageFailed
 from surveyor.events import announce
 from surveyor.files import FULL
-from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, label_key
+from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, former_keys, label_key
 from surveyor.reference.reference import Reference, Resumable, limits_of
 
 logger = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ def attempt_label(
     """
     structure = theory.with_electrons(atoms)
     key = label_key(structure, theory)
+    _take_over_former(structure, key, theory, store)
     outcome = stored_label(key, store, reference)
     if outcome is not None:
         return outcome
@@ -77,6 +78,17 @@ def attempt_label(
         raise _not_final(key, failure)
     _announce(key, outcome, new=True, wall_time_s=time.monotonic() - begin)
     return outcome
+
+
+def _take_over_former(structure: Atoms, key: str, theory: LevelOfTheory, store: LabelStore) -> None:
+    """Keep a label under its key that a former version of surveyor has computed under another one."""
+    if not theory.former or store.get(key) is not None:
+        return
+    for former in former_keys(structure, theory):
+        label = store.get(former)
+        if label is not None:
+            store.put(key, structure, theory, replace(label, provenance={**label.provenance, "former_key": former}))
+            return
 
 
 def _not_final(key: str, failure: LabelFailure | None) -> AttemptFailed:

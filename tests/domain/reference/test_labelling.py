@@ -1,5 +1,5 @@
 import multiprocessing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,20 @@ def test_second_call_launches_nothing_and_gives_the_same_label(tmp_path: Path) -
     assert first.energy == second.energy
     np.testing.assert_array_equal(first.forces, second.forces)
     np.testing.assert_array_equal(first.stress, second.stress)
+    assert len(launches(tmp_path / "log")) == 1
+
+
+def test_a_label_that_a_former_version_kept_under_another_key_is_not_computed_again(tmp_path: Path) -> None:
+    reference, store = counting(tmp_path), LabelStore.in_folder(tmp_path / "labels")
+    former = reference.resolve()
+    first = label_structure(rattled_copper(), reference, former, store, tmp_path / "scratch")
+    theory = replace(former, content={**former.content, "written": "otherwise"}, former=(former.digest,))
+    second = label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch")
+    assert isinstance(first, Label)
+    assert isinstance(second, Label)
+    assert second.energy == first.energy
+    assert second.provenance == {**first.provenance, "former_key": label_key(rattled_copper(), former)}
+    assert store.get(label_key(rattled_copper(), theory)) is not None
     assert len(launches(tmp_path / "log")) == 1
 
 
