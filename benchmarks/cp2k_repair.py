@@ -21,7 +21,7 @@ from ase.build import bulk, molecule
 from surveyor.labels import Label, LabelFailure, LevelOfTheory
 from surveyor.reference.cp2k import CP2KCode, CP2KReference
 from surveyor.reference.cp2k_input import WAVEFUNCTION, read_input
-from surveyor.reference.cp2k_repair import WARM_START, folder_of, ladder_of, with_rung
+from surveyor.reference.cp2k_repair import AS_GIVEN, WARM_START, Rung, folder_of, ladder_of, with_rung
 
 LIMIT_MINUTES, TIGHT_LIMIT_MINUTES = 3.0, 12.0
 ENERGY_TARGET_MEV, FORCES_TARGET_MEV_A = 1.0, 5.0  # per atom; largest component
@@ -100,11 +100,9 @@ class Case:
     cutoff: int = 150
     basis: str = "DZVP"
 
-    def input(self, *, tight: bool = False) -> str:
-        """Return the input of CP2K."""
-        scf = self.scf
-        if tight:
-            scf = TIGHT_OT if "&OT" in self.scf else TIGHT_DIAGONALISATION
+    def input(self, tight: str = "") -> str:
+        """Return the input of CP2K: its own, or one of tight convergence by another SCF."""
+        scf = tight or self.scf
         kinds = "".join(KIND.format(symbol=symbol, basis=self.basis) for symbol in sorted(set(self.atoms.symbols)))
         return INPUT.format(
             cutoff=self.cutoff, eps_scf=TIGHT_EPS_SCF if tight else "1E-6", scf=scf + "\n" + self.smear, kinds=kinds
@@ -162,6 +160,7 @@ CASES = (
     Case("N2 at 2.2 Å", pair("N2", 2.2), OT_DIIS),
     Case("O2 at 1.8 Å, triplet", pair("O2", 1.8), OT_DIIS, 3),
     Case("OH, doublet", pair("OH", 1.2), OT_SHORT, 2),
+    Case("F2 at 2.6 Å, diagonalised", pair("F2", 2.6), MIX_SHORT),
 )
 
 
@@ -170,9 +169,9 @@ def label(case: Case, code: CP2KCode, folder: Path) -> Label | LabelFailure:
     return CP2KReference(read_input(case.input()), code).compute(electrons_of(case), folder)
 
 
-def tight(case: Case, code: CP2KCode, folder: Path, wavefunction: Path | None = None) -> Label | LabelFailure:
+def tight(case: Case, scf: str, code: CP2KCode, folder: Path, wavefunction: Path | None = None) -> Label | LabelFailure:
     """Compute the label of an input at tight convergence, from a wavefunction or from atoms."""
-    given = read_input(case.input(tight=True))
+    given = read_input(case.input(scf))
     if wavefunction is not None:
         given = with_rung(given, WARM_START, str(wavefunction))
     folder.mkdir()
@@ -186,11 +185,22 @@ def electrons_of(case: Case) -> Atoms:
     return LevelOfTheory("test", {}).with_electrons(atoms)
 
 
+def rung_of(case: Case, found: Label) -> Rung:
+    """Return the rung that recovered a label."""
+    (rung,) = (rung for rung in ladder_of(read_input(case.input())) if rung.name == found.provenance["rung"])
+    return rung
+
+
 def wavefunction_of(case: Case, found: Label, folder: Path) -> Path:
     """Return the wavefunction of a label."""
-    ladder = ladder_of(read_input(case.input()))
-    (rung,) = (rung for rung in ladder if rung.name == found.provenance["rung"])
-    return folder_of(folder, rung, ladder) / WAVEFUNCTION
+    return folder_of(folder, rung_of(case, found), ladder_of(read_input(case.input()))) / WAVEFUNCTION
+
+
+def tight_scf_for(case: Case, found: Label) -> str:
+    """Return a tight SCF by the method that gave a label."""
+    rung = rung_of(case, found)
+    is_ot = "&OT" in case.scf if rung == AS_GIVEN else bool(rung.ot)
+    return TIGHT_OT if is_ot else TIGHT_DIAGONALISATION
 
 
 def difference(found: Label, right: Label | LabelFailure) -> tuple[float, float] | None:
@@ -211,8 +221,9 @@ def row(case: Case, code: CP2KCode) -> tuple[str, str]:
         if isinstance(found, LabelFailure):
             return "none", f"| {case.name} | {found.reason}: {found.message} | {seconds:.0f} | - | - | - |"
         code = code.model_copy(update={"timeout_minutes": TIGHT_LIMIT_MINUTES})
-        same = difference(found, tight(case, code, folder / "same", wavefunction_of(case, found, folder)))
-        other = difference(found, tight(case, code, folder / "atoms"))
+        scf = tight_scf_for(case, found)
+        same = difference(found, tight(case, scf, code, folder / "same", wavefunction_of(case, found, folder)))
+        other = difference(found, tight(case, scf, code, folder / "atoms"))
     is_good = same is not None and abs(same[0]) <= ENERGY_TARGET_MEV and same[1] <= FORCES_TARGET_MEV_A
     cells = ["?" if each is None else f"{each[0]:.3f}, {each[1]:.2f}" for each in (same, other)]
     rung = found.provenance["rung"]

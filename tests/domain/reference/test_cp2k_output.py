@@ -241,6 +241,19 @@ def test_the_last_step_tells_convergence_and_how_far_the_final_energy_may_be(
     assert energy_tolerance(text) == pytest.approx(tolerance, rel=0.1)
 
 
+def test_an_scf_that_cp2k_calls_converged_far_from_its_final_energy_is_refused() -> None:
+    """Davidson diagonalisation of water; the right energy is -17.0223 Hartree, the final one -15.7129."""
+    text = (Path(__file__).parent / "data" / "davidson.out").read_text()
+    atoms = Atoms("OH2", [[0, 0, 0.119262], [0, 0.763239, -0.477047], [0, -0.763239, -0.477047]], cell=[5.0] * 3)
+    atoms.pbc = True
+    assert "*** SCF run converged in     7 steps ***" in text
+    outcome = parse_output(text, atoms)
+    assert isinstance(outcome, LabelFailure)
+    assert outcome.reason == "scf_not_converged"
+    assert "-15.71288" in outcome.message
+    assert "expected a difference of 1.5 Hartree at most" in outcome.message
+
+
 def test_without_a_step_nothing_is_known_and_nothing_is_allowed() -> None:
     assert convergence_of("no step") is None
     assert energy_tolerance("no step") == 1e-6
