@@ -144,5 +144,5 @@ def pass_over_label(atoms: Atoms, notes: Notes) -> Atoms:
     """Return the structure; a label that it carries is not used, which is noted."""
     found = [name for name in ANY_LABEL if name in fields_of(atoms)]
     if found:
-        notes.warn(f"{', '.join(found)}: the labels in the file are not used; labels are computed anew")
+        notes.warn(f"{', '.join(found)}: labels in the file are not used; where needed they are computed anew")
     return atoms

@@ -22,6 +22,8 @@ from surveyor.weights import is_counted
 Step = Callable[[Atoms, Notes], Atoms]
 COORDINATES = ("numbers", "positions")  # ASE's own arrays, which are always used
 
+REFUSED = "fields contradict each other or cannot be used; these structures are refused"  # the finding
+
 STARTS: tuple[Step, ...] = (read_sites, read_electrons, read_kinds, read_masses, pass_over_label)
 TO_LABEL: tuple[Step, ...] = (read_sites, read_electrons, read_kinds, pass_over_label)
 # Before the labels are read:
@@ -72,6 +74,7 @@ def read_in_steps(path: Path, steps: Sequence[Step], parameter: str = "", *, kee
             if not keeps_refused:
                 raise InputError(f"structure {notes.index} of {path}: {error}") from error
             refused[notes.index] = str(error)
+            notes.warn(REFUSED)
         structures.append(canonical(atoms))
     unused = tuple(name for name in found if name not in notes.used and name not in OWN_FIELDS)
     report = ReadingReport(path, len(structures), notes.used, unused, notes.findings, parameter)

@@ -142,6 +142,7 @@ def test_of_structures_to_be_labelled_only_those_that_contradict_are_refused(tmp
     ase.io.write(tmp_path / "some.extxyz", [contradiction, hydroxide(total_charge=-1)])
     reading = read_unchecked(tmp_path / "some.extxyz")
     assert list(reading.refused) == [0]
+    assert "these structures are refused (1 structure, the first is 0)" in reading.report.lines[1]
     assert charge_of(reading.structures[1]) == -1
 
 
