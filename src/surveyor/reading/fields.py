@@ -5,7 +5,10 @@ from typing import Literal, get_args
 
 from surveyor.dataset import ENERGY, FORCES, STRESS
 from surveyor.reading.electrons import CHARGE, CHARGES, MOMENTS, MULTIPLICITY
+from surveyor.reading.keys import REF_KEYS
 from surveyor.reading.sites import CONSTRAINTS, KINDS, MASSES, MOMENTA, OCCUPANCY
+from surveyor.reading.weights import VIRIALS_WEIGHT
+from surveyor.weights import PROPERTY_WEIGHTS, WEIGHT
 
 Purpose = Literal["starts", "label", "data", "train"]
 ALL: tuple[Purpose, ...] = get_args(Purpose)
@@ -105,7 +108,37 @@ FIELDS = (
         ("starts",),
         "taken as `masses`, with a warning; refused where they differ tenfold from the masses of the elements",
     ),
-    Field((ENERGY,), "structure", "eV", LABELS, "total energy"),
+    Field((ENERGY,), "structure", "eV", LABELS, "total energy, without atomic energies taken off"),
     Field((FORCES,), "atom", "eV/Å", LABELS, "forces"),
-    Field((STRESS,), "structure", "eV/Å³", LABELS, "stress with ASE's sign, six Voigt components"),
+    Field(
+        (STRESS,),
+        "structure",
+        "eV/Å³",
+        LABELS,
+        "stress with ASE's sign (positive under tension): six components in the order xx, yy, zz, yz, xz, xy, or nine; "
+        "see [Stress and virials](#stress-and-virials)",
+    ),
+    Field(
+        REF_KEYS.names("virials"),
+        "structure",
+        "eV",
+        LABELS,
+        "minus the stress times the volume, six or nine components; becomes the stress",
+    ),
+    Field(
+        (WEIGHT,),
+        "structure",
+        "",
+        LABELS,
+        "factor of the weights below; 1 by default, as they are; see [Weights](#weights)",
+    ),
+    Field(
+        (PROPERTY_WEIGHTS["energy"], PROPERTY_WEIGHTS["forces"]),
+        "structure",
+        "",
+        LABELS,
+        "weights of energy and forces",
+    ),
+    Field((PROPERTY_WEIGHTS["stress"],), "structure", "", LABELS, "weight of a stress that is given as such"),
+    Field((VIRIALS_WEIGHT,), "structure", "", LABELS, "weight of the stress that virials give"),
 )

@@ -18,7 +18,7 @@ NAMES = [
     for field in FIELDS
     if field.names[0] not in ALWAYS
     for name in field.names
-    if name != "move_mask"  # in extxyz files, what ASE makes constraints of
+    if name not in ("move_mask", "config_virials_weight")  # what ASE makes constraints of; used beside virials alone
 ]
 
 VALUES = {
@@ -35,6 +35,10 @@ VALUES = {
     "momenta": np.zeros((3, 3)),
     "masses": [16.0, 1.0, 1.0],
     "mass": [16.0, 1.0, 1.0],
+    "REF_virials": np.zeros(6),
+    "config_weight": 0.5,
+    "config_energy_weight": 0.5,
+    "config_stress_weight": 0.5,
 }
 LABEL = {"REF_energy": 1.0, "REF_forces": np.zeros((3, 3)), "REF_stress": np.zeros(6)}
 READERS = {
