@@ -61,7 +61,7 @@ def test_a_labelling_shows_what_would_be_refused(folder: Path, capsys: pytest.Ca
     assert main(["check", saved(folder, "label.yaml", LABELLING)]) == 0
     said = capsys.readouterr().out
     assert "structures: frames.extxyz: 4 structures; used: " in said
-    assert "the labels in the file are not used: labels are computed anew (1 structure, the first is 2)" in said
+    assert "labels in the file are not used; where needed they are computed anew (1 structure, the first is 2)" in said
     assert "level of theory: EMT" in said
     assert "1 structure(s) cannot be labelled:\n  structure 3: initial_magmoms sum to 1" in said
     assert "2 different labels would be requested" in said

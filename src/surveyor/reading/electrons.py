@@ -98,7 +98,8 @@ def _multiplicity(atoms: Atoms, charge: int, notes: Notes) -> int | None:
     notes.use(*everything)
     total = _sum(atoms, MOMENTS)
     moment = None if total is None else abs(total)
-    notes.use(*([] if total is None else [MOMENTS]))
+    if np.any(atoms.arrays.get(MOMENTS, 0)):
+        notes.use(MOMENTS)
     if multiplicity is None:
         return _multiplicity_of_moment(atoms, moment, n_electrons, notes)
     if moment is not None and abs(moment - (multiplicity - 1)) > CONTRADICTION:

@@ -27,18 +27,9 @@ def read_label(atoms: Atoms, notes: Notes) -> Atoms:
 
 
 def pass_over_label(atoms: Atoms, notes: Notes) -> Atoms:
-    """Return the structure of a start; a label that it carries is not used, which is noted."""
-    return _pass_over(atoms, notes, "the labels of starts are not used")
-
-
-def replace_label(atoms: Atoms, notes: Notes) -> Atoms:
-    """Return the structure that is to be labelled; a label that it carries is not used, which is noted."""
-    return _pass_over(atoms, notes, "the labels in the file are not used: labels are computed anew")
-
-
-def _pass_over(atoms: Atoms, notes: Notes, text: str) -> Atoms:
+    """Return the structure; a label that it carries is not used, which is noted."""
     results = {} if atoms.calc is None else atoms.calc.results
     found = [name for name in LABELS if name in atoms.info or name in atoms.arrays or name in results]
     if found:
-        notes.warn(f"{', '.join(found)}: {text}")
+        notes.warn(f"{', '.join(found)}: labels in the file are not used; where needed they are computed anew")
     return atoms

@@ -10,7 +10,7 @@ from surveyor.dataset import OWN_FIELDS
 from surveyor.errors import InputError
 from surveyor.reading.electrons import note_electrons, read_electrons
 from surveyor.reading.images import images_in
-from surveyor.reading.labels import pass_over_label, read_label, replace_label
+from surveyor.reading.labels import pass_over_label, read_label
 from surveyor.reading.report import Notes, ReadingReport
 from surveyor.reading.sites import CONSTRAINTS, read_kinds, read_masses, read_motion, read_sites
 from surveyor.structures import canonical, check_structures
@@ -22,7 +22,7 @@ COORDINATES = ("numbers", "positions")  # ASE's own arrays, which are always use
 REFUSED = "fields contradict each other or cannot be used; these structures are refused"  # the finding
 
 STARTS: tuple[Step, ...] = (read_sites, read_electrons, read_kinds, read_masses, pass_over_label)
-TO_LABEL: tuple[Step, ...] = (read_sites, read_electrons, read_kinds, replace_label)
+TO_LABEL: tuple[Step, ...] = (read_sites, read_electrons, read_kinds, pass_over_label)
 GIVEN_DATA: tuple[Step, ...] = (read_sites, read_electrons, read_kinds, read_label)  # compared with the reference
 TRAINING_DATA: tuple[Step, ...] = (read_sites, note_electrons, read_label)
 
