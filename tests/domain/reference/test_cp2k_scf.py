@@ -19,7 +19,8 @@ from ase.units import Bohr, Hartree
 
 from surveyor.labels import Label, LabelFailure, LevelOfTheory
 from surveyor.reference.cp2k import CP2KReference
-from surveyor.reference.cp2k_input import read_input, write_input
+from surveyor.reference.cp2k_input import WAVEFUNCTION, CP2KInput, read_input, write_input
+from surveyor.reference.cp2k_repair import ladder_of, with_rung
 
 pytestmark = [
     pytest.mark.cp2k,
@@ -93,8 +94,12 @@ class System:
 
     def label(self, scf: str, folder: Path) -> Label | LabelFailure:
         """Return the label that surveyor computes, without repair."""
+        return self.compute(read_input(self.input(scf, EPS_SCF)), folder)
+
+    def compute(self, given: CP2KInput, folder: Path, *, repairs: bool = False) -> Label | LabelFailure:
+        """Return the label of an input."""
         atoms = LevelOfTheory("test", {}).with_electrons(self.atoms)
-        return CP2KReference(read_input(self.input(scf, EPS_SCF)), repairs=False).compute(atoms, folder)
+        return CP2KReference(given, repairs=repairs).compute(atoms, folder)
 
     def run(self, scf: str, folder: Path) -> tuple[float, np.ndarray]:
         """Return energy in Hartree and forces in Hartree/Bohr of a tight run of the bare program."""
@@ -152,15 +157,6 @@ def test_smeared_metal(tmp_path: Path) -> None:
         check(aluminium().label(mixing.format(method), tmp_path), right)
 
 
-def test_an_scf_that_converges_to_nothing_is_refused(tmp_path: Path) -> None:
-    """CP2K calls this Davidson diagonalisation converged; the final energy is 36 eV above the right one."""
-    outcome = water().label(DIAGONALISATION.format("DAVIDSON", "BROYDEN_MIXING", 0.4), tmp_path)
-    assert "SCF run converged" in (tmp_path / "output.txt").read_text()
-    assert isinstance(outcome, LabelFailure)
-    assert outcome.reason == "scf_not_converged"
-    assert "expected a difference of" in outcome.message
-
-
 @pytest.mark.parametrize(
     "scf",
     [
@@ -176,3 +172,17 @@ def test_what_has_not_converged_is_refused_with_every_kind_of_loop(scf: str, tmp
     outcome = water().label(scf, tmp_path)
     assert isinstance(outcome, LabelFailure)
     assert outcome.reason == "scf_not_converged"
+
+
+@pytest.mark.parametrize("way", ["OT, CG", "Broyden"])
+def test_every_rung_gives_the_label_from_what_an_unconverged_scf_has_left(
+    way: str, tight_water: tuple[float, np.ndarray], tmp_path: Path
+) -> None:
+    given = read_input(water().input("MAX_SCF 5\n" + WAYS[way], EPS_SCF))
+    first, *rungs = ladder_of(given)
+    assert isinstance(water().compute(with_rung(given, first), tmp_path), LabelFailure)
+    assert {bool(rung.ot) for rung in rungs} == {True, False}
+    for number, rung in enumerate(rungs):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        check(water().compute(with_rung(given, rung, f"../{WAVEFUNCTION}"), folder), tight_water)
