@@ -19,7 +19,8 @@ from ase.units import Bohr, Hartree
 
 from surveyor.labels import Label, LabelFailure, LevelOfTheory
 from surveyor.reference.cp2k import CP2KReference
-from surveyor.reference.cp2k_input import read_input, write_input
+from surveyor.reference.cp2k_input import WAVEFUNCTION, CP2KInput, read_input, write_input
+from surveyor.reference.cp2k_repair import WARM_START, ladder_of, with_rung
 
 pytestmark = [
     pytest.mark.cp2k,
@@ -93,8 +94,12 @@ class System:
 
     def label(self, scf: str, folder: Path) -> Label | LabelFailure:
         """Return the label that surveyor computes, without repair."""
+        return self.compute(read_input(self.input(scf, EPS_SCF)), folder)
+
+    def compute(self, given: CP2KInput, folder: Path, *, repairs: bool = False) -> Label | LabelFailure:
+        """Return the label of an input."""
         atoms = LevelOfTheory("test", {}).with_electrons(self.atoms)
-        return CP2KReference(read_input(self.input(scf, EPS_SCF)), repairs=False).compute(atoms, folder)
+        return CP2KReference(given, repairs=repairs).compute(atoms, folder)
 
     def run(self, scf: str, folder: Path) -> tuple[float, np.ndarray]:
         """Return energy in Hartree and forces in Hartree/Bohr of a tight run of the bare program."""
@@ -152,15 +157,6 @@ def test_smeared_metal(tmp_path: Path) -> None:
         check(aluminium().label(mixing.format(method), tmp_path), right)
 
 
-def test_an_scf_that_converges_to_nothing_is_refused(tmp_path: Path) -> None:
-    """CP2K calls this Davidson diagonalisation converged; the final energy is 36 eV above the right one."""
-    outcome = water().label(DIAGONALISATION.format("DAVIDSON", "BROYDEN_MIXING", 0.4), tmp_path)
-    assert "SCF run converged" in (tmp_path / "output.txt").read_text()
-    assert isinstance(outcome, LabelFailure)
-    assert outcome.reason == "scf_not_converged"
-    assert "expected a difference of" in outcome.message
-
-
 @pytest.mark.parametrize(
     "scf",
     [
@@ -176,3 +172,44 @@ def test_what_has_not_converged_is_refused_with_every_kind_of_loop(scf: str, tmp
     outcome = water().label(scf, tmp_path)
     assert isinstance(outcome, LabelFailure)
     assert outcome.reason == "scf_not_converged"
+
+
+@pytest.mark.parametrize("way", ["OT, CG", "Broyden"])
+def test_every_rung_gives_the_label_from_what_an_unconverged_scf_has_left(
+    way: str, tight_water: tuple[float, np.ndarray], tmp_path: Path
+) -> None:
+    given = read_input(water().input("MAX_SCF 5\n" + WAYS[way], EPS_SCF))
+    first, *rungs = ladder_of(given)
+    assert isinstance(water().compute(with_rung(given, first), tmp_path), LabelFailure)
+    assert {bool(rung.ot) for rung in rungs} == {True, False}
+    for number, rung in enumerate(rungs):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        check(water().compute(with_rung(given, rung, f"../{WAVEFUNCTION}"), folder), tight_water)
+
+
+def stretched_fluorine(scf: str, eps_scf: float) -> tuple[System, CP2KInput]:
+    """Return F2 at 2.6 Å, off the axes of its cell, and its input."""
+    middle, step = np.full(3, 2.5), np.array([0.6, 0.48, 0.64]) * 1.3
+    atoms = Atoms("F2", [middle - step, middle + step], cell=[5.0] * 3, pbc=True)
+    system = System(atoms, "&KIND F\n BASIS_SET DZVP-MOLOPT-SR-GTH\n POTENTIAL GTH-PBE-q7\n &END\n")
+    text = system.input(scf, eps_scf).replace("PADE", "PBE").replace("GTH_BASIS_SETS", "BASIS_MOLOPT")
+    text = text.replace("FILE_NAME POTENTIAL", "FILE_NAME GTH_POTENTIALS").replace("REL_CUTOFF 30", "REL_CUTOFF 50")
+    return system, read_input(text.replace("&SCF", "&QS\n EPS_DEFAULT 1E-12\n &END\n &SCF", 1))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_stretched_fluorine_that_no_mixing_converges_is_recovered_by_ot(tmp_path: Path) -> None:
+    system, given = stretched_fluorine("MAX_SCF 5\n" + WAYS["Broyden"], EPS_SCF)
+    label = system.compute(given, tmp_path, repairs=True)
+    assert isinstance(label, Label), label
+    assert label.provenance["rung"] == "CG, FULL_ALL"
+    assert [each["rung"] for each in label.provenance["before"]] == ["as given", "Broyden mixing"]
+    _, tight = stretched_fluorine(OT.format("CG\n ENERGY_GAP 0.005"), EPS_SCF / 10)
+    (tmp_path / "tight").mkdir()
+    own_state = with_rung(tight, WARM_START, f"../repair-2/{WAVEFUNCTION}")
+    right = system.compute(own_state, tmp_path / "tight")
+    assert isinstance(right, Label), right
+    assert label.energy == pytest.approx(right.energy, abs=1e-6)
+    np.testing.assert_allclose(label.forces, right.forces, atol=1e-3)
