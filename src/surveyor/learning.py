@@ -58,6 +58,8 @@ class Bootstrap(Parameters):
         if (self.data is None) != (self.level_of_theory is None):
             found = "data without level_of_theory" if self.level_of_theory is None else "level_of_theory without data"
             raise ValueError(f"expected data and level_of_theory together; found {found}")
+        if self.data is None and self.keys != REF_KEYS:
+            raise ValueError("found keys, which name labels in data, but no data; give both, or leave out keys")
         return self
 
 

@@ -12,7 +12,7 @@ from labelling_inputs import copper, labelled, written
 from surveyor.campaign import given_data
 from surveyor.dataset import ENERGY, STRESS, Dataset, DataSets, label_of
 from surveyor.errors import InputError
-from surveyor.learning import Learning, decide_membership, structure_error
+from surveyor.learning import Bootstrap, Learning, decide_membership, structure_error
 from surveyor.metrics import errors_of
 from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.choice import MemberParameters, make_model
@@ -128,6 +128,13 @@ def test_weights_stay_with_the_structures_of_a_campaign(tmp_path: Path) -> None:
     assert len(data.train) < 7
     for atoms in data.everything:
         assert weight_of(atoms, "forces") == expected[atoms.info[ENERGY]]
+
+
+def test_names_of_labels_belong_to_a_file() -> None:
+    with pytest.raises(ValueError, match="found keys, which name labels in data, but no data"):
+        Bootstrap.model_validate({"keys": {"prefix": "dft_"}})
+    with pytest.raises(ValueError, match="found replay_keys, but no replay data"):
+        MemberParameters.model_validate({"mace": {"replay_keys": {"prefix": "dft_"}}})
 
 
 CASES: dict[str, dict[str, Any]] = {

@@ -142,6 +142,8 @@ class MACEParameters(Parameters):
             raise ValueError("expected at most one of foundation_model (a file) and foundation_name; found both")
         if self.replay is not None and not self.is_tuned:
             raise ValueError("found replay data, but no foundation_model that was trained on them; give both, or none")
+        if self.replay is None and self.replay_keys != REF_KEYS:
+            raise ValueError("found replay_keys, but no replay data; give both, or leave out replay_keys")
         return self
 
     @property
