@@ -295,8 +295,8 @@ def _model(parameters: TrainingParameters, data: DataSets, isolated: Mapping[str
 
 def _atomic_energies(
     given: Mapping[str, float] | None, train: Dataset, isolated: Mapping[str, float]
-) -> Mapping[str, float]:
-    """Return the atomic energies with which a model is initialized.
+) -> Mapping[str, float] | None:
+    """Return the atomic energies with which a model is initialized; None where it is to fit them.
 
     Args:
         given: by the user, in eV by chemical symbol.
@@ -307,7 +307,8 @@ def _atomic_energies(
         InputError: what is given contradicts the isolated atoms, or lacks an element.
     """
     if given is None:
-        return fit_atomic_energies(train, isolated)
+        # Without isolated atoms the model fits them, and may do so again beside a foundation model.
+        return fit_atomic_energies(train, isolated) if isolated else None
     check_agreement(given, isolated, "atomic_energies", "correct them, or leave them out to take those of the data")
     present = elements_of(train)
     energies = {symbol: energy for symbol, energy in isolated.items() if symbol in present} | dict(given)

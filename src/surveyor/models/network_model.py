@@ -9,6 +9,7 @@ from ase import Atoms
 
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
+from surveyor.isolated_atoms import is_isolated_atom
 from surveyor.models.atomic_energies import resolve_atomic_energies
 from surveyor.models.record import ModelRecord, versions_of
 from surveyor.models.weights import check_weights
@@ -55,7 +56,7 @@ class NetworkModel(Generic[P]):
     def initialize(self, train: Dataset, *, atomic_energies: Mapping[str, float] | None, seed: int) -> Self:
         """Return an untrained model for these data; see `Model.initialize`."""
         energies = resolve_atomic_energies(train, atomic_energies)
-        fits = atomic_energies is None
+        fits = atomic_energies is None and not any(map(is_isolated_atom, train))
         return replace(self, atomic_energies=energies, seed=seed, weights=None, fits_energies=fits)
 
     def unsupported(self, structures: Sequence[Atoms]) -> tuple[str, ...]:
