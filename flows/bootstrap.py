@@ -51,7 +51,9 @@ def bootstrap(campaign: Campaign) -> Generation:
     labelled, isolated = structures.labelled(), given.atomic_energies
     energies = freeze_atomic_energies(campaign, lambda: fit_atomic_energies(labelled, isolated))
     given.check(energies)
-    model = campaign.model.initialize(data.train, atomic_energies=energies, seed=learning.seed)
+    # Fitted energies are not given: a model that begins at a foundation model fits them again beside it.
+    are_fitted = learning.atomic_energies == "least_squares" and not isolated
+    model = campaign.model.initialize(labelled, atomic_energies=None if are_fitted else energies, seed=learning.seed)
     return _first_generation(campaign, data, campaign.walkers, model, stopwatch)
 
 
@@ -60,7 +62,7 @@ def _given_data(campaign: Campaign, theory: LevelOfTheory) -> GivenData:
     parameters = campaign.parameters.bootstrap
     if parameters.data is None:
         return GivenData()
-    given = given_data(parameters.data, theory, parameters.keys)
+    given = given_data(parameters.data, theory, parameters.label_keys)
     first = given.structures[0]
     (computed,) = label_all(campaign, theory, [bare(first)], 0)
     if computed.structure is not None:

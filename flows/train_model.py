@@ -35,7 +35,7 @@ def train_model(
     valid: Path | None = None,
     valid_fraction: float = 0.1,
     test: Path | None = None,
-    keys: LabelKeys = REF_KEYS,
+    label_keys: LabelKeys = REF_KEYS,
     allow_leaks: bool = False,
     atomic_energies: dict[str, float] | None = None,
     seed: int = 0,
@@ -51,7 +51,7 @@ def train_model(
         valid: File with labelled structures that tell when to stop; by default a part of the training data.
         valid_fraction: Of the training data, drawn at random, where no file with validation data is given.
         test: File with labelled structures that the training never sees.
-        keys: Names under which these files hold energy, forces and stress.
+        label_keys: Names under which these files hold energy, forces and stress.
         allow_leaks: Train although structures of the test data are in the training or validation data, too.
         atomic_energies: Energy of the isolated atom in eV by chemical symbol; by default those of isolated atoms in the
             data, and fitted by least squares for other elements.

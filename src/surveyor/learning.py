@@ -41,9 +41,9 @@ class Bootstrap(Parameters):
         None,
         title="Labelled data (file)",
         description="extxyz file with REF_energy, REF_forces and, where periodic, REF_stress or REF_virials, to begin "
-        "from instead of perturbations; `keys` gives other names.",
+        "from instead of perturbations; `label_keys` gives other names.",
     )
-    keys: LabelKeys = Field(
+    label_keys: LabelKeys = Field(
         REF_KEYS, title="Names of the labels", description="Under which the data hold energy, forces and stress."
     )
     level_of_theory: str | None = Field(
@@ -58,8 +58,8 @@ class Bootstrap(Parameters):
         if (self.data is None) != (self.level_of_theory is None):
             found = "data without level_of_theory" if self.level_of_theory is None else "level_of_theory without data"
             raise ValueError(f"expected data and level_of_theory together; found {found}")
-        if self.data is None and self.keys != REF_KEYS:
-            raise ValueError("found keys, which name labels in data, but no data; give both, or leave out keys")
+        if self.data is None and self.label_keys != REF_KEYS:
+            raise ValueError("found label_keys, which name labels in data, but no data; give both, or none")
         return self
 
 

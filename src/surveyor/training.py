@@ -48,8 +48,8 @@ class TrainingParameters(Parameters):
 
     train: Path = Field(
         title="Training data (file)",
-        description="extxyz file with REF_energy, REF_forces and, where periodic, REF_stress or REF_virials; `keys` "
-        "gives other names.",
+        description="extxyz file with REF_energy, REF_forces and, where periodic, REF_stress or REF_virials; "
+        "`label_keys` gives other names.",
     )
     output_directory: Path = Field(
         title="Output directory",
@@ -71,7 +71,7 @@ class TrainingParameters(Parameters):
     test: Path | None = Field(
         None, title="Test data (file)", description="Labelled structures that the training never sees."
     )
-    keys: LabelKeys = Field(
+    label_keys: LabelKeys = Field(
         REF_KEYS, title="Names of the labels", description="Under which these files hold energy, forces and stress."
     )
     allow_leaks: bool = Field(
@@ -220,7 +220,9 @@ def check_training(parameters: TrainingParameters) -> CheckedTraining:
 def _read(parameters: TrainingParameters) -> dict[str, Reading]:
     """Read the files of the data, by the field that names them."""
     files = {"train": parameters.train, "valid": parameters.valid, "test": parameters.test}
-    return {name: read_labelled(path, name, keys=parameters.keys) for name, path in files.items() if path is not None}
+    return {
+        name: read_labelled(path, name, keys=parameters.label_keys) for name, path in files.items() if path is not None
+    }
 
 
 def _divided(parameters: TrainingParameters, given: Mapping[str, TrainingData]) -> DataSets:

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import pytest
 from pydantic import Field, ValidationError
 
@@ -35,3 +37,14 @@ def test_a_choice_is_exactly_one(given, found):
 
 def test_what_was_chosen_is_at_hand():
     assert Method(npt={"temperature_K": 10}).chosen == Conditions(temperature_K=10)
+
+
+def subclasses(kind: type) -> Iterator[type]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from subclasses(each)
+
+
+def test_no_field_is_named_like_the_method_by_which_mappings_are_told():
+    # Prefect makes a dict of each model among the arguments of a task, and Python asks such a model for its keys.
+    assert [kind for kind in subclasses(Parameters) if "keys" in kind.model_fields] == []

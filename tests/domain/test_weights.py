@@ -131,8 +131,8 @@ def test_weights_stay_with_the_structures_of_a_campaign(tmp_path: Path) -> None:
 
 
 def test_names_of_labels_belong_to_a_file() -> None:
-    with pytest.raises(ValueError, match="found keys, which name labels in data, but no data"):
-        Bootstrap.model_validate({"keys": {"prefix": "dft_"}})
+    with pytest.raises(ValueError, match="found label_keys, which name labels in data, but no data"):
+        Bootstrap.model_validate({"label_keys": {"prefix": "dft_"}})
     with pytest.raises(ValueError, match="found replay_keys, but no replay data"):
         MemberParameters.model_validate({"mace": {"replay_keys": {"prefix": "dft_"}}})
 

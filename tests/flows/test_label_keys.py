@@ -33,8 +33,8 @@ def test_the_names_of_labels_are_a_parameter_of_trainings_and_campaigns(
     file, content = tmp_path / "train.yaml", {"train": "train.extxyz", "output_directory": "out", "model": {"pair": {}}}
     file.write_text(yaml.safe_dump(content))
     assert main(["train", "--json", str(file)]) == 2
-    assert "write keys: {prefix: ''}" in capsys.readouterr().err.replace("\n", " ")
-    file.write_text(yaml.safe_dump({**content, "keys": {"prefix": ""}}))
+    assert "write label_keys: {prefix: ''}" in capsys.readouterr().err.replace("\n", " ")
+    file.write_text(yaml.safe_dump({**content, "label_keys": {"prefix": ""}}))
     assert main(["train", "--json", str(file)]) == 0
 
     data = named(tmp_path / "data.extxyz", "dft_energy", "dft_force")

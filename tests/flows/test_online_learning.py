@@ -19,12 +19,17 @@ from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun
 
 from surveyor.campaign import load_campaign
-from surveyor.dataset import ENERGY, KEY, DataSets
+from surveyor.dataset import ENERGY, KEY, Dataset, DataSets, with_label
 from surveyor.errors import CampaignInUse, InputError
 from surveyor.files import read_json, write_json
 from surveyor.flows.online_learning import online_learning
+from surveyor.labels import Label
 from surveyor.lease import hold_lease
+from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.committee import SUMMARY, CommitteeModel
+from surveyor.models.mace import MACEModel
+from surveyor.models.mace_parameters import MACEParameters
+from surveyor.potentials import predict
 from surveyor.run_directory import RunDirectory
 from surveyor.sampling.frames import independent_frames
 from surveyor.testing.references import launches
@@ -301,3 +306,34 @@ def _python(*arguments: str | Path, **environment: str) -> str:
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+@pytest.fixture
+def foundation(tmp_path: Path) -> Path:
+    """A network of MACE that takes a part of the energy of each copper atom for that of its bonds."""
+    labelled = []
+    for seed in range(6):
+        atoms = bulk("Cu", cubic=True)
+        atoms.rattle(0.1, seed=seed)
+        found = predict(EMT(), atoms)
+        labelled.append(with_label(atoms, None, Label(found.energy, found.forces, found.stress)))
+    parameters = MACEParameters(
+        num_channels=4, max_L=0, r_max_A=4.0, num_interactions=1, max_num_epochs=20, device="cpu"
+    )
+    untrained = MACEModel(parameters).initialize(Dataset(labelled), atomic_energies={"Cu": 3.0}, seed=0)
+    trained, _ = untrained.train(Dataset(labelled[:4]), Dataset(labelled[4:]), tmp_path / "foundation")
+    return trained.network
+
+
+@pytest.mark.mace
+def test_a_campaign_on_a_foundation_model_fits_its_atomic_energies_beside_it(foundation: Path, tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "campaign")
+    model = {"mace": {"foundation_model": foundation, "max_num_epochs": 1, "lr": 1e-4, "device": "cpu"}}
+    learning = {"atomic_energies": "least_squares"}
+    starts = write_starts(tmp_path / "copper.extxyz", bulk("Cu", cubic=True))
+    walkers = [{"start": starts, "n_steps": 5, "max_temperature_factor": 100}]
+    folder.run(n_walkers=1, model=model, learning=learning, walkers=walkers)
+    first, second = (folder.directory.load_generation(number, ()).model.atomic_energies for number in (0, 1))
+    assert first is not None
+    assert first["Cu"] > fit_atomic_energies(folder.data(0).train)["Cu"] + 0.5
+    assert second == first

@@ -63,7 +63,7 @@ def check_campaign(parameters: CampaignParameters) -> CheckedCampaign:
     structures = [walker.start for walker in walkers]
     _check_kinds(make_reference(parameters.reference), structures)
     if parameters.bootstrap.data is not None:
-        data = labelled_data(parameters.bootstrap.data, parameters.bootstrap.keys)
+        data = labelled_data(parameters.bootstrap.data, parameters.bootstrap.label_keys)
         check_weights(make_model(parameters.model), Dataset(data.structures), "bootstrap.data")
         _check_learnt(structures, elements_of(data.structures), f"bootstrap.data: {parameters.bootstrap.data} holds")
         structures += data.structures
@@ -204,7 +204,7 @@ def labelled_data(path: Path, keys: LabelKeys = REF_KEYS) -> TrainingData:
     Raises:
         InputError: a structure is unusable or has no label, or there are too few.
     """
-    reading = read_labelled(path, "bootstrap.data", GIVEN_DATA, keys, "bootstrap.keys")
+    reading = read_labelled(path, "bootstrap.data", GIVEN_DATA, keys, "bootstrap.label_keys")
     data = learnable({"bootstrap.data": reading})["bootstrap.data"].without_copies()
     if len(data.structures) < 3:
         raise InputError(

@@ -27,7 +27,7 @@ from surveyor.structures import is_periodic
 from surveyor.weights import PROPERTY_WEIGHTS, WEIGHT, is_counted
 
 SAME_ENERGY_EV = 1e-6  # energy and free energy that are closer are the same
-IN_PARAMETERS = in_parameters("keys")
+IN_PARAMETERS = in_parameters("label_keys")
 ANY_LABEL = tuple(name for keys in (REF_KEYS, LabelKeys(prefix="")) for each in NAMES for name in keys.names(each))
 
 

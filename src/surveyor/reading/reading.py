@@ -127,7 +127,7 @@ def read_labelled(
     parameter: str,
     steps: Sequence[Step] = TRAINING_DATA,
     keys: LabelKeys = REF_KEYS,
-    keys_field: str = "keys",
+    keys_field: str = "label_keys",
 ) -> Reading:
     """Read labelled structures that a user gives, and check them; those whose labels have weight 0 are left out.
 

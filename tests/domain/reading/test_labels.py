@@ -139,7 +139,7 @@ def test_a_stress_is_not_used_where_a_structure_is_not_periodic_in_three_directi
 
 def test_a_stress_under_another_name_is_told_with_the_parameter_to_write(tmp_path: Path) -> None:
     (finding,) = read(tmp_path / "data.extxyz", labelled(crystal(), virial=np.eye(3))).report.findings
-    assert finding.text == "virial is not used; if it belongs to the label, write keys: {virials: virial}"
+    assert finding.text == "virial is not used; if it belongs to the label, write label_keys: {virials: virial}"
 
 
 @pytest.mark.parametrize(
@@ -171,16 +171,18 @@ def test_labels_are_read_under_the_names_that_are_given(
 def test_a_label_that_is_there_but_not_asked_for_is_told_with_the_parameter_to_write(tmp_path: Path) -> None:
     atoms, probe = crystal(), computed(crystal())
     atoms.calc = SinglePointCalculator(atoms, energy=probe.get_potential_energy(), forces=probe.get_forces())
-    with pytest.raises(InputError, match=r"expected REF_energy .*has energy and forces: .*write keys: \{prefix: ''\}"):
+    with pytest.raises(
+        InputError, match=r"expected REF_energy .*has energy and forces: .*write label_keys: \{prefix: ''\}"
+    ):
         read(tmp_path / "ase.extxyz", atoms)
     ase.io.write(tmp_path / "ase.traj", atoms)
-    with pytest.raises(InputError, match=r"has energy and forces: .*write bootstrap\.keys: \{prefix: ''\}"):
-        read_labelled(tmp_path / "ase.traj", "bootstrap.data", keys_field="bootstrap.keys")
-    with pytest.raises(InputError, match=r"dft_energy and dft_forces: .*write keys: \{prefix: dft_\}"):
+    with pytest.raises(InputError, match=r"has energy and forces: .*write bootstrap\.label_keys: \{prefix: ''\}"):
+        read_labelled(tmp_path / "ase.traj", "bootstrap.data", keys_field="bootstrap.label_keys")
+    with pytest.raises(InputError, match=r"dft_energy and dft_forces: .*write label_keys: \{prefix: dft_\}"):
         read(tmp_path / "dft.extxyz", labelled(crystal(), prefix="dft_", config_energy_weight=1.0))
     gap = labelled(crystal(), prefix="dft_")
     gap.arrays["dft_force"] = gap.arrays.pop("dft_forces")
-    with pytest.raises(InputError, match=r"write keys: \{energy: dft_energy, forces: dft_force\}"):
+    with pytest.raises(InputError, match=r"write label_keys: \{energy: dft_energy, forces: dft_force\}"):
         read(tmp_path / "gap.extxyz", gap)
     with pytest.raises(InputError, match=r"found no label; expected REF_energy \(eV\) and REF_forces \(eV/Å\)$"):
         read(tmp_path / "bare.extxyz", crystal())
