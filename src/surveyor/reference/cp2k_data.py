@@ -36,12 +36,13 @@ def science_of(given: CP2KInput, directory: Path, *, is_normal: bool = True) -> 
     Args:
         given: an input.
         directory: CP2K's data directory.
-        is_normal: False gives what former versions of surveyor took, which depends on how the input is written.
+        is_normal: False gives the content that former versions of surveyor hashed. It depends on how the input is
+            written, and on the choice of OT or diagonalisation.
 
     Raises:
         InputError: a file or an entry is missing.
     """
-    tree = without_solver(given.force_eval)
+    tree = without_solver(given.force_eval, keeps_method=not is_normal)
     dft = tree["+DFT"]
     basis_files = {
         name: _read(name, directory, given.where("DFT/BASIS_SET_FILE_NAME", name))
