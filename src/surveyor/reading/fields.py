@@ -153,6 +153,6 @@ FIELDS = (
         "",
         LEARNING,
         "`IsolatedAtom` makes a single atom in a large periodic box an "
-        "[isolated atom](../how-to/train-a-model.md#what-is-checked-before-the-training)",
+        "[isolated atom](../how-to/train-a-model.md#isolated-atoms)",
     ),
 )
