@@ -44,7 +44,7 @@ class Bootstrap(Parameters):
         "from instead of perturbations; `label_keys` gives other names.",
     )
     label_keys: LabelKeys = Field(
-        REF_KEYS, title="Names of the labels", description="Under which the data hold energy, forces and stress."
+        REF_KEYS, title="Names of the labels", description="Names of energy, forces and stress in the data."
     )
     level_of_theory: str | None = Field(
         None,

@@ -72,7 +72,7 @@ class TrainingParameters(Parameters):
         None, title="Test data (file)", description="Labelled structures that the training never sees."
     )
     label_keys: LabelKeys = Field(
-        REF_KEYS, title="Names of the labels", description="Under which these files hold energy, forces and stress."
+        REF_KEYS, title="Names of the labels", description="Names of energy, forces and stress in these files."
     )
     allow_leaks: bool = Field(
         False,

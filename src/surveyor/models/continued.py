@@ -6,7 +6,7 @@ from surveyor.parameters import Parameters
 
 
 class ContinuedTraining(Parameters):
-    """How a training goes on from the weights of a trained model; what is left out is as from scratch."""
+    """Settings of a training that begins from the weights of a trained model; fields left out are as from scratch."""
 
     max_num_epochs: int | None = Field(
         None, ge=1, le=1_000_000, title="Epochs", description="How often such a training goes through the data."

@@ -42,7 +42,7 @@ class MACEParameters(Parameters):
     replay_keys: LabelKeys = Field(
         REF_KEYS,
         title="Names of the labels in the replay data",
-        description="Names of energy, forces and stress there.",
+        description="Names of energy, forces and stress in the replay data.",
     )
     r_max_A: float = Field(
         5.0, gt=0.5, le=20, title="Cutoff (Å)", description="Atoms within this distance send messages to each other."
