@@ -41,7 +41,7 @@ def science_of(given: CP2KInput, directory: Path, *, is_normal: bool = True) -> 
     Raises:
         InputError: a file or an entry is missing.
     """
-    tree = without_solver(given.force_eval)
+    tree = without_solver(given.force_eval, keeps_method=not is_normal)
     dft = tree["+DFT"]
     basis_files = {
         name: _read(name, directory, given.where("DFT/BASIS_SET_FILE_NAME", name))

@@ -219,12 +219,17 @@ def _set_solver(tree: Tree, rung: Rung) -> None:
         scf["+OUTER_SCF"] = {**outer, "MAX_SCF": FEW_OUTER}
 
 
-def without_solver(force_eval: Mapping[str, Any]) -> Tree:  # Any: a tree
-    """Return a copy of the section FORCE_EVAL without what a rung may change."""
+def without_solver(force_eval: Mapping[str, Any], *, keeps_method: bool = False) -> Tree:  # Any: a tree
+    """Return a copy of the section FORCE_EVAL without what a rung may change.
+
+    Args:
+        force_eval: the section.
+        keeps_method: whether OT and diagonalisation are told apart, as by versions whose rungs kept to either.
+    """
     tree: Tree = deepcopy(dict(force_eval))
     _forget(tree)
     scf = tree["+DFT"].pop("+SCF", {})
-    if may_change_method(force_eval):
+    if not keeps_method and may_change_method(force_eval):
         scf.pop("+OT", None)
         scf.pop("+DIAGONALIZATION", None)
     outer = _outer_loop(scf)
