@@ -154,7 +154,10 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_other_peoples_stress_is_trained_on_or_ignored_with_a_word(case: str, tmp_path: Path) -> None:
     fields = dict(CASES[case])
-    structures = labelled([bulk("Cu", cubic=True) for _ in range(4)])
+    crystals = [bulk("Cu", cubic=True) for _ in range(4)]
+    for seed, atoms in enumerate(crystals):
+        atoms.rattle(0.05, seed=seed)
+    structures = labelled(crystals)
     for atoms in structures:
         del atoms.info[STRESS]
         atoms.pbc = fields.get("pbc", True)
