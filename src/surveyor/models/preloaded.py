@@ -97,7 +97,7 @@ def run_preloaded(module: str, arguments: Sequence[str], *, directory: Path, out
     Returns:
         None where nothing was started, because such a process cannot be had.
     """
-    if sys.platform != "linux":
+    if not _is_possible():
         return None
     try:
         connection = _connect(module)
@@ -120,6 +120,17 @@ def run_preloaded(module: str, arguments: Sequence[str], *, directory: Path, out
         except ConnectionError:
             answer = ""
     return int(json.loads(answer)["returncode"]) if answer else KILLED
+
+
+def _is_possible() -> bool:
+    """Say whether the system can tell that a fork has ended, as Linux can from version 5.3 on."""
+    if sys.platform != "linux":
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
 
 
 def _connect(module: str) -> socket.socket:

@@ -1,7 +1,9 @@
+import errno
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -159,6 +161,27 @@ def test_what_cannot_be_preloaded_is_left_to_a_new_process(
     monkeypatch.setenv("HINDERED", reason)
     assert run(program, "pass", tmp_path) is None
     assert not log(tmp_path)
+
+
+def test_on_an_old_system_nothing_is_preloaded(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pidfd_open(_process: int) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "pidfd_open", pidfd_open)
+    assert run(program, "pass", tmp_path) is None
+    assert not log(tmp_path)
+    assert program not in preloaded._kept
+
+
+def test_where_the_path_of_the_socket_is_too_long_no_import_is_done(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    (tmp_path / "small_program.py").write_text("import pathlib; pathlib.Path(__file__).with_name('imported').touch()")
+    assert run(program, "pass", tmp_path) is None
+    assert not (tmp_path / "imported").exists()
 
 
 def test_another_number_of_threads_has_a_process_of_its_own(
