@@ -63,10 +63,10 @@ def _given_data(campaign: Campaign, theory: LevelOfTheory) -> GivenData:
     if parameters.data is None:
         return GivenData()
     given = given_data(parameters.data, theory, parameters.label_keys)
-    first = given.structures[0]
-    (computed,) = label_all(campaign, theory, [bare(first)], 0)
+    example = given.example
+    (computed,) = label_all(campaign, theory, [bare(example)], 0)
     if computed.structure is not None:
-        check_given_label(first, computed.structure)
+        check_given_label(example, computed.structure)
     return replace(given, structures=given.structures.ordered_by_key())
 
 

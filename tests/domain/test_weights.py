@@ -115,14 +115,21 @@ def test_a_training_is_refused_whose_model_does_not_take_the_weights(tmp_path: P
         check_training(TrainingParameters.model_validate(parameters))
 
 
+def test_the_label_that_is_compared_with_the_reference_counts(tmp_path: Path) -> None:
+    first, *others = labelled(copper(8))
+    path = written(tmp_path / "data.extxyz", [with_weights(first, config_energy_weight=0.0), *others])
+    given = given_data(path, EMTReference().resolve())
+    assert given.example.info[ENERGY] == others[0].info[ENERGY]
+
+
 def test_weights_stay_with_the_structures_of_a_campaign(tmp_path: Path) -> None:
     structures = labelled(copper(8))
     for number, atoms in enumerate(structures):
         atoms.info |= {"config_weight": float(number), "config_forces_weight": 3.0}
     path = written(tmp_path / "data.extxyz", structures)
     given = given_data(path, EMTReference().resolve())
-    assert len(given) == 7  # the first has weight 0
-    decide_membership(given, {}, DataSets(), Learning()).save(tmp_path)
+    assert len(given.structures) == 7  # the first has weight 0
+    decide_membership(given.structures, {}, DataSets(), Learning()).save(tmp_path)
     data = DataSets.load(tmp_path)
     expected = {atoms.info[ENERGY]: 3.0 * number for number, atoms in enumerate(structures)}
     assert len(data.train) < 7
@@ -147,7 +154,10 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_other_peoples_stress_is_trained_on_or_ignored_with_a_word(case: str, tmp_path: Path) -> None:
     fields = dict(CASES[case])
-    structures = labelled([bulk("Cu", cubic=True) for _ in range(4)])
+    crystals = [bulk("Cu", cubic=True) for _ in range(4)]
+    for seed, atoms in enumerate(crystals):
+        atoms.rattle(0.05, seed=seed)
+    structures = labelled(crystals)
     for atoms in structures:
         del atoms.info[STRESS]
         atoms.pbc = fields.get("pbc", True)

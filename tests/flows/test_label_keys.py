@@ -39,9 +39,9 @@ def test_the_names_of_labels_are_a_parameter_of_trainings_and_campaigns(
 
     data = named(tmp_path / "data.extxyz", "dft_energy", "dft_force")
     theory = EMTReference().resolve()
-    with pytest.raises(InputError, match=r"write bootstrap\.keys: \{energy: dft_energy, forces: dft_force\}"):
+    with pytest.raises(InputError, match=r"write bootstrap\.label_keys: \{energy: dft_energy, forces: dft_force\}"):
         given_data(data, theory)
-    assert len(given_data(data, theory, LabelKeys(energy="dft_energy", forces="dft_force"))) == 6
+    assert len(given_data(data, theory, LabelKeys(energy="dft_energy", forces="dft_force")).structures) == 6
 
 
 def imported(*options: str) -> int:

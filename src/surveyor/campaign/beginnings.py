@@ -23,6 +23,7 @@ from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.conditions import MOVING_CELL
 from surveyor.sampling.walkers import Walker, load_walker, make_walkers
 from surveyor.structures import elements_of
+from surveyor.weights import counts
 
 SAME_STRESS = 1e-4  # eV/Å³
 
@@ -38,6 +39,12 @@ class GivenData:
 
     structures: Dataset = field(default_factory=Dataset)
     atomic_energies: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def example(self) -> Atoms:
+        """The first structure whose energy and forces both count; the first one where there is none."""
+        whole = (atoms for atoms in self.structures if counts(atoms, "energy") and counts(atoms, "forces"))
+        return next(whole, self.structures[0])
 
     def check(self, energies: Mapping[str, float]) -> None:
         """Check the atomic energies of the campaign against those of the isolated atoms in the data.

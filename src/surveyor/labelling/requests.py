@@ -128,7 +128,7 @@ def _objection(atoms: Atoms, theory: LevelOfTheory, reference: Reference | None,
     reason: Reason = "invalid_input"
     try:
         check_description(atoms, name)
-        stated = theory.with_electrons(atoms)
+        stated = _with_electrons(atoms, theory, name)
         objection = None if reference is None else objection_of(reference, stated)
         if objection is not None:
             raise InputError(f"{name}: {objection}")
@@ -138,6 +138,13 @@ def _objection(atoms: Atoms, theory: LevelOfTheory, reference: Reference | None,
     except InputError as error:
         return LabelFailure(reason, str(error))
     return None
+
+
+def _with_electrons(atoms: Atoms, theory: LevelOfTheory, name: str) -> Atoms:
+    try:
+        return theory.with_electrons(atoms)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
 
 
 def _check_treated(atoms: Atoms, theory: LevelOfTheory, name: str) -> None:

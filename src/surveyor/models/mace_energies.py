@@ -19,6 +19,7 @@ from ase.data import chemical_symbols
 from surveyor.dataset import ENERGY, FORCES
 from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.trainer_process import OTHER_ATOMIC_ENERGIES
+from surveyor.weights import PROPERTY_WEIGHTS
 
 HEAD = "Default"  # the readout for the data; replay has another one
 FITTED = "atomic_energies.json"  # by atomic number in eV: those of a training that fits them to its foundation
@@ -119,13 +120,14 @@ def _fitted(network: Any, given: Mapping[int, float], data: Any, args: Any) -> d
 
 
 def _rests(network: Any, batch: Any) -> list[Atoms]:  # Any: objects of MACE
-    """Return the structures of a batch, labelled with what the network's energies lack."""
+    """Return the structures of a batch, labelled with what the network's energies lack, with their weights."""
     predicted = network(batch.to_dict(), compute_force=False)["energy"].detach()
-    rests = (batch.energy - predicted).tolist()
+    rests, weights = (batch.energy - predicted).tolist(), (batch.weight * batch.energy_weight).tolist()
     numbers = network.atomic_numbers[batch.node_attrs.argmax(dim=1)]
     structures = []
-    for index, rest in enumerate(rests):
+    for index, (rest, weight) in enumerate(zip(rests, weights, strict=True)):
         atoms = Atoms(numbers[batch.batch == index].tolist())
         atoms.info[ENERGY], atoms.arrays[FORCES] = rest, np.zeros((len(atoms), 3))
+        atoms.info[PROPERTY_WEIGHTS["energy"]] = weight
         structures.append(atoms)
     return structures

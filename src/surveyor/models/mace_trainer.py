@@ -8,7 +8,7 @@ import logging
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +91,11 @@ class Training:
     fits_energies: bool = False
 
     def beginning(self, train: Dataset) -> Beginning:
-        """Return what is plausible for the first epoch."""
-        if self.start is None:
-            return from_scratch(train, self.atomic_energies)
-        return (from_foundation if self.is_foundation else from_weights)(train, self.atomic_energies)
+        """Return what the training begins with, and what is plausible then."""
+        begin = from_scratch
+        if self.start is not None:
+            begin = from_foundation if self.is_foundation else from_weights
+        return replace(begin(train, self.atomic_energies), learns_forces=self.settings["forces_weight"] > 0)
 
 
 def configuration(

@@ -8,7 +8,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -105,7 +105,10 @@ def run_training(
     device = resolve_device(parameters.device)
     train, valid = counted(train), counted(valid)
     if not network.is_file():
-        beginning = _beginning(parameters, training, train)
+        beginning = replace(
+            _beginning(parameters, training, train),
+            learns_forces=parameters.config_text is not None or parameters.forces_weight > 0,
+        )
         supplied = Supplied(
             training.atomic_energies,
             training.seed,

@@ -15,8 +15,9 @@ from ase import Atoms
 
 from surveyor.dataset import label_of
 from surveyor.errors import TrainingFailed
-from surveyor.events import announce
+from surveyor.events import announce_warning
 from surveyor.models.model import Epoch
+from surveyor.weights import counts
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +36,13 @@ class Beginning:
         highest: largest plausible error of the energies before the first epoch, in eV/atom.
         has_weights: whether the network was trained before.
         is_foundation: whether these weights are of a foundation model, which may belong to another level of theory.
+        learns_forces: whether the loss has forces; otherwise their error may become anything.
     """
 
     highest: float
     has_weights: bool = False
     is_foundation: bool = False
+    learns_forces: bool = True
 
 
 def from_scratch(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -> Beginning:
@@ -84,13 +87,17 @@ def from_foundation(train: Sequence[Atoms], atomic_energies: Mapping[str, float]
 
 
 def _learned(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -> tuple[np.ndarray, float]:
-    """Return what is left of the energies, in eV/atom by structure, and the root mean square of the forces, in eV/Å."""
-    labels = [label_of(atoms) for atoms in train]
-    isolated = [sum(atomic_energies[symbol] for symbol in atoms.symbols) for atoms in train]
-    n_atoms = np.array([len(atoms) for atoms in train])
-    energies = (np.array([label.energy for label in labels]) - np.array(isolated)) / n_atoms
-    squares = np.concatenate([np.square(label.forces).ravel() for label in labels])
-    return energies, float(np.sqrt(np.mean(squares)))
+    """Return what is left of the energies, in eV/atom by structure, and the root mean square of the forces, in eV/Å.
+
+    Labels of weight 0 do not count. Where none counts, there is one energy, or force, of zero.
+    """
+    energies = [
+        (label_of(atoms).energy - sum(atomic_energies[symbol] for symbol in atoms.symbols)) / len(atoms)
+        for atoms in train
+        if counts(atoms, "energy")
+    ]
+    squares = [np.square(label_of(atoms).forces).ravel() for atoms in train if counts(atoms, "forces")]
+    return np.array(energies or [0.0]), float(np.sqrt(np.mean(np.concatenate(squares or [np.zeros(1)]))))
 
 
 def check_beginning(first: Epoch | None, beginning: Beginning, directory: Path) -> None:
@@ -129,7 +136,8 @@ def check_result(first: Epoch | None, history: Sequence[Epoch], beginning: Begin
     _check_energies(best, beginning, "in the best epoch", directory)
     if first is None:
         return
-    _check_not_worse("error of forces (eV/Å)", first.forces_rmse, best.forces_rmse, WORSE, directory)
+    if beginning.learns_forces:
+        _check_not_worse("error of forces (eV/Å)", first.forces_rmse, best.forces_rmse, WORSE, directory)
     if beginning.has_weights:
         _check_not_worse("loss", first.loss, best.loss, WORSE**2, directory)
         if best.loss > first.loss:
@@ -137,7 +145,7 @@ def check_result(first: Epoch | None, history: Sequence[Epoch], beginning: Begin
                 f"no epoch was better than the network that the training began with: loss {best.loss:.4g}, before "
                 f"{first.loss:.4g}; lower the learning rate, or train longer"
             )
-            announce(logger, "no_better_epoch", text, loss=best.loss, first_loss=first.loss)
+            announce_warning(logger, "no_better_epoch", text, loss=best.loss, first_loss=first.loss)
 
 
 def best_of(history: Sequence[Epoch]) -> Epoch | None:

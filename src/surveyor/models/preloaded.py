@@ -45,6 +45,7 @@ DECISIVE = (
     "PATH",
     "VIRTUAL",
 )
+OF_IMPORTS = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",)  # not among them: MACE sets it whenever it is imported
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Preloaded:
 
 
 def _decisive() -> Mapping[str, str]:
-    return {name: value for name, value in os.environ.items() if name.startswith(DECISIVE)}
+    return {name: os.environ[name] for name in os.environ if name.startswith(DECISIVE) and name not in OF_IMPORTS}
 
 
 _lock = threading.Lock()
@@ -96,7 +97,7 @@ def run_preloaded(module: str, arguments: Sequence[str], *, directory: Path, out
     Returns:
         None where nothing was started, because such a process cannot be had.
     """
-    if sys.platform != "linux":
+    if not _is_possible():
         return None
     try:
         connection = _connect(module)
@@ -119,6 +120,17 @@ def run_preloaded(module: str, arguments: Sequence[str], *, directory: Path, out
         except ConnectionError:
             answer = ""
     return int(json.loads(answer)["returncode"]) if answer else KILLED
+
+
+def _is_possible() -> bool:
+    """Say whether the system can tell that a fork has ended, as Linux can from version 5.3 on."""
+    if sys.platform != "linux":
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
 
 
 def _connect(module: str) -> socket.socket:
@@ -151,8 +163,9 @@ def _start(module: str) -> Preloaded:
     address = Path(tempfile.mkdtemp(prefix="surveyor-preloaded-")) / "socket"
     process = subprocess.Popen(
         [sys.executable, "-m", preloading.__name__, str(address), module],
-        # Threads of BLAS would be there before the first fork.
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        # OpenBLAS starts its threads when it is imported, before the first fork. MKL does not, and torch takes the
+        # number of its own threads from MKL.
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

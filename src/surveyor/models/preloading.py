@@ -48,11 +48,13 @@ class Server:
     Args:
         listener: where trainings are asked for.
         module: with the `main` of their program, and all imports done.
+        variables: of the environment that the imports have set.
     """
 
-    def __init__(self, listener: socket.socket, module: Any) -> None:  # Any: a module
+    def __init__(self, listener: socket.socket, module: Any, variables: Mapping[str, str]) -> None:  # Any: a module
         self.listener = listener
         self.module = module
+        self.variables = variables
         self.parent = os.getppid()
         self.trainings: dict[int, Training] = {}
         self.selector = selectors.DefaultSelector()
@@ -88,7 +90,7 @@ class Server:
                 connection.close()
                 end_with_parent()
                 if os.getppid() == server:
-                    _train(self.module, json.loads(request))
+                    _train(self.module, json.loads(request), self.variables)
             finally:  # a fork never serves
                 os._exit(1)
         training = Training(process, connection, os.pidfd_open(process))
@@ -132,7 +134,9 @@ def _tell(connection: socket.socket, answer: Mapping[str, int]) -> None:
         connection.sendall(json.dumps(answer).encode() + b"\n")
 
 
-def _train(module: Any, request: Mapping[str, Any]) -> NoReturn:  # Any: a module, and what JSON holds
+def _train(
+    module: Any, request: Mapping[str, Any], variables: Mapping[str, str]
+) -> NoReturn:  # Any: a module, and what JSON holds
     """Become the process of a training, in a fork."""
     os.setsid()
     os.chdir(request["directory"])
@@ -140,7 +144,7 @@ def _train(module: Any, request: Mapping[str, Any]) -> NoReturn:  # Any: a modul
     _replace(1, os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666))
     os.dup2(1, 2)
     os.environ.clear()
-    os.environ.update(request["environment"])
+    os.environ.update({**request["environment"], **variables})
     sys.argv = [str(module.__file__), *request["arguments"]]
     code = _exit_code(module)
     sys.stdout.flush()
@@ -173,14 +177,16 @@ def main() -> None:
     address, name = sys.argv[1:]
     answers = os.dup(1)
     _replace(1, os.open(os.devnull, os.O_WRONLY))  # imports may print
-    module = importlib.import_module(name)
-    module.preload()
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
+        listener.bind(address)  # before the imports, which take their time: the path may be too long for a socket
+        before = dict(os.environ)
+        module = importlib.import_module(name)
+        module.preload()
+        variables = {name: value for name, value in os.environ.items() if before.get(name) != value}
         listener.listen()
         os.write(answers, READY + b"\n")
         os.close(answers)
-        server = Server(listener, module)
+        server = Server(listener, module, variables)
         try:
             server.run()
         finally:

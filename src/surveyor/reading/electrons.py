@@ -39,12 +39,19 @@ def read_electrons(atoms: Atoms, notes: Notes) -> Atoms:
 
 
 def note_electrons(atoms: Atoms, notes: Notes) -> Atoms:
-    """Return a structure as `read_electrons` does, for data on which charge and spin have no influence."""
+    """Return a structure as `read_electrons` does, for data on which charge and spin have no influence.
+
+    Where the spin is wrong, the charge alone is kept: an isolated ion gives no atomic energy.
+    """
     try:
         return read_electrons(atoms, Notes())
     except InputError:
         notes.warn("charge and spin contradict each other or the number of electrons; models do not use them")
+    try:
+        charge = _charge(atoms, Notes())
+    except InputError:
         return atoms
+    return atoms if charge is None else with_info(atoms, {CHARGE: charge})
 
 
 def with_info(atoms: Atoms, fields: Mapping[str, Any]) -> Atoms:  # Any: what `atoms.info` takes
@@ -200,8 +207,14 @@ def _scalar(value: Any) -> float | None:  # Any: what a file holds
 
 
 def _sum(atoms: Atoms, column: str) -> float | None:
-    """Return the sum of a column of numbers; None where there is none, or one of zeros, as ASE writes unasked."""
+    """Return the sum of a column of numbers; None where there is none, or one of zeros, as ASE writes unasked.
+
+    Raises:
+        InputError: a number is not finite.
+    """
     values = atoms.arrays.get(column)
     if values is None or values.ndim != 1 or not np.any(values):
         return None
+    if not np.isfinite(values).all():
+        raise InputError(f"{column} has numbers that are not finite; correct or remove the column {column}")
     return float(values.sum())

@@ -58,10 +58,15 @@ def _copies_among(structures: Sequence[Atoms]) -> np.ndarray:
         return np.arange(len(structures))
     # Rounding to another side gives copies of one structure a few different projections, however many they are.
     unique, first, inverse = np.unique(projections.round(EXACT), axis=0, return_index=True, return_inverse=True)
-    near = first[KDTree(unique).query_pairs(radius, output_type="ndarray")]
-    chunks = np.array_split(near, len(near) * fractions.shape[1] // CHUNK + 1)
-    pairs = [chunk[_is_same(fractions, cells, pbc, chunk)] for chunk in chunks]
-    return _firsts([*pairs, np.column_stack([np.arange(len(structures)), first[inverse.ravel()]])], len(structures))
+    exact = np.column_stack([np.arange(len(structures)), first[inverse.ravel()]])
+    # Of many copies that differ by rounding, each would be near each. Those in one box are compared with its first.
+    boxes = np.unique(np.floor(unique / radius), axis=0, return_index=True, return_inverse=True)
+    boxed = np.column_stack([first, first[boxes[1][boxes[2].ravel()]]])
+    is_like_first = _are_same(fractions, cells, pbc, boxed)
+    kept = np.flatnonzero(~is_like_first | (boxed[:, 0] == boxed[:, 1]))
+    near = first[kept[KDTree(unique[kept]).query_pairs(radius, output_type="ndarray")]]
+    links = [exact, boxed[is_like_first], near[_are_same(fractions, cells, pbc, near)]]
+    return _firsts(links, len(structures))
 
 
 def _firsts(links: Sequence[np.ndarray], n_structures: int) -> np.ndarray:
@@ -108,6 +113,12 @@ def _radius(n_atoms: int, cells: np.ndarray, pbc: np.ndarray) -> float:
     """Return how far apart the projections of copies may be: errors of many coordinates add up as their root."""
     slopes = 2 * np.pi * np.linalg.norm(np.linalg.inv(cells), axis=1)[:, pbc]
     return 2 * SAME_A * float(np.sqrt(3 * n_atoms + 9)) * max(1.0, float(slopes.max(initial=0.0)))
+
+
+def _are_same(fractions: np.ndarray, cells: np.ndarray, pbc: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Say of each of many pairs of structures whether they are copies, some at once."""
+    chunks = np.array_split(pairs, len(pairs) * fractions.shape[1] // CHUNK + 1)
+    return np.concatenate([_is_same(fractions, cells, pbc, chunk) for chunk in chunks])
 
 
 def _is_same(fractions: np.ndarray, cells: np.ndarray, pbc: np.ndarray, pairs: np.ndarray) -> np.ndarray:

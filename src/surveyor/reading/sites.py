@@ -45,6 +45,8 @@ def _occupancies(atoms: Atoms) -> dict[str, Mapping[str, float]]:
     column = atoms.arrays.get(OCCUPANCY)
     if column is None:
         return {}
+    if column.ndim != 1 or column.dtype.kind not in "fiu":
+        raise InputError(f"the column {OCCUPANCY} holds no numbers; correct or remove it")
     pairs = enumerate(zip(atoms.symbols, column, strict=True))
     return {str(index): {symbol: float(share)} for index, (symbol, share) in pairs}
 

@@ -12,7 +12,7 @@ from surveyor.structures import is_periodic
 
 # Rounding leaves such differences between components that are equal, or in one stress that is given twice.
 SAME = 1e-3  # of the largest component
-SAME_STRESS = 1e-5  # eV/Å³
+SAME_STRESS = 1e-5  # eV/Å³, or eV of a virial
 
 
 def read_stress(
@@ -59,10 +59,13 @@ def read_stress(
 
 
 def is_symmetric(matrix: np.ndarray) -> bool:
-    """Say whether a matrix is symmetric, but for rounding; of what is not finite, another check complains."""
+    """Say whether a stress or virial is symmetric, but for rounding; of what is not finite, another check complains.
+
+    The stress of a relaxed cell is little but rounding, so it has no other than an absolute tolerance.
+    """
     if not np.isfinite(matrix).all():
         return True
-    return bool(np.abs(matrix - matrix.T).max() <= SAME * np.abs(matrix).max())
+    return bool(np.abs(matrix - matrix.T).max() <= SAME * np.abs(matrix).max() + SAME_STRESS)
 
 
 def _voigt(matrix: np.ndarray) -> np.ndarray:

@@ -92,7 +92,12 @@ CP2K = CP2KReference(
 @pytest.mark.parametrize(
     ("atoms", "reference", "theory", "message"),
     [
-        (CHARGED, EMTReference(), EMTReference().resolve(), "EMT treats neutral structures only; .* has charge 2"),
+        (
+            CHARGED,
+            EMTReference(),
+            EMTReference().resolve(),
+            "^structure 0: EMT treats neutral structures only; .* charge 2",
+        ),
         (OXYGEN, CP2K, TOY, "structure 0: SUBSYS of the CP2K input has no KIND O; there are H"),
         (SLAB, CP2K, TOY, r"structure 0: .* periodic in no or three directions; found pbc \[True, True, False\]"),
         (SLAB, ASEReference(ASEParameters(calculator="vasp")), TOY, r"vasp takes structures periodic in 3 directions"),

@@ -1,11 +1,14 @@
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from surveyor.dataset import ENERGY, Dataset
+from surveyor.dataset import ENERGY, FORCES, Dataset
 from surveyor.errors import TrainingFailed
+from surveyor.models.mace_parameters import MACEParameters, settings_of
+from surveyor.models.mace_trainer import Training
 from surveyor.models.model import Epoch
 from surveyor.models.pair import PairModel, PairParameters
 from surveyor.models.plausibility import check_beginning, check_result, from_foundation, from_scratch, from_weights
@@ -32,6 +35,16 @@ def test_a_foundation_model_may_be_off_by_a_difference_of_levels_of_theory(train
     assert from_foundation(train, dict.fromkeys(ENERGIES, -1000.0)).highest == 10
 
 
+def test_labels_of_weight_zero_say_nothing_of_what_is_plausible(train: Dataset) -> None:
+    without_labels = train[0].copy()
+    without_labels.info |= {ENERGY: 1e6, "config_energy_weight": 0.0, "config_forces_weight": 0.0}
+    without_labels.arrays[FORCES] = without_labels.arrays[FORCES] + 1e6
+    data = Dataset([*train, without_labels])
+    for begin in (from_scratch, from_foundation):
+        assert begin(data, ENERGIES) == begin(train, ENERGIES)
+    assert from_scratch([without_labels], ENERGIES).highest == 10
+
+
 def test_absurd_energies_before_the_first_epoch_end_a_training(train: Dataset, tmp_path: Path) -> None:
     tuned, scratch = from_foundation(train, ENERGIES), from_scratch(train, ENERGIES)
     with pytest.raises(
@@ -43,6 +56,12 @@ def test_absurd_energies_before_the_first_epoch_end_a_training(train: Dataset, t
     check_beginning(Epoch(-1, 1.0, 1.5, 1.0), tuned, tmp_path)
     check_beginning(Epoch(-1, 1.0, 5.0, 1.0), scratch, tmp_path)
     check_beginning(None, tuned, tmp_path)
+
+
+def test_forces_may_become_worse_where_the_loss_has_none(train: Dataset) -> None:
+    for weight in (0.0, 1.0):
+        settings = settings_of(MACEParameters(forces_weight=weight), "cpu")
+        assert Training(settings, ENERGIES, seed=0).beginning(train).learns_forces == (weight > 0)
 
 
 def epochs(*errors: tuple[float, float]) -> Sequence[Epoch]:
@@ -59,11 +78,12 @@ def test_training_that_ruins_its_network_fails(
             check_result(first, epochs((1.5, 20.0), (0.5, 15.5)), beginning, tmp_path)
     with pytest.raises(TrainingFailed, match=r"worse: the loss .* was 1 before the first epoch, and 5"):
         check_result(first, epochs((5.0, 0.3), (6.0, 0.3)), trained, tmp_path)
+    check_result(first, epochs((0.5, 15.5)), replace(scratch, learns_forces=False), tmp_path)
     # The first epochs of new weights may leave the mean of the energies.
     check_result(first, epochs((5.0, 0.3)), scratch, tmp_path)
     check_result(first, epochs((20.0, 9.0), (0.5, 0.2), (float("nan"), 0.2)), trained, tmp_path)
     assert not caplog.messages
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.WARNING):  # shown wherever the work is followed
         check_result(first, epochs((1.2, 0.3)), trained, tmp_path)
     assert "no epoch was better than the network that the training began with" in caplog.text
 

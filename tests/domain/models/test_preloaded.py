@@ -1,7 +1,9 @@
+import errno
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ import pytest
 
 from surveyor.models import preloaded, preloading
 from surveyor.models.preloaded import run_preloaded
+from surveyor.pools.machine import THREADS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are preloaded on Linux alone")
 
@@ -22,6 +25,9 @@ def preload():
     global loaded_by
     loaded_by = os.getpid()
     print("imports may print")
+    os.environ["SET_BY_IMPORTS"] = "1"
+    if os.environ.get("WITH_TORCH"):
+        import torch
     if os.environ.get("HINDERED") == "threads":
         threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
     if os.environ.get("HINDERED") == "import":
@@ -157,6 +163,27 @@ def test_what_cannot_be_preloaded_is_left_to_a_new_process(
     assert not log(tmp_path)
 
 
+def test_on_an_old_system_nothing_is_preloaded(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pidfd_open(_process: int) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "pidfd_open", pidfd_open)
+    assert run(program, "pass", tmp_path) is None
+    assert not log(tmp_path)
+    assert program not in preloaded._kept
+
+
+def test_where_the_path_of_the_socket_is_too_long_no_import_is_done(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    (tmp_path / "small_program.py").write_text("import pathlib; pathlib.Path(__file__).with_name('imported').touch()")
+    assert run(program, "pass", tmp_path) is None
+    assert not (tmp_path / "imported").exists()
+
+
 def test_another_number_of_threads_has_a_process_of_its_own(
     program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +193,34 @@ def test_another_number_of_threads_has_a_process_of_its_own(
     assert run(program, "print(os.environ['OMP_NUM_THREADS'])", tmp_path) == 0
     assert log(tmp_path).split()[-1] == "7"
     wait_for(lambda: not is_alive(int(before)))
+
+
+@pytest.mark.mace
+def test_trainings_have_as_many_threads_as_the_worker_may_use(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setenv("WITH_TORCH", "1")
+    for name in THREADS:
+        monkeypatch.setenv(name, "2")
+    assert run(program, "import torch; print(torch.get_num_threads())", tmp_path) == 0
+    assert log(tmp_path).split()[-1] == "2"
+
+
+def test_variables_that_imports_have_set_stay(program: str, tmp_path: Path) -> None:
+    assert run(program, "print(os.environ['SET_BY_IMPORTS'])", tmp_path) == 0
+    assert log(tmp_path).split()[-1] == "1"
+
+
+def test_import_of_the_engine_by_the_worker_changes_nothing(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", raising=False)
+    assert run(program, "pass", tmp_path) == 0
+    before = log(tmp_path).split()[0]
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    assert run(program, "pass", tmp_path) == 0
+    assert log(tmp_path).split()[0] == before
 
 
 def test_memory_is_given_back_after_a_while(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

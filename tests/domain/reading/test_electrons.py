@@ -159,6 +159,12 @@ def test_training_data_are_not_refused_for_a_spin_that_no_model_uses(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", [CHARGES, MOMENTS])
+def test_numbers_that_are_not_finite_are_refused_by_name(read, name):
+    with pytest.raises(InputError, match=f"structure 0 of .*: {name} has numbers that are not finite"):
+        read(with_column(hydroxide(), name, [np.nan, 0.2]))
+
+
 def test_moments_in_three_dimensions_say_nothing(read):
     atoms = Atoms("O2", [[0, 0, 0], [0, 0, 1.2]])
     atoms.set_initial_magnetic_moments([[0, 0, 1.0], [0, 0, 1.0]])

@@ -115,6 +115,14 @@ def test_labels_that_cannot_be_read_are_refused_by_name(fields: dict[str, Any], 
         read(tmp_path / "data.extxyz", good, labelled(crystal(), **fields))
 
 
+@pytest.mark.parametrize("name", ["REF_stress", "REF_virials"])
+def test_the_rounding_of_a_relaxed_cell_is_no_lopsided_stress(name: str, tmp_path: Path) -> None:
+    rounding = np.zeros((3, 3))
+    rounding[0, 1] = 1e-6
+    (atoms,) = read(tmp_path / "data.extxyz", labelled(crystal(), **{name: rounding})).structures
+    np.testing.assert_allclose(atoms.info[STRESS], np.zeros(6), atol=1e-6)
+
+
 def test_stress_and_virials_must_agree(tmp_path: Path) -> None:
     probe = computed(crystal())
     both = {"REF_stress": probe.get_stress(), "REF_virials": -probe.get_volume() * probe.get_stress(voigt=False)}

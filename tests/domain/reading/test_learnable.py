@@ -86,6 +86,12 @@ def test_what_gives_no_atomic_energy_is_said(read: Any, structure: Atoms, warnin
     assert line.endswith("(1 structure, the first is 2)")
 
 
+def test_an_ion_gives_no_atomic_energy_where_its_spin_is_that_of_another_program(read: Any) -> None:
+    ion = labelled(Atoms("Na"), -5.0, total_charge=1, spin=0)
+    (data,) = read(train=[*waters(2), labelled(Atoms("H"), -13.0), ion]).values()
+    assert data.atomic_energies == {"H": -13.0}
+
+
 def test_isolated_atoms_alone_are_nothing_to_learn_from(read: Any) -> None:
     with pytest.raises(InputError, match=r"valid: .*valid\.extxyz holds isolated atoms alone"):
         read(train=waters(2), valid=[labelled(Atoms("O"), -102.0)])

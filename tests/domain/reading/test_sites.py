@@ -34,6 +34,10 @@ BAD = {
     "alloy.cif": (ALLOY, r"site 0 is partly occupied \(Cu 0.5, Au 0.5\); .*ordered structure"),
     "vacancy.cif": (VACANCY, r"site 1 is partly occupied \(O 0.7\)"),
     "half.pdb": (PDB.format("0.50"), r"site 0 is partly occupied \(O 0.5\)"),
+    "occupied.extxyz": (
+        "1\nProperties=species:S:1:pos:R:3:occupancy:S:1\nH 0 0 0 full\n",
+        "occupancy holds no numbers",
+    ),
     "deuterium.xyz": ("1\n\nD 0 0 0\n", r"the symbol D, .*; write H, and a column masses with 2.014 \(u\)"),
     "tritium.extxyz": ("1\nProperties=species:S:1:pos:R:3\nT 0 0 0\n", "the symbol T, .*masses with 3.016"),
     "POSCAR": ("x\n1.0\n5 0 0\n0 5 0\n0 0 5\nD\n1\nDirect\n0 0 0\n", "the symbol D, "),

@@ -73,7 +73,7 @@ def test_ordinary_data_are_not_suspicious(kind: str) -> None:
 @settings(max_examples=30, deadline=None)
 @given(
     kind=st.sampled_from(["perturbed", "molecules", "mixed", "both"]),
-    error=st.sampled_from([-1000.0, -50.0, 50.0, 1000.0]),
+    error=st.sampled_from([-1000.0, -50.0, 100.0, 1000.0]),  # large forces explain 50 eV more
     index=st.integers(0, 39),
 )
 def test_wrong_energies_are_found_among_ordinary_ones(kind: str, error: float, index: int) -> None:

@@ -144,24 +144,22 @@ def test_other_science_has_another_hash(plain: str, data: Path) -> None:
 
 def test_hashes_of_inputs_without_a_choice_are_those_of_former_versions(data: Path) -> None:
     plain = PLAIN.replace("_SET SMALL", "_SET SMALL-q1").replace("POTENTIAL SMALL", "POTENTIAL SMALL-q1")
-    plain = re.sub(r"&KIND O1.*?&END\n", "", plain, flags=re.DOTALL)
-    plain = re.sub(r"&OT.*?&END\n", "", plain, flags=re.DOTALL)
+    plain = re.sub(r"&(KIND O1|OT).*?&END\n", "", plain, flags=re.DOTALL)
     assert digest(plain, data) == digest(plain, data, is_normal=False)
     stated = plain.replace("EPS_SCF 1E-6", "EPS_SCF 1E-6\nADDED_MOS 0")
     assert digest(stated, data) != digest(stated, data, is_normal=False)
 
 
-# Computed by the version before the normal form, which kept the choice of OT or diagonalisation.
 @pytest.mark.parametrize(
-    ("has_ot", "former"),
+    ("method", "digest"),
     [
-        (True, "c6b9f15e7c84714f38adcea51272fcf37f889d0b928c7e8f5f46c5a5b773d1c0"),
-        (False, "a256251bd2687a951faa7306a544958119ceb1d64997d3e72a92f40ecddf53ea"),
+        ("&OT", "c6b9f15e7c84714f38adcea51272fcf37f889d0b928c7e8f5f46c5a5b773d1c0"),
+        ("&DIAGONALIZATION\n&END\n&OT OFF", "f9e3823ddd383c7619509ba6132a06af33aea2b39b02e8148b37ce7247034e00"),
     ],
 )
-def test_the_former_hash_is_the_one_that_the_former_version_gave(has_ot: bool, former: str, data: Path) -> None:
-    text = PLAIN if has_ot else re.sub(r"&OT.*?&END\n", "", PLAIN, count=1, flags=re.DOTALL)
-    assert digest(text, data, is_normal=False) == former
+def test_former_hash_is_the_one_that_former_versions_gave(method: str, digest: str, data: Path) -> None:
+    former = science_of(read_input(PLAIN.replace("&OT", method)), data, is_normal=False)
+    assert LevelOfTheory("CP2K", former).digest == digest  # of versions whose rungs kept to one method
 
 
 def test_work_that_began_under_the_former_hash_goes_on_with_its_labels(data: Path, tmp_path: Path) -> None:
