@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import ase.io
 import psutil
 from ase import Atoms
 from overhead import Nothing, server, structures
@@ -32,6 +33,7 @@ from surveyor.labelling import Labelling
 from surveyor.labelling.results import read_summary
 from surveyor.labels import LabelStore, label_key
 from surveyor.pools.local import local_pool
+from surveyor.reading import read_unchecked
 from surveyor.reference.labelling import label_structure
 from surveyor.run_directory import RunDirectory
 
@@ -75,10 +77,11 @@ def measure(options: argparse.Namespace) -> None:
         folder = Path(name)
         plain = time_plain_loop(frames, reference, folder)
         stored = time_loop_with_store(frames, reference, folder / "loop")
+        ase.io.write(folder / "frames.extxyz", frames)
         with local_pool() as pool:
             labelling = Labelling(
                 RunDirectory(folder / "labelling"),
-                frames,
+                read_unchecked(folder / "frames.extxyz"),
                 reference,
                 pool,
                 LabelStore.in_folder(folder / "labels"),

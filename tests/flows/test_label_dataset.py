@@ -28,6 +28,7 @@ from surveyor.labelling import Labelling, read_summary
 from surveyor.labels import LabelStore
 from surveyor.pools.local import local_pool
 from surveyor.pools.sites import LocalSite
+from surveyor.reading import read_unchecked
 from surveyor.run_directory import RunDirectory
 from surveyor.testing.references import launches, structure_id
 
@@ -160,7 +161,8 @@ def test_a_structure_that_ends_every_worker_does_not_stop_the_others(
 
     with local_pool(LocalSite(cores=1)) as pool:
         directory, store = RunDirectory(tmp_path / "out"), LabelStore.in_folder(tmp_path / "labels")
-        labelling = Labelling(directory, structures, DeadlyEMT(limit_A=0.3), pool, store, chunk_size=4)
+        reading = read_unchecked(written(tmp_path / "structures.extxyz", structures))
+        labelling = Labelling(directory, reading, DeadlyEMT(limit_A=0.3), pool, store, chunk_size=4)
         labelled = Dataset.load(label(labelling))
     assert [structure_id(a) for a in labelled] == [structure_id(structures[index]) for index in (0, 2, 3)]
     (failed,) = read(tmp_path / "out" / "failed.extxyz", ":")
