@@ -229,7 +229,8 @@ class Loop:
                 device=given.device,
             )
             rate = max(group["lr"] for group in given.optimizer.param_groups)
-            reported = {**metrics, "learning_rate": float(rate)}
+            reported = metrics.copy()  # with its default: MACE asks for errors that a set without stress has not
+            reported["learning_rate"] = float(rate)
             valid_err_log(loss, reported, given.logger, given.log_errors, epoch, name)
             if name == HEAD:
                 self.energy_rmse = metrics.get("rmse_e_per_atom")
