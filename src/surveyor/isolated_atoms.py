@@ -126,10 +126,10 @@ def check_agreement(given: Mapping[str, float], isolated: Mapping[str, float], n
     Raises:
         InputError: an element's energies differ by more than `SAME_ATOM_MEV`.
     """
-    for symbol in given.keys() & isolated.keys():
-        if differ(given[symbol], isolated[symbol]):
+    for symbol, energy in given.items():
+        if symbol in isolated and differ(energy, isolated[symbol]):
             raise InputError(
-                f"{name}: found {given[symbol]:.6f} eV for {symbol}, whose isolated atom in the data has "
+                f"{name}: found {energy:.6f} eV for {symbol}, whose isolated atom in the data has "
                 f"{isolated[symbol]:.6f} eV; expected them within {SAME_ATOM_MEV:g} meV of each other: {advice}"
             )
 

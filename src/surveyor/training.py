@@ -268,7 +268,7 @@ def _reports(
     reports = {name: each.report for name, each in given.items()}
     kept = model.atomic_energies or {}
     differing = {
-        symbol: kept[symbol] for symbol in kept.keys() & isolated.keys() if differ(kept[symbol], isolated[symbol])
+        symbol: energy for symbol, energy in kept.items() if symbol in isolated and differ(energy, isolated[symbol])
     }
     if differing:
         text = f"isolated atoms have other energies than the model of start, which keeps its own ({told(differing)})"
