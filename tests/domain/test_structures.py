@@ -16,6 +16,7 @@ from surveyor.structures import (
     elements_of,
     identity_of,
     kinds_of,
+    lowest_multiplicity,
     multiplicity_of,
 )
 
@@ -62,9 +63,11 @@ def structures(draw: st.DrawFn) -> Atoms:
         cell=np.diag([10.0, 11.0, 12.0]) + np.array([draw(vectors) for _ in range(3)]) / 30,
         pbc=draw(st.lists(st.booleans(), min_size=3, max_size=3)),
     )
-    for name, values in (("charge", st.integers(-2, 2)), ("multiplicity", st.integers(1, 4))):
-        if draw(st.booleans()):
-            atoms.info[name] = draw(values)
+    if draw(st.booleans()):
+        atoms.info["charge"] = draw(st.integers(-2, 1))
+    if draw(st.booleans()):
+        most = int(atoms.numbers.sum()) - charge_of(atoms) + 1
+        atoms.info["multiplicity"] = draw(st.sampled_from(range(lowest_multiplicity(atoms), most + 1, 2)))
     if draw(st.booleans()):
         atoms.set_initial_magnetic_moments(one_each(st.floats(-3, 3)))
     if draw(st.booleans()):
