@@ -314,6 +314,7 @@ SIGNALLED = """
 import os, signal
 from nequip.train import NequIPLightningModule
 from surveyor.models import nequip_program
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have background jobs ignore it
 step = NequIPLightningModule.training_step
 def and_signal(self, batch, *others):
     if self.current_epoch == 1:
