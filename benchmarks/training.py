@@ -1,4 +1,4 @@
-"""What a training of MACE costs, beside MACE's own program (`mace_run_train`) on the same data with the same options.
+"""Cost of a training of MACE, beside MACE's own program (`mace_run_train`) on the same data with the same options.
 
     python benchmarks/training.py [--structures 72] [--epochs 1] [--rounds 3]
 

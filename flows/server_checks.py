@@ -1,4 +1,4 @@
-"""What `surveyor doctor` asks about the Prefect server: versions that work, and schedules that make runs."""
+"""Checks of the Prefect server by `surveyor doctor`: versions that work, and schedules that make runs."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""How a program ended: by its status, and by the last words of mpirun or srun that started it."""
+"""The end of a program, told from its status and from the last words of the mpirun or srun that started it."""
 
 import re
 import signal

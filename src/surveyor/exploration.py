@@ -167,7 +167,7 @@ def open_exploration(
 
 @dataclass(frozen=True, slots=True)
 class CheckedExploration:
-    """What the checks of walkers on a given potential found and read.
+    """Results of the checks of walkers on a given potential.
 
     Attributes:
         directory: the folder.

@@ -49,7 +49,7 @@ class Errors:
 
     @property
     def is_mostly_offset(self) -> bool:
-        """Whether a constant makes up most of the energy error, and is no accident of few structures."""
+        """True if a constant makes up most of the energy error, beyond the chance of few structures."""
         if self.energy_offset is None or self.energy_rmse_without_offset is None:
             return False
         scatter = self.energy_rmse_without_offset

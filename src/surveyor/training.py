@@ -175,7 +175,7 @@ def open_training(
 
 @dataclass(frozen=True, slots=True)
 class CheckedTraining:
-    """What the checks of a training found and read.
+    """Results of the checks of a training.
 
     Attributes:
         directory: its folder.

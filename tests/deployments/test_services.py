@@ -127,12 +127,12 @@ def test_a_run_that_no_worker_takes_is_late(client: SyncPrefectClient, deploy: D
 
 @flow
 def generation() -> None:
-    """What only its name is taken of."""
+    """Do nothing; only the name matters."""
 
 
 @task
 def sample() -> None:
-    """What only its name is taken of."""
+    """Do nothing; only the name matters."""
 
 
 def test_what_a_cancelled_run_has_not_finished_is_cancelled(client: SyncPrefectClient, deploy: Deploy) -> None:

@@ -1,4 +1,4 @@
-"""How programs end, under real launchers where there are any."""
+"""Ends of programs, under real launchers where they are installed."""
 
 import shutil
 import signal

@@ -1,4 +1,4 @@
-"""What `surveyor doctor` says about Prefect and its server."""
+"""Findings of `surveyor doctor` about Prefect and its server."""
 
 import json
 from collections.abc import Iterator

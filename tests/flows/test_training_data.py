@@ -1,4 +1,4 @@
-"""What is looked at in training data before a model learns from them, by the command and by the call."""
+"""Checks of training data before a model learns from them, by the command and by the call."""
 
 import os
 import subprocess

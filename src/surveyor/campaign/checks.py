@@ -34,7 +34,7 @@ NOTHING_UNUSABLE: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class CheckedCampaign:
-    """What the checks of a campaign read.
+    """Results of the checks of a campaign.
 
     Attributes:
         walkers: at their starts.

@@ -1,4 +1,4 @@
-"""How a training goes on from the weights of a trained model."""
+"""Parameters of trainings that continue from the weights of a trained model."""
 
 from pydantic import Field
 

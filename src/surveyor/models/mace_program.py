@@ -28,7 +28,7 @@ from surveyor.models.trainer_process import DIVERGED, EXPLODED, end_if_absurd, t
 
 @dataclass(frozen=True)
 class Job:
-    """What the program is told beside MACE's options.
+    """Instructions to the program beside MACE's options.
 
     Attributes:
         state: file of all that is needed to go on.

@@ -1,4 +1,4 @@
-"""Whether a training makes sense: its errors before the first epoch, and those of its result.
+"""Plausibility of trainings: errors before the first epoch, and errors of the result.
 
 A training that begins with absurd energies ruins the network before it learns anything else, and its loss still falls.
 So errors are compared with what the data themselves allow, and the result with the beginning.
@@ -30,7 +30,7 @@ WORSE = 2.0  # errors after a training may exceed those before it by this factor
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """What a training begins with, and what is plausible then.
+    """The start of a training, and the errors that are plausible there.
 
     Attributes:
         highest: largest plausible error of the energies before the first epoch, in eV/atom.

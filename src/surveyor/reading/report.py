@@ -45,7 +45,7 @@ def finding_of(text: str, indices: np.ndarray) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class ReadingReport:
-    """What surveyor made of a structure file.
+    """Report on the reading of a structure file.
 
     Attributes:
         path: the file.

@@ -35,7 +35,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where included files are looked for.
+    """Folders in which included files are searched.
 
     Attributes:
         folder: of the input; None for an input without one, which may include nothing but CP2K's own files.

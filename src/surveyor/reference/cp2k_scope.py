@@ -19,7 +19,7 @@ DENSITY_METHODS = ("GPW", "GAPW", "GAPW_XC")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What of an input is refused, or warned of.
+    """Objections and warnings about an input.
 
     Attributes:
         path: section below FORCE_EVAL; empty for FORCE_EVAL itself.

@@ -161,23 +161,36 @@ def training_figure(histories: Sequence[History]) -> Figure:
     figure = new_figure(7.6, 2.6 if len(quantities) == 3 else 4.6)
     panels = figure.subplots(1, 3) if len(quantities) == 3 else figure.subplots(2, 2).ravel()
     last = max((history.generation or 0 for history in histories), default=0)
-    for axes, (field, label, factor) in zip(panels, quantities, strict=True):
-        dress(axes, x="epoch", y=label)
-        for history in histories:
-            colour = colormaps["viridis"](0.85 * (history.generation or 0) / max(last, 1))
-            x, y = _course(history, field)
-            marker, name = "o" if len(x) < 4 else "", str(history.generation)
-            if x:
-                values = [factor * value for value in y]
-                axes.plot(x, values, color=colour, linewidth=1.0, marker=marker, markersize=3, label=name)
-        if axes.lines:
-            scale_errors(axes)
-        if field == RATE and axes.get_yscale() == "linear":
-            axes.set_ylim(bottom=0)  # a constant is not magnified
-        whole_numbers(axes)
+    for axes, quantity in zip(panels, quantities, strict=True):
+        _draw_courses(axes, histories, quantity, last)
     if panels[0].lines and any(history.generation is not None for history in histories):
         _name_generations(panels[0], last)
     return figure
+
+
+def _draw_courses(axes: Axes, histories: Sequence[History], quantity: tuple[str, str, float], last: int) -> None:
+    """Draw a quantity of each training by epoch.
+
+    Args:
+        axes: to draw in.
+        histories: a line for each.
+        quantity: field of an epoch, label of the axis, and factor to its unit.
+        last: number of the last generation, which is the lightest.
+    """
+    field, label, factor = quantity
+    dress(axes, x="epoch", y=label)
+    for history in histories:
+        x, y = _course(history, field)
+        if x:
+            colour = colormaps["viridis"](0.85 * (history.generation or 0) / max(last, 1))
+            marker, name = "o" if len(x) < 4 else "", str(history.generation)
+            values = [factor * value for value in y]
+            axes.plot(x, values, color=colour, linewidth=1.0, marker=marker, markersize=3, label=name)
+    if axes.lines:
+        scale_errors(axes)
+    if field == RATE and axes.get_yscale() == "linear":
+        axes.set_ylim(bottom=0)  # a constant is not magnified
+    whole_numbers(axes)
 
 
 def _course(history: History, field: str) -> tuple[list[int], list[float]]:

@@ -1,4 +1,4 @@
-"""What reports say, and where they are announced."""
+"""Texts of reports, and their announcement."""
 
 import logging
 from pathlib import Path

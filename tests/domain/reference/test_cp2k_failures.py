@@ -144,7 +144,7 @@ def test_mpirun_that_does_not_find_the_program(quick_input: str, tmp_path: Path)
 def test_program_that_a_signal_ends_before_it_says_a_word_is_a_crash(
     launcher: str, quick_input: str, tmp_path: Path
 ) -> None:
-    """What it had said is lost with its buffer; the worker is not to blame, and is given other work."""
+    """The output is lost with its buffer; the worker is not to blame, and gets other work."""
     program = tmp_path / "broken"
     program.write_text("#!/bin/sh\nkill -SEGV $$\n")
     program.chmod(0o755)
