@@ -115,18 +115,27 @@ def _replace_names(given: CP2KInput, kind: Tree, basis_files: Mapping[str, str],
         # Which entries it takes depends on the structure, so all of them count.
         kind["FILES"] = [_hash(text) for text in [*basis_files.values(), *potentials.values()]]
         return
-    element, section = element_of(kind), f"SUBSYS/KIND {kind['_']}"
+    _replace_basis_sets(given, kind, basis_files)
+    _replace_potential(given, kind, potentials)
+
+
+def _replace_basis_sets(given: CP2KInput, kind: Tree, basis_files: Mapping[str, str]) -> None:
+    section = f"SUBSYS/KIND {kind['_']}"
     if "BASIS_SET" in kind:
         words = [[str(word) for word in _listed(value)] for value in kind["BASIS_SET"]]
         kind["BASIS_SET"] = sorted(
             [
                 *(word.upper() for word in types),
-                _entry(given.where(f"{section}/BASIS_SET", name), element, "basis set", name, basis_files),
+                _entry(given.where(f"{section}/BASIS_SET", name), element_of(kind), "basis set", name, basis_files),
             ]
             for *types, name in words
         )
     elif "+BASIS" not in kind:
         raise InputError(f"{given.where(section)} has no BASIS_SET")
+
+
+def _replace_potential(given: CP2KInput, kind: Tree, potentials: Mapping[str, str]) -> None:
+    element, section = element_of(kind), f"SUBSYS/KIND {kind['_']}"
     potential = [str(word) for word in _listed(kind.get("POTENTIAL", []))]
     if potential and (potential[0].upper() == "ECP" or str(kind.get("POTENTIAL_TYPE", "")).upper() == "ECP"):
         kind["POTENTIAL"] = [element, *potential, *(_hash(text) for text in potentials.values())]
