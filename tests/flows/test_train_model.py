@@ -70,29 +70,30 @@ def parameters(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_a_call_trains_and_the_same_call_does_nothing(parameters: dict[str, Any], tmp_path: Path) -> None:
+    out = parameters["output_directory"] = tmp_path / "trained-once"  # the server's artifacts are those of all tests
     weights = train_model(**parameters, valid_fraction=0.25)
-    summary = read_json(tmp_path / "out" / SUMMARY)
+    summary = read_json(out / SUMMARY)
     assert summary["n_structures"] == {"train": 9, "valid": 3, "test": 3}
     model = load_model(weights.parent)
     test = Dataset.load(parameters["test"])
     errors = errors_of(test, model.deploy().evaluate(test))
     assert summary["errors"]["test"]["forces_rmse"] == pytest.approx(errors.forces_rmse)
-    kept = Dataset.load(tmp_path / "out" / "train.extxyz") + Dataset.load(tmp_path / "out" / "valid.extxyz")
+    kept = Dataset.load(out / "train.extxyz") + Dataset.load(out / "valid.extxyz")
     given = Dataset.load(parameters["train"])
     assert {atoms.info[ENERGY] for atoms in kept} == {atoms.info[ENERGY] for atoms in given}
 
-    figure = tmp_path / "out" / "figures" / "parity.png"
-    (artifact,) = artifacts_of("out-training")
+    figure = out / "figures" / "parity.png"
+    (artifact,) = artifacts_of("trained-once-training")
     assert "data:image/png;base64," in artifact.data
     written_at = weights.stat().st_mtime_ns, figure.stat().st_mtime_ns
     assert train_model(**parameters, valid_fraction=0.25) == weights
     assert (weights.stat().st_mtime_ns, figure.stat().st_mtime_ns) == written_at
-    assert len(artifacts_of("out-training")) == 1
+    assert len(artifacts_of("trained-once-training")) == 1
 
     with pytest.raises(InputError, match=r"(?s)holds a training with other parameters:.*seed: 0 there, 1 here"):
         train_model(**parameters, valid_fraction=0.25, seed=1)
     with (
-        hold_lease(RunDirectory(tmp_path / "out").lease),
+        hold_lease(RunDirectory(out).lease),
         pytest.raises(CampaignInUse),
     ):
         train_model(**parameters, valid_fraction=0.25)

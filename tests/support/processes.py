@@ -130,11 +130,15 @@ def processes_where(is_meant: Callable[[psutil.Process], bool]) -> set[psutil.Pr
 
 
 def kill_all(find: Callable[[], set[psutil.Process]]) -> None:
-    """Kill processes until no more are found."""
+    """Kill processes until no more are found.
+
+    They are stopped first, so that none sees and reports the end of another: a machine that dies does not, either.
+    """
     while found := find():
-        for process in found:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        for act in (psutil.Process.suspend, psutil.Process.kill):
+            for process in found:
+                with suppress(psutil.NoSuchProcess):
+                    act(process)
         time.sleep(POLL_S)
 
 
