@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from functools import partial
@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from distributed import Client
+from distributed import Client, LocalCluster
 from prefect import flow
 
 from surveyor.flows.server import answers
@@ -41,6 +41,7 @@ from surveyor.tasks.label import label
 TARGET_PER_LABEL_MS = 40.0
 TARGET_GAP_MS = 60.0
 SERVER_START_S = 180.0
+WARM = 100  # so many computations reach every worker
 THEORY = LevelOfTheory(name="nothing", content={"reference": "nothing"})
 
 
@@ -108,11 +109,12 @@ def measure_with_temporary_server() -> None:
 def measure(options: argparse.Namespace) -> None:
     """Time each number of labels both ways."""
     print(f"{'labels':>6}  {'path':<14}{'per label':>12}{'flow CPU':>11}{'gap median':>13}{'gap p99':>12}   (ms)")
-    with local_pool() as pool, tempfile.TemporaryDirectory() as folder:
-        reference = Nothing(options.seconds)
+    reference = Nothing(options.seconds)
+    with local_pool() as pool, plain_dask(pool.size) as client, tempfile.TemporaryDirectory() as folder:
         warm_up(pool, reference)
+        warm_up(client.get_executor(), reference)
         for number in options.labels:
-            plain = time_plain_dask(pool, reference, number)
+            plain = time_plain_dask(client, reference, number, pool.capacity)
             real = time_labels(pool, reference, number, Path(folder) / str(number), options.in_flight)
             report(number, plain, real)
 
@@ -134,15 +136,25 @@ def structures(number: int) -> list[Atoms]:
     return [Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.5 + 1e-4 * index]]) for index in range(number)]
 
 
-def warm_up(pool: Pool, reference: Nothing) -> None:
+@contextmanager
+def plain_dask(n_workers: int) -> Iterator[Client]:
+    """Run the cluster that a user of Dask would start, with as many worker processes as the pool."""
+    with (
+        LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def warm_up(workers: Executor, reference: Nothing) -> None:
     """Have every worker import what it needs."""
-    for future in [pool.submit(reference.compute, atoms, Path()) for atoms in structures(10 * pool.size)]:
+    for future in [workers.submit(reference.compute, atoms, Path()) for atoms in structures(WARM)]:
         future.result()
 
 
-def time_plain_dask(pool: Pool, reference: Nothing, number: int) -> Timing:
-    """Submit the computations alone to the cluster of the pool, as many at once as the pool takes."""
-    with Client(pool.address, set_as_default=False) as client, ThreadPoolExecutor(pool.capacity) as threads:
+def time_plain_dask(client: Client, reference: Nothing, number: int, in_flight: int) -> Timing:
+    """Submit the computations alone, as many at once as the pool takes."""
+    with ThreadPoolExecutor(in_flight) as threads:
 
         def compute(atoms: Atoms) -> Label:
             result: Label = client.submit(reference.compute, atoms, Path(), pure=False).result()
