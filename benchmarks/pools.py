@@ -196,7 +196,7 @@ def measure(options: argparse.Namespace, database: str, workers: int) -> None:
         if len(rows) == 2:
             ratios = [ours / theirs for ours, theirs in zip(astuple(rows[1]), astuple(rows[0]), strict=True)]
             print(f"{'':<19}{'ratio':<18}{ratios[0]:>9.2f}{'':>7}{ratios[2]:>9.2f}{ratios[3]:>9.2f}")
-        tasks = options.labels * (2 if options.path == "generation" else 1)
+        tasks = options.labels + (workers if options.path == "generation" else 0)  # a task moves one walker
         print(f"{'':<19}{recorded(environment, tasks)}; load {os.getloadavg()[0]:.1f}", flush=True)
 
 
@@ -280,7 +280,7 @@ def campaign_parameters(load: Load) -> CampaignParameters:
         walkers=[group],
         reference={"emt": {}},
         model={"pair": {}},
-        learning={"n_states": load.labels},
+        learning={"n_states": load.labels, "min_difference_A": 0.0},  # one molecule makes near-duplicates
         pools=dict.fromkeys(("sampling", "labelling", "training"), load.address),
     )
 

@@ -1,0 +1,57 @@
+"""Each benchmark runs, at its smallest size. Nothing is timed here."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+NETWORKS, PROGRAM = (pytest.mark.mace,), (pytest.mark.cp2k,)
+# Of each benchmark: its options, what it has to print, and what it needs.
+CASES = [
+    ("overhead", "--labels 8", r"8  ratio +\d", ()),
+    ("labelling", "--structures 16", r"ratio of the labelling to the loop with store: \d", ()),
+    ("pools", "--workers 4 --rate 50 --databases sqlite --labels 12 --plain 8", r"knows 12 of 12 tasks", ()),
+    (
+        "pools",
+        "--workers 4 --rate 50 --databases sqlite --labels 12 --plain 0 --path generation",
+        r"knows 16 of 16 tasks",
+        (),
+    ),
+    ("training", "--structures 8 --rounds 1", r"surveyor, later +\d", NETWORKS),
+    ("evaluate", "--structures 2", r"largest differences: \S+e(-1\d|\+00) meV, \S+e(-1\d|\+00) meV/Å", NETWORKS),
+    ("walkers", "--walkers 2 --steps 1", r"surveyor, one process +\d(?s:.*)network +\d", NETWORKS),
+    ("cp2k_labels", "--frames 2", r"label minus program, median of pairs: -?\d", PROGRAM),
+    ("cp2k_repair", "--only H2O", r"\| 1 \|", PROGRAM),
+    ("atomic_energies", "--elements H --wider", r"H: lowest at multiplicity 2", PROGRAM),
+]
+
+
+def test_every_benchmark_is_run_here() -> None:
+    programs = {path.stem for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text()}
+    assert programs == {name for name, *_ in CASES}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        pytest.param(name, options, expected, marks=marks, id=f"{name} {options}")
+        for name, options, expected, marks in CASES
+    ],
+)
+def test_a_benchmark_runs(name: str, options: str, expected: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / f"{name}.py"), *options.split()],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(expected, done.stdout), done.stdout + done.stderr
