@@ -7,7 +7,8 @@ network has surveyor's default architecture and is trained for one epoch, as its
 On a processor, as many processes as there are cores work side by side, with one thread each: `ase` has MACE's own
 calculator and takes its walkers in turn, `surveyor` has its share of the walkers in lockstep, as on the local pool.
 torch-sim and `surveyor, one process` have one process with all threads. On a GPU each has one process. What is timed
-comes in turn, after one round that does not count. PYTHON is an interpreter with torch-sim and mace-torch.
+comes in turn, after one round that does not count. PYTHON is an interpreter (3.12 or later) with torch-sim (0.6 or
+later) and mace-torch.
 """
 
 import argparse
@@ -120,11 +121,11 @@ class TorchSim:
     def __init__(self, folder: Path, system: str, walkers: range, device: str) -> None:
         import torch
         import torch_sim as ts
-        from torch_sim.models.mace import MaceModel
+        from mace.calculators.mace_torchsim import MaceTorchSimModel
 
         network = torch.load(folder / MODEL, map_location=device, weights_only=False)
         options = {"device": torch.device(device), "dtype": torch.float64, "compute_forces": True}
-        self._model = MaceModel(model=network, compute_stress=False, **options)
+        self._model = MaceTorchSimModel(model=network, compute_stress=False, **options)
         self._ts, self._structures = ts, structures(system, walkers.stop)[walkers.start :]
 
     def run(self, n_steps: int) -> None:
@@ -132,7 +133,7 @@ class TorchSim:
         self._ts.integrate(
             system=self._structures,
             model=self._model,
-            integrator=self._ts.nvt_langevin,
+            integrator=self._ts.Integrator.nvt_langevin,
             n_steps=n_steps,
             temperature=TEMPERATURE_K,
             timestep=TIMESTEP_FS * 1e-3,  # ps
@@ -268,7 +269,7 @@ def main() -> None:
     parser.add_argument("--walkers", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--torch-sim", metavar="PYTHON", help="interpreter with torch-sim and mace-torch")
+    parser.add_argument("--torch-sim", metavar="PYTHON", help="interpreter with torch-sim >= 0.6 and mace-torch")
     parser.add_argument("--keep", type=Path, help="folder of the network; it is trained if there is none")
     parser.add_argument("--child", choices=KINDS, help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
