@@ -1,0 +1,312 @@
+"""A campaign whose processes are killed at random, one after the other, and what must hold of it afterwards."""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import ase.io
+import psutil
+import yaml
+from ase.build import bulk
+from prefect_server import free_address, prefect_environment, prefect_server
+from processes import kill_all, processes_with, wait_until
+
+from surveyor.labels import LabelStore
+from surveyor.run_directory import RunDirectory
+
+SETS = ("train", "valid", "test", "failed", "discarded")
+N_BOOTSTRAP = 12
+MARK = "SURVEYOR_TEST_CAMPAIGN"  # inherited by all processes of a campaign, so that none can hide
+SERVERS_OWN = "PREFECT_SERVER_UI_API_URL"  # in the environment of the server, not of what talks to it
+HOLDERS = ("surveyor.pools.holder", "surveyor.pools.cluster_process")
+PATIENCE_S = 600
+PHASE_S = 0.5  # a kill comes at any time within it, after the progress that it waits for
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A kill.
+
+    Attributes:
+        weapon: what was killed.
+        keys: of the labels that were stored before.
+        files: that stood for finished work before, with the time at which each was written.
+    """
+
+    weapon: str
+    keys: frozenset[str]
+    files: Mapping[Path, int]
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Structures that were launched more than once.
+
+    Attributes:
+        finished: those whose first label was finished: its worker has gone on to another structure.
+        in_flight: the others, each with the worker that had it.
+    """
+
+    finished: frozenset[str]
+    in_flight: tuple[tuple[str, int], ...]
+
+
+class KilledCampaign:
+    """Copper by EMT and the pair model, run by the command in a process of its own, with a server of its own.
+
+    Args:
+        folder: an empty one, for all its files.
+        server: of Prefect.
+        pools: of the campaign; by default the local pool.
+        n_generations: beside the bootstrap.
+        n_states: labels of each generation.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        server: "MortalServer",
+        pools: Mapping[str, str] | None = None,
+        *,
+        n_generations: int = 3,
+        n_states: int = 8,
+    ) -> None:
+        self.folder, self.n_generations, self.n_states = folder, n_generations, n_states
+        self.kills: list[Kill] = []
+        self.victims: set[int] = set()  # workers that died of a kill
+        self._server = server
+        self._flow: subprocess.Popen[bytes] | None = None
+        ase.io.write(folder / "copper.extxyz", bulk("Cu", cubic=True))
+        loose = {"discard_energy_meV_per_atom": 1e6, "discard_forces_meV_per_A": 1e6}
+        campaign = {
+            "run_directory": "run",
+            "walkers": [{"start": "copper.extxyz", "n_walkers": 6, "n_steps": 60, "temperature_K": 600}],
+            "reference": {"emt": {"rehearsal": {"log": str(self.log), "delay_s": 0.05}}},
+            "model": {"pair": {}},
+            "bootstrap": {"n_structures": N_BOOTSTRAP},
+            "learning": {"n_generations": n_generations, "n_states": n_states, **loose},
+            "pools": dict(pools or {}),
+        }
+        (folder / "campaign.yaml").write_text(yaml.safe_dump(campaign))
+
+    @property
+    def log(self) -> Path:
+        """Where the launches are."""
+        return self.folder / "launches.log"
+
+    @property
+    def directory(self) -> RunDirectory:
+        """The run directory."""
+        return RunDirectory(self.folder / "run")
+
+    @property
+    def undisturbed(self) -> RunDirectory:
+        """That of the run without kills."""
+        return RunDirectory(self.folder / "undisturbed" / "run")
+
+    @property
+    def n_labels(self) -> int:
+        """How many structures have to be labelled, without the isolated atom."""
+        return N_BOOTSTRAP + self.n_generations * self.n_states
+
+    def stored_keys(self) -> frozenset[str]:
+        """The keys of the labels that are stored."""
+        return frozenset(LabelStore.in_folder(self.folder / "labels").keys())
+
+    def finished_work(self) -> dict[Path, int]:
+        """Files that stand for finished work, with the time at which each was written."""
+        patterns = (
+            "labels/labels/**/*.json",
+            "run/generations/*/samples/*-?.npz",
+            "run/generations/*/model/model.json",
+            "run/generations/*/manifest.json",
+        )
+        paths = [path for pattern in patterns for path in self.folder.glob(pattern) if not path.name.startswith(".")]
+        return {path: path.stat().st_mtime_ns for path in paths}
+
+    def run(self) -> None:
+        """Run to the end; what had begun goes on."""
+        assert self._running().wait(PATIENCE_S) == 0, self._output()
+        self._flow = None
+
+    def run_undisturbed(self) -> int:
+        """Run once without kills, put its files aside into `undisturbed`, and return the pieces of finished work."""
+        self.run()
+        n_finished = len(self.finished_work())
+        undisturbed = self.folder / "undisturbed"
+        undisturbed.mkdir()
+        for name in ("run", "labels", "launches.log"):
+            shutil.move(self.folder / name, undisturbed / name)
+        return n_finished
+
+    def run_and_kill(self, weapons: Mapping[str, Callable[["KilledCampaign"], None]], n_kills: int, seed: int) -> None:
+        """Kill at random, at moments spread over the whole campaign, and let it come to its end."""
+        n_finished, chance = self.run_undisturbed(), random.Random(seed)
+        for number in range(n_kills):
+            self._wait_for(number * n_finished // n_kills)
+            time.sleep(PHASE_S * chance.random())
+            weapon = chance.choice(sorted(weapons))
+            self.kills.append(Kill(weapon, self.stored_keys(), self.finished_work()))
+            weapons[weapon](self)
+        self.run()
+
+    def kill_flow(self) -> None:
+        """Kill the process of the campaign; its local pool ends with it, pools of a cluster live on."""
+        flow = self._running()
+        dying = self.workers() if self.local_pools() else set()
+        flow.kill()
+        flow.wait()
+        self._flow = None
+        if dying:
+            wait_until(lambda: not self.note(self.workers()), lambda: f"left: {self.workers()}")
+
+    def kill_pool(self) -> None:
+        """Kill the process that holds a pool and its workers."""
+        holder = self.one_of(self.holders)
+        self.note(self.workers())
+        with suppress(psutil.NoSuchProcess):
+            holder.kill()
+        wait_until(lambda: not holder.is_running(), lambda: f"left: {holder}")
+
+    def kill_worker(self) -> None:
+        """Kill a worker of a pool."""
+        worker = self.one_of(self.workers)
+        self.note({worker})
+        with suppress(psutil.NoSuchProcess):
+            worker.kill()
+
+    def kill_server(self) -> None:
+        """Kill the server of Prefect, and start it again."""
+        self._server.kill()
+        self._server.start()
+
+    def workers(self) -> set[psutil.Process]:
+        """The workers of its pools."""
+        return self._processes("spawn_main")
+
+    def holders(self) -> set[psutil.Process]:
+        """The processes that hold its pools."""
+        return self._processes(*HOLDERS)
+
+    def local_pools(self) -> set[psutil.Process]:
+        """Those of them that end with the flow."""
+        return self._processes(HOLDERS[0])
+
+    def processes(self) -> set[psutil.Process]:
+        """All its processes."""
+        return processes_with({MARK: str(self.folder)})
+
+    def summary(self) -> str:
+        """Say what was killed, and what of it."""
+        weapons = ", ".join(f"{weapon} {n}" for weapon, n in sorted(Counter(k.weapon for k in self.kills).items()))
+        repeats = repeats_in(self.log.read_text().splitlines())
+        lost = frozenset.union(*(kill.keys for kill in self.kills)) - self.stored_keys()
+        return (
+            f"{len(self.kills)} kills ({weapons}), {self.n_labels} labels: {len(lost)} lost, "
+            f"{len(repeats.finished)} finished ones computed again, {len(repeats.in_flight)} in flight computed again"
+        )
+
+    def _running(self) -> "subprocess.Popen[bytes]":
+        """Return the process of the campaign, started if there is none."""
+        if self._flow is None:
+            environment = {
+                **prefect_environment(self.folder / "prefect", self._server.url),
+                MARK: str(self.folder),
+            }
+            command = [sys.executable, "-m", "surveyor.flows.command_line", "run", "campaign.yaml"]
+            with (self.folder / "output.txt").open("ab") as output:
+                self._flow = subprocess.Popen(command, env=environment, cwd=self.folder, stdout=output, stderr=output)
+        return self._flow
+
+    def _wait_for(self, n_finished: int) -> None:
+        """Run until so many pieces of work are finished."""
+
+        def is_there() -> bool:
+            assert self._running().poll() is None, self._output()
+            return len(self.finished_work()) >= n_finished
+
+        wait_until(is_there, self._output, PATIENCE_S)
+
+    def one_of(self, find: Callable[[], set[psutil.Process]]) -> psutil.Process:
+        """Wait until there are such processes, and return any of them."""
+        found: set[psutil.Process] = set()
+
+        def is_there() -> bool:
+            assert self._running().poll() is None, self._output()
+            found.update(find())
+            return bool(found)
+
+        wait_until(is_there, self._output, PATIENCE_S)
+        return min(found, key=lambda process: process.pid)
+
+    def _processes(self, *words: str) -> set[psutil.Process]:
+        found = set()
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                if any(word in " ".join(process.cmdline()) for word in words):
+                    found.add(process)
+        return found
+
+    def note(self, workers: set[psutil.Process]) -> set[psutil.Process]:
+        """Remember that workers die of a kill."""
+        self.victims |= {worker.pid for worker in workers}
+        return workers
+
+    def _output(self) -> str:
+        return (self.folder / "output.txt").read_text()[-5000:]
+
+
+class MortalServer:
+    """A Prefect server that can be killed and started again at its address, with its database.
+
+    Args:
+        home: folder for its database.
+    """
+
+    def __init__(self, home: Path) -> None:
+        home.mkdir()
+        self.url = free_address()
+        self._home, self._running = home, ExitStack()
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self._running.enter_context(prefect_server(self._home, self.url))
+
+    def kill(self) -> None:
+        """Kill all its processes."""
+        kill_all(lambda: processes_with({SERVERS_OWN: self.url}))
+        self._running.close()
+
+    def end(self) -> None:
+        """End it in order."""
+        self._running.close()
+
+
+def repeats_in(lines: Sequence[str]) -> Repeats:
+    """Return which structures were launched more than once, from the lines of a rehearsal's log."""
+    launches = [(structure, int(worker)) for event, structure, worker in map(str.split, lines) if event == "begin"]
+    last = {structure: index for index, (structure, _) in enumerate(launches)}
+    last_of_worker = {worker: index for index, (_, worker) in enumerate(launches)}
+    again = [(index, *launch) for index, launch in enumerate(launches) if last[launch[0]] > index]
+    finished = frozenset(structure for index, structure, worker in again if last_of_worker[worker] > index)
+    return Repeats(finished, tuple((s, worker) for _, s, worker in again if s not in finished))
+
+
+def check_same_datasets(here: RunDirectory, there: RunDirectory) -> None:
+    """Check that two campaigns have the same generations, sets, and labels."""
+    assert here.n_complete() == there.n_complete()
+    for number in range(here.n_complete()):
+        one, other = here.generation(number), there.generation(number)
+        for name in SETS:
+            assert one.set_file(name).read_bytes() == other.set_file(name).read_bytes(), f"{name} {number}"
+        labels = [json.loads(each.manifest.read_text())["labels"] for each in (one, other)]
+        assert labels[0] == labels[1]
