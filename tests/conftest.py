@@ -11,6 +11,7 @@ from postgresql import postgresql_programs
 from prefect_server import free_address, prefect_environment, prefect_server
 from server_log import check_watched_logs
 from slurm import SlurmCluster, has_slurm, slurm
+from torque import has_torque
 
 from surveyor.biases.plumed import has_kernel
 
@@ -43,6 +44,10 @@ REQUIREMENTS = {
     "browser": (lambda: shutil.which("chromedriver"), "Chromium: apt-get install chromium chromium-driver"),
     "mount": (lambda: os.geteuid() == 0, "root, to mount a file system"),
     "slurm": (has_slurm, "root and SLURM: apt-get install slurm-wlm munge"),
+    "torque": (
+        has_torque,
+        "Torque's commands before SLURM: apt-get install slurm-wlm-torque, or unpack it (see tests/support/torque.py)",
+    ),
     "sge": (
         has_grid_engine,
         "root and Grid Engine: apt-get install gridengine-master gridengine-exec gridengine-client",

@@ -5,11 +5,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import pytest
 from killed_campaign import KilledCampaign, MortalServer, check_same_datasets, repeats_in
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from processes import kill_all, wait_until
+from processes import wait_until
 from slurm import SlurmCluster
 
 from surveyor.blocks.pools import SLURMPool
@@ -21,7 +22,13 @@ WEAPONS: Mapping[str, Callable[[KilledCampaign], None]] = {
     "worker": KilledCampaign.kill_worker,
 }
 SEED = int(os.environ.get("SURVEYOR_TEST_SEED", "1"))
-ON_SLURM = {"sampling": "slurm/killed", "labelling": "slurm/killed"}
+N_KILLS = {"20 kills": 20, "200 kills": 200, "SLURM": 40}
+ON_SLURM = dict.fromkeys(("sampling", "labelling", "training"), "slurm/killed")
+SIZES: Mapping[str, dict[str, Any]] = {  # Any: as the campaign takes it
+    "20 kills": {},
+    "200 kills": {"n_generations": 12, "n_states": 16},
+    "SLURM": {"pools": ON_SLURM},
+}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -38,22 +45,17 @@ def campaign(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """The campaign after its kills and its end, beside the folder `undisturbed` of one that nobody has killed."""
     folder = tmp_path_factory.mktemp("killed")
     server = MortalServer(folder / "prefect")
+    campaign = KilledCampaign(folder, server, **SIZES[request.param])
     try:
+        weapons, n_kills = dict(WEAPONS), N_KILLS[request.param]
         if request.param == "SLURM":
-            cluster: SlurmCluster = request.getfixturevalue("slurm_cluster")
-            campaign = KilledCampaign(folder, server, ON_SLURM)
+            weapons["job"] = partial(cancel_job, request.getfixturevalue("slurm_cluster"))
             register_pool(server)
-            campaign.run_and_kill({**WEAPONS, "job": partial(cancel_job, cluster)}, 40, SEED)
-        elif request.param == "200 kills":
-            campaign = KilledCampaign(folder, server, n_generations=12, n_states=16)
-            campaign.run_and_kill(WEAPONS, 200, SEED)
-        else:
-            campaign = KilledCampaign(folder, server)
-            campaign.run_and_kill(WEAPONS, 20, SEED)
+        campaign.run_and_kill(weapons, n_kills, SEED)
         tell(request, campaign.summary())
         yield campaign
     finally:
-        kill_all(campaign.processes)
+        campaign.end()
         server.end()
 
 

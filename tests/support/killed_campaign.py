@@ -188,6 +188,12 @@ class KilledCampaign:
         self._server.kill()
         self._server.start()
 
+    def end(self) -> None:
+        """Kill all its processes."""
+        kill_all(self.processes)
+        if self._flow is not None:
+            self._flow.wait()
+
     def workers(self) -> set[psutil.Process]:
         """The workers of its pools."""
         return self._processes("spawn_main")
