@@ -103,7 +103,7 @@ class PBSPool(PBSSite, PoolBlock):
 
 
 class LSFPool(LSFSite, PoolBlock):
-    """A queue of a cluster with LSF. Campaigns name it as lsf/normal, for instance.
+    """A queue of a cluster with LSF (experimental: never tried). Campaigns name it as lsf/normal, for instance.
 
     Example:
         Store a pool, and load a stored one:
@@ -139,7 +139,7 @@ class SGEPool(SGESite, PoolBlock):
 
 
 class OARPool(OARSite, PoolBlock):
-    """A queue of a cluster with OAR. Campaigns name it as oar/default, for instance.
+    """A queue of a cluster with OAR (experimental: never tried). Campaigns name it as oar/default, for instance.
 
     Example:
         Store a pool, and load a stored one:
@@ -157,7 +157,7 @@ class OARPool(OARSite, PoolBlock):
 
 
 class HTCondorPool(HTCondorSite, PoolBlock):
-    """Machines that HTCondor lends. Campaigns name it as htcondor/campus, for instance.
+    """Machines that HTCondor lends (experimental: never tried). Campaigns name it as htcondor/campus, for instance.
 
     Example:
         Store a pool, and load a stored one:

@@ -22,6 +22,7 @@ from surveyor.blocks.site_blocks import SiteBlock
 
 # Lines of a job script: what is commented out there is a comment on the example.
 MODULES = ("# Each job runs these lines first; they make the programs of the reference known:", "# module load CP2K")
+EXPERIMENTAL = "experimental: never tried on a real queue"
 LABELS = "labels with 16 ranks of MPI, for at most 12 hours each"
 
 
@@ -37,10 +38,10 @@ def examples() -> Mapping[str, tuple[SiteBlock, str]]:
             "trainings on a GPU, one at a time, for at most a day each",
         ),
         "pbs/example": (PBSPool(queue="batch", **cpu), LABELS),
-        "lsf/example": (LSFPool(queue="normal", **cpu), LABELS),
+        "lsf/example": (LSFPool(queue="normal", **cpu), f"{LABELS} ({EXPERIMENTAL})"),
         "sge/example": (SGEPool(queue="all.q", parallel_environment="smp", **cpu), LABELS),
-        "oar/example": (OARPool(queue="default", **cpu), LABELS),
-        "htcondor/example": (HTCondorPool(disk_GB=10, **cpu), LABELS),
+        "oar/example": (OARPool(queue="default", **cpu), f"{LABELS} ({EXPERIMENTAL})"),
+        "htcondor/example": (HTCondorPool(disk_GB=10, **cpu), f"{LABELS} ({EXPERIMENTAL})"),
         "dask/example": (
             DaskPool(
                 address="tls://10.0.0.1:8786",

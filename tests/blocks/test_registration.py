@@ -44,3 +44,10 @@ def test_a_server_that_does_not_answer_is_said() -> None:
     result = register({"PREFECT_API_URL": "http://127.0.0.1:9/api"})
     assert result.returncode == 1
     assert "the Prefect server at http://127.0.0.1:9/api does not answer" in result.stderr
+
+
+def test_what_was_never_tried_on_a_real_queue_says_so_where_it_is_chosen() -> None:
+    for name, (block, purpose) in examples().items():
+        experimental = name.partition("/")[0] in {"lsf", "oar", "htcondor"}
+        assert ("experimental" in purpose) == experimental
+        assert ("experimental" in block.get_description()) == experimental

@@ -68,6 +68,13 @@ def open_cluster_pool(name: str, site: JobQueueSite, folder: PoolFolder) -> str:
         )
     holder = folder.read_holder()
     if holder is None:
+        if site.is_experimental:
+            logger.warning(
+                "pool %s: pools of the kind %s are experimental: their scripts and commands were never tried on a real "
+                "queue; see what `surveyor doctor` says before the first campaign",
+                name,
+                site.kind,
+            )
         folder.make(name, site)
         folder.failure.unlink(missing_ok=True)
         holder = _wait_for_holder(name, folder, _start(folder))

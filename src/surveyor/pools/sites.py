@@ -61,6 +61,8 @@ class LocalSite(Site):
 class JobQueueSite(Site):
     """A cluster with a queue: jobs are submitted when there is work, and leave when there is none."""
 
+    is_experimental: ClassVar[bool] = False  # never tried on a real queue of its kind
+
     cores_per_job: int = Field(1, ge=1, title="Cores per job", description="Cores that a job asks for.")
     workers_per_job: int = Field(
         1,
@@ -206,6 +208,7 @@ class LSFSite(JobQueueSite):
     """A cluster with LSF."""
 
     kind: ClassVar[str] = "lsf"
+    is_experimental: ClassVar[bool] = True
 
 
 class SGESite(JobQueueSite):
@@ -242,6 +245,7 @@ class OARSite(JobQueueSite):
     """A cluster with OAR."""
 
     kind: ClassVar[str] = "oar"
+    is_experimental: ClassVar[bool] = True
 
     resources: str | None = Field(
         None,
@@ -255,6 +259,7 @@ class HTCondorSite(JobQueueSite):
     """A pool of HTCondor."""
 
     kind: ClassVar[str] = "htcondor"
+    is_experimental: ClassVar[bool] = True
 
     disk_GB: float = Field(1.0, gt=0, title="Disk (GB)", description="Disk that a job asks for.")
 

@@ -25,7 +25,7 @@ from surveyor.files import read_json, write_json
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool, open_cluster_pool
 from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
-from surveyor.pools.sites import SLURMSite
+from surveyor.pools.sites import LSFSite, SLURMSite
 from surveyor.pools.terms import Terms
 from surveyor.testing.pools import check_executor
 
@@ -274,7 +274,7 @@ import sys
 from pathlib import Path
 from counted_work import work
 from surveyor.pools.cluster import cluster_pool
-from surveyor.pools.sites import SLURMSite
+from surveyor.pools.sites import LSFSite, SLURMSite
 from surveyor.pools.terms import Terms
 
 log, site = Path(sys.argv[2]), SLURMSite.model_validate_json(sys.argv[3])
@@ -458,3 +458,14 @@ def test_a_controller_that_is_away_costs_neither_what_runs_nor_what_waits(alone:
 def test_a_folder_that_cannot_stand_in_a_job_script_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"my runs.*choose another run directory"):
         cluster_pool("slurm/test", site(), tmp_path / "my runs").open()
+
+
+def test_a_pool_of_a_kind_that_was_never_tried_says_so_when_it_opens(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for kind, site_class in (("lsf", LSFSite), ("slurm", SLURMSite)):
+        folder = PoolFolder(tmp_path / kind)
+        open_cluster_pool(f"{kind}/test", site_class(queue="cpu", interface="lo"), folder)
+        close_cluster_pool(folder)
+    (said,) = [record.message for record in caplog.records if "experimental" in record.message]
+    assert said.startswith("pool lsf/test: pools of the kind lsf are experimental")
