@@ -8,7 +8,6 @@ from pathlib import Path
 
 from surveyor.campaign.findings import FIELDS, Finding, fault, remark
 from surveyor.campaign.parameters import CampaignParameters
-from surveyor.labels import FolderStorage
 from surveyor.models.mace_parameters import MACEParameters
 from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.pools.choice import LOCAL
@@ -16,6 +15,7 @@ from surveyor.pools.machine import HIDDEN
 from surveyor.pools.probe import Question, WorkerView
 from surveyor.pools.sites import JobQueueSite, LocalSite, Site, SLURMSite
 from surveyor.reference.cp2k_code import CP2KCode
+from surveyor.storage import FolderStorage
 
 LEAST_GB = 1.0  # of free space: a training of MACE keeps some hundred MB of checkpoints
 LAUNCHERS = ("mpirun", "mpiexec", "orterun", "srun", "prun")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ase import Atoms
 
-from surveyor.errors import AttemptFailed, Preempted, StorageFailed
+from surveyor.claims import Watch
+from surveyor.errors import AttemptFailed, LabelClaimed, Preempted, StorageFailed
 from surveyor.events import announce
 from surveyor.files import FULL
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, former_keys, label_key
@@ -26,8 +27,9 @@ def label_structure(
 ) -> Label | LabelFailure:
     """Return the label of a structure from the store, or compute it and put it there before returning.
 
-    Running it twice for one structure is harmless. A failure is recorded too, and returned as long as its reason allows
-    no further attempt. What an interrupted calculation has finished in the folder for calculations is read.
+    Running it twice for one structure is harmless: whoever comes second waits for the label. A failure is recorded too,
+    and returned as long as its reason allows no further attempt. What an interrupted calculation has finished in the
+    folder for calculations is read.
 
     Args:
         atoms: the structure; what is labelled are its canonical coordinates.
@@ -39,11 +41,14 @@ def label_structure(
     Raises:
         Preempted: somebody else has ended the program; a policy bounds all other attempts, but not these.
     """
+    watch = Watch(store.claims)
     while True:
         try:
-            return attempt_label(atoms, reference, theory, store, scratch)
+            return attempt_label(atoms, reference, theory, store.ignoring(watch.dead), scratch)
         except Preempted:
             raise
+        except LabelClaimed as claimed:
+            watch.wait(claimed.key)
         except AttemptFailed:
             continue
 
@@ -61,6 +66,7 @@ def attempt_label(
         scratch: folder in which the calculation gets a folder of its own.
 
     Raises:
+        LabelClaimed: another live process computes it.
         AttemptFailed: the attempt failed, and its reason allows another one; `Preempted` where somebody else has ended
             the program.
     """
@@ -68,6 +74,16 @@ def attempt_label(
     key = label_key(structure, theory)
     _take_over_former(structure, key, theory, store)
     outcome = stored_label(key, store, reference)
+    if outcome is not None:
+        return outcome
+    with store.claimed(key):
+        return _compute(structure, key, reference, theory, store, scratch)
+
+
+def _compute(
+    structure: Atoms, key: str, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
+) -> Label | LabelFailure:
+    outcome = stored_label(key, store, reference)  # whoever had the claim before may have computed it since
     if outcome is not None:
         return outcome
     begin, failure = time.monotonic(), None
