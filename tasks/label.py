@@ -1,5 +1,4 @@
 from concurrent.futures import Executor
-from functools import partial
 from pathlib import Path
 
 from ase import Atoms
@@ -12,7 +11,7 @@ from surveyor.dataset import FAILURE, with_label
 from surveyor.errors import LabelClaimed
 from surveyor.labelling.chunks import LABELLED, Tally, attempt_chunk, count, label_chunk
 from surveyor.labelling.requests import Chunk
-from surveyor.labels import LabelStore, LevelOfTheory, label_key
+from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, label_key
 from surveyor.pools.terms import Terms
 from surveyor.reference.labelling import attempt_label, label_structure, stored_label
 from surveyor.reference.reference import Reference, time_limit_of
@@ -68,7 +67,10 @@ def label(
     compute = label_structure if pool is None else attempt_label
     outcome = stored_label(key, store, reference)
     if outcome is None:
-        run = partial(run_under, pool, terms, compute, atoms, reference, theory, scratch=scratch)
+
+        def run(mine: LabelStore) -> Label | LabelFailure:
+            return run_under(pool, terms, compute, atoms, reference, theory, mine, scratch)
+
         try:
             outcome = run_unclaimed(store, run) if store.claimant == ANYBODY else run(store)
         except LabelClaimed:
