@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,8 +113,9 @@ class _EventHandler(logging.Handler):
         details = getattr(record, "details", {})
         try:
             self.events.append(event, level=record.levelno, message=record.getMessage(), **details)
-        except OSError:
-            self.handleError(record)  # a full disk must not end the work that is reported
+        except OSError:  # a full disk must not end the work that is reported
+            if logging.lastResort is not None:  # it shows warnings on the terminal
+                logging.lastResort.handle(record)
 
 
 @contextmanager
@@ -208,9 +209,10 @@ class Relay:
     def pass_on(self) -> None:
         """Bring what is new."""
         for path in sorted(self.folder.glob("*.jsonl")):
-            fresh, self._positions[path] = EventLog(path).read(self._positions.get(path, 0))
+            fresh, position = EventLog(path).read(self._positions.get(path, 0))
             for event in fresh:
                 self.events.append(**event)
+            self._positions[path] = position  # not before: a full disk takes nothing
         fresh, self._position = self.events.read(self._position)
         for event in fresh:
             self.listener(event)
@@ -222,7 +224,8 @@ class Relay:
 
         def follow() -> None:
             while not stop.wait(interval_s):
-                self.pass_on()
+                with suppress(OSError):  # a full disk, or one that is away: it is tried again
+                    self.pass_on()
 
         thread = threading.Thread(target=follow, name="events", daemon=True)
         thread.start()
@@ -231,4 +234,5 @@ class Relay:
         finally:
             stop.set()
             thread.join()
-            self.pass_on()
+            with suppress(OSError):  # whatever has no room here is in the files of the workers
+                self.pass_on()
