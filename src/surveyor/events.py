@@ -4,6 +4,7 @@ A function that runs on a pool appends to a file of its own; the flow follows th
 messaging of the pool's, and any executor serves.
 """
 
+import errno
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from surveyor.files import is_full
 from surveyor.pools.terms import Terms, submit_under
 
 P = ParamSpec("P")
@@ -40,12 +42,19 @@ class EventLog:
         Args:
             event: what happened, a word such as "labelled".
             details: more about it.
+
+        Raises:
+            OSError: there is no room for it.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"time": round(time.time(), 3), "event": event} | details) + "\n"
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        line = (json.dumps({"time": round(time.time(), 3), "event": event} | details) + "\n").encode()
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, line.encode())
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line  # a full disk, or a death, has left half a line
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         finally:
             os.close(descriptor)
 
@@ -113,9 +122,11 @@ class _EventHandler(logging.Handler):
         details = getattr(record, "details", {})
         try:
             self.events.append(event, level=record.levelno, message=record.getMessage(), **details)
-        except OSError:  # a full disk must not end the work that is reported
-            if logging.lastResort is not None:  # it shows warnings on the terminal
-                logging.lastResort.handle(record)
+        except OSError as error:  # it must not end the work that is reported
+            if not is_full(error):
+                self.handleError(record)
+            elif record.levelno >= logging.WARNING and logging.lastResort is not None:
+                logging.lastResort.handle(record)  # onto the terminal, such as that work waits for room
 
 
 @contextmanager

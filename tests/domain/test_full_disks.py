@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -186,3 +187,21 @@ def test_events_that_find_no_room_come_when_there_is_some(disk: Path, tmp_path: 
             assert time.monotonic() < deadline
             time.sleep(0.01)
     assert seen == [1]
+
+
+def test_an_event_that_found_room_for_half_of_it_does_not_spoil_the_next_one(disk: Path) -> None:
+    events = EventLog(disk / "events.jsonl")
+    (disk / "ballast").write_bytes(bytes(150_000))
+
+    def append_for_ever() -> None:
+        for number in count():
+            events.append("log", number=number, message="x" * 3000)
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*/events.jsonl'"):
+        append_for_ever()
+    assert not events.path.read_bytes().endswith(b"\n")
+    found = [event["number"] for event in events.read()[0]]
+    (disk / "ballast").unlink()
+    events.append("labelled", number=100)
+    assert [event["number"] for event in events.read()[0]] == [*found, 100]
+    assert found == [*range(len(found))] != []

@@ -172,7 +172,7 @@ def test_what_an_interrupted_label_has_finished_is_read(tmp_path: Path) -> None:
         (folder / name).touch()
     assert isinstance(label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch"), Label)
     assert not reference.attempts
-    assert [folder.name[-1] for folder in (tmp_path / "scratch").iterdir()] == ["0"]
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_what_was_judged_a_failure_is_not_read_as_a_label(tmp_path: Path) -> None:
