@@ -19,6 +19,7 @@ from surveyor.campaign import (
 from surveyor.errors import InputError, SurveyorError
 from surveyor.exploration import is_exploration
 from surveyor.flows.block_commands import add_block_commands
+from surveyor.flows.calculation_commands import add_calculation_commands
 from surveyor.flows.check_command import add_check_command
 from surveyor.flows.display import following, quieten_prefect
 from surveyor.flows.doctor import add_doctor_command
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("run_directory", type=Path, help="folder of the campaign, or of other work")
     status.set_defaults(command=_status)
     add_label_commands(commands)
+    add_calculation_commands(commands)
     add_train_commands(commands)
     add_sample_command(commands)
     add_doctor_command(commands)

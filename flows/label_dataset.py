@@ -4,7 +4,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +18,7 @@ from prefect.futures import PrefectFuture
 
 from surveyor.blocks.codes import load_codes
 from surveyor.blocks.pools import load_sites
+from surveyor.claims import Claimant, Watch
 from surveyor.dataset import Dataset
 from surveyor.errors import AttemptFailed, StorageFailed, WorkerLost
 from surveyor.events import announce
@@ -161,50 +162,75 @@ def _label_missing(labelling: Labelling, theory: LevelOfTheory, requests: Reques
     announce(logger, "labels_requested", text, n_requested=n_requested, n_found=n_found)
     if not missing:
         return {}
-    ended: SimpleQueue[Callable[[], None]] = SimpleQueue()
-    window = Window(n_at_once(labelling.pool), ended)
     progress = _Progress(n_requested, n_found)
-    lost: dict[str, LabelFailure] = {}
+    work = _Work(labelling, theory, progress, Window(n_at_once(labelling.pool), SimpleQueue()))
+    for chunk in labelling.chunks(requests):
+        if not missing.isdisjoint(chunk.structures):
+            work.add(chunk)
+    work.window.wait()
+    return work.lost
 
-    def add(chunk: Chunk) -> None:
-        window.add(chunk.name, partial(_submit, labelling, theory, chunk), partial(take, chunk))
 
-    def take(chunk: Chunk) -> None:
-        outcome = window.futures.pop(chunk.name).result(raise_on_failure=False)
+class _Work:
+    """Chunks that are labelled side by side; those that other processes compute now are taken last.
+
+    Args:
+        labelling: open.
+        theory: the level of theory.
+        progress: is told what came of each chunk.
+        window: of the tasks.
+
+    Attributes:
+        lost: the failures that are not recorded, by key.
+    """
+
+    def __init__(self, labelling: Labelling, theory: LevelOfTheory, progress: "_Progress", window: Window) -> None:
+        self.labelling, self.theory, self.progress, self.window = labelling, theory, progress, window
+        self.watch = Watch(labelling.store.claims)
+        self.lost: dict[str, LabelFailure] = {}
+        # Within a run, no structure is in two tasks at once: a claim of the same run is that of a lost worker.
+        self.name = str(runtime.flow_run.id)
+
+    def add(self, chunk: Chunk) -> None:
+        """Have a chunk labelled."""
+        self.window.add(
+            chunk.name,
+            partial(self._submit, chunk),
+            partial(self._take, chunk),
+            lambda: all(self.watch.is_held(key, self.name) for key in chunk.structures),
+        )
+
+    def _submit(self, chunk: Chunk) -> PrefectFuture[Any]:  # Any: a tally
+        labelling, task = self.labelling, label_several
+        if len(chunk) > 1:
+            # What is unlabelled after a few goes to tasks of one each, so that no structure holds up others for long.
+            task = task.with_options(retries=len(TOGETHER_S), retry_delay_seconds=TOGETHER_S)
+        return task.submit(
+            labelling.executor,
+            chunk,
+            reference=labelling.reference,
+            theory=self.theory,
+            store=labelling.store.on_behalf_of(Claimant(self.name, self.watch.dead)),
+            scratch=labelling.directory.scratch,
+            name=chunk.name,
+        )
+
+    def _take(self, chunk: Chunk) -> None:
+        outcome = self.window.futures.pop(chunk.name).result(raise_on_failure=False)
         if isinstance(outcome, WorkerLost | AttemptFailed) and len(chunk) > 1:
             # One structure may have ended every worker: each of them gets a task of its own.
             for each in chunk.of_one():
-                add(each)
+                self.add(each)
             return
         if isinstance(outcome, WorkerLost | AttemptFailed):
             (key,) = chunk.structures
-            outcome = _given_up(labelling, key, outcome)
+            outcome = _given_up(self.labelling, key, outcome)
         if isinstance(outcome, BaseException):
             raise outcome
-        lost.update(outcome.broken)
-        progress.add(outcome.counts)
-
-    for chunk in labelling.chunks(requests):
-        if not missing.isdisjoint(chunk.structures):
-            add(chunk)
-    window.wait()
-    return lost
-
-
-def _submit(labelling: Labelling, theory: LevelOfTheory, chunk: Chunk) -> PrefectFuture[Any]:  # Any: a tally
-    task = label_several
-    if len(chunk) > 1:
-        # What is unlabelled after a few goes to tasks of one each, so that no structure holds up the others for long.
-        task = task.with_options(retries=len(TOGETHER_S), retry_delay_seconds=TOGETHER_S)
-    return task.submit(
-        labelling.executor,
-        chunk,
-        reference=labelling.reference,
-        theory=theory,
-        store=labelling.store,
-        scratch=labelling.directory.scratch,
-        name=chunk.name,
-    )
+        self.lost.update(outcome.broken)
+        self.progress.add(outcome.counts)
+        if outcome.claimed:
+            self.add(chunk.only(outcome.claimed))
 
 
 def _given_up(labelling: Labelling, key: str, error: Exception) -> Tally:

@@ -16,10 +16,11 @@ from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 
 from surveyor.campaign import Campaign, freeze_atomic_energies, freeze_theory
+from surveyor.claims import Claimant, Watch
 from surveyor.events import Relay, announce, reporting
 from surveyor.flows.cancellation import heeding_cancellation
-from surveyor.flows.window import Window, n_at_once, submit_some_at_once
-from surveyor.labels import LevelOfTheory
+from surveyor.flows.window import Window, n_at_once
+from surveyor.labels import LevelOfTheory, label_key
 from surveyor.learning import frames_per_sample, plan_propagations
 from surveyor.models.choice import with_contents
 from surveyor.outcomes import Outcome
@@ -31,7 +32,7 @@ from surveyor.sampling.batching import Itinerary, in_batches, name_of_batch
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.harvest import Harvest
 from surveyor.structures import elements_of
-from surveyor.tasks.label import label
+from surveyor.tasks.label import CLAIMED, label
 from surveyor.tasks.resolve import check_biases, check_model, compute_atomic_energy, resolve_theory
 from surveyor.tasks.sample import sample
 from surveyor.tasks.wandb_run import TrainingCurves
@@ -151,19 +152,53 @@ def label_isolated_atoms(campaign: Campaign, theory: LevelOfTheory, structures: 
     freeze_atomic_energies(campaign, compute)
 
 
-def submit_label(
-    campaign: Campaign, theory: LevelOfTheory, structure: Atoms, name: str
-) -> PrefectFuture[Any]:  # Any: the labelled structure
-    """Submit the label of a structure."""
-    return label.submit(
-        campaign.labelling,
-        structure,
-        reference=campaign.reference,
-        theory=theory,
-        store=campaign.store,
-        scratch=campaign.directory.scratch,
-        name=name,
-    )
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Labels of a campaign, side by side; those that another process computes now are taken last.
+
+    Attributes:
+        campaign: gives reference, store and pool.
+        theory: the level of theory.
+        window: of the tasks.
+        watch: on the labels that others compute.
+    """
+
+    campaign: Campaign
+    theory: LevelOfTheory
+    window: Window
+    watch: Watch
+
+    @classmethod
+    def of(cls, campaign: Campaign, theory: LevelOfTheory, ended: "SimpleQueue[Callable[[], None]]") -> "Labels":
+        """Return the labels of a campaign, of which none is asked for yet; see `Window.ended`."""
+        window = Window(n_at_once(campaign.pools.labelling), ended)
+        return cls(campaign, theory, window, Watch(campaign.store.claims))
+
+    def add(self, name: str, structure: Atoms) -> None:
+        """Have a structure labelled."""
+        submit, then = partial(self._submit, name, structure), partial(self._take, name, structure)
+        self.window.add(name, submit, then, partial(self.watch.is_held, label_key(structure, self.theory)))
+
+    def wait(self) -> dict[str, Atoms]:
+        """Wait until all are labelled or have failed, and return them by name."""
+        self.window.wait()
+        return {name: future.result() for name, future in self.window.futures.items()}
+
+    def _submit(self, name: str, structure: Atoms) -> PrefectFuture[Any]:  # Any: the labelled structure
+        return label.submit(
+            self.campaign.labelling,
+            structure,
+            reference=self.campaign.reference,
+            theory=self.theory,
+            # A task and its retries: a claim of the same work is that of a lost worker.
+            store=self.campaign.store.on_behalf_of(Claimant(f"{runtime.flow_run.id} {name}", self.watch.dead)),
+            scratch=self.campaign.directory.scratch,
+            name=name,
+        )
+
+    def _take(self, name: str, structure: Atoms) -> None:
+        if self.window.futures[name].state.name == CLAIMED:
+            self.add(name, structure)
 
 
 def label_all(campaign: Campaign, theory: LevelOfTheory, structures: Sequence[Atoms], number: int) -> list[Outcome]:
@@ -177,9 +212,11 @@ def label_all(campaign: Campaign, theory: LevelOfTheory, structures: Sequence[At
     """
     _announce_generation(number, len(structures))
     names = [f"g{number:03d}-{index:03d}" for index in range(len(structures))]
-    calls = [partial(submit_label, campaign, theory, *pair) for pair in zip(structures, names, strict=True)]
-    futures = submit_some_at_once(calls, n_at_once(campaign.pools.labelling))
-    return [Outcome(name, None, future.result()) for name, future in zip(names, futures, strict=True)]
+    labels = Labels.of(campaign, theory, SimpleQueue())
+    for name, structure in zip(names, structures, strict=True):
+        labels.add(name, structure)
+    labelled = labels.wait()
+    return [Outcome(name, None, labelled[name]) for name in names]
 
 
 def _announce_generation(number: int, n_samples: int) -> None:
@@ -216,11 +253,7 @@ def sample_and_label(
     ]
     ended: SimpleQueue[Callable[[], None]] = SimpleQueue()
     samples = Window(n_at_once(campaign.pools.sampling), ended)
-    labels = Window(n_at_once(campaign.pools.labelling), ended)
-
-    def label_it(name: str, structure: Atoms) -> None:
-        labels.add(name, partial(submit_label, campaign, theory, structure, name))
-
+    labels = Labels.of(campaign, theory, ended)
     harvest = Harvest(
         itineraries,
         directory.samples,
@@ -228,24 +261,28 @@ def sample_and_label(
         known=previous.data.everything,
         tolerance_A=learning.min_difference_A,
         n_frames=frames_per_sample(sum(plan), learning, previous.n_labels),
-        label=label_it,
+        label=labels.add,
     )
     options = {"directory": directory.samples, "n_tries": learning.n_tries}
+
+    def look() -> None:
+        harvest.look()
+        labels.window.fill()
+
     with stopwatch.measuring("labelling"):
         for index, atoms in enumerate(previous.data.pending):
-            label_it(f"g{number:03d}-late-{index}", atoms)
+            labels.add(f"g{number:03d}-late-{index}", atoms)
         with stopwatch.measuring("sampling"):
-            harvest.look()
+            look()
             size = batch_size(learning.walkers_per_batch, potential, len(itineraries), campaign.pools.sampling)
             for batch in in_batches(itineraries, size):
                 name = name_of_batch(batch)
                 submit = partial(sample.submit, campaign.sampling, batch, potential, name=name, **options)
                 samples.add(name, submit, harvest.look)
-            samples.wait(harvest.look)
+            samples.wait(look)
         for future in samples.futures.values():
             harvest.take(future.result())
-        labels.wait()
-    labelled = {name: future.result() for name, future in labels.futures.items()}
+        labelled = labels.wait()
     others = [Outcome(name, None, atoms) for name, atoms in labelled.items() if name not in harvest.samples]
     return others + [Outcome(name, brought, labelled.get(name)) for name, brought in harvest.samples.items()]
 

@@ -2,16 +2,19 @@
 
 import logging
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from surveyor.campaign import Campaign
 from surveyor.dataset import Dataset, DataSets
 from surveyor.evaluation import load_predictions
 from surveyor.events import announce
-from surveyor.files import temporary_beside
+from surveyor.files import make_folder, patiently
 from surveyor.flows.sampling import Stopwatch
 from surveyor.learning import StructureError, structure_error
 from surveyor.metrics import Errors, errors_of
@@ -151,10 +154,14 @@ def evaluate_sets(pool: Executor, directory: GenerationDirectory, potential: Pot
 def adopt(model: Model, directory: GenerationDirectory) -> None:
     """Make a copy of a trained model that of a generation, which then needs no training."""
     if not directory.model.exists() and model.weights is not None:
-        with temporary_beside(directory.model) as aside:
-            aside.unlink()
-            shutil.copytree(model.weights.parent, aside, ignore=shutil.ignore_patterns(DATA))
-            aside.rename(directory.model)
+        patiently(partial(_copy, model.weights.parent, directory.model), directory.model)
+
+
+def _copy(model: Path, destination: Path) -> None:
+    make_folder(destination.parent)
+    with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as aside:
+        copy = shutil.copytree(model, Path(aside) / "copy", ignore=shutil.ignore_patterns(DATA))
+        copy.rename(destination)
 
 
 def told(errors: Errors) -> str:

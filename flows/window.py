@@ -1,5 +1,6 @@
 """Tasks of which some run and the others are not yet submitted."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from surveyor.pools.pool import Pool
 
 LEAST_AT_ONCE = 16  # cheap labels: as few as keep a small pool busy, as a task takes longer to begin than they take
 LOOK_S = 1.0  # how often a waiting window lets its owner look
+
+Entry = tuple[Callable[[], bool], Callable[[], None]]  # whether a task is held, and what submits it
 
 
 def submit_some_at_once(calls: Iterable[Callable[[], PrefectFuture[Any]]], n_at_once: int) -> list[PrefectFuture[Any]]:
@@ -54,19 +57,28 @@ class Window:
     n_at_once: int
     ended: "SimpleQueue[Callable[[], None]]"
     futures: dict[str, PrefectFuture[Any]] = field(default_factory=dict)  # Any: whatever the tasks return
-    _waiting: deque[Callable[[], None]] = field(default_factory=deque)
+    _waiting: "deque[Entry]" = field(default_factory=deque)
+    _held: "deque[Entry]" = field(default_factory=deque)
+    _looked: float = 0.0
     _n_unfinished: int = 0
 
-    def add(self, name: str, submit: Callable[[], PrefectFuture[Any]], then: Callable[[], None] = lambda: None) -> None:
+    def add(
+        self,
+        name: str,
+        submit: Callable[[], PrefectFuture[Any]],
+        then: Callable[[], None] = lambda: None,
+        is_held: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Have a task submitted as soon as there is room for it.
 
         Args:
             name: its own one in this window.
             submit: submits it and returns its future.
             then: called when the task has ended, in whatever way.
+            is_held: whether it cannot begin yet; it is passed over as long as that is so, and takes no room.
         """
-        self._waiting.append(partial(self._submit, name, submit, then))
-        self._fill()
+        self._waiting.append((is_held, partial(self._submit, name, submit, then)))
+        self.fill()
 
     def wait(self, look: Callable[[], None] = lambda: None) -> None:
         """Wait until all tasks have ended, those too that are added meanwhile.
@@ -74,18 +86,28 @@ class Window:
         Args:
             look: called now and then.
         """
-        while self._n_unfinished:
+        while self._n_unfinished or self._waiting or self._held:
             try:
                 react = self.ended.get(timeout=LOOK_S)
             except Empty:
+                self.fill()
                 look()
             else:
                 react()
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
+        """Submit what there is room for, and look now and then whether what was held can begin."""
+        if self._held and time.monotonic() > self._looked + LOOK_S:
+            self._looked = time.monotonic()
+            self._waiting.extendleft(reversed(self._held))
+            self._held.clear()
         while self._waiting and self._n_unfinished < self.n_at_once:
-            self._n_unfinished += 1
-            self._waiting.popleft()()
+            is_held, submit = entry = self._waiting.popleft()
+            if is_held():
+                self._held.append(entry)
+            else:
+                self._n_unfinished += 1
+                submit()
 
     def _submit(self, name: str, submit: Callable[[], PrefectFuture[Any]], then: Callable[[], None]) -> None:
         self.futures[name] = future = submit()
@@ -95,4 +117,4 @@ class Window:
         future.wait()  # it has ended, and now knows its state; tasks that are given it would ask the server for that
         self._n_unfinished -= 1
         then()
-        self._fill()
+        self.fill()

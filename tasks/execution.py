@@ -1,17 +1,22 @@
 """Running a domain function on a pool, from inside a task."""
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, ParamSpec, TypeVar
 
-from prefect import Task
+from prefect import Task, runtime
 from prefect.client.schemas.objects import State, TaskRun
 
-from surveyor.errors import AttemptFailed, WorkerLost
+from surveyor.claims import Claimant, Watch
+from surveyor.errors import AttemptFailed, LabelClaimed, WorkerLost
+from surveyor.labels import LabelStore
 from surveyor.pools.terms import Terms, submit_under
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 def run_on(pool: Executor | None, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -39,6 +44,22 @@ def run_under(pool: Executor | None, terms: Terms, function: Callable[P, T], /, 
     if pool is None:
         return function(*args, **kwargs)
     return submit_under(pool, terms, function, *args, **kwargs).result()
+
+
+def run_unclaimed(store: LabelStore, function: Callable[[LabelStore], T]) -> T:
+    """Run what computes labels; while others compute one of them, wait here, and not on a worker.
+
+    Args:
+        store: where the labels are kept.
+        function: is given the store as this task uses it; called again when it raises `LabelClaimed`.
+    """
+    watch, work = Watch(store.claims), runtime.task_run.id  # all retries of a task are one work
+    while True:
+        try:
+            return function(store.on_behalf_of(Claimant(work, watch.dead)))
+        except LabelClaimed as claimed:
+            logger.info("%s, and is waited for", claimed)
+            watch.wait(claimed.key)
 
 
 def worker_was_lost(task: Task[..., Any], run: TaskRun, state: State) -> bool:  # Any: whatever the task returns

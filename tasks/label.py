@@ -6,20 +6,24 @@ from prefect import State, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
+from surveyor.claims import ANYBODY
 from surveyor.dataset import FAILURE, with_label
+from surveyor.errors import LabelClaimed
 from surveyor.labelling.chunks import LABELLED, Tally, attempt_chunk, count, label_chunk
 from surveyor.labelling.requests import Chunk
-from surveyor.labels import LabelStore, LevelOfTheory, label_key
+from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, label_key
 from surveyor.pools.terms import Terms
 from surveyor.reference.labelling import attempt_label, label_structure, stored_label
 from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.sampling.walkers import Sample
-from surveyor.tasks.execution import run_under, worker_was_lost
+from surveyor.tasks.execution import run_unclaimed, run_under, worker_was_lost
 
 # Only for what may be the fault of its worker, and more often than the store allows attempts: any other failed
 # calculation is a result.
 RETRIES = 12
 DELAYS_S = [1.0, 10.0, *[60.0] * 10]
+
+CLAIMED = "Computed by others"  # state of a task that leaves a label to the process that computes it
 
 
 @task(
@@ -39,20 +43,21 @@ def label(
     scratch: Path,
     name: str,
 ) -> State:
-    """Label a structure, or what a walker brought; what the store has is not computed.
+    """Label a structure, or what a walker brought; what the store has is not computed, nor what others compute now.
 
     Args:
         pool: where to run; None runs here.
         structure: to be labelled; a sample without a structure is passed over.
         reference: computes the label.
         theory: its level of theory.
-        store: where the label is kept.
+        store: where the label is kept. A label that another process computes now is waited for, unless the store is
+            used on behalf of a claimant, who asks for it again later.
         scratch: folder for the files of the calculation.
         name: for people.
 
     Returns:
         The structure with its label or with the reason why it has none (then the state is named by it); None for a
-        sample without a structure.
+        sample without a structure, and for a label that another process computes (then the state is named `CLAIMED`).
     """
     atoms = structure.structure if isinstance(structure, Sample) else structure
     if atoms is None:
@@ -62,7 +67,14 @@ def label(
     compute = label_structure if pool is None else attempt_label
     outcome = stored_label(key, store, reference)
     if outcome is None:
-        outcome = run_under(pool, terms, compute, atoms, reference, theory, store, scratch)
+
+        def run(mine: LabelStore) -> Label | LabelFailure:
+            return run_under(pool, terms, compute, atoms, reference, theory, mine, scratch)
+
+        try:
+            outcome = run_unclaimed(store, run) if store.claimant == ANYBODY else run(store)
+        except LabelClaimed:
+            return Completed(name=CLAIMED, data=None)
     labelled = with_label(atoms, key, outcome)
     return Completed(name=str(labelled.info.get(FAILURE, "Labelled")), data=labelled)
 
@@ -86,6 +98,8 @@ def label_several(
 ) -> State:
     """Label structures one after the other; each label is kept at once, and what the store has is not computed.
 
+    On a pool, what others compute now is passed over.
+
     Args:
         pool: where to run; None runs here.
         chunk: the structures, by the keys of their labels.
@@ -106,5 +120,11 @@ def label_several(
         terms = Terms(f"labels {chunk.digest} in {store}", None if limit is None else limit * len(chunk))
         compute = label_chunk if pool is None else attempt_chunk
         tally = run_under(pool, terms, compute, chunk, reference, theory, store, scratch)
-    n_failed = len(chunk) - tally.counts.get(LABELLED, 0)
-    return Completed(name=f"{len(chunk) - n_failed} labelled, {n_failed} failed", data=tally)
+    return Completed(name=_name(tally), data=tally)
+
+
+def _name(tally: Tally) -> str:
+    n_labelled = tally.counts.get(LABELLED, 0)
+    n_failed = sum(tally.counts.values()) - n_labelled
+    claimed = f", {len(tally.claimed)} computed by others" if tally.claimed else ""
+    return f"{n_labelled} labelled, {n_failed} failed{claimed}"

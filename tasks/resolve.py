@@ -14,7 +14,7 @@ from surveyor.reference.atomic_energies import atomic_energy
 from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.sampling.checks import check_walkers
 from surveyor.sampling.conditions import Walkers
-from surveyor.tasks.execution import run_on, run_under, worker_was_lost
+from surveyor.tasks.execution import run_on, run_unclaimed, run_under, worker_was_lost
 
 
 @task(
@@ -92,4 +92,6 @@ def compute_atomic_energy(
         scratch: folder for the files of the calculations.
     """
     terms = Terms(f"atomic energy of {element}, {theory.digest} in {store}", time_limit_of(reference))
-    return run_under(pool, terms, atomic_energy, element, reference, theory, store, scratch)
+    return run_unclaimed(
+        store, lambda mine: run_under(pool, terms, atomic_energy, element, reference, theory, mine, scratch)
+    )

@@ -6,6 +6,7 @@
     ├── WorkerLost          the worker of a pool died under a function: worth another attempt
     ├── AttemptFailed       a calculation failed, maybe by its machine: worth another attempt elsewhere
     │   └── Preempted       its program was ended from outside, which says nothing of the calculation
+    ├── LabelClaimed        another live process computes a label: wait for it
     ├── FunctionFailed      a function on a pool raised what the environment of the flow does not know
     ├── PoolFailed          a pool cannot be opened, or cannot give workers
     ├── StorageFailed       a file system is full, read-only or away
@@ -58,6 +59,23 @@ class Preempted(AttemptFailed):
 
     It is no failure of the calculation, and is not recorded.
     """
+
+
+class LabelClaimed(SurveyorError):
+    """Another live process computes a label: wait for it, and do something else meanwhile.
+
+    Args:
+        key: of the label.
+        holder: who computes it, for people.
+    """
+
+    def __init__(self, key: str, holder: str) -> None:
+        super().__init__(key, holder)
+        self.key = key
+        self.holder = holder
+
+    def __str__(self) -> str:
+        return f"label {self.key[:11]} is being computed by {self.holder}"
 
 
 class FunctionFailed(SurveyorError):

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from surveyor.arrays import write_arrays
 from surveyor.dataset import Dataset
-from surveyor.files import publish, temporary_beside
 from surveyor.potentials import Potential, Prediction
 
 
@@ -50,19 +50,14 @@ def save_predictions(path: Path, predictions: Sequence[Prediction], *, digest: s
         digest: of the dataset; kept as `dataset`.
     """
     no_stress = np.full(6, np.nan)
-    with temporary_beside(path) as temporary:
-        with temporary.open("wb") as file:
-            np.savez(
-                file,
-                allow_pickle=False,
-                dataset=np.asarray(digest),
-                energies=np.array([prediction.energy for prediction in predictions]),
-                forces=np.concatenate([np.empty((0, 3)), *(prediction.forces for prediction in predictions)]),
-                stresses=np.array([no_stress if each.stress is None else each.stress for each in predictions]).reshape(
-                    -1, 6
-                ),
-            )
-        publish(temporary, path)
+    stresses = np.array([no_stress if each.stress is None else each.stress for each in predictions])
+    arrays = {
+        "dataset": np.asarray(digest),
+        "energies": np.array([prediction.energy for prediction in predictions]),
+        "forces": np.concatenate([np.empty((0, 3)), *(prediction.forces for prediction in predictions)]),
+        "stresses": stresses.reshape(-1, 6),
+    }
+    write_arrays(path, arrays)
 
 
 def load_predictions(path: Path, structures: Sequence[Atoms]) -> list[Prediction]:

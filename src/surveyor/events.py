@@ -4,6 +4,7 @@ A function that runs on a pool appends to a file of its own; the flow follows th
 messaging of the pool's, and any executor serves.
 """
 
+import errno
 import json
 import logging
 import os
@@ -12,12 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from surveyor.files import is_full
 from surveyor.pools.terms import Terms, submit_under
 
 P = ParamSpec("P")
@@ -40,12 +42,19 @@ class EventLog:
         Args:
             event: what happened, a word such as "labelled".
             details: more about it.
+
+        Raises:
+            OSError: there is no room for it.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"time": round(time.time(), 3), "event": event} | details) + "\n"
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        line = (json.dumps({"time": round(time.time(), 3), "event": event} | details) + "\n").encode()
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, line.encode())
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line  # a full disk, or a death, has left half a line
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         finally:
             os.close(descriptor)
 
@@ -113,8 +122,11 @@ class _EventHandler(logging.Handler):
         details = getattr(record, "details", {})
         try:
             self.events.append(event, level=record.levelno, message=record.getMessage(), **details)
-        except OSError:
-            self.handleError(record)  # a full disk must not end the work that is reported
+        except OSError as error:  # it must not end the work that is reported
+            if not is_full(error):
+                self.handleError(record)
+            elif record.levelno >= logging.WARNING and logging.lastResort is not None:
+                logging.lastResort.handle(record)  # onto the terminal, such as that work waits for room
 
 
 @contextmanager
@@ -208,9 +220,10 @@ class Relay:
     def pass_on(self) -> None:
         """Bring what is new."""
         for path in sorted(self.folder.glob("*.jsonl")):
-            fresh, self._positions[path] = EventLog(path).read(self._positions.get(path, 0))
+            fresh, position = EventLog(path).read(self._positions.get(path, 0))
             for event in fresh:
                 self.events.append(**event)
+            self._positions[path] = position  # not before: a full disk takes nothing
         fresh, self._position = self.events.read(self._position)
         for event in fresh:
             self.listener(event)
@@ -222,7 +235,8 @@ class Relay:
 
         def follow() -> None:
             while not stop.wait(interval_s):
-                self.pass_on()
+                with suppress(OSError):  # a full disk, or one that is away: it is tried again
+                    self.pass_on()
 
         thread = threading.Thread(target=follow, name="events", daemon=True)
         thread.start()
@@ -231,4 +245,5 @@ class Relay:
         finally:
             stop.set()
             thread.join()
-            self.pass_on()
+            with suppress(OSError):  # whatever has no room here is in the files of the workers
+                self.pass_on()

@@ -17,7 +17,7 @@ from surveyor.continuation import check_same_parameters, record_parameters
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.events import Report, ReportingExecutor
-from surveyor.files import read_json, write_json
+from surveyor.files import naming_full_disks, read_json, write_json
 from surveyor.lease import hold_lease
 from surveyor.models.choice import load_model
 from surveyor.models.export import folder_of_model
@@ -155,7 +155,7 @@ def open_exploration(
     checked = check_exploration(parameters)
     directory = checked.directory
     check_writable("output_directory", directory.path)
-    with hold_lease(directory.lease):
+    with naming_full_disks(directory.path), hold_lease(directory.lease):
         _check_continuation(directory, parameters)
         record_parameters(directory.parameters, parameters, _recorded_files(parameters))
         record_run(directory)

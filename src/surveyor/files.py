@@ -2,14 +2,25 @@
 
 import errno
 import json
+import logging
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from surveyor.errors import StorageFailed
+
+T = TypeVar("T")
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a disk, or of a user's part of it, without room
+PATIENCE_S = 900.0  # how long to wait for room on a full disk
+RETRY_S = 10.0
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -38,11 +49,107 @@ def make_folder(folder: Path) -> None:
         synchronize(folder.parent)
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that readers see the old content or the new, whatever happens."""
-    with temporary_beside(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        publish(temporary, path)
+def write_atomically(path: Path, content: str | bytes, *, is_patient: bool = True) -> None:
+    """Write a file so that readers see the old content or the new, whatever happens.
+
+    Args:
+        path: the file.
+        content: what it shall hold.
+        is_patient: whether to wait for room where the disk is full.
+
+    Raises:
+        StorageFailed: the disk stays full.
+    """
+    encoded = content.encode() if isinstance(content, str) else content
+    write_with(lambda temporary: temporary.write_bytes(encoded), path, is_patient=is_patient)
+
+
+def write_with(write: Callable[[Path], object], path: Path, *, is_patient: bool = True) -> None:
+    """Write a file atomically by a function that is given a temporary path, as `write_atomically` does.
+
+    Args:
+        write: writes the file; it may be called again.
+        path: where the file shall finally be.
+        is_patient: whether to wait for room where the disk is full.
+
+    Raises:
+        StorageFailed: the disk stays full.
+    """
+
+    def attempt() -> None:
+        with temporary_beside(path) as temporary:
+            write(temporary)
+            publish(temporary, path)
+
+    if is_patient:
+        patiently(attempt, path)
+    else:
+        attempt()
+
+
+def is_full(error: OSError) -> bool:
+    """Say whether an error is that of a disk, or of a user's part of it, without room."""
+    if isinstance(error, shutil.Error):  # it has the errors of several files
+        return any(os.strerror(number) in str(error) for number in FULL)
+    return error.errno in FULL
+
+
+def patiently(attempt: Callable[[], T], path: Path) -> T:
+    """Call what writes a file; while the disk is full, wait for room and call it again.
+
+    Args:
+        attempt: writes the file.
+        path: the file.
+
+    Raises:
+        StorageFailed: the disk stays full; names the file and its file system.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return attempt()
+        except OSError as error:
+            if not is_full(error):
+                raise
+            found = f"{path} cannot be written: {error.strerror or error}; {describe_disk(path)}"
+            if time.monotonic() > deadline:
+                raise StorageFailed(f"{found}, after {PATIENCE_S / 60:g} min of waiting. {REMEDY}") from error
+            logger.warning("%s. Make room; until then this waits", found)
+            time.sleep(RETRY_S)
+
+
+REMEDY = (
+    "Make room, then give the same command: it continues, and nothing that was finished is lost. "
+    "`surveyor calculations clean` removes outputs of failed calculations"
+)
+
+
+@contextmanager
+def naming_full_disks(*folders: Path) -> Iterator[None]:
+    """Say which disks are full when anything in this fails for lack of room, as such errors name no file.
+
+    Args:
+        folders: where this writes.
+
+    Raises:
+        StorageFailed: a disk is full; names the file systems of the folders, with their free space.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        file = error.filename or "a file"
+        disks = "; ".join(dict.fromkeys(describe_disk(folder) for folder in (*folders, Path(tempfile.gettempdir()))))
+        raise StorageFailed(f"{file} cannot be written: {error.strerror or error}; {disks}. {REMEDY}") from error
+
+
+def describe_disk(path: Path) -> str:
+    """Return where the file system of a path is mounted, and how much of it is free."""
+    folder = next(each for each in (path.absolute(), *path.absolute().parents) if each.is_dir()).resolve()
+    mount = next(each for each in (folder, *folder.parents) if os.path.ismount(each))
+    usage = shutil.disk_usage(folder)
+    return f"the file system at {mount} has {usage.free / 1e6:.4g} of {usage.total / 1e6:.4g} MB free"
 
 
 def publish(temporary: Path, path: Path) -> None:
@@ -65,9 +172,9 @@ def synchronize(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: Path, value: Any) -> None:  # Any: whatever JSON can hold
-    """Write a value as JSON, atomically; floats are written so that they come back bit for bit."""
-    write_atomically(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, *, is_patient: bool = True) -> None:  # Any: whatever JSON can hold
+    """Write a value as JSON, as `write_atomically` does; floats are written so that they come back bit for bit."""
+    write_atomically(path, json.dumps(value, indent=1, allow_nan=False) + "\n", is_patient=is_patient)
 
 
 def read_json(path: Path) -> Any:  # Any: whatever JSON can hold

@@ -6,19 +6,21 @@ says what was computed: the structure and the level of theory. Whoever wants one
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from itertools import count, takewhile
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, get_args
 
 import numpy as np
 from ase import Atoms
 
+from surveyor.claims import ANYBODY, Claimant, Claims
 from surveyor.errors import InputError
-from surveyor.files import synchronize, temporary_beside, write_json
+from surveyor.files import write_json
+from surveyor.storage import FolderStorage, Storage, sharded
 from surveyor.structures import canonical, charge_of, check_multiplicity, identity_of, multiplicity_of
 
 KEY_VERSION = "v1"
@@ -205,70 +207,17 @@ class LabelFailure:
     provenance: Mapping[str, Any] = field(default_factory=dict, hash=False)  # Any: whatever JSON holds
 
 
-@runtime_checkable  # Prefect derives a schema from the parameters of flows, which asks for isinstance
-class Storage(Protocol):
-    """Named byte strings that are written once and never changed."""
-
-    def put_new(self, name: str, content: bytes) -> bool:
-        """Write durably unless the name is taken; say whether it was written."""
-
-    def get(self, name: str) -> bytes | None:
-        """Return what is stored under a name, None where there is nothing."""
-
-    def list(self, prefix: str) -> Iterator[str]:
-        """Yield the names that begin with a prefix, in order."""
-
-
-@dataclass(frozen=True, slots=True)
-class FolderStorage:
-    """Storage in a folder of a file system, local or shared.
-
-    Attributes:
-        folder: where the files are; created when something is written.
-    """
-
-    folder: Path
-
-    def __str__(self) -> str:
-        return str(self.folder)
-
-    def put_new(self, name: str, content: bytes) -> bool:
-        """Write a file unless it is there: `link` fails where the name is taken, so of two writers one wins."""
-        path = self.folder / name
-        with temporary_beside(path) as temporary:
-            temporary.write_bytes(content)
-            synchronize(temporary)
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                return False
-            synchronize(path.parent)
-        return True
-
-    def get(self, name: str) -> bytes | None:
-        """Read a file, None where it is not there."""
-        try:
-            return (self.folder / name).read_bytes()
-        except FileNotFoundError:
-            return None
-
-    def list(self, prefix: str) -> Iterator[str]:
-        """Yield the names of files that begin with a prefix, in order, without those being written."""
-        folder = self.folder / prefix.rpartition("/")[0]
-        paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
-        names = sorted(path.relative_to(self.folder).as_posix() for path in paths)
-        yield from (name for name in names if name.startswith(prefix))
-
-
 @dataclass(frozen=True, slots=True)
 class LabelStore:
-    """Labels and failures by key, on three operations of a storage; readers never see half a record.
+    """Labels and failures by key, on a few operations of a storage; readers never see half a record.
 
     Attributes:
         storage: where the records are.
+        claimant: on whose behalf labels are claimed.
     """
 
     storage: Storage
+    claimant: Claimant = ANYBODY
 
     def __str__(self) -> str:
         return str(self.storage)
@@ -278,9 +227,30 @@ class LabelStore:
         """Return the store in a folder of a file system."""
         return cls(FolderStorage(folder.absolute()))
 
+    @property
+    def claims(self) -> Claims:
+        """Who computes which label now."""
+        return Claims(self.storage)
+
+    def on_behalf_of(self, claimant: Claimant) -> "LabelStore":
+        """Return the store as somebody uses it who claims labels."""
+        return replace(self, claimant=claimant)
+
+    def ignoring(self, dead: frozenset[str]) -> "LabelStore":
+        """Return the store as it is used by one who has found more claims silent, by their tokens."""
+        return self.on_behalf_of(replace(self.claimant, dead=self.claimant.dead | dead))
+
+    def claimed(self, key: str) -> AbstractContextManager[None]:
+        """Claim a label as long as this lasts; see `Claims.held`.
+
+        Raises:
+            LabelClaimed: another live process computes it.
+        """
+        return self.claims.held(key, self.claimant)
+
     def get(self, key: str) -> Label | None:
         """Return the label under a key, bit for bit as it was put, None where there is none."""
-        content = self.storage.get(f"labels/{_name(key)}.json")
+        content = self.storage.get(f"labels/{sharded(key)}.json")
         return None if content is None else _label(_record(content, key))
 
     def put(self, key: str, atoms: Atoms, theory: LevelOfTheory, label: Label) -> bool:
@@ -300,12 +270,12 @@ class LabelStore:
             "stress": None if label.stress is None else label.stress.tolist(),
             "provenance": dict(label.provenance),
         }
-        return self._put(f"labels/{_name(key)}.json", key, atoms, theory, result)
+        return self._put(f"labels/{sharded(key)}.json", key, atoms, theory, result)
 
     def failures(self, key: str) -> tuple[LabelFailure, ...]:
         """Return the recorded failures under a key, in the order of the attempts."""
         # Asked for one after the other: to list them takes the longer, the more failures there are of other labels.
-        names = (f"failures/{_name(key)}-{attempt:03d}.json" for attempt in count(1))
+        names = (f"failures/{sharded(key)}-{attempt:03d}.json" for attempt in count(1))
         contents = takewhile(lambda content: content is not None, map(self.storage.get, names))
         return tuple(_failure(_record(content, key)) for content in contents if content is not None)
 
@@ -320,7 +290,7 @@ class LabelStore:
             "limit": failure.limit,
             "provenance": dict(failure.provenance),
         }
-        return self._put(f"failures/{_name(key)}-{failure.attempt:03d}.json", key, atoms, theory, result)
+        return self._put(f"failures/{sharded(key)}-{failure.attempt:03d}.json", key, atoms, theory, result)
 
     def outcome(self, key: str, limits: Mapping[Reason, float | None] = NO_LIMITS_KNOWN) -> Label | LabelFailure | None:
         """Return the label, or the last failure where no further attempt is due, None where work is to be done.
@@ -346,7 +316,7 @@ class LabelStore:
         if n_failures == 0:
             return False
         record = {"schema_version": SCHEMA_VERSION, "key": key, "attempt": n_failures}
-        return self.storage.put_new(f"retries/{_name(key)}-{n_failures:03d}.json", json.dumps(record).encode())
+        return self.storage.put_new(f"retries/{sharded(key)}-{n_failures:03d}.json", json.dumps(record).encode())
 
     def keys(self) -> Iterator[str]:
         """Yield the keys of all labels."""
@@ -359,7 +329,7 @@ class LabelStore:
         yield from (key for key in map(_key, sorted(names)) if self.get(key) is None)
 
     def _n_withdrawn(self, key: str, n_failures: int) -> int:
-        names = ((n, f"retries/{_name(key)}-{n:03d}.json") for n in range(n_failures, 0, -1))
+        names = ((n, f"retries/{sharded(key)}-{n:03d}.json") for n in range(n_failures, 0, -1))
         return next((n for n, name in names if self.storage.get(name) is not None), 0)
 
     def _put(self, name: str, key: str, atoms: Atoms, theory: LevelOfTheory, result: Mapping[str, Any]) -> bool:
@@ -371,11 +341,6 @@ class LabelStore:
             **result,
         }
         return self.storage.put_new(name, json.dumps(record, allow_nan=False).encode())
-
-
-def _name(key: str) -> str:
-    version, _, digest = key.partition(":")
-    return f"{version}/{digest[:2]}/{digest}"
 
 
 def _key(name: str) -> str:

@@ -79,12 +79,7 @@ def hold_lease(path: Path, *, heartbeat_s: float = HEARTBEAT_S, stale_s: float =
     Raises:
         CampaignInUse: a live process holds it.
     """
-    mine = {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "started": _started(os.getpid()),
-        "token": secrets.token_hex(8),
-    }
+    mine = this_process() | {"token": secrets.token_hex(8)}
     _acquire(path, mine, stale_s)
     lease, stop = Lease(path, str(mine["token"])), threading.Event()
     heart = threading.Thread(target=_beat, args=(lease, stop, heartbeat_s), name="lease", daemon=True)
@@ -136,13 +131,32 @@ def _remove_stale(path: Path, found: Mapping[str, Any]) -> None:
 
 
 def _is_stale(path: Path, found: Mapping[str, Any], stale_s: float) -> bool:
-    if found and found["host"] == socket.gethostname():
-        started = _started(int(found["pid"]))
-        return started is None or abs(started - found["started"]) > CLOCK_S
+    if found and is_on_this_host(found):
+        return has_ended(found)
     try:
         return time.time() - path.stat().st_mtime > stale_s
     except FileNotFoundError:
         return True
+
+
+def this_process() -> dict[str, Any]:  # Any: strings and numbers
+    """Return what names this process, for `has_ended`."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+
+
+def is_on_this_host(found: Mapping[str, Any]) -> bool:  # Any: strings and numbers
+    """Say whether a process runs, or ran, on this host."""
+    return bool(found["host"] == socket.gethostname())
+
+
+def has_ended(found: Mapping[str, Any]) -> bool:  # Any: strings and numbers
+    """Say whether a process of this host has ended; what has its number now may be another one.
+
+    Args:
+        found: what `this_process` returned there.
+    """
+    started = _started(int(found["pid"]))
+    return started is None or abs(started - found["started"]) > CLOCK_S
 
 
 def _started(pid: int) -> float | None:

@@ -16,7 +16,7 @@ from surveyor.continuation import check_same_parameters, record_parameters
 from surveyor.dataset import Dataset, DataSets
 from surveyor.errors import InputError
 from surveyor.events import Report, ReportingExecutor
-from surveyor.files import read_json, write_json
+from surveyor.files import naming_full_disks, read_json, write_json
 from surveyor.isolated_atoms import check_agreement, differ, energies_of, told
 from surveyor.lease import hold_lease
 from surveyor.metrics import Errors
@@ -164,7 +164,7 @@ def open_training(
     directory = checked.directory
     check_writable("output_directory", directory.path)
     reports = (*checked.reports, *replay_reports(parameters.model))
-    with hold_lease(directory.lease):
+    with naming_full_disks(directory.path), hold_lease(directory.lease):
         _check_continuation(directory, parameters)
         record_parameters(directory.parameters, parameters, _recorded_files(parameters))
         record_run(directory)

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
+from dict_storage import DictStorage
 
 from surveyor.errors import InputError
 from surveyor.labels import (
     POLICIES,
     REASONS,
-    FolderStorage,
     Label,
     LabelFailure,
     LabelStore,
@@ -23,6 +23,7 @@ from surveyor.labels import (
     load_theory,
     save_theory,
 )
+from surveyor.storage import FolderStorage
 from surveyor.testing.storage import check_storage
 
 THEORY = LevelOfTheory("toy", {"program": "toy", "cutoff": 5.0, "basis": {"H": "a", "O": "b"}})
@@ -39,20 +40,6 @@ def label(seed: int = 0, *, stress: bool = False) -> Label:
         stress=random.normal(size=6) if stress else None,
         provenance={"host": "node1", "wall_time_s": 0.1 + 0.2},
     )
-
-
-class DictStorage:
-    def __init__(self) -> None:
-        self.contents: dict[str, bytes] = {}
-
-    def put_new(self, name: str, content: bytes) -> bool:
-        return self.contents.setdefault(name, content) is content
-
-    def get(self, name: str) -> bytes | None:
-        return self.contents.get(name)
-
-    def list(self, prefix: str) -> Iterator[str]:
-        return iter(sorted(name for name in self.contents if name.startswith(prefix)))
 
 
 @pytest.fixture
@@ -333,7 +320,7 @@ def test_the_store_works_on_any_storage():
 
 def test_the_conformance_check_finds_a_storage_that_overwrites():
     class Overwriting(DictStorage):
-        def put_new(self, name: str, content: bytes) -> bool:
+        def put_new(self, name: str, content: bytes, *, durable: bool = True) -> bool:
             self.contents[name] = content
             return True
 

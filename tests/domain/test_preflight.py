@@ -23,8 +23,10 @@ import surveyor
 from surveyor.campaign import load_campaign, open_campaign
 from surveyor.campaign.findings import Finding, Subject
 from surveyor.campaign.preflight import examine
+from surveyor.campaign.worker_checks import Asked, check_cores, check_gpus, wants_gpu
 from surveyor.lease import hold_lease
 from surveyor.pools.choice import plain_site
+from surveyor.pools.probe import Question, WorkerView
 from surveyor.pools.sites import LocalSite, SchedulerSite, Site, SLURMSite
 
 CP2K_INPUT = """
@@ -48,6 +50,12 @@ CP2K_INPUT = """
   &END
 &END
 """
+CAMPAIGN = {
+    "run_directory": "runs/one",
+    "walkers": [{"start": "copper.extxyz"}],
+    "reference": {"emt": {}},
+    "model": {"pair": {}},
+}
 CP2K = {"reference": {"cp2k": {"input": "hydrogen.inp"}}}
 needs_cp2k = pytest.mark.cp2k
 
@@ -63,12 +71,7 @@ def examine_campaign(tmp_path: Path) -> Examine:
 
     def look(sites: dict[str, Site] | None = None, wait_s: float = 60.0, **changes: Any) -> list[Finding]:
         start = "hydrogen.extxyz" if "reference" in changes else "copper.extxyz"
-        content = {
-            "run_directory": "runs/one",
-            "walkers": [{"start": start, "n_walkers": 2}],
-            "reference": {"emt": {}},
-            "model": {"pair": {}},
-        }
+        content = CAMPAIGN | {"walkers": [{"start": start, "n_walkers": 2}]}
         file = tmp_path / "campaign.yaml"
         file.write_text(yaml.safe_dump(content | changes))
         parameters = load_campaign(file)
@@ -231,6 +234,48 @@ def test_more_ranks_and_threads_than_cores(pool: str, site: Site, line: str, exa
     assert fault.mend.startswith(line)
 
 
+def the_view(**fields: Any) -> WorkerView:
+    known = {"time": 0.0, "host": "node7", "python": "python", "versions": {}, "cores": 2, "folders": {}}
+    unknown = {"scratch": None, "visible": None, "gpus": (), "torch_gpus": None}
+    return WorkerView(**{**known, **unknown, **fields})
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "fields"),
+    [
+        ("slurm/cpu", SLURMSite(cores_per_job=4), {}),
+        ("slurm/two", SLURMSite(cores_per_job=8, workers_per_job=2), {}),
+        ("local/laptop", LocalSite(cores=4, cores_per_worker=4), {}),
+        ("slurm/gpu", SLURMSite(gpus_per_job=1, cores_per_job=4), {"cores": 4}),
+        ("local/gpu", LocalSite(gpus=1, gpus_per_worker=1, cores_per_worker=4), {"cores": 4}),
+    ],
+)
+def test_what_a_block_asks_for_already_is_not_the_advice(
+    name: str, site: Site, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    code = {"command": "mpirun -np 4 cp2k.psmp"}
+    campaign = {**CAMPAIGN, **CP2K, "codes": {"cp2k": code}, "pools": all_on(name)}
+    (tmp_path / "campaign.yaml").write_text(yaml.safe_dump(campaign))
+    parameters = load_campaign(tmp_path / "campaign.yaml")
+    question = Question("answer", {}, wants_gpu=wants_gpu(parameters, name, site))
+    asked = Asked(parameters, name, site, question, the_view(**fields), 0.0)
+    fault = faults([*check_gpus(asked), *check_cores(asked)])[0]
+    if fault.check == "cores":
+        assert fault.found == f"4 ranks x 1 threads are 4, block {name} asks for 4, node7 has 2"
+    else:
+        assert fault.found.startswith(f"block {name} asks for 1; node7: nvidia-smi lists 0")
+    for setting in ("cores_per_job", "cores_per_worker", "gpus_per_job", "gpus_per_worker"):
+        assert f"{setting}:" not in fault.mend
+
+
+def test_a_node_with_fewer_cores_than_the_block_asks_for_is_told_whatever_runs_there(tmp_path: Path) -> None:
+    (tmp_path / "campaign.yaml").write_text(yaml.safe_dump({**CAMPAIGN, "pools": all_on("slurm/cpu")}))
+    parameters = load_campaign(tmp_path / "campaign.yaml")
+    asked = Asked(parameters, "slurm/cpu", SLURMSite(cores_per_job=4), Question("answer", {}), the_view(), 0.0)
+    (finding,) = check_cores(asked)
+    assert (finding.severity, finding.found) == ("remark", "block slurm/cpu asks for 4, node7 has 2")
+
+
 def test_a_local_pool_larger_than_the_machine(examine_campaign: Examine) -> None:
     site = LocalSite(cores_per_worker=4096)
     fault = the_fault(examine_campaign({"local/laptop": site}, pools=all_on("local/laptop")))
@@ -340,7 +385,8 @@ def test_jobs_on_a_cluster(examine_campaign: Examine, tmp_path: Path, slurm_clus
     assert "has surveyor 0.0.1 (there" in by_pool["slurm/other"].found
     assert by_pool["slurm/other"].mend.startswith("pip install ")
     assert "nvidia-smi lists 0" in by_pool["slurm/gpu"].found
-    assert by_pool["slurm/gpu"].mend.startswith("gpus_per_job: 1  # in block slurm/gpu")
+    assert by_pool["slurm/gpu"].found.startswith("block slurm/gpu asks for 1; ")
+    assert by_pool["slurm/gpu"].mend.startswith("queue: …  # in block slurm/gpu, one whose nodes have GPUs")
     assert "level of theory EMT" in found(findings, "reference")
 
     fault = the_fault(examine_campaign({"slurm/wrong": wrong}, pools={"training": "slurm/wrong"}))

@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 from ase.build import molecule
 
+from surveyor.calculations import keep_failed, new_folder
+from surveyor.files import write_json
 from surveyor.flows.command_line import main
 from surveyor.labels import LabelFailure, LabelStore, LevelOfTheory, Reason, label_key
 
@@ -56,3 +58,22 @@ def test_nothing_is_left_to_try_a_second_time(
 def test_folder_that_is_no_store_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["labels", "retry", str(tmp_path)]) == 2
     assert "expected the folder of a label store" in capsys.readouterr().err
+
+
+def test_outputs_of_failed_calculations_are_removed_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "runs" / "one"
+    write_json(run / "parameters.json", {"parameters": {"labels": str(tmp_path / "labels")}})
+    failed = [new_folder(run / "calculations", f"v1:{digit * 64}", 1) for digit in "ab"]
+    for folder in failed:
+        keep_failed(folder, "crash: as told")
+    interrupted = new_folder(run / "calculations", f"v1:{'c' * 64}", 1)
+    assert main(["calculations", "clean", str(run), "--keep", "1"]) == 0
+    assert capsys.readouterr().out.startswith("1 folders of calculations are removed (0.0 MB), 2 are left in ")
+    assert main(["calculations", "clean", str(run)]) == 0
+    assert list((run / "calculations").iterdir()) == [interrupted]
+    assert main(["calculations", "clean", str(run), "--interrupted"]) == 0
+    assert list((run / "calculations").iterdir()) == []
+    assert main(["calculations", "clean", str(tmp_path)]) == 2
+    assert "is not the folder of a campaign or a labelling" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from surveyor.campaign.parameters import CampaignParameters
 from surveyor.campaign.provenance import record_run
 from surveyor.continuation import frozen_theory
 from surveyor.events import Report, ReportingExecutor
-from surveyor.files import read_json, write_json
+from surveyor.files import naming_full_disks, read_json, write_json
 from surveyor.labels import LabelStore, LevelOfTheory
 from surveyor.lease import Lease, hold_lease
 from surveyor.models.choice import make_model, replay_reports
@@ -101,7 +101,7 @@ def open_campaign(
     check_sites(parameters, sites or {})
     check_folders(parameters)
     directory = RunDirectory(parameters.run_directory.absolute())
-    with hold_lease(directory.lease) as lease:
+    with naming_full_disks(directory.path, parameters.label_store), hold_lease(directory.lease) as lease:
         check_continuation(directory, parameters)
         freeze_parameters(directory, parameters)
         record_run(directory)

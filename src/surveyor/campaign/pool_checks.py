@@ -24,7 +24,7 @@ from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.probe import Question, WorkerView, look_around
 from surveyor.pools.sites import JobQueueSite, LocalSite, SchedulerSite, Site
-from surveyor.pools.worker_check import versions
+from surveyor.pools.worker_check import CODE, PACKAGES, versions
 from surveyor.reference.choice import make_reference
 
 P = ParamSpec("P")
@@ -245,8 +245,10 @@ def _still_waiting(opened: _Opened) -> Finding:
 def _no_worker(subject: Subject, name: str, error: Exception) -> Finding:
     site, said = subject.sites[name], str(error)
     if "versions differ" in said or "the same versions" in said:
-        same = " ".join(f"{package}=={version}" for package, version in versions().items() if package != "python")
+        same = " ".join(f"{package}=={versions()[package]}" for package in PACKAGES)
         line = f"pip install {same}  # in the environment of pool {name}, or name another one in its block (python)"
+        if CODE in said:
+            line = f"pip install SOURCE  # the same code of surveyor in the environment of pool {name} as here"
     elif isinstance(site, JobQueueSite):
         line = f"edit block {name}  # queue, account, directives, prologue or python, as the message says"
     elif isinstance(site, SchedulerSite):

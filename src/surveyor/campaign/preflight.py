@@ -18,12 +18,12 @@ from surveyor.campaign.parameters import CampaignParameters
 from surveyor.campaign.pool_checks import examine_pools
 from surveyor.errors import InputError
 from surveyor.files import make_folder
-from surveyor.labels import FolderStorage
 from surveyor.lease import holder_of
 from surveyor.pools.probe import WRITTEN_HERE, free_GB
 from surveyor.pools.sites import JobQueueSite
 from surveyor.reference.choice import make_reference
 from surveyor.reference.reference import time_limit_of
+from surveyor.storage import FolderStorage
 
 HERE = "here"
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from surveyor.campaign.findings import FIELDS, Finding, fault, remark
 from surveyor.campaign.parameters import CampaignParameters
-from surveyor.labels import FolderStorage
 from surveyor.models.mace_parameters import MACEParameters
 from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.pools.choice import LOCAL
@@ -16,6 +15,7 @@ from surveyor.pools.machine import HIDDEN
 from surveyor.pools.probe import Question, WorkerView
 from surveyor.pools.sites import JobQueueSite, LocalSite, Site, SLURMSite
 from surveyor.reference.cp2k_code import CP2KCode
+from surveyor.storage import FolderStorage
 
 LEAST_GB = 1.0  # of free space: a training of MACE keeps some hundred MB of checkpoints
 LAUNCHERS = ("mpirun", "mpiexec", "orterun", "srun", "prun")
@@ -98,10 +98,11 @@ def _space(check: str, where: str, found: str, free: float | None, field: str) -
 def check_cores(asked: Asked) -> Iterator[Finding]:
     """Check the MPI ranks and threads of the reference against the cores of the worker."""
     cores = min(asked.view.cores, cores_of(asked.site) or asked.view.cores)
+    short = _shortage(asked)
     is_labelling = "labelling" in stages_of(asked.parameters, asked.pool)
     codes = asked.parameters.codes
     if not is_labelling or asked.parameters.reference.cp2k is None or codes.cp2k_block is not None:
-        yield Finding("cores", asked.pool, f"a worker has {cores}")
+        yield Finding("cores", asked.pool, f"a worker has {cores}") if not short else remark("cores", asked.pool, short)
         return
     code = codes.cp2k_code
     ranks = ranks_of(code, asked.site)
@@ -110,14 +111,20 @@ def check_cores(asked: Asked) -> Iterator[Finding]:
         yield remark("cores", asked.pool, found)
         return
     needed = ranks * code.omp_threads
-    found = f"{ranks} ranks x {code.omp_threads} threads are {needed}, a worker has {cores}"
+    found = f"{ranks} ranks x {code.omp_threads} threads are {needed}, {short or f'a worker has {cores}'}"
     if needed > cores:
         yield fault("cores", asked.pool, found, _line_for_cores(asked, needed))
         return
-    yield Finding("cores", asked.pool, found)
+    yield remark("cores", asked.pool, found) if short else Finding("cores", asked.pool, found)
     if isinstance(asked.site, SLURMSite) and "mpirun" in code.command and ranks > asked.site.tasks_per_job:
         found = f"Open MPI's mpirun finds {asked.site.tasks_per_job} slots there, for {ranks} ranks"
         yield fault("slots", asked.pool, found, f"tasks_per_job: {ranks}  # in block {asked.pool}")
+
+
+def _shortage(asked: Asked) -> str:
+    """Say how many cores a block asks for, where its worker has fewer; return nothing where it has them."""
+    asks, has = cores_of(asked.site), asked.view.cores
+    return f"block {asked.pool} asks for {asks}, {asked.view.host} has {has}" if asks is not None and asks > has else ""
 
 
 def cores_of(site: Site) -> int | None:
@@ -140,6 +147,10 @@ def ranks_of(code: CP2KCode, site: Site) -> int | None:
 def _line_for_cores(asked: Asked, needed: int) -> str:
     fewer = "or fewer ranks in codes: {cp2k: …}"
     match asked.site:
+        case JobQueueSite() if _shortage(asked):
+            return f"queue: …  # in block {asked.pool}, one whose nodes give a worker {needed} cores; {fewer}"
+        case LocalSite() if _shortage(asked):
+            return f"pools: {{labelling: …}}  # a pool on a machine with {needed} cores; {fewer}"
         case JobQueueSite() as site:
             return f"cores_per_job: {needed * site.workers_per_job}  # in block {asked.pool}; {fewer}"
         case LocalSite() if asked.pool != LOCAL:
@@ -158,7 +169,8 @@ def check_gpus(asked: Asked) -> Iterator[Finding]:
     shown = f"CUDA_VISIBLE_DEVICES is {view.visible!r}" if view.visible is not None else "no CUDA_VISIBLE_DEVICES"
     listed = f"nvidia-smi lists {len(view.gpus)}"
     usable = "" if view.torch_gpus is None else f", torch can use {view.torch_gpus}"
-    found = f"{view.host}: {listed}{usable}, {shown}"
+    asks = f"block {asked.pool} asks for {gpus_of(asked.site)}; " if gpus_of(asked.site) else ""
+    found = f"{asks}{view.host}: {listed}{usable}, {shown}"
     if not view.gpus or is_hidden:
         yield fault("GPUs", asked.pool, found, _line_for_gpus(asked))
     elif view.torch_gpus == 0:
@@ -170,9 +182,11 @@ def check_gpus(asked: Asked) -> Iterator[Finding]:
 
 def _line_for_gpus(asked: Asked) -> str:
     cpu = "or model: {mace: {device: cpu}}" if wants_cuda(asked.parameters) else "or none, to train on cores"
+    if isinstance(asked.site, JobQueueSite) and asked.site.gpus_per_job:
+        return f"queue: …  # in block {asked.pool}, one whose nodes have GPUs; {cpu}"
     if isinstance(asked.site, JobQueueSite):
         return f"gpus_per_job: 1  # in block {asked.pool}, and queue: one with GPUs; {cpu}"
-    if isinstance(asked.site, LocalSite) and asked.pool != LOCAL:
+    if isinstance(asked.site, LocalSite) and asked.pool != LOCAL and not asked.site.gpus_per_worker:
         return f"gpus_per_worker: 1  # in block {asked.pool}, on a machine with GPUs; {cpu}"
     stages = " and ".join(stages_of(asked.parameters, asked.pool))
     return f"pools: {{…}}  # for {stages}, a pool with GPUs; {cpu}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ase import Atoms
 
-from surveyor.errors import AttemptFailed, SurveyorError
+from surveyor.errors import AttemptFailed, LabelClaimed, SurveyorError
 from surveyor.labelling.requests import Chunk
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, Reason
 from surveyor.reference.labelling import attempt_label, label_structure
@@ -35,10 +35,12 @@ class Tally:
     Attributes:
         counts: how many structures have a label now, and how many have none, by reason.
         broken: failures that are not recorded, as the reference broke its promise: it raised an exception.
+        claimed: keys of structures that others compute, and that were passed over.
     """
 
     counts: Mapping[str, int]
     broken: Mapping[str, LabelFailure] = field(default_factory=dict)
+    claimed: tuple[str, ...] = ()
 
 
 def label_chunk(chunk: Chunk, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path) -> Tally:
@@ -57,6 +59,8 @@ def label_chunk(chunk: Chunk, reference: Reference, theory: LevelOfTheory, store
 def attempt_chunk(chunk: Chunk, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path) -> Tally:
     """Label the structures of a chunk, but try each once: for whoever can try again elsewhere.
 
+    What another live process computes is passed over.
+
     Args:
         chunk: the structures.
         reference: computes the labels.
@@ -74,6 +78,7 @@ def attempt_chunk(chunk: Chunk, reference: Reference, theory: LevelOfTheory, sto
 def _label_each(chunk: Chunk, label: Callable[[Atoms], Label | LabelFailure]) -> Tally:
     outcomes: list[Label | LabelFailure] = []
     broken: dict[str, LabelFailure] = {}
+    claimed: list[str] = []
     failed: AttemptFailed | None = None
     for key, atoms in chunk.structures.items():
         try:
@@ -82,6 +87,8 @@ def _label_each(chunk: Chunk, label: Callable[[Atoms], Label | LabelFailure]) ->
             if error.is_worker_unfit:
                 raise
             failed = error
+        except LabelClaimed:
+            claimed.append(key)
         except SurveyorError:
             raise  # it says what is wrong for all structures
         except BUGS as error:
@@ -89,7 +96,7 @@ def _label_each(chunk: Chunk, label: Callable[[Atoms], Label | LabelFailure]) ->
             broken[key] = LabelFailure(reason, f"{type(error).__name__}: {error}")
     if failed is not None:
         raise failed
-    return Tally(count([*outcomes, *broken.values()]), broken)
+    return Tally(count([*outcomes, *broken.values()]), broken, tuple(claimed))
 
 
 def count(outcomes: Iterable[Label | LabelFailure]) -> dict[str, int]:

@@ -12,6 +12,7 @@ from surveyor.campaign.checks import check_walltime, check_writable
 from surveyor.campaign.provenance import record_run
 from surveyor.continuation import check_same_parameters, frozen_theory, record_parameters
 from surveyor.events import Report, ReportingExecutor
+from surveyor.files import naming_full_disks
 from surveyor.labelling.parameters import LabellingParameters
 from surveyor.labelling.requests import Chunk, Requests, default_chunk_size, make_requests
 from surveyor.labels import LabelStore, LevelOfTheory
@@ -90,7 +91,7 @@ def open_labelling(
         check_writable(name, folder)
     reading = read_for_labels(parameters)
     pools = Pools(sampling=parameters.pool, labelling=parameters.pool, training=parameters.pool)
-    with hold_lease(directory.lease):
+    with naming_full_disks(directory.path, parameters.label_store), hold_lease(directory.lease):
         _check_continuation(directory, parameters)
         record_parameters(directory.parameters, parameters, parameters.input_files())
         record_run(directory)

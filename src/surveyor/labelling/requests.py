@@ -1,6 +1,6 @@
 """What a labelling requests: a key for each structure, one computation for each key, several of them to a task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from types import MappingProxyType
@@ -39,6 +39,10 @@ class Chunk:
     def digest(self) -> str:
         """Hash of the keys, by which a pool joins the same work."""
         return sha256(" ".join(self.structures).encode()).hexdigest()
+
+    def only(self, keys: Iterable[str]) -> "Chunk":
+        """Return the chunk of some of the structures."""
+        return Chunk(self.name, {key: self.structures[key] for key in keys})
 
     def of_one(self) -> "list[Chunk]":
         """Return a chunk for each structure."""

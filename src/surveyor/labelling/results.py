@@ -9,7 +9,7 @@ import ase.io
 
 from surveyor.dataset import with_label
 from surveyor.errors import InputError
-from surveyor.files import publish, read_json, temporary_beside, write_json
+from surveyor.files import patiently, publish, read_json, temporary_beside, write_json
 from surveyor.labelling.chunks import LABELLED
 from surveyor.labelling.requests import Requests
 from surveyor.labels import Label, LabelFailure, LevelOfTheory
@@ -45,17 +45,7 @@ def write_results(
         theory: at which.
         outcome_of: returns what became of a key.
     """
-    labelled, failed = labelled_file(directory), failed_file(directory)
-    outcomes: list[str] = []
-    with temporary_beside(labelled) as good, temporary_beside(failed) as bad:
-        with good.open("w") as with_labels, bad.open("w") as with_reasons:
-            for index, (key, atoms) in enumerate(zip(requests.keys, requests.structures, strict=True)):
-                outcome = requests.refused[index] if key is None else outcome_of(key)
-                is_failure = isinstance(outcome, LabelFailure)
-                ase.io.write(with_reasons if is_failure else with_labels, with_label(atoms, key, outcome), "extxyz")
-                outcomes.append(outcome.reason if isinstance(outcome, LabelFailure) else LABELLED)
-        publish(good, labelled)
-        publish(bad, failed)
+    outcomes = patiently(lambda: _write_structures(directory, requests, outcome_of), directory.path)
     counts = Counter(outcomes)
     n_labelled = counts.pop(LABELLED, 0)
     summary = {
@@ -69,6 +59,24 @@ def write_results(
     }
     write_json(summary_file(directory), summary)
     return summary
+
+
+def _write_structures(
+    directory: RunDirectory, requests: Requests, outcome_of: Callable[[str], Label | LabelFailure]
+) -> list[str]:
+    """Write the labelled and the failed structures; return what became of each, a label or the reason of a failure."""
+    labelled, failed = labelled_file(directory), failed_file(directory)
+    outcomes: list[str] = []
+    with temporary_beside(labelled) as good, temporary_beside(failed) as bad:
+        with good.open("w") as with_labels, bad.open("w") as with_reasons:
+            for index, (key, atoms) in enumerate(zip(requests.keys, requests.structures, strict=True)):
+                outcome = requests.refused[index] if key is None else outcome_of(key)
+                is_failure = isinstance(outcome, LabelFailure)
+                ase.io.write(with_reasons if is_failure else with_labels, with_label(atoms, key, outcome), "extxyz")
+                outcomes.append(outcome.reason if isinstance(outcome, LabelFailure) else LABELLED)
+        publish(good, labelled)
+        publish(bad, failed)
+    return outcomes
 
 
 def read_summary(directory: RunDirectory) -> dict[str, Any]:  # Any: whatever JSON holds

@@ -13,8 +13,8 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from pydantic import Field
 
+from surveyor.arrays import write_arrays
 from surveyor.dataset import Dataset, label_of
-from surveyor.files import publish, temporary_beside
 from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.metrics import errors_of
 from surveyor.models.atomic_energies import resolve_atomic_energies
@@ -259,7 +259,4 @@ def _by_pair(basis: np.ndarray, pair: np.ndarray, n_elements: int) -> np.ndarray
 
 
 def _save_coefficients(path: Path, coefficients: np.ndarray) -> None:
-    with temporary_beside(path) as temporary:
-        with temporary.open("wb") as file:
-            np.savez(file, coefficients=coefficients)
-        publish(temporary, path)
+    write_arrays(path, {"coefficients": coefficients})

@@ -29,7 +29,7 @@ from surveyor.errors import CampaignInUse, PoolFailed
 from surveyor.files import write_json
 from surveyor.lease import Lease, hold_lease
 from surveyor.pools import worker_check
-from surveyor.pools.jobs import Jobs, QueueSilent
+from surveyor.pools.jobs import Jobs, QueueSilent, Refused
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
 from surveyor.pools.scheduler import SETTINGS, PoolScheduler
@@ -72,7 +72,7 @@ async def _hold(folder: PoolFolder, lease: Lease) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     shutil.copy(worker_check.__file__, folder.check)
-    write_json(folder.versions, worker_check.this_side())
+    write_json(folder.versions, worker_check.this_side(), is_patient=False)
     security = folder.make_certificates()
     async with PoolScheduler(
         interface=site.interface,
@@ -87,13 +87,13 @@ async def _hold(folder: PoolFolder, lease: Lease) -> None:
         keeper = _Keeper(name, site, folder, lease, scheduler, jobs)
         try:
             await keeper.end_former_jobs()
-            write_json(folder.address, folder.holder(scheduler.address))
+            write_json(folder.address, folder.holder(scheduler.address), is_patient=False)
             logger.info("pool %s is open at %s", name, scheduler.address)
             await keeper.keep(stop)
         except Exception as error:
             logger.exception("pool %s gives up", name)
             with suppress(OSError):
-                write_json(folder.failure, {"message": str(error) or repr(error)})
+                write_json(folder.failure, {"message": str(error) or repr(error)}, is_patient=False)
             if not isinstance(error, PoolFailed):
                 raise
         finally:
@@ -144,6 +144,7 @@ class _Keeper:
     records: dict[str, _Record] = field(default_factory=dict)
     n_submitted: int = 0
     failures: list[str] = field(default_factory=list)  # in a row, since a worker connected
+    is_certain: bool = False  # whether the last one would come again
     next_submission: float = 0.0
     silent: float | None = None  # since when the queue does not answer
     unanswered: float = -math.inf  # when a submission was last not answered
@@ -227,7 +228,8 @@ class _Keeper:
         views = [record.view(job, now) for job, record in self.records.items()]
         decided = plan(views, self.scheduler.n_unfinished, self.site)
         for job, reason in decided.failed:
-            self._note_failure(f"job {job}: {reason}. {self.jobs.output(job)}")
+            message = f"job {job}: {reason}. {self.jobs.output(job)}"
+            self._note_failure(message, is_certain=job in decided.certain or worker_check.DIFFERENT in message)
         for job in decided.ended:
             await self._remove_workers(workers[job], job)
         await self._retire(decided.retire, workers)
@@ -286,9 +288,10 @@ class _Keeper:
             self.records[job].leaving = time.monotonic()
             await self.scheduler.retire_workers([worker.address for worker in workers[job]], close_workers=True)
 
-    def _note_failure(self, message: str) -> None:
+    def _note_failure(self, message: str, *, is_certain: bool) -> None:
         logger.warning("pool %s: %s", self.name, message)
         self.failures.append(message)
+        self.is_certain = is_certain
         # The first failures are answered at once; a cluster that refuses is not asked again and again.
         self.next_submission = time.monotonic() + LOOK_S * len(self.failures)
 
@@ -307,8 +310,8 @@ class _Keeper:
             )
 
     def _judge(self) -> None:
-        # Another job would find the same environment, maybe after hours in the queue.
-        is_final = bool(self.failures) and worker_check.DIFFERENT in self.failures[-1]
+        # Another job would find the same environment or limits, maybe after hours in the queue.
+        is_final = bool(self.failures) and self.is_certain
         if len(self.failures) < FAILED_STARTS and not is_final:
             return
         if any(record.connected is not None for record in self.records.values()):
@@ -334,7 +337,8 @@ class _Keeper:
             self._bear_silence(error)
             return
         except PoolFailed as error:
-            self._note_failure(str(error))
+            self._note_failure(str(error), is_certain=isinstance(error, Refused))
+            self._judge()
             return
         self.silent = None
         self.records[job] = _Record(name, busy=time.monotonic())
@@ -360,6 +364,7 @@ class _Keeper:
                 "failures": self.failures,
                 "queue_is_silent": self.silent is not None,
             },
+            is_patient=False,  # what looks after the jobs must not stand still
         )
 
 

@@ -29,6 +29,18 @@ PASSING = re.compile(
     re.IGNORECASE,
 )
 
+# What commands say of a job that they would refuse at any time.
+CERTAIN = re.compile(
+    r"invalid (partition|account|qos|feature|generic resource|wckey)|memory specification can not be satisfied"
+    r"|requested (node configuration is not available|time limit is invalid)|unknown queue|no such queue"
+    r"|cannot use the queue|exceeds queue.*resource limits|exceed queue's hard limit|queue \S+ doesn't exist",
+    re.IGNORECASE,
+)
+
+
+class Refused(PoolFailed):
+    """The queue refuses a job, and would refuse another one that asks for the same."""
+
 
 class QueueSilent(Exception):
     """The queue does not answer, which says nothing about its jobs."""
@@ -65,7 +77,8 @@ class Jobs:
             name: of the job and of its worker; with several workers, they add -0, -1 and so on.
 
         Raises:
-            PoolFailed: it was refused; with what the command said.
+            Refused: it was refused for good; with what the command said.
+            PoolFailed: it was refused now.
             QueueSilent: the controller of the queue does not answer.
         """
         job = self._job(name)
@@ -77,7 +90,9 @@ class Jobs:
             said = "\n".join(line for line in str(error).splitlines() if line.strip())
             if PASSING.search(said):
                 raise QueueSilent(said) from error
-            raise PoolFailed(f"{job.submit_command} refused a job:\n{said}") from error
+            is_certain = isinstance(error, FileNotFoundError) or CERTAIN.search(said)
+            failure = Refused if is_certain else PoolFailed
+            raise failure(f"{job.submit_command} refused a job:\n{said}") from error
         return str(job.job_id)
 
     async def look(self, jobs: Sequence[str]) -> Mapping[str, Entry]:

@@ -121,7 +121,7 @@ def _check_interpreter(name: str, python: str) -> None:
     with tempfile.TemporaryDirectory(prefix="surveyor-check-") as folder:
         # Where it lies, the modules beside it would be found before those of Python.
         check, there = shutil.copy(worker_check.__file__, folder), Path(folder) / "here.json"
-        write_json(there, worker_check.this_side())
+        write_json(there, worker_check.this_side(), is_patient=False)
         try:
             done = subprocess.run([python, check, there], capture_output=True, text=True, timeout=START_S, check=False)
         except OSError as error:

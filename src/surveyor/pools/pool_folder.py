@@ -79,7 +79,7 @@ class PoolFolder:
         """Make the folder, and write down what is to be held."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.path.chmod(0o700)
-        write_json(self.site, {"name": name, "kind": site.kind, "site": site.model_dump(mode="json")})
+        write_json(self.site, {"name": name, "kind": site.kind, "site": site.model_dump(mode="json")}, is_patient=False)
 
     def read_site(self) -> tuple[str, Site]:
         """Return the name of the pool and what is to be held.
@@ -122,7 +122,7 @@ class PoolFolder:
     def write_jobs(self, jobs: list[str]) -> None:
         """Write the ids of the jobs down, so that they are found even when the pool's process is killed."""
         if jobs != self.read_jobs():
-            write_json(self.jobs, {"jobs": jobs})
+            write_json(self.jobs, {"jobs": jobs}, is_patient=False)
 
     def make_certificates(self) -> Security:
         """Make new certificates for scheduler, workers and clients, and return them."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from surveyor.labels import FolderStorage
 from surveyor.pools.machine import GB, VISIBLE, _listed
 from surveyor.pools.worker_check import versions
+from surveyor.storage import FolderStorage
 
 WRITTEN_HERE = "written-here"
 

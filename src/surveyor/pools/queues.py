@@ -20,12 +20,14 @@ class Entry:
         state: whether it waits, runs, or is being ended while its processes may live on for a while.
         reason: why it waits, in the queue's words.
         is_hopeless: whether the queue says that it will never run.
+        is_certain: whether another job that asks for the same would not run either.
         folder: where it runs, as far as the queue tells.
     """
 
     state: State
     reason: str = ""
     is_hopeless: bool = False
+    is_certain: bool = False
     folder: str = ""
 
 
@@ -49,9 +51,10 @@ class Queue:
 
 
 # SLURM's reasons for which a job waits for ever unless somebody changes it or the partition.
-HOPELESS = re.compile(
-    r"BadConstraints|Invalid|NotAllowed|PerJob|PartitionNodeLimit|PartitionTimeLimit|QOSMin|JobHeldAdmin"
+CERTAIN = re.compile(
+    r"BadConstraints|Invalid|NotAllowed|PerJob|PartitionConfig|PartitionNodeLimit|PartitionTimeLimit|QOSMin"
 )
+HELD = "JobHeldAdmin"  # somebody has held this one
 
 
 def read_slurm(answer: str) -> dict[str, Entry]:
@@ -63,7 +66,8 @@ def read_slurm(answer: str) -> dict[str, Entry]:
     for line in answer.splitlines():
         job, state, reason, folder = [*line.split("|", 3), "", "", ""][:4]
         if state in pending:
-            entries[job] = Entry("pending", reason, HOPELESS.search(reason) is not None, folder)
+            is_certain = CERTAIN.search(reason) is not None
+            entries[job] = Entry("pending", reason, is_certain or HELD in reason, is_certain, folder)
         elif state == "COMPLETING":
             entries[job] = Entry("ending", folder=folder)
         elif state not in over:  # there are many ways to be alive, such as SUSPENDED, RESIZING and SIGNALING

@@ -50,6 +50,7 @@ class Plan:
         retire: jobs whose workers are to leave in order.
         ended: jobs that are over, whose workers, if they still seem connected, are gone.
         failed: jobs that ended or hang before any worker connected, each with what is known of it.
+        certain: those of them whose successors would fail as well.
     """
 
     n_submit: int = 0
@@ -57,6 +58,7 @@ class Plan:
     retire: tuple[str, ...] = ()
     ended: tuple[str, ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
+    certain: tuple[str, ...] = ()
 
 
 def plan(jobs: Sequence[Job], n_unfinished: int, site: JobQueueSite) -> Plan:
@@ -81,6 +83,7 @@ def plan(jobs: Sequence[Job], n_unfinished: int, site: JobQueueSite) -> Plan:
         retire=tuple(job.id for job in surplus if job.was_connected),
         ended=ended,
         failed=tuple(reasons.items()),
+        certain=tuple(job.id for job in jobs if job.id in reasons and job.entry is not None and job.entry.is_certain),
     )
 
 

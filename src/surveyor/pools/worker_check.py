@@ -6,6 +6,7 @@ It is copied into the folder of the pool, and needs nothing but the standard lib
 is wrong, in an environment in which surveyor is missing or another one.
 """
 
+import hashlib
 import json
 import platform
 import sys
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("dask", "distributed", "cloudpickle", "surveyor")
+CODE = "code of surveyor"  # two checkouts of one version may differ in it
+NOT_ON_WORKERS = ("blocks", "flows", "tasks")  # folders of the package that no worker imports
 DIFFERENT = "versions differ: "
 
 
@@ -31,7 +34,24 @@ def versions() -> "Mapping[str, str]":
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[package] = "none"
+    found[CODE] = _digest()
     return found
+
+
+def _digest() -> str:
+    """Return a hash of the code that workers run, whether it is installed or a checkout; "none" where there is none."""
+    from importlib.util import find_spec
+
+    spec = find_spec("surveyor")  # it is not imported for that
+    if spec is None or not spec.submodule_search_locations:
+        return "none"
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        name = path.relative_to(folder)
+        if name.parts[0] not in NOT_ON_WORKERS:
+            digest.update(name.as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
 
 
 def this_side() -> "dict[str, Any]":  # Any: strings and versions
@@ -45,18 +65,18 @@ def difference(there: "Mapping[str, Any]") -> "str | None":  # Any: strings and 
     Args:
         there: what `this_side` returned on the other side.
     """
-    other = there["versions"]
-    different = [
-        f"{name} {version} (there {other.get(name, 'none')})"
-        for name, version in versions().items()
-        if version != other.get(name)
-    ]
-    if not different:
+    here, other = versions(), there["versions"]
+    names = [name for name, version in here.items() if version != other.get(name)]
+    if not names:
         return None
+    if names != [CODE]:  # of another version, or none, the code is another one anyway
+        names = [name for name in names if name != CODE]
+    different = ", ".join(f"{name} {here[name]} (there {other.get(name, 'none')})" for name in names)
+    of_code = "; where files of the package were changed while the pool was open, close the pool"
     return (
-        f"{DIFFERENT}{sys.executable} on {platform.node()} has {', '.join(different)}, where there is "
+        f"{DIFFERENT}{sys.executable} on {platform.node()} has {different}, where there is "
         f"{there['interpreter']} on {there['host']}. Install the same versions on both sides, or name another "
-        "interpreter (python) for the pool"
+        f"interpreter (python) for the pool{of_code if names == [CODE] else ''}"
     )
 
 

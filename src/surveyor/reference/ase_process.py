@@ -90,7 +90,7 @@ def compute_apart(
 def _ask(
     question: Mapping[str, Any], directory: Path, environment: Mapping[str, str], timeout_s: float | None
 ) -> ProgramResult:  # Any: whatever JSON holds
-    write_json(directory / QUESTION, question)
+    write_json(directory / QUESTION, question, is_patient=False)  # a full disk is a failure of the label
     return run_program(
         [sys.executable, "-P", "-m", __name__],  # -P: nothing is imported from the folder of the calculation
         directory=directory,
@@ -134,19 +134,21 @@ def main() -> None:
     try:
         calculator = make_calculator(name, arguments)
         if "structure" not in question:
-            write_json(Path(ANSWER), describe(calculator, arguments))
+            write_json(Path(ANSWER), describe(calculator, arguments), is_patient=False)
             return
     except InputError as error:
         message = str(error)
         is_label = "structure" in question
-        write_json(Path(ANSWER), {"reason": "launch", "message": message} if is_label else {"error": message})
+        write_json(
+            Path(ANSWER), {"reason": "launch", "message": message} if is_label else {"error": message}, is_patient=False
+        )
         return
     outcome = _computed(calculator, decode(question["structure"]), name)
     answer = asdict(outcome)
     if isinstance(outcome, Label):
         answer["forces"] = outcome.forces.tolist()
         answer["stress"] = None if outcome.stress is None else outcome.stress.tolist()
-    write_json(Path(ANSWER), answer)
+    write_json(Path(ANSWER), answer, is_patient=False)
 
 
 def _computed(calculator: Any, atoms: Atoms, name: str) -> Label | LabelFailure:  # Any: ASE's calculators

@@ -1,15 +1,16 @@
 """Labelling one structure, so that the label is never lost and never bought twice."""
 
 import logging
-import shutil
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
 from ase import Atoms
 
-from surveyor.errors import AttemptFailed, Preempted, StorageFailed
+from surveyor import files
+from surveyor.calculations import folders_of, keep_failed, new_folder, remove_folders
+from surveyor.claims import Watch
+from surveyor.errors import AttemptFailed, LabelClaimed, Preempted, StorageFailed
 from surveyor.events import announce
 from surveyor.files import FULL
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, former_keys, label_key
@@ -17,17 +18,15 @@ from surveyor.reference.reference import Reference, Resumable, limits_of
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_S = 900.0  # so long does a label that is computed wait for a store that is full or away
-RETRY_S = 10.0
-
 
 def label_structure(
     atoms: Atoms, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
 ) -> Label | LabelFailure:
     """Return the label of a structure from the store, or compute it and put it there before returning.
 
-    Running it twice for one structure is harmless. A failure is recorded too, and returned as long as its reason allows
-    no further attempt. What an interrupted calculation has finished in the folder for calculations is read.
+    Running it twice for one structure is harmless: whoever comes second waits for the label. A failure is recorded too,
+    and returned as long as its reason allows no further attempt. What an interrupted calculation has finished in the
+    folder for calculations is read.
 
     Args:
         atoms: the structure; what is labelled are its canonical coordinates.
@@ -39,11 +38,14 @@ def label_structure(
     Raises:
         Preempted: somebody else has ended the program; a policy bounds all other attempts, but not these.
     """
+    watch = Watch(store.claims)
     while True:
         try:
-            return attempt_label(atoms, reference, theory, store, scratch)
+            return attempt_label(atoms, reference, theory, store.ignoring(watch.dead), scratch)
         except Preempted:
             raise
+        except LabelClaimed as claimed:
+            watch.wait(claimed.key)
         except AttemptFailed:
             continue
 
@@ -61,6 +63,7 @@ def attempt_label(
         scratch: folder in which the calculation gets a folder of its own.
 
     Raises:
+        LabelClaimed: another live process computes it.
         AttemptFailed: the attempt failed, and its reason allows another one; `Preempted` where somebody else has ended
             the program.
     """
@@ -68,6 +71,16 @@ def attempt_label(
     key = label_key(structure, theory)
     _take_over_former(structure, key, theory, store)
     outcome = stored_label(key, store, reference)
+    if outcome is not None:
+        return outcome
+    with store.claimed(key):
+        return _compute(structure, key, reference, theory, store, scratch)
+
+
+def _compute(
+    structure: Atoms, key: str, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
+) -> Label | LabelFailure:
+    outcome = stored_label(key, store, reference)  # whoever had the claim before may have computed it since
     if outcome is not None:
         return outcome
     begin, failure = time.monotonic(), None
@@ -136,18 +149,14 @@ def _resume(
         return False
     # What belongs to a recorded failure has been judged, with the status of the program, which no file tells.
     judged = {failure.output for failure in store.failures(key)}
-    for directory in sorted(scratch.glob(f"{_folder_prefix(key)}*")):
+    for directory in folders_of(scratch, key):
         label = None if str(directory) in judged else reference.read(structure, directory)
         if label is not None:
             logger.info("label %s had been computed in %s", key[:11], directory)
             _keep(structure, key, theory, store, label, directory)
-            shutil.rmtree(directory, ignore_errors=True)
+            remove_folders(scratch, key)
             return True
     return False
-
-
-def _folder_prefix(key: str) -> str:
-    return f"{key.partition(':')[2][:16]}-"
 
 
 def _attempt(
@@ -155,9 +164,7 @@ def _attempt(
 ) -> LabelFailure | None:
     attempt = len(store.failures(key)) + 1
     try:
-        scratch.mkdir(parents=True, exist_ok=True)
-        # A folder of its own: the same label may still be in computation where a dead flow has submitted it.
-        directory = Path(tempfile.mkdtemp(prefix=f"{_folder_prefix(key)}{attempt}-", dir=scratch))
+        directory = new_folder(scratch, key, attempt)
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -170,26 +177,28 @@ def _attempt(
         failure = replace(result, attempt=attempt, output=result.output or str(directory), limit=limit)
         store.put_failure(key, structure, theory, failure)
         logger.warning("label %s failed (%s): %s", key[:11], failure.reason, failure.message)
+        if directory != scratch:
+            keep_failed(directory, f"{failure.reason}: {failure.message}")
         return failure
     _keep(structure, key, theory, store, result, directory)
-    shutil.rmtree(directory, ignore_errors=True)
+    remove_folders(scratch, key)
     return None
 
 
 def _keep(structure: Atoms, key: str, theory: LevelOfTheory, store: LabelStore, label: Label, directory: Path) -> None:
     """Put a label into the store; wait a while for a store that is full or away, as the label is paid for."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + files.PATIENCE_S
     while True:
         try:
             store.put(key, structure, theory, label)
         except OSError as error:
             if time.monotonic() > deadline:
                 raise StorageFailed(
-                    f"label {key[:11]} is computed, but could not be kept in {store} for {PATIENCE_S / 60:g} min: "
-                    f"{error}; make room or mend the disk, and start the campaign again. The calculation is in "
+                    f"label {key[:11]} is computed, but could not be kept in {store} for {files.PATIENCE_S / 60:g} "
+                    f"min: {error}; make room or mend the disk, and start the campaign again. The calculation is in "
                     f"{directory}"
                 ) from error
             logger.warning("label %s is computed, but cannot be kept now, and waits: %s", key[:11], error)
-            time.sleep(RETRY_S)
+            time.sleep(files.RETRY_S)
         else:
             return

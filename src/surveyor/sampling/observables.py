@@ -12,7 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.trajectory import Trajectory
 
 from surveyor.biases.biased import BiasedCalculator
-from surveyor.files import publish, temporary_beside
+from surveyor.files import write_with
 from surveyor.potentials import UNCERTAINTY
 from surveyor.sampling.conditions import MOVING_CELL, Walkers
 from surveyor.sampling.integrators import MPA, temperature_of
@@ -127,11 +127,13 @@ def _cut(path: Path, n_frames: int) -> None:
         if len(trajectory) == n_frames:
             return
         kept = [trajectory[index] for index in range(n_frames)]
-    with temporary_beside(path) as temporary:
+
+    def write(temporary: Path) -> None:
         with Trajectory(str(temporary), "w") as trajectory:
             for frame in kept:
                 trajectory.write(frame)
-        publish(temporary, path)
+
+    write_with(write, path)
 
 
 def keep_last_good(path: Path, atoms: Atoms, record: Mapping[str, object]) -> None:

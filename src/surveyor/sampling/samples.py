@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from surveyor.arrays import write_arrays
 from surveyor.sampling.walkers import (
     SCHEMA_VERSION,
     Rejection,
@@ -17,7 +18,6 @@ from surveyor.sampling.walkers import (
     named,
     walker_from_arrays,
     walker_to_arrays,
-    write_arrays,
 )
 from surveyor.structures import canonical, identity_of
 

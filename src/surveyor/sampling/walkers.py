@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from ase import Atoms
 
-from surveyor.files import publish, temporary_beside
+from surveyor.arrays import write_arrays
 from surveyor.reading import Reading, read_structures
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.placement import place
@@ -262,11 +262,3 @@ def _memory(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def named(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     """Return the arrays whose names begin with a prefix, by what follows it."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write plain arrays by name (npz), atomically."""
-    with temporary_beside(path) as temporary:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options
-        publish(temporary, path)

@@ -9,7 +9,7 @@ import pytest
 from distributed import Security
 
 from surveyor.errors import PoolFailed
-from surveyor.pools.jobs import PASSING, Jobs, QueueSilent
+from surveyor.pools.jobs import CERTAIN, PASSING, Jobs, QueueSilent
 from surveyor.pools.sites import JOB_QUEUES, JobQueueSite, SLURMSite
 
 COMMON = {
@@ -191,6 +191,34 @@ def test_the_output_of_a_job_is_shown_by_its_last_lines(tmp_path: Path) -> None:
 def test_a_controller_that_is_away_has_refused_nothing(said: str, tmp_path: Path) -> None:
     assert PASSING.search(said)
     assert not PASSING.search("sbatch: error: invalid partition specified: nowhere")
+
+
+@pytest.mark.parametrize(
+    ("said", "is_certain"),
+    [
+        (
+            "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified",
+            True,
+        ),
+        ("sbatch: error: Batch job submission failed: Invalid qos specification", True),
+        (
+            "sbatch: error: Batch job submission failed: Requested time limit is invalid (missing or exceeds limit)",
+            True,
+        ),
+        ("qsub: submit error (Unknown queue MSG=cannot locate queue)", True),
+        ("qsub: Job violates queue and/or server resource limits", False),
+        ("qsub: submit error (Job exceeds queue resource limits MSG=cannot satisfy queue max mem requirement)", True),
+        ("long1: No such queue. Job not submitted.", True),
+        ('Unable to run job: Job was rejected because job requests unknown queue "long1".', True),
+        ("sbatch: error: QOSMaxSubmitJobPerUserLimit", False),
+        ("sbatch: error: Batch job submission failed: Required partition not available (inactive or drain)", False),
+        ("sbatch: error: Batch job submission failed: Requested partition configuration not available now", False),
+    ],
+)
+def test_what_a_queue_refuses_now_may_be_taken_later_and_what_it_cannot_give_is_refused_for_good(
+    said: str, is_certain: bool
+) -> None:
+    assert bool(CERTAIN.search(said)) is is_certain
 
 
 def test_the_folder_of_jobs_is_written_as_the_queue_shows_it(tmp_path: Path) -> None:

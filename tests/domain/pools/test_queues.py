@@ -47,7 +47,7 @@ def test_slurm_shows_who_waits_and_why() -> None:
     assert read_slurm(answer) == {
         "1": Entry(RUNNING, folder="/home/ada"),
         "2": Entry(PENDING, "Resources", folder="/pool"),
-        "3": Entry(PENDING, "PartitionTimeLimit", is_hopeless=True, folder="/pool"),
+        "3": Entry(PENDING, "PartitionTimeLimit", is_hopeless=True, is_certain=True, folder="/pool"),
         "4": Entry("ending", folder="/pool"),
         "6": Entry(RUNNING, folder="/pool"),
     }

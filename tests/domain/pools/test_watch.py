@@ -85,6 +85,9 @@ def test_a_job_that_the_queue_will_never_start_is_cancelled_and_a_failure() -> N
     decided = plan([hopeless], 1, SITE)
     assert decided.cancel == ("1",)
     assert decided.failed == (("1", "the queue would never start it: PartitionTimeLimit"),)
+    assert decided.certain == ()
+    certain = replace(PENDING, entry=Entry("pending", "PartitionTimeLimit", is_hopeless=True, is_certain=True))
+    assert plan([certain], 1, SITE).certain == ("1",)
 
 
 def test_a_job_that_runs_without_its_worker_connecting_is_cancelled_and_a_failure() -> None:

@@ -1,6 +1,8 @@
 """The program that each job runs before its worker, in environments that differ for real."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 from environments import make_environment
 
+import surveyor
 from surveyor.pools import worker_check
 from surveyor.pools.worker_check import difference, this_side
 
@@ -41,6 +44,38 @@ def test_another_version_of_a_package_is_told_with_both_sides_and_the_remedy(pac
     here = HERE["versions"][package]
     assert f" has {package} 0.0.1 (there {here}), where there is /opt/flow/bin/python on login1. " in done.stderr
     assert "Install the same versions on both sides, or name another interpreter (python)" in done.stderr
+
+
+def checkout(folder: Path) -> Path:
+    """Return an interpreter whose surveyor is a copy of the one of here, in a folder `surveyor` of its packages."""
+    python = make_environment(folder, "cloudpickle", "dask", "distributed")
+    (packages,) = folder.glob("lib/python*/site-packages")
+    shutil.copytree(Path(surveyor.__file__).parent, packages / "surveyor")
+    information = packages / "surveyor.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: surveyor\nVersion: {HERE['versions']['surveyor']}\n"
+    )
+    return python
+
+
+def test_two_checkouts_of_one_version_are_told_apart_by_their_code(tmp_path: Path) -> None:
+    python = checkout(tmp_path / "copy")
+    (package,) = tmp_path.glob("copy/lib/python*/site-packages/surveyor")
+    done = run_check(python, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    (package / "flows").mkdir()
+    (package / "flows" / "run.py").write_text("no worker imports this")
+    (package / "labels.pyc").write_bytes(b"nor reads this")
+    assert run_check(python, tmp_path).returncode == 0
+
+    with (package / "labels.py").open("a") as file:
+        file.write("# changed\n")
+    done = run_check(python, tmp_path)
+    assert done.returncode == 1
+    assert re.match(rf"versions differ: {python} on \S+ has code of surveyor [0-9a-f]{{12}} \(there ", done.stderr)
+    assert f"(there {HERE['versions']['code of surveyor']}), where there is" in done.stderr
+    assert "where files of the package were changed while the pool was open, close the pool" in done.stderr
 
 
 def test_an_environment_without_surveyor_is_told(tmp_path: Path) -> None:

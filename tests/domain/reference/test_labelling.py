@@ -1,4 +1,7 @@
 import multiprocessing
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -8,7 +11,8 @@ from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
 
-from surveyor.errors import AttemptFailed, Preempted
+from surveyor import claims
+from surveyor.errors import AttemptFailed, LabelClaimed, Preempted
 from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, LevelOfTheory, Reason, label_key
 from surveyor.reference.ase import EMTParameters, EMTReference
 from surveyor.reference.labelling import attempt_label, label_structure
@@ -168,7 +172,7 @@ def test_what_an_interrupted_label_has_finished_is_read(tmp_path: Path) -> None:
         (folder / name).touch()
     assert isinstance(label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch"), Label)
     assert not reference.attempts
-    assert [folder.name[-1] for folder in (tmp_path / "scratch").iterdir()] == ["0"]
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_what_was_judged_a_failure_is_not_read_as_a_label(tmp_path: Path) -> None:
@@ -209,7 +213,7 @@ def test_files_of_a_killed_attempt_are_not_mistaken_for_new_ones(tmp_path: Path)
     assert isinstance(label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch"), Label)
 
 
-def test_two_processes_at_once_leave_one_label(tmp_path: Path) -> None:
+def test_of_two_processes_at_once_one_computes_and_the_other_takes_its_label(tmp_path: Path) -> None:
     reference, store = counting(tmp_path, delay_s=0.5), LabelStore.in_folder(tmp_path / "labels")
     theory = reference.resolve()
     with multiprocessing.get_context("spawn").Pool(2) as pool:
@@ -223,3 +227,40 @@ def test_two_processes_at_once_leave_one_label(tmp_path: Path) -> None:
     assert list(store.keys()) == [label_key(rattled_copper(), theory)]
     assert labels[0].energy == labels[1].energy
     assert len(list((tmp_path / "labels").rglob("*.json"))) == 1
+    assert len(launches(tmp_path / "log")) == 1
+
+
+@dataclass(frozen=True)
+class Blocking(Failing):
+    """A reference that fails only when it is told to."""
+
+    began: threading.Event = field(default_factory=threading.Event)
+    go_on: threading.Event = field(default_factory=threading.Event)
+
+    def compute(self, atoms: Atoms, directory: Path) -> Label | LabelFailure:
+        self.began.set()
+        assert self.go_on.wait(60)
+        return super().compute(atoms, directory)
+
+
+def test_who_waits_computes_when_the_other_has_failed_in_a_way_that_may_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "LOOK_S", 0.01)
+    failing, good, store = Blocking("crash"), counting(tmp_path), LabelStore.in_folder(tmp_path / "labels")
+    theory, atoms = failing.resolve(), rattled_copper()
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(attempt_label, atoms, failing, theory, store, tmp_path / "scratch")
+        assert failing.began.wait(60)
+        with pytest.raises(LabelClaimed):
+            attempt_label(atoms, good, theory, store, tmp_path / "scratch")
+        second = threads.submit(label_structure, atoms, good, theory, store, tmp_path / "scratch")
+        time.sleep(0.2)
+        assert not launches(tmp_path / "log")
+        failing.go_on.set()
+        assert isinstance(second.result(60), Label)
+        with pytest.raises(AttemptFailed):
+            first.result()
+    assert len(launches(tmp_path / "log")) == 1
+    assert [each.attempt for each in store.failures(label_key(atoms, theory))] == [1]
+    assert not list(store.storage.list("claims/"))

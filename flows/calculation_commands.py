@@ -1,0 +1,58 @@
+"""`surveyor calculations`: what calculations have left on disk."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from surveyor.calculations import clean
+from surveyor.errors import InputError
+from surveyor.files import read_json
+from surveyor.labels import LabelStore
+from surveyor.run_directory import RunDirectory
+
+
+def add_calculation_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `calculations clean`."""
+    calculations = commands.add_parser("calculations", help="remove what calculations have left on disk")
+    verbs = calculations.add_subparsers(required=True, metavar="COMMAND")
+    cleaning = verbs.add_parser(
+        "clean",
+        help="remove outputs of failed calculations; their last lines stay in the label store",
+        description="Remove the folders of failed calculations. The label store keeps the reason and the last lines of "
+        "each. Labels and running calculations are not touched.",
+    )
+    cleaning.add_argument("run_directory", type=Path, help="folder of a campaign or a labelling")
+    cleaning.add_argument(
+        "--keep", type=_count, default=0, metavar="N", help="keep the N newest failed calculations; none by default"
+    )
+    cleaning.add_argument(
+        "--interrupted", action="store_true", help="also remove what interrupted calculations have left"
+    )
+    cleaning.set_defaults(command=_clean)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"found {number}, expected 0 or more")
+    return number
+
+
+def _clean(options: argparse.Namespace, console: Console) -> None:
+    directory = RunDirectory(options.run_directory.absolute())
+    store = LabelStore.in_folder(_store_of(directory))
+    done = clean(directory.scratch, store, n_failed=options.keep, interrupted=options.interrupted)
+    console.print(
+        f"{done.n_removed} folders of calculations are removed ({done.n_bytes / 1e6:.1f} MB), {done.n_kept} are left "
+        f"in {directory.scratch}"
+    )
+
+
+def _store_of(directory: RunDirectory) -> Path:
+    try:
+        parameters = read_json(directory.parameters)["parameters"]
+    except (FileNotFoundError, KeyError) as error:
+        raise InputError(f"{directory.path} is not the folder of a campaign or a labelling") from error
+    labels = parameters.get("labels")
+    return directory.path.parent / "labels" if labels is None else Path(labels)

@@ -1,0 +1,127 @@
+"""The folders of calculations, one for each attempt at a label: which of them are kept, and for how long."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from surveyor.labels import LabelStore
+
+N_FAILED = 100  # how many folders of failed attempts a campaign keeps; their last lines are in the store in any case
+FAILURE = "FAILURE.txt"  # in the folder of a failed attempt: why it failed
+FOLDER = re.compile(r"(?P<digits>[0-9a-f]{16})-.+")
+
+
+def new_folder(scratch: Path, key: str, attempt: int) -> Path:
+    """Make a folder for an attempt at a label, and return it.
+
+    Its own one: the same label may still be in computation where a dead flow has submitted it.
+
+    Args:
+        scratch: folder of all calculations.
+        key: of the label.
+        attempt: 1 for the first one.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_digits(key)}-{attempt}-", dir=scratch))
+
+
+def folders_of(scratch: Path, key: str) -> list[Path]:
+    """Return the folders of all attempts at a label, the first one first."""
+    return sorted(scratch.glob(f"{_digits(key)}-*"))
+
+
+def remove_folders(scratch: Path, key: str) -> None:
+    """Remove the folders of all attempts at a label that is in the store."""
+    for folder in folders_of(scratch, key):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def keep_failed(folder: Path, why: str) -> None:
+    """Say in the folder of an attempt why it failed, and remove the oldest folders of failed attempts beyond the limit.
+
+    Args:
+        folder: of the attempt.
+        why: in words.
+    """
+    with suppress(OSError):  # a full disk: then it is found by the record in the store
+        (folder / FAILURE).write_text(f"{why}\n")
+    _remove_oldest([each.parent for each in folder.parent.glob(f"*/{FAILURE}")], N_FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What was removed.
+
+    Attributes:
+        n_removed: folders.
+        n_bytes: what their files took.
+        n_kept: folders that are left.
+    """
+
+    n_removed: int
+    n_bytes: int
+    n_kept: int
+
+
+def clean(scratch: Path, store: LabelStore, *, n_failed: int = 0, interrupted: bool = False) -> Cleaned:
+    """Remove folders of calculations whose end is in the store.
+
+    What is being computed stays.
+
+    Args:
+        scratch: folder of all calculations.
+        store: where the labels and failures are.
+        n_failed: how many folders of failed attempts to keep, the newest ones.
+        interrupted: whether to remove what interrupted attempts have left, too, which the next attempt could read.
+    """
+    folders = [each for each in scratch.glob("*") if FOLDER.fullmatch(each.name) and each.is_dir()]
+    claimed, labelled, failed = (set(_keys(store, kind)) for kind in ("claims/", "labels/", "failures/"))
+    free = [each for each in folders if each.name[:16] not in claimed]
+    removed = [each for each in free if each.name[:16] in labelled]
+    rest = [each for each in free if each.name[:16] not in labelled]
+    of_failures = [each for each in rest if (each / FAILURE).exists() or each.name[:16] in failed]
+    removed += _newest_first(of_failures)[n_failed:]
+    if interrupted:
+        removed += [each for each in rest if each not in of_failures]
+    n_bytes = sum(_size(each) for each in removed)
+    for each in removed:
+        shutil.rmtree(each, ignore_errors=True)
+    return Cleaned(len(removed), n_bytes, len(folders) - len(removed))
+
+
+def _digits(key: str) -> str:
+    return key.partition(":")[2][:16]
+
+
+def _keys(store: LabelStore, kind: str) -> Iterator[str]:
+    """Yield the first digits of the keys of all records of a kind."""
+    for name in store.storage.list(kind):
+        yield name.rpartition("/")[2][:16]
+
+
+def _remove_oldest(folders: list[Path], n_kept: int) -> None:
+    for folder in _newest_first(folders)[n_kept:]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _newest_first(folders: list[Path]) -> list[Path]:
+    return sorted(folders, key=_time, reverse=True)
+
+
+def _time(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:  # another worker has removed it
+        return 0.0
+
+
+def _size(folder: Path) -> int:
+    sizes = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            sizes += path.lstat().st_size
+    return sizes

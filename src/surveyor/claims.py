@@ -1,0 +1,238 @@
+"""Claims: who computes which label now, so that campaigns that share a store do not compute one twice at once.
+
+A claim is a small record in the store, under the key of the label. Whoever computes a label puts it there first,
+changes it again and again as a sign of life, and removes it when the label or its failure is in the store. Others wait
+until then. The claim of a dead process is succeeded by another one, whose name has the token of the dead one in it: as
+a name is given once, one of several successors wins. The last of such a chain counts.
+
+No clocks are compared: a claim is silent when an observer has seen no change for long.
+"""
+
+import hashlib
+import json
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from surveyor.errors import LabelClaimed
+from surveyor.lease import has_ended, is_on_this_host, this_process
+from surveyor.storage import Storage, sharded
+
+HEARTBEAT_S = 20.0
+SILENT_S = 300.0  # who is silent for so long is taken for dead
+LOOK_S = 1.0  # how often those who wait look
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claim as an observer finds it.
+
+    Attributes:
+        name: in the storage.
+        content: all that it says, by which a sign of life is seen.
+        token: names this claim alone.
+        holder: process and host; nothing where a crash of the machine has left half a record.
+        work: whose claim it is, see `Claimant`.
+    """
+
+    name: str
+    content: bytes
+    token: str
+    holder: Mapping[str, Any] = field(hash=False)  # Any: strings and numbers
+    work: str | None = None
+
+    @classmethod
+    def read(cls, name: str, content: bytes) -> "Claim":
+        """Return what a record says."""
+        try:
+            found = json.loads(content)
+            return cls(name, content, found["token"], found["holder"], found["work"])
+        except (ValueError, KeyError, TypeError):
+            return cls(name, content, hashlib.sha256(name.encode()).hexdigest()[:16], {})
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process is known to have ended, as it ran on this host."""
+        return bool(self.holder) and is_on_this_host(self.holder) and has_ended(self.holder)
+
+    def __str__(self) -> str:
+        return f"process {self.holder['pid']} on {self.holder['host']}" if self.holder else "an unknown process"
+
+
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """Who wants to compute a label, and which claims of others need not be heeded.
+
+    Attributes:
+        work: names work that is done by one process at a time, such as a task with its retries: another claim of the
+            same work is that of an attempt whose worker was lost. None for work that has no name.
+        dead: tokens of claims that were silent for too long.
+    """
+
+    work: str | None = None
+    dead: frozenset[str] = frozenset()
+
+    def heeds(self, claim: Claim) -> bool:
+        """Say whether a claim prevents this one."""
+        is_own = self.work is not None and claim.work == self.work
+        return not (is_own or claim.token in self.dead or claim.has_ended)
+
+
+ANYBODY = Claimant()
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """The claims in a store.
+
+    Attributes:
+        storage: where they are, beside the labels.
+    """
+
+    storage: Storage
+
+    def of(self, key: str) -> Claim | None:
+        """Return the claim on a label, which may be that of a dead process; None where there is none."""
+        chain = self._chain(key)
+        return chain[-1] if chain else None
+
+    @contextmanager
+    def held(self, key: str, claimant: Claimant = ANYBODY, *, heartbeat_s: float = HEARTBEAT_S) -> Iterator[None]:
+        """Hold the claim on a label, with signs of life, as long as this lasts.
+
+        A store that takes no claim, because it is full or away, does not prevent a label.
+
+        Args:
+            key: of the label.
+            claimant: who wants it.
+            heartbeat_s: how often a sign of life is given.
+
+        Raises:
+            LabelClaimed: somebody else, who lives, has it.
+        """
+        try:
+            mine = self._take(key, claimant)
+        except OSError as error:
+            logger.warning("label %s is computed without a claim, so others may compute it, too: %s", key[:11], error)
+            yield
+            return
+        stop = threading.Event()
+        heart = threading.Thread(target=self._beat, args=(mine, stop, heartbeat_s), name="claim", daemon=True)
+        heart.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            heart.join()
+            with suppress(OSError):  # the claim of a process that ended, or is silent, hinders nobody for long
+                self._release(key, mine)
+
+    def _chain(self, key: str) -> list[Claim]:
+        """Return the claims on a label, each the successor of the one before."""
+        chain: list[Claim] = []
+        name = _name(key)
+        while (content := self.storage.get(name)) is not None:
+            chain.append(Claim.read(name, content))
+            name = _name(key, chain[-1].token)
+        return chain
+
+    def _take(self, key: str, claimant: Claimant) -> Claim:
+        while True:
+            chain = self._chain(key)
+            if chain and claimant.heeds(chain[-1]):
+                raise LabelClaimed(key, str(chain[-1]))
+            mine = _new(_name(key, chain[-1].token if chain else None), claimant)
+            if not self.storage.put_new(mine.name, mine.content, durable=False):
+                continue  # another one was quicker
+            if not chain:
+                return mine
+            if mine in self._chain(key):
+                logger.warning("taking over label %s from %s, which is dead", key[:11], chain[-1])
+                return mine
+            self.storage.remove(mine.name)  # meanwhile the chain was taken over and removed: this succeeds nobody
+
+    def _beat(self, mine: Claim, stop: threading.Event, heartbeat_s: float) -> None:
+        n_beats = 0
+        while not stop.wait(heartbeat_s):
+            with suppress(OSError):  # a file system that is away for a moment must not end the heartbeat
+                content = self.storage.get(mine.name)
+                if content is None or Claim.read(mine.name, content).token != mine.token:
+                    return  # another process took this one for dead, and is done
+                n_beats += 1
+                self.storage.replace(mine.name, _content(mine, n_beats))
+
+    def _release(self, key: str, mine: Claim) -> None:
+        chain = self._chain(key)
+        if chain and chain[-1].token == mine.token:
+            for each in chain:  # the first one first: what succeeds the others is found by nobody then
+                self.storage.remove(each.name)
+
+
+def _name(key: str, predecessor: str | None = None) -> str:
+    return f"claims/{sharded(key)}{'' if predecessor is None else f'-{predecessor}'}.json"
+
+
+def _new(name: str, claimant: Claimant) -> Claim:
+    mine = Claim(name, b"", secrets.token_hex(8), this_process(), claimant.work)
+    return Claim.read(name, _content(mine, 0))
+
+
+def _content(claim: Claim, n_beats: int) -> bytes:
+    return json.dumps(
+        {"token": claim.token, "holder": dict(claim.holder), "work": claim.work, "beats": n_beats}
+    ).encode()
+
+
+class Watch:
+    """What an observer has seen of the claims of others, to tell those who are silent from those who live.
+
+    Args:
+        claims: what is observed.
+        silent_s: who has shown no sign of life for so long is taken for dead.
+
+    Attributes:
+        dead: tokens of the claims that are not to be heeded.
+    """
+
+    def __init__(self, claims: Claims, *, silent_s: float = SILENT_S) -> None:
+        self.claims = claims
+        self.silent_s = silent_s
+        self.dead: frozenset[str] = frozenset()
+        self._seen: dict[str, tuple[bytes | None, float]] = {}  # by token, the last content and when it was seen first
+
+    def is_held(self, key: str, work: str | None = None) -> bool:
+        """Say whether another process that lives, as far as this observer has seen, computes a label.
+
+        Args:
+            key: of the label.
+            work: of the observer, see `Claimant`.
+        """
+        claim = self.claims.of(key)
+        if claim is None:
+            return False
+        if Claimant(work, self.dead).heeds(claim) and self._silence_s(key, claim) <= self.silent_s:
+            return True
+        self.dead |= {claim.token}  # also what only this host can know to have ended
+        return False
+
+    def wait(self, key: str) -> None:
+        """Wait until nobody who lives computes a label."""
+        while self.is_held(key):
+            time.sleep(LOOK_S)
+
+    def _silence_s(self, key: str, claim: Claim) -> float:
+        now = time.monotonic()
+        if not self._seen:
+            logger.info("label %s, at least, is being computed by %s; it is waited for", key[:11], claim)
+        content, since = self._seen.get(claim.token, (None, now))
+        if content != claim.content:
+            self._seen[claim.token] = claim.content, now
+            return 0.0
+        return now - since

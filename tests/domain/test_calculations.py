@@ -1,0 +1,118 @@
+"""Which folders of calculations are kept."""
+
+import os
+from pathlib import Path
+
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+from surveyor import calculations
+from surveyor.calculations import FAILURE, clean, new_folder
+from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, label_key
+from surveyor.reference.ase import EMTReference
+from surveyor.reference.labelling import label_structure
+
+
+class Stumbling:
+    """EMT, but for the first attempts, which fail and leave 1 kB."""
+
+    def __init__(self, n_failures: int) -> None:
+        self.n_failures = n_failures
+
+    def resolve(self) -> LevelOfTheory:
+        return EMTReference().resolve()
+
+    def compute(self, atoms: Atoms, directory: Path) -> Label | LabelFailure:
+        (directory / "output.txt").write_bytes(bytes(1000))
+        self.n_failures -= 1
+        return LabelFailure("crash", "as told") if self.n_failures >= 0 else EMTReference().compute(atoms, directory)
+
+
+class Scene:
+    def __init__(self, folder: Path) -> None:
+        self.scratch, self.store = folder / "calculations", LabelStore.in_folder(folder / "labels")
+        self.theory = EMTReference().resolve()
+        self.n_structures = 0
+
+    def atoms(self) -> Atoms:
+        self.n_structures += 1
+        atoms = bulk("Cu", cubic=True)
+        atoms.rattle(0.05, seed=self.n_structures)
+        return atoms
+
+    def label(self, n_failures: int, atoms: Atoms | None = None) -> str:
+        atoms = atoms or self.atoms()
+        label_structure(atoms, Stumbling(n_failures), self.theory, self.store, self.scratch)
+        return label_key(atoms, self.theory)
+
+    def left(self) -> list[str]:
+        return sorted(path.name for path in self.scratch.iterdir())
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+def test_with_a_label_go_the_folders_of_all_attempts_at_it_and_no_others(scene: Scene) -> None:
+    other = scene.label(1000)  # in vain
+    atoms = scene.atoms()
+    new_folder(scene.scratch, label_key(atoms, scene.theory), 1)  # of an attempt that was killed
+    (scene.scratch / "wavefunctions").mkdir()
+    scene.label(2, atoms)
+    digits = other.partition(":")[2][:16]
+    assert [name[:17] for name in scene.left()] == sorted([*[f"{digits}-"] * 3, "wavefunctions"])
+
+
+def test_a_failed_attempt_says_why_in_its_folder(scene: Scene) -> None:
+    scene.label(1000)
+    assert {(scene.scratch / name / FAILURE).read_text() for name in scene.left()} == {"crash: as told\n"}
+
+
+def test_folders_of_failed_attempts_are_bounded_and_the_oldest_ones_go(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calculations, "N_FAILED", 4)
+    interrupted = new_folder(scene.scratch, "v1:" + "0" * 64, 1)
+    scene.label(1000)
+    for age, name in enumerate(scene.left()):
+        os.utime(scene.scratch / name, (age, age))  # long ago
+    last = scene.label(1000)
+    assert interrupted.exists()
+    left = [name for name in scene.left() if name != interrupted.name]
+    assert len(left) == 4
+    assert sum(name.startswith(last.partition(":")[2][:16]) for name in left) == 3
+    assert len(scene.store.failures(last)) == 3
+
+
+def test_cleaning_removes_failed_and_finished_ones_but_no_interrupted_and_no_running_ones(scene: Scene) -> None:
+    scene.label(1000)
+    good = scene.label(0)
+    (new_folder(scene.scratch, good, 1) / "left").write_bytes(bytes(500))
+    old = scene.label(1000)
+    for name in scene.left():  # of a version that left no such file
+        (scene.scratch / name / FAILURE).unlink(missing_ok=True)
+    interrupted = new_folder(scene.scratch, "v1:" + "0" * 64, 1)
+    running = new_folder(scene.scratch, "v1:" + "1" * 64, 1)
+    (scene.scratch / "wavefunctions").mkdir()
+    with scene.store.claimed("v1:" + "1" * 64):
+        done = clean(scene.scratch, scene.store)
+    assert (done.n_removed, done.n_bytes, done.n_kept) == (7, 6 * 1000 + 500, 2)
+    assert scene.left() == sorted([interrupted.name, running.name, "wavefunctions"])
+    assert len(scene.store.failures(old)) == 3
+    assert clean(scene.scratch, scene.store, interrupted=True).n_removed == 2
+    assert scene.left() == ["wavefunctions"]
+
+
+def test_cleaning_keeps_as_many_failed_ones_as_it_is_told_the_newest(scene: Scene) -> None:
+    scene.label(1000)
+    for age, name in enumerate(reversed(scene.left())):
+        os.utime(scene.scratch / name, (age, age))
+    newest = scene.left()[0]
+    assert clean(scene.scratch, scene.store, n_failed=1).n_removed == 2
+    assert scene.left() == [newest]
+
+
+def test_where_nothing_was_computed_there_is_nothing_to_clean(scene: Scene) -> None:
+    assert clean(scene.scratch, scene.store).n_removed == 0

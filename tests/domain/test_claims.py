@@ -1,0 +1,261 @@
+"""Claims on labels, on folders and on any other storage."""
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dict_storage import DictStorage
+
+from surveyor.claims import Claimant, Claims, Watch
+from surveyor.errors import LabelClaimed
+from surveyor.labels import LabelStore
+from surveyor.lease import this_process
+from surveyor.storage import FolderStorage, Storage
+
+KEY = f"v1:{'ab' * 32}"
+ROOT = f"claims/v1/ab/{'ab' * 32}.json"
+FORK = multiprocessing.get_context("fork")  # quick, and these processes have no threads
+DEADLINE_S = 60
+
+
+@pytest.fixture(params=["folder", "dict"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    return FolderStorage(tmp_path / "store") if request.param == "folder" else DictStorage()
+
+
+def put_claim(storage: Storage, *, host: str = "another", work: str | None = None) -> None:
+    """Leave the claim of a process of which nothing is known but what it says."""
+    claim = {"token": "t0", "holder": {**this_process(), "host": host}, "work": work, "beats": 0}
+    storage.replace(ROOT, json.dumps(claim).encode())
+
+
+def beat(storage: Storage, n_beats: int) -> None:
+    content = storage.get(ROOT)
+    assert content is not None
+    storage.replace(ROOT, json.dumps({**json.loads(content), "beats": n_beats}).encode())
+
+
+def hold(folder: Path, held, release) -> None:
+    with Claims(FolderStorage(folder)).held(KEY):
+        held.set()
+        release.wait(DEADLINE_S)
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> Claims:
+    """The claims of a folder, with that of a process that was killed."""
+    held, folder = FORK.Event(), tmp_path / "store"
+    process = FORK.Process(target=hold, args=(folder, held, FORK.Event()))
+    process.start()
+    assert held.wait(DEADLINE_S)
+    claims = Claims(FolderStorage(folder))
+    with pytest.raises(LabelClaimed, match=rf"label v1:abababab is being computed by process {process.pid} on "):
+        claims.held(KEY).__enter__()
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    return claims
+
+
+def test_one_at_a_time_holds_a_claim_and_nothing_is_left_of_it(storage: Storage) -> None:
+    claims = Claims(storage)
+    with claims.held(KEY):
+        assert claims.of(KEY).holder == this_process()
+        with pytest.raises(LabelClaimed), claims.held(KEY, Claimant("other work")):
+            pass
+        with claims.held(f"v1:{'cd' * 32}"):
+            pass
+    with pytest.raises(KeyError), claims.held(KEY):
+        raise KeyError
+    assert list(storage.list("")) == []
+
+
+def test_the_claim_of_a_process_that_was_killed_on_this_host_is_taken_over_at_once(
+    killed: Claims, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not Watch(killed).is_held(KEY)
+    with killed.held(KEY):
+        assert killed.of(KEY).holder["pid"] == os.getpid()
+        assert "taking over label v1:abababab from process" in caplog.text
+        with pytest.raises(LabelClaimed), killed.held(KEY):
+            pass
+    assert list(killed.storage.list("")) == []
+
+
+def test_an_observer_takes_a_process_elsewhere_for_dead_when_it_has_seen_no_sign_of_life_for_long(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    watch = Watch(Claims(storage), silent_s=300)
+    put_claim(storage)
+    assert watch.is_held(KEY)
+    now = 299.0
+    assert watch.is_held(KEY)
+    beat(storage, 1)
+    now = 400.0
+    assert watch.is_held(KEY)
+    now = 699.0
+    assert watch.is_held(KEY)
+    assert watch.dead == frozenset()
+    now = 701.0
+    assert not watch.is_held(KEY)
+    with pytest.raises(LabelClaimed), watch.claims.held(KEY):
+        pass  # a process that has not watched knows nothing
+    with watch.claims.held(KEY, Claimant(dead=watch.dead)):
+        assert watch.is_held(KEY)
+    assert list(storage.list("")) == []
+
+
+def test_clocks_of_hosts_do_not_matter(tmp_path: Path) -> None:
+    storage = FolderStorage(tmp_path)
+    put_claim(storage)
+    for skew_s in (-1e6, 1e6):
+        os.utime(tmp_path / ROOT, (time.time() + skew_s,) * 2)
+        with pytest.raises(LabelClaimed), Claims(storage).held(KEY):
+            pass
+        assert Watch(Claims(storage)).is_held(KEY)
+
+
+def test_who_holds_a_claim_gives_signs_of_life(storage: Storage) -> None:
+    claims = Claims(storage)
+    with claims.held(KEY, heartbeat_s=0.01):
+        first, deadline = storage.get(ROOT), time.monotonic() + DEADLINE_S
+        while storage.get(ROOT) == first:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert claims.of(KEY).holder == this_process()
+
+
+def test_another_attempt_at_the_same_work_needs_not_wait_for_the_lost_one(storage: Storage) -> None:
+    put_claim(storage, work="task 7")
+    for other in (Claimant(), Claimant("task 8")):
+        with pytest.raises(LabelClaimed), Claims(storage).held(KEY, other):
+            pass
+    with Claims(storage).held(KEY, Claimant("task 7")):
+        assert Claims(storage).of(KEY).holder["pid"] == os.getpid()
+
+
+def test_a_claim_that_a_crash_left_empty_counts_until_it_was_seen_for_long(storage: Storage) -> None:
+    storage.put_new(ROOT, b"")
+    claims = Claims(storage)
+    with pytest.raises(LabelClaimed, match="by an unknown process"), claims.held(KEY):
+        pass
+    watch = Watch(claims, silent_s=0.0)
+    assert watch.is_held(KEY)
+    time.sleep(0.01)
+    assert not watch.is_held(KEY)
+    with claims.held(KEY, Claimant(dead=watch.dead)):
+        pass
+    assert list(storage.list("")) == []
+
+
+def _race(folder: Path, barrier, results) -> None:
+    barrier.wait()
+    try:
+        with Claims(FolderStorage(folder)).held(KEY):
+            results.put("held")
+            barrier.wait()  # until all have tried
+    except LabelClaimed:
+        results.put("claimed")
+        barrier.wait()
+
+
+def test_of_processes_that_race_for_a_dead_claim_one_wins(killed: Claims) -> None:
+    dead = killed.storage.get(ROOT)
+    for _ in range(8):
+        killed.storage.put_new(ROOT, dead)
+        barrier, results = FORK.Barrier(4), FORK.Queue()
+        rivals = [FORK.Process(target=_race, args=(killed.storage.folder, barrier, results)) for _ in range(4)]
+        for rival in rivals:
+            rival.start()
+        outcomes = [results.get(timeout=DEADLINE_S) for _ in rivals]
+        for rival in rivals:
+            rival.join(DEADLINE_S)
+        assert sorted(outcomes) == ["claimed"] * 3 + ["held"]
+        assert list(killed.storage.list("")) == []
+
+
+class Overtaken(DictStorage):
+    """A storage whose first successor of a claim is put only after others have done something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: list[Iterator[None]] = []
+
+    def put_new(self, name: str, content: bytes, *, durable: bool = True) -> bool:
+        if name != ROOT and self.meanwhile:
+            next(self.meanwhile.pop())
+        return super().put_new(name, content, durable=durable)
+
+
+def test_who_was_slow_to_take_over_does_not_disturb_whoever_came_after_a_quick_one() -> None:
+    storage = Overtaken()
+    claims = Claims(storage)
+    dead = Claimant(dead=frozenset({"t0"}))
+
+    def others() -> Iterator[None]:
+        with claims.held(KEY, dead):
+            pass  # a quick one takes over and is done
+        with claims.held(KEY):  # and another one begins
+            yield
+
+    put_claim(storage)
+    storage.meanwhile = [running := others()]
+    with pytest.raises(LabelClaimed), claims.held(KEY, dead):
+        pass
+    assert list(storage.list("")) == [ROOT]
+    running.close()
+    assert list(storage.list("")) == []
+
+
+def test_who_was_wrongly_taken_for_dead_leaves_the_claim_to_its_successor(storage: Storage) -> None:
+    claims = Claims(storage)
+    with claims.held(KEY, heartbeat_s=0.01):
+        token = claims.of(KEY).token
+        successor = claims.held(KEY, Claimant(dead=frozenset({token})))
+        successor.__enter__()
+    assert claims.of(KEY).token != token
+    with pytest.raises(LabelClaimed), claims.held(KEY):
+        pass
+    successor.__exit__(None, None, None)
+    assert list(storage.list("")) == []
+
+
+def test_no_sign_of_life_brings_back_a_claim_that_others_have_removed() -> None:
+    storage = DictStorage()
+    with Claims(storage).held(KEY, heartbeat_s=0.01):
+        storage.remove(ROOT)
+        time.sleep(0.1)
+        assert list(storage.list("")) == []
+
+
+def test_a_store_that_takes_no_claim_does_not_prevent_a_label(caplog: pytest.LogCaptureFixture) -> None:
+    class Full(DictStorage):
+        def put_new(self, name: str, content: bytes, *, durable: bool = True) -> bool:
+            raise OSError(28, "No space left on device")
+
+    with Claims(Full()).held(KEY):
+        assert "is computed without a claim, so others may compute it, too: [Errno 28]" in caplog.text
+
+
+def test_a_wait_is_said_once(storage: Storage, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    put_claim(storage)
+    watch = Watch(Claims(storage))
+    for _ in range(3):
+        assert watch.is_held(KEY)
+    assert caplog.text.count("is being computed by process") == 1
+
+
+def test_claims_are_no_labels(storage: Storage) -> None:
+    store = LabelStore(storage)
+    with store.claimed(KEY):
+        assert list(storage.list("claims/")) == [ROOT]
+        assert list(store.keys()) == list(store.failed_keys()) == []
+        assert store.outcome(KEY) is None

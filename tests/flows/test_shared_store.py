@@ -1,0 +1,118 @@
+"""Two processes on one label store that want the same structures at once, with a real Prefect server."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from labelling_inputs import copper, counting, written
+from prefect_server import prefect_environment
+from processes import wait_until
+from slow_campaign import N_BOOTSTRAP, N_STATES, SlowCampaign
+
+from surveyor.labels import LabelStore
+from surveyor.testing.references import launches
+
+N_STRUCTURES = 12
+PATIENCE_S = 240
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+class Shared:
+    """Labellings of the same structures, each by `surveyor label` in a process of its own, on one store."""
+
+    def __init__(self, folder: Path, api_url: str, delay_s: float) -> None:
+        self.folder, self.log = folder, folder / "launches.log"
+        self.store = LabelStore.in_folder(folder / "labels")
+        self.environment = prefect_environment(folder / "prefect", api_url)
+        written(folder / "copper.extxyz", copper(N_STRUCTURES))
+        for name in ("one", "other"):
+            fields = {"structures": "copper.extxyz", "output_directory": name, "chunk_size": 2}
+            text = yaml.safe_dump({**fields, "reference": counting(self.log, delay_s)})
+            (folder / f"{name}.yaml").write_text(text)
+
+    @contextmanager
+    def running(self, name: str) -> Iterator["subprocess.Popen[bytes]"]:
+        command = [sys.executable, "-m", "surveyor.flows.command_line", "label", f"{name}.yaml"]
+        with (self.folder / f"{name}.txt").open("ab") as output:
+            process = subprocess.Popen(
+                command, env=self.environment, cwd=self.folder, stdout=output, stderr=output, start_new_session=True
+            )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        wait_until(condition, self.printed, PATIENCE_S)
+
+    def printed(self) -> str:
+        return "\n".join(path.read_text() for path in self.folder.glob("*.txt"))
+
+    def events(self) -> list[tuple[str, str, int]]:
+        """What happened, the structure, and the process."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [(event, structure, int(pid)) for event, structure, pid in map(str.split, lines)]
+
+    def begun_by(self, process: "subprocess.Popen[bytes]") -> list[str]:
+        workers = {each.pid for each in psutil.Process(process.pid).children(recursive=True)}
+        return [structure for event, structure, pid in self.events() if event == "begin" and pid in workers]
+
+
+def test_of_two_labellings_at_once_each_takes_the_labels_of_the_other(tmp_path: Path, prefect_api_url: str) -> None:
+    shared = Shared(tmp_path, prefect_api_url, delay_s=1.0)
+    with shared.running("one") as one, shared.running("other") as other:
+        shared.wait_for(lambda: shared.begun_by(one) != [] and shared.begun_by(other) != [])
+        assert one.wait(PATIENCE_S) == other.wait(PATIENCE_S) == 0, shared.printed()
+    assert Counter(launches(shared.log)) == dict.fromkeys(launches(shared.log), 1)
+    assert len(launches(shared.log)) == N_STRUCTURES
+    for name in ("one", "other"):
+        assert f"{N_STRUCTURES} of {N_STRUCTURES} structures are labelled" in (tmp_path / f"{name}.txt").read_text()
+    assert list(shared.store.storage.list("claims/")) == []
+
+
+def test_what_one_had_in_flight_when_it_was_killed_the_other_takes_over(tmp_path: Path, prefect_api_url: str) -> None:
+    shared = Shared(tmp_path, prefect_api_url, delay_s=1.5)
+    with shared.running("one") as one, shared.running("other") as other:
+        shared.wait_for(lambda: shared.begun_by(one) != [] and shared.begun_by(other) != [])
+        shared.wait_for(lambda: len(launches(shared.log, "end")) >= 3)
+        workers = {each.pid for each in psutil.Process(other.pid).children(recursive=True)}
+        os.killpg(other.pid, signal.SIGKILL)  # with its workers: what they have begun ends nowhere
+        assert one.wait(PATIENCE_S) == 0, shared.printed()
+    assert f"{N_STRUCTURES} of {N_STRUCTURES} structures are labelled" in (tmp_path / "one.txt").read_text()
+    assert len([*shared.store.keys()]) == N_STRUCTURES
+    first: dict[str, int] = {}
+    for event, structure, pid in shared.events():
+        if event == "begin":
+            assert first.setdefault(structure, pid) == pid or first[structure] in workers
+    assert len(first) == N_STRUCTURES
+    in_flight = {name for name, n in Counter(launches(shared.log)).items() if n > 1}
+    # What ended as its worker was killed may not have come to the store; but no worker has more than one in hand.
+    assert len({first[name] for name in in_flight}) == len(in_flight) <= len(workers)
+    assert len(launches(shared.log)) == N_STRUCTURES + len(in_flight)
+    assert list(shared.store.storage.list("claims/")) == []
+
+
+def test_two_campaigns_at_once_compute_each_label_once(tmp_path: Path, prefect_api_url: str) -> None:
+    campaigns = [SlowCampaign(tmp_path / name, prefect_api_url, delay_s=0.3) for name in ("one", "other")]
+    for campaign in campaigns:
+        fields = yaml.safe_load((campaign.folder / "campaign.yaml").read_text())
+        fields["labels"] = str(tmp_path / "labels")
+        fields["learning"]["n_generations"] = 1
+        fields["reference"] = counting(tmp_path / "launches.log", 0.3)
+        (campaign.folder / "campaign.yaml").write_text(yaml.safe_dump(fields))
+    with campaigns[0].running() as one, campaigns[1].running() as other:
+        for process in (one, other):
+            assert process.wait(PATIENCE_S) == 0, "\n".join(each.output.read_text() for each in campaigns)
+    counts = Counter(launches(tmp_path / "launches.log"))
+    assert set(counts.values()) == {1}
+    assert len(counts) == 1 + N_BOOTSTRAP + N_STATES
