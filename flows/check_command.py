@@ -19,7 +19,7 @@ from surveyor.reference.choice import Codes, ReferenceParameters, make_reference
 from surveyor.reference.reference import Reference
 from surveyor.run_directory import RunDirectory
 from surveyor.structures import elements_of
-from surveyor.training import check_training, load_training
+from surveyor.training import check_training, is_complete, load_training
 
 N_SHOWN = 8  # refused structures
 
@@ -130,6 +130,8 @@ def _show_refused(console: Console, refused: Mapping[int, str]) -> None:
 
 def _show_end(console: Console, file: Path, work: str, directory: RunDirectory) -> None:
     state = "has begun; the same call continues it" if directory.parameters.exists() else "is new"
+    if work == "training" and is_complete(directory):
+        state = "is complete"
     console.print(f"{file} is valid; the {work} in {directory.path} {state}")
 
 

@@ -120,6 +120,16 @@ def test_elements_without_an_isolated_atom_are_fitted_beside_the_others(training
     assert found["H"] == FREE["H"]
     mean = np.mean([atoms.info[ENERGY] for atoms in structures[1:]])
     assert found["O"] == pytest.approx(mean - 2 * FREE["H"])
+    assert "the atomic energies of O are not known, and are fitted" in checked(training).reports[0].summary
+
+
+def test_elements_without_a_given_energy_are_fitted_beside_the_others(training: Path) -> None:
+    written(training.parent / "train.extxyz", molecules(12, "H2O"))
+    found = checked(training, atomic_energies={"O": FREE["O"]})
+    assert found.model.atomic_energies["O"] == FREE["O"]
+    mean = np.mean([atoms.info[ENERGY] for atoms in found.data.train])
+    assert found.model.atomic_energies["H"] == pytest.approx((mean - FREE["O"]) / 2)
+    assert "the atomic energies of H are not known, and are fitted" in found.reports[0].summary
 
 
 def checked(training: Path, **changes: Any) -> Any:

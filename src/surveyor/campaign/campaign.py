@@ -13,6 +13,7 @@ from surveyor.campaign.continuation import check_continuation, freeze_parameters
 from surveyor.campaign.parameters import CampaignParameters
 from surveyor.campaign.provenance import record_run
 from surveyor.continuation import frozen_theory
+from surveyor.errors import InputError
 from surveyor.events import Report, ReportingExecutor
 from surveyor.files import read_json, write_json
 from surveyor.labels import LabelStore, LevelOfTheory
@@ -131,12 +132,35 @@ def freeze_theory(campaign: Campaign, theory: LevelOfTheory) -> LevelOfTheory:
     return frozen_theory(path, theory, "campaign")
 
 
-def freeze_atomic_energies(campaign: Campaign, compute: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
-    """Compute the atomic energies when a campaign begins and keep them; later, return what was kept."""
+def freeze_atomic_energies(
+    campaign: Campaign,
+    compute: Callable[[], Mapping[str, float]],
+    check: Callable[[Mapping[str, float]], None] = lambda _energies: None,
+) -> Mapping[str, float]:
+    """Compute the atomic energies when a campaign begins and keep them; later, return what was kept.
+
+    Args:
+        campaign: open.
+        compute: gives them, in eV by chemical symbol.
+        check: raises `InputError` if they contradict the data; nothing is kept then.
+
+    Raises:
+        InputError: as `check`; or what an earlier surveyor kept contradicts the data.
+    """
     path = campaign.directory.atomic_energies
     if not path.exists():
-        write_json(path, {"schema_version": SCHEMA_VERSION, "energies_eV": dict(compute())})
+        computed = dict(compute())
+        check(computed)
+        write_json(path, {"schema_version": SCHEMA_VERSION, "energies_eV": computed})
+        return computed
     record = read_json(path)
     check_schema(record, path)
     energies: Mapping[str, float] = record["energies_eV"]
+    try:
+        check(energies)
+    except InputError as error:
+        raise InputError(
+            f"{error}. The campaign keeps the atomic energies in {path}, with which an earlier surveyor began it: "
+            "choose another run directory; labels that are in the store are not computed again"
+        ) from error
     return energies
