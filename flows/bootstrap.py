@@ -63,7 +63,8 @@ def _given_data(campaign: Campaign, theory: LevelOfTheory) -> GivenData:
     parameters = campaign.parameters.bootstrap
     if parameters.data is None:
         return GivenData()
-    given = given_data(parameters.data, theory, parameters.label_keys)
+    obeys = campaign.directory.obeys_weights
+    given = given_data(parameters.data, theory, parameters.label_keys, obeys_weights=obeys)
     example = given.example
     (computed,) = label_all(campaign, theory, [bare(example)], 0)
     if computed.structure is not None:

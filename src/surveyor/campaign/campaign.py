@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ase import Atoms
 
-from surveyor.campaign.checks import check_campaign, check_folders, check_sites, check_theory
+from surveyor.campaign.checks import CheckedCampaign, check_campaign, check_folders, check_sites, check_theory
 from surveyor.campaign.continuation import check_continuation, freeze_parameters
 from surveyor.campaign.parameters import CampaignParameters
 from surveyor.campaign.provenance import record_run
@@ -98,7 +98,7 @@ def open_campaign(
         InputError: the parameters cannot work, or are not those of the run directory.
         CampaignInUse: a live process works in the run directory.
     """
-    checked = check_campaign(parameters)
+    checked = _checked(parameters)
     check_sites(parameters, sites or {})
     check_folders(parameters)
     directory = RunDirectory(parameters.run_directory.absolute())
@@ -118,6 +118,20 @@ def open_campaign(
                 model=make_model(parameters.model),
                 reports=(*checked.reports, *replay_reports(parameters.model)),
             )
+
+
+def _checked(parameters: CampaignParameters) -> CheckedCampaign:
+    """Check a campaign; say of one that has begun where its labels are, for an earlier surveyor checked less."""
+    try:
+        return check_campaign(parameters)
+    except InputError as error:
+        if not RunDirectory(parameters.run_directory).parameters.is_file():
+            raise
+        raise InputError(
+            f"{error}. The campaign in {parameters.run_directory} has begun, maybe with an earlier surveyor, which "
+            "took its files as they are: to correct them, choose another run directory; labels that are in the store "
+            "are not computed again"
+        ) from error
 
 
 def freeze_theory(campaign: Campaign, theory: LevelOfTheory) -> LevelOfTheory:

@@ -39,6 +39,18 @@ def copies(structures: Sequence[Atoms]) -> np.ndarray:
     return classes
 
 
+def copies_that_share(same: np.ndarray, *others: np.ndarray) -> np.ndarray:
+    """Return the index of the first copy of each structure that shares further numbers with it.
+
+    Args:
+        same: as `copies` returns it, shape (n_structures,).
+        others: such as the number of the set that a structure is in, each of shape (n_structures,).
+    """
+    _, first, inverse = np.unique(np.column_stack([same, *others]), axis=0, return_index=True, return_inverse=True)
+    found: np.ndarray = first[inverse.ravel()]
+    return found
+
+
 def _alike(structures: Sequence[Atoms]) -> Iterator[np.ndarray]:
     """Give the indices of structures of the same atoms and periodic directions, in ascending order."""
     groups: dict[tuple[bytes, bytes], list[int]] = {}

@@ -22,8 +22,9 @@ from surveyor.reading.keys import (
 )
 from surveyor.reading.report import Notes
 from surveyor.reading.stress import read_stress
-from surveyor.reading.weights import VIRIALS_WEIGHT, GivenWeights, read_weights
+from surveyor.reading.weights import GivenWeights, read_weights
 from surveyor.structures import is_periodic
+from surveyor.weights import NAMES as WEIGHTS
 from surveyor.weights import PROPERTY_WEIGHTS, WEIGHT, is_counted
 
 SAME_ENERGY_EV = 1e-6  # energy and free energy that are closer are the same
@@ -83,7 +84,7 @@ def _without_labels(atoms: Atoms, keys: LabelKeys) -> Atoms:
     for name in labels - {"numbers", "positions"}:
         copy.info.pop(name, None)
         copy.arrays.pop(name, None)
-    for name in (WEIGHT, *PROPERTY_WEIGHTS.values(), VIRIALS_WEIGHT):
+    for name in WEIGHTS:
         copy.info.pop(name, None)
     return copy
 
