@@ -47,7 +47,7 @@ def _check_campaign(file: Path, console: Console) -> Parameters:
     checked = check_campaign(parameters)
     directory = RunDirectory(parameters.run_directory)
     check_continuation(directory, parameters)
-    _show(console, (*checked.reports, *replay_reports(parameters.model)))
+    _show(console, (*checked.reports, *replay_reports(parameters.model, checked.elements)))
     elements = elements_of([walker.start for walker in checked.walkers])
     n_groups, n_walkers = len(parameters.walkers), len(checked.walkers)
     console.print(f"walkers: {n_walkers} in {n_groups} group(s), elements {', '.join(elements)}")
@@ -81,7 +81,8 @@ def _check_labelling(file: Path, console: Console) -> Parameters:
 def _check_training(file: Path, console: Console) -> Parameters:
     parameters = load_training(file)
     checked = check_training(parameters)
-    _show(console, (*checked.reports, *replay_reports(parameters.model)))
+    elements = checked.model.atomic_energies or {}
+    _show(console, (*checked.reports, *replay_reports(parameters.model, elements)))
     _check_model(parameters.model, parameters.pool)
     sets = ", ".join(f"{len(getattr(checked.data, name))} for {name}" for name in ("train", "valid", "test"))
     console.print(f"structures: {sets}; elements {', '.join(elements_of(checked.data.train))}")

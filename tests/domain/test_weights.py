@@ -16,7 +16,7 @@ from surveyor.files import read_json, write_json
 from surveyor.learning import Bootstrap, Learning, decide_membership, structure_error
 from surveyor.metrics import Errors, errors_of
 from surveyor.models.atomic_energies import fit_atomic_energies
-from surveyor.models.choice import MemberParameters, ModelParameters, make_model
+from surveyor.models.choice import MemberParameters, ModelParameters, make_model, replay_reports
 from surveyor.models.disagreement import calibrate
 from surveyor.models.pair import PairModel, PairParameters
 from surveyor.models.weights import check_weights
@@ -190,6 +190,18 @@ def as_an_earlier_surveyor_wrote(directory: RunDirectory, train: Dataset) -> Non
     model.save(files.model)
     details = {"before_training": Errors(0).to_dict(), "errors": {}, "details": {}}
     write_json(files.manifest, {"schema_version": 1, **details})
+
+
+def test_weights_of_replay_data_are_refused_only_where_they_are_replayed(tmp_path: Path) -> None:
+    gold = labelled([bulk("Au", cubic=True)])[0]
+    path = written(tmp_path / "replay.extxyz", [*labelled(copper(2)), with_weights(gold, config_weight=3.0)])
+    (tmp_path / "foundation.model").touch()
+    mace = {"foundation_model": tmp_path / "foundation.model", "replay": path}
+    parameters = ModelParameters.model_validate({"mace": mace})
+    (report,) = replay_reports(parameters, ["Cu"])
+    assert report.n_structures == 3
+    with pytest.raises(InputError, match="replay: found config_weight"):
+        replay_reports(parameters, ["Cu", "Au"])
 
 
 def test_names_of_labels_belong_to_a_file() -> None:

@@ -54,7 +54,8 @@ class GivenData:
         """
         advice = (
             "the data are of another level of theory, or their atom is in another state; correct the data, or set "
-            "learning.atomic_energies to least_squares to keep the energies of the data"
+            "learning.atomic_energies to least_squares to keep the energies of the data, and choose another run "
+            "directory, as this one keeps its parameters"
         )
         check_agreement(energies, self.atomic_energies, "bootstrap.data: atomic energy by the reference", advice)
 

@@ -116,7 +116,7 @@ def open_campaign(
                 walkers=checked.walkers,
                 reference=make_reference(parameters.reference, parameters.codes),
                 model=make_model(parameters.model),
-                reports=(*checked.reports, *replay_reports(parameters.model)),
+                reports=(*checked.reports, *replay_reports(parameters.model, checked.elements)),
             )
 
 
@@ -174,7 +174,7 @@ def freeze_atomic_energies(
         check(energies)
     except InputError as error:
         raise InputError(
-            f"{error}. The campaign keeps the atomic energies in {path}, with which an earlier surveyor began it: "
-            "choose another run directory; labels that are in the store are not computed again"
+            f"{error}. An earlier surveyor began it with the atomic energies in {path}; labels that are in the store "
+            "are not computed again in another run directory"
         ) from error
     return energies

@@ -40,10 +40,12 @@ class CheckedCampaign:
     Attributes:
         walkers: at their starts.
         reports: on the files of structures, in the order of the parameters.
+        elements: of the starts and of the data that the user gives.
     """
 
     walkers: tuple[Walker, ...]
     reports: tuple[ReadingReport, ...]
+    elements: tuple[str, ...]
 
 
 def check_campaign(parameters: CampaignParameters) -> CheckedCampaign:
@@ -83,7 +85,7 @@ def check_campaign(parameters: CampaignParameters) -> CheckedCampaign:
         raise InputError('wandb: asked for, but not installed; pip install "surveyor[wandb]", or leave the field out')
     if parameters.begin_from is not None:
         _check_origin(parameters.begin_from, parameters)
-    return CheckedCampaign(walkers, reports)
+    return CheckedCampaign(walkers, reports, tuple(elements_of(structures)))
 
 
 def check_folders(parameters: CampaignParameters) -> None:

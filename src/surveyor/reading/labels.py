@@ -9,6 +9,7 @@ from surveyor.dataset import with_label
 from surveyor.errors import InputError
 from surveyor.labels import Label
 from surveyor.reading.keys import (
+    LOPSIDED,
     NAMES,
     REF_KEYS,
     Advice,
@@ -67,7 +68,8 @@ def read_label(atoms: Atoms, notes: Notes, keys: LabelKeys = REF_KEYS, advice: A
 
 def fields_of(atoms: Atoms) -> Fields:
     """Return all that a file gives a structure, by name: ASE takes some fields for the results of a calculator."""
-    return {**atoms.info, **atoms.arrays, **({} if atoms.calc is None else atoms.calc.results)}
+    fields = {**atoms.info, **atoms.arrays, **({} if atoms.calc is None else atoms.calc.results)}
+    return {"stress" if name == LOPSIDED else name: value for name, value in fields.items()}
 
 
 def _left_out(atoms: Atoms, keys: LabelKeys, notes: Notes) -> Atoms:

@@ -77,7 +77,9 @@ def open_training(
     checked = check_training(parameters)
     directory = checked.directory
     check_writable("output_directory", directory.path)
-    reports = checked.reports if is_complete(directory) else (*checked.reports, *replay_reports(parameters.model))
+    reports = checked.reports
+    if not is_complete(directory):
+        reports += replay_reports(parameters.model, checked.model.atomic_energies or ())
     with hold_lease(directory.lease):
         check_continuation(directory, parameters)
         record_parameters(directory.parameters, parameters, recorded_files(parameters))
