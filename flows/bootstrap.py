@@ -16,6 +16,7 @@ from surveyor.flows.cancellation import ending_at_once
 from surveyor.flows.conclusion import complete
 from surveyor.flows.sampling import Stopwatch, label_all, label_isolated_atoms, resolve
 from surveyor.flows.training import adopt, train_and_evaluate
+from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.labels import LevelOfTheory
 from surveyor.learning import decide_membership, perturbed_starts
 from surveyor.models.atomic_energies import fit_atomic_energies
@@ -43,17 +44,17 @@ def bootstrap(campaign: Campaign) -> Generation:
     with stopwatch.measuring("labelling"):
         given = _given_data(campaign, theory)
         if learning.atomic_energies == "isolated_atoms":
-            label_isolated_atoms(campaign, theory, [*campaign.structures, *given.structures])
+            label_isolated_atoms(campaign, theory, [*campaign.structures, *given.structures], given.check)
         structures = given.structures or _perturbed_structures(campaign, theory)
     check_failures(structures, learning)
     check_bootstrap(structures)
     data = decide_membership(structures, {}, DataSets(), learning)
     labelled, isolated = structures.labelled(), given.atomic_energies
-    energies = freeze_atomic_energies(campaign, lambda: fit_atomic_energies(labelled, isolated))
-    given.check(energies)
-    # Fitted energies are not given: a model that begins at a foundation model fits them again beside it.
-    are_fitted = learning.atomic_energies == "least_squares" and not isolated
-    model = campaign.model.initialize(labelled, atomic_energies=None if are_fitted else energies, seed=learning.seed)
+    energies = freeze_atomic_energies(campaign, lambda: fit_atomic_energies(labelled, isolated), given.check)
+    # Fitted energies are not known: a model that begins from a foundation model fits them beside it.
+    known = isolated if learning.atomic_energies == "least_squares" else energies
+    known = {symbol: energies[symbol] for symbol in known if symbol in energies}
+    model = campaign.model.initialize(labelled, atomic_energies=known, seed=learning.seed)
     return _first_generation(campaign, data, campaign.walkers, model, stopwatch)
 
 
@@ -62,7 +63,8 @@ def _given_data(campaign: Campaign, theory: LevelOfTheory) -> GivenData:
     parameters = campaign.parameters.bootstrap
     if parameters.data is None:
         return GivenData()
-    given = given_data(parameters.data, theory, parameters.label_keys)
+    obeys = campaign.directory.obeys_weights
+    given = given_data(parameters.data, theory, parameters.label_keys, obeys_weights=obeys)
     example = given.example
     (computed,) = label_all(campaign, theory, [bare(example)], 0)
     if computed.structure is not None:
@@ -85,7 +87,9 @@ def _from_another(campaign: Campaign, origin: Origin) -> Generation:
         adopt(model, campaign.directory.generation(0))
     else:
         seed = campaign.parameters.learning.seed
-        model = campaign.model.initialize(inherited.data.train, atomic_energies=energies, seed=seed)
+        model = campaign.model.initialize(
+            without_isolated_atoms(inherited.data.train), atomic_energies=energies, seed=seed
+        )
     return _first_generation(campaign, inherited.data, inherited.walkers, model, Stopwatch())
 
 

@@ -19,7 +19,7 @@ from surveyor.reference.choice import Codes, ReferenceParameters, make_reference
 from surveyor.reference.reference import Reference
 from surveyor.run_directory import RunDirectory
 from surveyor.structures import elements_of
-from surveyor.training import check_training, load_training
+from surveyor.training import check_training, is_complete, load_training
 
 N_SHOWN = 8  # refused structures
 
@@ -47,7 +47,7 @@ def _check_campaign(file: Path, console: Console) -> Parameters:
     checked = check_campaign(parameters)
     directory = RunDirectory(parameters.run_directory)
     check_continuation(directory, parameters)
-    _show(console, (*checked.reports, *replay_reports(parameters.model)))
+    _show(console, (*checked.reports, *replay_reports(parameters.model, checked.elements)))
     elements = elements_of([walker.start for walker in checked.walkers])
     n_groups, n_walkers = len(parameters.walkers), len(checked.walkers)
     console.print(f"walkers: {n_walkers} in {n_groups} group(s), elements {', '.join(elements)}")
@@ -81,7 +81,8 @@ def _check_labelling(file: Path, console: Console) -> Parameters:
 def _check_training(file: Path, console: Console) -> Parameters:
     parameters = load_training(file)
     checked = check_training(parameters)
-    _show(console, (*checked.reports, *replay_reports(parameters.model)))
+    elements = checked.model.atomic_energies or {}
+    _show(console, (*checked.reports, *replay_reports(parameters.model, elements)))
     _check_model(parameters.model, parameters.pool)
     sets = ", ".join(f"{len(getattr(checked.data, name))} for {name}" for name in ("train", "valid", "test"))
     console.print(f"structures: {sets}; elements {', '.join(elements_of(checked.data.train))}")
@@ -130,6 +131,8 @@ def _show_refused(console: Console, refused: Mapping[int, str]) -> None:
 
 def _show_end(console: Console, file: Path, work: str, directory: RunDirectory) -> None:
     state = "has begun; the same call continues it" if directory.parameters.exists() else "is new"
+    if work == "training" and is_complete(directory):
+        state = "is complete"
     console.print(f"{file} is valid; the {work} in {directory.path} {state}")
 
 

@@ -14,6 +14,7 @@ from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sampling import Stopwatch, followed, resolve, sample_and_label
 from surveyor.flows.training import errors_before_training, train_and_evaluate
+from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.learning import Bootstrap, Learning, decide_membership, reason_to_stop
 from surveyor.models.choice import ModelParameters
 from surveyor.outcomes import check_failures, describe, move_on, new_structures
@@ -99,7 +100,8 @@ def next_generation(campaign: Campaign, previous: Generation) -> Generation:
 
     model = previous.model
     if learning.train_from_scratch:
-        model = model.initialize(data.train, atomic_energies=model.atomic_energies, seed=learning.seed + number)
+        rows = without_isolated_atoms(data.train)  # an earlier surveyor took isolated atoms for others
+        model = model.initialize(rows, atomic_energies=model.atomic_energies, seed=learning.seed + number)
     trained = train_and_evaluate(campaign, number, model, data, stopwatch)
 
     details = describe(outcomes, structures, errors.by_key, trained.history, learning) | stopwatch.times

@@ -132,8 +132,17 @@ def check_plumed(pool: Executor, groups: Sequence[Walkers]) -> None:
         check_biases(pool, biased)
 
 
-def label_isolated_atoms(campaign: Campaign, theory: LevelOfTheory, structures: Sequence[Atoms]) -> None:
-    """Compute the energies of the isolated atoms of all elements, and keep them for the whole campaign."""
+def label_isolated_atoms(
+    campaign: Campaign, theory: LevelOfTheory, structures: Sequence[Atoms], check: Callable[[Mapping[str, float]], None]
+) -> None:
+    """Compute the energies of the isolated atoms of all elements, and keep them for the whole campaign.
+
+    Args:
+        campaign: gives reference, store and pool.
+        theory: the level of theory.
+        structures: that hold the elements.
+        check: raises `InputError` if the energies contradict the data; see `freeze_atomic_energies`.
+    """
 
     def compute() -> dict[str, float]:
         futures = {
@@ -149,7 +158,7 @@ def label_isolated_atoms(campaign: Campaign, theory: LevelOfTheory, structures: 
         }
         return {element: future.result() for element, future in futures.items()}
 
-    freeze_atomic_energies(campaign, compute)
+    freeze_atomic_energies(campaign, compute, check)
 
 
 @dataclass(frozen=True, slots=True)

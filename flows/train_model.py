@@ -53,8 +53,8 @@ def train_model(
         test: File with labelled structures that the training never sees.
         label_keys: Names under which these files hold energy, forces and stress.
         allow_leaks: Train although structures of the test data are in the training or validation data, too.
-        atomic_energies: Energy of the isolated atom in eV by chemical symbol; by default those of isolated atoms in the
-            data, and fitted by least squares for other elements.
+        atomic_energies: Energy of the isolated atom in eV by chemical symbol. Other elements have those of isolated
+            atoms in the data; where there is none, they are fitted.
         seed: Of the weights, of the order of batches and of the division.
         start: Folder of a saved model, from whose weights the training begins.
         pool: Where the training runs.
@@ -79,6 +79,11 @@ def train_on_files(training: Training) -> Path:
     """
     path, url = training.directory.path, runtime.flow_run.ui_url
     announce(logger, "work_begins", f"{path}; this run: {url}", url=url)
+    if training.is_complete and training.model.weights is not None:
+        announce(logger, "training_ends", f"{path.name} is complete")
+        wait_for_server()
+        _report(training)
+        return training.model.weights
     announce_readings(training.reports)
     trained = train_on(training.executor, training.files, training.model, training.data, Stopwatch(), name=path.name)
     if trained.model.weights is None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,17 @@ from surveyor.parameters import Parameters
 from surveyor.run_directory import SCHEMA_VERSION, RunDirectory, check_schema
 
 
-def record_parameters(path: Path, parameters: Parameters, files: Mapping[str, Path]) -> None:
+def record_parameters(path: Path, parameters: Parameters, files: Mapping[str, Path], **others: bool) -> None:
     """Keep parameters, and the hashes of the files that they name.
 
     Args:
         path: where to keep them.
         parameters: of the work.
         files: those that they name, by the dotted name of the field.
+        others: further entries of the record.
     """
     given = parameters.model_dump(mode="json")
-    write_json(path, {"schema_version": SCHEMA_VERSION, "parameters": given, "files": hashes_of(files)})
+    write_json(path, {"schema_version": SCHEMA_VERSION, "parameters": given, "files": hashes_of(files), **others})
 
 
 def differences_from_record(
@@ -118,7 +120,8 @@ def frozen_theory(path: Path, theory: LevelOfTheory, what: str) -> LevelOfTheory
         what: the work, for the message, such as "campaign".
 
     Returns:
-        The one with which the work began, under whose digest its labels are.
+        The one with which the work began, under whose digest its labels are. Labels that work of later versions has
+        under another digest are found, too.
 
     Raises:
         InputError: it is another one.
@@ -132,4 +135,5 @@ def frozen_theory(path: Path, theory: LevelOfTheory, what: str) -> LevelOfTheory
         raise InputError(
             "\n".join([f"reference: the level of theory is not the one with which the {what} began:", *lines])
         )
-    return frozen
+    others = {theory.digest, *theory.former, *frozen.former} - {frozen.digest}
+    return replace(frozen, former=tuple(sorted(others)))

@@ -32,6 +32,7 @@ class Errors:
         forces_rmse_by_element: per chemical symbol, eV/Å. Energy and stress belong to a structure, not to its atoms.
         energy_offset: mean of prediction minus label of the energy per atom, eV/atom. Each structure counts the same,
             whatever its size and composition.
+        n_energies: how many energies were compared; None in records of earlier versions.
         energy_rmse_without_offset: root mean square of what is left of these differences without their mean, eV/atom;
             None for a single structure. The squares of this and of the offset add up to that of `energy_rmse`.
     """
@@ -46,6 +47,7 @@ class Errors:
     forces_rmse_by_element: dict[str, float] = field(default_factory=dict)
     energy_offset: float | None = None
     energy_rmse_without_offset: float | None = None
+    n_energies: int | None = None
 
     @property
     def is_mostly_offset(self) -> bool:
@@ -53,7 +55,8 @@ class Errors:
         if self.energy_offset is None or self.energy_rmse_without_offset is None:
             return False
         scatter = self.energy_rmse_without_offset
-        standard_error = scatter / math.sqrt(self.n_structures - 1)
+        n_energies = self.n_structures if self.n_energies is None else self.n_energies
+        standard_error = scatter / math.sqrt(n_energies - 1)
         return abs(self.energy_offset) > max(scatter, SIGNIFICANT * standard_error)
 
     def to_dict(self) -> dict[str, Any]:  # Any: numbers, None and one dict
@@ -91,6 +94,7 @@ def errors_of(structures: Sequence[Atoms], predictions: Sequence[Prediction]) ->
         forces_rmse_by_element=_by_element(all_forces, np.array(symbols)),
         energy_offset=offset,
         energy_rmse_without_offset=None if offset is None or len(energies) == 1 else _rmse(of_energies - offset),
+        n_energies=len(energies),
     )
 
 

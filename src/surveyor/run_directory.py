@@ -14,7 +14,7 @@ report.html           figures and tables of the whole campaign
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,8 +27,10 @@ from surveyor.metrics import Errors
 from surveyor.models.choice import load_model
 from surveyor.models.model import Model
 from surveyor.sampling.walkers import Walker, load_walker, save_walker
+from surveyor.weights import without_weights
 
 SCHEMA_VERSION = 1
+WEIGHTS_COUNT = "weights_count"  # in parameters.json: whether weights of given structures count
 
 Fate = Literal["train", "valid", "test", "failed", "discarded", "pending"]
 
@@ -233,6 +235,16 @@ class RunDirectory:
         """The report of the campaign."""
         return self.path / "report.html"
 
+    @property
+    def obeys_weights(self) -> bool:
+        """Whether weights of given structures count: not if the campaign was begun by a surveyor without weights."""
+        if not self.parameters.is_file():
+            return True
+        record = read_json(self.parameters)
+        bootstrap = record["parameters"].get("bootstrap")
+        known: bool = record.get(WEIGHTS_COUNT, bootstrap is None or "label_keys" in bootstrap)
+        return known
+
     def generation(self, number: int) -> GenerationDirectory:
         """Return the folder of a generation."""
         return GenerationDirectory(self.path / "generations" / f"{number:03d}")
@@ -270,13 +282,19 @@ class RunDirectory:
         manifest = self.read_manifest(number)
         return Generation(
             number=number,
-            data=DataSets.load(directory.path),
+            data=self._data(directory),
             walkers=tuple(load_walker(directory.walker(walker.index), walker) for walker in walkers),
             model=load_model(directory.model),
             before_training=Errors(**manifest["before_training"]),
             errors={name: Errors(**errors) for name, errors in manifest["errors"].items()},
             details=manifest["details"],
         )
+
+    def _data(self, directory: GenerationDirectory) -> DataSets:
+        data = DataSets.load(directory.path)
+        if self.obeys_weights:
+            return data
+        return DataSets(**{each.name: without_weights(getattr(data, each.name)) for each in fields(data)})
 
     def read_manifest(self, number: int) -> dict[str, Any]:  # Any: whatever JSON holds
         """Return the manifest of a complete generation.

@@ -5,6 +5,7 @@ weight 0 counts nowhere: in no loss, no fit and no error. Other weights count in
 energies alone: an error that is reported is the same for each structure.
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 from ase import Atoms
@@ -19,6 +20,8 @@ PROPERTY_WEIGHTS: dict[Property, str] = {  # atoms.info, absent where they are 1
     "forces": "config_forces_weight",
     "stress": "config_stress_weight",
 }
+VIRIALS_WEIGHT = "config_virials_weight"  # of the stress, in files that give it as virials
+NAMES = (WEIGHT, *PROPERTY_WEIGHTS.values(), VIRIALS_WEIGHT)
 
 
 def weight_of(atoms: Atoms, name: Property) -> float:
@@ -44,6 +47,15 @@ def has_stress(atoms: Atoms) -> bool:
 def counted(structures: Dataset) -> Dataset:
     """Return the structures of which any property counts, in order."""
     return structures.where(is_counted)
+
+
+def without_weights(structures: Iterable[Atoms]) -> Dataset:
+    """Return copies of structures whose labels all count alike, in order."""
+    copies = [atoms.copy() for atoms in structures]
+    for atoms in copies:
+        for name in NAMES:
+            atoms.info.pop(name, None)
+    return Dataset(copies)
 
 
 def weighted_properties(structures: Dataset) -> tuple[Property, ...]:

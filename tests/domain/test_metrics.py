@@ -50,6 +50,16 @@ def test_an_offset_is_pointed_out_where_it_is_most_of_the_error(
     assert errors_of([water] * n_structures, predictions).is_mostly_offset == expected
 
 
+def test_an_offset_is_judged_by_the_energies_that_count() -> None:
+    water, unknown = labelled(molecule("H2O")), labelled(molecule("H2O"))
+    unknown.info["config_energy_weight"] = 0.0
+    predictions = [off_by(3e-3 * (3.9 + each), 0.0, water) for each in np.resize([2.4, -2.4], 4)]
+    errors = errors_of([water] * 4 + [unknown] * 96, predictions + predictions * 24)
+    assert errors.n_energies == 4
+    assert not errors.is_mostly_offset  # of a hundred, it would be
+    assert Errors(100, energy_offset=3.9e-3, energy_rmse_without_offset=2.4e-3).is_mostly_offset  # an older record
+
+
 def test_each_force_component_weighs_the_same_whatever_the_size_of_its_structure() -> None:
     water, hydrogen = labelled(molecule("H2O")), labelled(molecule("H2"))
     errors = errors_of([water, hydrogen], [off_by(0.0, 0.1, water), off_by(0.0, -0.6, hydrogen)])

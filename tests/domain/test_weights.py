@@ -9,17 +9,20 @@ from ase import Atoms
 from ase.build import bulk
 from labelling_inputs import copper, labelled, written
 
-from surveyor.campaign import given_data
+from surveyor.campaign import CampaignParameters, check_campaign, given_data, open_campaign
 from surveyor.dataset import ENERGY, STRESS, Dataset, DataSets, label_of
 from surveyor.errors import InputError
+from surveyor.files import read_json, write_json
 from surveyor.learning import Bootstrap, Learning, decide_membership, structure_error
-from surveyor.metrics import errors_of
+from surveyor.metrics import Errors, errors_of
 from surveyor.models.atomic_energies import fit_atomic_energies
-from surveyor.models.choice import MemberParameters, make_model
+from surveyor.models.choice import MemberParameters, ModelParameters, make_model, replay_reports
 from surveyor.models.disagreement import calibrate
+from surveyor.models.pair import PairModel, PairParameters
 from surveyor.models.weights import check_weights
 from surveyor.potentials import Prediction
 from surveyor.reference.ase import EMTReference
+from surveyor.run_directory import RunDirectory
 from surveyor.training import TrainingParameters, check_training
 from surveyor.weights import weight_of, weighted_properties
 
@@ -135,6 +138,70 @@ def test_weights_stay_with_the_structures_of_a_campaign(tmp_path: Path) -> None:
     assert len(data.train) < 7
     for atoms in data.everything:
         assert weight_of(atoms, "forces") == expected[atoms.info[ENERGY]]
+
+
+def test_a_campaign_that_was_begun_without_weights_goes_on_without_them(tmp_path: Path) -> None:
+    structures = labelled(copper(8))
+    structures[2].info["config_weight"] = 0.0
+    structures[4].info["config_weight"] = 3.0
+    written(tmp_path / "data.extxyz", structures)
+    written(tmp_path / "start.extxyz", copper(1))
+    parameters = CampaignParameters.model_validate(
+        {
+            "run_directory": tmp_path / "run",
+            "walkers": [{"start": tmp_path / "start.extxyz"}],
+            "reference": {"emt": {}},
+            "model": {"pair": {}},
+            "bootstrap": {"data": tmp_path / "data.extxyz", "level_of_theory": "EMT"},
+        }
+    )
+    directory = RunDirectory(parameters.run_directory)
+    with open_campaign(parameters):
+        assert directory.obeys_weights
+    as_an_earlier_surveyor_wrote(directory, Dataset(structures))
+    for _ in range(2):  # the second time, this surveyor has written the parameters
+        with open_campaign(parameters) as campaign:
+            (_, report) = campaign.reports
+            assert "weights are passed over, as by the earlier surveyor that began this campaign" in report.warnings[0]
+            data = campaign.directory.load_generation(0, ()).data
+        assert not directory.obeys_weights
+        assert len(data.train) == 8
+        assert weighted_properties(data.train) == ()
+        given = given_data(tmp_path / "data.extxyz", EMTReference().resolve(), obeys_weights=directory.obeys_weights)
+        assert len(given.structures) == 8
+        assert weighted_properties(given.structures) == ()
+    strict = parameters.model_copy(update={"model": ModelParameters.model_validate({"nequip": {}})})
+    check_campaign(strict)  # which takes no weights
+
+
+def as_an_earlier_surveyor_wrote(directory: RunDirectory, train: Dataset) -> None:
+    """Leave a campaign as surveyor of November 27 did, with generation 0: weights of given structures meant nothing."""
+    record = read_json(directory.parameters)
+    del record["weights_count"]
+    del record["parameters"]["bootstrap"]["label_keys"]
+    write_json(directory.parameters, record)
+    files = directory.generation(0)
+    DataSets(train=train).save(files.path)
+    model, _ = (
+        PairModel(PairParameters())
+        .initialize(train, atomic_energies=None, seed=0)
+        .train(train, Dataset(), files.training)
+    )
+    model.save(files.model)
+    details = {"before_training": Errors(0).to_dict(), "errors": {}, "details": {}}
+    write_json(files.manifest, {"schema_version": 1, **details})
+
+
+def test_weights_of_replay_data_are_refused_only_where_they_are_replayed(tmp_path: Path) -> None:
+    gold = labelled([bulk("Au", cubic=True)])[0]
+    path = written(tmp_path / "replay.extxyz", [*labelled(copper(2)), with_weights(gold, config_weight=3.0)])
+    (tmp_path / "foundation.model").touch()
+    mace = {"foundation_model": tmp_path / "foundation.model", "replay": path}
+    parameters = ModelParameters.model_validate({"mace": mace})
+    (report,) = replay_reports(parameters, ["Cu"])
+    assert report.n_structures == 3
+    with pytest.raises(InputError, match="replay: found config_weight"):
+        replay_reports(parameters, ["Cu", "Au"])
 
 
 def test_names_of_labels_belong_to_a_file() -> None:

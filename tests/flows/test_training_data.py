@@ -17,7 +17,7 @@ from labelling_inputs import copper, labelled, written
 from surveyor.campaign import load_campaign
 from surveyor.dataset import ENERGY, FORCES, Dataset
 from surveyor.errors import InputError
-from surveyor.files import read_json
+from surveyor.files import read_json, write_json
 from surveyor.flows.online_learning import online_learning
 from surveyor.flows.train_model import train_model
 from surveyor.run_directory import RunDirectory
@@ -120,6 +120,16 @@ def test_elements_without_an_isolated_atom_are_fitted_beside_the_others(training
     assert found["H"] == FREE["H"]
     mean = np.mean([atoms.info[ENERGY] for atoms in structures[1:]])
     assert found["O"] == pytest.approx(mean - 2 * FREE["H"])
+    assert "the atomic energies of O are not known, and are fitted" in checked(training).reports[0].summary
+
+
+def test_elements_without_a_given_energy_are_fitted_beside_the_others(training: Path) -> None:
+    written(training.parent / "train.extxyz", molecules(12, "H2O"))
+    found = checked(training, atomic_energies={"O": FREE["O"]})
+    assert found.model.atomic_energies["O"] == FREE["O"]
+    mean = np.mean([atoms.info[ENERGY] for atoms in found.data.train])
+    assert found.model.atomic_energies["H"] == pytest.approx((mean - FREE["O"]) / 2)
+    assert "the atomic energies of H are not known, and are fitted" in found.reports[0].summary
 
 
 def checked(training: Path, **changes: Any) -> Any:
@@ -220,6 +230,11 @@ def test_isolated_atoms_in_the_data_of_a_campaign_must_be_those_of_its_reference
     written(tmp_path / "data.extxyz", [atom, *crystals])
     written(tmp_path / "start.extxyz", [bulk("Cu", cubic=True)])
     with pytest.raises(InputError, match=r"(?s)found 3\.5\d* eV for Cu, .* 5\.5\d* eV; .* to least_squares to keep"):
+        run(tmp_path, "isolated_atoms")
+    frozen = tmp_path / "isolated_atoms" / "atomic_energies.json"
+    assert not frozen.exists()
+    write_json(frozen, {"schema_version": 1, "energies_eV": {"Cu": 0.01}})  # as an earlier surveyor fitted them
+    with pytest.raises(InputError, match=r"(?s)found 0\.01\d* eV for Cu.*earlier surveyor.*in another run directory"):
         run(tmp_path, "isolated_atoms")
     run(tmp_path, "least_squares")
     energies = read_json(tmp_path / "least_squares" / "atomic_energies.json")["energies_eV"]

@@ -54,23 +54,27 @@ class GivenData:
         """
         advice = (
             "the data are of another level of theory, or their atom is in another state; correct the data, or set "
-            "learning.atomic_energies to least_squares to keep the energies of the data"
+            "learning.atomic_energies to least_squares to keep the energies of the data, and choose another run "
+            "directory, as this one keeps its parameters"
         )
         check_agreement(energies, self.atomic_energies, "bootstrap.data: atomic energy by the reference", advice)
 
 
-def given_data(path: Path, theory: LevelOfTheory, keys: LabelKeys = REF_KEYS) -> GivenData:
+def given_data(
+    path: Path, theory: LevelOfTheory, keys: LabelKeys = REF_KEYS, *, obeys_weights: bool = True
+) -> GivenData:
     """Return labelled data that a user gives.
 
     Args:
         path: extxyz file.
         theory: that of the campaign.
         keys: names of the labels in the file.
+        obeys_weights: whether weights in the file count.
 
     Raises:
         InputError: a structure is unusable or has no label.
     """
-    data = labelled_data(path, keys)
+    data = labelled_data(path, keys, obeys_weights=obeys_weights)
     structures = data.structures
     check_elements(structures, theory.elements, theory.name)
     for atoms in structures:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from ase import Atoms
 
-from surveyor.campaign.checks import check_campaign, check_folders, check_sites, check_theory
+from surveyor.campaign.checks import CheckedCampaign, check_campaign, check_folders, check_sites, check_theory
 from surveyor.campaign.continuation import check_continuation, freeze_parameters
 from surveyor.campaign.parameters import CampaignParameters
 from surveyor.campaign.provenance import record_run
 from surveyor.continuation import frozen_theory
+from surveyor.errors import InputError
 from surveyor.events import Report, ReportingExecutor
 from surveyor.files import naming_full_disks, read_json, write_json
 from surveyor.labels import LabelStore, LevelOfTheory
@@ -97,7 +98,7 @@ def open_campaign(
         InputError: the parameters cannot work, or are not those of the run directory.
         CampaignInUse: a live process works in the run directory.
     """
-    checked = check_campaign(parameters)
+    checked = _checked(parameters)
     check_sites(parameters, sites or {})
     check_folders(parameters)
     directory = RunDirectory(parameters.run_directory.absolute())
@@ -115,8 +116,22 @@ def open_campaign(
                 walkers=checked.walkers,
                 reference=make_reference(parameters.reference, parameters.codes),
                 model=make_model(parameters.model),
-                reports=(*checked.reports, *replay_reports(parameters.model)),
+                reports=(*checked.reports, *replay_reports(parameters.model, checked.elements)),
             )
+
+
+def _checked(parameters: CampaignParameters) -> CheckedCampaign:
+    """Check a campaign; say of one that has begun where its labels are, for an earlier surveyor checked less."""
+    try:
+        return check_campaign(parameters)
+    except InputError as error:
+        if not RunDirectory(parameters.run_directory).parameters.is_file():
+            raise
+        raise InputError(
+            f"{error}. The campaign in {parameters.run_directory} has begun, maybe with an earlier surveyor, which "
+            "took its files as they are: to correct them, choose another run directory; labels that are in the store "
+            "are not computed again"
+        ) from error
 
 
 def freeze_theory(campaign: Campaign, theory: LevelOfTheory) -> LevelOfTheory:
@@ -131,12 +146,35 @@ def freeze_theory(campaign: Campaign, theory: LevelOfTheory) -> LevelOfTheory:
     return frozen_theory(path, theory, "campaign")
 
 
-def freeze_atomic_energies(campaign: Campaign, compute: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
-    """Compute the atomic energies when a campaign begins and keep them; later, return what was kept."""
+def freeze_atomic_energies(
+    campaign: Campaign,
+    compute: Callable[[], Mapping[str, float]],
+    check: Callable[[Mapping[str, float]], None] = lambda _energies: None,
+) -> Mapping[str, float]:
+    """Compute the atomic energies when a campaign begins and keep them; later, return what was kept.
+
+    Args:
+        campaign: open.
+        compute: gives them, in eV by chemical symbol.
+        check: raises `InputError` if they contradict the data; nothing is kept then.
+
+    Raises:
+        InputError: as `check`; or what an earlier surveyor kept contradicts the data.
+    """
     path = campaign.directory.atomic_energies
     if not path.exists():
-        write_json(path, {"schema_version": SCHEMA_VERSION, "energies_eV": dict(compute())})
+        computed = dict(compute())
+        check(computed)
+        write_json(path, {"schema_version": SCHEMA_VERSION, "energies_eV": computed})
+        return computed
     record = read_json(path)
     check_schema(record, path)
     energies: Mapping[str, float] = record["energies_eV"]
+    try:
+        check(energies)
+    except InputError as error:
+        raise InputError(
+            f"{error}. An earlier surveyor began it with the atomic energies in {path}; labels that are in the store "
+            "are not computed again in another run directory"
+        ) from error
     return energies

@@ -21,6 +21,7 @@ from surveyor.pools.sites import JobQueueSite, Site
 from surveyor.reading import GIVEN_DATA, ReadingReport, read_labelled
 from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.reading.learnable import TrainingData, learnable
+from surveyor.reading.weights import pass_over_weights
 from surveyor.reference.choice import make_reference
 from surveyor.reference.cp2k import CP2KReference
 from surveyor.reference.reference import Reference, time_limit_of
@@ -39,10 +40,12 @@ class CheckedCampaign:
     Attributes:
         walkers: at their starts.
         reports: on the files of structures, in the order of the parameters.
+        elements: of the starts and of the data that the user gives.
     """
 
     walkers: tuple[Walker, ...]
     reports: tuple[ReadingReport, ...]
+    elements: tuple[str, ...]
 
 
 def check_campaign(parameters: CampaignParameters) -> CheckedCampaign:
@@ -63,7 +66,10 @@ def check_campaign(parameters: CampaignParameters) -> CheckedCampaign:
     structures = [walker.start for walker in walkers]
     _check_kinds(make_reference(parameters.reference), structures)
     if parameters.bootstrap.data is not None:
-        data = labelled_data(parameters.bootstrap.data, parameters.bootstrap.label_keys)
+        directory = RunDirectory(parameters.run_directory)
+        data = labelled_data(
+            parameters.bootstrap.data, parameters.bootstrap.label_keys, obeys_weights=directory.obeys_weights
+        )
         check_weights(make_model(parameters.model), Dataset(data.structures), "bootstrap.data")
         _check_learnt(structures, elements_of(data.structures), f"bootstrap.data: {parameters.bootstrap.data} holds")
         structures += data.structures
@@ -79,7 +85,7 @@ def check_campaign(parameters: CampaignParameters) -> CheckedCampaign:
         raise InputError('wandb: asked for, but not installed; pip install "surveyor[wandb]", or leave the field out')
     if parameters.begin_from is not None:
         _check_origin(parameters.begin_from, parameters)
-    return CheckedCampaign(walkers, reports)
+    return CheckedCampaign(walkers, reports, tuple(elements_of(structures)))
 
 
 def check_folders(parameters: CampaignParameters) -> None:
@@ -194,17 +200,19 @@ def _check_valid_fraction(parameters: CampaignParameters) -> None:
         )
 
 
-def labelled_data(path: Path, keys: LabelKeys = REF_KEYS) -> TrainingData:
+def labelled_data(path: Path, keys: LabelKeys = REF_KEYS, *, obeys_weights: bool = True) -> TrainingData:
     """Read labelled structures that a user gives, with isolated atoms set apart and without copies.
 
     Args:
         path: the file.
         keys: names of the labels in the file.
+        obeys_weights: whether weights in the file count.
 
     Raises:
         InputError: a structure is unusable or has no label, or there are too few.
     """
-    reading = read_labelled(path, "bootstrap.data", GIVEN_DATA, keys, "bootstrap.label_keys")
+    steps = GIVEN_DATA if obeys_weights else (*GIVEN_DATA, pass_over_weights)
+    reading = read_labelled(path, "bootstrap.data", steps, keys, "bootstrap.label_keys")
     data = learnable({"bootstrap.data": reading})["bootstrap.data"].without_copies()
     if len(data.structures) < 3:
         raise InputError(

@@ -14,6 +14,7 @@ from ase import Atoms
 from surveyor.campaign.beginnings import check_given_label
 from surveyor.dataset import Dataset, label_of, with_label
 from surveyor.errors import InputError
+from surveyor.isolated_atoms import energies_of, is_isolated_atom, named
 from surveyor.labelling.requests import Requests, make_requests
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, load_theory
 from surveyor.learning import structure_error
@@ -21,10 +22,17 @@ from surveyor.parameter_files import absolute_paths, parse_parameters, read_fiel
 from surveyor.parameters import Parameters
 from surveyor.potentials import Prediction
 from surveyor.reading import GIVEN_DATA, Finding, ReadingReport
+from surveyor.reading.identity import copies, copies_that_share
 from surveyor.reading.keys import REF_KEYS, LabelKeys, Suggestion
 from surveyor.reading.labels import read_label
 from surveyor.reading.reading import read_in_steps
-from surveyor.reading.suspicions import SAME_ENERGY_MEV, SAME_FORCES_MEV
+from surveyor.reading.suspicions import (
+    SAME_ENERGY_MEV,
+    SAME_FORCES_MEV,
+    electrons_of,
+    findings_of,
+    suspicions_of,
+)
 from surveyor.reference.choice import Codes, ReferenceParameters, make_reference
 from surveyor.reference.reference import Reference
 from surveyor.weights import counts, is_counted, weighted_properties
@@ -48,6 +56,7 @@ class GivenLabels:
         labels: one for each structure.
         indices: of the structures in the file.
         report: on the reading.
+        suspicious: numbers of the labels, from 0, that are probably mistakes.
     """
 
     path: Path
@@ -56,6 +65,7 @@ class GivenLabels:
     labels: Sequence[Label]
     indices: Sequence[int]
     report: ReadingReport
+    suspicious: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +116,16 @@ def stated_theory(path: Path) -> tuple[LevelOfTheory, Reference | None]:
 def read_labels(path: Path, theory: LevelOfTheory, keys: LabelKeys = REF_KEYS) -> GivenLabels:
     """Read labelled structures, and check each of them; those whose energy or forces have weight 0 are left out.
 
+    Labels that are probably mistakes are warned of, as before a training.
+
     Args:
         path: extxyz file, or another that ASE reads.
         theory: at which they were labelled.
         keys: names of the labels in the file.
 
     Raises:
-        InputError: a structure has no label, a wrong one, or could have none; names those structures. Or none is left.
+        InputError: a structure has no label, a wrong one, or could have none; names those structures. Or none is left,
+            or isolated atoms contradict each other.
     """
     step = partial(read_label, keys=keys, advice=as_options)
     reading = read_in_steps(path, (*GIVEN_DATA, step), keeps_refused=True)
@@ -127,14 +140,47 @@ def read_labels(path: Path, theory: LevelOfTheory, keys: LabelKeys = REF_KEYS) -
         raise InputError("\n".join([f"{path} cannot be imported, nothing was written:", *lines, *more]))
     if not kept:
         raise InputError(f"{path} cannot be imported: the labels of all structures have weight 0")
+    _check_isolated_atoms({index: kept[index] for index in labels}, path)
+    suspicions = _suspicions([kept[index] for index in labels], [*labels])
     return GivenLabels(
         path,
         [requests.structures[index] for index in labels],
         [str(requests.keys[index]) for index in labels],
         [*labels.values()],
         tuple(labels),
-        reading.report.with_findings(*_findings(reading.structures)),
+        reading.report.with_findings(*_findings(reading.structures), *suspicions.findings),
+        suspicions.numbers,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Suspicions:
+    findings: Sequence[Finding] = ()
+    numbers: Sequence[int] = ()  # of labels that are probably mistakes
+
+
+def _suspicions(structures: Sequence[Atoms], indices: Sequence[int]) -> _Suspicions:
+    """Look for labels that are probably mistakes, as before a training.
+
+    Args:
+        structures: labelled.
+        indices: of the structures in the file.
+    """
+    numbers = np.array([number for number, atoms in enumerate(structures) if not is_isolated_atom(atoms)], dtype=int)
+    bound = [structures[number] for number in numbers]
+    electrons = np.array([electrons_of(atoms) for atoms in bound]).reshape(-1, 2)
+    found = suspicions_of(bound, copies_that_share(copies(bound), *electrons.T), of_labels_alone=True)
+    of_labels = [each.is_suspicious for each in found if each.is_of_label]
+    suspicious = numbers[np.any(of_labels, axis=0)] if of_labels else ()
+    findings = findings_of(found, {"": np.array(indices)[numbers]})[""]
+    return _Suspicions(findings, tuple(map(int, suspicious)))
+
+
+def _check_isolated_atoms(structures: Mapping[int, Atoms], path: Path) -> None:
+    try:
+        energies_of(named(structures, str(path)))
+    except InputError as error:
+        raise InputError(f"{path} cannot be imported, nothing was written: {error}") from error
 
 
 def as_options(keys: Suggestion) -> str:
@@ -176,7 +222,7 @@ def _agree(atoms: Atoms, one: Label, other: Label) -> bool:
 
 
 def check_labels(given: GivenLabels, reference: Reference, theory: LevelOfTheory, n_checked: int) -> None:
-    """Compute some of the labels, and compare.
+    """Compute some of the labels, suspicious ones first, and compare.
 
     Args:
         given: labels.
@@ -187,7 +233,7 @@ def check_labels(given: GivenLabels, reference: Reference, theory: LevelOfTheory
     Raises:
         InputError: one disagrees, or cannot be computed here.
     """
-    for number in _to_check(given.structures, n_checked):
+    for number in _to_check(given, n_checked):
         atoms, key = given.structures[number], given.keys[number]
         with tempfile.TemporaryDirectory(prefix="surveyor-") as folder:
             outcome = reference.compute(theory.with_electrons(atoms), Path(folder))
@@ -200,12 +246,20 @@ def check_labels(given: GivenLabels, reference: Reference, theory: LevelOfTheory
         check_given_label(with_label(atoms, key, given.labels[number]), with_label(atoms, key, outcome), name)
 
 
-def _to_check(structures: Sequence[Atoms], n_checked: int) -> list[int]:
-    """Return which labels are computed: several, spread over the file, or one of few atoms, but more than one."""
-    if n_checked == 1:
-        return [min(range(len(structures)), key=lambda i: (len(structures[i]) == 1, len(structures[i])))]
-    n = min(n_checked, len(structures))
-    return [int(i) for i in np.unique(np.linspace(0, len(structures) - 1, n).round().astype(int))]
+def _to_check(given: GivenLabels, n_checked: int) -> list[int]:
+    """Return which labels are computed: suspicious ones of few atoms, and then others.
+
+    These are several, spread over the file, or one of few atoms, but more than one.
+    """
+    if n_checked == 0:
+        return []
+    sizes = [len(atoms) for atoms in given.structures]
+    chosen = sorted(given.suspicious, key=lambda i: sizes[i])[:n_checked]
+    others = [i for i in range(len(sizes)) if i not in {*chosen}]
+    n = min(n_checked - len(chosen), len(others))
+    if n_checked == 1 and n == 1:
+        return [min(others, key=lambda i: (sizes[i] == 1, sizes[i]))]
+    return chosen + [others[int(i)] for i in np.unique(np.linspace(0, len(others) - 1, n).round().astype(int))]
 
 
 def import_labels(

@@ -15,18 +15,21 @@ from surveyor.weights import weight_of
 RANK_TOLERANCE = 1e-8  # singular values of the compositions below this fraction of the largest count as zero
 
 
-def fit_atomic_energies(dataset: Sequence[Atoms], known: Mapping[str, float] | None = None) -> dict[str, float]:
+def fit_atomic_energies(
+    dataset: Sequence[Atoms], known: Mapping[str, float] | None = None, *, near: Mapping[str, float] | None = None
+) -> dict[str, float]:
     """Return the energy in eV of each element that fits the total energies best, by weighted least squares.
 
     Where the compositions do not tell the elements apart (one composition leaves all but their sum open), the solution
-    closest to equal energies is taken, so that the result never depends on noise.
+    of least squared distance to expected energies is taken, so that the result never depends on noise.
 
     Args:
         dataset: labelled structures; energies of weight 0 do not count.
         known: energies in eV by chemical symbol, which are kept; those of the other elements are fitted.
+        near: expected energies in eV of the other elements; None expects one energy for all of them.
 
     Raises:
-        InputError: there are no structures, or none whose energy counts.
+        InputError: there are no structures, or energies are to be fitted and none counts.
 
     Example:
         >>> from ase.build import molecule
@@ -42,16 +45,25 @@ def fit_atomic_energies(dataset: Sequence[Atoms], known: Mapping[str, float] | N
         raise InputError(
             "atomic energies cannot be fitted without labelled structures; give data, or give the atomic energies"
         )
-    symbols, counted = elements_of(dataset), [atoms for atoms in dataset if weight_of(atoms, "energy") > 0]
+    symbols = elements_of(dataset)
+    kept = {symbol: float(energy) for symbol, energy in (known or {}).items() if symbol in symbols}
+    open_ = [symbol for symbol in symbols if symbol not in kept]
+    found = kept | (_fitted(dataset, kept, open_, near) if open_ else {})
+    return {symbol: found[symbol] for symbol in symbols}
+
+
+def _fitted(
+    dataset: Sequence[Atoms], kept: Mapping[str, float], open_: Sequence[str], near: Mapping[str, float] | None
+) -> dict[str, float]:
+    """Return the energies in eV of the elements that are open, with those of the others kept."""
+    counted = [atoms for atoms in dataset if weight_of(atoms, "energy") > 0]
     if not counted:
         raise InputError("atomic energies cannot be fitted where all energies have weight 0; give the atomic energies")
-    kept = {symbol: float(energy) for symbol, energy in (known or {}).items() if symbol in symbols}
-    fitted = [symbol for symbol in symbols if symbol not in kept]
-    energies = np.array([label_of(atoms).energy / len(atoms) for atoms in counted])
-    energies -= _fractions(counted, list(kept)) @ np.array(list(kept.values()))
-    weights = np.array([weight_of(atoms, "energy") for atoms in counted])
-    found = kept | dict(zip(fitted, _least_squares(_fractions(counted, fitted), energies, weights), strict=True))
-    return {symbol: found[symbol] for symbol in symbols}
+    rests = np.array([label_of(atoms).energy / len(atoms) for atoms in counted])
+    rests -= _fractions(counted, list(kept)) @ np.array(list(kept.values()))
+    fractions, weights = _fractions(counted, open_), np.array([weight_of(atoms, "energy") for atoms in counted])
+    expected = _equal(fractions, rests, weights) if near is None else np.array([near[symbol] for symbol in open_])
+    return dict(zip(open_, _least_squares(fractions, rests, weights, expected).tolist(), strict=True))
 
 
 def _fractions(dataset: Sequence[Atoms], symbols: Sequence[str]) -> np.ndarray:
@@ -61,33 +73,49 @@ def _fractions(dataset: Sequence[Atoms], symbols: Sequence[str]) -> np.ndarray:
     return np.array(rows).reshape(len(dataset), len(symbols))
 
 
-def _least_squares(fractions: np.ndarray, energies: np.ndarray, weights: np.ndarray) -> list[float]:
-    """Return the energies of elements in eV, of all solutions the one closest to equal energies."""
-    if not fractions.any():
-        return [0.0] * fractions.shape[1]
+def _equal(fractions: np.ndarray, energies: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the one energy in eV that fits best for all elements, shape (n_symbols,); 0 where no structure has one."""
     shares = fractions.sum(axis=1)
-    equal = float((weights * shares) @ energies / ((weights * shares) @ shares))
-    # Least squares of the deviations from equal energies has the solution of smallest norm, which is closest to them.
+    norm = (weights * shares) @ shares
+    return np.full(fractions.shape[1], (weights * shares) @ energies / norm if norm else 0.0)
+
+
+def _least_squares(
+    fractions: np.ndarray, energies: np.ndarray, weights: np.ndarray, expected: np.ndarray
+) -> np.ndarray:
+    """Return the energies of elements in eV, shape (n_symbols,): of all solutions the one closest to those expected."""
+    # Least squares of the deviations has the solution of smallest norm.
     roots = np.sqrt(weights)
     deviations, *_ = np.linalg.lstsq(
-        roots[:, None] * fractions, roots * (energies - equal * shares), rcond=RANK_TOLERANCE
+        roots[:, None] * fractions, roots * (energies - fractions @ expected), rcond=RANK_TOLERANCE
     )
-    return [equal + float(deviation) for deviation in deviations]
+    found: np.ndarray = expected + deviations
+    return found
 
 
 def resolve_atomic_energies(train: Dataset, given: Mapping[str, float] | None) -> dict[str, float]:
-    """Return the atomic energies of the elements that a model knows.
-
-    They are those given and those of isolated atoms in the data; those of other elements are fitted to the other
-    structures, if none are given.
+    """Return the atomic energies of the elements that a model knows: the known ones, and those of others fitted.
 
     Args:
         train: labelled structures.
-        given: energy in eV by chemical symbol, for the elements in the data of which there is no isolated atom.
+        given: energies that are known, in eV by chemical symbol.
 
     Raises:
-        InputError: there is nothing but isolated atoms, they contradict each other or what is given, or the data hold
-            elements for which no energy is given.
+        InputError: as `known_atomic_energies` and `fit_atomic_energies`.
+    """
+    known = known_atomic_energies(train, given)
+    return known | fit_atomic_energies(without_isolated_atoms(train), known)
+
+
+def known_atomic_energies(train: Dataset, given: Mapping[str, float] | None) -> dict[str, float]:
+    """Return the atomic energies that need no fit: those given, and those of isolated atoms in the data.
+
+    Args:
+        train: labelled structures.
+        given: in eV by chemical symbol; those of elements that came to another set are known, too.
+
+    Raises:
+        InputError: there is nothing but isolated atoms, or they contradict each other or what is given.
     """
     rows, isolated = without_isolated_atoms(train), energies_of(named(dict(enumerate(train))))
     if not rows:
@@ -95,16 +123,7 @@ def resolve_atomic_energies(train: Dataset, given: Mapping[str, float] | None) -
             "a model cannot be initialized without labelled structures; the training set is empty, or holds isolated "
             "atoms alone"
         )
-    if given is None:
-        return fit_atomic_energies(rows, isolated)
+    given = {symbol: float(energy) for symbol, energy in (given or {}).items()}
     check_agreement(given, isolated, "atomic energies", "correct what is given, or remove the isolated atom")
     present = elements_of(rows)
-    supplied = {symbol: energy for symbol, energy in isolated.items() if symbol in present} | dict(given)
-    missing = [symbol for symbol in present if symbol not in supplied]
-    if missing:
-        raise InputError(
-            f"no atomic energy is given for {', '.join(missing)}, which the data hold; "
-            f"found energies for {', '.join(supplied) or 'no element'}. Give one for each element, or none to fit all"
-        )
-    # Elements of structures that came to another set are known, too.
-    return {symbol: float(energy) for symbol, energy in supplied.items()}
+    return {symbol: energy for symbol, energy in isolated.items() if symbol in present} | given

@@ -1,11 +1,12 @@
 """The choice of a model: its parameters, how it is made, and how a saved one is loaded."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import Field
 
-from surveyor.dataset import Dataset
 from surveyor.errors import InputError
+from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.models import committee, pair
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.mace import MACEModel, read_replay
@@ -113,17 +114,24 @@ def check_model_parameters(parameters: ModelParameters) -> None:
         check_nequip(chosen.nequip)
 
 
-def replay_reports(parameters: ModelParameters | None) -> tuple[ReadingReport, ...]:
+def replay_reports(parameters: ModelParameters | None, elements: Iterable[str]) -> tuple[ReadingReport, ...]:
     """Read the replay data of MACE, and return the report on them; nothing where the model has none.
 
+    Args:
+        parameters: of the model.
+        elements: of the data; structures with others are not replayed.
+
     Raises:
-        InputError: the file cannot be used, or has weights, which the loss with replay data does not take.
+        InputError: the file cannot be used, or structures that are replayed have weights, which the loss with replay
+            data does not take.
     """
     mace = None if parameters is None else parameters.of_each.mace
     if mace is None or mace.replay is None:
         return ()
     reading = read_replay(mace.replay, mace.replay_keys)
-    check_weights(MACEModel(mace), Dataset(reading.structures), "replay")
+    known = {*elements}
+    replayed = without_isolated_atoms(atoms for atoms in reading.structures if known.issuperset(atoms.symbols))
+    check_weights(MACEModel(mace), replayed, "replay")
     return (learnable({"replay": reading})["replay"].report,)
 
 

@@ -18,6 +18,7 @@ from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.models import mace_cuequivariance as cuequivariance
 from surveyor.models.batches import room_of
 from surveyor.models.devices import Device, Precision, resolve_device
+from surveyor.models.fitted_energies import energies_after
 from surveyor.models.history import history_of
 from surveyor.models.mace_contraction import contract_by_element
 from surveyor.models.mace_evaluation import calculator_of, evaluate_together
@@ -29,7 +30,7 @@ from surveyor.models.mace_parameters import (
     require_mace,
     settings_of,
 )
-from surveyor.models.mace_trainer import NETWORK, Training, energies_after, run_training
+from surveyor.models.mace_trainer import NETWORK, Training, run_training
 from surveyor.models.model import Epoch
 from surveyor.models.network_model import NetworkModel
 from surveyor.models.quiet import engine_kept_quiet
@@ -154,11 +155,11 @@ class MACEModel(NetworkModel[MACEParameters]):
             self.parameters.time_limit_minutes,
             self._replay(),
             is_foundation=is_tuned,
-            fits_energies=is_tuned and self.fits_energies,
+            fits=self.fitted if is_tuned else (),
         )
         network = run_training(training, train, valid, directory)
         energies = energies_after(directory) or self.energies
-        trained = replace(self, weights=network, atomic_energies=energies, fits_energies=False)
+        trained = replace(self, weights=network, atomic_energies=energies, fitted=())
         return trained, history_of(directory)
 
     @property

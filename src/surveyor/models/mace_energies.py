@@ -5,37 +5,37 @@ shapes agree: with the same number of elements and readouts, its E0s replace tho
 loading, and compared with those that were given before the first epoch and when the training has ended.
 """
 
-import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 
 from surveyor.dataset import ENERGY, FORCES
-from surveyor.models.atomic_energies import fit_atomic_energies
+from surveyor.models.fitted_energies import fit_beside, load_energies, save_energies
 from surveyor.models.trainer_process import OTHER_ATOMIC_ENERGIES
 from surveyor.weights import PROPERTY_WEIGHTS
 
 HEAD = "Default"  # the readout for the data; replay has another one
-FITTED = "atomic_energies.json"  # by atomic number in eV: those of a training that fits them to its foundation
 TOLERANCE = 1e-6  # relative: single precision holds seven digits
 
 Configure = Callable[..., tuple[Any, Any]]  # Any: a network of MACE, and what it puts out
 
 
-def setting_energies(configure: Configure, given: Mapping[int, float], fitted: Path | None) -> Configure:
+def setting_energies(
+    configure: Configure, given: Mapping[int, float], fits: Sequence[int], fitted: Path | None
+) -> Configure:
     """Return MACE's function that makes the network, followed by one that sets the atomic energies of the data.
 
     Args:
         configure: MACE's `configure_model`.
         given: in eV by atomic number.
-        fitted: file of the atomic energies that are fitted to the training data beside the foundation model; None
-            where those given count.
+        fits: atomic numbers of the elements whose energies are fitted to the training data beside the foundation model.
+        fitted: file of all atomic energies once they are; None where none is fitted.
     """
 
     def configured(
@@ -43,10 +43,12 @@ def setting_energies(configure: Configure, given: Mapping[int, float], fitted: P
     ) -> tuple[Any, Any]:  # Any: objects of MACE
         network, outputs = configure(args, train_loader, atomic_energies, foundation, heads, z_table, configs)
         if foundation is not None:
-            set_energies(network, given)
             if fitted is not None and not fitted.exists():
                 (data,) = (each.train_loader.dataset for each in configs if each.head_name == HEAD)
-                _write(fitted, _fitted(network.to(args.device), given, data, args))
+                own = energies_of(foundation)
+                begin = {number: own[number] if number in fits else energy for number, energy in given.items()}
+                set_energies(network, begin)
+                save_energies(fitted, _fitted(network.to(args.device), begin, fits, data, args))
             set_energies(network, expected_energies(given, fitted))
         return network, outputs
 
@@ -55,18 +57,9 @@ def setting_energies(configure: Configure, given: Mapping[int, float], fitted: P
 
 def expected_energies(given: Mapping[int, float], fitted: Path | None) -> Mapping[int, float]:
     """Return the atomic energies that the network shall have, in eV by atomic number: those given, or fitted."""
-    return given if fitted is None else read_energies(fitted)
-
-
-def read_energies(fitted: Path) -> dict[int, float]:
-    """Return the atomic energies that a training has fitted, in eV by atomic number."""
-    return {int(number): float(energy) for number, energy in json.loads(fitted.read_text()).items()}
-
-
-def _write(fitted: Path, energies: Mapping[int, float]) -> None:
-    temporary = fitted.with_suffix(".new")
-    temporary.write_text(json.dumps(dict(energies)))
-    temporary.replace(fitted)
+    if fitted is None:
+        return given
+    return {atomic_numbers[symbol]: energy for symbol, energy in load_energies(fitted).items()}
 
 
 def energies_of(network: Any) -> dict[int, float]:  # Any: a network of MACE
@@ -110,13 +103,24 @@ def check_energies(network: Any, expected: Mapping[int, float], when: str) -> No
         sys.exit(OTHER_ATOMIC_ENERGIES)
 
 
-def _fitted(network: Any, given: Mapping[int, float], data: Any, args: Any) -> dict[int, float]:  # Any: objects of MACE
-    """Return the atomic energies that fit the data best beside what the network says of their bonds."""
+def _fitted(
+    network: Any, begin: Mapping[int, float], fits: Sequence[int], data: Any, args: Any
+) -> dict[str, float]:  # Any: objects of MACE
+    """Return atomic energies in eV by chemical symbol, some of them fitted to what the interactions leave of the data.
+
+    Args:
+        network: with the atomic energies `begin`.
+        begin: in eV by atomic number: known ones, and those of the foundation model for the elements that are fitted.
+        fits: atomic numbers of these elements.
+        data: labelled structures.
+        args: MACE's options.
+    """
     from mace.tools.torch_geometric.dataloader import DataLoader
 
     batches = DataLoader(data, batch_size=args.valid_batch_size, shuffle=False, drop_last=False)
-    shifts = fit_atomic_energies([rest for batch in batches for rest in _rests(network, batch.to(args.device))])
-    return {number: energy + shifts.get(chemical_symbols[number], 0.0) for number, energy in given.items()}
+    rests = [rest for batch in batches for rest in _rests(network, batch.to(args.device))]
+    named = {chemical_symbols[number]: energy for number, energy in begin.items()}
+    return fit_beside(named, [chemical_symbols[number] for number in fits], rests)
 
 
 def _rests(network: Any, batch: Any) -> list[Atoms]:  # Any: objects of MACE

@@ -37,8 +37,8 @@ class Job:
         limit_s: the training ends with the epoch in which it has taken so long; None for never.
         highest: largest plausible error of the energies before the first epoch, in eV/atom.
         atomic_energies: of the data, in eV by atomic number.
-        fitted: file of the atomic energies that the training fits beside its foundation model; None where those given
-            count.
+        fits: atomic numbers of the elements whose energies the training fits beside its foundation model.
+        fitted: file of all atomic energies once it has; None where it fits none.
     """
 
     state: str
@@ -47,6 +47,7 @@ class Job:
     limit_s: float | None
     highest: float
     atomic_energies: Mapping[str, float]
+    fits: Sequence[int] = ()
     fitted: str | None = None
 
     def save(self, path: Path) -> None:
@@ -300,7 +301,7 @@ def main() -> None:
             Loop(given, job).run()
 
     tools.train = train
-    run_train.configure_model = setting_energies(run_train.configure_model, job.given, job.fitted_file)
+    run_train.configure_model = setting_energies(run_train.configure_model, job.given, job.fits, job.fitted_file)
     run_train.jit = SimpleNamespace(compile=_do_not_compile)
     with telling_when_memory_is_lacking():
         run_train.main()

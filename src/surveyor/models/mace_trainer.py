@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import atomic_numbers
 
 from surveyor.dataset import ENERGY, FORCES, STRESS, Dataset
 from surveyor.errors import InputError
 from surveyor.files import publish, write_atomically
+from surveyor.models.fitted_energies import FITTED
 from surveyor.models.history import history_of
 from surveyor.models.mace_cells import with_vacuum
-from surveyor.models.mace_energies import FITTED, HEAD, read_energies
+from surveyor.models.mace_energies import HEAD
 from surveyor.models.mace_program import Job
 from surveyor.models.model import Epoch
 from surveyor.models.plausibility import (
@@ -78,7 +79,7 @@ class Training:
         time_limit_minutes: after which the training ends, with the best epoch so far.
         replay: labelled structures of what `start` was trained on, to be trained on as well.
         is_foundation: whether `start` is a foundation model, which may belong to another level of theory.
-        fits_energies: whether the atomic energies are fitted anew beside what `start` says of the bonds.
+        fits: elements whose atomic energies are fitted to what the interactions of `start` leave of the energies.
     """
 
     settings: Mapping[str, Any]  # Any: whatever the trainer takes
@@ -88,7 +89,7 @@ class Training:
     time_limit_minutes: float | None = None
     replay: Dataset | None = None
     is_foundation: bool = False
-    fits_energies: bool = False
+    fits: Sequence[str] = ()
 
     def beginning(self, train: Dataset) -> Beginning:
         """Return what the training begins with, and what is plausible then."""
@@ -195,19 +196,11 @@ def run_training(training: Training, train: Dataset, valid: Dataset, directory: 
     return network
 
 
-def energies_after(directory: Path) -> dict[str, float] | None:
-    """Return the atomic energies that a training has fitted, in eV by chemical symbol; None where it fits none."""
-    fitted = directory / FITTED
-    if not fitted.exists():
-        return None
-    return {chemical_symbols[number]: energy for number, energy in read_energies(fitted).items()}
-
-
 def _run_program(
     training: Training, options: Mapping[str, Any], beginning: Beginning, directory: Path
 ) -> int:  # Any: as `configuration`
     write_atomically(directory / CONFIGURATION, yaml.safe_dump(dict(options)))
-    _job(training, beginning).save(directory / JOB)
+    _job(training, beginning, directory).save(directory / JOB)
     _remove_torn_checkpoints(directory / "checkpoints")
     ranks = RANKS if options.get("distributed") else ()
     arguments = [JOB, "--config", CONFIGURATION]
@@ -225,7 +218,9 @@ def _run_preloaded(arguments: Sequence[str], directory: Path) -> int | None:
     return run_preloaded(module, arguments, directory=directory, output=directory / LOG) if option == "-m" else None
 
 
-def _job(training: Training, beginning: Beginning) -> Job:
+def _job(training: Training, beginning: Beginning, directory: Path) -> Job:
+    # A training that an older surveyor began without a fit goes on without it.
+    is_fitted = bool(training.fits) and ((directory / FITTED).exists() or not (directory / STATE).exists())
     return Job(
         state=STATE,
         outcomes=OUTCOMES,
@@ -233,7 +228,8 @@ def _job(training: Training, beginning: Beginning) -> Job:
         limit_s=None if training.time_limit_minutes is None else 60 * training.time_limit_minutes,
         highest=beginning.highest,
         atomic_energies={str(atomic_numbers[name]): energy for name, energy in training.atomic_energies.items()},
-        fitted=FITTED if training.fits_energies else None,
+        fits=[atomic_numbers[name] for name in training.fits],
+        fitted=FITTED if is_fitted else None,
     )
 
 

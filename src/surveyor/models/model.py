@@ -68,12 +68,13 @@ class Model(Protocol):
 
         Args:
             train: labelled structures.
-            atomic_energies: energy in eV of the isolated atom of each element; None takes those of isolated atoms in
-                the data, and fits those of other elements by least squares.
+            atomic_energies: energies in eV of isolated atoms that are known. Other elements have those of isolated
+                atoms in the data, and are fitted where there is none: to the total energies, or beside a foundation
+                model, from which the training begins, to what its interactions leave of them.
             seed: seed of the weights and of the order of batches.
 
         Raises:
-            InputError: the data are empty, or hold elements without an atomic energy.
+            InputError: the data are empty, or contradict the energies that are given.
         """
 
     def train(self, train: Dataset, valid: Dataset, directory: Path) -> tuple[Self, Sequence[Epoch]]:

@@ -12,6 +12,7 @@ from ase.calculators.calculator import Calculator
 from surveyor.dataset import Dataset
 from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.models.devices import Device, resolve_device
+from surveyor.models.fitted_energies import energies_after
 from surveyor.models.history import history_of
 from surveyor.models.model import Epoch
 from surveyor.models.nequip_network import (
@@ -81,9 +82,10 @@ class NequIPModel(NetworkModel[NequIPParameters]):
         self.check_data(train, valid)
         if self.weights is not None:
             self.check_start(self.weights, describe(self.weights).types)
-        training = Training(self.energies, self.seed, self.weights)
+        training = Training(self.energies, self.seed, self.weights, self.fitted)
         network = run_training(self.parameters, training, train, valid, directory)
-        return replace(self, weights=network), history_of(directory)
+        energies = energies_after(directory) or self.energies
+        return replace(self, weights=network, atomic_energies=energies, fitted=()), history_of(directory)
 
     def deploy(self) -> NequIPPotential:
         """Return the potential for sampling and evaluation.

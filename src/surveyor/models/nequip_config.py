@@ -1,7 +1,7 @@
 """The configuration of NequIP: from the fields or from the user, completed with what surveyor gives."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,6 +195,15 @@ def types_given(tree: Tree) -> list[str]:
         return [str(name) for name in _resolved_builder(tree).get("type_names") or []]
 
 
+def model_given(tree: Tree) -> Tree:
+    """Return what a configuration says of the network, with its modifications and all values looked up."""
+    from omegaconf import OmegaConf
+
+    with _telling_faults():
+        model: Tree = OmegaConf.to_container(OmegaConf.create(tree).training_module.model, resolve=True)  # type: ignore[assignment]  # a mapping
+    return model
+
+
 def _resolved_builder(tree: Tree) -> Any:  # Any: a node of OmegaConf
     """Return what says which network is built, whose values are looked up as they are read."""
     from omegaconf import OmegaConf
@@ -208,14 +217,7 @@ def _network(tree: Tree, supplied: Supplied, describe: Callable[[Path], Network]
         return describe(supplied.start)
     model = _resolved_builder(tree)
     if (file := file_given(tree)) is not None:
-        network = describe(file)
-        unknown = sorted(supplied.atomic_energies.keys() - {*network.types})
-        if unknown:
-            raise InputError(
-                f"the configuration of NequIP: {file} does not know {', '.join(unknown)}; expected a network for all "
-                "elements of the data"
-            )
-        return network
+        return knowing(file, describe(file), supplied.atomic_energies)
     symbols = sorted(supplied.atomic_energies)
     types = types_given(tree) or symbols
     if sorted(types) != symbols:
@@ -228,6 +230,21 @@ def _network(tree: Tree, supplied: Supplied, describe: Callable[[Path], Network]
     if r_max is None:
         raise InputError("the configuration of NequIP: expected training_module.model.r_max, found none")
     return Network(types, float(r_max))
+
+
+def knowing(file: Path, network: Network, elements: Iterable[str]) -> Network:
+    """Return what the network in a file is for, if it knows the elements of the data.
+
+    Raises:
+        InputError: it does not.
+    """
+    unknown = sorted({*elements} - {*network.types})
+    if unknown:
+        raise InputError(
+            f"the configuration of NequIP: {file} does not know {', '.join(unknown)}; expected a network for all "
+            "elements of the data"
+        )
+    return network
 
 
 def _supply_model(tree: Tree, supplied: Supplied, types: Sequence[str]) -> None:

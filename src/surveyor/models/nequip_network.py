@@ -95,10 +95,10 @@ def evaluate_together(path: Path, structures: Sequence[Atoms], device: str) -> l
     """
     calculator = calculator_of(path, device, compiled=False)  # what is compiled takes one structure at a time
     room = room_of(path, path.stat().st_mtime_ns, device)
-    return evaluate_in_batches(partial(_pass, calculator), structures, room)
+    return evaluate_in_batches(partial(pass_together, calculator), structures, room)
 
 
-def _pass(calculator: Any, structures: Sequence[Atoms]) -> list[Prediction]:  # Any: a calculator of NequIP
+def pass_together(calculator: Any, structures: Sequence[Atoms]) -> list[Prediction]:  # Any: a calculator of NequIP
     """Take structures through the network together."""
     from nequip.data import AtomicDataDict
 

@@ -17,6 +17,7 @@ from ase import Atoms
 from surveyor.dataset import Dataset
 from surveyor.files import publish, write_atomically
 from surveyor.models.devices import resolve_device
+from surveyor.models.fitted_energies import FITTED, energies_after, save_energies
 from surveyor.models.history import history_of
 from surveyor.models.model import Epoch
 from surveyor.models.nequip_config import (
@@ -27,8 +28,10 @@ from surveyor.models.nequip_config import (
     Tree,
     configuration,
     file_given,
+    knowing,
     read_config,
 )
+from surveyor.models.nequip_energies import fit_energies
 from surveyor.models.nequip_network import compiled_file, describe
 from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.models.plausibility import (
@@ -75,11 +78,13 @@ class Training:
         atomic_energies: in eV by chemical symbol.
         seed: of the weights and of the order of batches.
         start: package from whose weights the training starts; None for new ones.
+        fits: elements whose atomic energies are fitted anew, if the configuration takes its network from a file.
     """
 
     atomic_energies: Mapping[str, float]
     seed: int
     start: Path | None = None
+    fits: Sequence[str] = ()
 
 
 def run_training(
@@ -105,12 +110,13 @@ def run_training(
     device = resolve_device(parameters.device)
     train, valid = counted(train), counted(valid)
     if not network.is_file():
+        directory.mkdir(parents=True, exist_ok=True)
         beginning = replace(
             _beginning(parameters, training, train),
             learns_forces=parameters.config_text is not None or parameters.forces_weight > 0,
         )
         supplied = Supplied(
-            training.atomic_energies,
+            _energies(parameters, training, train, device, directory),
             training.seed,
             device,
             (any(map(has_stress, train)), any(map(has_stress, valid))),
@@ -119,7 +125,6 @@ def run_training(
             beginning.highest,
         )
         options = configuration(parameters, supplied, describe)
-        directory.mkdir(parents=True, exist_ok=True)
         Dataset(_boxed(bare(atoms)) for atoms in train).save(directory / TRAIN_FILE)
         Dataset(_boxed(bare(atoms)) for atoms in valid).save(directory / VALID_FILE)
         sizes = {name: options["data"][loader]["batch_size"] for name, loader in LOADERS.items()}
@@ -138,9 +143,31 @@ def run_training(
 def _beginning(parameters: NequIPParameters, training: Training, train: Dataset) -> Beginning:
     if training.start is not None:
         return from_weights(train, training.atomic_energies)
-    text = parameters.config_text
-    is_tuned = text is not None and file_given(read_config(text)) is not None
-    return (from_foundation if is_tuned else from_scratch)(train, training.atomic_energies)
+    begin = from_scratch if _foundation(parameters) is None else from_foundation
+    return begin(train, training.atomic_energies)
+
+
+def _foundation(parameters: NequIPParameters) -> tuple[Tree, Path] | None:
+    """Return the configuration of a user, and the file that it takes its network from; None where it builds one."""
+    if parameters.config_text is None:
+        return None
+    tree = read_config(parameters.config_text)
+    file = file_given(tree)
+    return None if file is None else (tree, file)
+
+
+def _energies(
+    parameters: NequIPParameters, training: Training, train: Dataset, device: str, directory: Path
+) -> Mapping[str, float]:
+    """Return the atomic energies of a training, of which some are fitted beside a foundation model before it begins."""
+    foundation = None if training.start is not None or not training.fits else _foundation(parameters)
+    is_begun = (directory / FITTED).exists() or (directory / f"{LAST}.ckpt").exists()
+    if foundation is not None and not is_begun:
+        tree, file = foundation
+        knowing(file, describe(file), training.atomic_energies)
+        energies = fit_energies(tree, file, training.atomic_energies, training.fits, train, device)
+        save_energies(directory / FITTED, energies)
+    return energies_after(directory) or training.atomic_energies
 
 
 def _boxed(atoms: Atoms) -> Atoms:

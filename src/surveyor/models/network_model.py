@@ -9,8 +9,8 @@ from ase import Atoms
 
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
-from surveyor.isolated_atoms import is_isolated_atom
-from surveyor.models.atomic_energies import resolve_atomic_energies
+from surveyor.isolated_atoms import without_isolated_atoms
+from surveyor.models.atomic_energies import fit_atomic_energies, known_atomic_energies
 from surveyor.models.record import ModelRecord, versions_of
 from surveyor.models.weights import check_weights
 from surveyor.parameters import Parameters
@@ -29,15 +29,15 @@ class NetworkModel(Generic[P]):
         atomic_energies: in eV by chemical symbol; None before `initialize`.
         seed: of the weights and of the order of batches.
         weights: native file of the engine; None before `train`.
-        fits_energies: whether the atomic energies were fitted to the data, and may be fitted anew beside a foundation
-            model, whose energies of bonds are not zero on average.
+        fitted: elements whose atomic energies were fitted to the total energies of the data; a training from a
+            foundation model fits them anew to the energies that its interactions leave.
     """
 
     parameters: P
     atomic_energies: Mapping[str, float] | None = None
     seed: int = 0
     weights: Path | None = None
-    fits_energies: bool = False
+    fitted: tuple[str, ...] = ()
 
     KIND: ClassVar[str]  # name of the variant in `ModelParameters`
     ENGINE: ClassVar[str]  # as people call it
@@ -55,9 +55,10 @@ class NetworkModel(Generic[P]):
 
     def initialize(self, train: Dataset, *, atomic_energies: Mapping[str, float] | None, seed: int) -> Self:
         """Return an untrained model for these data; see `Model.initialize`."""
-        energies = resolve_atomic_energies(train, atomic_energies)
-        fits = atomic_energies is None and not any(map(is_isolated_atom, train))
-        return replace(self, atomic_energies=energies, seed=seed, weights=None, fits_energies=fits)
+        known = known_atomic_energies(train, atomic_energies)
+        energies = known | fit_atomic_energies(without_isolated_atoms(train), known)
+        fitted = tuple(symbol for symbol in energies if symbol not in known)
+        return replace(self, atomic_energies=energies, seed=seed, weights=None, fitted=fitted)
 
     def unsupported(self, structures: Sequence[Atoms]) -> tuple[str, ...]:
         """Return the elements that were not in the data with which the model was initialized."""

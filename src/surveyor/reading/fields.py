@@ -7,8 +7,7 @@ from surveyor.dataset import ENERGY, FORCES, STRESS
 from surveyor.isolated_atoms import CONFIG_TYPE
 from surveyor.reading.electrons import CHARGE, CHARGES, MOMENTS, MULTIPLICITY
 from surveyor.reading.sites import CONSTRAINTS, KINDS, MASSES, MOMENTA, OCCUPANCY
-from surveyor.reading.weights import VIRIALS_WEIGHT
-from surveyor.weights import PROPERTY_WEIGHTS, WEIGHT
+from surveyor.weights import PROPERTY_WEIGHTS, VIRIALS_WEIGHT, WEIGHT
 
 Purpose = Literal["starts", "label", "data", "train", "import"]
 ALL: tuple[Purpose, ...] = get_args(Purpose)

@@ -24,7 +24,8 @@ def copies(structures: Sequence[Atoms]) -> np.ndarray:
 
     Copies have the same periodic directions, the same periodic cell vectors, and the same atoms of each element in the
     same order, at the same places but for a translation of all and for lattice vectors, to within `SAME_A`. Charge and
-    multiplicity do not count, for models do not know them. The time grows as n log n.
+    multiplicity do not count, for models do not know them. A copy of a copy is none if it is further from the first, so
+    that a series that moves slowly is not taken for one structure. The time grows as n log n.
 
     Args:
         structures: with at least one atom each.
@@ -39,6 +40,18 @@ def copies(structures: Sequence[Atoms]) -> np.ndarray:
     return classes
 
 
+def copies_that_share(same: np.ndarray, *others: np.ndarray) -> np.ndarray:
+    """Return the index of the first copy of each structure that shares further numbers with it.
+
+    Args:
+        same: as `copies` returns it, shape (n_structures,).
+        others: such as the number of the set that a structure is in, each of shape (n_structures,).
+    """
+    _, first, inverse = np.unique(np.column_stack([same, *others]), axis=0, return_index=True, return_inverse=True)
+    found: np.ndarray = first[inverse.ravel()]
+    return found
+
+
 def _alike(structures: Sequence[Atoms]) -> Iterator[np.ndarray]:
     """Give the indices of structures of the same atoms and periodic directions, in ascending order."""
     groups: dict[tuple[bytes, bytes], list[int]] = {}
@@ -49,27 +62,44 @@ def _alike(structures: Sequence[Atoms]) -> Iterator[np.ndarray]:
 
 def _copies_among(structures: Sequence[Atoms]) -> np.ndarray:
     """Return the index of the first copy for each of several structures of the same atoms and periodic directions."""
-    pbc = structures[0].pbc
-    cells = np.stack([_cell(atoms) for atoms in structures])
-    ordered = np.stack([atoms.positions[np.argsort(atoms.numbers, kind="stable")] for atoms in structures])
-    fractions = (ordered - ordered[:, :1]) @ np.linalg.inv(cells)
-    projections, radius = _projections(fractions, cells, pbc), _radius(fractions.shape[1], cells, pbc)
+    projections, radius = _projected(structures), _radius(structures)
     if np.diff(np.sort(projections[:, 0])).min() > radius:  # as in most small groups, and quick
         return np.arange(len(structures))
     # Rounding to another side gives copies of one structure a few different projections, however many they are.
     unique, first, inverse = np.unique(projections.round(EXACT), axis=0, return_index=True, return_inverse=True)
     exact = np.column_stack([np.arange(len(structures)), first[inverse.ravel()]])
     # Of many copies that differ by rounding, each would be near each. Those in one box are compared with its first.
-    boxes = np.unique(np.floor(unique / radius), axis=0, return_index=True, return_inverse=True)
-    boxed = np.column_stack([first, first[boxes[1][boxes[2].ravel()]]])
-    is_like_first = _are_same(fractions, cells, pbc, boxed)
-    kept = np.flatnonzero(~is_like_first | (boxed[:, 0] == boxed[:, 1]))
+    _, boxes = np.unique(np.floor(unique / radius), axis=0, return_inverse=True)
+    lowest = np.full(len(unique), len(structures))
+    np.minimum.at(lowest, boxes.ravel(), first)
+    boxed = np.column_stack([first, lowest[boxes.ravel()]])
+    is_first = boxed[:, 0] == boxed[:, 1]
+    is_like_first = is_first.copy()
+    is_like_first[~is_first] = _are_same(structures, boxed[~is_first])
+    kept = np.flatnonzero(~is_like_first | is_first)
     near = first[kept[KDTree(unique[kept]).query_pairs(radius, output_type="ndarray")]]
-    links = [exact, boxed[is_like_first], near[_are_same(fractions, cells, pbc, near)]]
-    return _firsts(links, len(structures))
+    links = [exact, boxed[is_like_first], near[_are_same(structures, near)]]
+    return _near_firsts(structures, _linked(links, len(structures)))
 
 
-def _firsts(links: Sequence[np.ndarray], n_structures: int) -> np.ndarray:
+def _near_firsts(structures: Sequence[Atoms], linked: np.ndarray) -> np.ndarray:
+    """Return the index of the first copy of each structure, among those that are linked by others.
+
+    Args:
+        structures: of the same atoms and periodic directions.
+        linked: the lowest index among those that are linked to each, shape (n_structures,).
+    """
+    found, rest = np.arange(len(linked)), np.flatnonzero(np.bincount(linked)[linked] > 1)
+    while len(rest):
+        _, begins, groups = np.unique(linked[rest], return_index=True, return_inverse=True)
+        firsts = rest[begins[groups]]
+        is_copy = _are_same(structures, np.column_stack([firsts, rest]))
+        found[rest[is_copy]] = firsts[is_copy]
+        rest = rest[~is_copy]
+    return found
+
+
+def _linked(links: Sequence[np.ndarray], n_structures: int) -> np.ndarray:
     """Return the lowest index among those that are linked to each structure, directly or by others.
 
     Args:
@@ -95,12 +125,39 @@ def _weights(n_atoms: int) -> tuple[np.ndarray, np.ndarray]:
     return generator.normal(size=(n_atoms, 3, N_PROJECTIONS)), generator.normal(size=(3, 3, N_PROJECTIONS))
 
 
-def _projections(fractions: np.ndarray, cells: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+def _fractions(structures: Sequence[Atoms]) -> tuple[np.ndarray, np.ndarray]:
+    """Return coordinates of atoms, in the order of their elements, in units of the cell vectors; and these, in Å.
+
+    Args:
+        structures: of the same atoms and periodic directions.
+
+    Returns:
+        Shapes (n_structures, n_atoms, 3), measured from the first atom, and (n_structures, 3, 3).
+    """
+    cells = np.stack([_cell(atoms) for atoms in structures])
+    ordered = np.stack([atoms.positions[np.argsort(atoms.numbers, kind="stable")] for atoms in structures])
+    return (ordered - ordered[:, :1]) @ np.linalg.inv(cells), cells
+
+
+def _some_at_once(structures: Sequence[Atoms], items: np.ndarray) -> list[np.ndarray]:
+    """Divide what concerns structures of the same atoms into parts of `CHUNK` atoms or fewer, at least one part."""
+    return np.array_split(items, len(items) * len(structures[0]) // CHUNK + 1)
+
+
+def _projected(structures: Sequence[Atoms]) -> np.ndarray:
+    """Return numbers that copies share, shape (n_structures, N_PROJECTIONS)."""
+    parts = _some_at_once(structures, np.arange(len(structures)))
+    return np.concatenate([_projections([structures[index] for index in part]) for part in parts])
+
+
+def _projections(structures: Sequence[Atoms]) -> np.ndarray:
     """Return numbers that copies share: random sums of coordinates, shape (n_structures, N_PROJECTIONS).
 
     Along periodic directions the coordinates enter as sines, shifted by a phase of each atom, which no lattice vector
     changes.
     """
+    fractions, cells = _fractions(structures)
+    pbc = structures[0].pbc
     atoms, cell = _weights(fractions.shape[1])
     phases = atoms[..., 0]
     coordinates = np.where(pbc, np.sin(2 * np.pi * fractions + phases), fractions)
@@ -109,24 +166,32 @@ def _projections(fractions: np.ndarray, cells: np.ndarray, pbc: np.ndarray) -> n
     return found
 
 
-def _radius(n_atoms: int, cells: np.ndarray, pbc: np.ndarray) -> float:
+def _radius(structures: Sequence[Atoms]) -> float:
     """Return how far apart the projections of copies may be: errors of many coordinates add up as their root."""
-    slopes = 2 * np.pi * np.linalg.norm(np.linalg.inv(cells), axis=1)[:, pbc]
-    return 2 * SAME_A * float(np.sqrt(3 * n_atoms + 9)) * max(1.0, float(slopes.max(initial=0.0)))
+    cells = np.stack([_cell(atoms) for atoms in structures])
+    slopes = 2 * np.pi * np.linalg.norm(np.linalg.inv(cells), axis=1)[:, structures[0].pbc]
+    return 2 * SAME_A * float(np.sqrt(3 * len(structures[0]) + 9)) * max(1.0, float(slopes.max(initial=0.0)))
 
 
-def _are_same(fractions: np.ndarray, cells: np.ndarray, pbc: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Say of each of many pairs of structures whether they are copies, some at once."""
-    chunks = np.array_split(pairs, len(pairs) * fractions.shape[1] // CHUNK + 1)
-    return np.concatenate([_is_same(fractions, cells, pbc, chunk) for chunk in chunks])
+def _are_same(structures: Sequence[Atoms], pairs: np.ndarray) -> np.ndarray:
+    """Say of each of many pairs of structures whether they are copies, shape (n_pairs,).
+
+    Args:
+        structures: of the same atoms and periodic directions, as far as they are paired.
+        pairs: of indices, shape (n_pairs, 2).
+    """
+    if not len(pairs):
+        return np.zeros(0, dtype=bool)
+    parts = _some_at_once([structures[pairs[0, 0]]], pairs)
+    return np.concatenate([_is_same(*([structures[index] for index in each] for each in part.T)) for part in parts])
 
 
-def _is_same(fractions: np.ndarray, cells: np.ndarray, pbc: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Say of each pair of structures whether they are copies."""
-    first, second = pairs.T
-    difference = fractions[first] - fractions[second]
+def _is_same(first: Sequence[Atoms], second: Sequence[Atoms]) -> np.ndarray:
+    """Say of each structure whether it is a copy of its counterpart."""
+    (fractions, cells), (others, other_cells) = _fractions(first), _fractions(second)
+    pbc, difference = first[0].pbc, fractions - others
     difference -= np.where(pbc, np.rint(difference), 0.0)
-    distance = np.linalg.norm(difference @ cells[first], axis=2).max(axis=1)
-    strain = np.abs(np.where(pbc[:, None], cells[first] - cells[second], 0.0)).max(axis=(1, 2))
+    distance = np.linalg.norm(difference @ cells, axis=2).max(axis=1)
+    strain = np.abs(np.where(pbc[:, None], cells - other_cells, 0.0)).max(axis=(1, 2))
     same: np.ndarray = (distance <= SAME_A) & (strain <= SAME_A)
     return same

@@ -11,6 +11,7 @@ from ase.data import chemical_symbols
 from ase.io.extxyz import key_val_str_to_dict
 
 from surveyor.errors import InputError
+from surveyor.reading.keys import LOPSIDED
 from surveyor.reading.stress import is_symmetric
 
 ISOTOPES = {"D": 2.014, "T": 3.016}  # with masses in u
@@ -64,15 +65,12 @@ def images_in(path: Path) -> Iterator[Atoms]:
 def _properties(line: str) -> dict[str, Any]:  # Any: whatever the file holds
     """Return the fields in the second line of a structure in an extxyz file.
 
-    ASE takes the upper half of `stress` without a look at the lower one.
-
-    Raises:
-        ValueError: the stress is not symmetric.
+    ASE takes the upper half of `stress` without a look at the lower one. One that is not symmetric gets the name
+    `LOPSIDED`, so that whoever uses the stress can refuse it.
     """
     fields: dict[str, Any] = key_val_str_to_dict(line)
-    stress = fields.get("stress")
-    if stress is not None and not is_symmetric(stress):
-        raise ValueError(f"stress is not symmetric: {stress.tolist()}")
+    if "stress" in fields and not is_symmetric(fields["stress"]):
+        fields[LOPSIDED] = fields.pop("stress")
     return fields
 
 

@@ -12,6 +12,7 @@ from surveyor.parameters import Parameters
 Fields = Mapping[str, Any]  # Any: whatever a file gives a structure, by name
 LabelName = Literal["energy", "forces", "stress", "virials"]
 NAMES: tuple[LabelName, ...] = get_args(LabelName)
+LOPSIDED = "stress that is not symmetric"  # atoms.info: takes the place of `stress` while a file is read
 
 
 class LabelKeys(Parameters):

@@ -9,6 +9,7 @@ from surveyor.dataset import with_label
 from surveyor.errors import InputError
 from surveyor.labels import Label
 from surveyor.reading.keys import (
+    LOPSIDED,
     NAMES,
     REF_KEYS,
     Advice,
@@ -22,8 +23,9 @@ from surveyor.reading.keys import (
 )
 from surveyor.reading.report import Notes
 from surveyor.reading.stress import read_stress
-from surveyor.reading.weights import VIRIALS_WEIGHT, GivenWeights, read_weights
+from surveyor.reading.weights import GivenWeights, read_weights
 from surveyor.structures import is_periodic
+from surveyor.weights import NAMES as WEIGHTS
 from surveyor.weights import PROPERTY_WEIGHTS, WEIGHT, is_counted
 
 SAME_ENERGY_EV = 1e-6  # energy and free energy that are closer are the same
@@ -66,7 +68,8 @@ def read_label(atoms: Atoms, notes: Notes, keys: LabelKeys = REF_KEYS, advice: A
 
 def fields_of(atoms: Atoms) -> Fields:
     """Return all that a file gives a structure, by name: ASE takes some fields for the results of a calculator."""
-    return {**atoms.info, **atoms.arrays, **({} if atoms.calc is None else atoms.calc.results)}
+    fields = {**atoms.info, **atoms.arrays, **({} if atoms.calc is None else atoms.calc.results)}
+    return {"stress" if name == LOPSIDED else name: value for name, value in fields.items()}
 
 
 def _left_out(atoms: Atoms, keys: LabelKeys, notes: Notes) -> Atoms:
@@ -83,7 +86,7 @@ def _without_labels(atoms: Atoms, keys: LabelKeys) -> Atoms:
     for name in labels - {"numbers", "positions"}:
         copy.info.pop(name, None)
         copy.arrays.pop(name, None)
-    for name in (WEIGHT, *PROPERTY_WEIGHTS.values(), VIRIALS_WEIGHT):
+    for name in WEIGHTS:
         copy.info.pop(name, None)
     return copy
 

@@ -17,7 +17,7 @@ from surveyor.isolated_atoms import (
     named,
     told,
 )
-from surveyor.reading.identity import copies
+from surveyor.reading.identity import copies, copies_that_share
 from surveyor.reading.reading import Reading
 from surveyor.reading.report import Finding, ReadingReport, finding_of
 from surveyor.reading.suspicions import Suspicion, findings_of, suspicions_of
@@ -77,7 +77,7 @@ def learnable(readings: Mapping[str, Reading], *, allow_leaks: bool = False) -> 
     same = copies(structures)
     if not allow_leaks:
         _check_unseen(data, same, sets)
-    of_set = _within_sets(same, sets)
+    of_set = copies_that_share(same, sets)
     suspicions = [*_shared(same, sets, list(data)), *suspicions_of(structures, of_set)]
     found = findings_of(suspicions, {name: each.indices for name, each in data.items()})
     begins = dict(zip(data, np.searchsorted(sets, np.arange(len(data))), strict=True))
@@ -153,13 +153,6 @@ def _unused_atoms(data: TrainingData, structures: Sequence[Atoms]) -> list[Findi
 
 def _index(name: str) -> int:
     return int(name.split()[1])
-
-
-def _within_sets(same: np.ndarray, sets: np.ndarray) -> np.ndarray:
-    """Return the index of the first copy of each structure in its own set."""
-    _, first, inverse = np.unique(np.column_stack([same, sets]), axis=0, return_index=True, return_inverse=True)
-    found: np.ndarray = first[inverse.ravel()]
-    return found
 
 
 def _check_unseen(data: Mapping[str, TrainingData], same: np.ndarray, sets: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from surveyor.dataset import OWN_FIELDS
 from surveyor.errors import InputError
 from surveyor.reading.electrons import note_electrons, read_electrons
 from surveyor.reading.images import images_in
-from surveyor.reading.keys import REF_KEYS, LabelKeys, in_parameters
+from surveyor.reading.keys import LOPSIDED, REF_KEYS, LabelKeys, in_parameters
 from surveyor.reading.labels import pass_over_label, read_label
 from surveyor.reading.report import Notes, ReadingReport
 from surveyor.reading.sites import CONSTRAINTS, read_kinds, read_masses, read_motion, read_sites
@@ -81,6 +81,7 @@ def read_in_steps(path: Path, steps: Sequence[Step], parameter: str = "", *, kee
             refused[notes.index] = str(error)
             notes.warn(REFUSED)
         structures.append(canonical(atoms))
+        structures[-1].info.pop(LOPSIDED, None)
     unused = tuple(name for name in found if name not in notes.used and name not in OWN_FIELDS)
     report = ReadingReport(path, len(structures), notes.used, unused, notes.findings, parameter)
     return Reading(structures, report, refused)
@@ -88,9 +89,10 @@ def read_in_steps(path: Path, steps: Sequence[Step], parameter: str = "", *, kee
 
 def _fields(atoms: Atoms) -> list[str]:
     """Return the names of the fields, columns and results that a file gives a structure."""
+    own = ["stress" if name == LOPSIDED else name for name in atoms.info]
     results = [] if atoms.calc is None else list(atoms.calc.results)
     constraints = [CONSTRAINTS] if atoms.constraints else []
-    return [*atoms.info, *(name for name in atoms.arrays if name not in COORDINATES), *results, *constraints]
+    return [*own, *(name for name in atoms.arrays if name not in COORDINATES), *results, *constraints]
 
 
 def read_structures(path: Path, parameter: str = "", *, with_momenta: bool = False) -> Reading:

@@ -7,8 +7,9 @@ from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 from surveyor.errors import InputError
 from surveyor.reading.keys import Fields, LabelKeys, numbers_in
 from surveyor.reading.report import Notes
-from surveyor.reading.weights import VIRIALS_WEIGHT, GivenWeights
+from surveyor.reading.weights import GivenWeights
 from surveyor.structures import is_periodic
+from surveyor.weights import VIRIALS_WEIGHT
 
 # Rounding leaves such differences between components that are equal, or in one stress that is given twice.
 SAME = 1e-3  # of the largest component

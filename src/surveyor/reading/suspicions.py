@@ -68,10 +68,12 @@ class Suspicion:
     Attributes:
         text: describes it.
         is_suspicious: which structures show it, shape (n_structures,).
+        is_of_label: whether it is the label that may be wrong.
     """
 
     text: str
     is_suspicious: np.ndarray
+    is_of_label: bool = True
 
 
 def labels_of(structures: Sequence[Atoms]) -> Labels:
@@ -89,18 +91,21 @@ def labels_of(structures: Sequence[Atoms]) -> Labels:
     )
 
 
-def suspicions_of(structures: Sequence[Atoms], same: np.ndarray | None = None) -> list[Suspicion]:
+def suspicions_of(
+    structures: Sequence[Atoms], same: np.ndarray | None = None, *, of_labels_alone: bool = False
+) -> list[Suspicion]:
     """Return the kinds of suspicion that structures show; the time grows as n log n with their number.
 
     Args:
         structures: labelled, without isolated atoms.
         same: index of the first copy of each, see `copies`; None looks for them here.
+        of_labels_alone: leaves out what is suspicious to models alone, which do not know charge and multiplicity.
     """
     if not structures:
         return []
     labels = labels_of(structures)
     found = [*_contradictions(labels, copies(structures) if same is None else same)]
-    found += [check(labels) for check in CHECKS]
+    found += [check(labels) for check in (OF_LABELS if of_labels_alone else CHECKS)]
     return [each for each in found if each.is_suspicious.any()]
 
 
@@ -111,7 +116,7 @@ def _contradictions(labels: Labels, same: np.ndarray) -> list[Suspicion]:
         is_other[index] = _differ(labels.structures[index], labels.structures[same[index]])
     difference = float(np.abs(labels.energies - labels.energies[same])[is_other].max(initial=0.0))
     return [
-        Suspicion("the same structure as one before, maybe moved", is_copy & ~is_other),
+        Suspicion("the same structure as one before, maybe moved", is_copy & ~is_other, is_of_label=False),
         Suspicion(f"the same structure as one before with another label, by up to {difference:.3g} eV", is_other),
     ]
 
@@ -164,7 +169,7 @@ def _net_forces(labels: Labels) -> Suspicion:
 
 
 def _charges(labels: Labels) -> Suspicion:
-    charges = np.array([_electrons(atoms)[0] for atoms in labels.structures])
+    charges = np.array([electrons_of(atoms)[0] for atoms in labels.structures])
     values = ", ".join(f"{charge:+d}" if charge else "0" for charge in np.unique(charges))
     return Suspicion(f"another charge than most ({values}): models do not know the charge", charges != _most(charges))
 
@@ -173,7 +178,7 @@ def _multiplicities(labels: Labels) -> Suspicion:
     """Find structures whose multiplicity is not that of most of their composition and charge."""
     found = np.zeros(len(labels.n_atoms), dtype=bool)
     if any("multiplicity" in atoms.info for atoms in labels.structures):
-        electrons = [_electrons(atoms) for atoms in labels.structures]
+        electrons = [electrons_of(atoms) for atoms in labels.structures]
         multiplicities = np.array([multiplicity for _, multiplicity in electrons])
         kinds: dict[tuple[bytes, int], list[int]] = {}
         for index, (atoms, (charge, _)) in enumerate(zip(labels.structures, electrons, strict=True)):
@@ -183,7 +188,7 @@ def _multiplicities(labels: Labels) -> Suspicion:
     return Suspicion("another multiplicity than most of their composition: models do not know it", found)
 
 
-def _electrons(atoms: Atoms) -> tuple[int, int]:
+def electrons_of(atoms: Atoms) -> tuple[int, int]:
     """Return charge and multiplicity; what is no integer was warned of when it was read, and counts as not stated."""
     try:
         return charge_of(atoms), multiplicity_of(atoms)
@@ -197,14 +202,8 @@ def _most(values: np.ndarray) -> int:
     return int(unique[np.argmax(counts)])
 
 
-CHECKS: tuple[Callable[[Labels], Suspicion], ...] = (
-    _no_forces,
-    _far_energies,
-    _strong_forces,
-    _net_forces,
-    _charges,
-    _multiplicities,
-)
+OF_LABELS: tuple[Callable[[Labels], Suspicion], ...] = (_no_forces, _far_energies, _strong_forces, _net_forces)
+CHECKS = (*OF_LABELS, _charges, _multiplicities)
 
 
 def findings_of(suspicions: Sequence[Suspicion], indices: Mapping[str, np.ndarray]) -> dict[str, list[Finding]]:

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
+from ase import Atoms
+
 from surveyor.errors import InputError
 from surveyor.reading.keys import Fields, number_in
 from surveyor.reading.report import Notes
-from surveyor.weights import PROPERTY_WEIGHTS, WEIGHT
-
-VIRIALS_WEIGHT = "config_virials_weight"
+from surveyor.weights import NAMES, VIRIALS_WEIGHT, without_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,17 @@ def read_weights(fields: Fields, notes: Notes) -> GivenWeights:
     Raises:
         InputError: one is no number, negative or not finite.
     """
-    names = (WEIGHT, *PROPERTY_WEIGHTS.values(), VIRIALS_WEIGHT)
-    notes.use(*(name for name in names if name in fields and name != VIRIALS_WEIGHT))
-    return GivenWeights(*(_weight(fields, name) for name in names))
+    notes.use(*(name for name in NAMES if name in fields and name != VIRIALS_WEIGHT))
+    return GivenWeights(*(_weight(fields, name) for name in NAMES))
+
+
+def pass_over_weights(atoms: Atoms, notes: Notes) -> Atoms:
+    """Return the structure without its weights, which is noted."""
+    if not any(name in atoms.info for name in NAMES):
+        return atoms
+    notes.warn("weights are passed over, as by the earlier surveyor that began this campaign")
+    (unweighted,) = without_weights([atoms])
+    return unweighted
 
 
 def _weight(fields: Fields, name: str) -> float:

@@ -11,7 +11,7 @@ from labelling_inputs import copper, written
 from surveyor.dataset import ENERGY, FORCES, STRESS
 from surveyor.errors import InputError
 from surveyor.labelling.imports import check_labels, import_labels, read_labels, stated_theory
-from surveyor.labels import LabelStore, label_key, save_theory
+from surveyor.labels import LabelStore, LevelOfTheory, label_key, save_theory
 from surveyor.reading.keys import LabelKeys
 from surveyor.reference.ase import EMTParameters, EMTReference
 from surveyor.reference.labelling import label_structure
@@ -217,3 +217,81 @@ def test_a_file_that_states_no_level_of_theory_is_refused(
         (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=complaint):
         stated_theory(tmp_path / name)
+
+
+def without_forces(atoms: Atoms) -> None:
+    atoms.arrays[FORCES] *= 0
+
+
+def far_off(atoms: Atoms) -> None:
+    atoms.info[ENERGY] += 1000.0
+
+
+def with_strong_force(atoms: Atoms) -> None:
+    atoms.arrays[FORCES][0] += [1e4, 0, 0]
+    atoms.arrays[FORCES][1] -= [1e4, 0, 0]
+
+
+def like_the_first_but_moved(atoms: Atoms) -> None:
+    (first,) = labelled(1)
+    atoms.positions = first.positions + 0.3
+    atoms.info[ENERGY] = first.info[ENERGY] + 1.0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "warning"),
+    [
+        (without_forces, "all forces are zero, which the symmetry does not ask for (1 structure, the first is 5)"),
+        (far_off, "an energy far from those of the others, by up to 250 eV/atom (1 structure, the first is 5)"),
+        (with_strong_force, "forces far beyond those of the others, up to 1e+04 eV/Å (1 structure, the first is 5)"),
+        (like_the_first_but_moved, "the same structure as one before with another label, by up to 1 eV (1 structure, "),
+    ],
+)
+def test_suspicious_labels_are_warned_of_and_the_first_to_be_computed(spoil, warning: str, tmp_path: Path) -> None:
+    structures = labelled(9)
+    spoil(structures[5])
+    given = read_labels(written(tmp_path / "given.extxyz", structures), THEORY)
+    (line,) = given.report.warnings
+    assert warning in line
+    with pytest.raises(InputError, match=r"structure 5 of .*given.extxyz: the reference disagrees"):
+        check_labels(given, REFERENCE, THEORY, 1)
+    check_labels(given, REFERENCE, THEORY, 0)
+
+
+def test_a_charge_is_no_reason_to_suspect_a_label(tmp_path: Path) -> None:
+    structures = labelled(4)
+    ion = structures[0].copy()
+    ion.info |= {"charge": 1, ENERGY: ion.info[ENERGY] + 7.0}
+    given = read_labels(written(tmp_path / "given.extxyz", [*structures, ion]), LevelOfTheory("any", {}))
+    assert len(given.labels) == 5
+    assert given.report.warnings == []
+
+
+def test_copies_are_told_and_no_reason_for_a_check(tmp_path: Path) -> None:
+    structures = labelled(4)
+    structures.append(structures[1].copy())
+    structures[-1].positions += 0.5
+    given = read_labels(written(tmp_path / "given.extxyz", structures), THEORY)
+    assert "the same structure as one before, maybe moved (1 structure, the first is 4)" in given.report.warnings[0]
+    assert given.suspicious == ()
+
+
+@pytest.mark.parametrize(
+    ("energies", "force", "complaint"),
+    [
+        (
+            (1.0, 2.0),
+            0.0,
+            r"structure 4 .* and structure 3 .* are isolated Cu atoms of multiplicity 2",
+        ),
+        ((1.0, 1.0), 0.3, r"structure 3 .* is an isolated atom with a force of 0\.3"),
+    ],
+)
+def test_isolated_atoms_that_no_training_takes_are_refused(
+    energies: tuple[float, ...], force: float, complaint: str, tmp_path: Path
+) -> None:
+    atoms = [Atoms("Cu", positions=[[number, 0, 0]]) for number in range(2)]
+    for atom, energy in zip(atoms, energies, strict=True):
+        atom.info[ENERGY], atom.arrays[FORCES] = energy, np.array([[force, 0, 0]])
+    with pytest.raises(InputError, match=rf"cannot be imported, nothing was written: {complaint}"):
+        read_labels(written(tmp_path / "given.extxyz", [*labelled(), *atoms]), THEORY)

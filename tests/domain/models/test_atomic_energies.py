@@ -7,6 +7,7 @@ from surveyor.dataset import Dataset, with_label
 from surveyor.errors import InputError
 from surveyor.labels import Label
 from surveyor.models.atomic_energies import fit_atomic_energies, resolve_atomic_energies
+from surveyor.models.fitted_energies import fit_beside
 
 TRUE = {"H": -13.6, "C": -1000.0, "O": -2000.0}
 
@@ -94,6 +95,31 @@ def test_isolated_atoms_alone_initialize_no_model() -> None:
         resolve_atomic_energies(Dataset([isolated("O", -2000.0)]), None)
 
 
-def test_a_missing_energy_is_named() -> None:
-    with pytest.raises(InputError, match="no atomic energy is given for C, which the data hold"):
-        resolve_atomic_energies(additive("CO2"), {"O": -2000.0})
+def test_energies_that_are_not_given_are_fitted_beside_those_that_are() -> None:
+    assert resolve_atomic_energies(additive("CO2"), {"O": -2001.0}) == pytest.approx({"O": -2001.0, "C": -998.0})
+
+
+def test_known_energies_need_no_energy_that_counts() -> None:
+    (water,) = additive("H2O")
+    water.info["config_energy_weight"] = 0.0
+    assert resolve_atomic_energies(Dataset([water]), {"H": -13.6, "O": -2000.0}) == {"H": -13.6, "O": -2000.0}
+    with pytest.raises(InputError, match="all energies have weight 0"):
+        resolve_atomic_energies(Dataset([water]), {"H": -13.6})
+
+
+def test_what_the_compositions_leave_open_stays_close_to_what_is_expected() -> None:
+    found = fit_atomic_energies(additive("H2O"), near={"H": -13.0, "O": -1900.0})
+    rest = 2 * TRUE["H"] + TRUE["O"] - 2 * -13.0 - -1900.0
+    assert found == pytest.approx({"H": -13.0 + 2 * rest / 5, "O": -1900.0 + rest / 5})
+    assert fit_atomic_energies(additive("H2O", "H2"), near={"H": 0.0, "O": 0.0}) == pytest.approx(
+        {symbol: TRUE[symbol] for symbol in "HO"}
+    )
+
+
+def test_energies_beside_a_network_are_fitted_to_what_its_interactions_leave() -> None:
+    begin, shift = {"H": -13.6, "C": -5.0, "O": -7.0}, {"H": 0.0, "C": 300.0, "O": -40.0}
+    molecules = [molecule(name) for name in ("CH4", "CO2", "CH3OH")]
+    rests = [with_energy(atoms, sum(shift[symbol] for symbol in atoms.symbols)) for atoms in molecules]
+    found = fit_beside(begin, ["C", "O"], rests)
+    assert found["H"] == -13.6
+    assert found == pytest.approx({"H": -13.6, "C": 295.0, "O": -47.0})

@@ -173,7 +173,7 @@ def test_a_batch_for_which_there_is_no_memory_is_halved(
 ) -> None:
     import torch
 
-    potential, take, sizes = trained.deploy(), nequip_network._pass, []
+    potential, take, sizes = trained.deploy(), nequip_network.pass_together, []
 
     def take_three(calculator: object, structures: Sequence[Atoms]) -> list[Prediction]:
         sizes.append(len(structures))
@@ -183,7 +183,7 @@ def test_a_batch_for_which_there_is_no_memory_is_halved(
 
     expected = potential.evaluate(valid)
     monkeypatch.setitem(batches.ATOMS_AT_ONCE, "cpu", 10_000)
-    monkeypatch.setattr(nequip_network, "_pass", take_three)
+    monkeypatch.setattr(nequip_network, "pass_together", take_three)
     found = potential.evaluate(valid)
     assert [one.energy for one in found] == pytest.approx([other.energy for other in expected], abs=1e-9)
     assert max(sizes) == len(valid)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from foundations import ALL, check_energies_beside, check_energies_left_open, founded
 
 from surveyor.dataset import ENERGY, STRESS, Dataset
 from surveyor.errors import InputError, TrainingFailed
@@ -14,6 +15,7 @@ from surveyor.metrics import errors_of
 from surveyor.models.choice import ModelParameters, check_model_parameters, load_model, make_model, with_contents
 from surveyor.models.continued import ContinuedTraining
 from surveyor.models.history import history_of
+from surveyor.models.model import Model
 from surveyor.models.nequip import NequIPModel
 from surveyor.models.nequip_check import check_nequip
 from surveyor.models.nequip_config import Network, Supplied, configuration
@@ -132,6 +134,32 @@ def test_it_begins_from_a_package_that_the_configuration_names(train: Dataset, v
     with pytest.raises(TrainingFailed, match=r"absurd energies: before the first epoch.*give the energies of isolated"):
         absurd.train(*sets, tmp_path / "3")
     assert not history_of(tmp_path / "3")
+
+
+@pytest.fixture(scope="module")
+def foundation(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    small = given(symbols=["Cu", "Ag", "Au"], trainer__max_epochs=20, trainer__callbacks=[])
+    return founded(NequIPModel(small), tmp_path_factory.mktemp("foundation"))
+
+
+@pytest.fixture
+def tuned(foundation: Model) -> Model:
+    builder = {"_target_": "nequip.model.ModelFromPackage", "package_path": str(foundation.weights)}
+    still = {"training_module__optimizer__lr": 1e-12, "trainer__max_epochs": 1}
+    return NequIPModel(given(training_module__model=builder, symbols=None, **still))
+
+
+@pytest.mark.parametrize("formulas", [ALL, ["Cu2Au2", "Cu3Au", "Au4"]], ids=["equal", "smaller"])
+def test_unknown_energies_are_fitted_beside_the_interactions_of_a_foundation_model(
+    formulas: list[str], foundation: Model, tuned: Model, tmp_path: Path
+) -> None:
+    check_energies_beside(foundation, tuned, formulas, tmp_path)
+
+
+def test_energies_that_the_data_leave_open_stay_close_to_those_of_the_foundation_model(
+    foundation: Model, tuned: Model, tmp_path: Path
+) -> None:
+    check_energies_left_open(foundation, tuned, tmp_path)
 
 
 def elsewhere(data: Dataset, shift: float) -> Dataset:

@@ -1,4 +1,5 @@
 import time
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
@@ -9,6 +10,7 @@ from ase.build import bulk, fcc111, molecule
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from surveyor.reading import identity
 from surveyor.reading.identity import SAME_A, copies
 
 STRUCTURES = {
@@ -92,6 +94,41 @@ def test_many_copies_of_one_structure_take_no_longer_than_others() -> None:
     assert set(copies(many)) == {0}
     assert copies(others).tolist() == list(range(5000))
     assert time.process_time() - begin < 5
+
+
+@settings(max_examples=40, deadline=None)
+@given(order=st.permutations(range(7)), step=st.sampled_from([0.3, 0.6, 0.9]))
+def test_of_a_slow_series_only_structures_near_the_first_are_its_copies(order: list[int], step: float) -> None:
+    series = []
+    for number in order:
+        atoms = STRUCTURES["molecule"].copy()
+        atoms.positions[-1, 2] += step * SAME_A * number
+        series.append(atoms)
+    same = copies([*series, STRUCTURES["slab"], STRUCTURES["slab"]])
+    firsts: list[int] = []
+    for index, number in enumerate(order):
+        expected = next((first for first in firsts if step * abs(number - order[first]) <= 1), index)
+        assert same[index] == expected
+        firsts += [index] * (expected == index)
+    assert same[7:].tolist() == [7, 7]
+
+
+def test_large_structures_are_compared_some_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = 0
+    coordinates = identity._fractions
+
+    def watched(structures: Sequence[Atoms]) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal largest
+        largest = max(largest, sum(len(atoms) for atoms in structures))
+        return coordinates(structures)
+
+    monkeypatch.setattr(identity, "_fractions", watched)
+    monkeypatch.setattr(identity, "CHUNK", 100)
+    generator = np.random.default_rng(0)
+    originals = [rattled(STRUCTURES["supercell"], generator, 0.1) for _ in range(40)]
+    moved = [written_with_four_decimals(atoms, generator) for atoms in originals[:30]]
+    assert copies(originals + moved).tolist() == [*range(40), *range(30)]
+    assert largest <= 100 + len(originals[0])
 
 
 def test_no_structures_have_no_copies() -> None:

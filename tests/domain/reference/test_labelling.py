@@ -12,8 +12,10 @@ from ase.build import bulk
 from ase.io import read, write
 
 from surveyor import claims
+from surveyor.continuation import frozen_theory
 from surveyor.errors import AttemptFailed, LabelClaimed, Preempted
-from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, LevelOfTheory, Reason, label_key
+from surveyor.files import read_json, write_json
+from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, LevelOfTheory, Reason, label_key, save_theory
 from surveyor.reference.ase import EMTParameters, EMTReference
 from surveyor.reference.labelling import attempt_label, label_structure
 from surveyor.reference.rehearsal import Rehearsal
@@ -76,6 +78,29 @@ def test_a_label_that_a_former_version_kept_under_another_key_is_not_computed_ag
     assert second.provenance == {**first.provenance, "former_key": label_key(rattled_copper(), former)}
     assert store.get(label_key(rattled_copper(), theory)) is not None
     assert len(launches(tmp_path / "log")) == 1
+
+
+def test_work_of_an_earlier_version_finds_its_labels_and_those_of_later_ones(tmp_path: Path) -> None:
+    reference, store = counting(tmp_path), LabelStore.in_folder(tmp_path / "labels")
+    earlier = reference.resolve()
+    now = replace(earlier, content={**earlier.content, "written": "otherwise"}, former=(earlier.digest,))
+    save_theory(tmp_path / "level_of_theory.json", earlier)
+    record = read_json(tmp_path / "level_of_theory.json")
+    for name in ("former", "unusable", "is_neutral"):  # which earlier versions did not write
+        del record[name]
+    write_json(tmp_path / "level_of_theory.json", record)
+    own, other = rattled_copper(), rattled_copper()
+    other.rattle(0.01, seed=7)
+    first = label_structure(own, reference, earlier, store, tmp_path / "scratch")
+    second = label_structure(other, reference, now, store, tmp_path / "scratch")  # of another campaign
+    frozen = frozen_theory(tmp_path / "level_of_theory.json", now, "campaign")
+    assert label_key(own, frozen) == label_key(own, earlier)
+    for atoms, label in ((own, first), (other, second)):
+        found = label_structure(atoms, reference, frozen, store, tmp_path / "scratch")
+        assert isinstance(label, Label)
+        assert isinstance(found, Label)
+        assert found.energy == label.energy
+    assert len(launches(tmp_path / "log")) == 2
 
 
 def test_structure_that_went_through_a_file_is_not_computed_again(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""Parameters of a training on given files."""
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from surveyor.models.choice import ModelParameters
+from surveyor.parameter_files import files_named, load_parameters
+from surveyor.parameters import Fraction, Parameters
+from surveyor.pools.choice import EXPECTED, LOCAL, PoolName
+from surveyor.reading.keys import REF_KEYS, LabelKeys
+
+
+class TrainingParameters(Parameters):
+    """All parameters of a training on files; its fields are the parameters of the flow `train_model`."""
+
+    train: Path = Field(
+        title="Training data (file)",
+        description="extxyz file with REF_energy, REF_forces and, where periodic, REF_stress or REF_virials; "
+        "`label_keys` gives other names.",
+    )
+    output_directory: Path = Field(
+        title="Output directory",
+        description="Folder of the results; the same call on the same folder continues where it stopped.",
+    )
+    model: ModelParameters | None = Field(
+        None, title="Model", description="The potential that is trained; may be left out where `start` is given."
+    )
+    valid: Path | None = Field(
+        None,
+        title="Validation data (file)",
+        description="Labelled structures that tell when to stop; by default a part of the training data.",
+    )
+    valid_fraction: Fraction = Field(
+        0.1,
+        title="Fraction for validation",
+        description="Of the training data, drawn at random, where no file with validation data is given.",
+    )
+    test: Path | None = Field(
+        None, title="Test data (file)", description="Labelled structures that the training never sees."
+    )
+    label_keys: LabelKeys = Field(
+        REF_KEYS, title="Names of the labels", description="Names of energy, forces and stress in these files."
+    )
+    allow_leaks: bool = Field(
+        False,
+        title="Allow test data in training",
+        description="Train although structures of the test data are in the training or validation data, too. The "
+        "errors on the test data are then too small.",
+    )
+    atomic_energies: dict[str, float] | None = Field(
+        None,
+        title="Atomic energies (eV)",
+        description="Energy of the isolated atom by chemical symbol. Other elements have those of isolated atoms in "
+        "the data; where there is none, they are fitted.",
+    )
+    seed: int = Field(0, ge=0, title="Seed", description="Of the weights, of the order of batches and of the division.")
+    start: Path | None = Field(
+        None,
+        title="Start from (folder)",
+        description="Folder of a saved model, from whose weights and atomic energies the training begins.",
+    )
+    pool: PoolName = Field(LOCAL, title="Pool", description=f"Where the training runs: {EXPECTED}.")
+
+    @model_validator(mode="after")
+    def _check_beginning(self) -> "TrainingParameters":
+        if self.model is None and self.start is None:
+            raise ValueError("expected model or start, found neither; give the model that is to be trained")
+        if self.start is not None and self.atomic_energies is not None:
+            raise ValueError("found start and atomic_energies; a training keeps those of the model that it starts from")
+        return self
+
+    def input_files(self) -> dict[str, Path]:
+        """Return the files that the parameters name, by the name of the field."""
+        return files_named(self, folders=("output_directory", "start"))
+
+
+def load_training(path: Path) -> TrainingParameters:
+    """Read a file of parameters (YAML); paths in it are relative to the folder it is in.
+
+    Raises:
+        InputError: the file is missing or is no YAML, or a field is wrong.
+    """
+    return load_parameters(TrainingParameters, path, "parameter file", "train, output_directory and model")
