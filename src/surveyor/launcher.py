@@ -16,6 +16,10 @@ import sys
 import time
 from contextlib import suppress
 
+TYPE_CHECKING = False  # typing takes time to import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 GRACE_S = 3.0  # between SIGTERM and SIGKILL
 POLL_S = 0.02
@@ -26,7 +30,25 @@ def main() -> None:
     """Arrange the signals, run the command, and end as it does."""
     if sys.argv[1] == END:
         end_in_place(sys.argv[2])
-    parent, command = int(sys.argv[1]), sys.argv[2:]
+    command = sys.argv[2:]
+    code = end_of(begin(lambda: os.execvp(command[0], command), int(sys.argv[1])))
+    if code < 0:
+        with suppress(OSError):  # SIGKILL has no handler
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+def begin(run: "Callable[[], object]", parent: int) -> int:
+    """Fork a process that is ended, with all that it starts, when this one dies, is told to end, or loses its parent.
+
+    Args:
+        run: becomes the process, and does not return.
+        parent: of this process, which leads its process group.
+
+    Returns:
+        The identifier of the new process.
+    """
     adopt_orphans()
     _control(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
@@ -34,7 +56,7 @@ def main() -> None:
     child = os.fork()
     if child == 0:
         end_with_parent()
-        os.execvp(command[0], command)
+        run()
 
     def end_all(*_signal: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -51,14 +73,18 @@ def main() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, end_all)
+    return child
+
+
+def end_of(child: int) -> int:
+    """Wait for a process that was begun here, end what it has started, and return its exit code.
+
+    Returns:
+        Negative for the number of a signal.
+    """
     _, status = os.waitpid(child, 0)
     kill_descendants()
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        with suppress(OSError):  # SIGKILL has no handler
-            signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    os._exit(code)
+    return os.waitstatus_to_exitcode(status)
 
 
 def adopt_orphans() -> None:

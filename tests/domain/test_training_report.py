@@ -14,16 +14,18 @@ from ase.calculators.emt import EMT
 from surveyor.dataset import Dataset, DataSets, with_label
 from surveyor.evaluation import evaluate_dataset, load_predictions
 from surveyor.labels import Label
-from surveyor.metrics import errors_of
+from surveyor.metrics import Errors, errors_of
 from surveyor.models.choice import ModelParameters, make_model
 from surveyor.models.history import load_history, save_history
 from surveyor.models.model import Epoch
 from surveyor.report import training_markdown, write_training_figures
-from surveyor.report.figures import History, training_figure
+from surveyor.report.figures import History, parity_figure, training_figure
 from surveyor.report.images import history_of_training
-from surveyor.report.tables import number
+from surveyor.report.parity import parity_points
+from surveyor.report.tables import number, sets_table
 from surveyor.run_directory import GenerationDirectory, RunDirectory
 from surveyor.training import read_training_summary, write_summary
+from surveyor.weights import PROPERTY_WEIGHTS
 
 RATES = (0.01, 0.01, 0.002)
 
@@ -89,6 +91,59 @@ def test_the_learning_rate_is_drawn_for_each_epoch(training: RunDirectory) -> No
     assert "learning rate" not in labels
 
 
+def test_the_course_of_a_training_is_drawn_in_the_units_of_its_axes(training: RunDirectory) -> None:
+    figure = training_figure([history_of_training(GenerationDirectory(training.path))])
+    drawn = {axes.get_ylabel(): list(axes.lines[0].get_ydata()) for axes in figure.axes}
+    assert drawn == {
+        "loss (engine's unit)": [1, 1 / 2, 1 / 3],
+        "energy RMSE (meV/atom)": [100] * 3,
+        "forces RMSE (meV/Å)": [200] * 3,
+        "learning rate": list(RATES),
+    }
+
+
+def test_parity_shows_labels_predictions_and_their_differences(training: RunDirectory) -> None:
+    points = parity_points(GenerationDirectory(training.path))
+    energies, forces, stresses, *differences = parity_figure(points).axes
+    assert [axes.get_title(loc="left") for axes in (energies, forces, stresses)] == ["Energy", "Forces", "Stress"]
+    errors = read_training_summary(training)["errors"]["test"]
+    diagonal, *_, line = forces.lines
+    assert line.get_label() == f"test: {number(errors['forces_rmse'], 1e3)} meV/Å"
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
+    np.testing.assert_array_equal(np.column_stack([line.get_xdata(), line.get_ydata()]), points[-1].forces)
+    below = differences[1].lines[-1]
+    np.testing.assert_allclose(below.get_ydata(), points[-1].forces[:, 1] - points[-1].forces[:, 0])
+
+
+def test_labels_of_weight_0_are_not_drawn(training: RunDirectory, tmp_path: Path) -> None:
+    files = GenerationDirectory(Path(shutil.copytree(training.path, tmp_path / "copy")))
+    structures = Dataset(atoms.copy() for atoms in Dataset.load(files.set_file("test")))
+    for name, atoms in zip(PROPERTY_WEIGHTS.values(), structures, strict=True):
+        atoms.info[name] = 0.0
+    structures.save(files.set_file("test"))
+    *_, test = parity_points(files)
+    n_atoms = len(structures[0])
+    assert [len(each) for each in (test.energies, test.forces, test.stresses)] == [2, 2 * 3 * n_atoms, 2 * 6]
+
+
+def test_each_error_has_its_column_and_unit() -> None:
+    errors = Errors(5, 0.001, 0.002, 0.003, 0.004, 0.005, 0.006, {"Cu": 0.009}, 0.007, 0.008)
+    table = sets_table({"train": errors.to_dict(), "test": Errors().to_dict()}, "")
+    (row,) = table.rows  # a set without structures has none
+    assert dict(zip((" ".join(name.split()) for name in table.head), row, strict=True)) == {
+        "Set": "train",
+        "Structures": "5",
+        "Energy RMSE (meV/atom)": "1.00",
+        "Energy RMSE without offset (meV/atom)": "8.00",
+        "Energy offset (meV/atom)": "7.00",
+        "Energy MAE (meV/atom)": "2.00",
+        "Forces RMSE (meV/Å)": "3.00",
+        "Forces MAE (meV/Å)": "4.00",
+        "Stress RMSE (MPa)": "801",
+        "Stress MAE (MPa)": "961",
+    }
+
+
 def test_a_constant_learning_rate_is_drawn_from_zero() -> None:
     epochs: Sequence[dict[str, float]] = [{"number": index, "loss": 1.0, "learning_rate": 0.01} for index in range(5)]
     *_, rates = training_figure([History(None, epochs)]).axes
@@ -97,6 +152,7 @@ def test_a_constant_learning_rate_is_drawn_from_zero() -> None:
 
 def test_markdown_has_errors_by_element_the_offset_and_the_figures(training: RunDirectory) -> None:
     summary = read_training_summary(training)
+    assert summary["atomic_energies"].keys() == {"Au", "Cu"}
     markdown = training_markdown(training, summary)
     assert markdown.startswith("# Training of a\\|b\n")
     assert markdown.count("data:image/png;base64,") == 2

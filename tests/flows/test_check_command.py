@@ -1,19 +1,28 @@
 """`surveyor check`: parameter files of every kind, with reports on the structures that they name."""
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from ase import Atoms
 from ase.build import bulk, molecule
 from labelling_inputs import copper, labelled, written
 
+from surveyor.campaign import CampaignParameters, load_campaign
+from surveyor.continuation import record_parameters
 from surveyor.dataset import Dataset
 from surveyor.exploration import ExplorationParameters
+from surveyor.files import write_json
 from surveyor.flows.command_line import main
+from surveyor.labelling import LabellingParameters, load_labelling
 from surveyor.models.choice import ModelParameters, make_model
+from surveyor.run_directory import RunDirectory
+from surveyor.training import TrainingParameters, load_training
 
 
 @pytest.fixture
@@ -91,14 +100,77 @@ def test_a_sampling_shows_its_starts(folder: Path, capsys: pytest.CaptureFixture
     ExplorationParameters.model_validate(json.loads(capsys.readouterr().out))
 
 
-def test_replay_data_are_reported_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("content", [TRAINING, CAMPAIGN])
+def test_replay_data_are_reported_on(content: dict[str, Any], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = labelled(copper(2))
     broken[1].arrays["REF_forces"] = np.full((4, 3), np.nan)
     written(folder / "replay.extxyz", broken)
     (folder / "foundation.model").touch()
     mace = {"foundation_model": "foundation.model", "replay": "replay.extxyz"}
-    assert main(["check", saved(folder, "train.yaml", TRAINING | {"model": {"mace": mace}})]) == 2
+    assert main(["check", saved(folder, "some.yaml", content | {"model": {"mace": mace}})]) == 2
     assert "replay: structure 1 of " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [TRAINING, CAMPAIGN])
+def test_an_engine_that_is_missing_is_told(
+    content: dict[str, Any], folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nequip", None)
+    assert main(["check", saved(folder, "some.yaml", content | {"model": {"nequip": {}}})]) == 2
+    assert 'pip install "surveyor[nequip]"' in capsys.readouterr().err
+
+
+def test_starts_that_the_reference_cannot_treat_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written(folder / "iron.extxyz", [bulk("Fe", cubic=True)])
+    content = CAMPAIGN | {"walkers": [{"start": "iron.extxyz", "n_walkers": 2}], "bootstrap": {}}
+    assert main(["check", saved(folder, "campaign.yaml", content)]) == 2
+    assert "cannot treat Fe" in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("content", "load", "changes"),
+    [
+        (TRAINING, load_training, {"seed": 5}),
+        (LABELLING, load_labelling, {"reference": {"emt": {"asap_cutoff": True}}}),
+        (CAMPAIGN, load_campaign, {"learning": {"seed": 5}}),
+    ],
+)
+def test_work_that_has_begun_goes_on_with_its_own_parameters_alone(
+    content: dict[str, Any],
+    load: Callable[[Path], CampaignParameters | LabellingParameters | TrainingParameters],
+    changes: dict[str, Any],
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    directory = RunDirectory(folder / ("run" if content is CAMPAIGN else "out"))
+    file = saved(folder, "some.yaml", content)
+    assert main(["check", file]) == 0
+    assert f"{directory.path} is new" in capsys.readouterr().out.replace("\n", " ")
+    parameters = load(Path(file))
+    record_parameters(directory.parameters, parameters, parameters.input_files())
+    write_json(directory.generation(0).manifest, {})
+    assert main(["check", file]) == 0
+    state = "has 1 complete generations" if content is CAMPAIGN else "has begun; the same call continues it"
+    assert f"{directory.path} {state}" in capsys.readouterr().out.replace("\n", " ")
+    assert main(["check", saved(folder, "some.yaml", content | changes)]) == 2
+    assert "with other parameters" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_of_many_refused_structures_some_are_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written(folder / "frames.extxyz", [*copper(1), *[contradicting() for _ in range(10)]])
+    assert main(["check", saved(folder, "label.yaml", LABELLING)]) == 0
+    said = capsys.readouterr().out
+    assert "10 structure(s) cannot be labelled:" in said
+    assert "  structure 8: " in said
+    assert "  structure 9: " not in said
+    assert "  and 2 more\n" in said
+    assert "1 different labels would be requested" in said
+
+
+def contradicting() -> Atoms:
+    atoms = molecule("OH")
+    atoms.info["total_charge"] = -1
+    return atoms
 
 
 def test_a_file_that_is_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -201,13 +201,31 @@ def test_a_mostly_constant_error_of_energies_is_told() -> None:
 
 def test_the_command_shows_errors_by_element_and_the_offset(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path / "out")
-    errors = Errors(5, 0.0103, 0.0097, 0.0956, 0.07, None, None, {"C": 0.0871, "H": 0.0432}, -0.0096, 0.0037)
+    errors = Errors(5, 0.0103, 0.0097, 0.0956, 0.07, 0.0041, 0.003, {"C": 0.0871, "H": 0.0432}, -0.0096, 0.0037)
     old = {"n_structures": 5, "energy_rmse": 0.0103, "forces_rmse": 0.0956, "forces_rmse_by_element": {}}
-    write_json(directory.path / SUMMARY, {"schema_version": 1, "errors": {"train": errors.to_dict(), "valid": old}})
+    write_json(
+        directory.path / SUMMARY,
+        {"schema_version": 1, "errors": {"train": errors.to_dict(), "valid": old, "test": {"n_structures": 0}}},
+    )
     console = Console(width=120, record=True, file=io.StringIO())
     show_training(directory, console)
     shown = console.export_text()
-    assert all(text in shown for text in ("10.30", "3.70", "-9.60", "by element", "87.10", "43.20"))
+    assert rows(shown, "│") == [
+        ["train", "5", "10.30", "3.70", "-9.60", "95.60", "4.10"],
+        ["valid", "5", "10.30", "-", "-", "95.60", "-"],
+        ["train", "5", "87.10", "43.20"],
+        ["valid", "5", "-", "-"],
+    ]
+    assert [row[-5:] for row in rows(shown, "┃")] == [
+        ["energy (meV/atom)", "without offset", "offset", "forces (meV/Å)", "stress (meV/Å³)"],
+        ["set", "structures", "C", "H"],
+    ]
+
+
+def rows(text: str, border: str) -> list[list[str]]:
+    """Return the cells of the lines of tables that have such a border."""
+    lines = (line.strip() for line in text.splitlines())
+    return [[cell.strip() for cell in line[1:-1].split(border)] for line in lines if line.startswith(border)]
 
 
 def surveyor(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -94,7 +94,7 @@ def test_epochs_are_logged_as_they_end_in_a_run_for_each_training(
     curves = TrainingCurves(directory, WandB(project="copper", mode="offline"))
     members = [directory.generation(number).training / "members" / "0" for number in (0, 1)]
     for training, number, loss in ((members[0], 0, 3.0), (members[0], 1, 2.0), (members[1], 0, 1.0)):
-        errors = {"energy_rmse": 0.25, "forces_rmse": None, "learning_rate": 0.01}
+        errors = {"energy_rmse": 0.25, "forces_rmse": 0.5 if number else None, "learning_rate": 0.01}
         report = {"number": number, "loss": loss, **errors, "training": str(training)}
         curves.tell({"event": "epoch", **report})
         curves.tell({"event": "sampled"})
@@ -109,6 +109,7 @@ def test_epochs_are_logged_as_they_end_in_a_run_for_each_training(
     ]
     assert [(each["_step"], each["loss"]) for each in logged] == [(0, 3.0), (1, 2.0), (0, 1.0)]
     assert {(each["energy_rmse_meV_per_atom"], each["learning_rate"]) for each in logged} == {(250.0, 0.01)}
+    assert [each.get("forces_rmse_meV_per_A") for each in logged] == [None, 500.0, None]
 
 
 @pytest.mark.wandb
@@ -132,13 +133,19 @@ def test_each_generation_is_logged_once_at_its_step(logged: RunDirectory) -> Non
 @pytest.mark.wandb
 def test_metrics_are_those_of_the_manifest(logged: RunDirectory) -> None:
     manifest, metrics = logged.read_manifest(3), history(logged)[3]
-    assert metrics["test/forces_rmse_meV_per_A"] == pytest.approx(1e3 * manifest["errors"]["test"]["forces_rmse"])
-    before = metrics["before_training/energy_rmse_meV_per_atom"]
-    assert before == pytest.approx(1e3 * manifest["before_training"]["energy_rmse"])
-    for name in ("energy_offset", "energy_rmse_without_offset"):
-        assert metrics[f"test/{name}_meV_per_atom"] == pytest.approx(1e3 * manifest["errors"]["test"][name])
+    units = {"energy": "meV_per_atom", "forces": "meV_per_A", "stress": "meV_per_A3"}
+    fields = [f"{name}_{kind}" for name in units for kind in ("rmse", "mae")]
+    for when, errors in (("before_training", manifest["before_training"]), *manifest["errors"].items()):
+        for field in (*fields, "energy_offset", "energy_rmse_without_offset"):
+            unit = units[field.partition("_")[0]]
+            assert metrics[f"{when}/{field}_{unit}"] == pytest.approx(1e3 * errors[field])
     assert metrics["labels"] == manifest["n_labels"]
     assert metrics["failures/scf_not_converged"] == 1
+    details = manifest["details"]
+    assert metrics["epochs"] == details["epochs"]
+    assert metrics["resets"] == [walker["fate"] for walker in details["walkers"]].count("reset")
+    for stage, seconds in details["wall_time_s"].items():
+        assert metrics[f"wall_time_s/{stage}"] == seconds
 
 
 @pytest.mark.wandb
@@ -159,7 +166,10 @@ def test_tables_list_structures_and_walkers(logged: RunDirectory) -> None:
     assert rmse == pytest.approx(1e3 * manifest["errors"]["train"]["energy_rmse"])
     assert [row["reason"] for row in table(logged, 3, "structures/failed")] == ["scf_not_converged"] * 3
     walkers = manifest["details"]["walkers"]
-    assert [row["fate"] for row in table(logged, 3, "walkers")] == [walker["fate"] for walker in walkers]
+    rows = table(logged, 3, "walkers")
+    for field in ("fate", "reason", "n_steps", "energy_error", "forces_error"):
+        assert [row[field] for row in rows] == [walker.get(field) for walker in walkers]
+    assert [row["n_rejected"] for row in rows] == [len(walker.get("rejections", ())) for walker in walkers]
 
 
 @pytest.mark.wandb

@@ -56,10 +56,10 @@ def evaluate_together(
     with engine_kept_quiet():
         # It knows the elements, the cutoff and the head of a network.
         calculator = calculator_of(network, room.device, precision)
-    return evaluate_in_batches(partial(_pass, calculator), structures, room)
+    return evaluate_in_batches(partial(pass_together, calculator), structures, room)
 
 
-def _pass(calculator: Any, structures: Sequence[Atoms]) -> list[Prediction]:  # Any: a calculator of MACE
+def pass_together(calculator: Any, structures: Sequence[Atoms]) -> list[Prediction]:  # Any: a calculator of MACE
     """Take structures through the network together."""
     found = forward(calculator, graphs_of(calculator, structures))
     energies, forces, stresses = (found[name].detach().cpu().numpy() for name in ("energy", "forces", "stress"))

@@ -19,33 +19,13 @@ from surveyor.dataset import ENERGY, FORCES, STRESS, Dataset
 from surveyor.errors import InputError
 from surveyor.files import publish, write_atomically
 from surveyor.models.fitted_energies import FITTED
-from surveyor.models.history import history_of
 from surveyor.models.mace_cells import with_vacuum
 from surveyor.models.mace_energies import HEAD
 from surveyor.models.mace_program import Job
 from surveyor.models.model import Epoch
-from surveyor.models.plausibility import (
-    Beginning,
-    check_beginning,
-    check_result,
-    from_foundation,
-    from_scratch,
-    from_weights,
-)
+from surveyor.models.plausibility import Beginning, from_foundation, from_scratch, from_weights
 from surveyor.models.preloaded import run_preloaded
-from surveyor.models.trainer import (
-    BEFORE,
-    LOG,
-    TRAIN_FILE,
-    VALID_FILE,
-    Record,
-    bare,
-    check_outcome,
-    failed,
-    first_record,
-    following,
-    run_with_batches_that_fit,
-)
+from surveyor.models.trainer import BEFORE, LOG, TRAIN_FILE, VALID_FILE, Record, Trainer, bare, failed, run_trainer
 from surveyor.programs import run_program
 from surveyor.weights import counted, has_stress
 
@@ -180,17 +160,14 @@ def run_training(training: Training, train: Dataset, valid: Dataset, directory: 
         _given_to_mace(training.replay).save(directory / REPLAY_FILE)
     options = configuration(training, train, valid)
     beginning = training.beginning(train)
-    returncode = run_with_batches_that_fit(
+    run_trainer(
         lambda sizes: _run_program(training, options | dict(sizes), beginning, directory),
         {name: options[name] for name in BATCH_SIZES},
-        directory,
+        Trainer("MACE", directory, directory / RESULTS.format(seed=training.seed), _errors),
+        beginning,
     )
-    first = first_record(directory / RESULTS.format(seed=training.seed), _before)
-    check_beginning(first, beginning, directory)
-    check_outcome(returncode, "MACE", directory)
     if not (directory / RESULT).is_file():
         raise failed("the trainer of MACE has left no network", directory)
-    check_result(first, history_of(directory), beginning, directory)
     publish(directory / RESULT, network)
     (directory / STATE).unlink(missing_ok=True)
     return network
@@ -204,12 +181,11 @@ def _run_program(
     _remove_torn_checkpoints(directory / "checkpoints")
     ranks = RANKS if options.get("distributed") else ()
     arguments = [JOB, "--config", CONFIGURATION]
-    with following(directory / RESULTS.format(seed=training.seed), _epoch, directory):
-        code = _run_preloaded(arguments, directory) if options["device"] == "cpu" and not ranks else None
-        if code is not None:
-            return code
-        command = [sys.executable, *ranks, *PROGRAM, *arguments]
-        return run_program(command, directory=directory, output=directory / LOG).returncode
+    code = _run_preloaded(arguments, directory) if options["device"] == "cpu" and not ranks else None
+    if code is not None:
+        return code
+    command = [sys.executable, *ranks, *PROGRAM, *arguments]
+    return run_program(command, directory=directory, output=directory / LOG).returncode
 
 
 def _run_preloaded(arguments: Sequence[str], directory: Path) -> int | None:
@@ -241,17 +217,9 @@ def _remove_torn_checkpoints(folder: Path) -> None:
             checkpoint.unlink()
 
 
-def _epoch(record: Record) -> Epoch | None:
-    return None if record.get("epoch") is None else _errors(record)
-
-
-def _before(record: Record) -> Epoch | None:
-    """Return the errors before the first epoch, where a record is about them."""
-    return _errors({**record, "epoch": BEFORE}) if record.get("epoch", 0) is None else None
-
-
 def _errors(record: Record) -> Epoch | None:
     if record["mode"] != "eval" or record["head"] != HEAD:
         return None
+    number = BEFORE if record["epoch"] is None else record["epoch"]
     errors = record.get("rmse_e_per_atom"), record.get("rmse_f")
-    return Epoch(record["epoch"], record["loss"], *errors, record.get("learning_rate"))
+    return Epoch(number, record["loss"], *errors, record.get("learning_rate"))

@@ -18,7 +18,6 @@ from surveyor.dataset import Dataset
 from surveyor.files import publish, write_atomically
 from surveyor.models.devices import resolve_device
 from surveyor.models.fitted_energies import FITTED, energies_after, save_energies
-from surveyor.models.history import history_of
 from surveyor.models.model import Epoch
 from surveyor.models.nequip_config import (
     BEST,
@@ -34,27 +33,18 @@ from surveyor.models.nequip_config import (
 from surveyor.models.nequip_energies import fit_energies
 from surveyor.models.nequip_network import compiled_file, describe
 from surveyor.models.nequip_parameters import NequIPParameters
-from surveyor.models.plausibility import (
-    Beginning,
-    check_beginning,
-    check_result,
-    from_foundation,
-    from_scratch,
-    from_weights,
-)
+from surveyor.models.plausibility import Beginning, from_foundation, from_scratch, from_weights
 from surveyor.models.trainer import (
     BEFORE,
     LOG,
     TRAIN_FILE,
     VALID_FILE,
     Record,
+    Trainer,
     bare,
     check_not_killed,
-    check_outcome,
     failed,
-    first_record,
-    following,
-    run_with_batches_that_fit,
+    run_trainer,
 )
 from surveyor.programs import run_program
 from surveyor.structures import is_periodic
@@ -128,11 +118,8 @@ def run_training(
         Dataset(_boxed(bare(atoms)) for atoms in train).save(directory / TRAIN_FILE)
         Dataset(_boxed(bare(atoms)) for atoms in valid).save(directory / VALID_FILE)
         sizes = {name: options["data"][loader]["batch_size"] for name, loader in LOADERS.items()}
-        returncode = run_with_batches_that_fit(lambda fit: _run_program(options, fit, directory), sizes, directory)
-        first = first_record(directory / EPOCHS, _before)
-        check_beginning(first, beginning, directory)
-        check_outcome(returncode, "NequIP", directory)
-        check_result(first, history_of(directory), beginning, directory)
+        trainer = Trainer("NequIP", directory, directory / EPOCHS, _errors)
+        run_trainer(lambda fit: _run_program(options, fit, directory), sizes, trainer, beginning)
         publish(_packaged(directory), network)
         (directory / f"{LAST}.ckpt").unlink(missing_ok=True)
     if parameters.is_compiled:
@@ -188,22 +175,13 @@ def _run_program(options: Tree, sizes: Mapping[str, int], directory: Path) -> in
     text = yaml.safe_dump({**options, "data": {**data, **fitting}, **restart}, sort_keys=False)
     write_atomically(directory / CONFIGURATION, text)
     command = [sys.executable, *PROGRAM, "hydra.run.dir=.", "hydra.output_subdir=null"]
-    with following(directory / EPOCHS, _epoch, directory):
-        return run_program(command, directory=directory, output=directory / LOG).returncode
-
-
-def _epoch(record: Record) -> Epoch | None:
-    return None if record["epoch"] is None else _errors(record)
-
-
-def _before(record: Record) -> Epoch | None:
-    """Return the errors before the first epoch, where a record is about them."""
-    return _errors({**record, "epoch": BEFORE}) if record["epoch"] is None else None
+    return run_program(command, directory=directory, output=directory / LOG).returncode
 
 
 def _errors(record: Record) -> Epoch:
+    number = BEFORE if record["epoch"] is None else record["epoch"]
     errors = record["energy_rmse"], record["forces_rmse"]
-    return Epoch(record["epoch"], record["loss"], *errors, record.get("learning_rate"))
+    return Epoch(number, record["loss"], *errors, record.get("learning_rate"))
 
 
 def _packaged(directory: Path) -> Path:

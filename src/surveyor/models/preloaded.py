@@ -7,6 +7,11 @@ when the worker dies, when the call that waits for it is left, and when the proc
 
 Forks are safe only from a process without other threads and without a GPU in use. The first is looked at before each
 fork. Trainings on GPUs are started anew. What cannot be had preloaded is started anew, too, and gives the same.
+
+The fork server of `multiprocessing` does not serve: it refuses daemonic processes, which workers of Dask are; its
+children import the main script of a user again, and run it where it has no `if __name__ == "__main__"`; and there is
+one for each process, which keeps its first environment, and which only private functions end. The server here is
+`socketserver`'s, and its forks end their trainings as the launcher ends other programs.
 """
 
 import atexit
@@ -53,28 +58,30 @@ class Preloaded:
     """A process that has a training program in memory.
 
     Attributes:
-        process: itself; it ends when its standard input does.
+        module: with the `main` of the program.
+        process: itself.
         address: of the socket by which it is asked for trainings.
         environment: with which it was started, as far as it is decisive.
     """
 
+    module: str
     process: "subprocess.Popen[bytes]"
     address: Path
     environment: Mapping[str, str]
 
-    def fits(self) -> bool:
+    def fits(self, module: str) -> bool:
         """Say whether a training that is started here and now can be a fork of it."""
-        return self.process.poll() is None and self.environment == _decisive()
+        return self.module == module and self.address.exists() and self.environment == _decisive()
+
+    def retire(self) -> None:
+        """Have it take no more trainings, and end when the last one has ended."""
+        shutil.rmtree(self.address.parent, ignore_errors=True)
 
     def end(self) -> None:
         """End it with all its trainings."""
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(preloading.GRACE_S)
+        self.retire()
         self.process.kill()
         self.process.wait()
-        shutil.rmtree(self.address.parent, ignore_errors=True)
 
 
 def _decisive() -> Mapping[str, str]:
@@ -82,7 +89,7 @@ def _decisive() -> Mapping[str, str]:
 
 
 _lock = threading.Lock()
-_kept: dict[str, Preloaded] = {}  # by the module of the program
+_kept: list[Preloaded] = []
 
 
 def run_preloaded(module: str, arguments: Sequence[str], *, directory: Path, output: Path) -> int | None:
@@ -97,7 +104,7 @@ def run_preloaded(module: str, arguments: Sequence[str], *, directory: Path, out
     Returns:
         None where nothing was started, because such a process cannot be had.
     """
-    if not _is_possible():
+    if sys.platform != "linux":
         return None
     try:
         connection = _connect(module)
@@ -110,27 +117,12 @@ def run_preloaded(module: str, arguments: Sequence[str], *, directory: Path, out
         "output": str(output),
         "environment": dict(os.environ),
     }
-    with connection, connection.makefile("rw") as stream:
-        try:
-            stream.write(json.dumps(request) + "\n")
-            stream.flush()
-            if not stream.readline():
-                return None
-            answer = stream.readline()
-        except ConnectionError:
-            answer = ""
-    return int(json.loads(answer)["returncode"]) if answer else KILLED
-
-
-def _is_possible() -> bool:
-    """Say whether the system can tell that a fork has ended, as Linux can from version 5.3 on."""
-    if sys.platform != "linux":
-        return False
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except OSError:
-        return False
-    return True
+    begun = code = b""
+    with suppress(ConnectionError), connection, connection.makefile("rb") as answers:
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        begun = answers.readline()
+        code = answers.readline()
+    return int(code or KILLED) if begun else None
 
 
 def _connect(module: str) -> socket.socket:
@@ -150,13 +142,17 @@ def _preloaded(module: str) -> Preloaded:
         OSError: there can be none.
     """
     with _lock:
-        found = _kept.get(module)
-        if found is not None and found.fits():
-            return found
-        if found is not None:
-            found.end()
-        _kept[module] = _start(module)
-        return _kept[module]
+        for each in [each for each in _kept if each.process.poll() is not None]:
+            _kept.remove(each)
+            each.retire()
+        found = next((each for each in _kept if each.fits(module)), None)
+        if found is None:
+            for each in _kept:
+                if each.module == module:
+                    each.retire()
+            found = _start(module)
+            _kept.append(found)
+        return found
 
 
 def _start(module: str) -> Preloaded:
@@ -166,14 +162,14 @@ def _start(module: str) -> Preloaded:
         # OpenBLAS starts its threads when it is imported, before the first fork. MKL does not, and torch takes the
         # number of its own threads from MKL.
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    preloaded = Preloaded(process, address, _decisive())
+    preloaded = Preloaded(module, process, address, _decisive())
     with cast("IO[bytes]", process.stdout) as answers:
-        if answers.readline().strip() == preloading.READY:
+        if answers.readline() == preloading.READY:
             return preloaded
     preloaded.end()
     raise OSError(f"{module} could not be preloaded")
@@ -181,5 +177,5 @@ def _start(module: str) -> Preloaded:
 
 @atexit.register
 def _end_all() -> None:
-    for preloaded in _kept.values():
+    for preloaded in _kept:
         preloaded.end()

@@ -6,150 +6,103 @@ python -m surveyor.models.preloading ADDRESS MODULE
 import importlib
 import json
 import os
-import selectors
 import shutil
 import signal
-import socket
+import socketserver
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
-from surveyor.launcher import end_with_parent
+from surveyor.launcher import begin, end_of
 
-READY = b"ready"
-GRACE_S = 5.0
+READY, BEGUN = b"ready\n", b"begun\n"
 POLL_S = 1.0
 IDLE_S = 1800.0  # after which it gives its memory back; the next training starts another one
 
 
-@dataclass(frozen=True, slots=True)
-class Training:
-    """A training that runs.
-
-    Attributes:
-        process: identifier of its process, and of the group that it leads.
-        connection: to whoever has asked for it.
-        ending: becomes readable when the process ends.
-    """
-
-    process: int
-    connection: socket.socket
-    ending: int
-
-
-class Server:
-    """Forks for whoever asks, and tells each how its training ended.
+class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
+    """Forks for whoever asks, as long as the worker lives and its address exists.
 
     Args:
-        listener: where trainings are asked for.
-        module: with the `main` of their program, and all imports done.
-        variables: of the environment that the imports have set.
+        address: of the socket at which trainings are asked for.
+        module: name of the module with the `main` of their program, and with a `preload` that does its imports.
     """
 
-    def __init__(self, listener: socket.socket, module: Any, variables: Mapping[str, str]) -> None:  # Any: a module
-        self.listener = listener
-        self.module = module
-        self.variables = variables
-        self.parent = os.getppid()
-        self.trainings: dict[int, Training] = {}
-        self.selector = selectors.DefaultSelector()
+    timeout = POLL_S
+    max_children = sys.maxsize  # the worker decides how many trainings run at once
+    block_on_close = False
 
-    def run(self) -> None:
-        """Serve as long as the worker lives and asks."""
-        self.selector.register(self.listener, selectors.EVENT_READ)
-        self.selector.register(sys.stdin, selectors.EVENT_READ)
-        idle_since = time.monotonic()
-        while os.getppid() == self.parent and time.monotonic() - idle_since < IDLE_S:
-            for key, _ in self.selector.select(POLL_S):
-                if key.fileobj is sys.stdin:  # only its end can be read there
-                    return
-                if key.fileobj is self.listener:
-                    self._begin(self.listener.accept()[0])
-                elif key.fileobj is key.data.connection:  # whoever waits for it is gone
-                    _kill(key.data.process)
-                elif key.data.process in self.trainings:
-                    self._end(key.data)
-            if self.trainings:
-                idle_since = time.monotonic()
+    def __init__(self, address: str, module: str) -> None:
+        super().__init__(address, Training, bind_and_activate=False)
+        self.process, self.worker = os.getpid(), os.getppid()
+        self.server_bind()  # before the imports, which take their time: the path may be too long for a socket
+        before = dict(os.environ)
+        self.module = importlib.import_module(module)
+        self.module.preload()
+        self.variables = {name: value for name, value in os.environ.items() if before.get(name) != value}
+        self.server_activate()
 
-    def _begin(self, connection: socket.socket) -> None:
-        with connection.makefile("r") as stream:
-            request = stream.readline()
-        if not request or len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208  (a fork has one thread alone)
-            connection.close()
-            return
-        server, process = os.getpid(), os.fork()
-        if process == 0:
-            try:
-                self._forget()
-                connection.close()
-                end_with_parent()
-                if os.getppid() == server:
-                    _train(self.module, json.loads(request), self.variables)
-            finally:  # a fork never serves
-                os._exit(1)
-        training = Training(process, connection, os.pidfd_open(process))
-        self.trainings[process] = training
-        for source in (connection, training.ending):
-            self.selector.register(source, selectors.EVENT_READ, data=training)
-        _tell(connection, {"process": process})
+    def verify_request(self, request: object, client_address: object) -> bool:
+        """Say whether a fork is safe: it has one thread alone."""
+        return len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208
 
-    def _forget(self) -> None:
-        """Close, in a fork, what belongs to the server."""
-        self.selector.close()
-        self.listener.close()
-        for training in self.trainings.values():
-            training.connection.close()
-            os.close(training.ending)
-
-    def _end(self, training: Training) -> None:
-        """Tell how a training has ended, and end what it has started."""
-        _kill(training.process)
-        _, status = os.waitpid(training.process, 0)
-        del self.trainings[training.process]
-        for source in (training.connection, training.ending):
-            self.selector.unregister(source)
-        os.close(training.ending)
-        _tell(training.connection, {"returncode": os.waitstatus_to_exitcode(status)})
-        training.connection.close()
-
-    def end(self) -> None:
-        """Kill all trainings."""
-        for process in self.trainings:
-            _kill(process)
+    def serve(self) -> None:
+        """Serve until the worker is gone, until its address is gone and no training runs, or until it is idle."""
+        busy = time.monotonic()
+        while os.getppid() == self.worker and time.monotonic() - busy < IDLE_S:
+            self.handle_request()
+            self.collect_children()
+            if self.active_children:
+                busy = time.monotonic()
+            elif not Path(cast("str", self.server_address)).exists():
+                return
 
 
-def _kill(group: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
+class Training(socketserver.StreamRequestHandler):
+    """Runs a training that was asked for, in a fork of the server that forks once more.
 
+    The first fork does what the launcher does for other programs: it ends the training with all that it has started,
+    when the server dies and when nobody waits for it.
+    """
 
-def _tell(connection: socket.socket, answer: Mapping[str, int]) -> None:
-    with suppress(OSError):  # it is gone
-        connection.sendall(json.dumps(answer).encode() + b"\n")
+    server: Server
 
+    def handle(self) -> None:
+        """Run the training to its end, and tell its exit code."""
+        os.setsid()
+        self.server.socket.close()
+        request = json.loads(self.rfile.readline())
+        self.wfile.write(BEGUN)
+        training = begin(lambda: self._train(request), self.server.process)
+        threading.Thread(target=self._end_when_nobody_waits, daemon=True).start()
+        self.wfile.write(b"%d\n" % end_of(training))
 
-def _train(
-    module: Any, request: Mapping[str, Any], variables: Mapping[str, str]
-) -> NoReturn:  # Any: a module, and what JSON holds
-    """Become the process of a training, in a fork."""
-    os.setsid()
-    os.chdir(request["directory"])
-    _replace(0, os.open(os.devnull, os.O_RDONLY))
-    _replace(1, os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666))
-    os.dup2(1, 2)
-    os.environ.clear()
-    os.environ.update({**request["environment"], **variables})
-    sys.argv = [str(module.__file__), *request["arguments"]]
-    code = _exit_code(module)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    def _end_when_nobody_waits(self) -> None:
+        self.rfile.read()
+        signal.pthread_kill(cast("int", threading.main_thread().ident), signal.SIGTERM)
+
+    def _train(self, request: Mapping[str, Any]) -> NoReturn:  # Any: what JSON holds
+        """Become the process of a training, in a fork."""
+        try:
+            self.rfile.close()
+            self.connection.close()
+            os.chdir(request["directory"])
+            _replace(0, os.open(os.devnull, os.O_RDONLY))
+            _replace(1, os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666))
+            os.dup2(1, 2)
+            os.environ.clear()
+            os.environ.update({**request["environment"], **self.server.variables})
+            sys.argv = [str(self.server.module.__file__), *request["arguments"]]
+            code = _exit_code(self.server.module)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        finally:  # such a fork never serves
+            os._exit(1)
 
 
 def _replace(descriptor: int, opened: int) -> None:
@@ -174,24 +127,16 @@ def _exit_code(module: Any) -> int:  # Any: a module
 
 def main() -> None:
     """Import a program, say so, and serve."""
-    address, name = sys.argv[1:]
+    address, module = sys.argv[1:]
     answers = os.dup(1)
     _replace(1, os.open(os.devnull, os.O_WRONLY))  # imports may print
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)  # before the imports, which take their time: the path may be too long for a socket
-        before = dict(os.environ)
-        module = importlib.import_module(name)
-        module.preload()
-        variables = {name: value for name, value in os.environ.items() if before.get(name) != value}
-        listener.listen()
-        os.write(answers, READY + b"\n")
-        os.close(answers)
-        server = Server(listener, module, variables)
-        try:
-            server.run()
-        finally:
-            server.end()
-            shutil.rmtree(Path(address).parent, ignore_errors=True)
+    try:
+        with Server(address, module) as server:
+            os.write(answers, READY)
+            os.close(answers)
+            server.serve()
+    finally:
+        shutil.rmtree(Path(address).parent, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from surveyor.dataset import ENERGY, FORCES, STRESS, label_of
 from surveyor.errors import TrainingFailed
 from surveyor.events import announce, read_lines
 from surveyor.files import read_json, write_json
-from surveyor.models.history import report_epoch, reported_epochs
+from surveyor.models.history import history_of, report_epoch, reported_epochs
 from surveyor.models.model import Epoch
+from surveyor.models.plausibility import Beginning, check_beginning, check_result
 from surveyor.models.trainer_process import ABSURD, DIVERGED, OTHER_ATOMIC_ENERGIES, OUT_OF_MEMORY
 from surveyor.weights import PROPERTY_WEIGHTS, has_stress, weight_of
 
@@ -45,6 +47,25 @@ FROM_OUTSIDE: Mapping[signal.Signals, str] = {
 }
 
 Record = Mapping[str, Any]  # Any: whatever JSON holds
+Errors = Callable[[Record], Epoch | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """A training program.
+
+    Attributes:
+        engine: to which it belongs, for messages.
+        directory: of the training.
+        results: file to which it appends lines of JSON, also over restarts.
+        errors_in: returns what such a line tells of an epoch, with the number `BEFORE` where it precedes the first one;
+            None where it is about something else.
+    """
+
+    engine: str
+    directory: Path
+    results: Path
+    errors_in: Errors
 
 
 def bare(atoms: Atoms) -> Atoms:
@@ -63,16 +84,37 @@ def bare(atoms: Atoms) -> Atoms:
     return copy
 
 
-def run_with_batches_that_fit(
-    run: Callable[[Mapping[str, int]], int], sizes: Mapping[str, int], directory: Path
-) -> int:
-    """Run a trainer, with half the batch where there is no memory for it, and return its exit code.
+def run_trainer(
+    run: Callable[[Mapping[str, int]], int], sizes: Mapping[str, int], trainer: Trainer, beginning: Beginning
+) -> None:
+    """Run a trainer to its end, and check that it has learned.
+
+    Epochs are reported as they end. Where there is no memory for a batch, it is halved.
 
     Args:
-        run: runs it with some sizes of batches, of which `batch_size` is that of the training.
+        run: runs the trainer with some sizes of batches, of which `batch_size` is that of the training, and returns its
+            exit code.
         sizes: those that are asked for.
-        directory: of the training, which remembers what fits.
+        trainer: what is run.
+        beginning: what is plausible.
+
+    Raises:
+        TrainingFailed: it ended without a network, its loss was never a number, or its errors are implausible.
     """
+    directory = trainer.directory
+    with _following(trainer.results, trainer.errors_in, directory):
+        returncode = _run_with_batches_that_fit(run, sizes, directory)
+    records, _ = read_lines(trainer.results, 0)
+    first = next((each for each in _epochs(records, trainer.errors_in) if each.number == BEFORE), None)
+    check_beginning(first, beginning, directory)
+    check_outcome(returncode, trainer.engine, directory)
+    check_result(first, history_of(directory), beginning, directory)
+
+
+def _run_with_batches_that_fit(
+    run: Callable[[Mapping[str, int]], int], sizes: Mapping[str, int], directory: Path
+) -> int:
+    """Run a trainer, with half the batch where there is no memory for it, and return its exit code."""
     fitting = dict(sizes) | (read_json(directory / FITTING) if (directory / FITTING).exists() else {})
     while (returncode := run(fitting)) == OUT_OF_MEMORY and fitting["batch_size"] > 1:
         fitting = {name: max(1, size // 2) for name, size in fitting.items()}
@@ -83,17 +125,11 @@ def run_with_batches_that_fit(
 
 
 @contextmanager
-def following(results: Path, epoch_of: Callable[[Record], Epoch | None], directory: Path) -> Iterator[None]:
-    """Report epochs as they end, as long as this lasts.
-
-    Args:
-        results: file to which the trainer appends lines of JSON, also over restarts.
-        epoch_of: returns what such a line tells; None where it is not about an epoch.
-        directory: of the training.
-    """
+def _following(results: Path, errors_in: Errors, directory: Path) -> Iterator[None]:
+    """Report epochs as they end, as long as this lasts."""
     ended = threading.Event()
     # In a copy of this context, what the thread announces is reported as this call's.
-    follow = partial(copy_context().run, _follow, results, epoch_of, directory, ended)
+    follow = partial(copy_context().run, _follow, results, errors_in, directory, ended)
     follower = threading.Thread(target=follow, daemon=True)
     follower.start()
     try:
@@ -103,29 +139,24 @@ def following(results: Path, epoch_of: Callable[[Record], Epoch | None], directo
         follower.join()
 
 
-def _follow(results: Path, epoch_of: Callable[[Record], Epoch | None], directory: Path, ended: threading.Event) -> None:
+def _follow(results: Path, errors_in: Errors, directory: Path, ended: threading.Event) -> None:
     # The trainer appends to its results over restarts, so what was reported before is a matter of counting.
     to_skip, offset = len(reported_epochs(directory)), 0
     is_last = False
     while not is_last:
         is_last = ended.wait(POLL_S)
         records, offset = read_lines(results, offset)
-        for epoch in filter(None, map(epoch_of, records)):
+        for epoch in _epochs(records, errors_in):
+            if epoch.number == BEFORE:
+                continue
             if to_skip > 0:
                 to_skip -= 1
                 continue
             report_epoch(directory, epoch)
 
 
-def first_record(results: Path, epoch_of: Callable[[Record], Epoch | None]) -> Epoch | None:
-    """Return what the first fitting line of a trainer's results tells; None where there is none.
-
-    Args:
-        results: file to which the trainer appends lines of JSON.
-        epoch_of: returns what such a line tells; None where it is not what is looked for.
-    """
-    records, _ = read_lines(results, 0)
-    return next(filter(None, map(epoch_of, records)), None)
+def _epochs(records: Iterable[Record], errors_in: Errors) -> Iterator[Epoch]:
+    return filter(None, map(errors_in, records))
 
 
 def check_outcome(returncode: int, engine: str, directory: Path) -> None:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -7,6 +9,8 @@ from ase.calculators.emt import EMT
 from surveyor.dataset import Dataset, with_label
 from surveyor.labels import Label
 from surveyor.structures import is_periodic
+
+pytest.register_assert_rewrite("networks")
 
 
 def labelled(atoms: Atoms, number: int) -> Atoms:
@@ -36,6 +40,12 @@ def metals(n_structures: int, seed: int) -> Dataset:
         atoms.positions += rng.normal(0, 0.1, atoms.positions.shape)
         structures.append(labelled(atoms, number))
     return Dataset(structures)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the tests of a module share."""
+    return tmp_path_factory.mktemp("workplace")
 
 
 @pytest.fixture(scope="session")

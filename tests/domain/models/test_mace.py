@@ -1,13 +1,10 @@
 import json
-import logging
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import ase.io
 import numpy as np
@@ -16,22 +13,19 @@ from ase import Atoms
 from ase.build import bulk
 from ase.data import chemical_symbols
 from labelling_inputs import labelled
-from networks import check_batches, check_killed_three_times
+from networks import SHIFTS, NetworkTests, check_killed_three_times, shifted
 from pydantic import ValidationError
 
-from surveyor.dataset import ENERGY, FORCES, STRESS, Dataset, with_label
+from surveyor.dataset import ENERGY, FORCES, STRESS, Dataset
 from surveyor.errors import InputError, TrainingFailed
-from surveyor.files import read_json
-from surveyor.labels import Label
 from surveyor.metrics import errors_of
-from surveyor.models import batches, mace_evaluation, mace_trainer, trainer
+from surveyor.models import mace_evaluation, mace_trainer, trainer
 from surveyor.models.choice import CommitteeParameters, MemberParameters, ModelParameters, load_model, make_model
 from surveyor.models.continued import ContinuedTraining
 from surveyor.models.history import history_of, reported_epochs
 from surveyor.models.mace import MACEModel, MACEPotential
 from surveyor.models.mace_parameters import MACEParameters, check_options, settings_of
 from surveyor.models.mace_trainer import Training, configuration
-from surveyor.potentials import Prediction
 from surveyor.reading.keys import LabelKeys
 from surveyor.testing.models import check_model
 from surveyor.testing.potentials import check_potential
@@ -57,14 +51,6 @@ TINY = MACEParameters(
 )
 
 
-SHIFTS = {"Au": -700.0, "Cu": -1600.0}  # eV: of the atomic energies, between two levels of theory
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("mace")
-
-
 @pytest.fixture(scope="module")
 def trained(train: Dataset, valid: Dataset, workplace: Path) -> MACEModel:
     model = check_model(MACEModel(TINY), train, valid, directory=workplace, load=load_model)
@@ -72,35 +58,26 @@ def trained(train: Dataset, valid: Dataset, workplace: Path) -> MACEModel:
     return model
 
 
-def test_mace_fulfils_what_is_asked_of_models(trained: MACEModel) -> None:
-    assert trained.is_trained
+NARROW = """
+import sys, torch
+import mace.tools
+from surveyor.models import mace_program
+loop = sys.modules["mace.tools.train"]
+train_one_epoch = loop.train_one_epoch
+def narrow(*, data_loader, epoch, **others):
+    if epoch == 2 and data_loader.batch_size > int({n_fitting}):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return train_one_epoch(data_loader=data_loader, epoch=epoch, **others)
+loop.train_one_epoch = narrow
+mace_program.main()
+"""
 
 
-def test_isolated_atoms_do_not_reach_the_trainer(
-    train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken: list[Dataset] = []
+class TestMACE(NetworkTests):
+    """What holds for the networks of all engines."""
 
-    def run(*arguments: Any) -> Path:
-        taken.extend(each for each in arguments if isinstance(each, Dataset))
-        return tmp_path / "network"
-
-    monkeypatch.setattr("surveyor.models.mace.run_training", run)
-    atom = with_label(Atoms("Cu"), None, Label(-3.0, np.zeros((1, 3))))
-    model = MACEModel(TINY).initialize(Dataset([*train, atom]), atomic_energies=None, seed=0)
-    assert model.energies["Cu"] == -3.0
-    model.train(Dataset([*train, atom]), Dataset([*valid, atom]), tmp_path)
-    assert [list(each) for each in taken] == [list(train), list(valid)]
-
-
-def test_mace_fulfils_what_is_asked_of_potentials(trained: MACEModel, valid: Dataset) -> None:
-    check_potential(trained.deploy(), [*valid[:3], Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 2.5]])])
-
-
-def test_structures_that_go_through_the_network_together_do_not_feel_each_other(
-    trained: MACEModel, valid: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check_batches(trained.deploy(), valid, monkeypatch)
+    untrained, narrow = MACEModel(TINY), NARROW
+    runner, evaluation = mace_trainer, mace_evaluation
 
 
 def test_graphs_are_those_of_mace(trained: MACEModel, valid: Dataset) -> None:
@@ -114,30 +91,6 @@ def test_graphs_are_those_of_mace(trained: MACEModel, valid: Dataset) -> None:
     for name, tensor in fast.items():
         assert tensor.dtype == general[name].dtype, name
         assert torch.equal(tensor, general[name]), name
-
-
-def test_a_batch_for_which_there_is_no_memory_is_halved(
-    trained: MACEModel, valid: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import torch
-
-    potential, take, sizes = trained.deploy(), mace_evaluation._pass, []
-
-    def take_three(calculator: object, structures: Sequence[Atoms]) -> list[Prediction]:
-        sizes.append(len(structures))
-        if len(structures) > 3:
-            raise torch.OutOfMemoryError("no memory")
-        return take(calculator, structures)
-
-    expected = potential.evaluate(valid)
-    monkeypatch.setitem(batches.ATOMS_AT_ONCE, "cpu", 10_000)
-    monkeypatch.setattr(mace_evaluation, "_pass", take_three)
-    found = potential.evaluate(valid)
-    assert [one.energy for one in found] == pytest.approx([other.energy for other in expected], abs=1e-9)
-    assert max(sizes) == len(valid)
-    sizes.clear()
-    assert len(potential.evaluate(valid)) == len(valid)
-    assert max(sizes) <= 3  # it is known now that there is no memory for more
 
 
 def test_single_precision_is_close_to_double(trained: MACEModel, valid: Dataset) -> None:
@@ -212,14 +165,6 @@ def test_fine_tuning_begins_from_a_foundation_model_and_its_architecture(
     # The 32 channels that were asked for are those of another network.
     linear = model.deploy().calculator().models[0].interactions[0].linear_up
     assert linear.irreps_out == trained.deploy().calculator().models[0].interactions[0].linear_up.irreps_out
-
-
-def shifted(data: Dataset) -> Dataset:
-    """Return labels of another level of theory: energies of the atoms differ, bonds do not."""
-    copies = [atoms.copy() for atoms in data]
-    for atoms in copies:
-        atoms.info[ENERGY] += sum(SHIFTS[symbol] for symbol in atoms.symbols)
-    return Dataset(copies)
 
 
 def of_network(model: MACEModel) -> dict[str, float]:
@@ -358,20 +303,9 @@ def test_elements_that_a_foundation_model_does_not_know_are_named(
         model.train(silver, silver, tmp_path)
 
 
-def test_best_epoch_is_what_is_deployed(trained: MACEModel, workplace: Path, valid: Dataset) -> None:
-    best = min(history_of(workplace / "first"), key=lambda epoch: epoch.loss)
-    assert best.forces_rmse == pytest.approx(errors_of(valid, trained.deploy().evaluate(valid)).forces_rmse, rel=1e-6)
-
-
 def test_walkers_of_one_process_share_the_network(trained: MACEModel) -> None:
     potential = trained.deploy()
     assert potential.calculator().models[0] is potential.calculator().models[0]
-
-
-def test_use_leaves_the_logging_of_the_process_alone(trained: MACEModel) -> None:
-    handlers = list(logging.getLogger().handlers)
-    trained.deploy().calculator()
-    assert logging.getLogger().handlers == handlers
 
 
 # The second stage begins within the training: with a loss, a learning rate and an average of weights of its own.
@@ -391,32 +325,6 @@ def test_training_killed_three_times_is_the_one_that_was_not_disturbed(
     check_killed_three_times(model, (train, valid), tmp_path, last_kill=40, after_kill=tear)
 
 
-NARROW = """
-import sys, torch
-import mace.tools
-from surveyor.models import mace_program
-loop = sys.modules["mace.tools.train"]
-train_one_epoch = loop.train_one_epoch
-def narrow(*, data_loader, epoch, **others):
-    if epoch == 2 and data_loader.batch_size > int({n_fitting}):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-    return train_one_epoch(data_loader=data_loader, epoch=epoch, **others)
-loop.train_one_epoch = narrow
-mace_program.main()
-"""
-
-
-def test_batches_are_halved_when_memory_is_lacking(
-    train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mace_trainer, "PROGRAM", ("-c", NARROW.format(n_fitting=2)))
-    model = MACEModel(TINY.model_copy(update={"max_num_epochs": 4})).initialize(train, atomic_energies=None, seed=0)
-    _, history = model.train(train, valid, tmp_path)
-    assert [epoch.number for epoch in history] == [0, 1, 2, 3]
-    assert len(reported_epochs(tmp_path)) == 4  # it went on where it was
-    assert read_json(tmp_path / trainer.FITTING)["batch_size"] == 2
-
-
 def test_no_memory_for_a_single_structure_is_told(
     train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,14 +332,6 @@ def test_no_memory_for_a_single_structure_is_told(
     model = MACEModel(TINY.model_copy(update={"batch_size": 1})).initialize(train, atomic_energies=None, seed=0)
     with pytest.raises(TrainingFailed, match="no memory to train on a single structure"):
         model.train(train, valid, tmp_path)
-
-
-def test_training_ends_at_its_time_limit_with_the_best_epoch(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
-    limited = TINY.model_copy(update={"max_num_epochs": 100_000, "time_limit_minutes": 2 / 60})
-    model, history = MACEModel(limited).initialize(train, atomic_energies=None, seed=0).train(train, valid, tmp_path)
-    assert 0 < len(history) < 1000  # one on a machine that is overloaded
-    best = min(history, key=lambda epoch: epoch.loss)
-    assert best.forces_rmse == pytest.approx(errors_of(valid, model.deploy().evaluate(valid)).forces_rmse, rel=1e-6)
 
 
 def test_training_ends_when_patience_does(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
@@ -459,15 +359,6 @@ def test_failure_of_the_trainer_is_told_with_its_last_lines(train: Dataset, vali
     with pytest.raises(TrainingFailed, match=r"(?s)exit code 1:.*nonsense") as caught:
         model.train(train, valid, tmp_path)
     assert caught.value.directory == tmp_path
-
-
-def test_training_whose_loss_is_never_a_number_fails(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
-    invalid = Dataset(atoms.copy() for atoms in valid)
-    invalid[0].info[ENERGY] = float("nan")
-    model = MACEModel(TINY.model_copy(update={"max_num_epochs": 1})).initialize(train, atomic_energies=None, seed=0)
-    with pytest.raises(TrainingFailed, match="the validation loss was never a number"):
-        model.train(train, invalid, tmp_path)
-    assert [epoch.number for epoch in history_of(tmp_path)] == [0]
 
 
 def test_member_of_a_committee_killed_from_outside_is_told(

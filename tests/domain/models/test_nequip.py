@@ -1,29 +1,23 @@
 import json
-import logging
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from ase import Atoms
-from networks import check_batches, check_killed_three_times
+from networks import NetworkTests, check_killed_three_times
 
-from surveyor.dataset import ENERGY, STRESS, Dataset, with_label
+from surveyor.dataset import STRESS, Dataset
 from surveyor.errors import InputError, TrainingFailed
-from surveyor.files import read_json
-from surveyor.labels import Label
 from surveyor.metrics import errors_of
-from surveyor.models import batches, nequip_network, nequip_trainer, trainer
+from surveyor.models import nequip_network, nequip_trainer
 from surveyor.models.choice import load_model
-from surveyor.models.history import history_of, reported_epochs
 from surveyor.models.nequip import NequIPModel, NequIPPotential
 from surveyor.models.nequip_network import compiled_file, compiled_files
 from surveyor.models.nequip_parameters import NequIPParameters
-from surveyor.potentials import Prediction, evaluate_one_by_one
+from surveyor.potentials import evaluate_one_by_one
 from surveyor.testing.models import check_model
 from surveyor.testing.potentials import check_potential
 
@@ -45,53 +39,31 @@ TINY = NequIPParameters(
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("nequip")
-
-
-@pytest.fixture(scope="module")
 def trained(train: Dataset, valid: Dataset, workplace: Path) -> NequIPModel:
     model = check_model(NequIPModel(TINY), train, valid, directory=workplace, load=load_model)
     assert isinstance(model, NequIPModel)
     return model
 
 
-def test_nequip_fulfils_what_is_asked_of_models(trained: NequIPModel) -> None:
-    assert trained.is_trained
+NARROW = """
+import torch
+from nequip.train import NequIPLightningModule
+from surveyor.models import nequip_program
+step = NequIPLightningModule.training_step
+def narrow(self, batch, *others):
+    if self.current_epoch == 2 and batch["num_atoms"].numel() > int({n_fitting}):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return step(self, batch, *others)
+NequIPLightningModule.training_step = narrow
+nequip_program.main()
+"""
 
 
-def test_isolated_atoms_do_not_reach_the_trainer(
-    train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken: list[Dataset] = []
+class TestNequIP(NetworkTests):
+    """What holds for the networks of all engines."""
 
-    def run(*arguments: Any) -> Path:
-        taken.extend(each for each in arguments if isinstance(each, Dataset))
-        return tmp_path / "network"
-
-    monkeypatch.setattr("surveyor.models.nequip.run_training", run)
-    atom = with_label(Atoms("Cu"), None, Label(-3.0, np.zeros((1, 3))))
-    model = NequIPModel(TINY).initialize(Dataset([*train, atom]), atomic_energies=None, seed=0)
-    assert model.energies["Cu"] == -3.0
-    model.train(Dataset([*train, atom]), Dataset([*valid, atom]), tmp_path)
-    assert [list(each) for each in taken] == [list(train), list(valid)]
-
-
-def test_nequip_fulfils_what_is_asked_of_potentials(trained: NequIPModel, valid: Dataset) -> None:
-    check_potential(trained.deploy(), [*valid[:3], Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 2.5]])])
-
-
-def test_structures_that_go_through_the_network_together_do_not_feel_each_other(
-    trained: NequIPModel, valid: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check_batches(trained.deploy(), valid, monkeypatch)
-
-
-def test_an_isolated_atom_has_its_atomic_energy(trained: NequIPModel) -> None:
-    energies = trained.energies
-    for symbol, prediction in zip(energies, trained.deploy().evaluate([Atoms(name) for name in energies]), strict=True):
-        assert np.isfinite(prediction.energy)
-        assert prediction.forces == pytest.approx(np.zeros((1, 3)), abs=1e-12), symbol
+    untrained, narrow = NequIPModel(TINY), NARROW
+    runner, evaluation = nequip_trainer, nequip_network
 
 
 @pytest.fixture(scope="module")
@@ -168,30 +140,6 @@ def test_saved_file_is_used_in_plain_ase(
     assert uses_surveyor == "False"
 
 
-def test_a_batch_for_which_there_is_no_memory_is_halved(
-    trained: NequIPModel, valid: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import torch
-
-    potential, take, sizes = trained.deploy(), nequip_network.pass_together, []
-
-    def take_three(calculator: object, structures: Sequence[Atoms]) -> list[Prediction]:
-        sizes.append(len(structures))
-        if len(structures) > 3:
-            raise torch.OutOfMemoryError("no memory")
-        return take(calculator, structures)
-
-    expected = potential.evaluate(valid)
-    monkeypatch.setitem(batches.ATOMS_AT_ONCE, "cpu", 10_000)
-    monkeypatch.setattr(nequip_network, "pass_together", take_three)
-    found = potential.evaluate(valid)
-    assert [one.energy for one in found] == pytest.approx([other.energy for other in expected], abs=1e-9)
-    assert max(sizes) == len(valid)
-    sizes.clear()
-    assert len(potential.evaluate(valid)) == len(valid)
-    assert max(sizes) <= 3  # it is known now that there is no memory for more
-
-
 def first_errors(directory: Path) -> dict[str, float]:
     return dict(json.loads((directory / "epochs.jsonl").read_text().splitlines()[0]))
 
@@ -223,20 +171,9 @@ def test_elements_that_the_network_does_not_know_are_named(
         more.train(train, valid, tmp_path)
 
 
-def test_best_epoch_is_what_is_deployed(trained: NequIPModel, workplace: Path, valid: Dataset) -> None:
-    best = min(history_of(workplace / "first"), key=lambda epoch: epoch.loss)
-    assert best.forces_rmse == pytest.approx(errors_of(valid, trained.deploy().evaluate(valid)).forces_rmse, rel=1e-6)
-
-
 def test_walkers_of_one_process_share_the_network(trained: NequIPModel) -> None:
     potential = trained.deploy()
     assert potential.calculator().model is potential.calculator().model
-
-
-def test_use_leaves_the_logging_of_the_process_alone(trained: NequIPModel) -> None:
-    handlers = list(logging.getLogger().handlers)
-    trained.deploy().calculator()
-    assert logging.getLogger().handlers == handlers
 
 
 def test_training_killed_three_times_is_the_one_that_was_not_disturbed(
@@ -245,48 +182,6 @@ def test_training_killed_three_times_is_the_one_that_was_not_disturbed(
     parameters = TINY.model_copy(update={"max_num_epochs": 40})
     model = NequIPModel(parameters).initialize(train, atomic_energies=None, seed=0)
     check_killed_three_times(model, (train, valid), tmp_path, last_kill=30)
-
-
-NARROW = """
-import torch
-from nequip.train import NequIPLightningModule
-from surveyor.models import nequip_program
-step = NequIPLightningModule.training_step
-def narrow(self, batch, *others):
-    if self.current_epoch == 2 and batch["num_atoms"].numel() > int({n_fitting}):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-    return step(self, batch, *others)
-NequIPLightningModule.training_step = narrow
-nequip_program.main()
-"""
-
-
-def test_batches_are_halved_when_memory_is_lacking(
-    train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nequip_trainer, "PROGRAM", ("-c", NARROW.format(n_fitting=2)))
-    model = NequIPModel(TINY.model_copy(update={"max_num_epochs": 4})).initialize(train, atomic_energies=None, seed=0)
-    _, history = model.train(train, valid, tmp_path)
-    assert [epoch.number for epoch in history] == [0, 1, 2, 3]
-    assert len(reported_epochs(tmp_path)) == 4  # it went on where it was
-    assert read_json(tmp_path / trainer.FITTING)["batch_size"] == 2
-
-
-def test_training_ends_at_its_time_limit_with_the_best_epoch(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
-    limited = TINY.model_copy(update={"max_num_epochs": 100_000, "time_limit_minutes": 2 / 60})
-    model, history = NequIPModel(limited).initialize(train, atomic_energies=None, seed=0).train(train, valid, tmp_path)
-    assert 1 < len(history) < 1000
-    best = min(history, key=lambda epoch: epoch.loss)
-    assert best.forces_rmse == pytest.approx(errors_of(valid, model.deploy().evaluate(valid)).forces_rmse, rel=1e-6)
-
-
-def test_training_whose_loss_is_never_a_number_fails(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
-    invalid = Dataset(atoms.copy() for atoms in valid)
-    invalid[0].info[ENERGY] = float("nan")
-    model = NequIPModel(TINY).initialize(train, atomic_energies=None, seed=0)
-    with pytest.raises(TrainingFailed, match="the validation loss was never a number"):
-        model.train(train, invalid, tmp_path)
-    assert [epoch.number for epoch in history_of(tmp_path)] == [0]
 
 
 def test_failure_of_the_trainer_is_told_with_its_last_lines(

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 from foundations import ALL, check_energies_beside, check_energies_left_open, founded
+from networks import SHIFTS, shifted
 
-from surveyor.dataset import ENERGY, STRESS, Dataset
+from surveyor.dataset import STRESS, Dataset
 from surveyor.errors import InputError, TrainingFailed
 from surveyor.metrics import errors_of
 from surveyor.models.choice import ModelParameters, check_model_parameters, load_model, make_model, with_contents
@@ -115,8 +116,8 @@ def test_it_begins_from_a_package_that_the_configuration_names(train: Dataset, v
         training_module__model=builder, training_module__optimizer__lr=1e-12, trainer__max_epochs=1, symbols=None
     )
     check_nequip(tuned)
-    sets = [elsewhere(data, 1000.0) for data in (train, valid)]
-    energies = {symbol: energy + 1000.0 for symbol, energy in first.energies.items()}
+    sets = [shifted(data) for data in (train, valid)]
+    energies = {symbol: energy + SHIFTS[symbol] for symbol, energy in first.energies.items()}
     second, history = (
         NequIPModel(tuned).initialize(sets[0], atomic_energies=energies, seed=0).train(*sets, tmp_path / "2")
     )
@@ -160,14 +161,6 @@ def test_energies_that_the_data_leave_open_stay_close_to_those_of_the_foundation
     foundation: Model, tuned: Model, tmp_path: Path
 ) -> None:
     check_energies_left_open(foundation, tuned, tmp_path)
-
-
-def elsewhere(data: Dataset, shift: float) -> Dataset:
-    """Return labels of another level of theory, whose energies differ by so many eV/atom."""
-    copies = [atoms.copy() for atoms in data]
-    for atoms in copies:
-        atoms.info[ENERGY] += shift * len(atoms)
-    return Dataset(copies)
 
 
 def test_a_continued_training_has_its_own_epochs_rate_and_patience(tmp_path: Path) -> None:

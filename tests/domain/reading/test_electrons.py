@@ -45,7 +45,7 @@ TAKEN = {
     "total_charge": (hydroxide(total_charge=-1), -1, 1),
     "Total_Charge": (hydroxide(Total_Charge=-1.0), -1, 1),
     "net_charge": (hydroxide(net_charge=-1), -1, 1),
-    CHARGES: (with_column(hydroxide(), CHARGES, [-1.2, 0.2]), -1, 1),
+    CHARGES: (with_column(hydroxide(), CHARGES, [-1.15, 0.2]), -1, 1),
     "spin": (oxygen(spin=3), 0, 3),
     "total_spin": (hydroxide(charge=-1, total_spin=1), -1, 1),
     "mult": (oxygen(mult=3), 0, 3),
@@ -78,6 +78,7 @@ SILENT = {
     "partial charges of a neutral molecule": with_column(molecule("H2O"), CHARGES, [-0.8, 0.4, 0.4]),
     "moments that agree": with_column(oxygen(multiplicity=3), MOMENTS, [1.1, 0.9]),
     "moments of the singlet": with_column(oxygen(multiplicity=1), MOMENTS, [1, -1]),
+    "moments that add up to zero": with_column(oxygen(), MOMENTS, [1, -1]),
     "moments of a crystal": bulk("Fe"),
 }
 
@@ -91,13 +92,15 @@ REFUSED = {
     "charge and total_charge differ": (hydroxide(charge=-1, total_charge=0), "charge says -1, total_charge says 0"),
     "charge is no integer": (hydroxide(charge=-0.5), "charge is -0.5; expected an integer"),
     "charge is a word": (hydroxide(charge="minus"), "charge is minus; expected an integer"),
+    "two numbers for one charge": (hydroxide(charge=np.array([-1, 0])), r"charge is \[-1  0\]; expected an integer"),
+    "spin is a word": (oxygen(spin="up"), r"spin is up, .* write charge and multiplicity=2S\+1"),
     "partial charges contradict": (
         with_column(hydroxide(charge=1), CHARGES, [-1, 0]),
         r"charge is 1, but initial_charges sum to -1",
     ),
     "partial charges are ambiguous": (
-        with_column(hydroxide(), CHARGES, [-0.6, 0]),
-        r"initial_charges sum to -0.6, which is no integer; write charge=N",
+        with_column(hydroxide(), CHARGES, [-0.8, 0]),
+        r"initial_charges sum to -0.8, which is no integer; write charge=N",
     ),
     "the radical's moments on the anion": (
         with_column(hydroxide(charge=-1), MOMENTS, [0.5, 0.5]),
@@ -129,6 +132,15 @@ def test_a_spin_of_zero_in_a_crystal_is_not_used(read):
     report = read(crystal).report
     assert "spin is 0" in report.findings[0].text
     assert report.unused == ("spin",)
+
+
+def test_moments_of_a_crystal_that_contradict_its_multiplicity_are_told_of(read):
+    crystal = bulk("Fe")
+    crystal.info["multiplicity"] = 1
+    reading = read(crystal)
+    (finding,) = reading.report.findings
+    assert "initial_magmoms do not sum to 2S of the multiplicity" in finding.text
+    assert multiplicity_of(reading.structures[0]) == 1
 
 
 def test_numbers_that_look_like_a_charge_are_told_of(read):

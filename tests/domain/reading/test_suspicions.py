@@ -102,6 +102,32 @@ def test_compositions_of_few_structures_are_compared_by_atomic_energies() -> Non
     assert list(warnings(structures).values()) == [(1, 7)]
 
 
+def test_energies_of_all_electrons_are_compared_by_atomic_energies() -> None:
+    atomic = {"Al": -6.6e3, "Ni": -4.1e4, "Cu": -4.5e4, "Au": -5.2e5}  # eV
+    structures = alloys()
+    for atoms in structures:
+        atoms.info[ENERGY] += sum(atomic[symbol] for symbol in atoms.symbols)
+    assert warnings(structures) == {}
+    structures[7].info[ENERGY] -= 200.0
+    ((text, found),) = warnings(structures).items()
+    assert "by up to 25.4 eV/atom" in text
+    assert found == (1, 7)
+
+
+def random(symbols: str, energy: float, seed: int) -> Atoms:
+    """Return a structure with random places and forces, and an energy in eV/atom."""
+    generator = np.random.default_rng(seed)
+    atoms = Atoms(symbols)
+    atoms.positions = generator.uniform(0, 9, (len(atoms), 3))
+    forces = generator.normal(0, 0.5, (len(atoms), 3))
+    return with_label(atoms, None, Label(energy * len(atoms), forces - forces.mean(axis=0)))
+
+
+def test_an_oxide_among_its_elements_is_not_suspicious() -> None:
+    energies = {"Hf12": -6.4, "O12": -2.6, "Hf4O8": -7.6}
+    assert warnings([random(name, energy, seed) for name, energy in energies.items() for seed in range(5)]) == {}
+
+
 def test_a_high_energy_is_plausible_with_high_forces_alone() -> None:
     structures = [atoms.copy() for atoms in DATA["molecules"]]
     structures[3].info[ENERGY] += 50.0
