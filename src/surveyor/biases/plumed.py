@@ -5,6 +5,7 @@ variables, which people compare with their inputs.
 """
 
 import ctypes
+import math
 import os
 import re
 import shutil
@@ -238,6 +239,28 @@ def evaluate_plumed(text: str, structures: Sequence[Atoms], *, files: Mapping[st
             except Exception as error:
                 raise InputError(f"PLUMED cannot evaluate its input: {_message(error)}") from error
     return found
+
+
+def variables_that_depend_on_place(text: str, atoms: Atoms, *, files: Mapping[str, bytes]) -> list[str]:
+    """Return the variables that change when a structure is shifted or, where it is not periodic, turned as a whole.
+
+    Biases on them change the momentum of the whole structure.
+
+    Args:
+        text: the PLUMED input.
+        atoms: the structure.
+        files: other files that it reads, by the name it gives them.
+
+    Raises:
+        InputError: there is no PLUMED, or it rejects the input; with its own message.
+    """
+    moved = atoms.copy()
+    if not atoms.pbc.any():
+        moved.rotate(73, (1, -2, 3), center="COM")
+    moved.translate([0.37, -0.91, 0.53])
+    here, there = (values.variables for values in evaluate_plumed(text, [atoms, moved], files=files))
+    changes = {name: math.remainder(there[name] - value, 2 * math.pi) for name, value in here.items()}  # of torsions
+    return [name for name, change in changes.items() if abs(change) > 1e-6 * max(1.0, abs(here[name]))]
 
 
 def has_kernel() -> bool:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from ase import Atoms
 
-from surveyor.biases.plumed import check_plumed
+from surveyor.biases.plumed import check_plumed, variables_that_depend_on_place
 from surveyor.biases.restraints import check_restraints
 from surveyor.errors import InputError
 from surveyor.reading import ReadingReport
 from surveyor.sampling.conditions import MOVING_CELL, Walkers
 from surveyor.sampling.guards import check_distances
-from surveyor.sampling.integrators import degrees_of_freedom, keeps_constraints
+from surveyor.sampling.integrators import GLOBAL, degrees_of_freedom, keeps_constraints
 from surveyor.sampling.placement import place, plumed_files, plumed_text
 from surveyor.sampling.walkers import read_starts
 from surveyor.structures import is_periodic
@@ -54,7 +54,10 @@ def _check_start(atoms: Atoms, group: Walkers, name: str) -> None:
     if group.method == "perturbation":
         return
     if degrees_of_freedom(atoms, group) <= 0:
-        raise InputError(f"{name}: no atom can move under its constraints; free some atoms")
+        raise InputError(
+            f"{name}: no atom can move under its constraints, but for the whole structure; free some atoms, or use "
+            "method langevin"
+        )
     if group.method in MOVING_CELL and not is_periodic(atoms):
         raise InputError(
             f"{name} has pbc {atoms.pbc.tolist()}, but method {group.method} needs a cell that is periodic in three "
@@ -77,4 +80,17 @@ def _check_bias(group: Walkers, starts: Sequence[Atoms], *, has_plumed: bool) ->
         check_restraints(group.restraints, atoms, f"structure {index} of {group.start}")
     if group.plumed is not None and has_plumed:
         check_plumed(plumed_text(group), starts, files=plumed_files(group))
+        _check_momenta(group, starts[0])
     place(group, starts)
+
+
+def _check_momenta(group: Walkers, start: Atoms) -> None:
+    if group.method not in GLOBAL:
+        return
+    found = variables_that_depend_on_place(plumed_text(group), start, files=plumed_files(group))
+    if found:
+        raise InputError(
+            f"the PLUMED input has variables that depend on where the structure is or how it is turned "
+            f"({', '.join(found)}), but method {group.method} needs momenta of the whole structure that are "
+            "conserved; use method langevin, or variables of relative positions"
+        )

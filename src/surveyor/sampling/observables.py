@@ -27,18 +27,20 @@ class Recorder:
 
     Attributes:
         conditions: of the walker.
+        n_degrees: how many degrees of freedom share its kinetic energy.
         records: observables by name, as lists.
         frames: kept since the last checkpoint, with their observables and step.
     """
 
     conditions: Walkers
+    n_degrees: int
     records: dict[str, list[float]] = field(default_factory=dict)
     frames: list[Atoms] = field(default_factory=list)
 
     @classmethod
-    def after(cls, conditions: Walkers, observables: Mapping[str, np.ndarray]) -> "Recorder":
+    def after(cls, conditions: Walkers, n_degrees: int, observables: Mapping[str, np.ndarray]) -> "Recorder":
         """Return a recorder that goes on from what was recorded before."""
-        return cls(conditions, {name: list(values) for name, values in observables.items()})
+        return cls(conditions, n_degrees, {name: list(values) for name, values in observables.items()})
 
     @property
     def observables(self) -> dict[str, np.ndarray]:
@@ -56,7 +58,7 @@ class Recorder:
         is_frame = self.conditions.frame_interval is not None and step % self.conditions.frame_interval == 0
         if step % interval and not is_frame:
             return
-        observed = observe(atoms, self.conditions)
+        observed = observe(atoms, self.conditions, self.n_degrees)
         if step % interval == 0:
             for name, value in {"step": float(step), **observed}.items():
                 self.records.setdefault(name, []).append(value)
@@ -64,12 +66,12 @@ class Recorder:
             self.frames.append(_frame(atoms, {"step": step, **observed}))
 
 
-def observe(atoms: Atoms, conditions: Walkers) -> dict[str, float]:
+def observe(atoms: Atoms, conditions: Walkers, n_degrees: int) -> dict[str, float]:
     """Return the observables of a structure with its calculator; see `Sample`."""
     calculator = atoms.calc
     energy = float(atoms.get_potential_energy())
     bias = calculator.bias_energy if isinstance(calculator, BiasedCalculator) else 0.0
-    observed = {} if conditions.is_optimisation else {"temperature_K": temperature_of(atoms, conditions)}
+    observed = {} if conditions.is_optimisation else {"temperature_K": temperature_of(atoms, n_degrees)}
     observed |= {"potential_energy": energy - bias, "total_energy": energy + float(atoms.get_kinetic_energy())}
     if _has_stress(atoms):
         stress = atoms.get_stress(include_ideal_gas=True, apply_constraint=False)

@@ -15,7 +15,7 @@ from surveyor.biases.plumed import PlumedRun
 from surveyor.biases.restraints import evaluate_restraints
 from surveyor.potentials import UNCERTAINTY
 from surveyor.sampling.guards import Readings, check, check_distances, check_uncertainty, check_wall_time
-from surveyor.sampling.integrators import make_integrator, memory_of, set_temperature
+from surveyor.sampling.integrators import degrees_of_freedom, make_integrator, memory_of, set_temperature
 from surveyor.sampling.observables import Recorder
 from surveyor.sampling.optimisers import make_optimiser, memory_of_optimiser
 from surveyor.sampling.placement import plumed_files
@@ -68,6 +68,7 @@ class Segment:
         self._attempt, self._state, self._began = attempt, state, began
         self._walker, self._conditions = walker, walker.conditions
         self._atoms, self._generator = moving(walker.start, state), generator_of(walker.seed, state)
+        self._n_degrees = degrees_of_freedom(self._atoms, self._conditions)
         self._energy, self._was_certain = attempt.energy, attempt.was_certain
         self._plumed: PlumedRun | None = None
         self._history = dict(state.history)
@@ -75,7 +76,7 @@ class Segment:
         self.step = attempt.sample.n_steps
         self.rejection: Rejection | None = None
         self._good = self._places() if self.step else None
-        self.recorder = Recorder.after(walker.conditions, attempt.sample.observables)
+        self.recorder = Recorder.after(walker.conditions, self._n_degrees, attempt.sample.observables)
 
     def begin(self, calculator: Calculator) -> None:
         """Start PLUMED, and the integrator or optimiser."""
@@ -149,6 +150,7 @@ class Segment:
             step,
             forces=atoms.get_forces(),
             energy=float(atoms.get_potential_energy() + atoms.get_kinetic_energy()),
+            n_degrees=self._n_degrees,
             uncertainty=atoms.calc.results.get(UNCERTAINTY),
         )
         if self._energy is None:

@@ -238,6 +238,30 @@ def test_each_guard_stops_a_walker_on_a_wrong_potential(tmp_path, reason, calcul
     assert (sample.walker.n_resets, sample.walker.state, sample.walker.seed) == (3, None, walker.seed + 3)
 
 
+class Bond(Calculator):
+    """A spring between two atoms, as stiff as that of hydrogen."""
+
+    implemented_properties = ("energy", "forces")
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        bond = atoms.positions[1] - atoms.positions[0]
+        length = np.linalg.norm(bond)
+        pull = 35 * (length - 0.74) * bond / length
+        self.results = {"energy": 17.5 * (length - 0.74) ** 2, "forces": np.array([pull, -pull])}
+
+
+@pytest.mark.parametrize("method", ["bussi", "langevin"])
+def test_hydrogen_at_its_temperature_is_not_too_hot(tmp_path, method):
+    hydrogen = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.74]])
+    walker = walker_of(tmp_path, hydrogen, method=method, timestep_fs=0.5, thermostat_time_fs=10, n_steps=300)
+    walkers = [replace(walker, seed=1000 * number) for number in range(8)]
+    samples = [propagate(each, Using(Bond), directory=tmp_path, name=str(each.seed)) for each in walkers]
+    assert [rejection for sample in samples for rejection in sample.rejections] == []
+    if method == "bussi":  # two and more times five would be improbable for many atoms
+        assert max(sample.temperatures_K.max() for sample in samples) > 5 * 300
+
+
 def test_after_a_reset_the_walker_begins_at_its_start_with_another_seed(tmp_path):
     walker = copper(tmp_path, thermostat_time_fs=30)
     one_bad_moment = Using(lambda: Wrong(same(100), first=7, last=7))
