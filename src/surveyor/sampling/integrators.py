@@ -185,10 +185,20 @@ def _barostat(integrator: ConstantPressure) -> np.ndarray:
     return np.array(integrator.p_eps if np.ndim(integrator.p_eps) else [integrator.p_eps])
 
 
+def _set_barostat_force(integrator: ConstantPressure, values: np.ndarray) -> None:
+    integrator.force_eps = float(values[0]) if values.shape == (1,) else values.copy()
+
+
+def _barostat_force(integrator: ConstantPressure) -> np.ndarray:
+    """Return the force on the barostat, which is that of the momenta in the middle of the last step."""
+    return np.array(integrator.force_eps if np.ndim(integrator.force_eps) else [integrator.force_eps])
+
+
 _Of = Callable[[MolecularDynamics], np.ndarray]
 _Set = Callable[[MolecularDynamics, np.ndarray], None]
 _REMEMBERED: Mapping[str, tuple[_Of, _Set]] = {
     "barostat": (_barostat, _set_barostat),
+    "barostat_force": (_barostat_force, _set_barostat_force),
     "thermostat": (
         lambda integrator: integrator.chain,
         lambda integrator, values: setattr(integrator, "chain", values),
@@ -199,12 +209,11 @@ _REMEMBERED: Mapping[str, tuple[_Of, _Set]] = {
 def memory_of(integrator: MolecularDynamics) -> dict[str, np.ndarray]:
     """Return what an integrator remembers beside the structure, as plain arrays in ASE's units.
 
-    `barostat`: momentum of the barostat, shape (1,) or, for a flexible cell, (3, 3). `thermostat`: positions and
-    momenta of a Nosé-Hoover chain, shape (2, 3).
+    `barostat` and `barostat_force`: momentum of the barostat, and the force on it, shape (1,) or, for a flexible cell,
+    (3, 3). `thermostat`: positions and momenta of a Nosé-Hoover chain, shape (2, 3).
     """
-    names = {ConstantPressure: "barostat", NoseHooverChain: "thermostat"}
-    name = names.get(type(integrator))
-    return {} if name is None else {name: _REMEMBERED[name][0](integrator)}
+    names = {ConstantPressure: ("barostat", "barostat_force"), NoseHooverChain: ("thermostat",)}
+    return {name: _REMEMBERED[name][0](integrator) for name in names.get(type(integrator), ())}
 
 
 def degrees_of_freedom(atoms: Atoms, conditions: Walkers) -> int:

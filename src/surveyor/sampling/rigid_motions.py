@@ -37,7 +37,8 @@ def without_rigid_motions(atoms: Atoms) -> np.ndarray:
 def _mass_weighted(atoms: Atoms, motions: np.ndarray) -> np.ndarray:
     """Return motions times the square roots of the masses, as columns, shape (3 n_atoms, n_motions)."""
     weights = np.sqrt(atoms.get_masses())[:, np.newaxis]
-    return (motions * weights).reshape(len(motions), 3 * len(atoms)).T
+    columns: np.ndarray = (motions * weights).reshape(len(motions), 3 * len(atoms)).T
+    return columns
 
 
 def _conserved_motions(atoms: Atoms) -> np.ndarray:
