@@ -9,7 +9,13 @@ from prefect import flow, runtime
 
 from surveyor.blocks.pools import load_sites
 from surveyor.events import announce
-from surveyor.exploration import Exploration, ExplorationParameters, open_exploration, write_results
+from surveyor.exploration import (
+    Exploration,
+    ExplorationParameters,
+    check_yield,
+    open_exploration,
+    write_results,
+)
 from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sampling import batch_size, check_plumed, relayed
@@ -56,6 +62,9 @@ def sample_walkers(
 
     Returns:
         The file of the final states; beside it are the trajectories, their independent frames and `summary.json`.
+
+    Raises:
+        NothingLearned: no walker brought a structure.
     """
     parameters = with_absolute_paths(ExplorationParameters(**locals()))
     sites = load_sites([parameters.pool])
@@ -71,6 +80,9 @@ def walk(exploration: Exploration) -> Path:
 
     Returns:
         The file of the final states.
+
+    Raises:
+        NothingLearned: no walker brought a structure.
     """
     parameters, path, url = exploration.parameters, exploration.directory.path, runtime.flow_run.ui_url
     announce(logger, "work_begins", f"{path}; this run: {url}", url=url)
@@ -91,4 +103,5 @@ def walk(exploration: Exploration) -> Path:
     wait_for_server()
     counts = ", ".join(f"{n} in {file}" for file, n in summary["n_structures"].items())
     announce(logger, "work_ends", f"structures: {counts}", **summary["n_structures"])
+    check_yield(summary, path)
     return path / "samples.extxyz"

@@ -1,5 +1,6 @@
 """Walkers on a given potential as work of its own: its parameters, and what stays the same in it."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from surveyor.campaign.checks import check_writable
 from surveyor.campaign.provenance import record_run
 from surveyor.continuation import check_same_parameters, record_parameters
 from surveyor.dataset import Dataset
-from surveyor.errors import InputError
+from surveyor.errors import InputError, NothingLearned
 from surveyor.events import Report, ReportingExecutor
 from surveyor.files import naming_full_disks, read_json, write_json
 from surveyor.lease import hold_lease
@@ -245,6 +246,26 @@ def write_results(exploration: Exploration, brought: Sequence[tuple[str, Sample]
     return summary
 
 
+def check_yield(summary: Mapping[str, Any], folder: Path) -> None:  # Any: JSON
+    """Check that some walker brought a structure.
+
+    Args:
+        summary: of the walkers, see `write_results`.
+        folder: of the results.
+
+    Raises:
+        NothingLearned: guards stopped every try of all walkers; says which.
+    """
+    if summary["n_structures"][FINAL_STATES]:
+        return
+    reasons = Counter(each["reason"] for sample in summary["samples"] for each in sample["rejections"])
+    counts = ", ".join(f"{n} x {reason}" for reason, n in reasons.most_common())
+    raise NothingLearned(
+        f"no walker brought a structure: guards stopped all tries ({counts}); see {folder / SUMMARY}. Correct the "
+        "starts, shorten the time step or raise the limits of the guards, and choose another output directory"
+    )
+
+
 def _named(atoms: Atoms, name: str) -> Atoms:
     copy = atoms.copy()
     copy.info["walker"] = name
@@ -256,6 +277,7 @@ def _described(name: str, sample: Sample) -> dict[str, Any]:  # Any: JSON
         "name": name,
         "n_steps": sample.n_steps,
         "temperature_K": sample.temperature_K,
+        "window": sample.walker.window,
         "is_converged": sample.is_converged,
         "stop": None if sample.stop is None else asdict(sample.stop),
         "rejections": [

@@ -158,6 +158,7 @@ def _describe(
         "is_near_duplicate": sample.structure is not None and outcome.structure is None,
         "n_steps": sample.n_steps,
         "n_resets": sample.walker.n_resets,
+        "window": sample.walker.window,
         "energy_error": None if error is None else error.energy,
         "forces_error": None if error is None else error.forces,
     }

@@ -102,3 +102,11 @@ def test_a_description_is_json_whatever_went_wrong(tmp_path):
     assert details["walkers"][0]["energy_error"] is None
     assert details["failures"] == {"timeout": 1}
     assert details["epochs"] == 1
+    assert [each["window"] for each in details["walkers"]] == [None] * 3
+
+
+def test_a_description_has_the_window_of_each_walker(tmp_path):
+    walker = walker_at(0, 0.1, tmp_path)
+    walker.start.info |= {"window_variable": "d", "window_centre": 0.5}
+    (record,) = describe([brought(walker, "a")], Dataset(), {}, [], Learning())["walkers"]
+    assert record["window"] == {"variable": "d", "centre": 0.5}

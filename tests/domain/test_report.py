@@ -15,7 +15,7 @@ from surveyor.report import errors_table, generation_figures, generation_markdow
 from surveyor.report.activity import failures_by_reason
 from surveyor.report.figures import learning_curve_figure
 from surveyor.report.parity import SETS, parity_points
-from surveyor.report.tables import NOTHING, number
+from surveyor.report.tables import NOTHING, number, walkers_table
 from surveyor.run_directory import RunDirectory
 
 VOID = {"meta", "img", "br"}
@@ -226,6 +226,17 @@ def test_markdown_knows_nothing_of_later_generations(finished_campaign: RunDirec
     markdown = generation_markdown(finished_campaign, 0)
     assert markdown.startswith("# Bootstrap\n")
     assert "\n| 1 |" not in markdown
+
+
+def test_the_table_of_walkers_has_the_centres_of_windows(campaign_on_disk: RunDirectory) -> None:
+    manifest = read_json(campaign_on_disk.generation(3).manifest)
+    assert "Window" not in walkers_table(manifest).head
+    window = {"variable": "torsion(0,1,2,3)", "centre": -170.0}
+    first, *others = manifest["details"]["walkers"]
+    manifest["details"]["walkers"] = [{**first, "window": window}, *others]
+    table = walkers_table(manifest)
+    assert table.head[1] == "Window"
+    assert [row[1] for row in table.rows] == ["torsion(0,1,2,3) = -170", *[NOTHING] * len(others)]
 
 
 def test_markdown_of_many_walkers_stays_small(campaign_on_disk: RunDirectory) -> None:

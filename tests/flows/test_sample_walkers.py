@@ -124,10 +124,38 @@ def test_the_command_says_how_walkers_ended_and_status_shows_it(parameters, tmp_
     assert ExplorationParameters.model_validate(shown).potential == tmp_path / "model"
 
 
+def test_walkers_that_bring_nothing_end_in_failure(parameters, tmp_path, prefect_api_url: str) -> None:
+    file = tmp_path / "sample.yaml"
+    group = {"start": "start.extxyz", "n_walkers": 2, "n_steps": 20, "max_force_eV_per_A": 1e-3}
+    content = {"potential": "model", "output_directory": "out", "walkers": [group], "n_tries": 2}
+    file.write_text(yaml.safe_dump(content))
+    done = surveyor("sample", str(file))
+    assert done.returncode == 1, done.stderr
+    assert "no walker brought a structure: guards stopped all tries (4 x force)" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert read_json(tmp_path / "out" / SUMMARY)["n_structures"] == {"samples.extxyz": 0}
+
+
 def surveyor(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "surveyor.flows.command_line", *arguments]
     environment = {**os.environ, "COLUMNS": "200"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_windows_are_in_all_results(parameters, tmp_path) -> None:
+    restraint = {"variable": "distance", "atoms": [0, 1], "centre": 0, "force_constant": 5.0}
+    windows = {"variable": "distance(1,0)", "minimum": 2.5, "maximum": 2.7}
+    group = {**parameters["walkers"][0], "n_walkers": 2, "restraints": [restraint], "distribution": windows}
+    sample_walkers(**{**parameters, "walkers": [group]}, min_difference_A=0)
+    expected = [2.5, 2.7]
+    for file in ("samples.extxyz", "frames.extxyz"):
+        found = ase.io.read(tmp_path / "out" / file, ":")
+        assert sorted({atoms.info["window_centre"] for atoms in found}) == expected
+        assert {atoms.info["window_variable"] for atoms in found} == {"distance(1,0)"}
+    samples = read_json(tmp_path / "out" / SUMMARY)["samples"]
+    assert [sample["window"] for sample in samples] == [
+        {"variable": "distance(1,0)", "centre": centre} for centre in expected
+    ]
 
 
 @pytest.mark.mace
@@ -157,6 +185,7 @@ def test_biased_walkers_keep_their_hills_and_a_pool_without_plumed_says_so(param
     with np.load(tmp_path / "out" / "samples" / "w001-1.npz") as arrays:
         hills = [line for line in arrays["history.HILLS"].tobytes().decode().splitlines() if not line.startswith("#!")]
         assert len(hills) == 8
+        assert (tmp_path / "out" / "samples" / "w001-1.HILLS").read_text().splitlines()[-1] == hills[-1]
         assert arrays["observable.d"].shape == arrays["observable.bias_energy"].shape == (40,)
     assert (tmp_path / "out" / "walkers.png").exists()
 

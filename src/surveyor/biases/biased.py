@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 from surveyor.biases.bias import BiasValues
-from surveyor.potentials import UNCERTAINTY, predict
+from surveyor.potentials import UNCERTAINTY, Prediction, predict
 from surveyor.structures import is_periodic
 
 Bias = Callable[[Atoms, float], BiasValues]  # of a structure and what the potential says is its energy, in eV
@@ -16,8 +16,8 @@ Bias = Callable[[Atoms, float], BiasValues]  # of a structure and what the poten
 class BiasedCalculator(Calculator):  # type: ignore[misc]  # mypy sees no types of ASE's
     """ASE calculator of the sum of a potential and its biases.
 
-    Each structure is evaluated once, as biases may have a history. The attributes `bias_energy` (eV) and `variables`
-    (collective variables by name) are those of the last structure.
+    Each structure is evaluated once, as biases may have a history. The attributes `bare` (of the potential alone),
+    `bias_energy` (eV) and `variables` (collective variables by name) are those of the last structure.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  (ASE declares a plain list)
@@ -25,6 +25,7 @@ class BiasedCalculator(Calculator):  # type: ignore[misc]  # mypy sees no types 
     def __init__(self, potential: Calculator, biases: Sequence[Bias]) -> None:
         super().__init__()
         self.potential, self.biases = potential, tuple(biases)
+        self.bare: Prediction | None = None
         self.bias_energy = 0.0
         self.variables: dict[str, float] = {}
 
@@ -36,7 +37,7 @@ class BiasedCalculator(Calculator):  # type: ignore[misc]  # mypy sees no types 
     ) -> None:
         """Compute energy, forces and, where the structure is periodic, stress."""
         super().calculate(atoms, properties, system_changes)
-        bare = predict(self.potential, self.atoms)
+        self.bare = bare = predict(self.potential, self.atoms)
         added = [bias(self.atoms, bare.energy) for bias in self.biases]
         self.bias_energy = float(sum(each.energy for each in added))
         self.variables = {name: value for each in added for name, value in each.variables.items()}

@@ -5,9 +5,14 @@ variables, which people compare with their inputs.
 """
 
 import ctypes
+import math
 import os
+import pickle
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -21,11 +26,12 @@ from ase.geometry import complete_cell
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from surveyor.biases.bias import BiasValues
-from surveyor.biases.plumed_input import Action, parse_plumed, prepared, recorded_variables
+from surveyor.biases.plumed_input import BEFORE, Action, pace_of, parse_plumed, prepared, recorded_variables
 from surveyor.errors import InputError
 from surveyor.structures import is_periodic
 
 LOG = "plumed.log"
+REJECTED = 3  # exit status of a check whose input is wrong
 KERNEL_MODE = os.RTLD_NOW | os.RTLD_LOCAL | getattr(os, "RTLD_DEEPBIND", 0)  # those of PLUMED's own wrapper
 # PLUMED asks for charges also where it does not use them; variables that do are not finite, which is noticed.
 UNKNOWN = np.nan
@@ -44,6 +50,8 @@ class PlumedRun:
         temperature_K: gives kT.
         files: other files that the input reads, by the name it gives them.
         history: text of the files that an earlier run left, by name; empty at the start.
+        last: what an earlier run said of the structure with which this one begins; None at the start. Then hills that
+            it deposited there are felt from the next step on, as in one run.
 
     Raises:
         InputError: there is no PLUMED, or it rejects the input.
@@ -58,18 +66,22 @@ class PlumedRun:
         temperature_K: float,
         files: Mapping[str, bytes],
         history: Mapping[str, str],
+        last: BiasValues | None = None,
     ) -> None:
         actions = parse_plumed(text)
         history = {name: earlier for name, earlier in history.items() if earlier}  # PLUMED stumbles over empty files
         variables = recorded_variables(actions)
         self._folder = Path(tempfile.mkdtemp(prefix="surveyor-plumed-"))
-        self._given = {*files, LOG}
+        states = {action.state for action in actions if action.state is not None}
+        before = {f"{BEFORE}{name}" if name in states else name: text for name, text in history.items()}
+        self._given = {*files, LOG, *(name for name in before if name not in history)}
+        self._has_states, self._pace, self._last = bool(states), pace_of(actions), last
         self._last_step: int | None = None
         try:
             lines = prepared(actions, self._folder, files=files, history=history)
             for name, content in files.items():
                 (self._folder / name).write_bytes(content)
-            for name, earlier in history.items():
+            for name, earlier in before.items():
                 (self._folder / name).write_text(earlier)
             self._kernel = _start(
                 len(atoms), timestep_fs * units.fs, units.kB * temperature_K, self._folder / LOG, restart=bool(history)
@@ -88,6 +100,18 @@ class PlumedRun:
             step: of the walker since its start.
             energy: of the potential in eV.
         """
+        last, self._last = self._last, None
+        if self._last_step is None and last is not None:
+            # Actions do nothing at their first step, or at the first that is a multiple of their pace.
+            self._compute(atoms, step=step - step % self._pace, energy=energy)
+            self._last_step = step
+            return last
+        # No second hill at one step.
+        values = self._compute(atoms, step=step, energy=energy, is_update=step != self._last_step)
+        self._last_step = step
+        return values
+
+    def _compute(self, atoms: Atoms, *, step: int, energy: float, is_update: bool = True) -> BiasValues:
         # PLUMED keeps where these are until it has computed; ASE's own calculator lets go of some before.
         positions, masses, cell = atoms.get_positions(), atoms.get_masses(), _cell(atoms)
         charges = np.full(len(atoms), UNKNOWN)
@@ -102,10 +126,11 @@ class PlumedRun:
         cmd("setForces", forces)
         cmd("setVirial", virial)
         cmd("setEnergy", potential)
+        if self._has_states:
+            cmd("doCheckPoint", 1)  # it may be the last step
         cmd("prepareCalc")
-        cmd("performCalcNoUpdate" if step == self._last_step else "performCalc")  # no second hill at one step
+        cmd("performCalc" if is_update else "performCalcNoUpdate")
         cmd("getBias", bias)
-        self._last_step = step
         stress = full_3x3_to_voigt_6_stress(virial) / atoms.get_volume() if is_periodic(atoms) else None
         variables = {name: float(value[0]) for name, value in self._values.items()}
         return BiasValues(float(bias[0]), forces, stress, variables)
@@ -201,7 +226,7 @@ def _message(error: BaseException) -> str:
 
 
 def check_plumed(text: str, structures: Sequence[Atoms], *, files: Mapping[str, bytes]) -> None:
-    """Check that PLUMED takes an input for structures.
+    """Check that PLUMED takes an input for structures, in a process of its own: some inputs crash it.
 
     Args:
         text: the input.
@@ -211,6 +236,35 @@ def check_plumed(text: str, structures: Sequence[Atoms], *, files: Mapping[str, 
     Raises:
         InputError: there is no PLUMED, or it rejects the input; with its own message.
     """
+    command = [sys.executable, "-c", f"from {__name__} import check_given; check_given()"]
+    given = pickle.dumps((text, [_bare(atoms) for atoms in structures], dict(files)))
+    done = subprocess.run(command, input=given, capture_output=True, check=False)
+    if done.returncode == REJECTED:
+        raise InputError(done.stdout.decode())
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise InputError(f"PLUMED crashes on its input ({name}); leave out the action that crashes it")
+    if done.returncode:
+        raise RuntimeError(f"the check of the PLUMED input failed: {done.stderr.decode()}")
+
+
+def _bare(atoms: Atoms) -> Atoms:
+    """Return what PLUMED is told of a structure."""
+    return Atoms(atoms.numbers, atoms.positions, masses=atoms.get_masses(), cell=atoms.cell, pbc=atoms.pbc)
+
+
+def check_given() -> None:
+    """Check the input, structures and files that `check_plumed` wrote to this process."""
+    text, structures, files = pickle.load(sys.stdin.buffer)
+    try:
+        _check_here(text, structures, files)
+    except InputError as error:
+        sys.stdout.write(str(error))
+        sys.stdout.flush()
+        os._exit(REJECTED)
+
+
+def _check_here(text: str, structures: Sequence[Atoms], files: Mapping[str, bytes]) -> None:
     for values in evaluate_plumed(text, structures, files=files):
         if not np.isfinite(values.energy):
             raise InputError(
@@ -238,6 +292,28 @@ def evaluate_plumed(text: str, structures: Sequence[Atoms], *, files: Mapping[st
             except Exception as error:
                 raise InputError(f"PLUMED cannot evaluate its input: {_message(error)}") from error
     return found
+
+
+def variables_that_depend_on_place(text: str, atoms: Atoms, *, files: Mapping[str, bytes]) -> list[str]:
+    """Return the variables that change when a structure is shifted or, where it is not periodic, turned as a whole.
+
+    Biases on them change the momentum of the whole structure.
+
+    Args:
+        text: the PLUMED input.
+        atoms: the structure.
+        files: other files that it reads, by the name it gives them.
+
+    Raises:
+        InputError: there is no PLUMED, or it rejects the input; with its own message.
+    """
+    moved = atoms.copy()
+    if not atoms.pbc.any():
+        moved.rotate(73, (1, -2, 3), center="COM")
+    moved.translate([0.37, -0.91, 0.53])
+    here, there = (values.variables for values in evaluate_plumed(text, [atoms, moved], files=files))
+    changes = {name: math.remainder(there[name] - value, 2 * math.pi) for name, value in here.items()}  # of torsions
+    return [name for name, change in changes.items() if abs(change) > 1e-6 * max(1.0, abs(here[name]))]
 
 
 def has_kernel() -> bool:

@@ -1,5 +1,6 @@
 """PLUMED inputs as users write them: what surveyor reads in them, and changes."""
 
+import math
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from surveyor.errors import InputError
 # Where an action keeps its history if the input does not say it.
 DEFAULT_FILES = {"METAD": "HILLS", "OPES_METAD": "KERNELS", "OPES_METAD_EXPLORE": "KERNELS", "OPES_EXPANDED": "DELTAFS"}
 WITH_HISTORY = (*DEFAULT_FILES, "PBMETAD")  # PBMETAD names its files by the variables: HILLS.d
+WITH_STATE = ("OPES_METAD", "OPES_METAD_EXPLORE", "OPES_EXPANDED")  # more than is in their history
 BIASES = (
     *WITH_HISTORY,
     "RESTRAINT",
@@ -22,15 +24,28 @@ BIASES = (
 # Their state is not in text that PLUMED reads again, or is shared by several walkers.
 NOT_CONTINUED = (
     "ABMD",
+    "ACCUMULATE",
     "ADAPTIVE_PATH",
+    "AVERAGE",
+    "BAIES",
+    "COLLECT",
+    "COLLECT_FRAMES",
     "DRR",
     "EDS",
+    "EFFECTIVE_ENERGY_DRIFT",
+    "EMMI",
     "EXTENDED_LAGRANGIAN",
     "FISST",
+    "HISTOGRAM",
     "LOGMFD",
     "MAXENT",
+    "MAZE_OPTIMIZER_BIAS",
+    "MAZE_RANDOM_ACCELERATION_MD",
     "METAINFERENCE",
+    "OPT_ADAM",
     "OPT_AVERAGED_SGD",
+    "OPT_DUMMY",
+    "OPT_ROBBINS_MONRO_SGD",
     "PLUMED",
     "RESCALE",
     "TTMETAD",
@@ -38,10 +53,21 @@ NOT_CONTINUED = (
     "VES_LINEAR_EXPANSION",
 )
 # PLUMED would read these files instead of the history of the walker, or the history does not hold what they add.
-OPTIONS_NOT_CONTINUED = re.compile(r"(\w+_RFILES?=.*|ACCELERATION|FREQUENCY_ADAPTIVE|FLYING_GAUSSIAN)$")
-LEFT_OUT = ("PRINT", "FLUSH", "RESTART", "ENDPLUMED")  # surveyor records values, and says where a history goes on
+OPTIONS_NOT_CONTINUED = re.compile(
+    r"(\w+_RFILES?=.*|ACCELERATION|FREQUENCY_ADAPTIVE|FLYING_GAUSSIAN|ADAPTIVE=DIFF|DOSCORE)$"
+)
+LEFT_OUT = (
+    "PRINT",
+    "PRINT_NDX",
+    "FLUSH",
+    "RESTART",
+    "ENDPLUMED",
+)  # surveyor records values, and says where a history goes on
 FILE_KEYWORD = re.compile(r"(\w*FILES?\d*|REFERENCE(?:_?\d+)?|TEMPLATE|STRUCTURE)=(.+)", re.DOTALL)
+OF_HISTORY = re.compile(r"(FMT=.*|STATE_WFILE=.*|STATE_WSTRIDE=.*|STORE_STATES)$")
+BEFORE = "before."  # of the name of a state that PLUMED reads, as it writes the next one at once
 BESIDE_HISTORY = re.compile(r"\w*WFILES?=")
+PI_NUMBER = re.compile(r"(?P<factor>[-+]?[\d.]*(?:e[-+]?\d+)?)\*?(?P<pi>pi)?(?:/(?P<divisor>[\d.]+))?", re.IGNORECASE)
 CENTRES = re.compile(r"(?<!\S)AT=(\{[^}]*\}|\S+)")
 
 
@@ -82,12 +108,18 @@ class Action:
         return (self.value("FILE") or default).split(",")
 
     @property
+    def state(self) -> str | None:
+        """The name of the file of its state, where PLUMED has one for it."""
+        return (self.value("STATE_WFILE") or f"{self.history[0]}.STATE") if self.name in WITH_STATE else None
+
+    @property
     def outputs(self) -> list[str]:
         """The names of the files that it writes: its history, and what it writes beside it."""
         if self.name not in WITH_HISTORY:
             return []
         beside = [_bare(word.split("=", 1)[1]) for word in self.words if BESIDE_HISTORY.match(word)]
-        return [*self.history, *(name for names in beside for name in names.split(","))]
+        states = [] if self.state is None else [self.state]
+        return [*self.history, *dict.fromkeys(states + [name for names in beside for name in names.split(",")])]
 
     @property
     def text(self) -> str:
@@ -203,7 +235,7 @@ def prepared(
         _check_action(action)
         if action.name in LEFT_OUT or action.name.startswith("DUMP"):
             continue
-        words = [_with_folder(word, folder, labels) for word in action.words if not word.startswith("RESTART=")]
+        words = [_with_folder(word, folder, labels) for word in action.words if not _is_ours(action, word)]
         lines.append((action, _line(action, words + _of_history(action, folder, history))))
     return lines
 
@@ -212,14 +244,22 @@ def _line(action: Action, words: Sequence[str]) -> str:
     return " ".join([*([f"{action.label}:"] if action.label else []), action.name, *words])
 
 
+def _is_ours(action: Action, word: str) -> bool:
+    """Return whether a word says how an action goes on, or with how few digits it keeps its history."""
+    return word.startswith("RESTART=") or (action.name in WITH_HISTORY and OF_HISTORY.match(word) is not None)
+
+
 def _of_history(action: Action, folder: Path, history: Collection[str]) -> list[str]:
     """Return the keywords that say where an action has its history, and whether it has one."""
     if action.name not in WITH_HISTORY:
         return []
     is_named = action.value("FILE") is not None
     words = [] if is_named else [f"FILE={','.join(str(folder / name) for name in action.history)}"]
+    if action.state is not None:
+        words.append(f"STATE_WFILE={folder / action.state}")
+        words += [f"STATE_RFILE={folder / f'{BEFORE}{action.state}'}"] if action.state in history else []
     # One action may have written before another one did: PLUMED cannot restart from a file that is not there.
-    return [*words, f"RESTART={'YES' if set(action.history) & set(history) else 'NO'}"]
+    return [*words, f"RESTART={'YES' if {*action.history, action.state} & set(history) else 'NO'}"]
 
 
 def _check_outputs(actions: Sequence[Action], files: Collection[str]) -> None:
@@ -254,10 +294,25 @@ def _check_action(action: Action) -> None:
     if shared:
         raise InputError(f"{where}: found {shared[0]}, but each walker has a history of its own; leave it out")
     options = [word for word in action.words if OPTIONS_NOT_CONTINUED.match(word)]
-    if options and action.name in WITH_HISTORY:
+    if options and (action.name in WITH_HISTORY or options == ["DOSCORE"]):
         raise InputError(
             f"{where}: found {options[0]}, with which {action.name} cannot go on from what it wrote before; leave it "
             "out (a given bias can be added as the grid of EXTERNAL)"
+        )
+    _check_beginning(action, where)
+
+
+def _check_beginning(action: Action, where: str) -> None:
+    """Check that an action needs nothing from before it first writes its state, as it may be interrupted there."""
+    if action.name in ("OPES_METAD", "OPES_METAD_EXPLORE") and action.value("SIGMA") in (None, "ADAPTIVE"):
+        raise InputError(
+            f"{where}: found no SIGMA, but {action.name} cannot go on from an interruption while it measures one; give "
+            "SIGMA"
+        )
+    if action.name == "OPES_EXPANDED" and action.value("OBSERVATION_STEPS") != "1":
+        raise InputError(
+            f"{where}: found OBSERVATION_STEPS={action.value('OBSERVATION_STEPS') or 100}, but {action.name} cannot go "
+            "on from an interruption while it observes; expected OBSERVATION_STEPS=1"
         )
 
 
@@ -317,3 +372,37 @@ def _centres(restraint: Action, variable: str, centre: float) -> str:
         )
     centres[restraint.arguments.index(variable)] = f"{centre:.10g}"
     return ",".join(centres)
+
+
+def domain_of(text: str, variable: str) -> tuple[float, float] | None:
+    """Return between which values a periodic variable of a PLUMED input is; None for others.
+
+    Args:
+        text: the input.
+        variable: its name, such as t or p.phs.
+    """
+    label, _, component = variable.partition(".")
+    action = next((each for each in parse_plumed(text) if each.label == label), None)
+    if action is None:
+        return None
+    if action.name == "TORSION" and "COSINE" not in action.words:
+        return (-math.pi, math.pi)
+    if action.name == "PUCKERING" and component == "phs":
+        return (0.0, 2 * math.pi)
+    ends = [_number(each) for each in (action.value("PERIODIC") or "").split(",")]
+    return (ends[0], ends[1]) if len(ends) == 2 and None not in ends else None  # type: ignore[return-value]
+
+
+def _number(text: str) -> float | None:
+    """Return a number as PLUMED writes it, such as -pi/2; None for anything else."""
+    match = PI_NUMBER.fullmatch(text.strip())
+    if match is None or not (match["factor"].strip("+-") or match["pi"]):
+        return None
+    factor = match["factor"] + ("" if match["factor"].strip("+-") else "1")
+    return float(factor) * (math.pi if match["pi"] else 1) / float(match["divisor"] or 1)
+
+
+def pace_of(actions: Sequence[Action]) -> int:
+    """Return a number of steps that is a multiple of the pace of each action."""
+    paces = [action.value("PACE") or "1" for action in actions]
+    return math.lcm(*(int(pace) for pace in paces if pace.isdigit() and int(pace)))

@@ -1,5 +1,6 @@
 """Harmonic restraints and walls on geometric variables, for which no PLUMED is needed."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Self
 
@@ -14,7 +15,7 @@ from ase.geometry import (
     get_distances_derivatives,
 )
 from ase.stress import full_3x3_to_voigt_6_stress
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from surveyor.biases.bias import BiasValues
 from surveyor.errors import InputError
@@ -30,6 +31,8 @@ RANGES: Mapping[Variable, tuple[float, float]] = {
     "volume": (0, np.inf),
 }
 ANGULAR = ("angle", "torsion")
+TURN = (-180.0, 180.0)  # the values of a torsion, in degrees
+NAME = re.compile(r"\s*(distance|angle|torsion)\s*\(([\d\s,]*)\)\s*")
 
 
 class Restraint(Parameters):
@@ -79,6 +82,40 @@ class Restraint(Parameters):
         """The name of the variable, such as distance(0,1)."""
         return f"{self.variable}({','.join(map(str, self.atoms))})" if self.atoms else self.variable
 
+    @property
+    def domain(self) -> tuple[float, float] | None:
+        """Between which values a periodic variable is; None for others."""
+        return TURN if self.variable == "torsion" else None
+
+
+def same_variable(one: str, other: str) -> bool:
+    """Return whether two names mean one variable: distance(0,1) is distance(1,0), and so on."""
+    return _standard_name(one) == _standard_name(other)
+
+
+def _standard_name(name: str) -> str:
+    match = NAME.fullmatch(name)
+    if match is None:
+        return name
+    atoms = [int(index) for index in match[2].replace(",", " ").split()]
+    return f"{match[1]}({','.join(map(str, min(atoms, atoms[::-1])))})"
+
+
+def within(value: float, domain: tuple[float, float] | None) -> float:
+    """Return the value of a periodic variable within its domain, without its lower end; others stay as they are."""
+    if domain is None:
+        return value
+    lower, upper = domain
+    return upper - (upper - value) % (upper - lower)
+
+
+def difference(one: float, other: float, domain: tuple[float, float] | None) -> float:
+    """Return how far a value is above another one, for periodic variables the shorter way round."""
+    if domain is None:
+        return one - other
+    half = (domain[1] - domain[0]) / 2
+    return within(one - other, (-half, half))
+
 
 def evaluate_restraints(restraints: Sequence[Restraint], atoms: Atoms) -> BiasValues:
     """Return the sum of restraints for a structure.
@@ -98,7 +135,8 @@ def evaluate_restraints(restraints: Sequence[Restraint], atoms: Atoms) -> BiasVa
         energy += slope * excess / 2
         forces[list(restraint.atoms)] -= slope * gradient
         strain += slope * strain_gradient
-        variables[restraint.name] = float(np.degrees(value)) if restraint.variable in ANGULAR else value
+        shown = float(np.degrees(value)) if restraint.variable in ANGULAR else value
+        variables[restraint.name] = within(shown, restraint.domain)
     stress = full_3x3_to_voigt_6_stress(strain / atoms.get_volume()) if is_periodic(atoms) else None
     return BiasValues(float(energy), forces, stress, variables)
 
@@ -108,7 +146,7 @@ def _excess(restraint: Restraint, value: float) -> float:
     if restraint.variable in ANGULAR:
         excess = value - np.radians(restraint.centre)
         if restraint.variable == "torsion":
-            excess = (excess + np.pi) % (2 * np.pi) - np.pi  # the shorter way round
+            excess = within(excess, (-np.pi, np.pi))  # the shorter way round
     else:
         excess = value - restraint.centre
     is_beyond = {"harmonic": True, "upper_wall": excess > 0, "lower_wall": excess < 0}[restraint.kind]
@@ -140,7 +178,8 @@ def _angle(bonds: np.ndarray) -> tuple[float, np.ndarray]:
 
 def _torsion(bonds: np.ndarray) -> tuple[float, np.ndarray]:
     legs = bonds[:1], bonds[1:2], bonds[2:]
-    return float(np.radians(get_dihedrals(*legs)[0])), np.radians(get_dihedrals_derivatives(*legs)[0])
+    value = within(float(np.radians(get_dihedrals(*legs)[0])), (-np.pi, np.pi))
+    return value, np.radians(get_dihedrals_derivatives(*legs)[0])
 
 
 _MEASURES: Mapping[str, Callable[[np.ndarray], tuple[float, np.ndarray]]] = {
@@ -182,14 +221,44 @@ def check_restraints(restraints: Sequence[Restraint], atoms: Atoms, name: str) -
 
 
 def with_centre(restraints: Sequence[Restraint], name: str, centre: float) -> tuple[Restraint, ...]:
-    """Return the restraints, with the centre of those on one variable moved.
+    """Return the restraints, with those on one variable moved to a window about a centre.
+
+    Harmonic restraints are centred there, and walls on the same variable stay, as they are its limits. Walls without a
+    harmonic restraint are the window: they move together, so that their middle is at the centre.
 
     Args:
         restraints: some of them on the variable.
         name: of the variable, see `Restraint.name`.
         centre: in the unit of the variable.
+
+    Raises:
+        InputError: the variable does not reach there.
     """
-    return tuple(
-        restraint.model_copy(update={"centre": centre}) if restraint.name == name else restraint
-        for restraint in restraints
-    )
+    on_variable = [each for each in restraints if same_variable(each.name, name)]
+    is_harmonic = any(each.kind == "harmonic" for each in on_variable)
+    middle = _middle(on_variable)
+    moved = []
+    for each in restraints:
+        if each not in on_variable or (is_harmonic and each.kind != "harmonic"):
+            moved.append(each)
+        else:
+            moved.append(
+                _centred(each, centre if is_harmonic else centre + difference(each.centre, middle, each.domain))
+            )
+    return tuple(moved)
+
+
+def _middle(restraints: Sequence[Restraint]) -> float:
+    first, domain = restraints[0].centre, restraints[0].domain
+    return first + float(np.mean([difference(each.centre, first, domain) for each in restraints]))
+
+
+def _centred(restraint: Restraint, centre: float) -> Restraint:
+    try:
+        return Restraint(**{**restraint.model_dump(), "centre": within(centre, restraint.domain)})
+    except ValidationError as error:
+        least, most = RANGES[restraint.variable]
+        raise InputError(
+            f"distribution: found a centre of {centre:g} for {restraint.name}, expected one between {least:g} and "
+            f"{most:g}; correct minimum and maximum"
+        ) from error

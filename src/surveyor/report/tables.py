@@ -143,10 +143,13 @@ def walkers_of(manifest: Manifest) -> Sequence[Mapping[str, Any]]:
 
 
 def walkers_table(manifest: Manifest) -> Table:
-    """Return what became of each sample of a generation."""
+    """Return what became of each sample of a generation, with the centres of windows where there are some."""
+    samples = walkers_of(manifest)
+    has_windows = any(sample.get("window") for sample in samples)
     return make_table(
         [
             "Walker",
+            *(["Window"] if has_windows else []),
             "Temperature\n(K)",
             "Steps",
             "Rejected\ntries",
@@ -158,6 +161,7 @@ def walkers_table(manifest: Manifest) -> Table:
         [
             [
                 str(sample["index"]),
+                *([_window(sample)] if has_windows else []),
                 number(sample.get("temperature_K")),
                 str(sample.get("n_steps", NOTHING)),
                 str(len(sample.get("rejections", ()))),
@@ -166,7 +170,12 @@ def walkers_table(manifest: Manifest) -> Table:
                 sample["fate"],
                 sample.get("reason") or NOTHING,
             ]
-            for sample in walkers_of(manifest)
+            for sample in samples
         ],
         f"Walkers of generation {manifest['number']}. The errors are those of the model on which they moved.",
     )
+
+
+def _window(sample: Mapping[str, Any]) -> str:  # Any: JSON
+    window = sample.get("window")
+    return NOTHING if window is None else f"{window['variable']} = {window['centre']:.6g}"

@@ -3,18 +3,23 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ase import Atoms
+import numpy as np
+from ase import Atoms, units
 
-from surveyor.biases.plumed import check_plumed
+from surveyor.biases.plumed import check_plumed, variables_that_depend_on_place
 from surveyor.biases.restraints import check_restraints
 from surveyor.errors import InputError
 from surveyor.reading import ReadingReport
-from surveyor.sampling.conditions import MOVING_CELL, Walkers
+from surveyor.reading.report import Finding
+from surveyor.sampling.conditions import MOVING_CELL, UNDER_BAROSTAT, Walkers
 from surveyor.sampling.guards import check_distances
-from surveyor.sampling.integrators import degrees_of_freedom, keeps_constraints
+from surveyor.sampling.integrators import GLOBAL, degrees_of_freedom, keeps_constraints
 from surveyor.sampling.placement import place, plumed_files, plumed_text
 from surveyor.sampling.walkers import read_starts
 from surveyor.structures import is_periodic
+
+HARDEST = 16.0  # volume of an atom times bulk modulus of diamond, in eV
+FASTEST = 1.6  # radians of a swing of the cell in a time step
 
 
 def check_walkers(groups: Sequence[Walkers], *, has_plumed: bool = True) -> tuple[ReadingReport, ...]:
@@ -40,7 +45,28 @@ def check_walkers(groups: Sequence[Walkers], *, has_plumed: bool = True) -> tupl
         except InputError as error:
             raise InputError(f"walkers[{number}]: {error}") from error
         reports.setdefault(group.start, reading.report)
+        if found := fast_barostat(group):
+            about = Finding(f"walkers[{number}]: {found}", reading.report.n_structures, 0)
+            reports[group.start] = reports[group.start].with_findings(about)
     return tuple(reports.values())
+
+
+def fast_barostat(group: Walkers) -> str | None:
+    """Return a warning if the cell of a hard solid swings too fast for the time step; None if not.
+
+    A cell of volume V and bulk modulus B swings with the frequency sqrt(9 V B / (N_degrees kT)) over the time of the
+    barostat, and is integrated up to 2 over the time step. V B of an atom in diamond is 16 eV, in copper 10 eV.
+    """
+    if group.method not in UNDER_BAROSTAT:
+        return None
+    coldest = min(group.temperature_K, group.final_temperature_K or np.inf)
+    shortest = group.timestep_fs * np.sqrt(9 * HARDEST / (3 * units.kB * coldest)) / FASTEST
+    if group.barostat_time_fs >= shortest:
+        return None
+    return (
+        f"barostat_time_fs is {group.barostat_time_fs:g}; at {coldest:g} K a hard solid explodes below "
+        f"{shortest:.0f}: make it longer or the time step shorter, unless the structure is soft"
+    )
 
 
 def _check_start(atoms: Atoms, group: Walkers, name: str) -> None:
@@ -54,7 +80,10 @@ def _check_start(atoms: Atoms, group: Walkers, name: str) -> None:
     if group.method == "perturbation":
         return
     if degrees_of_freedom(atoms, group) <= 0:
-        raise InputError(f"{name}: no atom can move under its constraints; free some atoms")
+        raise InputError(
+            f"{name}: no atom can move under its constraints, but for the whole structure; free some atoms, or use "
+            "method langevin"
+        )
     if group.method in MOVING_CELL and not is_periodic(atoms):
         raise InputError(
             f"{name} has pbc {atoms.pbc.tolist()}, but method {group.method} needs a cell that is periodic in three "
@@ -77,4 +106,17 @@ def _check_bias(group: Walkers, starts: Sequence[Atoms], *, has_plumed: bool) ->
         check_restraints(group.restraints, atoms, f"structure {index} of {group.start}")
     if group.plumed is not None and has_plumed:
         check_plumed(plumed_text(group), starts, files=plumed_files(group))
+        _check_momenta(group, starts[0])
     place(group, starts)
+
+
+def _check_momenta(group: Walkers, start: Atoms) -> None:
+    if group.method not in GLOBAL:
+        return
+    found = variables_that_depend_on_place(plumed_text(group), start, files=plumed_files(group))
+    if found:
+        raise InputError(
+            f"the PLUMED input has variables that depend on where the structure is or how it is turned "
+            f"({', '.join(found)}), but method {group.method} needs momenta of the whole structure that are "
+            "conserved; use method langevin, or variables of relative positions"
+        )

@@ -186,7 +186,7 @@ class Walkers(Parameters):
         gt=1,
         title="Guard: temperature (factor)",
         description="A walker hotter than so many times its thermostat, or its initial temperature, is stopped and "
-        "reset.",
+        "reset. Few degrees of freedom may become as hot as thermal fluctuations make them.",
     )
     max_volume_factor: float = Field(
         1.5,

@@ -8,9 +8,12 @@ from ase import Atoms
 
 from surveyor.sampling.correlation import decorrelated
 from surveyor.sampling.duplicates import fingerprint
+from surveyor.sampling.placement import WINDOW_CENTRE, WINDOW_VARIABLE
 from surveyor.sampling.propagation import SampleFiles
 from surveyor.sampling.walkers import START_INFO
 from surveyor.structures import canonical
+
+KEPT_INFO = START_INFO | {WINDOW_VARIABLE, WINDOW_CENTRE}
 
 
 def independent_frames(samples: Path, name: str) -> dict[int, Atoms]:
@@ -38,7 +41,7 @@ def _bare(frame: Atoms) -> Atoms:
     atoms = frame.copy()
     atoms.set_constraint()
     atoms.arrays.pop("momenta", None)
-    atoms.info = {name: atoms.info[name] for name in START_INFO if name in atoms.info}
+    atoms.info = {name: atoms.info[name] for name in KEPT_INFO if name in atoms.info}
     return canonical(atoms)
 
 

@@ -1,15 +1,19 @@
 """Guards: they stop a walker that the potential leads to where no chemistry is, or where it does not know the way."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
+from scipy.special import gammainccinv
 
 from surveyor.sampling.conditions import MOVING_CELL, Walkers
 from surveyor.sampling.integrators import temperature_of
 from surveyor.sampling.walkers import Rejection
+
+UNHEARD_OF = 1e-12  # a temperature that is less probable than this at equilibrium is none of equilibrium
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,12 +24,14 @@ class Readings:
         step: of the propagation.
         forces: on its atoms in eV/Å, shape (n_atoms, 3).
         energy: potential and kinetic, with the bias, in eV.
+        n_degrees: how many degrees of freedom share the kinetic energy.
         uncertainty: expected error of the force on each atom in eV/Å, shape (n_atoms,); None where it is not known.
     """
 
     step: int
     forces: np.ndarray
     energy: float
+    n_degrees: int
     uncertainty: np.ndarray | None = None
 
 
@@ -62,10 +68,29 @@ def _check_motion(atoms: Atoms, readings: Readings, conditions: Walkers) -> Reje
     largest = float(np.linalg.norm(readings.forces, axis=1).max())
     if largest > conditions.max_force_eV_per_A:
         return Rejection("force", readings.step, largest, conditions.max_force_eV_per_A)
-    temperature = temperature_of(atoms, conditions)
-    target = max(conditions.temperature_K, conditions.final_temperature_K or 0.0)
-    hottest = conditions.max_temperature_factor * target
+    temperature, hottest = temperature_of(atoms, readings.n_degrees), hottest_K(conditions, readings.n_degrees)
     return Rejection("temperature", readings.step, temperature, hottest) if temperature > hottest else None
+
+
+def hottest_K(conditions: Walkers, n_degrees: int) -> float:
+    """Return the highest temperature that the guard allows.
+
+    The fewer degrees of freedom there are, the further their temperature fluctuates: the guard allows what a canonical
+    distribution of kinetic energies may bring.
+
+    Args:
+        conditions: of the walker.
+        n_degrees: how many degrees of freedom share the kinetic energy.
+    """
+    target = max(conditions.temperature_K, conditions.final_temperature_K or 0.0)
+    fluctuation = _largest_fluctuation(n_degrees) if n_degrees > 0 else 0.0
+    return target * max(conditions.max_temperature_factor, fluctuation)
+
+
+@cache
+def _largest_fluctuation(n_degrees: int) -> float:
+    """Return how many times its mean the kinetic energy may be at equilibrium."""
+    return float(gammainccinv(n_degrees / 2, UNHEARD_OF) * 2 / n_degrees)  # of a gamma distribution
 
 
 def _check_volume(atoms: Atoms, conditions: Walkers, volume: float, step: int) -> Rejection | None:

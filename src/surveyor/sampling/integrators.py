@@ -9,14 +9,13 @@ from ase.md.langevin import Langevin
 from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.md import MolecularDynamics
 from ase.md.nose_hoover_chain import NoseHooverChainNVT
-from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 
 from surveyor.sampling.conditions import UNDER_BAROSTAT, Walkers
+from surveyor.sampling.rigid_motions import n_conserved_momenta, without_rigid_motions
 
 MPA = 1e6 * units.Pascal
 GLOBAL = ("bussi", "nose_hoover", "nve")  # they leave the momenta of the whole system what they are
-LINEAR = 1e-3  # smallest moment of inertia of a molecule that is not linear, as a fraction of the largest
 
 Memory = Mapping[str, np.ndarray]
 
@@ -60,8 +59,8 @@ def _langevin(atoms: Atoms, conditions: Walkers, generator: np.random.Generator)
     )
 
 
-def _bussi(atoms: Atoms, conditions: Walkers, generator: np.random.Generator) -> Bussi:
-    integrator = Bussi(
+def _bussi(atoms: Atoms, conditions: Walkers, generator: np.random.Generator) -> "VelocityRescaling":
+    integrator = VelocityRescaling(
         atoms,
         conditions.timestep_fs * units.fs,
         temperature_K=conditions.temperature_K,
@@ -116,6 +115,19 @@ class ConstantPressure(LangevinBAOAB):  # type: ignore[misc]  # mypy sees no typ
         return friction
 
 
+class VelocityRescaling(Bussi):  # type: ignore[misc]  # mypy sees no types of ASE's
+    """ASE's thermostat of Bussi, Donadio and Parrinello, J. Chem. Phys. 126, 014101 (2007), without conserved momenta.
+
+    It scales them with all others, so that those of the rounding errors would grow until they are thermal.
+    """
+
+    def step(self, forces: np.ndarray | None = None) -> np.ndarray:
+        """Make a step, and return the forces after it in eV/Å, shape (n_atoms, 3)."""
+        after: np.ndarray = super().step(forces)
+        _remove_conserved_momenta(self.atoms)
+        return after
+
+
 class NoseHooverChain(NoseHooverChainNVT):  # type: ignore[misc]  # mypy sees no types of ASE's
     """ASE's Nosé-Hoover chain, for as many degrees of freedom as there are.
 
@@ -138,6 +150,12 @@ class NoseHooverChain(NoseHooverChainNVT):  # type: ignore[misc]  # mypy sees no
         thermostat._kT = units.kB * temperature_K
         thermostat._Q[0] = self._n_degrees * thermostat._kT * self._time**2
         thermostat._Q[1:] = thermostat._kT * self._time**2
+
+    def step(self) -> None:
+        """Make a step, and take the conserved momenta out, which the chain scales with all others."""
+        super().step()
+        _remove_conserved_momenta(self.atoms)
+        self._p = self.atoms.get_momenta()
 
     @property
     def chain(self) -> np.ndarray:
@@ -167,10 +185,20 @@ def _barostat(integrator: ConstantPressure) -> np.ndarray:
     return np.array(integrator.p_eps if np.ndim(integrator.p_eps) else [integrator.p_eps])
 
 
+def _set_barostat_force(integrator: ConstantPressure, values: np.ndarray) -> None:
+    integrator.force_eps = float(values[0]) if values.shape == (1,) else values.copy()
+
+
+def _barostat_force(integrator: ConstantPressure) -> np.ndarray:
+    """Return the force on the barostat, which is that of the momenta in the middle of the last step."""
+    return np.array(integrator.force_eps if np.ndim(integrator.force_eps) else [integrator.force_eps])
+
+
 _Of = Callable[[MolecularDynamics], np.ndarray]
 _Set = Callable[[MolecularDynamics, np.ndarray], None]
 _REMEMBERED: Mapping[str, tuple[_Of, _Set]] = {
     "barostat": (_barostat, _set_barostat),
+    "barostat_force": (_barostat_force, _set_barostat_force),
     "thermostat": (
         lambda integrator: integrator.chain,
         lambda integrator, values: setattr(integrator, "chain", values),
@@ -181,49 +209,41 @@ _REMEMBERED: Mapping[str, tuple[_Of, _Set]] = {
 def memory_of(integrator: MolecularDynamics) -> dict[str, np.ndarray]:
     """Return what an integrator remembers beside the structure, as plain arrays in ASE's units.
 
-    `barostat`: momentum of the barostat, shape (1,) or, for a flexible cell, (3, 3). `thermostat`: positions and
-    momenta of a Nosé-Hoover chain, shape (2, 3).
+    `barostat` and `barostat_force`: momentum of the barostat, and the force on it, shape (1,) or, for a flexible cell,
+    (3, 3). `thermostat`: positions and momenta of a Nosé-Hoover chain, shape (2, 3).
     """
-    names = {ConstantPressure: "barostat", NoseHooverChain: "thermostat"}
-    name = names.get(type(integrator))
-    return {} if name is None else {name: _REMEMBERED[name][0](integrator)}
+    names = {ConstantPressure: ("barostat", "barostat_force"), NoseHooverChain: ("thermostat",)}
+    return {name: _REMEMBERED[name][0](integrator) for name in names.get(type(integrator), ())}
 
 
 def degrees_of_freedom(atoms: Atoms, conditions: Walkers) -> int:
-    """Return how many degrees of freedom share the kinetic energy.
+    """Return how many degrees of freedom share the kinetic energy; the same for all geometries of a structure.
 
     Thermostats that act on all momenta alike, and constant energy, conserve the momentum and, without periodicity, the
-    angular momentum: they are zero (see `without_drift`) and do not count. Where atoms are fixed, nothing is conserved.
+    angular momentum: they are zero (see `without_drift`) and do not count. Atoms that are fixed leave less of them.
     """
     n_degrees = int(atoms.get_number_of_degrees_of_freedom())
-    if not _conserves_momentum(atoms, conditions):
-        return n_degrees
-    return n_degrees - 3 - _n_rotations(atoms)
+    return n_degrees - n_conserved_momenta(atoms) if _conserves_momenta(atoms, conditions) else n_degrees
 
 
 def without_drift(atoms: Atoms, conditions: Walkers) -> None:
     """Take the conserved momenta out of a structure that begins to move, see `degrees_of_freedom`."""
-    if _conserves_momentum(atoms, conditions):
-        Stationary(atoms, preserve_temperature=False)
-        if _n_rotations(atoms):
-            ZeroRotation(atoms, preserve_temperature=False)
+    if _conserves_momenta(atoms, conditions):
+        _remove_conserved_momenta(atoms)
 
 
-def temperature_of(atoms: Atoms, conditions: Walkers) -> float:
-    """Return the temperature in K of a structure with momenta; 0 where nothing can move."""
-    n_degrees = degrees_of_freedom(atoms, conditions)
+def _remove_conserved_momenta(atoms: Atoms) -> None:
+    if len(atoms) > 1:
+        atoms.set_momenta(without_rigid_motions(atoms))
+
+
+def _conserves_momenta(atoms: Atoms, conditions: Walkers) -> bool:
+    return conditions.method in GLOBAL and len(atoms) > 1
+
+
+def temperature_of(atoms: Atoms, n_degrees: int) -> float:
+    """Return the temperature in K of a structure with momenta, given its degrees of freedom; 0 where there are none."""
     return float(2 * atoms.get_kinetic_energy() / (n_degrees * units.kB)) if n_degrees > 0 else 0.0
-
-
-def _conserves_momentum(atoms: Atoms, conditions: Walkers) -> bool:
-    return conditions.method in GLOBAL and not atoms.constraints and len(atoms) > 1
-
-
-def _n_rotations(atoms: Atoms) -> int:
-    if atoms.pbc.any():
-        return 0
-    moments = np.sort(atoms.get_moments_of_inertia())
-    return 2 if moments[0] < LINEAR * moments[-1] else 3
 
 
 def keeps_constraints(conditions: Walkers) -> bool:

@@ -13,12 +13,23 @@ from ase.io.trajectory import Trajectory
 
 from surveyor.biases.biased import BiasedCalculator
 from surveyor.files import write_with
-from surveyor.potentials import UNCERTAINTY
+from surveyor.potentials import UNCERTAINTY, Prediction
 from surveyor.sampling.conditions import MOVING_CELL, Walkers
 from surveyor.sampling.integrators import MPA, temperature_of
+from surveyor.sampling.walkers import Sample
 from surveyor.structures import is_periodic
 
 N_RECORDS = 100  # as many are kept along a propagation
+COLVAR, BIAS = "COLVAR", "bias_energy"
+UNBIASED = (
+    "step",
+    "temperature_K",
+    "potential_energy",
+    "total_energy",
+    "pressure_MPa",
+    "volume_A3",
+    "uncertainty_eV_per_A",
+)
 
 
 @dataclass(slots=True)
@@ -27,18 +38,20 @@ class Recorder:
 
     Attributes:
         conditions: of the walker.
+        n_degrees: how many degrees of freedom share its kinetic energy.
         records: observables by name, as lists.
         frames: kept since the last checkpoint, with their observables and step.
     """
 
     conditions: Walkers
+    n_degrees: int
     records: dict[str, list[float]] = field(default_factory=dict)
     frames: list[Atoms] = field(default_factory=list)
 
     @classmethod
-    def after(cls, conditions: Walkers, observables: Mapping[str, np.ndarray]) -> "Recorder":
+    def after(cls, conditions: Walkers, n_degrees: int, observables: Mapping[str, np.ndarray]) -> "Recorder":
         """Return a recorder that goes on from what was recorded before."""
-        return cls(conditions, {name: list(values) for name, values in observables.items()})
+        return cls(conditions, n_degrees, {name: list(values) for name, values in observables.items()})
 
     @property
     def observables(self) -> dict[str, np.ndarray]:
@@ -56,7 +69,7 @@ class Recorder:
         is_frame = self.conditions.frame_interval is not None and step % self.conditions.frame_interval == 0
         if step % interval and not is_frame:
             return
-        observed = observe(atoms, self.conditions)
+        observed = observe(atoms, self.conditions, self.n_degrees)
         if step % interval == 0:
             for name, value in {"step": float(step), **observed}.items():
                 self.records.setdefault(name, []).append(value)
@@ -64,12 +77,12 @@ class Recorder:
             self.frames.append(_frame(atoms, {"step": step, **observed}))
 
 
-def observe(atoms: Atoms, conditions: Walkers) -> dict[str, float]:
+def observe(atoms: Atoms, conditions: Walkers, n_degrees: int) -> dict[str, float]:
     """Return the observables of a structure with its calculator; see `Sample`."""
     calculator = atoms.calc
     energy = float(atoms.get_potential_energy())
     bias = calculator.bias_energy if isinstance(calculator, BiasedCalculator) else 0.0
-    observed = {} if conditions.is_optimisation else {"temperature_K": temperature_of(atoms, conditions)}
+    observed = {} if conditions.is_optimisation else {"temperature_K": temperature_of(atoms, n_degrees)}
     observed |= {"potential_energy": energy - bias, "total_energy": energy + float(atoms.get_kinetic_energy())}
     if _has_stress(atoms):
         stress = atoms.get_stress(include_ideal_gas=True, apply_constraint=False)
@@ -77,7 +90,7 @@ def observe(atoms: Atoms, conditions: Walkers) -> dict[str, float]:
     if conditions.method in MOVING_CELL:
         observed["volume_A3"] = float(atoms.get_volume())
     if isinstance(calculator, BiasedCalculator):
-        observed |= {"bias_energy": bias, **calculator.variables}
+        observed |= {BIAS: bias, **calculator.variables}
     if UNCERTAINTY in calculator.results:
         observed["uncertainty_eV_per_A"] = float(calculator.results[UNCERTAINTY].max())
     return observed
@@ -88,12 +101,42 @@ def _has_stress(atoms: Atoms) -> bool:
 
 
 def _frame(atoms: Atoms, info: Mapping[str, float]) -> Atoms:
-    frame = atoms.copy()
+    """Return a copy with what the potential says of it, without the bias, whose energy is among the observables."""
+    frame, found = atoms.copy(), _of_potential(atoms)
     frame.info |= info
-    forces = atoms.get_forces(apply_constraint=False)
-    stress = atoms.get_stress(apply_constraint=False) if _has_stress(atoms) else None
-    frame.calc = SinglePointCalculator(frame, energy=atoms.get_potential_energy(), forces=forces, stress=stress)
+    frame.calc = SinglePointCalculator(frame, energy=found.energy, forces=found.forces, stress=found.stress)
     return frame
+
+
+def _of_potential(atoms: Atoms) -> Prediction:
+    forces = atoms.get_forces(apply_constraint=False)  # evaluates the structure, if it has not been yet
+    if isinstance(atoms.calc, BiasedCalculator) and atoms.calc.bare is not None:
+        return atoms.calc.bare
+    stress = atoms.get_stress(apply_constraint=False) if _has_stress(atoms) else None
+    return Prediction(float(atoms.get_potential_energy()), forces, stress)
+
+
+def files_of_bias(sample: Sample) -> dict[str, str]:
+    """Return text files for PLUMED's own tools, by name: what PLUMED goes on from, and collective variables.
+
+    Args:
+        sample: whose walker is biased; there are none for others, and where every try was rejected.
+    """
+    state = sample.walker.state
+    if state is None or sample.structure is None:
+        return {}
+    return {**state.history, **({COLVAR: _colvar(sample)} if BIAS in sample.observables else {})}
+
+
+def _colvar(sample: Sample) -> str:
+    """Return the observables that only biased walkers have, with the time since the walker's start in ps."""
+    assert sample.walker.state is not None
+    first_step = sample.walker.state.n_steps - sample.n_steps
+    times = (first_step + sample.observables["step"]) * sample.walker.conditions.timestep_fs / 1000
+    columns = {name: values for name, values in sample.observables.items() if name not in UNBIASED}
+    rows = np.column_stack([times, *columns.values()])
+    lines = [" ".join(["#! FIELDS time", *columns]), *(" ".join(f"{value:.10g}" for value in row) for row in rows)]
+    return "\n".join(lines) + "\n"
 
 
 def append_frames(path: Path, frames: Sequence[Atoms], *, n_before: int) -> int:

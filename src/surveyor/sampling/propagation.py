@@ -14,9 +14,10 @@ from pathlib import Path
 from ase.calculators.calculator import Calculator
 
 from surveyor.events import announce
+from surveyor.files import write_atomically
 from surveyor.potentials import Potential
 from surveyor.sampling.guards import check_distances
-from surveyor.sampling.observables import append_frames, keep_last_good
+from surveyor.sampling.observables import append_frames, files_of_bias, keep_last_good
 from surveyor.sampling.perturbation import perturb
 from surveyor.sampling.samples import Attempt, load_attempt, load_sample, save_attempt, save_sample
 from surveyor.sampling.segments import run_segment
@@ -52,6 +53,10 @@ class SampleFiles:
     def trajectory(self) -> Path:
         """Frames of the try that counted, in ASE's format."""
         return self.directory / f"{self.name}.traj"
+
+    def plain(self, name: str) -> Path:
+        """A text file of the bias, such as HILLS or COLVAR."""
+        return self.directory / f"{self.name}.{name}"
 
     @property
     def rejected(self) -> Path:
@@ -105,6 +110,8 @@ def propagate(
     while attempt.sample.structure is None and len(attempt.sample.rejections) < n_tries:
         attempt = _advance(attempt, calculator, files, n_steps=checkpoint_steps, began=began)
         save_attempt(files.checkpoint, attempt, origin=walker)
+    for file, text in files_of_bias(attempt.sample).items():
+        write_atomically(files.plain(file), text)
     save_sample(files.sample, attempt.sample, origin=walker)
     files.checkpoint.unlink(missing_ok=True)
     _announce(name, attempt.sample, f"in {time.monotonic() - began:.1f} s")

@@ -15,12 +15,20 @@ from surveyor.biases.plumed import PlumedRun
 from surveyor.biases.restraints import evaluate_restraints
 from surveyor.potentials import UNCERTAINTY
 from surveyor.sampling.guards import Readings, check, check_distances, check_uncertainty, check_wall_time
-from surveyor.sampling.integrators import make_integrator, memory_of, set_temperature
+from surveyor.sampling.integrators import degrees_of_freedom, make_integrator, memory_of, set_temperature
 from surveyor.sampling.observables import Recorder
 from surveyor.sampling.optimisers import make_optimiser, memory_of_optimiser
 from surveyor.sampling.placement import plumed_files
 from surveyor.sampling.samples import Attempt
-from surveyor.sampling.states import generator_of, moving, state_at_start, state_of
+from surveyor.sampling.states import (
+    generator_of,
+    memory_of_bias,
+    moving,
+    remembered_bias,
+    state_at_start,
+    state_of,
+    without_bias,
+)
 from surveyor.sampling.walkers import Rejection, WalkerState
 
 DISTANCE_STRIDE = 10  # steps between two checks of distances, which cost more than the other guards
@@ -68,14 +76,16 @@ class Segment:
         self._attempt, self._state, self._began = attempt, state, began
         self._walker, self._conditions = walker, walker.conditions
         self._atoms, self._generator = moving(walker.start, state), generator_of(walker.seed, state)
+        self._n_degrees = degrees_of_freedom(self._atoms, self._conditions)
         self._energy, self._was_certain = attempt.energy, attempt.was_certain
         self._plumed: PlumedRun | None = None
+        self._last_bias: BiasValues | None = None
         self._history = dict(state.history)
         self._stop: Rejection | None = None
         self.step = attempt.sample.n_steps
         self.rejection: Rejection | None = None
         self._good = self._places() if self.step else None
-        self.recorder = Recorder.after(walker.conditions, attempt.sample.observables)
+        self.recorder = Recorder.after(walker.conditions, self._n_degrees, attempt.sample.observables)
 
     def begin(self, calculator: Calculator) -> None:
         """Start PLUMED, and the integrator or optimiser."""
@@ -90,6 +100,7 @@ class Segment:
                 temperature_K=self._conditions.temperature_at(self._state.n_steps),
                 files=plumed_files(self._conditions),
                 history=self._state.history,
+                last=remembered_bias(self._state.memory),
             )
             biases.append(self._biased_by_plumed)
         self._atoms.calc = BiasedCalculator(calculator, biases) if biases else calculator
@@ -97,7 +108,8 @@ class Segment:
 
     def _biased_by_plumed(self, atoms: Atoms, energy: float) -> BiasValues:
         assert self._plumed is not None
-        return self._plumed.evaluate(atoms, step=self._n_steps_of_walker, energy=energy)
+        self._last_bias = self._plumed.evaluate(atoms, step=self._n_steps_of_walker, energy=energy)
+        return self._last_bias
 
     @property
     def _n_steps_of_walker(self) -> int:
@@ -105,9 +117,10 @@ class Segment:
         return self._state.n_steps + self.step - self._attempt.sample.n_steps
 
     def _make_mover(self) -> MolecularDynamics | BFGS:
+        memory = without_bias(self._state.memory)
         if self._conditions.is_optimisation:
-            return make_optimiser(self._atoms, self._conditions, memory=self._state.memory)
-        return make_integrator(self._atoms, self._conditions, generator=self._generator, memory=self._state.memory)
+            return make_optimiser(self._atoms, self._conditions, memory=memory)
+        return make_integrator(self._atoms, self._conditions, generator=self._generator, memory=memory)
 
     def move(self, n_steps: int) -> None:
         """Make some steps, or fewer where the try ends before."""
@@ -149,6 +162,7 @@ class Segment:
             step,
             forces=atoms.get_forces(),
             energy=float(atoms.get_potential_energy() + atoms.get_kinetic_energy()),
+            n_degrees=self._n_degrees,
             uncertainty=atoms.calc.results.get(UNCERTAINTY),
         )
         if self._energy is None:
@@ -182,6 +196,8 @@ class Segment:
             memory, is_converged = memory_of_optimiser(self._mover), self._is_converged
         else:
             memory = memory_of(self._mover)
+        if self._last_bias is not None:
+            memory |= memory_of_bias(self._last_bias)
         n_steps = self._n_steps_of_walker
         state = state_of(self._atoms, self._generator, n_steps=n_steps, memory=memory, history=self._history)
         sample = replace(

@@ -7,8 +7,11 @@ import numpy as np
 from ase import Atoms
 from ase.md.velocitydistribution import thermalize_momenta
 
+from surveyor.biases.bias import BiasValues
 from surveyor.sampling.integrators import without_drift
 from surveyor.sampling.walkers import Walker, WalkerState
+
+BIAS = "bias."  # begins the names of what a bias remembers
 
 
 def state_at_start(walker: Walker) -> WalkerState:
@@ -50,7 +53,7 @@ def state_of(
         atoms: with momenta.
         generator: of the walker.
         n_steps: since its start or last reset.
-        memory: of integrator or optimiser.
+        memory: of integrator or optimiser, and of the bias.
         history: of the bias.
     """
     return WalkerState(
@@ -70,3 +73,21 @@ def generator_of(seed: int, state: WalkerState | None) -> np.random.Generator:
     if state is not None:
         generator.bit_generator.state = json.loads(state.random_state)
     return generator
+
+
+def memory_of_bias(values: BiasValues) -> dict[str, np.ndarray]:
+    """Return what a bias with a history said last, as plain arrays: it may say something else after its next hill."""
+    memory = {f"{BIAS}energy": np.array(values.energy), f"{BIAS}forces": values.forces}
+    return memory if values.stress is None else memory | {f"{BIAS}stress": values.stress}
+
+
+def remembered_bias(memory: Mapping[str, np.ndarray]) -> BiasValues | None:
+    """Return what `memory_of_bias` was given, without collective variables; None where it was not."""
+    if f"{BIAS}forces" not in memory:
+        return None
+    return BiasValues(float(memory[f"{BIAS}energy"]), memory[f"{BIAS}forces"], memory.get(f"{BIAS}stress"))
+
+
+def without_bias(memory: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what integrator or optimiser remember."""
+    return {name: array for name, array in memory.items() if not name.startswith(BIAS)}

@@ -11,7 +11,7 @@ from ase import Atoms
 from surveyor.arrays import write_arrays
 from surveyor.reading import Reading, read_structures
 from surveyor.sampling.conditions import Walkers
-from surveyor.sampling.placement import place
+from surveyor.sampling.placement import WINDOW_CENTRE, WINDOW_VARIABLE, place
 from surveyor.structures import canonical
 
 SCHEMA_VERSION = 2
@@ -75,6 +75,14 @@ class Walker:
             atoms.set_cell(self.state.cell, scale_atoms=False)
             atoms.positions = self.state.positions
         return canonical(atoms)
+
+    @property
+    def window(self) -> dict[str, Any] | None:  # Any: JSON
+        """Variable and centre of its window; None without a distribution."""
+        info = self.start.info
+        if WINDOW_CENTRE not in info:
+            return None
+        return {"variable": info[WINDOW_VARIABLE], "centre": info[WINDOW_CENTRE]}
 
     def reset(self) -> "Walker":
         """Return the walker at its start, with another seed."""

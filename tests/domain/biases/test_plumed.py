@@ -1,3 +1,4 @@
+import itertools
 import os
 import subprocess
 import sys
@@ -242,7 +243,6 @@ OPES_EXPANDED ARG=ecv.* PACE=5 OBSERVATION_STEPS=1
         METAD.replace("PACE", "GRID_MIN=0 GRID_MAX=0.5 GRID_WFILE=GRID GRID_WSTRIDE=1 PACE"),
         OPES,
         OPES.replace("OPES_METAD", "OPES_METAD_EXPLORE"),
-        OPES.replace("SIGMA=0.01", "ADAPTIVE_SIGMA_STRIDE=7"),
         OPES + "METAD ARG=d PACE=2 HEIGHT=1.2 SIGMA=0.01",  # one has a history before the other
         EXPANDED,
     ],
@@ -252,6 +252,68 @@ def test_a_run_that_ends_before_its_first_hill_can_go_on(text, n_steps):
     along(first, range(n_steps))
     with run_of(text, molecule("H2O"), history=first.close()) as second:
         assert along(second, range(max(n_steps - 1, 0), 21))[-1].energy != 0
+
+
+VARIABLES = "d: DISTANCE ATOMS=1,2\ne: DISTANCE ATOMS=1,3\na: ANGLE ATOMS=2,1,3\n"
+GRID = "GRID_MIN=0 GRID_MAX=0.5"
+# Each action that PLUMED's manual lets restart (keyword RESTART), and others that remember something: how it goes on.
+CONTINUED = {
+    "METAD": "METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01",
+    "METAD well-tempered": "METAD ARG=d,a PACE=5 HEIGHT=1.2 SIGMA=0.01,0.1 BIASFACTOR=10",
+    "METAD on a grid": f"METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01 BIASFACTOR=10 CALC_RCT {GRID}",
+    "METAD with its maximum": f"METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01 CALC_MAX_BIAS {GRID}",
+    "METAD with geometric widths": "METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01 ADAPTIVE=GEOM",
+    "METAD in an interval": "METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01 INTERVAL=0.09,0.12",
+    "METAD with a time": "METAD ARG=d PACE=5 TAU=1 BIASFACTOR=5 SIGMA=0.01",
+    "METAD with neighbours": "METAD ARG=d,a PACE=5 HEIGHT=1.2 SIGMA=0.01,0.1 NLIST",
+    "METAD that begins later": "METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01 UPDATE_FROM=0.004",
+    "METAD with few digits": "METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01 FMT=%8.3f",
+    "METAD seldom": "METAD ARG=d PACE=23 HEIGHT=1.2 SIGMA=0.01",
+    "PBMETAD": "PBMETAD ARG=d,e PACE=5 HEIGHT=1.2 SIGMA=0.01,0.01 BIASFACTOR=8",
+    "PBMETAD on grids": "PBMETAD ARG=d,e PACE=5 HEIGHT=1.2 SIGMA=0.01,0.01 GRID_MIN=0,0 GRID_MAX=0.5,0.5",
+    "OPES_METAD": "OPES_METAD ARG=d PACE=5 BARRIER=20 SIGMA=0.01",
+    "OPES_METAD with neighbours": "OPES_METAD ARG=d,a PACE=5 BARRIER=20 SIGMA=0.01,0.1 NLIST",
+    "OPES_METAD with few digits": "OPES_METAD ARG=d PACE=5 BARRIER=20 SIGMA=0.01 FMT=%8.3f",
+    "OPES_METAD with a state": "OPES_METAD ARG=d PACE=5 BARRIER=20 SIGMA=0.01 STATE_WFILE=S STORE_STATES",
+    "OPES_METAD seldom": "OPES_METAD ARG=d PACE=23 BARRIER=20 SIGMA=0.01",
+    "OPES_METAD_EXPLORE": "OPES_METAD_EXPLORE ARG=d PACE=5 BARRIER=20 SIGMA=0.01",
+    "OPES_EXPANDED": EXPANDED.split("\n", 1)[1],
+    "OPES_EXPANDED seldom": EXPANDED.split("\n", 1)[1].replace("PACE=5", "PACE=17"),
+    "two": "METAD ARG=d PACE=4 HEIGHT=1.2 SIGMA=0.01\nOPES_METAD ARG=e PACE=7 BARRIER=20 SIGMA=0.01",
+    "MOVINGRESTRAINT": "MOVINGRESTRAINT ARG=d STEP0=0 AT0=0.1 KAPPA0=1000 STEP1=100 AT1=0.2 KAPPA1=1000",
+}
+CUTS = {"at a pace": (20, 40), "between": (7, 13, 29), "at once": (1, 2, 3, 4, 5, 6, 30)}
+
+
+def wandering(n_steps):
+    generator = np.random.default_rng(0)
+    for step in range(n_steps + 1):
+        water = stretched(0)
+        water.positions[1] *= 1 + 0.15 * np.sin(step / 7)
+        water.positions += generator.normal(0, 0.02, (3, 3))
+        yield water
+
+
+def in_segments(text, path, cuts):
+    values, history, last = [], {}, None
+    for begin, end in itertools.pairwise([0, *cuts, len(path) - 1]):
+        run = PlumedRun(text, path[0], timestep_fs=0.5, temperature_K=300, files={}, history=history, last=last)
+        found = [run.evaluate(path[step], step=step, energy=0.0) for step in range(begin, end + 1)]
+        values += found[1 if values else 0 :]
+        last, history = found[-1], run.close()
+    return values
+
+
+@pytest.mark.plumed
+@pytest.mark.parametrize("action", CONTINUED.values(), ids=CONTINUED)
+def test_segments_equal_one_run(action):
+    path = list(wandering(60))
+    whole = in_segments(VARIABLES + action, path, ())
+    assert np.abs(whole[-1].forces).max() > 1e-3
+    for cuts in CUTS.values():
+        for one, other in zip(in_segments(VARIABLES + action, path, cuts), whole, strict=True):
+            assert one.energy == pytest.approx(other.energy, abs=1e-11)
+            np.testing.assert_allclose(one.forces, other.forces, atol=1e-11)
 
 
 @pytest.mark.plumed
@@ -343,6 +405,13 @@ def test_well_tempered_hills_become_lower_with_the_temperature_of_the_walker():
 def test_what_plumed_rejects_is_shown_in_its_own_words(text, message):
     with pytest.raises(InputError, match=message):
         check_plumed(text, [molecule("H2O")], files={})
+
+
+@pytest.mark.plumed
+def test_an_input_that_crashes_plumed_is_refused():
+    # PLUMED asks for a value that surveyor does not have, and crashes.
+    with pytest.raises(InputError, match=r"PLUMED crashes on its input \(SIG[A-Z]+\)"):
+        check_plumed("v: EXTRACV NAME=lambda\nRESTRAINT ARG=v AT=1 KAPPA=1", [molecule("H2O")], files={})
 
 
 @pytest.mark.plumed

@@ -1,8 +1,9 @@
+import math
 from pathlib import Path
 
 import pytest
 
-from surveyor.biases.plumed_input import parse_plumed, prepared, recorded_variables, with_shifted_centre
+from surveyor.biases.plumed_input import domain_of, parse_plumed, prepared, recorded_variables, with_shifted_centre
 from surveyor.errors import InputError
 
 INPUT = """# of a user
@@ -105,12 +106,14 @@ def test_only_what_names_a_file_is_led_into_the_folder(word, expected):
 
 
 def test_actions_go_on_where_their_own_history_is():
-    actions = parse_plumed("METAD ARG=d RESTART=NO\nOPES_METAD ARG=d STATE_WFILE=STATE\nPBMETAD ARG=d,d.x")
+    text = "METAD ARG=d RESTART=NO\nOPES_METAD ARG=d SIGMA=1 STATE_WFILE=STATE FMT=%g\nPBMETAD ARG=d,d.x"
+    actions = parse_plumed(f"{text}\nOPES_METAD ARG=e SIGMA=1 FILE=OTHER STATE_WSTRIDE=9")
     lines = [line for _, line in prepared(actions, Path("/f"), history=["HILLS", "STATE", "HILLS.d", "HILLS.d.x"])]
     assert lines == [
         "METAD ARG=d FILE=/f/HILLS RESTART=YES",
-        "OPES_METAD ARG=d STATE_WFILE=/f/STATE FILE=/f/KERNELS RESTART=NO",
+        "OPES_METAD ARG=d SIGMA=1 FILE=/f/KERNELS STATE_WFILE=/f/STATE STATE_RFILE=/f/before.STATE RESTART=YES",
         "PBMETAD ARG=d,d.x FILE=/f/HILLS.d,/f/HILLS.d.x RESTART=YES",
+        "OPES_METAD ARG=e SIGMA=1 FILE=/f/OTHER STATE_WFILE=/f/OTHER.STATE RESTART=NO",
     ]
 
 
@@ -143,3 +146,55 @@ def test_the_centre_is_moved_in_what_is_no_comment():
 def test_a_centre_that_is_not_clear_is_refused(text, message):
     with pytest.raises(InputError, match=message):
         with_shifted_centre(text, "d", 1.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "variable", "domain"),
+    [
+        ("t: TORSION ATOMS=1,2,3,4", "t", (-math.pi, math.pi)),
+        ("t: TORSION ATOMS=1,2,3,4 COSINE", "t", None),
+        ("TORSION LABEL=t ATOMS=1,2,3,4", "t", (-math.pi, math.pi)),
+        ("p: PUCKERING ATOMS=1,2,3,4,5,6", "p.phs", (0, 2 * math.pi)),
+        ("p: PUCKERING ATOMS=1,2,3,4,5,6", "p.amp", None),
+        ("c: CUSTOM ARG=t FUNC=2*x PERIODIC=-2*pi,2*pi", "c", (-2 * math.pi, 2 * math.pi)),
+        ("c: CUSTOM ARG=t FUNC=x/2 PERIODIC=-pi/2,+pi/2", "c", (-math.pi / 2, math.pi / 2)),
+        ("c: CUSTOM ARG=t FUNC=x PERIODIC=-180,1.8e2", "c", (-180, 180)),
+        ("c: CUSTOM ARG=t FUNC=x PERIODIC=NO", "c", None),
+        ("d: DISTANCE ATOMS=1,2", "d", None),
+        ("d: DISTANCE ATOMS=1,2", "e", None),
+    ],
+)
+def test_periodic_variables_and_their_values_are_known(text, variable, domain):
+    assert domain_of(text, variable) == (domain if domain is None else pytest.approx(domain))
+
+
+# Those of PLUMED 2.11 with the keyword RESTART that are not in CONTINUED of test_plumed.py, and others with a memory.
+FORGETFUL = """
+ABMD ACCUMULATE ADAPTIVE_PATH AVERAGE BAIES COLLECT COLLECT_FRAMES DRR EDS EFFECTIVE_ENERGY_DRIFT EMMI
+EXTENDED_LAGRANGIAN FISST HISTOGRAM LOGMFD MAXENT METAINFERENCE OPT_ADAM OPT_AVERAGED_SGD OPT_DUMMY
+OPT_ROBBINS_MONRO_SGD RESCALE TTMETAD VES_DELTA_F VES_LINEAR_EXPANSION
+"""
+SCORES = "CS2BACKBONE JCOUPLING NOE PCS PRE RDC SANS SAXS"
+
+
+@pytest.mark.parametrize("name", FORGETFUL.split())
+def test_actions_that_forget_are_refused(name):
+    with pytest.raises(InputError, match=f"line 2 of the PLUMED input: {name} cannot be continued"):
+        prepared(parse_plumed(f"d: DISTANCE ATOMS=1,2\n{name} ARG=d"), Path("/folder"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        *((f"{name} DOSCORE", f"found DOSCORE, with which {name} cannot go on") for name in SCORES.split()),
+        ("METAD ARG=d ADAPTIVE=DIFF", "found ADAPTIVE=DIFF, with which METAD cannot go on"),
+        ("PBMETAD ARG=d ADAPTIVE=DIFF", "found ADAPTIVE=DIFF, with which PBMETAD cannot go on"),
+        ("OPES_METAD ARG=d PACE=5 BARRIER=20", "found no SIGMA, but OPES_METAD cannot go on .*; give SIGMA"),
+        ("OPES_METAD_EXPLORE ARG=d SIGMA=ADAPTIVE", "found no SIGMA, but OPES_METAD_EXPLORE"),
+        ("OPES_EXPANDED ARG=e.*", "found OBSERVATION_STEPS=100, .*expected OBSERVATION_STEPS=1$"),
+        ("OPES_EXPANDED ARG=e.* OBSERVATION_STEPS=4", "found OBSERVATION_STEPS=4"),
+    ],
+)
+def test_options_that_forget_are_refused(text, message):
+    with pytest.raises(InputError, match=f"line 1 of the PLUMED input: {message}"):
+        prepared(parse_plumed(text), Path("/folder"))

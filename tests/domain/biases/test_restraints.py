@@ -158,6 +158,40 @@ def test_restraints_that_do_not_suit_a_structure_are_refused():
         check_restraints([CASES["torsion"]], molecule("C2H2"), "acetylene")
 
 
-def test_the_centre_of_one_restraint_is_moved():
-    moved = with_centre([CASES["distance"], CASES["angle"]], "distance(0,1)", 2.5)
-    assert [restraint.centre for restraint in moved] == [2.5, 100.0]
+def bond(kind, centre):
+    return Restraint(variable="distance", atoms=(0, 1), kind=kind, centre=centre, force_constant=2.0)
+
+
+def torsion(kind, centre):
+    return Restraint(variable="torsion", atoms=(0, 1, 2, 3), kind=kind, centre=centre, force_constant=2.0)
+
+
+@pytest.mark.parametrize(
+    ("restraints", "name", "centre", "expected"),
+    [
+        ([CASES["distance"], CASES["angle"]], "distance(0,1)", 2.5, [2.5, 100.0]),
+        ([CASES["distance"], CASES["angle"]], "distance(1, 0)", 2.5, [2.5, 100.0]),
+        ([bond("harmonic", 0), bond("upper_wall", 4.0)], "distance(0,1)", 2.5, [2.5, 4.0]),  # a limit stays
+        ([bond("lower_wall", 0.8), bond("upper_wall", 1.2)], "distance(0,1)", 2.5, [2.3, 2.7]),  # a window moves
+        ([bond("upper_wall", 1.2)], "distance(0,1)", 2.5, [2.5]),
+        ([torsion("lower_wall", 170), torsion("upper_wall", -170)], "torsion(0,1,2,3)", 0, [-10, 10]),
+        ([torsion("harmonic", 0)], "torsion(3,2,1,0)", 200, [-160]),
+        ([torsion("harmonic", 0)], "torsion(3,2,1,0)", -180, [180]),
+    ],
+)
+def test_restraints_move_to_a_window_and_walls_by_their_own_meaning(restraints, name, centre, expected):
+    moved = with_centre(restraints, name, centre)
+    assert [restraint.centre for restraint in moved] == pytest.approx(expected)
+    assert [restraint.kind for restraint in moved] == [restraint.kind for restraint in restraints]
+
+
+@pytest.mark.parametrize("degrees", [-179, -90, -1, 0, 1, 90, 179, 180])
+def test_torsions_are_between_minus_and_plus_180(degrees):
+    peroxide = molecule("H2O2")
+    peroxide.set_dihedral(2, 0, 1, 3, degrees)
+    values = evaluate_restraints(
+        [Restraint(variable="torsion", atoms=(2, 0, 1, 3), centre=0, force_constant=1)], peroxide
+    )
+    found = values.variables["torsion(2,0,1,3)"]
+    assert -180 < found <= 180
+    assert np.isclose((found - degrees + 180) % 360, 180, atol=1e-6)

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from scipy.stats import chi2
 
 from surveyor.sampling.conditions import Walkers
-from surveyor.sampling.guards import Readings, check, check_distances
+from surveyor.sampling.guards import Readings, check, check_distances, hottest_K
 
 
 @pytest.fixture
@@ -17,7 +18,8 @@ def zero_forces(atoms):
 
 
 def checked(atoms, forces, conditions, step=0, energy=0.0, volume=1.0, begin=0.0):
-    return check(atoms, Readings(step, forces, energy), conditions, volume=volume, energy=begin)
+    readings = Readings(step, forces, energy, n_degrees=3 * len(atoms))
+    return check(atoms, readings, conditions, volume=volume, energy=begin)
 
 
 def test_a_quiet_walker_passes(conditions):
@@ -36,11 +38,20 @@ def test_the_largest_force_is_the_longest_vector_of_an_atom(conditions):
 
 
 def test_a_hot_walker_is_stopped(conditions):
-    water = molecule("H2O")
-    water.set_momenta(np.full((3, 3), 1.0))
-    rejection = checked(water, zero_forces(water), conditions, step=0)
-    assert (rejection.reason, rejection.limit) == ("temperature", 900)
-    assert rejection.value == pytest.approx(water.get_temperature())
+    ethane = molecule("C2H6")
+    ethane.set_momenta(np.full((8, 3), 1.0))
+    cold = conditions.model_copy(update={"temperature_K": 20.0, "max_temperature_factor": 10.0})
+    rejection = checked(ethane, zero_forces(ethane), cold, step=0)
+    assert (rejection.reason, rejection.limit) == ("temperature", 200)
+    assert rejection.value == pytest.approx(ethane.get_temperature())
+
+
+@pytest.mark.parametrize("n_degrees", [1, 3, 9, 30])
+def test_the_hottest_temperature_is_one_that_equilibrium_does_not_bring(conditions, n_degrees):
+    factor = hottest_K(conditions, n_degrees) / conditions.temperature_K
+    assert factor == pytest.approx(max(3, chi2.isf(1e-12, n_degrees) / n_degrees))
+    # Exact for two degrees of freedom: exp(-K/kT).
+    assert hottest_K(conditions, 2) == pytest.approx(300 * 12 * np.log(10))
 
 
 @pytest.mark.parametrize("place", ["forces", "positions", "momenta"])

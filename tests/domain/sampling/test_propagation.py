@@ -18,6 +18,7 @@ from ase.constraints import FixAtoms
 
 from surveyor.potentials import UNCERTAINTY, evaluate_one_by_one
 from surveyor.sampling.conditions import Walkers
+from surveyor.sampling.frames import independent_frames
 from surveyor.sampling.integrators import MPA
 from surveyor.sampling.propagation import propagate
 from surveyor.sampling.states import state_at_start
@@ -151,6 +152,7 @@ from pathlib import Path
 from ase.calculators.emt import EMT
 from surveyor.sampling.propagation import propagate
 from surveyor.sampling.conditions import Walkers
+from surveyor.sampling.frames import independent_frames
 from surveyor.sampling.walkers import make_walkers
 
 class Fatal(EMT):
@@ -218,6 +220,15 @@ def test_two_short_propagations_equal_a_long_one(tmp_path):
     assert_same_walker(second.walker, both.walker)
 
 
+@pytest.mark.parametrize("method", METHODS[:6])
+def test_segments_equal_one_run(tmp_path, method):
+    walker = copper(tmp_path, n_steps=20, method=method, barostat_time_fs=150)
+    whole = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="whole", checkpoint_steps=20)
+    parts = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="parts", checkpoint_steps=3)
+    np.testing.assert_allclose(parts.structure.positions, whole.structure.positions, atol=2e-8)
+    np.testing.assert_allclose(parts.walker.state.momenta, whole.walker.state.momenta, atol=1e-10)
+
+
 @pytest.mark.parametrize(
     ("reason", "calculator"),
     [
@@ -236,6 +247,30 @@ def test_each_guard_stops_a_walker_on_a_wrong_potential(tmp_path, reason, calcul
     assert sample.structure is None
     assert sample.temperature_K is None
     assert (sample.walker.n_resets, sample.walker.state, sample.walker.seed) == (3, None, walker.seed + 3)
+
+
+class Bond(Calculator):
+    """A spring between two atoms, as stiff as that of hydrogen."""
+
+    implemented_properties = ("energy", "forces")
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        bond = atoms.positions[1] - atoms.positions[0]
+        length = np.linalg.norm(bond)
+        pull = 35 * (length - 0.74) * bond / length
+        self.results = {"energy": 17.5 * (length - 0.74) ** 2, "forces": np.array([pull, -pull])}
+
+
+@pytest.mark.parametrize("method", ["bussi", "langevin"])
+def test_hydrogen_at_its_temperature_is_not_too_hot(tmp_path, method):
+    hydrogen = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.74]])
+    walker = walker_of(tmp_path, hydrogen, method=method, timestep_fs=0.5, thermostat_time_fs=10, n_steps=300)
+    walkers = [replace(walker, seed=1000 * number) for number in range(8)]
+    samples = [propagate(each, Using(Bond), directory=tmp_path, name=str(each.seed)) for each in walkers]
+    assert [rejection for sample in samples for rejection in sample.rejections] == []
+    if method == "bussi":  # two and more times five would be improbable for many atoms
+        assert max(sample.temperatures_K.max() for sample in samples) > 5 * 300
 
 
 def test_after_a_reset_the_walker_begins_at_its_start_with_another_seed(tmp_path):
@@ -465,6 +500,71 @@ def test_restraints_hold_a_walker_and_their_variables_are_recorded(tmp_path):
     assert sample.observables["bias_energy"][-1] == pytest.approx(10 * (held - 4.0) ** 2, abs=1e-5)
 
 
+PULL = {"variable": "distance", "atoms": (0, 3), "centre": 3.0, "force_constant": 20.0}
+
+
+PULL_BY_PLUMED = "UNITS LENGTH=A ENERGY=eV\nd: DISTANCE ATOMS=1,4\nRESTRAINT ARG=d AT=3 KAPPA=20"
+
+
+@pytest.mark.parametrize(
+    ("bias", "method"),
+    [
+        ("restraints", "langevin"),
+        ("restraints", "npt"),
+        ("restraints", "optimisation"),
+        pytest.param("plumed", "npt", marks=pytest.mark.plumed),
+    ],
+)
+def test_frames_have_the_energies_of_the_potential_and_the_bias_beside_them(tmp_path, bias, method):
+    (tmp_path / "plumed.dat").write_text(PULL_BY_PLUMED)
+    fields = {"restraints": [PULL]} if bias == "restraints" else {"plumed": tmp_path / "plumed.dat"}
+    propagate(copper(tmp_path, method=method, frame_interval=5, **fields), EMT_POTENTIAL, directory=tmp_path, name="0")
+    frames = ase.io.read(tmp_path / "0.traj", ":")
+    assert len(frames) >= 2
+    for frame in frames:
+        length = frame.get_distance(0, 3, mic=True)
+        assert frame.info["bias_energy"] == pytest.approx(
+            10 * (length - 3) ** 2, rel=1e-6
+        )  # ASE and PLUMED differ in kJ/mol
+        expected = frame.copy()
+        expected.calc = EMT()
+        assert frame.get_potential_energy() == pytest.approx(expected.get_potential_energy(), abs=1e-10)
+        assert frame.info["potential_energy"] == pytest.approx(frame.get_potential_energy(), abs=1e-10)
+        np.testing.assert_allclose(frame.get_forces(), expected.get_forces(), atol=1e-10)
+        np.testing.assert_allclose(frame.get_stress(), expected.get_stress(), atol=1e-12)
+
+
+def test_a_window_is_in_what_its_walker_brings(tmp_path):
+    distribution = {"variable": "distance(3,0)", "minimum": 2.5, "maximum": 3.0}
+    walker = copper(tmp_path, restraints=[PULL], distribution=distribution, frame_interval=10)
+    expected = {"window_variable": "distance(3,0)", "window_centre": 2.5}
+    sample = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="0")
+    again = propagate(walker, Using(unused), directory=tmp_path, name="0")  # from its file
+    frames = [*ase.io.read(tmp_path / "0.traj", ":"), *independent_frames(tmp_path, "0").values()]
+    for atoms in (sample.structure, again.structure, *frames):
+        assert atoms.info.items() >= expected.items()
+
+
+@pytest.mark.plumed
+def test_hills_and_collective_variables_are_plain_files(tmp_path):
+    (tmp_path / "plumed.dat").write_text(METAD)
+    walker = copper(tmp_path, plumed=tmp_path / "plumed.dat")
+    first = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="0")
+    second = propagate(first.walker, EMT_POTENTIAL, directory=tmp_path, name="1")
+    assert (tmp_path / "1.HILLS").read_text() == second.walker.state.history["HILLS"]
+    header, *rows = (tmp_path / "1.COLVAR").read_text().splitlines()
+    assert header == "#! FIELDS time bias_energy d"
+    columns = np.array([row.split() for row in rows], dtype=float).T
+    assert columns[0] == pytest.approx(np.arange(21, 41) * 0.003)  # ps, on from the first sample
+    assert columns[1] == pytest.approx(second.observables["bias_energy"], rel=1e-8)
+    assert columns[2] == pytest.approx(second.observables["d"], rel=1e-8)
+
+
+def test_walkers_without_a_bias_leave_no_files_of_one(tmp_path):
+    propagate(copper(tmp_path), EMT_POTENTIAL, directory=tmp_path, name="0")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.npz", "start.traj"]
+
+
 METAD = "d: DISTANCE ATOMS=1,4\nm: METAD ARG=d PACE=4 HEIGHT=2 SIGMA=0.02\n"
 
 
@@ -497,13 +597,19 @@ def test_hills_of_a_rejected_try_are_forgotten(tmp_path):
 
 
 @pytest.mark.plumed
-def test_biased_walkers_in_segments_follow_one_without_within_a_tolerance(tmp_path):
-    # Where a segment begins, the hill is felt that was deposited there, half a step earlier than otherwise.
-    (tmp_path / "plumed.dat").write_text(METAD)
-    walker = copper(tmp_path, plumed=tmp_path / "plumed.dat", n_steps=40)
+@pytest.mark.parametrize("method", ["langevin", "npt", "npt_flexible", "bussi"])
+@pytest.mark.parametrize(
+    "action", ["METAD ARG=d PACE=4 HEIGHT=2 SIGMA=0.02", "OPES_METAD ARG=d PACE=3 BARRIER=50 SIGMA=0.02"]
+)
+def test_biased_walkers_in_segments_are_as_without_segments(tmp_path, method, action):
+    (tmp_path / "plumed.dat").write_text(f"d: DISTANCE ATOMS=1,4\n{action}")
+    walker = copper(tmp_path, plumed=tmp_path / "plumed.dat", n_steps=40, method=method, barostat_time_fs=200)
     whole = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="whole", checkpoint_steps=40)
     parts = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="parts", checkpoint_steps=10)
-    assert np.abs(whole.structure.positions - parts.structure.positions).max() < 1e-3
+    assert np.ptp(whole.observables["bias_energy"]) > 1e-3
+    # Hills, kernels and states are text of 16 digits.
+    np.testing.assert_allclose(parts.structure.positions, whole.structure.positions, atol=2e-8)
+    np.testing.assert_allclose(parts.observables["bias_energy"], whole.observables["bias_energy"], atol=1e-10)
 
 
 @pytest.mark.plumed

@@ -8,11 +8,14 @@ from ase.build import bulk, molecule
 from ase.constraints import FixAtoms
 from pydantic import ValidationError
 
+from surveyor.biases.restraints import Restraint, evaluate_restraints
 from surveyor.errors import InputError
 from surveyor.sampling.checks import check_walkers
 from surveyor.sampling.conditions import Walkers
+from surveyor.sampling.propagation import propagate
 from surveyor.sampling.samples import walker_digest
 from surveyor.sampling.walkers import WalkerState, load_walker, make_walkers, save_walker
+from surveyor.testing.calculators import CalculatorPotential
 
 
 def start_file(path, *structures):
@@ -206,6 +209,36 @@ def test_what_plumed_rejects_is_refused_before_anything_moves(tmp_path, text, me
         check_walkers([Walkers(start=start, plumed=tmp_path / "plumed.dat")])
 
 
+POSITION = "p: POSITION ATOM=1 NOPBC\nRESTRAINT ARG=p.z AT=0 KAPPA=10\n"
+COMPONENT = "d: DISTANCE ATOMS=1,2 COMPONENTS NOPBC\nRESTRAINT ARG=d.x AT=0 KAPPA=10\n"
+TORSION = "t: TORSION ATOMS=3,1,2,4\nRESTRAINT ARG=t AT=3.14 KAPPA=10\n"
+
+
+@pytest.mark.plumed
+@pytest.mark.parametrize(
+    ("text", "is_periodic", "found"),
+    [
+        (POSITION, False, r"\(p.z\)"),
+        (POSITION, True, r"\(p.z\)"),
+        (COMPONENT, False, r"\(d.x\)"),
+        (COMPONENT, True, None),
+        (TORSION, False, None),
+    ],
+)
+@pytest.mark.parametrize("method", ["langevin", "bussi"])
+def test_thermostats_that_need_conserved_momenta_refuse_biases_on_places(tmp_path, text, is_periodic, found, method):
+    (tmp_path / "plumed.dat").write_text(text)
+    peroxide = molecule("H2O2", cell=[9, 9, 9], pbc=is_periodic)
+    group = Walkers(
+        start=start_file(tmp_path / "start.extxyz", peroxide), plumed=tmp_path / "plumed.dat", method=method
+    )
+    if found is None or method == "langevin":
+        check_walkers([group])
+        return
+    with pytest.raises(InputError, match=rf"{found}, but method bussi needs momenta .*; use method langevin"):
+        check_walkers([group])
+
+
 def hydrogens(*distances_A):
     return [Atoms("H2", positions=[[0, 0, 0], [0, 0, distance]]) for distance in distances_A]
 
@@ -237,8 +270,101 @@ def test_walkers_are_placed_along_a_variable_of_plumed(tmp_path):
     assert len({walker_digest(replace(walker, index=0, seed=0)) for walker in walkers}) == 3
 
 
+def peroxides(*torsions):
+    found = []
+    for degrees in torsions:
+        found.append(molecule("H2O2"))
+        found[-1].set_dihedral(2, 0, 1, 3, degrees)
+    return found
+
+
+TURNED = {"variable": "torsion", "atoms": (2, 0, 1, 3), "centre": 0, "force_constant": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("minimum", "maximum", "centres", "starts"),
+    [
+        (170, 190, [170, 180, -170], [175, 175, -175]),
+        (-180, 180, [180, -60, 60], [175, -60, 60]),  # the end of a turn is its beginning
+        (-190, -170, [170, 180, -170], [175, 175, -175]),
+    ],
+)
+@pytest.mark.parametrize("name", ["torsion(2,0,1,3)", "torsion(3, 1, 0, 2)"])
+def test_windows_of_a_torsion_go_round(tmp_path, minimum, maximum, centres, starts, name):
+    start = start_file(tmp_path / "start.extxyz", *peroxides(-175, -60, 60, 175))
+    distribution = {"variable": name, "minimum": minimum, "maximum": maximum}
+    group = Walkers(start=start, n_walkers=3, restraints=[TURNED], distribution=distribution)
+    walkers = make_walkers([group], seed=1)
+    assert [walker.conditions.restraints[0].centre for walker in walkers] == pytest.approx(centres)
+    assert [walker.window for walker in walkers] == [
+        {"variable": name, "centre": pytest.approx(centre)} for centre in centres
+    ]
+    begun = [evaluate_restraints([TURN], walker.start).variables[TURN.name] for walker in walkers]
+    assert begun == pytest.approx(starts, abs=1e-5)
+
+
+TURN = Restraint(**TURNED)
+
+
+@pytest.mark.plumed
+def test_windows_of_a_torsion_of_plumed_go_round(tmp_path):
+    start = start_file(tmp_path / "start.extxyz", *peroxides(-175, -60, 60, 175))
+    (tmp_path / "plumed.dat").write_text("t: TORSION ATOMS=3,1,2,4\nRESTRAINT ARG=t AT=0 KAPPA=100\n")
+    distribution = {"variable": "t", "minimum": 3.0, "maximum": 3.3}
+    group = Walkers(start=start, n_walkers=2, plumed=tmp_path / "plumed.dat", distribution=distribution)
+    walkers = make_walkers([group], seed=1)
+    assert [walker.window["centre"] for walker in walkers] == pytest.approx([3.0, 3.3 - 2 * np.pi])
+    assert "AT=-2.983185307" in walkers[1].plumed
+    begun = [evaluate_restraints([TURN], walker.start).variables[TURN.name] for walker in walkers]
+    assert begun == pytest.approx([175, -175], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("restraint", "distribution", "message"),
+    [
+        (TURNED, {"variable": "torsion(2,0,1,3)", "minimum": -200, "maximum": 200}, "a range of 400, expected at most"),
+        (BOND, {"variable": "distance(0,1)", "minimum": -1, "maximum": 2}, "a centre of -1 for distance.0,1., expect"),
+    ],
+)
+def test_windows_where_the_variable_does_not_reach_are_refused(tmp_path, restraint, distribution, message):
+    start = start_file(tmp_path / "start.extxyz", *peroxides(0))
+    with pytest.raises(InputError, match=message):
+        check_walkers([Walkers(start=start, restraints=[restraint], distribution=distribution)])
+
+
+@pytest.mark.parametrize("name", ["distance(1,0)", "distance(0, 1)", "distance(0,1)"])
+def test_the_order_of_the_atoms_does_not_matter_to_a_distribution(tmp_path, name):
+    start = start_file(tmp_path / "start.extxyz", *hydrogens(0.75, 1.2))
+    group = Walkers(start=start, n_walkers=2, restraints=[BOND], distribution=WINDOWS | {"variable": name})
+    walkers = make_walkers([group], seed=1)
+    assert [walker.conditions.restraints[0].centre for walker in walkers] == pytest.approx([0.7, 1.24])
+
+
+def test_walkers_outside_a_distribution_have_no_window(tmp_path):
+    used = Atoms("H2", positions=[[0, 0, 0], [0, 0, 1]], info={"window_variable": "d", "window_centre": 2.0})
+    (walker,) = make_walkers([Walkers(start=start_file(tmp_path / "used.extxyz", used), n_walkers=1)], seed=1)
+    assert walker.window is None
+
+
 def test_a_missing_start_and_no_walkers_at_all_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"walkers\[0\]: .*absent.xyz does not exist"):
         check_walkers([Walkers(start=tmp_path / "absent.xyz")])
     with pytest.raises(InputError, match="at least one group"):
         check_walkers([])
+
+
+@pytest.mark.parametrize("method", ["npt", "npt_flexible"])
+@pytest.mark.parametrize(("temperature_K", "barostat_time_fs"), [(20, 200), (60, 200), (20, 500), (300, 200)])
+def test_a_barostat_that_explodes_is_warned_of(tmp_path, method, temperature_K, barostat_time_fs):
+    start = start_file(tmp_path / "cu.extxyz", bulk("Cu", cubic=True))
+    fields = {"timestep_fs": 4, "thermostat_time_fs": 50, "temperature_K": temperature_K, "n_steps": 300}
+    group = Walkers(start=start, n_walkers=1, method=method, barostat_time_fs=barostat_time_fs, **fields)
+    (report,) = check_walkers([group])
+    (walker,) = make_walkers([group], seed=1)
+    potential = CalculatorPotential("ase.calculators.emt.EMT")
+    sample = propagate(walker, potential, directory=tmp_path, name="0", n_tries=1)
+    is_warned = any("a hard solid explodes below" in warning for warning in report.warnings)
+    assert is_warned == (temperature_K * barostat_time_fs**2 < 60 * 250**2)
+    assert is_warned or sample.structure is not None
+    if (temperature_K, barostat_time_fs) == (20, 200):
+        assert sample.rejections
