@@ -22,6 +22,7 @@ from surveyor.dataset import Dataset
 from surveyor.errors import AttemptFailed, StorageFailed, WorkerLost
 from surveyor.events import announce
 from surveyor.files import publish, temporary_beside
+from surveyor.flows.for_users import for_users
 from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sampling import relayed
@@ -57,7 +58,8 @@ def _labelling_name() -> str:
     return f"labels of {Path(runtime.flow_run.parameters['output_directory']).name}"
 
 
-@flow(name="label-dataset", flow_run_name=_labelling_name)
+@flow(name="label-dataset", flow_run_name=_labelling_name, validate_parameters=False)
+@for_users(LabellingParameters)
 def label_dataset(
     structures: Path,
     output_directory: Path,

@@ -10,6 +10,7 @@ from surveyor.campaign import Campaign, CampaignParameters, Origin, WandB, open_
 from surveyor.flows.bootstrap import bootstrap as bootstrap_generation
 from surveyor.flows.cancellation import ending_at_once
 from surveyor.flows.conclusion import Reports, complete, conclude
+from surveyor.flows.for_users import for_users
 from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sampling import Stopwatch, followed, resolve, sample_and_label
@@ -31,7 +32,8 @@ def _generation_name() -> str:
     return f"generation {runtime.flow_run.parameters['previous'].number + 1}"
 
 
-@flow(name="online-learning", flow_run_name=_campaign_name)
+@flow(name="online-learning", flow_run_name=_campaign_name, validate_parameters=False)
+@for_users(CampaignParameters)
 def online_learning(
     run_directory: Path,
     walkers: list[Walkers],

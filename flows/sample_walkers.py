@@ -10,6 +10,7 @@ from prefect import flow, runtime
 from surveyor.blocks.pools import load_sites
 from surveyor.events import announce
 from surveyor.exploration import Exploration, ExplorationParameters, open_exploration, write_results
+from surveyor.flows.for_users import for_users
 from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sampling import batch_size, check_plumed, relayed
@@ -29,7 +30,8 @@ def _sampling_name() -> str:
     return f"sampling of {Path(runtime.flow_run.parameters['output_directory']).name}"
 
 
-@flow(name="sample-walkers", flow_run_name=_sampling_name)
+@flow(name="sample-walkers", flow_run_name=_sampling_name, validate_parameters=False)
+@for_users(ExplorationParameters)
 def sample_walkers(
     potential: Path,
     output_directory: Path,

@@ -8,6 +8,7 @@ from prefect import flow, runtime
 from surveyor.blocks.pools import load_sites
 from surveyor.errors import TrainingFailed
 from surveyor.events import announce
+from surveyor.flows.for_users import for_users
 from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sampling import Stopwatch, relayed
@@ -27,7 +28,8 @@ def _training_name() -> str:
     return f"training of {Path(runtime.flow_run.parameters['output_directory']).name}"
 
 
-@flow(name="train-model", flow_run_name=_training_name)
+@flow(name="train-model", flow_run_name=_training_name, validate_parameters=False)
+@for_users(TrainingParameters)
 def train_model(
     train: Path,
     output_directory: Path,
