@@ -28,6 +28,7 @@ from surveyor.flows.pool_commands import add_pool_commands
 from surveyor.flows.sample_commands import add_sample_command, show_sampling
 from surveyor.flows.train_commands import add_train_commands, show_training
 from surveyor.labelling.progress import is_labelling, read_labelling_progress, render_labelling
+from surveyor.parameter_files import located
 from surveyor.progress import CampaignProgress, read_progress, render
 from surveyor.run_directory import RunDirectory
 from surveyor.training import is_training
@@ -51,16 +52,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.command(options, console) or 0)
     except InputError as error:
-        errors.print(f"[bold red]error:[/] {_escaped(error)}")
+        errors.print(f"[bold red]error:[/] {_escaped(_located(error, options))}")
         return 2
     except SurveyorError as error:
-        errors.print(f"[bold red]error:[/] {_escaped(error)}")
+        errors.print(f"[bold red]error:[/] {_escaped(str(error))}")
         return 1
     except OSError as error:
         if error.errno not in STORAGE_FAULTS:
             raise
         errors.print(
-            f"[bold red]error:[/] {_escaped(error)}; make room or mend the disk, then give the same command: it "
+            f"[bold red]error:[/] {_escaped(str(error))}; make room or mend the disk, then give the same command: it "
             "continues, and nothing that was finished is lost"
         )
         return 1
@@ -69,8 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _escaped(error: Exception) -> str:
-    return str(error).replace("[", r"\[")
+def _escaped(message: str) -> str:
+    return message.replace("[", r"\[")
+
+
+def _located(error: InputError, options: argparse.Namespace) -> str:
+    """Return the message of an error, with the place of its field in the parameter file of the command."""
+    file = vars(options).get("campaign") or vars(options).get("parameters")
+    return str(error) if file is None else located(str(error), file)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -68,7 +68,7 @@ def test_the_form_refuses_two_references_and_a_run_says_what_the_form_cannot_see
     form.submit_until_sent()
     run = final_run_in(tmp_path / "run", client, form)
     assert run.state.name == "Failed"
-    assert run.state.message.startswith(f"walkers.0.start: file {tmp_path / 'missing.extxyz'} does not exist")
+    assert run.state.message.startswith(f"walkers[0].start: file {tmp_path / 'missing.extxyz'} does not exist")
     mine = LogFilter.model_validate({"flow_run_id": {"any_": [run.id]}})
     assert not [log.message for log in client.read_logs(mine) if "Traceback" in log.message]
 

@@ -153,7 +153,7 @@ def test_wrong_parameters_are_refused(
     run = run_of(failed.stdout, client)
     state = run.state
     assert state.name == "Failed"
-    assert state.message.startswith("walkers.0.start: file")
+    assert state.message.startswith("walkers[0].start: file")
     assert "missing.extxyz does not exist" in state.message
     assert not (tmp_path / "run").exists()
 
