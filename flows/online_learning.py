@@ -13,6 +13,7 @@ from surveyor.flows.conclusion import Reports, complete, conclude
 from surveyor.flows.for_users import for_users
 from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
+from surveyor.flows.run_names import unless_named
 from surveyor.flows.sampling import Stopwatch, followed, resolve, sample_and_label
 from surveyor.flows.training import errors_before_training, train_and_evaluate
 from surveyor.learning import Bootstrap, Learning, decide_membership, reason_to_stop
@@ -32,7 +33,7 @@ def _generation_name() -> str:
     return f"generation {runtime.flow_run.parameters['previous'].number + 1}"
 
 
-@flow(name="online-learning", flow_run_name=_campaign_name, validate_parameters=False)
+@flow(name="online-learning", flow_run_name=unless_named(_campaign_name), validate_parameters=False)
 @for_users(CampaignParameters)
 def online_learning(
     run_directory: Path,

@@ -46,6 +46,7 @@ def test_a_campaign_is_set_up_in_the_form(
 
     run = final_run_in(tmp_path / "run", client, form)
     assert run.state.name == "Completed", run.state.message
+    assert run.name == "campaign run"  # the name that the form makes up says nothing
     assert RunDirectory(tmp_path / "run").n_complete() == 2
 
 
@@ -56,6 +57,7 @@ def test_the_form_refuses_two_references_and_a_run_says_what_the_form_cannot_see
     deployment = client.read_deployment_by_name("online-learning/local")
     site = prefect_api_url.removesuffix("/api")
     form = Form(browser, f"{site}/{ui}deployments/deployment/{deployment.id}/run")
+    form.fill("Run Name", "mine")
     form.fill("Run directory", str(tmp_path / "run"))
     form.click_after("Walkers", "Add item")
     form.fill("Start structures (file)", str(tmp_path / "missing.extxyz"))
@@ -67,6 +69,7 @@ def test_the_form_refuses_two_references_and_a_run_says_what_the_form_cannot_see
     form.click_after("GFN-xTB", "None")
     form.submit_until_sent()
     run = final_run_in(tmp_path / "run", client, form)
+    assert run.name == "mine"
     assert run.state.name == "Failed"
     assert run.state.message.startswith(f"walkers[0].start: file {tmp_path / 'missing.extxyz'} does not exist")
     mine = LogFilter.model_validate({"flow_run_id": {"any_": [run.id]}})

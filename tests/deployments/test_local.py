@@ -148,9 +148,11 @@ def test_wrong_parameters_are_refused(
     # What the schema cannot say fails the run before any work, with what to do in its state.
     walkers = [{**parameters["walkers"][0], "start": str(tmp_path / "missing.extxyz")}]
     missing = {**parameters, "walkers": walkers}
-    failed = prefect("deployment", "run", "online-learning/local", "--params", json.dumps(missing), "--watch")
+    call = ("deployment", "run", "online-learning/local", "--params", json.dumps(missing), "--watch")
+    failed = prefect(*call, "--name", "my-copper")
     assert failed.returncode == 1
     run = run_of(failed.stdout, client)
+    assert run.name == "my-copper"
     state = run.state
     assert state.name == "Failed"
     assert state.message.startswith("walkers[0].start: file")
