@@ -15,6 +15,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from pydantic import ConfigDict, ValidationError, model_validator
 
 from surveyor.errors import InputError
+from surveyor.parameter_files import complaint_of
 from surveyor.parameters import Parameters
 
 NOT_FOUND = 404
@@ -146,7 +147,7 @@ def stored_names(client: SyncPrefectClient, kinds: Mapping[str, type[SiteBlock]]
 
 
 def _complaints(error: ValidationError) -> str:
-    return "; ".join(": ".join([*map(str, each["loc"]), each["msg"]]) for each in error.errors())
+    return "; ".join(complaint_of(each) for each in error.errors())
 
 
 def _page(client: SyncPrefectClient, document: BlockDocument) -> str:

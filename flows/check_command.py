@@ -27,7 +27,9 @@ N_SHOWN = 8  # refused structures
 def add_check_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `check`."""
     check = commands.add_parser(
-        "check", help="check a parameter file and the structures that it names, without running"
+        "check",
+        help="check a parameter file and the structures that it names, without running",
+        epilog="example: surveyor check campaign.yaml",
     )
     check.add_argument("parameters", type=Path, help="file of a campaign, a labelling, a training or a sampling (YAML)")
     check.add_argument("--json", action="store_true", help="print valid parameters alone, for a deployment")

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from surveyor import __version__
 from surveyor.campaign import (
     CampaignParameters,
     Origin,
@@ -21,7 +22,7 @@ from surveyor.exploration import is_exploration
 from surveyor.flows.block_commands import add_block_commands
 from surveyor.flows.calculation_commands import add_calculation_commands
 from surveyor.flows.check_command import add_check_command
-from surveyor.flows.display import following, quieten_prefect
+from surveyor.flows.display import following, quieten_prefect, where_it_runs
 from surveyor.flows.doctor import add_doctor_command
 from surveyor.flows.dry_run import dry_running
 from surveyor.flows.label_commands import add_label_commands
@@ -29,7 +30,8 @@ from surveyor.flows.pool_commands import add_pool_commands
 from surveyor.flows.sample_commands import add_sample_command, show_sampling
 from surveyor.flows.train_commands import add_train_commands, show_training
 from surveyor.labelling.progress import is_labelling, read_labelling_progress, render_labelling
-from surveyor.progress import CampaignProgress, read_progress, render
+from surveyor.parameter_files import located
+from surveyor.progress import CampaignProgress, now, read_progress, render
 from surveyor.run_directory import RunDirectory
 from surveyor.training import is_training
 
@@ -46,22 +48,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, 2 for input that cannot work, 1 for any other failure.
     """
-    options = _parser().parse_args(arguments)
+    options = command_parser().parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(highlight=False, soft_wrap=True, stderr=True)
     try:
         return int(options.command(options, console) or 0)
     except InputError as error:
-        errors.print(f"[bold red]error:[/] {_escaped(error)}")
+        errors.print(f"[bold red]error:[/] {_escaped(_located(error, options))}")
         return 2
     except SurveyorError as error:
-        errors.print(f"[bold red]error:[/] {_escaped(error)}")
+        errors.print(f"[bold red]error:[/] {_escaped(str(error))}")
         return 1
     except OSError as error:
         if error.errno not in STORAGE_FAULTS:
             raise
         errors.print(
-            f"[bold red]error:[/] {_escaped(error)}; make room or mend the disk, then give the same command: it "
+            f"[bold red]error:[/] {_escaped(str(error))}; make room or mend the disk, then give the same command: it "
             "continues, and nothing that was finished is lost"
         )
         return 1
@@ -70,23 +72,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _escaped(error: Exception) -> str:
-    return str(error).replace("[", r"\[")
+def _escaped(message: str) -> str:
+    return message.replace("[", r"\[")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _located(error: InputError, options: argparse.Namespace) -> str:
+    """Return the message of an error, with the place of its field in the parameter file of the command."""
+    file = vars(options).get("campaign") or vars(options).get("parameters")
+    return str(error) if file is None else located(str(error), file)
+
+
+def command_parser() -> argparse.ArgumentParser:
+    """Return what parses the command line."""
     parser = argparse.ArgumentParser(
-        prog="surveyor", description="Develop interatomic potentials by online learning, on Prefect."
+        prog="surveyor",
+        description="Develop interatomic potentials by online learning, on Prefect.",
+        epilog="example: surveyor run campaign.yaml",
     )
+    parser.add_argument("--version", action="version", version=f"surveyor {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="run a campaign, or continue it where it stopped")
+    run = commands.add_parser(
+        "run", help="run a campaign, or continue it where it stopped", epilog="example: surveyor run campaign.yaml"
+    )
     run.add_argument("campaign", type=Path, help="campaign file (YAML)")
     run.add_argument("--from", dest="origin", type=Path, metavar="RUN_DIRECTORY", help="begin from another campaign")
     run.add_argument("--generation", type=int, metavar="N", help="generation of the other one; the newest by default")
     run.add_argument("--dry-run", action="store_true", help="take one structure through every stage, and say how long")
     run.set_defaults(command=_run)
     add_check_command(commands)
-    status = commands.add_parser("status", help="say where work stands; needs no server")
+    status = commands.add_parser(
+        "status", help="say where work stands; needs no server", epilog="example: surveyor status campaigns/ethanol"
+    )
     status.add_argument("run_directory", type=Path, help="folder of the campaign, or of other work")
     status.set_defaults(command=_status)
     add_label_commands(commands)
@@ -150,6 +166,8 @@ def _status(options: argparse.Namespace, console: Console) -> None:
     directory = RunDirectory(options.run_directory.absolute())
     if is_labelling(directory):
         console.print(render_labelling(read_labelling_progress(directory)))
+        if running := where_it_runs(directory):
+            console.print(f"running{running}", markup=False)
         return
     if is_training(directory):
         show_training(directory, console)
@@ -158,6 +176,8 @@ def _status(options: argparse.Namespace, console: Console) -> None:
         show_sampling(directory, console)
         return
     progress = read_progress(directory)
+    if progress.state == "running":
+        console.print(f"running: {now(progress)}{where_it_runs(directory)}", markup=False)
     console.print(render(progress))
     if progress.errors:
         console.print(errors_table(progress))

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from surveyor.lease import holder_of
 from surveyor.progress import read_progress, render, summary
 from surveyor.run_directory import RunDirectory
 
@@ -80,6 +81,12 @@ def following(directory: RunDirectory, console: Console, view: View = CAMPAIGN) 
     finally:
         stop.set()
         thread.join()
+
+
+def where_it_runs(directory: RunDirectory) -> str:
+    """Return where the work in a folder runs, such as ", on node1, pid 4242"; nothing if it does not run."""
+    holder = holder_of(directory.lease)
+    return "" if holder is None else f", on {holder.get('host', 'an unknown host')}, pid {holder.get('pid', 'unknown')}"
 
 
 class _Display:

@@ -27,7 +27,11 @@ MARKS = {"good": ("ok", "green"), "remark": ("note", "yellow"), "fault": ("FAULT
 
 def add_doctor_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `doctor`."""
-    doctor = commands.add_parser("doctor", help="look for what would fail hours later, here and on the pools")
+    doctor = commands.add_parser(
+        "doctor",
+        help="look for what would fail hours later, here and on the pools",
+        epilog="example: surveyor doctor campaign.yaml --wait-minutes 30",
+    )
     doctor.add_argument("campaign", type=Path, help="campaign file (YAML)")
     doctor.add_argument(
         "--wait-minutes", type=float, default=10.0, metavar="N", help="how long to wait for workers; 10 by default"

@@ -34,13 +34,23 @@ LABELLING = View("labelling_begins", ("labelling_begins", "reading", "labels_req
 
 def add_label_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `label`, and `labels` with its subcommands."""
-    label = commands.add_parser("label", help="label the structures of a file, or continue where that stopped")
+    label = commands.add_parser(
+        "label",
+        help="label the structures of a file, or continue where that stopped",
+        epilog="example: surveyor label ethanol.yaml",
+    )
     label.add_argument("parameters", type=Path, help="parameter file (YAML)")
     label.add_argument("--json", action="store_true", help="print valid parameters, for a deployment, and do nothing")
     label.set_defaults(command=_label)
-    labels = commands.add_parser("labels", help="work on a label store")
+    labels = commands.add_parser(
+        "labels", help="work on a label store", epilog="example: surveyor labels retry labels --reason timeout"
+    )
     actions = labels.add_subparsers(required=True, metavar="ACTION")
-    importing = actions.add_parser("import", help="bring labels that were computed elsewhere into a label store")
+    importing = actions.add_parser(
+        "import",
+        help="bring labels that were computed elsewhere into a label store",
+        epilog="example: surveyor labels import old.extxyz --store labels --level-of-theory level_of_theory.json",
+    )
     importing.add_argument("dataset", type=Path, help="labelled structures (extxyz, or another format that ASE reads)")
     importing.add_argument("--store", type=Path, required=True, metavar="FOLDER", help="the label store")
     importing.add_argument(
@@ -70,7 +80,9 @@ def add_label_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     )
     importing.set_defaults(command=_import)
     retrying = actions.add_parser(
-        "retry", help="have labels tried again that failed for good, once the cause is mended"
+        "retry",
+        help="have labels tried again that failed for good, once the cause is mended",
+        epilog="example: surveyor labels retry labels --reason timeout",
     )
     retrying.add_argument("store", type=Path, help="folder of the label store")
     retrying.add_argument(

@@ -23,8 +23,10 @@ from surveyor.dataset import Dataset
 from surveyor.errors import AttemptFailed, StorageFailed, WorkerLost
 from surveyor.events import announce
 from surveyor.files import publish, temporary_beside
+from surveyor.flows.for_users import for_users
 from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
+from surveyor.flows.run_names import unless_named
 from surveyor.flows.sampling import relayed
 from surveyor.flows.server import wait_for_server
 from surveyor.flows.window import Window, n_at_once
@@ -58,7 +60,8 @@ def _labelling_name() -> str:
     return f"labels of {Path(runtime.flow_run.parameters['output_directory']).name}"
 
 
-@flow(name="label-dataset", flow_run_name=_labelling_name)
+@flow(name="label-dataset", flow_run_name=unless_named(_labelling_name), validate_parameters=False)
+@for_users(LabellingParameters)
 def label_dataset(
     structures: Path,
     output_directory: Path,

@@ -22,13 +22,23 @@ def users_pools() -> Path:
 
 def add_pool_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `pool` and its subcommands."""
-    pool = commands.add_parser("pool", help="open, list and close pools on clusters")
+    pool = commands.add_parser(
+        "pool", help="open, list and close pools on clusters", epilog="example: surveyor pool open slurm/genoa"
+    )
     actions = pool.add_subparsers(required=True, metavar="ACTION")
-    opening = actions.add_parser("open", help="open a pool that campaigns share, until it is closed or idle for long")
+    opening = actions.add_parser(
+        "open",
+        help="open a pool that campaigns share, until it is closed or idle for long",
+        epilog="example: surveyor pool open slurm/genoa",
+    )
     opening.add_argument("name", help="kind and name of its block, such as slurm/genoa")
     opening.set_defaults(command=_open)
-    listing = actions.add_parser("list", help="list pools with their jobs, workers and work")
-    closing = actions.add_parser("close", help="close a pool: its jobs are cancelled")
+    listing = actions.add_parser(
+        "list", help="list pools with their jobs, workers and work", epilog="example: surveyor pool list"
+    )
+    closing = actions.add_parser(
+        "close", help="close a pool: its jobs are cancelled", epilog="example: surveyor pool close slurm/genoa"
+    )
     closing.add_argument("name", help="kind and name of its block, such as slurm/genoa")
     for each in (listing, closing):
         each.add_argument(

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surveyor.exploration import SUMMARY, check_exploration, load_exploration, read_exploration_summary
-from surveyor.flows.display import View, following, quieten_prefect
+from surveyor.flows.display import View, following, quieten_prefect, where_it_runs
 from surveyor.lease import is_in_use
 from surveyor.run_directory import RunDirectory
 
@@ -26,7 +26,11 @@ SAMPLING = View("work_begins", ("work_begins", "reading", "batch_halved", "rejec
 
 def add_sample_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `sample`."""
-    command = commands.add_parser("sample", help="let walkers move on a given potential, or go on with it")
+    command = commands.add_parser(
+        "sample",
+        help="let walkers move on a given potential, or go on with it",
+        epilog="example: surveyor sample ethanol.yaml",
+    )
     command.add_argument("parameters", type=Path, help="parameter file (YAML)")
     command.add_argument("--json", action="store_true", help="print valid parameters, for a deployment, and do nothing")
     command.set_defaults(command=_sample)
@@ -56,8 +60,9 @@ def show_sampling(directory: RunDirectory, console: Console) -> None:
         console.print(f"{directory.path} is complete")
         console.print(_table(directory))
         return
-    state = "is running" if is_in_use(directory.lease) else "has stopped; the same command continues it"
-    console.print(f"{directory.path} {state}")
+    running = where_it_runs(directory)
+    state = f"is running{running}" if running else "has stopped; the same command continues it"
+    console.print(f"{directory.path} {state}", markup=False)
     console.print(_look(directory)[1] or "no walker has ended yet", markup=False)
 
 

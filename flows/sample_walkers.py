@@ -16,8 +16,10 @@ from surveyor.exploration import (
     open_exploration,
     write_results,
 )
+from surveyor.flows.for_users import for_users
 from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
+from surveyor.flows.run_names import unless_named
 from surveyor.flows.sampling import batch_size, check_plumed, relayed
 from surveyor.flows.server import wait_for_server
 from surveyor.flows.window import Window, n_at_once
@@ -35,7 +37,8 @@ def _sampling_name() -> str:
     return f"sampling of {Path(runtime.flow_run.parameters['output_directory']).name}"
 
 
-@flow(name="sample-walkers", flow_run_name=_sampling_name)
+@flow(name="sample-walkers", flow_run_name=unless_named(_sampling_name), validate_parameters=False)
+@for_users(ExplorationParameters)
 def sample_walkers(
     potential: Path,
     output_directory: Path,

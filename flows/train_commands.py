@@ -9,8 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from surveyor.flows.display import View, following, quieten_prefect
-from surveyor.lease import is_in_use
+from surveyor.flows.display import View, following, quieten_prefect, where_it_runs
 from surveyor.metrics import Errors
 from surveyor.models.choice import check_model_parameters
 from surveyor.models.export import Format, export_model, folder_of_model
@@ -32,11 +31,19 @@ TRAINING = View(
 
 def add_train_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `train` and `export`."""
-    train = commands.add_parser("train", help="train a model on labelled structures, or continue where that stopped")
+    train = commands.add_parser(
+        "train",
+        help="train a model on labelled structures, or continue where that stopped",
+        epilog="example: surveyor train ethanol.yaml",
+    )
     train.add_argument("parameters", type=Path, help="parameter file (YAML)")
     train.add_argument("--json", action="store_true", help="print valid parameters, for a deployment, and do nothing")
     train.set_defaults(command=_train)
-    export = commands.add_parser("export", help="write a model in the form that another program takes")
+    export = commands.add_parser(
+        "export",
+        help="write a model in the form that another program takes",
+        epilog="example: surveyor export campaigns/ethanol ethanol.pt --format lammps",
+    )
     export.add_argument("model", type=Path, help="folder of a model, or of a campaign or training: its newest model")
     export.add_argument("file", type=Path, help="file to write")
     export.add_argument(
@@ -75,8 +82,9 @@ def show_training(directory: RunDirectory, console: Console) -> None:
         console.print(f"{directory.path} is complete")
         _show_results(directory, console)
         return
-    state = "is running" if is_in_use(directory.lease) else "has stopped; the same command continues it"
-    console.print(f"{directory.path} {state}")
+    running = where_it_runs(directory)
+    state = f"is running{running}" if running else "has stopped; the same command continues it"
+    console.print(f"{directory.path} {state}", markup=False)
     console.print(_look(directory)[1] or "no epoch has ended yet", markup=False)
 
 

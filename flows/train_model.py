@@ -8,8 +8,10 @@ from prefect import flow, runtime
 from surveyor.blocks.pools import load_sites
 from surveyor.errors import TrainingFailed
 from surveyor.events import announce
+from surveyor.flows.for_users import for_users
 from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
+from surveyor.flows.run_names import unless_named
 from surveyor.flows.sampling import Stopwatch, relayed
 from surveyor.flows.server import wait_for_server
 from surveyor.flows.training import told, train_on
@@ -27,7 +29,8 @@ def _training_name() -> str:
     return f"training of {Path(runtime.flow_run.parameters['output_directory']).name}"
 
 
-@flow(name="train-model", flow_run_name=_training_name)
+@flow(name="train-model", flow_run_name=unless_named(_training_name), validate_parameters=False)
+@for_users(TrainingParameters)
 def train_model(
     train: Path,
     output_directory: Path,

@@ -10,7 +10,7 @@ from typing import Any
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
 from surveyor.labels import LevelOfTheory, load_theory, save_theory
-from surveyor.parameter_files import flat, parse_parameters, shown
+from surveyor.parameter_files import flat, parse_parameters, path_in_brackets, shown
 from surveyor.parameters import Parameters
 from surveyor.run_directory import SCHEMA_VERSION, RunDirectory, check_schema
 
@@ -21,7 +21,7 @@ def record_parameters(path: Path, parameters: Parameters, files: Mapping[str, Pa
     Args:
         path: where to keep them.
         parameters: of the work.
-        files: those that they name, by the dotted name of the field.
+        files: those that they name, by the path of the field.
         others: further entries of the record.
     """
     given = parameters.model_dump(mode="json")
@@ -36,7 +36,7 @@ def differences_from_record(
     Args:
         path: of the record.
         parameters: that are given now.
-        files: those that they name, by the dotted name of the field.
+        files: those that they name, by the path of the field.
         may_change: fields, with all below them.
 
     Raises:
@@ -49,9 +49,14 @@ def differences_from_record(
     # Read again, what a former version has recorded has the fields that are new, with their defaults.
     recorded = parse_parameters(type(parameters), record["parameters"], str(path)).model_dump(mode="json")
     differences = parameter_differences(
-        recorded, record["files"], parameters.model_dump(mode="json"), hashes_of(files), may_change
+        recorded, recorded_files(record), parameters.model_dump(mode="json"), hashes_of(files), may_change
     )
     return [f"  {name}: {there} there, {here} here" for name, there, here in differences]
+
+
+def recorded_files(record: Mapping[str, Any]) -> dict[str, str]:  # Any: JSON
+    """Return the hashes of the files in a record of parameters, by the path of the field."""
+    return {path_in_brackets(name): digest for name, digest in record["files"].items()}
 
 
 def check_same_parameters(
@@ -67,7 +72,7 @@ def check_same_parameters(
     Args:
         directory: of the work.
         parameters: that are given now.
-        files: those that they name, by the dotted name of the field.
+        files: those that they name, by the path of the field.
         may_change: fields, with all below them.
         what: the work, for the message, such as "labelling".
         advice: what to do, for the message.

@@ -1,17 +1,20 @@
 """Parameters in files that users write: reading them, and saying what is wrong with them."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from surveyor.errors import InputError
 from surveyor.parameters import Parameters
+from surveyor.yaml_files import place_in, read_yaml
+
+FIELD = re.compile(r"[A-Za-z_]\w*(\.\w+|\[\d+\])*(?=: )")
 
 K = TypeVar("K", bound=Parameters)
 
@@ -30,7 +33,7 @@ def load_parameters(kind: type[K], path: Path, what: str, fields: str) -> K:
             what is expected.
     """
     content = read_fields(path, what, fields)
-    return absolute_paths(parse_parameters(kind, content, str(path)), path.absolute().parent)
+    return absolute_paths(parse_parameters(kind, content, str(path), path), path.absolute().parent)
 
 
 def read_fields(path: Path, what: str, fields: str) -> dict[str, Any]:  # Any: what YAML holds
@@ -46,22 +49,22 @@ def read_fields(path: Path, what: str, fields: str) -> dict[str, Any]:  # Any: w
     """
     if not path.is_file():
         raise InputError(f"{what} {path} does not exist")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds {type(content).__name__}, expected fields such as {fields}")
-    return content
+    return read_yaml(path, f"fields such as {fields}")
 
 
-def parse_parameters(kind: type[K], content: Mapping[str, Any], name: str) -> K:  # Any: what YAML holds
+def parse_parameters(
+    kind: type[K],
+    content: Mapping[str, Any],  # Any: what YAML holds
+    name: str,
+    file: Path | None = None,
+) -> K:
     """Return the parameters in a mapping.
 
     Args:
         kind: class of the parameters.
         content: fields and values.
         name: what to call it in messages.
+        file: YAML file from which they come; messages have lines and columns of it.
 
     Raises:
         InputError: a field is wrong.
@@ -69,20 +72,53 @@ def parse_parameters(kind: type[K], content: Mapping[str, Any], name: str) -> K:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        lines = [f"  {_complaint(kind, each)}" for each in error.errors()]
+        lines = [f"  {_complaint(kind, each, file)}" for each in error.errors()]
         raise InputError("\n".join([f"{name} has {len(lines)} wrong field(s):", *lines])) from error
 
 
-def _complaint(kind: type[BaseModel], error: ErrorDetails) -> str:
-    """Return the dotted name of a field, what is wrong with it, what was found, and which fields there are."""
+def _complaint(kind: type[BaseModel], error: ErrorDetails, file: Path | None) -> str:
+    """Return the path of a field, where it is, what is wrong with it, what was found, and which fields there are."""
     *parents, name = error["loc"] or ("",)
-    complaint = f"{'.'.join(map(str, error['loc']))}: {error['msg']} (found {shown(error['input'])})"
+    message = _with_place(f"{complaint_of(error)} (found {shown(error['input'])})", file)
     if error["type"] != "extra_forbidden":
-        return complaint
+        return message
     known = _fields_of(kind, parents)
     guesses = get_close_matches(str(name), known, n=1)
     advice = f"did you mean {guesses[0]}?" if guesses else f"leave it out; there are {', '.join(known)}"
-    return f"{complaint}; {advice}"
+    return f"{message}; {advice}"
+
+
+def complaint_of(error: ErrorDetails) -> str:
+    """Return what pydantic says of a field, after the path of the field, such as `walkers[0].start`."""
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{path_of(error['loc'])}: {message}" if error["loc"] else message
+
+
+def path_of(location: Sequence[int | str]) -> str:
+    """Return the path of a field, such as `walkers[0].start`, from names of fields and indices of lists."""
+    return "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in location).removeprefix(".")
+
+
+def path_in_brackets(path: str) -> str:
+    """Return the path of a field in which former versions have written `walkers.0.start`."""
+    return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", path)
+
+
+def located(message: str, file: Path) -> str:
+    """Return a message that begins with the path of a field, with the line and column of the field in a YAML file.
+
+    Other messages are returned as they are.
+    """
+    return _with_place(message, file) if file.is_file() else message
+
+
+def _with_place(message: str, file: Path | None) -> str:
+    field = FIELD.match(message)
+    if file is None or field is None:
+        return message
+    names = re.findall(r"\w+", field[0])
+    place = place_in(file, [int(name) if name.isdecimal() else name for name in names])
+    return f"{field[0]} ({place}){message[field.end() :]}" if place else message
 
 
 def _fields_of(kind: type[BaseModel], names: Sequence[int | str]) -> list[str]:
@@ -128,18 +164,18 @@ def with_paths(parameters: K, change: Callable[[Path], Path]) -> K:
 
 
 def files_named(parameters: Parameters, folders: Sequence[str] = ()) -> dict[str, Path]:
-    """Return the files that parameters name, by the dotted name of the field.
+    """Return the files that parameters name, by the path of the field.
 
     Args:
         parameters: with paths.
-        folders: dotted names of the fields that name a folder.
+        folders: paths of the fields that name a folder.
     """
     values = flat(parameters.model_dump(mode="python"))
     return {name: value for name, value in values.items() if isinstance(value, Path) and name not in folders}
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:  # Any: whatever parameters hold
-    """Return nested values by the dotted names of their fields."""
+    """Return nested values by the paths of their fields."""
     if isinstance(value, Mapping) and value:
         items: Sequence[tuple[Any, Any]] = list(value.items())
     elif isinstance(value, list | tuple) and value:
@@ -148,7 +184,7 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:  # Any: whatever paramet
         return {name: value}
     values: dict[str, Any] = {}
     for key, each in items:
-        values |= flat(each, f"{name}.{key}" if name else str(key))
+        values |= flat(each, f"{name}[{key}]" if isinstance(key, int) else f"{name}.{key}".removeprefix("."))
     return values
 
 
@@ -156,7 +192,7 @@ def check_files_exist(files: Mapping[str, Path], what: str) -> None:
     """Check that the files are there which parameters name.
 
     Args:
-        files: by the dotted name of the field.
+        files: by the path of the field.
         what: they are written in, such as "campaign file".
 
     Raises:

@@ -1,6 +1,10 @@
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+JSONSchema = dict[str, Any]  # Any: JSON
+GIVEN: JSONSchema = {"not": {"type": "null"}}
 
 
 def _title(parameters: type) -> str:
@@ -14,11 +18,33 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, model_title_generator=_title)
 
 
+def exactly_one_of(names: Sequence[str]) -> JSONSchema:
+    """Return what makes a JSON schema refuse none and several of the optional fields of a model.
+
+    The Prefect server refuses by it at submission, and shows its description. It is a `not`, because the form of the
+    Prefect UI draws a `oneOf` as a choice of whole models.
+    """
+    given_once = {"oneOf": [{"required": [name], "properties": {name: GIVEN}} for name in names]}
+    return {"not": {"description": f"none or several of {', '.join(names)}; give exactly one", "not": given_once}}
+
+
+def at_most_one_of(first: str, second: str) -> JSONSchema:
+    """Return what makes a JSON schema refuse two optional fields of a model together."""
+    both = {"required": [first, second], "properties": {first: GIVEN, second: GIVEN}}
+    return {"not": {"description": f"both {first} and {second}; give only one of them", **both}}
+
+
+def _exactly_one_field(schema: JSONSchema, choice: type[BaseModel]) -> None:
+    schema.update(exactly_one_of(list(choice.model_fields)))
+
+
 class Choice(Parameters):
     """Base of a choice: one optional field per variant, of which exactly one is given.
 
     A union of models would be the natural type, but the form of the Prefect UI cannot serve one.
     """
+
+    model_config = ConfigDict(json_schema_extra=_exactly_one_field)
 
     def model_post_init(self, _context: object) -> None:
         """Check that exactly one variant is given.

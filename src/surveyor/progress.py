@@ -251,6 +251,19 @@ def summary(progress: CampaignProgress) -> str:
     return f"{sampled}labelled {progress.n_labelled}/{progress.n_planned}, {progress.n_failed} failed"
 
 
+def now(progress: CampaignProgress) -> str:
+    """Return what a running campaign is at, such as "generation 2, labelling 7/16"."""
+    if progress.generation is None:
+        return "between two generations" if progress.errors else "not in its first generation yet"
+    counts = {
+        "sampling": f" {progress.n_sampled}/{progress.n_planned}",
+        "labelling": f" {progress.n_labelled}/{progress.n_planned}",
+        "training": f" epoch {progress.epoch.number + 1}" if progress.epoch else "",
+    }
+    name = f"generation {progress.generation}" if progress.generation else "bootstrap"
+    return f"{name}, {progress.stage}{counts.get(progress.stage or '', '')}"
+
+
 def _headline(progress: CampaignProgress) -> str:
     if progress.state == "complete":
         return f"complete: {progress.reason or 'nothing is left to do'} ({progress.n_labels} labels)"

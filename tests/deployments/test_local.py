@@ -148,12 +148,14 @@ def test_wrong_parameters_are_refused(
     # What the schema cannot say fails the run before any work, with what to do in its state.
     walkers = [{**parameters["walkers"][0], "start": str(tmp_path / "missing.extxyz")}]
     missing = {**parameters, "walkers": walkers}
-    failed = prefect("deployment", "run", "online-learning/local", "--params", json.dumps(missing), "--watch")
+    call = ("deployment", "run", "online-learning/local", "--params", json.dumps(missing), "--watch")
+    failed = prefect(*call, "--name", "my-copper")
     assert failed.returncode == 1
     run = run_of(failed.stdout, client)
+    assert run.name == "my-copper"
     state = run.state
     assert state.name == "Failed"
-    assert "walkers.0.start: file" in state.message
+    assert state.message.startswith("walkers[0].start: file")
     assert "missing.extxyz does not exist" in state.message
     assert not (tmp_path / "run").exists()
 

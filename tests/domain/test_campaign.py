@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 
 import ase.io
@@ -25,6 +26,7 @@ from surveyor.dataset import GIVEN, Dataset, with_label
 from surveyor.errors import CampaignInUse, InputError
 from surveyor.labels import Label
 from surveyor.lease import hold_lease
+from surveyor.parameter_files import located
 from surveyor.reference.ase import EMTReference
 from surveyor.run_directory import RunDirectory
 from surveyor.sampling.walkers import make_walkers
@@ -82,12 +84,12 @@ def test_paths_are_relative_to_the_campaign_file(content, load, tmp_path, monkey
 
 WRONG = {
     "walker": ([], r"  walker: .* not permitted \(found \[\]\); did you mean walkers\?"),
-    "walkers.0.temprature_K": (300, r"  walkers\.0\.temprature_K: .*\(found 300\); did you mean temperature_K\?"),
+    "walkers.0.temprature_K": (300, r"  walkers\[0\]\.temprature_K: .*\(found 300\); did you mean temperature_K\?"),
     "model.pair.cutof_A": (5, r"  model\.pair\.cutof_A: .*did you mean cutoff_A\?"),
     "learning.xyz": (1, r"  learning\.xyz: .*leave it out; there are n_generations, "),
-    "walkers.0.temperature_K": (-5, r"  walkers\.0\.temperature_K: .* greater than 0 \(found -5\)"),
-    "walkers.0.timestep_fs": (float("nan"), r"  walkers\.0\.timestep_fs: .* finite number"),
-    "walkers.0.method": ("nvt", r"  walkers\.0\.method: .*'langevin'.* \(found 'nvt'\)"),
+    "walkers.0.temperature_K": (-5, r"  walkers\[0\]\.temperature_K: .* greater than 0 \(found -5\)"),
+    "walkers.0.timestep_fs": (float("nan"), r"  walkers\[0\]\.timestep_fs: .* finite number"),
+    "walkers.0.method": ("nvt", r"  walkers\[0\]\.method: .*'langevin'.* \(found 'nvt'\)"),
     "walkers": ([], r"  walkers: .* at least 1 item"),
     "bootstrap.data": ("start.extxyz", r"  bootstrap: .* data and level_of_theory together; found data without"),
     "reference": ({"emt": {}, "xtb": {}}, r"  reference: .* exactly one of cp2k, xtb, emt, ase; found xtb and emt"),
@@ -103,9 +105,12 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_field_is_named_with_what_was_found_and_expected(name, content, load):
     value, message = WRONG[name]
-    with pytest.raises(InputError, match=message) as caught:
+    with pytest.raises(InputError) as caught:
         load(changed(content, name, value))
-    assert "campaign.yaml has 1 wrong field(s):" in str(caught.value)
+    said, n_places = re.subn(r" \(line \d+, column \d+\)", "", str(caught.value))
+    assert re.search(message, said)
+    assert "campaign.yaml has 1 wrong field(s):" in said
+    assert n_places == 1
 
 
 def test_all_wrong_fields_are_named_at_once(content, load):
@@ -116,12 +121,53 @@ def test_all_wrong_fields_are_named_at_once(content, load):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(b"a: [", "is not valid YAML"), (b"\xff\xfe\x00", "is not valid YAML"), (b"- 1", "holds list")],
+    [
+        (b"a: [", r"campaign\.yaml is not valid YAML: line 1, column 5: .*'<stream end>'"),
+        (b"a: 1\n\tb: 2", r"campaign\.yaml is not valid YAML: line 2, column 1: found character '\\t' that cannot"),
+        (b"a: \x00", r"campaign\.yaml is not valid YAML: found the character #x0000, which YAML does not allow"),
+        (b"\xff\xfe\x00", r"campaign\.yaml is not text in UTF-8"),
+        (b"- 1", "holds a list; expected fields such as walkers"),
+        (b"just text", "holds text; expected fields such as walkers"),
+        (b"# nothing\n", r"campaign\.yaml is empty; expected fields such as walkers"),
+        (b"a: 1\nb:\n  - {c: 2, d: 3, c: 4}\n", r"campaign\.yaml, line 3, column 18: found c again, .* line 3 already"),
+        (b"a: 1\n'b': 2\na: 3\n", r"campaign\.yaml, line 3, column 1: found a again, which is on line 1 already"),
+    ],
 )
 def test_a_file_that_is_no_campaign_is_refused(tmp_path, text, message):
     (tmp_path / "campaign.yaml").write_bytes(text)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         load_campaign(tmp_path / "campaign.yaml")
+    assert "<unicode string>" not in str(caught.value)
+
+
+def test_a_wrong_field_has_its_line_and_column(tmp_path):
+    (tmp_path / "campaign.yaml").write_text(
+        "run_directory: run\nwalkers:\n  - start: &file a.xyz\n    n_step: 3\n  - {start: *file, n_walkers: none}\n"
+    )
+    with pytest.raises(InputError) as caught:
+        load_campaign(tmp_path / "campaign.yaml")
+    lines = [line.strip().partition("): ")[0] for line in str(caught.value).splitlines()[1:]]
+    assert lines[:2] == ["walkers[0].n_step (line 4, column 5", "walkers[1].n_walkers (line 5, column 20"]
+    assert lines[2].startswith("reference: Field required")  # what is missing has no place
+
+
+def test_a_message_about_a_field_gets_the_place_of_the_field(tmp_path):
+    file = tmp_path / "campaign.yaml"
+    file.write_text("walkers:\n- start: a.xyz\n")
+    assert located("walkers[0].start: no such file", file) == "walkers[0].start (line 2, column 3): no such file"
+    assert located("walkers[0]: a [0] b", file) == "walkers[0] (line 2, column 3): a [0] b"
+    for message in ("begin_from: is missing", "the run directory: is full", "walkers"):
+        assert located(message, file) == message
+    assert located("walkers: none", tmp_path / "nowhere.yaml") == "walkers: none"
+
+
+def test_run_directories_of_former_versions_are_continued(content, load):
+    directory = opened(load(content))
+    record = json.loads(directory.parameters.read_text())
+    record["files"] = {"walkers.0.start": record["files"]["walkers[0].start"]}
+    directory.parameters.write_text(json.dumps(record))
+    assert recorded_parameters(directory).walkers[0].start.parent == directory.inputs
+    assert opened(load(content)) == directory
 
 
 def test_a_missing_campaign_file_is_named(tmp_path):
@@ -132,7 +178,7 @@ def test_a_missing_campaign_file_is_named(tmp_path):
 UNWORKABLE = {
     "walkers.0.start": (
         "nowhere.xyz",
-        r"walkers\.0\.start: file .*nowhere\.xyz does not exist; paths in a campaign file are",
+        r"walkers\[0\]\.start: file .*nowhere\.xyz does not exist; paths in a campaign file are",
     ),
     "walkers.0.method": ("npt", r"walkers\[0\]: structure 0 .* npt needs a cell"),
     "learning.n_frames": (2, r"learning\.n_frames: found 2, but no group of walkers keeps frames"),
@@ -257,7 +303,7 @@ def test_mace_needs_validation_data(content, load):
 
 def test_the_data_directory_of_a_code_is_no_input_file(content, load, tmp_path):
     parameters = load(content | {"codes": {"cp2k": {"data_directory": str(tmp_path)}}})
-    assert list(parameters.input_files()) == ["walkers.0.start"]
+    assert list(parameters.input_files()) == ["walkers[0].start"]
     check_campaign(parameters)
 
 
@@ -290,7 +336,8 @@ def test_the_same_parameters_continue_a_campaign(content, load):
 )
 def test_other_parameters_are_refused_with_the_difference(content, load, name, value, there):
     opened(load(content))
-    with pytest.raises(InputError, match=f"other parameters:\n  {name}: {there} there, {value}.* here\n.*--from"):
+    path = re.escape(name.replace(".0.", "[0]."))
+    with pytest.raises(InputError, match=f"other parameters:\n  {path}: {there} there, {value}.* here\n.*--from"):
         opened(load(changed(content, name, value)))
 
 
@@ -313,7 +360,7 @@ def test_files_count_by_content_and_not_by_path(content, load, tmp_path):
     (tmp_path / "start.extxyz").rename(tmp_path / "moved" / "begin.extxyz")
     opened(load(changed(content, "walkers.0.start", "moved/begin.extxyz")))
     ase.io.write(tmp_path / "moved" / "begin.extxyz", Icosahedron("Cu", 3))
-    with pytest.raises(InputError, match=r"walkers\.0\.start: 'file with hash \w+' there, 'file with hash \w+' here"):
+    with pytest.raises(InputError, match=r"walkers\[0\]\.start: 'file with hash \w+' there, 'file with hash \w+' here"):
         opened(load(changed(content, "walkers.0.start", "moved/begin.extxyz")))
 
 

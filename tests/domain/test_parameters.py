@@ -1,9 +1,14 @@
 from collections.abc import Iterator
 
 import pytest
+from jsonschema import Draft202012Validator
 from pydantic import Field, ValidationError
 
+from surveyor.models.mace_parameters import MACEParameters
+from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.parameters import Choice, Fraction, Parameters
+from surveyor.reference.choice import Codes
+from surveyor.reference.cp2k import CP2KParameters
 
 
 class Conditions(Parameters):
@@ -33,6 +38,44 @@ def test_what_is_misspelt_or_out_of_bounds_is_refused(wrong):
 def test_a_choice_is_exactly_one(given, found):
     with pytest.raises(ValidationError, match=f"expected exactly one of langevin, npt; found {found}"):
         Method(**given)
+
+
+def refusals(kind: type[Parameters], given: dict) -> list[str]:
+    """What the Prefect server says of parameters at submission."""
+    errors = Draft202012Validator(kind.model_json_schema()).iter_errors(given)
+    return [error.message.partition(" should not be valid under {'description': ")[2] for error in errors]
+
+
+# The null is what the form sends for a variant that is not chosen.
+@pytest.mark.parametrize("given", [{}, {"langevin": {}, "npt": {}}, {"langevin": None, "npt": None}])
+def test_the_schema_of_a_choice_refuses_none_and_several(given):
+    (message,) = refusals(Method, given)
+    assert message.startswith("'none or several of langevin, npt; give exactly one'")
+
+
+@pytest.mark.parametrize("given", [{"langevin": {}}, {"langevin": {}, "npt": None}])
+def test_the_schema_of_a_choice_takes_one(given):
+    assert refusals(Method, given) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (MACEParameters, {"foundation_model": "/a.model", "foundation_name": "small"}),
+        (NequIPParameters, {"config": "/a.yaml", "config_text": "a: 1"}),
+        (Codes, {"cp2k": {}, "cp2k_block": "cp2k/genoa"}),
+        (CP2KParameters, {"input": "/a.inp", "input_text": "&FORCE_EVAL"}),
+        (CP2KParameters, {}),
+    ],
+)
+def test_what_excludes_each_other_is_refused_by_schema_and_class_alike(kind, given):
+    with pytest.raises(ValidationError, match=r"expected (exactly|at most)? ?one of"):
+        kind.model_validate(given)
+    (message,) = refusals(kind, given)
+    assert message.startswith(("'both", "'none or several"))
+    if given:
+        first = next(iter(given))
+        assert refusals(kind, {first: given[first], **dict.fromkeys(set(given) - {first})}) == []
 
 
 def test_what_was_chosen_is_at_hand():

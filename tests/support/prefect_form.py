@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from selenium import webdriver
@@ -18,6 +18,7 @@ from selenium.webdriver.support import expected_conditions as expected
 from selenium.webdriver.support.ui import WebDriverWait
 
 PATIENCE_S = 120
+AGAIN_S = 5
 COUNT_REFUSALS = "return performance.getEntriesByType('resource').filter(each => each.responseStatus == 503).length"
 FLAGS = (
     "--headless",
@@ -109,6 +110,26 @@ class Form:
             self.patience.until(is_sent)
         except TimeoutException:
             raise AssertionError(f"the form was not sent:\n{self.text()}") from None
+
+    def submit_in_vain(self, message: str) -> None:
+        """Send what the server refuses, and wait until the page shows a part of its message."""
+        before = self.browser.current_url
+        self._press_submit()
+        self.patience.until(lambda browser: message in browser.find_element(By.TAG_NAME, "body").text, message)
+        assert self.browser.current_url == before
+
+    def submit_until_sent(self) -> None:
+        """Send what was refused before: version 2 of the UI heeds only the second press after a refusal."""
+        before = self.browser.current_url
+
+        def is_sent(browser: webdriver.Chrome) -> bool:
+            if browser.current_url == before:
+                self._press_submit()
+            with suppress(TimeoutException):
+                WebDriverWait(browser, AGAIN_S).until(expected.url_changes(before))
+            return bool(browser.current_url != before)
+
+        self.patience.until(is_sent, "the form was not sent")
 
     def _n_refused(self) -> int:
         return int(self.browser.execute_script(COUNT_REFUSALS))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from surveyor.campaign.parameters import CampaignParameters
-from surveyor.continuation import check_same_parameters, hashes_of, record_parameters
+from surveyor.continuation import check_same_parameters, hashes_of, record_parameters, recorded_files
 from surveyor.files import read_json, write_atomically
 from surveyor.parameter_files import with_paths
 from surveyor.run_directory import WEIGHTS_COUNT, RunDirectory, check_schema
@@ -58,7 +58,6 @@ def recorded_parameters(directory: RunDirectory) -> CampaignParameters:
     record = read_json(directory.parameters)
     check_schema(record, directory.parameters)
     recorded = CampaignParameters.model_validate(record["parameters"])
-    copies = {
-        path: _input_copy(directory, path, record["files"][name]) for name, path in recorded.input_files().items()
-    }
+    digests = recorded_files(record)
+    copies = {path: _input_copy(directory, path, digests[name]) for name, path in recorded.input_files().items()}
     return with_paths(recorded, lambda path: copies.get(path, path))

@@ -65,7 +65,7 @@ class CampaignParameters(Parameters):
         return self.run_directory.absolute().parent / "labels" if self.labels is None else self.labels
 
     def input_files(self) -> dict[str, Path]:
-        """Return the files that the parameters name, by the dotted name of the field."""
+        """Return the files that the parameters name, by the path of the field."""
         others = ("run_directory", "labels", "begin_from.run_directory", "codes.cp2k.data_directory")
         return files_named(self, folders=others)
 

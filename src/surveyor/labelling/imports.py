@@ -106,7 +106,7 @@ def stated_theory(path: Path) -> tuple[LevelOfTheory, Reference | None]:
             ) from error
     fields = read_fields(path, "level of theory: file", "reference")
     stated = parse_parameters(
-        _Stated, {name: fields[name] for name in _Stated.model_fields if name in fields}, str(path)
+        _Stated, {name: fields[name] for name in _Stated.model_fields if name in fields}, str(path), path
     )
     stated = absolute_paths(stated, path.absolute().parent)
     reference = make_reference(stated.reference, stated.codes)

@@ -44,7 +44,7 @@ class LabellingParameters(Parameters):
         return self.output_directory.absolute().parent / "labels" if self.labels is None else self.labels
 
     def input_files(self) -> dict[str, Path]:
-        """Return the files that the parameters name, by the dotted name of the field."""
+        """Return the files that the parameters name, by the path of the field."""
         return files_named(self, folders=("output_directory", "labels", "codes.cp2k.data_directory"))
 
 

@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from surveyor.errors import InputError
 from surveyor.models.continued import ContinuedTraining
 from surveyor.models.devices import Device, Precision
 from surveyor.models.mace_cuequivariance import is_used
 from surveyor.models.quiet import engine_kept_quiet
-from surveyor.parameters import Parameters
+from surveyor.parameters import Parameters, at_most_one_of
 from surveyor.reading.keys import REF_KEYS, LabelKeys
 
 
 class MACEParameters(Parameters):
     """Architecture of a MACE network, and how it is trained."""
+
+    model_config = ConfigDict(json_schema_extra=at_most_one_of("foundation_model", "foundation_name"))
 
     foundation_model: Path | None = Field(
         None,

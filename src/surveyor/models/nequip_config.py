@@ -12,6 +12,7 @@ from surveyor.errors import InputError
 from surveyor.models.continued import ContinuedTraining
 from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.models.trainer import TRAIN_FILE, VALID_FILE
+from surveyor.yaml_files import words_of
 
 Tree = dict[str, Any]  # Any: whatever YAML holds
 
@@ -121,7 +122,9 @@ def _telling_faults() -> Iterator[None]:
 
     try:
         yield
-    except (YAMLError, OmegaConfBaseException) as error:
+    except YAMLError as error:
+        raise InputError(f"the configuration of NequIP is not valid YAML: {words_of(error)}") from error
+    except OmegaConfBaseException as error:
         raise InputError(f"the configuration of NequIP: {error}") from error
 
 

@@ -3,16 +3,18 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from surveyor.errors import InputError
 from surveyor.models.continued import ContinuedTraining
 from surveyor.models.devices import Device, Precision
-from surveyor.parameters import Parameters
+from surveyor.parameters import Parameters, at_most_one_of
 
 
 class NequIPParameters(Parameters):
     """Architecture of a NequIP network and how it is trained, by these fields or by a configuration of NequIP's."""
+
+    model_config = ConfigDict(json_schema_extra=at_most_one_of("config", "config_text"))
 
     config: Path | None = Field(
         None,

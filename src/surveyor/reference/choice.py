@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from surveyor.errors import InputError
-from surveyor.parameters import Choice, Parameters
+from surveyor.parameters import Choice, Parameters, at_most_one_of
 from surveyor.reference.ase import ASECode, ASEParameters, ASEReference, EMTParameters, EMTReference
 from surveyor.reference.cp2k import CP2KParameters, CP2KReference
 from surveyor.reference.cp2k_code import CP2KCode
@@ -39,6 +39,8 @@ CodeName = Annotated[str, AfterValidator(_checked)]
 
 class Codes(Parameters):
     """How the programs of references are run at a site: given here, or stored as blocks of Prefect."""
+
+    model_config = ConfigDict(json_schema_extra=at_most_one_of("cp2k", "cp2k_block"))
 
     cp2k: CP2KCode | None = Field(None, title="CP2K", description="How CP2K is run; by default, the program cp2k.psmp.")
     cp2k_block: CodeName | None = Field(

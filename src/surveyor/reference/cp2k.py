@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ase import Atoms
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from surveyor.errors import InputError, Preempted
 from surveyor.files import FULL
 from surveyor.labels import Label, LabelFailure, LevelOfTheory
-from surveyor.parameters import Parameters
+from surveyor.parameters import Parameters, exactly_one_of
 from surveyor.reference.cp2k_check import check_input
 from surveyor.reference.cp2k_code import CP2KCode, ask_program, data_directory, keep_leftovers, run_cp2k, working_folder
 from surveyor.reference.cp2k_data import science_of, usable_part
@@ -56,6 +56,8 @@ ELECTRONS = "charge and multiplicity of the structure; UKS above multiplicity 1 
 
 class CP2KParameters(Parameters):
     """Density functional theory in CP2K."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one_of(("input", "input_text")))
 
     input: Path | None = Field(
         None,

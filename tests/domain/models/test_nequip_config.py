@@ -243,10 +243,11 @@ def test_a_loss_on_stress_that_no_structure_has_is_told(train: Dataset, valid: D
         model.train(*sets, tmp_path)
 
 
-@pytest.mark.parametrize("text", ["a: [", "just words", "- a\n- list"])
+@pytest.mark.parametrize("text", ["a: [", "just words", "- a\n- list", "a: 1\na: 2"])
 def test_what_is_no_configuration_is_told(text: str) -> None:
-    with pytest.raises(InputError, match="the configuration of NequIP"):
+    with pytest.raises(InputError, match="the configuration of NequIP") as caught:
         check_nequip(NequIPParameters(config_text=text))
+    assert "<unicode string>" not in str(caught.value)
 
 
 def test_two_ranks_train_together(train: Dataset, valid: Dataset, tmp_path: Path) -> None:

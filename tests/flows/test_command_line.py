@@ -1,0 +1,67 @@
+"""The command `surveyor` as a whole: its help, its version, and what it says of running work."""
+
+import argparse
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect.utilities.names import generate_slug
+
+from surveyor import __version__
+from surveyor.events import EventLog
+from surveyor.files import write_json
+from surveyor.flows.command_line import command_parser, main
+from surveyor.flows.run_names import is_made_up
+from surveyor.lease import hold_lease
+from surveyor.run_directory import RunDirectory
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                yield from parsers(each)
+
+
+def test_the_help_of_each_command_has_an_example_that_works() -> None:
+    everything = command_parser()
+    for parser in parsers(everything):
+        example = parser.format_help().partition("example: ")[2]
+        assert example.startswith(parser.prog), parser.prog
+        assert everything.parse_args(shlex.split(example)[1:]).command
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"surveyor {__version__}\n"
+
+
+def test_the_status_of_running_work_names_what_it_is_at_and_its_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = RunDirectory(tmp_path)
+    write_json(directory.parameters, {"schema_version": 1, "parameters": {"learning": {"n_generations": 4}}})
+    log = EventLog(directory.events.path)
+    log.append("campaign_begins")
+    log.append("generation_begins", generation=2, n_samples=16)
+    for index in range(16):
+        log.append("sampled", name=f"g002-w{index:03d}-0")
+    for index in range(7):
+        log.append("labelled", key=f"v1:{index}", new=True)
+    with hold_lease(directory.lease):
+        assert main(["status", str(tmp_path)]) == 0
+        said = capsys.readouterr().out.splitlines()[0]
+        assert said.startswith("running: generation 2, labelling 7/16, on ")
+        assert int(said.rpartition(", pid ")[2]) > 1
+    main(["status", str(tmp_path)])
+    assert "pid" not in capsys.readouterr().out
+
+
+def test_names_that_prefect_makes_up_are_told_from_those_of_users() -> None:
+    assert all(is_made_up(generate_slug(2)) for _ in range(500))
+    assert all(is_made_up(name) for name in ("Ergonomic-Daniff", "Small-Newt", "Tasty-Vicuña"))
+    given = ("copper", "my-copper", "Small-Cu111", "water-64", "Tasty", "campaign copper", "test run 2")
+    assert not [name for name in given if is_made_up(name)]
