@@ -306,6 +306,14 @@ def test_windows_of_a_torsion_go_round(tmp_path, minimum, maximum, centres, star
 TURN = Restraint(**TURNED)
 
 
+def test_the_nearest_start_is_the_shorter_way_round(tmp_path):
+    start = start_file(tmp_path / "start.extxyz", *peroxides(-175, 100))
+    distribution = {"variable": TURN.name, "minimum": 165, "maximum": 175}
+    walkers = make_walkers([Walkers(start=start, n_walkers=2, restraints=[TURNED], distribution=distribution)], seed=1)
+    begun = [evaluate_restraints([TURN], walker.start).variables[TURN.name] for walker in walkers]
+    assert begun == pytest.approx([-175, -175], abs=1e-5)
+
+
 @pytest.mark.plumed
 def test_windows_of_a_torsion_of_plumed_go_round(tmp_path):
     start = start_file(tmp_path / "start.extxyz", *peroxides(-175, -60, 60, 175))
