@@ -80,6 +80,8 @@ def test_weights_that_a_model_does_not_take_are_refused_by_name() -> None:
     with pytest.raises(InputError, match=r"train: found config_weight, or config_forces_weight, other than 1.*NequIP"):
         check_weights(nequip, data, "train")
     check_weights(nequip, Dataset([*data[:1], with_weights(data[1], config_weight=0.0)]), "train")
+    with pytest.raises(InputError, match="the loss of object"):  # a model of others, which does not tell
+        check_weights(object(), data, "train")
 
 
 @pytest.fixture

@@ -85,4 +85,8 @@ def test_an_import_that_cannot_compare_says_so(tmp_path: Path, capsys: pytest.Ca
     said = capsys.readouterr().out
     assert "no label is compared" in said
     assert "does not say how to compute a label; give a YAML file with `reference`" in said
+    assert imported(*options, "--check", "0") == 0
+    assert "no label is compared" not in capsys.readouterr().out
     assert imported(*options, "--check", "1") == 2
+    assert imported(*options, "--check", "-1") == 2
+    assert "--check: found -1, expected a number of labels" in capsys.readouterr().err

@@ -60,6 +60,25 @@ def test_an_active_schedule_without_a_planned_run_is_told(
     assert "makes no run for a schedule" in version.found
 
 
+@pytest.mark.parametrize(
+    ("there", "here", "severity", "mend"),
+    [
+        ("2.20.1", "3.9.1", "fault", "pip install prefect==2.20.1"),
+        ("3.10.2", "3.11.0", "remark", ""),
+        ("3.11.0", "3.10.2", "good", ""),
+    ],
+)
+def test_the_version_of_the_server_is_compared(
+    there: str, here: str, severity: str, mend: str, prefect_api_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefect, "__version__", here)
+    monkeypatch.setattr(SyncPrefectClient, "api_version", lambda _: there)
+    finding, *_ = check_server(prefect_api_url)
+    assert finding.severity == severity
+    assert f"version {there}, here {here}" in finding.found
+    assert (finding.mend or "").startswith(mend)
+
+
 class RefusingNulls(BaseHTTPRequestHandler):
     """Answers as Prefect's server does with fastapi 0.151 or later."""
 

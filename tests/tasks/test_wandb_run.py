@@ -125,6 +125,19 @@ def test_a_training_does_not_suffer_where_weights_and_biases_fails(
 
 
 @pytest.mark.wandb
+def test_a_run_is_continued_in_the_mode_and_the_group_that_are_asked_for(
+    campaign: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr("wandb.init", lambda **options: given.update(options))  # online it needs an account
+    epoch = {"event": "epoch", "number": 0, "loss": 1.0, "energy_rmse": None, "forces_rmse": None}
+    curves = TrainingCurves(campaign, WandB(project="copper", group="metals", mode="online"))
+    curves.tell({**epoch, "training": str(campaign.generation(0).training)})
+    expected = {"project": "copper", "group": "metals", "mode": "online", "resume": "allow"}
+    assert {name: given[name] for name in expected} == expected
+
+
+@pytest.mark.wandb
 def test_each_generation_is_logged_once_at_its_step(logged: RunDirectory) -> None:
     assert sorted(history(logged)) == [0, 3]
     assert len([record for record in records(logged) if record.HasField("history")]) == 2

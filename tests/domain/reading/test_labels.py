@@ -225,7 +225,9 @@ def test_the_energy_that_is_taken_is_named(keys: dict[str, str], taken: float, o
 def test_weights_come_with_the_label_and_those_of_1_are_dropped(tmp_path: Path) -> None:
     weights = {"config_weight": 0.5, "config_energy_weight": 4.0, "config_forces_weight": 1.0}
     stress = {"REF_stress": computed(crystal()).get_stress(), "config_stress_weight": 2, "config_virials_weight": 3}
-    (atoms,) = read(tmp_path / "data.extxyz", labelled(crystal(), **weights, **stress)).structures
+    reading = read(tmp_path / "data.extxyz", labelled(crystal(), **weights, **stress))
+    assert "config_virials_weight" in reading.report.unused  # there are none
+    (atoms,) = reading.structures
     found = {name: value for name, value in atoms.info.items() if "weight" in name}
     assert found == {"config_weight": 0.5, "config_energy_weight": 4.0, "config_stress_weight": 2.0}
     assert [weight_of(atoms, name) for name in ("energy", "forces", "stress")] == [2.0, 0.5, 1.0]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cp2k_input_tools.keyword_helpers import UREG
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from surveyor.errors import InputError
 from surveyor.labels import LevelOfTheory
 from surveyor.reference.cp2k_check import one_of_each_kind
 from surveyor.reference.cp2k_input import place, read_input, write_input
+from surveyor.reference.cp2k_units import LIBRARY, in_words_of_the_library
 
 HEAD = """&FORCE_EVAL
   &SUBSYS
@@ -206,6 +208,25 @@ def test_units_are_those_of_the_program_in_any_case(keyword: str) -> None:
         dft = read_input(whole(lines + ("" if keyword == "CUTOFF" else "&END\n&END\n&END"))).dft
         section = dft["+MGRID"] if keyword == "CUTOFF" else dft["+XC"]["+VDW_POTENTIAL"]["+PAIR_POTENTIAL"][0]
         assert section[keyword] == pytest.approx(expected, rel=2e-6), unit
+
+
+# The other ones, in units of the SI; CODATA 2018.
+IN_SI = {
+    "k": 1.0, "k_temp": 1.0, "au_temp": 315775.02480407, "rad": 1.0, "deg": 1.7453292519943e-2,
+    "pa": 1.0, "mpa": 1e6, "gpa": 1e9, "bar": 1e5, "kbar": 1e8, "atm": 101325.0, "au_p": 2.9421015697e13,
+    "s": 1.0, "ps": 1e-12, "fs": 1e-15, "au_t": 2.4188843265857e-17,
+    "kg": 1.0, "amu": 1.6605390666e-27, "m_e": 9.1093837015e-31, "au_m": 9.1093837015e-31,
+    "n": 1.0, "newton": 1.0, "mn": 1e-3, "mnewton": 1e-3, "au_f": 8.2387234983e-8,
+}  # fmt: skip
+
+
+def test_each_unit_is_that_of_the_program() -> None:
+    for unit, expected in IN_SI.items():
+        for written in (unit, unit.upper()):
+            found = UREG(in_words_of_the_library(f"[{written}]").strip("[]"))
+            assert found.to_base_units().magnitude == pytest.approx(expected, rel=1e-9), written
+    in_ry_and_angstrom = {unit.lower() for units in IN_UNITS.values() for unit in units}
+    assert in_ry_and_angstrom | IN_SI.keys() == LIBRARY.keys()
 
 
 # Pieces of inputs, which random texts hardly hold.

@@ -82,6 +82,11 @@ def test_what_gives_no_label_is_refused_when_it_is_read(change: tuple[str, str],
         assert re.match(r"FORCE_EVAL/\S+ of the CP2K input \(line \d+: ", str(refused.value))
 
 
+@pytest.mark.parametrize("section", ["EXCITED_STATES", "ENERGY_CORRECTION"])
+def test_a_section_that_is_switched_off_changes_nothing(section: str, hydrogen_input: str) -> None:
+    read_input(changed(hydrogen_input, "&DFT", f"&{section} F\n&END"))
+
+
 @pytest.mark.parametrize("change", WARNED, ids=lambda change: " ".join(change[1].split()))
 def test_what_may_not_be_meant_is_warned_of(
     change: tuple[str, str], hydrogen_input: str, caplog: pytest.LogCaptureFixture
