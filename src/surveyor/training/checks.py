@@ -61,9 +61,9 @@ def check_training(parameters: TrainingParameters) -> CheckedTraining:
     for name in SETS:
         unknown = model.unsupported(getattr(data, name))
         if unknown:
-            known = ", ".join(model.atomic_energies or {})
+            elements = ", ".join(model.atomic_energies or {})
             raise InputError(
-                f"{name}: found {', '.join(unknown)}, expected only the elements that the model knows ({known}); add "
+                f"{name}: found {', '.join(unknown)}, expected only the elements that the model knows ({elements}); add "
                 "structures with it to the training data, and begin without start"
             )
     for name in ("train", "valid"):
