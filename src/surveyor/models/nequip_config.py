@@ -203,7 +203,7 @@ def model_given(tree: Tree) -> Tree:
     from omegaconf import OmegaConf
 
     with _telling_faults():
-        model: Tree = OmegaConf.to_container(OmegaConf.create(tree).training_module.model, resolve=True)  # type: ignore[assignment]  # a mapping
+        model: Tree = OmegaConf.to_container(OmegaConf.create(tree).training_module.model, resolve=True)
     return model
 
 

@@ -61,10 +61,10 @@ def check_training(parameters: TrainingParameters) -> CheckedTraining:
     for name in SETS:
         unknown = model.unsupported(getattr(data, name))
         if unknown:
-            known = ", ".join(model.atomic_energies or {})
+            elements = ", ".join(model.atomic_energies or {})
             raise InputError(
-                f"{name}: found {', '.join(unknown)}, expected only the elements that the model knows ({known}); add "
-                "structures with it to the training data, and begin without start"
+                f"{name}: found {', '.join(unknown)}, expected only the elements that the model knows ({elements}); "
+                "add structures with it to the training data, and begin without start"
             )
     for name in ("train", "valid"):
         check_weights(model, getattr(data, name), name)
