@@ -39,12 +39,16 @@ def _look_at_campaign(directory: RunDirectory) -> tuple[RenderableType, str]:
     return render(progress), summary(progress)
 
 
+WAITS = ("waiting", "waiting_ends")  # for a pool
+
 CAMPAIGN = View(
     "campaign_begins",
     (
         "campaign_begins",
         "reading",
         "generation_begins",
+        *WAITS,
+        "rejected",
         "errors",
         "training_begins",
         "calibration",

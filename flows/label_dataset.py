@@ -123,7 +123,7 @@ def label_structures(structures: Iterable[Atoms], output_directory: Path, **para
 @contextmanager
 def _followed(labelling: Labelling) -> Iterator[None]:
     """Bring what happens to the events and the log of the run; of a label there is no line, as there are thousands."""
-    with relayed(labelling.directory, passed_over=("labelled",)):
+    with relayed(labelling.directory, [labelling.pool], passed_over=("labelled",)):
         url, n = runtime.flow_run.ui_url, len(labelling.structures)
         text = f"{labelling.directory.path}: {n} structures; this run: {url}"
         announce(logger, "labelling_begins", text, url=url, n_structures=n)

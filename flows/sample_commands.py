@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surveyor.exploration import SUMMARY, check_exploration, load_exploration, read_exploration_summary
-from surveyor.flows.display import View, following, quieten_prefect
+from surveyor.flows.display import WAITS, View, following, quieten_prefect
 from surveyor.lease import is_in_use
 from surveyor.run_directory import RunDirectory
 
@@ -21,7 +21,7 @@ def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
     return Text(line), line
 
 
-SAMPLING = View("work_begins", ("work_begins", "reading", "batch_halved", "rejected", "work_ends"), _look)
+SAMPLING = View("work_begins", ("work_begins", "reading", "batch_halved", "rejected", *WAITS, "work_ends"), _look)
 
 
 def add_sample_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -59,7 +59,10 @@ def sample_walkers(
     """
     parameters = with_absolute_paths(ExplorationParameters(**locals()))
     sites = load_sites([parameters.pool])
-    with open_exploration(parameters, sites, users_pools()) as exploration, relayed(exploration.directory):
+    with (
+        open_exploration(parameters, sites, users_pools()) as exploration,
+        relayed(exploration.directory, [exploration.pool]),
+    ):
         return walk(exploration)
 
 

@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from surveyor.flows.display import View, following, quieten_prefect
+from surveyor.flows.display import WAITS, View, following, quieten_prefect
 from surveyor.lease import is_in_use
 from surveyor.metrics import Errors
 from surveyor.models.choice import check_model_parameters
@@ -26,7 +26,9 @@ def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
 
 
 TRAINING = View(
-    "work_begins", ("work_begins", "reading", "training_begins", "training_ends", "calibration", "batch_halved"), _look
+    "work_begins",
+    ("work_begins", "reading", *WAITS, "training_begins", "training_ends", "calibration", "batch_halved"),
+    _look,
 )
 
 

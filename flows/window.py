@@ -1,11 +1,10 @@
 """Tasks of which some run and the others are not yet submitted."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
-from threading import BoundedSemaphore
 from typing import Any
 
 from prefect.futures import PrefectFuture
@@ -14,26 +13,6 @@ from surveyor.pools.pool import Pool
 
 LEAST_AT_ONCE = 16  # cheap labels: as few as keep a small pool busy, as a task takes longer to begin than they take
 LOOK_S = 1.0  # how often a waiting window lets its owner look
-
-
-def submit_some_at_once(calls: Iterable[Callable[[], PrefectFuture[Any]]], n_at_once: int) -> list[PrefectFuture[Any]]:
-    """Submit tasks so that some run and the others are not yet submitted: a thousand waiting threads hinder each other.
-
-    Args:
-        calls: each submits one task and returns its future; Any: of whatever the task returns.
-        n_at_once: how many may be unfinished.
-
-    Returns:
-        The futures, in the order of the calls; the last ones may be unfinished.
-    """
-    places = BoundedSemaphore(n_at_once)
-    futures = []
-    for submit in calls:
-        places.acquire()
-        future = submit()
-        future.add_done_callback(lambda _: places.release())
-        futures.append(future)
-    return futures
 
 
 def n_at_once(pool: Pool) -> int:
@@ -48,11 +27,13 @@ class Window:
     Attributes:
         n_at_once: how many may be unfinished.
         ended: what is to be done here because tasks have ended; windows that share it serve each other.
+        may_begin: whether tasks may be submitted now; asked again and again while some wait.
         futures: of the tasks that were submitted, by name.
     """
 
     n_at_once: int
     ended: "SimpleQueue[Callable[[], None]]"
+    may_begin: Callable[[], bool] = lambda: True
     futures: dict[str, PrefectFuture[Any]] = field(default_factory=dict)  # Any: whatever the tasks return
     _waiting: deque[Callable[[], None]] = field(default_factory=deque)
     _n_unfinished: int = 0
@@ -66,7 +47,7 @@ class Window:
             then: called when the task has ended, in whatever way.
         """
         self._waiting.append(partial(self._submit, name, submit, then))
-        self._fill()
+        self.fill()
 
     def wait(self, look: Callable[[], None] = lambda: None) -> None:
         """Wait until all tasks have ended, those too that are added meanwhile.
@@ -74,16 +55,18 @@ class Window:
         Args:
             look: called now and then.
         """
-        while self._n_unfinished:
+        while self._n_unfinished or self._waiting:
             try:
                 react = self.ended.get(timeout=LOOK_S)
             except Empty:
                 look()
+                self.fill()
             else:
                 react()
 
-    def _fill(self) -> None:
-        while self._waiting and self._n_unfinished < self.n_at_once:
+    def fill(self) -> None:
+        """Submit what there is room for."""
+        while self._waiting and self._n_unfinished < self.n_at_once and self.may_begin():
             self._n_unfinished += 1
             self._waiting.popleft()()
 
@@ -95,4 +78,4 @@ class Window:
         future.wait()  # it has ended, and now knows its state; tasks that are given it would ask the server for that
         self._n_unfinished -= 1
         then()
-        self._fill()
+        self.fill()

@@ -1,7 +1,8 @@
 """Where a campaign stands: read from its events and manifests, without a server and without disturbing it."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rich.console import Group, RenderableType
@@ -65,10 +66,14 @@ class CampaignProgress:
         n_planned: structures that it shall bring.
         n_sampled: structures that walkers brought.
         n_rejected: samples that came to nothing, because guards stopped every try.
-        n_new: labels that were computed.
-        n_found: labels that were in the store already.
+        n_duplicates: samples that are not labelled, as they are almost the same as known structures.
+        stops: how often guards stopped walkers, by what they found.
+        n_new: labels that were computed since the campaign was last started.
+        n_found: labels that were there before.
         n_failed: labels that could not be had.
         epoch: the last one of its training.
+        waiting: what a running campaign waits for, such as a job in a queue; empty for nothing.
+        failure: why the last run of the campaign has failed; empty where it did not, or where that is not known.
         run_labels: labels computed since the campaign was last started.
         run_trainings: trainings begun since then.
     """
@@ -83,10 +88,14 @@ class CampaignProgress:
     n_planned: int = 0
     n_sampled: int = 0
     n_rejected: int = 0
+    n_duplicates: int = 0
+    stops: Mapping[str, int] = field(default_factory=dict)
     n_new: int = 0
     n_found: int = 0
     n_failed: int = 0
     epoch: Epoch | None = None
+    waiting: str = ""
+    failure: str = ""
     run_labels: int = 0
     run_trainings: int = 0
 
@@ -115,15 +124,17 @@ def read_progress(directory: RunDirectory) -> CampaignProgress:
     run = _since(events, "campaign_begins")
     completion = [event for event in run if event["event"] == "campaign_complete"]
     errors = tuple(errors_table(directory))
-    generation = _since(run, "generation_begins")
-    counts = _counts(generation) if generation and not completion else {}
+    counts = {} if completion else _counts(directory, events, run)
+    state: State = "complete" if completion else "running" if is_in_use(directory.lease) else "stopped"
     n_labels = errors[-1].n_labels if errors else 0
     return CampaignProgress(
-        state="complete" if completion else "running" if is_in_use(directory.lease) else "stopped",
+        state=state,
         reason=completion[-1].get("reason") if completion else None,
         n_generations=read_json(directory.parameters)["parameters"]["learning"]["n_generations"],
         n_labels=n_labels + sum(counts.get(name, 0) for name in ("n_new", "n_found", "n_failed")),
         errors=errors,
+        waiting=waiting_of(run) if state == "running" else "",
+        failure=_failure_of(run),
         run_labels=len(_names(run, "labelled", "key", new=True)),
         run_trainings=sum(event["event"] == "training_begins" for event in run),
         **counts,
@@ -141,26 +152,67 @@ def _since(events: Sequence[Event], name: str) -> Sequence[Event]:
     return events[positions[-1] :] if positions else ()
 
 
-def _counts(events: Sequence[Event]) -> dict[str, Any]:  # Any: the fields of a progress
-    """Return what the events of a generation say of it, nothing where it is complete."""
-    happened = {event["event"] for event in events}
-    if "generation_complete" in happened:
+def waiting_of(events: Sequence[Event]) -> str:
+    """Return what is waited for after events of one run; empty for nothing."""
+    told = [event for event in events if event["event"] in ("waiting", "waiting_ends")]
+    return str(told[-1]["message"]) if told and told[-1]["event"] == "waiting" else ""
+
+
+def _failure_of(events: Sequence[Event]) -> str:
+    told = [event for event in events if event["event"] == "campaign_fails"]
+    return str(told[-1]["message"]) if told else ""
+
+
+def _counts(directory: RunDirectory, events: Sequence[Event], run: Sequence[Event]) -> dict[str, Any]:
+    """Return what is done of the generation in work, whichever run has done it; nothing where there is none.
+
+    Args:
+        directory: of the campaign.
+        events: of all runs, in order.
+        run: those of the last run.
+    """
+    begun = _since(events, "generation_begins")
+    if not begun or directory.generation(begun[0]["generation"]).is_complete():
         return {}
+    number = begun[0]["generation"]
+    of_generation = events[_begin_of_try(events, number) :]
     # Repeated events (a function that ran twice) count once; a label that came in the end is no failure.
-    sampled = _names(events, "sampled", "name")
-    labelled = _names(events, "labelled", "key")
-    new = _names(events, "labelled", "key", new=True)
+    sampled = _names(of_generation, "sampled", "name")
+    labelled = _names(of_generation, "labelled", "key")
+    new = _names(run, "labelled", "key", new=True) & labelled
     counts = {
-        "generation": events[0]["generation"],
-        "n_planned": events[0]["n_samples"],
+        "generation": number,
+        "n_planned": begun[0]["n_samples"],
         "n_sampled": len(sampled),
-        "n_rejected": len(_names(events, "rejected", "name") - sampled),
+        "n_rejected": len(_names(of_generation, "rejected", "name") - sampled),
+        "n_duplicates": len(_names(of_generation, "near_duplicate", "name") & sampled),
+        "stops": _stops(of_generation),
         "n_new": len(new),
         "n_found": len(labelled - new),
-        "n_failed": len(_names(events, "label_failed", "key") - labelled),
+        "n_failed": len(_names(of_generation, "label_failed", "key") - labelled),
     }
-    epochs = [event for event in _since(events, "training_begins") if event["event"] == "epoch"]
+    begun_now = _since(run, "generation_begins")
+    epochs = [event for event in _since(begun_now, "training_begins") if event["event"] == "epoch"]
+    happened = {event["event"] for event in begun_now}
     return counts | {"stage": _stage(happened, counts), "epoch": _epoch(epochs[-1]) if epochs else None}
+
+
+def _begin_of_try(events: Sequence[Event], number: int) -> int:
+    """Return the position at which a generation began, or began anew, as it had brought nothing."""
+    begin = None
+    has_failed = False
+    for position, event in enumerate(events):
+        if event["event"] == "generation_begins" and event["generation"] == number and (begin is None or has_failed):
+            begin, has_failed = position, False
+        has_failed = has_failed or event["event"] == "nothing_learned"
+    return begin or 0
+
+
+def _stops(events: Sequence[Event]) -> dict[str, int]:
+    by_sample = {
+        event["name"]: event.get("rejections") for event in events if event["event"] in ("sampled", "rejected")
+    }
+    return dict(sum((Counter(stops) for stops in by_sample.values() if stops), Counter()))
 
 
 def _names(events: Sequence[Event], kind: str, field: str, *, new: bool = False) -> set[str]:
@@ -168,7 +220,7 @@ def _names(events: Sequence[Event], kind: str, field: str, *, new: bool = False)
 
 
 def _stage(happened: set[str], counts: Mapping[str, int]) -> Stage:
-    n_outcomes = counts["n_new"] + counts["n_found"] + counts["n_failed"] + counts["n_rejected"]
+    n_outcomes = sum(counts[name] for name in ("n_new", "n_found", "n_failed", "n_rejected", "n_duplicates"))
     if "training_ends" in happened or (n_outcomes >= counts["n_planned"] and "training_begins" not in happened):
         return "evaluation"
     if "training_begins" in happened:
@@ -234,6 +286,8 @@ def _milli(value: float | None) -> float | None:
 def render(progress: CampaignProgress) -> RenderableType:
     """Return a few lines for a terminal: the generation in work, its counts, its training, the errors so far."""
     lines: list[RenderableType] = [Text(_headline(progress), style="bold")]
+    if told := progress.waiting or progress.failure:
+        lines.append(Text(told, style="yellow" if progress.waiting else "red"))
     if progress.generation is not None:
         lines += [_bars(progress), *([Text(_training_line(progress.epoch))] if progress.epoch else [])]
     if progress.errors:
@@ -247,8 +301,16 @@ def summary(progress: CampaignProgress) -> str:
         return ""
     if progress.epoch is not None:
         return _training_line(progress.epoch)
-    sampled = f"sampled {progress.n_sampled}/{progress.n_planned}, " if progress.generation else ""
-    return f"{sampled}labelled {progress.n_labelled}/{progress.n_planned}, {progress.n_failed} failed"
+    sampled = f"sampled {progress.n_sampled}/{progress.n_planned}" if progress.generation else ""
+    labelled = f"labelled {progress.n_labelled}/{progress.n_planned}, {progress.n_failed} failed"
+    return ", ".join(filter(None, [sampled, rejections_in_words(progress), labelled]))
+
+
+def rejections_in_words(progress: CampaignProgress) -> str:
+    """Return how many samples of the generation in work were rejected, with the guards that stopped walkers."""
+    stops = ", ".join(f"{n} x {reason.replace('_', ' ')}" for reason, n in progress.stops.items())
+    rejected = f"{progress.n_rejected} rejected" if progress.n_rejected else ""
+    return f"{rejected or 'stopped by guards'} ({stops})" if stops else rejected
 
 
 def _headline(progress: CampaignProgress) -> str:
@@ -266,9 +328,11 @@ def _bars(progress: CampaignProgress) -> Table:
     table = Table.grid(padding=(0, 1))
     n_asked = progress.n_planned
     if progress.generation:
-        rejected = f"{progress.n_rejected} rejected" if progress.n_rejected else ""
+        rejected = rejections_in_words(progress)
         table.add_row("sampled", _bar(progress.n_sampled, n_asked), f"{progress.n_sampled}/{n_asked}", rejected)
     found = f"{progress.n_new} new, {progress.n_found} from the store, {progress.n_failed} failed"
+    if progress.n_duplicates:
+        found += f", {progress.n_duplicates} almost known"
     table.add_row("labelled", _bar(progress.n_labelled, n_asked), f"{progress.n_labelled}/{n_asked}", found)
     return table
 
