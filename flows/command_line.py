@@ -26,6 +26,7 @@ from surveyor.flows.dry_run import dry_running
 from surveyor.flows.label_commands import add_label_commands
 from surveyor.flows.pool_commands import add_pool_commands
 from surveyor.flows.sample_commands import add_sample_command, show_sampling
+from surveyor.flows.termination import Terminated, raising_at_sigterm
 from surveyor.flows.train_commands import add_train_commands, show_training
 from surveyor.labelling.progress import is_labelling, read_labelling_progress, render_labelling
 from surveyor.progress import CampaignProgress, read_progress, render
@@ -34,6 +35,7 @@ from surveyor.training import is_training
 
 STORAGE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE)
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
+TERMINATED = 143  # and after SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(highlight=False, soft_wrap=True, stderr=True)
     try:
-        return int(options.command(options, console) or 0)
+        with raising_at_sigterm():
+            return int(options.command(options, console) or 0)
     except InputError as error:
         errors.print(f"[bold red]error:[/] {_escaped(error)}")
         return 2
@@ -64,9 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "continues, and nothing that was finished is lost"
         )
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as error:
         console.print("stopped; the same command continues where this stopped")
-        return INTERRUPTED
+        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
 
 
 def _escaped(error: Exception) -> str:

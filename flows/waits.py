@@ -36,7 +36,7 @@ def telling_waits(pools: Sequence[Pool], look_s: float = LOOK_S) -> Iterator[Non
 
     def follow() -> None:
         while not stop.wait(look_s):
-            waits.tell(what_is_waited_for(pools))
+            waits.look(what_is_waited_for(pools))
 
     watch = threading.Thread(target=copy_context().run, args=(follow,), name="waits", daemon=True)
     watch.start()
@@ -59,21 +59,26 @@ class _Waits:
 
     Attributes:
         run: the flow run.
+        seen: at the last look; what lasts for one look is not worth a word.
         told: the last event; empty for none.
         shown: the message of the run's state.
         began: when the last wait began.
     """
 
     run: UUID
+    seen: str = ""
     told: str = ""
     shown: str = ""
     began: float = 0.0
 
-    def tell(self, text: str) -> None:
-        if text != self.told:
+    def look(self, text: str) -> None:
+        """Take note of what is waited for now, and tell it."""
+        is_news = text != self.told and (not text or text == self.seen)
+        self.seen = text
+        if is_news:
             self._announce(text)
-        if text != self.shown and show_in_state(self.run, text):
-            self.shown = text
+        if self.told != self.shown and show_in_state(self.run, self.told):
+            self.shown = self.told
 
     def _announce(self, text: str) -> None:
         if not self.told:
@@ -82,7 +87,7 @@ class _Waits:
             announce(logger, "waiting", text)
         else:
             seconds = time.monotonic() - self.began
-            announce(logger, "waiting_ends", f"no longer {self.told}, after {seconds:.0f} s")
+            announce(logger, "waiting_ends", f"no longer waiting, after {seconds:.0f} s")
         self.told = text
 
 
@@ -96,9 +101,11 @@ def show_in_state(run: UUID, text: str) -> bool:
     try:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
             client = get_client(sync_client=True)  # the client of the run, which is open
-            state = client.read_flow_run(run).state
-            if state is None or not state.is_running():
+            found = client.read_flow_run(run)
+            if found.state is None or not found.state.is_running():
                 return False  # a run that is being cancelled must not seem to go on
+            # Otherwise the server counts this as another attempt of the run, of which its retries allow a few.
+            client.update_flow_run(run, empirical_policy=found.empirical_policy.model_copy(update={"resuming": True}))
             client.set_flow_run_state(run, Running(message=text or None))
     except (httpx.TransportError, PrefectHTTPStatusError):
         return False  # the server is away: at the next look

@@ -102,7 +102,8 @@ def _status(progress: CampaignProgress) -> str:
         return f"complete: {progress.reason}" if progress.reason else "complete"
     where = "" if progress.generation is None else f", in generation {progress.generation} ({progress.stage})"
     rejected = rejections_in_words(progress)
-    return progress.state + where + (f"; {rejected}" if rejected else "")
+    state = "failed" if progress.failure else progress.state
+    return state + where + (f"; {rejected}" if rejected else "")
 
 
 def _results(directory: RunDirectory, progress: CampaignProgress, manifests: Sequence[Manifest]) -> list[Section]:
