@@ -142,7 +142,8 @@ def _print_end(console: Console, directory: RunDirectory, potential: Path) -> No
     progress = read_progress(directory)
     console.print(errors_table(progress))
     console.print(f"{directory.path} is complete: {progress.reason}")
-    console.print(f"this run: {progress.run_labels} new labels, {progress.run_trainings} trainings")
+    isolated = f" ({progress.run_isolated} of isolated atoms)" if progress.run_isolated else ""
+    console.print(f"this run: {progress.run_labels} new labels{isolated}, {progress.run_trainings} trainings")
     console.print(f"potential: {potential}")
     console.print(f"report:    {directory.report}")
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, Literal
@@ -116,14 +116,17 @@ class PoolChecks:
     def _open_pools(self) -> None:
         """Open all pools now, so that one that cannot be opened is known although it is not needed yet."""
         threads = ThreadPoolExecutor()
-        for stage in ("sampling", "labelling", "training"):
-            future = threads.submit(getattr(self._campaign.pools, stage).open)
-            check = _Check(stage, future.result)
-            future.add_done_callback(lambda _, check=check: check.has_answered.set())
-            self._checks.append(check)
+        stages: tuple[Stage, ...] = ("sampling", "labelling", "training")
+        for stage in stages:
+            self._ask(stage, threads.submit(getattr(self._campaign.pools, stage).open))
         threads.shutdown(wait=False)
 
-    def _ask(self, stage: Stage, future: PrefectFuture[Any], then: Callable[[Any], object] = lambda _: None) -> None:
+    def _ask(
+        self,
+        stage: Stage,
+        future: PrefectFuture[Any] | Future[None],
+        then: Callable[[Any], object] = lambda _: None,  # Any: whatever is asked
+    ) -> None:
         check = _Check(stage, future.result, then)
         future.add_done_callback(lambda _: check.has_answered.set())
         self._checks.append(check)

@@ -76,7 +76,8 @@ def walk(exploration: Exploration) -> Path:
         The file of the final states.
     """
     parameters, path, url = exploration.parameters, exploration.directory.path, runtime.flow_run.ui_url
-    announce(logger, "work_begins", f"{path}; this run: {url}", url=url)
+    n_samples = parameters.n_samples * len(exploration.walkers)
+    announce(logger, "work_begins", f"{path}; this run: {url}", url=url, n_samples=n_samples)
     announce_readings(exploration.reports)
     check_plumed(exploration.executor, parameters.walkers)
     samples = Window(n_at_once(exploration.pool), SimpleQueue())

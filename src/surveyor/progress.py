@@ -1,5 +1,6 @@
 """Where a campaign stands: read from its events and manifests, without a server and without disturbing it."""
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,9 +73,12 @@ class CampaignProgress:
         n_found: labels that were there before.
         n_failed: labels that could not be had.
         epoch: the last one of its training.
+        max_epochs: how many epochs a training has at most; None where that is not known.
+        elapsed_s: seconds since a running campaign was last started; None for one that does not run.
         waiting: what a running campaign waits for, such as a job in a queue; empty for nothing.
         failure: why the last run of the campaign has failed; empty where it did not, or where that is not known.
         run_labels: labels computed since the campaign was last started.
+        run_isolated: how many of these labels are of isolated atoms; known once the campaign is complete.
         run_trainings: trainings begun since then.
     """
 
@@ -94,9 +98,12 @@ class CampaignProgress:
     n_found: int = 0
     n_failed: int = 0
     epoch: Epoch | None = None
+    max_epochs: int | None = None
+    elapsed_s: float | None = None
     waiting: str = ""
     failure: str = ""
     run_labels: int = 0
+    run_isolated: int = 0
     run_trainings: int = 0
 
     @property
@@ -121,21 +128,27 @@ def read_progress(directory: RunDirectory) -> CampaignProgress:
             f"{directory.path} is not the run directory of a campaign: it has no {directory.parameters.name}"
         )
     events = _in_order(directory.events.read()[0])
-    run = _since(events, "campaign_begins")
+    run = since(events, "campaign_begins")
     completion = [event for event in run if event["event"] == "campaign_complete"]
     errors = tuple(errors_table(directory))
     counts = {} if completion else _counts(directory, events, run)
     state: State = "complete" if completion else "running" if is_in_use(directory.lease) else "stopped"
+    parameters = read_json(directory.parameters)["parameters"]
+    computed = _names(run, "labelled", "key", new=True)
+    requested = directory.read_manifest(len(errors) - 1)["labels"] if completion and errors else computed
     n_labels = errors[-1].n_labels if errors else 0
     return CampaignProgress(
         state=state,
         reason=completion[-1].get("reason") if completion else None,
-        n_generations=read_json(directory.parameters)["parameters"]["learning"]["n_generations"],
+        n_generations=parameters["learning"]["n_generations"],
         n_labels=n_labels + sum(counts.get(name, 0) for name in ("n_new", "n_found", "n_failed")),
         errors=errors,
         waiting=waiting_of(run) if state == "running" else "",
         failure=_failure_of(run),
-        run_labels=len(_names(run, "labelled", "key", new=True)),
+        max_epochs=_max_epochs(parameters, is_first=counts.get("generation") == 0),
+        elapsed_s=time.time() - float(run[0]["time"]) if run and state == "running" else None,
+        run_labels=len(computed),
+        run_isolated=len(computed - {*requested}),
         run_trainings=sum(event["event"] == "training_begins" for event in run),
         **counts,
     )
@@ -146,10 +159,20 @@ def _in_order(events: Sequence[Event]) -> Sequence[Event]:
     return sorted(events, key=lambda event: float(event["time"]))
 
 
-def _since(events: Sequence[Event], name: str) -> Sequence[Event]:
+def since(events: Sequence[Event], name: str) -> Sequence[Event]:
     """Return the events from the last one of a name on, none where there is no such event."""
     positions = [position for position, event in enumerate(events) if event["event"] == name]
     return events[positions[-1] :] if positions else ()
+
+
+def _max_epochs(parameters: Mapping[str, Any], *, is_first: bool) -> int | None:  # Any: whatever JSON holds
+    """Return how many epochs a training has at most; None where the model has no such limit, or another one later."""
+    if not (is_first or parameters["learning"].get("train_from_scratch", True)):
+        return None
+    model = parameters.get("model") or {}
+    chosen = (model.get("committee") or {}).get("member") or model
+    limits = [given.get("max_num_epochs") for given in chosen.values() if isinstance(given, dict)]
+    return next((limit for limit in limits if limit is not None), None)
 
 
 def waiting_of(events: Sequence[Event]) -> str:
@@ -171,7 +194,7 @@ def _counts(directory: RunDirectory, events: Sequence[Event], run: Sequence[Even
         events: of all runs, in order.
         run: those of the last run.
     """
-    begun = _since(events, "generation_begins")
+    begun = since(events, "generation_begins")
     if not begun or directory.generation(begun[0]["generation"]).is_complete():
         return {}
     number = begun[0]["generation"]
@@ -191,8 +214,8 @@ def _counts(directory: RunDirectory, events: Sequence[Event], run: Sequence[Even
         "n_found": len(labelled - new),
         "n_failed": len(_names(of_generation, "label_failed", "key") - labelled),
     }
-    begun_now = _since(run, "generation_begins")
-    epochs = [event for event in _since(begun_now, "training_begins") if event["event"] == "epoch"]
+    begun_now = since(run, "generation_begins")
+    epochs = [event for event in since(begun_now, "training_begins") if event["event"] == "epoch"]
     happened = {event["event"] for event in begun_now}
     return counts | {"stage": _stage(happened, counts), "epoch": _epoch(epochs[-1]) if epochs else None}
 
@@ -285,14 +308,19 @@ def _milli(value: float | None) -> float | None:
 
 def render(progress: CampaignProgress) -> RenderableType:
     """Return a few lines for a terminal: the generation in work, its counts, its training, the errors so far."""
-    lines: list[RenderableType] = [Text(_headline(progress), style="bold")]
+    lines: list[RenderableType] = [_folded(_headline(progress), "bold")]
     if told := progress.waiting or progress.failure:
-        lines.append(Text(told, style="yellow" if progress.waiting else "red"))
+        lines.append(_folded(told, "yellow" if progress.waiting else "red"))
     if progress.generation is not None:
-        lines += [_bars(progress), *([Text(_training_line(progress.epoch))] if progress.epoch else [])]
+        lines += [_bars(progress), *([_folded(_training_line(progress))] if progress.epoch else [])]
     if progress.errors:
-        lines.append(Text(_errors_line(progress.errors[-1]), style="dim"))
+        lines.append(_folded(_errors_line(progress.errors[-1]), "dim"))
     return Group(*lines)
+
+
+def _folded(line: str, style: str = "") -> Text:
+    """Return a line that goes on in the next row where the terminal is narrow; a live display would crop it."""
+    return Text(line, style=style, overflow="fold", no_wrap=False)
 
 
 def summary(progress: CampaignProgress) -> str:
@@ -300,7 +328,7 @@ def summary(progress: CampaignProgress) -> str:
     if progress.generation is None:
         return ""
     if progress.epoch is not None:
-        return _training_line(progress.epoch)
+        return _training_line(progress)
     sampled = f"sampled {progress.n_sampled}/{progress.n_planned}" if progress.generation else ""
     labelled = f"labelled {progress.n_labelled}/{progress.n_planned}, {progress.n_failed} failed"
     return ", ".join(filter(None, [sampled, rejections_in_words(progress), labelled]))
@@ -318,10 +346,23 @@ def _headline(progress: CampaignProgress) -> str:
         return f"complete: {progress.reason or 'nothing is left to do'} ({progress.n_labels} labels)"
     state = "" if progress.state == "running" else "stopped; "
     if progress.generation is None:
-        n_planned = progress.n_generations + 1  # with the bootstrap
-        return f"{state}{progress.n_complete} of {n_planned} generations complete ({progress.n_labels} labels)"
-    name = f"generation {progress.generation} of {progress.n_generations}" if progress.generation else "bootstrap"
-    return f"{state}{name}: {progress.stage} ({progress.n_labels} labels)"
+        is_complete = f"{_name(progress, progress.n_complete - 1)} is complete"
+        return (
+            f"{state}{is_complete if progress.n_complete else 'nothing is complete yet'} ({_labels_and_time(progress)})"
+        )
+    return f"{state}{_name(progress, progress.generation)}: {progress.stage} ({_labels_and_time(progress)})"
+
+
+def _name(progress: CampaignProgress, generation: int) -> str:
+    return f"generation {generation} of {progress.n_generations}" if generation else "bootstrap"
+
+
+def _labels_and_time(progress: CampaignProgress) -> str:
+    labels = f"{progress.n_labels} labels"
+    if progress.elapsed_s is None:
+        return labels
+    minutes, seconds = divmod(round(progress.elapsed_s), 60)
+    return f"{labels}; {minutes // 60}:{minutes % 60:02d}:{seconds:02d} h since the start"
 
 
 def _bars(progress: CampaignProgress) -> Table:
@@ -341,13 +382,17 @@ def _bar(n_done: int, n_all: int) -> ProgressBar:
     return ProgressBar(total=max(n_all, 1), completed=min(n_done, n_all), width=24)
 
 
-def _training_line(epoch: Epoch) -> str:
+def _training_line(progress: CampaignProgress) -> str:
+    epoch = progress.epoch
+    if epoch is None:
+        return ""
+    of_all = "" if progress.max_epochs is None else f" of {progress.max_epochs}"
     errors = [
         f"{1e3 * value:.1f} {unit}"
         for value, unit in ((epoch.energy_rmse, "meV/atom"), (epoch.forces_rmse, "meV/Å"))
         if value is not None
     ]
-    return ", ".join([f"epoch {epoch.number + 1}", f"loss {epoch.loss:.4g}", *errors])
+    return ", ".join([f"epoch {epoch.number + 1}{of_all}", f"loss {epoch.loss:.4g}", *errors])
 
 
 def _errors_line(row: GenerationErrors) -> str:

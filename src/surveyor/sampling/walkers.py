@@ -165,7 +165,7 @@ def stops_in_words(rejections: Sequence[Rejection]) -> str:
     first: dict[str, Rejection] = {}
     for each in rejections:
         first.setdefault(each.reason, each)
-    counts = Counter(each.reason for each in rejections)
+    counts: Counter[str] = Counter(each.reason for each in rejections)
     return "; ".join(
         f"{counts[reason]} x {reason.replace('_', ' ')} ({each.in_words}, at step {each.step})"
         for reason, each in first.items()
