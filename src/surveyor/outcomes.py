@@ -112,7 +112,7 @@ def check_new_labels(outcomes: Sequence[Outcome], structures: Dataset) -> None:
     stops = [each for outcome in outcomes if outcome.sample is not None for each in outcome.sample.rejections]
     guards = f". Guards stopped {len(stops)} tries: {stops_in_words(stops)}" if stops else ""
     advice = [
-        f"\n  {name.replace('_', ' ')}: {text}"
+        f"\n  {name.replace('_', ' ').removeprefix('are ').removeprefix('have ')}: {text}"
         for name, text in ADVICE.items()
         if name in reasons or name in {each.reason for each in stops}
     ]

@@ -281,7 +281,7 @@ def test_a_campaign_that_learns_nothing_fails_with_advice_and_is_tried_again_wit
 
 
 def test_samples_that_differ_too_little_end_a_campaign_until_they_may(folder: Folder) -> None:
-    still = [{**folder.walkers, "n_walkers": 2, "n_steps": 1, "temperature_K": 1e-6}]
+    still = [{**folder.walkers, "n_walkers": 2, "n_steps": 1, "max_temperature_factor": 1e6}]
     with pytest.raises(NothingLearned, match="2 of 2 samples are almost the same as known structures"):
         folder.run(walkers=still, learning={"min_difference_A": 1.0})
     folder.run(walkers=still, learning={"min_difference_A": 0.0})
