@@ -25,6 +25,7 @@ from dataclasses import astuple, dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 from ase import Atoms
@@ -32,7 +33,7 @@ from distributed import Client, LocalCluster
 from prefect import flow
 
 from surveyor.flows.server import answers
-from surveyor.flows.window import LEAST_AT_ONCE, submit_some_at_once
+from surveyor.flows.window import LEAST_AT_ONCE, Window
 from surveyor.labels import Label, LabelStore, LevelOfTheory
 from surveyor.pools.local import local_pool
 from surveyor.pools.pool import Pool
@@ -172,21 +173,12 @@ def time_labels(pool: Pool, reference: Nothing, number: int, folder: Path, in_fl
     @flow(name="overhead", validate_parameters=False)
     def overhead() -> tuple[float, float]:
         begin, cpu = time.time(), time.process_time()
-        calls = [
-            partial(
-                label.submit,
-                pool,
-                atoms,
-                reference=reference,
-                theory=THEORY,
-                store=store,
-                scratch=folder / "scratch",
-                name=f"{index:04d}",
-            )
-            for index, atoms in enumerate(structures(number))
-        ]
-        for future in submit_some_at_once(calls, in_flight):
-            future.result()
+        window = Window(in_flight, SimpleQueue())
+        for index, atoms in enumerate(structures(number)):
+            options = {"reference": reference, "theory": THEORY, "store": store, "scratch": folder / "scratch"}
+            name = f"{index:04d}"
+            window.add(name, partial(label.submit, pool, atoms, name=name, **options))
+        window.wait()
         return time.time() - begin, time.process_time() - cpu
 
     seconds, cpu_seconds = overhead()

@@ -14,10 +14,10 @@ from surveyor.campaign import (
 from surveyor.dataset import Dataset, DataSets
 from surveyor.flows.cancellation import ending_at_once
 from surveyor.flows.conclusion import complete
-from surveyor.flows.sampling import Stopwatch, label_all, label_isolated_atoms, resolve
+from surveyor.flows.pool_checks import PoolChecks
+from surveyor.flows.sampling import Stopwatch, label_all, label_isolated_atoms
 from surveyor.flows.training import adopt, train_and_evaluate
 from surveyor.isolated_atoms import without_isolated_atoms
-from surveyor.labels import LevelOfTheory
 from surveyor.learning import decide_membership, perturbed_starts
 from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.model import Model
@@ -28,24 +28,26 @@ from surveyor.sampling.walkers import Walker, bare
 
 @flow(name="bootstrap", flow_run_name="generation 0", validate_parameters=False, persist_result=False)
 @ending_at_once
-def bootstrap(campaign: Campaign) -> Generation:
+def bootstrap(campaign: Campaign, checks: PoolChecks) -> Generation:
     """Bring about generation 0: a first model, from perturbed structures, given data or another campaign.
 
     Args:
         campaign: open.
+        checks: on its pools.
 
     Returns:
         The complete generation.
     """
-    theory, learning = resolve(campaign), campaign.parameters.learning
+    learning = campaign.parameters.learning
+    checks.wait_for_those_at_hand()
     if campaign.parameters.begin_from is not None:
-        return _from_another(campaign, campaign.parameters.begin_from)
+        return _from_another(campaign, checks, campaign.parameters.begin_from)
     stopwatch = Stopwatch()
     with stopwatch.measuring("labelling"):
-        given = _given_data(campaign, theory)
+        given = _given_data(campaign, checks)
         if learning.atomic_energies == "isolated_atoms":
-            label_isolated_atoms(campaign, theory, [*campaign.structures, *given.structures], given.check)
-        structures = given.structures or _perturbed_structures(campaign, theory)
+            label_isolated_atoms(campaign, checks, [*campaign.structures, *given.structures], given.check)
+        structures = given.structures or _perturbed_structures(campaign, checks)
     check_failures(structures, learning)
     check_bootstrap(structures)
     data = decide_membership(structures, {}, DataSets(), learning)
@@ -55,31 +57,32 @@ def bootstrap(campaign: Campaign) -> Generation:
     known = isolated if learning.atomic_energies == "least_squares" else energies
     known = {symbol: energies[symbol] for symbol in known if symbol in energies}
     model = campaign.model.initialize(labelled, atomic_energies=known, seed=learning.seed)
-    return _first_generation(campaign, data, campaign.walkers, model, stopwatch)
+    return _first_generation(campaign, checks, data, campaign.walkers, model, stopwatch)
 
 
-def _given_data(campaign: Campaign, theory: LevelOfTheory) -> GivenData:
+def _given_data(campaign: Campaign, checks: PoolChecks) -> GivenData:
     """Return the labelled data that the user gave, of which the reference has checked one; none without them."""
     parameters = campaign.parameters.bootstrap
     if parameters.data is None:
         return GivenData()
     obeys = campaign.directory.obeys_weights
-    given = given_data(parameters.data, theory, parameters.label_keys, obeys_weights=obeys)
+    given = given_data(parameters.data, checks.theory, parameters.label_keys, obeys_weights=obeys)
     example = given.example
-    (computed,) = label_all(campaign, theory, [bare(example)], 0)
+    (computed,) = label_all(campaign, checks, [bare(example)], 0)
     if computed.structure is not None:
         check_given_label(example, computed.structure)
     return replace(given, structures=given.structures.ordered_by_key())
 
 
-def _perturbed_structures(campaign: Campaign, theory: LevelOfTheory) -> Dataset:
+def _perturbed_structures(campaign: Campaign, checks: PoolChecks) -> Dataset:
     """Return randomly perturbed starts of the walkers, labelled or failed."""
     starts = perturbed_starts(campaign.walkers, campaign.parameters.bootstrap, campaign.parameters.learning.seed)
-    return new_structures(label_all(campaign, theory, starts, 0), ())
+    return new_structures(label_all(campaign, checks, starts, 0), ())
 
 
-def _from_another(campaign: Campaign, origin: Origin) -> Generation:
+def _from_another(campaign: Campaign, checks: PoolChecks, origin: Origin) -> Generation:
     """Begin from a generation of another campaign; train only where the model is another one."""
+    checks.wait_for("labelling")
     inherited = inherit(campaign, origin)
     energies = freeze_atomic_energies(campaign, lambda: dict(inherited.model.atomic_energies or {}))
     model = inherited.model
@@ -90,12 +93,18 @@ def _from_another(campaign: Campaign, origin: Origin) -> Generation:
         model = campaign.model.initialize(
             without_isolated_atoms(inherited.data.train), atomic_energies=energies, seed=seed
         )
-    return _first_generation(campaign, inherited.data, inherited.walkers, model, Stopwatch())
+    return _first_generation(campaign, checks, inherited.data, inherited.walkers, model, Stopwatch())
 
 
 def _first_generation(
-    campaign: Campaign, data: DataSets, walkers: tuple[Walker, ...], model: Model, stopwatch: Stopwatch
+    campaign: Campaign,
+    checks: PoolChecks,
+    data: DataSets,
+    walkers: tuple[Walker, ...],
+    model: Model,
+    stopwatch: Stopwatch,
 ) -> Generation:
+    checks.wait_for("training")
     trained = train_and_evaluate(campaign, 0, model, data, stopwatch)
     details = describe((), data.failed, {}, trained.history, campaign.parameters.learning) | stopwatch.times
     return complete(campaign, Generation(0, data, walkers, trained.model, errors=trained.errors, details=details))

@@ -28,6 +28,7 @@ from surveyor.flows.dry_run import dry_running
 from surveyor.flows.label_commands import add_label_commands
 from surveyor.flows.pool_commands import add_pool_commands
 from surveyor.flows.sample_commands import add_sample_command, show_sampling
+from surveyor.flows.termination import Terminated, raising_at_sigterm
 from surveyor.flows.train_commands import add_train_commands, show_training
 from surveyor.labelling.progress import is_labelling, read_labelling_progress, render_labelling
 from surveyor.parameter_files import located
@@ -37,6 +38,7 @@ from surveyor.training import is_training
 
 STORAGE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE)
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
+TERMINATED = 143  # and after SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(highlight=False, soft_wrap=True, stderr=True)
     try:
-        return int(options.command(options, console) or 0)
+        with raising_at_sigterm():
+            return int(options.command(options, console) or 0)
     except InputError as error:
         errors.print(f"[bold red]error:[/] {_escaped(_located(error, options))}")
         return 2
@@ -67,9 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "continues, and nothing that was finished is lost"
         )
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as error:
         console.print("stopped; the same command continues where this stopped")
-        return INTERRUPTED
+        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
 
 
 def _escaped(message: str) -> str:
@@ -157,7 +160,8 @@ def _print_end(console: Console, directory: RunDirectory, potential: Path) -> No
     progress = read_progress(directory)
     console.print(errors_table(progress))
     console.print(f"{directory.path} is complete: {progress.reason}")
-    console.print(f"this run: {progress.run_labels} new labels, {progress.run_trainings} trainings")
+    isolated = f" ({progress.run_isolated} of isolated atoms)" if progress.run_isolated else ""
+    console.print(f"this run: {progress.run_labels} new labels{isolated}, {progress.run_trainings} trainings")
     console.print(f"potential: {potential}")
     console.print(f"report:    {directory.report}")
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import allow_failure
@@ -9,7 +10,7 @@ from prefect.futures import PrefectFuture, wait
 
 from surveyor.campaign import Campaign
 from surveyor.dataset import Dataset
-from surveyor.errors import InputError
+from surveyor.errors import InputError, NothingLearned, SurveyorError
 from surveyor.evaluation import load_predictions
 from surveyor.events import announce
 from surveyor.files import read_json, write_json
@@ -17,6 +18,8 @@ from surveyor.flows.server import wait_for_server
 from surveyor.flows.training import told
 from surveyor.metrics import errors_of
 from surveyor.models.choice import load_model
+from surveyor.outcomes import Outcome, check_new_labels, move_on
+from surveyor.report import write_report
 from surveyor.run_directory import SCHEMA_VERSION, Generation
 from surveyor.tasks.evaluate import evaluate
 from surveyor.tasks.report import report, tag_run
@@ -38,6 +41,36 @@ def complete(campaign: Campaign, generation: Generation) -> Generation:
     wait_for_server()
     tag_run(sorted(completed.details.get("failures", ())))
     return completed
+
+
+def check_something_is_new(
+    campaign: Campaign, previous: Generation, outcomes: Sequence[Outcome], structures: Dataset
+) -> None:
+    """Check that a generation brought something new; otherwise put its samples aside, so that it can be tried again.
+
+    Args:
+        campaign: open.
+        previous: the generation before.
+        outcomes: of this generation.
+        structures: new ones, labelled or failed.
+
+    Raises:
+        NothingLearned: it brought no new label.
+    """
+    try:
+        check_new_labels(outcomes, structures)
+    except NothingLearned as error:
+        number = previous.number + 1
+        directory = campaign.directory.generation(number)
+        walkers = directory.walkers_of_last_try(previous.walkers)
+        directory.set_aside(move_on(walkers, outcomes, {}, campaign.parameters.learning))
+        announce(logger, "nothing_learned", f"generation {number} brought nothing new: {error}", generation=number)
+        raise NothingLearned(
+            f"generation {number} brought no new label: {error}\n"
+            f"The newest model is that of generation {previous.number}, {previous.model.weights}. The same call tries "
+            f"generation {number} again, from where the walkers are now: as it is, or with other limits of guards, "
+            "learning.n_tries or learning.min_difference_A."
+        ) from None
 
 
 class Reports:
@@ -65,8 +98,12 @@ class Reports:
                 self.begin(number)  # a former run was ended before it was made
         return self
 
-    def __exit__(self, *_exception: object) -> None:
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, *_traceback: object) -> None:
         wait(self._futures)
+        if isinstance(error, SurveyorError):
+            announce(logger, "campaign_fails", str(error))
+        if isinstance(error, NothingLearned):
+            write_report(self.campaign.directory)
         for future in self._futures:
             if future.state.is_failed():
                 # The generations are safe; a report can be written again, and must not end a campaign.

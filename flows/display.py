@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from surveyor.lease import holder_of
-from surveyor.progress import read_progress, render, summary
+from surveyor.lease import holder_of, is_in_use
+from surveyor.progress import Event, read_progress, render, since, summary, waiting_of
 from surveyor.run_directory import RunDirectory
 
 INTERVAL_S = 0.5
@@ -40,12 +40,16 @@ def _look_at_campaign(directory: RunDirectory) -> tuple[RenderableType, str]:
     return render(progress), summary(progress)
 
 
+WAITS = ("waiting", "waiting_ends")  # for a pool
+
 CAMPAIGN = View(
     "campaign_begins",
     (
         "campaign_begins",
         "reading",
         "generation_begins",
+        *WAITS,
+        "rejected",
         "errors",
         "training_begins",
         "calibration",
@@ -55,6 +59,16 @@ CAMPAIGN = View(
     ),
     _look_at_campaign,
 )
+
+
+def waiting_now(directory: RunDirectory, events: Sequence[Event]) -> str:
+    """Return what work in a folder waits for while it runs; empty for nothing.
+
+    Args:
+        directory: the work on disk.
+        events: of all its runs.
+    """
+    return waiting_of(since(events, "work_begins")) if is_in_use(directory.lease) else ""
 
 
 def quieten_prefect() -> None:

@@ -1,12 +1,9 @@
 """`surveyor doctor`: what would fail hours later, found before a campaign begins."""
 
 import argparse
-import signal
-import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.status import Status
@@ -40,7 +37,6 @@ def add_doctor_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
 
 
 def _doctor(options: argparse.Namespace, console: Console) -> int:
-    signal.signal(signal.SIGTERM, _stop)  # pools are closed, and folders left as they were
     with console.status("looking") as status:
         findings = list(look(options.campaign, 60 * options.wait_minutes, _teller(console, status)))
     console.print(findings_table(findings))
@@ -50,10 +46,6 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
         console.print(Text(f"  mend: {finding.mend}", "bold"))
     console.print(f"\n{len(faults)} fault(s) in {len(findings)} findings")
     return 1 if faults else 0
-
-
-def _stop(number: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + number)
 
 
 def _teller(console: Console, status: Status) -> Callable[[str], None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 
 from surveyor.errors import InputError
-from surveyor.flows.display import View, following, quieten_prefect
+from surveyor.flows.display import WAITS, View, following, quieten_prefect
 from surveyor.labelling import check_labelling, load_labelling, read_summary
 from surveyor.labelling.imports import GivenLabels, check_labels, import_labels, read_labels, stated_theory
 from surveyor.labelling.progress import labelling_summary, read_labelling_progress, render_labelling
@@ -29,7 +29,7 @@ def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
     return render_labelling(progress), labelling_summary(progress)
 
 
-LABELLING = View("labelling_begins", ("labelling_begins", "reading", "labels_requested"), _look)
+LABELLING = View("labelling_begins", ("labelling_begins", "reading", "labels_requested", *WAITS), _look)
 
 
 def add_label_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -100,8 +100,8 @@ def label_everything(labelling: Labelling) -> Path:
     Returns:
         The file with the labelled structures.
     """
-    theory, requests = _requested(labelling)
-    lost = _label_missing(labelling, theory, requests)
+    theory, requests, missing = _requested(labelling)
+    lost = _label_missing(labelling, theory, requests, missing)
     return _conclude(labelling, theory, requests, lost)
 
 
@@ -127,7 +127,7 @@ def label_structures(structures: Iterable[Atoms], output_directory: Path, **para
 @contextmanager
 def _followed(labelling: Labelling) -> Iterator[None]:
     """Bring what happens to the events and the log of the run; of a label there is no line, as there are thousands."""
-    with relayed(labelling.directory, passed_over=("labelled",)):
+    with relayed(labelling.directory, [labelling.pool], passed_over=("labelled",)):
         url, n = runtime.flow_run.ui_url, len(labelling.structures)
         text = f"{labelling.directory.path}: {n} structures; this run: {url}"
         announce(logger, "labelling_begins", text, url=url, n_structures=n)
@@ -135,37 +135,47 @@ def _followed(labelling: Labelling) -> Iterator[None]:
         yield
 
 
-def _requested(labelling: Labelling) -> tuple[LevelOfTheory, Requests]:
-    """Return the level of theory and what is requested at it; where nothing is missing, the pool is not asked.
+def _requested(labelling: Labelling) -> tuple[LevelOfTheory, Requests, set[str]]:
+    """Return the level of theory, what is requested at it, and the keys for which work is to be done.
+
+    What the store has is told before the pool is waited for; where nothing is missing, the pool is not asked.
 
     Raises:
         PoolFailed: the pool cannot be opened.
         InputError: the pool lacks what is needed, or the level of theory is another one than when this began.
     """
-    path = labelling.directory.theory
-    requests = None
+    path, counted = labelling.directory.theory, None
     if path.exists():
         theory = load_theory(path)
-        requests = labelling.requests(theory)
-        if not requests.missing(labelling.store, limits_of(labelling.reference)):
-            return theory, requests
+        requests, missing = counted = _counted(labelling, theory)
+        if not missing:
+            return theory, requests, missing
     theory = freeze_theory(labelling, resolve_theory(labelling.executor, labelling.reference))
-    return theory, requests or labelling.requests(theory)
+    return theory, *(counted or _counted(labelling, theory))
 
 
-def _label_missing(labelling: Labelling, theory: LevelOfTheory, requests: Requests) -> dict[str, LabelFailure]:
+def _counted(labelling: Labelling, theory: LevelOfTheory) -> tuple[Requests, set[str]]:
+    """Return what is requested and the keys for which work is to be done, and tell how many there are."""
+    requests = labelling.requests(theory)
+    missing, n_requested = set(requests.missing(labelling.store, limits_of(labelling.reference))), len(requests.by_key)
+    n_found = n_requested - len(missing)
+    text = f"{n_requested} labels are requested, {n_found} are in the store"
+    announce(logger, "labels_requested", text, n_requested=n_requested, n_found=n_found)
+    return requests, missing
+
+
+def _label_missing(
+    labelling: Labelling, theory: LevelOfTheory, requests: Requests, missing: set[str]
+) -> dict[str, LabelFailure]:
     """Label what is not labelled yet, side by side.
 
     Returns:
         The failures that are not recorded, by key: the next run tries those again.
     """
-    missing, n_requested = set(requests.missing(labelling.store, limits_of(labelling.reference))), len(requests.by_key)
-    n_found = n_requested - len(missing)
-    text = f"{n_requested} labels are requested, {n_found} are in the store"
-    announce(logger, "labels_requested", text, n_requested=n_requested, n_found=n_found)
     if not missing:
         return {}
-    progress = _Progress(n_requested, n_found)
+    n_requested = len(requests.by_key)
+    progress = _Progress(n_requested, n_requested - len(missing))
     work = _Work(labelling, theory, progress, Window(n_at_once(labelling.pool), SimpleQueue()))
     for chunk in labelling.chunks(requests):
         if not missing.isdisjoint(chunk.structures):

@@ -9,12 +9,13 @@ from surveyor.blocks.pools import load_sites
 from surveyor.campaign import Campaign, CampaignParameters, Origin, WandB, open_campaign
 from surveyor.flows.bootstrap import bootstrap as bootstrap_generation
 from surveyor.flows.cancellation import ending_at_once
-from surveyor.flows.conclusion import Reports, complete, conclude
+from surveyor.flows.conclusion import Reports, check_something_is_new, complete, conclude
 from surveyor.flows.for_users import for_users
 from surveyor.flows.paths import with_absolute_paths
+from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.run_names import unless_named
-from surveyor.flows.sampling import Stopwatch, followed, resolve, sample_and_label
+from surveyor.flows.sampling import Stopwatch, followed, sample_and_label
 from surveyor.flows.training import errors_before_training, train_and_evaluate
 from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.learning import Bootstrap, Learning, decide_membership, reason_to_stop
@@ -70,32 +71,34 @@ def online_learning(
     parameters = with_absolute_paths(CampaignParameters(**{**locals(), "codes": load_codes(codes)}))
     sites = load_sites(parameters.pools.names)
     with open_campaign(parameters, sites, users_pools()) as campaign, followed(campaign), Reports(campaign) as reports:
-        generation = campaign.newest_generation() or bootstrap_generation(campaign)
+        checks = PoolChecks(campaign)
+        generation = campaign.newest_generation() or bootstrap_generation(campaign, checks.begun())
         while (reason := reason_to_stop(generation.progress, learning)) is None:
             reports.begin(generation.number)
-            generation = next_generation(campaign, generation)
+            generation = next_generation(campaign, checks.begun(), generation)
         return conclude(campaign, generation, reason, reports)
 
 
 @flow(name="generation", flow_run_name=_generation_name, validate_parameters=False, persist_result=False)
 @ending_at_once
-def next_generation(campaign: Campaign, previous: Generation) -> Generation:
+def next_generation(campaign: Campaign, checks: PoolChecks, previous: Generation) -> Generation:
     """Sample with the model of the generation before, label what was found, and train on all labels so far.
 
     Args:
         campaign: open.
+        checks: on its pools.
         previous: the newest complete generation.
 
     Returns:
         The next generation, complete.
     """
     learning, number, stopwatch = campaign.parameters.learning, previous.number + 1, Stopwatch()
-    theory = resolve(campaign)
-
     potential = previous.model.deploy()
-    outcomes = sample_and_label(campaign, theory, previous, potential, stopwatch)
+    outcomes = sample_and_label(campaign, checks, previous, potential, stopwatch)
     structures = new_structures(outcomes, known=previous.data.keys())
     check_failures(structures, learning)
+    check_something_is_new(campaign, previous, outcomes, structures)
+    checks.wait_for("training")
     errors = errors_before_training(campaign, number, potential, structures, stopwatch)
 
     data = previous.data + decide_membership(structures, errors.by_key, previous.data, learning)

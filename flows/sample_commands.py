@@ -10,18 +10,22 @@ from rich.table import Table
 from rich.text import Text
 
 from surveyor.exploration import SUMMARY, check_exploration, load_exploration, read_exploration_summary
-from surveyor.flows.display import View, following, quieten_prefect, where_it_runs
+from surveyor.flows.display import WAITS, View, following, quieten_prefect, waiting_now, where_it_runs
 from surveyor.lease import is_in_use
 from surveyor.run_directory import RunDirectory
 
 
 def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
-    ended = [event["message"] for event in directory.events.read()[0] if event["event"] in ("sampled", "rejected")]
-    line = f"{len(ended)} sample(s); {ended[-1]}" if ended else ""
-    return Text(line), line
+    events = directory.events.read()[0]
+    # A sample that a former run has brought is told again when it is found on disk.
+    ended = {event["name"]: event["message"] for event in events if event["event"] in ("sampled", "rejected")}
+    planned = [event["n_samples"] for event in events if "n_samples" in event]
+    of_all = f" of {planned[-1]}" if planned else ""
+    line = f"{len(ended)}{of_all} samples; {[*ended.values()][-1]}" if ended else ""
+    return Text("\n".join(filter(None, [waiting_now(directory, events), line]))), line
 
 
-SAMPLING = View("work_begins", ("work_begins", "reading", "batch_halved", "rejected", "work_ends"), _look)
+SAMPLING = View("work_begins", ("work_begins", "reading", "batch_halved", "rejected", *WAITS, "work_ends"), _look)
 
 
 def add_sample_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -63,7 +67,7 @@ def show_sampling(directory: RunDirectory, console: Console) -> None:
     running = where_it_runs(directory)
     state = f"is running{running}" if running else "has stopped; the same command continues it"
     console.print(f"{directory.path} {state}", markup=False)
-    console.print(_look(directory)[1] or "no walker has ended yet", markup=False)
+    console.print(str(_look(directory)[0]) or "no walker has ended yet", markup=False)
 
 
 def _table(directory: RunDirectory) -> Table:

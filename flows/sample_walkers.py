@@ -71,7 +71,10 @@ def sample_walkers(
     """
     parameters = with_absolute_paths(ExplorationParameters(**locals()))
     sites = load_sites([parameters.pool])
-    with open_exploration(parameters, sites, users_pools()) as exploration, relayed(exploration.directory):
+    with (
+        open_exploration(parameters, sites, users_pools()) as exploration,
+        relayed(exploration.directory, [exploration.pool]),
+    ):
         return walk(exploration)
 
 
@@ -88,7 +91,8 @@ def walk(exploration: Exploration) -> Path:
         NothingLearned: no walker brought a structure.
     """
     parameters, path, url = exploration.parameters, exploration.directory.path, runtime.flow_run.ui_url
-    announce(logger, "work_begins", f"{path}; this run: {url}", url=url)
+    n_samples = parameters.n_samples * len(exploration.walkers)
+    announce(logger, "work_begins", f"{path}; this run: {url}", url=url, n_samples=n_samples)
     announce_readings(exploration.reports)
     check_plumed(exploration.executor, parameters.walkers)
     samples = Window(n_at_once(exploration.pool), SimpleQueue())

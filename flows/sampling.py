@@ -12,17 +12,16 @@ from typing import Any
 
 from ase import Atoms
 from prefect import runtime
-from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 
-from surveyor.campaign import Campaign, freeze_atomic_energies, freeze_theory
-from surveyor.claims import Claimant, Watch
+from surveyor.campaign import Campaign, freeze_atomic_energies
 from surveyor.events import Relay, announce, reporting
 from surveyor.flows.cancellation import heeding_cancellation
+from surveyor.flows.labels import Labels
+from surveyor.flows.pool_checks import PoolChecks
+from surveyor.flows.waits import telling_waits
 from surveyor.flows.window import Window, n_at_once
-from surveyor.labels import LevelOfTheory, label_key
 from surveyor.learning import frames_per_sample, plan_propagations
-from surveyor.models.choice import with_contents
 from surveyor.outcomes import Outcome
 from surveyor.pools.pool import Pool
 from surveyor.potentials import Potential, evaluates_together
@@ -32,8 +31,7 @@ from surveyor.sampling.batching import Itinerary, in_batches, name_of_batch
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.harvest import Harvest
 from surveyor.structures import elements_of
-from surveyor.tasks.label import CLAIMED, label
-from surveyor.tasks.resolve import check_biases, check_model, compute_atomic_energy, resolve_theory
+from surveyor.tasks.resolve import check_biases, compute_atomic_energy
 from surveyor.tasks.sample import sample
 from surveyor.tasks.wandb_run import TrainingCurves
 
@@ -73,7 +71,9 @@ def followed(campaign: Campaign) -> Iterator[None]:
         if campaign.parameters.wandb is not None:
             curves = TrainingCurves(campaign.directory, campaign.parameters.wandb)
             opened.callback(curves.close)
-        opened.enter_context(relayed(campaign.directory, also=None if curves is None else curves.tell))
+        pools = campaign.pools
+        also = None if curves is None else curves.tell
+        opened.enter_context(relayed(campaign.directory, (pools.sampling, pools.labelling, pools.training), also=also))
         url = runtime.flow_run.ui_url
         announce(logger, "campaign_begins", f"{campaign.directory.path}; this run: {url}", url=url)
         announce_readings(campaign.reports)
@@ -83,6 +83,7 @@ def followed(campaign: Campaign) -> Iterator[None]:
 @contextmanager
 def relayed(
     directory: RunDirectory,
+    pools: Sequence[Pool],
     *,
     passed_over: Sequence[str] = (),
     also: Callable[[Mapping[str, Any]], None] | None = None,  # Any: whatever JSON holds
@@ -91,6 +92,7 @@ def relayed(
 
     Args:
         directory: where the events are.
+        pools: of the run, which may have to be waited for.
         passed_over: events too many for the log.
         also: is told each event.
     """
@@ -103,23 +105,8 @@ def relayed(
             also(event)
 
     relay = Relay(directory.workers, directory.events, tell)
-    with reporting(directory.events), relay.running(), heeding_cancellation():
+    with reporting(directory.events), relay.running(), telling_waits(pools), heeding_cancellation():
         yield
-
-
-def resolve(campaign: Campaign) -> LevelOfTheory:
-    """Ask the pools what only they know; return the level of theory, which must be that of the campaign.
-
-    Raises:
-        PoolFailed: a pool cannot be opened, even if it is not needed yet.
-        InputError: a pool lacks what is needed, or the level of theory is another one than when the campaign began.
-    """
-    campaign.pools.attach()
-    checked = check_model.submit(campaign.training, with_contents(campaign.parameters.model))
-    check_plumed(campaign.sampling, campaign.parameters.walkers)
-    theory = resolve_theory(campaign.labelling, campaign.reference)
-    checked.result()
-    return freeze_theory(campaign, theory)
 
 
 def check_plumed(pool: Executor, groups: Sequence[Walkers]) -> None:
@@ -133,24 +120,25 @@ def check_plumed(pool: Executor, groups: Sequence[Walkers]) -> None:
 
 
 def label_isolated_atoms(
-    campaign: Campaign, theory: LevelOfTheory, structures: Sequence[Atoms], check: Callable[[Mapping[str, float]], None]
+    campaign: Campaign, checks: PoolChecks, structures: Sequence[Atoms], check: Callable[[Mapping[str, float]], None]
 ) -> None:
     """Compute the energies of the isolated atoms of all elements, and keep them for the whole campaign.
 
     Args:
         campaign: gives reference, store and pool.
-        theory: the level of theory.
+        checks: on its pools.
         structures: that hold the elements.
         check: raises `InputError` if the energies contradict the data; see `freeze_atomic_energies`.
     """
 
     def compute() -> dict[str, float]:
+        checks.wait_for("labelling")
         futures = {
             element: compute_atomic_energy.submit(
                 campaign.labelling,
                 element,
                 reference=campaign.reference,
-                theory=theory,
+                theory=checks.theory,
                 store=campaign.store,
                 scratch=campaign.directory.scratch,
             )
@@ -161,67 +149,18 @@ def label_isolated_atoms(
     freeze_atomic_energies(campaign, compute, check)
 
 
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """Labels of a campaign, side by side; those that another process computes now are taken last.
-
-    Attributes:
-        campaign: gives reference, store and pool.
-        theory: the level of theory.
-        window: of the tasks.
-        watch: on the labels that others compute.
-    """
-
-    campaign: Campaign
-    theory: LevelOfTheory
-    window: Window
-    watch: Watch
-
-    @classmethod
-    def of(cls, campaign: Campaign, theory: LevelOfTheory, ended: "SimpleQueue[Callable[[], None]]") -> "Labels":
-        """Return the labels of a campaign, of which none is asked for yet; see `Window.ended`."""
-        window = Window(n_at_once(campaign.pools.labelling), ended)
-        return cls(campaign, theory, window, Watch(campaign.store.claims))
-
-    def add(self, name: str, structure: Atoms) -> None:
-        """Have a structure labelled."""
-        submit, then = partial(self._submit, name, structure), partial(self._take, name, structure)
-        self.window.add(name, submit, then, partial(self.watch.is_held, label_key(structure, self.theory)))
-
-    def wait(self) -> dict[str, Atoms]:
-        """Wait until all are labelled or have failed, and return them by name."""
-        self.window.wait()
-        return {name: future.result() for name, future in self.window.futures.items()}
-
-    def _submit(self, name: str, structure: Atoms) -> PrefectFuture[Any]:  # Any: the labelled structure
-        return label.submit(
-            self.campaign.labelling,
-            structure,
-            reference=self.campaign.reference,
-            theory=self.theory,
-            # A task and its retries: a claim of the same work is that of a lost worker.
-            store=self.campaign.store.on_behalf_of(Claimant(f"{runtime.flow_run.id} {name}", self.watch.dead)),
-            scratch=self.campaign.directory.scratch,
-            name=name,
-        )
-
-    def _take(self, name: str, structure: Atoms) -> None:
-        if self.window.futures[name].state.name == CLAIMED:
-            self.add(name, structure)
-
-
-def label_all(campaign: Campaign, theory: LevelOfTheory, structures: Sequence[Atoms], number: int) -> list[Outcome]:
+def label_all(campaign: Campaign, checks: PoolChecks, structures: Sequence[Atoms], number: int) -> list[Outcome]:
     """Label structures, side by side.
 
     Args:
         campaign: gives reference, store and pool.
-        theory: the level of theory.
+        checks: on its pools.
         structures: to be labelled.
         number: of the generation.
     """
+    labels = Labels.begin(campaign, checks)
     _announce_generation(number, len(structures))
     names = [f"g{number:03d}-{index:03d}" for index in range(len(structures))]
-    labels = Labels.of(campaign, theory, SimpleQueue())
     for name, structure in zip(names, structures, strict=True):
         labels.add(name, structure)
     labelled = labels.wait()
@@ -234,35 +173,36 @@ def _announce_generation(number: int, n_samples: int) -> None:
 
 
 def sample_and_label(
-    campaign: Campaign, theory: LevelOfTheory, previous: Generation, potential: Potential, stopwatch: Stopwatch
+    campaign: Campaign, checks: PoolChecks, previous: Generation, potential: Potential, stopwatch: Stopwatch
 ) -> list[Outcome]:
     """Let the walkers move on, and label what each brings as soon as it is there.
 
     Walkers move in batches, if the potential is faster so; a walker that brings several samples brings them one after
     the other, without waiting for their labels. Labels that were pending when the generation before ended arrive in
-    this one.
+    this one. A pool that has nothing left to do, as a former run has done it, is not waited for.
 
     Args:
         campaign: gives pools, reference and store.
-        theory: the level of theory.
+        checks: on the pools.
         previous: where the walkers are.
         potential: on which they move.
         stopwatch: measures sampling and labelling, which overlap.
     """
     learning, number = campaign.parameters.learning, previous.number + 1
     directory = campaign.directory.generation(number)
+    walkers = directory.walkers_of_last_try(previous.walkers)
     plan = directory.planned(
-        lambda: plan_propagations(len(previous.walkers), number, learning, previous.n_labels),
+        lambda: plan_propagations(len(walkers), number, learning, previous.n_labels),
     )
     _announce_generation(number, sum(plan))
     itineraries = [
         Itinerary(walker, tuple(f"g{number:03d}-w{walker.index:03d}-{turn}" for turn in range(n_samples)))
-        for walker, n_samples in zip(previous.walkers, plan, strict=True)
+        for walker, n_samples in zip(walkers, plan, strict=True)
         if n_samples
     ]
     ended: SimpleQueue[Callable[[], None]] = SimpleQueue()
-    samples = Window(n_at_once(campaign.pools.sampling), ended)
-    labels = Labels.of(campaign, theory, ended)
+    samples = Window(n_at_once(campaign.pools.sampling), ended, partial(checks.is_ready, "sampling"))
+    labels = Labels.begin(campaign, checks, ended)
     harvest = Harvest(
         itineraries,
         directory.samples,
@@ -272,22 +212,24 @@ def sample_and_label(
         n_frames=frames_per_sample(sum(plan), learning, previous.n_labels),
         label=labels.add,
     )
-    options = {"directory": directory.samples, "n_tries": learning.n_tries}
 
     def look() -> None:
+        checks.heed()
         harvest.look()
         labels.window.fill()
 
+    options = {"directory": directory.samples, "n_tries": learning.n_tries}
     with stopwatch.measuring("labelling"):
         for index, atoms in enumerate(previous.data.pending):
             labels.add(f"g{number:03d}-late-{index}", atoms)
         with stopwatch.measuring("sampling"):
-            look()
+            harvest.look_at_former_run()
             size = batch_size(learning.walkers_per_batch, potential, len(itineraries), campaign.pools.sampling)
             for batch in in_batches(itineraries, size):
-                name = name_of_batch(batch)
-                submit = partial(sample.submit, campaign.sampling, batch, potential, name=name, **options)
-                samples.add(name, submit, harvest.look)
+                if not harvest.has_all_of(batch):
+                    name = name_of_batch(batch)
+                    submit = partial(sample.submit, campaign.sampling, batch, potential, name=name, **options)
+                    samples.add(name, submit, harvest.look)
             samples.wait(look)
         for future in samples.futures.values():
             harvest.take(future.result())

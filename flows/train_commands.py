@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from surveyor.flows.display import View, following, quieten_prefect, where_it_runs
+from surveyor.flows.display import WAITS, View, following, quieten_prefect, waiting_now, where_it_runs
 from surveyor.metrics import Errors
 from surveyor.models.choice import check_model_parameters
 from surveyor.models.export import Format, export_model, folder_of_model
@@ -19,13 +19,16 @@ from surveyor.training import SUMMARY, check_training, load_training, read_train
 
 
 def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
-    epochs = [event["message"] for event in directory.events.read()[0] if event["event"] == "epoch"]
+    events = directory.events.read()[0]
+    epochs = [event["message"] for event in events if event["event"] == "epoch"]
     line = epochs[-1] if epochs else ""
-    return Text(line), line
+    return Text("\n".join(filter(None, [waiting_now(directory, events), line]))), line
 
 
 TRAINING = View(
-    "work_begins", ("work_begins", "reading", "training_begins", "training_ends", "calibration", "batch_halved"), _look
+    "work_begins",
+    ("work_begins", "reading", *WAITS, "training_begins", "training_ends", "calibration", "batch_halved"),
+    _look,
 )
 
 
@@ -85,7 +88,7 @@ def show_training(directory: RunDirectory, console: Console) -> None:
     running = where_it_runs(directory)
     state = f"is running{running}" if running else "has stopped; the same command continues it"
     console.print(f"{directory.path} {state}", markup=False)
-    console.print(_look(directory)[1] or "no epoch has ended yet", markup=False)
+    console.print(str(_look(directory)[0]) or "no epoch has ended yet", markup=False)
 
 
 def _export(options: argparse.Namespace, console: Console) -> None:

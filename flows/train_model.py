@@ -67,7 +67,7 @@ def train_model(
     """
     parameters = with_absolute_paths(TrainingParameters(**locals()))
     sites = load_sites([parameters.pool])
-    with open_training(parameters, sites, users_pools()) as training, relayed(training.directory):
+    with open_training(parameters, sites, users_pools()) as training, relayed(training.directory, [training.pool]):
         return train_on_files(training)
 
 

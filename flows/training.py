@@ -120,7 +120,8 @@ def train_on(
     with stopwatch.measuring("evaluation"):
         errors = evaluate_sets(pool, directory, trained.deploy(), name)
     history = load_history(directory.model)
-    announce(logger, "training_ends", f"{name}: trained in {len(history)} epochs", epochs=len(history))
+    n_epochs = f"{len(history)} epoch{'' if len(history) == 1 else 's'}"
+    announce(logger, "training_ends", f"{name}: trained in {n_epochs}", epochs=len(history))
     return Trained(trained, errors, [epoch_to_json(epoch) for epoch in history])
 
 

@@ -2,11 +2,10 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
-from threading import BoundedSemaphore
 from typing import Any
 
 from prefect.futures import PrefectFuture
@@ -17,26 +16,6 @@ LEAST_AT_ONCE = 16  # cheap labels: as few as keep a small pool busy, as a task 
 LOOK_S = 1.0  # how often a waiting window lets its owner look
 
 Entry = tuple[Callable[[], bool], Callable[[], None]]  # whether a task is held, and what submits it
-
-
-def submit_some_at_once(calls: Iterable[Callable[[], PrefectFuture[Any]]], n_at_once: int) -> list[PrefectFuture[Any]]:
-    """Submit tasks so that some run and the others are not yet submitted: a thousand waiting threads hinder each other.
-
-    Args:
-        calls: each submits one task and returns its future; Any: of whatever the task returns.
-        n_at_once: how many may be unfinished.
-
-    Returns:
-        The futures, in the order of the calls; the last ones may be unfinished.
-    """
-    places = BoundedSemaphore(n_at_once)
-    futures = []
-    for submit in calls:
-        places.acquire()
-        future = submit()
-        future.add_done_callback(lambda _: places.release())
-        futures.append(future)
-    return futures
 
 
 def n_at_once(pool: Pool) -> int:
@@ -51,11 +30,13 @@ class Window:
     Attributes:
         n_at_once: how many may be unfinished.
         ended: what is to be done here because tasks have ended; windows that share it serve each other.
+        may_begin: whether tasks may be submitted now; asked again and again while some wait.
         futures: of the tasks that were submitted, by name.
     """
 
     n_at_once: int
     ended: "SimpleQueue[Callable[[], None]]"
+    may_begin: Callable[[], bool] = lambda: True
     futures: dict[str, PrefectFuture[Any]] = field(default_factory=dict)  # Any: whatever the tasks return
     _waiting: "deque[Entry]" = field(default_factory=deque)
     _held: "deque[Entry]" = field(default_factory=deque)
@@ -90,8 +71,8 @@ class Window:
             try:
                 react = self.ended.get(timeout=LOOK_S)
             except Empty:
-                self.fill()
                 look()
+                self.fill()
             else:
                 react()
 
@@ -101,7 +82,7 @@ class Window:
             self._looked = time.monotonic()
             self._waiting.extendleft(reversed(self._held))
             self._held.clear()
-        while self._waiting and self._n_unfinished < self.n_at_once:
+        while self._waiting and self._n_unfinished < self.n_at_once and self.may_begin():
             is_held, submit = entry = self._waiting.popleft()
             if is_held():
                 self._held.append(entry)

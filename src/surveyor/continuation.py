@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from surveyor.labels import LevelOfTheory, load_theory, save_theory
 from surveyor.parameter_files import flat, parse_parameters, path_in_brackets, shown
 from surveyor.parameters import Parameters
 from surveyor.run_directory import SCHEMA_VERSION, RunDirectory, check_schema
+
+INDEX = re.compile(r"\[\d+\]|\.\d+(?=\.)")  # of an entry of a list, in the dotted name of a field
 
 
 def record_parameters(path: Path, parameters: Parameters, files: Mapping[str, Path], **others: bool) -> None:
@@ -37,7 +40,7 @@ def differences_from_record(
         path: of the record.
         parameters: that are given now.
         files: those that they name, by the path of the field.
-        may_change: fields, with all below them.
+        may_change: fields, with all below them; a field of the entries of a list without their number.
 
     Raises:
         InputError: a newer surveyor wrote the record.
@@ -73,7 +76,7 @@ def check_same_parameters(
         directory: of the work.
         parameters: that are given now.
         files: those that they name, by the path of the field.
-        may_change: fields, with all below them.
+        may_change: fields, with all below them; a field of the entries of a list without their number.
         what: the work, for the message, such as "labelling".
         advice: what to do, for the message.
 
@@ -104,11 +107,11 @@ def parameter_differences(
         files_there: recorded hashes of the files they name, by field.
         here: parameters that are given now.
         files_here: hashes of the files that they name.
-        may_change: fields, with all below them.
+        may_change: fields, with all below them; a field of the entries of a list without their number.
     """
     old = {**flat(there), **{name: f"file with hash {digest[:12]}" for name, digest in files_there.items()}}
     new = {**flat(here), **{name: f"file with hash {digest[:12]}" for name, digest in files_here.items()}}
-    names = [name for name in sorted({*old, *new}) if not name.startswith(tuple(may_change))]
+    names = [name for name in sorted({*old, *new}) if not INDEX.sub("", name).startswith(tuple(may_change))]
     return [
         (name, shown(old.get(name, "nothing")), shown(new.get(name, "nothing")))
         for name in names

@@ -11,7 +11,33 @@ from ase import Atoms
 from surveyor.dataset import FAILURE, KEY, OUTPUT, Dataset
 from surveyor.errors import NothingLearned
 from surveyor.learning import Learning, StructureError, must_reset, without_repetitions
-from surveyor.sampling.walkers import Sample, Walker
+from surveyor.sampling.walkers import Sample, Walker, stops_in_words
+
+NO_STRUCTURE = "were rejected, as guards stopped every try"
+NEAR_DUPLICATES = "are almost the same as known structures"
+KNOWN = "have labels that the campaign has already"
+FAILED = "have no label, as it failed"
+
+_MORE_DATA = (
+    "if the model knows too little, begin a new campaign with a larger bootstrap (n_structures, amplitude_A); the "
+    "label store keeps what is paid for"
+)
+_OTHERWISE = "begin a new campaign from this one (--from) with {}"
+# What may help, by what brought nothing; what stands in a campaign's file under these names may be changed.
+ADVICE = {
+    "force": f"raise max_force_eV_per_A if such forces are right; {_MORE_DATA}",
+    "distance": "lower min_distance_factor or min_distance_A if such distances are right; look at the starts; "
+    f"{_MORE_DATA}",
+    "temperature": "raise max_temperature_factor if there are few atoms, or starts that are not relaxed; "
+    f"{_OTHERWISE.format('a shorter timestep_fs')}; {_MORE_DATA}",
+    "not_finite": f"{_OTHERWISE.format('a shorter timestep_fs')}; {_MORE_DATA}",
+    "volume": f"raise max_volume_factor; see whether pressure_MPa is meant; {_MORE_DATA}",
+    "energy_drift": f"raise max_energy_drift_meV_per_atom; {_OTHERWISE.format('a shorter timestep_fs')}",
+    NEAR_DUPLICATES: "lower learning.min_difference_A; "
+    + _OTHERWISE.format("more n_steps or a higher temperature_K, if there is something left to learn"),
+    KNOWN: _OTHERWISE.format("more n_steps, a higher temperature_K or other starts"),
+    FAILED: "remove the cause, then give: surveyor labels retry STORE, with the folder of the label store",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +93,46 @@ def check_failures(structures: Dataset, learning: Learning) -> None:
             f"see the output of the first in {outputs[0] if outputs else 'the label store'}. Failures are kept and not "
             "tried again: once the cause is removed, give: surveyor labels retry STORE, with the label store's folder"
         )
+
+
+def check_new_labels(outcomes: Sequence[Outcome], structures: Dataset) -> None:
+    """Check that a generation brought a label that the campaign does not have yet.
+
+    Args:
+        outcomes: of the generation.
+        structures: new ones, labelled or failed.
+
+    Raises:
+        NothingLearned: it brought none; says why, and what to change.
+    """
+    if structures.labelled():
+        return
+    reasons = why_nothing_is_new(outcomes, structures)
+    told = ", ".join(f"{n} of {len(outcomes)} samples {name}" for name, n in reasons.items())
+    stops = [each for outcome in outcomes if outcome.sample is not None for each in outcome.sample.rejections]
+    guards = f". Guards stopped {len(stops)} tries: {stops_in_words(stops)}" if stops else ""
+    advice = [
+        f"\n  {name.replace('_', ' ').removeprefix('are ').removeprefix('have ')}: {text}"
+        for name, text in ADVICE.items()
+        if name in reasons or name in {each.reason for each in stops}
+    ]
+    raise NothingLearned(f"{told or 'no walker moved'}{guards}. What may help:{''.join(advice)}")
+
+
+def why_nothing_is_new(outcomes: Sequence[Outcome], structures: Dataset) -> dict[str, int]:
+    """Return how many samples brought nothing new, by reason."""
+    fates = [_why_not_new(outcome, structures.keys()) for outcome in outcomes]
+    return dict(Counter(fate for fate in fates if fate is not None))
+
+
+def _why_not_new(outcome: Outcome, new: Sequence[str]) -> str | None:
+    if outcome.sample is not None and outcome.sample.structure is None:
+        return NO_STRUCTURE
+    if outcome.structure is None:
+        return NEAR_DUPLICATES
+    if outcome.failure is not None:
+        return FAILED
+    return None if outcome.key in new else KNOWN
 
 
 def check_bootstrap(structures: Dataset) -> None:

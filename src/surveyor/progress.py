@@ -1,7 +1,9 @@
 """Where a campaign stands: read from its events and manifests, without a server and without disturbing it."""
 
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rich.console import Group, RenderableType
@@ -65,11 +67,18 @@ class CampaignProgress:
         n_planned: structures that it shall bring.
         n_sampled: structures that walkers brought.
         n_rejected: samples that came to nothing, because guards stopped every try.
-        n_new: labels that were computed.
-        n_found: labels that were in the store already.
+        n_duplicates: samples that are not labelled, as they are almost the same as known structures.
+        stops: how often guards stopped walkers, by what they found.
+        n_new: labels that were computed since the campaign was last started.
+        n_found: labels that were there before.
         n_failed: labels that could not be had.
         epoch: the last one of its training.
+        max_epochs: how many epochs a training has at most; None where that is not known.
+        elapsed_s: seconds since a running campaign was last started; None for one that does not run.
+        waiting: what a running campaign waits for, such as a job in a queue; empty for nothing.
+        failure: why the last run of the campaign has failed; empty where it did not, or where that is not known.
         run_labels: labels computed since the campaign was last started.
+        run_isolated: how many of these labels are of isolated atoms; known once the campaign is complete.
         run_trainings: trainings begun since then.
     """
 
@@ -83,11 +92,18 @@ class CampaignProgress:
     n_planned: int = 0
     n_sampled: int = 0
     n_rejected: int = 0
+    n_duplicates: int = 0
+    stops: Mapping[str, int] = field(default_factory=dict)
     n_new: int = 0
     n_found: int = 0
     n_failed: int = 0
     epoch: Epoch | None = None
+    max_epochs: int | None = None
+    elapsed_s: float | None = None
+    waiting: str = ""
+    failure: str = ""
     run_labels: int = 0
+    run_isolated: int = 0
     run_trainings: int = 0
 
     @property
@@ -112,19 +128,27 @@ def read_progress(directory: RunDirectory) -> CampaignProgress:
             f"{directory.path} is not the run directory of a campaign: it has no {directory.parameters.name}"
         )
     events = _in_order(directory.events.read()[0])
-    run = _since(events, "campaign_begins")
+    run = since(events, "campaign_begins")
     completion = [event for event in run if event["event"] == "campaign_complete"]
     errors = tuple(errors_table(directory))
-    generation = _since(run, "generation_begins")
-    counts = _counts(generation) if generation and not completion else {}
+    counts = {} if completion else _counts(directory, events, run)
+    state: State = "complete" if completion else "running" if is_in_use(directory.lease) else "stopped"
+    parameters = read_json(directory.parameters)["parameters"]
+    computed = _names(run, "labelled", "key", new=True)
+    requested = directory.read_manifest(len(errors) - 1)["labels"] if completion and errors else computed
     n_labels = errors[-1].n_labels if errors else 0
     return CampaignProgress(
-        state="complete" if completion else "running" if is_in_use(directory.lease) else "stopped",
+        state=state,
         reason=completion[-1].get("reason") if completion else None,
-        n_generations=read_json(directory.parameters)["parameters"]["learning"]["n_generations"],
+        n_generations=parameters["learning"]["n_generations"],
         n_labels=n_labels + sum(counts.get(name, 0) for name in ("n_new", "n_found", "n_failed")),
         errors=errors,
-        run_labels=len(_names(run, "labelled", "key", new=True)),
+        waiting=waiting_of(run) if state == "running" else "",
+        failure=_failure_of(run),
+        max_epochs=_max_epochs(parameters, is_first=counts.get("generation") == 0),
+        elapsed_s=time.time() - float(run[0]["time"]) if run and state == "running" else None,
+        run_labels=len(computed),
+        run_isolated=len(computed - {*requested}),
         run_trainings=sum(event["event"] == "training_begins" for event in run),
         **counts,
     )
@@ -135,32 +159,83 @@ def _in_order(events: Sequence[Event]) -> Sequence[Event]:
     return sorted(events, key=lambda event: float(event["time"]))
 
 
-def _since(events: Sequence[Event], name: str) -> Sequence[Event]:
+def since(events: Sequence[Event], name: str) -> Sequence[Event]:
     """Return the events from the last one of a name on, none where there is no such event."""
     positions = [position for position, event in enumerate(events) if event["event"] == name]
     return events[positions[-1] :] if positions else ()
 
 
-def _counts(events: Sequence[Event]) -> dict[str, Any]:  # Any: the fields of a progress
-    """Return what the events of a generation say of it, nothing where it is complete."""
-    happened = {event["event"] for event in events}
-    if "generation_complete" in happened:
+def _max_epochs(parameters: Mapping[str, Any], *, is_first: bool) -> int | None:  # Any: whatever JSON holds
+    """Return how many epochs a training has at most; None where the model has no such limit, or another one later."""
+    if not (is_first or parameters["learning"].get("train_from_scratch", True)):
+        return None
+    model = parameters.get("model") or {}
+    chosen = (model.get("committee") or {}).get("member") or model
+    limits = [given.get("max_num_epochs") for given in chosen.values() if isinstance(given, dict)]
+    return next((limit for limit in limits if limit is not None), None)
+
+
+def waiting_of(events: Sequence[Event]) -> str:
+    """Return what is waited for after events of one run; empty for nothing."""
+    told = [event for event in events if event["event"] in ("waiting", "waiting_ends")]
+    return str(told[-1]["message"]) if told and told[-1]["event"] == "waiting" else ""
+
+
+def _failure_of(events: Sequence[Event]) -> str:
+    told = [event for event in events if event["event"] == "campaign_fails"]
+    return str(told[-1]["message"]) if told else ""
+
+
+def _counts(directory: RunDirectory, events: Sequence[Event], run: Sequence[Event]) -> dict[str, Any]:
+    """Return what is done of the generation in work, whichever run has done it; nothing where there is none.
+
+    Args:
+        directory: of the campaign.
+        events: of all runs, in order.
+        run: those of the last run.
+    """
+    begun = since(events, "generation_begins")
+    if not begun or directory.generation(begun[0]["generation"]).is_complete():
         return {}
+    number = begun[0]["generation"]
+    of_generation = events[_begin_of_try(events, number) :]
     # Repeated events (a function that ran twice) count once; a label that came in the end is no failure.
-    sampled = _names(events, "sampled", "name")
-    labelled = _names(events, "labelled", "key")
-    new = _names(events, "labelled", "key", new=True)
+    sampled = _names(of_generation, "sampled", "name")
+    labelled = _names(of_generation, "labelled", "key")
+    new = _names(run, "labelled", "key", new=True) & labelled
     counts = {
-        "generation": events[0]["generation"],
-        "n_planned": events[0]["n_samples"],
+        "generation": number,
+        "n_planned": begun[0]["n_samples"],
         "n_sampled": len(sampled),
-        "n_rejected": len(_names(events, "rejected", "name") - sampled),
+        "n_rejected": len(_names(of_generation, "rejected", "name") - sampled),
+        "n_duplicates": len(_names(of_generation, "near_duplicate", "name") & sampled),
+        "stops": _stops(of_generation),
         "n_new": len(new),
         "n_found": len(labelled - new),
-        "n_failed": len(_names(events, "label_failed", "key") - labelled),
+        "n_failed": len(_names(of_generation, "label_failed", "key") - labelled),
     }
-    epochs = [event for event in _since(events, "training_begins") if event["event"] == "epoch"]
+    begun_now = since(run, "generation_begins")
+    epochs = [event for event in since(begun_now, "training_begins") if event["event"] == "epoch"]
+    happened = {event["event"] for event in begun_now}
     return counts | {"stage": _stage(happened, counts), "epoch": _epoch(epochs[-1]) if epochs else None}
+
+
+def _begin_of_try(events: Sequence[Event], number: int) -> int:
+    """Return the position at which a generation began, or began anew, as it had brought nothing."""
+    begin = None
+    has_failed = False
+    for position, event in enumerate(events):
+        if event["event"] == "generation_begins" and event["generation"] == number and (begin is None or has_failed):
+            begin, has_failed = position, False
+        has_failed = has_failed or event["event"] == "nothing_learned"
+    return begin or 0
+
+
+def _stops(events: Sequence[Event]) -> dict[str, int]:
+    by_sample = {
+        event["name"]: event.get("rejections") for event in events if event["event"] in ("sampled", "rejected")
+    }
+    return dict(sum((Counter(stops) for stops in by_sample.values() if stops), Counter()))
 
 
 def _names(events: Sequence[Event], kind: str, field: str, *, new: bool = False) -> set[str]:
@@ -168,7 +243,7 @@ def _names(events: Sequence[Event], kind: str, field: str, *, new: bool = False)
 
 
 def _stage(happened: set[str], counts: Mapping[str, int]) -> Stage:
-    n_outcomes = counts["n_new"] + counts["n_found"] + counts["n_failed"] + counts["n_rejected"]
+    n_outcomes = sum(counts[name] for name in ("n_new", "n_found", "n_failed", "n_rejected", "n_duplicates"))
     if "training_ends" in happened or (n_outcomes >= counts["n_planned"] and "training_begins" not in happened):
         return "evaluation"
     if "training_begins" in happened:
@@ -233,12 +308,19 @@ def _milli(value: float | None) -> float | None:
 
 def render(progress: CampaignProgress) -> RenderableType:
     """Return a few lines for a terminal: the generation in work, its counts, its training, the errors so far."""
-    lines: list[RenderableType] = [Text(_headline(progress), style="bold")]
+    lines: list[RenderableType] = [_folded(_headline(progress), "bold")]
+    if told := progress.waiting or progress.failure:
+        lines.append(_folded(told, "yellow" if progress.waiting else "red"))
     if progress.generation is not None:
-        lines += [_bars(progress), *([Text(_training_line(progress.epoch))] if progress.epoch else [])]
+        lines += [_bars(progress), *([_folded(_training_line(progress))] if progress.epoch else [])]
     if progress.errors:
-        lines.append(Text(_errors_line(progress.errors[-1]), style="dim"))
+        lines.append(_folded(_errors_line(progress.errors[-1]), "dim"))
     return Group(*lines)
+
+
+def _folded(line: str, style: str = "") -> Text:
+    """Return a line that goes on in the next row where the terminal is narrow; a live display would crop it."""
+    return Text(line, style=style, overflow="fold", no_wrap=False)
 
 
 def summary(progress: CampaignProgress) -> str:
@@ -246,9 +328,17 @@ def summary(progress: CampaignProgress) -> str:
     if progress.generation is None:
         return ""
     if progress.epoch is not None:
-        return _training_line(progress.epoch)
-    sampled = f"sampled {progress.n_sampled}/{progress.n_planned}, " if progress.generation else ""
-    return f"{sampled}labelled {progress.n_labelled}/{progress.n_planned}, {progress.n_failed} failed"
+        return _training_line(progress)
+    sampled = f"sampled {progress.n_sampled}/{progress.n_planned}" if progress.generation else ""
+    labelled = f"labelled {progress.n_labelled}/{progress.n_planned}, {progress.n_failed} failed"
+    return ", ".join(filter(None, [sampled, rejections_in_words(progress), labelled]))
+
+
+def rejections_in_words(progress: CampaignProgress) -> str:
+    """Return how many samples of the generation in work were rejected, with the guards that stopped walkers."""
+    stops = ", ".join(f"{n} x {reason.replace('_', ' ')}" for reason, n in progress.stops.items())
+    rejected = f"{progress.n_rejected} rejected" if progress.n_rejected else ""
+    return f"{rejected or 'stopped by guards'} ({stops})" if stops else rejected
 
 
 def now(progress: CampaignProgress) -> str:
@@ -269,19 +359,34 @@ def _headline(progress: CampaignProgress) -> str:
         return f"complete: {progress.reason or 'nothing is left to do'} ({progress.n_labels} labels)"
     state = "" if progress.state == "running" else "stopped; "
     if progress.generation is None:
-        n_planned = progress.n_generations + 1  # with the bootstrap
-        return f"{state}{progress.n_complete} of {n_planned} generations complete ({progress.n_labels} labels)"
-    name = f"generation {progress.generation} of {progress.n_generations}" if progress.generation else "bootstrap"
-    return f"{state}{name}: {progress.stage} ({progress.n_labels} labels)"
+        is_complete = f"{_name(progress, progress.n_complete - 1)} is complete"
+        return (
+            f"{state}{is_complete if progress.n_complete else 'nothing is complete yet'} ({_labels_and_time(progress)})"
+        )
+    return f"{state}{_name(progress, progress.generation)}: {progress.stage} ({_labels_and_time(progress)})"
+
+
+def _name(progress: CampaignProgress, generation: int) -> str:
+    return f"generation {generation} of {progress.n_generations}" if generation else "bootstrap"
+
+
+def _labels_and_time(progress: CampaignProgress) -> str:
+    labels = f"{progress.n_labels} labels"
+    if progress.elapsed_s is None:
+        return labels
+    minutes, seconds = divmod(round(progress.elapsed_s), 60)
+    return f"{labels}; {minutes // 60}:{minutes % 60:02d}:{seconds:02d} h since the start"
 
 
 def _bars(progress: CampaignProgress) -> Table:
     table = Table.grid(padding=(0, 1))
     n_asked = progress.n_planned
     if progress.generation:
-        rejected = f"{progress.n_rejected} rejected" if progress.n_rejected else ""
+        rejected = rejections_in_words(progress)
         table.add_row("sampled", _bar(progress.n_sampled, n_asked), f"{progress.n_sampled}/{n_asked}", rejected)
     found = f"{progress.n_new} new, {progress.n_found} from the store, {progress.n_failed} failed"
+    if progress.n_duplicates:
+        found += f", {progress.n_duplicates} almost known"
     table.add_row("labelled", _bar(progress.n_labelled, n_asked), f"{progress.n_labelled}/{n_asked}", found)
     return table
 
@@ -290,13 +395,17 @@ def _bar(n_done: int, n_all: int) -> ProgressBar:
     return ProgressBar(total=max(n_all, 1), completed=min(n_done, n_all), width=24)
 
 
-def _training_line(epoch: Epoch) -> str:
+def _training_line(progress: CampaignProgress) -> str:
+    epoch = progress.epoch
+    if epoch is None:
+        return ""
+    of_all = "" if progress.max_epochs is None else f" of {progress.max_epochs}"
     errors = [
         f"{1e3 * value:.1f} {unit}"
         for value, unit in ((epoch.energy_rmse, "meV/atom"), (epoch.forces_rmse, "meV/Å"))
         if value is not None
     ]
-    return ", ".join([f"epoch {epoch.number + 1}", f"loss {epoch.loss:.4g}", *errors])
+    return ", ".join([f"epoch {epoch.number + 1}{of_all}", f"loss {epoch.loss:.4g}", *errors])
 
 
 def _errors_line(row: GenerationErrors) -> str:

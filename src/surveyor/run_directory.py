@@ -7,6 +7,7 @@ events.jsonl          what happened, as it happened
 lease                 held by the process that works here
 level_of_theory.json  frozen when the campaign began
 atomic_energies.json  likewise, in eV
+model_check.json      written when the training pool has taken the model, so that it is not asked again
 generations/000/      the bootstrap; generations/001/ ... follow (see `GenerationDirectory`)
 pools/                pools on clusters that the campaign has opened, with the outputs of their jobs
 comparison.json       the models of all generations on the final test set
@@ -44,6 +45,7 @@ class GenerationDirectory:
 
             plan.json              how many samples each walker brings, decided when the generation began
             samples/               what the walkers brought, one file each, written as they end
+            samples-1/ ...         what they brought when that was nothing new: `duplicates.jsonl` and `walkers/` too
             duplicates.jsonl       which of them were not labelled, as they were near to others
             labelled.extxyz        the labelled structures of this generation
             failed.extxyz ...      train, valid, test, failed, discarded, pending: the sets, up to this generation
@@ -113,6 +115,35 @@ class GenerationDirectory:
         check_schema(record, path)
         return tuple(record["n_samples"])
 
+    def set_aside(self, walkers: Sequence[Walker]) -> None:
+        """Put aside what walkers brought to no use, so that the generation is tried again from where they are now.
+
+        Args:
+            walkers: as they are for the next try.
+        """
+        folder = self.path / f"{self.samples.name}-{len(self._tries()) + 1}"
+        self.samples.mkdir(parents=True, exist_ok=True)
+        for walker in walkers:
+            save_walker(_walker_file(self.samples, walker.index), walker)
+        if self.duplicates.exists():
+            self.duplicates.replace(self.samples / self.duplicates.name)
+        self.samples.replace(folder)  # last: without it, nothing was put aside
+
+    def walkers_of_last_try(self, walkers: Sequence[Walker]) -> tuple[Walker, ...]:
+        """Return where walkers begin: where the last try that was put aside has left them, if there is one.
+
+        Args:
+            walkers: as the generation before has left them.
+        """
+        if not (tries := self._tries()):
+            return tuple(walkers)
+        return tuple(load_walker(_walker_file(tries[-1], walker.index), walker) for walker in walkers)
+
+    def _tries(self) -> list[Path]:
+        """Return the folders of the tries that were put aside, in order."""
+        folders = self.path.glob(f"{self.samples.name}-*")
+        return sorted(folders, key=lambda path: int(path.name.rpartition("-")[2]))
+
     def set_file(self, name: str) -> Path:
         """Return the file of one of the sets, such as "train"."""
         return self.path / f"{name}.extxyz"
@@ -123,11 +154,15 @@ class GenerationDirectory:
 
     def walker(self, index: int) -> Path:
         """Return the file of a walker's state after this generation."""
-        return self.path / "walkers" / f"{index:04d}.npz"
+        return _walker_file(self.path, index)
 
     def is_complete(self) -> bool:
         """Say whether the generation has its manifest."""
         return self.manifest.exists()
+
+
+def _walker_file(folder: Path, index: int) -> Path:
+    return folder / "walkers" / f"{index:04d}.npz"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -224,6 +259,11 @@ class RunDirectory:
     def atomic_energies(self) -> Path:
         """File with the energies of isolated atoms."""
         return self.path / "atomic_energies.json"
+
+    @property
+    def model_check(self) -> Path:
+        """File that says for which model and pool the training pool was asked."""
+        return self.path / "model_check.json"
 
     @property
     def comparison(self) -> Path:

@@ -343,7 +343,14 @@ def test_other_parameters_are_refused_with_the_difference(content, load, name, v
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("learning.n_generations", 9), ("learning.max_labels", 99), ("labels", "others"), ("wandb", {"project": "mine"})],
+    [
+        ("learning.n_generations", 9),
+        ("learning.max_labels", 99),
+        ("learning.n_tries", 7),
+        ("learning.min_difference_A", 0.001),
+        ("labels", "others"),
+        ("wandb", {"project": "mine"}),
+    ],
 )
 def test_what_changes_no_result_may_change(content, load, name, value):
     directory = opened(load(content))
@@ -352,6 +359,12 @@ def test_what_changes_no_result_may_change(content, load, name, value):
     expected = load(changed(content, name, value))
     # The start files are copies in the recorded parameters.
     assert recorded.model_dump(exclude={"walkers"}) == expected.model_dump(exclude={"walkers"})
+
+
+def test_limits_of_guards_may_change(content, load):
+    directory = opened(load(content))
+    opened(load(changed(content, "walkers.0.max_temperature_factor", 50)))
+    assert recorded_parameters(directory).walkers[0].max_temperature_factor == 50
 
 
 def test_files_count_by_content_and_not_by_path(content, load, tmp_path):

@@ -8,7 +8,15 @@ from surveyor.dataset import Dataset, with_label
 from surveyor.errors import NothingLearned
 from surveyor.labels import Label, LabelFailure
 from surveyor.learning import Learning, StructureError
-from surveyor.outcomes import Outcome, check_failures, count_failures, describe, move_on, new_structures
+from surveyor.outcomes import (
+    Outcome,
+    check_failures,
+    check_new_labels,
+    count_failures,
+    describe,
+    move_on,
+    new_structures,
+)
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.walkers import Rejection, Sample, Walker, WalkerState
 
@@ -110,3 +118,34 @@ def test_a_description_has_the_window_of_each_walker(tmp_path):
     walker.start.info |= {"window_variable": "d", "window_centre": 0.5}
     (record,) = describe([brought(walker, "a")], Dataset(), {}, [], Learning())["walkers"]
     assert record["window"] == {"variable": "d", "centre": 0.5}
+
+
+def test_a_generation_with_a_new_label_has_brought_something(tmp_path):
+    outcomes = [brought(walker_at(0, 0.1, tmp_path), "a"), brought(walker_at(1, 0.1, tmp_path), "b", "timeout")]
+    check_new_labels(outcomes, new_structures(outcomes, ()))
+
+
+def test_a_generation_without_a_new_label_says_why_and_what_may_help(tmp_path):
+    walkers = [walker_at(index, 0.1, tmp_path) for index in range(5)]
+    hot, torn = Rejection("temperature", 8, 1565.0, 1500.0), Rejection("distance", 10, 0.31, 0.5)
+    outcomes = [
+        Outcome("0", Sample(walkers[0], None, rejections=(hot, hot)), None),
+        Outcome("1", Sample(walkers[1], None, rejections=(hot, torn)), None),
+        Outcome("2", Sample(walkers[2], walkers[2].structure), None),  # not labelled
+        brought(walkers[3], "known"),
+        brought(walkers[4], "new", "timeout"),
+    ]
+    with pytest.raises(NothingLearned) as raised:
+        check_new_labels(outcomes, new_structures(outcomes, ["known"]))
+    said = str(raised.value)
+    assert "2 of 5 samples were rejected, as guards stopped every try" in said
+    assert "1 of 5 samples are almost the same as known structures" in said
+    assert "1 of 5 samples have labels that the campaign has already" in said
+    assert "1 of 5 samples have no label, as it failed" in said
+    assert "3 x temperature (1565 K, at most 1500 K are allowed, at step 8)" in said
+    assert "1 x distance (0.31 Å, at least 0.5 Å are allowed, at step 10)" in said
+    advice = [line.strip().partition(":")[0] for line in said.splitlines()[1:]]
+    assert advice[:2] == ["distance", "temperature"]
+    assert len(advice) == 5
+    assert "max_temperature_factor" in said
+    assert "max_volume_factor" not in said  # nothing was stopped by it

@@ -150,7 +150,7 @@ def test_nothing_is_counted_between_two_generations(campaign_on_disk: RunDirecto
     campaign_on_disk.events.append("generation_complete", generation=3)
     progress = read_progress(campaign_on_disk)
     assert (progress.generation, progress.n_labelled) == (None, 0)
-    assert "4 of 4 generations complete" in shown(progress)
+    assert "stopped; generation 3 of 3 is complete" in shown(progress)
 
 
 def test_a_second_call_on_a_complete_campaign_did_nothing(campaign_on_disk: RunDirectory) -> None:
@@ -194,3 +194,90 @@ def test_one_line_says_what_the_generation_in_work_has(begun: RunDirectory) -> N
     begun.events.append("generation_begins", generation=1, n_samples=4)
     label(begun, "v1:a")
     assert summary(read_progress(begun)) == "sampled 0/4, labelled 1/4, 0 failed"
+
+
+def test_what_former_runs_have_finished_counts_from_the_first_second(begun: RunDirectory) -> None:
+    begun.events.append("generation_begins", generation=1, n_samples=16)
+    for index in range(7):
+        begun.events.append("sampled", name=f"g001-w{index:03d}-0", walker=index, rejections={}, stop=None)
+        label(begun, f"v1:{index}")
+    begun.events.append("campaign_begins")
+    progress = read_progress(begun)
+    assert (progress.generation, progress.stage, progress.n_labels, progress.run_labels) == (1, "sampling", 7, 0)
+    assert summary(progress) == "sampled 7/16, labelled 7/16, 0 failed"
+    begun.events.append("generation_begins", generation=1, n_samples=16)
+    label(begun, "v1:0", new=False)
+    label(begun, "v1:7")
+    progress = read_progress(begun)
+    assert (progress.n_sampled, progress.n_labelled, progress.n_new, progress.n_found) == (7, 8, 1, 7)
+    assert "1 new, 7 from the store" in shown(progress)
+
+
+def test_a_generation_that_is_tried_again_is_counted_anew(begun: RunDirectory) -> None:
+    begun.events.append("generation_begins", generation=1, n_samples=2)
+    for index in range(2):
+        begun.events.append("rejected", name=f"g001-w{index:03d}-0", walker=index, rejections={"force": 3}, stop=None)
+    begun.events.append("nothing_learned", generation=1)
+    begun.events.append("campaign_fails", message="generation 1 brought no new label")
+    failed = read_progress(begun)
+    assert (failed.n_rejected, failed.stops) == (2, {"force": 6})
+    assert "generation 1 brought no new label\n" in shown(failed)
+    begun.events.append("campaign_begins")
+    begun.events.append("generation_begins", generation=1, n_samples=2)
+    again = read_progress(begun)
+    assert (again.n_rejected, again.stops, again.failure) == (0, {}, "")
+
+
+def test_rejections_are_shown_with_the_guards_that_stopped_walkers(begun: RunDirectory) -> None:
+    begun.events.append("generation_begins", generation=1, n_samples=3)
+    begun.events.append("sampled", name="a", walker=0, rejections={"energy_drift": 1}, stop=None)
+    assert "sampled 1/3, stopped by guards (1 x energy drift), labelled" in summary(read_progress(begun))
+    begun.events.append("rejected", name="b", walker=1, rejections={"force": 5}, stop=None)
+    begun.events.append("near_duplicate", name="a")
+    assert "1 rejected (1 x energy drift, 5 x force), labelled" in summary(read_progress(begun))
+    assert "0 failed, 1 almost known" in shown(read_progress(begun))
+    begun.events.append("rejected", name="c", walker=1, rejections={"force": 5}, stop=None)
+    assert read_progress(begun).stage == "evaluation"
+
+
+def test_what_is_waited_for_shows_while_the_campaign_runs(begun: RunDirectory) -> None:
+    text = "waiting for a job of slurm/gpu (PENDING: Resources)"
+    begun.events.append("waiting", message=text)
+    assert text not in shown(read_progress(begun))  # nobody waits any more
+    with hold_lease(begun.lease):
+        assert f"{text}\n" in shown(read_progress(begun))
+        begun.events.append("waiting_ends", message="no longer waiting, after 60 s")
+        assert "waiting" not in shown(read_progress(begun))
+        begun.events.append("waiting", message=text)
+        begun.events.append("campaign_begins")
+        assert read_progress(begun).waiting == ""
+
+
+def test_labels_of_isolated_atoms_are_told_apart_at_the_end(finished_campaign: RunDirectory) -> None:
+    key = next(iter(finished_campaign.read_manifest(3)["labels"]))
+    finished_campaign.events.append("campaign_begins")
+    label(finished_campaign, key)
+    label(finished_campaign, "v1:of-an-atom")
+    finished_campaign.events.append("campaign_complete", reason="all 3 generations are complete")
+    progress = read_progress(finished_campaign)
+    assert (progress.run_labels, progress.run_isolated) == (2, 1)
+
+
+def test_epochs_are_told_with_their_most_where_the_model_has_one(begun: RunDirectory) -> None:
+    content = read_json(begun.parameters)
+    model = {"mace": {"max_num_epochs": 60}, "nequip": None}
+    for given in (model, {"committee": {"member": model}}):
+        write_json(begun.parameters, {**content, "parameters": {**content["parameters"], "model": given}})
+        begun.events.append("generation_begins", generation=1, n_samples=1)
+        begun.events.append("training_begins")
+        begun.events.append("epoch", number=2, loss=0.5)
+        assert summary(read_progress(begun)) == "epoch 3 of 60, loss 0.5"
+
+
+def test_long_lines_go_on_in_the_next_row_of_a_live_display(finished_campaign: RunDirectory) -> None:
+    console = Console(width=60, soft_wrap=True, force_terminal=True)
+    options = console.options.update(no_wrap=True, overflow="ignore")  # as a console with soft wrap has them
+    lines = console.render_lines(render(read_progress(finished_campaign)), options)
+    rows = ["".join(segment.text for segment in line) for line in lines]
+    assert "on the test set" in " ".join(" ".join(rows).split())
+    assert max(map(len, rows)) <= 60

@@ -91,3 +91,20 @@ def test_a_plan_stays_what_it_was_when_the_generation_began(tmp_path):
     directory = RunDirectory(tmp_path).generation(1)
     assert directory.planned(lambda: (2, 1)) == (2, 1)
     assert directory.planned(lambda: (1, 0)) == (2, 1)
+
+
+def test_a_generation_that_brought_nothing_begins_anew_from_where_its_walkers_are(tmp_path, walkers):
+    directory = RunDirectory(tmp_path).generation(1)
+    assert directory.walkers_of_last_try(walkers) == walkers
+    reached = walkers
+    for number in range(1, 11):
+        write_json(directory.samples / "sample", number)
+        write_json(directory.duplicates, number)
+        reached = tuple(walker.reset() for walker in reached)
+        directory.set_aside(reached)
+        assert not directory.samples.exists()
+        assert not directory.duplicates.exists()
+        found = directory.walkers_of_last_try(walkers)
+        assert [walker.seed for walker in found] == [walker.seed for walker in reached]
+    assert read_json(directory.path / "samples-2" / "sample") == 2
+    assert read_json(directory.path / "samples-10" / "duplicates.jsonl") == 10

@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from surveyor.campaign import load_campaign
 from surveyor.dataset import ENERGY, KEY, Dataset, DataSets, with_label
-from surveyor.errors import CampaignInUse, InputError
+from surveyor.errors import CampaignInUse, InputError, NothingLearned
 from surveyor.files import read_json, write_json
 from surveyor.flows.online_learning import online_learning
 from surveyor.labels import Label
@@ -259,6 +259,33 @@ def test_failed_labels_are_kept_apart_and_shown_by_their_reason(folder: Folder) 
         )
         states = Counter(run.state_name for run in tasks if run.name.startswith("label "))
         assert states == {"scf_not_converged": len(data.failed), "Labelled": 9 - len(data.failed)}
+
+
+def test_a_campaign_that_learns_nothing_fails_with_advice_and_is_tried_again_with_other_guards(folder: Folder) -> None:
+    strict = {**folder.walkers, "n_walkers": 2, "max_force_eV_per_A": 1e-6}
+    with pytest.raises(NothingLearned, match=r"generation 1 brought no new label: 2 of 2 samples .*\n  force: raise"):
+        folder.run(walkers=[strict])
+    assert "Failure" in folder.directory.report.read_text()
+    assert "10 x force" in folder.directory.report.read_text()
+    events = [event["event"] for event in folder.directory.events.read()[0]]
+    assert events.count("rejected") == 2
+    with get_client(sync_client=True) as client:
+        (generation,) = [run for run in flow_runs(client, folder.directory) if run.name == "generation 1"]
+        assert generation.state is not None
+        assert generation.state.is_failed()
+        assert "NothingLearned: generation 1 brought no new label" in str(generation.state.message)
+
+    folder.run(walkers=[{**strict, "max_force_eV_per_A": 1e3}])
+    assert folder.n_brought(1) == 2
+    assert {walker["n_resets"] for walker in _walkers(folder, 1)} == {5}  # from where the walkers were then
+
+
+def test_samples_that_differ_too_little_end_a_campaign_until_they_may(folder: Folder) -> None:
+    still = [{**folder.walkers, "n_walkers": 2, "n_steps": 1, "max_temperature_factor": 1e6}]
+    with pytest.raises(NothingLearned, match="2 of 2 samples are almost the same as known structures"):
+        folder.run(walkers=still, learning={"min_difference_A": 1.0})
+    folder.run(walkers=still, learning={"min_difference_A": 0.0})
+    assert folder.n_brought(1) == 2
 
 
 def test_pending_structures_join_the_next_generation(folder: Folder) -> None:

@@ -109,3 +109,27 @@ def test_a_task_that_follows_asks_the_server_nothing_of_the_one_before(monkeypat
 
     assert walk() == 2
     assert not [call for call in asked if call.startswith("GET") and "/task_runs/" in call]
+
+
+def test_tasks_that_may_not_begin_yet_wait_and_then_begin() -> None:
+    allowed = threading.Event()
+    looks = []
+
+    @task
+    def work() -> bool:
+        return allowed.is_set()
+
+    def look() -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            allowed.set()
+
+    @flow
+    def work_when_allowed() -> bool:
+        window = Window(3, SimpleQueue(), allowed.is_set)
+        window.add("only", work.submit)
+        assert window.futures == {}
+        window.wait(look)
+        return bool(window.futures["only"].result())
+
+    assert work_when_allowed()

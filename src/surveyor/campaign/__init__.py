@@ -5,6 +5,8 @@ from surveyor.campaign.campaign import (
     Campaign,
     freeze_atomic_energies,
     freeze_theory,
+    is_model_checked,
+    note_checked_model,
     open_campaign,
 )
 from surveyor.campaign.checks import check_campaign, check_elements, check_theory
@@ -34,7 +36,9 @@ __all__ = [
     "given_data",
     "inherit",
     "installed_versions",
+    "is_model_checked",
     "load_campaign",
+    "note_checked_model",
     "open_campaign",
     "parse_campaign",
     "recorded_parameters",

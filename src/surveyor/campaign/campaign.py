@@ -1,13 +1,16 @@
 """An open campaign: what it works with, and what stays the same in it."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ase import Atoms
 
+from surveyor import __version__
 from surveyor.campaign.checks import CheckedCampaign, check_campaign, check_folders, check_sites, check_theory
 from surveyor.campaign.continuation import check_continuation, freeze_parameters
 from surveyor.campaign.parameters import CampaignParameters
@@ -18,7 +21,7 @@ from surveyor.events import Report, ReportingExecutor
 from surveyor.files import naming_full_disks, read_json, write_json
 from surveyor.labels import LabelStore, LevelOfTheory
 from surveyor.lease import Lease, hold_lease
-from surveyor.models.choice import make_model, replay_reports
+from surveyor.models.choice import make_model, replay_reports, with_contents
 from surveyor.models.model import Model
 from surveyor.pools.choice import OpenPools, open_pools
 from surveyor.pools.sites import Site
@@ -43,6 +46,7 @@ class Campaign:
         reference: computes labels.
         model: untrained.
         reports: on the files of structures that the parameters name.
+        sites: where the pools are that the parameters name by a block, by name.
     """
 
     parameters: CampaignParameters
@@ -54,6 +58,7 @@ class Campaign:
     reference: Reference
     model: Model
     reports: tuple[ReadingReport, ...] = ()
+    sites: Mapping[str, Site] = field(default_factory=dict)
 
     @property
     def sampling(self) -> Executor:
@@ -117,6 +122,7 @@ def open_campaign(
                 reference=make_reference(parameters.reference, parameters.codes),
                 model=make_model(parameters.model),
                 reports=(*checked.reports, *replay_reports(parameters.model, checked.elements)),
+                sites=sites or {},
             )
 
 
@@ -178,3 +184,27 @@ def freeze_atomic_energies(
             "are not computed again in another run directory"
         ) from error
     return energies
+
+
+def is_model_checked(campaign: Campaign) -> bool:
+    """Say whether the training pool, as it is set up now, has taken the model before; each training checks it again."""
+    path = campaign.directory.model_check
+    return path.exists() and read_json(path).get("digest") == _digest_of_model_check(campaign)
+
+
+def note_checked_model(campaign: Campaign) -> None:
+    """Keep that the training pool has the engine of the model, and that the engine knows the options."""
+    record = {"schema_version": SCHEMA_VERSION, "digest": _digest_of_model_check(campaign)}
+    write_json(campaign.directory.model_check, record)
+
+
+def _digest_of_model_check(campaign: Campaign) -> str:
+    parameters = campaign.parameters
+    site = campaign.sites.get(parameters.pools.training)
+    content = {
+        "surveyor": __version__,
+        "pool": parameters.pools.training,
+        "site": None if site is None else site.model_dump(mode="json"),
+        "model": with_contents(parameters.model).model_dump(mode="json"),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -7,6 +7,7 @@ from surveyor.continuation import check_same_parameters, hashes_of, record_param
 from surveyor.files import read_json, write_atomically
 from surveyor.parameter_files import with_paths
 from surveyor.run_directory import WEIGHTS_COUNT, RunDirectory, check_schema
+from surveyor.sampling.conditions import GUARDS
 
 MAY_CHANGE = (
     "run_directory",
@@ -14,11 +15,14 @@ MAY_CHANGE = (
     "learning.n_generations",
     "learning.max_labels",
     "learning.max_failed_fraction",
+    "learning.n_tries",
+    "learning.min_difference_A",
     "learning.target_energy_meV_per_atom",
     "learning.target_forces_meV_per_A",
     "pools",
     "codes",
     "wandb",
+    *(f"walkers.{guard}" for guard in GUARDS),
 )
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 from surveyor.errors import InputError
 from surveyor.files import read_json
 from surveyor.lease import is_in_use
-from surveyor.progress import State
+from surveyor.progress import State, waiting_of
 from surveyor.run_directory import RunDirectory
 
 
@@ -26,6 +26,7 @@ class LabellingProgress:
         n_labelled: labels that came since.
         n_failed: structures for which it was found since that they have none.
         message: what the run said at its end.
+        waiting: what it waits for, such as a job in a queue; empty for nothing.
     """
 
     state: State
@@ -35,6 +36,7 @@ class LabellingProgress:
     n_labelled: int = 0
     n_failed: int = 0
     message: str = ""
+    waiting: str = ""
 
     @property
     def n_done(self) -> int:
@@ -65,26 +67,31 @@ def read_labelling_progress(directory: RunDirectory) -> LabellingProgress:
     new = [event for event in run if event.get("new") is True]
     labelled = {event["key"] for event in new if event["event"] == "labelled"}
     failed = {event["key"] for event in new if event["event"] == "label_failed"} - labelled
+    state: State = "complete" if end else "running" if is_in_use(directory.lease) else "stopped"
     return LabellingProgress(
-        state="complete" if end else "running" if is_in_use(directory.lease) else "stopped",
+        state=state,
         n_structures=by_name.get("labelling_begins", {}).get("n_structures", 0),
         n_requested=requested.get("n_requested", 0),
         n_found=requested.get("n_found", 0),
         n_labelled=len(labelled),
         n_failed=len(failed),
         message=end["message"] if end else "",
+        waiting=waiting_of(run) if state == "running" else "",
     )
 
 
 def render_labelling(progress: LabellingProgress) -> RenderableType:
     """Return a few lines for a terminal."""
     headline = Text(f"{progress.state}: {progress.message or f'{progress.n_structures} structures'}", style="bold")
+    lines: list[RenderableType] = [headline]
+    if progress.waiting:
+        lines.append(Text(progress.waiting, style="yellow"))
     if not progress.n_requested:
-        return headline
+        return Group(*lines)
     table = Table.grid(padding=(0, 1))
     bar = ProgressBar(total=progress.n_requested, completed=progress.n_done, width=24)
     table.add_row("labelled", bar, labelling_summary(progress))
-    return Group(headline, table)
+    return Group(*lines, table)
 
 
 def labelling_summary(progress: LabellingProgress) -> str:

@@ -114,6 +114,7 @@ def _attach(name: str, site: SchedulerSite) -> Attachment:
             close=opened.pop_all().close,
             least=LEAST_IN_FLIGHT,
             failure=lambda: workers.failure,
+            waiting=lambda: None if workers.threads else f"a worker of {name}",
         )
 
 

@@ -33,6 +33,7 @@ START_S = 240.0  # imports from a busy network disk take their time, and so do j
 CONNECT_S = 20.0
 CLOSE_S = 60.0
 CANCEL_S = 20.0
+SILENT_S = 60.0  # what the pool's process has written longer ago is no longer so
 POLL_S = 0.1
 LOG_LINES = 12
 
@@ -148,7 +149,14 @@ def _attach(name: str, site: JobQueueSite, folder: PoolFolder) -> Attachment:
             hint=lambda: f"The outputs of its jobs are in {folder.path / 'jobs'}.",
             close=opened.pop_all().close,
             failure=folder.read_failure,
+            waiting=lambda: _waiting(name, folder),
         )
+
+
+def _waiting(name: str, folder: PoolFolder) -> str | None:
+    state = folder.read_state() or {}
+    told = state.get("waiting")
+    return f"a job of {name} ({told})" if told and time.time() - state["time"] < SILENT_S else None
 
 
 def _connect(name: str, site: JobQueueSite, folder: PoolFolder) -> PoolClient:

@@ -34,7 +34,7 @@ from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
 from surveyor.pools.scheduler import SETTINGS, PoolScheduler
 from surveyor.pools.sites import JobQueueSite
-from surveyor.pools.watch import FAILED_STARTS, Job, plan
+from surveyor.pools.watch import FAILED_STARTS, Job, plan, what_is_awaited
 
 logger = logging.getLogger("surveyor.pools.cluster")
 
@@ -215,6 +215,7 @@ class _Keeper:
             entries = await self.jobs.look(list(self.records)) if self.records or may_have_strays else {}
         except QueueSilent as error:
             self._bear_silence(error)
+            self._note()
             return
         if self.records:
             self.silent = None
@@ -363,9 +364,17 @@ class _Keeper:
                 "attached": self.scheduler.n_attached,
                 "failures": self.failures,
                 "queue_is_silent": self.silent is not None,
+                "waiting": self._waiting(),
             },
             is_patient=False,  # what looks after the jobs must not stand still
         )
+
+    def _waiting(self) -> str | None:
+        if not self.scheduler.n_unfinished or self.scheduler.workers:
+            return None
+        if self.silent is not None:
+            return "the queue does not answer"
+        return what_is_awaited([record.entry for record in self.records.values()], self.failures)
 
 
 if __name__ == "__main__":

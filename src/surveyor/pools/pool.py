@@ -41,6 +41,7 @@ class Attachment:
         close: closes the client and whatever else was opened for this connection.
         least: functions that are handed over even where fewer can run, so that a cluster that grows sees the demand.
         failure: says why there will be no more workers; None while there is hope.
+        waiting: says what work waits for where there is no worker, such as a job in the queue; None where there is one.
     """
 
     client: Client
@@ -49,6 +50,7 @@ class Attachment:
     close: Callable[[], None]
     least: int = 1
     failure: Callable[[], str | None] = lambda: None
+    waiting: Callable[[], str | None] = lambda: None
 
     @property
     def is_alive(self) -> bool:
@@ -80,6 +82,7 @@ class Pool(Executor):
         self._attach = attach
         self._attachment: Attachment | None = None
         self._attaching = threading.Lock()
+        self._is_opening = False
         self._pending: set[Future[Any]] = set()  # Any: the result of whatever was submitted
         self._changed = threading.Condition()
         self._is_closed = False
@@ -98,6 +101,14 @@ class Pool(Executor):
     def capacity(self) -> int:
         """How many functions can be in flight before `submit` blocks."""
         return self._attached().capacity
+
+    @property
+    def waiting(self) -> str | None:
+        """What the work of this process waits for; None where a worker has it, or where there is none."""
+        if self._is_opening:
+            return f"pool {self.name} to open"
+        attachment = self._attachment
+        return attachment.waiting() if attachment is not None and self._pending else None
 
     def open(self) -> None:
         """Attach now instead of at the first submission.
@@ -177,10 +188,17 @@ class Pool(Executor):
                 self._attachment.close()
                 self._attachment = None
             if self._attachment is None:
-                self._attachment = self._attach()
+                self._attachment = self._opened()
             if (failure := self._attachment.failure()) is not None:
                 raise PoolFailed(failure)
             return self._attachment
+
+    def _opened(self) -> Attachment:
+        self._is_opening = True
+        try:
+            return self._attach()
+        finally:
+            self._is_opening = False
 
     def _admit(self, future: Future[Any]) -> Attachment:  # Any: the result of whatever is submitted
         """Count a future as in flight, as soon as there is room for it."""

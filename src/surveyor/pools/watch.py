@@ -92,6 +92,24 @@ def wanted_jobs(n_unfinished: int, site: JobQueueSite) -> int:
     return min(site.max_jobs, max(site.min_jobs, -(-n_unfinished // site.workers_per_job)))
 
 
+def what_is_awaited(entries: Sequence[Entry | None], failures: Sequence[str]) -> str:
+    """Return what work waits for while no worker is connected, such as "PENDING: Resources".
+
+    Args:
+        entries: what the queue shows of each job; None where it shows nothing.
+        failures: of jobs that gave no worker, since one did.
+    """
+    shown = [entry for entry in entries if entry is not None]
+    if any(entry.state == "running" for entry in shown):
+        return "RUNNING, its worker starts"
+    if pending := [entry for entry in shown if entry.state == "pending"]:
+        reasons = dict.fromkeys(entry.reason for entry in pending if entry.reason and entry.reason != "None")
+        return ": ".join(["PENDING", *([", ".join(reasons)] if reasons else [])])
+    if failures:
+        return f"the last one failed: {failures[-1].partition(chr(10))[0]}"
+    return "submitted"
+
+
 def _why_it_failed(job: Job) -> str | None:
     """Say why a job will never give a worker; None where it gave one, or still may."""
     if job.was_connected or job.leaving_s is not None:

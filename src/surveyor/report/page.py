@@ -10,7 +10,7 @@ import yaml
 
 from surveyor.files import read_json, write_atomically
 from surveyor.labels import load_theory
-from surveyor.progress import CampaignProgress, read_progress
+from surveyor.progress import CampaignProgress, read_progress, rejections_in_words
 from surveyor.report.activity import failures_by_reason, failures_figure, walkers_figure, wall_time_figure
 from surveyor.report.figures import learning_curve_figure, parity_figure, training_figure
 from surveyor.report.html import Content, definitions, document, element, folded, picture, table
@@ -85,6 +85,7 @@ def _header(directory: RunDirectory, progress: CampaignProgress, parameters: Rec
     kind = next((name for name, value in parameters["model"].items() if value is not None), "")
     pairs: list[tuple[str, Content]] = [
         ("Status", _status(progress)),
+        *([("Failure", progress.failure)] if progress.failure else []),
         ("Level of theory", theory),
         ("Model", MODELS.get(kind, kind)),
         ("Generations", f"bootstrap and {max(progress.n_complete - 1, 0)} of {progress.n_generations}"),
@@ -100,7 +101,9 @@ def _status(progress: CampaignProgress) -> str:
     if progress.state == "complete":
         return f"complete: {progress.reason}" if progress.reason else "complete"
     where = "" if progress.generation is None else f", in generation {progress.generation} ({progress.stage})"
-    return progress.state + where
+    rejected = rejections_in_words(progress)
+    state = "failed" if progress.failure else progress.state
+    return state + where + (f"; {rejected}" if rejected else "")
 
 
 def _results(directory: RunDirectory, progress: CampaignProgress, manifests: Sequence[Manifest]) -> list[Section]:

@@ -23,6 +23,17 @@ OPTIMISATIONS = ("optimisation", "cell_optimisation")
 MOVING_CELL = ("npt", "npt_flexible", "cell_optimisation")
 UNDER_BAROSTAT = ("npt", "npt_flexible")
 UNDER_THERMOSTAT = ("langevin", "bussi", "nose_hoover", *UNDER_BAROSTAT)
+# Fields that say when a walker is stopped, and not how it moves.
+GUARDS = (
+    "max_force_eV_per_A",
+    "min_distance_A",
+    "min_distance_factor",
+    "max_temperature_factor",
+    "max_volume_factor",
+    "max_energy_drift_meV_per_atom",
+    "max_uncertainty_meV_per_A",
+    "max_wall_time_minutes",
+)
 
 
 class Distribution(Parameters):

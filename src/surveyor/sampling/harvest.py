@@ -1,19 +1,22 @@
 """The samples of a generation as they come, and which of them are to be labelled."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ase import Atoms
 
-from surveyor.events import EventLog
+from surveyor.events import EventLog, announce
 from surveyor.sampling.batching import Itinerary
 from surveyor.sampling.duplicates import KnownStructures
 from surveyor.sampling.frames import independent_frames, spread
-from surveyor.sampling.propagation import SampleFiles
+from surveyor.sampling.propagation import SampleFiles, announce_sample
 from surveyor.sampling.samples import load_sample
 from surveyor.sampling.walkers import Sample, Walker
 
 NEAR_DUPLICATE = "near_duplicate"
+
+logger = logging.getLogger(__name__)
 
 
 class Harvest:
@@ -60,6 +63,16 @@ class Harvest:
             if path.exists():
                 self._take(name, load_sample(path, origin=walker))
 
+    def look_at_former_run(self) -> None:
+        """Take what a former run has left, and tell of it, as no walker will."""
+        self.look()
+        for name, sample in self.samples.items():
+            announce_sample(name, sample, "found on disk")
+
+    def has_all_of(self, batch: Sequence[Itinerary]) -> bool:
+        """Say whether all samples of a batch were taken."""
+        return all(name in self.samples for itinerary in batch for name in itinerary.names)
+
     def take(self, brought: Iterable[tuple[str, Sample]]) -> None:
         """Take samples, but for those that were taken before."""
         for name, sample in brought:
@@ -90,11 +103,17 @@ class Harvest:
 
     def _label_if_new(self, name: str, structure: Atoms) -> None:
         if name in self._passed_over:
+            self._tell_of_duplicate(name)
             return
         difference = self._known.difference_A(structure) if self._tolerance_A else float("inf")
         if difference < self._tolerance_A:
             self._record.append(NEAR_DUPLICATE, name=name, difference_A=round(difference, 6))
+            self._tell_of_duplicate(name)
             return
         if self._tolerance_A:
             self._known.add(structure)
         self._label(name, structure)
+
+    def _tell_of_duplicate(self, name: str) -> None:
+        text = f"{name}: not labelled, as it differs from a known structure by less than {self._tolerance_A:g} Å"
+        announce(logger, NEAR_DUPLICATE, text, name=name)

@@ -22,7 +22,7 @@ from surveyor.sampling.perturbation import perturb
 from surveyor.sampling.samples import Attempt, load_attempt, load_sample, save_attempt, save_sample
 from surveyor.sampling.segments import run_segment
 from surveyor.sampling.states import generator_of, state_of
-from surveyor.sampling.walkers import Rejection, Sample, Walker
+from surveyor.sampling.walkers import Rejection, Sample, Walker, stops_in_words
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def propagate(
     files, began = SampleFiles(directory, name), time.monotonic()
     if files.sample.exists():
         sample = load_sample(files.sample, origin=walker)
-        _announce(name, sample, "found on disk")
+        announce_sample(name, sample, "found on disk")
         return sample
     attempt = (
         load_attempt(files.checkpoint, origin=walker) if files.checkpoint.exists() else Attempt(Sample(walker, None))
@@ -114,15 +114,22 @@ def propagate(
         write_atomically(files.plain(file), text)
     save_sample(files.sample, attempt.sample, origin=walker)
     files.checkpoint.unlink(missing_ok=True)
-    _announce(name, attempt.sample, f"in {time.monotonic() - began:.1f} s")
+    announce_sample(name, attempt.sample, f"in {time.monotonic() - began:.1f} s")
     return attempt.sample
 
 
-def _announce(name: str, sample: Sample, how: str) -> None:
+def announce_sample(name: str, sample: Sample, how: str) -> None:
+    """Tell what a walker brought, or that it brought nothing, and what stopped it.
+
+    Args:
+        name: of the sample.
+        sample: finished.
+        how: it came, for people.
+    """
     reasons = Counter(rejection.reason for rejection in sample.rejections)
     stop = None if sample.stop is None else sample.stop.reason
     details = {"name": name, "walker": sample.walker.index, "rejections": dict(reasons), "stop": stop}
-    told = f"; stopped by guards: {', '.join(f'{n} x {reason}' for reason, n in reasons.items())}" if reasons else ""
+    told = f"; stopped by guards: {stops_in_words(sample.rejections)}" if reasons else ""
     if sample.structure is None:
         announce(logger, "rejected", f"{name}: no sample {how}{told}", **details)
         return

@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.arrays import write_arrays
+from surveyor.sampling.conditions import GUARDS
 from surveyor.sampling.walkers import (
     SCHEMA_VERSION,
     Rejection,
@@ -106,22 +107,22 @@ def load_attempt(path: Path, *, origin: Walker) -> Attempt:
 
 def _from_arrays(arrays: Mapping[str, np.ndarray], origin: Walker, path: Path) -> Sample:
     walker = walker_from_arrays(arrays, origin, path)
+    version = int(arrays["schema_version"])
     # The digest is that of all parameters, and an older surveyor had fewer.
-    is_current = int(arrays["schema_version"]) == SCHEMA_VERSION
-    if is_current and str(arrays["origin"]) != walker_digest(origin):
+    if version == SCHEMA_VERSION and str(arrays["origin"]) != walker_digest(origin):
         raise ValueError(
             f"{path} is no sample of walker {origin.index} with seed {origin.seed} and {origin.n_resets} resets: "
             "its start, conditions or state were others; give the sample another name or directory"
         )
-    stop = json.loads(str(arrays["stop"])) if is_current else None
+    stop = json.loads(str(arrays["stop"])) if version > 1 else None
     return Sample(
         walker=walker,
         structure=_structure(arrays, origin.start),
         n_steps=int(arrays["sample_n_steps"]),
         rejections=tuple(Rejection(**rejection) for rejection in json.loads(str(arrays["rejections"]))),
         stop=None if stop is None else Rejection(**stop),
-        is_converged=json.loads(str(arrays["is_converged"])) if is_current else None,
-        observables=named(arrays, OBSERVABLE) if is_current else {"temperature_K": arrays["temperatures_K"]},
+        is_converged=json.loads(str(arrays["is_converged"])) if version > 1 else None,
+        observables=named(arrays, OBSERVABLE) if version > 1 else {"temperature_K": arrays["temperatures_K"]},
     )
 
 
@@ -137,12 +138,15 @@ def _structure(arrays: Mapping[str, np.ndarray], start: Atoms) -> Atoms | None:
 
 
 def walker_digest(walker: Walker) -> str:
-    """Return the hash of all that a propagation depends on, but for the potential: that is the generation's."""
+    """Return the hash of all that a propagation depends on, but for the guards and for the generation's potential."""
     conditions = walker.conditions
     content = {
         "start": identity_of(walker.start),
         # Where files came from, and how many walkers share them, does not matter; the PLUMED input is the walker's own.
-        "conditions": conditions.model_dump(mode="json", exclude={"start", "n_walkers", "plumed", "plumed_files"}),
+        # Guards may change in the middle of a generation.
+        "conditions": conditions.model_dump(
+            mode="json", exclude={"start", "n_walkers", "plumed", "plumed_files", *GUARDS}
+        ),
         "plumed": walker.plumed,
         "plumed_files": [hashlib.sha256(path.read_bytes()).hexdigest() for path in conditions.plumed_files],
         "walker": {name: _content(array) for name, array in walker_to_arrays(walker).items()},

@@ -1,5 +1,6 @@
 """Walkers: where they start, how they move, and the state that they have reached."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,9 +15,19 @@ from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.placement import WINDOW_CENTRE, WINDOW_VARIABLE, place
 from surveyor.structures import canonical
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3  # 2: the digest of a walker depends on its guards; 1: no observables, stop or convergence
 START_INFO = {"charge", "multiplicity"}  # what samples inherit from a start, beside coordinates and constraints
 START_ARRAYS = {"numbers", "positions", "masses", "kinds", "initial_magmoms"}
+UNITS = {
+    "force": "eV/Å",
+    "distance": "Å",
+    "temperature": "K",
+    "not_finite": "numbers that are not finite",
+    "volume": "times the volume",
+    "energy_drift": "meV/atom",
+    "disagreement": "meV/Å",
+    "wall_time": "min",
+}  # of what guards find, by reason
 PLAIN = ("positions", "momenta", "cell", "random_state", "n_steps")  # of the state
 
 
@@ -112,6 +123,15 @@ class Rejection:
         """Whether the structure at which the walker was stopped is its sample, rather than one that makes no sense."""
         return self.reason in ("disagreement", "wall_time")
 
+    @property
+    def in_words(self) -> str:
+        """What the guard found and what it allows, such as "1234 K, 900 K are allowed"."""
+        unit = UNITS[self.reason]
+        if self.reason == "not_finite":
+            return f"{self.value:g} {unit}"
+        bound = "at least" if self.reason == "distance" else "at most"
+        return f"{self.value:.4g} {unit}, {bound} {self.limit:.4g} {unit} are allowed"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
@@ -146,6 +166,18 @@ class Sample:
     def temperature_K(self) -> float | None:
         """Mean temperature; None where there is none."""
         return float(self.temperatures_K.mean()) if len(self.temperatures_K) and self.structure is not None else None
+
+
+def stops_in_words(rejections: Sequence[Rejection]) -> str:
+    """Return how often each guard stopped walkers, with the first finding of each."""
+    first: dict[str, Rejection] = {}
+    for each in rejections:
+        first.setdefault(each.reason, each)
+    counts: Counter[str] = Counter(each.reason for each in rejections)
+    return "; ".join(
+        f"{counts[reason]} x {reason.replace('_', ' ')} ({each.in_words}, at step {each.step})"
+        for reason, each in first.items()
+    )
 
 
 def make_walkers(groups: Sequence[Walkers], seed: int) -> tuple[Walker, ...]:

@@ -4,7 +4,7 @@ import pytest
 
 from surveyor.pools.queues import Entry
 from surveyor.pools.sites import SLURMSite
-from surveyor.pools.watch import CONNECT_S, GONE_S, RETURN_S, Job, plan, wanted_jobs
+from surveyor.pools.watch import CONNECT_S, GONE_S, RETURN_S, Job, plan, wanted_jobs, what_is_awaited
 
 SITE = SLURMSite(cores_per_job=4, workers_per_job=2, min_jobs=0, max_jobs=3, idle_minutes=1)
 NEW = Job("1", "pool-1", entry=None, unseen_s=1.0)
@@ -121,3 +121,21 @@ def test_a_job_that_was_cancelled_while_it_waited_is_no_failure() -> None:
 def test_a_pending_job_may_wait_as_long_as_the_queue_wants() -> None:
     decided = plan([replace(PENDING, idle_s=1e6)], 1, SITE)
     assert (decided.n_submit, decided.cancel, decided.failed) == (0, (), ())
+
+
+@pytest.mark.parametrize(
+    ("entries", "failures", "told"),
+    [
+        ([None], [], "submitted"),
+        ([Entry("pending", "None")], [], "PENDING"),
+        (
+            [Entry("pending", "Resources"), Entry("pending", "Priority")],
+            ["job 1: over"],
+            "PENDING: Resources, Priority",
+        ),
+        ([Entry("pending", "Resources"), Entry("running")], [], "RUNNING, its worker starts"),
+        ([Entry("ending")], ["job 1: over", "job 2: no sbatch\nhere"], "the last one failed: job 2: no sbatch"),
+    ],
+)
+def test_what_work_without_a_worker_waits_for(entries: list[Entry | None], failures: list[str], told: str) -> None:
+    assert what_is_awaited(entries, failures) == told

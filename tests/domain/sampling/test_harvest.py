@@ -109,3 +109,15 @@ def test_frames_are_spread_over_the_trajectory():
     assert list(spread(frames, 3)) == [10, 50, 100]
     assert list(spread(frames, 100)) == list(frames)
     assert spread({}, 3) == spread(frames, 0) == {}
+
+
+def test_what_a_former_run_has_left_is_told_and_needs_no_walker(ground, caplog):
+    caplog.set_level("INFO", "surveyor")
+    ground.walk(0, 2, 3)
+    harvest = ground.harvest()
+    caplog.clear()
+    harvest.look_at_former_run()
+    told = {(record.event, record.details["name"]) for record in caplog.records if hasattr(record, "event")}
+    assert {("sampled", name) for name in ("0-0", "0-1", "2-0", "3-0")} | {("near_duplicate", "3-0")} == told
+    assert [harvest.has_all_of([itinerary]) for itinerary in ground.itineraries] == [True, False, True, True]
+    assert not harvest.has_all_of(ground.itineraries)

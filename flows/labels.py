@@ -1,0 +1,91 @@
+"""The labels of a generation: those that the store has, and those that are computed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+
+from ase import Atoms
+from prefect import runtime
+from prefect.futures import PrefectFuture
+
+from surveyor.campaign import Campaign
+from surveyor.claims import Claimant, Watch
+from surveyor.flows.pool_checks import PoolChecks
+from surveyor.flows.window import Window, n_at_once
+from surveyor.labels import LevelOfTheory, label_key
+from surveyor.reference.labelling import stored_structure
+from surveyor.tasks.label import CLAIMED, label
+
+
+@dataclass(slots=True)
+class Labels:
+    """The labels of a generation as they come.
+
+    What the store has is taken at once. What it lacks is computed as soon as the labelling pool has told its level of
+    theory, which must be the one with which the campaign began; what another process computes now comes last.
+
+    Attributes:
+        campaign: gives reference, store and pool.
+        checks: on its pools.
+        theory: the level of theory.
+        window: tasks that label.
+        watch: on the labels that others compute.
+        found: structures whose label was in the store, by name.
+    """
+
+    campaign: Campaign
+    checks: PoolChecks
+    theory: LevelOfTheory
+    window: Window
+    watch: Watch
+    found: dict[str, Atoms] = field(default_factory=dict)
+
+    @classmethod
+    def begin(
+        cls, campaign: Campaign, checks: PoolChecks, ended: "SimpleQueue[Callable[[], None]] | None" = None
+    ) -> "Labels":
+        """Return the labels of a generation, none yet.
+
+        Args:
+            campaign: open.
+            checks: on its pools.
+            ended: of the window; see `Window`.
+        """
+        window = Window(
+            n_at_once(campaign.pools.labelling), ended or SimpleQueue(), partial(checks.is_ready, "labelling")
+        )
+        return cls(campaign, checks, checks.theory, window, Watch(campaign.store.claims))
+
+    def add(self, name: str, structure: Atoms) -> None:
+        """Have a structure labelled, under a name of its own."""
+        labelled = stored_structure(structure, self.theory, self.campaign.store, self.campaign.reference)
+        if labelled is not None:
+            self.found[name] = labelled
+            return
+        submit, then = partial(self._submit, name, structure), partial(self._take, name, structure)
+        self.window.add(name, submit, then, partial(self.watch.is_held, label_key(structure, self.theory)))
+
+    def wait(self) -> Mapping[str, Atoms]:
+        """Wait for all labels, and return the structures with them, or with the reason why there is none, by name."""
+        self.window.wait(self.checks.heed)
+        return {**self.found, **{name: future.result() for name, future in self.window.futures.items()}}
+
+    def _submit(self, name: str, structure: Atoms) -> PrefectFuture[Any]:  # Any: the labelled structure
+        return label.submit(
+            self.campaign.labelling,
+            structure,
+            reference=self.campaign.reference,
+            theory=self.theory,
+            # A task and its retries: a claim of the same work is that of a lost worker.
+            store=self.campaign.store.on_behalf_of(Claimant(f"{runtime.flow_run.id} {name}", self.watch.dead)),
+            scratch=self.campaign.directory.scratch,
+            name=name,
+        )
+
+    def _take(self, name: str, structure: Atoms) -> None:
+        """Ask again for what another process has claimed meanwhile."""
+        if self.window.futures[name].state.name == CLAIMED:
+            del self.window.futures[name]
+            self.add(name, structure)

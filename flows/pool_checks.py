@@ -1,0 +1,135 @@
+"""What only the pools know: asked once in a run, while stages whose own pools have answered go on."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any, Literal
+
+from prefect.futures import PrefectFuture
+
+from surveyor.campaign import Campaign, freeze_theory, is_model_checked, note_checked_model
+from surveyor.labels import LevelOfTheory, load_theory
+from surveyor.models.choice import with_contents
+from surveyor.pools.pool import Pool
+from surveyor.tasks.resolve import check_biases, check_model, resolve_theory
+
+Stage = Literal["sampling", "labelling", "training"]
+
+AT_HAND_S = 60.0  # so long is an answer waited for that a stage does not need, from a pool that has workers
+
+
+@dataclass(slots=True)
+class _Check:
+    """A question to the pool of a stage.
+
+    Attributes:
+        stage: that needs the answer.
+        result: waits for the answer, and returns it or raises.
+        has_answered: set when it is there.
+        then: called once with the answer.
+        is_good: whether the answer was heard, and nothing is wrong.
+    """
+
+    stage: Stage
+    result: Callable[[], Any]  # Any: whatever is asked
+    then: Callable[[Any], object] = lambda _: None
+    has_answered: Event = field(default_factory=Event)
+    is_good: bool = False
+
+    def hear(self) -> None:
+        """Wait for the answer; raise what is wrong."""
+        if not self.is_good:
+            self.then(self.result())
+            self.is_good = True
+
+
+class PoolChecks:
+    """The checks on the pools of a campaign; they go on side by side, and each stage waits for its own ones alone.
+
+    Args:
+        campaign: open.
+    """
+
+    def __init__(self, campaign: Campaign) -> None:
+        self._campaign = campaign
+        self._checks: list[_Check] = []
+
+    def begun(self) -> "PoolChecks":
+        """Return these checks, begun; called in the run of the campaign, as no generation's run ends before its tasks.
+
+        The training pool is asked for the model unless it has taken it before: a training checks it, too.
+        """
+        if not self._checks:
+            self._open_pools()
+            campaign = self._campaign
+            self._ask("labelling", resolve_theory.submit(campaign.labelling, campaign.reference), self._freeze)
+            if not is_model_checked(campaign):
+                model = with_contents(campaign.parameters.model)
+                asked = check_model.submit(campaign.training, model)
+                self._ask("training", asked, lambda _: note_checked_model(campaign))
+            if biased := [group for group in campaign.parameters.walkers if group.plumed is not None]:
+                self._ask("sampling", check_biases.submit(campaign.sampling, biased))
+        return self
+
+    @property
+    def theory(self) -> LevelOfTheory:
+        """The level of theory; the labelling pool is waited for where it is not known from a former run."""
+        path = self._campaign.directory.theory
+        if not path.exists():
+            self.wait_for("labelling")
+        return load_theory(path)
+
+    def heed(self) -> None:
+        """Raise what is wrong, as far as it is known by now.
+
+        Raises:
+            PoolFailed: a pool cannot be opened, even if it is not needed yet.
+            InputError: a pool lacks what is needed, or the level of theory is another one than when the campaign began.
+        """
+        for check in self._checks:
+            if check.has_answered.is_set():
+                check.hear()
+
+    def is_ready(self, stage: Stage) -> bool:
+        """Say whether the pool of a stage has answered; raises what is wrong, with any pool, as `heed` does."""
+        self.heed()
+        return all(check.is_good for check in self._checks if check.stage == stage)
+
+    def wait_for(self, stage: Stage) -> None:
+        """Wait until the pool of a stage has answered; raises what is wrong with it."""
+        for check in self._checks:
+            if check.stage == stage:
+                check.hear()
+
+    def wait_for_those_at_hand(self) -> None:
+        """Wait for pools that have workers, so that what is wrong is known before labels are paid for."""
+        pools = self._campaign.pools
+        deadline = time.monotonic() + AT_HAND_S
+        for check in self._checks:
+            pool: Pool = getattr(pools, check.stage)
+            while pool.waiting is None and time.monotonic() < deadline and not check.has_answered.wait(0.2):
+                pass
+        self.heed()
+
+    def _open_pools(self) -> None:
+        """Open all pools now, so that one that cannot be opened is known although it is not needed yet."""
+        threads = ThreadPoolExecutor()
+        stages: tuple[Stage, ...] = ("sampling", "labelling", "training")
+        for stage in stages:
+            self._ask(stage, threads.submit(getattr(self._campaign.pools, stage).open))
+        threads.shutdown(wait=False)
+
+    def _ask(
+        self,
+        stage: Stage,
+        future: PrefectFuture[Any] | Future[None],
+        then: Callable[[Any], object] = lambda _: None,  # Any: whatever is asked
+    ) -> None:
+        check = _Check(stage, future.result, then)
+        future.add_done_callback(lambda _: check.has_answered.set())
+        self._checks.append(check)
+
+    def _freeze(self, theory: LevelOfTheory) -> None:
+        freeze_theory(self._campaign, theory)

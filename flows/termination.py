@@ -1,0 +1,31 @@
+"""SIGTERM, by which queues, service managers and administrators end a command: in order, as Ctrl-C does."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Terminated(BaseException):
+    """The process was told to end by SIGTERM; like KeyboardInterrupt, it passes by whatever handles errors."""
+
+
+@contextmanager
+def raising_at_sigterm() -> Iterator[None]:
+    """Raise `Terminated` in the main thread at SIGTERM, as long as this lasts; in other threads, do nothing.
+
+    While a flow runs, Prefect handles the signal, ends the run and hands the signal on to this.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, _raise)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def _raise(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated

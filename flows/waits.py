@@ -1,0 +1,112 @@
+"""What a run waits for, such as a job in a full queue: told as events and as the message of the run's state."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import copy_context
+from dataclasses import dataclass
+from uuid import UUID
+
+import httpx
+from prefect import runtime
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import Running
+
+from surveyor.events import announce
+from surveyor.pools.pool import Pool
+
+LOOK_S = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def telling_waits(pools: Sequence[Pool], look_s: float = LOOK_S) -> Iterator[None]:
+    """Say what pools wait for, and when they no longer do, as long as this lasts.
+
+    Args:
+        pools: of the flow run in which this is called.
+        look_s: seconds between two looks.
+    """
+    waits, stop = _Waits(UUID(str(runtime.flow_run.id))), threading.Event()
+
+    def follow() -> None:
+        while not stop.wait(look_s):
+            waits.look(what_is_waited_for(pools))
+
+    watch = threading.Thread(target=copy_context().run, args=(follow,), name="waits", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watch.join()  # a state that is set later would take the place of the last one
+
+
+def what_is_waited_for(pools: Sequence[Pool]) -> str:
+    """Return what pools wait for, in words; empty where they wait for nothing."""
+    waits = dict.fromkeys(wait for pool in pools if (wait := pool.waiting) is not None)
+    return f"waiting for {' and '.join(waits)}" if waits else ""
+
+
+@dataclass(slots=True)
+class _Waits:
+    """What is waited for, and who knows it.
+
+    Attributes:
+        run: the flow run.
+        seen: at the last look; what lasts for one look is not worth a word.
+        told: the last event; empty for none.
+        shown: the message of the run's state.
+        began: when the last wait began.
+    """
+
+    run: UUID
+    seen: str = ""
+    told: str = ""
+    shown: str = ""
+    began: float = 0.0
+
+    def look(self, text: str) -> None:
+        """Take note of what is waited for now, and tell it."""
+        is_news = text != self.told and (not text or text == self.seen)
+        self.seen = text
+        if is_news:
+            self._announce(text)
+        if self.told != self.shown and show_in_state(self.run, self.told):
+            self.shown = self.told
+
+    def _announce(self, text: str) -> None:
+        if not self.told:
+            self.began = time.monotonic()
+        if text:
+            announce(logger, "waiting", text)
+        else:
+            seconds = time.monotonic() - self.began
+            announce(logger, "waiting_ends", f"no longer waiting, after {seconds:.0f} s")
+        self.told = text
+
+
+def show_in_state(run: UUID, text: str) -> bool:
+    """Make a text the message of the state of a run that is running; say whether it was done.
+
+    Args:
+        run: the flow run.
+        text: empty for no message.
+    """
+    try:
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            client = get_client(sync_client=True)  # the client of the run, which is open
+            found = client.read_flow_run(run)
+            if found.state is None or not found.state.is_running():
+                return False  # a run that is being cancelled must not seem to go on
+            # Otherwise the server counts this as another attempt of the run, of which its retries allow a few.
+            client.update_flow_run(run, empirical_policy=found.empirical_policy.model_copy(update={"resuming": True}))
+            client.set_flow_run_state(run, Running(message=text or None))
+    except (httpx.TransportError, PrefectHTTPStatusError):
+        return False  # the server is away: at the next look
+    return True
