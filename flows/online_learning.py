@@ -10,12 +10,12 @@ from surveyor.campaign import Campaign, CampaignParameters, Origin, WandB, open_
 from surveyor.flows.bootstrap import bootstrap as bootstrap_generation
 from surveyor.flows.cancellation import ending_at_once
 from surveyor.flows.conclusion import Reports, complete, conclude
-from surveyor.flows.for_users import for_users
+from surveyor.flows.display import CAMPAIGN
 from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
-from surveyor.flows.run_names import unless_named
 from surveyor.flows.sampling import Stopwatch, followed, resolve, sample_and_label
 from surveyor.flows.training import errors_before_training, train_and_evaluate
+from surveyor.flows.users_flow import users_flow
 from surveyor.learning import Bootstrap, Learning, decide_membership, reason_to_stop
 from surveyor.models.choice import ModelParameters
 from surveyor.outcomes import check_failures, describe, move_on, new_structures
@@ -33,8 +33,7 @@ def _generation_name() -> str:
     return f"generation {runtime.flow_run.parameters['previous'].number + 1}"
 
 
-@flow(name="online-learning", flow_run_name=unless_named(_campaign_name), validate_parameters=False)
-@for_users(CampaignParameters)
+@users_flow(CampaignParameters, CAMPAIGN, run_name=_campaign_name)
 def online_learning(
     run_directory: Path,
     walkers: list[Walkers],

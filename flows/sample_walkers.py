@@ -5,17 +5,17 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
-from prefect import flow, runtime
+from prefect import runtime
 
 from surveyor.blocks.pools import load_sites
 from surveyor.events import announce
 from surveyor.exploration import Exploration, ExplorationParameters, open_exploration, write_results
-from surveyor.flows.for_users import for_users
 from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
-from surveyor.flows.run_names import unless_named
+from surveyor.flows.sample_commands import SAMPLING
 from surveyor.flows.sampling import batch_size, check_plumed, relayed
 from surveyor.flows.server import wait_for_server
+from surveyor.flows.users_flow import users_flow
 from surveyor.flows.window import Window, n_at_once
 from surveyor.pools.choice import LOCAL
 from surveyor.reading import announce_readings
@@ -31,8 +31,7 @@ def _sampling_name() -> str:
     return f"sampling of {Path(runtime.flow_run.parameters['output_directory']).name}"
 
 
-@flow(name="sample-walkers", flow_run_name=unless_named(_sampling_name), validate_parameters=False)
-@for_users(ExplorationParameters)
+@users_flow(ExplorationParameters, SAMPLING, run_name=_sampling_name)
 def sample_walkers(
     potential: Path,
     output_directory: Path,
