@@ -13,14 +13,14 @@ from surveyor.campaign import (
 )
 from surveyor.dataset import Dataset, DataSets
 from surveyor.flows.cancellation import ending_at_once
-from surveyor.flows.conclusion import complete
+from surveyor.flows.conclusion import complete, judge
 from surveyor.flows.sampling import Stopwatch, label_all, label_isolated_atoms, resolve
 from surveyor.flows.training import adopt, train_and_evaluate
 from surveyor.labels import LevelOfTheory
 from surveyor.learning import decide_membership, perturbed_starts
 from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.model import Model
-from surveyor.outcomes import check_bootstrap, check_failures, describe, new_structures
+from surveyor.outcomes import check_bootstrap, describe, new_structures
 from surveyor.run_directory import Generation
 from surveyor.sampling.walkers import Walker, bare
 
@@ -45,7 +45,7 @@ def bootstrap(campaign: Campaign) -> Generation:
         if learning.atomic_energies == "isolated_atoms":
             label_isolated_atoms(campaign, theory, [*campaign.structures, *given.structures])
         structures = given.structures or _perturbed_structures(campaign, theory)
-    check_failures(structures, learning)
+    judge(structures, learning)
     check_bootstrap(structures)
     data = decide_membership(structures, {}, DataSets(), learning)
     labelled, isolated = structures.labelled(), given.atomic_energies

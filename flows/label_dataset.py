@@ -23,7 +23,7 @@ from surveyor.errors import AttemptFailed, StorageFailed, WorkerLost
 from surveyor.events import announce
 from surveyor.files import publish, temporary_beside
 from surveyor.flows.label_commands import LABELLING
-from surveyor.flows.paths import with_absolute_paths
+from surveyor.flows.paths import run_url, with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sampling import relayed
 from surveyor.flows.server import wait_for_server
@@ -126,7 +126,7 @@ def label_structures(structures: Iterable[Atoms], output_directory: Path, **para
 def _followed(labelling: Labelling) -> Iterator[None]:
     """Bring what happens to the events and the log of the run; of a label there is no line, as there are thousands."""
     with relayed(labelling.directory, passed_over=("labelled",)):
-        url, n = runtime.flow_run.ui_url, len(labelling.structures)
+        url, n = run_url(), len(labelling.structures)
         text = f"{labelling.directory.path}: {n} structures; this run: {url}"
         announce(logger, "labelling_begins", text, url=url, n_structures=n)
         announce_readings([labelling.reading.report])

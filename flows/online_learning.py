@@ -9,7 +9,7 @@ from surveyor.blocks.pools import load_sites
 from surveyor.campaign import Campaign, CampaignParameters, Origin, WandB, open_campaign
 from surveyor.flows.bootstrap import bootstrap as bootstrap_generation
 from surveyor.flows.cancellation import ending_at_once
-from surveyor.flows.conclusion import Reports, complete, conclude
+from surveyor.flows.conclusion import Reports, complete, conclude, judge
 from surveyor.flows.display import CAMPAIGN
 from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
@@ -18,7 +18,7 @@ from surveyor.flows.training import errors_before_training, train_and_evaluate
 from surveyor.flows.users_flow import users_flow
 from surveyor.learning import Bootstrap, Learning, decide_membership, reason_to_stop
 from surveyor.models.choice import ModelParameters
-from surveyor.outcomes import check_failures, describe, move_on, new_structures
+from surveyor.outcomes import describe, move_on, new_structures
 from surveyor.pools.choice import Pools
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.run_directory import Generation
@@ -93,7 +93,7 @@ def next_generation(campaign: Campaign, previous: Generation) -> Generation:
     potential = previous.model.deploy()
     outcomes = sample_and_label(campaign, theory, previous, potential, stopwatch)
     structures = new_structures(outcomes, known=previous.data.keys())
-    check_failures(structures, learning)
+    judge(structures, learning)
     errors = errors_before_training(campaign, number, potential, structures, stopwatch)
 
     data = previous.data + decide_membership(structures, errors.by_key, previous.data, learning)

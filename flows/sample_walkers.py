@@ -10,7 +10,7 @@ from prefect import runtime
 from surveyor.blocks.pools import load_sites
 from surveyor.events import announce
 from surveyor.exploration import Exploration, ExplorationParameters, open_exploration, write_results
-from surveyor.flows.paths import with_absolute_paths
+from surveyor.flows.paths import run_url, with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sample_commands import SAMPLING
 from surveyor.flows.sampling import batch_size, check_plumed, relayed
@@ -74,7 +74,7 @@ def walk(exploration: Exploration) -> Path:
     Returns:
         The file of the final states.
     """
-    parameters, path, url = exploration.parameters, exploration.directory.path, runtime.flow_run.ui_url
+    parameters, path, url = exploration.parameters, exploration.directory.path, run_url()
     announce(logger, "work_begins", f"{path}; this run: {url}", url=url)
     announce_readings(exploration.reports)
     check_plumed(exploration.executor, parameters.walkers)

@@ -11,13 +11,13 @@ from queue import SimpleQueue
 from typing import Any
 
 from ase import Atoms
-from prefect import runtime
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 
 from surveyor.campaign import Campaign, freeze_atomic_energies, freeze_theory
 from surveyor.events import Relay, announce, reporting
 from surveyor.flows.cancellation import heeding_cancellation
+from surveyor.flows.paths import run_url
 from surveyor.flows.window import Window, n_at_once, submit_some_at_once
 from surveyor.labels import LevelOfTheory
 from surveyor.learning import frames_per_sample, plan_propagations
@@ -73,7 +73,7 @@ def followed(campaign: Campaign) -> Iterator[None]:
             curves = TrainingCurves(campaign.directory, campaign.parameters.wandb)
             opened.callback(curves.close)
         opened.enter_context(relayed(campaign.directory, also=None if curves is None else curves.tell))
-        url = runtime.flow_run.ui_url
+        url = run_url()
         announce(logger, "campaign_begins", f"{campaign.directory.path}; this run: {url}", url=url)
         announce_readings(campaign.reports)
         yield

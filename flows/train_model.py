@@ -8,7 +8,7 @@ from prefect import runtime
 from surveyor.blocks.pools import load_sites
 from surveyor.errors import TrainingFailed
 from surveyor.events import announce
-from surveyor.flows.paths import with_absolute_paths
+from surveyor.flows.paths import run_url, with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sampling import Stopwatch, relayed
 from surveyor.flows.server import wait_for_server
@@ -79,7 +79,7 @@ def train_on_files(training: Training) -> Path:
     Returns:
         The native file of the model.
     """
-    path, url = training.directory.path, runtime.flow_run.ui_url
+    path, url = training.directory.path, run_url()
     announce(logger, "work_begins", f"{path}; this run: {url}", url=url)
     announce_readings(training.reports)
     trained = train_on(training.executor, training.files, training.model, training.data, Stopwatch(), name=path.name)

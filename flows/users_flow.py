@@ -64,7 +64,8 @@ class UsersFlow(Flow[P, Path], Generic[P]):
     kind: type[Parameters]
     view: View
 
-    def __call__(self, *args: Any, display: bool = True, **kwargs: Any) -> Any:  # Any: as `Flow` has it
+    # Any: as `Flow` has it, which knows no `display`.
+    def __call__(self, *args: Any, display: bool = True, **kwargs: Any) -> Any:  # type: ignore[override]
         """Run the flow.
 
         Args:
@@ -80,7 +81,7 @@ class UsersFlow(Flow[P, Path], Generic[P]):
         """
         for_prefect = {name: kwargs.pop(name) for name in ("return_state", "wait_for") if name in kwargs}
         given = dict(zip(self.kind.model_fields, args, strict=False)) | kwargs
-        parameters = parse_parameters(self.kind, given, f"{self.__name__}()")
+        parameters = parse_parameters(self.kind, given, f"{self.fn.__name__}()")
         check_size(parameters)
         run = partial(super().__call__, **dict(parameters), **for_prefect)
         if FlowRunContext.get() is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect import Flow
+from prefect import Flow, flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import FlowRunSort
 
@@ -16,6 +16,7 @@ from surveyor.errors import InputError
 from surveyor.exploration import ExplorationParameters
 from surveyor.flows.label_dataset import label_dataset
 from surveyor.flows.online_learning import online_learning
+from surveyor.flows.paths import run_url
 from surveyor.flows.sample_walkers import sample_walkers
 from surveyor.flows.server import ServerRefused, using_server
 from surveyor.flows.train_model import train_model
@@ -110,3 +111,11 @@ def test_what_a_server_refuses_is_told_without_the_request(prefect_api_url: str)
     assert "parameters must be less than 524,288 bytes" in str(caught.value)
     assert "confidential" not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+def test_links_lead_to_the_ui_to_which_the_address_of_a_server_leads(prefect_api_url: str) -> None:
+    @flow
+    def look() -> str | None:
+        return run_url()
+
+    assert str(look()).startswith(f"{prefect_api_url.removesuffix('/api')}/v2/runs/flow-run/")
