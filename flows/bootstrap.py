@@ -13,7 +13,7 @@ from surveyor.campaign import (
 )
 from surveyor.dataset import Dataset, DataSets
 from surveyor.flows.cancellation import ending_at_once
-from surveyor.flows.conclusion import complete
+from surveyor.flows.conclusion import complete, judge
 from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.sampling import Stopwatch, label_all, label_isolated_atoms
 from surveyor.flows.training import adopt, train_and_evaluate
@@ -21,7 +21,7 @@ from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.learning import decide_membership, perturbed_starts
 from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.model import Model
-from surveyor.outcomes import check_bootstrap, check_failures, describe, new_structures
+from surveyor.outcomes import check_bootstrap, describe, new_structures
 from surveyor.run_directory import Generation
 from surveyor.sampling.walkers import Walker, bare
 
@@ -48,7 +48,7 @@ def bootstrap(campaign: Campaign, checks: PoolChecks) -> Generation:
         if learning.atomic_energies == "isolated_atoms":
             label_isolated_atoms(campaign, checks, [*campaign.structures, *given.structures], given.check)
         structures = given.structures or _perturbed_structures(campaign, checks)
-    check_failures(structures, learning)
+    judge(structures, learning)
     check_bootstrap(structures)
     data = decide_membership(structures, {}, DataSets(), learning)
     labelled, isolated = structures.labelled(), given.atomic_energies

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from surveyor import __version__
 from surveyor.campaign import (
@@ -22,7 +21,7 @@ from surveyor.exploration import is_exploration
 from surveyor.flows.block_commands import add_block_commands
 from surveyor.flows.calculation_commands import add_calculation_commands
 from surveyor.flows.check_command import add_check_command
-from surveyor.flows.display import following, quieten_prefect, where_it_runs
+from surveyor.flows.display import CAMPAIGN, errors_table, following, quieten_prefect, where_it_runs
 from surveyor.flows.doctor import add_doctor_command
 from surveyor.flows.dry_run import dry_running
 from surveyor.flows.label_commands import add_label_commands
@@ -32,7 +31,7 @@ from surveyor.flows.termination import Terminated, raising_at_sigterm
 from surveyor.flows.train_commands import add_train_commands, show_training
 from surveyor.labelling.progress import is_labelling, read_labelling_progress, render_labelling
 from surveyor.parameter_files import located
-from surveyor.progress import CampaignProgress, now, read_progress, render
+from surveyor.progress import now, read_progress, render
 from surveyor.run_directory import RunDirectory
 from surveyor.training import is_training
 
@@ -128,7 +127,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     directory = RunDirectory(parameters.run_directory)
     check_continuation(directory, parameters)
     potential = _call_flow(parameters, console)
-    _print_end(console, directory, potential)
+    CAMPAIGN.conclude(console, directory, potential)
 
 
 def _call_flow(parameters: CampaignParameters, console: Console) -> Path:
@@ -140,7 +139,7 @@ def _call_flow(parameters: CampaignParameters, console: Console) -> Path:
         console.print(server)
         with following(RunDirectory(parameters.run_directory), console):
             arguments = {name: getattr(parameters, name) for name in type(parameters).model_fields}
-            potential: Path = online_learning(**arguments)
+            potential: Path = online_learning(**arguments, display=False)
     return potential
 
 
@@ -154,16 +153,6 @@ def _with_origin(parameters: CampaignParameters, origin: Path | None, generation
     if number < 0:
         raise InputError(f"--from: {origin} has no complete generation")
     return parameters.model_copy(update={"begin_from": Origin(run_directory=directory.path, generation=number)})
-
-
-def _print_end(console: Console, directory: RunDirectory, potential: Path) -> None:
-    progress = read_progress(directory)
-    console.print(errors_table(progress))
-    console.print(f"{directory.path} is complete: {progress.reason}")
-    isolated = f" ({progress.run_isolated} of isolated atoms)" if progress.run_isolated else ""
-    console.print(f"this run: {progress.run_labels} new labels{isolated}, {progress.run_trainings} trainings")
-    console.print(f"potential: {potential}")
-    console.print(f"report:    {directory.report}")
 
 
 def _status(options: argparse.Namespace, console: Console) -> None:
@@ -185,22 +174,6 @@ def _status(options: argparse.Namespace, console: Console) -> None:
     console.print(render(progress))
     if progress.errors:
         console.print(errors_table(progress))
-
-
-def errors_table(progress: CampaignProgress) -> Table:
-    """Return the errors per generation as a table for the terminal."""
-    table = Table(title="root mean square errors: energies in meV/atom, forces in meV/Å", title_justify="left")
-    for header in ("generation", "labels", "trained on", "before training", "final test set"):
-        table.add_column(header, justify="right")
-    for row in progress.errors:
-        before = _pair(row.before_energy_meV_per_atom, row.before_forces_meV_per_A)
-        final = _pair(row.final_energy_meV_per_atom, row.final_forces_meV_per_A)
-        table.add_row(str(row.generation), str(row.n_labels), str(row.n_train), before, final)
-    return table
-
-
-def _pair(energy: float | None, forces: float | None) -> str:
-    return "-" if energy is None or forces is None else f"{energy:8.2f} {forces:8.1f}"
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ from surveyor.events import announce
 from surveyor.files import read_json, write_json
 from surveyor.flows.server import wait_for_server
 from surveyor.flows.training import told
+from surveyor.learning import Learning
 from surveyor.metrics import errors_of
 from surveyor.models.choice import load_model
-from surveyor.outcomes import Outcome, check_new_labels, move_on
+from surveyor.outcomes import Outcome, check_failures, check_new_labels, count_failures, move_on
 from surveyor.report import write_report
 from surveyor.run_directory import SCHEMA_VERSION, Generation
 from surveyor.tasks.evaluate import evaluate
@@ -27,8 +28,20 @@ from surveyor.tasks.report import report, tag_run
 logger = logging.getLogger(__name__)
 
 
+def judge(structures: Dataset, learning: Learning) -> None:
+    """Tag the runs of a generation and its campaign by the reasons of failed labels, and check how many failed.
+
+    Raises:
+        NothingLearned: a larger fraction failed than the campaign allows.
+    """
+    if failures := count_failures(structures):
+        wait_for_server()
+        tag_run(sorted(failures), and_parent=True)
+    check_failures(structures, learning)
+
+
 def complete(campaign: Campaign, generation: Generation) -> Generation:
-    """Write the manifest of a generation, and tag its run by the reasons of failures; return it as it was written.
+    """Write the manifest of a generation; return it as it was written.
 
     Raises:
         CampaignInUse: another process works in the run directory now, as this one was silent for too long.
@@ -39,7 +52,6 @@ def complete(campaign: Campaign, generation: Generation) -> Generation:
     text = f"generation {completed.number} is complete: {completed.n_labels} labels; on the test set {told(test)}"
     announce(logger, "generation_complete", text, generation=completed.number, n_labels=completed.n_labels)
     wait_for_server()
-    tag_run(sorted(completed.details.get("failures", ())))
     return completed
 
 

@@ -5,15 +5,17 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.table import Table
 
 from surveyor.lease import holder_of, is_in_use
-from surveyor.progress import Event, read_progress, render, since, summary, waiting_of
+from surveyor.progress import CampaignProgress, Event, read_progress, render, since, summary, waiting_of
 from surveyor.run_directory import RunDirectory
 
 INTERVAL_S = 0.5
@@ -28,11 +30,13 @@ class View:
         begins: the event with which a run begins.
         milestones: events whose lines are printed.
         look: returns where the work stands, as lines for a terminal and as one line.
+        conclude: prints what came of the work, given its main file.
     """
 
     begins: str
     milestones: tuple[str, ...]
     look: Callable[[RunDirectory], tuple[RenderableType, str]]
+    conclude: Callable[[Console, RunDirectory, Path], object]
 
 
 def _look_at_campaign(directory: RunDirectory) -> tuple[RenderableType, str]:
@@ -41,6 +45,33 @@ def _look_at_campaign(directory: RunDirectory) -> tuple[RenderableType, str]:
 
 
 WAITS = ("waiting", "waiting_ends")  # for a pool
+
+
+def _conclude_campaign(console: Console, directory: RunDirectory, potential: Path) -> None:
+    progress = read_progress(directory)
+    console.print(errors_table(progress))
+    console.print(f"{directory.path} is complete: {progress.reason}")
+    isolated = f" ({progress.run_isolated} of isolated atoms)" if progress.run_isolated else ""
+    console.print(f"this run: {progress.run_labels} new labels{isolated}, {progress.run_trainings} trainings")
+    console.print(f"potential: {potential}")
+    console.print(f"report:    {directory.report}")
+
+
+def errors_table(progress: CampaignProgress) -> Table:
+    """Return the errors per generation as a table for the terminal."""
+    table = Table(title="root mean square errors: energies in meV/atom, forces in meV/Å", title_justify="left")
+    for header in ("generation", "labels", "trained on", "before training", "final test set"):
+        table.add_column(header, justify="right")
+    for row in progress.errors:
+        before = _pair(row.before_energy_meV_per_atom, row.before_forces_meV_per_A)
+        final = _pair(row.final_energy_meV_per_atom, row.final_forces_meV_per_A)
+        table.add_row(str(row.generation), str(row.n_labels), str(row.n_train), before, final)
+    return table
+
+
+def _pair(energy: float | None, forces: float | None) -> str:
+    return "-" if energy is None or forces is None else f"{energy:8.2f} {forces:8.1f}"
+
 
 CAMPAIGN = View(
     "campaign_begins",
@@ -58,6 +89,7 @@ CAMPAIGN = View(
         "generation_complete",
     ),
     _look_at_campaign,
+    _conclude_campaign,
 )
 
 
@@ -115,18 +147,19 @@ class _Display:
         self.line_time = 0.0
 
     def follow(self, stop: threading.Event) -> None:
-        with Live(console=self.console, transient=True, auto_refresh=self.console.is_terminal) as live:
+        # A notebook is no terminal either; there, Live would need widgets.
+        with Live(console=self.console, transient=True) if self.console.is_terminal else nullcontext() as live:
             while not stop.wait(INTERVAL_S):
                 self._show(live)
             self._show(live)
 
-    def _show(self, live: Live) -> None:
+    def _show(self, live: Live | None) -> None:
         events, self.position = self.directory.events.read(self.position)
         for event in events:
             self._tell(event)
         if not events or not self.has_begun:
             return
-        if self.console.is_terminal:
+        if live is not None:
             live.update(self.view.look(self.directory)[0])
         elif time.monotonic() > self.line_time + PLAIN_INTERVAL_S:
             self._tell_progress(self.view.look(self.directory)[1])

@@ -29,7 +29,19 @@ def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
     return render_labelling(progress), labelling_summary(progress)
 
 
-LABELLING = View("labelling_begins", ("labelling_begins", "reading", "labels_requested", *WAITS), _look)
+def _conclude(console: Console, directory: RunDirectory, _labelled: Path) -> int:
+    """Say what came of it; return 1 where there is not a single label."""
+    summary, new = read_summary(directory), read_labelling_progress(directory).n_labelled
+    console.print(f"{summary['n_labelled']} of {summary['n_structures']} structures are labelled; {new} labels are new")
+    for reason, n in summary["failures"].items():
+        console.print(f"{n} failed: {reason}")
+    files = {"labelled": labelled_file(directory), "failed": failed_file(directory), "summary": summary_file(directory)}
+    for name, path in files.items():
+        console.print(f"{f'{name}:':<10}{path}")
+    return 0 if summary["n_labelled"] else 1
+
+
+LABELLING = View("labelling_begins", ("labelling_begins", "reading", "labels_requested", *WAITS), _look, _conclude)
 
 
 def add_label_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -123,20 +135,9 @@ def _label(options: argparse.Namespace, console: Console) -> int:
     with using_server() as server:
         console.print(server)
         with following(directory, console, LABELLING):
-            label_dataset(**{name: getattr(parameters, name) for name in type(parameters).model_fields})
-    return _print_end(directory, console)
-
-
-def _print_end(directory: RunDirectory, console: Console) -> int:
-    """Say what came of it; return 1 where there is not a single label."""
-    summary, new = read_summary(directory), read_labelling_progress(directory).n_labelled
-    console.print(f"{summary['n_labelled']} of {summary['n_structures']} structures are labelled; {new} labels are new")
-    for reason, n in summary["failures"].items():
-        console.print(f"{n} failed: {reason}")
-    files = {"labelled": labelled_file(directory), "failed": failed_file(directory), "summary": summary_file(directory)}
-    for name, path in files.items():
-        console.print(f"{f'{name}:':<10}{path}")
-    return 0 if summary["n_labelled"] else 1
+            fields = {name: getattr(parameters, name) for name in type(parameters).model_fields}
+            labelled = label_dataset(**fields, display=False)
+    return _conclude(console, directory, labelled)
 
 
 def _keys(prefix: str, named: list[str]) -> LabelKeys:

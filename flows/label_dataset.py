@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from ase import Atoms
-from prefect import flow, runtime
+from prefect import runtime
 from prefect.futures import PrefectFuture
 
 from surveyor.blocks.codes import load_codes
@@ -23,12 +23,12 @@ from surveyor.dataset import Dataset
 from surveyor.errors import AttemptFailed, StorageFailed, WorkerLost
 from surveyor.events import announce
 from surveyor.files import publish, temporary_beside
-from surveyor.flows.for_users import for_users
-from surveyor.flows.paths import with_absolute_paths
+from surveyor.flows.label_commands import LABELLING
+from surveyor.flows.paths import run_url, with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
-from surveyor.flows.run_names import unless_named
 from surveyor.flows.sampling import relayed
 from surveyor.flows.server import wait_for_server
+from surveyor.flows.users_flow import users_flow
 from surveyor.flows.window import Window, n_at_once
 from surveyor.labelling import (
     Chunk,
@@ -60,8 +60,7 @@ def _labelling_name() -> str:
     return f"labels of {Path(runtime.flow_run.parameters['output_directory']).name}"
 
 
-@flow(name="label-dataset", flow_run_name=unless_named(_labelling_name), validate_parameters=False)
-@for_users(LabellingParameters)
+@users_flow(LabellingParameters, LABELLING, run_name=_labelling_name)
 def label_dataset(
     structures: Path,
     output_directory: Path,
@@ -128,7 +127,7 @@ def label_structures(structures: Iterable[Atoms], output_directory: Path, **para
 def _followed(labelling: Labelling) -> Iterator[None]:
     """Bring what happens to the events and the log of the run; of a label there is no line, as there are thousands."""
     with relayed(labelling.directory, [labelling.pool], passed_over=("labelled",)):
-        url, n = runtime.flow_run.ui_url, len(labelling.structures)
+        url, n = run_url(), len(labelling.structures)
         text = f"{labelling.directory.path}: {n} structures; this run: {url}"
         announce(logger, "labelling_begins", text, url=url, n_structures=n)
         announce_readings([labelling.reading.report])

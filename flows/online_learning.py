@@ -9,18 +9,18 @@ from surveyor.blocks.pools import load_sites
 from surveyor.campaign import Campaign, CampaignParameters, Origin, WandB, open_campaign
 from surveyor.flows.bootstrap import bootstrap as bootstrap_generation
 from surveyor.flows.cancellation import ending_at_once
-from surveyor.flows.conclusion import Reports, check_something_is_new, complete, conclude
-from surveyor.flows.for_users import for_users
+from surveyor.flows.conclusion import Reports, check_something_is_new, complete, conclude, judge
+from surveyor.flows.display import CAMPAIGN
 from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.pool_commands import users_pools
-from surveyor.flows.run_names import unless_named
 from surveyor.flows.sampling import Stopwatch, followed, sample_and_label
 from surveyor.flows.training import errors_before_training, train_and_evaluate
+from surveyor.flows.users_flow import users_flow
 from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.learning import Bootstrap, Learning, decide_membership, reason_to_stop
 from surveyor.models.choice import ModelParameters
-from surveyor.outcomes import check_failures, describe, move_on, new_structures
+from surveyor.outcomes import describe, move_on, new_structures
 from surveyor.pools.choice import Pools
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.run_directory import Generation
@@ -35,8 +35,7 @@ def _generation_name() -> str:
     return f"generation {runtime.flow_run.parameters['previous'].number + 1}"
 
 
-@flow(name="online-learning", flow_run_name=unless_named(_campaign_name), validate_parameters=False)
-@for_users(CampaignParameters)
+@users_flow(CampaignParameters, CAMPAIGN, run_name=_campaign_name)
 def online_learning(
     run_directory: Path,
     walkers: list[Walkers],
@@ -96,7 +95,7 @@ def next_generation(campaign: Campaign, checks: PoolChecks, previous: Generation
     potential = previous.model.deploy()
     outcomes = sample_and_label(campaign, checks, previous, potential, stopwatch)
     structures = new_structures(outcomes, known=previous.data.keys())
-    check_failures(structures, learning)
+    judge(structures, learning)
     check_something_is_new(campaign, previous, outcomes, structures)
     checks.wait_for("training")
     errors = errors_before_training(campaign, number, potential, structures, stopwatch)

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,3 +23,9 @@ def with_absolute_paths(parameters: P) -> P:
             f"a deployment runs in a folder of its own: expected absolute paths, found {', '.join(relative)}"
         )
     return absolute_paths(parameters, Path.cwd())
+
+
+def run_url() -> str | None:
+    """Return the page of the current run, in the UI to which the address of a server leads: version 2."""
+    url = runtime.flow_run.ui_url
+    return None if url is None else re.sub("^(https?://[^/]+)/(flow-)?runs/", r"\1/v2/runs/", str(url))

@@ -1,7 +1,8 @@
 """Names of runs: what a user has typed is kept, and what Prefect has made up is replaced."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import coolname.data
 from prefect import runtime
@@ -11,7 +12,8 @@ OF_THE_FORM = re.compile(
     "(Awesome|Rustic|Small|Gorgeous|Fantastic|Sleek|Intelligent|Unbranded|Refined|Licensed|Generic|Practical|Ergonomic|"
     "Handcrafted|Tasty|Handmade|Incredible)-[A-Z][a-zñ]{1,5}"
 )
-OF_THE_SERVER = {word for part in coolname.data.config.values() for word in part.get("words", ())}
+CONFIGURATION = cast(Mapping[str, Mapping[str, Any]], coolname.data.config)  # Any: words, numbers and names of parts
+OF_THE_SERVER = {word for part in CONFIGURATION.values() for word in part.get("words", ())}
 
 
 def unless_named(name: Callable[[], str]) -> Callable[[], str]:

@@ -25,7 +25,14 @@ def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
     return Text("\n".join(filter(None, [waiting_now(directory, events), line]))), line
 
 
-SAMPLING = View("work_begins", ("work_begins", "reading", "batch_halved", "rejected", *WAITS, "work_ends"), _look)
+def _conclude(console: Console, directory: RunDirectory, structures: Path) -> None:
+    console.print(_table(directory))
+    console.print(f"structures: {structures}")
+
+
+SAMPLING = View(
+    "work_begins", ("work_begins", "reading", "batch_halved", "rejected", *WAITS, "work_ends"), _look, _conclude
+)
 
 
 def add_sample_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -53,9 +60,9 @@ def _sample(options: argparse.Namespace, console: Console) -> None:
     with using_server() as server:
         console.print(server)
         with following(directory, console, SAMPLING):
-            path = sample_walkers(**{name: getattr(parameters, name) for name in type(parameters).model_fields})
-    console.print(_table(directory))
-    console.print(f"structures: {path}")
+            fields = {name: getattr(parameters, name) for name in type(parameters).model_fields}
+            path = sample_walkers(**fields, display=False)
+    _conclude(console, directory, path)
 
 
 def show_sampling(directory: RunDirectory, console: Console) -> None:

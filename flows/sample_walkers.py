@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
-from prefect import flow, runtime
+from prefect import runtime
 
 from surveyor.blocks.pools import load_sites
 from surveyor.events import announce
@@ -16,12 +16,12 @@ from surveyor.exploration import (
     open_exploration,
     write_results,
 )
-from surveyor.flows.for_users import for_users
-from surveyor.flows.paths import with_absolute_paths
+from surveyor.flows.paths import run_url, with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
-from surveyor.flows.run_names import unless_named
+from surveyor.flows.sample_commands import SAMPLING
 from surveyor.flows.sampling import batch_size, check_plumed, relayed
 from surveyor.flows.server import wait_for_server
+from surveyor.flows.users_flow import users_flow
 from surveyor.flows.window import Window, n_at_once
 from surveyor.pools.choice import LOCAL
 from surveyor.reading import announce_readings
@@ -37,8 +37,7 @@ def _sampling_name() -> str:
     return f"sampling of {Path(runtime.flow_run.parameters['output_directory']).name}"
 
 
-@flow(name="sample-walkers", flow_run_name=unless_named(_sampling_name), validate_parameters=False)
-@for_users(ExplorationParameters)
+@users_flow(ExplorationParameters, SAMPLING, run_name=_sampling_name)
 def sample_walkers(
     potential: Path,
     output_directory: Path,
@@ -90,7 +89,7 @@ def walk(exploration: Exploration) -> Path:
     Raises:
         NothingLearned: no walker brought a structure.
     """
-    parameters, path, url = exploration.parameters, exploration.directory.path, runtime.flow_run.ui_url
+    parameters, path, url = exploration.parameters, exploration.directory.path, run_url()
     n_samples = parameters.n_samples * len(exploration.walkers)
     announce(logger, "work_begins", f"{path}; this run: {url}", url=url, n_samples=n_samples)
     announce_readings(exploration.reports)

@@ -87,12 +87,36 @@ def using_server() -> Iterator[str]:
         except httpx.TransportError as error:
             raise _gone(url, error) from error
         except PrefectHTTPStatusError as error:
-            if error.response.status_code != httpx.codes.UNAUTHORIZED:
-                raise
-            raise ServerUnreachable(
-                f"the Prefect server at {url} wants a password: set PREFECT_API_AUTH_STRING to what the server was "
-                "given in PREFECT_SERVER_API_AUTH_STRING"
-            ) from error
+            # Not the error itself, which has the body of the request.
+            raise _refusal(url, error.response) from None
+
+
+class ServerRefused(SurveyorError):
+    """The Prefect server does not take a request."""
+
+
+def _refusal(url: str, response: httpx.Response) -> SurveyorError:
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        return ServerUnreachable(
+            f"the Prefect server at {url} wants a password: set PREFECT_API_AUTH_STRING to what the server was "
+            "given in PREFECT_SERVER_API_AUTH_STRING"
+        )
+    address = response.request.url.path
+    return ServerRefused(
+        f"the Prefect server at {url} refused a request ({response.status_code} at {address}): {_reason(response)}"
+    )
+
+
+def _reason(response: httpx.Response) -> str:
+    """Return why a server refused a request, without what it quotes of the request."""
+    try:
+        body = response.json()
+    except ValueError:
+        return response.reason_phrase
+    details = body.get("exception_detail") or body.get("detail") or response.reason_phrase
+    if not isinstance(details, list):
+        return str(details)
+    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in details)
 
 
 def wait_for_server(patience_s: float = PATIENCE_S) -> None:

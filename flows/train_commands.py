@@ -25,10 +25,16 @@ def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
     return Text("\n".join(filter(None, [waiting_now(directory, events), line]))), line
 
 
+def _conclude(console: Console, directory: RunDirectory, potential: Path) -> None:
+    _show_results(directory, console)
+    console.print(f"potential: {potential}")
+
+
 TRAINING = View(
     "work_begins",
     ("work_begins", "reading", *WAITS, "training_begins", "training_ends", "calibration", "batch_halved"),
     _look,
+    _conclude,
 )
 
 
@@ -74,9 +80,9 @@ def _train(options: argparse.Namespace, console: Console) -> None:
     with using_server() as server:
         console.print(server)
         with following(directory, console, TRAINING):
-            path = train_model(**{name: getattr(parameters, name) for name in type(parameters).model_fields})
-    _show_results(directory, console)
-    console.print(f"potential: {path}")
+            fields = {name: getattr(parameters, name) for name in type(parameters).model_fields}
+            path = train_model(**fields, display=False)
+    _conclude(console, directory, path)
 
 
 def show_training(directory: RunDirectory, console: Console) -> None:

@@ -3,18 +3,18 @@
 import logging
 from pathlib import Path
 
-from prefect import flow, runtime
+from prefect import runtime
 
 from surveyor.blocks.pools import load_sites
 from surveyor.errors import TrainingFailed
 from surveyor.events import announce
-from surveyor.flows.for_users import for_users
-from surveyor.flows.paths import with_absolute_paths
+from surveyor.flows.paths import run_url, with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
-from surveyor.flows.run_names import unless_named
 from surveyor.flows.sampling import Stopwatch, relayed
 from surveyor.flows.server import wait_for_server
+from surveyor.flows.train_commands import TRAINING
 from surveyor.flows.training import told, train_on
+from surveyor.flows.users_flow import users_flow
 from surveyor.models.choice import ModelParameters
 from surveyor.pools.choice import LOCAL
 from surveyor.reading import announce_readings
@@ -29,8 +29,7 @@ def _training_name() -> str:
     return f"training of {Path(runtime.flow_run.parameters['output_directory']).name}"
 
 
-@flow(name="train-model", flow_run_name=unless_named(_training_name), validate_parameters=False)
-@for_users(TrainingParameters)
+@users_flow(TrainingParameters, TRAINING, run_name=_training_name)
 def train_model(
     train: Path,
     output_directory: Path,
@@ -80,7 +79,7 @@ def train_on_files(training: Training) -> Path:
     Returns:
         The native file of the model.
     """
-    path, url = training.directory.path, runtime.flow_run.ui_url
+    path, url = training.directory.path, run_url()
     announce(logger, "work_begins", f"{path}; this run: {url}", url=url)
     if training.is_complete and training.model.weights is not None:
         announce(logger, "training_ends", f"{path.name} is complete")

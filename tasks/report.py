@@ -1,6 +1,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import UUID
 
 from prefect import runtime, task
 from prefect.artifacts import create_markdown_artifact
@@ -72,10 +73,21 @@ def _key(directory: RunDirectory, default: str) -> str:
     return re.sub("[^a-z0-9]+", "-", directory.path.name.lower()).strip("-") or default
 
 
-def tag_run(tags: Sequence[str]) -> None:
-    """Add tags to the flow run in which this is called, such as the reasons of failed labels, to find it by them."""
-    run_id = runtime.flow_run.id
-    if tags and run_id is not None:
-        with get_client(sync_client=True) as client:
-            run = client.read_flow_run(run_id)
-            client.update_flow_run(run_id, tags=[*run.tags, *tags])
+def tag_run(tags: Sequence[str], *, and_parent: bool = False) -> None:
+    """Add tags to the flow run in which this is called, such as the reasons of failed labels, to find it by them.
+
+    Args:
+        tags: some may be there already.
+        and_parent: whether the run that has started this one gets them, too.
+    """
+    runs = [runtime.flow_run.id, runtime.flow_run.parent_flow_run_id if and_parent else None]
+    for run_id in filter(None, runs):
+        _add_tags(run_id, tags)
+
+
+def _add_tags(run_id: str, tags: Sequence[str]) -> None:
+    if not tags:
+        return
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(UUID(run_id))
+        client.update_flow_run(run.id, tags=[*run.tags, *(tag for tag in tags if tag not in run.tags)])

@@ -145,17 +145,17 @@ class Dataset(Sequence[Atoms]):
         """Return the keys of the labels, in order, of those structures that have one."""
         return tuple(str(atoms.info[KEY]) for atoms in self if KEY in atoms.info)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write an extxyz file, atomically; an empty dataset gives an empty file."""
         text = StringIO()
         if self._structures:
             ase.io.write(text, [_without_calculator(atoms) for atoms in self], format="extxyz")
-        write_atomically(path, text.getvalue())
+        write_atomically(Path(path), text.getvalue())
 
     @classmethod
-    def load(cls, path: Path) -> "Dataset":
+    def load(cls, path: Path | str) -> "Dataset":
         """Read an extxyz file that `save` wrote."""
-        if path.stat().st_size == 0:
+        if Path(path).stat().st_size == 0:
             return cls()
         return cls(ase.io.read(path, index=":", format="extxyz"))
 

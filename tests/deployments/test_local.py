@@ -149,7 +149,7 @@ def test_wrong_parameters_are_refused(
     walkers = [{**parameters["walkers"][0], "start": str(tmp_path / "missing.extxyz")}]
     missing = {**parameters, "walkers": walkers}
     call = ("deployment", "run", "online-learning/local", "--params", json.dumps(missing), "--watch")
-    failed = prefect(*call, "--name", "my-copper")
+    failed = prefect(*call, "--flow-run-name", "my-copper")
     assert failed.returncode == 1
     run = run_of(failed.stdout, client)
     assert run.name == "my-copper"

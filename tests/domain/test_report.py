@@ -1,19 +1,24 @@
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
 from ase import units
+from prefect_form import open_browser
 
-from surveyor.dataset import STRESS, Dataset, label_of
+from surveyor.dataset import KEY, OUTPUT, STRESS, Dataset, label_of
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
+from surveyor.labels import LabelFailure, LabelStore, load_theory
 from surveyor.report import errors_table, generation_figures, generation_markdown, write_figures, write_report
 from surveyor.report.activity import failures_by_reason
-from surveyor.report.figures import learning_curve_figure
+from surveyor.report.failures import failed_labels_table
+from surveyor.report.figures import learning_curve_figure, parity_figure
 from surveyor.report.parity import SETS, parity_points
 from surveyor.report.tables import NOTHING, number, walkers_table
 from surveyor.run_directory import RunDirectory
@@ -82,6 +87,68 @@ def test_the_page_shows_the_errors_of_the_manifests(finished_campaign: RunDirect
     errors = finished_campaign.read_manifest(3)["errors"]["train"]
     for field in ("energy_offset", "energy_rmse_without_offset"):
         assert number(errors[field], 1e3) in page.words
+
+
+def test_each_failed_label_has_a_row_with_where_to_look(campaign_on_disk: RunDirectory) -> None:
+    path = campaign_on_disk.generation(3).set_file("failed")
+    failed = Dataset.load(path)
+    for atoms in failed:
+        atoms.info |= {OUTPUT: "/scratch/label-1/cp2k.out"}
+    failed.save(path)
+    store = LabelStore.in_folder(campaign_on_disk.path.parent / "labels")
+    theory, last = load_theory(campaign_on_disk.theory), failed[-1]
+    words = LabelFailure("scf_not_converged", "did not converge", last_lines="*** SCF run NOT converged ***\n| end |")
+    store.put_failure(str(last.info[KEY]), last, theory, words)
+
+    table = failed_labels_table(campaign_on_disk, [campaign_on_disk.read_manifest(number) for number in range(4)])
+    assert table is not None
+    rows = [dict(zip(table.head, row, strict=True)) for row in table.rows]
+    assert [row["Generation"] for row in rows] == ["1", "2", "3"]
+    assert {(row["Walker"], row["Reason"], row["Folder"]) for row in rows} == {
+        ("0", "scf_not_converged", "/scratch/label-1")
+    }
+    assert rows[-1]["Message"] == "did not converge"
+    assert rows[-1]["Last lines"] == "*** SCF run NOT converged ***\n| end |"
+    assert rows[-1]["Structure"].startswith(str(last.symbols))
+    page = Page(write_report(campaign_on_disk).read_text())
+    assert "*** SCF run NOT converged ***\n| end |" in page.words
+    markdown = generation_markdown(campaign_on_disk, 3)
+    assert "*** SCF run NOT converged *** \\| end \\|" in markdown
+    assert markdown.count("/scratch/label-1") == 1  # of this generation alone
+
+
+def test_walkers_are_in_their_order(campaign_on_disk: RunDirectory) -> None:
+    path = campaign_on_disk.generation(3).manifest
+    manifest = read_json(path)
+    manifest["details"]["walkers"] = manifest["details"]["walkers"][::-1]
+    assert [row[0] for row in walkers_table(manifest).rows] == ["0", "1", "2", "3"]
+
+
+def test_a_quantity_has_one_unit_on_a_page(finished_campaign: RunDirectory) -> None:
+    figure = parity_figure(parity_points(finished_campaign.generation(3)))
+    units_of_axes = {axes.get_ylabel().rpartition("(")[2].rstrip(")") for axes in figure.axes}
+    assert units_of_axes == {"meV/atom", "meV/Å", "MPa"}
+    errors = finished_campaign.read_manifest(3)["errors"]["test"]
+    texts = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert f"test: {number(errors['forces_rmse'], 1e3)} meV/Å" in texts
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_read_on_a_telephone_and_in_the_dark(
+    scheme: str, finished_campaign: RunDirectory, tmp_path: Path
+) -> None:
+    with open_browser(tmp_path / "profile") as browser:
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride", {"width": 400, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+        )
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        browser.get(write_report(finished_campaign).as_uri())
+        assert browser.execute_script("return document.documentElement.scrollWidth") == 400
+        script = "const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]"
+        back, ink = (sum(map(int, re.findall(r"\d+", colour)[:3])) / 3 for colour in browser.execute_script(script))
+        assert (ink - back if scheme == "dark" else back - ink) > 150
 
 
 def test_names_are_shown_as_they_are(finished_campaign: RunDirectory, page: Page) -> None:

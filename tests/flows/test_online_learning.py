@@ -254,6 +254,8 @@ def test_failed_labels_are_kept_apart_and_shown_by_their_reason(folder: Folder) 
         by_name = {run.name: run for run in generations}
         assert set(by_name) == {"generation 0", "generation 1"}
         assert "scf_not_converged" in by_name["generation 0"].tags
+        parent = client.read_task_run(by_name["generation 0"].parent_task_run_id)
+        assert "scf_not_converged" in client.read_flow_run(parent.flow_run_id).tags
         tasks = client.read_task_runs(
             task_run_filter=TaskRunFilter.model_validate({"flow_run_id": {"any_": [by_name["generation 0"].id]}})
         )

@@ -117,12 +117,16 @@ class EMTReference:
         """Compute the label of one structure."""
         rehearsal = self.parameters.rehearsal or Rehearsal()
         if begin(rehearsal, atoms, directory):
-            return LabelFailure("scf_not_converged", "as failing_fraction of the rehearsal says")
-        calculator = EMT(asap_cutoff=self.parameters.asap_cutoff)
-        outcome = compute_with(calculator, atoms, directory, program="ASE EMT", version=ase.__version__)
-        if isinstance(outcome, Label):
-            end(rehearsal, atoms)
+            outcome = _rehearsed_failure()
+        else:
+            calculator = EMT(asap_cutoff=self.parameters.asap_cutoff)
+            outcome = compute_with(calculator, atoms, directory, program="ASE EMT", version=ase.__version__)
+        end(rehearsal, atoms)
         return outcome
+
+
+def _rehearsed_failure() -> Label | LabelFailure:
+    return LabelFailure("scf_not_converged", "as failing_fraction of the rehearsal says")
 
 
 @dataclass(frozen=True, slots=True)

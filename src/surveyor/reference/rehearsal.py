@@ -48,7 +48,7 @@ def begin(rehearsal: Rehearsal, atoms: Atoms, directory: Path) -> bool:
 
 
 def end(rehearsal: Rehearsal, atoms: Atoms) -> None:
-    """Tell that a label was computed."""
+    """Tell that the computation of a label has ended, in a label or a failure."""
     _tell(rehearsal, "end", atoms)
 
 

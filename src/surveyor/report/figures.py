@@ -35,18 +35,22 @@ MARKERS = {"train": "o", "valid": "^", "test": "s"}
 class _Property:
     field: str  # of ParityPoints
     title: str
-    unit: str
-    milli: str | None = None  # unit of the errors, a thousandth of `unit`; None where they are given in `unit` itself
+    unit: str  # as in the tables
+    factor: float = 1.0  # to that unit
+
+    def of(self, points: ParityPoints) -> np.ndarray:
+        pairs: np.ndarray = self.factor * getattr(points, self.field)
+        return pairs
 
     def error(self, pairs: np.ndarray) -> str:
         rmse = float(np.sqrt(np.mean(np.square(pairs[:, 1] - pairs[:, 0]))))
-        return f"{number(rmse, 1e3)} {self.milli}" if self.milli else f"{number(rmse)} {self.unit}"
+        return f"{number(rmse)} {self.unit}"
 
 
 PROPERTIES = (
     _Property("energies", "Energy", "meV/atom"),
-    _Property("forces", "Forces", "eV/Å", "meV/Å"),
-    _Property("stresses", "Stress", "GPa", "MPa"),
+    _Property("forces", "Forces", "meV/Å", 1e3),
+    _Property("stresses", "Stress", "MPa", 1e3),
 )
 
 
@@ -74,11 +78,11 @@ class History:
 
 def parity_figure(points: Sequence[ParityPoints]) -> Figure:
     """Return predictions against labels, and below them the differences, of energy, forces and stress, if any."""
-    shown = [each for each in PROPERTIES if any(len(getattr(one, each.field)) for one in points)]
+    shown = [each for each in PROPERTIES if any(len(each.of(one)) for one in points)]
     figure = new_figure(3.0 * max(len(shown), 1), 4.3)
     grid = figure.subplots(2, max(len(shown), 1), squeeze=False, height_ratios=(3, 1.1), sharex="col")
     for (upper, lower), each in zip(grid.T, shown, strict=False):
-        _parity(upper, lower, each, [(one.name, getattr(one, each.field)) for one in points])
+        _parity(upper, lower, each, [(one.name, each.of(one)) for one in points])
     return figure
 
 

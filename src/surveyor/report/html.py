@@ -13,33 +13,49 @@ from surveyor.report.style import data_uri, to_svg
 from surveyor.report.tables import Table
 
 STYLE = """
-:root { color-scheme: light; }
-body { margin: 0 auto; max-width: 62rem; padding: 2rem 1.5rem 4rem; background: #fff; color: #222;
+:root { color-scheme: light dark; --back: #fff; --ink: #222; --soft: #444; --line: #ccc; --faint: #eee;
+        --box: #f6f6f6; --link: #005a8d; }
+@media (prefers-color-scheme: dark) {
+  :root { --back: #16181b; --ink: #e4e4e4; --soft: #b8b8b8; --line: #555; --faint: #2c2f33; --box: #22252a;
+          --link: #7fc4f0; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 62rem; padding: 2rem 1.5rem 4rem; background: var(--back); color: var(--ink);
        font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }
 h1 { font-size: 1.8rem; line-height: 1.2; margin: 0 0 1rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.25rem; margin: 2.6rem 0 .7rem; padding-bottom: .25rem; border-bottom: 1px solid #ccc; }
+h2 { font-size: 1.25rem; margin: 2.6rem 0 .7rem; padding-bottom: .25rem; border-bottom: 1px solid var(--line); }
 h3 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
-a { color: #005a8d; }
+a { color: var(--link); }
 nav ol { columns: 2; margin: .3rem 0 0; padding-left: 1.4rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; margin: 0 0 1.5rem; }
-dt { color: #555; }
+dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; margin: .4rem 0; }
-caption { text-align: left; max-width: 46rem; color: #444; padding-bottom: .4rem; }
+caption { text-align: left; color: var(--soft); padding-bottom: .4rem; }
+caption div { max-width: min(46rem, 100vw - 3rem); position: sticky; left: 0; }
 th, td { padding: .22rem .6rem; text-align: right; vertical-align: bottom; }
-th { font-weight: 600; border-bottom: 1px solid #888; white-space: pre; }
+th { font-weight: 600; border-bottom: 1px solid var(--line); white-space: pre; }
 tbody th { font-weight: 400; border: 0; text-align: left; }
 thead th:first-child { text-align: left; }
-tbody tr { border-bottom: 1px solid #eee; }
-table.text td, table.text th { text-align: left; }
+tbody tr { border-bottom: 1px solid var(--faint); }
+table.text td, table.text th { text-align: left; vertical-align: top; }
+table.text td { white-space: pre-line; overflow-wrap: break-word; min-width: 8.5rem; }
 figure { margin: 1rem 0 1.6rem; }
-figure img { max-width: 100%; height: auto; }
-figcaption { font-size: .88rem; color: #444; max-width: 46rem; }
-pre { background: #f6f6f6; padding: .8rem 1rem; overflow-x: auto; font-size: .8rem; line-height: 1.4; }
+figure img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
+figcaption { font-size: .88rem; color: var(--soft); max-width: 46rem; }
+pre { background: var(--box); padding: .8rem 1rem; overflow-x: auto; font-size: .8rem; line-height: 1.4; }
 summary { cursor: pointer; }
-footer { margin-top: 3rem; font-size: .85rem; color: #555; }
+footer { margin-top: 3rem; font-size: .85rem; color: var(--soft); }
+@media (max-width: 40rem) {
+  body { padding: 1rem .8rem 3rem; }
+  h1 { font-size: 1.4rem; }
+  nav ol { columns: 1; }
+  dl { display: block; }
+  dd { margin-bottom: .4rem; }
+}
 @media print {
+  :root { color-scheme: light; --back: #fff; --ink: #222; --soft: #444; --line: #ccc; --faint: #eee; --box: #f6f6f6; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   figure, tr { break-inside: avoid; }
   nav { display: none; }
@@ -75,7 +91,7 @@ def table(content: Table, *, is_text: bool = False) -> Element:
     ]
     made = element(
         "table",
-        element("caption", content.caption),
+        element("caption", element("div", content.caption)),
         element("thead", element("tr", *(element("th", name, scope="col") for name in content.head))),
         element("tbody", *body),
         class_="text" if is_text else "numbers",

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from surveyor.labels import load_theory
 from surveyor.progress import errors_table
 from surveyor.report.activity import failures_by_reason
+from surveyor.report.failures import failed_labels_table
 from surveyor.report.figures import learning_curve_figure, parity_figure, training_figure
 from surveyor.report.images import history_of_training
 from surveyor.report.parity import parity_points
@@ -63,6 +64,8 @@ def generation_markdown(directory: RunDirectory, generation: int) -> str:
             "## Failures",
             _table(make_table(["Reason", "Number"], failures, "Failed labels and stopped tries of walkers.")),
         ]
+    if failed := failed_labels_table(directory, [manifest]):
+        parts.append(_table(failed))
     times = [[stage, number(seconds)] for stage, seconds in manifest["details"].get("wall_time_s", {}).items()]
     if times:
         parts += ["## Wall time", _table(make_table(["Stage", "Time (s)"], times, "Sampling and labelling overlap."))]

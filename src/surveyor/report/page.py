@@ -12,6 +12,7 @@ from surveyor.files import read_json, write_atomically
 from surveyor.labels import load_theory
 from surveyor.progress import CampaignProgress, read_progress, rejections_in_words
 from surveyor.report.activity import failures_by_reason, failures_figure, walkers_figure, wall_time_figure
+from surveyor.report.failures import failed_labels_table
 from surveyor.report.figures import learning_curve_figure, parity_figure, training_figure
 from surveyor.report.html import Content, definitions, document, element, folded, picture, table
 from surveyor.report.images import has_history, histories_of, thermostats_K
@@ -129,7 +130,7 @@ def _activity(directory: RunDirectory, temperatures_K: Sequence[float], manifest
         return []
     return [
         ("walkers", "Walkers", _walkers(directory, temperatures_K, [each for each in manifests if walkers_of(each)])),
-        ("failures", "Failures", [_failures(manifests)]),
+        ("failures", "Failures", _failures(directory, manifests)),
         ("wall-time", "Wall time", [picture(wall_time_figure(manifests), WALL_TIME)]),
         (
             "training",
@@ -151,12 +152,16 @@ def _walkers(directory: RunDirectory, temperatures_K: Sequence[float], manifests
     ]
 
 
-def _failures(manifests: Sequence[Manifest]) -> Element:
+def _failures(directory: RunDirectory, manifests: Sequence[Manifest]) -> list[Content]:
     labels, guards = failures_by_reason(manifests)
     if not labels and not guards:
-        return element("p", "No label failed, and no walker was stopped by a guard.")
+        return [element("p", "No label failed, and no walker was stopped by a guard.")]
     caption = f"{labels.total()} labels could not be had, and guards stopped {guards.total()} tries of walkers."
-    return picture(failures_figure(manifests), caption)
+    failed = failed_labels_table(directory, manifests)
+    return [
+        picture(failures_figure(manifests), caption),
+        *([] if failed is None else [table(failed, is_text=True)]),
+    ]
 
 
 def _origins(directory: RunDirectory, parameters: Record) -> list[Section]:

@@ -138,8 +138,12 @@ def generation_caption(number: int) -> str:
 
 
 def walkers_of(manifest: Manifest) -> Sequence[Mapping[str, Any]]:
-    """Return what a manifest says of the samples of its generation; nothing for the bootstrap."""
-    return manifest["details"].get("walkers", ())  # type: ignore[no-any-return]
+    """Return what a manifest says of the samples of its generation, in the order of the walkers.
+
+    There is nothing for the bootstrap.
+    """
+    samples: Sequence[Mapping[str, Any]] = manifest["details"].get("walkers", ())  # Any: whatever JSON holds
+    return sorted(samples, key=lambda sample: (sample["index"], sample.get("name", "")))
 
 
 def walkers_table(manifest: Manifest) -> Table:

@@ -22,8 +22,10 @@ TITLES = {
     "pressure_MPa": "pressure (MPa)",
     "volume_A3": "volume (Å³)",
     "bias_energy": "bias (eV)",
-    "uncertainty_eV_per_A": "uncertainty (eV/Å)",
+    "uncertainty_eV_per_A": "uncertainty (meV/Å)",
 }
+
+FACTORS = {"uncertainty_eV_per_A": 1e3}  # to the units of the titles
 
 Course = Mapping[str, np.ndarray]
 
@@ -66,7 +68,7 @@ def _draw(axes: Axes, courses: Mapping[str, Course], name: str) -> None:
         if name in course and "step" in course:
             axes.plot(
                 course["step"],
-                course[name],
+                FACTORS.get(name, 1.0) * course[name],
                 color=COLOURS[number % len(COLOURS)],
                 linestyle="-" if number % (2 * len(COLOURS)) < len(COLOURS) else "--",
                 linewidth=0.9,

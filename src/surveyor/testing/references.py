@@ -129,7 +129,7 @@ def _strained(atoms: Atoms, strain: np.ndarray) -> Atoms:
 
 
 def launches(log: Path, event: str = "begin") -> list[str]:
-    """Return the structures whose computation began, or ended in a label, once for each time, in order.
+    """Return the structures whose computation began, or ended, in a label or a failure, once for each time, in order.
 
     Args:
         log: file of a rehearsal, `Rehearsal.log`; no launch is no file. `structure_id` names structures in it.

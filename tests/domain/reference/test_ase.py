@@ -273,11 +273,12 @@ def test_rehearsal_tells_each_launch_and_changes_no_label(tmp_path: Path) -> Non
     assert launches(log) == launches(log, "end") == [structure_id(atoms)]
 
 
-def test_rehearsal_shows_what_was_begun_and_not_ended(tmp_path: Path) -> None:
-    reference = EMTReference(EMTParameters(rehearsal=Rehearsal(log=str(tmp_path / "log"))))
-    assert isinstance(reference.compute(Atoms("Fe"), tmp_path), LabelFailure)
-    assert len(launches(tmp_path / "log")) == 1
-    assert launches(tmp_path / "log", "end") == []
+@pytest.mark.parametrize(("symbol", "failing_fraction"), [("Fe", 0.0), ("Cu", 0.999999)])
+def test_rehearsal_tells_the_end_of_a_label_that_failed(tmp_path: Path, symbol: str, failing_fraction: float) -> None:
+    rehearsal = Rehearsal(log=str(tmp_path / "log"), failing_fraction=failing_fraction)
+    reference = EMTReference(EMTParameters(rehearsal=rehearsal))
+    assert isinstance(reference.compute(Atoms(symbol), tmp_path), LabelFailure)
+    assert launches(tmp_path / "log") == launches(tmp_path / "log", "end") == [structure_id(Atoms(symbol))]
 
 
 def test_rehearsed_failures_are_a_share_of_the_structures_and_always_the_same_ones(tmp_path: Path) -> None:

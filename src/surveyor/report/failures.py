@@ -1,0 +1,68 @@
+"""Failed labels one by one: what failed, why, and where to look."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ase import Atoms
+
+from surveyor.dataset import FAILURE, KEY, MESSAGE, OUTPUT, Dataset
+from surveyor.files import read_json
+from surveyor.labels import LabelStore
+from surveyor.report.tables import NOTHING, Manifest, Table, generation_name, make_table, walkers_of
+from surveyor.run_directory import RunDirectory
+
+N_LINES = 5  # of the output
+HEAD = ("Structure", "Generation", "Walker", "Reason", "Message", "Folder", "Last lines")
+
+
+def failed_labels_table(directory: RunDirectory, manifests: Sequence[Manifest]) -> Table | None:
+    """Return a row for each label that failed in some generations; None where none did.
+
+    Args:
+        directory: of the campaign.
+        manifests: of generations, in order.
+    """
+    generations = {key: number for number, key in _failed_keys(directory, manifests)}
+    if not generations:
+        return None
+    walkers = {s["label_key"]: f"{s['index']}" for each in manifests for s in walkers_of(each) if s.get("label_key")}
+    newest = directory.generation(max(generations.values()))
+    failed = {str(atoms.info.get(KEY)): atoms for atoms in Dataset.load(newest.set_file("failed"))}
+    store = _store(directory)
+    rows = [
+        _row(failed[key], generation_name(number), walkers.get(key, NOTHING), store)
+        for key, number in generations.items()
+        if key in failed
+    ]
+    return make_table(HEAD, rows, "Labels that could not be had; structures by formula and key of the label.")
+
+
+def _failed_keys(directory: RunDirectory, manifests: Sequence[Manifest]) -> Iterator[tuple[int, str]]:
+    """Yield the labels that are failed since a generation, with its number."""
+    for manifest in manifests:
+        number = manifest["number"]
+        before: Mapping[str, str] = directory.read_manifest(number - 1)["labels"] if number else {}
+        for key, fate in manifest["labels"].items():
+            if fate == "failed" and before.get(key) != "failed":
+                yield number, key
+
+
+def _row(atoms: Atoms, generation: str, walker: str, store: LabelStore) -> list[str]:
+    key = str(atoms.info[KEY])
+    recorded = store.failures(key)
+    lines = recorded[-1].last_lines.strip().splitlines() if recorded else []
+    output = str(atoms.info.get(OUTPUT, ""))
+    return [
+        f"{atoms.symbols} {key.partition(':')[2][:8] or key[:8]}",
+        generation,
+        walker,
+        str(atoms.info[FAILURE]),
+        str(atoms.info.get(MESSAGE, NOTHING)),
+        str(Path(output).parent) if output else NOTHING,
+        "\n".join(lines[-N_LINES:]) or NOTHING,
+    ]
+
+
+def _store(directory: RunDirectory) -> LabelStore:
+    labels = read_json(directory.parameters)["parameters"].get("labels")
+    return LabelStore.in_folder(Path(labels) if labels else directory.path.absolute().parent / "labels")
