@@ -83,7 +83,7 @@ def test_stress_is_compared_where_label_and_prediction_have_one() -> None:
 
 
 def test_nothing_gives_no_numbers() -> None:
-    assert errors_of([], []) == Errors()
+    assert errors_of([], []) == Errors(n_energies=0)
 
 
 def test_errors_survive_as_json() -> None:

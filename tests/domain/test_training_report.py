@@ -110,9 +110,11 @@ def test_parity_shows_labels_predictions_and_their_differences(training: RunDire
     diagonal, *_, line = forces.lines
     assert line.get_label() == f"test: {number(errors['forces_rmse'], 1e3)} meV/Å"
     assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
-    np.testing.assert_array_equal(np.column_stack([line.get_xdata(), line.get_ydata()]), points[-1].forces)
+    assert "meV/Å" in forces.get_ylabel()
+    in_meV = 1e3 * points[-1].forces
+    np.testing.assert_allclose(np.column_stack([line.get_xdata(), line.get_ydata()]), in_meV)
     below = differences[1].lines[-1]
-    np.testing.assert_allclose(below.get_ydata(), points[-1].forces[:, 1] - points[-1].forces[:, 0])
+    np.testing.assert_allclose(below.get_ydata(), in_meV[:, 1] - in_meV[:, 0])
 
 
 def test_labels_of_weight_0_are_not_drawn(training: RunDirectory, tmp_path: Path) -> None:

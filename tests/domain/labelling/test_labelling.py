@@ -49,11 +49,11 @@ def test_paths_are_relative_to_the_file_and_the_store_is_beside_the_results(file
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"chunks": 3}, r"chunks: .*did you mean chunk_size\?"),
-        ({"chunk_size": 0}, r"chunk_size: .* greater than or equal to 1 \(found 0\)"),
-        ({"pool": "slurm"}, r"pool: .*expected \"local\", the kind and name of a block"),
-        ({"reference": {}}, r"reference: .* exactly one of .*; found none"),
-        ({"reference": {"emt": {"cutoff": 1}}}, r"reference\.emt\.cutoff: .*did you mean asap_cutoff"),
+        ({"chunks": 3}, r"chunks \(line \d+, column 1\): .*did you mean chunk_size\?"),
+        ({"chunk_size": 0}, r"chunk_size \(line \d+, column 1\): .* greater than or equal to 1 \(found 0\)"),
+        ({"pool": "slurm"}, r"pool \(line \d+, column 1\): .*expected \"local\", the kind and name of a block"),
+        ({"reference": {}}, r"reference \(line 2, column 1\): .*exactly one of .*; found none"),
+        ({"reference": {"emt": {"cutoff": 1}}}, r"cutoff \(line 4, column 5\): .*did you mean asap_cutoff"),
         ({"structures": "missing.extxyz"}, r"structures: file .*missing.extxyz does not exist"),
         ({"output_directory": "copper.extxyz"}, r"output_directory: .* is a file; expected a folder"),
     ],
