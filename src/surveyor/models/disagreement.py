@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from scipy.optimize import brentq
-from scipy.stats import f as f_distribution
-from scipy.stats import spearmanr
+from scipy.special import fdtr
 
 from surveyor.dataset import label_of
 from surveyor.potentials import Prediction
@@ -177,6 +175,8 @@ def student_factor(ratios: np.ndarray, n_members: int) -> float | None:
     def balance(log_square: float) -> float:
         return float(np.mean(squares / (squares + degrees * np.exp(log_square)))) - 1 / n_members
 
+    from scipy.optimize import brentq  # this and `scipy.stats` would cost each process of a campaign half a second
+
     return float(np.exp(brentq(balance, np.log(lowest), np.log(highest)) / 2))
 
 
@@ -190,10 +190,12 @@ def expected_within(n_members: int, n_components: int) -> float:
         n_members: at least two.
         n_components: of each error: 1 for energies, 3 for forces.
     """
-    return float(f_distribution.cdf(1.0, n_components, n_components * (n_members - 1)))
+    return float(fdtr(n_components, n_components * (n_members - 1), 1.0))
 
 
 def _rank_correlation(errors: np.ndarray, disagreements: np.ndarray) -> float | None:
     if np.ptp(errors) == 0 or np.ptp(disagreements) == 0:  # no ranks
         return None
+    from scipy.stats import spearmanr
+
     return float(spearmanr(errors, disagreements).statistic)
