@@ -22,7 +22,7 @@ from surveyor.blocks.site_blocks import SiteBlock
 
 # Lines of a job script: what is commented out there is a comment on the example.
 MODULES = ("# Each job runs these lines first; they make the programs of the reference known:", "# module load CP2K")
-EXPERIMENTAL = "experimental: never tried on a real queue"
+EXPERIMENTAL = "experimental: never tried"
 LABELS = "labels with 16 ranks of MPI, for at most 12 hours each"
 
 

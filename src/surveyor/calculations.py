@@ -10,7 +10,7 @@ from pathlib import Path
 
 from surveyor.labels import LabelStore
 
-N_FAILED = 100  # how many folders of failed attempts a campaign keeps; their last lines are in the store in any case
+N_FAILED = 100  # folders of failed attempts are kept in a scratch folder; their last lines are in the store in any case
 FAILURE = "FAILURE.txt"  # in the folder of a failed attempt: why it failed
 FOLDER = re.compile(r"(?P<digits>[0-9a-f]{16})-.+")
 

@@ -12,7 +12,7 @@
     ├── StorageFailed       a file system is full, read-only or away
     ├── AtomicEnergyFailed  an isolated atom has no energy, or none in its ground state
     ├── TrainingFailed      a training ended without a model; carries its directory
-    └── NothingLearned      nothing is left to learn from, or a stated threshold of failures is crossed
+    └── NothingLearned      no new label or structure came of the work, or too many failed
 
 Failures that are part of the work (a calculation that does not converge, a walker that explodes) are values, not
 exceptions: see `surveyor.labels.LabelFailure` and `surveyor.sampling.walkers.Rejection`.
@@ -112,4 +112,4 @@ class TrainingFailed(SurveyorError):
 
 
 class NothingLearned(SurveyorError):
-    """Nothing is left to learn from, or a stated threshold of failures is crossed."""
+    """A generation brought no new label, a sampling no structure, or more labels failed than the campaign allows."""
