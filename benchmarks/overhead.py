@@ -173,7 +173,7 @@ def time_labels(pool: Pool, reference: Nothing, number: int, folder: Path, in_fl
     @flow(name="overhead", validate_parameters=False)
     def overhead() -> tuple[float, float]:
         begin, cpu = time.time(), time.process_time()
-        window = Window(in_flight, SimpleQueue())
+        window = Window(lambda: in_flight, SimpleQueue())
         for index, atoms in enumerate(structures(number)):
             options = {"reference": reference, "theory": THEORY, "store": store, "scratch": folder / "scratch"}
             name = f"{index:04d}"

@@ -115,11 +115,18 @@ class Reports:
         if isinstance(error, SurveyorError):
             announce(logger, "campaign_fails", str(error))
         if isinstance(error, NothingLearned):
-            write_report(self.campaign.directory)
+            self._tell_why()
         for future in self._futures:
             if future.state.is_failed():
                 # The generations are safe; a report can be written again, and must not end a campaign.
                 logger.error("a report failed: %s", future.state.message)
+
+    def _tell_why(self) -> None:
+        """Write the report of a campaign that ends without a generation of its own to report on."""
+        try:
+            write_report(self.campaign.directory)
+        except Exception:  # whatever it is must not take the place of why the campaign ends
+            logger.exception("the report failed")
 
 
 def compare(campaign: Campaign, last: Generation) -> None:

@@ -175,7 +175,7 @@ def _label_missing(
         return {}
     n_requested = len(requests.by_key)
     progress = _Progress(n_requested, n_requested - len(missing))
-    work = _Work(labelling, theory, progress, Window(n_at_once(labelling.pool), SimpleQueue()))
+    work = _Work(labelling, theory, progress, Window(partial(n_at_once, labelling.pool), SimpleQueue()))
     for chunk in labelling.chunks(requests):
         if not missing.isdisjoint(chunk.structures):
             work.add(chunk)

@@ -14,7 +14,7 @@ from surveyor.campaign import Campaign
 from surveyor.claims import Claimant, Watch
 from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.window import Window, n_at_once
-from surveyor.labels import LevelOfTheory, label_key
+from surveyor.labels import label_key
 from surveyor.reference.labelling import stored_structure
 from surveyor.tasks.label import CLAIMED, label
 
@@ -29,7 +29,6 @@ class Labels:
     Attributes:
         campaign: gives reference, store and pool.
         checks: on its pools.
-        theory: the level of theory.
         window: tasks that label.
         watch: on the labels that others compute.
         found: structures whose label was in the store, by name.
@@ -37,7 +36,6 @@ class Labels:
 
     campaign: Campaign
     checks: PoolChecks
-    theory: LevelOfTheory
     window: Window
     watch: Watch
     found: dict[str, Atoms] = field(default_factory=dict)
@@ -54,18 +52,18 @@ class Labels:
             ended: of the window; see `Window`.
         """
         window = Window(
-            n_at_once(campaign.pools.labelling), ended or SimpleQueue(), partial(checks.is_ready, "labelling")
+            partial(n_at_once, campaign.pools.labelling), ended or SimpleQueue(), partial(checks.is_ready, "labelling")
         )
-        return cls(campaign, checks, checks.theory, window, Watch(campaign.store.claims))
+        return cls(campaign, checks, window, Watch(campaign.store.claims))
 
     def add(self, name: str, structure: Atoms) -> None:
         """Have a structure labelled, under a name of its own."""
-        labelled = stored_structure(structure, self.theory, self.campaign.store, self.campaign.reference)
+        labelled = stored_structure(structure, self.checks.theory, self.campaign.store, self.campaign.reference)
         if labelled is not None:
             self.found[name] = labelled
             return
         submit, then = partial(self._submit, name, structure), partial(self._take, name, structure)
-        self.window.add(name, submit, then, partial(self.watch.is_held, label_key(structure, self.theory)))
+        self.window.add(name, submit, then, partial(self.watch.is_held, label_key(structure, self.checks.theory)))
 
     def wait(self) -> Mapping[str, Atoms]:
         """Wait for all labels, and return the structures with them, or with the reason why there is none, by name."""
@@ -77,7 +75,7 @@ class Labels:
             self.campaign.labelling,
             structure,
             reference=self.campaign.reference,
-            theory=self.theory,
+            theory=self.checks.theory,
             # A task and its retries: a claim of the same work is that of a lost worker.
             store=self.campaign.store.on_behalf_of(Claimant(f"{runtime.flow_run.id} {name}", self.watch.dead)),
             scratch=self.campaign.directory.scratch,

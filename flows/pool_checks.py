@@ -55,6 +55,7 @@ class PoolChecks:
     def __init__(self, campaign: Campaign) -> None:
         self._campaign = campaign
         self._checks: list[_Check] = []
+        self._theory: LevelOfTheory | None = None  # as the labelling pool has told it in this run
 
     def begun(self) -> "PoolChecks":
         """Return these checks, begun; called in the run of the campaign, as no generation's run ends before its tasks.
@@ -75,11 +76,14 @@ class PoolChecks:
 
     @property
     def theory(self) -> LevelOfTheory:
-        """The level of theory; the labelling pool is waited for where it is not known from a former run."""
+        """The level of theory; the labelling pool is waited for where it is not known from a former run.
+
+        Once the pool has answered, it knows under which digests work of other versions has the same labels.
+        """
         path = self._campaign.directory.theory
         if not path.exists():
             self.wait_for("labelling")
-        return load_theory(path)
+        return self._theory or load_theory(path)
 
     def heed(self) -> None:
         """Raise what is wrong, as far as it is known by now.
@@ -132,4 +136,4 @@ class PoolChecks:
         self._checks.append(check)
 
     def _freeze(self, theory: LevelOfTheory) -> None:
-        freeze_theory(self._campaign, theory)
+        self._theory = freeze_theory(self._campaign, theory)

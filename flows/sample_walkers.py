@@ -94,7 +94,7 @@ def walk(exploration: Exploration) -> Path:
     announce(logger, "work_begins", f"{path}; this run: {url}", url=url, n_samples=n_samples)
     announce_readings(exploration.reports)
     check_plumed(exploration.executor, parameters.walkers)
-    samples = Window(n_at_once(exploration.pool), SimpleQueue())
+    samples = Window(partial(n_at_once, exploration.pool), SimpleQueue())
     size = batch_size(parameters.walkers_per_batch, exploration.potential, len(exploration.walkers), exploration.pool)
     options = {"directory": exploration.samples, "n_tries": parameters.n_tries}
     for batch in in_batches(exploration.itineraries, size):

@@ -30,6 +30,7 @@ from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.batching import Itinerary, in_batches, name_of_batch
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.harvest import Harvest
+from surveyor.sampling.walkers import Walker
 from surveyor.structures import elements_of
 from surveyor.tasks.resolve import check_biases, compute_atomic_energy
 from surveyor.tasks.sample import sample
@@ -195,13 +196,9 @@ def sample_and_label(
         lambda: plan_propagations(len(walkers), number, learning, previous.n_labels),
     )
     _announce_generation(number, sum(plan))
-    itineraries = [
-        Itinerary(walker, tuple(f"g{number:03d}-w{walker.index:03d}-{turn}" for turn in range(n_samples)))
-        for walker, n_samples in zip(walkers, plan, strict=True)
-        if n_samples
-    ]
+    itineraries = _itineraries(number, walkers, plan)
     ended: SimpleQueue[Callable[[], None]] = SimpleQueue()
-    samples = Window(n_at_once(campaign.pools.sampling), ended, partial(checks.is_ready, "sampling"))
+    samples = Window(partial(n_at_once, campaign.pools.sampling), ended, partial(checks.is_ready, "sampling"))
     labels = Labels.begin(campaign, checks, ended)
     harvest = Harvest(
         itineraries,
@@ -224,18 +221,30 @@ def sample_and_label(
             labels.add(f"g{number:03d}-late-{index}", atoms)
         with stopwatch.measuring("sampling"):
             harvest.look_at_former_run()
-            size = batch_size(learning.walkers_per_batch, potential, len(itineraries), campaign.pools.sampling)
-            for batch in in_batches(itineraries, size):
-                if not harvest.has_all_of(batch):
-                    name = name_of_batch(batch)
-                    submit = partial(sample.submit, campaign.sampling, batch, potential, name=name, **options)
-                    samples.add(name, submit, harvest.look)
+            if not harvest.has_all_of(itineraries):
+                while not checks.is_ready("sampling"):
+                    samples.serve(look)
+                size = batch_size(learning.walkers_per_batch, potential, len(itineraries), campaign.pools.sampling)
+                for batch in in_batches(itineraries, size):
+                    if not harvest.has_all_of(batch):
+                        name = name_of_batch(batch)
+                        submit = partial(sample.submit, campaign.sampling, batch, potential, name=name, **options)
+                        samples.add(name, submit, harvest.look)
             samples.wait(look)
         for future in samples.futures.values():
             harvest.take(future.result())
         labelled = labels.wait()
     others = [Outcome(name, None, atoms) for name, atoms in labelled.items() if name not in harvest.samples]
     return others + [Outcome(name, brought, labelled.get(name)) for name, brought in harvest.samples.items()]
+
+
+def _itineraries(number: int, walkers: Sequence[Walker], plan: Sequence[int]) -> list[Itinerary]:
+    """Return which samples each walker is to bring, for those that are to bring some."""
+    return [
+        Itinerary(walker, tuple(f"g{number:03d}-w{walker.index:03d}-{turn}" for turn in range(n_samples)))
+        for walker, n_samples in zip(walkers, plan, strict=True)
+        if n_samples
+    ]
 
 
 def batch_size(wanted: int | None, potential: Potential, n_walkers: int, pool: Pool) -> int:
@@ -248,5 +257,6 @@ def batch_size(wanted: int | None, potential: Potential, n_walkers: int, pool: P
         pool: where they move.
     """
     if wanted is None and evaluates_together(potential):
-        return max(1, -(-n_walkers // max(1, pool.size)))  # rounded up
+        n_batches = pool.size or n_walkers  # a pool without workers yet is to see what there is to do
+        return max(1, -(-n_walkers // n_batches))  # rounded up
     return wanted or 1

@@ -28,13 +28,13 @@ class Window:
     """Tasks of which some run and the others are not yet submitted.
 
     Attributes:
-        n_at_once: how many may be unfinished.
+        n_at_once: says how many may be unfinished now; asked only when tasks may begin.
         ended: what is to be done here because tasks have ended; windows that share it serve each other.
         may_begin: whether tasks may be submitted now; asked again and again while some wait.
         futures: of the tasks that were submitted, by name.
     """
 
-    n_at_once: int
+    n_at_once: Callable[[], int]
     ended: "SimpleQueue[Callable[[], None]]"
     may_begin: Callable[[], bool] = lambda: True
     futures: dict[str, PrefectFuture[Any]] = field(default_factory=dict)  # Any: whatever the tasks return
@@ -68,13 +68,17 @@ class Window:
             look: called now and then.
         """
         while self._n_unfinished or self._waiting or self._held:
-            try:
-                react = self.ended.get(timeout=LOOK_S)
-            except Empty:
-                look()
-                self.fill()
-            else:
-                react()
+            self.serve(look)
+
+    def serve(self, look: Callable[[], None]) -> None:
+        """Do what is to be done because a task has ended; look when none ends for a while."""
+        try:
+            react = self.ended.get(timeout=LOOK_S)
+        except Empty:
+            look()
+            self.fill()
+        else:
+            react()
 
     def fill(self) -> None:
         """Submit what there is room for, and look now and then whether what was held can begin."""
@@ -82,7 +86,7 @@ class Window:
             self._looked = time.monotonic()
             self._waiting.extendleft(reversed(self._held))
             self._held.clear()
-        while self._waiting and self._n_unfinished < self.n_at_once and self.may_begin():
+        while self._waiting and self.may_begin() and self._n_unfinished < self.n_at_once():
             is_held, submit = entry = self._waiting.popleft()
             if is_held():
                 self._held.append(entry)

@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -20,6 +21,10 @@ from surveyor.biases.plumed import has_kernel
 PREFECT_HOME = Path(tempfile.mkdtemp(prefix="surveyor-prefect-"))
 API_URL = free_address()
 os.environ.update(prefect_environment(PREFECT_HOME, API_URL))
+
+# Shells have background jobs ignore it, and what these start; tests send it to programs that must not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What a marker needs, and how to get it.
 REQUIREMENTS = {

@@ -214,7 +214,10 @@ class Watch:
             key: of the label.
             work: of the observer, see `Claimant`.
         """
-        claim = self.claims.of(key)
+        try:
+            claim = self.claims.of(key)
+        except OSError:  # a file system that is away for a moment
+            return True
         if claim is None:
             return False
         if Claimant(work, self.dead).heeds(claim) and self._silence_s(key, claim) <= self.silent_s:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun
 
-from surveyor.campaign import load_campaign
+from surveyor.campaign import Campaign, load_campaign
 from surveyor.dataset import ENERGY, KEY, Dataset, DataSets, with_label
 from surveyor.errors import CampaignInUse, InputError, NothingLearned
 from surveyor.files import read_json, write_json
 from surveyor.flows.online_learning import online_learning
-from surveyor.labels import Label
+from surveyor.labels import Label, LevelOfTheory, save_theory
 from surveyor.lease import hold_lease
 from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.committee import SUMMARY, CommitteeModel
@@ -366,3 +367,19 @@ def test_a_campaign_on_a_foundation_model_fits_its_atomic_energies_beside_it(fou
     assert first is not None
     assert first["Cu"] > fit_atomic_energies(folder.data(0).train)["Cu"] + 0.5
     assert second == first
+
+
+def test_labels_of_a_version_that_calls_the_level_of_theory_otherwise_are_not_bought_again(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.run(learning={"n_generations": 0})
+    n_launches = folder.n_launches()
+
+    def frozen_by_another_version(campaign: Campaign, theory: LevelOfTheory) -> LevelOfTheory:
+        frozen = replace(theory, content={**theory.content, "written": "otherwise"})
+        save_theory(campaign.directory.theory, frozen)
+        return replace(frozen, former=(theory.digest,))
+
+    monkeypatch.setattr("surveyor.flows.pool_checks.freeze_theory", frozen_by_another_version)
+    folder.run(learning={"n_generations": 0}, run_directory=folder.path / "again")
+    assert folder.n_launches() == n_launches

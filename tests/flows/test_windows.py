@@ -41,7 +41,7 @@ def test_no_more_tasks_than_the_window_holds_are_unfinished() -> None:
 
     @flow
     def work_through() -> dict[str, int]:
-        window = Window(3, SimpleQueue())
+        window = Window(lambda: 3, SimpleQueue())
         for number in range(12):
             window.add(str(number), partial(work.submit, number))
         window.wait()
@@ -67,7 +67,7 @@ def test_what_follows_a_task_waits_for_no_other_one() -> None:
     @flow
     def walk() -> list[str]:
         ended: SimpleQueue = SimpleQueue()
-        steps, lasts = Window(2, ended), Window(1, ended)
+        steps, lasts = Window(lambda: 2, ended), Window(lambda: 1, ended)
 
         def follow_fast(number: int) -> None:
             if number < 4:
@@ -101,7 +101,7 @@ def test_a_task_that_follows_asks_the_server_nothing_of_the_one_before(monkeypat
 
     @flow
     def walk() -> int:
-        window = Window(1, SimpleQueue())
+        window = Window(lambda: 1, SimpleQueue())
         follow = lambda: window.add("second", partial(step.submit, window.futures["first"]))  # noqa: E731 (one line)
         window.add("first", partial(step.submit, 0), follow)
         window.wait()
@@ -126,7 +126,7 @@ def test_tasks_that_may_not_begin_yet_wait_and_then_begin() -> None:
 
     @flow
     def work_when_allowed() -> bool:
-        window = Window(3, SimpleQueue(), allowed.is_set)
+        window = Window(lambda: 3, SimpleQueue(), allowed.is_set)
         window.add("only", work.submit)
         assert window.futures == {}
         window.wait(look)

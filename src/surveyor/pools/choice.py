@@ -81,15 +81,6 @@ class OpenPools:
     labelling: Pool
     training: Pool
 
-    def attach(self) -> None:
-        """Attach to all of them now, so that one that cannot be reached is known before any work.
-
-        Raises:
-            PoolFailed: a pool cannot be opened.
-        """
-        for pool in (self.sampling, self.labelling, self.training):
-            pool.open()
-
 
 @contextmanager
 def open_pools(

@@ -24,7 +24,7 @@ def test_pools_are_closed_whatever_the_end_is() -> None:
 
     def end_early(address: str) -> None:
         with open_pools(Pools(labelling=address)) as pools:
-            pools.attach()
+            pools.labelling.open()
             used.append(pools.labelling)
             raise SystemExit
 
