@@ -1,6 +1,7 @@
 """The commands that find out before a campaign whether it will run: `surveyor doctor` and `surveyor run --dry-run`."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -91,7 +92,7 @@ def test_doctor_names_blocks_that_are_missing_and_files_that_are_wrong(command: 
 
     status, said = command("doctor", command.write(modle={}))
     assert status == 1
-    assert "modle: Extra inputs are not permitted" in said
+    assert re.search(r"modle \(line \d+, column 1\): Extra inputs are not permitted", said)
     assert f"  mend: edit {command.folder / 'campaign.yaml'}  # did you mean model?" in said
 
 

@@ -115,7 +115,7 @@ def test_a_call_runs_a_campaign_and_the_same_call_finds_it_done(folder: Folder) 
         generations = flow_runs(client, folder.directory)
         assert generations == []  # nothing was opened that could do anything
 
-    with pytest.raises(InputError, match=r"walkers\.0\.temperature_K: 300\.0 there, 400\.0 here"):
+    with pytest.raises(InputError, match=r"walkers\[0\]\.temperature_K: 300\.0 there, 400\.0 here"):
         folder.run(
             walkers=[{**folder.walkers, "n_walkers": 3, "temperature_K": 400}],
             learning={"n_generations": 1},
