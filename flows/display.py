@@ -20,6 +20,7 @@ from surveyor.run_directory import RunDirectory
 
 INTERVAL_S = 0.5
 PLAIN_INTERVAL_S = 5.0
+LOOK_AGAIN = 20  # times what a look takes pass before the next one: it reads all events
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def _look_at_campaign(directory: RunDirectory) -> tuple[RenderableType, str]:
     return render(progress), summary(progress)
 
 
-WAITS = ("waiting", "waiting_ends")  # for a pool
+WAITS = ("waiting", "waiting_ends", "label_claimed")  # for a pool, or for labels that others compute
 
 
 def _conclude_campaign(console: Console, directory: RunDirectory, potential: Path) -> None:
@@ -145,6 +146,7 @@ class _Display:
         self.has_begun = False
         self.line = ""
         self.line_time = 0.0
+        self.next_look = 0.0
 
     def follow(self, stop: threading.Event) -> None:
         # A notebook is no terminal either; there, Live would need widgets.
@@ -157,12 +159,19 @@ class _Display:
         events, self.position = self.directory.events.read(self.position)
         for event in events:
             self._tell(event)
-        if not events or not self.has_begun:
+        if not self.has_begun:
             return
         if live is not None:
-            live.update(self.view.look(self.directory)[0])
-        elif time.monotonic() > self.line_time + PLAIN_INTERVAL_S:
+            self._redraw(live)
+        elif events and time.monotonic() > self.line_time + PLAIN_INTERVAL_S:
             self._tell_progress(self.view.look(self.directory)[1])
+
+    def _redraw(self, live: Live) -> None:
+        """Look again, also without news, as times go on; but not all the time where a look takes long."""
+        begun = time.monotonic()
+        if begun >= self.next_look:
+            live.update(self.view.look(self.directory)[0])
+            self.next_look = begun + LOOK_AGAIN * (time.monotonic() - begun)
 
     def _tell(self, event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
         self.has_begun = self.has_begun or event["event"] == self.view.begins

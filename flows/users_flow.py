@@ -78,9 +78,13 @@ class UsersFlow(Flow[P, Path], Generic[P]):
 
         Raises:
             InputError: a parameter cannot work.
+            TypeError: there are too many parameters, or one is given twice.
         """
         for_prefect = {name: kwargs.pop(name) for name in ("return_state", "wait_for") if name in kwargs}
-        given = dict(zip(self.kind.model_fields, args, strict=False)) | kwargs
+        signature = inspect.signature(self.fn)
+        known = {name: value for name, value in kwargs.items() if name in signature.parameters}
+        # Names that are not known have a message of surveyor's own.
+        given = {**signature.bind_partial(*args, **known).arguments, **kwargs}
         parameters = parse_parameters(self.kind, given, f"{self.fn.__name__}()")
         check_size(parameters)
         run = partial(super().__call__, **dict(parameters), **for_prefect)

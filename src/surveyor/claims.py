@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from surveyor.errors import LabelClaimed
+from surveyor.events import announce
 from surveyor.lease import has_ended, is_on_this_host, this_process
 from surveyor.storage import Storage, sharded
 
@@ -233,7 +234,9 @@ class Watch:
     def _silence_s(self, key: str, claim: Claim) -> float:
         now = time.monotonic()
         if not self._seen:
-            logger.info("label %s, at least, is being computed by %s; it is waited for", key[:11], claim)
+            told = f"label {key[:11]}, at least, is being computed by {claim}; it is waited for"
+            limit = f"unless that shows no sign of life for {self.silent_s / 60:g} min"
+            announce(logger, "label_claimed", f"{told}, {limit}")
         content, since = self._seen.get(claim.token, (None, now))
         if content != claim.content:
             self._seen[claim.token] = claim.content, now

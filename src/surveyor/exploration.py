@@ -30,7 +30,7 @@ from surveyor.pools.pool import Pool
 from surveyor.pools.sites import Site
 from surveyor.potentials import Potential
 from surveyor.reading import ReadingReport
-from surveyor.run_directory import SCHEMA_VERSION, RunDirectory, check_schema
+from surveyor.run_directory import FORMER_WINDOWS, SCHEMA_VERSION, RunDirectory, check_schema
 from surveyor.sampling.batching import Itinerary
 from surveyor.sampling.checks import check_walkers
 from surveyor.sampling.conditions import Walkers
@@ -158,7 +158,8 @@ def open_exploration(
     check_writable("output_directory", directory.path)
     with naming_full_disks(directory.path), hold_lease(directory.lease):
         _check_continuation(directory, parameters)
-        record_parameters(directory.parameters, parameters, _recorded_files(parameters))
+        marks = {FORMER_WINDOWS: directory.has_former_windows}
+        record_parameters(directory.parameters, parameters, _recorded_files(parameters), **marks)
         record_run(directory)
         pools = Pools(sampling=parameters.pool, labelling=parameters.pool, training=parameters.pool)
         potential = load_model(folder_of_model(parameters.potential)).deploy()
@@ -191,9 +192,10 @@ def check_exploration(parameters: ExplorationParameters) -> CheckedExploration:
     check_no_file("output_directory", parameters.output_directory)
     directory = RunDirectory(parameters.output_directory.absolute())
     _check_continuation(directory, parameters)
-    reports = check_walkers(parameters.walkers, has_plumed=parameters.pool == LOCAL)
+    by_former_rule, has_plumed = directory.has_former_windows, parameters.pool == LOCAL
+    reports = check_walkers(parameters.walkers, has_plumed=has_plumed, by_former_rule=by_former_rule)
     model = load_model(folder_of_model(parameters.potential))
-    walkers = make_walkers(parameters.walkers, parameters.seed)
+    walkers = make_walkers(parameters.walkers, parameters.seed, by_former_rule=by_former_rule)
     unknown = model.unsupported([walker.start for walker in walkers])
     if unknown:
         raise InputError(

@@ -32,6 +32,7 @@ from surveyor.weights import without_weights
 
 SCHEMA_VERSION = 1
 WEIGHTS_COUNT = "weights_count"  # in parameters.json: whether weights of given structures count
+FORMER_WINDOWS = "former_windows"  # in parameters.json: whether windows are placed as by surveyor of before November 28
 
 Fate = Literal["train", "valid", "test", "failed", "discarded", "pending"]
 
@@ -284,6 +285,11 @@ class RunDirectory:
         bootstrap = record["parameters"].get("bootstrap")
         known: bool = record.get(WEIGHTS_COUNT, bootstrap is None or "label_keys" in bootstrap)
         return known
+
+    @property
+    def has_former_windows(self) -> bool:
+        """Whether windows are placed by the former rule, as the surveyor did that began the work; see `place`."""
+        return self.parameters.is_file() and bool(read_json(self.parameters).get(FORMER_WINDOWS, True))
 
     def generation(self, number: int) -> GenerationDirectory:
         """Return the folder of a generation."""

@@ -385,6 +385,31 @@ def test_recorded_parameters_name_the_copies_of_files(content, load, tmp_path):
     assert len(make_walkers(recorded.walkers, 0)) == 2
 
 
+WALLS = [
+    {"variable": "distance", "atoms": [0, 1], "kind": f"{side}_wall", "centre": centre, "force_constant": 1.0}
+    for side, centre in (("lower", 2.0), ("upper", 3.0))
+]
+
+
+def test_a_campaign_that_a_former_version_began_keeps_its_windows(content, load, tmp_path):
+    distribution = {"variable": "distance(0,1)", "minimum": 2.0, "maximum": 3.0}
+    group = {**content["walkers"][0], "restraints": WALLS, "distribution": distribution}
+    parameters = load(changed(content, "walkers.0", group))
+
+    def centres():
+        with open_campaign(parameters) as campaign:
+            return [[each.centre for each in walker.conditions.restraints] for walker in campaign.walkers]
+
+    for _ in range(2):
+        assert centres() == [[1.5, 2.5], [2.5, 3.5]]
+    path = RunDirectory(parameters.run_directory).parameters
+    record = json.loads(path.read_text())
+    del record["former_windows"]
+    path.write_text(json.dumps(record))
+    for _ in range(2):  # the second time, this version has written the parameters
+        assert centres() == [[2.0, 2.0], [3.0, 3.0]]
+
+
 def test_a_field_that_a_former_version_did_not_have_counts_as_its_default(content, load):
     directory = opened(load(content))
     record = json.loads(directory.parameters.read_text())

@@ -251,6 +251,8 @@ def test_a_wait_is_said_once(storage: Storage, caplog: pytest.LogCaptureFixture)
     for _ in range(3):
         assert watch.is_held(KEY)
     assert caplog.text.count("is being computed by process") == 1
+    assert "it is waited for, unless that shows no sign of life for 5 min" in caplog.text
+    assert [getattr(record, "event", "log") for record in caplog.records] == ["label_claimed"]
 
 
 def test_claims_are_no_labels(storage: Storage) -> None:

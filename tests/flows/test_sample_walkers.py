@@ -16,8 +16,8 @@ from labelling_inputs import copper, labelled
 
 from surveyor.dataset import Dataset
 from surveyor.errors import CampaignInUse, InputError
-from surveyor.exploration import SUMMARY, ExplorationParameters, check_exploration
-from surveyor.files import read_json
+from surveyor.exploration import SUMMARY, ExplorationParameters, check_exploration, open_exploration
+from surveyor.files import read_json, write_json
 from surveyor.flows.sample_walkers import sample_walkers
 from surveyor.lease import hold_lease
 from surveyor.models.choice import ModelParameters, load_model, make_model
@@ -156,6 +156,30 @@ def test_windows_are_in_all_results(parameters, tmp_path) -> None:
     assert [sample["window"] for sample in samples] == [
         {"variable": "distance(1,0)", "centre": centre} for centre in expected
     ]
+
+
+def test_a_folder_that_a_former_version_began_keeps_its_windows(parameters, tmp_path) -> None:
+    walls = [
+        {"variable": "distance", "atoms": [0, 1], "kind": f"{side}_wall", "centre": centre, "force_constant": 1.0}
+        for side, centre in (("lower", 2.0), ("upper", 3.0))
+    ]
+    windows = {"variable": "distance(0,1)", "minimum": 2.0, "maximum": 3.0}
+    group = {**parameters["walkers"][0], "n_walkers": 2, "n_steps": 1, "restraints": walls, "distribution": windows}
+    given = ExplorationParameters.model_validate({**parameters, "walkers": [group]})
+
+    def centres() -> list[list[float]]:
+        walkers = check_exploration(given).walkers
+        return [[each.centre for each in walker.conditions.restraints] for walker in walkers]
+
+    with open_exploration(given, {}):
+        assert centres() == [[1.5, 2.5], [2.5, 3.5]]
+    record = read_json(tmp_path / "out" / "parameters.json")
+    assert not record.pop("former_windows")
+    write_json(tmp_path / "out" / "parameters.json", record)
+    for _ in range(2):  # the second time, this version has written the parameters
+        assert centres() == [[2.0, 2.0], [3.0, 3.0]]
+        with open_exploration(given, {}):
+            pass
 
 
 @pytest.mark.mace

@@ -94,6 +94,13 @@ def test_a_call_with_wrong_arguments_is_refused_before_a_run_begins(
     assert not [run for run in runs if run.parameters.get("output_directory") == str(tmp_path / "out")]
 
 
+def test_surplus_and_repeated_arguments_are_refused_as_python_does(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        train_model(*[None] * 100)
+    with pytest.raises(TypeError, match="multiple values for argument 'train'"):
+        train_model(tmp_path, train=DATA)
+
+
 def test_parameters_that_prefect_cannot_store_are_refused_with_the_field(tmp_path: Path) -> None:
     Dataset().save(str(tmp_path / "x.extxyz"))
     reference = {"cp2k": {"input_text": "! long\n" * 100_000}}

@@ -31,6 +31,7 @@ from surveyor.errors import InputError
 from surveyor.structures import is_periodic
 
 LOG = "plumed.log"
+CHECK_TIMEOUT_S = 300.0
 REJECTED = 3  # exit status of a check whose input is wrong
 KERNEL_MODE = os.RTLD_NOW | os.RTLD_LOCAL | getattr(os, "RTLD_DEEPBIND", 0)  # those of PLUMED's own wrapper
 # PLUMED asks for charges also where it does not use them; variables that do are not finite, which is noticed.
@@ -236,9 +237,16 @@ def check_plumed(text: str, structures: Sequence[Atoms], *, files: Mapping[str, 
     Raises:
         InputError: there is no PLUMED, or it rejects the input; with its own message.
     """
-    command = [sys.executable, "-c", f"from {__name__} import check_given; check_given()"]
+    # -P: the current folder may hold modules of the same names.
+    command = [sys.executable, "-P", "-c", f"from {__name__} import check_given; check_given()"]
     given = pickle.dumps((text, [_bare(atoms) for atoms in structures], dict(files)))
-    done = subprocess.run(command, input=given, capture_output=True, check=False)
+    try:
+        done = subprocess.run(command, input=given, capture_output=True, check=False, timeout=CHECK_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise InputError(
+            f"PLUMED has not taken its input within {CHECK_TIMEOUT_S:g} s; leave out the action that takes so long, or "
+            "try again where the machine was busy"
+        ) from error
     if done.returncode == REJECTED:
         raise InputError(done.stdout.decode())
     if done.returncode < 0:
@@ -254,7 +262,10 @@ def _bare(atoms: Atoms) -> Atoms:
 
 
 def check_given() -> None:
-    """Check the input, structures and files that `check_plumed` wrote to this process."""
+    """Check the input, structures and files that `check_plumed` wrote to this process, which ends here.
+
+    What PLUMED does when the process ends does not count, even if it crashes.
+    """
     text, structures, files = pickle.load(sys.stdin.buffer)
     try:
         _check_here(text, structures, files)
@@ -262,6 +273,7 @@ def check_given() -> None:
         sys.stdout.write(str(error))
         sys.stdout.flush()
         os._exit(REJECTED)
+    os._exit(0)
 
 
 def _check_here(text: str, structures: Sequence[Atoms], files: Mapping[str, bytes]) -> None:

@@ -248,6 +248,17 @@ def with_centre(restraints: Sequence[Restraint], name: str, centre: float) -> tu
     return tuple(moved)
 
 
+def with_one_centre(restraints: Sequence[Restraint], name: str, centre: float) -> tuple[Restraint, ...]:
+    """Return the restraints, with all on one variable centred at a value, walls too, as in campaigns of before.
+
+    Args:
+        restraints: some of them on the variable.
+        name: of the variable, see `Restraint.name`.
+        centre: in the unit of the variable.
+    """
+    return tuple(each.model_copy(update={"centre": centre}) if each.name == name else each for each in restraints)
+
+
 def _middle(restraints: Sequence[Restraint]) -> float:
     first, domain = restraints[0].centre, restraints[0].domain
     return first + float(np.mean([difference(each.centre, first, domain) for each in restraints]))

@@ -144,7 +144,8 @@ def inherit(campaign: Campaign, origin: Origin) -> Generation:
 
 def _inherited_walkers(campaign: Campaign, there: RunDirectory, number: int) -> tuple[Walker, ...]:
     old = recorded_parameters(there)
-    starts = {walker.index: walker.start for walker in make_walkers(old.walkers, old.learning.seed)}
+    walkers = make_walkers(old.walkers, old.learning.seed, by_former_rule=there.has_former_windows)
+    starts = {walker.index: walker.start for walker in walkers}
     return tuple(
         load_walker(there.generation(number).walker(walker.index), walker)
         if walker.index in starts and _goes_on(walker, starts[walker.index])

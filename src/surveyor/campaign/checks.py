@@ -56,17 +56,18 @@ def check_campaign(parameters: CampaignParameters) -> CheckedCampaign:
     """
     check_files_exist(parameters.input_files(), "campaign file")
     check_no_file("run_directory", parameters.run_directory)
-    reports = check_walkers(parameters.walkers, has_plumed=parameters.pools.sampling == LOCAL)
+    directory = RunDirectory(parameters.run_directory)
+    by_former_rule, has_plumed = directory.has_former_windows, parameters.pools.sampling == LOCAL
+    reports = check_walkers(parameters.walkers, has_plumed=has_plumed, by_former_rule=by_former_rule)
     if parameters.learning.n_frames and all(group.frame_interval is None for group in parameters.walkers):
         raise InputError(
             f"learning.n_frames: found {parameters.learning.n_frames}, but no group of walkers keeps frames; give "
             "one a frame_interval"
         )
-    walkers = make_walkers(parameters.walkers, parameters.learning.seed)
+    walkers = make_walkers(parameters.walkers, parameters.learning.seed, by_former_rule=by_former_rule)
     structures = [walker.start for walker in walkers]
     _check_kinds(make_reference(parameters.reference), structures)
     if parameters.bootstrap.data is not None:
-        directory = RunDirectory(parameters.run_directory)
         data = labelled_data(
             parameters.bootstrap.data, parameters.bootstrap.label_keys, obeys_weights=directory.obeys_weights
         )

@@ -6,7 +6,7 @@ from surveyor.campaign.parameters import CampaignParameters
 from surveyor.continuation import check_same_parameters, hashes_of, record_parameters, recorded_files
 from surveyor.files import read_json, write_atomically
 from surveyor.parameter_files import with_paths
-from surveyor.run_directory import WEIGHTS_COUNT, RunDirectory, check_schema
+from surveyor.run_directory import FORMER_WINDOWS, WEIGHTS_COUNT, RunDirectory, check_schema
 from surveyor.sampling.conditions import GUARDS
 
 MAY_CHANGE = (
@@ -41,7 +41,8 @@ def freeze_parameters(directory: RunDirectory, parameters: CampaignParameters) -
     files = parameters.input_files()
     for name, digest in hashes_of(files).items():
         _copy_input(files[name], _input_copy(directory, files[name], digest))
-    record_parameters(directory.parameters, parameters, files, **{WEIGHTS_COUNT: directory.obeys_weights})
+    marks = {WEIGHTS_COUNT: directory.obeys_weights, FORMER_WINDOWS: directory.has_former_windows}
+    record_parameters(directory.parameters, parameters, files, **marks)
 
 
 def _input_copy(directory: RunDirectory, path: Path, digest: str) -> Path:

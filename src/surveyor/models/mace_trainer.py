@@ -33,7 +33,8 @@ logger = logging.getLogger(__name__)
 
 NAME = "training"
 CONFIGURATION = "config.yaml"
-PROGRAM = ("-m", "surveyor.models.mace_program")
+MODULE = "surveyor.models.mace_program"
+PROGRAM = ("-m", MODULE)
 JOB = "job.json"
 RANKS = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=gpu")  # a process for each GPU
 BATCH_SIZES = ("batch_size", "valid_batch_size")
@@ -181,17 +182,14 @@ def _run_program(
     _remove_torn_checkpoints(directory / "checkpoints")
     ranks = RANKS if options.get("distributed") else ()
     arguments = [JOB, "--config", CONFIGURATION]
-    code = _run_preloaded(arguments, directory) if options["device"] == "cpu" and not ranks else None
-    if code is not None:
-        return code
+    log = directory / LOG
+    if options["device"] == "cpu" and not ranks:
+        # A fork of a process that has imported MACE; on a GPU this was never tried.
+        code = run_preloaded(MODULE, arguments, directory=directory, output=log)
+        if code is not None:
+            return code
     command = [sys.executable, *ranks, *PROGRAM, *arguments]
-    return run_program(command, directory=directory, output=directory / LOG).returncode
-
-
-def _run_preloaded(arguments: Sequence[str], directory: Path) -> int | None:
-    # A fork of a process that has imported MACE; on a GPU this was never tried.
-    option, module = PROGRAM
-    return run_preloaded(module, arguments, directory=directory, output=directory / LOG) if option == "-m" else None
+    return run_program(command, directory=directory, output=log).returncode
 
 
 def _job(training: Training, beginning: Beginning, directory: Path) -> Job:

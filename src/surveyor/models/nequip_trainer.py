@@ -106,13 +106,13 @@ def run_training(
             learns_forces=parameters.config_text is not None or parameters.forces_weight > 0,
         )
         supplied = Supplied(
-            _energies(parameters, training, train, device, directory),
-            training.seed,
-            device,
-            (any(map(has_stress, train)), any(map(has_stress, valid))),
-            training.start,
-            parameters.time_limit_minutes,
-            beginning.highest,
+            atomic_energies=_energies(parameters, training, train, device, directory),
+            seed=training.seed,
+            device=device,
+            has_stress=(any(map(has_stress, train)), any(map(has_stress, valid))),
+            start=training.start,
+            time_limit_minutes=parameters.time_limit_minutes,
+            highest=beginning.highest,
         )
         options = configuration(parameters, supplied, describe)
         Dataset(_boxed(bare(atoms)) for atoms in train).save(directory / TRAIN_FILE)

@@ -22,12 +22,15 @@ HARDEST = 16.0  # volume of an atom times bulk modulus of diamond, in eV
 FASTEST = 1.6  # radians of a swing of the cell in a time step
 
 
-def check_walkers(groups: Sequence[Walkers], *, has_plumed: bool = True) -> tuple[ReadingReport, ...]:
+def check_walkers(
+    groups: Sequence[Walkers], *, has_plumed: bool = True, by_former_rule: bool = False
+) -> tuple[ReadingReport, ...]:
     """Check that every walker can start, before any work begins; return the reports on their start files.
 
     Args:
         groups: of walkers.
         has_plumed: whether PLUMED is to be asked what it says of its inputs; it need not be where walkers do not move.
+        by_former_rule: whether windows are those of a former surveyor; see `place`.
 
     Raises:
         InputError: there is no walker, a start file cannot be used, or a structure in it does not suit the method, the
@@ -41,7 +44,7 @@ def check_walkers(groups: Sequence[Walkers], *, has_plumed: bool = True) -> tupl
             reading = read_starts(group, f"walkers[{number}].start")
             for index, atoms in enumerate(reading.structures):
                 _check_start(atoms, group, f"structure {index} of {group.start}")
-            _check_bias(group, reading.structures, has_plumed=has_plumed)
+            _check_bias(group, reading.structures, has_plumed=has_plumed, by_former_rule=by_former_rule)
         except InputError as error:
             raise InputError(f"walkers[{number}]: {error}") from error
         reports.setdefault(group.start, reading.report)
@@ -101,13 +104,13 @@ def _check_start(atoms: Atoms, group: Walkers, name: str) -> None:
         )
 
 
-def _check_bias(group: Walkers, starts: Sequence[Atoms], *, has_plumed: bool) -> None:
+def _check_bias(group: Walkers, starts: Sequence[Atoms], *, has_plumed: bool, by_former_rule: bool) -> None:
     for index, atoms in enumerate(starts):
         check_restraints(group.restraints, atoms, f"structure {index} of {group.start}")
     if group.plumed is not None and has_plumed:
         check_plumed(plumed_text(group), starts, files=plumed_files(group))
         _check_momenta(group, starts[0])
-    place(group, starts)
+    place(group, starts, by_former_rule=by_former_rule)
 
 
 def _check_momenta(group: Walkers, start: Atoms) -> None:

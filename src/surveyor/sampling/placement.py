@@ -8,14 +8,14 @@ from ase import Atoms
 
 from surveyor.biases.evaluation import evaluate_bias
 from surveyor.biases.plumed_input import domain_of, with_shifted_centre
-from surveyor.biases.restraints import difference, same_variable, with_centre, within
+from surveyor.biases.restraints import difference, same_variable, with_centre, with_one_centre, within
 from surveyor.errors import InputError
 from surveyor.sampling.conditions import Distribution, Walkers
 
 WINDOW_VARIABLE, WINDOW_CENTRE = "window_variable", "window_centre"  # in `info` of structures
 
 
-def place(group: Walkers, starts: Sequence[Atoms]) -> list[tuple[Walkers, Atoms, str]]:
+def place(group: Walkers, starts: Sequence[Atoms], *, by_former_rule: bool = False) -> list[tuple[Walkers, Atoms, str]]:
     """Return conditions, start and PLUMED input of each walker of a group.
 
     Without a distribution the walkers take the starts in turn. With one, their restraints are centred at even distances
@@ -25,6 +25,8 @@ def place(group: Walkers, starts: Sequence[Atoms]) -> list[tuple[Walkers, Atoms,
     Args:
         group: what the user asked for.
         starts: at least one structure.
+        by_former_rule: whether windows are those of a campaign that a surveyor of before November 28 began. It did not
+            know that torsions are periodic, and moved walls to the centres, too.
 
     Raises:
         InputError: no restraint acts on the variable of the distribution, or a file cannot be read.
@@ -35,10 +37,12 @@ def place(group: Walkers, starts: Sequence[Atoms]) -> list[tuple[Walkers, Atoms,
     name = group.distribution.variable
     biases = evaluate_bias(starts, restraints=group.restraints, plumed=text, files=plumed_files(group))
     values = [_value(bias.variables, name) for bias in biases]
-    domain = _domain(group, text)
+    domain = None if by_former_rule else _domain(group, text)
+    if by_former_rule and any(each.variable == "torsion" and each.name == name for each in group.restraints):
+        values = [value % 360 for value in values]
     placed = []
     for centre in centres(group.distribution, group.n_walkers, domain):
-        conditions, own_text = _centred(group, text, centre)
+        conditions, own_text = _centred(group, text, centre, moves_all=by_former_rule)
         distances = [abs(difference(value, centre, domain)) for value in values]
         start = starts[int(np.argmin(distances))].copy()
         start.info |= {WINDOW_VARIABLE: name, WINDOW_CENTRE: centre}
@@ -98,10 +102,11 @@ def _value(variables: Mapping[str, float], name: str) -> float:
     return found[0]
 
 
-def _centred(group: Walkers, text: str, centre: float) -> tuple[Walkers, str]:
-    """Return conditions and PLUMED input with the restraint on the distributed variable moved."""
+def _centred(group: Walkers, text: str, centre: float, *, moves_all: bool) -> tuple[Walkers, str]:
+    """Return conditions and PLUMED input with the restraint on the distributed variable moved, or all of them."""
     assert group.distribution is not None
     name = group.distribution.variable
     if any(same_variable(restraint.name, name) for restraint in group.restraints):
-        return group.model_copy(update={"restraints": with_centre(group.restraints, name, centre)}), text
+        move = with_one_centre if moves_all else with_centre
+        return group.model_copy(update={"restraints": move(group.restraints, name, centre)}), text
     return group, with_shifted_centre(text, name, centre)

@@ -180,12 +180,13 @@ def stops_in_words(rejections: Sequence[Rejection]) -> str:
     )
 
 
-def make_walkers(groups: Sequence[Walkers], seed: int) -> tuple[Walker, ...]:
+def make_walkers(groups: Sequence[Walkers], seed: int, *, by_former_rule: bool = False) -> tuple[Walker, ...]:
     """Return the walkers of all groups, numbered through, at their starts and with seeds of their own.
 
     Args:
         groups: what the user asked for.
         seed: of the campaign.
+        by_former_rule: whether windows are those of a former surveyor; see `place`.
 
     Raises:
         InputError: a start file cannot be used.
@@ -194,7 +195,7 @@ def make_walkers(groups: Sequence[Walkers], seed: int) -> tuple[Walker, ...]:
     for group in groups:
         has_momenta = group.initial_velocities == "given"
         starts = [bare(atoms, with_momenta=has_momenta) for atoms in read_starts(group).structures]
-        for conditions, start, plumed in place(group, starts):
+        for conditions, start, plumed in place(group, starts, by_former_rule=by_former_rule):
             index = len(walkers)
             walkers.append(Walker(index, start, conditions, _walker_seed(seed, index), plumed=plumed))
     return tuple(walkers)

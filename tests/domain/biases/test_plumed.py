@@ -9,6 +9,7 @@ from ase import Atoms, units
 from ase.build import molecule
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from surveyor.biases import plumed
 from surveyor.biases.plumed import PlumedRun, check_plumed, evaluate_plumed
 from surveyor.errors import InputError
 
@@ -412,6 +413,31 @@ def test_an_input_that_crashes_plumed_is_refused():
     # PLUMED asks for a value that surveyor does not have, and crashes.
     with pytest.raises(InputError, match=r"PLUMED crashes on its input \(SIG[A-Z]+\)"):
         check_plumed("v: EXTRACV NAME=lambda\nRESTRAINT ARG=v AT=1 KAPPA=1", [molecule("H2O")], files={})
+
+
+BOND = "d: DISTANCE ATOMS=1,2"
+
+
+@pytest.mark.plumed
+def test_a_check_that_hangs_ends_at_its_time_limit(monkeypatch):
+    monkeypatch.setattr(plumed, "CHECK_TIMEOUT_S", 0.01)
+    with pytest.raises(InputError, match=r"PLUMED has not taken its input within 0\.01 s"):
+        check_plumed(BOND, [molecule("H2O")], files={})
+
+
+@pytest.mark.plumed
+def test_modules_of_the_current_folder_do_not_count(tmp_path, monkeypatch):
+    (tmp_path / "ase.py").write_text("raise RuntimeError('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    check_plumed(BOND, [molecule("H2O")], files={})
+
+
+@pytest.mark.plumed
+def test_a_crash_at_the_end_of_a_good_check_does_not_count(tmp_path, monkeypatch):
+    # Python runs this module when it starts.
+    (tmp_path / "sitecustomize.py").write_text("import atexit, os\natexit.register(os.abort)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    check_plumed(BOND, [molecule("H2O")], files={})
 
 
 @pytest.mark.plumed

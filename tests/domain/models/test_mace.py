@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.data import chemical_symbols
 from labelling_inputs import labelled
-from networks import SHIFTS, NetworkTests, check_killed_three_times, shifted
+from networks import SHIFTS, NetworkTests, check_killed_three_times, replace_program, shifted
 from pydantic import ValidationError
 
 from surveyor.dataset import ENERGY, FORCES, STRESS, Dataset
@@ -200,7 +200,7 @@ mace_program.main()
 def test_network_with_other_atomic_energies_than_given_is_no_result(
     train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mace_trainer, "PROGRAM", ("-c", OTHER_ENERGIES))
+    replace_program(monkeypatch, mace_trainer, OTHER_ENERGIES)
     model = MACEModel(TINY.model_copy(update={"max_num_epochs": 1})).initialize(train, atomic_energies=None, seed=0)
     with pytest.raises(TrainingFailed, match=r"(?s)other atomic energies than those that were given.*Cu .* instead of"):
         model.train(train, valid, tmp_path)
@@ -328,7 +328,7 @@ def test_training_killed_three_times_is_the_one_that_was_not_disturbed(
 def test_no_memory_for_a_single_structure_is_told(
     train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mace_trainer, "PROGRAM", ("-c", NARROW.format(n_fitting=0)))
+    replace_program(monkeypatch, mace_trainer, NARROW.format(n_fitting=0))
     model = MACEModel(TINY.model_copy(update={"batch_size": 1})).initialize(train, atomic_energies=None, seed=0)
     with pytest.raises(TrainingFailed, match="no memory to train on a single structure"):
         model.train(train, valid, tmp_path)
@@ -364,7 +364,7 @@ def test_failure_of_the_trainer_is_told_with_its_last_lines(train: Dataset, vali
 def test_member_of_a_committee_killed_from_outside_is_told(
     train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mace_trainer, "PROGRAM", ("-c", "import os; os.kill(os.getpid(), 9)"))
+    replace_program(monkeypatch, mace_trainer, "import os; os.kill(os.getpid(), 9)")
     parameters = CommitteeParameters(n_members=2, member=MemberParameters(mace=TINY))
     model = make_model(ModelParameters(committee=parameters)).initialize(train, atomic_energies=None, seed=0)
     with pytest.raises(

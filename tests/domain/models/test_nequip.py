@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from networks import NetworkTests, check_killed_three_times
+from networks import NetworkTests, check_killed_three_times, replace_program
 
 from surveyor.dataset import STRESS, Dataset
 from surveyor.errors import InputError, TrainingFailed
@@ -187,7 +187,7 @@ def test_training_killed_three_times_is_the_one_that_was_not_disturbed(
 def test_failure_of_the_trainer_is_told_with_its_last_lines(
     train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nequip_trainer, "PROGRAM", ("-c", "raise SystemExit('nonsense')"))
+    replace_program(monkeypatch, nequip_trainer, "raise SystemExit('nonsense')")
     model = NequIPModel(TINY).initialize(train, atomic_energies=None, seed=0)
     with pytest.raises(TrainingFailed, match=r"(?s)exit code 1:.*nonsense") as caught:
         model.train(train, valid, tmp_path)
@@ -197,7 +197,7 @@ def test_failure_of_the_trainer_is_told_with_its_last_lines(
 def test_trainer_killed_from_outside_is_told(
     train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nequip_trainer, "PROGRAM", ("-c", "import os; os.kill(os.getpid(), 9)"))
+    replace_program(monkeypatch, nequip_trainer, "import os; os.kill(os.getpid(), 9)")
     model = NequIPModel(TINY).initialize(train, atomic_energies=None, seed=0)
     with pytest.raises(
         TrainingFailed, match=r"NequIP was killed by SIGKILL \(out of memory\?\); the same call continues"
@@ -224,7 +224,7 @@ nequip_program.main()
 def test_training_that_was_told_to_end_is_not_taken_for_complete(
     name: str, train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nequip_trainer, "PROGRAM", ("-c", SIGNALLED.format(name=name)))
+    replace_program(monkeypatch, nequip_trainer, SIGNALLED.format(name=name))
     model = NequIPModel(TINY).initialize(train, atomic_energies=None, seed=0)
     with pytest.raises(TrainingFailed, match=f"NequIP was killed by {name} .*the same call continues"):
         model.train(train, valid, tmp_path)

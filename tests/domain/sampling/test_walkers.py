@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from surveyor.biases.restraints import Restraint, evaluate_restraints
 from surveyor.errors import InputError
 from surveyor.sampling.checks import check_walkers
-from surveyor.sampling.conditions import Walkers
+from surveyor.sampling.conditions import Distribution, Walkers
 from surveyor.sampling.propagation import propagate
 from surveyor.sampling.samples import walker_digest
 from surveyor.sampling.walkers import WalkerState, load_walker, make_walkers, save_walker
@@ -346,6 +346,20 @@ def test_the_order_of_the_atoms_does_not_matter_to_a_distribution(tmp_path, name
     group = Walkers(start=start, n_walkers=2, restraints=[BOND], distribution=WINDOWS | {"variable": name})
     walkers = make_walkers([group], seed=1)
     assert [walker.conditions.restraints[0].centre for walker in walkers] == pytest.approx([0.7, 1.24])
+
+
+def test_windows_by_the_former_rule(tmp_path):
+    start = start_file(tmp_path / "start.extxyz", *peroxides(-175, -60, 60, 175))
+    walls = [{**TURNED, "kind": kind, "centre": centre} for kind, centre in (("lower_wall", -10), ("upper_wall", 10))]
+    distribution = {"variable": TURN.name, "minimum": -180, "maximum": 180}
+    group = Walkers(start=start, n_walkers=3, restraints=[TURNED, *walls], distribution=distribution)
+    walkers = make_walkers([group], seed=1, by_former_rule=True)
+    centres = [[restraint.centre for restraint in walker.conditions.restraints] for walker in walkers]
+    assert centres == [[-180] * 3, [0] * 3, [180] * 3]
+    begun = [evaluate_restraints([TURN], walker.start).variables[TURN.name] for walker in walkers]
+    assert begun == pytest.approx([60, 60, 175], abs=1e-5)  # -175 was 185 then, and far from -180
+    longer = group.model_copy(update={"distribution": Distribution(**distribution | {"maximum": 200})})
+    check_walkers([longer], by_former_rule=True)
 
 
 def test_walkers_outside_a_distribution_have_no_window(tmp_path):

@@ -1,0 +1,24 @@
+"""What a terminal shows of work while it runs."""
+
+from io import StringIO
+from pathlib import Path
+
+from processes import wait_until
+from rich.console import Console
+
+from surveyor.flows.display import View, following
+from surveyor.run_directory import RunDirectory
+
+
+def test_a_live_display_goes_on_without_events(tmp_path: Path) -> None:
+    directory, looks = RunDirectory(tmp_path), []
+
+    def look(directory: RunDirectory) -> tuple[str, str]:
+        looks.append(directory)
+        return f"look {len(looks)}", ""
+
+    view = View("work_begins", (), look, lambda *_: None)
+    console = Console(file=StringIO(), force_terminal=True)
+    with following(directory, console, view):
+        directory.events.append("work_begins")
+        wait_until(lambda: len(looks) >= 3, lambda: f"{len(looks)} looks, expected 3")
