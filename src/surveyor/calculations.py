@@ -3,12 +3,14 @@
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from surveyor.claims import Claim
 from surveyor.labels import LabelStore
+from surveyor.storage import key_of
 
 N_FAILED = 100  # folders of failed attempts are kept in a scratch folder; their last lines are in the store in any case
 FAILURE = "FAILURE.txt"  # in the folder of a failed attempt: why it failed
@@ -60,17 +62,20 @@ class Cleaned:
         n_removed: folders.
         n_bytes: what their files took.
         n_kept: folders that are left.
+        claimed: labels among those that are left which processes of other hosts have claimed; from here nobody can
+            tell whether they live.
     """
 
     n_removed: int
     n_bytes: int
     n_kept: int
+    claimed: tuple[Claim, ...] = ()
 
 
 def clean(scratch: Path, store: LabelStore, *, n_failed: int = 0, interrupted: bool = False) -> Cleaned:
     """Remove folders of calculations whose end is in the store.
 
-    What is being computed stays.
+    What is being computed stays; what a dead process of this host has claimed is not.
 
     Args:
         scratch: folder of all calculations.
@@ -79,8 +84,9 @@ def clean(scratch: Path, store: LabelStore, *, n_failed: int = 0, interrupted: b
         interrupted: whether to remove what interrupted attempts have left, too, which the next attempt could read.
     """
     folders = [each for each in scratch.glob("*") if FOLDER.fullmatch(each.name) and each.is_dir()]
-    claimed, labelled, failed = (set(_keys(store, kind)) for kind in ("claims/", "labels/", "failures/"))
-    free = [each for each in folders if each.name[:16] not in claimed]
+    claims = _claims(store, {each.name[:16] for each in folders})
+    labelled, failed = (_keys(store, kind) for kind in ("labels/", "failures/"))
+    free = [each for each in folders if each.name[:16] not in claims]
     removed = [each for each in free if each.name[:16] in labelled]
     rest = [each for each in free if each.name[:16] not in labelled]
     of_failures = [each for each in rest if (each / FAILURE).exists() or each.name[:16] in failed]
@@ -90,17 +96,24 @@ def clean(scratch: Path, store: LabelStore, *, n_failed: int = 0, interrupted: b
     n_bytes = sum(_size(each) for each in removed)
     for each in removed:
         shutil.rmtree(each, ignore_errors=True)
-    return Cleaned(len(removed), n_bytes, len(folders) - len(removed))
+    elsewhere = tuple(claim for claim in claims.values() if not claim.is_on_this_host)
+    return Cleaned(len(removed), n_bytes, len(folders) - len(removed), elsewhere)
 
 
 def _digits(key: str) -> str:
     return key.partition(":")[2][:16]
 
 
-def _keys(store: LabelStore, kind: str) -> Iterator[str]:
-    """Yield the first digits of the keys of all records of a kind."""
-    for name in store.storage.list(kind):
-        yield name.rpartition("/")[2][:16]
+def _keys(store: LabelStore, kind: str) -> dict[str, str]:
+    """Return the keys of all records of a kind, by their first digits."""
+    keys = (key_of(name) for name in store.storage.list(kind))
+    return {_digits(key): key for key in keys}
+
+
+def _claims(store: LabelStore, digits: Collection[str]) -> dict[str, Claim]:
+    """Return the claims on labels, by the first digits of their keys, unless their process is known to have ended."""
+    found = {each: store.claims.of(key) for each, key in _keys(store, "claims/").items() if each in digits}
+    return {each: claim for each, claim in found.items() if claim is not None and not claim.has_ended}
 
 
 def _remove_oldest(folders: list[Path], n_kept: int) -> None:
