@@ -3,13 +3,13 @@
 import re
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from surveyor.claims import Claim
-from surveyor.labels import LabelStore
+from surveyor.labels import LabelFailure, LabelStore
 from surveyor.storage import key_of
 
 N_FAILED = 100  # folders of failed attempts are kept in a scratch folder; their last lines are in the store in any case
@@ -54,6 +54,19 @@ def keep_failed(folder: Path, why: str) -> None:
     _remove_oldest([each.parent for each in folder.parent.glob(f"*/{FAILURE}")], N_FAILED)
 
 
+def is_judged(folder: Path, failures: Iterable[LabelFailure]) -> bool:
+    """Say whether a recorded failure names the folder of an attempt, or a file in it, as its output.
+
+    Of any other attempt nobody knows whether it has failed: it may have finished, and was killed before its label was
+    kept.
+
+    Args:
+        folder: of the attempt.
+        failures: of its label.
+    """
+    return any(folder.name in Path(failure.output or "").parts for failure in failures)
+
+
 @dataclass(frozen=True, slots=True)
 class Cleaned:
     """What was removed.
@@ -85,11 +98,12 @@ def clean(scratch: Path, store: LabelStore, *, n_failed: int = 0, interrupted: b
     """
     folders = [each for each in scratch.glob("*") if FOLDER.fullmatch(each.name) and each.is_dir()]
     claims = _claims(store, {each.name[:16] for each in folders})
-    labelled, failed = (_keys(store, kind) for kind in ("labels/", "failures/"))
+    labelled = _keys(store, "labels/")
     free = [each for each in folders if each.name[:16] not in claims]
     removed = [each for each in free if each.name[:16] in labelled]
     rest = [each for each in free if each.name[:16] not in labelled]
-    of_failures = [each for each in rest if (each / FAILURE).exists() or each.name[:16] in failed]
+    recorded = _failures(store, {each.name[:16] for each in rest})
+    of_failures = [each for each in rest if (each / FAILURE).exists() or is_judged(each, recorded[each.name[:16]])]
     removed += _newest_first(of_failures)[n_failed:]
     if interrupted:
         removed += [each for each in rest if each not in of_failures]
@@ -114,6 +128,12 @@ def _claims(store: LabelStore, digits: Collection[str]) -> dict[str, Claim]:
     """Return the claims on labels, by the first digits of their keys, unless their process is known to have ended."""
     found = {each: store.claims.of(key) for each, key in _keys(store, "claims/").items() if each in digits}
     return {each: claim for each, claim in found.items() if claim is not None and not claim.has_ended}
+
+
+def _failures(store: LabelStore, digits: Collection[str]) -> dict[str, tuple[LabelFailure, ...]]:
+    """Return the recorded failures of some labels, by the first digits of their keys."""
+    keys = _keys(store, "failures/")
+    return {each: store.failures(keys[each]) if each in keys else () for each in digits}
 
 
 def _remove_oldest(folders: list[Path], n_kept: int) -> None:

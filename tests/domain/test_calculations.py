@@ -112,6 +112,16 @@ def test_cleaning_removes_failed_and_finished_ones_but_no_interrupted_and_no_run
     assert scene.left() == ["wavefunctions"]
 
 
+@pytest.mark.parametrize("output", [".", "output.txt", "1/output.txt"])
+def test_an_attempt_that_no_failure_names_is_not_taken_for_a_failure_of_its_label(scene: Scene, output: str) -> None:
+    atoms, digits = scene.atoms(), "4" * 64
+    failed, killed = (new_folder(scene.scratch, f"v1:{digits}", attempt) for attempt in (1, 2))
+    failure = LabelFailure("crash", "as told", output=str(failed / output))
+    scene.store.put_failure(f"v1:{digits}", atoms, scene.theory, failure)
+    assert clean(scene.scratch, scene.store).n_removed == 1
+    assert scene.left() == [killed.name]
+
+
 def claim_and_die(claims: Claims, key: str) -> None:
     with claims.held(key):
         os.kill(os.getpid(), signal.SIGKILL)
