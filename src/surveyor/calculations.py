@@ -67,6 +67,16 @@ def is_judged(folder: Path, failures: Iterable[LabelFailure]) -> bool:
     return any(folder.name in Path(failure.output or "").parts for failure in failures)
 
 
+def folder_in(output: str) -> Path:
+    """Return the folder of the attempt whose output is at a path: the folder itself, or a file in it.
+
+    Args:
+        output: as a recorded failure names it; one that is in no such folder is returned as it is.
+    """
+    path = Path(output)
+    return next((each for each in (path, *path.parents) if FOLDER.fullmatch(each.name)), path)
+
+
 @dataclass(frozen=True, slots=True)
 class Cleaned:
     """What was removed.

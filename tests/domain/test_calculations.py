@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from surveyor import calculations
-from surveyor.calculations import FAILURE, clean, new_folder
+from surveyor.calculations import FAILURE, clean, folder_in, new_folder
 from surveyor.claims import Claims
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, label_key
 from surveyor.lease import this_process
@@ -120,6 +120,13 @@ def test_an_attempt_that_no_failure_names_is_not_taken_for_a_failure_of_its_labe
     scene.store.put_failure(f"v1:{digits}", atoms, scene.theory, failure)
     assert clean(scene.scratch, scene.store).n_removed == 1
     assert scene.left() == [killed.name]
+
+
+@pytest.mark.parametrize("output", [".", "output.txt", "1/output.txt"])
+def test_the_folder_of_an_attempt_is_found_by_its_output(scene: Scene, output: str) -> None:
+    folder = new_folder(scene.scratch, "v1:" + "5" * 64, 1)
+    assert folder_in(str(folder / output)) == folder
+    assert folder_in(str(scene.scratch)) == scene.scratch  # there was no room for a folder
 
 
 def claim_and_die(claims: Claims, key: str) -> None:
