@@ -47,6 +47,12 @@ def _clean(options: argparse.Namespace, console: Console) -> None:
         f"{done.n_removed} folders of calculations are removed ({done.n_bytes / 1e6:.1f} MB), {done.n_kept} are left "
         f"in {directory.scratch}"
     )
+    if done.claimed:
+        holders = ", ".join(sorted({str(claim) for claim in done.claimed}))
+        console.print(
+            f"Folders of {len(done.claimed)} labels are left because processes that cannot be seen from here have "
+            f"claimed them: {holders}. If such a process is dead, give this command on its host"
+        )
 
 
 def _store_of(directory: RunDirectory) -> Path:

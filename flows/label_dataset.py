@@ -157,9 +157,10 @@ def _counted(labelling: Labelling, theory: LevelOfTheory) -> tuple[Requests, set
     """Return what is requested and the keys for which work is to be done, and tell how many there are."""
     requests = labelling.requests(theory)
     missing, n_requested = set(requests.missing(labelling.store, limits_of(labelling.reference))), len(requests.by_key)
-    n_found = n_requested - len(missing)
+    found = [key for key in requests.by_key if key not in missing]
+    n_found = len(found)
     text = f"{n_requested} labels are requested, {n_found} are in the store"
-    announce(logger, "labels_requested", text, n_requested=n_requested, n_found=n_found)
+    announce(logger, "labels_requested", text, n_requested=n_requested, n_found=n_found, found=found)
     return requests, missing
 
 
@@ -173,12 +174,12 @@ def _label_missing(
     """
     if not missing:
         return {}
+    chunks = [chunk for chunk in labelling.chunks(requests) if not missing.isdisjoint(chunk.structures)]
     n_requested = len(requests.by_key)
-    progress = _Progress(n_requested, n_requested - len(missing))
+    progress = _Progress(n_requested, n_requested - sum(map(len, chunks)))
     work = _Work(labelling, theory, progress, Window(partial(n_at_once, labelling.pool), SimpleQueue()))
-    for chunk in labelling.chunks(requests):
-        if not missing.isdisjoint(chunk.structures):
-            work.add(chunk)
+    for chunk in chunks:
+        work.add(chunk)
     work.window.wait()
     return work.lost
 
@@ -239,10 +240,16 @@ class _Work:
             outcome = _given_up(self.labelling, key, outcome)
         if isinstance(outcome, BaseException):
             raise outcome
-        self.lost.update(outcome.broken)
+        self._lose(outcome.broken)
         self.progress.add(outcome.counts)
         if outcome.claimed:
             self.add(chunk.only(outcome.claimed))
+
+    def _lose(self, failures: Mapping[str, LabelFailure]) -> None:
+        self.lost.update(failures)
+        for key, failure in failures.items():
+            text = f"no label of {key[:11]} in this run ({failure.reason}): {failure.message}"
+            announce(logger, "label_failed", text, key=key, reason=failure.reason, new=True)
 
 
 def _given_up(labelling: Labelling, key: str, error: Exception) -> Tally:
@@ -258,7 +265,7 @@ class _Progress:
 
     Attributes:
         n_requested: how many different structures there are to label.
-        n_found: for how many of them it was known before what comes of them.
+        n_found: how many of them are in no task, as it was known of their whole chunk what comes of it.
         counts: what came of the others so far.
         told: when that was said last.
     """

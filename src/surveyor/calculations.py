@@ -3,12 +3,14 @@
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from surveyor.labels import LabelStore
+from surveyor.claims import Claim
+from surveyor.labels import LabelFailure, LabelStore
+from surveyor.storage import key_of
 
 N_FAILED = 100  # folders of failed attempts are kept in a scratch folder; their last lines are in the store in any case
 FAILURE = "FAILURE.txt"  # in the folder of a failed attempt: why it failed
@@ -52,6 +54,29 @@ def keep_failed(folder: Path, why: str) -> None:
     _remove_oldest([each.parent for each in folder.parent.glob(f"*/{FAILURE}")], N_FAILED)
 
 
+def is_judged(folder: Path, failures: Iterable[LabelFailure]) -> bool:
+    """Say whether a recorded failure names the folder of an attempt, or a file in it, as its output.
+
+    Of any other attempt nobody knows whether it has failed: it may have finished, and was killed before its label was
+    kept.
+
+    Args:
+        folder: of the attempt.
+        failures: of its label.
+    """
+    return any(folder.name in Path(failure.output or "").parts for failure in failures)
+
+
+def folder_in(output: str) -> Path:
+    """Return the folder of the attempt whose output is at a path: the folder itself, or a file in it.
+
+    Args:
+        output: as a recorded failure names it; one that is in no such folder is returned as it is.
+    """
+    path = Path(output)
+    return next((each for each in (path, *path.parents) if FOLDER.fullmatch(each.name)), path)
+
+
 @dataclass(frozen=True, slots=True)
 class Cleaned:
     """What was removed.
@@ -60,17 +85,20 @@ class Cleaned:
         n_removed: folders.
         n_bytes: what their files took.
         n_kept: folders that are left.
+        claimed: labels among those that are left which processes of other hosts have claimed; from here nobody can
+            tell whether they live.
     """
 
     n_removed: int
     n_bytes: int
     n_kept: int
+    claimed: tuple[Claim, ...] = ()
 
 
 def clean(scratch: Path, store: LabelStore, *, n_failed: int = 0, interrupted: bool = False) -> Cleaned:
     """Remove folders of calculations whose end is in the store.
 
-    What is being computed stays.
+    What is being computed stays; what a dead process of this host has claimed is not.
 
     Args:
         scratch: folder of all calculations.
@@ -79,28 +107,43 @@ def clean(scratch: Path, store: LabelStore, *, n_failed: int = 0, interrupted: b
         interrupted: whether to remove what interrupted attempts have left, too, which the next attempt could read.
     """
     folders = [each for each in scratch.glob("*") if FOLDER.fullmatch(each.name) and each.is_dir()]
-    claimed, labelled, failed = (set(_keys(store, kind)) for kind in ("claims/", "labels/", "failures/"))
-    free = [each for each in folders if each.name[:16] not in claimed]
+    claims = _claims(store, {each.name[:16] for each in folders})
+    labelled = _keys(store, "labels/")
+    free = [each for each in folders if each.name[:16] not in claims]
     removed = [each for each in free if each.name[:16] in labelled]
     rest = [each for each in free if each.name[:16] not in labelled]
-    of_failures = [each for each in rest if (each / FAILURE).exists() or each.name[:16] in failed]
+    recorded = _failures(store, {each.name[:16] for each in rest})
+    of_failures = [each for each in rest if (each / FAILURE).exists() or is_judged(each, recorded[each.name[:16]])]
     removed += _newest_first(of_failures)[n_failed:]
     if interrupted:
         removed += [each for each in rest if each not in of_failures]
     n_bytes = sum(_size(each) for each in removed)
     for each in removed:
         shutil.rmtree(each, ignore_errors=True)
-    return Cleaned(len(removed), n_bytes, len(folders) - len(removed))
+    elsewhere = tuple(claim for claim in claims.values() if not claim.is_on_this_host)
+    return Cleaned(len(removed), n_bytes, len(folders) - len(removed), elsewhere)
 
 
 def _digits(key: str) -> str:
     return key.partition(":")[2][:16]
 
 
-def _keys(store: LabelStore, kind: str) -> Iterator[str]:
-    """Yield the first digits of the keys of all records of a kind."""
-    for name in store.storage.list(kind):
-        yield name.rpartition("/")[2][:16]
+def _keys(store: LabelStore, kind: str) -> dict[str, str]:
+    """Return the keys of all records of a kind, by their first digits."""
+    keys = (key_of(name) for name in store.storage.list(kind))
+    return {_digits(key): key for key in keys}
+
+
+def _claims(store: LabelStore, digits: Collection[str]) -> dict[str, Claim]:
+    """Return the claims on labels, by the first digits of their keys, unless their process is known to have ended."""
+    found = {each: store.claims.of(key) for each, key in _keys(store, "claims/").items() if each in digits}
+    return {each: claim for each, claim in found.items() if claim is not None and not claim.has_ended}
+
+
+def _failures(store: LabelStore, digits: Collection[str]) -> dict[str, tuple[LabelFailure, ...]]:
+    """Return the recorded failures of some labels, by the first digits of their keys."""
+    keys = _keys(store, "failures/")
+    return {each: store.failures(keys[each]) if each in keys else () for each in digits}
 
 
 def _remove_oldest(folders: list[Path], n_kept: int) -> None:

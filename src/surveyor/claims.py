@@ -59,9 +59,14 @@ class Claim:
             return cls(name, content, hashlib.sha256(name.encode()).hexdigest()[:16], {})
 
     @property
+    def is_on_this_host(self) -> bool:
+        """Whether its process is known to run, or to have run, on this host."""
+        return bool(self.holder) and is_on_this_host(self.holder)
+
+    @property
     def has_ended(self) -> bool:
         """Whether its process is known to have ended, as it ran on this host."""
-        return bool(self.holder) and is_on_this_host(self.holder) and has_ended(self.holder)
+        return self.is_on_this_host and has_ended(self.holder)
 
     def __str__(self) -> str:
         return f"process {self.holder['pid']} on {self.holder['host']}" if self.holder else "an unknown process"

@@ -63,6 +63,14 @@ class EventLog:
         records, position = read_lines(self.path, offset)
         return [record for record in records if "event" in record], position
 
+    def follow(self, offset: int = 0) -> Iterator[tuple[Mapping[str, Any], int]]:  # Any: whatever JSON holds
+        """Yield the events from a position in the file on, each with the position behind it."""
+        for line in _whole_lines(self.path, offset):
+            offset += len(line)
+            record = _record(line)
+            if record is not None and "event" in record:
+                yield record, offset
+
 
 def read_lines(path: Path, offset: int = 0) -> tuple[list[Mapping[str, Any]], int]:  # Any: whatever JSON holds
     """Return the JSON objects, one a line, from a position in a file on, and the position behind the last whole line.
@@ -70,14 +78,18 @@ def read_lines(path: Path, offset: int = 0) -> tuple[list[Mapping[str, Any]], in
     A line that is no object is passed over: it is what a process left that was killed while it wrote, and to which
     another has appended.
     """
+    lines = _whole_lines(path, offset)
+    return [record for line in lines if (record := _record(line)) is not None], offset + sum(map(len, lines))
+
+
+def _whole_lines(path: Path, offset: int) -> list[bytes]:
     try:
         with path.open("rb") as file:
             file.seek(offset)
             content = file.read()
     except FileNotFoundError:
-        return [], offset
-    whole = content[: content.rfind(b"\n") + 1]
-    return [record for line in whole.splitlines() if (record := _record(line)) is not None], offset + len(whole)
+        return []
+    return content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
 
 
 def _record(line: bytes) -> Mapping[str, Any] | None:
@@ -220,10 +232,9 @@ class Relay:
     def pass_on(self) -> None:
         """Bring what is new."""
         for path in sorted(self.folder.glob("*.jsonl")):
-            fresh, position = EventLog(path).read(self._positions.get(path, 0))
-            for event in fresh:
+            for event, position in EventLog(path).follow(self._positions.get(path, 0)):
                 self.events.append(**event)
-            self._positions[path] = position  # not before: a full disk takes nothing
+                self._positions[path] = position  # not before: a full disk may take some of them
         fresh, self._position = self.events.read(self._position)
         for event in fresh:
             self.listener(event)

@@ -20,7 +20,7 @@ from ase import Atoms
 from surveyor.claims import ANYBODY, Claimant, Claims
 from surveyor.errors import InputError
 from surveyor.files import write_json
-from surveyor.storage import FolderStorage, Storage, sharded
+from surveyor.storage import FolderStorage, Storage, key_of, sharded
 from surveyor.structures import canonical, charge_of, check_multiplicity, identity_of, multiplicity_of
 
 KEY_VERSION = "v1"
@@ -321,12 +321,12 @@ class LabelStore:
     def keys(self) -> Iterator[str]:
         """Yield the keys of all labels."""
         for name in self.storage.list("labels/"):
-            yield _key(name.removesuffix(".json"))
+            yield key_of(name)
 
     def failed_keys(self) -> Iterator[str]:
         """Yield the keys of what has failed and has no label, in order."""
-        names = {name.rpartition("-")[0] for name in self.storage.list("failures/")}
-        yield from (key for key in map(_key, sorted(names)) if self.get(key) is None)
+        keys = {key_of(name) for name in self.storage.list("failures/")}
+        yield from (key for key in sorted(keys) if self.get(key) is None)
 
     def _n_withdrawn(self, key: str, n_failures: int) -> int:
         names = ((n, f"retries/{sharded(key)}-{n:03d}.json") for n in range(n_failures, 0, -1))
@@ -341,11 +341,6 @@ class LabelStore:
             **result,
         }
         return self.storage.put_new(name, json.dumps(record, allow_nan=False).encode())
-
-
-def _key(name: str) -> str:
-    _, version, _, digest = name.split("/")
-    return f"{version}:{digest}"
 
 
 def _is_final(failures: Sequence[LabelFailure], limits: Mapping[Reason, float | None]) -> bool:

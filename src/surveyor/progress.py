@@ -134,7 +134,7 @@ def read_progress(directory: RunDirectory) -> CampaignProgress:
     counts = {} if completion else _counts(directory, events, run)
     state: State = "complete" if completion else "running" if is_in_use(directory.lease) else "stopped"
     parameters = read_json(directory.parameters)["parameters"]
-    computed = _names(run, "labelled", "key", new=True)
+    computed = names(run, "labelled", "key", new=True)
     requested = directory.read_manifest(len(errors) - 1)["labels"] if completion and errors else computed
     n_labels = errors[-1].n_labels if errors else 0
     return CampaignProgress(
@@ -200,19 +200,19 @@ def _counts(directory: RunDirectory, events: Sequence[Event], run: Sequence[Even
     number = begun[0]["generation"]
     of_generation = events[_begin_of_try(events, number) :]
     # Repeated events (a function that ran twice) count once; a label that came in the end is no failure.
-    sampled = _names(of_generation, "sampled", "name")
-    labelled = _names(of_generation, "labelled", "key")
-    new = _names(run, "labelled", "key", new=True) & labelled
+    sampled = names(of_generation, "sampled", "name")
+    labelled = names(of_generation, "labelled", "key")
+    new = names(run, "labelled", "key", new=True) & labelled
     counts = {
         "generation": number,
         "n_planned": begun[0]["n_samples"],
         "n_sampled": len(sampled),
-        "n_rejected": len(_names(of_generation, "rejected", "name") - sampled),
-        "n_duplicates": len(_names(of_generation, "near_duplicate", "name") & sampled),
+        "n_rejected": len(names(of_generation, "rejected", "name") - sampled),
+        "n_duplicates": len(names(of_generation, "near_duplicate", "name") & sampled),
         "stops": _stops(of_generation),
         "n_new": len(new),
         "n_found": len(labelled - new),
-        "n_failed": len(_names(of_generation, "label_failed", "key") - labelled),
+        "n_failed": len(names(of_generation, "label_failed", "key") - labelled),
     }
     begun_now = since(run, "generation_begins")
     epochs = [event for event in since(begun_now, "training_begins") if event["event"] == "epoch"]
@@ -238,7 +238,15 @@ def _stops(events: Sequence[Event]) -> dict[str, int]:
     return dict(sum((Counter(stops) for stops in by_sample.values() if stops), Counter()))
 
 
-def _names(events: Sequence[Event], kind: str, field: str, *, new: bool = False) -> set[str]:
+def names(events: Sequence[Event], kind: str, field: str, *, new: bool = False) -> set[str]:
+    """Return what events are about, each once, however often they tell of it.
+
+    Args:
+        events: of a run, or of several.
+        kind: of the events, such as "labelled".
+        field: that names what each is about, such as "key".
+        new: whether only what was computed counts, and not what was found in the store.
+    """
     return {event[field] for event in events if event["event"] == kind and (event.get("new", False) or not new)}
 
 

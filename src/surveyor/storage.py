@@ -15,6 +15,12 @@ def sharded(key: str) -> str:
     return f"{version}/{digest[:2]}/{digest}"
 
 
+def key_of(name: str) -> str:
+    """Return the key of the label to which the record or claim of a name belongs; see `sharded`."""
+    _, version, _, rest = name.split("/")
+    return f"{version}:{rest.removesuffix('.json').partition('-')[0]}"
+
+
 @runtime_checkable  # Prefect derives a schema from the parameters of flows, which asks for isinstance
 class Storage(Protocol):
     """Named byte strings: records, which are written once and never changed, and claims, which come and go."""

@@ -1,6 +1,9 @@
 """Which folders of calculations are kept."""
 
+import json
+import multiprocessing
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,10 +11,14 @@ from ase import Atoms
 from ase.build import bulk
 
 from surveyor import calculations
-from surveyor.calculations import FAILURE, clean, new_folder
+from surveyor.calculations import FAILURE, clean, folder_in, new_folder
+from surveyor.claims import Claims
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, label_key
+from surveyor.lease import this_process
 from surveyor.reference.ase import EMTReference
 from surveyor.reference.labelling import label_structure
+
+FORK = multiprocessing.get_context("fork")  # quick, and these processes have no threads
 
 
 class Stumbling:
@@ -103,6 +110,44 @@ def test_cleaning_removes_failed_and_finished_ones_but_no_interrupted_and_no_run
     assert len(scene.store.failures(old)) == 3
     assert clean(scene.scratch, scene.store, interrupted=True).n_removed == 2
     assert scene.left() == ["wavefunctions"]
+
+
+@pytest.mark.parametrize("output", [".", "output.txt", "1/output.txt"])
+def test_an_attempt_that_no_failure_names_is_not_taken_for_a_failure_of_its_label(scene: Scene, output: str) -> None:
+    atoms, digits = scene.atoms(), "4" * 64
+    failed, killed = (new_folder(scene.scratch, f"v1:{digits}", attempt) for attempt in (1, 2))
+    failure = LabelFailure("crash", "as told", output=str(failed / output))
+    scene.store.put_failure(f"v1:{digits}", atoms, scene.theory, failure)
+    assert clean(scene.scratch, scene.store).n_removed == 1
+    assert scene.left() == [killed.name]
+
+
+@pytest.mark.parametrize("output", [".", "output.txt", "1/output.txt"])
+def test_the_folder_of_an_attempt_is_found_by_its_output(scene: Scene, output: str) -> None:
+    folder = new_folder(scene.scratch, "v1:" + "5" * 64, 1)
+    assert folder_in(str(folder / output)) == folder
+    assert folder_in(str(scene.scratch)) == scene.scratch  # there was no room for a folder
+
+
+def claim_and_die(claims: Claims, key: str) -> None:
+    with claims.held(key):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_process_has_claimed_is_not_being_computed(scene: Scene) -> None:
+    key, another = f"v1:{'2' * 64}", f"v1:{'3' * 64}"
+    left, elsewhere = (new_folder(scene.scratch, each, 1) for each in (key, another))
+    process = FORK.Process(target=claim_and_die, args=(scene.store.claims, key))
+    process.start()
+    process.join()
+    claim = {"token": "t0", "holder": {**this_process(), "host": "another"}, "work": None, "beats": 0}
+    scene.store.storage.replace(f"claims/v1/33/{'3' * 64}.json", json.dumps(claim).encode())
+    assert scene.store.claims.of(key) is not None
+    assert clean(scene.scratch, scene.store).n_removed == 0
+    assert left.exists()
+    done = clean(scene.scratch, scene.store, interrupted=True)
+    assert scene.left() == [elsewhere.name]
+    assert [str(each) for each in done.claimed] == [f"process {os.getpid()} on another"]
 
 
 def test_cleaning_keeps_as_many_failed_ones_as_it_is_told_the_newest(scene: Scene) -> None:

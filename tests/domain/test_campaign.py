@@ -17,7 +17,9 @@ from surveyor.campaign import (
     check_elements,
     check_theory,
     given_data,
+    is_model_checked,
     load_campaign,
+    note_checked_model,
     open_campaign,
     recorded_parameters,
 )
@@ -27,6 +29,7 @@ from surveyor.errors import CampaignInUse, InputError
 from surveyor.labels import Label
 from surveyor.lease import hold_lease
 from surveyor.parameter_files import located
+from surveyor.pools import worker_check
 from surveyor.reference.ase import EMTReference
 from surveyor.run_directory import RunDirectory
 from surveyor.sampling.walkers import make_walkers
@@ -322,6 +325,18 @@ def test_the_same_parameters_continue_a_campaign(content, load):
     directory = opened(load(content))
     assert opened(load(content)) == directory
     assert len(json.loads(directory.provenance.read_text())["runs"]) == 2
+
+
+def test_the_training_pool_takes_the_model_again_where_the_code_of_surveyor_is_another(content, load, monkeypatch):
+    with open_campaign(load(content)) as campaign:
+        note_checked_model(campaign)
+        assert is_model_checked(campaign)
+        monkeypatch.setattr(worker_check, "_digest", lambda: "another")
+        worker_check.versions.cache_clear()
+        try:
+            assert not is_model_checked(campaign)
+        finally:
+            worker_check.versions.cache_clear()
 
 
 @pytest.mark.parametrize(

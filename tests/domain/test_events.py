@@ -1,6 +1,7 @@
 import logging
 import multiprocessing
 import os
+import resource
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -139,6 +140,23 @@ def test_a_relay_brings_each_event_once(tmp_path, events):
     expected = sorted(f"{who} {turn}" for who in ("one", "two", "flow") for turn in range(3))
     assert sorted(heard) == expected
     assert sorted(names(events)) == expected
+
+
+def test_a_relay_brings_each_event_once_where_the_disk_fills_in_between(tmp_path, events):
+    worker = EventLog(tmp_path / "workers" / "one.jsonl")
+    relay = Relay(tmp_path / "workers", events, lambda event: None)
+    for turn in range(4):
+        worker.append(f"turn {turn}")
+    size = worker.path.stat().st_size // 4
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * size + size // 2, limits[1]))  # room for two and a half
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            relay.pass_on()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    relay.pass_on()
+    assert names(events) == [f"turn {turn}" for turn in range(4)]
 
 
 def test_a_relay_keeps_the_time_at_which_something_happened(tmp_path, events):

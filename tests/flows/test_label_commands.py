@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,13 @@ def test_outputs_of_failed_calculations_are_removed_on_request(
     assert capsys.readouterr().out.startswith("1 folders of calculations are removed (0.0 MB), 2 are left in ")
     assert main(["calculations", "clean", str(run)]) == 0
     assert list((run / "calculations").iterdir()) == [interrupted]
+    claim = {"token": "t0", "holder": {"host": "node3", "pid": 17, "started": 0.0}, "work": None, "beats": 0}
+    write_json(tmp_path / "labels" / "claims" / "v1" / "cc" / f"{'c' * 64}.json", claim)
+    capsys.readouterr()
+    assert main(["calculations", "clean", str(run), "--interrupted"]) == 0
+    assert "claimed them: process 17 on node3" in " ".join(capsys.readouterr().out.split())
+    assert list((run / "calculations").iterdir()) == [interrupted]
+    shutil.rmtree(tmp_path / "labels")
     assert main(["calculations", "clean", str(run), "--interrupted"]) == 0
     assert list((run / "calculations").iterdir()) == []
     assert main(["calculations", "clean", str(tmp_path)]) == 2

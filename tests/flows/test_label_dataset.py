@@ -147,7 +147,7 @@ def test_a_chunk_whose_worker_dies_is_retried_and_finds_what_it_had_finished(tmp
 
 
 def test_a_structure_that_ends_every_worker_does_not_stop_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # The delays of retries are minutes, which a test has not.
     monkeypatch.setattr(module, "label_several", module.label_several.with_options(retries=1, retry_delay_seconds=0))
@@ -168,6 +168,8 @@ def test_a_structure_that_ends_every_worker_does_not_stop_the_others(
     (failed,) = read(tmp_path / "out" / "failed.extxyz", ":")
     assert failed.info[FAILURE] == "crash"
     assert "a worker of pool local died" in failed.info[MESSAGE]
+    told = [record.details for record in caplog.records if getattr(record, "event", "") == "label_failed"]
+    assert [(each["key"], each["reason"]) for each in told] == [(failed.info[KEY], "crash")]
 
 
 def test_labels_are_imported_by_the_command_and_found_by_a_labelling(tmp_path: Path, prefect_api_url: str) -> None:

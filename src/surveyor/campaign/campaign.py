@@ -10,7 +10,6 @@ from pathlib import Path
 
 from ase import Atoms
 
-from surveyor import __version__
 from surveyor.campaign.checks import CheckedCampaign, check_campaign, check_folders, check_sites, check_theory
 from surveyor.campaign.continuation import check_continuation, freeze_parameters
 from surveyor.campaign.parameters import CampaignParameters
@@ -25,6 +24,7 @@ from surveyor.models.choice import make_model, replay_reports, with_contents
 from surveyor.models.model import Model
 from surveyor.pools.choice import OpenPools, open_pools
 from surveyor.pools.sites import Site
+from surveyor.pools.worker_check import versions
 from surveyor.reading import ReadingReport
 from surveyor.reference.choice import make_reference
 from surveyor.reference.reference import Reference
@@ -202,7 +202,7 @@ def _digest_of_model_check(campaign: Campaign) -> str:
     parameters = campaign.parameters
     site = campaign.sites.get(parameters.pools.training)
     content = {
-        "surveyor": __version__,
+        "versions": dict(versions()),
         "pool": parameters.pools.training,
         "site": None if site is None else site.model_dump(mode="json"),
         "model": with_contents(parameters.model).model_dump(mode="json"),

@@ -10,7 +10,7 @@ from rich.text import Text
 from surveyor.errors import InputError
 from surveyor.files import read_json
 from surveyor.lease import is_in_use
-from surveyor.progress import State, waiting_of
+from surveyor.progress import State, names, since, waiting_of
 from surveyor.run_directory import RunDirectory
 
 
@@ -22,8 +22,9 @@ class LabellingProgress:
         state: "running" where a live process holds the lease, "stopped" where none does and work is left.
         n_structures: how many the file holds.
         n_requested: how many different ones of them can have a label.
-        n_found: labels that were in the store when the run began, failures included.
-        n_labelled: labels that came since.
+        n_found: labels that this run has not computed: those that were in the store when it began, failures included,
+            and those that came since, because others computed them or an earlier surveyor had them under another key.
+        n_labelled: labels that it has computed.
         n_failed: structures for which it was found since that they have none.
         message: what the run said at its end.
         waiting: what it waits for, such as a job in a queue; empty for nothing.
@@ -58,22 +59,22 @@ def read_labelling_progress(directory: RunDirectory) -> LabellingProgress:
     if not is_labelling(directory):
         raise InputError(f"{directory.path} is not the output directory of a labelling")
     events = sorted(directory.events.read()[0], key=lambda event: float(event["time"]))
-    begins = [position for position, event in enumerate(events) if event["event"] == "labelling_begins"]
-    run = events[begins[-1] :] if begins else []
+    run = since(events, "labelling_begins")
     by_name = {event["event"]: event for event in run}
     end = by_name.get("labelling_complete")
     requested = by_name.get("labels_requested", {})
-    # What was found is counted when the run begins.
-    new = [event for event in run if event.get("new") is True]
-    labelled = {event["key"] for event in new if event["event"] == "labelled"}
-    failed = {event["key"] for event in new if event["event"] == "label_failed"} - labelled
+    # A task also tells of what was found in the beginning, where it is in a chunk with what was not.
+    known = set(requested.get("found", ()))
+    labelled = names(run, "labelled", "key") - known
+    new = names(run, "labelled", "key", new=True)
+    failed = names(run, "label_failed", "key") - labelled - known
     state: State = "complete" if end else "running" if is_in_use(directory.lease) else "stopped"
     return LabellingProgress(
         state=state,
         n_structures=by_name.get("labelling_begins", {}).get("n_structures", 0),
         n_requested=requested.get("n_requested", 0),
-        n_found=requested.get("n_found", 0),
-        n_labelled=len(labelled),
+        n_found=requested.get("n_found", 0) + len(labelled - new),
+        n_labelled=len(new),
         n_failed=len(failed),
         message=end["message"] if end else "",
         waiting=waiting_of(run) if state == "running" else "",

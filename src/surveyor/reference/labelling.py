@@ -8,7 +8,7 @@ from pathlib import Path
 from ase import Atoms
 
 from surveyor import files
-from surveyor.calculations import folders_of, keep_failed, new_folder, remove_folders
+from surveyor.calculations import folders_of, is_judged, keep_failed, new_folder, remove_folders
 from surveyor.claims import Watch
 from surveyor.dataset import with_label
 from surveyor.errors import AttemptFailed, LabelClaimed, Preempted, StorageFailed
@@ -156,9 +156,9 @@ def _resume(
     if not isinstance(reference, Resumable):
         return False
     # What belongs to a recorded failure has been judged, with the status of the program, which no file tells.
-    judged = {failure.output for failure in store.failures(key)}
+    failures = store.failures(key)
     for directory in folders_of(scratch, key):
-        label = None if str(directory) in judged else reference.read(structure, directory)
+        label = None if is_judged(directory, failures) else reference.read(structure, directory)
         if label is not None:
             logger.info("label %s had been computed in %s", key[:11], directory)
             _keep(structure, key, theory, store, label, directory)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ase import Atoms
 
+from surveyor.calculations import folder_in
 from surveyor.dataset import FAILURE, KEY, MESSAGE, OUTPUT, Dataset
 from surveyor.files import read_json
 from surveyor.labels import LabelStore
@@ -58,7 +59,7 @@ def _row(atoms: Atoms, generation: str, walker: str, store: LabelStore) -> list[
         walker,
         str(atoms.info[FAILURE]),
         str(atoms.info.get(MESSAGE, NOTHING)),
-        str(Path(output).parent) if output else NOTHING,
+        str(folder_in(output)) if output else NOTHING,
         "\n".join(lines[-N_LINES:]) or NOTHING,
     ]
 

@@ -17,16 +17,16 @@ def directory(tmp_path: Path) -> RunDirectory:
     return directory
 
 
-def begin(directory: RunDirectory, n_found: int = 0) -> None:
+def begin(directory: RunDirectory, found: str = "") -> None:
     directory.events.append("labelling_begins", n_structures=len(copper(4)))
-    directory.events.append("labels_requested", n_requested=4, n_found=n_found)
+    directory.events.append("labels_requested", n_requested=4, n_found=len(found), found=list(found))
 
 
 def test_labels_of_this_run_are_counted_once_and_those_of_former_runs_as_found(directory: RunDirectory) -> None:
     begin(directory)
     for key in "ab":
         directory.events.append("labelled", key=key, new=True)
-    begin(directory, n_found=2)
+    begin(directory, found="ab")
     for key, new in (("a", False), ("c", True), ("c", True)):
         directory.events.append("labelled", key=key, new=new)
     directory.events.append("label_failed", key="d", new=True)
@@ -38,6 +38,14 @@ def test_labels_of_this_run_are_counted_once_and_those_of_former_runs_as_found(d
         assert read_labelling_progress(directory).state == "running"
     directory.events.append("labelling_complete", message="3 of 4 structures are labelled")
     assert read_labelling_progress(directory).state == "complete"
+
+
+def test_labels_and_failures_that_others_found_are_counted_once(directory: RunDirectory) -> None:
+    begin(directory, found="a")
+    for key, new in (("a", False), ("b", True), ("b", False), ("c", False), ("c", False)):
+        directory.events.append("labelled", key=key, new=new)
+    directory.events.append("label_failed", key="d", new=False)
+    assert labelling_summary(read_labelling_progress(directory)) == "4 of 4: 1 new, 2 from the store, 1 failed"
 
 
 def test_before_anything_is_requested_there_is_nothing_to_tell(directory: RunDirectory) -> None:

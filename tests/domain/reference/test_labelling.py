@@ -29,6 +29,7 @@ class Failing:
     reason: Reason
     n_failures: int = 1000
     time_limit_s: float = 60.0
+    names_output: bool = False
     attempts: list[Path] = field(default_factory=list)
 
     def resolve(self) -> LevelOfTheory:
@@ -40,7 +41,8 @@ class Failing:
         (directory / "output.txt").write_text("what the program said")
         if len(self.attempts) > self.n_failures:
             return EMTReference().compute(atoms, directory)
-        return LabelFailure(self.reason, "as it was told")
+        output = str(directory / "output.txt") if self.names_output else None
+        return LabelFailure(self.reason, "as it was told", output=output)
 
 
 def counting(tmp_path: Path, delay_s: float = 0.0) -> EMTReference:
@@ -200,8 +202,9 @@ def test_what_an_interrupted_label_has_finished_is_read(tmp_path: Path) -> None:
     assert not list((tmp_path / "scratch").iterdir())
 
 
-def test_what_was_judged_a_failure_is_not_read_as_a_label(tmp_path: Path) -> None:
-    reference, store = Finished("crash"), LabelStore.in_folder(tmp_path / "labels")
+@pytest.mark.parametrize("names_output", [False, True])
+def test_what_was_judged_a_failure_is_not_read_as_a_label(names_output: bool, tmp_path: Path) -> None:
+    reference, store = Finished("crash", names_output=names_output), LabelStore.in_folder(tmp_path / "labels")
     theory = reference.resolve()
     with pytest.raises(AttemptFailed):
         attempt_label(rattled_copper(), reference, theory, store, tmp_path / "scratch")
