@@ -49,6 +49,7 @@ from prefect import flow
 
 from surveyor.campaign import Campaign, CampaignParameters, open_campaign
 from surveyor.dataset import DataSets
+from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.sampling import Stopwatch, followed, label_all, sample_and_label
 from surveyor.labels import Label, LevelOfTheory
 from surveyor.pools.scheduler import SETTINGS, PoolScheduler
@@ -61,6 +62,7 @@ from overhead import server  # noqa: E402 (beside this file)
 from postgresql import postgresql_server  # noqa: E402 (support of the tests)
 
 THEORY = LevelOfTheory(name="nothing", content={"reference": "nothing"})
+N_CHECKS = 2  # tasks that ask the pools: for the level of theory, and whether they have the model's engine
 SPREAD = 0.5  # of the logarithm of the latency
 WORKERS_PER_PROCESS = 256
 LOOK_S = 0.5  # how often memory is looked at
@@ -196,7 +198,7 @@ def measure(options: argparse.Namespace, database: str, workers: int) -> None:
         if len(rows) == 2:
             ratios = [ours / theirs for ours, theirs in zip(astuple(rows[1]), astuple(rows[0]), strict=True)]
             print(f"{'':<19}{'ratio':<18}{ratios[0]:>9.2f}{'':>7}{ratios[2]:>9.2f}{ratios[3]:>9.2f}")
-        tasks = options.labels + (workers if options.path == "generation" else 0)  # a task moves one walker
+        tasks = N_CHECKS + options.labels + (workers if options.path == "generation" else 0)  # a task moves one walker
         print(f"{'':<19}{recorded(environment, tasks)}; load {os.getloadavg()[0]:.1f}", flush=True)
 
 
@@ -254,7 +256,7 @@ def campaign_labels(load: Load) -> list[Label]:
         def labelling() -> None:
             with followed(campaign):
                 if load.path == "labels":
-                    label_all(campaign, THEORY, structures(load.labels), 0)
+                    label_all(campaign, PoolChecks(campaign).begun(), structures(load.labels), 0)
                 else:
                     generation(campaign)
 
@@ -266,7 +268,7 @@ def campaign_labels(load: Load) -> list[Label]:
 def generation(campaign: Campaign) -> None:
     """Sample and label, as a generation does."""
     previous = Generation(0, DataSets(), campaign.walkers, campaign.model)
-    sample_and_label(campaign, THEORY, previous, None, Stopwatch())
+    sample_and_label(campaign, PoolChecks(campaign).begun(), previous, None, Stopwatch())
 
 
 def campaign_parameters(load: Load) -> CampaignParameters:

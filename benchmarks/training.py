@@ -51,7 +51,7 @@ def labelled(n: int) -> Dataset:
 
 def processor_s() -> float:
     """Return the processor time of this process, of its children that have ended, and of what is kept for trainings."""
-    kept = [psutil.Process(each.process.pid).cpu_times() for each in preloaded._kept.values()]
+    kept = [psutil.Process(each.process.pid).cpu_times() for each in preloaded._kept]
     return sum(each.user + each.system + each.children_user + each.children_system for each in (os.times(), *kept))
 
 

@@ -11,16 +11,21 @@ from surveyor.files import read_json
 from surveyor.labels import LabelStore
 from surveyor.run_directory import RunDirectory
 
+EXAMPLE = "surveyor calculations clean campaigns/water --keep 10"
+
 
 def add_calculation_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `calculations clean`."""
-    calculations = commands.add_parser("calculations", help="remove what calculations have left on disk")
+    calculations = commands.add_parser(
+        "calculations", help="remove what calculations have left on disk", epilog=f"example: {EXAMPLE}"
+    )
     verbs = calculations.add_subparsers(required=True, metavar="COMMAND")
     cleaning = verbs.add_parser(
         "clean",
         help="remove outputs of failed calculations; their last lines stay in the label store",
         description="Remove the folders of failed calculations. The label store keeps the reason and the last lines of "
         "each. Labels and running calculations are not touched.",
+        epilog=f"example: {EXAMPLE}",
     )
     cleaning.add_argument("run_directory", type=Path, help="folder of a campaign or a labelling")
     cleaning.add_argument(

@@ -14,11 +14,11 @@ NETWORKS, PROGRAM = (pytest.mark.mace,), (pytest.mark.cp2k,)
 CASES = [
     ("overhead", "--labels 8", r"8  ratio +\d", ()),
     ("labelling", "--structures 16", r"ratio of the labelling to the loop with store: \d", ()),
-    ("pools", "--workers 4 --rate 50 --databases sqlite --labels 12 --plain 8", r"knows 12 of 12 tasks", ()),
+    ("pools", "--workers 4 --rate 50 --databases sqlite --labels 12 --plain 8", r"knows 14 of 14 tasks", ()),
     (
         "pools",
         "--workers 4 --rate 50 --databases sqlite --labels 12 --plain 0 --path generation",
-        r"knows 16 of 16 tasks",
+        r"knows 18 of 18 tasks",
         (),
     ),
     ("training", "--structures 8 --rounds 1", r"surveyor, later +\d", NETWORKS),

@@ -172,9 +172,9 @@ from surveyor.flows.online_learning import online_learning
 
 for name in ("mace", "nequip"):
     LocalPool(cores=1, python=sys.argv[1 if name == "mace" else 2]).save(f"engine-{name}")
-potential = online_learning(**dict(load_campaign(Path("campaign.yaml"))))
+potential = online_learning(**dict(load_campaign(Path("campaign.yaml"))), display=False)
 print(potential.name)
-potential = online_learning(**dict(load_campaign(Path("nequip.yaml"))))
+potential = online_learning(**dict(load_campaign(Path("nequip.yaml"))), display=False)
 print(potential.name)
 print([name for name in ("torch", "mace", "nequip", "e3nn") if find_spec(name)])
 """
