@@ -64,8 +64,8 @@ def timed(act: Callable[[], object]) -> Times:
 
 def forget() -> None:
     """End what is kept for further trainings, as if the worker were new."""
-    for module in [*preloaded._kept]:
-        preloaded._kept.pop(module).end()
+    while preloaded._kept:
+        preloaded._kept.pop().end()
 
 
 def by_mace(options: Path, folder: Path) -> None:
