@@ -84,6 +84,7 @@ class KilledCampaign:
         self.victims: set[int] = set()  # workers that died of a kill
         self._server = server
         self._flow: subprocess.Popen[bytes] | None = None
+        self._n_begins_before = 0  # runs that had begun when the last one was started
         ase.io.write(folder / "copper.extxyz", bulk("Cu", cubic=True))
         loose = {"discard_energy_meV_per_atom": 1e6, "discard_forces_meV_per_A": 1e6}
         campaign = {
@@ -184,7 +185,8 @@ class KilledCampaign:
             worker.kill()
 
     def kill_server(self) -> None:
-        """Kill the server of Prefect, and start it again."""
+        """Kill the server of Prefect, and start it again; a campaign that is only starting would refuse to."""
+        self._wait_for(0, lambda: self._n_begins() > self._n_begins_before)
         self._server.kill()
         self._server.start()
 
@@ -223,6 +225,7 @@ class KilledCampaign:
     def _running(self) -> "subprocess.Popen[bytes]":
         """Return the process of the campaign, started if there is none."""
         if self._flow is None:
+            self._n_begins_before = self._n_begins()
             environment = {
                 **prefect_environment(self.folder / "prefect", self._server.url),
                 MARK: str(self.folder),
@@ -232,12 +235,16 @@ class KilledCampaign:
                 self._flow = subprocess.Popen(command, env=environment, cwd=self.folder, stdout=output, stderr=output)
         return self._flow
 
-    def _wait_for(self, n_finished: int) -> None:
-        """Run until so many pieces of work are finished."""
+    def _n_begins(self) -> int:
+        events = self.directory.events.read()[0] if self.directory.path.exists() else []
+        return sum(event["event"] == "campaign_begins" for event in events)
+
+    def _wait_for(self, n_finished: int, condition: Callable[[], bool] = lambda: True) -> None:
+        """Run until so many pieces of work are finished, and a condition holds."""
 
         def is_there() -> bool:
             assert self._running().poll() is None, self._output()
-            return len(self.finished_work()) >= n_finished
+            return len(self.finished_work()) >= n_finished and condition()
 
         wait_until(is_there, self._output, PATIENCE_S)
 
