@@ -170,7 +170,8 @@ class KilledCampaign:
             wait_until(lambda: not self.note(self.workers()), lambda: f"left: {self.workers()}")
 
     def kill_pool(self) -> None:
-        """Kill the process that holds a pool and its workers."""
+        """Kill the process that holds a pool and its workers; a pool that cannot even start ends the campaign."""
+        self.one_of(self.workers)
         holder = self.one_of(self.holders)
         self.note(self.workers())
         with suppress(psutil.NoSuchProcess):
@@ -187,6 +188,7 @@ class KilledCampaign:
     def kill_server(self) -> None:
         """Kill the server of Prefect, and start it again; a campaign that is only starting would refuse to."""
         self._wait_for(0, lambda: self._n_begins() > self._n_begins_before)
+        self.one_of(self.workers)
         self._server.kill()
         self._server.start()
 

@@ -87,7 +87,8 @@ class _Holder:
         ready, _, _ = select.select([self.answers], [], [], START_S)
         answer = self.answers.readline().strip() if ready else ""
         if not answer:
-            raise PoolFailed(f"pool {self.name} gave no address within {START_S:.0f} s. {self.last_lines()}")
+            what = "ended while it started" if ready else f"gave no address within {START_S:.0f} s"
+            raise PoolFailed(f"pool {self.name} {what}; the same call tries again. {self.last_lines()}")
         told = json.loads(answer)
         certificate = {"tls_ca_file": told["certificate"], "tls_client_cert": told["certificate"]}
         return told["address"], Security(**certificate, tls_client_key=told["key"], require_encryption=True)
