@@ -27,6 +27,7 @@ from surveyor.pools.pool import Attachment, Pool
 from surveyor.pools.sites import LocalSite
 
 START_S = 60.0  # a loaded machine with many cores takes its time; an idle laptop less than two seconds
+N_STARTS = 3
 CONNECT_S = 10.0
 END_S = 15.0  # it kills, which takes tenths of a second
 LOG_LINES = 12
@@ -54,6 +55,10 @@ def local_pool(site: LocalSite | None = None, name: str = "local") -> Pool:
     site = site or LocalSite()
     room = find_room(site)
     return Pool(name, lambda: _attach(name, room, site.python))
+
+
+class _EndedAtStart(PoolFailed):
+    """The process that was to hold a pool has ended before it gave an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +91,10 @@ class _Holder:
             self.requests.flush()
         ready, _, _ = select.select([self.answers], [], [], START_S)
         answer = self.answers.readline().strip() if ready else ""
+        if not answer and ready:
+            raise _EndedAtStart(f"pool {self.name} ended while it started, {N_STARTS} times. {self.last_lines()}")
         if not answer:
-            what = "ended while it started" if ready else f"gave no address within {START_S:.0f} s"
-            raise PoolFailed(f"pool {self.name} {what}; the same call tries again. {self.last_lines()}")
+            raise PoolFailed(f"pool {self.name} gave no address within {START_S:.0f} s. {self.last_lines()}")
         told = json.loads(answer)
         certificate = {"tls_ca_file": told["certificate"], "tls_client_cert": told["certificate"]}
         return told["address"], Security(**certificate, tls_client_key=told["key"], require_encryption=True)
@@ -108,6 +114,13 @@ class _Holder:
 def _attach(name: str, room: Room, python: str | None) -> Attachment:
     if python is not None:
         _check_interpreter(name, python)
+    for _ in range(N_STARTS - 1):
+        with suppress(_EndedAtStart):  # somebody may have killed a process of it
+            return _attach_once(name, room, python)
+    return _attach_once(name, room, python)
+
+
+def _attach_once(name: str, room: Room, python: str | None) -> Attachment:
     held = _start(name, room, python or sys.executable)
     with ExitStack() as opened:
         opened.callback(held.end)
