@@ -1,4 +1,4 @@
-"""What only the pools know: asked once in a run, while stages whose own pools have answered go on."""
+"""Checks of the pools: asked once in a run, while stages whose own pools have answered go on."""
 
 import time
 from collections.abc import Callable

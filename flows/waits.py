@@ -1,4 +1,4 @@
-"""What a run waits for, such as a job in a full queue: told as events and as the message of the run's state."""
+"""Waits of a run, such as for a job in a full queue: told as events and as the message of the run's state."""
 
 import logging
 import threading
@@ -55,7 +55,7 @@ def what_is_waited_for(pools: Sequence[Pool]) -> str:
 
 @dataclass(slots=True)
 class _Waits:
-    """What is waited for, and who knows it.
+    """The wait of a run, and who knows it.
 
     Attributes:
         run: the flow run.

@@ -79,7 +79,7 @@ def folder_in(output: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """What was removed.
+    """The outcome of a cleaning.
 
     Attributes:
         n_removed: folders.

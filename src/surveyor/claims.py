@@ -197,7 +197,7 @@ def _content(claim: Claim, n_beats: int) -> bytes:
 
 
 class Watch:
-    """What an observer has seen of the claims of others, to tell those who are silent from those who live.
+    """An observer of the claims of others, to tell those who are silent from those who live.
 
     Args:
         claims: what is observed.

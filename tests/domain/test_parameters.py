@@ -41,7 +41,7 @@ def test_a_choice_is_exactly_one(given, found):
 
 
 def refusals(kind: type[Parameters], given: dict) -> list[str]:
-    """What the Prefect server says of parameters at submission."""
+    """The Prefect server's answer to parameters at submission."""
     errors = Draft202012Validator(kind.model_json_schema()).iter_errors(given)
     return [error.message.partition(" should not be valid under {'description': ")[2] for error in errors]
 

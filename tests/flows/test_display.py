@@ -1,4 +1,4 @@
-"""What a terminal shows of work while it runs."""
+"""The display of running work in a terminal."""
 
 from io import StringIO
 from pathlib import Path

@@ -59,7 +59,7 @@ class Shared:
         return "\n".join(path.read_text() for path in self.folder.glob("*.txt"))
 
     def events(self) -> list[tuple[str, str, int]]:
-        """What happened, the structure, and the process."""
+        """The event, the structure, and the process."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [(event, structure, int(pid)) for event, structure, pid in map(str.split, lines)]
 

@@ -1,4 +1,4 @@
-"""What the flows share that users start."""
+"""Common parts of the flows that users start."""
 
 import subprocess
 import sys
@@ -56,7 +56,7 @@ train_model(train={data!r}, output_directory={out!r}, model={{"pair": {{}}}}, di
 
 
 def printed(tmp_path: Path, *, display: bool) -> list[str]:
-    """What a call in Python prints."""
+    """The output of a call in Python."""
     call = CALL.format(data=str(DATA), out=str(tmp_path / "out"), display=display)
     done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

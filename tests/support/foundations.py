@@ -1,4 +1,4 @@
-"""What holds for the atomic energies of all engines' networks that a training takes from a foundation model."""
+"""Checks of the atomic energies, for all engines, that a training takes from a foundation model."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -100,7 +100,7 @@ class KilledCampaign:
 
     @property
     def log(self) -> Path:
-        """Where the launches are."""
+        """The log of launches."""
         return self.folder / "launches.log"
 
     @property
@@ -115,7 +115,7 @@ class KilledCampaign:
 
     @property
     def n_labels(self) -> int:
-        """How many structures have to be labelled, without the isolated atom."""
+        """The number of structures to be labelled, without the isolated atom."""
         return N_BOOTSTRAP + self.n_generations * self.n_states
 
     def stored_keys(self) -> frozenset[str]:

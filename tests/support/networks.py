@@ -1,4 +1,4 @@
-"""What holds for the networks of all engines: tests and checks that they share."""
+"""Tests and checks that the networks of all engines share."""
 
 import logging
 import pickle
@@ -49,7 +49,7 @@ def shifted(data: Sequence[Atoms]) -> Dataset:
 
 
 class NetworkTests:
-    """What holds for the networks of all engines; the module of a subclass has a fixture `trained`.
+    """Tests of the networks of all engines; the module of a subclass has a fixture `trained`.
 
     Attributes:
         untrained: a model whose training takes seconds.

@@ -104,7 +104,7 @@ class Pool(Executor):
 
     @property
     def waiting(self) -> str | None:
-        """What the work of this process waits for; None where a worker has it, or where there is none."""
+        """The resource for which the work of this process waits; None where a worker has it, or where there is none."""
         if self._is_opening:
             return f"pool {self.name} to open"
         attachment = self._attachment

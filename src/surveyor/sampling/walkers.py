@@ -125,7 +125,7 @@ class Rejection:
 
     @property
     def in_words(self) -> str:
-        """What the guard found and what it allows, such as "1234 K, 900 K are allowed"."""
+        """Value that the guard found and its limit, such as "1234 K, 900 K are allowed"."""
         unit = UNITS[self.reason]
         if self.reason == "not_finite":
             return f"{self.value:g} {unit}"

@@ -1,4 +1,4 @@
-"""What is checked and read before a training on given files begins, without a pool."""
+"""Checks before a training on given files begins, without a pool, and the data that they read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

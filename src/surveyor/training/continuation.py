@@ -1,4 +1,4 @@
-"""What makes a call the continuation of a training in its folder."""
+"""Rules by which a call continues the training in its folder."""
 
 from pathlib import Path
 

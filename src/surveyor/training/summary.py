@@ -1,4 +1,4 @@
-"""What is kept of a training on given files when it is complete."""
+"""The summary of a complete training on given files."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -28,7 +28,7 @@ from surveyor.training.summary import is_complete
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Training:
-    """What a training on files works with, checked and open.
+    """A training on files, checked and open.
 
     Attributes:
         directory: its folder, which has the layout of a campaign's as far as it has the same files.

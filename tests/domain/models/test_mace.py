@@ -74,7 +74,7 @@ mace_program.main()
 
 
 class TestMACE(NetworkTests):
-    """What holds for the networks of all engines."""
+    """Tests of the networks of all engines."""
 
     untrained, narrow = MACEModel(TINY), NARROW
     runner, evaluation = mace_trainer, mace_evaluation

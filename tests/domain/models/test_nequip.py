@@ -60,7 +60,7 @@ nequip_program.main()
 
 
 class TestNequIP(NetworkTests):
-    """What holds for the networks of all engines."""
+    """Tests of the networks of all engines."""
 
     untrained, narrow = NequIPModel(TINY), NARROW
     runner, evaluation = nequip_trainer, nequip_network
