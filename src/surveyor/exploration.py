@@ -17,7 +17,6 @@ from surveyor.campaign.provenance import record_run
 from surveyor.continuation import check_same_parameters, record_parameters
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError, NothingLearned
-from surveyor.events import Report, ReportingExecutor
 from surveyor.files import naming_full_disks, read_json, write_json
 from surveyor.lease import hold_lease
 from surveyor.models.choice import load_model
@@ -27,6 +26,7 @@ from surveyor.parameter_files import check_files_exist, check_no_file, files_nam
 from surveyor.parameters import Parameters
 from surveyor.pools.choice import EXPECTED, LOCAL, PoolName, Pools, open_pools
 from surveyor.pools.pool import Pool
+from surveyor.pools.reporting import Report, ReportingExecutor
 from surveyor.pools.sites import Site
 from surveyor.potentials import Potential
 from surveyor.reading import ReadingReport

@@ -16,13 +16,13 @@ from surveyor.campaign.parameters import CampaignParameters
 from surveyor.campaign.provenance import record_run
 from surveyor.continuation import frozen_theory
 from surveyor.errors import InputError
-from surveyor.events import Report, ReportingExecutor
 from surveyor.files import naming_full_disks, read_json, write_json
 from surveyor.labels import LabelStore, LevelOfTheory
 from surveyor.lease import Lease, hold_lease
 from surveyor.models.choice import make_model, replay_reports, with_contents
 from surveyor.models.model import Model
 from surveyor.pools.choice import OpenPools, open_pools
+from surveyor.pools.reporting import Report, ReportingExecutor
 from surveyor.pools.sites import Site
 from surveyor.pools.worker_check import versions
 from surveyor.reading import ReadingReport

@@ -11,7 +11,6 @@ from ase import Atoms
 from surveyor.campaign.checks import check_walltime, check_writable
 from surveyor.campaign.provenance import record_run
 from surveyor.continuation import check_same_parameters, frozen_theory, record_parameters
-from surveyor.events import Report, ReportingExecutor
 from surveyor.files import naming_full_disks
 from surveyor.labelling.parameters import LabellingParameters
 from surveyor.labelling.requests import Chunk, Requests, default_chunk_size, make_requests
@@ -20,6 +19,7 @@ from surveyor.lease import hold_lease
 from surveyor.parameter_files import check_files_exist, check_no_file
 from surveyor.pools.choice import Pools, open_pools
 from surveyor.pools.pool import Pool
+from surveyor.pools.reporting import Report, ReportingExecutor
 from surveyor.pools.sites import Site
 from surveyor.reading import Reading, read_unchecked
 from surveyor.reference.choice import make_reference

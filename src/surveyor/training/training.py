@@ -10,13 +10,13 @@ from surveyor.campaign.checks import check_writable
 from surveyor.campaign.provenance import record_run
 from surveyor.continuation import record_parameters
 from surveyor.dataset import DataSets
-from surveyor.events import Report, ReportingExecutor
 from surveyor.files import naming_full_disks
 from surveyor.lease import hold_lease
 from surveyor.models.choice import replay_reports
 from surveyor.models.model import Model
 from surveyor.pools.choice import Pools, open_pools
 from surveyor.pools.pool import Pool
+from surveyor.pools.reporting import Report, ReportingExecutor
 from surveyor.pools.sites import Site
 from surveyor.reading import ReadingReport
 from surveyor.run_directory import GenerationDirectory, RunDirectory
