@@ -12,7 +12,8 @@ from surveyor.campaign import Campaign
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError, NothingLearned, SurveyorError
 from surveyor.evaluation import load_predictions
-from surveyor.events import announce
+from surveyor.events.kinds import CampaignComplete, CampaignFails, GenerationComplete, GenerationFails
+from surveyor.events.recording import announce
 from surveyor.files import read_json, write_json
 from surveyor.flows.server import wait_for_server
 from surveyor.flows.training import told
@@ -50,7 +51,8 @@ def complete(campaign: Campaign, generation: Generation) -> Generation:
     completed = campaign.directory.complete_generation(generation)
     test = completed.errors["test"]
     text = f"generation {completed.number} is complete: {completed.n_labels} labels; on the test set {told(test)}"
-    announce(logger, "generation_complete", text, generation=completed.number, n_labels=completed.n_labels)
+    n, n_labels = completed.number, completed.n_labels
+    announce(logger, GenerationComplete(message=text, generation=n, n_labels=n_labels))
     wait_for_server()
     return completed
 
@@ -76,7 +78,8 @@ def check_something_is_new(
         directory = campaign.directory.generation(number)
         walkers = directory.walkers_of_last_try(previous.walkers)
         directory.set_aside(move_on(walkers, outcomes, {}, campaign.parameters.learning))
-        announce(logger, "nothing_learned", f"generation {number} brought nothing new: {error}", generation=number)
+        text = f"generation {number} brought nothing new: {error}"
+        announce(logger, GenerationFails(message=text, generation=number))
         raise NothingLearned(
             f"generation {number} brought no new label: {error}\n"
             f"The newest model is that of generation {previous.number}, {previous.model.weights}. The same call tries "
@@ -113,7 +116,7 @@ class Reports:
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, *_traceback: object) -> None:
         wait(self._futures)
         if isinstance(error, SurveyorError):
-            announce(logger, "campaign_fails", str(error))
+            announce(logger, CampaignFails(message=str(error)))
         if isinstance(error, NothingLearned):
             self._tell_why()
         for future in self._futures:
@@ -169,7 +172,7 @@ def conclude(campaign: Campaign, last: Generation, reason: str, reports: Reports
     """
     compare(campaign, last)
     directory = campaign.directory
-    announce(logger, "campaign_complete", f"the campaign is complete: {reason}", reason=reason)
+    announce(logger, CampaignComplete(message=f"the campaign is complete: {reason}", reason=reason))
     if not directory.report.exists() or directory.report.stat().st_mtime < directory.comparison.stat().st_mtime:
         reports.begin(last.number)
     if last.model.weights is None:

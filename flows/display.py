@@ -4,18 +4,35 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
 
+from surveyor.events.kinds import (
+    BatchHalved,
+    CampaignBegins,
+    CommitteeCalibrated,
+    ErrorsMeasured,
+    Event,
+    FileRead,
+    GenerationBegins,
+    GenerationComplete,
+    LabelAwaited,
+    Rejected,
+    TrainingBegins,
+    TrainingEnds,
+    Waiting,
+    WaitingEnds,
+    WorkBegins,
+)
+from surveyor.events.log import since
 from surveyor.lease import holder_of, is_in_use
-from surveyor.progress import CampaignProgress, Event, read_progress, render, since, summary, waiting_of
+from surveyor.progress import CampaignProgress, read_progress, render, summary, waiting_of
 from surveyor.run_directory import RunDirectory
 
 INTERVAL_S = 0.5
@@ -34,8 +51,8 @@ class View:
         conclude: prints what came of the work, given its main file.
     """
 
-    begins: str
-    milestones: tuple[str, ...]
+    begins: type[Event]
+    milestones: tuple[type[Event], ...]
     look: Callable[[RunDirectory], tuple[RenderableType, str]]
     conclude: Callable[[Console, RunDirectory, Path], object]
 
@@ -45,7 +62,7 @@ def _look_at_campaign(directory: RunDirectory) -> tuple[RenderableType, str]:
     return render(progress), summary(progress)
 
 
-WAITS = ("waiting", "waiting_ends", "label_claimed")  # for a pool, or for labels that others compute
+WAITS = (Waiting, WaitingEnds, LabelAwaited)  # for a pool, or for labels that others compute
 
 
 def _conclude_campaign(console: Console, directory: RunDirectory, potential: Path) -> None:
@@ -75,19 +92,19 @@ def _pair(energy: float | None, forces: float | None) -> str:
 
 
 CAMPAIGN = View(
-    "campaign_begins",
+    CampaignBegins,
     (
-        "campaign_begins",
-        "reading",
-        "generation_begins",
+        CampaignBegins,
+        FileRead,
+        GenerationBegins,
         *WAITS,
-        "rejected",
-        "errors",
-        "training_begins",
-        "calibration",
-        "batch_halved",
-        "training_ends",
-        "generation_complete",
+        Rejected,
+        ErrorsMeasured,
+        TrainingBegins,
+        CommitteeCalibrated,
+        BatchHalved,
+        TrainingEnds,
+        GenerationComplete,
     ),
     _look_at_campaign,
     _conclude_campaign,
@@ -101,7 +118,7 @@ def waiting_now(directory: RunDirectory, events: Sequence[Event]) -> str:
         directory: the work on disk.
         events: of all its runs.
     """
-    return waiting_of(since(events, "work_begins")) if is_in_use(directory.lease) else ""
+    return waiting_of(since(events, WorkBegins)) if is_in_use(directory.lease) else ""
 
 
 def quieten_prefect() -> None:
@@ -173,12 +190,12 @@ class _Display:
             live.update(self.view.look(self.directory)[0])
             self.next_look = begun + LOOK_AGAIN * (time.monotonic() - begun)
 
-    def _tell(self, event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
-        self.has_begun = self.has_begun or event["event"] == self.view.begins
-        is_warning = event.get("level", 0) >= logging.WARNING
-        if "message" in event and (event["event"] in self.view.milestones or is_warning):
-            clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
-            self.console.print(f"{clock} {event['message']}", markup=False)
+    def _tell(self, event: Event) -> None:
+        self.has_begun = self.has_begun or isinstance(event, self.view.begins)
+        is_warning = event.level >= logging.WARNING
+        if event.message and (isinstance(event, self.view.milestones) or is_warning):
+            clock = time.strftime("%H:%M:%S", time.localtime(event.time))
+            self.console.print(f"{clock} {event.message}", markup=False)
 
     def _tell_progress(self, line: str) -> None:
         if line and line != self.line:

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 
 from surveyor.errors import InputError
+from surveyor.events.kinds import FileRead, LabellingBegins, LabelsRequested
 from surveyor.flows.display import WAITS, View, following, quieten_prefect
 from surveyor.labelling import check_labelling, load_labelling, read_summary
 from surveyor.labelling.imports import GivenLabels, check_labels, import_labels, read_labels, stated_theory
@@ -41,7 +42,7 @@ def _conclude(console: Console, directory: RunDirectory, _labelled: Path) -> int
     return 0 if summary["n_labelled"] else 1
 
 
-LABELLING = View("labelling_begins", ("labelling_begins", "reading", "labels_requested", *WAITS), _look, _conclude)
+LABELLING = View(LabellingBegins, (LabellingBegins, FileRead, LabelsRequested, *WAITS), _look, _conclude)
 
 
 def add_label_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -9,6 +9,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from surveyor.events.kinds import BatchHalved, FileRead, Rejected, SampleEnds, WorkBegins, WorkEnds
+from surveyor.events.log import of_kind
 from surveyor.exploration import SUMMARY, check_exploration, load_exploration, read_exploration_summary
 from surveyor.flows.display import WAITS, View, following, quieten_prefect, waiting_now, where_it_runs
 from surveyor.lease import is_in_use
@@ -18,8 +20,8 @@ from surveyor.run_directory import RunDirectory
 def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
     events = directory.events.read()[0]
     # A sample that a former run has brought is told again when it is found on disk.
-    ended = {event["name"]: event["message"] for event in events if event["event"] in ("sampled", "rejected")}
-    planned = [event["n_samples"] for event in events if "n_samples" in event]
+    ended = {event.name: event.message for event in of_kind(events, SampleEnds)}
+    planned = [event.n_samples for event in of_kind(events, WorkBegins)]
     of_all = f" of {planned[-1]}" if planned else ""
     line = f"{len(ended)}{of_all} samples; {[*ended.values()][-1]}" if ended else ""
     return Text("\n".join(filter(None, [waiting_now(directory, events), line]))), line
@@ -30,9 +32,7 @@ def _conclude(console: Console, directory: RunDirectory, structures: Path) -> No
     console.print(f"structures: {structures}")
 
 
-SAMPLING = View(
-    "work_begins", ("work_begins", "reading", "batch_halved", "rejected", *WAITS, "work_ends"), _look, _conclude
-)
+SAMPLING = View(WorkBegins, (WorkBegins, FileRead, BatchHalved, Rejected, *WAITS, WorkEnds), _look, _conclude)
 
 
 def add_sample_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -8,7 +8,8 @@ from queue import SimpleQueue
 from prefect import runtime
 
 from surveyor.blocks.pools import load_sites
-from surveyor.events import announce
+from surveyor.events.kinds import WorkBegins, WorkEnds
+from surveyor.events.recording import announce
 from surveyor.exploration import (
     Exploration,
     ExplorationParameters,
@@ -91,7 +92,7 @@ def walk(exploration: Exploration) -> Path:
     """
     parameters, path, url = exploration.parameters, exploration.directory.path, run_url()
     n_samples = parameters.n_samples * len(exploration.walkers)
-    announce(logger, "work_begins", f"{path}; this run: {url}", url=url, n_samples=n_samples)
+    announce(logger, WorkBegins(message=f"{path}; this run: {url}", url=url, n_samples=n_samples))
     announce_readings(exploration.reports)
     check_plumed(exploration.executor, parameters.walkers)
     samples = Window(partial(n_at_once, exploration.pool), SimpleQueue())
@@ -108,6 +109,6 @@ def walk(exploration: Exploration) -> Path:
     write_observables_figure(exploration.directory.path / "walkers.png", brought)
     wait_for_server()
     counts = ", ".join(f"{n} in {file}" for file, n in summary["n_structures"].items())
-    announce(logger, "work_ends", f"structures: {counts}", **summary["n_structures"])
+    announce(logger, WorkEnds(message=f"structures: {counts}", n_structures=summary["n_structures"]))
     check_yield(summary, path)
     return path / "samples.extxyz"

@@ -8,13 +8,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
-from typing import Any
 
 from ase import Atoms
 from prefect.logging import get_run_logger
 
 from surveyor.campaign import Campaign, freeze_atomic_energies
-from surveyor.events import Relay, announce, reporting
+from surveyor.events.kinds import CampaignBegins, Event, GenerationBegins
+from surveyor.events.recording import announce, reporting
+from surveyor.events.relay import Relay
 from surveyor.flows.cancellation import heeding_cancellation
 from surveyor.flows.labels import Labels
 from surveyor.flows.paths import run_url
@@ -76,7 +77,7 @@ def followed(campaign: Campaign) -> Iterator[None]:
         also = None if curves is None else curves.tell
         opened.enter_context(relayed(campaign.directory, (pools.sampling, pools.labelling, pools.training), also=also))
         url = run_url()
-        announce(logger, "campaign_begins", f"{campaign.directory.path}; this run: {url}", url=url)
+        announce(logger, CampaignBegins(message=f"{campaign.directory.path}; this run: {url}", url=url))
         announce_readings(campaign.reports)
         yield
 
@@ -86,8 +87,8 @@ def relayed(
     directory: RunDirectory,
     pools: Sequence[Pool],
     *,
-    passed_over: Sequence[str] = (),
-    also: Callable[[Mapping[str, Any]], None] | None = None,  # Any: whatever JSON holds
+    passed_over: tuple[type[Event], ...] = (),
+    also: Callable[[Event], None] | None = None,
 ) -> Iterator[None]:
     """Bring what happens, here and on the pools, to a file of events and to the log of the flow run.
 
@@ -99,9 +100,9 @@ def relayed(
     """
     log = get_run_logger()
 
-    def tell(event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
-        if "message" in event and event["event"] not in passed_over:
-            log.log(event.get("level", logging.INFO), "%s", event["message"])
+    def tell(event: Event) -> None:
+        if event.message and not isinstance(event, passed_over):
+            log.log(event.level, "%s", event.message)
         if also is not None:
             also(event)
 
@@ -170,7 +171,7 @@ def label_all(campaign: Campaign, checks: PoolChecks, structures: Sequence[Atoms
 
 def _announce_generation(number: int, n_samples: int) -> None:
     text = f"generation {number}: {n_samples} structures"
-    announce(logger, "generation_begins", text, generation=number, n_samples=n_samples)
+    announce(logger, GenerationBegins(message=text, generation=number, n_samples=n_samples))
 
 
 def sample_and_label(

@@ -9,6 +9,16 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from surveyor.events.kinds import (
+    BatchHalved,
+    CommitteeCalibrated,
+    EpochEnds,
+    FileRead,
+    TrainingBegins,
+    TrainingEnds,
+    WorkBegins,
+)
+from surveyor.events.log import of_kind
 from surveyor.flows.display import WAITS, View, following, quieten_prefect, waiting_now, where_it_runs
 from surveyor.metrics import Errors
 from surveyor.models.choice import check_model_parameters
@@ -20,7 +30,7 @@ from surveyor.training import SUMMARY, check_training, load_training, read_train
 
 def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
     events = directory.events.read()[0]
-    epochs = [event["message"] for event in events if event["event"] == "epoch"]
+    epochs = [event.message for event in of_kind(events, EpochEnds)]
     line = epochs[-1] if epochs else ""
     return Text("\n".join(filter(None, [waiting_now(directory, events), line]))), line
 
@@ -31,8 +41,8 @@ def _conclude(console: Console, directory: RunDirectory, potential: Path) -> Non
 
 
 TRAINING = View(
-    "work_begins",
-    ("work_begins", "reading", *WAITS, "training_begins", "training_ends", "calibration", "batch_halved"),
+    WorkBegins,
+    (WorkBegins, FileRead, *WAITS, TrainingBegins, TrainingEnds, CommitteeCalibrated, BatchHalved),
     _look,
     _conclude,
 )

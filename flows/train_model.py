@@ -7,7 +7,8 @@ from prefect import runtime
 
 from surveyor.blocks.pools import load_sites
 from surveyor.errors import TrainingFailed
-from surveyor.events import announce
+from surveyor.events.kinds import ErrorsMeasured, TrainingEnds, WorkBegins
+from surveyor.events.recording import announce
 from surveyor.flows.paths import run_url, with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sampling import Stopwatch, relayed
@@ -80,9 +81,9 @@ def train_on_files(training: Training) -> Path:
         The native file of the model.
     """
     path, url = training.directory.path, run_url()
-    announce(logger, "work_begins", f"{path}; this run: {url}", url=url)
+    announce(logger, WorkBegins(message=f"{path}; this run: {url}", url=url))
     if training.is_complete and training.model.weights is not None:
-        announce(logger, "training_ends", f"{path.name} is complete")
+        announce(logger, TrainingEnds(message=f"{path.name} is complete"))
         wait_for_server()
         _report(training)
         return training.model.weights
@@ -94,7 +95,7 @@ def train_on_files(training: Training) -> Path:
     wait_for_server()
     for name, errors in trained.errors.items():
         if errors.n_structures:
-            announce(logger, "errors", f"{name}: {told(errors)}", set=name, **errors.to_dict())
+            announce(logger, ErrorsMeasured(message=f"{name}: {told(errors)}", set=name, errors=errors.to_dict()))
     _report(training)
     return trained.model.weights
 

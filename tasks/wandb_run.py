@@ -13,6 +13,7 @@ from ase import Atoms
 from surveyor.campaign import WandB
 from surveyor.dataset import FAILURE, KEY, Dataset
 from surveyor.errors import InputError
+from surveyor.events.kinds import EpochEnds, Event
 from surveyor.files import read_json, write_json
 from surveyor.learning import structure_error
 from surveyor.metrics import Errors
@@ -99,9 +100,9 @@ class TrainingCurves:
         self._runs: dict[str, Any] = {}  # Any: runs of wandb
         self._is_broken = False
 
-    def tell(self, event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
+    def tell(self, event: Event) -> None:
         """Log an epoch; other events are passed over."""
-        if self._is_broken or event["event"] != "epoch":
+        if self._is_broken or not isinstance(event, EpochEnds):
             return
         try:
             self._log(event)
@@ -109,20 +110,17 @@ class TrainingCurves:
             self._is_broken = True
             logger.warning("Weights & Biases does not take the epochs of this training", exc_info=True)
 
-    def _log(self, event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
-        training = str(Path(event["training"]).relative_to(self._directory.path))
+    def _log(self, event: EpochEnds) -> None:
+        training = str(Path(event.training).relative_to(self._directory.path))
         if training not in self._runs:
             self._end_others(generation=Path(training).parts[:2])
             # A campaign that was continued goes on in the run of the training that it goes on with.
             identifier = hashlib.sha256(f"{self._directory.path} {training}".encode()).hexdigest()[:16]
             self._runs[training] = _start(_import_wandb(), self._directory, identifier, self._parameters, training)
-        values = {"loss": event["loss"]} | {
-            name: None if event[field] is None else 1e3 * event[field]
-            for name, field in (("energy_rmse_meV_per_atom", "energy_rmse"), ("forces_rmse_meV_per_A", "forces_rmse"))
-        }
-        values["learning_rate"] = event.get("learning_rate")
-        known = {name: value for name, value in values.items() if value is not None}
-        self._runs[training].log(known, step=event["number"])
+        errors = Errors(energy_rmse=event.energy_rmse, forces_rmse=event.forces_rmse)
+        others = {"loss": event.loss, "learning_rate": event.learning_rate}
+        known = _scaled(errors) | {name: value for name, value in others.items() if value is not None}
+        self._runs[training].log(known, step=event.number)
 
     def _end_others(self, generation: tuple[str, ...]) -> None:
         for training in [each for each in self._runs if Path(each).parts[:2] != generation]:

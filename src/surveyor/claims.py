@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from surveyor.errors import LabelClaimed
-from surveyor.events import announce
+from surveyor.events.kinds import LabelAwaited
+from surveyor.events.recording import announce
 from surveyor.lease import has_ended, is_on_this_host, this_process
 from surveyor.storage import Storage, sharded
 
@@ -241,7 +242,7 @@ class Watch:
         if not self._seen:
             told = f"label {key[:11]}, at least, is being computed by {claim}; it is waited for"
             limit = f"unless that shows no sign of life for {self.silent_s / 60:g} min"
-            announce(logger, "label_claimed", f"{told}, {limit}")
+            announce(logger, LabelAwaited(message=f"{told}, {limit}"))
         content, since = self._seen.get(claim.token, (None, now))
         if content != claim.content:
             self._seen[claim.token] = claim.content, now

@@ -12,13 +12,34 @@ from rich.table import Table
 from rich.text import Text
 
 from surveyor.errors import InputError
+from surveyor.events.kinds import (
+    CampaignBegins,
+    CampaignComplete,
+    CampaignFails,
+    EpochEnds,
+    Event,
+    GenerationBegins,
+    GenerationFails,
+    LabelEnds,
+    LabelFailed,
+    Labelled,
+    NearDuplicate,
+    Rejected,
+    Sampled,
+    SampleEnds,
+    TrainingBegins,
+    TrainingEnds,
+    Waiting,
+    WaitingEnds,
+)
+from surveyor.events.log import of_kind, since
 from surveyor.files import read_json
 from surveyor.lease import is_in_use
 from surveyor.metrics import Errors
+from surveyor.models.history import epoch_of
 from surveyor.models.model import Epoch
 from surveyor.run_directory import RunDirectory, check_schema
 
-Event = Mapping[str, Any]  # Any: whatever JSON holds
 State = Literal["running", "complete", "stopped"]
 Stage = Literal["sampling", "labelling", "evaluation", "training"]
 
@@ -127,42 +148,31 @@ def read_progress(directory: RunDirectory) -> CampaignProgress:
         raise InputError(
             f"{directory.path} is not the run directory of a campaign: it has no {directory.parameters.name}"
         )
-    events = _in_order(directory.events.read()[0])
-    run = since(events, "campaign_begins")
-    completion = [event for event in run if event["event"] == "campaign_complete"]
+    events = directory.events.in_order()
+    run = since(events, CampaignBegins)
+    completion = of_kind(run, CampaignComplete)
     errors = tuple(errors_table(directory))
     counts = {} if completion else _counts(directory, events, run)
     state: State = "complete" if completion else "running" if is_in_use(directory.lease) else "stopped"
     parameters = read_json(directory.parameters)["parameters"]
-    computed = names(run, "labelled", "key", new=True)
+    computed = keys(run, Labelled, new=True)
     requested = directory.read_manifest(len(errors) - 1)["labels"] if completion and errors else computed
     n_labels = errors[-1].n_labels if errors else 0
     return CampaignProgress(
         state=state,
-        reason=completion[-1].get("reason") if completion else None,
+        reason=completion[-1].reason if completion else None,
         n_generations=parameters["learning"]["n_generations"],
         n_labels=n_labels + sum(counts.get(name, 0) for name in ("n_new", "n_found", "n_failed")),
         errors=errors,
         waiting=waiting_of(run) if state == "running" else "",
         failure=_failure_of(run),
         max_epochs=_max_epochs(parameters, is_first=counts.get("generation") == 0),
-        elapsed_s=time.time() - float(run[0]["time"]) if run and state == "running" else None,
+        elapsed_s=time.time() - run[0].time if run and state == "running" else None,
         run_labels=len(computed),
         run_isolated=len(computed - {*requested}),
-        run_trainings=sum(event["event"] == "training_begins" for event in run),
+        run_trainings=len(of_kind(run, TrainingBegins)),
         **counts,
     )
-
-
-def _in_order(events: Sequence[Event]) -> Sequence[Event]:
-    # What workers report reaches the file a moment later than what the flow does.
-    return sorted(events, key=lambda event: float(event["time"]))
-
-
-def since(events: Sequence[Event], name: str) -> Sequence[Event]:
-    """Return the events from the last one of a name on, none where there is no such event."""
-    positions = [position for position, event in enumerate(events) if event["event"] == name]
-    return events[positions[-1] :] if positions else ()
 
 
 def _max_epochs(parameters: Mapping[str, Any], *, is_first: bool) -> int | None:  # Any: whatever JSON holds
@@ -177,13 +187,13 @@ def _max_epochs(parameters: Mapping[str, Any], *, is_first: bool) -> int | None:
 
 def waiting_of(events: Sequence[Event]) -> str:
     """Return what is waited for after events of one run; empty for nothing."""
-    told = [event for event in events if event["event"] in ("waiting", "waiting_ends")]
-    return str(told[-1]["message"]) if told and told[-1]["event"] == "waiting" else ""
+    last = next((event for event in reversed(events) if isinstance(event, Waiting | WaitingEnds)), None)
+    return last.message if isinstance(last, Waiting) else ""
 
 
 def _failure_of(events: Sequence[Event]) -> str:
-    told = [event for event in events if event["event"] == "campaign_fails"]
-    return str(told[-1]["message"]) if told else ""
+    failures = of_kind(events, CampaignFails)
+    return failures[-1].message if failures else ""
 
 
 def _counts(directory: RunDirectory, events: Sequence[Event], run: Sequence[Event]) -> dict[str, Any]:
@@ -194,30 +204,30 @@ def _counts(directory: RunDirectory, events: Sequence[Event], run: Sequence[Even
         events: of all runs, in order.
         run: those of the last run.
     """
-    begun = since(events, "generation_begins")
-    if not begun or directory.generation(begun[0]["generation"]).is_complete():
+    begun = of_kind(events, GenerationBegins)
+    if not begun or directory.generation(begun[-1].generation).is_complete():
         return {}
-    number = begun[0]["generation"]
+    number = begun[-1].generation
     of_generation = events[_begin_of_try(events, number) :]
     # Repeated events (a function that ran twice) count once; a label that came in the end is no failure.
-    sampled = names(of_generation, "sampled", "name")
-    labelled = names(of_generation, "labelled", "key")
-    new = names(run, "labelled", "key", new=True) & labelled
-    counts = {
+    sampled = _names(of_generation, Sampled)
+    labelled = keys(of_generation, Labelled)
+    new = keys(run, Labelled, new=True) & labelled
+    counts: dict[str, Any] = {  # Any: numbers, and one dict
         "generation": number,
-        "n_planned": begun[0]["n_samples"],
+        "n_planned": begun[-1].n_samples,
         "n_sampled": len(sampled),
-        "n_rejected": len(names(of_generation, "rejected", "name") - sampled),
-        "n_duplicates": len(names(of_generation, "near_duplicate", "name") & sampled),
+        "n_rejected": len(_names(of_generation, Rejected) - sampled),
+        "n_duplicates": len(_names(of_generation, NearDuplicate) & sampled),
         "stops": _stops(of_generation),
         "n_new": len(new),
         "n_found": len(labelled - new),
-        "n_failed": len(names(of_generation, "label_failed", "key") - labelled),
+        "n_failed": len(keys(of_generation, LabelFailed) - labelled),
     }
-    begun_now = since(run, "generation_begins")
-    epochs = [event for event in since(begun_now, "training_begins") if event["event"] == "epoch"]
-    happened = {event["event"] for event in begun_now}
-    return counts | {"stage": _stage(happened, counts), "epoch": _epoch(epochs[-1]) if epochs else None}
+    begun_now = since(run, GenerationBegins)
+    epochs = of_kind(since(begun_now, TrainingBegins), EpochEnds)
+    happened = {type(event) for event in begun_now}
+    return counts | {"stage": _stage(happened, counts), "epoch": epoch_of(epochs[-1]) if epochs else None}
 
 
 def _begin_of_try(events: Sequence[Event], number: int) -> int:
@@ -225,51 +235,43 @@ def _begin_of_try(events: Sequence[Event], number: int) -> int:
     begin = None
     has_failed = False
     for position, event in enumerate(events):
-        if event["event"] == "generation_begins" and event["generation"] == number and (begin is None or has_failed):
-            begin, has_failed = position, False
-        has_failed = has_failed or event["event"] == "nothing_learned"
+        match event:
+            case GenerationBegins(generation=generation) if generation == number and (begin is None or has_failed):
+                begin, has_failed = position, False
+            case GenerationFails():
+                has_failed = True
     return begin or 0
 
 
 def _stops(events: Sequence[Event]) -> dict[str, int]:
-    by_sample = {
-        event["name"]: event.get("rejections") for event in events if event["event"] in ("sampled", "rejected")
-    }
-    return dict(sum((Counter(stops) for stops in by_sample.values() if stops), Counter()))
+    by_sample = {event.name: event.rejections for event in of_kind(events, SampleEnds)}
+    return dict(sum(map(Counter, by_sample.values()), Counter()))
 
 
-def names(events: Sequence[Event], kind: str, field: str, *, new: bool = False) -> set[str]:
-    """Return what events are about, each once, however often they tell of it.
+def keys(events: Sequence[Event], kind: type[LabelEnds], *, new: bool = False) -> set[str]:
+    """Return the keys of labels, each once, however often events tell of it.
 
     Args:
         events: of a run, or of several.
-        kind: of the events, such as "labelled".
-        field: that names what each is about, such as "key".
+        kind: of the events.
         new: whether only what was computed counts, and not what was found in the store.
     """
-    return {event[field] for event in events if event["event"] == kind and (event.get("new", False) or not new)}
+    return {event.key for event in of_kind(events, kind) if event.new or not new}
 
 
-def _stage(happened: set[str], counts: Mapping[str, int]) -> Stage:
+def _names(events: Sequence[Event], kind: type[SampleEnds] | type[NearDuplicate]) -> set[str]:
+    return {event.name for event in events if isinstance(event, kind)}
+
+
+def _stage(happened: set[type[Event]], counts: Mapping[str, int]) -> Stage:
     n_outcomes = sum(counts[name] for name in ("n_new", "n_found", "n_failed", "n_rejected", "n_duplicates"))
-    if "training_ends" in happened or (n_outcomes >= counts["n_planned"] and "training_begins" not in happened):
+    if TrainingEnds in happened or (n_outcomes >= counts["n_planned"] and TrainingBegins not in happened):
         return "evaluation"
-    if "training_begins" in happened:
+    if TrainingBegins in happened:
         return "training"
     # The structures of the bootstrap are not sampled, and are there at once.
     is_sampled = counts["generation"] == 0 or counts["n_sampled"] + counts["n_rejected"] >= counts["n_planned"]
     return "labelling" if is_sampled else "sampling"
-
-
-def _epoch(event: Event) -> Epoch:
-    loss = event.get("loss")
-    return Epoch(
-        number=event["number"],
-        loss=float("nan") if loss is None else loss,
-        energy_rmse=event.get("energy_rmse"),
-        forces_rmse=event.get("forces_rmse"),
-        learning_rate=event.get("learning_rate"),
-    )
 
 
 def errors_table(directory: RunDirectory) -> list[GenerationErrors]:

@@ -14,6 +14,7 @@ from dict_storage import DictStorage
 
 from surveyor.claims import Claimant, Claims, Watch
 from surveyor.errors import LabelClaimed
+from surveyor.events.kinds import LabelAwaited
 from surveyor.labels import LabelStore
 from surveyor.lease import this_process
 from surveyor.storage import FolderStorage, Storage
@@ -252,7 +253,7 @@ def test_a_wait_is_said_once(storage: Storage, caplog: pytest.LogCaptureFixture)
         assert watch.is_held(KEY)
     assert caplog.text.count("is being computed by process") == 1
     assert "it is waited for, unless that shows no sign of life for 5 min" in caplog.text
-    assert [getattr(record, "event", "log") for record in caplog.records] == ["label_claimed"]
+    assert [type(record.event) for record in caplog.records] == [LabelAwaited]
 
 
 def test_claims_are_no_labels(storage: Storage) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from processes import wait_until
 from rich.console import Console
 
+from surveyor.events.kinds import WorkBegins
 from surveyor.flows.display import View, following
 from surveyor.run_directory import RunDirectory
 
@@ -17,8 +18,8 @@ def test_a_live_display_goes_on_without_events(tmp_path: Path) -> None:
         looks.append(directory)
         return f"look {len(looks)}", ""
 
-    view = View("work_begins", (), look, lambda *_: None)
+    view = View(WorkBegins, (), look, lambda *_: None)
     console = Console(file=StringIO(), force_terminal=True)
     with following(directory, console, view):
-        directory.events.append("work_begins")
+        directory.events.append(WorkBegins())
         wait_until(lambda: len(looks) >= 3, lambda: f"{len(looks)} looks, expected 3")

@@ -12,6 +12,7 @@ from small_campaign import SmallCampaign
 
 from surveyor.campaign import WandB
 from surveyor.errors import InputError
+from surveyor.events.kinds import EpochEnds, Sampled
 from surveyor.run_directory import RunDirectory
 from surveyor.tasks.wandb_run import TrainingCurves, log_generation
 
@@ -96,8 +97,8 @@ def test_epochs_are_logged_as_they_end_in_a_run_for_each_training(
     for training, number, loss in ((members[0], 0, 3.0), (members[0], 1, 2.0), (members[1], 0, 1.0)):
         errors = {"energy_rmse": 0.25, "forces_rmse": 0.5 if number else None, "learning_rate": 0.01}
         report = {"number": number, "loss": loss, **errors, "training": str(training)}
-        curves.tell({"event": "epoch", **report})
-        curves.tell({"event": "sampled"})
+        curves.tell(EpochEnds(**report))
+        curves.tell(Sampled(name="g001-w000-0"))
     curves.close()
     runs = [record.run for record in records(directory) if record.HasField("run")]
     assert {run.run_group for run in runs} == {"run"}
@@ -119,9 +120,8 @@ def test_a_training_does_not_suffer_where_weights_and_biases_fails(
 ) -> None:
     curves = TrainingCurves(campaign, WandB(project="copper", mode="offline"))
     monkeypatch.setitem(sys.modules, "wandb", None)
-    epoch = {"event": "epoch", "number": 0, "loss": 1.0, "energy_rmse": None, "forces_rmse": None}
     for _ in range(2):
-        curves.tell({**epoch, "training": str(campaign.generation(0).training)})
+        curves.tell(EpochEnds(number=0, loss=1.0, training=str(campaign.generation(0).training)))
     assert caplog.text.count("does not take the epochs") == 1
 
 
@@ -131,9 +131,8 @@ def test_a_run_is_continued_in_the_mode_and_the_group_that_are_asked_for(
 ) -> None:
     given: dict[str, Any] = {}
     monkeypatch.setattr("wandb.init", lambda **options: given.update(options))  # online it needs an account
-    epoch = {"event": "epoch", "number": 0, "loss": 1.0, "energy_rmse": None, "forces_rmse": None}
     curves = TrainingCurves(campaign, WandB(project="copper", group="metals", mode="online"))
-    curves.tell({**epoch, "training": str(campaign.generation(0).training)})
+    curves.tell(EpochEnds(number=0, loss=1.0, training=str(campaign.generation(0).training)))
     expected = {"project": "copper", "group": "metals", "mode": "online", "resume": "allow"}
     assert {name: given[name] for name in expected} == expected
 

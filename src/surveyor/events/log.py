@@ -3,11 +3,14 @@
 import errno
 import json
 import os
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from surveyor.events.kinds import Event, event_in
+
+Kind = TypeVar("Kind", bound=Event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,19 +23,21 @@ class EventLog:
 
     path: Path
 
-    def append(self, event: str, **details: Any) -> None:  # Any: whatever JSON holds
-        """Append one event, in a single write, so that several processes can share the file.
-
-        Args:
-            event: what happened, a word such as "labelled".
-            details: more about it.
+    def append(self, event: Event) -> None:
+        """Append an event.
 
         Raises:
             OSError: there is no room for it.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = (json.dumps({"time": round(time.time(), 3), "event": event} | details) + "\n").encode()
-        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self.append_line(event.to_line())
+
+    def append_line(self, line: bytes) -> None:
+        """Append an event as it stands in a file, in a single write, so that several processes can share the file.
+
+        Raises:
+            OSError: there is no room for it.
+        """
+        descriptor = self._open()
         try:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
@@ -42,18 +47,40 @@ class EventLog:
         finally:
             os.close(descriptor)
 
-    def read(self, offset: int = 0) -> tuple[list[Mapping[str, Any]], int]:  # Any: whatever JSON holds
-        """Return the events from a position in the file on, and the position behind the last whole one."""
-        records, position = read_lines(self.path, offset)
-        return [record for record in records if "event" in record], position
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+        try:
+            return os.open(self.path, flags, 0o644)
+        except FileNotFoundError:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(self.path, flags, 0o644)
 
-    def follow(self, offset: int = 0) -> Iterator[tuple[Mapping[str, Any], int]]:  # Any: whatever JSON holds
-        """Yield the events from a position in the file on, each with the position behind it."""
+    def read(self, offset: int = 0) -> tuple[list[Event], int]:
+        """Return the events from a position in the file on, and the position behind the last whole one."""
+        lines = _whole_lines(self.path, offset)
+        events = [event for line in lines if (event := event_in(line)) is not None]
+        return events, offset + sum(map(len, lines))
+
+    def in_order(self) -> list[Event]:
+        """Return all events by time: what workers report reaches the file a moment later than what the flow does."""
+        return sorted(self.read()[0], key=lambda event: event.time)
+
+    def follow(self, offset: int = 0) -> Iterator[tuple[bytes, int]]:
+        """Yield the lines from a position in the file on, each with the position behind it."""
         for line in _whole_lines(self.path, offset):
             offset += len(line)
-            record = _record(line)
-            if record is not None and "event" in record:
-                yield record, offset
+            yield line, offset
+
+
+def of_kind(events: Sequence[Event], kind: type[Kind]) -> list[Kind]:
+    """Return those of some events that are of a kind."""
+    return [event for event in events if isinstance(event, kind)]
+
+
+def since(events: Sequence[Event], kind: type[Event]) -> Sequence[Event]:
+    """Return the events from the last one of a kind on, none where there is no such event."""
+    positions = [position for position, event in enumerate(events) if isinstance(event, kind)]
+    return events[positions[-1] :] if positions else ()
 
 
 def read_lines(path: Path, offset: int = 0) -> tuple[list[Mapping[str, Any]], int]:  # Any: whatever JSON holds

@@ -1,11 +1,11 @@
 """A relay of events from the files of workers to the file of a campaign."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
+from surveyor.events.kinds import Event
 from surveyor.events.log import EventLog
 
 
@@ -18,7 +18,7 @@ class Relay:
         listener: is called with each event of that file, those of other processes included.
     """
 
-    def __init__(self, folder: Path, events: EventLog, listener: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(self, folder: Path, events: EventLog, listener: Callable[[Event], None]) -> None:
         self.folder = folder
         self.events = events
         self.listener = listener
@@ -28,8 +28,8 @@ class Relay:
     def pass_on(self) -> None:
         """Bring what is new."""
         for path in sorted(self.folder.glob("*.jsonl")):
-            for event, position in EventLog(path).follow(self._positions.get(path, 0)):
-                self.events.append(**event)
+            for line, position in EventLog(path).follow(self._positions.get(path, 0)):
+                self.events.append_line(line)  # as it is, also of a kind that only the worker knows
                 self._positions[path] = position  # not before: a full disk may take some of them
         fresh, self._position = self.events.read(self._position)
         for event in fresh:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from surveyor.events import EventLog, reporting
+from surveyor.events.log import EventLog
+from surveyor.events.recording import reporting
 from surveyor.pools.terms import Terms, submit_under
 
 P = ParamSpec("P")

@@ -12,7 +12,8 @@ from surveyor.calculations import folders_of, is_judged, keep_failed, new_folder
 from surveyor.claims import Watch
 from surveyor.dataset import with_label
 from surveyor.errors import AttemptFailed, LabelClaimed, Preempted, StorageFailed
-from surveyor.events import announce
+from surveyor.events.kinds import LabelFailed, Labelled
+from surveyor.events.recording import announce
 from surveyor.files import FULL
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, former_keys, label_key
 from surveyor.reference.reference import Reference, Resumable, limits_of
@@ -137,16 +138,10 @@ def stored_structure(atoms: Atoms, theory: LevelOfTheory, store: LabelStore, ref
 def _announce(key: str, outcome: Label | LabelFailure, *, new: bool, wall_time_s: float) -> None:
     how = f"computed in {wall_time_s:.1f} s" if new else "found in the store"
     if isinstance(outcome, LabelFailure):
-        announce(
-            logger,
-            "label_failed",
-            f"failure of {key[:11]} {how}: {outcome.reason}",
-            key=key,
-            reason=outcome.reason,
-            new=new,
-        )
+        text = f"failure of {key[:11]} {how}: {outcome.reason}"
+        announce(logger, LabelFailed(message=text, key=key, new=new, reason=outcome.reason))
     else:
-        announce(logger, "labelled", f"label {key[:11]} {how}", key=key, new=new, wall_time_s=wall_time_s)
+        announce(logger, Labelled(message=f"label {key[:11]} {how}", key=key, new=new, wall_time_s=wall_time_s))
 
 
 def _resume(
