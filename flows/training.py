@@ -17,7 +17,7 @@ from surveyor.events.kinds import ErrorsMeasured, TrainingBegins, TrainingEnds
 from surveyor.events.recording import announce
 from surveyor.files import make_folder, patiently
 from surveyor.flows.sampling import Stopwatch
-from surveyor.learning import StructureError, structure_error
+from surveyor.learning import StructureError, structure_errors
 from surveyor.metrics import Errors, errors_of
 from surveyor.models.choice import load_model
 from surveyor.models.committee import CommitteeModel
@@ -64,11 +64,10 @@ def errors_before_training(
             name=f"before training {number}",
         )
     predictions = load_predictions(path, labelled)
-    pairs = zip(labelled.keys(), labelled, predictions, strict=True)
     errors = errors_of(labelled, predictions)
     text = f"generation {number}: before training {told(errors)}"
     announce(logger, ErrorsMeasured(message=text, errors=errors.to_dict()))
-    return BeforeTraining(errors, {key: structure_error(atoms, each) for key, atoms, each in pairs})
+    return BeforeTraining(errors, structure_errors(labelled, predictions))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Group, RenderableType
@@ -38,7 +39,7 @@ from surveyor.lease import is_in_use
 from surveyor.metrics import Errors
 from surveyor.models.history import epoch_of
 from surveyor.models.model import Epoch
-from surveyor.run_directory import RunDirectory, check_schema
+from surveyor.run_directory import Generation, RunDirectory, check_schema
 
 State = Literal["running", "complete", "stopped"]
 Stage = Literal["sampling", "labelling", "evaluation", "training"]
@@ -272,6 +273,34 @@ def _stage(happened: set[type[Event]], counts: Mapping[str, int]) -> Stage:
     # The structures of the bootstrap are not sampled, and are there at once.
     is_sampled = counts["generation"] == 0 or counts["n_sampled"] + counts["n_rejected"] >= counts["n_planned"]
     return "labelling" if is_sampled else "sampling"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CampaignOnDisk:
+    """A campaign as it stands on disk.
+
+    Attributes:
+        directory: its files.
+        progress: where it stands, with the errors of all complete generations.
+        newest: the newest complete generation, with its data and its model; None where none is complete.
+    """
+
+    directory: RunDirectory
+    progress: CampaignProgress
+    newest: Generation | None
+
+
+def read_campaign(path: Path | str) -> CampaignOnDisk:
+    """Return a campaign as it stands on disk, whether it runs or not.
+
+    Args:
+        path: its run directory.
+
+    Raises:
+        InputError: the folder is not the run directory of a campaign.
+    """
+    directory = RunDirectory(Path(path).absolute())
+    return CampaignOnDisk(directory, read_progress(directory), directory.newest_generation(()))
 
 
 def errors_table(directory: RunDirectory) -> list[GenerationErrors]:
