@@ -98,14 +98,18 @@ def command_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("campaign", type=Path, help="campaign file (YAML)")
     run.add_argument("--from", dest="origin", type=Path, metavar="RUN_DIRECTORY", help="begin from another campaign")
-    run.add_argument("--generation", type=int, metavar="N", help="generation of the other one; the newest by default")
-    run.add_argument("--dry-run", action="store_true", help="take one structure through every stage, and say how long")
+    run.add_argument(
+        "--generation", type=int, metavar="N", help="generation of the other campaign; by default the newest"
+    )
+    run.add_argument(
+        "--dry-run", action="store_true", help="take one structure through every stage, and report durations"
+    )
     run.set_defaults(command=_run)
     add_check_command(commands)
     status = commands.add_parser(
-        "status", help="say where work stands; needs no server", epilog="example: surveyor status campaigns/ethanol"
+        "status", help="show the progress of work; needs no server", epilog="example: surveyor status campaigns/ethanol"
     )
-    status.add_argument("run_directory", type=Path, help="folder of the campaign, or of other work")
+    status.add_argument("run_directory", type=Path, help="folder of a campaign, a labelling, a training or a sampling")
     status.set_defaults(command=_status)
     add_label_commands(commands)
     add_calculation_commands(commands)

@@ -49,18 +49,18 @@ def sample_walkers(
     seed: int = 0,
     pool: str = LOCAL,
 ) -> Path:
-    """Let walkers move on a given potential; the same call on the same folder continues where it stopped.
+    """Run walkers on a given potential; the same call on the same folder continues where it stopped.
 
     Args:
         potential: Folder of a saved model, of a campaign or of a training, an absolute path.
         output_directory: Folder of the results, an absolute path.
         walkers: Groups of walkers.
-        n_samples: How many structures each walker brings.
-        n_tries: How often a walker may be stopped by a guard before it gives no sample.
-        min_difference_A: Of structures that differ by less in Å, one is kept.
-        walkers_per_batch: How many walkers move together; by default as the potential is fastest.
-        seed: Everything random follows from it.
-        pool: Where the walkers move.
+        n_samples: Number of structures that each walker returns.
+        n_tries: Maximum number of tries per sample, if guards stop the walker.
+        min_difference_A: Keep only one of several structures that differ by less, in Å; 0 keeps all.
+        walkers_per_batch: Number of walkers that move together; by default the fastest for the potential.
+        seed: Seed of all random numbers.
+        pool: Pool that runs the walkers.
 
     Returns:
         The file of the final states; beside it are the trajectories, their independent frames and `summary.json`.

@@ -35,10 +35,12 @@ class EMTParameters(Parameters):
 
     # A choice without any field is left out by the form of the Prefect UI, which sends no empty objects.
     asap_cutoff: bool = Field(
-        False, title="Cutoff of ASAP", description="Take the cutoff of the program ASAP in place of ASE's own."
+        False, title="Cutoff of ASAP", description="Use the cutoff of the program ASAP instead of ASE's."
     )
     rehearsal: Rehearsal | None = Field(
-        None, title="Rehearsal", description="Have labels take their time, fail, and leave a trace."
+        None,
+        title="Rehearsal",
+        description="Give labels a duration, a failure rate and a log, to rehearse a deployment.",
     )
 
 
@@ -59,7 +61,8 @@ class ASEParameters(Parameters):
         None,
         min_length=1,
         title="Version",
-        description="Version of the program and its data, for programs that do not tell theirs; belongs to the level.",
+        description="Version of the program and its data, if the program does not report it; part of the level of"
+        " theory.",
     )
 
     @field_validator("calculator")
@@ -79,14 +82,14 @@ class ASECode(Parameters):
     environment: dict[str, str] = Field(
         default_factory=dict,
         title="Environment",
-        description="Variables for the program beside those of the worker, such as ASE_CONFIG_PATH; never a secret.",
+        description="Additional environment variables of the program, such as ASE_CONFIG_PATH; never a secret.",
     )
     timeout_minutes: float = Field(
         60.0,
         gt=0,
         le=100_000,
         title="Time limit (min)",
-        description="A label that takes longer is ended and counts as failed.",
+        description="A label that takes longer is terminated and fails.",
     )
 
 

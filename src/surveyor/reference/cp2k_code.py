@@ -50,63 +50,68 @@ class CP2KCode(Parameters):
         "cp2k.psmp",
         min_length=1,
         title="Command",
-        description="Starts CP2K, such as: cp2k.psmp, or: mpirun -np {ranks} cp2k.psmp. {ranks} and {omp_threads} are "
-        "replaced.",
+        description="Command that starts CP2K, such as: cp2k.psmp, or: mpirun -np {ranks} cp2k.psmp. {ranks} and "
+        "{omp_threads} are replaced.",
     )
     ranks: int = Field(
-        1, ge=1, le=100_000, title="MPI ranks", description="Processes of one label, where the command has {ranks}."
+        1,
+        ge=1,
+        le=100_000,
+        title="MPI ranks",
+        description="MPI processes of one label, if the command contains {ranks}.",
     )
-    omp_threads: int = Field(1, ge=1, le=1024, title="OpenMP threads", description="Threads of each process of CP2K.")
+    omp_threads: int = Field(
+        1, ge=1, le=1024, title="OpenMP threads", description="OpenMP threads of each CP2K process."
+    )
     binding: Literal["none", "core"] = Field(
         "none",
         title="Binding",
-        description="core: each thread keeps to a core; only where a label has all cores of its job or machine for "
-        "itself. none: as the pool and the environment say.",
+        description="core pins each thread to a core; use it only if a label has all cores of its job or machine."
+        " none leaves the binding to the pool and the environment.",
     )
     environment: dict[str, str] = Field(
         default_factory=dict,
         title="Environment",
-        description="Variables that CP2K gets beside those of the worker; never a secret.",
+        description="Additional environment variables of CP2K; never a secret.",
     )
     data_directory: Path | None = Field(
         None,
         title="Data directory",
-        description="Where basis sets and pseudopotentials lie; by default, where CP2K was installed to.",
+        description="Folder of basis sets and pseudopotentials; by default that of the installed CP2K.",
     )
     scratch: str | None = Field(
         None,
         pattern=r"^[/$]",
         title="Scratch",
-        description="Folder for the files that CP2K writes while it runs, such as /scratch/ada or $TMPDIR of the "
-        "worker; by default the folder calculations of the run directory, where input and output always are.",
+        description="Folder for temporary files of CP2K, such as /scratch/ada or $TMPDIR of the worker. Input and"
+        " output are always in the folder calculations of the run directory, the default.",
     )
     kept_GB: float = Field(
         5.0,
         ge=0,
-        title="Kept of failures (GB)",
-        description="What failed calculations leave is kept up to this size in all; the largest files go first, input "
-        "and output never.",
+        title="Files of failures (GB)",
+        description="Maximum total size of the files kept from failed calculations; the largest files are removed"
+        " first, input and output never.",
     )
     wavefunctions_GB: float = Field(
         5.0,
         ge=0,
         title="Wavefunctions (GB)",
-        description="With warm starts, the wavefunctions of good labels are kept up to this size in all; the oldest go "
-        "first.",
+        description="Maximum total size of the wavefunctions kept for warm starts; the oldest are removed first.",
     )
     timeout_minutes: float = Field(
         60.0,
         gt=0,
         le=100_000,
         title="Time limit (min)",
-        description="A label that takes longer is ended and counts as failed.",
+        description="A label that takes longer is terminated and fails.",
     )
     memory_GB: float | None = Field(
         None,
         gt=0,
         title="Memory limit (GB)",
-        description="A label whose processes on one machine use more in all is ended and counts as failed; by default "
-        "the machine decides.",
+        description="A label whose processes on one machine use more in total is terminated and fails; by default"
+        " there is no limit.",
     )
 
     @model_validator(mode="after")
