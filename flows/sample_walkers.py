@@ -66,7 +66,7 @@ def sample_walkers(
         The file of the final states; beside it are the trajectories, their independent frames and `summary.json`.
 
     Raises:
-        NothingLearned: no walker brought a structure.
+        NothingLearned: no walker returned a structure.
     """
     parameters = with_absolute_paths(ExplorationParameters(**locals()))
     sites = load_sites([parameters.pool])
@@ -87,7 +87,7 @@ def walk(exploration: Exploration) -> Path:
         The file of the final states.
 
     Raises:
-        NothingLearned: no walker brought a structure.
+        NothingLearned: no walker returned a structure.
     """
     parameters, path, url = exploration.parameters, exploration.directory.path, run_url()
     n_samples = parameters.n_samples * len(exploration.walkers)

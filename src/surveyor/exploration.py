@@ -85,7 +85,7 @@ class ExplorationParameters(Parameters):
         " faster in batches.",
     )
     seed: int = Field(0, ge=0, lt=2**32, title="Seed", description="Seed of all random numbers.")
-    pool: PoolName = Field(LOCAL, title="Pool", description=f"Where the walkers move: {EXPECTED}.")
+    pool: PoolName = Field(LOCAL, title="Pool", description=f"Pool that runs the walkers: {EXPECTED}.")
 
     def input_files(self) -> dict[str, Path]:
         """Return the files that the parameters name, by the name of the field."""

@@ -22,7 +22,7 @@ class LabellingParameters(Parameters):
         description="Folder of the results; the same call on the same folder continues where it stopped.",
     )
     reference: ReferenceParameters = Field(title="Reference", description="The level of theory that labels structures.")
-    pool: PoolName = Field(LOCAL, title="Pool", description=f"Where the reference runs: {EXPECTED}.")
+    pool: PoolName = Field(LOCAL, title="Pool", description=f"Pool that runs the reference: {EXPECTED}.")
     codes: Codes = Field(Codes(), title="Codes", description="Command and limits of reference programs at this site.")
     labels: Path | None = Field(
         None,

@@ -48,7 +48,7 @@ PoolName = Annotated[str, AfterValidator(_checked)]
 class Pools(Parameters):
     """Where each stage runs: on this machine, on a cluster, or on a Dask scheduler that runs already."""
 
-    sampling: PoolName = Field(LOCAL, title="Sampling", description=f"Pool that propagates the walkers: {EXPECTED}.")
+    sampling: PoolName = Field(LOCAL, title="Sampling", description=f"Pool that runs the walkers: {EXPECTED}.")
     labelling: PoolName = Field(LOCAL, title="Labelling", description=f"Pool that runs the reference: {EXPECTED}.")
     training: PoolName = Field(
         LOCAL, title="Training", description=f"Pool that trains and evaluates models: {EXPECTED}."

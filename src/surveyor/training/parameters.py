@@ -62,7 +62,7 @@ class TrainingParameters(Parameters):
         title="Start from (folder)",
         description="Folder of a saved model from whose weights and atomic energies the training starts.",
     )
-    pool: PoolName = Field(LOCAL, title="Pool", description=f"Where the training runs: {EXPECTED}.")
+    pool: PoolName = Field(LOCAL, title="Pool", description=f"Pool that runs the training: {EXPECTED}.")
 
     @model_validator(mode="after")
     def _check_beginning(self) -> "TrainingParameters":
