@@ -74,11 +74,11 @@ class Jobs:
         """Submit a job and return its id.
 
         Args:
-            name: of the job and of its worker; with several workers, they add -0, -1 and so on.
+            name: name of the job and of its worker; several workers append -0, -1 and so on.
 
         Raises:
-            Refused: it was refused for good; with what the command said.
-            PoolFailed: it was refused now.
+            Refused: the queue refuses the job permanently; with the message of the command.
+            PoolFailed: the queue refuses the job for now.
             QueueSilent: the controller of the queue does not answer.
         """
         job = self._job(name)

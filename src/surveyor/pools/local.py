@@ -152,7 +152,7 @@ def _check_interpreter(name: str, python: str) -> None:
 
 
 def _users_path() -> list[str]:
-    """Return where modules are looked for before those of Python: the user's own are there, none of an environment."""
+    """Return the folders searched before those of Python: they contain the user's own modules, not an environment."""
     standard = sysconfig.get_path("stdlib")
     return [entry for entry in takewhile(lambda entry: entry != standard, sys.path) if Path(entry).is_dir()]
 

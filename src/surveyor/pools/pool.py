@@ -35,13 +35,13 @@ class Attachment:
     """A connection to a running Dask cluster.
 
     Attributes:
-        client: what submits; its closing cancels what it submitted.
-        count: returns how many functions can run at once now; it must return at once.
-        hint: says what to look at when a worker was lost.
-        close: closes the client and whatever else was opened for this connection.
-        least: functions that are handed over even where fewer can run, so that a cluster that grows sees the demand.
-        failure: says why there will be no more workers; None while there is hope.
-        waiting: says what work waits for where there is no worker, such as a job in the queue; None where there is one.
+        client: client of the scheduler; closing it cancels its futures.
+        count: returns the number of functions that can run at once now; it must not block.
+        hint: returns advice for the case that a worker was lost.
+        close: closes the client and everything else opened for this connection.
+        least: number of functions to submit even if fewer can run, so that a growing cluster sees the demand.
+        failure: returns why there will be no more workers, or None.
+        waiting: returns what work waits for while there is no worker, such as a job in the queue; None with a worker.
     """
 
     client: Client
@@ -104,7 +104,7 @@ class Pool(Executor):
 
     @property
     def waiting(self) -> str | None:
-        """The resource for which the work of this process waits; None where a worker has it, or where there is none."""
+        """The resource for which the work of this process waits; None with a worker, or without work."""
         if self._is_opening:
             return f"pool {self.name} to open"
         attachment = self._attachment
@@ -163,9 +163,9 @@ class Pool(Executor):
         """Close the pool; it can be called several times.
 
         Args:
-            wait: let what is in flight end first; otherwise it is abandoned and its futures are cancelled. What was
-                submitted under a key goes on without this process, as far as the cluster does.
-            cancel_futures: abandon what is in flight in any case.
+            wait: let running work end first; otherwise it is abandoned and its futures are cancelled. Work submitted
+                under a key continues without this process if the cluster does.
+            cancel_futures: abandon running work in any case.
         """
         with self._changed:
             self._is_closed = True
@@ -267,5 +267,5 @@ async def _result_of(remote: RemoteFuture) -> Any:  # Any: the result of whateve
 
 
 def _forget(remote: RemoteFuture) -> None:
-    """Have the scheduler forget what was to be finished even without its submitter."""
+    """Make the scheduler forget work that it would finish even without its submitter."""
     remote.client._send_to_scheduler({"op": "client-releases-keys", "keys": [remote.key], "client": KEPT})
