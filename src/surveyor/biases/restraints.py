@@ -192,12 +192,12 @@ _MEASURES: Mapping[str, Callable[[np.ndarray], tuple[float, np.ndarray]]] = {
 
 
 def check_restraints(restraints: Sequence[Restraint], atoms: Atoms, name: str) -> None:
-    """Check that restraints suit a structure.
+    """Check that restraints are applicable to a structure.
 
     Args:
-        restraints: what is to act on it.
+        restraints: the restraints.
         atoms: the structure.
-        name: what to call it in messages.
+        name: name of the structure in messages.
 
     Raises:
         InputError: there is no such atom, no volume, or no angle about a bond.

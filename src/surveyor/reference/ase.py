@@ -95,10 +95,10 @@ class ASECode(Parameters):
 
 @dataclass(frozen=True, slots=True)
 class EMTReference:
-    """Effective medium theory, by ASE.
+    """Effective medium theory, computed by ASE.
 
     Attributes:
-        parameters: which cutoff, and what is rehearsed.
+        parameters: cutoff, and rehearsal.
     """
 
     parameters: EMTParameters = field(default_factory=EMTParameters)
@@ -134,14 +134,14 @@ def _rehearsed_failure() -> Label | LabelFailure:
 
 @dataclass(frozen=True, slots=True)
 class ASEReference:
-    """Any calculator that ASE knows by name, at whatever level of theory its arguments say.
+    """Any calculator in ASE's list; its arguments define the level of theory.
 
-    What is part of ASE is computed here. A program or package is run by a process of its own, with all that it starts,
-    so that its time can be limited, and none outlives its worker.
+    Potentials that are part of ASE are computed in this process. All other programs and packages run in a separate
+    process group, so that their time can be limited, and none survives its worker.
 
     Attributes:
         parameters: name and arguments of the calculator.
-        code: how its program is run.
+        code: environment and limits of its program.
     """
 
     parameters: ASEParameters
@@ -149,11 +149,11 @@ class ASEReference:
 
     @property
     def time_limit_s(self) -> float | None:
-        """How long a calculation may take; None for what is part of ASE."""
+        """Time limit of a calculation; None for potentials that are part of ASE."""
         return None if self.parameters.calculator in CLASSICAL else 60 * self.code.timeout_minutes
 
     def resolve(self) -> LevelOfTheory:
-        """Return the level of theory: calculator, arguments, contents of files that they name, version where it tells.
+        """Return the level of theory: calculator, arguments, contents of files named in them, and version if known.
 
         Raises:
             InputError: the calculator does not take its arguments, or its program or a file is missing here.

@@ -97,13 +97,13 @@ class CP2KParameters(Parameters):
 
 @dataclass(frozen=True, slots=True)
 class CP2KReference:
-    """CP2K with an input that has been read, so that the labelling pool need not see its file.
+    """CP2K with a parsed input, so that the labelling pool does not need the input file.
 
     Attributes:
-        input: what is computed.
-        code: how CP2K is run.
-        repairs: whether other settings of the solver are tried where the SCF does not converge.
-        begins_warm: whether the SCF begins from the wavefunction of a similar structure.
+        input: the scientific input.
+        code: command and limits of CP2K.
+        repairs: whether other settings of the solver are tried if the SCF does not converge.
+        begins_warm: whether the SCF starts from the wavefunction of a similar structure.
     """
 
     input: CP2KInput

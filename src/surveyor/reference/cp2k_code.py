@@ -1,4 +1,4 @@
-"""CP2K at a site: how it is started, what it may use, and where its data files lie. Nothing of what it computes."""
+"""CP2K at a site: command, limits and data files, independent of the level of theory."""
 
 import logging
 import os
@@ -153,13 +153,13 @@ class CP2KCode(Parameters):
 def run_cp2k(
     code: CP2KCode, arguments: Sequence[str], *, directory: Path, output: Path, timeout_s: float
 ) -> ProgramResult:
-    """Run CP2K to its end, or to the limits of its time and memory.
+    """Run CP2K until it ends or reaches its limit of time or memory.
 
     Args:
-        code: how.
-        arguments: of CP2K.
-        directory: its working directory.
-        output: file that gets what it says.
+        code: command and limits.
+        arguments: arguments of CP2K.
+        directory: working directory.
+        output: file for standard output and standard error.
         timeout_s: time limit.
 
     Raises:
@@ -177,11 +177,11 @@ def run_cp2k(
 
 @contextmanager
 def working_folder(code: CP2KCode, directory: Path) -> Iterator[Path]:
-    """Give the folder in which CP2K runs: that of the calculation, or a new one in the scratch, removed at the end.
+    """Provide the working folder of CP2K: that of the calculation, or a new scratch folder, removed at the end.
 
     Args:
-        code: says where the scratch is.
-        directory: of the calculation.
+        code: names the scratch folder.
+        directory: folder of the calculation.
 
     Raises:
         InputError: the scratch does not exist here.
@@ -255,10 +255,10 @@ def ask_program(code: CP2KCode) -> tuple[str, Path]:
 
 
 def data_directory(code: CP2KCode) -> Path:
-    """Return CP2K's data directory on this machine: as the code or the environment says, or as the program says.
+    """Return CP2K's data directory on this machine: that of the code, of the environment, or of the program.
 
     Raises:
-        InputError: neither says one that exists.
+        InputError: none of these names an existing directory.
     """
     stated = code.variables.get("CP2K_DATA_DIR") or os.environ.get("CP2K_DATA_DIR")
     return ask_program(code)[1] if stated is None else _existing(stated)

@@ -46,7 +46,7 @@ class XTBParameters(Parameters):
 class XTBReference:
     """GFN-xTB with the charge and multiplicity of the structure.
 
-    How many threads it uses is up to whoever starts the process (OMP_NUM_THREADS).
+    OMP_NUM_THREADS sets the number of threads.
 
     Attributes:
         parameters: method and thresholds.
