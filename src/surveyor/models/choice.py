@@ -38,7 +38,7 @@ class MemberParameters(Choice):
 
 
 class CommitteeParameters(Parameters):
-    """Several models of one kind, whose disagreement tells where they have not learned yet."""
+    """Several models of one kind, whose disagreement shows where they lack data."""
 
     n_members: int = Field(
         4,

@@ -1,4 +1,4 @@
-"""A committee: several models of one kind, whose disagreement tells where they have not learned yet."""
+"""A committee: several models of one kind, whose disagreement shows where they lack data."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -56,9 +56,9 @@ class CommitteePotential:
         return [self.combine(each) for each in self._of_members(structures)]
 
     def combine(self, predictions: Sequence[Prediction]) -> Prediction:
-        """Return the mean of what the members say of one structure, and how far it may be off.
+        """Return the mean prediction of the members for one structure, with its uncertainty.
 
-        The uncertainty is the members' disagreement, times the calibration where there is one.
+        The uncertainty is the disagreement of the members, scaled by the calibration if there is one.
         """
         factor = None if self.calibration is None else self.calibration.forces.factor
         disagreement = disagreement_of(predictions).forces

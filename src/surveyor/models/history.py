@@ -1,4 +1,4 @@
-"""The history of a training, as events while it runs and as a file beside the model that came of it."""
+"""The history of a training, as events while it runs and as a file beside the trained model."""
 
 import json
 import logging

@@ -1,11 +1,11 @@
-"""MACE's training program with a loop that can be ended after any epoch, and goes on as if it had not been.
+"""MACE's training program with a loop over epochs that can be interrupted and resumed without changing the result.
 
     python -m surveyor.models.mace_program JOB --config FILE
 
-JOB is a file with a `Job`. All but the loop and the atomic energies is that of `mace_run_train`.
-Its own loop saves a checkpoint where the validation loss has improved,
-with averaged weights and without the state of the average, of the batches' order and of the search for the best epoch;
-so what continues from there is another training. This one keeps all of it, after each epoch, in the file STATE. The
+JOB is a file with a `Job`. Everything except the loop and the atomic energies is that of `mace_run_train`.
+The loop of `mace_run_train` saves a checkpoint only when the validation loss has improved, with averaged weights, and
+without the state of the average, the order of batches and the search for the best epoch, so a resumed training is a
+different one. This loop saves the complete state after each epoch, in the file STATE. The
 order of batches follows from the seed and the number of the epoch.
 """
 
@@ -28,17 +28,17 @@ from surveyor.models.trainer_process import DIVERGED, EXPLODED, end_if_absurd, t
 
 @dataclass(frozen=True)
 class Job:
-    """Instructions to the program beside MACE's options.
+    """Instructions to the program in addition to MACE's options.
 
     Attributes:
-        state: file of all that is needed to go on.
-        outcomes: files that MACE may leave a network in; the first one that is there counts.
-        result: file for the network, with the readout for the data alone.
-        limit_s: the training ends with the epoch in which it has taken so long; None for never.
+        state: file of the complete state, to resume from.
+        outcomes: files in which MACE may leave a network; the first existing one is used.
+        result: file for the network, with only the readout for the data.
+        limit_s: time limit; the training ends with the epoch that exceeds it. None for no limit.
         highest: largest plausible error of the energies before the first epoch, in eV/atom.
-        atomic_energies: of the data, in eV by atomic number.
-        fits: atomic numbers of the elements whose energies the training fits beside its foundation model.
-        fitted: file of all atomic energies once it has; None where it fits none.
+        atomic_energies: atomic energies of the data, in eV by atomic number.
+        fits: atomic numbers of the elements whose energies are fitted together with the foundation model.
+        fitted: file for all atomic energies after the fit; None without a fit.
     """
 
     state: str
@@ -77,19 +77,19 @@ class Job:
 
 @dataclass
 class Progress:
-    """How far a training is.
+    """The progress of a training.
 
     Attributes:
-        epoch: the next one.
-        valid_loss: the newest.
-        initial_loss: that before the first epoch.
-        lowest_loss: of the epochs of this stage.
-        n_without_improvement: epochs since that one.
-        in_stage_two: whether the weights of the loss have changed already.
-        keep_last: whether the next checkpoint leaves the one before it in place: the best one of the first stage.
+        epoch: number of the next epoch.
+        valid_loss: newest validation loss.
+        initial_loss: validation loss before the first epoch.
+        lowest_loss: lowest validation loss of this stage.
+        n_without_improvement: number of epochs since the lowest loss.
+        in_stage_two: whether the second stage, with other weights of the loss, has begun.
+        keep_last: whether the next checkpoint keeps the previous one, the best of the first stage.
         checkpoint: file of the newest checkpoint.
-        elapsed_s: time in all epochs, over restarts.
-        is_over: whether no other epoch follows, whatever number is left.
+        elapsed_s: total time of all epochs, over restarts.
+        is_over: whether no epoch follows, regardless of the number left.
     """
 
     epoch: int = 0
@@ -310,7 +310,7 @@ def main() -> None:
 
 
 def _do_not_compile(_network: Any) -> Any:  # Any: a module of torch
-    """Take the place of the compiler whose result nobody reads; MACE goes on where it fails."""
+    """Replace the compiler, whose result is not used; MACE continues when it fails."""
     raise NotImplementedError("surveyor does not use what TorchScript makes of the network")
 
 

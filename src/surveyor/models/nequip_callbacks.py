@@ -20,11 +20,11 @@ LEARNING_RATE = "learning_rate"
 
 
 class ShuffledByEpoch(Sampler):  # type: ignore[misc]  # torch is optional
-    """Takes all structures in an order that follows from a seed and the number of the epoch, whatever was before.
+    """Samples all structures in an order that depends only on a seed and the number of the epoch.
 
     Args:
         data: the structures.
-        seed: of all orders.
+        seed: seed of all orders.
     """
 
     def __init__(self, data: Sized, seed: int) -> None:
@@ -136,11 +136,11 @@ class Reports(Callback):  # type: ignore[misc]  # so is Lightning
             sys.exit(DIVERGED)
 
     def state_dict(self) -> dict[str, Any]:  # Any: of the interface
-        """Return what is needed to go on."""
+        """Return the state to resume from."""
         return {"initial_loss": self.initial_loss, "has_good_epoch": self.has_good_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # Any: of the interface
-        """Go on from what `state_dict` returned."""
+        """Restore the state returned by `state_dict`."""
         self.initial_loss, self.has_good_epoch = state_dict["initial_loss"], state_dict["has_good_epoch"]
 
 

@@ -62,13 +62,13 @@ MARGIN_A = 10.0  # around a structure without a cell
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What one training needs beside parameters and data.
+    """The inputs of a training other than parameters and data.
 
     Attributes:
-        atomic_energies: in eV by chemical symbol.
-        seed: of the weights and of the order of batches.
-        start: package from whose weights the training starts; None for new ones.
-        fits: elements whose atomic energies are fitted anew, if the configuration takes its network from a file.
+        atomic_energies: atomic energies in eV by chemical symbol.
+        seed: seed of the weights and of the order of batches.
+        start: package from whose weights the training starts; None for new weights.
+        fits: elements whose atomic energies are fitted again if the configuration loads its network from a file.
     """
 
     atomic_energies: Mapping[str, float]
@@ -196,7 +196,7 @@ def _packaged(directory: Path) -> Path:
 
 
 def _compile(network: Path, device: str) -> None:
-    """Compile a network for machines like this one, where there is a compiler; walkers do without it, too."""
+    """Compile a network for this kind of machine if a compiler is available; walkers also work without it."""
     compiled = compiled_file(network, device)
     if compiled.is_file():
         return

@@ -46,10 +46,10 @@ class Beginning:
 
 
 def from_scratch(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -> Beginning:
-    """Return what is plausible for new weights.
+    """Return the plausible errors for new weights.
 
-    An untrained network knows the scale of the data at best: its energies are off by some times their spread, or by
-    what forces amount to over a bond.
+    An untrained network reproduces at most the scale of the data: its energies are off by a multiple of their spread,
+    or by the work of the forces along a bond.
 
     Args:
         train: labelled structures.
@@ -60,9 +60,9 @@ def from_scratch(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -
 
 
 def from_weights(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -> Beginning:
-    """Return what is plausible for a network that was trained before with the same atomic energies.
+    """Return the plausible errors for a network that was trained before with the same atomic energies.
 
-    It may have been trained for an epoch only, so the limit is that of new weights.
+    It may have been trained for only one epoch, so the limit is that of new weights.
 
     Args:
         train: labelled structures.
@@ -72,7 +72,7 @@ def from_weights(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -
 
 
 def from_foundation(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -> Beginning:
-    """Return what is plausible for a foundation model.
+    """Return the plausible errors for a foundation model.
 
     It knows bonds, so it is off by less than twice what an empty network would be off by, and at most by `BONDS`.
     Below `LEVELS`, the difference may be one of the levels of theory.
