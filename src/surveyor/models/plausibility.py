@@ -87,9 +87,9 @@ def from_foundation(train: Sequence[Atoms], atomic_energies: Mapping[str, float]
 
 
 def _learned(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -> tuple[np.ndarray, float]:
-    """Return what is left of the energies, in eV/atom by structure, and the root mean square of the forces, in eV/Å.
+    """Return the remainders of the energies, in eV/atom by structure, and the root mean square of the forces, in eV/Å.
 
-    Labels of weight 0 do not count. Where none counts, there is one energy, or force, of zero.
+    Labels of weight 0 are ignored. Without any label, a single energy or force of zero is used.
     """
     energies = [
         (label_of(atoms).energy - sum(atomic_energies[symbol] for symbol in atoms.symbols)) / len(atoms)
@@ -105,11 +105,11 @@ def check_beginning(first: Epoch | None, beginning: Beginning, directory: Path) 
 
     Args:
         first: errors on the validation set before the first epoch; None if unknown.
-        beginning: what is plausible.
-        directory: of the training.
+        beginning: plausible errors.
+        directory: folder of the training.
 
     Raises:
-        TrainingFailed: they are absurd.
+        TrainingFailed: the energies are absurd.
     """
     if first is not None:
         _check_energies(first, beginning, "before the first epoch", directory)
@@ -118,14 +118,14 @@ def check_beginning(first: Epoch | None, beginning: Beginning, directory: Path) 
 def check_result(first: Epoch | None, history: Sequence[Epoch], beginning: Beginning, directory: Path) -> None:
     """Check that a training has not made its network worse.
 
-    New weights are judged by the forces alone: their energies begin with the mean of the data, which the first epochs
-    may leave.
+    New weights are judged only by the forces: their energies start at the mean of the data and may move away from it
+    in the first epochs.
 
     Args:
         first: errors on the validation set before the first epoch; None if unknown.
         history: all epochs.
-        beginning: what is plausible.
-        directory: of the training.
+        beginning: plausible errors.
+        directory: folder of the training.
 
     Raises:
         TrainingFailed: errors are more than `WORSE` times as large as before, or energies are absurd.

@@ -1,4 +1,4 @@
-"""The table of what is read from structure files; the page docs/reference/structure-files.md holds the same rows."""
+"""The table of fields read from structure files; the page docs/reference/structure-files.md contains the same rows."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args

@@ -53,7 +53,7 @@ class LabelKeys(Parameters):
         return tuple(f"{self.prefix}{name}" for name in bare.get(label, (label,)))
 
     def found(self, label: LabelName, fields: Fields) -> str | None:
-        """Return the name under which a label is there, None where it is not."""
+        """Return the name under which a label exists; None if it does not exist."""
         return next((name for name in self.names(label) if fields.get(name) is not None), None)
 
 
