@@ -31,15 +31,15 @@ def sample(
     n_tries: int,
     name: str,
 ) -> list[tuple[str, Sample]]:
-    """Move walkers on, side by side, from where they are, and return what they brought.
+    """Propagate walkers together from their current states, and return their samples.
 
     Args:
-        pool: where to run; None runs here.
+        pool: pool that runs the walkers; None runs them here.
         itineraries: the walkers, with the names of their samples in this directory.
-        potential: on which they move.
-        directory: for checkpoints and finished samples, which are not computed again.
-        n_tries: how often guards may stop each of them.
-        name: for people.
+        potential: the potential.
+        directory: folder of checkpoints and finished samples, which are not computed again.
+        n_tries: maximum number of tries per sample.
+        name: name for people.
     """
     digests = [f"{walker_digest(each.walker)} {each.names}" for each in itineraries]
     key = hashlib.sha256("\n".join(digests).encode()).hexdigest()

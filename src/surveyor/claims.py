@@ -1,11 +1,12 @@
-"""Claims: who computes which label now, so that campaigns that share a store do not compute one twice at once.
+"""Claims on labels in computation, so that campaigns that share a store do not compute a label twice at once.
 
-A claim is a small record in the store, under the key of the label. Whoever computes a label puts it there first,
-changes it again and again as a sign of life, and removes it when the label or its failure is in the store. Others wait
-until then. The claim of a dead process is succeeded by another one, whose name has the token of the dead one in it: as
-a name is given once, one of several successors wins. The last of such a chain counts.
+A claim is a small record in the store, under the key of the label. A process that computes a label first creates the
+claim, changes it regularly as a sign of life, and removes it when the label or its failure is in the store. Others wait
+until then. The claim of a dead process is succeeded by another claim, whose name contains the token of the dead one:
+because a name can be created only once, exactly one of several successors wins. The last claim of such a chain is
+valid.
 
-No clocks are compared: a claim is silent when an observer has seen no change for long.
+No clocks are compared: a claim is silent if an observer has seen no change for a given time.
 """
 
 import hashlib
@@ -33,14 +34,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claim as an observer finds it.
+    """A claim read from the store.
 
     Attributes:
-        name: in the storage.
-        content: all that it says, by which a sign of life is seen.
-        token: names this claim alone.
-        holder: process and host; nothing where a crash of the machine has left half a record.
-        work: whose claim it is, see `Claimant`.
+        name: name in the storage.
+        content: content of the record; a change is a sign of life.
+        token: unique name of this claim.
+        holder: process and host; None if a crash of the machine left an incomplete record.
+        work: name of the work, see `Claimant`.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Claim:
 
     @classmethod
     def read(cls, name: str, content: bytes) -> "Claim":
-        """Return what a record says."""
+        """Return the claim in a record."""
         try:
             found = json.loads(content)
             return cls(name, content, found["token"], found["holder"], found["work"])
@@ -74,11 +75,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """Who wants to compute a label, and which claims of others need not be heeded.
+    """A process that wants to compute a label, with the claims of others that it may ignore.
 
     Attributes:
-        work: names work that is done by one process at a time, such as a task with its retries: another claim of the
-            same work is that of an attempt whose worker was lost. None for work that has no name.
+        work: name of work that only one process does at a time, such as a task with its retries: another claim of the
+            same work belongs to an attempt whose worker was lost. None for work without a name.
         dead: tokens of claims that were silent for too long.
     """
 
@@ -99,29 +100,29 @@ class Claims:
     """The claims in a store.
 
     Attributes:
-        storage: where they are, beside the labels.
+        storage: storage of the claims, beside the labels.
     """
 
     storage: Storage
 
     def of(self, key: str) -> Claim | None:
-        """Return the claim on a label, which may be that of a dead process; None where there is none."""
+        """Return the claim on a label, possibly of a dead process, or None."""
         chain = self._chain(key)
         return chain[-1] if chain else None
 
     @contextmanager
     def held(self, key: str, claimant: Claimant = ANYBODY, *, heartbeat_s: float = HEARTBEAT_S) -> Iterator[None]:
-        """Hold the claim on a label, with signs of life, as long as this lasts.
+        """Hold the claim on a label, with signs of life, within the block.
 
-        A store that takes no claim, because it is full or away, does not prevent a label.
+        If the store cannot accept the claim, because it is full or unreachable, the label is computed without a claim.
 
         Args:
-            key: of the label.
-            claimant: who wants it.
-            heartbeat_s: how often a sign of life is given.
+            key: key of the label.
+            claimant: the claimant.
+            heartbeat_s: time between two signs of life.
 
         Raises:
-            LabelClaimed: somebody else, who lives, has it.
+            LabelClaimed: another live process holds the claim.
         """
         try:
             mine = self._take(key, claimant)
@@ -197,14 +198,14 @@ def _content(claim: Claim, n_beats: int) -> bytes:
 
 
 class Watch:
-    """An observer of the claims of others, to tell those who are silent from those who live.
+    """An observer of the claims of other processes, which detects dead ones by their silence.
 
     Args:
-        claims: what is observed.
-        silent_s: who has shown no sign of life for so long is taken for dead.
+        claims: the claims to observe.
+        silent_s: time without a sign of life after which a process counts as dead.
 
     Attributes:
-        dead: tokens of the claims that are not to be heeded.
+        dead: tokens of the claims to ignore.
     """
 
     def __init__(self, claims: Claims, *, silent_s: float = SILENT_S) -> None:
@@ -232,7 +233,7 @@ class Watch:
         return False
 
     def wait(self, key: str) -> None:
-        """Wait until nobody who lives computes a label."""
+        """Wait until no live process computes a label."""
         while self.is_held(key):
             time.sleep(LOOK_S)
 

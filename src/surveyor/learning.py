@@ -1,4 +1,4 @@
-"""The decisions of online learning: pure functions of what is known, so that the same data give the same campaign."""
+"""The decisions of online learning: pure functions, so that the same data give the same campaign."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -200,7 +200,7 @@ class StructureError:
     forces: float
 
     def exceeds(self, energy: float, forces: float) -> bool:
-        """Say whether either error is above its threshold; what is not a number is."""
+        """Return whether either error is above its threshold; NaN counts as above."""
         return not (self.energy <= energy and self.forces <= forces)
 
 
@@ -213,16 +213,16 @@ def structure_error(atoms: Atoms, prediction: Prediction) -> StructureError:
 
 
 def plan_propagations(n_walkers: int, generation: int, learning: Learning, n_labels: int) -> tuple[int, ...]:
-    """Return how many samples each walker brings in a generation.
+    """Return the number of samples of each walker in a generation.
 
-    Each walker brings as many as the others; what is left over comes from walkers drawn at random. Where there are
-    fewer states than walkers, they come from the walkers in turn, going on where the generation before has stopped.
+    All walkers return equally many samples; the remainder goes to randomly chosen walkers. If there are
+    fewer states than walkers, the walkers take turns, continuing from the previous generation.
 
     Args:
-        n_walkers: how many there are.
-        generation: its number, from 1.
+        n_walkers: number of walkers.
+        generation: number of the generation, from 1.
         learning: states per generation, budget, seed.
-        n_labels: how many labels the campaign has requested so far.
+        n_labels: number of labels requested so far.
     """
     n_states = learning.n_states or n_walkers
     n_now = n_states if learning.max_labels is None else max(0, min(n_states, learning.max_labels - n_labels))
@@ -263,16 +263,16 @@ def without_repetitions(structures: Dataset, known: Sequence[str]) -> Dataset:
 def decide_membership(
     structures: Dataset, errors: Mapping[str, StructureError], data: DataSets, learning: Learning
 ) -> DataSets:
-    """Return the sets to which new structures come; for good.
+    """Return the sets that new structures join permanently.
 
     Structures are ordered by the hash in their key. Validation and test set are filled to their fractions of all
-    structures so far, and get at least one structure each where there are three or more. Of the first structures, and
-    of three or more, at least one is left for training.
+    structures so far, and each gets at least one of three or more new structures. At least one of the first structures,
+    and of three or more, is left for training.
 
     Args:
-        structures: new ones, labelled or failed, with their keys.
-        errors: of the model before it saw them, by key; empty where there was no model.
-        data: what the campaign has so far.
+        structures: new structures, labelled or failed, with their keys.
+        errors: errors of the model before training on them, by key; empty without a model.
+        data: the sets of the campaign so far.
         learning: fractions and thresholds.
     """
     labelled = structures.labelled().ordered_by_key()
@@ -308,7 +308,7 @@ def _lacking(fraction: float, n_total: int, n_have: int, least: int) -> int:
 
 
 def must_reset(error: StructureError, learning: Learning) -> bool:
-    """Say whether the walker that brought a structure goes back to its start."""
+    """Return whether the walker that returned a structure is reset to its start."""
     return error.exceeds(learning.reset_energy_meV_per_atom, learning.reset_forces_meV_per_A)
 
 
@@ -330,7 +330,7 @@ class Progress:
 
 
 def reason_to_stop(progress: Progress, learning: Learning) -> str | None:
-    """Return why a campaign ends here, None where it goes on."""
+    """Return the reason why a campaign ends, or None if it continues."""
     if progress.generation >= learning.n_generations:
         return f"all {learning.n_generations} generations are complete"
     if learning.max_labels is not None and progress.n_labels >= learning.max_labels:
