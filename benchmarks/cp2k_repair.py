@@ -248,7 +248,8 @@ def main() -> None:
     code = CP2KCode(command=options.command)
     chosen = [case for case in CASES if not options.only or any(part in case.name for part in options.only)]
     print("Deviations from tight labels, of which one begins in the state of the label and one from atoms:\n")
-    print("| input | rung | CPU s | meV/atom, meV/Å | from atoms | within 1 and 5 |\n|---|---|---|---|---|---|", flush=True)
+    columns = "input | rung | CPU s | meV/atom, meV/Å | from atoms | within 1 and 5"
+    print(f"| {columns} |\n|---|---|---|---|---|---|", flush=True)
     rungs: Counter[str] = Counter()
     for case in chosen:
         rung, line = row(case, code, options.minutes)
