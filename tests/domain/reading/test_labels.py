@@ -102,6 +102,8 @@ LOPSIDED = np.arange(9.0).reshape(3, 3)
     [
         ({"REF_stress": LOPSIDED}, "REF_stress is not symmetric"),
         ({"REF_virials": LOPSIDED}, "REF_virials is not symmetric"),
+        ({"REF_stress": LOPSIDED / 1000}, "REF_stress is not symmetric"),
+        ({"REF_stress": np.where(LOPSIDED, LOPSIDED, np.nan)}, "the label has numbers that are not finite"),
         ({"REF_stress": np.arange(5.0)}, "REF_stress has 5 components; expected six"),
         ({"REF_stress": "none"}, "REF_stress is 'none'; expected numbers"),
         ({"REF_stress": np.full(6, np.nan)}, "the label has numbers that are not finite"),
@@ -147,6 +149,20 @@ def test_stress_and_virials_must_agree(tmp_path: Path) -> None:
         read(tmp_path / "data.extxyz", labelled(crystal(), **{**both, "REF_virials": -both["REF_virials"]}))
 
 
+def test_the_rounding_of_a_relaxed_cell_contradicts_no_virials(tmp_path: Path) -> None:
+    both = {"REF_stress": np.full(6, 5e-6), "REF_virials": np.zeros((3, 3))}
+    (atoms,) = read(tmp_path / "data.extxyz", labelled(crystal(), **both)).structures
+    np.testing.assert_allclose(atoms.info[STRESS], np.full(6, 5e-6))
+
+
+@pytest.mark.parametrize(("weightless", "taken"), [("virials", 1.0), ("stress", -2.0)])
+def test_of_stress_and_virials_that_of_weight_0_is_not_used(weightless: str, taken: float, tmp_path: Path) -> None:
+    volume = crystal().get_volume()
+    both = {"REF_stress": np.eye(3), "REF_virials": 2 * volume * np.eye(3), f"config_{weightless}_weight": 0.0}
+    (atoms,) = read(tmp_path / "data.extxyz", labelled(crystal(), **both)).structures
+    np.testing.assert_allclose(atoms.info[STRESS], taken * np.array([1, 1, 1, 0, 0, 0]))
+
+
 @pytest.mark.parametrize("field", ["REF_stress", "REF_virials"])
 def test_a_stress_is_not_used_where_a_structure_is_not_periodic_in_three_directions(field: str, tmp_path: Path) -> None:
     slab = fcc111("Cu", (1, 1, 3), vacuum=6.0)
@@ -158,6 +174,13 @@ def test_a_stress_is_not_used_where_a_structure_is_not_periodic_in_three_directi
     (finding,) = reading.report.findings
     assert finding.line.startswith(f"{field} not used: a stress has no meaning where a structure is not periodic")
     assert finding.line.endswith("(1 structure, the first is 1)")
+    assert not any("weight" in name for name in reading.structures[1].info)
+
+
+def test_structures_without_a_stress_have_no_finding_and_no_weight(tmp_path: Path) -> None:
+    reading = read(tmp_path / "data.extxyz", labelled(molecule("CO")), labelled(crystal()))
+    assert reading.report.findings == ()
+    assert not any("weight" in name for atoms in reading.structures for name in atoms.info)
 
 
 def test_a_stress_under_another_name_is_told_with_the_parameter_to_write(tmp_path: Path) -> None:
