@@ -17,7 +17,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from surveyor.dataset import ENERGY, FORCES, STRESS, label_of
 from surveyor.errors import InputError
 from surveyor.reading import Reading, read_labelled
-from surveyor.reading.keys import REF_KEYS, LabelKeys
+from surveyor.reading.keys import REF_KEYS, LabelKeys, keys_in
 from surveyor.reading.reading import read_structures, read_unchecked
 from surveyor.weights import weight_of
 
@@ -212,6 +212,28 @@ def test_labels_are_read_under_the_names_that_are_given(
     np.testing.assert_allclose(label.stress, probe.get_stress(), atol=1e-8)
     assert reading.report.used == names
     assert not {*names} - {"REF_energy"} & {*reading.structures[0].info}
+
+
+NUMBERS = np.zeros((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("fields", "keys"),
+    [
+        ({"volume": 3.0, "energy_weight": 2.0, "dft_energy": 1.0, "dft_forces": NUMBERS}, {"prefix": "dft_"}),
+        ({"other_energy": 1.0, "dft_energy": 1.0, "dft_forces": NUMBERS}, {"prefix": "dft_"}),
+        (
+            {"energies": np.zeros(2), "TotEnergy": 1.0, "max_force": 0.1, "spins": NUMBERS, "force": NUMBERS},
+            {"energy": "TotEnergy", "forces": "force"},
+        ),
+        ({"dft_energy": 1.0, "forces_weight": NUMBERS}, None),
+        ({"dft_forces": NUMBERS, "energy_weight": 1.0}, None),
+    ],
+)
+def test_labels_under_other_names_are_told_from_what_looks_like_them(
+    fields: dict[str, Any], keys: dict[str, str] | None
+) -> None:
+    assert keys_in({**fields, "positions": NUMBERS}) == keys
 
 
 def test_a_label_that_is_there_but_not_asked_for_is_told_with_the_parameter_to_write(tmp_path: Path) -> None:
