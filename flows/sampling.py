@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
@@ -105,7 +106,9 @@ def relayed(
         if also is not None:
             also(event)
 
-    relay = Relay(directory.workers, directory.events, tell)
+    # A thread calls it, which would not see that the run has another server than the one that is configured; Prefect
+    # starts one more where none is.
+    relay = Relay(directory.workers, directory.events, partial(copy_context().run, tell))
     with reporting(directory.events), relay.running(), telling_waits(pools), heeding_cancellation():
         yield
 
