@@ -10,6 +10,7 @@ import urllib.request
 from asyncio import to_thread
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, wraps
 from http.client import HTTPException
 from pathlib import Path
@@ -31,6 +32,7 @@ from surveyor.errors import SurveyorError
 
 HOST = "127.0.0.1"
 PORT = 4200
+ANSWER_S = 30.0  # a server on a busy machine takes its time; where there is none, that is known at once
 START_S = 180.0  # the first start on a new database migrates it, which takes more than 20 s
 PATIENCE_S = 1800.0
 LOOK_S = 5.0
@@ -133,10 +135,15 @@ def outlasting_outages() -> Iterator[None]:
     any more, nor does what ends a run that is told to end.
     """
     _make_clients_patient()
-    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: min(N_RETRIES, PREFECT_CLIENT_MAX_RETRIES.value())}):
-        yield
+    token = _OUTLASTS.set(True)
+    try:
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: min(N_RETRIES, PREFECT_CLIENT_MAX_RETRIES.value())}):
+            yield
+    finally:
+        _OUTLASTS.reset(token)
 
 
+_OUTLASTS = ContextVar("outlasts outages", default=False)
 Send = Callable[..., httpx.Response]
 AsyncSend = Callable[..., Coroutine[Any, Any, httpx.Response]]  # Any: as coroutines have it
 
@@ -149,7 +156,7 @@ def _make_clients_patient() -> None:
 
 
 class _Patience:
-    """The patience of all clients of a process; it ends with the first wait in vain."""
+    """The patience of all clients of a process; after a wait in vain there is none until the server answers again."""
 
     def __init__(self) -> None:
         self._is_exhausted = False
@@ -158,7 +165,8 @@ class _Patience:
         """Return until when a request may wait; the past for one that does not wait."""
         is_ending = not isinstance(sys.exception() or Exception(), Exception)  # by a signal: whoever sent it waits
         is_for_once = PREFECT_CLIENT_MAX_RETRIES.value() == 0 or request.url.path.endswith(IMPATIENT)
-        return 0.0 if is_ending or is_for_once or self._is_exhausted else time.monotonic() + PATIENCE_S
+        may_wait = _OUTLASTS.get() and not (is_ending or is_for_once or self._is_exhausted)
+        return time.monotonic() + PATIENCE_S if may_wait else 0.0
 
     def wait(self, error: httpx.HTTPError, deadline: float) -> None:
         """Wait for the server, or raise why a request failed if that helps no more."""
@@ -166,7 +174,11 @@ class _Patience:
         if not is_away or time.monotonic() > deadline:
             raise error
         self._is_exhausted = True
-        wait_for_server()
+        wait_for_server(deadline - time.monotonic())
+        self._is_exhausted = False
+
+    def renew(self) -> None:
+        """Take note that the server answers."""
         self._is_exhausted = False
 
 
@@ -176,9 +188,12 @@ def _patient(send: Send, patience: _Patience) -> Send:
         deadline = patience.deadline(request)
         while True:
             try:
-                return send(client, request, *args, **kwargs)
+                response = send(client, request, *args, **kwargs)
             except (httpx.TransportError, httpx.HTTPStatusError) as error:
                 patience.wait(error, deadline)
+            else:
+                patience.renew()
+                return response
 
     return send_patiently
 
@@ -191,9 +206,12 @@ def _patient_async(send: AsyncSend, patience: _Patience) -> AsyncSend:
         deadline = patience.deadline(request)
         while True:
             try:
-                return await send(client, request, *args, **kwargs)
+                response = await send(client, request, *args, **kwargs)
             except (httpx.TransportError, httpx.HTTPStatusError) as error:
                 await to_thread(patience.wait, error, deadline)
+            else:
+                patience.renew()
+                return response
 
     return send_patiently
 
@@ -242,7 +260,7 @@ def answers(url: str) -> bool:
         urllib.request.ProxyHandler({}) if HOST in url else urllib.request.ProxyHandler()
     )
     try:
-        with opener.open(f"{url}/health", timeout=5) as response:
+        with opener.open(f"{url}/health", timeout=ANSWER_S) as response:
             return bool(response.status == 200)
     except (OSError, HTTPException, ValueError):  # nobody there, somebody else, or no address at all
         return False
