@@ -14,7 +14,6 @@ from surveyor.errors import InputError, NothingLearned, SurveyorError
 from surveyor.evaluation import load_predictions
 from surveyor.events import announce
 from surveyor.files import read_json, write_json
-from surveyor.flows.server import wait_for_server
 from surveyor.flows.training import told
 from surveyor.learning import Learning
 from surveyor.metrics import errors_of
@@ -35,7 +34,6 @@ def judge(structures: Dataset, learning: Learning) -> None:
         NothingLearned: a larger fraction failed than the campaign allows.
     """
     if failures := count_failures(structures):
-        wait_for_server()
         tag_run(sorted(failures), and_parent=True)
     check_failures(structures, learning)
 
@@ -51,7 +49,6 @@ def complete(campaign: Campaign, generation: Generation) -> Generation:
     test = completed.errors["test"]
     text = f"generation {completed.number} is complete: {completed.n_labels} labels; on the test set {told(test)}"
     announce(logger, "generation_complete", text, generation=completed.number, n_labels=completed.n_labels)
-    wait_for_server()
     return completed
 
 
@@ -174,5 +171,4 @@ def conclude(campaign: Campaign, last: Generation, reason: str, reports: Reports
         reports.begin(last.number)
     if last.model.weights is None:
         raise InputError(f"generation {last.number} of {directory.path} has no model")
-    wait_for_server()
     return last.model.weights

@@ -45,7 +45,7 @@ def _look_at_campaign(directory: RunDirectory) -> tuple[RenderableType, str]:
     return render(progress), summary(progress)
 
 
-WAITS = ("waiting", "waiting_ends", "label_claimed")  # for a pool, or for labels that others compute
+WAITS = ("waiting", "waiting_ends", "label_claimed", "claim_silent")  # for a pool, or for labels that others compute
 
 
 def _conclude_campaign(console: Console, directory: RunDirectory, potential: Path) -> None:

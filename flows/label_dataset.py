@@ -27,7 +27,6 @@ from surveyor.flows.label_commands import LABELLING
 from surveyor.flows.paths import run_url, with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sampling import relayed
-from surveyor.flows.server import wait_for_server
 from surveyor.flows.users_flow import users_flow
 from surveyor.flows.window import Window, n_at_once
 from surveyor.labelling import (
@@ -300,6 +299,5 @@ def _conclude(
     reasons = "".join(f", {n} {reason}" for reason, n in summary["failures"].items())
     text = f"{summary['n_labelled']} of {summary['n_structures']} structures are labelled{reasons}"
     announce(logger, "labelling_complete", text)
-    wait_for_server()
     tag_run(sorted(summary["failures"]))
     return labelled_file(labelling.directory)

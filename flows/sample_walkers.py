@@ -20,7 +20,6 @@ from surveyor.flows.paths import run_url, with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sample_commands import SAMPLING
 from surveyor.flows.sampling import batch_size, check_plumed, relayed
-from surveyor.flows.server import wait_for_server
 from surveyor.flows.users_flow import users_flow
 from surveyor.flows.window import Window, n_at_once
 from surveyor.pools.choice import LOCAL
@@ -106,7 +105,6 @@ def walk(exploration: Exploration) -> Path:
     brought = [each for future in samples.futures.values() for each in future.result()]
     summary = write_results(exploration, brought)
     write_observables_figure(exploration.directory.path / "walkers.png", brought)
-    wait_for_server()
     counts = ", ".join(f"{n} in {file}" for file, n in summary["n_structures"].items())
     announce(logger, "work_ends", f"structures: {counts}", **summary["n_structures"])
     check_yield(summary, path)

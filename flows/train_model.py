@@ -11,7 +11,6 @@ from surveyor.events import announce
 from surveyor.flows.paths import run_url, with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sampling import Stopwatch, relayed
-from surveyor.flows.server import wait_for_server
 from surveyor.flows.train_commands import TRAINING
 from surveyor.flows.training import told, train_on
 from surveyor.flows.users_flow import users_flow
@@ -83,7 +82,6 @@ def train_on_files(training: Training) -> Path:
     announce(logger, "work_begins", f"{path}; this run: {url}", url=url)
     if training.is_complete and training.model.weights is not None:
         announce(logger, "training_ends", f"{path.name} is complete")
-        wait_for_server()
         _report(training)
         return training.model.weights
     announce_readings(training.reports)
@@ -91,7 +89,6 @@ def train_on_files(training: Training) -> Path:
     if trained.model.weights is None:
         raise TrainingFailed("the training left no model", path)
     write_summary(training.directory, trained.model, training.data, trained.errors)
-    wait_for_server()
     for name, errors in trained.errors.items():
         if errors.n_structures:
             announce(logger, "errors", f"{name}: {told(errors)}", set=name, **errors.to_dict())

@@ -27,6 +27,7 @@ from surveyor.storage import Storage, sharded
 
 HEARTBEAT_S = 20.0
 SILENT_S = 300.0  # who is silent for so long is taken for dead
+QUIET_S = 60.0  # who is silent for so long is told, and how long that is waited for
 LOOK_S = 1.0  # how often those who wait look
 
 logger = logging.getLogger(__name__)
@@ -213,6 +214,7 @@ class Watch:
         self.silent_s = silent_s
         self.dead: frozenset[str] = frozenset()
         self._seen: dict[str, tuple[bytes | None, float]] = {}  # by token, the last content and when it was seen first
+        self._waits_until = 0.0  # the latest time that was told
 
     def is_held(self, key: str, work: str | None = None) -> bool:
         """Say whether another process that lives, as far as this observer has seen, computes a label.
@@ -247,4 +249,15 @@ class Watch:
         if content != claim.content:
             self._seen[claim.token] = claim.content, now
             return 0.0
-        return now - since
+        if (silence_s := now - since) > min(QUIET_S, self.silent_s):
+            self._tell_silence(claim, silence_s)
+        return silence_s
+
+    def _tell_silence(self, claim: Claim, silence_s: float) -> None:
+        """Say until when a silent process is waited for, unless that was said of another one a moment ago."""
+        until = time.time() + self.silent_s - silence_s
+        if until > self._waits_until + QUIET_S:
+            self._waits_until = until
+            clock = time.strftime("%H:%M:%S", time.localtime(until))
+            text = f"{claim} shows no sign of life; what it computes is computed here from {clock} on, unless it does"
+            announce(logger, "claim_silent", text, until=until, holder=str(claim))

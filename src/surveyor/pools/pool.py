@@ -160,7 +160,7 @@ class Pool(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Close the pool; it can be called several times.
+        """Close the pool; it can be called several times, and does not wait for a pool that is still opening.
 
         Args:
             wait: let running work end first; otherwise it is abandoned and its futures are cancelled. Work submitted
@@ -173,32 +173,43 @@ class Pool(Executor):
             pending = tuple(self._pending)
         if wait and not cancel_futures:
             futures.wait(pending)
-        with self._attaching:
-            attachment, self._attachment = self._attachment, None
         for future in pending:
             future.cancel()
-        if attachment is not None:
-            attachment.close()
+        self._replace(None)
 
     def _attached(self) -> Attachment:
         with self._attaching:
-            if self._is_closed:
-                raise RuntimeError(f"pool {self.name} was shut down: nothing can be submitted to it any more")
-            if self._attachment is not None and not self._attachment.is_alive:
-                self._attachment.close()
-                self._attachment = None
-            if self._attachment is None:
-                self._attachment = self._opened()
-            if (failure := self._attachment.failure()) is not None:
+            self._check_open()
+            attachment = self._attachment
+            if attachment is None or not attachment.is_alive:
+                attachment = self._attach_anew()
+            if (failure := attachment.failure()) is not None:
                 raise PoolFailed(failure)
-            return self._attachment
+            return attachment
 
-    def _opened(self) -> Attachment:
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError(f"pool {self.name} was shut down: nothing can be submitted to it any more")
+
+    def _attach_anew(self) -> Attachment:
+        self._replace(None)
         self._is_opening = True
         try:
-            return self._attach()
+            attachment = self._attach()
         finally:
             self._is_opening = False
+        self._replace(attachment)
+        if self._is_closed:  # it was shut down meanwhile, or is now, which does no harm
+            self._replace(None)
+            self._check_open()
+        return attachment
+
+    def _replace(self, attachment: Attachment | None) -> None:
+        """Take a connection, or none, in place of the one that there is, which is closed."""
+        with self._changed:
+            former, self._attachment = self._attachment, attachment
+        if former is not None:
+            former.close()
 
     def _admit(self, future: Future[Any]) -> Attachment:  # Any: the result of whatever is submitted
         """Count a future as in flight, as soon as there is room for it."""
