@@ -17,7 +17,7 @@ from surveyor.report import write_figures
 from surveyor.report.parity import SETS, predicted_set
 from surveyor.report.tables import walkers_of
 from surveyor.run_directory import RunDirectory
-from surveyor.tasks.wandb_session import Session, import_wandb, read_record, write_record
+from surveyor.tasks.wandb_session import Logged, Session, import_wandb, offline_folders, read_record, write_record
 
 JOB_TYPE = "campaign"
 
@@ -44,13 +44,23 @@ def log_generation(directory: RunDirectory, number: int, wandb_parameters: WandB
         return
     wandb = import_wandb()
     generations = sorted({*record["generations"], number})
-    with Session(directory, wandb_parameters, record["id"], JOB_TYPE) as session:
+    with Session(directory, wandb_parameters, record["id"], JOB_TYPE, _logged(directory, record)) as session:
         for each in range(session.first_step, generations[-1] + 1):
             shown = _tables(wandb, directory, each) | _images(wandb, directory, each)
             session.log(each, _metrics(directory, each) | shown)
         if comparison is not None:
             session.summarize(_final_errors(read_comparison(directory)))
-    write_record(directory, {**record, "generations": generations, "comparison": comparison})
+    if session.logged is not None:
+        told = {"generations": generations, "comparison": comparison, "folders": session.logged.folders}
+        write_record(directory, record | told)
+
+
+def _logged(directory: RunDirectory, record: Mapping[str, Any]) -> Logged:  # Any: whatever JSON holds
+    # A record of an older surveyor does not name the folders: each held a generation.
+    former = [folder.name for folder in offline_folders(directory, record["id"])]
+    is_new = not record["generations"]
+    folders = record.get("folders", [] if is_new else former)
+    return Logged(0 if is_new else max(record["generations"]) + 1, tuple(folders))
 
 
 def _metrics(directory: RunDirectory, number: int) -> dict[str, float]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import wait_until
 from small_campaign import SmallCampaign
+from wandb_server import WandbServer
 
 from surveyor.campaign import WandB
 from surveyor.errors import InputError
@@ -18,7 +18,7 @@ from surveyor.models.history import report_epoch
 from surveyor.models.model import Epoch
 from surveyor.run_directory import RunDirectory
 from surveyor.tasks.wandb_run import log_generation
-from surveyor.tasks.wandb_session import Session, check_wandb
+from surveyor.tasks.wandb_session import Logged, Session, check_wandb
 from surveyor.tasks.wandb_trainings import TrainingCurves
 
 pytestmark = [
@@ -125,7 +125,7 @@ class Trainings:
         for records in runs(self.directory):
             name = next(record.run.display_name for record in records if record.HasField("run"))
             steps = [steps_of(record) for record in records if record.HasField("history")]
-            synced[name] = [(step["_step"], step["valid/loss"]) for step in steps]  # in the place of an earlier folder
+            synced.setdefault(name, []).extend((step["_step"], step["valid/loss"]) for step in steps)
         return synced
 
 
@@ -183,7 +183,6 @@ def test_a_campaign_that_goes_on_has_whole_curves_without_repeated_epochs(traini
     trainings.report(0, EPOCHS[2])
     trainings.curves.close()
     assert trainings.logged() == {NAMES[0]: [(0, 3.0), (1, 2.0), (2, 1.0)]}
-    assert len(runs(trainings.directory)) == 1
 
 
 @pytest.mark.wandb
@@ -198,16 +197,14 @@ def test_a_training_that_ended_while_no_campaign_watched_is_logged_once_it_goes_
 
 
 @pytest.mark.wandb
-def test_a_run_that_was_synced_while_it_went_on_is_synced_again(trainings: Trainings) -> None:
-    trainings.report(0, EPOCHS[0])
-    trainings.curves.tell({"event": "sampled"})
-    folder = trainings.directory.path / "wandb"
-    wait_until(lambda: any(folder.glob("offline-run-*/*.wandb")), lambda: f"no run in {folder}")
-    (file,) = folder.glob("offline-run-*/*.wandb")
-    mark = file.with_name(f"{file.name}.synced")
-    mark.touch()  # as `wandb sync` does
+def test_what_a_session_has_left_that_was_killed_is_replaced(trainings: Trainings) -> None:
+    trainings.report(0, *EPOCHS[:2])
     trainings.curves.close()
-    assert not mark.exists()
+    (trainings.directory.path / "wandb-trainings.json").unlink()  # as if it was killed before it wrote this
+    trainings.begin()
+    trainings.report(0, EPOCHS[2])
+    trainings.curves.close()
+    assert trainings.logged() == {NAMES[0]: [(0, 3.0), (1, 2.0), (2, 1.0)]}
 
 
 @pytest.mark.wandb
@@ -236,7 +233,7 @@ def test_a_run_is_continued_in_the_mode_and_the_group_that_are_asked_for(
     monkeypatch.setattr("wandb.init", begin)  # online it needs an account
     monkeypatch.setattr("surveyor.tasks.wandb_session._silence", lambda _: None)
     with pytest.raises(Begun):
-        Session(campaign, WandB(project="copper", group="metals", mode="online"), "abc", "training")
+        Session(campaign, WandB(project="copper", group="metals", mode="online"), "abc", "training", Logged())
     expected = {"project": "copper", "group": "metals", "mode": "online", "resume": "allow"}
     assert {name: given[name] for name in expected} == expected
 
@@ -258,17 +255,26 @@ def test_without_a_key_a_campaign_online_is_refused_with_advice() -> None:
         check_wandb(ONLINE)
 
 
+def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own: wandb keeps the server that it was begun with."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def key(no_key: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
+
+
 @pytest.mark.wandb
-@pytest.mark.usefixtures("no_key")
+@pytest.mark.usefixtures("key")
 def test_where_no_server_answers_there_is_a_warning_and_the_run_is_kept_for_later(
     campaign: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A process of its own: wandb keeps the server that it was begun with.
     directory = RunDirectory(tmp_path / "run")
     shutil.copytree(campaign.path, directory.path, ignore=shutil.ignore_patterns("wandb*"))
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
-    done = subprocess.run([sys.executable, "-c", AWAY, directory.path], capture_output=True, text=True, check=False)
+    done = python(AWAY, directory.path)
     assert done.returncode == 0, done.stderr
     assert "The campaign goes on; what is not sent" in done.stderr
     assert "run is logged offline, for `wandb sync`" in done.stderr
@@ -290,10 +296,60 @@ log_generation(RunDirectory(Path(sys.argv[1])), 3, online)
 
 
 @pytest.mark.wandb
+@pytest.mark.usefixtures("key")
+def test_a_key_that_the_server_refuses_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    with WandbServer(refuses=True).running() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        done = python(CHECK)
+    assert "InputError: wandb.mode: online, but the API key is of no use" in done.stderr
+
+
+CHECK = """
+from surveyor.campaign import WandB
+from surveyor.tasks.wandb_session import check_wandb
+check_wandb(WandB(mode="online"))
+"""
+
+
+@pytest.mark.wandb
+@pytest.mark.usefixtures("key")
+def test_offline_and_online_parts_of_a_training_are_one_curve_at_the_server(
+    trainings: Trainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for epochs in (EPOCHS[:1], EPOCHS[1:2]):
+        trainings.report(0, *epochs)
+        trainings.curves.close()
+        trainings.begin()
+    folder = trainings.directory.path / "wandb"
+    with WandbServer().running() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        sync = [sys.executable, "-m", "wandb", "sync", "--yes", str(folder)]
+        subprocess.run(sync, check=True, capture_output=True, cwd=trainings.directory.path)
+        (curve,) = server.histories.values()
+        assert [step["_step"] for step in curve] == [0, 1]
+        trainings.report(0, EPOCHS[2], watched=False)
+        done = python(GOES_ON, trainings.directory.path, trainings.members[0])
+        assert done.returncode == 0, done.stderr
+        assert [(step["_step"], step["valid/loss"]) for step in curve] == [(0, 3), (1, 2), (2, 1)]
+
+
+GOES_ON = """
+import sys
+from pathlib import Path
+from surveyor.campaign import WandB
+from surveyor.run_directory import RunDirectory
+from surveyor.tasks.wandb_trainings import TrainingCurves
+curves = TrainingCurves(RunDirectory(Path(sys.argv[1])), WandB(project="copper", mode="online"))
+curves.tell({"event": "epoch", "training": sys.argv[2]})
+curves.close()
+"""
+
+
+@pytest.mark.wandb
 def test_each_generation_is_logged_once_at_its_step(logged: RunDirectory) -> None:
     """Those that an earlier call has not logged are logged by the next one."""
     assert sorted(history(logged)) == [0, 1, 2, 3]
-    assert len(runs(logged)) == 1
+    assert len(runs(logged)) == 2
 
 
 @pytest.mark.wandb

@@ -19,9 +19,17 @@ class WandB(Parameters):
     """Where Weights & Biases shows the campaign; needs the extra `wandb`."""
 
     project: str = Field("surveyor", min_length=1, title="Project", description="Project on Weights & Biases.")
-    group: str | None = Field(None, title="Group", description="Group of the run, to show several campaigns together.")
+    group: str | None = Field(
+        None,
+        title="Group",
+        description="Group of the runs; by default the name of the run directory. One group can hold several "
+        "campaigns.",
+    )
     mode: Literal["online", "offline"] = Field(
-        "offline", title="Mode", description="offline: written beside the campaign, to be sent later by `wandb sync`."
+        "offline",
+        title="Mode",
+        description="offline: written into the run directory, to be sent later by `wandb sync`. online: sent at once; "
+        "needs an API key.",
     )
 
 

@@ -27,6 +27,8 @@ class Epoch:
         forces_rmse: on the validation set, in eV/Å; None where the engine does not tell.
         learning_rate: at the end of the epoch, the largest where parameters differ in it; None where there is none, or
             the engine does not tell.
+        training_loss: mean over the batches of the epoch, in the units of the engine; None where the engine does not
+            tell.
     """
 
     number: int
@@ -34,6 +36,7 @@ class Epoch:
     energy_rmse: float | None = None
     forces_rmse: float | None = None
     learning_rate: float | None = None
+    training_loss: float | None = None
 
 
 @runtime_checkable  # Prefect derives a schema from the parameters of flows, which asks for isinstance
