@@ -3,6 +3,7 @@
 # make tests-long  tests that wait for minutes (a server that is away, runs whose process died) or that are about
 #                  programs which few use (Grid Engine, PostgreSQL)
 # make docs    the documentation, into site/
+# make diagrams  the figures of the documentation, anew from docs/diagrams/*.mmd; needs Node.js and a network
 # make clean   remove the environments
 
 PYTHON ?= python3.11
@@ -22,7 +23,7 @@ PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test lint types tests tests-long benchmarks docs clean
+.PHONY: demo test lint types tests tests-long benchmarks docs diagrams clean
 
 demo: $(MACE)/demo.stamp
 	$(MACE)/bin/surveyor run $(CAMPAIGN)
@@ -57,6 +58,12 @@ benchmarks: $(MACE)/test.stamp
 
 docs: $(MACE)/docs.stamp
 	$(MACE)/bin/mkdocs build --strict
+
+diagrams: $(patsubst %.mmd,%.svg,$(wildcard docs/diagrams/*.mmd))
+
+docs/diagrams/%.svg: docs/diagrams/%.mmd docs/diagrams/style.json
+	npx --yes @mermaid-js/mermaid-cli@12.2.0 --quiet --configFile docs/diagrams/style.json --backgroundColor white \
+	    --input $< --output $@
 
 clean:
 	rm -rf .venv site

@@ -25,6 +25,7 @@ from surveyor.pools.choice import Pools
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.run_directory import Generation
 from surveyor.sampling.conditions import Walkers
+from surveyor.tasks.wandb_session import check_wandb
 
 
 def _campaign_name() -> str:
@@ -69,6 +70,7 @@ def online_learning(
     """
     parameters = with_absolute_paths(CampaignParameters(**{**locals(), "codes": load_codes(codes)}))
     sites = load_sites(parameters.pools.names)
+    check_wandb(wandb)
     with open_campaign(parameters, sites, users_pools()) as campaign, followed(campaign), Reports(campaign) as reports:
         checks = PoolChecks(campaign)
         generation = campaign.newest_generation() or bootstrap_generation(campaign, checks.begun())

@@ -35,7 +35,7 @@ from surveyor.sampling.walkers import Walker
 from surveyor.structures import elements_of
 from surveyor.tasks.resolve import check_biases, compute_atomic_energy
 from surveyor.tasks.sample import sample
-from surveyor.tasks.wandb_run import TrainingCurves
+from surveyor.tasks.wandb_trainings import TrainingCurves
 
 logger = logging.getLogger(__name__)
 

@@ -42,9 +42,9 @@ def report(directory: RunDirectory, number: int, wandb: WandB | None) -> Path:
     markdown = generation_markdown(directory, number)
     create_markdown_artifact(markdown, key=f"{name}-generation-{number}", description=f"Generation {number} of {name}")
     path = write_report(directory)
+    write_figures(directory, number)  # where they are, the generation was reported on
     if wandb is not None:
-        log_generation(directory, number, wandb)
-    write_figures(directory, number)  # last: where they are, the generation was reported on
+        log_generation(directory, number, wandb)  # what fails here, the next call logs
     return path
 
 

@@ -19,11 +19,17 @@ class WandB(Parameters):
     """Where Weights & Biases shows the campaign; needs the extra `wandb`."""
 
     project: str = Field("surveyor", min_length=1, title="Project", description="Project on Weights & Biases.")
-    group: str | None = Field(None, title="Group", description="Group of the run, to show several campaigns together.")
+    group: str | None = Field(
+        None,
+        title="Group",
+        description="Group of the runs; by default the name of the run directory. One group can hold several "
+        "campaigns.",
+    )
     mode: Literal["online", "offline"] = Field(
         "offline",
         title="Mode",
-        description="online sends data at once; offline writes them beside the campaign, for `wandb sync`.",
+        description="online sends data at once and needs an API key; offline writes them into the run directory, for "
+        "`wandb sync`.",
     )
 
 

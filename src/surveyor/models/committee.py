@@ -270,8 +270,9 @@ def _mean_history(histories: Sequence[Sequence[Epoch]]) -> tuple[Epoch, ...]:
         energies = [epoch.energy_rmse for epoch in reached if epoch.energy_rmse is not None]
         forces = [epoch.forces_rmse for epoch in reached if epoch.forces_rmse is not None]
         rates = [epoch.learning_rate for epoch in reached if epoch.learning_rate is not None]
+        training = [epoch.training_loss for epoch in reached if epoch.training_loss is not None]
         loss = float(np.mean([epoch.loss for epoch in reached]))
-        epochs.append(Epoch(number, loss, _mean(energies), _mean(forces), _mean(rates)))
+        epochs.append(Epoch(number, loss, _mean(energies), _mean(forces), _mean(rates), _mean(training)))
     return tuple(epochs)
 
 

@@ -69,4 +69,5 @@ def _from_json(record: Mapping[str, Any]) -> Epoch:
         energy_rmse=record["energy_rmse"],
         forces_rmse=record["forces_rmse"],
         learning_rate=record.get("learning_rate"),
+        training_loss=record.get("training_loss"),
     )

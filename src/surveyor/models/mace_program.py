@@ -104,6 +104,28 @@ class Progress:
     is_over: bool = False
 
 
+class Losses:
+    """Passes on what MACE logs of each batch, and keeps the losses.
+
+    Args:
+        logger: of MACE.
+    """
+
+    def __init__(self, logger: Any) -> None:  # Any: of MACE
+        self.logger = logger
+        self.of_batches: list[float] = []
+
+    def log(self, metrics: Mapping[str, Any]) -> None:  # Any: of MACE
+        """Take the metrics of a batch."""
+        self.of_batches.append(float(metrics["loss"]))
+        self.logger.log(metrics)
+
+    @property
+    def mean(self) -> float | None:
+        """The mean over the batches; None where there was none."""
+        return sum(self.of_batches) / len(self.of_batches) if self.of_batches else None
+
+
 class Loop:
     """The epochs of one training.
 
@@ -119,6 +141,7 @@ class Loop:
         self.limit_s = math.inf if job.limit_s is None else job.limit_s
         self.progress = Progress()
         self.energy_rmse: float | None = None  # of the newest validation, on the data
+        self.training_loss: float | None = None  # of the newest epoch
         self.seed = self.given.train_loader.generator.initial_seed()
 
     def run(self) -> None:
@@ -191,7 +214,7 @@ class Loop:
     def _train(self, loss_function: Any, epoch: int) -> None:  # Any: a module of torch
         from mace.tools.train import train_one_epoch
 
-        given = self.given
+        given, losses = self.given, Losses(self.given.logger)
         if _is_schedule_free(given.optimizer):
             given.optimizer.train()
         train_one_epoch(
@@ -203,10 +226,11 @@ class Loop:
             output_args=given.output_args,
             max_grad_norm=given.max_grad_norm,
             ema=given.ema,
-            logger=given.logger,
+            logger=losses,
             device=given.device,
             distributed=False,
         )
+        self.training_loss = losses.mean
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -232,6 +256,7 @@ class Loop:
             rate = max(group["lr"] for group in given.optimizer.param_groups)
             reported = metrics.copy()  # with its default: MACE asks for errors that a set without stress has not
             reported["learning_rate"] = float(rate)
+            reported["training_loss"] = self.training_loss
             valid_err_log(loss, reported, given.logger, given.log_errors, epoch, name)
             if name == HEAD:
                 self.energy_rmse = metrics.get("rmse_e_per_atom")

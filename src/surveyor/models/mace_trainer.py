@@ -220,4 +220,4 @@ def _errors(record: Record) -> Epoch | None:
         return None
     number = BEFORE if record["epoch"] is None else record["epoch"]
     errors = record.get("rmse_e_per_atom"), record.get("rmse_f")
-    return Epoch(number, record["loss"], *errors, record.get("learning_rate"))
+    return Epoch(number, record["loss"], *errors, record.get("learning_rate"), record.get("training_loss"))

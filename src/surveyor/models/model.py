@@ -27,6 +27,8 @@ class Epoch:
         forces_rmse: force error on the validation set, in eV/Å; None if the engine does not report it.
         learning_rate: learning rate at the end of the epoch, the largest of several; None if the engine does not report
             it.
+        training_loss: mean over the batches of the epoch, in the units of the engine; None if the engine does not
+            report it.
     """
 
     number: int
@@ -34,6 +36,7 @@ class Epoch:
     energy_rmse: float | None = None
     forces_rmse: float | None = None
     learning_rate: float | None = None
+    training_loss: float | None = None
 
 
 @runtime_checkable  # Prefect derives a schema from the parameters of flows, which asks for isinstance

@@ -8,6 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from surveyor.models.nequip_config import ENERGY_RMSE, FORCES_RMSE
 from surveyor.models.trainer_process import DIVERGED, EXPLODED, end_if_absurd
 
-LEARNING_RATE = "learning_rate"
+LEARNING_RATE, TRAINING_LOSS = "learning_rate", "training_loss"
 
 
 class ShuffledByEpoch(Sampler):  # type: ignore[misc]  # torch is optional
@@ -106,6 +107,22 @@ class Reports(Callback):  # type: ignore[misc]  # so is Lightning
         self.highest = highest
         self.initial_loss: float | None = None
         self.has_good_epoch = False
+        self.losses: list[float] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the losses of the epoch before."""
+        self.losses = []
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Mapping[str, Any],  # Any: of NequIP
+        batch: Any,  # Any: of NequIP
+        batch_idx: int,
+    ) -> None:
+        """Keep the loss of a batch."""
+        self.losses.append(float(outputs["loss"]))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report the errors on the validation set."""
@@ -122,11 +139,13 @@ class Reports(Callback):  # type: ignore[misc]  # so is Lightning
         trainer.should_stop |= not is_good
         if trainer.is_global_zero:
             rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
-            self._report(trainer.current_epoch, loss, {**errors, LEARNING_RATE: float(max(rates))})
+            known = {LEARNING_RATE: float(max(rates)), TRAINING_LOSS: float(np.mean(self.losses))}
+            self._report(trainer.current_epoch, loss, {**errors, **known})
 
     def _report(self, number: int | None, loss: float, errors: Mapping[str, float]) -> None:
         epoch = {"epoch": number, "loss": loss, "energy_rmse": errors.get(ENERGY_RMSE)}
         epoch |= {"forces_rmse": errors.get(FORCES_RMSE), LEARNING_RATE: errors.get(LEARNING_RATE)}
+        epoch[TRAINING_LOSS] = errors.get(TRAINING_LOSS)
         with self.path.open("a") as file:
             file.write(json.dumps(epoch) + "\n")
 

@@ -181,7 +181,7 @@ def _run_program(options: Tree, sizes: Mapping[str, int], directory: Path) -> in
 def _errors(record: Record) -> Epoch:
     number = BEFORE if record["epoch"] is None else record["epoch"]
     errors = record["energy_rmse"], record["forces_rmse"]
-    return Epoch(number, record["loss"], *errors, record.get("learning_rate"))
+    return Epoch(number, record["loss"], *errors, record.get("learning_rate"), record.get("training_loss"))
 
 
 def _packaged(directory: Path) -> Path:
