@@ -245,7 +245,6 @@ class OARSite(JobQueueSite):
     """A cluster with OAR."""
 
     kind: ClassVar[str] = "oar"
-    is_experimental: ClassVar[bool] = True
 
     resources: str | None = Field(
         None,
