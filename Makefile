@@ -1,7 +1,7 @@
 # make demo    online learning of a MACE potential, from nothing but Python 3.11 and a package index
 # make test    lint, types and all tests
 # make tests-long  tests that wait for minutes (a server that is away, runs whose process died) or that are about
-#                  programs which few use (Grid Engine, PostgreSQL)
+#                  programs which few use (Grid Engine, OAR, PostgreSQL)
 # make docs    the documentation, into site/
 # make diagrams  the figures of the documentation, anew from docs/diagrams/*.mmd; needs Node.js and a network
 # make clean   remove the environments

@@ -139,7 +139,7 @@ class SGEPool(SGESite, PoolBlock):
 
 
 class OARPool(OARSite, PoolBlock):
-    """A queue of a cluster with OAR (experimental: never tried). Campaigns name it as oar/default, for instance.
+    """A queue of a cluster with OAR. Campaigns name it as oar/default, for instance.
 
     Example:
         Store a pool, and load a stored one:

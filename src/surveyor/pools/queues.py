@@ -131,9 +131,10 @@ def read_oar(answer: str) -> dict[str, Entry]:
         "Suspended": "running",
         "Resuming": "running",
         "Finishing": "ending",
+        "toError": "ending",
     }
-    pairs = [line.split(":", 1) for line in answer.splitlines() if ":" in line]
-    return {job.strip(): Entry(states[state.strip()], state.strip()) for job, state in pairs if state.strip() in states}
+    pairs = [(job.strip(), state.strip()) for job, _, state in (line.partition(":") for line in answer.splitlines())]
+    return {job: _entry(states[state], state) for job, state in pairs if state in states}
 
 
 def read_htcondor(answer: str) -> dict[str, Entry]:
@@ -161,10 +162,15 @@ def _rows(answer: str) -> list[tuple[str, list[str]]]:
 
 def _table(answer: str, states: Mapping[str, State], column: int) -> dict[str, Entry]:
     return {
-        job: Entry(states[words[column]], words[column])
+        job: _entry(states[words[column]], words[column])
         for job, words in _rows(answer)
         if len(words) > abs(column) and words[column] in states
     }
+
+
+def _entry(state: State, word: str) -> Entry:
+    """Return a job whose queue has a word for its state, and no other reason for which it waits."""
+    return Entry(state, word if state == "pending" else "")
 
 
 QUEUES: Mapping[str, Queue] = {

@@ -250,7 +250,6 @@ class OARSite(JobQueueSite):
     """A cluster with OAR."""
 
     kind: ClassVar[str] = "oar"
-    is_experimental: ClassVar[bool] = True
 
     resources: str | None = Field(
         None,
