@@ -34,7 +34,6 @@ from surveyor.sampling.walkers import Walker
 from surveyor.structures import elements_of
 from surveyor.tasks.resolve import check_biases, compute_atomic_energy
 from surveyor.tasks.sample import sample
-from surveyor.tasks.wandb_run import TrainingCurves
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +69,8 @@ def followed(campaign: Campaign) -> Iterator[None]:
     with ExitStack() as opened:
         curves = None
         if campaign.parameters.wandb is not None:
+            from surveyor.tasks.wandb_run import TrainingCurves  # with matplotlib, which takes its time
+
             curves = TrainingCurves(campaign.directory, campaign.parameters.wandb)
             opened.callback(curves.close)
         pools = campaign.pools
