@@ -4,6 +4,8 @@ import argparse
 import errno
 import sys
 from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
@@ -136,11 +138,12 @@ def _run(options: argparse.Namespace, console: Console) -> None:
 
 def _call_flow(parameters: CampaignParameters, console: Console) -> Path:
     quieten_prefect()
-    from surveyor.flows.online_learning import online_learning
     from surveyor.flows.server import using_server
 
-    with using_server() as server:
+    with using_server(meanwhile=partial(import_module, "surveyor.flows.online_learning")) as server:
         console.print(server)
+        from surveyor.flows.online_learning import online_learning
+
         with following(RunDirectory(parameters.run_directory), console):
             arguments = {name: getattr(parameters, name) for name in type(parameters).model_fields}
             potential: Path = online_learning(**arguments, display=False)

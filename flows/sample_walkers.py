@@ -24,7 +24,6 @@ from surveyor.flows.users_flow import users_flow
 from surveyor.flows.window import Window, n_at_once
 from surveyor.pools.choice import LOCAL
 from surveyor.reading import announce_readings
-from surveyor.report.walkers import write_observables_figure
 from surveyor.sampling.batching import in_batches, name_of_batch
 from surveyor.sampling.conditions import Walkers
 from surveyor.tasks.sample import sample
@@ -104,6 +103,8 @@ def walk(exploration: Exploration) -> Path:
     samples.wait()
     brought = [each for future in samples.futures.values() for each in future.result()]
     summary = write_results(exploration, brought)
+    from surveyor.report.walkers import write_observables_figure  # matplotlib takes its time
+
     write_observables_figure(exploration.directory.path / "walkers.png", brought)
     counts = ", ".join(f"{n} in {file}" for file, n in summary["n_structures"].items())
     announce(logger, "work_ends", f"structures: {counts}", **summary["n_structures"])

@@ -52,11 +52,14 @@ class ServerUnreachable(SurveyorError):
     """The Prefect server does not answer."""
 
 
-def find_or_start_server() -> tuple[str, bool]:
+def find_or_start_server(meanwhile: Callable[[], object] = lambda: None) -> tuple[str, bool]:
     """Return the address of the API of a server that answers, and whether it was started by this.
 
     It is the server that Prefect is configured for; where none is configured, one on this machine, which is started in
     the background when it does not answer, and stays. Its log is the file `log_file` returns.
+
+    Args:
+        meanwhile: called while a server that was started here starts.
 
     Raises:
         ServerUnreachable: the configured server does not answer, or the local one does not start.
@@ -70,7 +73,7 @@ def find_or_start_server() -> tuple[str, bool]:
             f"the Prefect server at {url} does not answer; start it, or unset PREFECT_API_URL "
             "(`prefect config unset PREFECT_API_URL`) to have one started on this machine"
         )
-    _start(url)
+    _start(url, meanwhile)
     return url, True
 
 
@@ -80,13 +83,16 @@ def log_file() -> Path:
 
 
 @contextmanager
-def using_server() -> Iterator[str]:
+def using_server(meanwhile: Callable[[], object] = lambda: None) -> Iterator[str]:
     """Have flows of this process talk to a server that answers; give a line that says where its UI is.
+
+    Args:
+        meanwhile: called while a server that was started here starts, which takes its time on a processor of its own.
 
     Raises:
         ServerUnreachable: there is none, or it went away and did not come back.
     """
-    url, is_new = find_or_start_server()
+    url, is_new = find_or_start_server(meanwhile)
     with temporary_settings({PREFECT_API_URL: url}, set_defaults=SETTINGS), outlasting_outages():
         how = f"started here; `prefect server stop` ends it; log: {log_file()}" if is_new else "running"
         try:
@@ -266,8 +272,8 @@ def answers(url: str) -> bool:
         return False
 
 
-def _start(url: str) -> None:
-    """Start a server that outlives this process, and wait until it answers.
+def _start(url: str, meanwhile: Callable[[], object]) -> None:
+    """Start a server that outlives this process, do something else, and wait until it answers.
 
     `prefect server start --background` would do so, too, but loses the log, which alone tells of services that fail.
     """
@@ -283,6 +289,7 @@ def _start(url: str) -> None:
             start_new_session=True,  # Ctrl-C ends the campaign, not the server
         )
     deadline = time.monotonic() + START_S
+    meanwhile()
     while not answers(url):
         if process.poll() is not None or time.monotonic() > deadline:
             raise ServerUnreachable(f"a Prefect server could not be started: {shlex.join(command)}\n{_last_words()}")

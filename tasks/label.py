@@ -16,7 +16,7 @@ from surveyor.pools.terms import Terms
 from surveyor.reference.labelling import attempt_label, label_structure, stored_label
 from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.sampling.walkers import Sample
-from surveyor.tasks.execution import run_unclaimed, run_under, worker_was_lost
+from surveyor.tasks.execution import run_unclaimed, run_under, with_known_signature, worker_was_lost
 
 # Only for what may be the fault of its worker, and more often than the store allows attempts: any other failed
 # calculation is a result.
@@ -33,6 +33,7 @@ CLAIMED = "Computed by others"  # state of a task that leaves a label to the pro
     retry_condition_fn=worker_was_lost,
     cache_policy=NO_CACHE,  # the label store is the cache
 )
+@with_known_signature
 def label(
     pool: Executor | None,
     structure: Atoms | Sample,
@@ -86,6 +87,7 @@ def label(
     retry_condition_fn=worker_was_lost,
     cache_policy=NO_CACHE,  # the label store is the cache
 )
+@with_known_signature
 def label_several(
     pool: Executor | None,
     chunk: Chunk,

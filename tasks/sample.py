@@ -11,7 +11,7 @@ from surveyor.potentials import Potential
 from surveyor.sampling.batching import Itinerary, propagate_together
 from surveyor.sampling.samples import walker_digest
 from surveyor.sampling.walkers import Sample
-from surveyor.tasks.execution import run_under, worker_was_lost
+from surveyor.tasks.execution import run_under, with_known_signature, worker_was_lost
 
 
 @task(
@@ -22,6 +22,7 @@ from surveyor.tasks.execution import run_under, worker_was_lost
     retry_condition_fn=worker_was_lost,
     cache_policy=NO_CACHE,  # the samples' files in the generation are their record
 )
+@with_known_signature
 def sample(
     pool: Executor | None,
     itineraries: Sequence[Itinerary],

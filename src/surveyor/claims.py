@@ -12,6 +12,7 @@ No clocks are compared: a claim is silent if an observer has seen no change for 
 import hashlib
 import json
 import logging
+import os
 import secrets
 import threading
 import time
@@ -131,14 +132,10 @@ class Claims:
             logger.warning("label %s is computed without a claim, so others may compute it, too: %s", key[:11], error)
             yield
             return
-        stop = threading.Event()
-        heart = threading.Thread(target=self._beat, args=(mine, stop, heartbeat_s), name="claim", daemon=True)
-        heart.start()
         try:
-            yield
+            with _heart.beating(_Pulse(self.storage, mine, heartbeat_s)):
+                yield
         finally:
-            stop.set()
-            heart.join()
             with suppress(OSError):  # the claim of a process that ended, or is silent, hinders nobody for long
                 self._release(key, mine)
 
@@ -166,16 +163,6 @@ class Claims:
                 return mine
             self.storage.remove(mine.name)  # meanwhile the chain was taken over and removed: this succeeds nobody
 
-    def _beat(self, mine: Claim, stop: threading.Event, heartbeat_s: float) -> None:
-        n_beats = 0
-        while not stop.wait(heartbeat_s):
-            with suppress(OSError):  # a file system that is away for a moment must not end the heartbeat
-                content = self.storage.get(mine.name)
-                if content is None or Claim.read(mine.name, content).token != mine.token:
-                    return  # another process took this one for dead, and is done
-                n_beats += 1
-                self.storage.replace(mine.name, _content(mine, n_beats))
-
     def _release(self, key: str, mine: Claim) -> None:
         chain = self._chain(key)
         if chain and chain[-1].token == mine.token:
@@ -196,6 +183,83 @@ def _content(claim: Claim, n_beats: int) -> bytes:
     return json.dumps(
         {"token": claim.token, "holder": dict(claim.holder), "work": claim.work, "beats": n_beats}
     ).encode()
+
+
+@dataclass(slots=True, eq=False)
+class _Pulse:
+    """The signs of life of one claim.
+
+    Attributes:
+        storage: where the claim is.
+        claim: its holder is this process.
+        interval_s: how often a sign is given.
+        n_beats: how many were given.
+    """
+
+    storage: Storage
+    claim: Claim
+    interval_s: float
+    n_beats: int = 0
+
+    def beat(self) -> None:
+        with suppress(OSError):  # a file system that is away for a moment must not end the heartbeat
+            content = self.storage.get(self.claim.name)
+            if content is None or Claim.read(self.claim.name, content).token != self.claim.token:
+                return  # another process took this one for dead, and is done
+            self.n_beats += 1
+            self.storage.replace(self.claim.name, _content(self.claim, self.n_beats))
+
+
+class _Heart:
+    """Gives the signs of life of all claims of this process, from one thread: one for each label would cost more."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget claims and thread, which are those of another process in a process that was forked."""
+        self._beats = threading.Lock()  # who has it can rely on no sign of life being given meanwhile
+        self._pulses: list[_Pulse] = []
+        self._waits_s = HEARTBEAT_S
+        self._quicken = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def beating(self, pulse: _Pulse) -> Iterator[None]:
+        """Give signs of life as long as this lasts; none is given afterwards."""
+        with self._beats:
+            self._pulses.append(pulse)
+            self._start(pulse.interval_s)
+        try:
+            yield
+        finally:
+            with self._beats:
+                self._pulses.remove(pulse)
+
+    def _start(self, interval_s: float) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="claims", daemon=True)
+            self._thread.start()
+        elif interval_s < self._waits_s:
+            self._quicken.set()
+
+    def _run(self) -> None:
+        while True:
+            with self._beats:
+                self._waits_s = min((each.interval_s for each in self._pulses), default=HEARTBEAT_S)
+                self._quicken.clear()
+            if not self._quicken.wait(self._waits_s):
+                for pulse in tuple(self._pulses):
+                    self._beat(pulse)
+
+    def _beat(self, pulse: _Pulse) -> None:
+        with self._beats:
+            if pulse in self._pulses:
+                pulse.beat()
+
+
+_heart = _Heart()
+os.register_at_fork(after_in_child=_heart.forget)
 
 
 class Watch:

@@ -5,8 +5,10 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +129,45 @@ def test_clocks_of_hosts_do_not_matter(tmp_path: Path) -> None:
 def test_who_holds_a_claim_gives_signs_of_life(storage: Storage) -> None:
     claims = Claims(storage)
     with claims.held(KEY, heartbeat_s=0.01):
-        first, deadline = storage.get(ROOT), time.monotonic() + DEADLINE_S
-        while storage.get(ROOT) == first:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for_beat(storage)
         assert claims.of(KEY).holder == this_process()
+
+
+def wait_for_beat(storage: Storage, name: str = ROOT) -> None:
+    first, deadline = storage.get(name), time.monotonic() + DEADLINE_S
+    while storage.get(name) == first:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_one_thread_gives_the_signs_of_life_of_all_claims_of_a_process(storage: Storage) -> None:
+    claims, before = Claims(storage), {thread for thread in threading.enumerate() if thread.name != "claims"}
+    others = [f"v1:{digit * 64}" for digit in "123"]
+    with ExitStack() as held:
+        held.enter_context(claims.held(KEY))  # whose next sign of life is far off
+        for key in others:
+            held.enter_context(claims.held(key, heartbeat_s=0.01))
+        for key in others:
+            wait_for_beat(storage, claims.of(key).name)
+        assert [thread.name for thread in {*threading.enumerate()} - before] == ["claims"]
+    assert list(storage.list("")) == []
+
+
+def _hold_and_beat(folder: Path, results) -> None:
+    storage = FolderStorage(folder)
+    with Claims(storage).held(KEY, heartbeat_s=0.01):
+        wait_for_beat(storage)
+        results.put("beaten")
+
+
+def test_a_forked_process_gives_signs_of_life_of_its_own_claims(tmp_path: Path) -> None:
+    results, other = FORK.Queue(), f"v1:{'cd' * 32}"
+    with Claims(FolderStorage(tmp_path / "other")).held(other, heartbeat_s=0.01):
+        process = FORK.Process(target=_hold_and_beat, args=(tmp_path / "store", results))
+        process.start()
+        assert results.get(timeout=DEADLINE_S) == "beaten"
+        process.join(DEADLINE_S)
+    assert process.exitcode == 0
 
 
 def test_another_attempt_at_the_same_work_needs_not_wait_for_the_lost_one(storage: Storage) -> None:

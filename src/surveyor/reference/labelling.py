@@ -10,7 +10,6 @@ from ase import Atoms
 from surveyor import files
 from surveyor.calculations import folders_of, is_judged, keep_failed, new_folder, remove_folders
 from surveyor.claims import Watch
-from surveyor.dataset import with_label
 from surveyor.errors import AttemptFailed, LabelClaimed, Preempted, StorageFailed
 from surveyor.events import announce
 from surveyor.files import FULL
@@ -125,13 +124,6 @@ def stored_label(key: str, store: LabelStore, reference: Reference | None = None
     if outcome is not None:
         _announce(key, outcome, new=False, wall_time_s=0.0)
     return outcome
-
-
-def stored_structure(atoms: Atoms, theory: LevelOfTheory, store: LabelStore, reference: Reference) -> Atoms | None:
-    """Return a structure with its label from the store, or with its final failure; None where work is to be done."""
-    key = label_key(atoms, theory)
-    outcome = stored_label(key, store, reference)
-    return None if outcome is None else with_label(atoms, key, outcome)
 
 
 def _announce(key: str, outcome: Label | LabelFailure, *, new: bool, wall_time_s: float) -> None:
