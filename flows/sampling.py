@@ -109,7 +109,8 @@ def relayed(
 
     # A thread calls it, which would not see that the run has another server than the one that is configured; Prefect
     # starts one more where none is.
-    relay = Relay(directory.workers, directory.events, partial(copy_context().run, tell))
+    context = copy_context()
+    relay = Relay(directory.workers, directory.events, lambda event: context.run(tell, event))
     with reporting(directory.events), relay.running(), telling_waits(pools), heeding_cancellation():
         yield
 
