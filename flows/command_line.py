@@ -4,6 +4,8 @@ import argparse
 import errno
 import sys
 from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
@@ -98,14 +100,18 @@ def command_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("campaign", type=Path, help="campaign file (YAML)")
     run.add_argument("--from", dest="origin", type=Path, metavar="RUN_DIRECTORY", help="begin from another campaign")
-    run.add_argument("--generation", type=int, metavar="N", help="generation of the other one; the newest by default")
-    run.add_argument("--dry-run", action="store_true", help="take one structure through every stage, and say how long")
+    run.add_argument(
+        "--generation", type=int, metavar="N", help="generation of the other campaign; by default the newest"
+    )
+    run.add_argument(
+        "--dry-run", action="store_true", help="take one structure through every stage, and report durations"
+    )
     run.set_defaults(command=_run)
     add_check_command(commands)
     status = commands.add_parser(
-        "status", help="say where work stands; needs no server", epilog="example: surveyor status campaigns/ethanol"
+        "status", help="show the progress of work; needs no server", epilog="example: surveyor status campaigns/ethanol"
     )
-    status.add_argument("run_directory", type=Path, help="folder of the campaign, or of other work")
+    status.add_argument("run_directory", type=Path, help="folder of a campaign, a labelling, a training or a sampling")
     status.set_defaults(command=_status)
     add_label_commands(commands)
     add_calculation_commands(commands)
@@ -132,11 +138,12 @@ def _run(options: argparse.Namespace, console: Console) -> None:
 
 def _call_flow(parameters: CampaignParameters, console: Console) -> Path:
     quieten_prefect()
-    from surveyor.flows.online_learning import online_learning
     from surveyor.flows.server import using_server
 
-    with using_server() as server:
+    with using_server(meanwhile=partial(import_module, "surveyor.flows.online_learning")) as server:
         console.print(server)
+        from surveyor.flows.online_learning import online_learning
+
         with following(RunDirectory(parameters.run_directory), console):
             arguments = {name: getattr(parameters, name) for name in type(parameters).model_fields}
             potential: Path = online_learning(**arguments, display=False)

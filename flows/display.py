@@ -13,23 +13,8 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from surveyor.events.kinds import (
-    BatchHalved,
-    CampaignBegins,
-    CommitteeCalibrated,
-    ErrorsMeasured,
-    Event,
-    FileRead,
-    GenerationBegins,
-    GenerationComplete,
-    LabelAwaited,
-    Rejected,
-    TrainingBegins,
-    TrainingEnds,
-    Waiting,
-    WaitingEnds,
-    WorkBegins,
-)
+from surveyor.events import kinds
+from surveyor.events.kinds import Event
 from surveyor.events.log import since
 from surveyor.lease import holder_of, is_in_use
 from surveyor.progress import CampaignProgress, read_progress, render, summary, waiting_of
@@ -62,7 +47,8 @@ def _look_at_campaign(directory: RunDirectory) -> tuple[RenderableType, str]:
     return render(progress), summary(progress)
 
 
-WAITS = (Waiting, WaitingEnds, LabelAwaited)  # for a pool, or for labels that others compute
+# For a pool, or for labels that others compute.
+WAITS = (kinds.Waiting, kinds.WaitingEnds, kinds.LabelAwaited, kinds.ClaimSilent)
 
 
 def _conclude_campaign(console: Console, directory: RunDirectory, potential: Path) -> None:
@@ -92,19 +78,19 @@ def _pair(energy: float | None, forces: float | None) -> str:
 
 
 CAMPAIGN = View(
-    CampaignBegins,
+    kinds.CampaignBegins,
     (
-        CampaignBegins,
-        FileRead,
-        GenerationBegins,
+        kinds.CampaignBegins,
+        kinds.FileRead,
+        kinds.GenerationBegins,
         *WAITS,
-        Rejected,
-        ErrorsMeasured,
-        TrainingBegins,
-        CommitteeCalibrated,
-        BatchHalved,
-        TrainingEnds,
-        GenerationComplete,
+        kinds.Rejected,
+        kinds.ErrorsMeasured,
+        kinds.TrainingBegins,
+        kinds.CommitteeCalibrated,
+        kinds.BatchHalved,
+        kinds.TrainingEnds,
+        kinds.GenerationComplete,
     ),
     _look_at_campaign,
     _conclude_campaign,
@@ -118,7 +104,7 @@ def waiting_now(directory: RunDirectory, events: Sequence[Event]) -> str:
         directory: the work on disk.
         events: of all its runs.
     """
-    return waiting_of(since(events, WorkBegins)) if is_in_use(directory.lease) else ""
+    return waiting_of(since(events, kinds.WorkBegins)) if is_in_use(directory.lease) else ""
 
 
 def quieten_prefect() -> None:

@@ -12,10 +12,11 @@ from prefect.futures import PrefectFuture
 
 from surveyor.campaign import Campaign
 from surveyor.claims import Claimant, Watch
+from surveyor.dataset import with_label
 from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.window import Window, n_at_once
 from surveyor.labels import label_key
-from surveyor.reference.labelling import stored_structure
+from surveyor.reference.labelling import stored_label
 from surveyor.tasks.label import CLAIMED, label
 
 
@@ -58,12 +59,13 @@ class Labels:
 
     def add(self, name: str, structure: Atoms) -> None:
         """Have a structure labelled, under a name of its own."""
-        labelled = stored_structure(structure, self.checks.theory, self.campaign.store, self.campaign.reference)
-        if labelled is not None:
-            self.found[name] = labelled
+        key = label_key(structure, self.checks.theory)
+        outcome = stored_label(key, self.campaign.store, self.campaign.reference)
+        if outcome is not None:
+            self.found[name] = with_label(structure, key, outcome)
             return
         submit, then = partial(self._submit, name, structure), partial(self._take, name, structure)
-        self.window.add(name, submit, then, partial(self.watch.is_held, label_key(structure, self.checks.theory)))
+        self.window.add(name, submit, then, partial(self.watch.is_held, key))
 
     def wait(self) -> Mapping[str, Atoms]:
         """Wait for all labels, and return the structures with them, or with the reason why there is none, by name."""

@@ -39,11 +39,11 @@ def add_sample_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     """Add `sample`."""
     command = commands.add_parser(
         "sample",
-        help="let walkers move on a given potential, or go on with it",
+        help="run walkers on a given potential, or continue them",
         epilog="example: surveyor sample ethanol.yaml",
     )
     command.add_argument("parameters", type=Path, help="parameter file (YAML)")
-    command.add_argument("--json", action="store_true", help="print valid parameters, for a deployment, and do nothing")
+    command.add_argument("--json", action="store_true", help="only print the valid parameters, for a deployment")
     command.set_defaults(command=_sample)
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
@@ -35,7 +36,6 @@ from surveyor.sampling.walkers import Walker
 from surveyor.structures import elements_of
 from surveyor.tasks.resolve import check_biases, compute_atomic_energy
 from surveyor.tasks.sample import sample
-from surveyor.tasks.wandb_run import TrainingCurves
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,8 @@ def followed(campaign: Campaign) -> Iterator[None]:
     with ExitStack() as opened:
         curves = None
         if campaign.parameters.wandb is not None:
+            from surveyor.tasks.wandb_trainings import TrainingCurves
+
             curves = TrainingCurves(campaign.directory, campaign.parameters.wandb)
             opened.callback(curves.close)
         pools = campaign.pools
@@ -106,7 +108,10 @@ def relayed(
         if also is not None:
             also(event)
 
-    relay = Relay(directory.workers, directory.events, tell)
+    # A thread calls it, which would not see that the run has another server than the one that is configured; Prefect
+    # starts one more where none is.
+    context = copy_context()
+    relay = Relay(directory.workers, directory.events, lambda event: context.run(tell, event))
     with reporting(directory.events), relay.running(), telling_waits(pools), heeding_cancellation():
         yield
 

@@ -52,15 +52,15 @@ def add_train_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     """Add `train` and `export`."""
     train = commands.add_parser(
         "train",
-        help="train a model on labelled structures, or continue where that stopped",
+        help="train a model on labelled structures, or continue an interrupted training",
         epilog="example: surveyor train ethanol.yaml",
     )
     train.add_argument("parameters", type=Path, help="parameter file (YAML)")
-    train.add_argument("--json", action="store_true", help="print valid parameters, for a deployment, and do nothing")
+    train.add_argument("--json", action="store_true", help="only print the valid parameters, for a deployment")
     train.set_defaults(command=_train)
     export = commands.add_parser(
         "export",
-        help="write a model in the form that another program takes",
+        help="write a model in the format of another program",
         epilog="example: surveyor export campaigns/ethanol ethanol.pt --format lammps",
     )
     export.add_argument("model", type=Path, help="folder of a model, or of a campaign or training: its newest model")

@@ -16,7 +16,7 @@ from surveyor.pools.terms import Terms
 from surveyor.reference.labelling import attempt_label, label_structure, stored_label
 from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.sampling.walkers import Sample
-from surveyor.tasks.execution import run_unclaimed, run_under, worker_was_lost
+from surveyor.tasks.execution import run_unclaimed, run_under, with_known_signature, worker_was_lost
 
 # Only for what may be the fault of its worker, and more often than the store allows attempts: any other failed
 # calculation is a result.
@@ -33,6 +33,7 @@ CLAIMED = "Computed by others"  # state of a task that leaves a label to the pro
     retry_condition_fn=worker_was_lost,
     cache_policy=NO_CACHE,  # the label store is the cache
 )
+@with_known_signature
 def label(
     pool: Executor | None,
     structure: Atoms | Sample,
@@ -43,21 +44,21 @@ def label(
     scratch: Path,
     name: str,
 ) -> State:
-    """Label a structure, or what a walker brought; what the store has is not computed, nor what others compute now.
+    """Label a structure or a sample, unless the label is in the store or in computation by another process.
 
     Args:
-        pool: where to run; None runs here.
-        structure: to be labelled; a sample without a structure is passed over.
-        reference: computes the label.
+        pool: pool that runs the reference; None runs it here.
+        structure: structure or sample to label; a sample without a structure is skipped.
+        reference: the reference.
         theory: its level of theory.
-        store: where the label is kept. A label that another process computes now is waited for, unless the store is
-            used on behalf of a claimant, who asks for it again later.
+        store: the label store. The task waits for a label in computation by another process, unless the store is
+            used on behalf of a claimant, which then asks again later.
         scratch: folder for the files of the calculation.
-        name: for people.
+        name: name for people.
 
     Returns:
-        The structure with its label or with the reason why it has none (then the state is named by it); None for a
-        sample without a structure, and for a label that another process computes (then the state is named `CLAIMED`).
+        The structure with its label, or with its failure (the state then has the name of the reason); None for a
+        sample without a structure, and for a label in computation elsewhere (the state then has the name `CLAIMED`).
     """
     atoms = structure.structure if isinstance(structure, Sample) else structure
     if atoms is None:
@@ -86,6 +87,7 @@ def label(
     retry_condition_fn=worker_was_lost,
     cache_policy=NO_CACHE,  # the label store is the cache
 )
+@with_known_signature
 def label_several(
     pool: Executor | None,
     chunk: Chunk,
@@ -96,21 +98,21 @@ def label_several(
     scratch: Path,
     name: str,
 ) -> State:
-    """Label structures one after the other; each label is kept at once, and what the store has is not computed.
+    """Label structures in sequence; each label is stored at once, and labels in the store are not computed again.
 
-    On a pool, what others compute now is passed over.
+    On a pool, labels in computation by other processes are skipped.
 
     Args:
-        pool: where to run; None runs here.
+        pool: pool that runs the reference; None runs it here.
         chunk: the structures, by the keys of their labels.
-        reference: computes the labels.
+        reference: the reference.
         theory: its level of theory.
-        store: where the labels are kept.
+        store: the label store.
         scratch: folder for the files of the calculations.
-        name: for people.
+        name: name for people.
 
     Returns:
-        What came of the chunk, a `Tally`, by which the state is named; the labels themselves are in the store.
+        The outcome of the chunk, a `Tally`, which names the state; the labels themselves are in the store.
     """
     found = [outcome for key in chunk.structures if (outcome := stored_label(key, store, reference)) is not None]
     if len(found) == len(chunk):

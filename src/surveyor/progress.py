@@ -13,26 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from surveyor.errors import InputError
-from surveyor.events.kinds import (
-    CampaignBegins,
-    CampaignComplete,
-    CampaignFails,
-    EpochEnds,
-    Event,
-    GenerationBegins,
-    GenerationFails,
-    LabelEnds,
-    LabelFailed,
-    Labelled,
-    NearDuplicate,
-    Rejected,
-    Sampled,
-    SampleEnds,
-    TrainingBegins,
-    TrainingEnds,
-    Waiting,
-    WaitingEnds,
-)
+from surveyor.events import kinds
+from surveyor.events.kinds import Event
 from surveyor.events.log import of_kind, since
 from surveyor.files import read_json
 from surveyor.lease import is_in_use
@@ -150,13 +132,13 @@ def read_progress(directory: RunDirectory) -> CampaignProgress:
             f"{directory.path} is not the run directory of a campaign: it has no {directory.parameters.name}"
         )
     events = directory.events.in_order()
-    run = since(events, CampaignBegins)
-    completion = of_kind(run, CampaignComplete)
+    run = since(events, kinds.CampaignBegins)
+    completion = of_kind(run, kinds.CampaignComplete)
     errors = tuple(errors_table(directory))
     counts = {} if completion else _counts(directory, events, run)
     state: State = "complete" if completion else "running" if is_in_use(directory.lease) else "stopped"
     parameters = read_json(directory.parameters)["parameters"]
-    computed = keys(run, Labelled, new=True)
+    computed = keys(run, kinds.Labelled, new=True)
     requested = directory.read_manifest(len(errors) - 1)["labels"] if completion and errors else computed
     n_labels = errors[-1].n_labels if errors else 0
     return CampaignProgress(
@@ -171,7 +153,7 @@ def read_progress(directory: RunDirectory) -> CampaignProgress:
         elapsed_s=time.time() - run[0].time if run and state == "running" else None,
         run_labels=len(computed),
         run_isolated=len(computed - {*requested}),
-        run_trainings=len(of_kind(run, TrainingBegins)),
+        run_trainings=len(of_kind(run, kinds.TrainingBegins)),
         **counts,
     )
 
@@ -188,12 +170,16 @@ def _max_epochs(parameters: Mapping[str, Any], *, is_first: bool) -> int | None:
 
 def waiting_of(events: Sequence[Event]) -> str:
     """Return what is waited for after events of one run; empty for nothing."""
-    last = next((event for event in reversed(events) if isinstance(event, Waiting | WaitingEnds)), None)
-    return last.message if isinstance(last, Waiting) else ""
+    last = next((event for event in reversed(events) if isinstance(event, kinds.Waiting | kinds.WaitingEnds)), None)
+    waits = [last.message] if isinstance(last, kinds.Waiting) else []
+    if silent := [event for event in of_kind(events, kinds.ClaimSilent) if event.until > time.time()]:
+        minutes, seconds = divmod(round(silent[-1].until - time.time()), 60)
+        waits.append(f"waiting for labels of {silent[-1].holder}, silent, for {minutes}:{seconds:02d} min at most")
+    return "; ".join(waits)
 
 
 def _failure_of(events: Sequence[Event]) -> str:
-    failures = of_kind(events, CampaignFails)
+    failures = of_kind(events, kinds.CampaignFails)
     return failures[-1].message if failures else ""
 
 
@@ -205,28 +191,28 @@ def _counts(directory: RunDirectory, events: Sequence[Event], run: Sequence[Even
         events: of all runs, in order.
         run: those of the last run.
     """
-    begun = of_kind(events, GenerationBegins)
+    begun = of_kind(events, kinds.GenerationBegins)
     if not begun or directory.generation(begun[-1].generation).is_complete():
         return {}
     number = begun[-1].generation
     of_generation = events[_begin_of_try(events, number) :]
     # Repeated events (a function that ran twice) count once; a label that came in the end is no failure.
-    sampled = _names(of_generation, Sampled)
-    labelled = keys(of_generation, Labelled)
-    new = keys(run, Labelled, new=True) & labelled
+    sampled = _names(of_generation, kinds.Sampled)
+    labelled = keys(of_generation, kinds.Labelled)
+    new = keys(run, kinds.Labelled, new=True) & labelled
     counts: dict[str, Any] = {  # Any: numbers, and one dict
         "generation": number,
         "n_planned": begun[-1].n_samples,
         "n_sampled": len(sampled),
-        "n_rejected": len(_names(of_generation, Rejected) - sampled),
-        "n_duplicates": len(_names(of_generation, NearDuplicate) & sampled),
+        "n_rejected": len(_names(of_generation, kinds.Rejected) - sampled),
+        "n_duplicates": len(_names(of_generation, kinds.NearDuplicate) & sampled),
         "stops": _stops(of_generation),
         "n_new": len(new),
         "n_found": len(labelled - new),
-        "n_failed": len(keys(of_generation, LabelFailed) - labelled),
+        "n_failed": len(keys(of_generation, kinds.LabelFailed) - labelled),
     }
-    begun_now = since(run, GenerationBegins)
-    epochs = of_kind(since(begun_now, TrainingBegins), EpochEnds)
+    begun_now = since(run, kinds.GenerationBegins)
+    epochs = of_kind(since(begun_now, kinds.TrainingBegins), kinds.EpochEnds)
     happened = {type(event) for event in begun_now}
     return counts | {"stage": _stage(happened, counts), "epoch": epoch_of(epochs[-1]) if epochs else None}
 
@@ -236,20 +222,18 @@ def _begin_of_try(events: Sequence[Event], number: int) -> int:
     begin = None
     has_failed = False
     for position, event in enumerate(events):
-        match event:
-            case GenerationBegins(generation=generation) if generation == number and (begin is None or has_failed):
-                begin, has_failed = position, False
-            case GenerationFails():
-                has_failed = True
+        if isinstance(event, kinds.GenerationBegins) and event.generation == number and (begin is None or has_failed):
+            begin, has_failed = position, False
+        has_failed = has_failed or isinstance(event, kinds.GenerationFails)
     return begin or 0
 
 
 def _stops(events: Sequence[Event]) -> dict[str, int]:
-    by_sample = {event.name: event.rejections for event in of_kind(events, SampleEnds)}
+    by_sample = {event.name: event.rejections for event in of_kind(events, kinds.SampleEnds)}
     return dict(sum(map(Counter, by_sample.values()), Counter()))
 
 
-def keys(events: Sequence[Event], kind: type[LabelEnds], *, new: bool = False) -> set[str]:
+def keys(events: Sequence[Event], kind: type[kinds.LabelEnds], *, new: bool = False) -> set[str]:
     """Return the keys of labels, each once, however often events tell of it.
 
     Args:
@@ -260,15 +244,15 @@ def keys(events: Sequence[Event], kind: type[LabelEnds], *, new: bool = False) -
     return {event.key for event in of_kind(events, kind) if event.new or not new}
 
 
-def _names(events: Sequence[Event], kind: type[SampleEnds] | type[NearDuplicate]) -> set[str]:
+def _names(events: Sequence[Event], kind: type[kinds.SampleEnds] | type[kinds.NearDuplicate]) -> set[str]:
     return {event.name for event in events if isinstance(event, kind)}
 
 
 def _stage(happened: set[type[Event]], counts: Mapping[str, int]) -> Stage:
     n_outcomes = sum(counts[name] for name in ("n_new", "n_found", "n_failed", "n_rejected", "n_duplicates"))
-    if TrainingEnds in happened or (n_outcomes >= counts["n_planned"] and TrainingBegins not in happened):
+    if kinds.TrainingEnds in happened or (n_outcomes >= counts["n_planned"] and kinds.TrainingBegins not in happened):
         return "evaluation"
-    if TrainingBegins in happened:
+    if kinds.TrainingBegins in happened:
         return "training"
     # The structures of the bootstrap are not sampled, and are there at once.
     is_sampled = counts["generation"] == 0 or counts["n_sampled"] + counts["n_rejected"] >= counts["n_planned"]

@@ -226,6 +226,7 @@ def test_names_in_files_stay():
         "campaign_begins": "CampaignBegins",
         "campaign_complete": "CampaignComplete",
         "campaign_fails": "CampaignFails",
+        "claim_silent": "ClaimSilent",
         "epoch": "EpochEnds",
         "errors": "ErrorsMeasured",
         "generation_begins": "GenerationBegins",
@@ -255,7 +256,7 @@ def test_names_in_files_stay():
 @pytest.mark.parametrize("kind", KINDS.values())
 def test_what_is_written_is_read(events, kind):
     texts = dict.fromkeys(("name", "key"), "a")
-    numbers = dict.fromkeys(("number", "generation", "n_samples", "batch_size", "loss", "first_loss"), 2)
+    numbers = dict.fromkeys(("number", "generation", "n_samples", "batch_size", "loss", "first_loss", "until"), 2)
     given = {name: value for name, value in (texts | numbers).items() if kind.model_fields.get(name)}
     event = kind(message="é", **given)
     events.append(event)

@@ -232,6 +232,14 @@ class LabelAwaited(Event):
     event: Literal["label_claimed"] = "label_claimed"
 
 
+class ClaimSilent(Event):
+    """A process that computes a label shows no sign of life; it is waited for until a time in seconds since 1970."""
+
+    event: Literal["claim_silent"] = "claim_silent"
+    until: float
+    holder: str = ""
+
+
 class TrainingBegins(Event):
     """A training on so many structures begins."""
 
@@ -254,6 +262,7 @@ class EpochEnds(Event):
     energy_rmse: float | None = None
     forces_rmse: float | None = None
     learning_rate: float | None = None
+    training_loss: float | None = None
     training: str = ""
 
 

@@ -10,7 +10,6 @@ from ase import Atoms
 from surveyor import files
 from surveyor.calculations import folders_of, is_judged, keep_failed, new_folder, remove_folders
 from surveyor.claims import Watch
-from surveyor.dataset import with_label
 from surveyor.errors import AttemptFailed, LabelClaimed, Preempted, StorageFailed
 from surveyor.events.kinds import LabelFailed, Labelled
 from surveyor.events.recording import announce
@@ -26,19 +25,19 @@ def label_structure(
 ) -> Label | LabelFailure:
     """Return the label of a structure from the store, or compute it and put it there before returning.
 
-    Running it twice for one structure is harmless: whoever comes second waits for the label. A failure is recorded too,
-    and returned as long as its reason allows no further attempt. What an interrupted calculation has finished in the
-    folder for calculations is read.
+    Calling it twice for one structure is harmless: the second call waits for the label. A failure is also recorded,
+    and returned if its reason allows no further attempt. The complete output of an interrupted calculation
+    is read instead of computing it again.
 
     Args:
-        atoms: the structure; what is labelled are its canonical coordinates.
-        reference: computes the label.
-        theory: the reference's level of theory, as it was resolved when the campaign began.
-        store: where the label is kept.
-        scratch: folder in which each calculation gets a folder of its own; that of a failure or a killed attempt stays.
+        atoms: the structure; its canonical coordinates are labelled.
+        reference: the reference.
+        theory: the reference's level of theory, resolved when the campaign began.
+        store: the label store.
+        scratch: folder in which each calculation gets its own folder; failed and killed ones are kept.
 
     Raises:
-        Preempted: somebody else has ended the program; a policy bounds all other attempts, but not these.
+        Preempted: the program was terminated from outside; a policy limits all other attempts, but not these.
     """
     watch = Watch(store.claims)
     while True:
@@ -55,19 +54,19 @@ def label_structure(
 def attempt_label(
     atoms: Atoms, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
 ) -> Label | LabelFailure:
-    """Return the label of a structure as `label_structure` does, but try once: for whoever can try again elsewhere.
+    """Return the label of a structure like `label_structure`, but make one attempt: for callers that retry elsewhere.
 
     Args:
         atoms: the structure.
-        reference: computes the label.
+        reference: the reference.
         theory: the reference's level of theory.
-        store: where the label is kept.
-        scratch: folder in which the calculation gets a folder of its own.
+        store: the label store.
+        scratch: folder in which the calculation gets its own folder.
 
     Raises:
         LabelClaimed: another live process computes it.
-        AttemptFailed: the attempt failed, and its reason allows another one; `Preempted` where somebody else has ended
-            the program.
+        AttemptFailed: the attempt failed, and its reason allows another one; `Preempted` if the program was terminated
+            from outside.
     """
     structure = theory.with_electrons(atoms)
     key = label_key(structure, theory)
@@ -128,13 +127,6 @@ def stored_label(key: str, store: LabelStore, reference: Reference | None = None
     return outcome
 
 
-def stored_structure(atoms: Atoms, theory: LevelOfTheory, store: LabelStore, reference: Reference) -> Atoms | None:
-    """Return a structure with its label from the store, or with its final failure; None where work is to be done."""
-    key = label_key(atoms, theory)
-    outcome = stored_label(key, store, reference)
-    return None if outcome is None else with_label(atoms, key, outcome)
-
-
 def _announce(key: str, outcome: Label | LabelFailure, *, new: bool, wall_time_s: float) -> None:
     how = f"computed in {wall_time_s:.1f} s" if new else "found in the store"
     if isinstance(outcome, LabelFailure):
@@ -147,7 +139,7 @@ def _announce(key: str, outcome: Label | LabelFailure, *, new: bool, wall_time_s
 def _resume(
     structure: Atoms, key: str, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
 ) -> bool:
-    """Keep the label that an interrupted attempt had finished, where there is one; say whether there was."""
+    """Store the finished label of an interrupted attempt, if any; return whether there was one."""
     if not isinstance(reference, Resumable):
         return False
     # What belongs to a recorded failure has been judged, with the status of the program, which no file tells.
