@@ -35,7 +35,6 @@ from surveyor.sampling.walkers import Walker
 from surveyor.structures import elements_of
 from surveyor.tasks.resolve import check_biases, compute_atomic_energy
 from surveyor.tasks.sample import sample
-from surveyor.tasks.wandb_run import TrainingCurves
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +70,8 @@ def followed(campaign: Campaign) -> Iterator[None]:
     with ExitStack() as opened:
         curves = None
         if campaign.parameters.wandb is not None:
+            from surveyor.tasks.wandb_trainings import TrainingCurves
+
             curves = TrainingCurves(campaign.directory, campaign.parameters.wandb)
             opened.callback(curves.close)
         pools = campaign.pools
@@ -108,7 +109,8 @@ def relayed(
 
     # A thread calls it, which would not see that the run has another server than the one that is configured; Prefect
     # starts one more where none is.
-    relay = Relay(directory.workers, directory.events, partial(copy_context().run, tell))
+    context = copy_context()
+    relay = Relay(directory.workers, directory.events, lambda event: context.run(tell, event))
     with reporting(directory.events), relay.running(), telling_waits(pools), heeding_cancellation():
         yield
 
