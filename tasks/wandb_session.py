@@ -104,7 +104,7 @@ def read_record(directory: RunDirectory) -> dict[str, Any]:  # Any: whatever JSO
     """
     path = directory.path / RECORD
     if not path.exists():
-        empty = {"id": secrets.token_hex(8), "generations": [], "comparison": None}
+        empty: dict[str, Any] = {"id": secrets.token_hex(8), "generations": [], "comparison": None}
         write_json(path, {"schema_version": SCHEMA_VERSION, **empty})
     record: dict[str, Any] = read_json(path)
     check_schema(record, path)

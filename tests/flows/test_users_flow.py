@@ -9,6 +9,7 @@ import pytest
 from prefect import Flow, flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 
 from surveyor.campaign import CampaignParameters
 from surveyor.dataset import Dataset
@@ -126,3 +127,13 @@ def test_links_lead_to_the_ui_to_which_the_address_of_a_server_leads(prefect_api
         return run_url()
 
     assert str(look()).startswith(f"{prefect_api_url.removesuffix('/api')}/v2/runs/flow-run/")
+
+
+def test_a_call_in_python_gives_a_temporary_server_time_to_make_its_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience_s: list[float] = []
+    setting = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
+    monkeypatch.setattr(Flow, "__call__", lambda *_, **__: patience_s.append(setting.value()))
+    train_model(train=DATA, output_directory=tmp_path, model={"pair": {}}, display=False)  # type: ignore[arg-type]
+    assert patience_s == [300]
