@@ -97,6 +97,7 @@ def _lay_out(folder: Path, settings: Mapping[str, Any]) -> None:
         "timeout_constant": 10.0,
         "timeout_multiplier": 5.0,
         "use_git_change_detection": False,
+        "process_isolation": "forkserver",  # or mutmut waits for processes that tests have started
     }
     lines = [f"{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}" for key, value in mine.items()]
     text = "\n".join([(ROOT / "pyproject.toml").read_text(), "[tool.mutmut]", *lines, ""])
