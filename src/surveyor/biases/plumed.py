@@ -26,7 +26,7 @@ from ase.geometry import complete_cell
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from surveyor.biases.bias import BiasValues
-from surveyor.biases.plumed_input import BEFORE, Action, pace_of, parse_plumed, prepared, recorded_variables
+from surveyor.biases.plumed_input import BEFORE, Action, check_cell, pace_of, parse_plumed, prepared, recorded_variables
 from surveyor.errors import InputError
 from surveyor.structures import is_periodic
 
@@ -48,14 +48,14 @@ class PlumedRun:
         text: the PLUMED input.
         atoms: the structure, for the number of atoms and their masses.
         timestep_fs: of molecular dynamics.
-        temperature_K: gives kT.
+        temperature_K: gives kT, where actions do not state it.
         files: other files that the input reads, by the name it gives them.
         history: text of the files that an earlier run left, by name; empty at the start.
         last: what an earlier run said of the structure with which this one begins; None at the start. Then hills that
             it deposited there are felt from the next step on, as in one run.
 
     Raises:
-        InputError: there is no PLUMED, or it rejects the input.
+        InputError: there is no PLUMED, or it rejects the input, or the structure has not the cell that the input needs.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class PlumedRun:
         last: BiasValues | None = None,
     ) -> None:
         actions = parse_plumed(text)
+        check_cell(actions, atoms.pbc)
         history = {name: earlier for name, earlier in history.items() if earlier}  # PLUMED stumbles over empty files
         variables = recorded_variables(actions)
         self._folder = Path(tempfile.mkdtemp(prefix="surveyor-plumed-"))
