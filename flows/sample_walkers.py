@@ -20,13 +20,14 @@ from surveyor.exploration import (
 from surveyor.flows.paths import of_run, run_url, with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sample_commands import SAMPLING
-from surveyor.flows.sampling import batch_size, check_plumed, relayed
+from surveyor.flows.sampling import batch_size, relayed
 from surveyor.flows.users_flow import users_flow
 from surveyor.flows.window import Window, n_at_once
 from surveyor.pools.choice import LOCAL
 from surveyor.reading import announce_readings
 from surveyor.sampling.batching import in_batches, name_of_batch
 from surveyor.sampling.conditions import Walkers
+from surveyor.tasks.resolve import ask_about_biases
 from surveyor.tasks.sample import sample
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,8 @@ def walk(exploration: Exploration) -> Path:
     n_samples = parameters.n_samples * len(exploration.walkers)
     announce(logger, WorkBegins(message=f"{path}{of_run(url)}", url=url, n_samples=n_samples))
     announce_readings(exploration.reports)
-    check_plumed(exploration.executor, parameters.walkers)
+    if asked := ask_about_biases(exploration.executor, parameters.walkers):
+        asked.result()
     samples = Window(partial(n_at_once, exploration.pool), SimpleQueue())
     size = batch_size(parameters.walkers_per_batch, exploration.potential, len(exploration.walkers), exploration.pool)
     options = {"directory": exploration.samples, "n_tries": parameters.n_tries}

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -30,11 +29,10 @@ from surveyor.potentials import Potential, evaluates_together
 from surveyor.reading import announce_readings
 from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.batching import Itinerary, in_batches, name_of_batch
-from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.harvest import Harvest
 from surveyor.sampling.walkers import Walker
 from surveyor.structures import elements_of
-from surveyor.tasks.resolve import check_biases, compute_atomic_energy
+from surveyor.tasks.resolve import compute_atomic_energy
 from surveyor.tasks.sample import sample
 
 logger = logging.getLogger(__name__)
@@ -114,16 +112,6 @@ def relayed(
     relay = Relay(directory.workers, directory.events, lambda event: context.run(tell, event))
     with reporting(directory.events), relay.running(), telling_waits(pools), heeding_cancellation():
         yield
-
-
-def check_plumed(pool: Executor, groups: Sequence[Walkers]) -> None:
-    """Ask a pool whether it has PLUMED and takes the inputs of walkers, where they have some.
-
-    Raises:
-        InputError: it does not; with PLUMED's own message.
-    """
-    if biased := [group for group in groups if group.plumed is not None]:
-        check_biases(pool, biased)
 
 
 def label_isolated_atoms(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
 
 from surveyor.labels import LabelStore, LevelOfTheory
 from surveyor.models.choice import ModelParameters, check_model_parameters
@@ -63,6 +64,17 @@ def check_biases(pool: Executor | None, groups: Sequence[Walkers]) -> None:
         groups: of walkers with PLUMED inputs.
     """
     run_on(pool, check_walkers, groups)
+
+
+def ask_about_biases(pool: Executor | None, groups: Sequence[Walkers]) -> PrefectFuture[None] | None:
+    """Ask the sampling pool about the walkers that PLUMED biases; return None where there are none, so that it rests.
+
+    Args:
+        pool: where to run; None runs here.
+        groups: of walkers.
+    """
+    biased = [group for group in groups if group.plumed is not None]
+    return check_biases.submit(pool, biased) if biased else None
 
 
 @task(

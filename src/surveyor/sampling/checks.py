@@ -7,6 +7,7 @@ import numpy as np
 from ase import Atoms, units
 
 from surveyor.biases.plumed import check_plumed, variables_that_depend_on_place
+from surveyor.biases.plumed_input import check_temperature
 from surveyor.biases.restraints import check_restraints
 from surveyor.errors import InputError
 from surveyor.reading import ReadingReport
@@ -107,6 +108,8 @@ def _check_start(atoms: Atoms, group: Walkers, name: str) -> None:
 def _check_bias(group: Walkers, starts: Sequence[Atoms], *, has_plumed: bool, by_former_rule: bool) -> None:
     for index, atoms in enumerate(starts):
         check_restraints(group.restraints, atoms, f"structure {index} of {group.start}")
+    if group.plumed is not None and group.final_temperature_K not in (None, group.temperature_K):
+        check_temperature(plumed_text(group))
     if group.plumed is not None and has_plumed:
         check_plumed(plumed_text(group), starts, files=plumed_files(group))
         _check_momenta(group, starts[0])
