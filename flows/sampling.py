@@ -34,6 +34,7 @@ from surveyor.sampling.walkers import Walker
 from surveyor.structures import elements_of
 from surveyor.tasks.resolve import compute_atomic_energy
 from surveyor.tasks.sample import sample
+from surveyor.tasks.wandb_run import TrainingCurves
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +70,6 @@ def followed(campaign: Campaign) -> Iterator[None]:
     with ExitStack() as opened:
         curves = None
         if campaign.parameters.wandb is not None:
-            from surveyor.tasks.wandb_trainings import TrainingCurves
-
             curves = TrainingCurves(campaign.directory, campaign.parameters.wandb)
             opened.callback(curves.close)
         pools = campaign.pools
