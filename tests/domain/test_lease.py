@@ -217,7 +217,9 @@ def test_who_takes_the_lease_of_a_dead_process_says_so(path, holder, caplog):
     assert expected in caplog.messages
 
 
-@pytest.mark.parametrize(("later_s", "is_another"), [(0, False), (2, False), (-2, False), (2.5, True), (-2.5, True)])
+@pytest.mark.parametrize(
+    ("later_s", "is_another"), [(0, False), (0.9, False), (-0.9, False), (3.1, True), (-3.1, True)]
+)
 def test_a_process_is_told_by_its_number_and_its_beginning(later_s, is_another):
     found = this_process()
     assert is_on_this_host(found)
