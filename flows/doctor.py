@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from surveyor.campaign import CampaignParameters, load_campaign
-from surveyor.campaign.findings import Finding, Subject, fault, fault_of, remark
-from surveyor.campaign.preflight import HERE, examine
+from surveyor.doctor.findings import Finding, Subject, fault, fault_of, remark
+from surveyor.doctor.preflight import HERE, examine
 from surveyor.errors import InputError
 from surveyor.flows.pool_commands import users_pools
 from surveyor.pools.choice import plain_site

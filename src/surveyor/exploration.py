@@ -13,8 +13,6 @@ from ase import Atoms
 from pydantic import Field
 
 from surveyor.campaign.checks import check_writable
-from surveyor.campaign.provenance import record_run
-from surveyor.continuation import check_same_parameters, record_parameters
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError, NothingLearned
 from surveyor.events import Report, ReportingExecutor
@@ -38,6 +36,8 @@ from surveyor.sampling.duplicates import without_near_duplicates
 from surveyor.sampling.frames import independent_frames
 from surveyor.sampling.walkers import Sample, Walker, make_walkers
 from surveyor.structures import elements_of
+from surveyor.works.continuation import check_same_parameters, record_parameters
+from surveyor.works.provenance import record_run
 
 MAY_CHANGE = ("output_directory", "n_samples", "walkers_per_batch", "min_difference_A", "pool")
 SAMPLES = "samples"

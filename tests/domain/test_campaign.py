@@ -23,7 +23,6 @@ from surveyor.campaign import (
     open_campaign,
     recorded_parameters,
 )
-from surveyor.continuation import parameter_differences
 from surveyor.dataset import GIVEN, Dataset, with_label
 from surveyor.errors import CampaignInUse, InputError
 from surveyor.labels import Label
@@ -33,6 +32,7 @@ from surveyor.pools import worker_check
 from surveyor.reference.ase import EMTReference
 from surveyor.run_directory import RunDirectory
 from surveyor.sampling.walkers import make_walkers
+from surveyor.works.continuation import parameter_differences
 
 
 @pytest.fixture

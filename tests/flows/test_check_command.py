@@ -14,7 +14,6 @@ from ase.build import bulk, molecule
 from labelling_inputs import copper, labelled, written
 
 from surveyor.campaign import CampaignParameters, load_campaign
-from surveyor.continuation import record_parameters
 from surveyor.dataset import Dataset
 from surveyor.exploration import ExplorationParameters
 from surveyor.files import write_json
@@ -23,6 +22,7 @@ from surveyor.labelling import LabellingParameters, load_labelling
 from surveyor.models.choice import ModelParameters, make_model
 from surveyor.run_directory import RunDirectory
 from surveyor.training import TrainingParameters, load_training
+from surveyor.works.continuation import record_parameters
 
 
 @pytest.fixture

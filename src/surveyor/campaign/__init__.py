@@ -18,7 +18,7 @@ from surveyor.campaign.parameters import (
     load_campaign,
     parse_campaign,
 )
-from surveyor.campaign.provenance import installed_versions
+from surveyor.works.provenance import installed_versions
 
 __all__ = [
     "Campaign",

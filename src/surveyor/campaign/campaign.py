@@ -13,8 +13,6 @@ from ase import Atoms
 from surveyor.campaign.checks import CheckedCampaign, check_campaign, check_folders, check_sites, check_theory
 from surveyor.campaign.continuation import check_continuation, freeze_parameters
 from surveyor.campaign.parameters import CampaignParameters
-from surveyor.campaign.provenance import record_run
-from surveyor.continuation import frozen_theory
 from surveyor.errors import InputError
 from surveyor.events import Report, ReportingExecutor
 from surveyor.files import naming_full_disks, read_json, write_json
@@ -30,6 +28,8 @@ from surveyor.reference.choice import make_reference
 from surveyor.reference.reference import Reference
 from surveyor.run_directory import SCHEMA_VERSION, Generation, RunDirectory, check_schema
 from surveyor.sampling.walkers import Walker
+from surveyor.works.continuation import frozen_theory
+from surveyor.works.provenance import record_run
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from surveyor.campaign.parameters import CampaignParameters
-from surveyor.continuation import check_same_parameters, hashes_of, record_parameters, recorded_files
 from surveyor.files import read_json, write_atomically
 from surveyor.parameter_files import with_paths
 from surveyor.run_directory import FORMER_WINDOWS, WEIGHTS_COUNT, RunDirectory, check_schema
 from surveyor.sampling.conditions import GUARDS
+from surveyor.works.continuation import check_same_parameters, hashes_of, record_parameters, recorded_files
 
 MAY_CHANGE = (
     "run_directory",

@@ -9,8 +9,6 @@ from pathlib import Path
 from ase import Atoms
 
 from surveyor.campaign.checks import check_walltime, check_writable
-from surveyor.campaign.provenance import record_run
-from surveyor.continuation import check_same_parameters, frozen_theory, record_parameters
 from surveyor.events import Report, ReportingExecutor
 from surveyor.files import naming_full_disks
 from surveyor.labelling.parameters import LabellingParameters
@@ -25,6 +23,8 @@ from surveyor.reading import Reading, read_unchecked
 from surveyor.reference.choice import make_reference
 from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.run_directory import RunDirectory
+from surveyor.works.continuation import check_same_parameters, frozen_theory, record_parameters
+from surveyor.works.provenance import record_run
 
 MAY_CHANGE = ("output_directory", "labels", "pool", "codes", "chunk_size")
 

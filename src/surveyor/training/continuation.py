@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from surveyor.continuation import check_same_parameters
 from surveyor.errors import InputError
 from surveyor.models.choice import load_model
 from surveyor.models.record import RECORD
 from surveyor.run_directory import RunDirectory
 from surveyor.training.parameters import TrainingParameters
+from surveyor.works.continuation import check_same_parameters
 
 MAY_CHANGE = ("output_directory", "pool", "allow_leaks")
 

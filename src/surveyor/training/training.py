@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from surveyor.campaign.checks import check_writable
-from surveyor.campaign.provenance import record_run
-from surveyor.continuation import record_parameters
 from surveyor.dataset import DataSets
 from surveyor.events import Report, ReportingExecutor
 from surveyor.files import naming_full_disks
@@ -24,6 +22,8 @@ from surveyor.training.checks import check_training
 from surveyor.training.continuation import check_continuation, recorded_files
 from surveyor.training.parameters import TrainingParameters
 from surveyor.training.summary import is_complete
+from surveyor.works.continuation import record_parameters
+from surveyor.works.provenance import record_run
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,7 +12,6 @@ from ase.build import bulk
 from ase.io import read, write
 
 from surveyor import claims
-from surveyor.continuation import frozen_theory
 from surveyor.errors import AttemptFailed, LabelClaimed, Preempted
 from surveyor.files import read_json, write_json
 from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, LevelOfTheory, Reason, label_key, save_theory
@@ -20,6 +19,7 @@ from surveyor.reference.ase import EMTParameters, EMTReference
 from surveyor.reference.labelling import attempt_label, label_structure
 from surveyor.reference.rehearsal import Rehearsal
 from surveyor.testing.references import launches
+from surveyor.works.continuation import frozen_theory
 
 
 @dataclass(frozen=True)

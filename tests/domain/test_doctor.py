@@ -21,12 +21,12 @@ from slurm import SlurmCluster
 
 import surveyor
 from surveyor.campaign import load_campaign, open_campaign
-from surveyor.campaign.findings import Finding, Subject
-from surveyor.campaign.preflight import examine
-from surveyor.campaign.worker_checks import Asked, check_cores, check_gpus, wants_gpu
+from surveyor.doctor.findings import Finding, Subject
+from surveyor.doctor.preflight import examine
+from surveyor.doctor.probe import Question, WorkerView
+from surveyor.doctor.worker_checks import Asked, check_cores, check_gpus, wants_gpu
 from surveyor.lease import hold_lease
 from surveyor.pools.choice import plain_site
-from surveyor.pools.probe import Question, WorkerView
 from surveyor.pools.sites import LocalSite, SchedulerSite, Site, SLURMSite
 
 CP2K_INPUT = """

@@ -12,8 +12,9 @@ from typing import ParamSpec, TypeVar
 import psutil
 
 from surveyor.campaign.checks import check_campaign, check_theory
-from surveyor.campaign.findings import Finding, Subject, fault, fault_of, remark
-from surveyor.campaign.worker_checks import WORKER_CHECKS, Asked, stages_of, wants_gpu
+from surveyor.doctor.findings import Finding, Subject, fault, fault_of, remark
+from surveyor.doctor.probe import Question, WorkerView, look_around
+from surveyor.doctor.worker_checks import WORKER_CHECKS, Asked, stages_of, wants_gpu
 from surveyor.errors import InputError, PoolFailed, SurveyorError
 from surveyor.labels import LevelOfTheory, load_theory
 from surveyor.models.choice import check_model_parameters, with_contents
@@ -22,7 +23,6 @@ from surveyor.pools.jobs import Jobs, QueueSilent
 from surveyor.pools.machine import find_room
 from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
-from surveyor.pools.probe import Question, WorkerView, look_around
 from surveyor.pools.sites import JobQueueSite, LocalSite, SchedulerSite, Site
 from surveyor.pools.worker_check import CODE, PACKAGES, versions
 from surveyor.reference.choice import make_reference

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from surveyor.campaign.findings import FIELDS, Finding, fault, remark
 from surveyor.campaign.parameters import CampaignParameters
+from surveyor.doctor.findings import FIELDS, Finding, fault, remark
+from surveyor.doctor.probe import Question, WorkerView
 from surveyor.models.mace_parameters import MACEParameters
 from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.pools.choice import LOCAL
 from surveyor.pools.machine import HIDDEN
-from surveyor.pools.probe import Question, WorkerView
 from surveyor.pools.sites import JobQueueSite, LocalSite, Site, SLURMSite
 from surveyor.reference.cp2k_code import CP2KCode
 from surveyor.storage import FolderStorage

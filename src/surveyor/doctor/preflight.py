@@ -13,13 +13,13 @@ from pathlib import Path
 
 from surveyor.campaign.checks import check_campaign, check_sites
 from surveyor.campaign.continuation import check_continuation
-from surveyor.campaign.findings import FIELDS, Finding, Subject, fault, fault_of, remark
 from surveyor.campaign.parameters import CampaignParameters
-from surveyor.campaign.pool_checks import examine_pools
+from surveyor.doctor.findings import FIELDS, Finding, Subject, fault, fault_of, remark
+from surveyor.doctor.pool_checks import examine_pools
+from surveyor.doctor.probe import WRITTEN_HERE, free_GB
 from surveyor.errors import InputError
 from surveyor.files import make_folder
 from surveyor.lease import holder_of
-from surveyor.pools.probe import WRITTEN_HERE, free_GB
 from surveyor.pools.sites import JobQueueSite
 from surveyor.reference.choice import make_reference
 from surveyor.reference.reference import time_limit_of
