@@ -1,6 +1,7 @@
 """The labels of a generation: those that the store has, and those that are computed."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
@@ -10,13 +11,19 @@ from ase import Atoms
 from prefect import runtime
 from prefect.futures import PrefectFuture
 
-from surveyor.campaign import Campaign
+from surveyor.campaign import Campaign, freeze_atomic_energies
 from surveyor.claims import Claimant, Watch
+from surveyor.events import announce
 from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.window import Window, n_at_once
 from surveyor.labels import label_key
+from surveyor.outcomes import Outcome
 from surveyor.reference.labelling import stored_structure
+from surveyor.structures import elements_of
 from surveyor.tasks.label import CLAIMED, label
+from surveyor.tasks.resolve import compute_atomic_energy
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -58,7 +65,7 @@ class Labels:
 
     def add(self, name: str, structure: Atoms) -> None:
         """Have a structure labelled, under a name of its own."""
-        labelled = stored_structure(structure, self.checks.theory, self.campaign.store, self.campaign.reference)
+        labelled = stored_structure(structure, self.checks.theory, self.campaign.store, self.campaign.checked.reference)
         if labelled is not None:
             self.found[name] = labelled
             return
@@ -74,7 +81,7 @@ class Labels:
         return label.submit(
             self.campaign.labelling,
             structure,
-            reference=self.campaign.reference,
+            reference=self.campaign.checked.reference,
             theory=self.checks.theory,
             # A task and its retries: a claim of the same work is that of a lost worker.
             store=self.campaign.store.on_behalf_of(Claimant(f"{runtime.flow_run.id} {name}", self.watch.dead)),
@@ -87,3 +94,57 @@ class Labels:
         if self.window.futures[name].state.name == CLAIMED:
             del self.window.futures[name]
             self.add(name, structure)
+
+
+def label_isolated_atoms(
+    campaign: Campaign, checks: PoolChecks, structures: Sequence[Atoms], check: Callable[[Mapping[str, float]], None]
+) -> None:
+    """Compute the energies of the isolated atoms of all elements, and keep them for the whole campaign.
+
+    Args:
+        campaign: gives reference, store and pool.
+        checks: on its pools.
+        structures: that hold the elements.
+        check: raises `InputError` if the energies contradict the data; see `freeze_atomic_energies`.
+    """
+
+    def compute() -> dict[str, float]:
+        checks.wait_for("labelling")
+        futures = {
+            element: compute_atomic_energy.submit(
+                campaign.labelling,
+                element,
+                reference=campaign.checked.reference,
+                theory=checks.theory,
+                store=campaign.store,
+                scratch=campaign.directory.scratch,
+            )
+            for element in elements_of(structures)
+        }
+        return {element: future.result() for element, future in futures.items()}
+
+    freeze_atomic_energies(campaign, compute, check)
+
+
+def label_all(campaign: Campaign, checks: PoolChecks, structures: Sequence[Atoms], number: int) -> list[Outcome]:
+    """Label structures, side by side.
+
+    Args:
+        campaign: gives reference, store and pool.
+        checks: on its pools.
+        structures: to be labelled.
+        number: of the generation.
+    """
+    labels = Labels.begin(campaign, checks)
+    announce_generation(number, len(structures))
+    names = [f"g{number:03d}-{index:03d}" for index in range(len(structures))]
+    for name, structure in zip(names, structures, strict=True):
+        labels.add(name, structure)
+    labelled = labels.wait()
+    return [Outcome(name, None, labelled[name]) for name in names]
+
+
+def announce_generation(number: int, n_samples: int) -> None:
+    """Say that a generation begins, and how many structures it shall bring."""
+    text = f"generation {number}: {n_samples} structures"
+    announce(logger, "generation_begins", text, generation=number, n_samples=n_samples)

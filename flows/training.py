@@ -15,7 +15,7 @@ from surveyor.dataset import Dataset, DataSets
 from surveyor.evaluation import load_predictions
 from surveyor.events import announce
 from surveyor.files import make_folder, patiently
-from surveyor.flows.sampling import Stopwatch
+from surveyor.flows.stopwatch import Stopwatch
 from surveyor.learning import StructureError, structure_error
 from surveyor.metrics import Errors, errors_of
 from surveyor.models.choice import load_model

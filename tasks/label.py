@@ -3,7 +3,6 @@ from pathlib import Path
 
 from ase import Atoms
 from prefect import State, task
-from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from surveyor.claims import ANYBODY
@@ -16,23 +15,14 @@ from surveyor.pools.terms import Terms
 from surveyor.reference.labelling import attempt_label, label_structure, stored_label
 from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.sampling.walkers import Sample
-from surveyor.tasks.execution import run_unclaimed, run_under, worker_was_lost
+from surveyor.tasks.execution import retried, run_unclaimed, run_under
 
-# Only for what may be the fault of its worker, and more often than the store allows attempts: any other failed
-# calculation is a result.
-RETRIES = 12
-DELAYS_S = [1.0, 10.0, *[60.0] * 10]
-
+# More often than the store allows attempts; only for what may be the fault of a worker: any other failure is a result.
+RETRIED = retried(12)  # the label store is the cache
 CLAIMED = "Computed by others"  # state of a task that leaves a label to the process that computes it
 
 
-@task(
-    task_run_name="label {name}",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS_S,
-    retry_condition_fn=worker_was_lost,
-    cache_policy=NO_CACHE,  # the label store is the cache
-)
+@task(task_run_name="label {name}", **RETRIED)
 def label(
     pool: Executor | None,
     structure: Atoms | Sample,
@@ -79,13 +69,7 @@ def label(
     return Completed(name=str(labelled.info.get(FAILURE, "Labelled")), data=labelled)
 
 
-@task(
-    task_run_name="labels {name}",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS_S,
-    retry_condition_fn=worker_was_lost,
-    cache_policy=NO_CACHE,  # the label store is the cache
-)
+@task(task_run_name="labels {name}", **RETRIED)
 def label_several(
     pool: Executor | None,
     chunk: Chunk,

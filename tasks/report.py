@@ -18,7 +18,7 @@ from surveyor.report import (
 )
 from surveyor.run_directory import GenerationDirectory, RunDirectory
 from surveyor.tasks.wandb_run import log_generation
-from surveyor.training import read_training_summary
+from surveyor.works.summary import read_summary
 
 
 @task(
@@ -64,7 +64,7 @@ def report_training(directory: RunDirectory) -> tuple[Path, ...]:
         The files of the figures.
     """
     name = _key(directory, "training")
-    markdown = training_markdown(directory, read_training_summary(directory))
+    markdown = training_markdown(directory, read_summary(directory))
     create_markdown_artifact(markdown, key=f"{name}-training", description=f"Training of {directory.path.name}")
     return write_training_figures(GenerationDirectory(directory.path))  # last, as in `report`
 

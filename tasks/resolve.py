@@ -5,7 +5,6 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from surveyor.labels import LabelStore, LevelOfTheory
 from surveyor.models.choice import ModelParameters, check_model_parameters
@@ -14,15 +13,10 @@ from surveyor.reference.atomic_energies import atomic_energy
 from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.sampling.checks import check_walkers
 from surveyor.sampling.conditions import Walkers
-from surveyor.tasks.execution import run_on, run_unclaimed, run_under, worker_was_lost
+from surveyor.tasks.execution import retried, run_on, run_unclaimed, run_under
 
 
-@task(
-    retries=3,  # only for a dead worker
-    retry_delay_seconds=[1, 10, 60],
-    retry_condition_fn=worker_was_lost,
-    cache_policy=NO_CACHE,  # asked anew, so that a program that was replaced is noticed
-)
+@task(**retried(3))  # asked anew, so that a program that was replaced is noticed
 def resolve_theory(pool: Executor | None, reference: Reference) -> LevelOfTheory:
     """Return the level of theory, as the data files and the program on the labelling pool make it.
 
@@ -33,12 +27,7 @@ def resolve_theory(pool: Executor | None, reference: Reference) -> LevelOfTheory
     return run_on(pool, reference.resolve)
 
 
-@task(
-    retries=3,  # only for a dead worker
-    retry_delay_seconds=[1, 10, 60],
-    retry_condition_fn=worker_was_lost,
-    cache_policy=NO_CACHE,  # asked anew
-)
+@task(**retried(3))  # asked anew
 def check_model(pool: Executor | None, parameters: ModelParameters) -> None:
     """Check that the training pool has the engine of a model, and that the engine knows the options.
 
@@ -49,12 +38,7 @@ def check_model(pool: Executor | None, parameters: ModelParameters) -> None:
     run_on(pool, check_model_parameters, parameters)
 
 
-@task(
-    retries=3,  # only for a dead worker
-    retry_delay_seconds=[1, 10, 60],
-    retry_condition_fn=worker_was_lost,
-    cache_policy=NO_CACHE,  # asked anew
-)
+@task(**retried(3))  # asked anew
 def check_biases(pool: Executor | None, groups: Sequence[Walkers]) -> None:
     """Check that the sampling pool has PLUMED, which takes the inputs of walkers.
 
@@ -65,13 +49,7 @@ def check_biases(pool: Executor | None, groups: Sequence[Walkers]) -> None:
     run_on(pool, check_walkers, groups)
 
 
-@task(
-    task_run_name="atomic energy {element}",
-    retries=3,  # only for a dead worker
-    retry_delay_seconds=[1, 10, 60],
-    retry_condition_fn=worker_was_lost,
-    cache_policy=NO_CACHE,  # the label store is the cache
-)
+@task(task_run_name="atomic energy {element}", **retried(3))  # the label store is the cache
 def compute_atomic_energy(
     pool: Executor | None,
     element: str,

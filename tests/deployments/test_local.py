@@ -23,11 +23,11 @@ from slow_campaign import stored
 
 from surveyor.dataset import Dataset
 from surveyor.exploration import read_exploration_summary
-from surveyor.labelling import read_summary
 from surveyor.models.choice import ModelParameters, make_model
 from surveyor.run_directory import RunDirectory
 from surveyor.testing.references import launches
 from surveyor.training import read_training_summary
+from surveyor.works.summary import read_summary
 
 PATIENCE_S = 150
 POLL_S = 0.5

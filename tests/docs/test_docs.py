@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.build import molecule
 from prefect import flow
 
-from surveyor.campaign import CampaignParameters, parse_campaign
+from surveyor.campaign import CampaignParameters
 from surveyor.dataset import ENERGY
 from surveyor.exploration import ExplorationParameters
 from surveyor.labelling import LabellingParameters
@@ -51,7 +51,7 @@ def blocks(language: str, mark: str | None) -> list[object]:
 
 @pytest.mark.parametrize("text", blocks("yaml", COMPLETE))
 def test_complete_campaign_files_in_pages_are_valid(text: str) -> None:
-    assert parse_campaign(yaml.safe_load(text), "example").walkers
+    assert parse_parameters(CampaignParameters, yaml.safe_load(text), "example").walkers
 
 
 @pytest.mark.parametrize("text", blocks("yaml", LABELLING))
@@ -71,7 +71,7 @@ def test_complete_parameter_files_of_samplings_in_pages_are_valid(text: str) -> 
 
 @pytest.mark.parametrize("text", blocks("yaml", None))
 def test_parts_of_campaign_files_in_pages_are_valid(text: str) -> None:
-    assert parse_campaign(LEAST | yaml.safe_load(text), "example").walkers
+    assert parse_parameters(CampaignParameters, LEAST | yaml.safe_load(text), "example").walkers
 
 
 # Sockets of Prefect's client and of the server's process end with the interpreter, not with the test.

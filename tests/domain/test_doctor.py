@@ -20,7 +20,7 @@ from processes import wait_until
 from slurm import SlurmCluster
 
 import surveyor
-from surveyor.campaign import load_campaign, open_campaign
+from surveyor.campaign import CAMPAIGN
 from surveyor.doctor.findings import Finding, Subject
 from surveyor.doctor.preflight import examine
 from surveyor.doctor.probe import Question, WorkerView
@@ -50,7 +50,7 @@ CP2K_INPUT = """
   &END
 &END
 """
-CAMPAIGN = {
+CONTENT = {
     "run_directory": "runs/one",
     "walkers": [{"start": "copper.extxyz"}],
     "reference": {"emt": {}},
@@ -71,10 +71,10 @@ def examine_campaign(tmp_path: Path) -> Examine:
 
     def look(sites: dict[str, Site] | None = None, wait_s: float = 60.0, **changes: Any) -> list[Finding]:
         start = "hydrogen.extxyz" if "reference" in changes else "copper.extxyz"
-        content = CAMPAIGN | {"walkers": [{"start": start, "n_walkers": 2}]}
+        content = CONTENT | {"walkers": [{"start": start, "n_walkers": 2}]}
         file = tmp_path / "campaign.yaml"
         file.write_text(yaml.safe_dump(content | changes))
-        parameters = load_campaign(file)
+        parameters = CAMPAIGN.load(file)
         plain = {name: site for name in parameters.pools.names if (site := plain_site(name)) is not None}
         return list(examine(Subject(file, parameters, plain | (sites or {}), wait_s=wait_s)))
 
@@ -151,7 +151,7 @@ def test_nothing_is_found_in_a_good_campaign_and_nothing_is_left_of_the_search(
 
 def test_a_campaign_on_disk_stays_as_it_is(examine_campaign: Examine, tmp_path: Path) -> None:
     examine_campaign()
-    with open_campaign(load_campaign(tmp_path / "campaign.yaml")) as campaign:
+    with CAMPAIGN.open(CAMPAIGN.load(tmp_path / "campaign.yaml")) as campaign:
         directory = campaign.directory
     before = {path: path.stat().st_mtime_ns for path in directory.path.rglob("*")}
     findings = examine_campaign()
@@ -162,7 +162,7 @@ def test_a_campaign_on_disk_stays_as_it_is(examine_campaign: Examine, tmp_path: 
 
 def test_other_parameters_than_those_on_disk(examine_campaign: Examine, tmp_path: Path) -> None:
     examine_campaign()
-    with open_campaign(load_campaign(tmp_path / "campaign.yaml")):
+    with CAMPAIGN.open(CAMPAIGN.load(tmp_path / "campaign.yaml")):
         pass
     fault = the_fault(examine_campaign(learning={"seed": 7}))
     assert "learning.seed: 0 there, 7 here" in fault.found
@@ -254,9 +254,9 @@ def test_what_a_block_asks_for_already_is_not_the_advice(
     name: str, site: Site, fields: dict[str, Any], tmp_path: Path
 ) -> None:
     code = {"command": "mpirun -np 4 cp2k.psmp"}
-    campaign = {**CAMPAIGN, **CP2K, "codes": {"cp2k": code}, "pools": all_on(name)}
+    campaign = {**CONTENT, **CP2K, "codes": {"cp2k": code}, "pools": all_on(name)}
     (tmp_path / "campaign.yaml").write_text(yaml.safe_dump(campaign))
-    parameters = load_campaign(tmp_path / "campaign.yaml")
+    parameters = CAMPAIGN.load(tmp_path / "campaign.yaml")
     question = Question("answer", {}, wants_gpu=wants_gpu(parameters, name, site))
     asked = Asked(parameters, name, site, question, the_view(**fields), 0.0)
     fault = faults([*check_gpus(asked), *check_cores(asked)])[0]
@@ -269,8 +269,8 @@ def test_what_a_block_asks_for_already_is_not_the_advice(
 
 
 def test_a_node_with_fewer_cores_than_the_block_asks_for_is_told_whatever_runs_there(tmp_path: Path) -> None:
-    (tmp_path / "campaign.yaml").write_text(yaml.safe_dump({**CAMPAIGN, "pools": all_on("slurm/cpu")}))
-    parameters = load_campaign(tmp_path / "campaign.yaml")
+    (tmp_path / "campaign.yaml").write_text(yaml.safe_dump({**CONTENT, "pools": all_on("slurm/cpu")}))
+    parameters = CAMPAIGN.load(tmp_path / "campaign.yaml")
     asked = Asked(parameters, "slurm/cpu", SLURMSite(cores_per_job=4), Question("answer", {}), the_view(), 0.0)
     (finding,) = check_cores(asked)
     assert (finding.severity, finding.found) == ("remark", "block slurm/cpu asks for 4, node7 has 2")

@@ -14,12 +14,12 @@ from ase.build import bulk
 
 from surveyor import files
 from surveyor.arrays import write_arrays
-from surveyor.campaign import CampaignParameters, open_campaign
+from surveyor.campaign import CAMPAIGN, CampaignParameters
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError, StorageFailed
 from surveyor.events import EventLog, Relay
 from surveyor.files import write_json
-from surveyor.labelling import LabellingParameters, open_labelling
+from surveyor.labelling import LABELLING, LabellingParameters
 from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, label_key
 from surveyor.reference.ase import EMTReference
 from surveyor.reference.labelling import label_structure
@@ -108,7 +108,7 @@ def test_folders_that_are_read_only_are_said_before_work_starts(disk: Path, tmp_
     )
     with (
         pytest.raises(InputError, match=rf"{field}: .*here cannot be written to \(Read-only file system\)"),
-        open_campaign(parameters),
+        CAMPAIGN.open(parameters),
     ):
         pass
 
@@ -165,7 +165,7 @@ def test_whatever_else_finds_a_full_disk_ends_the_run_with_the_names_of_its_disk
             "labels": tmp_path / "labels",
         }
     )
-    with pytest.raises(StorageFailed) as failure, open_labelling(parameters):
+    with pytest.raises(StorageFailed) as failure, LABELLING.open(parameters):
         (disk / "run" / "checkpoint").write_bytes(bytes(10**6))
     assert "a file cannot be written: No space left on device; the file system at " in str(failure.value)
     # The lease is gone by then, and left some room.

@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.cluster import Icosahedron
 
-from surveyor.campaign import CampaignParameters, installed_versions
+from surveyor.campaign import CampaignParameters
 from surveyor.dataset import KEY, Dataset, DataSets, with_label
 from surveyor.evaluation import evaluate_dataset, load_predictions
 from surveyor.files import write_json
@@ -27,6 +27,7 @@ from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.perturbation import perturb
 from surveyor.sampling.propagation import propagate
 from surveyor.sampling.walkers import Walker, make_walkers
+from surveyor.works.provenance import installed_versions
 
 ATOMIC_ENERGIES = {"Cu": 3.51}  # eV, EMT
 WALL_TIMES_S = {"sampling": 1.5, "labelling": 2.0, "evaluation": 0.5, "training": 3.0}

@@ -2,32 +2,24 @@
 
 from surveyor.campaign.beginnings import GivenData, check_given_label, given_data, inherit
 from surveyor.campaign.campaign import (
+    CAMPAIGN,
     Campaign,
     freeze_atomic_energies,
     freeze_theory,
     is_model_checked,
     note_checked_model,
-    open_campaign,
 )
-from surveyor.campaign.checks import check_campaign, check_elements, check_theory
-from surveyor.campaign.continuation import check_continuation, recorded_parameters
-from surveyor.campaign.parameters import (
-    CampaignParameters,
-    Origin,
-    WandB,
-    load_campaign,
-    parse_campaign,
-)
-from surveyor.works.provenance import installed_versions
+from surveyor.campaign.checks import CheckedCampaign, check_elements, check_theory
+from surveyor.campaign.parameters import CampaignParameters, Origin, WandB
 
 __all__ = [
+    "CAMPAIGN",
     "Campaign",
     "CampaignParameters",
+    "CheckedCampaign",
     "GivenData",
     "Origin",
     "WandB",
-    "check_campaign",
-    "check_continuation",
     "check_elements",
     "check_given_label",
     "check_theory",
@@ -35,11 +27,6 @@ __all__ = [
     "freeze_theory",
     "given_data",
     "inherit",
-    "installed_versions",
     "is_model_checked",
-    "load_campaign",
     "note_checked_model",
-    "open_campaign",
-    "parse_campaign",
-    "recorded_parameters",
 ]

@@ -8,22 +8,22 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.campaign.campaign import Campaign
-from surveyor.campaign.checks import _check_learnt, check_elements, labelled_data
-from surveyor.campaign.continuation import recorded_parameters
-from surveyor.campaign.parameters import Origin
+from surveyor.campaign.checks import check_elements, check_learnt
+from surveyor.campaign.parameters import CampaignParameters, Origin
 from surveyor.dataset import FAILURE, GIVEN, KEY, Dataset, DataSets, is_labelled, label_of
 from surveyor.errors import InputError
 from surveyor.isolated_atoms import check_agreement
 from surveyor.labels import LevelOfTheory, label_key, load_theory
 from surveyor.learning import structure_error, without_repetitions
 from surveyor.potentials import Prediction
-from surveyor.reading.keys import REF_KEYS, LabelKeys
+from surveyor.reading.learnable import TrainingData
 from surveyor.reading.suspicions import SAME_ENERGY_MEV, SAME_FORCES_MEV
 from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.conditions import MOVING_CELL
 from surveyor.sampling.walkers import Walker, load_walker, make_walkers
 from surveyor.structures import elements_of
 from surveyor.weights import counts
+from surveyor.works.continuation import recorded_parameters
 
 SAME_STRESS = 1e-4  # eV/Å³
 
@@ -60,26 +60,21 @@ class GivenData:
         check_agreement(energies, self.atomic_energies, "bootstrap.data: atomic energy by the reference", advice)
 
 
-def given_data(
-    path: Path, theory: LevelOfTheory, keys: LabelKeys = REF_KEYS, *, obeys_weights: bool = True
-) -> GivenData:
-    """Return labelled data that a user gives.
+def given_data(data: TrainingData, theory: LevelOfTheory, path: Path) -> GivenData:
+    """Return labelled data that a user gives, with their keys.
 
     Args:
-        path: extxyz file.
+        data: as the checks have read them.
         theory: that of the campaign.
-        keys: names of the labels in the file.
-        obeys_weights: whether weights in the file count.
+        path: from where.
 
     Raises:
-        InputError: a structure is unusable or has no label.
+        InputError: the level of theory cannot treat an element.
     """
-    data = labelled_data(path, keys, obeys_weights=obeys_weights)
-    structures = data.structures
-    check_elements(structures, theory.elements, theory.name)
+    check_elements(data.structures, theory.elements, theory.name)
+    structures = [_marked(atoms, str(path)) for atoms in data.structures]
     for atoms in structures:
         atoms.info[KEY] = label_key(atoms, theory)
-        atoms.info[GIVEN] = str(path)
     return GivenData(without_repetitions(Dataset(structures), ()), data.atomic_energies)
 
 
@@ -132,8 +127,8 @@ def inherit(campaign: Campaign, origin: Origin) -> Generation:
             f"({there.name}, not {theory.name})"
         )
     old = directory.load_generation(origin.generation, ())
-    _check_learnt(
-        campaign.structures, elements_of(old.data.train), f"begin_from: {origin.run_directory} has learnt from"
+    check_learnt(
+        campaign.checked.structures, elements_of(old.data.train), f"begin_from: {origin.run_directory} has learnt from"
     )
     given = {
         each.name: Dataset(_marked(atoms, str(origin.run_directory)) for atoms in getattr(old.data, each.name))
@@ -143,14 +138,14 @@ def inherit(campaign: Campaign, origin: Origin) -> Generation:
 
 
 def _inherited_walkers(campaign: Campaign, there: RunDirectory, number: int) -> tuple[Walker, ...]:
-    old = recorded_parameters(there)
+    old = recorded_parameters(there, CampaignParameters)
     walkers = make_walkers(old.walkers, old.learning.seed, by_former_rule=there.has_former_windows)
     starts = {walker.index: walker.start for walker in walkers}
     return tuple(
         load_walker(there.generation(number).walker(walker.index), walker)
         if walker.index in starts and _goes_on(walker, starts[walker.index])
         else walker
-        for walker in campaign.walkers
+        for walker in campaign.checked.walkers
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from surveyor.campaign.parameters import CampaignParameters
+from surveyor.campaign import CampaignParameters, CheckedCampaign
 from surveyor.pools.sites import Site
 from surveyor.run_directory import RunDirectory
 
@@ -26,6 +26,7 @@ class Subject:
         by_hand: folder of the pools that the user has opened by hand.
         wait_s: so long may a worker be waited for.
         tell: is told what is waited for.
+        checked: what the checks of the campaign have made; None where they have found a fault, or were not made yet.
     """
 
     file: Path
@@ -34,6 +35,7 @@ class Subject:
     by_hand: Path | None = None
     wait_s: float = 600.0
     tell: Callable[[str], None] = lambda _: None
+    checked: CheckedCampaign | None = None
 
     @property
     def directory(self) -> RunDirectory:

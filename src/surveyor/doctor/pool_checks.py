@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 
 import psutil
 
-from surveyor.campaign.checks import check_campaign, check_theory
+from surveyor.campaign import CheckedCampaign, check_theory
 from surveyor.doctor.findings import Finding, Subject, fault, fault_of, remark
 from surveyor.doctor.probe import Question, WorkerView, look_around
 from surveyor.doctor.worker_checks import WORKER_CHECKS, Asked, stages_of, wants_gpu
@@ -25,7 +25,6 @@ from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.sites import JobQueueSite, LocalSite, SchedulerSite, Site
 from surveyor.pools.worker_check import CODE, PACKAGES, versions
-from surveyor.reference.choice import make_reference
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -148,14 +147,9 @@ def _submitted(pool: Pool, function: Callable[P, T], /, *args: P.args, **kwargs:
 
 
 def _asked_theory(subject: Subject, name: str, pool: Pool) -> Future[LevelOfTheory] | None:
-    if "labelling" not in stages_of(subject.parameters, name):
-        return None
-    try:
-        check_campaign(subject.parameters)
-        reference = make_reference(subject.parameters.reference, subject.parameters.codes)
-    except InputError:
-        return None  # told as a fault of the campaign file
-    return _submitted(pool, reference.resolve)
+    if subject.checked is None or "labelling" not in stages_of(subject.parameters, name):
+        return None  # a campaign file with a fault has been told
+    return _submitted(pool, subject.checked.reference.resolve)
 
 
 def _asked_engine(subject: Subject, name: str, pool: Pool) -> Future[None] | None:
@@ -214,8 +208,8 @@ def _hear(opened: _Opened, deadline: float) -> Iterator[Finding]:
     asked = Asked(subject.parameters, name, opened.site, opened.question, view, max(0.0, view.time - opened.began))
     for check in WORKER_CHECKS:
         yield from check(asked)
-    if opened.theory is not None:
-        yield from _check_theory(opened, opened.theory)
+    if opened.theory is not None and subject.checked is not None:
+        yield from _check_theory(opened, opened.theory, subject.checked)
     if opened.engine is not None:
         yield from _check_engine(opened, opened.engine)
 
@@ -278,11 +272,11 @@ def _answer(opened: _Opened, future: Future[T]) -> T:
     return future.result()
 
 
-def _check_theory(opened: _Opened, asked: Future[LevelOfTheory]) -> Iterator[Finding]:
+def _check_theory(opened: _Opened, asked: Future[LevelOfTheory], checked: CheckedCampaign) -> Iterator[Finding]:
     subject, name = opened.subject, opened.name
     try:
         theory = _answer(opened, asked)
-        check_theory(subject.parameters, check_campaign(subject.parameters).walkers, theory)
+        check_theory(subject.parameters, checked.walkers, theory)
     except UNANSWERED as error:
         yield fault_of(error, "reference", name, _line_for_reference(subject, str(error)))
         return

@@ -7,13 +7,12 @@ the folders of the campaign.
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
-from surveyor.campaign.checks import check_campaign, check_sites
-from surveyor.campaign.continuation import check_continuation
-from surveyor.campaign.parameters import CampaignParameters
+from surveyor.campaign import CAMPAIGN, CheckedCampaign
 from surveyor.doctor.findings import FIELDS, Finding, Subject, fault, fault_of, remark
 from surveyor.doctor.pool_checks import examine_pools
 from surveyor.doctor.probe import WRITTEN_HERE, free_GB
@@ -21,7 +20,6 @@ from surveyor.errors import InputError
 from surveyor.files import make_folder
 from surveyor.lease import holder_of
 from surveyor.pools.sites import JobQueueSite
-from surveyor.reference.choice import make_reference
 from surveyor.reference.reference import time_limit_of
 from surveyor.storage import FolderStorage
 
@@ -33,8 +31,9 @@ def examine(subject: Subject) -> Iterator[Finding]:
 
     Pools are opened for it, with one job at most, and closed again. Those that were opened by hand are used.
     """
-    for check in CHECKS:
-        yield from check(subject)
+    subject = replace(subject, checked=(yield from check_inputs(subject)))
+    yield from check_lease(subject)
+    yield from check_walltime(subject)
     with ExitStack() as made:
         folders: dict[str, Path] = {}
         for name, path in subject.folders.items():
@@ -47,27 +46,29 @@ def examine(subject: Subject) -> Iterator[Finding]:
         yield from examine_pools(subject, folders)
 
 
-def check_inputs(subject: Subject) -> Iterator[Finding]:
-    """Check the parameters and the files that they name."""
+def check_inputs(subject: Subject) -> Generator[Finding, None, CheckedCampaign | None]:
+    """Check the parameters and the files that they name, and return what was made of them."""
     try:
-        checked = check_campaign(subject.parameters)
+        CAMPAIGN.check_files(subject.parameters)
+        checked = CAMPAIGN.make(subject.parameters)
     except InputError as error:
         yield fault_of(error, "campaign file", HERE, f"edit {subject.file}")
-        return
+        return None
     yield Finding("campaign file", HERE, f"{subject.file}: {len(checked.walkers)} walkers")
     for report in checked.reports:
         yield Finding("structures", HERE, report.summary)
         yield from (remark("structures", HERE, line) for line in report.warnings)
     path = subject.directory.path
     try:
-        check_continuation(subject.directory, subject.parameters)
+        CAMPAIGN.check_continuation(subject.parameters)
     except InputError as error:
         line = f"run_directory: {path.with_name(f'{path.name}-2')}  # or restore the parameters that differ"
         yield fault("continuation", HERE, str(error), line)
-        return
+        return checked
     n_complete, is_there = subject.directory.n_complete(), subject.directory.parameters.exists()
     found = f"goes on after {n_complete} complete generations" if is_there else "begins anew"
     yield Finding("continuation", HERE, f"the campaign in {path} {found}")
+    return checked
 
 
 def check_lease(subject: Subject) -> Iterator[Finding]:
@@ -82,12 +83,12 @@ def check_lease(subject: Subject) -> Iterator[Finding]:
 def check_walltime(subject: Subject) -> Iterator[Finding]:
     """Check the walltimes of jobs against what has to end within them."""
     pools = subject.parameters.pools
-    site = subject.sites.get(pools.labelling)
-    limit = _time_limit(subject.parameters)
-    if isinstance(site, JobQueueSite) and limit is not None:
+    site, checked = subject.sites.get(pools.labelling), subject.checked
+    limit = None if checked is None else time_limit_of(checked.reference)
+    if isinstance(site, JobQueueSite) and checked is not None and limit is not None:
         lasts = f"a label ends within {limit / 60:g} min, a job lasts {site.walltime_minutes:g} min"
         try:
-            check_sites(subject.parameters, subject.sites)
+            CAMPAIGN.check_sites(subject.parameters, checked, subject.sites)
             yield Finding("walltime", pools.labelling, lasts)
         except InputError as error:
             minutes = math.ceil(limit / 60 + site.walltime_minutes - site.longest_function_s / 60)
@@ -100,15 +101,6 @@ def check_walltime(subject: Subject) -> Iterator[Finding]:
         if isinstance(site, JobQueueSite):
             found = f"a job lasts {site.walltime_minutes:g} min; {work} has no time limit: see that the slowest fits"
             yield remark("walltime", name, found)
-
-
-def _time_limit(parameters: CampaignParameters) -> float | None:
-    with suppress(InputError):  # then the campaign file has a fault
-        return time_limit_of(make_reference(parameters.reference, parameters.codes))
-    return None
-
-
-CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (check_inputs, check_lease, check_walltime)
 
 
 @contextmanager

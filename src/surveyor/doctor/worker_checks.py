@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from surveyor.campaign.parameters import CampaignParameters
+from surveyor.campaign import CampaignParameters
 from surveyor.doctor.findings import FIELDS, Finding, fault, remark
 from surveyor.doctor.probe import Question, WorkerView
 from surveyor.models.mace_parameters import MACEParameters

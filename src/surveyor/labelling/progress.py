@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surveyor.errors import InputError
-from surveyor.files import read_json
+from surveyor.labelling.labelling import LABELLING
 from surveyor.lease import is_in_use
 from surveyor.progress import State, names, since, waiting_of
 from surveyor.run_directory import RunDirectory
@@ -45,18 +45,13 @@ class LabellingProgress:
         return min(self.n_requested, self.n_found + self.n_labelled + self.n_failed)
 
 
-def is_labelling(directory: RunDirectory) -> bool:
-    """Say whether a folder is that of a labelling, and not of a campaign."""
-    return directory.parameters.is_file() and "structures" in read_json(directory.parameters)["parameters"]
-
-
 def read_labelling_progress(directory: RunDirectory) -> LabellingProgress:
     """Return where a labelling stands.
 
     Raises:
         InputError: the folder is not that of a labelling.
     """
-    if not is_labelling(directory):
+    if not LABELLING.holds(directory):
         raise InputError(f"{directory.path} is not the output directory of a labelling")
     events = sorted(directory.events.read()[0], key=lambda event: float(event["time"]))
     run = since(events, "labelling_begins")

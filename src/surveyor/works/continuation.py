@@ -6,86 +6,105 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from surveyor.errors import InputError
-from surveyor.files import read_json, write_json
+from surveyor.files import read_json, write_atomically, write_json
 from surveyor.labels import LevelOfTheory, load_theory, save_theory
-from surveyor.parameter_files import flat, parse_parameters, path_in_brackets, shown
-from surveyor.parameters import Parameters
-from surveyor.run_directory import SCHEMA_VERSION, RunDirectory, check_schema
+from surveyor.parameter_files import flat, parse_parameters, path_in_brackets, shown, with_paths
+from surveyor.run_directory import FORMER_WINDOWS, SCHEMA_VERSION, WEIGHTS_COUNT, RunDirectory, check_schema
+from surveyor.works.parameters import WorkParameters
+
+P = TypeVar("P", bound=WorkParameters)
 
 INDEX = re.compile(r"\[\d+\]|\.\d+(?=\.)")  # of an entry of a list, in the dotted name of a field
 
 
-def record_parameters(path: Path, parameters: Parameters, files: Mapping[str, Path], **others: bool) -> None:
-    """Keep parameters, and the hashes of the files that they name.
+def record_parameters(directory: RunDirectory, parameters: WorkParameters, kind: str) -> None:
+    """Keep the parameters of work, and the hashes of the files that they name.
 
     Args:
-        path: where to keep them.
-        parameters: of the work.
-        files: those that they name, by the path of the field.
-        others: further entries of the record.
+        directory: of the work.
+        parameters: with absolute paths.
+        kind: of the work, such as "labelling".
     """
-    given = parameters.model_dump(mode="json")
-    write_json(path, {"schema_version": SCHEMA_VERSION, "parameters": given, "files": hashes_of(files), **others})
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind,
+        "parameters": parameters.model_dump(mode="json"),
+        "files": hashes_of(parameters.recorded_files()),
+        WEIGHTS_COUNT: directory.obeys_weights,
+        FORMER_WINDOWS: directory.has_former_windows,
+    }
+    write_json(directory.parameters, record)
 
 
-def differences_from_record(
-    path: Path, parameters: Parameters, files: Mapping[str, Path], may_change: Sequence[str]
-) -> list[str]:
-    """Return a line for each field that is recorded otherwise although it may not change; none where nothing is.
+def keep_inputs(directory: RunDirectory, parameters: WorkParameters) -> None:
+    """Keep copies of the files that parameters name."""
+    files = parameters.input_files()
+    for name, digest in hashes_of(files).items():
+        copy = _copy_of(directory, files[name], digest)
+        if not copy.exists():
+            write_atomically(copy, files[name].read_bytes())
+
+
+def _copy_of(directory: RunDirectory, path: Path, digest: str) -> Path:
+    return directory.inputs / f"{digest[:12]}-{path.name}"
+
+
+def recorded_parameters(directory: RunDirectory, kind: type[P]) -> P:
+    """Return the parameters of work on disk, with the copies of the files that they name.
 
     Args:
-        path: of the record.
-        parameters: that are given now.
-        files: those that they name, by the path of the field.
-        may_change: fields, with all below them; a field of the entries of a list without their number.
+        directory: of the work.
+        kind: class of its parameters.
 
     Raises:
-        InputError: a newer surveyor wrote the record.
+        InputError: a newer surveyor wrote them.
     """
-    if not path.exists():
-        return []
-    record = read_json(path)
-    check_schema(record, path)
-    # Read again, what a former version has recorded has the fields that are new, with their defaults.
-    recorded = parse_parameters(type(parameters), record["parameters"], str(path)).model_dump(mode="json")
-    differences = parameter_differences(
-        recorded, recorded_files(record), parameters.model_dump(mode="json"), hashes_of(files), may_change
-    )
-    return [f"  {name}: {there} there, {here} here" for name, there, here in differences]
+    record = read_json(directory.parameters)
+    check_schema(record, directory.parameters)
+    recorded, digests = kind.model_validate(record["parameters"]), _recorded_files(record)
+    copies = {path: _copy_of(directory, path, digests[name]) for name, path in recorded.input_files().items()}
+    return with_paths(recorded, lambda path: copies.get(path, path))
 
 
-def recorded_files(record: Mapping[str, Any]) -> dict[str, str]:  # Any: JSON
+def _recorded_files(record: Mapping[str, Any]) -> dict[str, str]:  # Any: JSON
     """Return the hashes of the files in a record of parameters, by the path of the field."""
     return {path_in_brackets(name): digest for name, digest in record["files"].items()}
 
 
 def check_same_parameters(
-    directory: RunDirectory,
-    parameters: Parameters,
-    files: Mapping[str, Path],
-    may_change: Sequence[str],
-    what: str,
-    advice: str,
+    directory: RunDirectory, parameters: WorkParameters, may_change: Sequence[str], kind: str, advice: str
 ) -> None:
     """Check that work on disk is continued with the parameters with which it began.
 
     Args:
-        directory: of the work.
+        directory: of the work, or a new one.
         parameters: that are given now.
-        files: those that they name, by the path of the field.
         may_change: fields, with all below them; a field of the entries of a list without their number.
-        what: the work, for the message, such as "labelling".
+        kind: of the work, for the message, such as "labelling".
         advice: what to do, for the message.
 
     Raises:
-        InputError: it is not.
+        InputError: it is not: shows the difference; or a newer surveyor wrote the record.
     """
-    lines = differences_from_record(directory.parameters, parameters, files, may_change)
-    if lines:
-        raise InputError("\n".join([f"{directory.path} holds a {what} with other parameters:", *lines, advice]))
+    if not directory.parameters.exists():
+        return
+    record = read_json(directory.parameters)
+    check_schema(record, directory.parameters)
+    # Read again, what a former version has recorded has the fields that are new, with their defaults.
+    recorded = parse_parameters(type(parameters), record["parameters"], str(directory.parameters))
+    differences = parameter_differences(
+        recorded.model_dump(mode="json"),
+        _recorded_files(record),
+        parameters.model_dump(mode="json"),
+        hashes_of(parameters.recorded_files()),
+        may_change,
+    )
+    if differences:
+        lines = [f"  {name}: {there} there, {here} here" for name, there, here in differences]
+        raise InputError("\n".join([f"{directory.path} holds a {kind} with other parameters:", *lines, advice]))
 
 
 def hashes_of(files: Mapping[str, Path]) -> dict[str, str]:

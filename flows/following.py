@@ -1,0 +1,29 @@
+"""What happens in a campaign, brought to its events, to the log of its run and to Weights & Biases."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from surveyor.campaign import Campaign
+from surveyor.events import announce
+from surveyor.flows.opening import relayed
+from surveyor.flows.paths import run_url
+from surveyor.reading import announce_readings
+from surveyor.tasks.wandb_run import TrainingCurves
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def followed(campaign: Campaign) -> Iterator[None]:
+    """Bring what happens, here and on the pools, to the campaign's events and to the log of the flow run."""
+    with ExitStack() as opened:
+        curves = None
+        if campaign.parameters.wandb is not None:
+            curves = TrainingCurves(campaign.directory, campaign.parameters.wandb)
+            opened.callback(curves.close)
+        opened.enter_context(relayed(campaign, also=None if curves is None else curves.tell))
+        url = run_url()
+        announce(logger, "campaign_begins", f"{campaign.directory.path}; this run: {url}", url=url)
+        announce_readings(campaign.checked.reports)
+        yield
