@@ -32,7 +32,7 @@ from surveyor.flows.label_dataset import label_everything
 from surveyor.flows.opening import relayed
 from surveyor.labelling import LABELLING, Labelling, LabellingParameters
 from surveyor.labels import LabelStore, label_key
-from surveyor.reference.labelling import label_structure
+from surveyor.reference.labelling import Labeller, label_structure
 from surveyor.works.summary import read_summary
 
 LOCKED = "database is locked"
@@ -125,7 +125,7 @@ def time_loop_with_store(frames: Sequence[Atoms], reference: Nothing, folder: Pa
     begin = time.monotonic()
     for atoms in frames:
         label_key(atoms, theory)
-        label_structure(atoms, reference, theory, store, folder / "scratch")
+        label_structure(atoms, Labeller(reference, theory, store, folder / "scratch"))
     return time.monotonic() - begin
 
 

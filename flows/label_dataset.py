@@ -34,6 +34,7 @@ from surveyor.labels import Label, LabelFailure, LevelOfTheory, load_theory
 from surveyor.pools.choice import LOCAL
 from surveyor.reading import announce_readings
 from surveyor.reference.choice import Codes, ReferenceParameters
+from surveyor.reference.labelling import Labeller
 from surveyor.reference.reference import limits_of
 from surveyor.tasks.label import label_several
 from surveyor.tasks.report import tag_run
@@ -208,10 +209,12 @@ class _Work:
         return task.submit(
             labelling.labelling,
             chunk,
-            reference=labelling.checked.reference,
-            theory=self.theory,
-            store=labelling.store.on_behalf_of(Claimant(self.name, self.watch.dead)),
-            scratch=labelling.directory.scratch,
+            labeller=Labeller(
+                labelling.checked.reference,
+                self.theory,
+                labelling.store.on_behalf_of(Claimant(self.name, self.watch.dead)),
+                labelling.directory.scratch,
+            ),
             name=chunk.name,
         )
 

@@ -11,14 +11,15 @@ from ase import Atoms
 from prefect import runtime
 from prefect.futures import PrefectFuture
 
-from surveyor.campaign import Campaign, freeze_atomic_energies
+from surveyor.campaign import Campaign, freeze_atomic_energies, labeller_of
 from surveyor.claims import Claimant, Watch
+from surveyor.dataset import with_label
 from surveyor.events import announce
 from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.window import Window, n_at_once
-from surveyor.labels import label_key
+from surveyor.labels import LabelRequest
 from surveyor.outcomes import Outcome
-from surveyor.reference.labelling import stored_structure
+from surveyor.reference.labelling import Labeller
 from surveyor.structures import elements_of
 from surveyor.tasks.label import CLAIMED, label
 from surveyor.tasks.resolve import compute_atomic_energy
@@ -65,29 +66,30 @@ class Labels:
 
     def add(self, name: str, structure: Atoms) -> None:
         """Have a structure labelled, under a name of its own."""
-        labelled = stored_structure(structure, self.checks.theory, self.campaign.store, self.campaign.checked.reference)
-        if labelled is not None:
-            self.found[name] = labelled
+        labeller = self.labeller
+        request = labeller.request(structure)
+        outcome = labeller.stored(request.key)
+        if outcome is not None:
+            self.found[name] = with_label(structure, request.key, outcome)
             return
-        submit, then = partial(self._submit, name, structure), partial(self._take, name, structure)
-        self.window.add(name, submit, then, partial(self.watch.is_held, label_key(structure, self.checks.theory)))
+        submit, then = partial(self._submit, name, structure, request), partial(self._take, name, structure)
+        self.window.add(name, submit, then, partial(self.watch.is_held, request.key))
 
     def wait(self) -> Mapping[str, Atoms]:
         """Wait for all labels, and return the structures with them, or with the reason why there is none, by name."""
         self.window.wait(self.checks.heed)
         return {**self.found, **{name: future.result() for name, future in self.window.futures.items()}}
 
-    def _submit(self, name: str, structure: Atoms) -> PrefectFuture[Any]:  # Any: the labelled structure
-        return label.submit(
-            self.campaign.labelling,
-            structure,
-            reference=self.campaign.checked.reference,
-            theory=self.checks.theory,
-            # A task and its retries: a claim of the same work is that of a lost worker.
-            store=self.campaign.store.on_behalf_of(Claimant(f"{runtime.flow_run.id} {name}", self.watch.dead)),
-            scratch=self.campaign.directory.scratch,
-            name=name,
-        )
+    @property
+    def labeller(self) -> Labeller:
+        """What computes labels; the labelling pool is waited for where its level of theory is not known."""
+        return labeller_of(self.campaign, self.checks.theory)
+
+    def _submit(self, name: str, structure: Atoms, request: LabelRequest) -> PrefectFuture[Any]:  # Any: the structure
+        # A task and its retries: a claim of the same work is that of a lost worker.
+        store = self.campaign.store.on_behalf_of(Claimant(f"{runtime.flow_run.id} {name}", self.watch.dead))
+        labeller = self.labeller.with_store(store)
+        return label.submit(self.campaign.labelling, structure, labeller=labeller, name=name, request=request)
 
     def _take(self, name: str, structure: Atoms) -> None:
         """Ask again for what another process has claimed meanwhile."""
@@ -110,15 +112,9 @@ def label_isolated_atoms(
 
     def compute() -> dict[str, float]:
         checks.wait_for("labelling")
+        labeller = labeller_of(campaign, checks.theory)
         futures = {
-            element: compute_atomic_energy.submit(
-                campaign.labelling,
-                element,
-                reference=campaign.checked.reference,
-                theory=checks.theory,
-                store=campaign.store,
-                scratch=campaign.directory.scratch,
-            )
+            element: compute_atomic_energy.submit(campaign.labelling, element, labeller=labeller)
             for element in elements_of(structures)
         }
         return {element: future.result() for element, future in futures.items()}

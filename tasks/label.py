@@ -1,5 +1,4 @@
 from concurrent.futures import Executor
-from pathlib import Path
 
 from ase import Atoms
 from prefect import State, task
@@ -10,10 +9,10 @@ from surveyor.dataset import FAILURE, with_label
 from surveyor.errors import LabelClaimed
 from surveyor.labelling.chunks import LABELLED, Tally, attempt_chunk, count, label_chunk
 from surveyor.labelling.requests import Chunk
-from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, label_key
+from surveyor.labels import Label, LabelFailure, LabelRequest, LabelStore
 from surveyor.pools.terms import Terms
-from surveyor.reference.labelling import attempt_label, label_structure, stored_label
-from surveyor.reference.reference import Reference, time_limit_of
+from surveyor.reference.labelling import Labeller, attempt_label, label_structure
+from surveyor.reference.reference import time_limit_of
 from surveyor.sampling.walkers import Sample
 from surveyor.tasks.execution import retried, run_unclaimed, run_under
 
@@ -27,23 +26,19 @@ def label(
     pool: Executor | None,
     structure: Atoms | Sample,
     *,
-    reference: Reference,
-    theory: LevelOfTheory,
-    store: LabelStore,
-    scratch: Path,
+    labeller: Labeller,
     name: str,
+    request: LabelRequest | None = None,
 ) -> State:
     """Label a structure, or what a walker brought; what the store has is not computed, nor what others compute now.
 
     Args:
         pool: where to run; None runs here.
         structure: to be labelled; a sample without a structure is passed over.
-        reference: computes the label.
-        theory: its level of theory.
-        store: where the label is kept. A label that another process computes now is waited for, unless the store is
-            used on behalf of a claimant, who asks for it again later.
-        scratch: folder for the files of the calculation.
+        labeller: computes the label and keeps it. A label that another process computes now is waited for, unless the
+            store is used on behalf of a claimant, who asks for it again later.
         name: for people.
+        request: of the label of the structure, where it was made before.
 
     Returns:
         The structure with its label or with the reason why it has none (then the state is named by it); None for a
@@ -52,20 +47,20 @@ def label(
     atoms = structure.structure if isinstance(structure, Sample) else structure
     if atoms is None:
         return Completed(name="Nothing to label", data=None)
-    key = label_key(atoms, theory)
-    terms = Terms(f"label {key} in {store}", time_limit_of(reference))
+    request, store = request or labeller.request(atoms), labeller.store
+    terms = Terms(f"label {request.key} in {store}", time_limit_of(labeller.reference))
     compute = label_structure if pool is None else attempt_label
-    outcome = stored_label(key, store, reference)
+    outcome = labeller.stored(request.key)
     if outcome is None:
 
         def run(mine: LabelStore) -> Label | LabelFailure:
-            return run_under(pool, terms, compute, atoms, reference, theory, mine, scratch)
+            return run_under(pool, terms, compute, request, labeller.with_store(mine))
 
         try:
             outcome = run_unclaimed(store, run) if store.claimant == ANYBODY else run(store)
         except LabelClaimed:
             return Completed(name=CLAIMED, data=None)
-    labelled = with_label(atoms, key, outcome)
+    labelled = with_label(atoms, request.key, outcome)
     return Completed(name=str(labelled.info.get(FAILURE, "Labelled")), data=labelled)
 
 
@@ -74,10 +69,7 @@ def label_several(
     pool: Executor | None,
     chunk: Chunk,
     *,
-    reference: Reference,
-    theory: LevelOfTheory,
-    store: LabelStore,
-    scratch: Path,
+    labeller: Labeller,
     name: str,
 ) -> State:
     """Label structures one after the other; each label is kept at once, and what the store has is not computed.
@@ -87,23 +79,20 @@ def label_several(
     Args:
         pool: where to run; None runs here.
         chunk: the structures, by the keys of their labels.
-        reference: computes the labels.
-        theory: its level of theory.
-        store: where the labels are kept.
-        scratch: folder for the files of the calculations.
+        labeller: computes the labels and keeps them.
         name: for people.
 
     Returns:
         What came of the chunk, a `Tally`, by which the state is named; the labels themselves are in the store.
     """
-    found = [outcome for key in chunk.structures if (outcome := stored_label(key, store, reference)) is not None]
+    found = [outcome for key in chunk.structures if (outcome := labeller.stored(key)) is not None]
     if len(found) == len(chunk):
         tally = Tally(count(found))
     else:
-        limit = time_limit_of(reference)
-        terms = Terms(f"labels {chunk.digest} in {store}", None if limit is None else limit * len(chunk))
+        limit = time_limit_of(labeller.reference)
+        terms = Terms(f"labels {chunk.digest} in {labeller.store}", None if limit is None else limit * len(chunk))
         compute = label_chunk if pool is None else attempt_chunk
-        tally = run_under(pool, terms, compute, chunk, reference, theory, store, scratch)
+        tally = run_under(pool, terms, compute, chunk, labeller)
     return Completed(name=_name(tally), data=tally)
 
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from pathlib import Path
 
 from prefect import task
 
-from surveyor.labels import LabelStore, LevelOfTheory
+from surveyor.labels import LevelOfTheory
 from surveyor.models.choice import ModelParameters, check_model_parameters
 from surveyor.pools.terms import Terms
 from surveyor.reference.atomic_energies import atomic_energy
+from surveyor.reference.labelling import Labeller
 from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.sampling.checks import check_walkers
 from surveyor.sampling.conditions import Walkers
@@ -54,22 +54,15 @@ def compute_atomic_energy(
     pool: Executor | None,
     element: str,
     *,
-    reference: Reference,
-    theory: LevelOfTheory,
-    store: LabelStore,
-    scratch: Path,
+    labeller: Labeller,
 ) -> float:
     """Return the energy in eV of the isolated atom of an element.
 
     Args:
         pool: where to run; None runs here.
         element: chemical symbol.
-        reference: computes it.
-        theory: its level of theory.
-        store: where the labels of the atom in all its multiplicities are kept.
-        scratch: folder for the files of the calculations.
+        labeller: computes it, and keeps the labels of the atom in all its multiplicities.
     """
-    terms = Terms(f"atomic energy of {element}, {theory.digest} in {store}", time_limit_of(reference))
-    return run_unclaimed(
-        store, lambda mine: run_under(pool, terms, atomic_energy, element, reference, theory, mine, scratch)
-    )
+    digest, store = labeller.theory.digest, labeller.store
+    terms = Terms(f"atomic energy of {element}, {digest} in {store}", time_limit_of(labeller.reference))
+    return run_unclaimed(store, lambda mine: run_under(pool, terms, atomic_energy, element, labeller.with_store(mine)))

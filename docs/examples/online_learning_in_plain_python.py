@@ -19,7 +19,7 @@ from surveyor.metrics import errors_of
 from surveyor.models.pair import PairModel, PairParameters
 from surveyor.outcomes import Outcome, move_on, new_structures
 from surveyor.reference.ase import EMTReference
-from surveyor.reference.labelling import label_structure
+from surveyor.reference.labelling import Labeller, label_structure
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.propagation import propagate
 from surveyor.sampling.walkers import make_walkers
@@ -29,7 +29,7 @@ def label(atoms: Atoms | None, reference: EMTReference, theory: LevelOfTheory, d
     """Return what a walker brought with its label; runs in the pool."""
     if atoms is None:  # the walker brought nothing
         return None
-    outcome = label_structure(atoms, reference, theory, LabelStore.in_folder(directory / "labels"), directory)
+    outcome = label_structure(atoms, Labeller(reference, theory, LabelStore.in_folder(directory / "labels"), directory))
     return with_label(atoms, label_key(atoms, theory), outcome)
 
 

@@ -22,7 +22,7 @@ from surveyor.files import write_json
 from surveyor.labelling import LABELLING, LabellingParameters
 from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, label_key
 from surveyor.reference.ase import EMTReference
-from surveyor.reference.labelling import label_structure
+from surveyor.reference.labelling import Labeller, label_structure
 
 PATIENCE_S = 20.0
 
@@ -57,7 +57,7 @@ def test_a_label_waits_for_room_in_a_full_store(
     ballast = fill(disk)
     outcomes: list[object] = []
     labeller = threading.Thread(
-        target=lambda: outcomes.append(label_structure(atoms, reference, theory, store, tmp_path / "scratch"))
+        target=lambda: outcomes.append(label_structure(atoms, Labeller(reference, theory, store, tmp_path / "scratch")))
     )
     labeller.start()
     deadline = time.monotonic() + PATIENCE_S
@@ -78,7 +78,8 @@ def test_a_store_that_stays_full_is_said(disk: Path, tmp_path: Path, monkeypatch
         StorageFailed, match=r"is computed, but could not be kept in .*labels.*No space left.*make room"
     ):
         label_structure(
-            bulk("Cu"), reference, reference.resolve(), LabelStore.in_folder(disk / "labels"), tmp_path / "scratch"
+            bulk("Cu"),
+            Labeller(reference, reference.resolve(), LabelStore.in_folder(disk / "labels"), tmp_path / "scratch"),
         )
     assert list((tmp_path / "scratch").iterdir())
 
@@ -87,7 +88,7 @@ def test_a_full_scratch_is_a_failure_of_the_disk(disk: Path, tmp_path: Path) -> 
     reference, store = EMTReference(), LabelStore.in_folder(tmp_path / "labels")
     theory = reference.resolve()
     subprocess.run(["mount", "-o", "remount,nr_inodes=1", str(disk)], check=True)
-    outcome = label_structure(bulk("Cu"), reference, theory, store, disk / "scratch")
+    outcome = label_structure(bulk("Cu"), Labeller(reference, theory, store, disk / "scratch"))
     assert isinstance(outcome, LabelFailure)
     assert outcome.reason == "disk"
     assert len(store.failures(label_key(bulk("Cu"), theory))) == POLICIES["disk"].attempts

@@ -22,7 +22,7 @@ from surveyor.models.model import Model
 from surveyor.outcomes import Outcome, describe, move_on
 from surveyor.potentials import Potential
 from surveyor.reference.ase import EMTReference
-from surveyor.reference.labelling import label_structure
+from surveyor.reference.labelling import Labeller, label_structure
 from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.perturbation import perturb
 from surveyor.sampling.propagation import propagate
@@ -106,7 +106,7 @@ class SmallCampaign:
 
     def _label(self, atoms: Atoms, *, fails: bool = False) -> Atoms:
         key = label_key(atoms, self.theory)
-        outcome = label_structure(atoms, self.reference, self.theory, self.store, self.directory.scratch)
+        outcome = label_structure(atoms, Labeller(self.reference, self.theory, self.store, self.directory.scratch))
         return with_label(atoms, key, LabelFailure("scf_not_converged", "did not converge") if fails else outcome)
 
     def _learn(

@@ -7,6 +7,7 @@ from surveyor.campaign.campaign import (
     freeze_atomic_energies,
     freeze_theory,
     is_model_checked,
+    labeller_of,
     note_checked_model,
 )
 from surveyor.campaign.checks import CheckedCampaign, check_elements, check_theory
@@ -28,5 +29,6 @@ __all__ = [
     "given_data",
     "inherit",
     "is_model_checked",
+    "labeller_of",
     "note_checked_model",
 ]

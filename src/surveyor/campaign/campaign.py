@@ -11,6 +11,7 @@ from surveyor.files import read_json, write_json
 from surveyor.labels import LevelOfTheory
 from surveyor.models.choice import with_contents
 from surveyor.pools.worker_check import versions
+from surveyor.reference.labelling import Labeller
 from surveyor.run_directory import SCHEMA_VERSION, Generation, check_schema
 from surveyor.sampling.conditions import GUARDS
 from surveyor.works.continuation import frozen_theory
@@ -52,6 +53,11 @@ CAMPAIGN = Kind(
     file="campaign file",
     keeps_inputs=True,
 )
+
+
+def labeller_of(campaign: Campaign, theory: LevelOfTheory) -> Labeller:
+    """Return what computes the labels of a campaign at its level of theory."""
+    return Labeller(campaign.checked.reference, theory, campaign.store, campaign.directory.scratch)
 
 
 def freeze_theory(campaign: Campaign, theory: LevelOfTheory) -> LevelOfTheory:
