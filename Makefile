@@ -1,8 +1,10 @@
 # make demo    online learning of a MACE potential, from nothing but Python 3.11 and a package index
 # make test    lint, types and all tests
 # make tests-long  tests that wait for minutes (a server that is away, runs whose process died) or that are about
-#                  programs which few use (Grid Engine, PostgreSQL)
+#                  programs which few use (Grid Engine, OAR, PostgreSQL)
+# make mutants  single mutations of the modules that decide most: a test must notice each (MODULE=labels for one of them)
 # make docs    the documentation, into site/
+# make diagrams  the figures of the documentation, anew from docs/diagrams/*.mmd; needs Node.js and a network
 # make clean   remove the environments
 
 PYTHON ?= python3.11
@@ -22,7 +24,7 @@ PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test lint types tests tests-long benchmarks docs clean
+.PHONY: demo test lint types tests tests-long mutants benchmarks docs diagrams clean
 
 demo: $(MACE)/demo.stamp
 	$(MACE)/bin/surveyor run $(CAMPAIGN)
@@ -40,14 +42,17 @@ types: $(MACE)/test.stamp
 	$(MACE)/bin/mypy
 
 # Two processes share the machine; threads of torch in each of them would be in each other's way.
-tests tests-long: export OMP_NUM_THREADS := 1
-tests tests-long: export PLUMED_KERNEL ?= $(CURDIR)/$(PLUMED)/plumed/_lib/lib/libplumedKernel.so
+tests tests-long mutants: export OMP_NUM_THREADS := 1
+tests tests-long mutants: export PLUMED_KERNEL ?= $(CURDIR)/$(PLUMED)/plumed/_lib/lib/libplumedKernel.so
 tests: $(MACE)/test.stamp $(NEQUIP)/test.stamp $(PLUMED)/test.stamp
 	$(MACE)/bin/python -m pytest $(PARALLEL) -m "not long and not nequip"
 	$(NEQUIP)/bin/python -m pytest $(PARALLEL) -m "not long and nequip"
 
 tests-long: $(MACE)/test.stamp $(PLUMED)/test.stamp
 	$(MACE)/bin/python -m pytest -m "long and not nequip"
+
+mutants: $(MACE)/mutants.stamp $(PLUMED)/test.stamp
+	$(MACE)/bin/python tests/mutants/campaign.py $(MODULE)
 
 benchmarks: $(MACE)/test.stamp
 	$(MACE)/bin/python benchmarks/overhead.py
@@ -57,6 +62,12 @@ benchmarks: $(MACE)/test.stamp
 
 docs: $(MACE)/docs.stamp
 	$(MACE)/bin/mkdocs build --strict
+
+diagrams: $(patsubst %.mmd,%.svg,$(wildcard docs/diagrams/*.mmd))
+
+docs/diagrams/%.svg: docs/diagrams/%.mmd docs/diagrams/style.json
+	npx --yes @mermaid-js/mermaid-cli@12.2.0 --quiet --configFile docs/diagrams/style.json --backgroundColor white \
+	    --input $< --output $@
 
 clean:
 	rm -rf .venv site
@@ -73,6 +84,10 @@ $(MACE)/demo.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
 
 $(MACE)/test.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
 	$(PIP) --editable ".[mace,cuequivariance,xtb,wandb,plumed,test]"
+	touch $@
+
+$(MACE)/mutants.stamp: $(MACE)/test.stamp
+	$(PIP) --editable ".[mutants]"
 	touch $@
 
 $(NEQUIP)/test.stamp: pyproject.toml constraints.txt constraints-nequip.txt | $(NEQUIP)/bin/python

@@ -207,9 +207,7 @@ def server(home: str) -> Iterator[dict[str, str]]:
     Args:
         home: folder for its database.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}/api"
     environment = {**os.environ, "PREFECT_HOME": home, "PREFECT_API_URL": url}
     process = subprocess.Popen(
@@ -224,6 +222,14 @@ def server(home: str) -> Iterator[dict[str, str]]:
     finally:
         process.terminate()
         process.wait()
+
+
+def free_port() -> int:
+    """Return a port that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def wait_for(url: str) -> None:

@@ -40,7 +40,7 @@ CODES: dict[str, type[CP2KCodeBlock]] = {"cp2k": CP2KCodeBlock}
 
 
 def load_codes(codes: Codes) -> Codes:
-    """Return how programs are run, with what is stored as a block in place of its name.
+    """Return codes, with names of blocks replaced by their contents.
 
     Raises:
         InputError: the block is missing or wrong, or the server does not answer.

@@ -139,7 +139,7 @@ class SGEPool(SGESite, PoolBlock):
 
 
 class OARPool(OARSite, PoolBlock):
-    """A queue of a cluster with OAR (experimental: never tried). Campaigns name it as oar/default, for instance.
+    """A queue of a cluster with OAR. Campaigns name it as oar/default, for instance.
 
     Example:
         Store a pool, and load a stored one:
@@ -175,9 +175,9 @@ class HTCondorPool(HTCondorSite, PoolBlock):
 
 
 class DaskPool(SchedulerSite, PoolBlock):
-    """A Dask scheduler that runs already. Campaigns name it as dask/shared, for instance.
+    """A running Dask scheduler. Campaigns name it, for instance, as dask/shared.
 
-    It has workers of its own. Where there are no TLS files, campaigns may as well name its address.
+    It has its own workers. Without TLS files, campaigns can name its address instead.
 
     Example:
         Store a pool, and load a stored one:

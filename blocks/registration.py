@@ -40,7 +40,7 @@ def examples() -> Mapping[str, tuple[SiteBlock, str]]:
         "pbs/example": (PBSPool(queue="batch", **cpu), LABELS),
         "lsf/example": (LSFPool(queue="normal", **cpu), f"{LABELS} ({EXPERIMENTAL})"),
         "sge/example": (SGEPool(queue="all.q", parallel_environment="smp", **cpu), LABELS),
-        "oar/example": (OARPool(queue="default", **cpu), f"{LABELS} ({EXPERIMENTAL})"),
+        "oar/example": (OARPool(queue="default", **cpu), LABELS),
         "htcondor/example": (HTCondorPool(disk_GB=10, **cpu), f"{LABELS} ({EXPERIMENTAL})"),
         "dask/example": (
             DaskPool(

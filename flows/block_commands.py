@@ -8,12 +8,14 @@ from rich.console import Console
 def add_block_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `blocks` and its subcommands."""
     blocks = commands.add_parser(
-        "blocks", help="what Prefect stores for surveyor: pools and codes", epilog="example: surveyor blocks register"
+        "blocks",
+        help="register the blocks that Prefect stores for surveyor: pools and codes",
+        epilog="example: surveyor blocks register",
     )
     actions = blocks.add_subparsers(required=True, metavar="ACTION")
     register = actions.add_parser(
         "register",
-        help="make the kinds of pools and codes known to the Prefect server, and create an example of each",
+        help="register the kinds of pools and codes with the Prefect server, and create an example of each",
         epilog="example: surveyor blocks register",
     )
     register.set_defaults(command=_register)

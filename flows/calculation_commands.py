@@ -17,7 +17,7 @@ EXAMPLE = "surveyor calculations clean campaigns/water --keep 10"
 def add_calculation_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `calculations clean`."""
     calculations = commands.add_parser(
-        "calculations", help="remove what calculations have left on disk", epilog=f"example: {EXAMPLE}"
+        "calculations", help="remove files of calculations from disk", epilog=f"example: {EXAMPLE}"
     )
     verbs = calculations.add_subparsers(required=True, metavar="COMMAND")
     cleaning = verbs.add_parser(
@@ -32,7 +32,7 @@ def add_calculation_commands(commands: "argparse._SubParsersAction[argparse.Argu
         "--keep", type=_count, default=0, metavar="N", help="keep the N newest failed calculations; none by default"
     )
     cleaning.add_argument(
-        "--interrupted", action="store_true", help="also remove what interrupted calculations have left"
+        "--interrupted", action="store_true", help="also remove the folders of interrupted calculations"
     )
     cleaning.set_defaults(command=_clean)
 

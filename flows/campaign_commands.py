@@ -86,8 +86,12 @@ def add_run_command(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     )
     run.add_argument("campaign", type=Path, help="campaign file (YAML)")
     run.add_argument("--from", dest="origin", type=Path, metavar="RUN_DIRECTORY", help="begin from another campaign")
-    run.add_argument("--generation", type=int, metavar="N", help="generation of the other one; the newest by default")
-    run.add_argument("--dry-run", action="store_true", help="take one structure through every stage, and say how long")
+    run.add_argument(
+        "--generation", type=int, metavar="N", help="generation of the other campaign; by default the newest"
+    )
+    run.add_argument(
+        "--dry-run", action="store_true", help="take one structure through every stage, and report durations"
+    )
     run.set_defaults(command=_run)
 
 

@@ -1,5 +1,6 @@
 """An end in the middle of a campaign: by Cancel in the Prefect UI, by SIGTERM or by Ctrl-C."""
 
+import inspect
 import logging
 import os
 import signal
@@ -51,7 +52,14 @@ def ending_at_once(
                 pool.shutdown(wait=False)
             raise
 
+    call.__signature__ = _without_annotations(inspect.signature(function))  # type: ignore[attr-defined]
     return call
+
+
+def _without_annotations(signature: inspect.Signature) -> inspect.Signature:
+    """Return a signature of which Prefect makes no large schema, which takes time: nobody fills in such a form."""
+    bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+    return signature.replace(parameters=bare)
 
 
 @contextmanager

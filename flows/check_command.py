@@ -30,11 +30,13 @@ def add_check_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     """Add `check`."""
     check = commands.add_parser(
         "check",
-        help="check a parameter file and the structures that it names, without running",
+        help="check a parameter file and its structures, without running anything",
         epilog="example: surveyor check campaign.yaml",
     )
-    check.add_argument("parameters", type=Path, help="file of a campaign, a labelling, a training or a sampling (YAML)")
-    check.add_argument("--json", action="store_true", help="print valid parameters alone, for a deployment")
+    check.add_argument(
+        "parameters", type=Path, help="parameter file of a campaign, a labelling, a training or a sampling (YAML)"
+    )
+    check.add_argument("--json", action="store_true", help="only print the valid parameters, for a deployment")
     check.set_defaults(command=_check)
 
 

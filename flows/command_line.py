@@ -85,9 +85,9 @@ def command_parser() -> argparse.ArgumentParser:
     add_run_command(commands)
     add_check_command(commands)
     status = commands.add_parser(
-        "status", help="say where work stands; needs no server", epilog="example: surveyor status campaigns/ethanol"
+        "status", help="show the progress of work; needs no server", epilog="example: surveyor status campaigns/ethanol"
     )
-    status.add_argument("run_directory", type=Path, help="folder of the campaign, or of other work")
+    status.add_argument("run_directory", type=Path, help="folder of a campaign, a labelling, a training or a sampling")
     status.set_defaults(command=_status)
     add_label_commands(commands)
     add_calculation_commands(commands)

@@ -14,16 +14,16 @@ from surveyor.errors import InputError, NothingLearned, SurveyorError
 from surveyor.evaluation import load_predictions
 from surveyor.events import announce
 from surveyor.files import read_json, write_json
-from surveyor.flows.server import wait_for_server
 from surveyor.flows.training import told
 from surveyor.learning import Learning
 from surveyor.metrics import errors_of
 from surveyor.models.choice import load_model
 from surveyor.outcomes import Outcome, check_failures, check_new_labels, count_failures, move_on
-from surveyor.report import write_report
-from surveyor.run_directory import SCHEMA_VERSION, Generation
+from surveyor.run_directory import SCHEMA_VERSION, Generation, RunDirectory
 from surveyor.tasks.evaluate import evaluate
 from surveyor.tasks.report import report, tag_run
+
+BEGINS = "campaign_begins"
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,6 @@ def judge(structures: Dataset, learning: Learning) -> None:
         NothingLearned: a larger fraction failed than the campaign allows.
     """
     if failures := count_failures(structures):
-        wait_for_server()
         tag_run(sorted(failures), and_parent=True)
     check_failures(structures, learning)
 
@@ -51,7 +50,6 @@ def complete(campaign: Campaign, generation: Generation) -> Generation:
     test = completed.errors["test"]
     text = f"generation {completed.number} is complete: {completed.n_labels} labels; on the test set {told(test)}"
     announce(logger, "generation_complete", text, generation=completed.number, n_labels=completed.n_labels)
-    wait_for_server()
     return completed
 
 
@@ -97,6 +95,13 @@ class Reports:
         self._futures: list[PrefectFuture[Path]] = []
 
     def begin(self, number: int) -> None:
+        """Submit the report on a generation, unless a former run has made it and nothing has changed since."""
+        directory = self.campaign.directory
+        is_made = directory.generation(number).figures.exists() and self.campaign.parameters.wandb is None
+        if not is_made or not _was_killed(directory):
+            self.renew(number)
+
+    def renew(self, number: int) -> None:
         """Submit the report on a generation; it waits for the one before, and nothing waits for it."""
         before = [allow_failure(future) for future in self._futures[-1:]]
         wandb = self.campaign.parameters.wandb
@@ -105,9 +110,9 @@ class Reports:
 
     def __enter__(self) -> "Reports":
         directory = self.campaign.directory
-        for number in range(directory.n_complete() - 1):  # the newest one's report is begun in any case
+        for number in range(directory.n_complete() - 1):  # that of the newest one is begun with the next
             if not directory.generation(number).figures.exists():
-                self.begin(number)  # a former run was ended before it was made
+                self.renew(number)  # a former run was ended before it was made
         return self
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, *_traceback: object) -> None:
@@ -123,10 +128,19 @@ class Reports:
 
     def _tell_why(self) -> None:
         """Write the report of a campaign that ends without a generation of its own to report on."""
+        from surveyor.report import write_report  # matplotlib takes its time
+
         try:
             write_report(self.campaign.directory)
         except Exception:  # whatever it is must not take the place of why the campaign ends
             logger.exception("the report failed")
+
+
+def _was_killed(directory: RunDirectory) -> bool:
+    """Say whether the run before this one came to no end, of which the report would tell."""
+    told = (BEGINS, "campaign_complete", "campaign_fails")
+    events = [each["event"] for each in directory.events.read()[0] if each["event"] in told]
+    return events[-2:] == [BEGINS, BEGINS]  # the last one is that of this run
 
 
 def compare(campaign: Campaign, last: Generation) -> None:
@@ -171,8 +185,7 @@ def conclude(campaign: Campaign, last: Generation, reason: str, reports: Reports
     directory = campaign.directory
     announce(logger, "campaign_complete", f"the campaign is complete: {reason}", reason=reason)
     if not directory.report.exists() or directory.report.stat().st_mtime < directory.comparison.stat().st_mtime:
-        reports.begin(last.number)
+        reports.renew(last.number)
     if last.model.weights is None:
         raise InputError(f"generation {last.number} of {directory.path} has no model")
-    wait_for_server()
     return last.model.weights

@@ -48,7 +48,7 @@ class View:
     run_name: str
 
 
-WAITS = ("waiting", "waiting_ends", "label_claimed")  # for a pool, or for labels that others compute
+WAITS = ("waiting", "waiting_ends", "label_claimed", "claim_silent")  # for a pool, or for labels that others compute
 
 
 def waiting_now(directory: RunDirectory, events: Sequence[Event]) -> str:

@@ -26,12 +26,12 @@ def add_doctor_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     """Add `doctor`."""
     doctor = commands.add_parser(
         "doctor",
-        help="look for what would fail hours later, here and on the pools",
+        help="check files, machines and pools for faults before a run",
         epilog="example: surveyor doctor campaign.yaml --wait-minutes 30",
     )
     doctor.add_argument("campaign", type=Path, help="campaign file (YAML)")
     doctor.add_argument(
-        "--wait-minutes", type=float, default=10.0, metavar="N", help="how long to wait for workers; 10 by default"
+        "--wait-minutes", type=float, default=10.0, metavar="N", help="maximum time to wait for workers; 10 by default"
     )
     doctor.set_defaults(command=_doctor)
 

@@ -9,7 +9,6 @@ from surveyor.events import announce
 from surveyor.flows.opening import relayed
 from surveyor.flows.paths import run_url
 from surveyor.reading import announce_readings
-from surveyor.tasks.wandb_run import TrainingCurves
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +19,8 @@ def followed(campaign: Campaign) -> Iterator[None]:
     with ExitStack() as opened:
         curves = None
         if campaign.parameters.wandb is not None:
+            from surveyor.tasks.wandb_trainings import TrainingCurves
+
             curves = TrainingCurves(campaign.directory, campaign.parameters.wandb)
             opened.callback(curves.close)
         opened.enter_context(relayed(campaign, also=None if curves is None else curves.tell))

@@ -64,15 +64,15 @@ LABELLING_VIEW = View(
 def add_label_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `label`, and `labels` with its subcommands."""
     add_work_command(
-        commands, "label", "label the structures of a file, or continue where that stopped", LABELLING_VIEW
+        commands, "label", "label the structures of a file, or continue an interrupted labelling", LABELLING_VIEW
     )
     labels = commands.add_parser(
-        "labels", help="work on a label store", epilog="example: surveyor labels retry labels --reason timeout"
+        "labels", help="manage a label store", epilog="example: surveyor labels retry labels --reason timeout"
     )
     actions = labels.add_subparsers(required=True, metavar="ACTION")
     importing = actions.add_parser(
         "import",
-        help="bring labels that were computed elsewhere into a label store",
+        help="import labels that were computed elsewhere into a label store",
         epilog="example: surveyor labels import old.extxyz --store labels --level-of-theory level_of_theory.json",
     )
     importing.add_argument("dataset", type=Path, help="labelled structures (extxyz, or another format that ASE reads)")
@@ -82,30 +82,33 @@ def add_label_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         type=Path,
         required=True,
         metavar="FILE",
-        help="level_of_theory.json of a campaign or labelling, or a YAML file with `reference`, which is resolved here",
+        help="level_of_theory.json of a campaign or labelling, or a YAML file with `reference`, which is "
+        "resolved on this machine",
     )
     importing.add_argument(
         "--prefix",
         default="REF_",
-        help="of energy, forces, stress and virials in the file; '' for what ASE takes for results; REF_ by default",
+        help="prefix of energy, forces, stress and virials in the file; '' for ASE's results; REF_ by default",
     )
     importing.add_argument(
         "--key",
         action="append",
         default=[],
         metavar="LABEL=NAME",
-        help="name of one of them in the file where it is not the prefix and LABEL, such as forces=dft_force",
+        help="complete name of a label in the file, if it is not the prefix followed by LABEL, such as "
+        "forces=dft_force",
     )
     importing.add_argument(
         "--check",
         type=int,
         metavar="N",
-        help="compute N of them here first, and compare; 1 by default, where the level of theory says how to compute",
+        help="first compute N of the labels here, and compare; 1 by default, if the level of theory "
+        "contains the reference",
     )
     importing.set_defaults(command=_import)
     retrying = actions.add_parser(
         "retry",
-        help="have labels tried again that failed for good, once the cause is mended",
+        help="allow new attempts for labels whose failure is final, after the cause is corrected",
         epilog="example: surveyor labels retry labels --reason timeout",
     )
     retrying.add_argument("store", type=Path, help="folder of the label store")

@@ -24,7 +24,6 @@ from surveyor.files import publish, temporary_beside
 from surveyor.flows.label_commands import LABELLING_VIEW
 from surveyor.flows.opening import opened, relayed
 from surveyor.flows.paths import run_url
-from surveyor.flows.server import wait_for_server
 from surveyor.flows.users_flow import users_flow
 from surveyor.flows.window import Window, n_at_once
 from surveyor.labelling import LABELLING, Chunk, Labelling, Requests, write_results
@@ -60,13 +59,13 @@ def label_dataset(
     """Label the structures of a file; the same call on the same folder continues where it stopped.
 
     Args:
-        structures: File with structures, an absolute path; labels that it already has are not taken over.
+        structures: File with structures, an absolute path; labels in the file are ignored.
         output_directory: Folder of the results, an absolute path.
         reference: The level of theory that labels structures; give exactly one.
-        pool: Where the reference runs.
-        codes: How reference programs are run at this site.
+        pool: Pool that runs the reference.
+        codes: Command and limits of reference programs at this site.
         labels: Folder of the label store; by default `labels` beside the output directory.
-        chunk_size: Structures that a task labels one after the other; by default one, or more where labels are cheap.
+        chunk_size: Number of structures that a task labels in sequence; by default one, or more if labels are cheap.
 
     Returns:
         The file with the labelled structures; beside it are `failed.extxyz` and `summary.json`.
@@ -290,6 +289,5 @@ def _conclude(
     reasons = "".join(f", {n} {reason}" for reason, n in summary["failures"].items())
     text = f"{summary['n_labelled']} of {summary['n_structures']} structures are labelled{reasons}"
     announce(logger, "labelling_complete", text)
-    wait_for_server()
     tag_run(sorted(summary["failures"]))
     return labelled_file(labelling.directory)

@@ -24,6 +24,7 @@ from surveyor.pools.choice import Pools
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.run_directory import Generation
 from surveyor.sampling.conditions import Walkers
+from surveyor.tasks.wandb_session import check_wandb
 
 
 def _generation_name() -> str:
@@ -50,18 +51,19 @@ def online_learning(
         run_directory: Folder of the campaign, an absolute path.
         walkers: Groups of walkers, each with its own conditions.
         reference: The level of theory that labels structures; give exactly one.
-        model: The potential that is trained; give exactly one.
-        bootstrap: From what the first model is trained.
-        learning: How the campaign learns, and when it ends.
-        pools: Where sampling, labelling and training run.
-        codes: How reference programs are run at this site.
+        model: The potential to train; give exactly one.
+        bootstrap: Data of the first model.
+        learning: Generations, budget, targets, and decisions of the campaign.
+        pools: Pools that run sampling, labelling and training.
+        codes: Command and limits of reference programs at this site.
         labels: Folder of the label store; by default `labels` beside the run directory.
         begin_from: Take data, model and walkers from a generation of another campaign.
-        wandb: Report to Weights & Biases, too.
+        wandb: Also report to Weights & Biases.
 
     Returns:
         The native file of the final model.
     """
+    check_wandb(wandb)
     with opened(CAMPAIGN, locals()) as campaign, followed(campaign), Reports(campaign) as reports:
         checks = PoolChecks(campaign)
         generation = campaign.newest_generation() or bootstrap_generation(campaign, checks.begun())

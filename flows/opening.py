@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
 from prefect.logging import get_run_logger
@@ -88,7 +88,10 @@ def relayed(
             also(event)
 
     directory, pools = work.directory, work.pools
-    relay = Relay(directory.workers, directory.events, tell)
+    # A thread calls it, which would not see that the run has another server than the one that is configured; Prefect
+    # starts one more where none is.
+    context = copy_context()
+    relay = Relay(directory.workers, directory.events, lambda event: context.run(tell, event))
     waits = telling_waits((pools.sampling, pools.labelling, pools.training))
     with reporting(directory.events), relay.running(), waits, heeding_cancellation():
         yield

@@ -28,7 +28,7 @@ def add_pool_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     actions = pool.add_subparsers(required=True, metavar="ACTION")
     opening = actions.add_parser(
         "open",
-        help="open a pool that campaigns share, until it is closed or idle for long",
+        help="open a pool that campaigns share until it is closed or its idle time is over",
         epilog="example: surveyor pool open slurm/genoa",
     )
     opening.add_argument("name", help="kind and name of its block, such as slurm/genoa")
@@ -44,7 +44,7 @@ def add_pool_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
         each.add_argument(
             "--run-directory",
             type=Path,
-            help="of a campaign, for the pools that it has opened; by default those that were opened by hand",
+            help="run directory of a campaign, for the pools that it has opened; by default pools opened by hand",
         )
     listing.set_defaults(command=_list)
     closing.set_defaults(command=_close)

@@ -55,7 +55,7 @@ SAMPLING_VIEW = View(
 
 def add_sample_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `sample`."""
-    add_work_command(commands, "sample", "let walkers move on a given potential, or go on with it", SAMPLING_VIEW)
+    add_work_command(commands, "sample", "run walkers on a given potential, or continue them", SAMPLING_VIEW)
 
 
 def _table(directory: RunDirectory) -> Table:

@@ -10,7 +10,6 @@ from surveyor.exploration import SAMPLING, Exploration, check_yield, write_resul
 from surveyor.flows.opening import opened, relayed
 from surveyor.flows.paths import run_url
 from surveyor.flows.sample_commands import SAMPLING_VIEW
-from surveyor.flows.server import wait_for_server
 from surveyor.flows.users_flow import users_flow
 from surveyor.flows.window import Window, n_at_once
 from surveyor.pools.choice import LOCAL
@@ -36,24 +35,24 @@ def sample_walkers(
     seed: int = 0,
     pool: str = LOCAL,
 ) -> Path:
-    """Let walkers move on a given potential; the same call on the same folder continues where it stopped.
+    """Run walkers on a given potential; the same call on the same folder continues where it stopped.
 
     Args:
         potential: Folder of a saved model, of a campaign or of a training, an absolute path.
         output_directory: Folder of the results, an absolute path.
         walkers: Groups of walkers.
-        n_samples: How many structures each walker brings.
-        n_tries: How often a walker may be stopped by a guard before it gives no sample.
-        min_difference_A: Of structures that differ by less in Å, one is kept.
-        walkers_per_batch: How many walkers move together; by default as the potential is fastest.
-        seed: Everything random follows from it.
-        pool: Where the walkers move.
+        n_samples: Number of structures that each walker returns.
+        n_tries: Maximum number of tries per sample, if guards stop the walker.
+        min_difference_A: Keep only one of several structures that differ by less, in Å; 0 keeps all.
+        walkers_per_batch: Number of walkers that move together; by default the fastest for the potential.
+        seed: Seed of all random numbers.
+        pool: Pool that runs the walkers.
 
     Returns:
         The file of the final states; beside it are the trajectories, their independent frames and `summary.json`.
 
     Raises:
-        NothingLearned: no walker brought a structure.
+        NothingLearned: no walker returned a structure.
     """
     with opened(SAMPLING, locals()) as exploration, relayed(exploration):
         return walk(exploration)
@@ -69,7 +68,7 @@ def walk(exploration: Exploration) -> Path:
         The file of the final states.
 
     Raises:
-        NothingLearned: no walker brought a structure.
+        NothingLearned: no walker returned a structure.
     """
     parameters, checked, pool = exploration.parameters, exploration.checked, exploration.pools.sampling
     path, url = exploration.directory.path, run_url()
@@ -87,8 +86,8 @@ def walk(exploration: Exploration) -> Path:
     samples.wait()
     brought = [each for future in samples.futures.values() for each in future.result()]
     summary = write_results(exploration, brought)
+
     write_observables_figure(exploration.directory.path / "walkers.png", brought)
-    wait_for_server()
     counts = ", ".join(f"{n} in {file}" for file, n in summary["n_structures"].items())
     announce(logger, "work_ends", f"structures: {counts}", **summary["n_structures"])
     check_yield(summary, exploration.directory)

@@ -7,12 +7,17 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from asyncio import to_thread
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache, wraps
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import httpx
+from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import (
@@ -27,16 +32,18 @@ from surveyor.errors import SurveyorError
 
 HOST = "127.0.0.1"
 PORT = 4200
+ANSWER_S = 30.0  # a server on a busy machine takes its time; where there is none, that is known at once
 START_S = 180.0  # the first start on a new database migrates it, which takes more than 20 s
 PATIENCE_S = 1800.0
 LOOK_S = 5.0
 LAST_LINES = 20
 PID_FILE = "server.pid"  # the one in Prefect's folder by which `prefect server stop` finds a server
-# As the job variables of deployments/*/prefect.yaml have them; what the user has set holds.
-SETTINGS = {
-    PREFECT_CLIENT_MAX_RETRIES: 8,  # after 2, 4, 8 … 256 s, in all 8 min
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30,  # seconds: by it deployments/automations.yaml tells who is dead
-}
+N_RETRIES = 2  # of Prefect's own, after 2 and 4 s; then a run looks for the server every few seconds
+# As the job variables of deployments/*/prefect.yaml have it; what the user has set holds.
+SETTINGS = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}  # seconds: by it deployments/automations.yaml tells who is dead
+AWAY = (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT)
+# Nobody waits for records of the log, and what a request needs before it waits with that.
+IMPATIENT = ("/logs/", "/csrf-token")
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +52,14 @@ class ServerUnreachable(SurveyorError):
     """The Prefect server does not answer."""
 
 
-def find_or_start_server() -> tuple[str, bool]:
+def find_or_start_server(meanwhile: Callable[[], object] = lambda: None) -> tuple[str, bool]:
     """Return the address of the API of a server that answers, and whether it was started by this.
 
     It is the server that Prefect is configured for; where none is configured, one on this machine, which is started in
     the background when it does not answer, and stays. Its log is the file `log_file` returns.
+
+    Args:
+        meanwhile: called while a server that was started here starts.
 
     Raises:
         ServerUnreachable: the configured server does not answer, or the local one does not start.
@@ -63,7 +73,7 @@ def find_or_start_server() -> tuple[str, bool]:
             f"the Prefect server at {url} does not answer; start it, or unset PREFECT_API_URL "
             "(`prefect config unset PREFECT_API_URL`) to have one started on this machine"
         )
-    _start(url)
+    _start(url, meanwhile)
     return url, True
 
 
@@ -73,14 +83,17 @@ def log_file() -> Path:
 
 
 @contextmanager
-def using_server() -> Iterator[str]:
+def using_server(meanwhile: Callable[[], object] = lambda: None) -> Iterator[str]:
     """Have flows of this process talk to a server that answers; give a line that says where its UI is.
+
+    Args:
+        meanwhile: called while a server that was started here starts, which takes its time on a processor of its own.
 
     Raises:
         ServerUnreachable: there is none, or it went away and did not come back.
     """
-    url, is_new = find_or_start_server()
-    with temporary_settings({PREFECT_API_URL: url}, set_defaults=SETTINGS):
+    url, is_new = find_or_start_server(meanwhile)
+    with temporary_settings({PREFECT_API_URL: url}, set_defaults=SETTINGS), outlasting_outages():
         how = f"started here; `prefect server stop` ends it; log: {log_file()}" if is_new else "running"
         try:
             yield f"Prefect UI: {url.removesuffix('/api')} ({how})"
@@ -119,6 +132,96 @@ def _reason(response: httpx.Response) -> str:
     return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in details)
 
 
+@contextmanager
+def outlasting_outages() -> Iterator[None]:
+    """Have requests to the Prefect server wait while it is away, instead of failing; `PATIENCE_S` at most.
+
+    Tasks go on meanwhile. Prefect repeats a request that found nobody only with a client that was connected before,
+    and makes new clients all the time, such as for the begin of a child run. After the first wait in vain nothing waits
+    any more, nor does what ends a run that is told to end.
+    """
+    _make_clients_patient()
+    token = _OUTLASTS.set(True)
+    try:
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: min(N_RETRIES, PREFECT_CLIENT_MAX_RETRIES.value())}):
+            yield
+    finally:
+        _OUTLASTS.reset(token)
+
+
+_OUTLASTS = ContextVar("outlasts outages", default=False)
+Send = Callable[..., httpx.Response]
+AsyncSend = Callable[..., Coroutine[Any, Any, httpx.Response]]  # Any: as coroutines have it
+
+
+@cache  # once in a process
+def _make_clients_patient() -> None:
+    patience = _Patience()
+    PrefectHttpxSyncClient.send = _patient(PrefectHttpxSyncClient.send, patience)  # type: ignore[method-assign]
+    PrefectHttpxAsyncClient.send = _patient_async(PrefectHttpxAsyncClient.send, patience)  # type: ignore[method-assign]
+
+
+class _Patience:
+    """The patience of all clients of a process; after a wait in vain there is none until the server answers again."""
+
+    def __init__(self) -> None:
+        self._is_exhausted = False
+
+    def deadline(self, request: httpx.Request) -> float:
+        """Return until when a request may wait; the past for one that does not wait."""
+        is_ending = not isinstance(sys.exception() or Exception(), Exception)  # by a signal: whoever sent it waits
+        is_for_once = PREFECT_CLIENT_MAX_RETRIES.value() == 0 or request.url.path.endswith(IMPATIENT)
+        may_wait = _OUTLASTS.get() and not (is_ending or is_for_once or self._is_exhausted)
+        return time.monotonic() + PATIENCE_S if may_wait else 0.0
+
+    def wait(self, error: httpx.HTTPError, deadline: float) -> None:
+        """Wait for the server, or raise why a request failed if that helps no more."""
+        is_away = not isinstance(error, httpx.HTTPStatusError) or error.response.status_code in AWAY
+        if not is_away or time.monotonic() > deadline:
+            raise error
+        self._is_exhausted = True
+        wait_for_server(deadline - time.monotonic())
+        self._is_exhausted = False
+
+    def renew(self) -> None:
+        """Take note that the server answers."""
+        self._is_exhausted = False
+
+
+def _patient(send: Send, patience: _Patience) -> Send:
+    @wraps(send)
+    def send_patiently(client: httpx.Client, request: httpx.Request, *args: Any, **kwargs: Any) -> httpx.Response:
+        deadline = patience.deadline(request)
+        while True:
+            try:
+                response = send(client, request, *args, **kwargs)
+            except (httpx.TransportError, httpx.HTTPStatusError) as error:
+                patience.wait(error, deadline)
+            else:
+                patience.renew()
+                return response
+
+    return send_patiently
+
+
+def _patient_async(send: AsyncSend, patience: _Patience) -> AsyncSend:
+    @wraps(send)
+    async def send_patiently(
+        client: httpx.AsyncClient, request: httpx.Request, *args: Any, **kwargs: Any
+    ) -> httpx.Response:
+        deadline = patience.deadline(request)
+        while True:
+            try:
+                response = await send(client, request, *args, **kwargs)
+            except (httpx.TransportError, httpx.HTTPStatusError) as error:
+                await to_thread(patience.wait, error, deadline)
+            else:
+                patience.renew()
+                return response
+
+    return send_patiently
+
+
 def wait_for_server(patience_s: float = PATIENCE_S) -> None:
     """Wait until the Prefect server answers: without it no run of a flow can begin or end, while tasks go on.
 
@@ -133,7 +236,7 @@ def wait_for_server(patience_s: float = PATIENCE_S) -> None:
             return
         url = str(client.api_url).rstrip("/")
         logger.warning(
-            "the Prefect server at %s does not answer (%s); the campaign waits for it, for %.0f min at most",
+            "the Prefect server at %s does not answer (%s); the run waits for it, for %.0f min at most",
             *(url, error, patience_s / 60),
         )
         _wait_for(client, patience_s)
@@ -163,14 +266,14 @@ def answers(url: str) -> bool:
         urllib.request.ProxyHandler({}) if HOST in url else urllib.request.ProxyHandler()
     )
     try:
-        with opener.open(f"{url}/health", timeout=5) as response:
+        with opener.open(f"{url}/health", timeout=ANSWER_S) as response:
             return bool(response.status == 200)
     except (OSError, HTTPException, ValueError):  # nobody there, somebody else, or no address at all
         return False
 
 
-def _start(url: str) -> None:
-    """Start a server that outlives this process, and wait until it answers.
+def _start(url: str, meanwhile: Callable[[], object]) -> None:
+    """Start a server that outlives this process, do something else, and wait until it answers.
 
     `prefect server start --background` would do so, too, but loses the log, which alone tells of services that fail.
     """
@@ -186,6 +289,7 @@ def _start(url: str) -> None:
             start_new_session=True,  # Ctrl-C ends the campaign, not the server
         )
     deadline = time.monotonic() + START_S
+    meanwhile()
     while not answers(url):
         if process.poll() is not None or time.monotonic() > deadline:
             raise ServerUnreachable(f"a Prefect server could not be started: {shlex.join(command)}\n{_last_words()}")

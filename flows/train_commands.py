@@ -55,11 +55,11 @@ TRAINING_VIEW = View(
 
 def add_train_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `train` and `export`."""
-    summary = "train a model on labelled structures, or continue where that stopped"
+    summary = "train a model on labelled structures, or continue an interrupted training"
     add_work_command(commands, "train", summary, TRAINING_VIEW, _check_here)
     export = commands.add_parser(
         "export",
-        help="write a model in the form that another program takes",
+        help="write a model in the format of another program",
         epilog="example: surveyor export campaigns/ethanol ethanol.pt --format lammps",
     )
     export.add_argument("model", type=Path, help="folder of a model, or of a campaign or training: its newest model")

@@ -7,7 +7,6 @@ from surveyor.errors import TrainingFailed
 from surveyor.events import announce
 from surveyor.flows.opening import opened, relayed
 from surveyor.flows.paths import run_url
-from surveyor.flows.server import wait_for_server
 from surveyor.flows.stopwatch import Stopwatch
 from surveyor.flows.train_commands import TRAINING_VIEW
 from surveyor.flows.training import told, train_on
@@ -42,17 +41,17 @@ def train_model(
     Args:
         train: File with labelled structures, an absolute path.
         output_directory: Folder of the results, an absolute path.
-        model: The potential that is trained; give exactly one, or none where `start` is given.
-        valid: File with labelled structures that tell when to stop; by default a part of the training data.
-        valid_fraction: Of the training data, drawn at random, where no file with validation data is given.
-        test: File with labelled structures that the training never sees.
-        label_keys: Names under which these files hold energy, forces and stress.
-        allow_leaks: Train although structures of the test data are in the training or validation data, too.
-        atomic_energies: Energy of the isolated atom in eV by chemical symbol. Other elements have those of isolated
-            atoms in the data; where there is none, they are fitted.
-        seed: Of the weights, of the order of batches and of the division.
-        start: Folder of a saved model, from whose weights the training begins.
-        pool: Where the training runs.
+        model: The potential to train; give exactly one, or none if `start` is given.
+        valid: File with labelled structures used to choose the best epoch; by default a part of the training data.
+        valid_fraction: Fraction of the training data drawn at random for validation, if no validation data are given.
+        test: File with labelled structures that are never used in the training.
+        label_keys: Names of energy, forces and stress in these files.
+        allow_leaks: Train even if structures of the test data are also in the training or validation data.
+        atomic_energies: Energy of the isolated atom in eV by chemical symbol. Energies of other
+            elements are taken from isolated atoms in the data, or else fitted.
+        seed: Seed of the weights, the order of batches and the division of the data.
+        start: Folder of a saved model from whose weights the training starts.
+        pool: Pool that runs the training.
 
     Returns:
         The native file of the model; beside its folder are `summary.json`, the predictions and the figures.
@@ -74,7 +73,6 @@ def train_on_files(training: Training) -> Path:
     announce(logger, "work_begins", f"{path}; this run: {url}", url=url)
     if training.is_complete and checked.model.weights is not None:
         announce(logger, "training_ends", f"{path.name} is complete")
-        wait_for_server()
         _report(training)
         return checked.model.weights
     announce_readings(checked.reports)
@@ -82,7 +80,6 @@ def train_on_files(training: Training) -> Path:
     if trained.model.weights is None:
         raise TrainingFailed("the training left no model", path)
     summarise(training.directory, trained.model, checked.data, trained.errors)
-    wait_for_server()
     for name, errors in trained.errors.items():
         if errors.n_structures:
             announce(logger, "errors", f"{name}: {told(errors)}", set=name, **errors.to_dict())

@@ -21,6 +21,7 @@ from rich.console import Console
 from surveyor.errors import InputError, SurveyorError
 from surveyor.flows.display import View, following
 from surveyor.flows.run_names import unless_named
+from surveyor.flows.server import outlasting_outages, wait_for_server
 from surveyor.parameter_files import absolute_paths, parse_parameters
 from surveyor.parameters import Parameters
 from surveyor.run_directory import RunDirectory
@@ -169,7 +170,10 @@ def _checked(function: Callable[P, T], kind: type[Parameters]) -> Callable[P, T]
         given = inspect.signature(function).bind(*args, **kwargs).arguments
         try:
             parameters = parse_parameters(kind, given, function.__name__)
-            return function(**{name: getattr(parameters, name) for name in kind.model_fields})  # type: ignore[call-arg]
+            with outlasting_outages():
+                result = function(**{name: getattr(parameters, name) for name in kind.model_fields})  # type: ignore[call-arg]
+            wait_for_server()  # for what follows, the end of the run, Prefect has less patience
+            return result
         except SurveyorError as error:
             return cast(T, Failed(message=str(error), data=error))  # which Prefect raises where the flow is called
 

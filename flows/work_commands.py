@@ -32,7 +32,7 @@ def add_work_command(
     """
     command = commands.add_parser(name, help=summary, epilog=f"example: surveyor {name} ethanol.yaml")
     command.add_argument("parameters", type=Path, help="parameter file (YAML)")
-    command.add_argument("--json", action="store_true", help="print valid parameters, for a deployment, and do nothing")
+    command.add_argument("--json", action="store_true", help="only print the valid parameters, for a deployment")
     command.set_defaults(command=partial(_run, view, check_here))
 
 
@@ -69,12 +69,14 @@ def call_flow(view: View, parameters: WorkParameters, checked: object, console: 
         console: where to show it.
     """
     quieten_prefect()
-    from surveyor.flows.opening import handing_over
     from surveyor.flows.server import using_server
 
-    flow = getattr(import_module(f"surveyor.flows.{view.flow}"), view.flow)
-    with using_server() as server:
+    module = f"surveyor.flows.{view.flow}"
+    with using_server(meanwhile=partial(import_module, module)) as server:
         console.print(server)
+        from surveyor.flows.opening import handing_over
+
+        flow = getattr(import_module(module), view.flow)
         with following(RunDirectory(parameters.folder), console, view), handing_over(parameters, checked):
             path: Path = flow(**dict(parameters), display=False)
     return path

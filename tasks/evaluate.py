@@ -15,11 +15,11 @@ def evaluate(pool: Executor | None, potential: Potential, *, dataset: Path, dest
     """Evaluate a potential on the structures of a file.
 
     Args:
-        pool: where to run; None runs here.
-        potential: what to evaluate.
+        pool: pool that runs the evaluation; None runs it here.
+        potential: the potential.
         dataset: extxyz file.
-        destination: file for the predictions; where it is there already, nothing is done.
-        name: for people.
+        destination: file for the predictions; if it exists, nothing is done.
+        name: name for people.
 
     Returns:
         The file with the predictions.

@@ -1,5 +1,6 @@
 """Running a domain function on a pool, from inside a task."""
 
+import inspect
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -18,6 +19,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+
+def with_known_signature(function: Callable[P, T]) -> Callable[P, T]:
+    """Return a function that knows its signature; to be applied before `task`.
+
+    Prefect asks for the signature of a task's function several times in each run, and Python makes it anew each time.
+    """
+    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return function
 
 
 def run_on(pool: Executor | None, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

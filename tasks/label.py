@@ -14,7 +14,7 @@ from surveyor.pools.terms import Terms
 from surveyor.reference.labelling import Labeller, attempt_label, label_structure
 from surveyor.reference.reference import time_limit_of
 from surveyor.sampling.walkers import Sample
-from surveyor.tasks.execution import retried, run_unclaimed, run_under
+from surveyor.tasks.execution import retried, run_unclaimed, run_under, with_known_signature
 
 # More often than the store allows attempts; only for what may be the fault of a worker: any other failure is a result.
 RETRIED = retried(12)  # the label store is the cache
@@ -22,6 +22,7 @@ CLAIMED = "Computed by others"  # state of a task that leaves a label to the pro
 
 
 @task(task_run_name="label {name}", **RETRIED)
+@with_known_signature
 def label(
     pool: Executor | None,
     structure: Atoms | Sample,
@@ -30,19 +31,19 @@ def label(
     name: str,
     request: LabelRequest | None = None,
 ) -> State:
-    """Label a structure, or what a walker brought; what the store has is not computed, nor what others compute now.
+    """Label a structure or a sample, unless the label is in the store or in computation by another process.
 
     Args:
-        pool: where to run; None runs here.
-        structure: to be labelled; a sample without a structure is passed over.
-        labeller: computes the label and keeps it. A label that another process computes now is waited for, unless the
-            store is used on behalf of a claimant, who asks for it again later.
-        name: for people.
-        request: of the label of the structure, where it was made before.
+        pool: pool that runs the reference; None runs it here.
+        structure: structure or sample to label; a sample without a structure is skipped.
+        labeller: the reference, its level of theory, and the folders. The task waits for a label in computation by
+            another process, unless the store is used on behalf of a claimant, which then asks again later.
+        name: name for people.
+        request: request of the label, if it was made before.
 
     Returns:
-        The structure with its label or with the reason why it has none (then the state is named by it); None for a
-        sample without a structure, and for a label that another process computes (then the state is named `CLAIMED`).
+        The structure with its label, or with its failure (the state then has the name of the reason); None for a
+        sample without a structure, and for a label in computation elsewhere (the state then has the name `CLAIMED`).
     """
     atoms = structure.structure if isinstance(structure, Sample) else structure
     if atoms is None:
@@ -65,6 +66,7 @@ def label(
 
 
 @task(task_run_name="labels {name}", **RETRIED)
+@with_known_signature
 def label_several(
     pool: Executor | None,
     chunk: Chunk,
@@ -72,18 +74,18 @@ def label_several(
     labeller: Labeller,
     name: str,
 ) -> State:
-    """Label structures one after the other; each label is kept at once, and what the store has is not computed.
+    """Label structures in sequence; each label is stored at once, and labels in the store are not computed again.
 
-    On a pool, what others compute now is passed over.
+    On a pool, labels in computation by other processes are skipped.
 
     Args:
-        pool: where to run; None runs here.
+        pool: pool that runs the reference; None runs it here.
         chunk: the structures, by the keys of their labels.
-        labeller: computes the labels and keeps them.
-        name: for people.
+        labeller: the reference, its level of theory, and the folders.
+        name: name for people.
 
     Returns:
-        What came of the chunk, a `Tally`, by which the state is named; the labels themselves are in the store.
+        The outcome of the chunk, a `Tally`, which names the state; the labels themselves are in the store.
     """
     found = [outcome for key in chunk.structures if (outcome := labeller.stored(key)) is not None]
     if len(found) == len(chunk):

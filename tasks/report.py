@@ -9,15 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 
 from surveyor.campaign import WandB
-from surveyor.report import (
-    generation_markdown,
-    training_markdown,
-    write_figures,
-    write_report,
-    write_training_figures,
-)
 from surveyor.run_directory import GenerationDirectory, RunDirectory
-from surveyor.tasks.wandb_run import log_generation
 from surveyor.works.summary import read_summary
 
 
@@ -38,13 +30,17 @@ def report(directory: RunDirectory, number: int, wandb: WandB | None) -> Path:
     Returns:
         The report.
     """
+    from surveyor.report import generation_markdown, write_figures, write_report  # matplotlib takes its time
+
     name = _key(directory, "campaign")
     markdown = generation_markdown(directory, number)
     create_markdown_artifact(markdown, key=f"{name}-generation-{number}", description=f"Generation {number} of {name}")
     path = write_report(directory)
+    write_figures(directory, number)  # where they are, the generation was reported on
     if wandb is not None:
-        log_generation(directory, number, wandb)
-    write_figures(directory, number)  # last: where they are, the generation was reported on
+        from surveyor.tasks.wandb_run import log_generation
+
+        log_generation(directory, number, wandb)  # what fails here, the next call logs
     return path
 
 
@@ -63,6 +59,8 @@ def report_training(directory: RunDirectory) -> tuple[Path, ...]:
     Returns:
         The files of the figures.
     """
+    from surveyor.report import training_markdown, write_training_figures
+
     name = _key(directory, "training")
     markdown = training_markdown(directory, read_summary(directory))
     create_markdown_artifact(markdown, key=f"{name}-training", description=f"Training of {directory.path.name}")

@@ -10,11 +10,12 @@ from surveyor.potentials import Potential
 from surveyor.sampling.batching import Itinerary, propagate_together
 from surveyor.sampling.samples import walker_digest
 from surveyor.sampling.walkers import Sample
-from surveyor.tasks.execution import retried, run_under
+from surveyor.tasks.execution import retried, run_under, with_known_signature
 
 
 # A walker that explodes is tried again by the domain. It goes on from its last checkpoint; its files are the record.
 @task(task_run_name="sample {name}", **retried(12))
+@with_known_signature
 def sample(
     pool: Executor | None,
     itineraries: Sequence[Itinerary],
@@ -24,15 +25,15 @@ def sample(
     n_tries: int,
     name: str,
 ) -> list[tuple[str, Sample]]:
-    """Move walkers on, side by side, from where they are, and return what they brought.
+    """Propagate walkers together from their current states, and return their samples.
 
     Args:
-        pool: where to run; None runs here.
+        pool: pool that runs the walkers; None runs them here.
         itineraries: the walkers, with the names of their samples in this directory.
-        potential: on which they move.
-        directory: for checkpoints and finished samples, which are not computed again.
-        n_tries: how often guards may stop each of them.
-        name: for people.
+        potential: the potential.
+        directory: folder of checkpoints and finished samples, which are not computed again.
+        n_tries: maximum number of tries per sample.
+        name: name for people.
     """
     digests = [f"{walker_digest(each.walker)} {each.names}" for each in itineraries]
     key = hashlib.sha256("\n".join(digests).encode()).hexdigest()

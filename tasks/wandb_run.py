@@ -1,10 +1,6 @@
-"""A campaign on Weights & Biases: one run, which every generation continues. The only module that needs wandb."""
+"""A campaign on Weights & Biases: a run for the campaign, with a step for each generation."""
 
-import hashlib
-import logging
-import secrets
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,8 +8,7 @@ from ase import Atoms
 
 from surveyor.campaign import WandB
 from surveyor.dataset import FAILURE, KEY, Dataset
-from surveyor.errors import InputError
-from surveyor.files import read_json, write_json
+from surveyor.files import read_json
 from surveyor.learning import structure_error
 from surveyor.metrics import Errors
 from surveyor.potentials import Prediction
@@ -21,22 +16,19 @@ from surveyor.progress import read_comparison
 from surveyor.report import write_figures
 from surveyor.report.parity import SETS, predicted_set
 from surveyor.report.tables import walkers_of
-from surveyor.run_directory import RunDirectory, check_schema
+from surveyor.run_directory import RunDirectory
+from surveyor.tasks.wandb_session import Logged, Session, import_wandb, offline_folders, read_record, write_record
 
-logger = logging.getLogger(__name__)
-
-SCHEMA_VERSION = 1
-RECORD = "wandb.json"  # in the run directory: the identifier of the run, and what it was told
+JOB_TYPE = "campaign"
 
 Row = list[Any]  # Any: numbers, strings and None
 
 
 def log_generation(directory: RunDirectory, number: int, wandb_parameters: WandB) -> None:
-    """Log a generation, and the comparison on the final test set when it is there; each only once.
+    """Log a generation, and the comparison on the final test set when it is there; nothing if both are logged already.
 
-    A campaign is one run: its identifier is kept in the run directory, so that a continued campaign continues it. In
-    mode offline each call leaves a folder in `wandb` in the run directory; `wandb sync` brings them, in order, to the
-    one run.
+    A campaign is one run: its identifier is kept in the run directory. All generations up to this one are logged that
+    the run lacks; see `Session`.
 
     Args:
         directory: the campaign on disk.
@@ -46,109 +38,29 @@ def log_generation(directory: RunDirectory, number: int, wandb_parameters: WandB
     Raises:
         InputError: wandb is not installed.
     """
-    record = _read_record(directory)
+    record = read_record(directory)
     comparison = read_json(directory.comparison)["test_set"] if directory.comparison.exists() else None
-    is_new, is_compared = number not in record["generations"], comparison not in (None, record["comparison"])
-    if not (is_new or is_compared):
+    if number in record["generations"] and comparison in (None, record["comparison"]):
         return
-    wandb = _import_wandb()
-    # What was begun is known before it is sent: a killed process leaves no second run behind.
-    write_json(directory.path / RECORD, record)
-    with _start(wandb, directory, record["id"], wandb_parameters) as run:
-        if is_new:
-            shown = _tables(wandb, directory, number) | _images(wandb, directory, number)
-            run.log(_metrics(directory, number) | shown, step=number)
-        if is_compared:
-            run.summary.update(_final_errors(read_comparison(directory)))
+    wandb = import_wandb()
     generations = sorted({*record["generations"], number})
-    write_json(directory.path / RECORD, {**record, "generations": generations, "comparison": comparison})
+    with Session(directory, wandb_parameters, record["id"], JOB_TYPE, _logged(directory, record)) as session:
+        for each in range(session.first_step, generations[-1] + 1):
+            shown = _tables(wandb, directory, each) | _images(wandb, directory, each)
+            session.log(each, _metrics(directory, each) | shown)
+        if comparison is not None:
+            session.summarize(_final_errors(read_comparison(directory)))
+    if session.logged is not None:
+        told = {"generations": generations, "comparison": comparison, "folders": session.logged.folders}
+        write_record(directory, record | told)
 
 
-def _read_record(directory: RunDirectory) -> dict[str, Any]:  # Any: whatever JSON holds
-    path = directory.path / RECORD
-    if not path.exists():
-        return {"schema_version": SCHEMA_VERSION, "id": secrets.token_hex(8), "generations": [], "comparison": None}
-    record: dict[str, Any] = read_json(path)
-    check_schema(record, path)
-    return record
-
-
-def _import_wandb() -> ModuleType:
-    try:
-        import wandb
-    except ImportError as error:
-        raise InputError(
-            'wandb: Weights & Biases is not installed; pip install "surveyor[wandb]", or leave this parameter out'
-        ) from error
-    return wandb
-
-
-class TrainingCurves:
-    """The trainings of a campaign while they go on: each one, or each member of a committee, is a run of its own.
-
-    They are in the group of the campaign, or else in one that has the name of its run directory.
-
-    Args:
-        directory: the campaign on disk.
-        wandb_parameters: project, group and mode.
-    """
-
-    def __init__(self, directory: RunDirectory, wandb_parameters: WandB) -> None:
-        group = wandb_parameters.group or directory.path.name
-        self._directory, self._parameters = directory, wandb_parameters.model_copy(update={"group": group})
-        self._runs: dict[str, Any] = {}  # Any: runs of wandb
-        self._is_broken = False
-
-    def tell(self, event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
-        """Log an epoch; other events are passed over."""
-        if self._is_broken or event["event"] != "epoch":
-            return
-        try:
-            self._log(event)
-        except Exception:
-            self._is_broken = True
-            logger.warning("Weights & Biases does not take the epochs of this training", exc_info=True)
-
-    def _log(self, event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
-        training = str(Path(event["training"]).relative_to(self._directory.path))
-        if training not in self._runs:
-            self._end_others(generation=Path(training).parts[:2])
-            # A campaign that was continued goes on in the run of the training that it goes on with.
-            identifier = hashlib.sha256(f"{self._directory.path} {training}".encode()).hexdigest()[:16]
-            self._runs[training] = _start(_import_wandb(), self._directory, identifier, self._parameters, training)
-        values = {"loss": event["loss"]} | {
-            name: None if event[field] is None else 1e3 * event[field]
-            for name, field in (("energy_rmse_meV_per_atom", "energy_rmse"), ("forces_rmse_meV_per_A", "forces_rmse"))
-        }
-        values["learning_rate"] = event.get("learning_rate")
-        known = {name: value for name, value in values.items() if value is not None}
-        self._runs[training].log(known, step=event["number"])
-
-    def _end_others(self, generation: tuple[str, ...]) -> None:
-        for training in [each for each in self._runs if Path(each).parts[:2] != generation]:
-            self._runs.pop(training).finish()
-
-    def close(self) -> None:
-        """End the runs."""
-        self._end_others(())
-
-
-def _start(
-    wandb: ModuleType, directory: RunDirectory, identifier: str, parameters: WandB, name: str | None = None
-) -> Any:  # Any: wandb's run
-    return wandb.init(
-        project=parameters.project,
-        group=parameters.group,
-        mode=parameters.mode,
-        id=identifier,
-        resume="allow",
-        reinit="create_new",  # another run in this process is left alone
-        name="/".join([directory.path.name, *([name] if name else [])]),
-        dir=directory.path,
-        config=read_json(directory.parameters)["parameters"],
-        # The campaign's log is its own; nothing of the user's code or terminal is sent.
-        settings=wandb.Settings(console="off", disable_git=True, disable_code=True, silent=True),
-    )
+def _logged(directory: RunDirectory, record: Mapping[str, Any]) -> Logged:  # Any: whatever JSON holds
+    # A record of an older surveyor does not name the folders: each held a generation.
+    former = [folder.name for folder in offline_folders(directory, record["id"])]
+    is_new = not record["generations"]
+    folders = record.get("folders", [] if is_new else former)
+    return Logged(0 if is_new else max(record["generations"]) + 1, tuple(folders))
 
 
 def _metrics(directory: RunDirectory, number: int) -> dict[str, float]:
@@ -207,8 +119,8 @@ def _tables(wandb: ModuleType, directory: RunDirectory, number: int) -> dict[str
         "temperature_K",
         "n_steps",
         "n_rejected",
-        "energy_error",
-        "forces_error",
+        "energy_error_meV_per_atom",
+        "forces_error_meV_per_A",
         "fate",
         "reason",
         "label_key",
@@ -239,4 +151,5 @@ def _walker_rows(samples: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 
 def _images(wandb: ModuleType, directory: RunDirectory, number: int) -> dict[str, Any]:  # Any: images of wandb
-    return {f"figures/{path.stem}": wandb.Image(str(path)) for path in write_figures(directory, number)}
+    drawn = sorted(directory.generation(number).figures.glob("*.png"))
+    return {f"figures/{path.stem}": wandb.Image(str(path)) for path in drawn or write_figures(directory, number)}

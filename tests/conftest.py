@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from gridengine import GridEngine, grid_engine, has_grid_engine
+from oar import OAR, has_oar, oar
 from postgresql import postgresql_programs
 from prefect_server import free_address, prefect_environment, prefect_server
 from server_log import check_watched_logs
@@ -52,6 +53,11 @@ REQUIREMENTS = {
     "torque": (
         has_torque,
         "Torque's commands before SLURM: apt-get install slurm-wlm-torque, or unpack it (see tests/support/torque.py)",
+    ),
+    "oar": (
+        has_oar,
+        "root, PostgreSQL, Perl modules and OAR: apt-get install postgresql libdbd-pg-perl libsort-versions-perl, and "
+        "unpack oar-server, oar-user, oar-common and liboar-perl (see tests/support/oar.py)",
     ),
     "sge": (
         has_grid_engine,
@@ -119,3 +125,10 @@ def sge() -> Iterator[GridEngine]:
     """A real Grid Engine that all tests share; it starts when the first of them wants it."""
     with grid_engine() as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def oar_server() -> Iterator[OAR]:
+    """A real OAR that all tests share; it starts when the first of them wants it."""
+    with oar() as server:
+        yield server

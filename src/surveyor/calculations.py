@@ -55,14 +55,13 @@ def keep_failed(folder: Path, why: str) -> None:
 
 
 def is_judged(folder: Path, failures: Iterable[LabelFailure]) -> bool:
-    """Say whether a recorded failure names the folder of an attempt, or a file in it, as its output.
+    """Return whether a recorded failure names the folder of an attempt, or a file in it, as its output.
 
-    Of any other attempt nobody knows whether it has failed: it may have finished, and was killed before its label was
-    kept.
+    Any other attempt may have finished and been killed before its label was stored.
 
     Args:
-        folder: of the attempt.
-        failures: of its label.
+        folder: folder of the attempt.
+        failures: recorded failures of its label.
     """
     return any(folder.name in Path(failure.output or "").parts for failure in failures)
 
@@ -82,11 +81,10 @@ class Cleaned:
     """The outcome of a cleaning.
 
     Attributes:
-        n_removed: folders.
-        n_bytes: what their files took.
-        n_kept: folders that are left.
-        claimed: labels among those that are left which processes of other hosts have claimed; from here nobody can
-            tell whether they live.
+        n_removed: number of removed folders.
+        n_bytes: total size of their files.
+        n_kept: number of remaining folders.
+        claimed: remaining labels that are claimed by processes on other hosts, which may be alive or dead.
     """
 
     n_removed: int
@@ -96,15 +94,15 @@ class Cleaned:
 
 
 def clean(scratch: Path, store: LabelStore, *, n_failed: int = 0, interrupted: bool = False) -> Cleaned:
-    """Remove folders of calculations whose end is in the store.
+    """Remove folders of calculations whose outcome is in the store.
 
-    What is being computed stays; what a dead process of this host has claimed is not.
+    Running calculations are kept; a claim of a dead process on this host does not count as running.
 
     Args:
         scratch: folder of all calculations.
-        store: where the labels and failures are.
-        n_failed: how many folders of failed attempts to keep, the newest ones.
-        interrupted: whether to remove what interrupted attempts have left, too, which the next attempt could read.
+        store: the label store.
+        n_failed: number of the newest folders of failed attempts to keep.
+        interrupted: also remove folders of interrupted attempts, which the next attempt could read.
     """
     folders = [each for each in scratch.glob("*") if FOLDER.fullmatch(each.name) and each.is_dir()]
     claims = _claims(store, {each.name[:16] for each in folders})

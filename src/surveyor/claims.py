@@ -1,16 +1,18 @@
-"""Claims: who computes which label now, so that campaigns that share a store do not compute one twice at once.
+"""Claims on labels in computation, so that campaigns that share a store do not compute a label twice at once.
 
-A claim is a small record in the store, under the key of the label. Whoever computes a label puts it there first,
-changes it again and again as a sign of life, and removes it when the label or its failure is in the store. Others wait
-until then. The claim of a dead process is succeeded by another one, whose name has the token of the dead one in it: as
-a name is given once, one of several successors wins. The last of such a chain counts.
+A claim is a small record in the store, under the key of the label. A process that computes a label first creates the
+claim, changes it regularly as a sign of life, and removes it when the label or its failure is in the store. Others wait
+until then. The claim of a dead process is succeeded by another claim, whose name contains the token of the dead one:
+because a name can be created only once, exactly one of several successors wins. The last claim of such a chain is
+valid.
 
-No clocks are compared: a claim is silent when an observer has seen no change for long.
+No clocks are compared: a claim is silent if an observer has seen no change for a given time.
 """
 
 import hashlib
 import json
 import logging
+import os
 import secrets
 import threading
 import time
@@ -26,6 +28,7 @@ from surveyor.storage import Storage, sharded
 
 HEARTBEAT_S = 20.0
 SILENT_S = 300.0  # who is silent for so long is taken for dead
+QUIET_S = 60.0  # who is silent for so long is told, and how long that is waited for
 LOOK_S = 1.0  # how often those who wait look
 
 logger = logging.getLogger(__name__)
@@ -33,14 +36,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claim as an observer finds it.
+    """A claim read from the store.
 
     Attributes:
-        name: in the storage.
-        content: all that it says, by which a sign of life is seen.
-        token: names this claim alone.
-        holder: process and host; nothing where a crash of the machine has left half a record.
-        work: whose claim it is, see `Claimant`.
+        name: name in the storage.
+        content: content of the record; a change is a sign of life.
+        token: unique name of this claim.
+        holder: process and host; None if a crash of the machine left an incomplete record.
+        work: name of the work, see `Claimant`.
     """
 
     name: str
@@ -51,7 +54,7 @@ class Claim:
 
     @classmethod
     def read(cls, name: str, content: bytes) -> "Claim":
-        """Return what a record says."""
+        """Return the claim in a record."""
         try:
             found = json.loads(content)
             return cls(name, content, found["token"], found["holder"], found["work"])
@@ -74,11 +77,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """Who wants to compute a label, and which claims of others need not be heeded.
+    """A process that wants to compute a label, with the claims of others that it may ignore.
 
     Attributes:
-        work: names work that is done by one process at a time, such as a task with its retries: another claim of the
-            same work is that of an attempt whose worker was lost. None for work that has no name.
+        work: name of work that only one process does at a time, such as a task with its retries: another claim of the
+            same work belongs to an attempt whose worker was lost. None for work without a name.
         dead: tokens of claims that were silent for too long.
     """
 
@@ -99,29 +102,29 @@ class Claims:
     """The claims in a store.
 
     Attributes:
-        storage: where they are, beside the labels.
+        storage: storage of the claims, beside the labels.
     """
 
     storage: Storage
 
     def of(self, key: str) -> Claim | None:
-        """Return the claim on a label, which may be that of a dead process; None where there is none."""
+        """Return the claim on a label, possibly of a dead process, or None."""
         chain = self._chain(key)
         return chain[-1] if chain else None
 
     @contextmanager
     def held(self, key: str, claimant: Claimant = ANYBODY, *, heartbeat_s: float = HEARTBEAT_S) -> Iterator[None]:
-        """Hold the claim on a label, with signs of life, as long as this lasts.
+        """Hold the claim on a label, with signs of life, within the block.
 
-        A store that takes no claim, because it is full or away, does not prevent a label.
+        If the store cannot accept the claim, because it is full or unreachable, the label is computed without a claim.
 
         Args:
-            key: of the label.
-            claimant: who wants it.
-            heartbeat_s: how often a sign of life is given.
+            key: key of the label.
+            claimant: the claimant.
+            heartbeat_s: time between two signs of life.
 
         Raises:
-            LabelClaimed: somebody else, who lives, has it.
+            LabelClaimed: another live process holds the claim.
         """
         try:
             mine = self._take(key, claimant)
@@ -129,14 +132,10 @@ class Claims:
             logger.warning("label %s is computed without a claim, so others may compute it, too: %s", key[:11], error)
             yield
             return
-        stop = threading.Event()
-        heart = threading.Thread(target=self._beat, args=(mine, stop, heartbeat_s), name="claim", daemon=True)
-        heart.start()
         try:
-            yield
+            with _heart.beating(_Pulse(self.storage, mine, heartbeat_s)):
+                yield
         finally:
-            stop.set()
-            heart.join()
             with suppress(OSError):  # the claim of a process that ended, or is silent, hinders nobody for long
                 self._release(key, mine)
 
@@ -164,16 +163,6 @@ class Claims:
                 return mine
             self.storage.remove(mine.name)  # meanwhile the chain was taken over and removed: this succeeds nobody
 
-    def _beat(self, mine: Claim, stop: threading.Event, heartbeat_s: float) -> None:
-        n_beats = 0
-        while not stop.wait(heartbeat_s):
-            with suppress(OSError):  # a file system that is away for a moment must not end the heartbeat
-                content = self.storage.get(mine.name)
-                if content is None or Claim.read(mine.name, content).token != mine.token:
-                    return  # another process took this one for dead, and is done
-                n_beats += 1
-                self.storage.replace(mine.name, _content(mine, n_beats))
-
     def _release(self, key: str, mine: Claim) -> None:
         chain = self._chain(key)
         if chain and chain[-1].token == mine.token:
@@ -196,15 +185,92 @@ def _content(claim: Claim, n_beats: int) -> bytes:
     ).encode()
 
 
-class Watch:
-    """An observer of the claims of others, to tell those who are silent from those who live.
-
-    Args:
-        claims: what is observed.
-        silent_s: who has shown no sign of life for so long is taken for dead.
+@dataclass(slots=True, eq=False)
+class _Pulse:
+    """The signs of life of one claim.
 
     Attributes:
-        dead: tokens of the claims that are not to be heeded.
+        storage: where the claim is.
+        claim: its holder is this process.
+        interval_s: how often a sign is given.
+        n_beats: how many were given.
+    """
+
+    storage: Storage
+    claim: Claim
+    interval_s: float
+    n_beats: int = 0
+
+    def beat(self) -> None:
+        with suppress(OSError):  # a file system that is away for a moment must not end the heartbeat
+            content = self.storage.get(self.claim.name)
+            if content is None or Claim.read(self.claim.name, content).token != self.claim.token:
+                return  # another process took this one for dead, and is done
+            self.n_beats += 1
+            self.storage.replace(self.claim.name, _content(self.claim, self.n_beats))
+
+
+class _Heart:
+    """Gives the signs of life of all claims of this process, from one thread: one for each label would cost more."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget claims and thread, which are those of another process in a process that was forked."""
+        self._beats = threading.Lock()  # who has it can rely on no sign of life being given meanwhile
+        self._pulses: list[_Pulse] = []
+        self._waits_s = HEARTBEAT_S
+        self._quicken = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def beating(self, pulse: _Pulse) -> Iterator[None]:
+        """Give signs of life as long as this lasts; none is given afterwards."""
+        with self._beats:
+            self._pulses.append(pulse)
+            self._start(pulse.interval_s)
+        try:
+            yield
+        finally:
+            with self._beats:
+                self._pulses.remove(pulse)
+
+    def _start(self, interval_s: float) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="claims", daemon=True)
+            self._thread.start()
+        elif interval_s < self._waits_s:
+            self._quicken.set()
+
+    def _run(self) -> None:
+        while True:
+            with self._beats:
+                self._waits_s = min((each.interval_s for each in self._pulses), default=HEARTBEAT_S)
+                self._quicken.clear()
+            if not self._quicken.wait(self._waits_s):
+                for pulse in tuple(self._pulses):
+                    self._beat(pulse)
+
+    def _beat(self, pulse: _Pulse) -> None:
+        with self._beats:
+            if pulse in self._pulses:
+                pulse.beat()
+
+
+_heart = _Heart()
+os.register_at_fork(after_in_child=_heart.forget)
+
+
+class Watch:
+    """An observer of the claims of other processes, which detects dead ones by their silence.
+
+    Args:
+        claims: the claims to observe.
+        silent_s: time without a sign of life after which a process counts as dead.
+
+    Attributes:
+        dead: tokens of the claims to ignore.
     """
 
     def __init__(self, claims: Claims, *, silent_s: float = SILENT_S) -> None:
@@ -212,6 +278,7 @@ class Watch:
         self.silent_s = silent_s
         self.dead: frozenset[str] = frozenset()
         self._seen: dict[str, tuple[bytes | None, float]] = {}  # by token, the last content and when it was seen first
+        self._waits_until = 0.0  # the latest time that was told
 
     def is_held(self, key: str, work: str | None = None) -> bool:
         """Say whether another process that lives, as far as this observer has seen, computes a label.
@@ -232,7 +299,7 @@ class Watch:
         return False
 
     def wait(self, key: str) -> None:
-        """Wait until nobody who lives computes a label."""
+        """Wait until no live process computes a label."""
         while self.is_held(key):
             time.sleep(LOOK_S)
 
@@ -246,4 +313,15 @@ class Watch:
         if content != claim.content:
             self._seen[claim.token] = claim.content, now
             return 0.0
-        return now - since
+        if (silence_s := now - since) > min(QUIET_S, self.silent_s):
+            self._tell_silence(claim, silence_s)
+        return silence_s
+
+    def _tell_silence(self, claim: Claim, silence_s: float) -> None:
+        """Say until when a silent process is waited for, unless that was said of another one a moment ago."""
+        until = time.time() + self.silent_s - silence_s
+        if until > self._waits_until + QUIET_S:
+            self._waits_until = until
+            clock = time.strftime("%H:%M:%S", time.localtime(until))
+            text = f"{claim} shows no sign of life; what it computes is computed here from {clock} on, unless it does"
+            announce(logger, "claim_silent", text, until=until, holder=str(claim))

@@ -121,7 +121,7 @@ class Dataset(Sequence[Atoms]):
         return f"Dataset of {len(self)} structures"
 
     def where(self, condition: Callable[[Atoms], bool]) -> "Dataset":
-        """Return the structures that fulfil a condition, in order."""
+        """Return the structures that meet a condition, in order."""
         return Dataset(atoms for atoms in self if condition(atoms))
 
     def labelled(self) -> "Dataset":
@@ -138,7 +138,7 @@ class Dataset(Sequence[Atoms]):
         return self[:n_first], self[n_first:]
 
     def ordered_by_key(self) -> "Dataset":
-        """Return the structures in the order of their labels' keys, which does not depend on who finished first."""
+        """Return the structures in the order of their labels' keys, which does not depend on the order of arrival."""
         return Dataset(sorted(self, key=lambda atoms: str(atoms.info.get(KEY, ""))))
 
     def keys(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The end of a program, told from its status and from the last words of the mpirun or srun that started it."""
+"""The end of a program, derived from its exit status and the last message of the mpirun or srun that started it."""
 
 import re
 import signal
@@ -36,7 +36,7 @@ def ending_signal(text: str, returncode: int) -> signal.Signals | None:
 
 
 def did_not_launch(text: str) -> bool:
-    """Say whether mpirun or srun tells that it did not start the program."""
+    """Return whether mpirun or srun reports that it did not start the program."""
     return NOT_LAUNCHED.search(text) is not None
 
 
@@ -59,7 +59,7 @@ def how_it_ended(text: str, returncode: int) -> str:
 
 
 def words_of_launcher(text: str) -> str:
-    """Return the first paragraph of the last thing that mpirun says in its frame; empty where it says nothing."""
+    """Return the first paragraph of mpirun's last framed message; empty without a message."""
     framed = [found["words"].strip() for found in FRAMED.finditer(text)]
     if not framed:
         return ""
@@ -69,5 +69,5 @@ def words_of_launcher(text: str) -> str:
 
 
 def without_launcher(text: str) -> str:
-    """Return what a program said without what mpirun says in its frames."""
+    """Return the output of a program without the framed messages of mpirun."""
     return FRAMED.sub("", text)

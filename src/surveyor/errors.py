@@ -1,13 +1,13 @@
 """The exceptions of surveyor.
 
     SurveyorError
-    ├── InputError          the user gave something that cannot work (also a ValueError)
+    ├── InputError          the user's input is wrong (also a ValueError)
     ├── CampaignInUse       another live process holds the lease of the run directory
     ├── WorkerLost          the worker of a pool died under a function: worth another attempt
     ├── AttemptFailed       a calculation failed, maybe by its machine: worth another attempt elsewhere
     │   └── Preempted       its program was ended from outside, which says nothing of the calculation
     ├── LabelClaimed        another live process computes a label: wait for it
-    ├── FunctionFailed      a function on a pool raised what the environment of the flow does not know
+    ├── FunctionFailed      a function on a pool raised an exception unknown in the environment of the flow
     ├── PoolFailed          a pool cannot be opened, or cannot give workers
     ├── StorageFailed       a file system is full, read-only or away
     ├── AtomicEnergyFailed  an isolated atom has no energy, or none in its ground state
@@ -26,7 +26,7 @@ class SurveyorError(Exception):
 
 
 class InputError(SurveyorError, ValueError):
-    """The user gave something that cannot work: says what was found, what was expected and what to do."""
+    """The user's input is wrong; the message states what was found, what was expected, and the remedy."""
 
 
 class CampaignInUse(SurveyorError):
@@ -55,18 +55,18 @@ class AttemptFailed(SurveyorError):
 
 
 class Preempted(AttemptFailed):
-    """The program of a calculation was told to end by somebody else: a queue, an administrator, a user.
+    """The program of a calculation was terminated from outside: by a queue, an administrator, or a user.
 
-    It is no failure of the calculation, and is not recorded.
+    This is not a failure of the calculation, and is not recorded.
     """
 
 
 class LabelClaimed(SurveyorError):
-    """Another live process computes a label: wait for it, and do something else meanwhile.
+    """Another live process computes a label: do other work first, then wait for it.
 
     Args:
-        key: of the label.
-        holder: who computes it, for people.
+        key: key of the label.
+        holder: description of the process, for people.
     """
 
     def __init__(self, key: str, holder: str) -> None:
@@ -87,7 +87,7 @@ class PoolFailed(SurveyorError):
 
 
 class StorageFailed(SurveyorError):
-    """A file system is full, read-only or away: says which file, and what to do."""
+    """A file system is full, read-only or unreachable; the message names the file and the remedy."""
 
 
 class AtomicEnergyFailed(SurveyorError):
@@ -112,4 +112,4 @@ class TrainingFailed(SurveyorError):
 
 
 class NothingLearned(SurveyorError):
-    """A generation brought no new label, a sampling no structure, or more labels failed than the campaign allows."""
+    """A generation returned no new label, a sampling no structure, or more labels failed than the campaign allows."""

@@ -1,4 +1,4 @@
-"""Evaluating a potential on a dataset, and keeping what it said."""
+"""Evaluation of a potential on a dataset, and storage of the predictions."""
 
 import hashlib
 import json
@@ -17,9 +17,9 @@ def evaluate_dataset(potential: Potential, dataset: Path, destination: Path) -> 
     """Evaluate a potential on all structures of an extxyz file; a function for the training pool.
 
     Args:
-        potential: what to evaluate.
+        potential: the potential.
         dataset: the extxyz file.
-        destination: file for the predictions; where it is there already, for the same structures, nothing is done.
+        destination: file for the predictions; if it exists for the same structures, nothing is done.
 
     Returns:
         The file with the predictions.
@@ -42,12 +42,12 @@ def save_predictions(path: Path, predictions: Sequence[Prediction], *, digest: s
     """Write predictions as plain arrays (npz), atomically.
 
     The arrays are `energies` in eV, shape (n,); `forces` in eV/Å, shape (sum of n_atoms, 3); `stresses` in eV/Å³, shape
-    (n, 6), NaN where there is none.
+    (n, 6), NaN where undefined.
 
     Args:
         path: the file.
-        predictions: one for each structure.
-        digest: of the dataset; kept as `dataset`.
+        predictions: one prediction per structure.
+        digest: hash of the dataset; stored as `dataset`.
     """
     no_stress = np.full(6, np.nan)
     stresses = np.array([no_stress if each.stress is None else each.stress for each in predictions])

@@ -48,31 +48,33 @@ class ExplorationParameters(WorkParameters):
     )
     walkers: list[Walkers] = Field(min_length=1, title="Walkers", description="Groups of walkers.")
     n_samples: int = Field(
-        1, ge=1, le=1_000_000, title="Samples per walker", description="How many structures each walker brings."
+        1, ge=1, le=1_000_000, title="Samples per walker", description="Number of structures that each walker returns."
     )
     n_tries: int = Field(
         5,
         ge=1,
         le=100,
-        title="Tries of sampling",
-        description="How often a walker may be stopped by a guard before it gives no sample.",
+        title="Tries per sample",
+        description="Maximum number of tries per sample, if guards stop the walker.",
     )
     min_difference_A: float = Field(
         0.01,
         ge=0,
         le=1,
         title="Near-duplicates (Å)",
-        description="Of structures whose interatomic distances and cell differ by less, one is kept; 0: all are.",
+        description="Keep only one of several structures whose interatomic distances and cell differ by less; 0 "
+        "keeps all.",
     )
     walkers_per_batch: int | None = Field(
         None,
         ge=1,
         title="Walkers per batch",
-        description="How many walkers move together, with one pass of the model for all at each step; 1: each moves "
-        "alone. By default as many as keep all workers of the pool busy, if the model is faster so.",
+        description="Number of walkers that move together, with one pass of the model per step; with 1 each moves"
+        " alone. By default the walkers are distributed over all workers of the pool, if the model is"
+        " faster in batches.",
     )
-    seed: int = Field(0, ge=0, lt=2**32, title="Seed", description="Everything random follows from it.")
-    pool: PoolName = Field(LOCAL, title="Pool", description=f"Where the walkers move: {EXPECTED}.")
+    seed: int = Field(0, ge=0, lt=2**32, title="Seed", description="Seed of all random numbers.")
+    pool: PoolName = Field(LOCAL, title="Pool", description=f"Pool that runs the walkers: {EXPECTED}.")
 
     def recorded_files(self) -> dict[str, Path]:
         """Return the files whose contents make this what it is, by field; those of the model stand for its folder."""

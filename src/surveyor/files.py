@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """Give a fresh temporary path in the folder of `path`, and remove what is left there at the end.
+    """Provide a new temporary path in the folder of `path`, and remove a remaining file at the end.
 
     Args:
-        path: where the file shall finally be; its folder is created.
+        path: final path of the file; its folder is created.
     """
     make_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
@@ -50,12 +50,12 @@ def make_folder(folder: Path) -> None:
 
 
 def write_atomically(path: Path, content: str | bytes, *, is_patient: bool = True) -> None:
-    """Write a file so that readers see the old content or the new, whatever happens.
+    """Write a file atomically: readers see either the old or the new content.
 
     Args:
         path: the file.
-        content: what it shall hold.
-        is_patient: whether to wait for room where the disk is full.
+        content: the new content.
+        is_patient: whether to wait for space if the disk is full.
 
     Raises:
         StorageFailed: the disk stays full.

@@ -1,7 +1,7 @@
-"""Isolated atoms among labelled structures: they give atomic energies (E0s), and are nothing that a model can learn.
+"""Isolated atoms among labelled structures: they provide atomic energies (E0s), but a model cannot learn from them.
 
-A model predicts the atomic energy for an atom without neighbours, whatever its weights; a fit of atomic energies to
-molecules and isolated atoms alike misses both by electronvolts.
+For an atom without neighbours, a model predicts the atomic energy for any weights. A fit of atomic energies to
+molecules and isolated atoms together is wrong for both by electronvolts.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,11 +21,11 @@ FREE_FORCE = 0.05  # eV/Å: grids of plane waves leave up to 0.02 on a free atom
 
 
 def is_isolated_atom(atoms: Atoms) -> bool:
-    """Say whether a structure is an isolated atom.
+    """Return whether a structure is an isolated atom.
 
-    That is a single atom without periodic directions. A single periodic atom is a crystal, however large its cell:
-    calculations of crystals at large volumes end in states that no free atom has. It is isolated if its config_type
-    says so and its images are at least `BOX_A` away.
+    This is a single atom without periodic directions. A single periodic atom is a crystal in a cell of any size,
+    because calculations of crystals at large volumes end in states that no free atom has. It counts as isolated only if
+    its config_type says so and its images are at least `BOX_A` away.
     """
     if len(atoms) != 1:
         return False
@@ -135,5 +135,5 @@ def check_agreement(given: Mapping[str, float], isolated: Mapping[str, float], n
 
 
 def told(energies: Mapping[str, float]) -> str:
-    """Return atomic energies as a line tells them."""
+    """Return atomic energies as text."""
     return ", ".join(f"{symbol} {energy:.4f} eV" for symbol, energy in energies.items())

@@ -1,7 +1,8 @@
-"""Labels and the store that keeps each of them for good.
+"""Labels, and the permanent label store.
 
-A label costs minutes to hours of a cluster. So whoever computes one writes it here before returning, under a key that
-says what was computed: the structure and the level of theory. Whoever wants one looks here first.
+A label costs minutes to hours of a cluster. The function that computes one therefore writes it to the store before
+returning, under a key made of the structure and the level of theory. Labels are looked up here before they are
+computed.
 """
 
 import hashlib
@@ -78,19 +79,19 @@ POLICIES: Mapping[Reason, Policy] = {
 
 @dataclass(frozen=True, slots=True)
 class LevelOfTheory:
-    """What a label depends on beside the structure: the canonical scientific input, without how it is run.
+    """Everything that a label depends on besides the structure: the canonical scientific input, but not how it is run.
 
     Attributes:
-        name: what people call it, such as "GFN2-xTB".
-        content: canonical input, contents of data files, program and major version; whatever JSON holds.
-        charge: total charge that the input states, None where it states none.
-        multiplicity: multiplicity that the input states, None where it states none.
-        distinguishes_kinds: whether atoms of one element can be of several kinds.
-        elements: symbols that it can treat, None where only the attempt tells.
-        n_periodic: numbers of periodic directions that it can treat, None for any.
-        is_neutral: whether the charge is 0 because the method knows no other.
-        former: digests that former versions of surveyor gave the same level of theory.
-        unusable: why there is no label of an element that the input names, by symbol.
+        name: name for people, such as "GFN2-xTB".
+        content: canonical input, contents of data files, program and major version, as JSON values.
+        charge: total charge stated in the input, or None.
+        multiplicity: multiplicity stated in the input, or None.
+        distinguishes_kinds: whether atoms of one element can have different kinds.
+        elements: symbols of supported elements; None if only an attempt can tell.
+        n_periodic: supported numbers of periodic directions; None for any.
+        is_neutral: whether the method supports only charge 0.
+        former: digests of the same level of theory in earlier versions of surveyor.
+        unusable: reason why an element in the input cannot be labelled, by symbol.
     """
 
     name: str
@@ -205,7 +206,7 @@ class Label:
     provenance: Mapping[str, Any] = field(default_factory=dict)  # Any: whatever JSON holds
 
     def is_complete_for(self, atoms: Atoms) -> bool:
-        """Say whether all numbers are there, for so many atoms, and finite."""
+        """Return whether all numbers exist for the given number of atoms, and are finite."""
         has_all = self.forces.shape == (len(atoms), 3) and (self.stress is None or self.stress.shape == (6,))
         numbers = (self.energy, self.forces, () if self.stress is None else self.stress)
         return has_all and all(bool(np.isfinite(each).all()) for each in numbers)
@@ -213,16 +214,15 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class LabelFailure:
-    """A label that could not be had, which is a result too.
+    """The failure of a label, which is also a result.
 
     Attributes:
         reason: one of a closed set.
-        message: what happened, for people.
-        output: where the output of the program is, None where there is none.
-        attempt: 1 for the first attempt at this label.
-        last_lines: of the output, to be read when its file is gone; empty where the program wrote nothing.
-        limit: what the code allowed when a limit of it was reached (timeout: in seconds, memory: in GB), None where it
-            sets none.
+        message: description for people.
+        output: path of the output of the program, or None.
+        attempt: number of the attempt at this label, from 1.
+        last_lines: last lines of the output, which outlive its file; empty without output.
+        limit: the limit that was reached (timeout: in seconds, memory: in GB), or None.
         provenance: as for a label.
     """
 
@@ -257,15 +257,15 @@ class LabelStore:
 
     @property
     def claims(self) -> Claims:
-        """Who computes which label now."""
+        """The claims on labels in computation."""
         return Claims(self.storage)
 
     def on_behalf_of(self, claimant: Claimant) -> "LabelStore":
-        """Return the store as somebody uses it who claims labels."""
+        """Return the store on behalf of a claimant."""
         return replace(self, claimant=claimant)
 
     def ignoring(self, dead: frozenset[str]) -> "LabelStore":
-        """Return the store as it is used by one who has found more claims silent, by their tokens."""
+        """Return the store, ignoring further claims that were found silent, given by their tokens."""
         return self.on_behalf_of(replace(self.claimant, dead=self.claimant.dead | dead))
 
     def claimed(self, key: str) -> AbstractContextManager[None]:
@@ -277,7 +277,7 @@ class LabelStore:
         return self.claims.held(key, self.claimant)
 
     def get(self, key: str) -> Label | None:
-        """Return the label under a key, bit for bit as it was put, None where there is none."""
+        """Return the label under a key, bit for bit as it was stored, or None."""
         content = self.storage.get(f"labels/{sharded(key)}.json")
         return None if content is None else _label(_record(content, key))
 
@@ -336,9 +336,9 @@ class LabelStore:
         return failures[-1] if _is_final(due, limits) else None
 
     def retry(self, key: str) -> bool:
-        """Have a label tried again, as if it had not failed yet; say whether it had failed since this was last said.
+        """Allow new attempts at a failed label; return whether it has failed since the last call.
 
-        The records of the failures stay; another one withdraws their consequence.
+        The records of the failures remain; an additional record makes them no longer final.
         """
         n_failures = len(self.failures(key))
         if n_failures == 0:
@@ -352,7 +352,7 @@ class LabelStore:
             yield key_of(name)
 
     def failed_keys(self) -> Iterator[str]:
-        """Yield the keys of what has failed and has no label, in order."""
+        """Yield the keys of failed labels without a later label, in order."""
         keys = {key_of(name) for name in self.storage.list("failures/")}
         yield from (key for key in sorted(keys) if self.get(key) is None)
 

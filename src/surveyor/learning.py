@@ -1,4 +1,4 @@
-"""The decisions of online learning: pure functions of what is known, so that the same data give the same campaign."""
+"""The decisions of online learning: pure functions, so that the same data give the same campaign."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ class Bootstrap(Parameters):
         50,
         ge=3,
         title="Structures",
-        description="How many randomly perturbed starts of the walkers are labelled; not used where data are given.",
+        description="Number of randomly perturbed starts to label; not used if data are given.",
     )
     amplitude_A: float = Field(
         0.05,
         ge=0,
         le=2,
         title="Displacement (Å)",
-        description="Standard deviation of each coordinate's random displacement.",
+        description="Standard deviation of the random displacement of each coordinate.",
     )
     amplitude_strain: float = Field(
         0.05, ge=0, le=0.5, title="Strain", description="Largest component of the random strain of periodic directions."
@@ -40,8 +40,9 @@ class Bootstrap(Parameters):
     data: Path | None = Field(
         None,
         title="Labelled data (file)",
-        description="extxyz file with REF_energy, REF_forces and, where periodic, REF_stress or REF_virials, to begin "
-        "from instead of perturbations; `label_keys` gives other names.",
+        description="Labelled structures to use instead of perturbed starts: an extxyz file with REF_energy, "
+        "REF_forces and, for periodic structures, REF_stress or REF_virials. Use `label_keys` for "
+        "other names.",
     )
     label_keys: LabelKeys = Field(
         REF_KEYS, title="Names of the labels", description="Names of energy, forces and stress in the data."
@@ -49,8 +50,7 @@ class Bootstrap(Parameters):
     level_of_theory: str | None = Field(
         None,
         title="Level of theory of the data",
-        description="Name of the level of theory at which the data were labelled, "
-        "as `surveyor check` prints it for the reference.",
+        description="Name of the level of theory of the data, as printed by `surveyor check` for the reference.",
     )
 
     @model_validator(mode="after")
@@ -67,115 +67,115 @@ class Learning(Parameters):
     """How a campaign learns, and when it ends."""
 
     n_generations: int = Field(
-        10, ge=0, le=10_000, title="Generations", description="How many generations follow the bootstrap."
+        10, ge=0, le=10_000, title="Generations", description="Number of generations after the bootstrap."
     )
     n_states: int | None = Field(
         None,
         ge=1,
         title="States per generation",
-        description="How many structures are sampled in a generation; by default one per walker.",
+        description="Number of structures sampled in each generation; by default one per walker.",
     )
     max_labels: int | None = Field(
         None,
         ge=1,
         title="Budget (labels)",
-        description="The campaign ends in order when so many labels have been requested.",
+        description="The campaign completes when this number of labels has been requested.",
     )
     target_energy_meV_per_atom: float | None = Field(
         None,
         gt=0,
         title="Target: energy (meV/atom)",
-        description="The campaign ends when the error before training is below all targets that are given.",
+        description="The campaign completes when the error before training is below all given targets.",
     )
     target_forces_meV_per_A: float | None = Field(
         None,
         gt=0,
         title="Target: forces (meV/Å)",
-        description="The campaign ends when the error before training is below all targets that are given.",
+        description="The campaign completes when the error before training is below all given targets.",
     )
     train_from_scratch: bool = Field(
         True,
         title="Train from scratch",
-        description="Draw new weights and recompute scale and shift in each generation; "
-        "otherwise go on from the current weights, as the model's field `continued` says.",
+        description="Draw new weights and recompute scale and shift in each generation; otherwise continue from "
+        "the current weights, with the settings in the model's field `continued`.",
     )
     atomic_energies: Literal["isolated_atoms", "least_squares"] = Field(
         "isolated_atoms",
         title="Atomic energies",
-        description="isolated_atoms: computed by the reference. "
-        "least_squares: those of isolated atoms in the data, if any, and fitted to the bootstrap for other elements. "
-        "Fixed for the campaign.",
+        description="isolated_atoms: computed by the reference. least_squares: taken from isolated atoms in the "
+        "data, if any, and fitted to the bootstrap for other elements. Fixed for the campaign.",
     )
     valid_fraction: Fraction = Field(
         0.1,
         title="Validation fraction",
-        description="Fraction of the labelled structures that tells a training when to stop.",
+        description="Fraction of the labelled structures used to choose the best epoch.",
     )
     test_fraction: Fraction = Field(
-        0.1, title="Test fraction", description="Fraction of the labelled structures that no training ever sees."
+        0.1, title="Test fraction", description="Fraction of the labelled structures that are never used in a training."
     )
     reset_energy_meV_per_atom: float = Field(
         10.0,
         gt=0,
         title="Reset: energy (meV/atom)",
-        description="A walker on whose structure the model errs by more goes back to its start.",
+        description="Reset a walker to its start if the error of the model on its structure is larger.",
     )
     reset_forces_meV_per_A: float = Field(
         200.0,
         gt=0,
         title="Reset: forces (meV/Å)",
-        description="A walker on whose structure the model errs by more goes back to its start.",
+        description="Reset a walker to its start if the error of the model on its structure is larger.",
     )
     discard_energy_meV_per_atom: float = Field(
         20.0,
         gt=0,
         title="Discard: energy (meV/atom)",
-        description="A structure on which the model errs by more is kept from training.",
+        description="Exclude a structure from training if the error of the model on it is larger.",
     )
     discard_forces_meV_per_A: float = Field(
         500.0,
         gt=0,
         title="Discard: forces (meV/Å)",
-        description="A structure on which the model errs by more is kept from training.",
+        description="Exclude a structure from training if the error of the model on it is larger.",
     )
     n_frames: int = Field(
         0,
         ge=0,
         le=10_000,
         title="Frames per sample",
-        description="How many frames of its trajectory are labelled beside each sample, at most: some that are "
-        "independent of each other, of those that the walkers keep (frame_interval).",
+        description="Maximum number of frames of the trajectory to label in addition to each sample; "
+        "statistically independent frames are chosen. Needs `frame_interval` of the walkers.",
     )
     min_difference_A: float = Field(
         0.01,
         ge=0,
         le=1,
         title="Near-duplicates (Å)",
-        description="What a walker brings is not labelled where its interatomic distances and cell differ by less from "
-        "those of a structure that the campaign has; 0: everything is labelled.",
+        description="Do not label a structure whose interatomic distances and cell differ by less from those of a"
+        " structure in the campaign; 0 labels everything.",
     )
     walkers_per_batch: int | None = Field(
         None,
         ge=1,
         title="Walkers per batch",
-        description="How many walkers move together, with one pass of the model for all at each step; 1: each moves "
-        "alone. By default as many as keep all workers of the pool busy, if the model is faster so.",
+        description="Number of walkers that move together, with one pass of the model per step; with 1 each moves"
+        " alone. By default the walkers are distributed over all workers of the pool, if the model is"
+        " faster in batches.",
     )
     n_tries: int = Field(
         5,
         ge=1,
         le=100,
-        title="Tries of sampling",
-        description="How often a walker may be stopped by a guard before it gives no sample.",
+        title="Tries per sample",
+        description="Maximum number of tries per sample, if guards stop the walker.",
     )
     max_failed_fraction: float = Field(
         0.5,
         gt=0,
         le=1,
         title="Failures allowed",
-        description="The campaign fails when a larger fraction of a generation's labels fails.",
+        description="The campaign fails if a larger fraction of the labels of a generation fails.",
     )
-    seed: int = Field(0, ge=0, lt=2**32, title="Seed", description="Everything random in the campaign follows from it.")
+    seed: int = Field(0, ge=0, lt=2**32, title="Seed", description="Seed of all random numbers in the campaign.")
 
     @model_validator(mode="after")
     def _something_is_left_for_training(self) -> "Learning":
@@ -200,7 +200,7 @@ class StructureError:
     forces: float
 
     def exceeds(self, energy: float, forces: float) -> bool:
-        """Say whether either error is above its threshold; what is not a number is."""
+        """Return whether either error is above its threshold; NaN counts as above."""
         return not (self.energy <= energy and self.forces <= forces)
 
 
@@ -213,16 +213,16 @@ def structure_error(atoms: Atoms, prediction: Prediction) -> StructureError:
 
 
 def plan_propagations(n_walkers: int, generation: int, learning: Learning, n_labels: int) -> tuple[int, ...]:
-    """Return how many samples each walker brings in a generation.
+    """Return the number of samples of each walker in a generation.
 
-    Each walker brings as many as the others; what is left over comes from walkers drawn at random. Where there are
-    fewer states than walkers, they come from the walkers in turn, going on where the generation before has stopped.
+    All walkers return equally many samples; the remainder goes to randomly chosen walkers. If there are
+    fewer states than walkers, the walkers take turns, continuing from the previous generation.
 
     Args:
-        n_walkers: how many there are.
-        generation: its number, from 1.
+        n_walkers: number of walkers.
+        generation: number of the generation, from 1.
         learning: states per generation, budget, seed.
-        n_labels: how many labels the campaign has requested so far.
+        n_labels: number of labels requested so far.
     """
     n_states = learning.n_states or n_walkers
     n_now = n_states if learning.max_labels is None else max(0, min(n_states, learning.max_labels - n_labels))
@@ -263,16 +263,16 @@ def without_repetitions(structures: Dataset, known: Sequence[str]) -> Dataset:
 def decide_membership(
     structures: Dataset, errors: Mapping[str, StructureError], data: DataSets, learning: Learning
 ) -> DataSets:
-    """Return the sets to which new structures come; for good.
+    """Return the sets that new structures join permanently.
 
     Structures are ordered by the hash in their key. Validation and test set are filled to their fractions of all
-    structures so far, and get at least one structure each where there are three or more. Of the first structures, and
-    of three or more, at least one is left for training.
+    structures so far, and each gets at least one of three or more new structures. At least one of the first structures,
+    and of three or more, is left for training.
 
     Args:
-        structures: new ones, labelled or failed, with their keys.
-        errors: of the model before it saw them, by key; empty where there was no model.
-        data: what the campaign has so far.
+        structures: new structures, labelled or failed, with their keys.
+        errors: errors of the model before training on them, by key; empty without a model.
+        data: the sets of the campaign so far.
         learning: fractions and thresholds.
     """
     labelled = structures.labelled().ordered_by_key()
@@ -308,7 +308,7 @@ def _lacking(fraction: float, n_total: int, n_have: int, least: int) -> int:
 
 
 def must_reset(error: StructureError, learning: Learning) -> bool:
-    """Say whether the walker that brought a structure goes back to its start."""
+    """Return whether the walker that returned a structure is reset to its start."""
     return error.exceeds(learning.reset_energy_meV_per_atom, learning.reset_forces_meV_per_A)
 
 
@@ -330,7 +330,7 @@ class Progress:
 
 
 def reason_to_stop(progress: Progress, learning: Learning) -> str | None:
-    """Return why a campaign ends here, None where it goes on."""
+    """Return the reason why a campaign ends, or None if it continues."""
     if progress.generation >= learning.n_generations:
         return f"all {learning.n_generations} generations are complete"
     if learning.max_labels is not None and progress.n_labels >= learning.max_labels:

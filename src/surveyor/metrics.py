@@ -17,23 +17,23 @@ SIGNIFICANT = 3.0  # standard errors
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Errors over several structures; None where there is nothing to compare, or a prediction is no finite number.
+    """Errors over several structures; None if there is nothing to compare, or a prediction is not finite.
 
-    Labels of weight 0 are not compared; whatever other weight a structure has in a training, it is one here.
+    Labels of weight 0 are not compared; all other structures have weight 1, regardless of their weight in the training.
 
     Attributes:
-        n_structures: how many were compared.
-        energy_rmse: of the energy per atom, eV/atom.
-        energy_mae: of the energy per atom, eV/atom.
-        forces_rmse: over all force components, eV/Å.
-        forces_mae: over all force components, eV/Å.
-        stress_rmse: over all stress components of periodic structures, eV/Å³.
-        stress_mae: likewise.
-        forces_rmse_by_element: per chemical symbol, eV/Å. Energy and stress belong to a structure, not to its atoms.
-        energy_offset: mean of prediction minus label of the energy per atom, eV/atom. Each structure counts the same,
-            whatever its size and composition.
-        n_energies: how many energies were compared; None in records of earlier versions.
-        energy_rmse_without_offset: root mean square of what is left of these differences without their mean, eV/atom;
+        n_structures: number of compared structures.
+        energy_rmse: root mean square error of the energy per atom, eV/atom.
+        energy_mae: mean absolute error of the energy per atom, eV/atom.
+        forces_rmse: root mean square error over all force components, eV/Å.
+        forces_mae: mean absolute error over all force components, eV/Å.
+        stress_rmse: root mean square error over all stress components of periodic structures, eV/Å³.
+        stress_mae: mean absolute error over the same components, eV/Å³.
+        forces_rmse_by_element: by chemical symbol, eV/Å. Energy and stress belong to a structure, not to its atoms.
+        energy_offset: mean of predicted minus labelled energy per atom, eV/atom. All structures have the same weight,
+            regardless of size and composition.
+        n_energies: number of compared energies; None in records of earlier versions.
+        energy_rmse_without_offset: root mean square of these differences after subtraction of their mean, eV/atom;
             None for a single structure. The squares of this and of the offset add up to that of `energy_rmse`.
     """
 

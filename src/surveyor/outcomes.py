@@ -42,12 +42,12 @@ ADVICE = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What became of one sample, or of one structure that no walker brought.
+    """The outcome of one sample, or of one structure without a walker.
 
     Attributes:
-        name: of the sample.
-        sample: what the walker brought; None for a structure that no walker brought.
-        structure: with its label or the reason why it has none; None where the walker brought none.
+        name: name of the sample.
+        sample: the sample; None for a structure without a walker.
+        structure: the structure with its label or failure; None if the walker returned none.
     """
 
     name: str
@@ -80,7 +80,7 @@ def check_failures(structures: Dataset, learning: Learning) -> None:
     """Check that not too many labels failed.
 
     Raises:
-        NothingLearned: a larger fraction failed than the campaign allows; says why, and where the outputs are.
+        NothingLearned: a larger fraction failed than the campaign allows; the message gives reasons and outputs.
     """
     failures = count_failures(structures)
     n_failed = sum(failures.values())
@@ -96,14 +96,14 @@ def check_failures(structures: Dataset, learning: Learning) -> None:
 
 
 def check_new_labels(outcomes: Sequence[Outcome], structures: Dataset) -> None:
-    """Check that a generation brought a label that the campaign does not have yet.
+    """Check that a generation returned a label that the campaign does not have yet.
 
     Args:
-        outcomes: of the generation.
-        structures: new ones, labelled or failed.
+        outcomes: outcomes of the generation.
+        structures: new structures, labelled or failed.
 
     Raises:
-        NothingLearned: it brought none; says why, and what to change.
+        NothingLearned: it returned none; the message gives reasons and advice.
     """
     if structures.labelled():
         return
@@ -120,7 +120,7 @@ def check_new_labels(outcomes: Sequence[Outcome], structures: Dataset) -> None:
 
 
 def why_nothing_is_new(outcomes: Sequence[Outcome], structures: Dataset) -> dict[str, int]:
-    """Return how many samples brought nothing new, by reason."""
+    """Return the number of samples without anything new, by reason."""
     fates = [_why_not_new(outcome, structures.keys()) for outcome in outcomes]
     return dict(Counter(fate for fate in fates if fate is not None))
 
@@ -172,7 +172,7 @@ def move_on(
 
 
 def reason_to_reset(outcome: Outcome, errors: Mapping[str, StructureError], learning: Learning) -> str | None:
-    """Return why the walker that brought a sample goes back to its start; None where it goes on."""
+    """Return the reason why the walker of a sample is reset to its start, or None."""
     if outcome.failure is not None:
         return f"label failed: {outcome.failure}"
     error = errors.get(outcome.key or "")

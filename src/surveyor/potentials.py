@@ -1,4 +1,4 @@
-"""Potentials: whatever gives energies, forces and stress of structures."""
+"""Potentials, which give energies, forces and stress of structures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ UNCERTAINTY = "forces_uncertainty"  # what calculators call `Prediction.uncertai
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What a potential says of a structure.
+    """The prediction of a potential for a structure.
 
     Attributes:
         energy: total energy in eV.
-        forces: in eV/Å, shape (n_atoms, 3).
-        stress: six Voigt components in eV/Å³ with ASE's sign, None where the structure is not periodic in three
+        forces: forces in eV/Å, shape (n_atoms, 3).
+        stress: six Voigt components in eV/Å³ with ASE's sign; None if the structure is not periodic in three
             directions.
-        uncertainty: expected error of the force on each atom in eV/Å, shape (n_atoms,); None where the potential does
-            not know it.
+        uncertainty: expected error of the force on each atom in eV/Å, shape (n_atoms,); None if the potential does
+            not provide it.
     """
 
     energy: float
@@ -36,9 +36,9 @@ class Prediction:
 class Potential(Protocol):
     """Gives energies, forces and stress.
 
-    A potential is a small value that travels to the pool which uses it; what is large (weights) is a path in it and is
-    loaded there. One that is faster on many structures at once says so by an attribute `evaluates_together`, also where
-    its engine is not installed.
+    A potential is a small value that is sent to the pool that uses it; it refers to its weights by a path, and
+    loads them there. A potential that is faster on many structures at once has an attribute `evaluates_together`, which
+    is available even if its engine is not installed.
     """
 
     def calculator(self) -> Calculator:
@@ -60,7 +60,7 @@ def evaluate_one_by_one(potential: Potential, structures: Sequence[Atoms]) -> li
 
 
 def predict(calculator: Calculator, atoms: Atoms) -> Prediction:
-    """Return what an ASE calculator says of a structure, which stays as it is."""
+    """Return the prediction of an ASE calculator for a structure, which is not changed."""
     copy = atoms.copy()
     copy.calc = calculator
     return Prediction(

@@ -139,10 +139,10 @@ def _wait(process: "subprocess.Popen[bytes]", timeout_s: float) -> None:
 
 
 def memory_of(pid: int) -> int:
-    """Return the memory in bytes that a process and its descendants have for themselves.
+    """Return the private memory in bytes of a process and its descendants.
 
-    A limit of the kernel (setrlimit) holds for each process alone, and for addresses instead of memory: it ends MPI and
-    threads that only reserve some. What is shared, such as libraries and messages between ranks, is not counted.
+    A kernel limit (setrlimit) would apply to each process, and to address space: it would end MPI and
+    threads that only reserve memory. Shared memory, such as libraries and messages between ranks, is not counted.
     """
     total = 0
     with suppress(psutil.NoSuchProcess):

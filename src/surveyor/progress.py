@@ -178,7 +178,11 @@ def _max_epochs(parameters: Mapping[str, Any], *, is_first: bool) -> int | None:
 def waiting_of(events: Sequence[Event]) -> str:
     """Return what is waited for after events of one run; empty for nothing."""
     told = [event for event in events if event["event"] in ("waiting", "waiting_ends")]
-    return str(told[-1]["message"]) if told and told[-1]["event"] == "waiting" else ""
+    waits = [str(told[-1]["message"])] if told and told[-1]["event"] == "waiting" else []
+    if silent := [event for event in events if event["event"] == "claim_silent" and event["until"] > time.time()]:
+        minutes, seconds = divmod(round(silent[-1]["until"] - time.time()), 60)
+        waits.append(f"waiting for labels of {silent[-1]['holder']}, silent, for {minutes}:{seconds:02d} min at most")
+    return "; ".join(waits)
 
 
 def _failure_of(events: Sequence[Event]) -> str:

@@ -35,7 +35,7 @@ class Storage(Protocol):
         """
 
     def get(self, name: str) -> bytes | None:
-        """Return what is stored under a name, None where there is nothing."""
+        """Return the record under a name, or None."""
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the names that begin with a prefix, in order."""
@@ -44,7 +44,7 @@ class Storage(Protocol):
         """Write, whether the name is taken or not; readers see the former content or the new."""
 
     def remove(self, name: str) -> None:
-        """Remove what is stored under a name, if anything is; the name is free afterwards."""
+        """Remove the record under a name, if there is one; the name is free afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class FolderStorage:
         return str(self.folder)
 
     def put_new(self, name: str, content: bytes, *, durable: bool = True) -> bool:
-        """Write a file unless it is there: `link` fails where the name is taken, so of two writers one wins."""
+        """Write a file unless it exists: `link` fails if the name is taken, so exactly one of two writers wins."""
         path = self.folder / name
         with temporary_beside(path) as temporary:
             temporary.write_bytes(content)

@@ -22,9 +22,9 @@ THINNEST_A = 0.1  # cells thinner than this are mistakes, and hold so many image
 
 
 def canonical(atoms: Atoms) -> Atoms:
-    """Return a copy with positions and cell rounded to 1e-8 Å, magnetic moments likewise, and no calculator.
+    """Return a copy with positions, cell (to 1e-8 Å) and magnetic moments rounded, and without a calculator.
 
-    These rounded numbers are what is labelled, so that a structure keeps its identity through an extxyz file.
+    The rounded coordinates are labelled, so that a structure keeps its identity through an extxyz file.
     """
     copy = atoms.copy()
     copy.calc = None

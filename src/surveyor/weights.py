@@ -45,12 +45,12 @@ def has_stress(atoms: Atoms) -> bool:
 
 
 def counted(structures: Dataset) -> Dataset:
-    """Return the structures of which any property counts, in order."""
+    """Return the structures with any label of nonzero weight, in order."""
     return structures.where(is_counted)
 
 
 def without_weights(structures: Iterable[Atoms]) -> Dataset:
-    """Return copies of structures whose labels all count alike, in order."""
+    """Return copies of structures without weights, in order."""
     copies = [atoms.copy() for atoms in structures]
     for atoms in copies:
         for name in NAMES:

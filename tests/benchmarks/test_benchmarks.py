@@ -21,6 +21,8 @@ CASES = [
         r"knows 18 of 18 tasks",
         (),
     ),
+    ("restart", "--rounds 1", r"restart to first new launch, median: \d", ()),
+    ("restart", "--rounds 1 --without-server", r"restart to first new launch, median: \d", ()),
     ("training", "--structures 8 --rounds 1", r"surveyor, later +\d", NETWORKS),
     ("evaluate", "--structures 2", r"largest differences: \S+e(-1\d|\+00) meV, \S+e(-1\d|\+00) meV/Å", NETWORKS),
     ("walkers", "--walkers 2 --steps 1", r"surveyor, one process +\d(?s:.*)network +\d", NETWORKS),

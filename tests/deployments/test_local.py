@@ -26,7 +26,6 @@ from surveyor.exploration import read_exploration_summary
 from surveyor.models.choice import ModelParameters, make_model
 from surveyor.run_directory import RunDirectory
 from surveyor.testing.references import launches
-from surveyor.training import read_training_summary
 from surveyor.works.summary import read_summary
 
 PATIENCE_S = 150
@@ -119,7 +118,7 @@ def test_a_model_is_trained_through_the_worker(prefect: Callable[..., Any], tmp_
     parameters = {"train": data, "output_directory": str(tmp_path / "out"), "model": {"pair": {}}}
     done = prefect("deployment", "run", "train-model/local", "--params", json.dumps(parameters), "--watch")
     assert done.returncode == 0, done.stdout
-    assert read_training_summary(RunDirectory(tmp_path / "out"))["n_structures"]["train"] == 45
+    assert read_summary(RunDirectory(tmp_path / "out"))["n_structures"]["train"] == 45
 
 
 def test_walkers_move_on_a_given_potential_through_the_worker(

@@ -4,6 +4,7 @@ import importlib.util
 import re
 import runpy
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -25,6 +26,7 @@ from surveyor.tasks.label import label
 from surveyor.training import TrainingParameters
 
 ROOT = Path(__file__).parents[2]
+DIAGRAMS = ROOT / "docs" / "diagrams"
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(
     r"^(<!-- (?P<mark>[a-z ]+) -->\n)?```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
@@ -33,6 +35,11 @@ TABLE = re.compile(r"^<!-- parameters: (\S+) -->$", re.MULTILINE)
 INCLUDED = "--8<--"  # the block is another file
 COMPLETE, LABELLING, RUNNABLE = "complete campaign file", "complete parameter file", "runnable"
 TRAINING, SAMPLING = "complete training file", "complete sampling file"
+FOREIGN = re.compile(
+    r"""<(?:script|link|img|iframe|object|embed|source)\b[^>]*?\b(?:src|href|data)=["']?(?:https?:)?//[^"'> ]+"""
+)
+LABEL = re.compile(r"[\[({]([^\[\](){}]+)[\])}]|-- ([^-\n]+) --|->>\w+: (.+)|Note over \w+: (.+)")  # of a diagram
+STYLE = re.compile(r"""(?:url\(|@import )\s*["']?(?:https?:)?//[^"') ]+""")
 LEAST = {"run_directory": "run", "walkers": [{"start": "a.xyz"}], "reference": {"emt": {}}, "model": {"pair": {}}}
 
 
@@ -175,3 +182,37 @@ def test_table_of_parameters_shows_type_bounds_default_and_unit(hooks: ModuleTyp
     assert "| `temperature_K` | number, > 0, ≤ 100000 | `300.0` | **Temperature (K).**" in page
     assert "| `start` | path | required |" in page
     assert "| `method` | `langevin`, `bussi`, `nose_hoover`, `nve`, `npt`, `npt_flexible`, `optimisation`," in page
+
+
+def test_diagrams_are_files_with_their_sources() -> None:
+    """The theme would load a program from a network to draw a block of Mermaid."""
+    assert [path for path in PAGES if "```mermaid" in path.read_text()] == []
+    shown = {name for path in PAGES for name in re.findall(r"\(\.\./diagrams/(\w+)\.svg\)", path.read_text())}
+    assert shown == {path.stem for path in DIAGRAMS.glob("*.mmd")} == {path.stem for path in DIAGRAMS.glob("*.svg")}
+
+
+@pytest.mark.parametrize("source", sorted(DIAGRAMS.glob("*.mmd")), ids=lambda path: path.stem)
+def test_a_diagram_has_the_words_of_its_source(source: Path) -> None:
+    """Otherwise: make diagrams."""
+    drawn = set(re.findall(r"\w+", re.sub("<[^>]*>", " ", source.with_suffix(".svg").read_text())))
+    labels = re.findall(
+        r"[\[({]([^\[\](){}]+)[\])}]|-- ([^-\n]+) --|->>\w+: (.+)|Note over \w+: (.+)", source.read_text()
+    )
+    assert {word for label in labels for text in label for word in re.findall(r"\w+", text)} <= drawn
+
+
+def test_a_built_page_loads_nothing_from_another_host(tmp_path: Path) -> None:
+    config = pytest.importorskip("mkdocs.config", reason="the extra docs")
+    (tmp_path / "docs").mkdir()
+    for name in ("styles.css", "diagrams/loop.svg"):
+        (tmp_path / "docs" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "docs" / name).write_bytes((ROOT / "docs" / name).read_bytes())
+    page = (ROOT / "docs" / "explanation" / "loop.md").read_text().replace("../diagrams", "diagrams")
+    (tmp_path / "docs" / "index.md").write_text(page)
+    options = {"docs_dir": str(tmp_path / "docs"), "site_dir": str(tmp_path / "site"), "plugins": ["search"]}
+    with (ROOT / "mkdocs.yml").open("rb") as file:
+        settings = config.load_config(file, **options, hooks=[], nav=None)
+    import_module("mkdocs.commands.build").build(settings)
+    files = [path for path in (tmp_path / "site").rglob("*") if path.suffix in (".html", ".css", ".svg")]
+    assert len(files) > 3
+    assert [match for path in files for kind in (FOREIGN, STYLE) for match in kind.findall(path.read_text())] == []

@@ -5,9 +5,12 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dict_storage import DictStorage
@@ -16,6 +19,7 @@ from surveyor.claims import Claimant, Claims, Watch
 from surveyor.errors import LabelClaimed
 from surveyor.labels import LabelStore
 from surveyor.lease import this_process
+from surveyor.progress import waiting_of
 from surveyor.storage import FolderStorage, Storage
 
 KEY = f"v1:{'ab' * 32}"
@@ -125,11 +129,45 @@ def test_clocks_of_hosts_do_not_matter(tmp_path: Path) -> None:
 def test_who_holds_a_claim_gives_signs_of_life(storage: Storage) -> None:
     claims = Claims(storage)
     with claims.held(KEY, heartbeat_s=0.01):
-        first, deadline = storage.get(ROOT), time.monotonic() + DEADLINE_S
-        while storage.get(ROOT) == first:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for_beat(storage)
         assert claims.of(KEY).holder == this_process()
+
+
+def wait_for_beat(storage: Storage, name: str = ROOT) -> None:
+    first, deadline = storage.get(name), time.monotonic() + DEADLINE_S
+    while storage.get(name) == first:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_one_thread_gives_the_signs_of_life_of_all_claims_of_a_process(storage: Storage) -> None:
+    claims, before = Claims(storage), {thread for thread in threading.enumerate() if thread.name != "claims"}
+    others = [f"v1:{digit * 64}" for digit in "123"]
+    with ExitStack() as held:
+        held.enter_context(claims.held(KEY))  # whose next sign of life is far off
+        for key in others:
+            held.enter_context(claims.held(key, heartbeat_s=0.01))
+        for key in others:
+            wait_for_beat(storage, claims.of(key).name)
+        assert [thread.name for thread in {*threading.enumerate()} - before] == ["claims"]
+    assert list(storage.list("")) == []
+
+
+def _hold_and_beat(folder: Path, results) -> None:
+    storage = FolderStorage(folder)
+    with Claims(storage).held(KEY, heartbeat_s=0.01):
+        wait_for_beat(storage)
+        results.put("beaten")
+
+
+def test_a_forked_process_gives_signs_of_life_of_its_own_claims(tmp_path: Path) -> None:
+    results, other = FORK.Queue(), f"v1:{'cd' * 32}"
+    with Claims(FolderStorage(tmp_path / "other")).held(other, heartbeat_s=0.01):
+        process = FORK.Process(target=_hold_and_beat, args=(tmp_path / "store", results))
+        process.start()
+        assert results.get(timeout=DEADLINE_S) == "beaten"
+        process.join(DEADLINE_S)
+    assert process.exitcode == 0
 
 
 def test_another_attempt_at_the_same_work_needs_not_wait_for_the_lost_one(storage: Storage) -> None:
@@ -170,8 +208,10 @@ def test_of_processes_that_race_for_a_dead_claim_one_wins(killed: Claims) -> Non
     dead = killed.storage.get(ROOT)
     for _ in range(8):
         killed.storage.put_new(ROOT, dead)
-        barrier, results = FORK.Barrier(4), FORK.Queue()
-        rivals = [FORK.Process(target=_race, args=(killed.storage.folder, barrier, results)) for _ in range(4)]
+        barrier, results = FORK.Barrier(4, timeout=DEADLINE_S), FORK.Queue()
+        rivals = [
+            FORK.Process(target=_race, args=(killed.storage.folder, barrier, results), daemon=True) for _ in range(4)
+        ]
         for rival in rivals:
             rival.start()
         outcomes = [results.get(timeout=DEADLINE_S) for _ in rivals]
@@ -253,6 +293,33 @@ def test_a_wait_is_said_once(storage: Storage, caplog: pytest.LogCaptureFixture)
     assert caplog.text.count("is being computed by process") == 1
     assert "it is waited for, unless that shows no sign of life for 5 min" in caplog.text
     assert [getattr(record, "event", "log") for record in caplog.records] == ["label_claimed"]
+
+
+def test_how_long_silent_processes_are_waited_for_is_said_once_and_counted_down(
+    storage: Storage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "time", lambda: now + 5000)
+    caplog.set_level(logging.INFO)
+    put_claim(storage)
+    watch = Watch(Claims(storage), silent_s=300)
+
+    def events() -> list[dict[str, Any]]:
+        records = [record for record in caplog.records if getattr(record, "event", "") == "claim_silent"]
+        return [{"event": "claim_silent", "message": record.message, **record.details} for record in records]
+
+    for now in (1000.0, 1030.0, 1061.0, 1090.0):
+        assert watch.is_held(KEY)
+        assert len(events()) == (now > 1060)
+    host = f"process {os.getpid()} on another"
+    assert events()[0]["message"].startswith(f"{host} shows no sign of life; what it computes is computed here from ")
+    assert waiting_of(events()) == f"waiting for labels of {host}, silent, for 3:30 min at most"
+    waiting = {"event": "waiting", "message": "waiting for a job"}
+    assert waiting_of([waiting, *events()]).startswith("waiting for a job; waiting for labels of process")
+    now = 1301.0
+    assert not watch.is_held(KEY)
+    assert waiting_of(events()) == ""
 
 
 def test_claims_are_no_labels(storage: Storage) -> None:

@@ -3,7 +3,22 @@ import pytest
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 
-from surveyor.dataset import FAILURE, GIVEN, KEY, Dataset, DataSets, is_labelled, label_of, with_label
+from surveyor.dataset import (
+    ENERGY,
+    FAILURE,
+    FORCES,
+    GIVEN,
+    KEY,
+    MESSAGE,
+    OUTPUT,
+    STRESS,
+    Dataset,
+    DataSets,
+    is_labelled,
+    label_of,
+    with_label,
+    without_label,
+)
 from surveyor.labels import Label, LabelFailure
 
 STRUCTURES = [molecule("H2O"), bulk("Cu", cubic=True), molecule("CH4")]
@@ -57,6 +72,15 @@ def test_labelled_and_failed_structures_are_kept_apart():
     assert [str(atoms.symbols) for atoms in dataset.failed()] == ["Cu4"]
 
 
+def test_keys_are_those_of_the_structures_that_have_one():
+    dataset = Dataset([labelled(STRUCTURES[0], 7), STRUCTURES[2], failed(STRUCTURES[1], 10)])
+    assert dataset.keys() == (f"v1:{7:064x}", f"v1:{10:064x}")
+
+
+def test_a_dataset_says_how_many_structures_it_has():
+    assert repr(Dataset(STRUCTURES)) == "Dataset of 3 structures"
+
+
 def test_the_order_of_keys_does_not_depend_on_who_came_first():
     dataset = numbered(5)
     assert Dataset(reversed(dataset)).ordered_by_key().keys() == dataset.keys()
@@ -68,6 +92,42 @@ def test_a_structure_carries_the_label_it_was_given():
     np.testing.assert_array_equal(label.stress, np.arange(6) / 7)
     with pytest.raises(ValueError, match="carries no label: expected REF_energy and REF_forces"):
         label_of(STRUCTURES[0])
+
+
+def test_a_stress_that_a_structure_cannot_have_is_no_part_of_its_label():
+    atoms = labelled(STRUCTURES[0])
+    atoms.info[STRESS] = np.zeros(6)
+    assert label_of(atoms).stress is None
+
+
+@pytest.mark.parametrize("missing", ["energy", "forces"])
+def test_half_a_label_is_none(missing):
+    atoms = labelled(STRUCTURES[0])
+    if missing == "energy":
+        del atoms.info[ENERGY]
+    else:
+        del atoms.arrays[FORCES]
+    assert not is_labelled(atoms)
+
+
+@pytest.mark.parametrize("output", ["/scratch/1", None])
+def test_a_failed_structure_carries_reason_message_and_output(output):
+    atoms = with_label(STRUCTURES[0], None, LabelFailure("timeout", "too slow", output=output))
+    expected = {FAILURE: "timeout", MESSAGE: "too slow"} | ({} if output is None else {OUTPUT: output})
+    assert atoms.info == expected
+
+
+@pytest.mark.parametrize("give", [labelled, failed, lambda atoms: atoms])
+def test_without_its_label_a_structure_is_what_it_was(give):
+    atoms = bulk("Cu", cubic=True)
+    atoms.info["name"] = "copper"
+    atoms.info[GIVEN] = "data.extxyz"
+    before = give(atoms)
+    bare = without_label(before)
+    assert bare.info == {"name": "copper"}
+    assert set(bare.arrays) == {"numbers", "positions"}
+    assert (bare, bare.pbc.tolist()) == (bulk("Cu", cubic=True), [True] * 3)
+    assert before.info[GIVEN] == "data.extxyz"  # a copy
 
 
 def test_giving_a_label_leaves_the_structure_alone():
@@ -106,6 +166,11 @@ def test_an_empty_dataset_is_an_empty_file(tmp_path):
     Dataset().save(tmp_path / "empty.extxyz")
     assert (tmp_path / "empty.extxyz").read_bytes() == b""
     assert len(Dataset.load(tmp_path / "empty.extxyz")) == 0
+
+
+def test_the_file_of_a_dataset_may_have_any_name(tmp_path):
+    numbered(3).save(tmp_path / "structures")
+    assert Dataset.load(tmp_path / "structures").keys() == numbered(3).keys()
 
 
 def test_sets_grow_and_pending_ones_are_those_of_the_newest():

@@ -48,3 +48,18 @@ def test_the_domain_is_imported_where_neither_prefect_nor_engines_are():
 def test_the_domain_without_its_pools_is_imported_where_dask_is_not():
     names = ("labels", "learning", "outcomes", "run_directory", "reference.labelling", "sampling.propagation")
     imported_with(REFUSED, *(f"surveyor.{name}" for name in names))
+
+
+def test_a_campaign_starts_without_what_only_later_work_needs():
+    later = {"matplotlib", "PIL", "torch", "mace", "nequip", "e3nn", "tblite", "wandb", "pandas"}
+    assert not imported_with((), "surveyor.flows.command_line", "surveyor.flows.online_learning") & later
+    assert not imported_with((), "surveyor.flows.sample_walkers", "surveyor.flows.label_dataset") & later
+
+
+def test_a_worker_starts_without_what_only_the_flow_needs():
+    of_flows = {"prefect", "matplotlib", "torch", "wandb", "httpx"}
+    assert not imported_with((), "surveyor.pools.holder", "surveyor.reference.labelling") & of_flows
+
+
+def test_the_command_line_imports_prefect_only_for_flows():
+    assert not imported_with((), "surveyor.flows.command_line") & {"prefect", "matplotlib", "torch"}

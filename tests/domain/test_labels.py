@@ -11,7 +11,8 @@ import pytest
 from ase.build import bulk, molecule
 from dict_storage import DictStorage
 
-from surveyor.errors import InputError
+from surveyor.claims import Claimant
+from surveyor.errors import InputError, LabelClaimed
 from surveyor.labels import (
     POLICIES,
     REASONS,
@@ -19,6 +20,7 @@ from surveyor.labels import (
     LabelFailure,
     LabelStore,
     LevelOfTheory,
+    former_keys,
     label_key,
     load_theory,
     save_theory,
@@ -83,6 +85,37 @@ def test_a_structure_that_contradicts_the_input_is_refused(info):
         label_key(atoms, replace(THEORY, charge=0, multiplicity=1))
 
 
+def test_a_method_that_knows_no_charges_says_so():
+    neutral = replace(THEORY, charge=0, multiplicity=1, is_neutral=True)
+    atoms = WATER.copy()
+    atoms.info["charge"] = 1
+    with pytest.raises(InputError, match="toy treats neutral structures only; the structure has charge 1"):
+        label_key(atoms, neutral)
+    atoms.info = {"multiplicity": 3}
+    with pytest.raises(InputError, match="the structure has multiplicity 3, the input of toy says 1; remove one"):
+        label_key(atoms, neutral)
+
+
+def test_a_level_of_theory_is_the_same_under_the_digest_of_a_former_version():
+    renamed = replace(THEORY, content={**THEORY.content, "cutoff": "5.0"}, former=(THEORY.digest,))
+    other = replace(THEORY, content={**THEORY.content, "cutoff": 6.0})
+    for theory, is_same in ((THEORY, True), (renamed, True), (other, False)):
+        assert theory.is_same_as(renamed) is is_same
+        assert renamed.is_same_as(theory) is is_same
+
+
+def test_former_keys_are_those_of_former_digests():
+    renamed = replace(THEORY, content={**THEORY.content, "cutoff": "5.0"})
+    renamed = replace(renamed, former=(THEORY.digest, renamed.digest))
+    assert former_keys(WATER, renamed) == (KEY,)
+    assert former_keys(WATER, THEORY) == ()
+
+
+def test_what_is_no_number_names_no_level_of_theory():
+    with pytest.raises(ValueError, match="JSON compliant"):
+        label_key(WATER, replace(THEORY, content={**THEORY.content, "cutoff": float("nan")}))
+
+
 def test_kinds_matter_only_where_the_reference_distinguishes_them():
     kinds = WATER.copy()
     kinds.set_array("kinds", np.array(["O1", "H", "H"]))
@@ -106,6 +139,43 @@ def test_a_level_of_theory_keeps_its_digest_through_a_file(tmp_path):
     assert (loaded.charge, loaded.elements) == (1, ("H", "O"))
 
 
+@pytest.mark.parametrize(
+    "theory",
+    [
+        THEORY,
+        LevelOfTheory(
+            "all",
+            {"program": "any"},
+            charge=-1,
+            multiplicity=2,
+            distinguishes_kinds=True,
+            elements=("H", "O"),
+            n_periodic=(0, 3),
+            is_neutral=True,
+            former=("ab", "cd"),
+            unusable={"He": "no basis set"},
+        ),
+    ],
+)
+def test_a_level_of_theory_comes_back_from_its_file(tmp_path, theory):
+    save_theory(tmp_path / "theory.json", theory)
+    loaded = load_theory(tmp_path / "theory.json")
+    assert loaded == theory
+    assert (loaded.former, loaded.unusable) == (theory.former, theory.unusable)  # which equality ignores
+
+
+def test_a_level_of_theory_of_an_earlier_surveyor_can_be_read(tmp_path):
+    path = tmp_path / "theory.json"
+    save_theory(path, THEORY)
+    record = json.loads(path.read_text())
+    for later in ("n_periodic", "is_neutral", "former", "unusable"):
+        del record[later]
+    path.write_text(json.dumps(record))
+    loaded = load_theory(path)
+    assert loaded == THEORY
+    assert (loaded.former, loaded.unusable) == ((), {})
+
+
 @pytest.mark.parametrize("stress", [True, False])
 def test_a_label_comes_back_bit_for_bit(store, stress):
     for seed in range(20):
@@ -115,6 +185,7 @@ def test_a_label_comes_back_bit_for_bit(store, stress):
         assert store.put(key, atoms, THEORY, put)
         got = store.get(key)
         assert got.energy == put.energy
+        assert got.forces.shape == put.forces.shape
         assert got.forces.tobytes() == put.forces.tobytes()
         assert (got.stress is None) == (put.stress is None)
         assert put.stress is None or got.stress.tobytes() == put.stress.tobytes()
@@ -135,6 +206,19 @@ def test_an_incomplete_label_is_not_kept(store, wrong):
     with pytest.raises(ValueError, match="not complete"):
         store.put(KEY, WATER, THEORY, replace(label(), **wrong))
     assert store.get(KEY) is None
+
+
+def test_what_json_does_not_know_gets_into_no_record(store):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        store.put(KEY, WATER, THEORY, replace(label(), provenance={"wall_time_s": float("nan")}))
+    assert store.get(KEY) is None
+
+
+def test_whole_numbers_come_back_as_real_ones(store):
+    store.put(KEY, WATER, THEORY, replace(label(), forces=np.eye(3, dtype=int), stress=np.arange(6)))
+    got = store.get(KEY)
+    assert got.forces.dtype == got.stress.dtype == float
+    np.testing.assert_array_equal(got.forces, np.eye(3))
 
 
 def test_the_first_label_stays(store):
@@ -246,6 +330,22 @@ def test_a_failure_that_is_to_be_retried_is_not_final_and_stays_on_record(store)
     assert len(store.failures(KEY)) == 2
 
 
+def test_withdrawn_failures_do_not_count_as_attempts(store):
+    assert POLICIES["memory"].attempts == 2
+    for attempt in (1, 2, 3):
+        store.put_failure(KEY, WATER, THEORY, LabelFailure("memory", "killed", attempt=attempt))
+        if attempt == 1:
+            assert store.retry(KEY)
+        assert (store.outcome(KEY) is None) == (attempt < 3)
+
+
+def test_a_retry_is_on_record(store, tmp_path):
+    store.put_failure(KEY, WATER, THEORY, LabelFailure("geometry", "too near"))
+    store.retry(KEY)
+    (file,) = (tmp_path / "labels" / "retries").rglob("*.json")
+    assert json.loads(file.read_text()) == {"schema_version": 1, "key": KEY, "attempt": 1}
+
+
 def test_what_has_not_failed_is_not_retried(store):
     assert not store.retry(KEY)
     assert store.outcome(KEY) is None
@@ -263,9 +363,18 @@ def test_keys_of_failures_are_those_without_a_label(store):
 
 
 def test_a_failure_keeps_its_last_lines_and_its_limit(store):
-    failure = LabelFailure("timeout", "too slow", last_lines="step 1\nstep 2", limit=60.0)
+    failure = LabelFailure("timeout", "too slow", last_lines="step 1\nstep 2", limit=60.0, provenance={"host": "a"})
     store.put_failure(KEY, WATER, THEORY, failure)
     assert store.failures(KEY) == (failure,)
+
+
+def test_a_failure_that_an_earlier_surveyor_recorded_can_be_read(store, tmp_path):
+    store.put_failure(KEY, WATER, THEORY, LabelFailure("timeout", "too slow"))
+    (file,) = (tmp_path / "labels" / "failures").rglob("*.json")
+    record = json.loads(file.read_text())
+    del record["last_lines"], record["limit"]
+    file.write_text(json.dumps(record))
+    assert store.failures(KEY) == (LabelFailure("timeout", "too slow"),)
 
 
 def test_an_attempt_is_recorded_once(store):
@@ -289,6 +398,35 @@ def test_records_are_sharded_by_key_and_say_what_they_are(store, tmp_path):
     assert record["key"] == KEY
     assert record["structure"]["numbers"] == [8, 1, 1]
     assert record["level_of_theory"] == {"name": "toy", "digest": THEORY.digest}
+
+
+def test_a_record_has_the_kinds_that_its_key_depends_on(store, tmp_path):
+    theory, atoms = replace(THEORY, distinguishes_kinds=True), WATER.copy()
+    atoms.set_array("kinds", np.array(["Ow", "H", "H"]))
+    store.put(label_key(atoms, theory), atoms, theory, label())
+    (file,) = (tmp_path / "labels" / "labels").rglob("*.json")
+    assert json.loads(file.read_text())["structure"]["kinds"] == ["Ow", "H", "H"]
+
+
+def test_a_store_is_called_by_its_place(store, tmp_path):
+    assert str(store) == str(tmp_path / "labels")
+
+
+def test_a_label_is_claimed_on_behalf_of_somebody(store):
+    mine, others = store.on_behalf_of(Claimant("mine")), store.on_behalf_of(Claimant("another's"))
+    with mine.claimed(KEY):
+        claim = store.claims.of(KEY)
+        assert claim.work == "mine"
+        with pytest.raises(LabelClaimed), others.claimed(KEY):
+            pass
+        with others.ignoring(frozenset({"of another"})).ignoring(frozenset({claim.token})).claimed(KEY):
+            assert store.claims.of(KEY).work == "another's"
+
+
+def test_who_ignores_a_silent_claim_goes_on_ignoring_those_before(store):
+    ignoring = store.ignoring(frozenset({"a"})).ignoring(frozenset({"b"}))
+    assert ignoring.claimant.dead == {"a", "b"}
+    assert ignoring.storage is store.storage
 
 
 def test_keys_are_those_of_labels(store):

@@ -60,6 +60,7 @@ def test_frames_beside_samples_stay_within_the_budget():
     assert frames_per_sample(4, Learning(n_frames=3, max_labels=200), 100) == 3
     assert frames_per_sample(4, Learning(n_frames=3, max_labels=113), 100) == 2  # 4 samples leave 9 labels
     assert frames_per_sample(4, Learning(n_frames=3, max_labels=104), 100) == 0
+    assert frames_per_sample(1, Learning(n_frames=3, max_labels=104), 104) == 0
     assert frames_per_sample(0, Learning(n_frames=3, max_labels=104), 104) == 3
 
 
@@ -93,8 +94,16 @@ def test_a_generation_of_three_or_more_brings_something_to_every_set(n_structure
 
 @pytest.mark.parametrize("n_structures", [1, 2, 3])
 def test_the_first_structures_leave_something_for_training(n_structures):
+    for fractions in ((0.49, 0.5), (0.9, 0.05), (0.05, 0.9)):
+        learning = Learning(valid_fraction=fractions[0], test_fraction=fractions[1])
+        assert len(decide_membership(numbered(n_structures), {}, DataSets(), learning).train) >= 1
+
+
+def test_of_three_new_structures_one_is_left_for_training_whatever_the_others_lack():
+    data = DataSets(train=numbered(10, 100))
     learning = Learning(valid_fraction=0.49, test_fraction=0.5)
-    assert len(decide_membership(numbered(n_structures), {}, DataSets(), learning).train) >= 1
+    assert sizes(decide_membership(numbered(3), {}, data, learning)) == (1, 1, 1)
+    assert sizes(decide_membership(numbered(2), {}, data, learning)) == (0, 2, 0)  # of fewer, none need be
 
 
 @pytest.mark.parametrize("n_each", [1, 2, 5])
@@ -173,15 +182,24 @@ def test_reset_and_discard_are_separate_decisions():
 def test_either_error_above_its_threshold_resets(error):
     assert must_reset(error, Learning())
     assert not must_reset(SMALL, Learning())
+    assert not must_reset(StructureError(10.0, 200.0), Learning())  # at both thresholds
 
 
 def test_the_error_of_a_structure_is_per_atom_and_per_component():
-    atoms = with_label(molecule("H2O"), "v1:00", Label(-10.0, np.zeros((3, 3))))
-    forces = np.zeros((3, 3))
-    forces[1, 2] = 0.3
+    atoms = with_label(molecule("H2O"), "v1:00", Label(-10.0, np.ones((3, 3))))
+    forces = np.ones((3, 3))
+    forces[1, 2] = 1.3
     error = structure_error(atoms, Prediction(-10.006, forces))
     assert error.energy == pytest.approx(2.0)
     assert error.forces == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize("name", ["energy", "forces"])
+def test_a_label_that_does_not_count_has_no_error(name):
+    atoms = with_label(molecule("H2O"), "v1:00", Label(-10.0, np.ones((3, 3))))
+    atoms.info[f"config_{name}_weight"] = 0.0
+    error = structure_error(atoms, Prediction(-9.0, np.zeros((3, 3))))
+    assert (error.energy == 0, error.forces == 0) == (name == "energy", name == "forces")
 
 
 def test_known_and_repeated_structures_are_left_out():
@@ -200,6 +218,7 @@ BOTH = Learning(n_generations=5, max_labels=100, target_energy_meV_per_atom=2, t
         (Progress(5, 0), "all 5 generations are complete"),
         (Progress(1, 100), "the budget of 100 labels is used up"),
         (Progress(1, 50, 0.001, 0.03), "the error before training is below its target"),
+        (Progress(1, 50, 0.002, 0.05), "the error before training is below its target"),
         (Progress(1, 50, 0.001, 0.06), None),
         (Progress(1, 50, 0.003, 0.03), None),
         (Progress(1, 50, 0.001, None), None),

@@ -82,6 +82,21 @@ def test_stress_is_compared_where_label_and_prediction_have_one() -> None:
     assert errors_of([water], predictions[1:]).stress_rmse is None
 
 
+def test_errors_of_the_stress_are_over_its_components() -> None:
+    copper = labelled(bulk("Cu"), np.full(6, 0.5))
+    difference = np.array([0.3, -0.1, 0.0, 0.0, 0.0, 0.0])
+    errors = errors_of([copper], [off_by(0.0, 0.0, copper, 0.5 + difference)])
+    assert errors.stress_mae == pytest.approx(0.4 / 6)
+    assert errors.stress_rmse == pytest.approx(np.sqrt(0.1 / 6))
+
+
+def test_a_stress_that_does_not_count_is_not_compared() -> None:
+    without, weightless = labelled(bulk("Cu")), labelled(bulk("Cu"), np.zeros(6))
+    weightless.info["config_stress_weight"] = 0.0
+    for copper in (without, weightless):
+        assert errors_of([copper], [off_by(0.0, 0.0, copper, np.ones(6))]).stress_rmse is None
+
+
 def test_nothing_gives_no_numbers() -> None:
     assert errors_of([], []) == Errors(n_energies=0)
 

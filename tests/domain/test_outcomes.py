@@ -9,13 +9,16 @@ from surveyor.errors import NothingLearned
 from surveyor.labels import Label, LabelFailure
 from surveyor.learning import Learning, StructureError
 from surveyor.outcomes import (
+    KNOWN,
     Outcome,
+    check_bootstrap,
     check_failures,
     check_new_labels,
     count_failures,
     describe,
     move_on,
     new_structures,
+    why_nothing_is_new,
 )
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.walkers import Rejection, Sample, Walker, WalkerState
@@ -89,6 +92,20 @@ def test_too_many_failures_end_a_campaign_with_reasons_and_a_place_to_look(tmp_p
     check_failures(Dataset(), Learning())
 
 
+def test_failures_without_outputs_are_looked_for_in_the_store():
+    failed = with_label(molecule("H2O"), "a", LabelFailure("crash", "no"))
+    with pytest.raises(NothingLearned, match="see the output of the first in the label store"):
+        check_failures(Dataset([failed]), Learning())
+
+
+def test_a_bootstrap_needs_three_labels(tmp_path):
+    walker = walker_at(0, 0.1, tmp_path)
+    structures = Dataset(brought(walker, str(i), "crash" if i < 2 else None).structure for i in range(5))
+    check_bootstrap(structures)
+    with pytest.raises(NothingLearned, match="2 of the 4 structures of the bootstrap have a label, expected at least"):
+        check_bootstrap(structures[:4])
+
+
 def test_a_description_is_json_whatever_went_wrong(tmp_path):
     walker = walker_at(0, 0.1, tmp_path)
     rejection = Rejection("force", 3, float("nan"), 40.0)
@@ -111,6 +128,25 @@ def test_a_description_is_json_whatever_went_wrong(tmp_path):
     assert details["failures"] == {"timeout": 1}
     assert details["epochs"] == 1
     assert [each["window"] for each in details["walkers"]] == [None] * 3
+
+
+def test_a_description_says_how_a_walker_moved_and_how_far_the_model_was_off(tmp_path):
+    walker = walker_at(0, 0.1, tmp_path)
+    stop = Rejection("disagreement", 7, 900.0, 500.0)
+    temperatures = {"temperature_K": np.array([300.126, 299.114])}
+    sample = Sample(walker, walker.structure, 10, stop=stop, observables=temperatures)
+    outcomes = [
+        Outcome("labelled", sample, brought(walker, "a").structure),
+        Outcome("near", sample, None),
+        Outcome("rejected", Sample(walker, None), None),
+    ]
+    labelled, near, rejected = describe(outcomes, Dataset(), {"a": SMALL}, [], Learning())["walkers"]
+    assert (labelled["fate"], labelled["reason"]) == ("continues", None)
+    assert (labelled["energy_error"], labelled["forces_error"]) == (SMALL.energy, SMALL.forces)
+    assert labelled["stop"] == {"reason": "disagreement", "step": 7, "value": 900.0, "limit": 500.0}
+    assert labelled["temperatures_K"] == [300.13, 299.11]
+    assert [each["is_near_duplicate"] for each in (labelled, near, rejected)] == [False, True, False]
+    assert (near["energy_error"], rejected["stop"]) == (None, None)
 
 
 def test_a_description_has_the_window_of_each_walker(tmp_path):
@@ -146,6 +182,22 @@ def test_a_generation_without_a_new_label_says_why_and_what_may_help(tmp_path):
     assert "1 x distance (0.31 Å, at least 0.5 Å are allowed, at step 10)" in said
     advice = [line.strip().partition(":")[0] for line in said.splitlines()[1:]]
     assert advice[:2] == ["distance", "temperature"]
-    assert len(advice) == 5
+    assert advice[2:] == [
+        "almost the same as known structures",
+        "labels that the campaign has already",
+        "no label, as it failed",
+    ]
     assert "max_temperature_factor" in said
     assert "max_volume_factor" not in said  # nothing was stopped by it
+
+
+def test_guards_are_not_named_where_they_stopped_nothing(tmp_path):
+    walker = walker_at(0, 0.1, tmp_path)
+    with pytest.raises(NothingLearned) as raised:
+        check_new_labels([Outcome("0", Sample(walker, walker.structure), None)], Dataset())
+    assert "Guards stopped" not in str(raised.value)
+
+
+def test_a_sample_with_a_new_label_is_not_counted_among_those_that_brought_nothing(tmp_path):
+    outcomes = [brought(walker_at(index, 0.1 * index, tmp_path), key) for index, key in enumerate("ab")]
+    assert why_nothing_is_new(outcomes, new_structures(outcomes, ["b"])) == {KNOWN: 1}

@@ -13,8 +13,10 @@ from surveyor.structures import (
     canonical,
     charge_of,
     check_structure,
+    check_structures,
     elements_of,
     identity_of,
+    is_periodic,
     kinds_of,
     lowest_multiplicity,
     multiplicity_of,
@@ -118,6 +120,19 @@ def test_kinds_are_symbols_where_none_are_given():
     assert kinds_of(molecule("H2O")) == ["O", "H", "H"]
 
 
+def test_kinds_are_part_of_an_identity_where_they_are_asked_for():
+    water = molecule("H2O")
+    water.set_array("kinds", np.array(["Ow", "H", "H"]))
+    assert kinds_of(water) == ["Ow", "H", "H"]
+    assert identity_of(water, kinds=True)["kinds"] == ["Ow", "H", "H"]
+    assert "kinds" not in identity_of(water)
+
+
+@pytest.mark.parametrize(("pbc", "expected"), [(True, True), ([True, True, False], False), (False, False)])
+def test_a_structure_is_periodic_in_three_directions_or_not(pbc, expected):
+    assert is_periodic(Atoms("H", cell=[5, 5, 5], pbc=pbc)) is expected
+
+
 def test_elements_are_in_the_order_of_atomic_numbers():
     assert elements_of([molecule("H2O"), bulk("Cu"), molecule("CH4")]) == ("H", "C", "O", "Cu")
 
@@ -155,6 +170,8 @@ BAD = {
     "doublet of 10 electrons": (with_info(molecule("H2O"), multiplicity=2), "expected an odd multiplicity"),
     "multiplicity of nothing": (with_info(molecule("H2O"), multiplicity=0), "multiplicity 0"),
     "negative multiplicity": (with_info(molecule("H2O"), multiplicity=-1), "multiplicity -1"),
+    "doublet of an ion of 10 electrons": (with_info(Atoms("Na"), charge=1, multiplicity=2), "bad: 10 electrons and"),
+    "more spins than electrons": (with_info(Atoms("Li"), charge=1, multiplicity=5), "more unpaired electrons than"),
     "charge": (with_info(molecule("H2O"), charge=0.5), "bad: charge is 0.5"),
 }
 
@@ -182,3 +199,9 @@ GOOD = {
 @pytest.mark.parametrize("name", GOOD)
 def test_a_usual_structure_passes(name):
     check_structure(canonical(GOOD[name]), name)
+
+
+def test_of_several_structures_the_bad_one_is_named():
+    check_structures(list(GOOD.values()), "starts.xyz")
+    with pytest.raises(InputError, match=r"^structure 1 of starts.xyz has no atoms$"):
+        check_structures([molecule("H2O"), Atoms(), Atoms()], "starts.xyz")

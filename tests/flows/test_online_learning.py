@@ -91,10 +91,24 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
+def newest_run(directory: RunDirectory) -> str:
+    """The identifier of the newest run of a campaign."""
+    url = [event for event in directory.events.read()[0] if event["event"] == "campaign_begins"][-1]["url"]
+    identifier: str = url.rsplit("/", 1)[-1]
+    return identifier
+
+
+def reports_of(directory: RunDirectory) -> list[str]:
+    """The names of the tasks of the newest run of a campaign that report on a generation."""
+    of_run = FlowRunFilter.model_validate({"id": {"any_": [newest_run(directory)]}})
+    with get_client(sync_client=True) as client:
+        names = [task.name for task in client.read_task_runs(flow_run_filter=of_run)]
+    return [name for name in names if name.startswith("report")]
+
+
 def flow_runs(client: SyncPrefectClient, directory: RunDirectory) -> list[FlowRun]:
     """The generations of the newest run of a campaign."""
-    url = [event for event in directory.events.read()[0] if event["event"] == "campaign_begins"][-1]["url"]
-    campaign = client.read_flow_run(url.rsplit("/", 1)[-1])
+    campaign = client.read_flow_run(newest_run(directory))
     children = FlowRunFilter.model_validate({"parent_flow_run_id": {"any_": [campaign.id]}})
     return client.read_flow_runs(flow_run_filter=children)
 
@@ -129,6 +143,19 @@ def test_a_call_runs_a_campaign_and_the_same_call_finds_it_done(folder: Folder) 
     folder.run(n_walkers=3, learning={"n_generations": 2})
     assert folder.directory.n_complete() == 3
     assert folder.n_launches() == first + 3
+
+
+def test_a_campaign_that_goes_on_does_not_draw_again_what_a_killed_run_has_reported_on(folder: Folder) -> None:
+    folder.run(learning={"n_generations": 1})
+    events = folder.directory.events.path
+    before = events.read_text().splitlines(keepends=True)
+    events.write_text("".join(line for line in before if '"campaign_complete"' not in line))  # as if it was killed
+    folder.run(learning={"n_generations": 2})
+    assert reports_of(folder.directory) == ["report generation 2"]
+
+    folder.run(learning={"n_generations": 3})
+    # The report of a campaign that was complete says so, and must not any more.
+    assert sorted(reports_of(folder.directory)) == ["report generation 2", "report generation 3"]
 
 
 def test_frames_of_trajectories_are_labelled_beside_the_samples(folder: Folder) -> None:

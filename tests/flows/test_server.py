@@ -1,20 +1,27 @@
 """The server that `surveyor run` starts where none is configured."""
 
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prefect import flow
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_server import free_address, prefect_environment
 from processes import wait_until
 from server_log import watched
 
+from surveyor.events import announce
+from surveyor.flows.sampling import relayed
 from surveyor.flows.server import answers
+from surveyor.run_directory import RunDirectory
 
 START = """
 import sys
@@ -62,3 +69,23 @@ def test_a_server_that_cannot_be_started_is_told_with_its_last_words(environment
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert "ServerUnreachable: a Prefect server could not be started: " in done.stderr
     assert "is already in use" in done.stderr
+
+
+def test_events_are_told_to_the_server_of_the_run_and_not_to_the_configured_one(
+    prefect_api_url: str, tmp_path: Path
+) -> None:
+    here = prefect_api_url.replace("127.0.0.1", "localhost")  # the same server, by the name that the run knows
+    told: list[str | None] = []
+
+    def tell(event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
+        told.append(PREFECT_API_URL.value())
+
+    @flow
+    def run() -> None:
+        with relayed(RunDirectory(tmp_path), [], also=tell):
+            announce(logging.getLogger("surveyor.test"), "test", "something happens")
+            wait_until(lambda: bool(told), lambda: "nothing is told")
+
+    with temporary_settings({PREFECT_API_URL: here}):
+        run()
+    assert told == [here]

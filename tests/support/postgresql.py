@@ -51,18 +51,20 @@ class PostgreSQL:
         programs: folder of its programs.
         folder: its own one.
         port: where it listens.
-        password: of the user `prefect`.
+        password: of the user.
+        name: of the user and of the database.
     """
 
     programs: Path
     folder: Path
     port: int
     password: str
+    name: str = "prefect"
 
     @property
     def url(self) -> str:
         """What Prefect's server connects to."""
-        return f"postgresql+asyncpg://prefect:{self.password}@127.0.0.1:{self.port}/prefect"
+        return f"postgresql+asyncpg://{self.name}:{self.password}@127.0.0.1:{self.port}/{self.name}"
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -79,8 +81,8 @@ class PostgreSQL:
             process = subprocess.Popen(command, stdout=output, stderr=output, cwd=self.folder, **_user())
         try:
             self._wait(process, log)
-            self.query(f"CREATE USER prefect PASSWORD '{self.password}'")
-            self.query("CREATE DATABASE prefect OWNER prefect")
+            self.query(f"CREATE USER {self.name} PASSWORD '{self.password}'")
+            self.query(f"CREATE DATABASE {self.name} OWNER {self.name}")
             yield
         finally:
             process.send_signal(signal.SIGINT)  # ends the connections, too; SIGTERM would wait for them
@@ -88,8 +90,15 @@ class PostgreSQL:
 
     def query(self, statement: str, database: str = "postgres") -> str:
         """Return what a statement gives, as the superuser, without a header."""
-        options = ["--host", str(self.folder), "--port", str(self.port), "--dbname", database, "--no-psqlrc"]
-        return self._run("psql", *options, "--tuples-only", "--no-align", "--command", statement).strip()
+        return self._psql(database, "--tuples-only", "--no-align", "--command", statement).strip()
+
+    def load(self, statements: Path) -> None:
+        """Have statements of a file done in its database, by its user."""
+        self._psql(self.name, "--username", self.name, "--set", "ON_ERROR_STOP=1", "--quiet", "--file", str(statements))
+
+    def _psql(self, database: str, *options: str) -> str:
+        where = ["--host", str(self.folder), "--port", str(self.port), "--dbname", database]
+        return self._run("psql", *where, "--no-psqlrc", *options)
 
     def _wait(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
         deadline = time.monotonic() + START_S

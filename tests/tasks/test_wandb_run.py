@@ -2,6 +2,7 @@ import json
 import math
 import shutil
 import struct
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,16 @@ from typing import Any
 
 import pytest
 from small_campaign import SmallCampaign
+from wandb_server import WandbServer
 
 from surveyor.campaign import WandB
 from surveyor.errors import InputError
+from surveyor.models.history import report_epoch
+from surveyor.models.model import Epoch
 from surveyor.run_directory import RunDirectory
-from surveyor.tasks.wandb_run import TrainingCurves, log_generation
+from surveyor.tasks.wandb_run import log_generation
+from surveyor.tasks.wandb_session import Logged, Session, check_wandb
+from surveyor.tasks.wandb_trainings import TrainingCurves
 
 pytestmark = [
     # wandb leaves its temporary folders to the garbage collector.
@@ -42,10 +48,15 @@ def logged(campaign: RunDirectory, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def records(directory: RunDirectory) -> list[Any]:
     """Return all that was written for W&B, in order."""
+    return [record for run in runs(directory) for record in run]
+
+
+def runs(directory: RunDirectory) -> list[list[Any]]:
+    """Return all that was written for W&B by the folder of a run, in the order of the folders."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     files = sorted((directory.path / "wandb").glob("offline-run-*/*.wandb"))
-    return [Record.FromString(content) for file in files for content in _contents(file)]
+    return [[Record.FromString(content) for content in _contents(file)] for file in files]
 
 
 def _contents(path: Path) -> Iterator[bytes]:
@@ -68,9 +79,15 @@ def history(directory: RunDirectory) -> dict[int, dict[str, Any]]:
     steps: dict[int, dict[str, Any]] = {}
     for record in records(directory):
         if record.HasField("history"):
-            items = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+            items = steps_of(record)
+            assert items["_step"] not in steps
             steps[items["_step"]] = items
     return steps
+
+
+def steps_of(record: Any) -> dict[str, Any]:
+    """Return the values of a step by name."""
+    return {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
 
 
 def media(directory: RunDirectory, step: int, name: str) -> bytes:
@@ -83,45 +100,120 @@ def table(directory: RunDirectory, step: int, name: str) -> list[dict[str, Any]]
     return [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
 
 
-@pytest.mark.wandb
-def test_epochs_are_logged_as_they_end_in_a_run_for_each_training(
-    campaign: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Trainings:
+    """The trainings of a campaign, as one process after the other follows them."""
+
+    def __init__(self, campaign: RunDirectory, path: Path) -> None:
+        self.directory = RunDirectory(path)
+        shutil.copytree(campaign.path, path, ignore=shutil.ignore_patterns("wandb*", "training"))
+        self.members = [self.directory.generation(number).training / "members" / "0" for number in (0, 1)]
+        self.begin()
+
+    def begin(self) -> None:
+        self.curves = TrainingCurves(self.directory, OFFLINE)
+
+    def report(self, member: int, *epochs: Epoch, watched: bool = True) -> None:
+        for epoch in epochs:
+            report_epoch(self.members[member], epoch)
+            if watched:
+                self.curves.tell({"event": "epoch", "training": str(self.members[member])})
+                self.curves.tell({"event": "sampled"})
+
+    def logged(self) -> dict[str, list[tuple[int, float]]]:
+        """Return steps and losses that each run would have after `wandb sync`, by the names of the runs."""
+        synced: dict[str, list[tuple[int, float]]] = {}
+        for records in runs(self.directory):
+            name = next(record.run.display_name for record in records if record.HasField("run"))
+            steps = [steps_of(record) for record in records if record.HasField("history")]
+            synced.setdefault(name, []).extend((step["_step"], step["valid/loss"]) for step in steps)
+        return synced
+
+
+OFFLINE = WandB(project="copper", mode="offline")
+EPOCHS = [Epoch(n, 3.0 - n, 0.25, 0.5 if n else None, 0.01) for n in range(3)]
+NAMES = [f"run/generations/00{n}/training/members/0" for n in (0, 1)]
+
+
+@pytest.fixture
+def wandb_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("CACHE", "DATA", "CONFIG"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name))
-    directory = RunDirectory(tmp_path / "run")
-    shutil.copytree(campaign.path, directory.path)
-    curves = TrainingCurves(directory, WandB(project="copper", mode="offline"))
-    members = [directory.generation(number).training / "members" / "0" for number in (0, 1)]
-    for training, number, loss in ((members[0], 0, 3.0), (members[0], 1, 2.0), (members[1], 0, 1.0)):
-        errors = {"energy_rmse": 0.25, "forces_rmse": 0.5 if number else None, "learning_rate": 0.01}
-        report = {"number": number, "loss": loss, **errors, "training": str(training)}
-        curves.tell({"event": "epoch", **report})
-        curves.tell({"event": "sampled"})
-    curves.close()
-    runs = [record.run for record in records(directory) if record.HasField("run")]
-    assert {run.run_group for run in runs} == {"run"}
-    assert {run.display_name for run in runs} == {f"run/generations/00{n}/training/members/0" for n in (0, 1)}
-    logged = [
-        {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
-        for record in records(directory)
-        if record.HasField("history")
-    ]
-    logged.sort(key=lambda each: -each["loss"])  # runs that begin in one second are in any order
-    assert [(each["_step"], each["loss"]) for each in logged] == [(0, 3.0), (1, 2.0), (0, 1.0)]
-    assert {(each["energy_rmse_meV_per_atom"], each["learning_rate"]) for each in logged} == {(250.0, 0.01)}
-    assert [each.get("forces_rmse_meV_per_A") for each in logged] == [None, 500.0, None]
+    return tmp_path
+
+
+@pytest.fixture
+def trainings(campaign: RunDirectory, wandb_folders: Path) -> Trainings:
+    return Trainings(campaign, wandb_folders / "run")
+
+
+@pytest.mark.wandb
+def test_epochs_are_logged_as_they_end_in_a_run_for_each_training(trainings: Trainings) -> None:
+    trainings.report(0, *EPOCHS[:2])
+    trainings.report(1, EPOCHS[0])
+    trainings.curves.close()
+    assert trainings.logged() == {NAMES[0]: [(0, 3.0), (1, 2.0)], NAMES[1]: [(0, 3.0)]}
+    steps = [steps_of(record) for record in records(trainings.directory) if record.HasField("history")]
+    assert {(each["valid/energy_rmse_meV_per_atom"], each["learning_rate"]) for each in steps} == {(250.0, 0.01)}
+    assert [each.get("valid/forces_rmse_meV_per_A") for each in steps if each["_step"]] == [500.0]
+
+
+@pytest.mark.wandb
+def test_a_campaign_and_its_trainings_are_in_one_group_with_their_kinds_of_jobs(trainings: Trainings) -> None:
+    trainings.report(0, EPOCHS[0])
+    trainings.curves.close()
+    log_generation(trainings.directory, 0, OFFLINE)
+    kinds = {(r.run.run_group, r.run.job_type) for r in records(trainings.directory) if r.HasField("run")}
+    assert kinds == {("run", "campaign"), ("run", "training")}
+
+
+@pytest.mark.wandb
+def test_an_epoch_that_a_training_repeats_after_its_restart_is_logged_once(trainings: Trainings) -> None:
+    trainings.report(0, *EPOCHS[:2])
+    trainings.report(0, EPOCHS[1], EPOCHS[2])
+    trainings.curves.close()
+    assert trainings.logged() == {NAMES[0]: [(0, 3.0), (1, 2.0), (2, 1.0)]}
+
+
+@pytest.mark.wandb
+def test_a_campaign_that_goes_on_has_whole_curves_without_repeated_epochs(trainings: Trainings) -> None:
+    trainings.report(0, EPOCHS[0])
+    trainings.curves.close()
+    trainings.report(0, EPOCHS[1], watched=False)  # the worker went on after the campaign was killed
+    trainings.begin()
+    trainings.report(0, EPOCHS[2])
+    trainings.curves.close()
+    assert trainings.logged() == {NAMES[0]: [(0, 3.0), (1, 2.0), (2, 1.0)]}
+
+
+@pytest.mark.wandb
+def test_a_training_that_ended_while_no_campaign_watched_is_logged_once_it_goes_on(trainings: Trainings) -> None:
+    trainings.report(1, *EPOCHS, watched=False)
+    for _ in range(2):
+        trainings.begin()
+        trainings.curves.tell({"event": "generation_complete"})
+        trainings.curves.close()
+    assert trainings.logged() == {NAMES[1]: [(0, 3.0), (1, 2.0), (2, 1.0)]}
+    assert len(list((trainings.directory.path / "wandb").glob("offline-run-*"))) == 1
+
+
+@pytest.mark.wandb
+def test_what_a_session_has_left_that_was_killed_is_replaced(trainings: Trainings) -> None:
+    trainings.report(0, *EPOCHS[:2])
+    trainings.curves.close()
+    (trainings.directory.path / "wandb-trainings.json").unlink()  # as if it was killed before it wrote this
+    trainings.begin()
+    trainings.report(0, EPOCHS[2])
+    trainings.curves.close()
+    assert trainings.logged() == {NAMES[0]: [(0, 3.0), (1, 2.0), (2, 1.0)]}
 
 
 @pytest.mark.wandb
 def test_a_training_does_not_suffer_where_weights_and_biases_fails(
-    campaign: RunDirectory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    trainings: Trainings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    curves = TrainingCurves(campaign, WandB(project="copper", mode="offline"))
     monkeypatch.setitem(sys.modules, "wandb", None)
-    epoch = {"event": "epoch", "number": 0, "loss": 1.0, "energy_rmse": None, "forces_rmse": None}
-    for _ in range(2):
-        curves.tell({**epoch, "training": str(campaign.generation(0).training)})
+    trainings.report(0, *EPOCHS)
+    trainings.curves.close()
     assert caplog.text.count("does not take the epochs") == 1
 
 
@@ -129,19 +221,135 @@ def test_a_training_does_not_suffer_where_weights_and_biases_fails(
 def test_a_run_is_continued_in_the_mode_and_the_group_that_are_asked_for(
     campaign: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Begun(Exception):
+        pass
+
     given: dict[str, Any] = {}
-    monkeypatch.setattr("wandb.init", lambda **options: given.update(options))  # online it needs an account
-    epoch = {"event": "epoch", "number": 0, "loss": 1.0, "energy_rmse": None, "forces_rmse": None}
-    curves = TrainingCurves(campaign, WandB(project="copper", group="metals", mode="online"))
-    curves.tell({**epoch, "training": str(campaign.generation(0).training)})
+
+    def begin(**options: Any) -> None:
+        given.update(options)
+        raise Begun
+
+    monkeypatch.setattr("wandb.init", begin)  # online it needs an account
+    monkeypatch.setattr("surveyor.tasks.wandb_session._silence", lambda _: None)
+    with pytest.raises(Begun):
+        Session(campaign, WandB(project="copper", group="metals", mode="online"), "abc", "training", Logged())
     expected = {"project": "copper", "group": "metals", "mode": "online", "resume": "allow"}
     assert {name: given[name] for name in expected} == expected
 
 
+@pytest.fixture
+def no_key(wandb_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETRC", str(wandb_folders / "netrc"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+
+
+ONLINE = WandB(project="copper", mode="online")
+
+
+@pytest.mark.wandb
+@pytest.mark.usefixtures("no_key")
+def test_without_a_key_a_campaign_online_is_refused_with_advice() -> None:
+    check_wandb(OFFLINE)
+    with pytest.raises(InputError, match=r"no API key for Weights & Biases. Run `wandb login`.*mode: offline"):
+        check_wandb(ONLINE)
+
+
+def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own: wandb keeps the server that it was begun with."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def key(no_key: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
+
+
+@pytest.mark.wandb
+@pytest.mark.usefixtures("key")
+def test_where_no_server_answers_there_is_a_warning_and_the_run_is_kept_for_later(
+    campaign: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = RunDirectory(tmp_path / "run")
+    shutil.copytree(campaign.path, directory.path, ignore=shutil.ignore_patterns("wandb*"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    done = python(AWAY, directory.path)
+    assert done.returncode == 0, done.stderr
+    assert "The campaign goes on; what is not sent" in done.stderr
+    assert "run is logged offline, for `wandb sync`" in done.stderr
+    assert sorted(history(directory)) == [0, 1, 2, 3]
+
+
+AWAY = """
+import logging, sys
+from pathlib import Path
+from surveyor.campaign import WandB
+from surveyor.run_directory import RunDirectory
+from surveyor.tasks.wandb_run import log_generation
+from surveyor.tasks.wandb_session import check_wandb
+logging.basicConfig()
+online = WandB(mode="online")
+check_wandb(online)
+log_generation(RunDirectory(Path(sys.argv[1])), 3, online)
+"""
+
+
+@pytest.mark.wandb
+@pytest.mark.usefixtures("key")
+def test_a_key_that_the_server_refuses_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    with WandbServer(refuses=True).running() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        done = python(CHECK)
+    assert "InputError: wandb.mode: online, but the API key is of no use" in done.stderr
+
+
+CHECK = """
+from surveyor.campaign import WandB
+from surveyor.tasks.wandb_session import check_wandb
+check_wandb(WandB(mode="online"))
+"""
+
+
+@pytest.mark.wandb
+@pytest.mark.usefixtures("key")
+def test_offline_and_online_parts_of_a_training_are_one_curve_at_the_server(
+    trainings: Trainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for epochs in (EPOCHS[:1], EPOCHS[1:2]):
+        trainings.report(0, *epochs)
+        trainings.curves.close()
+        trainings.begin()
+    folder = trainings.directory.path / "wandb"
+    with WandbServer().running() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        sync = [sys.executable, "-m", "wandb", "sync", "--yes", str(folder)]
+        subprocess.run(sync, check=True, capture_output=True, cwd=trainings.directory.path)
+        (curve,) = server.histories.values()
+        assert [step["_step"] for step in curve] == [0, 1]
+        trainings.report(0, EPOCHS[2], watched=False)
+        done = python(GOES_ON, trainings.directory.path, trainings.members[0])
+        assert done.returncode == 0, done.stderr
+        assert [(step["_step"], step["valid/loss"]) for step in curve] == [(0, 3), (1, 2), (2, 1)]
+
+
+GOES_ON = """
+import sys
+from pathlib import Path
+from surveyor.campaign import WandB
+from surveyor.run_directory import RunDirectory
+from surveyor.tasks.wandb_trainings import TrainingCurves
+curves = TrainingCurves(RunDirectory(Path(sys.argv[1])), WandB(project="copper", mode="online"))
+curves.tell({"event": "epoch", "training": sys.argv[2]})
+curves.close()
+"""
+
+
 @pytest.mark.wandb
 def test_each_generation_is_logged_once_at_its_step(logged: RunDirectory) -> None:
-    assert sorted(history(logged)) == [0, 3]
-    assert len([record for record in records(logged) if record.HasField("history")]) == 2
+    """Those that an earlier call has not logged are logged by the next one."""
+    assert sorted(history(logged)) == [0, 1, 2, 3]
+    assert len(runs(logged)) == 2
 
 
 @pytest.mark.wandb
@@ -181,8 +389,10 @@ def test_tables_list_structures_and_walkers(logged: RunDirectory) -> None:
     assert [row["reason"] for row in table(logged, 3, "structures/failed")] == ["scf_not_converged"] * 3
     walkers = manifest["details"]["walkers"]
     rows = table(logged, 3, "walkers")
-    for field in ("fate", "reason", "n_steps", "energy_error", "forces_error"):
+    for field in ("fate", "reason", "n_steps"):
         assert [row[field] for row in rows] == [walker.get(field) for walker in walkers]
+    for field, unit in (("energy_error", "meV_per_atom"), ("forces_error", "meV_per_A")):
+        assert [row[f"{field}_{unit}"] for row in rows] == [walker.get(field) for walker in walkers]
     assert [row["n_rejected"] for row in rows] == [len(walker.get("rejections", ())) for walker in walkers]
 
 

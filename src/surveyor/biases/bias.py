@@ -1,4 +1,4 @@
-"""Biases: what is added to a potential so that walkers go where it alone would not lead them."""
+"""Biases: energies added to a potential to drive walkers to regions that it alone would not reach."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BiasValues:
-    """What a bias says of a structure.
+    """The values of a bias for a structure.
 
     Attributes:
-        energy: of the bias, in eV.
-        forces: in eV/Å, shape (n_atoms, 3).
-        stress: six Voigt components in eV/Å³ with ASE's sign; None where the structure is not periodic in three
+        energy: energy of the bias in eV.
+        forces: forces in eV/Å, shape (n_atoms, 3).
+        stress: six Voigt components in eV/Å³ with ASE's sign; None if the structure is not periodic in three
             directions.
         variables: collective variables by name, in the units in which the user gave their restraints.
     """

@@ -1,7 +1,7 @@
 """Biases that PLUMED computes (Tribello et al., Comput. Phys. Commun. 185, 604 (2014)), through its Python wrapper.
 
-Inputs are in PLUMED's units, or those that they state; everything that comes back is in ASE's, but for collective
-variables, which people compare with their inputs.
+Inputs use PLUMED's units, or those that they state. Results are in ASE's units, except collective variables, which
+users compare with their inputs.
 """
 
 import ctypes
@@ -40,22 +40,22 @@ LONG_A = 1e4  # a cell in a direction that is not periodic: nothing is as far ap
 
 
 class PlumedRun:
-    """PLUMED for one structure that moves, from its history to the history that it leaves.
+    """A PLUMED run for one moving structure, which starts from a history and returns the extended history.
 
-    It has a private folder for its files, which `close` removes, or the end of its context where that was not called.
+    It keeps its files in a private folder, which `close` or the end of its context removes.
 
     Args:
         text: the PLUMED input.
         atoms: the structure, for the number of atoms and their masses.
-        timestep_fs: of molecular dynamics.
-        temperature_K: gives kT.
-        files: other files that the input reads, by the name it gives them.
+        timestep_fs: time step of molecular dynamics.
+        temperature_K: temperature that defines kT.
+        files: other files that the input reads, by name.
         history: text of the files that an earlier run left, by name; empty at the start.
-        last: what an earlier run said of the structure with which this one begins; None at the start. Then hills that
-            it deposited there are felt from the next step on, as in one run.
+        last: values of the bias that an earlier run gave for the first structure of this one; None at the start. Hills
+            deposited there then act from the next step on, as in an uninterrupted run.
 
     Raises:
-        InputError: there is no PLUMED, or it rejects the input.
+        InputError: PLUMED is not installed, or rejects the input.
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class PlumedRun:
             raise
 
     def evaluate(self, atoms: Atoms, *, step: int, energy: float) -> BiasValues:
-        """Return the bias of a structure; the history goes on, once for each step.
+        """Return the bias of a structure, and extend the history once for each step.
 
         Args:
             atoms: the structure.
-            step: of the walker since its start.
-            energy: of the potential in eV.
+            step: number of steps of the walker since its start.
+            energy: energy of the potential in eV.
         """
         last, self._last = self._last, None
         if self._last_step is None and last is not None:
@@ -137,9 +137,9 @@ class PlumedRun:
         return BiasValues(float(bias[0]), forces, stress, variables)
 
     def close(self) -> dict[str, str]:
-        """End PLUMED, and return the text of the files that the next run goes on from, by name.
+        """End PLUMED, and return the text of the files from which the next run continues, by name.
 
-        Files in which nothing is are left out: PLUMED does not go on from them.
+        Empty files are left out, because PLUMED does not continue from them.
         """
         self._kernel.finalize()
         try:
@@ -257,7 +257,7 @@ def check_plumed(text: str, structures: Sequence[Atoms], *, files: Mapping[str, 
 
 
 def _bare(atoms: Atoms) -> Atoms:
-    """Return what PLUMED is told of a structure."""
+    """Return the structure as it is passed to PLUMED."""
     return Atoms(atoms.numbers, atoms.positions, masses=atoms.get_masses(), cell=atoms.cell, pbc=atoms.pbc)
 
 

@@ -101,7 +101,7 @@ class Action:
 
     @property
     def history(self) -> list[str]:
-        """The names of the files that it goes on from, as the input or PLUMED gives them."""
+        """The names of the files from which it continues, given by the input or by PLUMED."""
         if self.name not in WITH_HISTORY:
             return []
         default = DEFAULT_FILES.get(self.name) or ",".join(f"HILLS.{name}" for name in self.arguments)
@@ -165,7 +165,7 @@ def _statements(text: str) -> Iterator[tuple[str, int, int]]:
 
 
 def _words(line: str) -> list[str]:
-    """Return the words of an action; what is in braces is one word, with its braces."""
+    """Return the words of an action; text in braces is one word, including the braces."""
     words, depth, word = [], 0, ""
     for character in line:
         depth += {"{": 1, "}": -1}.get(character, 0)
@@ -215,15 +215,15 @@ def recorded_variables(actions: Sequence[Action]) -> list[str]:
 def prepared(
     actions: Sequence[Action], folder: Path, *, files: Collection[str] = (), history: Collection[str] = ()
 ) -> list[tuple[Action, str]]:
-    """Return the lines that PLUMED is given, each with its action.
+    """Return the lines to pass to PLUMED, each with its action.
 
-    Their files are in a folder, without folders of their own; what surveyor does itself is left out.
+    All their files are in one folder; actions that surveyor performs itself are left out.
 
     Args:
-        actions: of the input.
-        folder: where relative paths lead.
+        actions: actions of the input.
+        folder: folder of relative paths.
         files: names of other files that the input reads.
-        history: names of the files that an earlier run left; an action goes on where its own is among them.
+        history: names of the files that an earlier run left; an action continues if its own file is among them.
 
     Raises:
         InputError: an action cannot be used, or not be continued.
@@ -245,7 +245,7 @@ def _line(action: Action, words: Sequence[str]) -> str:
 
 
 def _is_ours(action: Action, word: str) -> bool:
-    """Return whether a word says how an action goes on, or with how few digits it keeps its history."""
+    """Return whether a word controls how an action continues, or the number of digits in its history."""
     return word.startswith("RESTART=") or (action.name in WITH_HISTORY and OF_HISTORY.match(word) is not None)
 
 

@@ -40,7 +40,8 @@ class Restraint(Parameters):
 
     variable: Variable = Field(
         title="Variable",
-        description="distance: of two atoms. angle: of three, about the second. torsion: of four. volume: of the cell.",
+        description="distance of two atoms; angle of three atoms, at the second; torsion of four atoms; volume of"
+        " the cell.",
     )
     atoms: tuple[int, ...] = Field(
         (), title="Atoms", description="Indices of the atoms, from 0 as in ASE; none for the volume."
@@ -48,10 +49,11 @@ class Restraint(Parameters):
     kind: Literal["harmonic", "upper_wall", "lower_wall"] = Field(
         "harmonic",
         title="Kind",
-        description="harmonic: acts on both sides of its centre. upper_wall: only above it. lower_wall: only below it.",
+        description="harmonic acts on both sides of the centre, upper_wall only above it, lower_wall only below it.",
     )
     centre: float = Field(
-        title="Centre (Å, degrees or Å³)", description="Where the restraint is zero, in the unit of its variable."
+        title="Centre (Å, degrees or Å³)",
+        description="Value of the variable at which the restraint is zero, in the unit of the variable.",
     )
     force_constant: float = Field(
         gt=0,
@@ -190,12 +192,12 @@ _MEASURES: Mapping[str, Callable[[np.ndarray], tuple[float, np.ndarray]]] = {
 
 
 def check_restraints(restraints: Sequence[Restraint], atoms: Atoms, name: str) -> None:
-    """Check that restraints suit a structure.
+    """Check that restraints are applicable to a structure.
 
     Args:
-        restraints: what is to act on it.
+        restraints: the restraints.
         atoms: the structure.
-        name: what to call it in messages.
+        name: name of the structure in messages.
 
     Raises:
         InputError: there is no such atom, no volume, or no angle about a bond.

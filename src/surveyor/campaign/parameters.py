@@ -18,9 +18,17 @@ class WandB(Parameters):
     """Where Weights & Biases shows the campaign; needs the extra `wandb`."""
 
     project: str = Field("surveyor", min_length=1, title="Project", description="Project on Weights & Biases.")
-    group: str | None = Field(None, title="Group", description="Group of the run, to show several campaigns together.")
+    group: str | None = Field(
+        None,
+        title="Group",
+        description="Group of the runs; by default the name of the run directory. One group can hold several "
+        "campaigns.",
+    )
     mode: Literal["online", "offline"] = Field(
-        "offline", title="Mode", description="offline: written beside the campaign, to be sent later by `wandb sync`."
+        "offline",
+        title="Mode",
+        description="online sends data at once and needs an API key; offline writes them into the run directory, for "
+        "`wandb sync`.",
     )
 
 
@@ -29,7 +37,7 @@ class Origin(Parameters):
 
     run_directory: Path = Field(title="Run directory", description="Folder of the other campaign.")
     generation: int = Field(
-        ge=0, title="Generation", description="Number of a complete generation of it; 0 is its bootstrap."
+        ge=0, title="Generation", description="Number of one of its complete generations; 0 is the bootstrap."
     )
 
 
@@ -46,11 +54,13 @@ class CampaignParameters(WorkParameters):
         min_length=1, title="Walkers", description="Groups of walkers, each with its own conditions."
     )
     reference: ReferenceParameters = Field(title="Reference", description="The level of theory that labels structures.")
-    model: ModelParameters = Field(title="Model", description="The potential that is trained.")
-    bootstrap: Bootstrap = Field(Bootstrap(), title="Bootstrap", description="From what the first model is trained.")
-    learning: Learning = Field(Learning(), title="Learning", description="How the campaign learns, and when it ends.")
-    pools: Pools = Field(Pools(), title="Pools", description="Where sampling, labelling and training run.")
-    codes: Codes = Field(Codes(), title="Codes", description="How reference programs are run at this site.")
+    model: ModelParameters = Field(title="Model", description="The potential to train.")
+    bootstrap: Bootstrap = Field(Bootstrap(), title="Bootstrap", description="Data of the first model.")
+    learning: Learning = Field(
+        Learning(), title="Learning", description="Generations, budget, targets, and decisions of the campaign."
+    )
+    pools: Pools = Field(Pools(), title="Pools", description="Pools that run sampling, labelling and training.")
+    codes: Codes = Field(Codes(), title="Codes", description="Command and limits of reference programs at this site.")
     labels: Path | None = Field(
         None,
         title="Label store",
@@ -59,7 +69,7 @@ class CampaignParameters(WorkParameters):
     begin_from: Origin | None = Field(
         None, title="Begin from", description="Take data, model and walkers from a generation of another campaign."
     )
-    wandb: WandB | None = Field(None, title="Weights & Biases", description="Report there, too.")
+    wandb: WandB | None = Field(None, title="Weights & Biases", description="Also report to Weights & Biases.")
 
     @property
     def pool_of_stages(self) -> Pools:

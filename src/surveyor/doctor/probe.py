@@ -20,13 +20,13 @@ WRITTEN_HERE = "written-here"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a worker is asked.
+    """A request to a worker to describe its environment.
 
     Attributes:
-        answer: name of the file that it writes into each folder.
-        folders: shared ones, by what they are; this process has written `WRITTEN_HERE` into each of them.
-        scratch: a folder of the worker's machine; None where it has none of its own.
-        wants_gpu: whether torch is asked for GPUs, too, which takes seconds.
+        answer: name of the file that the worker writes into each folder.
+        folders: shared folders, by purpose; this process has written `WRITTEN_HERE` into each of them.
+        scratch: a folder on the worker's machine, or None.
+        wants_gpu: also ask torch for GPUs, which takes seconds.
     """
 
     answer: str
@@ -37,12 +37,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class FolderView:
-    """A folder as a worker sees it.
+    """The view of a worker on a folder.
 
     Attributes:
-        is_shared: whether it holds what was written here.
-        complaint: why nothing can be written there; empty where it can.
-        free_GB: free space of its disk; None where it is not known.
+        is_shared: whether it contains the file written by this process.
+        complaint: why it is not writable; empty if it is.
+        free_GB: free space of its disk, or None if unknown.
     """
 
     is_shared: bool
@@ -52,19 +52,19 @@ class FolderView:
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """What a worker sees.
+    """The environment of a worker.
 
     Attributes:
-        time: when it looked, in seconds since the epoch by its clock.
-        host: where it runs.
-        python: its interpreter.
-        versions: of Python and of the packages that have to be the same on both sides.
-        cores: how many it may use.
-        folders: the shared ones, by what they are.
-        scratch: the one of its machine; None where none was asked for.
-        visible: what CUDA_VISIBLE_DEVICES says; None where it is not set.
-        gpus: those that the driver lists.
-        torch_gpus: how many torch can use; None where torch was not asked, or is not installed.
+        time: time of the answer by the worker's clock, in seconds since the epoch.
+        host: host name.
+        python: path of the interpreter.
+        versions: versions of Python and of the packages that must be the same on both sides.
+        cores: number of available cores.
+        folders: shared folders, by purpose.
+        scratch: folder on the worker's machine, or None if none was requested.
+        visible: value of CUDA_VISIBLE_DEVICES, or None if it is not set.
+        gpus: GPUs listed by the driver.
+        torch_gpus: number of GPUs available to torch; None if torch was not asked or is not installed.
     """
 
     time: float

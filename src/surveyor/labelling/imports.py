@@ -2,7 +2,7 @@
 
 import shlex
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from ase import Atoms
 from surveyor.campaign.beginnings import check_given_label
 from surveyor.dataset import Dataset, label_of, with_label
 from surveyor.errors import InputError
-from surveyor.isolated_atoms import energies_of, is_isolated_atom, named
+from surveyor.isolated_atoms import CONFIG_TYPE, energies_of, is_isolated_atom, is_stated, named
 from surveyor.labelling.requests import Requests, make_requests
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, load_theory
 from surveyor.learning import structure_error
@@ -140,15 +140,16 @@ def read_labels(path: Path, theory: LevelOfTheory, keys: LabelKeys = REF_KEYS) -
         raise InputError("\n".join([f"{path} cannot be imported, nothing was written:", *lines, *more]))
     if not kept:
         raise InputError(f"{path} cannot be imported: the labels of all structures have weight 0")
-    _check_isolated_atoms({index: kept[index] for index in labels}, path)
+    isolated = _isolated_atoms({index: kept[index] for index in labels}, path)
     suspicions = _suspicions([kept[index] for index in labels], [*labels])
+    report = reading.report.with_use_of(CONFIG_TYPE) if any(map(is_stated, isolated)) else reading.report
     return GivenLabels(
         path,
         [requests.structures[index] for index in labels],
         [str(requests.keys[index]) for index in labels],
         [*labels.values()],
         tuple(labels),
-        reading.report.with_findings(*_findings(reading.structures), *suspicions.findings),
+        report.with_findings(*_findings(reading.structures), *suspicions.findings),
         suspicions.numbers,
     )
 
@@ -176,11 +177,14 @@ def _suspicions(structures: Sequence[Atoms], indices: Sequence[int]) -> _Suspici
     return _Suspicions(findings, tuple(map(int, suspicious)))
 
 
-def _check_isolated_atoms(structures: Mapping[int, Atoms], path: Path) -> None:
+def _isolated_atoms(structures: Mapping[int, Atoms], path: Path) -> Collection[Atoms]:
+    """Return the isolated atoms, which are what trainings take."""
+    isolated = named(structures, str(path))
     try:
-        energies_of(named(structures, str(path)))
+        energies_of(isolated)
     except InputError as error:
         raise InputError(f"{path} cannot be imported, nothing was written: {error}") from error
+    return isolated.values()
 
 
 def as_options(keys: Suggestion) -> str:

@@ -17,15 +17,15 @@ class LabellingParameters(WorkParameters):
 
     structures: Path = Field(
         title="Structures (file)",
-        description="extxyz file, or another that ASE reads; labels that it already has are not taken over.",
+        description="extxyz file, or any other format that ASE reads; labels in the file are ignored.",
     )
     output_directory: Path = Field(
         title="Output directory",
         description="Folder of the results; the same call on the same folder continues where it stopped.",
     )
     reference: ReferenceParameters = Field(title="Reference", description="The level of theory that labels structures.")
-    pool: PoolName = Field(LOCAL, title="Pool", description=f"Where the reference runs: {EXPECTED}.")
-    codes: Codes = Field(Codes(), title="Codes", description="How reference programs are run at this site.")
+    pool: PoolName = Field(LOCAL, title="Pool", description=f"Pool that runs the reference: {EXPECTED}.")
+    codes: Codes = Field(Codes(), title="Codes", description="Command and limits of reference programs at this site.")
     labels: Path | None = Field(
         None,
         title="Label store",
@@ -36,6 +36,6 @@ class LabellingParameters(WorkParameters):
         ge=1,
         le=10_000,
         title="Structures per task",
-        description="How many structures a task labels one after the other. By default 1 where each takes a program of "
-        "its own, and up to 25 where it takes a moment.",
+        description="Number of structures that a task labels in sequence; by default 1 if each label runs a "
+        "program, and otherwise up to 25.",
     )

@@ -112,10 +112,10 @@ def known_atomic_energies(train: Dataset, given: Mapping[str, float] | None) -> 
 
     Args:
         train: labelled structures.
-        given: in eV by chemical symbol; those of elements that came to another set are known, too.
+        given: energies in eV by chemical symbol, including those of elements that occur only in another set.
 
     Raises:
-        InputError: there is nothing but isolated atoms, or they contradict each other or what is given.
+        InputError: all structures are isolated atoms, or their energies contradict each other or the given ones.
     """
     rows, isolated = without_isolated_atoms(train), energies_of(named(dict(enumerate(train))))
     if not rows:

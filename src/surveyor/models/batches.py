@@ -61,11 +61,11 @@ class Room:
 
 @lru_cache(maxsize=64)
 def room_of(path: Path, modified_ns: int, device: str) -> Room:
-    """Return the room of a network on a device of this process, as earlier calls have left it.
+    """Return the room of a network on a device of this process, with the limits learned by earlier calls.
 
     Args:
         path: file of the network.
-        modified_ns: when it was written, which tells it from an earlier file of that name.
+        modified_ns: time of modification, which distinguishes it from an earlier file of the same name.
         device: "cpu" or "cuda".
     """
     return Room(device)
@@ -74,12 +74,12 @@ def room_of(path: Path, modified_ns: int, device: str) -> Room:
 def evaluate_in_batches(evaluate: Evaluate, structures: Sequence[Atoms], room: Room) -> list[Prediction]:
     """Return a prediction for each structure, in order.
 
-    A batch that a GPU has no memory for is halved, and no later one in this room is as large again.
+    A batch that does not fit into the memory of a GPU is halved, and later batches in this room are smaller.
 
     Args:
-        evaluate: takes structures through the network together.
+        evaluate: evaluates several structures in one pass of the network.
         structures: compositions and periodicities may differ.
-        room: of the network.
+        room: room of the network.
 
     Raises:
         torch.OutOfMemoryError: there is no memory for a single structure.
@@ -92,7 +92,7 @@ def evaluate_in_batches(evaluate: Evaluate, structures: Sequence[Atoms], room: R
 
 
 def batches(structures: Sequence[Atoms], n_atoms: int) -> Iterator[Sequence[Atoms]]:
-    """Yield the structures in order, as many at once as have so many atoms together, and at least one."""
+    """Yield batches of structures in order, each with at most the given number of atoms, but at least one structure."""
     begin, n = 0, 0
     for end, atoms in enumerate(structures):
         if n and n + len(atoms) > n_atoms:

@@ -28,36 +28,38 @@ class MemberParameters(Choice):
 
     mace: MACEParameters | None = Field(None, title="MACE", description="Equivariant message-passing potential.")
     nequip: NequIPParameters | None = Field(
-        None, title="NequIP", description="Equivariant message-passing potential, with a configuration of its own."
+        None,
+        title="NequIP",
+        description="Equivariant message-passing potential; accepts a complete NequIP configuration.",
     )
     pair: PairParameters | None = Field(
-        None, title="Pair model", description="Linear model of pairs of atoms: for trying a set-up, not for science."
+        None, title="Pair model", description="Linear model of atomic pairs, to test a set-up; not for science."
     )
 
 
 class CommitteeParameters(Parameters):
-    """Several models of one kind, whose disagreement tells where they have not learned yet."""
+    """Several models of one kind, whose disagreement shows where they lack data."""
 
     n_members: int = Field(
         4,
         ge=2,
         le=100,
         title="Members",
-        description="Number of models, each with a seed of its own; trained side by side.",
+        description="Number of models, each with its own seed; they are trained in parallel.",
     )
     resample: bool = Field(
         False,
         title="Resample the data",
-        description="Train each member on as many structures as there are, drawn with replacement, instead of on all.",
+        description="Train each member on a bootstrap sample of the data: as many structures, drawn with replacement.",
     )
-    member: MemberParameters = Field(title="Member", description="The model that each member is.")
+    member: MemberParameters = Field(title="Member", description="The model of each member.")
 
 
 class ModelParameters(MemberParameters):
     """The kind of model and its hyper-parameters: exactly one kind is given."""
 
     committee: CommitteeParameters | None = Field(
-        None, title="Committee", description="Several models of one kind, which also tell how sure they are."
+        None, title="Committee", description="Several models of one kind, whose disagreement estimates the error."
     )
 
     @property

@@ -1,4 +1,4 @@
-"""A committee: several models of one kind, whose disagreement tells where they have not learned yet."""
+"""A committee: several models of one kind, whose disagreement shows where they lack data."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -56,9 +56,9 @@ class CommitteePotential:
         return [self.combine(each) for each in self._of_members(structures)]
 
     def combine(self, predictions: Sequence[Prediction]) -> Prediction:
-        """Return the mean of what the members say of one structure, and how far it may be off.
+        """Return the mean prediction of the members for one structure, with its uncertainty.
 
-        The uncertainty is the members' disagreement, times the calibration where there is one.
+        The uncertainty is the disagreement of the members, scaled by the calibration if there is one.
         """
         factor = None if self.calibration is None else self.calibration.forces.factor
         disagreement = disagreement_of(predictions).forces
@@ -270,8 +270,9 @@ def _mean_history(histories: Sequence[Sequence[Epoch]]) -> tuple[Epoch, ...]:
         energies = [epoch.energy_rmse for epoch in reached if epoch.energy_rmse is not None]
         forces = [epoch.forces_rmse for epoch in reached if epoch.forces_rmse is not None]
         rates = [epoch.learning_rate for epoch in reached if epoch.learning_rate is not None]
+        training = [epoch.training_loss for epoch in reached if epoch.training_loss is not None]
         loss = float(np.mean([epoch.loss for epoch in reached]))
-        epochs.append(Epoch(number, loss, _mean(energies), _mean(forces), _mean(rates)))
+        epochs.append(Epoch(number, loss, _mean(energies), _mean(forces), _mean(rates), _mean(training)))
     return tuple(epochs)
 
 

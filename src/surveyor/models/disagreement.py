@@ -1,4 +1,4 @@
-"""How far the members of a committee disagree, and how well that tells how far they are off."""
+"""The disagreement of the members of a committee, and its calibration against true errors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -58,8 +58,8 @@ class Calibration:
 
     Attributes:
         n: number of values that were compared.
-        factor: the error in units of the disagreement, see `student_factor`; None where `reason` says why.
-        rank_correlation: Spearman's: 1 where larger disagreement always means a larger error.
+        factor: the error in units of the disagreement, see `student_factor`; None for the reason in `reason`.
+        rank_correlation: Spearman's rank correlation: 1 if larger disagreement always means a larger error.
         within: fraction of errors that are at most as large as the disagreement times the factor.
         expected_within: this fraction for normal errors, see `expected_within`.
         n_agreed: number of values without disagreement, which are not compared.

@@ -25,17 +25,17 @@ PACKAGE, COMPILED = ".nequip.zip", ".nequip.pt2"  # as NequIP's programs ask for
 
 
 def export_model(folder: Path, destination: Path, format_: Format) -> None:
-    """Write a model in the form that another program takes.
+    """Write a model in the format of another program.
 
     Args:
-        folder: of the saved model.
-        destination: file to write; there is none yet. For NequIP its name tells what is written: a package
-            (.nequip.zip) or a compiled potential (.nequip.pt2).
-        format_: "ase" for what the calculator of the engine loads; "lammps" for the file that its tool makes for
-            LAMMPS.
+        folder: folder of the saved model.
+        destination: file to write, which must not exist. For NequIP its name decides between a package
+            (.nequip.zip) and a compiled potential (.nequip.pt2).
+        format_: "ase" for the file that the engine's calculator loads; "lammps" for the file that the engine's tool
+            writes for LAMMPS.
 
     Raises:
-        InputError: the model has no such form, or there is a file already.
+        InputError: the model does not have this format, or the file exists.
     """
     if destination.exists():
         raise InputError(f"{destination} exists already; give another name, or delete it")

@@ -1,6 +1,6 @@
-"""Atomic energies (E0s) that a training fits beside the foundation model that it begins from.
+"""Atomic energies (E0s) that a training fits when it starts from a foundation model.
 
-Total energies would not do for such a fit: a network that knows the bonds already would count them twice.
+Total energies are not suitable for this fit: bond energies, which the network already contains, would count twice.
 """
 
 import json

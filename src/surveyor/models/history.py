@@ -1,4 +1,4 @@
-"""The history of a training, as events while it runs and as a file beside the model that came of it."""
+"""The history of a training, as events while it runs and as a file beside the trained model."""
 
 import json
 import logging
@@ -69,4 +69,5 @@ def _from_json(record: Mapping[str, Any]) -> Epoch:
         energy_rmse=record["energy_rmse"],
         forces_rmse=record["forces_rmse"],
         learning_rate=record.get("learning_rate"),
+        training_loss=record.get("training_loss"),
     )

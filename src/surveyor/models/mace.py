@@ -50,8 +50,8 @@ class MACEPotential:
 
     Attributes:
         path: native file of MACE.
-        device: where it is evaluated; "auto" takes a GPU where there is one.
-        precision: of the evaluation.
+        device: device of the evaluation; "auto" uses a GPU if there is one.
+        precision: precision of the evaluation.
     """
 
     path: Path

@@ -1,9 +1,9 @@
-"""Cells as MACE's neighbour lists need them.
+"""Cells for MACE's neighbour lists.
 
-MACE replaces the first, second or third cell vector by a multiple of the x, y or z axis where that direction is not
-periodic. In a slab with its vacuum along y in the third vector, the periodic vectors lie in the plane of x and z; the
-cell then has no volume, and MACE no neighbour list. To a potential of finite range, a periodic direction with more
-vacuum than its cutoff is the same, in any setting of the axes.
+If the first, second or third direction is not periodic, MACE replaces its cell vector by a multiple of the x, y or z
+axis. In a slab whose third vector is not periodic but points along y, the periodic vectors lie in the plane of x and z;
+the cell then has no volume, and MACE fails to build a neighbour list. For a potential of finite range, a periodic
+direction with more vacuum than the cutoff is equivalent to a non-periodic one, in any setting of the axes.
 """
 
 import numpy as np

@@ -6,9 +6,9 @@ Tensor = Any  # torch is optional
 
 
 def contract_by_element(network: Any) -> None:  # Any: MACE's networks have no common type
-    """Replace a network's contractions by such as give the same and take less time and memory.
+    """Replace the contractions of a network with equivalent ones that take less time and memory.
 
-    Only for evaluation: the weights no longer change anything. What cuEquivariance contracts stays as it is.
+    Only for evaluation: later changes of the weights have no effect. Contractions by cuEquivariance are not replaced.
     """
     from mace.modules.symmetric_contraction import SymmetricContraction
 

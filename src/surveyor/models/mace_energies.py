@@ -29,13 +29,13 @@ Configure = Callable[..., tuple[Any, Any]]  # Any: a network of MACE, and what i
 def setting_energies(
     configure: Configure, given: Mapping[int, float], fits: Sequence[int], fitted: Path | None
 ) -> Configure:
-    """Return MACE's function that makes the network, followed by one that sets the atomic energies of the data.
+    """Return MACE's function that builds the network, extended to set the atomic energies of the data.
 
     Args:
         configure: MACE's `configure_model`.
-        given: in eV by atomic number.
-        fits: atomic numbers of the elements whose energies are fitted to the training data beside the foundation model.
-        fitted: file of all atomic energies once they are; None where none is fitted.
+        given: atomic energies in eV by atomic number.
+        fits: atomic numbers of the elements whose energies are fitted to the data together with a foundation model.
+        fitted: file for all atomic energies after the fit; None if none is fitted.
     """
 
     def configured(

@@ -45,10 +45,10 @@ def evaluate_together(
     """Return a prediction for each structure, in order; see `evaluate_in_batches`.
 
     Args:
-        network: of MACE, on the device and in the precision.
+        network: MACE network, on the device and in the precision of the evaluation.
         structures: compositions and periodicities may differ.
-        precision: of the evaluation.
-        room: of the network on the device.
+        precision: precision of the evaluation.
+        room: room of the network on the device.
 
     Raises:
         torch.OutOfMemoryError: there is no memory for a single structure.
@@ -87,7 +87,7 @@ def graphs_of(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  
 
 
 def _graphs(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # Any: a calculator, and tensors
-    """Return what `_graphs_by_mace` returns, but for labels, in a tenth of the time."""
+    """Return the result of `_graphs_by_mace` without labels, in a tenth of the time."""
     import torch
     from mace.data.neighborhood import get_neighborhood
 
@@ -147,7 +147,7 @@ def _graphs_by_mace(calculator: Any, structures: Sequence[Atoms]) -> dict[str, A
 
 
 def forward(calculator: Any, graphs: dict[str, Any]) -> dict[str, Any]:  # Any: a calculator, and tensors
-    """Return what the network says of graphs."""
+    """Return the output of the network for graphs."""
     from mace.tools import torch_tools
 
     with torch_tools.default_dtype(calculator.default_dtype):

@@ -26,20 +26,20 @@ class MACEParameters(Parameters):
     foundation_model: Path | None = Field(
         None,
         title="Foundation model (file)",
-        description="Network of MACE from whose weights the training begins; the architecture is then its own, and the "
-        "fields for that are not used.",
+        description="MACE network from whose weights the training begins. Its architecture is kept; the fields "
+        "for the architecture are ignored.",
     )
     foundation_name: str | None = Field(
         None,
         title="Foundation model (name)",
-        description="In place of a file: a name by which MACE downloads one, such as small or medium-mpa-0; its "
-        "licence is yours to heed.",
+        description="Name of a model that MACE downloads, instead of a file, such as small or medium-mpa-0. "
+        "Observe its licence.",
     )
     replay: Path | None = Field(
         None,
         title="Replay data (file)",
-        description="Labelled structures of what the foundation model was trained on, which the training goes through, "
-        "too, with a readout of their own, so that the network does not forget them.",
+        description="Labelled structures from the training data of the foundation model, which are trained with a"
+        " separate readout so that the network does not forget them.",
     )
     replay_keys: LabelKeys = Field(
         REF_KEYS,
@@ -47,7 +47,7 @@ class MACEParameters(Parameters):
         description="Names of energy, forces and stress in the replay data.",
     )
     r_max_A: float = Field(
-        5.0, gt=0.5, le=20, title="Cutoff (Å)", description="Atoms within this distance send messages to each other."
+        5.0, gt=0.5, le=20, title="Cutoff (Å)", description="Atoms within this distance exchange messages."
     )
     num_channels: int = Field(
         64, ge=1, le=1024, title="Channels", description="Width of the network: the number of features of each kind."
@@ -64,43 +64,43 @@ class MACEParameters(Parameters):
         ge=1,
         le=5,
         title="Correlation order",
-        description="Number of neighbours whose positions are correlated in one layer.",
+        description="Number of neighbours correlated in one layer.",
     )
     num_interactions: int = Field(
-        2, ge=1, le=5, title="Layers", description="Number of layers; each carries messages over one cutoff."
+        2, ge=1, le=5, title="Layers", description="Number of layers; each extends the receptive field by one cutoff."
     )
     max_num_epochs: int = Field(
-        200, ge=1, le=1_000_000, title="Epochs", description="How often the training goes through the data."
+        200, ge=1, le=1_000_000, title="Epochs", description="Number of passes over the training data."
     )
     time_limit_minutes: float | None = Field(
         None,
         gt=0,
         title="Time limit (min)",
-        description="End after the epoch in which the training has taken so long, with the best epoch so far.",
+        description="Time after which the training ends with its current epoch; the result is the best epoch so far.",
     )
     batch_size: int = Field(
         5,
         ge=1,
         le=100_000,
         title="Batch size (structures)",
-        description="Structures per step of the optimizer; at most all are taken.",
+        description="Structures per optimizer step; limited to the number of structures.",
     )
     valid_batch_size: int = Field(
         20,
         ge=1,
         le=100_000,
         title="Validation batch size (structures)",
-        description="Structures evaluated at once for the validation errors.",
+        description="Structures per batch when the validation errors are computed.",
     )
     lr: float = Field(
-        0.01, gt=0, le=1, title="Learning rate", description="Step of the optimizer (Adam) at the beginning."
+        0.01, gt=0, le=1, title="Learning rate", description="Initial learning rate of the optimizer (Adam)."
     )
     continued: ContinuedTraining | None = Field(
         None,
         title="Continued training",
-        description="Epochs, learning rate and patience of a training that begins from the weights of a trained model: "
-        "with `start`, and in later generations with train_from_scratch: false. By default those of a training from "
-        "scratch.",
+        description="Epochs, learning rate and patience of a training that starts from existing weights: with "
+        "`start`, and in later generations with train_from_scratch: false. By default those of a "
+        "training from scratch.",
     )
     energy_weight: float = Field(
         10.0,
@@ -115,27 +115,29 @@ class MACEParameters(Parameters):
         100.0,
         ge=0,
         title="Weight of stress",
-        description="Weight of the squared errors of the stress, in eV/Å³; structures without one count nothing.",
+        description="Weight of the squared errors of the stress, in eV/Å³; structures without stress do not "
+        "contribute.",
     )
     ema: bool = Field(
         True,
-        title="Average the weights",
-        description="Take exponentially averaged weights, which are smoother, as the result.",
+        title="Moving average of weights",
+        description="Use an exponential moving average of the weights as the result.",
     )
     precision: Precision = Field(
         "float64",
         title="Precision",
-        description="Of training and of the deployed potential; float32 is faster and good enough for dynamics.",
+        description="Precision of the training and of the deployed potential; float32 is faster and sufficient "
+        "for dynamics.",
     )
     device: Device = Field(
         "auto",
         title="Device",
-        description="Where the network is trained and used; auto takes a GPU where there is one.",
+        description="Device of the training and the potential; auto uses a GPU if there is one.",
     )
     options: dict[str, bool | int | float | str] = Field(
         default_factory=dict,
         title="Further options",
-        description="Any other option of MACE's command line (mace_run_train) by its name there, without dashes.",
+        description="Other options of MACE's command line (mace_run_train), by their names without dashes.",
     )
 
     @model_validator(mode="after")

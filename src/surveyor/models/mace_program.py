@@ -1,11 +1,11 @@
-"""MACE's training program with a loop that can be ended after any epoch, and goes on as if it had not been.
+"""MACE's training program with a loop over epochs that can be interrupted and resumed without changing the result.
 
     python -m surveyor.models.mace_program JOB --config FILE
 
-JOB is a file with a `Job`. All but the loop and the atomic energies is that of `mace_run_train`.
-Its own loop saves a checkpoint where the validation loss has improved,
-with averaged weights and without the state of the average, of the batches' order and of the search for the best epoch;
-so what continues from there is another training. This one keeps all of it, after each epoch, in the file STATE. The
+JOB is a file with a `Job`. Everything except the loop and the atomic energies is that of `mace_run_train`.
+The loop of `mace_run_train` saves a checkpoint only when the validation loss has improved, with averaged weights, and
+without the state of the average, the order of batches and the search for the best epoch, so a resumed training is a
+different one. This loop saves the complete state after each epoch, in the file STATE. The
 order of batches follows from the seed and the number of the epoch.
 """
 
@@ -28,17 +28,17 @@ from surveyor.models.trainer_process import DIVERGED, EXPLODED, end_if_absurd, t
 
 @dataclass(frozen=True)
 class Job:
-    """Instructions to the program beside MACE's options.
+    """Instructions to the program in addition to MACE's options.
 
     Attributes:
-        state: file of all that is needed to go on.
-        outcomes: files that MACE may leave a network in; the first one that is there counts.
-        result: file for the network, with the readout for the data alone.
-        limit_s: the training ends with the epoch in which it has taken so long; None for never.
+        state: file of the complete state, to resume from.
+        outcomes: files in which MACE may leave a network; the first existing one is used.
+        result: file for the network, with only the readout for the data.
+        limit_s: time limit; the training ends with the epoch that exceeds it. None for no limit.
         highest: largest plausible error of the energies before the first epoch, in eV/atom.
-        atomic_energies: of the data, in eV by atomic number.
-        fits: atomic numbers of the elements whose energies the training fits beside its foundation model.
-        fitted: file of all atomic energies once it has; None where it fits none.
+        atomic_energies: atomic energies of the data, in eV by atomic number.
+        fits: atomic numbers of the elements whose energies are fitted together with the foundation model.
+        fitted: file for all atomic energies after the fit; None without a fit.
     """
 
     state: str
@@ -77,19 +77,19 @@ class Job:
 
 @dataclass
 class Progress:
-    """How far a training is.
+    """The progress of a training.
 
     Attributes:
-        epoch: the next one.
-        valid_loss: the newest.
-        initial_loss: that before the first epoch.
-        lowest_loss: of the epochs of this stage.
-        n_without_improvement: epochs since that one.
-        in_stage_two: whether the weights of the loss have changed already.
-        keep_last: whether the next checkpoint leaves the one before it in place: the best one of the first stage.
+        epoch: number of the next epoch.
+        valid_loss: newest validation loss.
+        initial_loss: validation loss before the first epoch.
+        lowest_loss: lowest validation loss of this stage.
+        n_without_improvement: number of epochs since the lowest loss.
+        in_stage_two: whether the second stage, with other weights of the loss, has begun.
+        keep_last: whether the next checkpoint keeps the previous one, the best of the first stage.
         checkpoint: file of the newest checkpoint.
-        elapsed_s: time in all epochs, over restarts.
-        is_over: whether no other epoch follows, whatever number is left.
+        elapsed_s: total time of all epochs, over restarts.
+        is_over: whether no epoch follows, regardless of the number left.
     """
 
     epoch: int = 0
@@ -102,6 +102,28 @@ class Progress:
     checkpoint: str | None = None
     elapsed_s: float = 0.0
     is_over: bool = False
+
+
+class Losses:
+    """Passes on what MACE logs of each batch, and keeps the losses.
+
+    Args:
+        logger: of MACE.
+    """
+
+    def __init__(self, logger: Any) -> None:  # Any: of MACE
+        self.logger = logger
+        self.of_batches: list[float] = []
+
+    def log(self, metrics: Mapping[str, Any]) -> None:  # Any: of MACE
+        """Take the metrics of a batch."""
+        self.of_batches.append(float(metrics["loss"]))
+        self.logger.log(metrics)
+
+    @property
+    def mean(self) -> float | None:
+        """The mean over the batches; None where there was none."""
+        return sum(self.of_batches) / len(self.of_batches) if self.of_batches else None
 
 
 class Loop:
@@ -119,6 +141,7 @@ class Loop:
         self.limit_s = math.inf if job.limit_s is None else job.limit_s
         self.progress = Progress()
         self.energy_rmse: float | None = None  # of the newest validation, on the data
+        self.training_loss: float | None = None  # of the newest epoch
         self.seed = self.given.train_loader.generator.initial_seed()
 
     def run(self) -> None:
@@ -191,7 +214,7 @@ class Loop:
     def _train(self, loss_function: Any, epoch: int) -> None:  # Any: a module of torch
         from mace.tools.train import train_one_epoch
 
-        given = self.given
+        given, losses = self.given, Losses(self.given.logger)
         if _is_schedule_free(given.optimizer):
             given.optimizer.train()
         train_one_epoch(
@@ -203,10 +226,11 @@ class Loop:
             output_args=given.output_args,
             max_grad_norm=given.max_grad_norm,
             ema=given.ema,
-            logger=given.logger,
+            logger=losses,
             device=given.device,
             distributed=False,
         )
+        self.training_loss = losses.mean
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -232,6 +256,7 @@ class Loop:
             rate = max(group["lr"] for group in given.optimizer.param_groups)
             reported = metrics.copy()  # with its default: MACE asks for errors that a set without stress has not
             reported["learning_rate"] = float(rate)
+            reported["training_loss"] = self.training_loss
             valid_err_log(loss, reported, given.logger, given.log_errors, epoch, name)
             if name == HEAD:
                 self.energy_rmse = metrics.get("rmse_e_per_atom")
@@ -310,7 +335,7 @@ def main() -> None:
 
 
 def _do_not_compile(_network: Any) -> Any:  # Any: a module of torch
-    """Take the place of the compiler whose result nobody reads; MACE goes on where it fails."""
+    """Replace the compiler, whose result is not used; MACE continues when it fails."""
     raise NotImplementedError("surveyor does not use what TorchScript makes of the network")
 
 

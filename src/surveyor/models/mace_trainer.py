@@ -1,7 +1,7 @@
-"""Running the trainer of MACE: its own program, in a process of its own, that continues where it was killed.
+"""The MACE trainer: runs the training program in a separate process, and resumes it after a kill.
 
 The trainer is configured by one file, reports the errors of each epoch as lines of JSON, saves a checkpoint whenever
-the validation loss has improved, and after each epoch all that it needs to go on (see `mace_program`).
+the validation loss has improved, and its complete state after each epoch (see `mace_program`).
 """
 
 import logging
@@ -73,7 +73,7 @@ class Training:
     fits: Sequence[str] = ()
 
     def beginning(self, train: Dataset) -> Beginning:
-        """Return what the training begins with, and what is plausible then."""
+        """Return the starting point of a training, and the plausible errors for it."""
         begin = from_scratch
         if self.start is not None:
             begin = from_foundation if self.is_foundation else from_weights
@@ -138,14 +138,14 @@ def _start(training: Training) -> dict[str, Any]:  # Any: whatever the trainer t
 def run_training(training: Training, train: Dataset, valid: Dataset, directory: Path) -> Path:
     """Train a network, and return its file.
 
-    A training that was killed continues with the epoch that it was in, as if it had not been; a complete one is not
-    repeated.
+    A killed training continues with the interrupted epoch, with the same result as without the interruption; a complete
+    training is not repeated.
 
     Args:
-        training: what is to be trained.
+        training: the training.
         train: labelled structures to fit.
-        valid: labelled structures by which checkpoints are chosen.
-        directory: of the training.
+        valid: labelled structures used to choose the best epoch.
+        directory: folder of the training.
 
     Raises:
         TrainingFailed: the trainer ended without a network, or its loss was never a number.
@@ -220,4 +220,4 @@ def _errors(record: Record) -> Epoch | None:
         return None
     number = BEFORE if record["epoch"] is None else record["epoch"]
     errors = record.get("rmse_e_per_atom"), record.get("rmse_f")
-    return Epoch(number, record["loss"], *errors, record.get("learning_rate"))
+    return Epoch(number, record["loss"], *errors, record.get("learning_rate"), record.get("training_loss"))

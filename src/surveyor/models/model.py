@@ -21,12 +21,14 @@ class Epoch:
     """One step of the history of a training.
 
     Attributes:
-        number: counts from 0.
-        loss: on the validation set, in the units of the engine.
-        energy_rmse: on the validation set, in eV/atom; None where the engine does not tell.
-        forces_rmse: on the validation set, in eV/Å; None where the engine does not tell.
-        learning_rate: at the end of the epoch, the largest where parameters differ in it; None where there is none, or
-            the engine does not tell.
+        number: number of the epoch, from 0.
+        loss: loss on the validation set, in the units of the engine.
+        energy_rmse: energy error on the validation set, in eV/atom; None if the engine does not report it.
+        forces_rmse: force error on the validation set, in eV/Å; None if the engine does not report it.
+        learning_rate: learning rate at the end of the epoch, the largest of several; None if the engine does not report
+            it.
+        training_loss: mean over the batches of the epoch, in the units of the engine; None if the engine does not
+            report it.
     """
 
     number: int
@@ -34,11 +36,12 @@ class Epoch:
     energy_rmse: float | None = None
     forces_rmse: float | None = None
     learning_rate: float | None = None
+    training_loss: float | None = None
 
 
 @runtime_checkable  # Prefect derives a schema from the parameters of flows, which asks for isinstance
 class Model(Protocol):
-    """A trainable potential: a small value that never changes; what is large (weights) is a path in it.
+    """A trainable potential: a small immutable value, which refers to its weights by a path.
 
     The order of calls is `initialize`, then `train` any number of times; `deploy` works after `train`.
     """
@@ -64,17 +67,17 @@ class Model(Protocol):
         """Whether there are weights to deploy."""
 
     def initialize(self, train: Dataset, *, atomic_energies: Mapping[str, float] | None, seed: int) -> Self:
-        """Return an untrained model for these data: with atomic energies, and a seed from which weights are drawn.
+        """Return an untrained model for these data, with atomic energies and the seed of its weights.
 
         Args:
             train: labelled structures.
-            atomic_energies: energies in eV of isolated atoms that are known. Other elements have those of isolated
-                atoms in the data, and are fitted where there is none: to the total energies, or beside a foundation
-                model, from which the training begins, to what its interactions leave of them.
+            atomic_energies: known energies of isolated atoms in eV. The energies of other elements are taken from
+                isolated atoms in the data, or else fitted: to the total energies, minus the interaction energies of the
+                foundation model if the training starts from one.
             seed: seed of the weights and of the order of batches.
 
         Raises:
-            InputError: the data are empty, or contradict the energies that are given.
+            InputError: the data are empty, or contradict the given energies.
         """
 
     def train(self, train: Dataset, valid: Dataset, directory: Path) -> tuple[Self, Sequence[Epoch]]:
@@ -103,7 +106,7 @@ class Model(Protocol):
 
 
 def digest_of(model: Model) -> str:
-    """Return a hash of all that a training of the model depends on beside the data: of contents, never of paths."""
+    """Return a hash of everything that a training of the model depends on except the data: contents, never paths."""
     weights = b"" if model.weights is None else model.weights.read_bytes()
     energies = None if model.atomic_energies is None else dict(model.atomic_energies)
     record = {"kind": type(model).__name__, "energies": energies, "seed": model.seed}

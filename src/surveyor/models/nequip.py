@@ -33,9 +33,9 @@ class NequIPPotential:
     """The potential that a NequIP model deploys.
 
     Attributes:
-        path: package of NequIP; what was compiled from it is beside it.
-        device: where it is evaluated; "auto" takes a GPU where there is one.
-        is_compiled: whether calculators take what was compiled, where that is for a machine like this one.
+        path: package of NequIP; compiled potentials are stored beside it.
+        device: device of the evaluation; "auto" uses a GPU if there is one.
+        is_compiled: whether calculators use a compiled potential if there is one for this kind of machine.
     """
 
     path: Path
@@ -98,7 +98,7 @@ class NequIPModel(NetworkModel[NequIPParameters]):
         return NequIPPotential(self.network, device, self.parameters.is_compiled)
 
     def save(self, directory: Path) -> None:
-        """Write the package, what was compiled from it, and `model.json` into a new directory."""
+        """Write the package, the compiled potentials, and `model.json` into a new directory."""
         network = self.network
         directory.mkdir(parents=True)
         shutil.copyfile(network, directory / NETWORK)

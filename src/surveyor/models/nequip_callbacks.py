@@ -8,6 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -16,15 +17,15 @@ from torch.utils.data import DataLoader, Sampler
 from surveyor.models.nequip_config import ENERGY_RMSE, FORCES_RMSE
 from surveyor.models.trainer_process import DIVERGED, EXPLODED, end_if_absurd
 
-LEARNING_RATE = "learning_rate"
+LEARNING_RATE, TRAINING_LOSS = "learning_rate", "training_loss"
 
 
 class ShuffledByEpoch(Sampler):  # type: ignore[misc]  # torch is optional
-    """Takes all structures in an order that follows from a seed and the number of the epoch, whatever was before.
+    """Samples all structures in an order that depends only on a seed and the number of the epoch.
 
     Args:
         data: the structures.
-        seed: of all orders.
+        seed: seed of all orders.
     """
 
     def __init__(self, data: Sized, seed: int) -> None:
@@ -106,6 +107,22 @@ class Reports(Callback):  # type: ignore[misc]  # so is Lightning
         self.highest = highest
         self.initial_loss: float | None = None
         self.has_good_epoch = False
+        self.losses: list[float] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the losses of the epoch before."""
+        self.losses = []
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Mapping[str, Any],  # Any: of NequIP
+        batch: Any,  # Any: of NequIP
+        batch_idx: int,
+    ) -> None:
+        """Keep the loss of a batch."""
+        self.losses.append(float(outputs["loss"]))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report the errors on the validation set."""
@@ -122,11 +139,13 @@ class Reports(Callback):  # type: ignore[misc]  # so is Lightning
         trainer.should_stop |= not is_good
         if trainer.is_global_zero:
             rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
-            self._report(trainer.current_epoch, loss, {**errors, LEARNING_RATE: float(max(rates))})
+            known = {LEARNING_RATE: float(max(rates)), TRAINING_LOSS: float(np.mean(self.losses))}
+            self._report(trainer.current_epoch, loss, {**errors, **known})
 
     def _report(self, number: int | None, loss: float, errors: Mapping[str, float]) -> None:
         epoch = {"epoch": number, "loss": loss, "energy_rmse": errors.get(ENERGY_RMSE)}
         epoch |= {"forces_rmse": errors.get(FORCES_RMSE), LEARNING_RATE: errors.get(LEARNING_RATE)}
+        epoch[TRAINING_LOSS] = errors.get(TRAINING_LOSS)
         with self.path.open("a") as file:
             file.write(json.dumps(epoch) + "\n")
 
@@ -136,11 +155,11 @@ class Reports(Callback):  # type: ignore[misc]  # so is Lightning
             sys.exit(DIVERGED)
 
     def state_dict(self) -> dict[str, Any]:  # Any: of the interface
-        """Return what is needed to go on."""
+        """Return the state to resume from."""
         return {"initial_loss": self.initial_loss, "has_good_epoch": self.has_good_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # Any: of the interface
-        """Go on from what `state_dict` returned."""
+        """Restore the state returned by `state_dict`."""
         self.initial_loss, self.has_good_epoch = state_dict["initial_loss"], state_dict["has_good_epoch"]
 
 

@@ -1,4 +1,4 @@
-"""What can be told of a configuration of NequIP before there are data."""
+"""Checks of a NequIP configuration that need no data."""
 
 import logging
 from collections.abc import Iterator, Sequence

@@ -64,15 +64,15 @@ class Supplied:
 
 
 def configuration(parameters: NequIPParameters, supplied: Supplied, describe: Callable[[Path], Network]) -> Tree:
-    """Return a whole configuration for `nequip-train`.
+    """Return a complete configuration for `nequip-train`.
 
     Args:
         parameters: fields, or the text of a configuration.
-        supplied: what surveyor gives.
-        describe: tells what the network in a file is for.
+        supplied: settings provided by surveyor.
+        describe: returns the elements and cutoff of the network in a file.
 
     Raises:
-        InputError: the user's configuration contradicts what surveyor gives; the message has all contradictions.
+        InputError: the user's configuration contradicts the settings of surveyor; the message lists all contradictions.
     """
     text = parameters.config_text
     tree = _from_fields(parameters, supplied) if text is None else read_config(text)
@@ -129,7 +129,7 @@ def _telling_faults() -> Iterator[None]:
 
 
 def _complaints(tree: Tree) -> Iterator[str]:
-    """Yield what is wrong with the configuration of a user, and what to do."""
+    """Yield the errors in a user's configuration, each with its remedy."""
     needed = ["trainer", *(f"training_module.{name}" for name in ("model", "loss", "val_metrics", "optimizer"))]
     missing = [name for name in needed if not isinstance(_at(tree, name), dict)]
     yield from (f"expected {name}, found none" for name in missing)
@@ -160,14 +160,14 @@ def _modifiers(model: Tree) -> Iterator[Tree]:
 
 
 def _at(tree: Any, name: str) -> Any:  # Any: whatever YAML holds
-    """Return what stands at a place, such as trainer.logger; None where there is nothing."""
+    """Return the value at a path, such as trainer.logger; None if there is none."""
     for part in name.split("."):
         tree = tree.get(part) if isinstance(tree, dict) else None
     return tree
 
 
 def _builder_of(model: Any) -> Any:  # Any: a tree, or a node of OmegaConf
-    """Return the part of a model's configuration that says what is built, inside of modifications."""
+    """Return the builder in a model's configuration, inside any modifications."""
     while str(model.get("_target_", "")).endswith(".modify"):
         model = model["model"]
     return model
@@ -199,7 +199,7 @@ def types_given(tree: Tree) -> list[str]:
 
 
 def model_given(tree: Tree) -> Tree:
-    """Return what a configuration says of the network, with its modifications and all values looked up."""
+    """Return the network section of a configuration, with its modifications and all interpolations resolved."""
     from omegaconf import OmegaConf
 
     with _telling_faults():
@@ -208,7 +208,7 @@ def model_given(tree: Tree) -> Tree:
 
 
 def _resolved_builder(tree: Tree) -> Any:  # Any: a node of OmegaConf
-    """Return what says which network is built, whose values are looked up as they are read."""
+    """Return the builder of the network; its interpolations are resolved on access."""
     from omegaconf import OmegaConf
 
     return _builder_of(OmegaConf.create(tree).training_module.model)
@@ -288,7 +288,7 @@ def _supply_metrics(tree: Tree, has_stress: tuple[bool, bool]) -> None:
 
 
 def _ignore_missing_stress(metrics: Tree) -> bool:
-    """Have the stress count only where there is one; say whether it is asked for at all."""
+    """Ignore missing stresses in the loss; return whether the loss contains stress at all."""
     listed = [each for each in metrics.get("metrics") or [] if each.get("field") == FIELDS["stress"]]
     for each in listed:
         each["ignore_nan"] = True
@@ -330,7 +330,7 @@ def _supply_data(tree: Tree, supplied: Supplied, network: Network) -> None:
 
 
 def _shuffled(loader: Tree) -> Tree:
-    """Return a loader that shuffles so that a training which was cut off goes on as if it had not been."""
+    """Return a loader whose shuffling lets an interrupted training resume with the same result."""
     if loader["_target_"] != LOADER["_target_"] or not loader.get("shuffle", True) or "sampler" in loader:
         return loader
     plain = {name: value for name, value in loader.items() if name != "shuffle"}
@@ -377,7 +377,7 @@ def _supply_trainer(tree: Tree, supplied: Supplied) -> None:
 
 
 def _continue(tree: Tree, continued: ContinuedTraining) -> None:
-    """Have a training go on as is asked for trainings from the weights of a trained model."""
+    """Apply the settings for trainings that start from existing weights."""
     if continued.max_num_epochs is not None:
         tree["trainer"]["max_epochs"] = continued.max_num_epochs
     if continued.lr is not None:
@@ -388,7 +388,7 @@ def _continue(tree: Tree, continued: ContinuedTraining) -> None:
 
 
 def _from_fields(parameters: NequIPParameters, supplied: Supplied) -> Tree:
-    """Return the configuration that the fields stand for, without what is supplied to that of a user, too."""
+    """Return the configuration given by the fields, without the settings that surveyor always adds."""
     weights = {
         "energy": parameters.energy_weight,
         "forces": parameters.forces_weight,

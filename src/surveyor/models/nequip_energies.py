@@ -65,7 +65,7 @@ def shifts_of(network: Any) -> dict[str, float]:  # Any: a network of NequIP
 
 
 def _rests(structures: Sequence[Atoms], predicted: Sequence[float], changes: Mapping[str, float]) -> Iterator[Atoms]:
-    """Yield structures labelled with what is left of their energies, with the weights of these."""
+    """Yield structures labelled with the remainder of their energies, with the weights of the energies."""
     for atoms, energy in zip(structures, predicted, strict=True):
         rest = label_of(atoms).energy - energy - sum(changes[symbol] for symbol in atoms.symbols)
         labelled = with_label(Atoms(atoms.numbers), None, Label(rest, np.zeros((len(atoms), 3))))

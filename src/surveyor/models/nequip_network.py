@@ -24,12 +24,12 @@ logger = logging.getLogger(__name__)
 
 
 def calculator_of(path: Path, device: str, *, compiled: bool = True) -> Any:  # Any: a calculator of NequIP
-    """Return a new calculator; those of one process share one network.
+    """Return a new calculator; all calculators of a process share one network.
 
     Args:
         path: package, or compiled potential, of NequIP.
         device: "cpu" or "cuda".
-        compiled: whether the compiled potential beside the package is taken, where there is one for this machine.
+        compiled: whether to use the compiled potential beside the package, if there is one for this kind of machine.
 
     Raises:
         InputError: NequIP is not installed.
@@ -53,7 +53,7 @@ def compiled_file(path: Path, device: str) -> Path:
 
 
 def compiled_files(path: Path) -> list[Path]:
-    """Return what was compiled from a package, for all kinds of machines."""
+    """Return the compiled potentials of a package, for all kinds of machines."""
     return sorted(path.parent.glob(f"{path.name.partition('.')[0]}-*.nequip.pt2"))
 
 

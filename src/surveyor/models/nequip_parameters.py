@@ -19,20 +19,20 @@ class NequIPParameters(Parameters):
     config: Path | None = Field(
         None,
         title="NequIP configuration (file)",
-        description="A config.yaml as nequip-train takes it, without data, seeds and atomic energies, which are given "
-        "by surveyor; the fields for architecture and training are then not used.",
+        description="A config.yaml for nequip-train, without data, seeds and atomic energies, which surveyor "
+        "provides; the fields for architecture and training are then ignored.",
     )
     config_text: str | None = Field(
         None,
         min_length=1,
         title="NequIP configuration (text)",
-        description="The configuration itself, in place of a file.",
+        description="The configuration itself, instead of a file.",
     )
     r_max_A: float = Field(
-        5.0, gt=0.5, le=20, title="Cutoff (Å)", description="Atoms within this distance send messages to each other."
+        5.0, gt=0.5, le=20, title="Cutoff (Å)", description="Atoms within this distance exchange messages."
     )
     num_layers: int = Field(
-        4, ge=1, le=10, title="Layers", description="Number of layers; each carries messages over one cutoff."
+        4, ge=1, le=10, title="Layers", description="Number of layers; each extends the receptive field by one cutoff."
     )
     l_max: int = Field(
         1,
@@ -44,36 +44,36 @@ class NequIPParameters(Parameters):
     parity: bool = Field(
         False,
         title="Odd parity",
-        description="Have features of both parities; often as good without, and faster.",
+        description="Use features of both parities; without it the network is faster and often equally accurate.",
     )
     num_features: int = Field(
         32, ge=1, le=1024, title="Features", description="Width of the network: the number of features of each kind."
     )
     radial_mlp_depth: int = Field(
-        1, ge=1, le=5, title="Radial layers", description="Hidden layers of the networks that see the distances."
+        1, ge=1, le=5, title="Radial layers", description="Hidden layers of the radial networks."
     )
     radial_mlp_width: int = Field(
-        128, ge=1, le=1024, title="Radial width", description="Neurons in each hidden layer of those networks."
+        128, ge=1, le=1024, title="Radial width", description="Neurons in each hidden layer of the radial networks."
     )
     max_num_epochs: int = Field(
-        200, ge=1, le=1_000_000, title="Epochs", description="How often the training goes through the data."
+        200, ge=1, le=1_000_000, title="Epochs", description="Number of passes over the training data."
     )
     batch_size: int = Field(
-        5, ge=1, le=100_000, title="Batch size (structures)", description="Structures per step of the optimizer."
+        5, ge=1, le=100_000, title="Batch size (structures)", description="Structures per optimizer step."
     )
     valid_batch_size: int = Field(
         20,
         ge=1,
         le=100_000,
         title="Validation batch size (structures)",
-        description="Structures evaluated at once for the validation errors.",
+        description="Structures per batch when the validation errors are computed.",
     )
     lr: float = Field(
         0.01,
         gt=0,
         le=1,
         title="Learning rate",
-        description="Step of the optimizer (Adam) at the beginning; it is lowered where the errors do not fall.",
+        description="Initial learning rate of the optimizer (Adam); it is reduced when the errors stop falling.",
     )
     lr_patience: int = Field(
         20,
@@ -85,9 +85,9 @@ class NequIPParameters(Parameters):
     continued: ContinuedTraining | None = Field(
         None,
         title="Continued training",
-        description="Epochs, learning rate and patience of a training that begins from the weights of a trained model: "
-        "with `start`, and in later generations with train_from_scratch: false. By default those of a training from "
-        "scratch.",
+        description="Epochs, learning rate and patience of a training that starts from existing weights: with "
+        "`start`, and in later generations with train_from_scratch: false. By default those of a "
+        "training from scratch.",
     )
     energy_weight: float = Field(
         1.0,
@@ -102,36 +102,38 @@ class NequIPParameters(Parameters):
         1.0,
         ge=0,
         title="Weight of stress",
-        description="Weight of the squared errors of the stress, in eV/Å³; structures without one count nothing.",
+        description="Weight of the squared errors of the stress, in eV/Å³; structures without stress do not "
+        "contribute.",
     )
     ema_decay: float = Field(
         0.99,
         ge=0,
         lt=1,
-        title="Average of the weights",
-        description="Decay of the exponential average of the weights, which is smoother and taken as the result.",
+        title="Moving average of weights",
+        description="Decay of the exponential moving average of the weights, which is the result.",
     )
     precision: Precision = Field(
         "float64",
         title="Precision",
-        description="Of training and of the deployed potential; float32 is faster and good enough for dynamics.",
+        description="Precision of the training and of the deployed potential; float32 is faster and sufficient "
+        "for dynamics.",
     )
     time_limit_minutes: float | None = Field(
         None,
         gt=0,
         title="Time limit (min)",
-        description="End after the epoch in which the training has taken so long, with the best epoch so far.",
+        description="Time after which the training ends with its current epoch; the result is the best epoch so far.",
     )
     device: Device = Field(
         "auto",
         title="Device",
-        description="Where the network is trained and used; auto takes a GPU where there is one.",
+        description="Device of the training and the potential; auto uses a GPU if there is one.",
     )
     is_compiled: bool = Field(
         True,
         title="Compile",
-        description="Compile the potential at the end of a training, where there is a compiler: about a minute, after "
-        "which a step of a walker takes a fraction of the time.",
+        description="Compile the potential at the end of a training if a compiler is available. This takes about "
+        "a minute and makes walkers several times faster.",
     )
 
     @model_validator(mode="after")

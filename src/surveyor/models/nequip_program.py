@@ -1,4 +1,4 @@
-"""NequIP's training program, which says by its exit code when memory is lacking, and by which signal it was ended.
+"""NequIP's training program, with exit codes for lack of memory and for termination by a signal.
 
     python -m surveyor.models.nequip_program OVERRIDES
 

@@ -62,13 +62,13 @@ MARGIN_A = 10.0  # around a structure without a cell
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What one training needs beside parameters and data.
+    """The inputs of a training other than parameters and data.
 
     Attributes:
-        atomic_energies: in eV by chemical symbol.
-        seed: of the weights and of the order of batches.
-        start: package from whose weights the training starts; None for new ones.
-        fits: elements whose atomic energies are fitted anew, if the configuration takes its network from a file.
+        atomic_energies: atomic energies in eV by chemical symbol.
+        seed: seed of the weights and of the order of batches.
+        start: package from whose weights the training starts; None for new weights.
+        fits: elements whose atomic energies are fitted again if the configuration loads its network from a file.
     """
 
     atomic_energies: Mapping[str, float]
@@ -181,7 +181,7 @@ def _run_program(options: Tree, sizes: Mapping[str, int], directory: Path) -> in
 def _errors(record: Record) -> Epoch:
     number = BEFORE if record["epoch"] is None else record["epoch"]
     errors = record["energy_rmse"], record["forces_rmse"]
-    return Epoch(number, record["loss"], *errors, record.get("learning_rate"))
+    return Epoch(number, record["loss"], *errors, record.get("learning_rate"), record.get("training_loss"))
 
 
 def _packaged(directory: Path) -> Path:
@@ -196,7 +196,7 @@ def _packaged(directory: Path) -> Path:
 
 
 def _compile(network: Path, device: str) -> None:
-    """Compile a network for machines like this one, where there is a compiler; walkers do without it, too."""
+    """Compile a network for this kind of machine if a compiler is available; walkers also work without it."""
     compiled = compiled_file(network, device)
     if compiled.is_file():
         return

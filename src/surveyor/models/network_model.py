@@ -22,15 +22,15 @@ P = TypeVar("P", bound=Parameters)
 
 @dataclass(frozen=True, slots=True)
 class NetworkModel(Generic[P]):
-    """A network that can be trained.
+    """A trainable network.
 
     Attributes:
-        parameters: architecture and training.
-        atomic_energies: in eV by chemical symbol; None before `initialize`.
-        seed: of the weights and of the order of batches.
+        parameters: parameters of the architecture and the training.
+        atomic_energies: atomic energies in eV by chemical symbol; None before `initialize`.
+        seed: seed of the weights and of the order of batches.
         weights: native file of the engine; None before `train`.
         fitted: elements whose atomic energies were fitted to the total energies of the data; a training from a
-            foundation model fits them anew to the energies that its interactions leave.
+            foundation model fits them again, with its interaction energies subtracted.
     """
 
     parameters: P

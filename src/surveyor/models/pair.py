@@ -38,16 +38,18 @@ class PairParameters(Parameters):
     For trying a set-up: it is fitted in milliseconds and is no good for science.
     """
 
-    cutoff_A: float = Field(5.0, gt=0.5, le=20, title="Cutoff (Å)", description="Atoms further apart do not interact.")
+    cutoff_A: float = Field(
+        5.0, gt=0.5, le=20, title="Cutoff (Å)", description="Atoms beyond this distance do not interact."
+    )
     n_basis: int = Field(
-        16, ge=1, le=200, title="Basis functions", description="Number of Gaussians for each pair of elements."
+        16, ge=1, le=200, title="Basis functions", description="Number of Gaussians per pair of elements."
     )
     regularization: float = Field(
         1e-4,
         gt=0,
         le=100,
         title="Regularization",
-        description="Weight of the squares of the coefficients in the least-squares fit.",
+        description="Weight of the squared coefficients in the least-squares fit.",
     )
     energy_weight: float = Field(
         1.0, gt=0, title="Weight of energies", description="Weight of the squared errors of energies, per atom."
@@ -59,7 +61,7 @@ class PairParameters(Parameters):
         1.0,
         ge=0,
         title="Weight of stress",
-        description="Weight of the squared errors of the stress times the volume per atom, where it is labelled.",
+        description="Weight of the squared errors of the stress times the volume per atom, if labelled.",
     )
 
 

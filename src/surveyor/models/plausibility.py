@@ -46,10 +46,10 @@ class Beginning:
 
 
 def from_scratch(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -> Beginning:
-    """Return what is plausible for new weights.
+    """Return the plausible errors for new weights.
 
-    An untrained network knows the scale of the data at best: its energies are off by some times their spread, or by
-    what forces amount to over a bond.
+    An untrained network reproduces at most the scale of the data: its energies are off by a multiple of their spread,
+    or by the work of the forces along a bond.
 
     Args:
         train: labelled structures.
@@ -60,9 +60,9 @@ def from_scratch(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -
 
 
 def from_weights(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -> Beginning:
-    """Return what is plausible for a network that was trained before with the same atomic energies.
+    """Return the plausible errors for a network that was trained before with the same atomic energies.
 
-    It may have been trained for an epoch only, so the limit is that of new weights.
+    It may have been trained for only one epoch, so the limit is that of new weights.
 
     Args:
         train: labelled structures.
@@ -72,7 +72,7 @@ def from_weights(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -
 
 
 def from_foundation(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -> Beginning:
-    """Return what is plausible for a foundation model.
+    """Return the plausible errors for a foundation model.
 
     It knows bonds, so it is off by less than twice what an empty network would be off by, and at most by `BONDS`.
     Below `LEVELS`, the difference may be one of the levels of theory.
@@ -87,9 +87,9 @@ def from_foundation(train: Sequence[Atoms], atomic_energies: Mapping[str, float]
 
 
 def _learned(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -> tuple[np.ndarray, float]:
-    """Return what is left of the energies, in eV/atom by structure, and the root mean square of the forces, in eV/Å.
+    """Return the remainders of the energies, in eV/atom by structure, and the root mean square of the forces, in eV/Å.
 
-    Labels of weight 0 do not count. Where none counts, there is one energy, or force, of zero.
+    Labels of weight 0 are ignored. Without any label, a single energy or force of zero is used.
     """
     energies = [
         (label_of(atoms).energy - sum(atomic_energies[symbol] for symbol in atoms.symbols)) / len(atoms)
@@ -105,11 +105,11 @@ def check_beginning(first: Epoch | None, beginning: Beginning, directory: Path) 
 
     Args:
         first: errors on the validation set before the first epoch; None if unknown.
-        beginning: what is plausible.
-        directory: of the training.
+        beginning: plausible errors.
+        directory: folder of the training.
 
     Raises:
-        TrainingFailed: they are absurd.
+        TrainingFailed: the energies are absurd.
     """
     if first is not None:
         _check_energies(first, beginning, "before the first epoch", directory)
@@ -118,14 +118,14 @@ def check_beginning(first: Epoch | None, beginning: Beginning, directory: Path) 
 def check_result(first: Epoch | None, history: Sequence[Epoch], beginning: Beginning, directory: Path) -> None:
     """Check that a training has not made its network worse.
 
-    New weights are judged by the forces alone: their energies begin with the mean of the data, which the first epochs
-    may leave.
+    New weights are judged only by the forces: their energies start at the mean of the data and may move away from it
+    in the first epochs.
 
     Args:
         first: errors on the validation set before the first epoch; None if unknown.
         history: all epochs.
-        beginning: what is plausible.
-        directory: of the training.
+        beginning: plausible errors.
+        directory: folder of the training.
 
     Raises:
         TrainingFailed: errors are more than `WORSE` times as large as before, or energies are absurd.

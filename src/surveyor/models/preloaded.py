@@ -1,17 +1,17 @@
-"""Training programs that find their imports done: a process that has MACE in memory, and forks for each training.
+"""Training programs with preloaded imports: a server process that has imported MACE forks for each training.
 
-Importing torch and MACE takes several seconds of a processor, more than a short training of few structures. So a worker
-that trains keeps one process that has imported them and does nothing else, and each training is a fork of it. The fork
-is a process of its own like any other trainer: it can be killed, its memory is freed when it ends, and it is killed
-when the worker dies, when the call that waits for it is left, and when the process that it was forked from dies.
+Importing torch and MACE takes several seconds of processor time, more than a short training on few structures. A worker
+that trains therefore keeps one idle process that has imported them, and each training is a fork of it. The fork is an
+ordinary process: it can be killed, its memory is freed when it ends, and it is killed
+when the worker dies, when the call that waits for it is left, and when the server process dies.
 
-Forks are safe only from a process without other threads and without a GPU in use. The first is looked at before each
-fork. Trainings on GPUs are started anew. What cannot be had preloaded is started anew, too, and gives the same.
+Forks are safe only from a process without other threads and without a GPU in use. The first condition is checked before
+each fork. Trainings on GPUs, and those that cannot be forked, start a new process; the results are identical.
 
-The fork server of `multiprocessing` does not serve: it refuses daemonic processes, which workers of Dask are; its
-children import the main script of a user again, and run it where it has no `if __name__ == "__main__"`; and there is
-one for each process, which keeps its first environment, and which only private functions end. The server here is
-`socketserver`'s, and its forks end their trainings as the launcher ends other programs.
+The fork server of `multiprocessing` is not suitable: it refuses daemonic processes, such as workers of Dask; its
+children import the user's main script again, and run it if it lacks `if __name__ == "__main__"`; and each process has
+only one, which keeps its first environment and can be ended only by private functions. This server is based on
+`socketserver`, and its forks end their trainings like the launcher of other programs does.
 """
 
 import atexit
@@ -136,10 +136,10 @@ def _connect(module: str) -> socket.socket:
 
 
 def _preloaded(module: str) -> Preloaded:
-    """Return the process that has a program in memory, started where there is none.
+    """Return the process with the imported program; start it if there is none.
 
     Raises:
-        OSError: there can be none.
+        OSError: it cannot be started.
     """
     with _lock:
         for each in [each for each in _kept if each.process.poll() is not None]:

@@ -25,10 +25,10 @@ IDLE_S = 1800.0  # after which it gives its memory back; the next training start
 
 
 class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
-    """Forks for whoever asks, as long as the worker lives and its address exists.
+    """Forks on request, as long as the worker lives and the socket exists.
 
     Args:
-        address: of the socket at which trainings are asked for.
+        address: path of the socket that receives requests.
         module: name of the module with the `main` of their program, and with a `preload` that does its imports.
     """
 
@@ -63,10 +63,10 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 
 
 class Training(socketserver.StreamRequestHandler):
-    """Runs a training that was asked for, in a fork of the server that forks once more.
+    """Runs a requested training, in a fork of the server that forks once more.
 
-    The first fork does what the launcher does for other programs: it ends the training with all that it has started,
-    when the server dies and when nobody waits for it.
+    The first fork acts like the launcher of other programs: it ends the training with all its child processes
+    when the server dies or when no caller waits for it.
     """
 
     server: Server

@@ -1,4 +1,4 @@
-"""Engines without what they tell at import and loading: nothing that a user could change."""
+"""Suppression of messages that engines print at import and loading, which users cannot act on."""
 
 import io
 import logging

@@ -1,4 +1,4 @@
-"""What is written beside the native file of a model: hyper-parameters, atomic energies, seed and versions."""
+"""The record beside the native file of a model: hyper-parameters, atomic energies, seed and versions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +15,14 @@ RECORD = "model.json"
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """What is needed, beside the native file, to have a model again.
+    """The data needed in addition to the native file to load a model.
 
     Attributes:
         kind: name of the variant in `ModelParameters`.
-        parameters: hyper-parameters, as JSON holds them.
+        parameters: hyper-parameters as JSON.
         atomic_energies: energy in eV of the isolated atom by chemical symbol.
-        seed: of the weights and the order of batches.
-        versions: by distribution, of what trained the model; for people.
+        seed: seed of the weights and the order of batches.
+        versions: versions of the distributions that trained the model; for people.
     """
 
     kind: str

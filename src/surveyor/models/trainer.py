@@ -55,11 +55,11 @@ class Trainer:
     """A training program.
 
     Attributes:
-        engine: to which it belongs, for messages.
-        directory: of the training.
-        results: file to which it appends lines of JSON, also over restarts.
-        errors_in: returns what such a line tells of an epoch, with the number `BEFORE` where it precedes the first one;
-            None where it is about something else.
+        engine: name of its engine, for messages.
+        directory: folder of the training.
+        results: file to which it appends lines of JSON, over all restarts.
+        errors_in: returns the epoch in such a line, with the number `BEFORE` for errors before the first epoch;
+            None for other lines.
     """
 
     engine: str
@@ -89,14 +89,14 @@ def run_trainer(
 ) -> None:
     """Run a trainer to its end, and check that it has learned.
 
-    Epochs are reported as they end. Where there is no memory for a batch, it is halved.
+    Epochs are reported as they end. If a batch does not fit into memory, batches are halved.
 
     Args:
-        run: runs the trainer with some sizes of batches, of which `batch_size` is that of the training, and returns its
-            exit code.
-        sizes: those that are asked for.
-        trainer: what is run.
-        beginning: what is plausible.
+        run: runs the trainer with given sizes of batches, of which `batch_size` is that of the training, and
+            returns its exit code.
+        sizes: requested sizes of batches.
+        trainer: the trainer.
+        beginning: plausible errors.
 
     Raises:
         TrainingFailed: it ended without a network, its loss was never a number, or its errors are implausible.
@@ -114,7 +114,7 @@ def run_trainer(
 def _run_with_batches_that_fit(
     run: Callable[[Mapping[str, int]], int], sizes: Mapping[str, int], directory: Path
 ) -> int:
-    """Run a trainer, with half the batch where there is no memory for it, and return its exit code."""
+    """Run a trainer, halving batches that do not fit into memory, and return its exit code."""
     fitting = dict(sizes) | (read_json(directory / FITTING) if (directory / FITTING).exists() else {})
     while (returncode := run(fitting)) == OUT_OF_MEMORY and fitting["batch_size"] > 1:
         fitting = {name: max(1, size // 2) for name, size in fitting.items()}
@@ -160,10 +160,10 @@ def _epochs(records: Iterable[Record], errors_in: Errors) -> Iterator[Epoch]:
 
 
 def check_outcome(returncode: int, engine: str, directory: Path) -> None:
-    """Check that a trainer has ended well.
+    """Check that a trainer has succeeded.
 
     Raises:
-        TrainingFailed: it has not; the message says why.
+        TrainingFailed: it has not; the message gives the reason.
     """
     if returncode == 0:
         return

@@ -1,4 +1,4 @@
-"""What the process of a training says by its exit code."""
+"""Exit codes of the process of a training."""
 
 import logging
 import sys
@@ -14,7 +14,7 @@ EXPLODED = 1e6  # a validation loss that so many times exceeds that of the untra
 
 @contextmanager
 def telling_when_memory_is_lacking() -> Iterator[None]:
-    """End the process with `OUT_OF_MEMORY` where torch has no memory for what is done in this."""
+    """End the process with `OUT_OF_MEMORY` if torch runs out of memory in the block."""
     import torch
 
     try:

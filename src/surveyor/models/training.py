@@ -24,15 +24,15 @@ def train_model(
 ) -> tuple[Model, Sequence[Epoch]]:
     """Train a model and save it; return the saved model and the history of its training.
 
-    The destination is complete or absent. Repeated, this continues a training that was killed, and does nothing where
-    the destination is there.
+    The destination is complete or absent. A repeated call continues a killed training, and does nothing if
+    the destination exists.
 
     Args:
-        model: initialized; trained from the weights that it has.
+        model: an initialized model; the training starts from its weights.
         train: extxyz file with labelled structures to fit.
-        valid: extxyz file with labelled structures that tell when to stop.
-        directory: for checkpoints and logs; the same one for each repetition.
-        destination: folder to make, with the native file, `model.json` and `history.json`.
+        valid: extxyz file with labelled structures used to choose the best epoch.
+        directory: folder for checkpoints and logs; the same one for each call.
+        destination: folder to create, with the native file, `model.json` and `history.json`.
 
     Raises:
         InputError: the destination holds a model that was trained on other data.

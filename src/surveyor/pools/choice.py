@@ -48,7 +48,7 @@ PoolName = Annotated[str, AfterValidator(_checked)]
 class Pools(Parameters):
     """Where each stage runs: on this machine, on a cluster, or on a Dask scheduler that runs already."""
 
-    sampling: PoolName = Field(LOCAL, title="Sampling", description=f"Pool that propagates the walkers: {EXPECTED}.")
+    sampling: PoolName = Field(LOCAL, title="Sampling", description=f"Pool that runs the walkers: {EXPECTED}.")
     labelling: PoolName = Field(LOCAL, title="Labelling", description=f"Pool that runs the reference: {EXPECTED}.")
     training: PoolName = Field(
         LOCAL, title="Training", description=f"Pool that trains and evaluates models: {EXPECTED}."
@@ -90,18 +90,18 @@ def open_pools(
     by_hand: Path | None = None,
     lease: Lease | None = None,
 ) -> Iterator[OpenPools]:
-    """Give the pools of a campaign, and close them at the end.
+    """Open the pools of a campaign, and close them at the end.
 
-    A pool starts or attaches when it is first used: where nothing is left to do, nothing is started. An orderly end and
-    a cancellation close pools on clusters, with their jobs; after a failure they are left to finish what they do, to be
-    joined again or to end after their idle time. Pools that were opened by hand are only attached to.
+    A pool starts or connects at its first use, so no pool is started if nothing is left to do. A normal end and
+    a cancellation close pools on clusters together with their jobs. After a failure these pools finish their work; the
+    next run joins it, or they end after their idle time. Pools opened by hand are never closed.
 
     Args:
         pools: their names.
-        sites: where the pools are that are named by a block, by name.
-        folder: for the pools on clusters that this opens; they need one.
+        sites: the sites of the pools that are named by a block, by name.
+        folder: folder for pools on clusters, which need one.
         by_hand: folder of the pools that the user has opened by hand.
-        lease: without which the pools belong to another process, and are not closed; None without one.
+        lease: lease of the run directory. If it is lost, the pools belong to another process and are not closed.
 
     Raises:
         InputError: a name needs a site that is not given.

@@ -7,7 +7,7 @@ from distributed.versions import VersionMismatchWarning
 
 
 class PoolClient(Client):  # type: ignore[misc]  # it is untyped
-    """A client that ends with its connection: its pool attaches anew, to whatever process is there then."""
+    """A client that ends with its connection; its pool then connects to the current process of the pool."""
 
     async def _ensure_connected(self, timeout: float | None = None) -> None:
         # What has to be the same is compared when a pool opens. Dask speaks of more, such as pandas on one side alone.

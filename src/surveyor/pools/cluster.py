@@ -160,7 +160,7 @@ def _waiting(name: str, folder: PoolFolder) -> str | None:
 
 
 def _connect(name: str, site: JobQueueSite, folder: PoolFolder) -> PoolClient:
-    """Return a client of the pool, whose process is started where there is none."""
+    """Return a client of the pool; start its process if there is none."""
     while True:
         address = open_cluster_pool(name, site, folder)
         try:

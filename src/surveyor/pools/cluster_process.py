@@ -1,13 +1,13 @@
-"""Run as a process of its own: holds the scheduler and the jobs of a pool on a cluster, until nobody needs them.
+"""The process of a pool on a cluster: runs the scheduler and manages the jobs as long as they are needed.
 
 Usage: python -m surveyor.pools.cluster_process FOLDER
 
-The folder says what to hold (`site.json`), and is where this process says how it can be reached (`address.json`), which
-jobs it has (`jobs.json`), how it goes (`state.json`) and why it gave up (`failure.json`). It ends on SIGTERM, when a
-client shuts the scheduler down, when nobody was attached and nothing was to be done for the idle time of the site, and
-when jobs fail again and again. At its end the jobs are cancelled.
+The folder contains the settings of the pool (`site.json`). This process writes its address (`address.json`), its jobs
+(`jobs.json`), its state (`state.json`) and the reason why it gave up (`failure.json`) there. It ends on SIGTERM, when a
+client shuts the scheduler down, when there was neither client nor work for the idle time of the site, and
+when jobs fail repeatedly. At its end it cancels the jobs.
 
-A campaign's process that dies takes none of this with it.
+The process survives the death of the campaign's process.
 """
 
 import asyncio
@@ -106,7 +106,7 @@ async def _hold(folder: PoolFolder, lease: Lease) -> None:
 
 @dataclass(slots=True)
 class _Record:
-    """What is remembered of a job, in seconds of the monotonic clock."""
+    """The history of a job, in seconds of the monotonic clock."""
 
     name: str
     busy: float  # when it last had something to do
@@ -151,7 +151,7 @@ class _Keeper:
     used: float = field(default_factory=lambda: time.monotonic() + ATTACH_S)
 
     async def end_former_jobs(self) -> None:
-        """Cancel what a process that was killed has left: it would compute the same things beside the new jobs."""
+        """Cancel the jobs left by a killed process, which would otherwise compute the same work as the new jobs."""
         left = await self._cancelled(self.folder.read_jobs(), LEAVE_S, whole=True)
         if left:
             raise PoolFailed(
@@ -173,7 +173,7 @@ class _Keeper:
                 await asyncio.wait_for(stop.wait(), LOOK_S)
 
     async def close(self) -> None:
-        """Cancel all jobs; those that could not be cancelled stay written down for whoever opens the pool next."""
+        """Cancel all jobs; those that could not be cancelled remain recorded for the next process of the pool."""
         if self.lease.is_lost:  # what is written in the folder now is of the other process
             with suppress(QueueSilent):
                 await self.jobs.cancel(list(self.records))
@@ -185,12 +185,12 @@ class _Keeper:
             self.folder.write_jobs(left)
 
     async def _cancelled(self, jobs: list[str], within_s: float, *, whole: bool) -> list[str]:
-        """Cancel jobs and whatever else the queue shows of this pool; return those that do not leave.
+        """Cancel jobs and any others of this pool in the queue; return those that remain.
 
         Args:
             jobs: their ids.
-            within_s: how long to try.
-            whole: wait for the end of jobs that are being ended, too.
+            within_s: time limit.
+            whole: also wait for the end of jobs that are being terminated.
         """
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:

@@ -1,12 +1,12 @@
-"""Run as a process of its own: holds the scheduler and the workers of a local pool for as long as its parent wants it.
+"""The process of a local pool: runs its scheduler and workers until its parent ends it.
 
-Usage: python -m surveyor.pools.holder FOLDER PARENT_PROCESS_ID, with a line of JSON on standard input: where modules
-are looked for before the environment of this process (`path`), and for each worker the environment variables of its own
-(`workers`). It answers with a line of JSON on standard output: where the scheduler listens (`address`), and the
-`certificate` and `key` without which nobody can attach, as other users of this machine can reach it, too. It ends when
-standard input is closed or the parent is gone; both happen too when the parent is killed.
+Usage: python -m surveyor.pools.holder FOLDER PARENT_PROCESS_ID, with a line of JSON on standard input: the
+folders searched for modules before the environment of this process (`path`), and the environment variables of each
+worker (`workers`). It answers with a line of JSON on standard output: the address of the scheduler (`address`), and the
+`certificate` and `key` that clients need, because other users of this machine can reach the port. It ends when
+standard input is closed or the parent is gone; both also happen when the parent is killed.
 
-The flow's process would be the simpler place. But there the workers would import the user's main script again, Ctrl-C
+A separate process is needed because in the flow's process the workers would import the user's main script again, Ctrl-C
 would reach them, and the scheduler would share one interpreter with the flow.
 """
 

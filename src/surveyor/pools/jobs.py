@@ -33,9 +33,13 @@ PASSING = re.compile(
 CERTAIN = re.compile(
     r"invalid (partition|account|qos|feature|generic resource|wckey)|memory specification can not be satisfied"
     r"|requested (node configuration is not available|time limit is invalid)|unknown queue|no such queue"
-    r"|cannot use the queue|exceeds queue.*resource limits|exceed queue's hard limit|queue \S+ doesn't exist",
+    r"|cannot use the queue|exceeds queue.*resource limits|exceed queue's hard limit|queue \S+ does(n't| not) exist"
+    r"|not enough resources for your request|bad resource request|cannot recognize|un(known|recognized) option",
     re.IGNORECASE,
 )
+
+# OAR says so even where it then names a failure: while its server is away, a job waits in its database.
+TAKEN = re.compile(r"^OAR_JOB_ID=(\d+)$", re.MULTILINE)
 
 
 class Refused(PoolFailed):
@@ -74,11 +78,11 @@ class Jobs:
         """Submit a job and return its id.
 
         Args:
-            name: of the job and of its worker; with several workers, they add -0, -1 and so on.
+            name: name of the job and of its worker; several workers append -0, -1 and so on.
 
         Raises:
-            Refused: it was refused for good; with what the command said.
-            PoolFailed: it was refused now.
+            Refused: the queue refuses the job permanently; with the message of the command.
+            PoolFailed: the queue refuses the job for now.
             QueueSilent: the controller of the queue does not answer.
         """
         job = self._job(name)
@@ -87,7 +91,9 @@ class Jobs:
         except TimeoutError as error:
             raise QueueSilent(f"{job.submit_command} did not answer within {COMMAND_TIMEOUT_S:.0f} s") from error
         except (RuntimeError, ValueError, OSError) as error:
-            said = "\n".join(line for line in str(error).splitlines() if line.strip())
+            said = _said(str(error))
+            if taken := TAKEN.search(said):
+                return taken[1]
             if PASSING.search(said):
                 raise QueueSilent(said) from error
             is_certain = isinstance(error, FileNotFoundError) or CERTAIN.search(said)
@@ -127,6 +133,13 @@ class Jobs:
 
     def _job(self, name: str) -> Any:  # Any: dask-jobqueue is untyped
         return _job_class(self.site)(name=name, job_name=name, **self._options)
+
+
+def _said(error: str) -> str:
+    """Return what a command said, of dask-jobqueue's message, in which the command stands, too: for OAR, a script."""
+    _, _, output = error.partition("\nstdout:\n")
+    lines = [line for line in output.splitlines() if line.strip() and line != "stderr:"]
+    return "\n".join(lines) or "\n".join(line for line in error.splitlines() if line.strip())
 
 
 async def _call(command: Sequence[str]) -> tuple[int, str, str]:

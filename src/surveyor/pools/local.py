@@ -92,12 +92,15 @@ class _Holder:
         ready, _, _ = select.select([self.answers], [], [], START_S)
         answer = self.answers.readline().strip() if ready else ""
         if not answer and ready:
-            raise _EndedAtStart(f"pool {self.name} ended while it started, {N_STARTS} times. {self.last_lines()}")
+            raise self.ended_at_start()
         if not answer:
             raise PoolFailed(f"pool {self.name} gave no address within {START_S:.0f} s. {self.last_lines()}")
         told = json.loads(answer)
         certificate = {"tls_ca_file": told["certificate"], "tls_client_cert": told["certificate"]}
         return told["address"], Security(**certificate, tls_client_key=told["key"], require_encryption=True)
+
+    def ended_at_start(self) -> "_EndedAtStart":
+        return _EndedAtStart(f"pool {self.name} ended while it started, {N_STARTS} times. {self.last_lines()}")
 
     def end(self) -> None:
         with suppress(BrokenPipeError):  # what it did not read is still to be written
@@ -125,7 +128,10 @@ def _attach_once(name: str, room: Room, python: str | None) -> Attachment:
     with ExitStack() as opened:
         opened.callback(held.end)
         address, security = held.open(room, sys.path if python is None else _users_path())
-        client = PoolClient(address, security=security, set_as_default=False, timeout=CONNECT_S)
+        try:
+            client = PoolClient(address, security=security, set_as_default=False, timeout=CONNECT_S)
+        except OSError as error:
+            raise held.ended_at_start() from error
         opened.callback(client.close)
         return Attachment(client, count=lambda: room.n_workers, hint=held.last_lines, close=opened.pop_all().close)
 
@@ -152,7 +158,7 @@ def _check_interpreter(name: str, python: str) -> None:
 
 
 def _users_path() -> list[str]:
-    """Return where modules are looked for before those of Python: the user's own are there, none of an environment."""
+    """Return the folders searched before those of Python: they contain the user's own modules, not an environment."""
     standard = sysconfig.get_path("stdlib")
     return [entry for entry in takewhile(lambda entry: entry != standard, sys.path) if Path(entry).is_dir()]
 

@@ -104,7 +104,7 @@ def _share(gpus: list[str], each: int, number: int) -> dict[str, str]:
 
 
 def _gpus(site: LocalSite) -> list[str]:
-    """Return the names of the GPUs that the pool may use; where no worker needs one, nobody is asked."""
+    """Return the names of the GPUs that the pool may use; they are not determined if no worker needs one."""
     if not site.gpus_per_worker:
         return []
     named = os.environ.get(VISIBLE)

@@ -67,7 +67,7 @@ class Raised(Exception):
             return cls(None, text)
 
     def original(self) -> Exception:
-        """Return the exception itself, or one that tells of it where its class is not known or does not unpack."""
+        """Return the exception itself, or a `FunctionFailed` that describes it if its class is not known here."""
         try:
             error = unpack(self.content) if self.content is not None else None
         except Exception:  # noqa: BLE001 (unpacking runs code of any class)
@@ -117,7 +117,7 @@ def run_parcel(
 
 
 def time_left_s() -> float:
-    """Return how long the job of this process will last; infinity where there is none."""
+    """Return the remaining time of the job of this process in seconds; infinity without a job."""
     begin = os.environ.get(JOB_BEGIN)
     return float("inf") if begin is None else float(begin) + float(os.environ[JOB_WALLTIME_S]) - time.time()
 
@@ -140,7 +140,7 @@ def _hand_back(time_limit_s: float) -> None:
 
 
 def _leave(reason: str) -> None:
-    """Have the worker leave the pool, and with it its job; where there is work, another one will take its place."""
+    """Make the worker leave the pool, and with it its job; if there is work, another job replaces it."""
     worker = get_worker()
     asyncio.run_coroutine_threadsafe(_pause_and_close(worker, reason), worker.loop.asyncio_loop)
 

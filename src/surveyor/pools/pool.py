@@ -35,13 +35,13 @@ class Attachment:
     """A connection to a running Dask cluster.
 
     Attributes:
-        client: what submits; its closing cancels what it submitted.
-        count: returns how many functions can run at once now; it must return at once.
-        hint: says what to look at when a worker was lost.
-        close: closes the client and whatever else was opened for this connection.
-        least: functions that are handed over even where fewer can run, so that a cluster that grows sees the demand.
-        failure: says why there will be no more workers; None while there is hope.
-        waiting: says what work waits for where there is no worker, such as a job in the queue; None where there is one.
+        client: client of the scheduler; closing it cancels its futures.
+        count: returns the number of functions that can run at once now; it must not block.
+        hint: returns advice for the case that a worker was lost.
+        close: closes the client and everything else opened for this connection.
+        least: number of functions to submit even if fewer can run, so that a growing cluster sees the demand.
+        failure: returns why there will be no more workers, or None.
+        waiting: returns what work waits for while there is no worker, such as a job in the queue; None with a worker.
     """
 
     client: Client
@@ -104,7 +104,7 @@ class Pool(Executor):
 
     @property
     def waiting(self) -> str | None:
-        """The resource for which the work of this process waits; None where a worker has it, or where there is none."""
+        """The resource for which the work of this process waits; None with a worker, or without work."""
         if self._is_opening:
             return f"pool {self.name} to open"
         attachment = self._attachment
@@ -160,12 +160,12 @@ class Pool(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Close the pool; it can be called several times.
+        """Close the pool; it can be called several times, and does not wait for a pool that is still opening.
 
         Args:
-            wait: let what is in flight end first; otherwise it is abandoned and its futures are cancelled. What was
-                submitted under a key goes on without this process, as far as the cluster does.
-            cancel_futures: abandon what is in flight in any case.
+            wait: let running work end first; otherwise it is abandoned and its futures are cancelled. Work submitted
+                under a key continues without this process if the cluster does.
+            cancel_futures: abandon running work in any case.
         """
         with self._changed:
             self._is_closed = True
@@ -173,32 +173,43 @@ class Pool(Executor):
             pending = tuple(self._pending)
         if wait and not cancel_futures:
             futures.wait(pending)
-        with self._attaching:
-            attachment, self._attachment = self._attachment, None
         for future in pending:
             future.cancel()
-        if attachment is not None:
-            attachment.close()
+        self._replace(None)
 
     def _attached(self) -> Attachment:
         with self._attaching:
-            if self._is_closed:
-                raise RuntimeError(f"pool {self.name} was shut down: nothing can be submitted to it any more")
-            if self._attachment is not None and not self._attachment.is_alive:
-                self._attachment.close()
-                self._attachment = None
-            if self._attachment is None:
-                self._attachment = self._opened()
-            if (failure := self._attachment.failure()) is not None:
+            self._check_open()
+            attachment = self._attachment
+            if attachment is None or not attachment.is_alive:
+                attachment = self._attach_anew()
+            if (failure := attachment.failure()) is not None:
                 raise PoolFailed(failure)
-            return self._attachment
+            return attachment
 
-    def _opened(self) -> Attachment:
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError(f"pool {self.name} was shut down: nothing can be submitted to it any more")
+
+    def _attach_anew(self) -> Attachment:
+        self._replace(None)
         self._is_opening = True
         try:
-            return self._attach()
+            attachment = self._attach()
         finally:
             self._is_opening = False
+        self._replace(attachment)
+        if self._is_closed:  # it was shut down meanwhile, or is now, which does no harm
+            self._replace(None)
+            self._check_open()
+        return attachment
+
+    def _replace(self, attachment: Attachment | None) -> None:
+        """Take a connection, or none, in place of the one that there is, which is closed."""
+        with self._changed:
+            former, self._attachment = self._attachment, attachment
+        if former is not None:
+            former.close()
 
     def _admit(self, future: Future[Any]) -> Attachment:  # Any: the result of whatever is submitted
         """Count a future as in flight, as soon as there is room for it."""
@@ -267,5 +278,5 @@ async def _result_of(remote: RemoteFuture) -> Any:  # Any: the result of whateve
 
 
 def _forget(remote: RemoteFuture) -> None:
-    """Have the scheduler forget what was to be finished even without its submitter."""
+    """Make the scheduler forget work that it would finish even without its submitter."""
     remote.client._send_to_scheduler({"op": "client-releases-keys", "keys": [remote.key], "client": KEPT})

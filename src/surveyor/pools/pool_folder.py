@@ -1,4 +1,4 @@
-"""The folder of a pool on a cluster: how its process and those who use it find each other."""
+"""The folder of a pool on a cluster, through which its process and its users find each other."""
 
 import json
 import os
@@ -76,13 +76,13 @@ class PoolFolder:
         return self.path / "versions.json"
 
     def make(self, name: str, site: Site) -> None:
-        """Make the folder, and write down what is to be held."""
+        """Create the folder, and write the settings of the pool to it."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.path.chmod(0o700)
         write_json(self.site, {"name": name, "kind": site.kind, "site": site.model_dump(mode="json")}, is_patient=False)
 
     def read_site(self) -> tuple[str, Site]:
-        """Return the name of the pool and what is to be held.
+        """Return the name and the settings of the pool.
 
         Raises:
             InputError: there is no pool in this folder.
@@ -94,11 +94,11 @@ class PoolFolder:
         return str(record["name"]), SITES[record["kind"]].model_validate(record["site"])
 
     def holder(self, address: str) -> dict[str, Any]:  # Any: strings and numbers
-        """Return what the process that calls this says of itself."""
+        """Return the description of the calling process."""
         return {"address": address, "host": socket.gethostname(), "pid": os.getpid()}
 
     def read_holder(self) -> dict[str, Any] | None:  # Any: strings and numbers
-        """Return what the live process of the pool says of itself; None where there is none, or not yet."""
+        """Return the description of the live process of the pool; None if there is none yet."""
         holder, record = holder_of(self.lease), _read(self.address)
         if holder is None or record is None:
             return None

@@ -1,7 +1,7 @@
-"""What the queue of a cluster says about jobs: the command that asks it, and how its answer is read.
+"""The state of jobs in the queue of a cluster: the query commands, and the parsers of their output.
 
-dask-jobqueue submits jobs, but never looks whether they are still there. Its commands to cancel jobs stand here too:
-that library can be imported in the main thread alone, and a pool may be closed in any.
+dask-jobqueue submits jobs, but never checks whether they still exist. The commands to cancel jobs are also defined
+here: dask-jobqueue can be imported only in the main thread, but a pool may be closed in any thread.
 """
 
 import re
@@ -14,14 +14,14 @@ State = Literal["pending", "running", "ending"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A job as the queue shows it; jobs that have ended are not shown.
+    """A job in the queue; ended jobs are not listed.
 
     Attributes:
-        state: whether it waits, runs, or is being ended while its processes may live on for a while.
-        reason: why it waits, in the queue's words.
-        is_hopeless: whether the queue says that it will never run.
-        is_certain: whether another job that asks for the same would not run either.
-        folder: where it runs, as far as the queue tells.
+        state: whether it is pending, running, or being terminated while its processes may still run.
+        reason: why it is pending, in the queue's words.
+        is_hopeless: whether it will never run according to the queue.
+        is_certain: whether an identical job would not run either.
+        folder: its working directory, if the queue reports it.
     """
 
     state: State
@@ -33,14 +33,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """How one kind of queue is asked.
+    """The commands of one kind of queue.
 
     Attributes:
-        cancel: the command that cancels jobs, which takes their ids.
-        command: returns the command that asks, from the name of the user and the ids of the jobs.
-        read: returns the entries by id, from the standard output of the command.
-        unknown: what standard error says, in lower case, when the command fails just because a job has ended.
-        tells_folder: whether the answer has all jobs of the user, each with its folder.
+        cancel: command that cancels jobs, followed by their ids.
+        command: returns the query command, given the name of the user and the ids of the jobs.
+        read: returns the entries by id, given the standard output of the command.
+        unknown: text of standard error, in lower case, if the command fails only because a job has ended.
+        tells_folder: whether the answer lists all jobs of the user with their folders.
     """
 
     cancel: str
@@ -131,9 +131,10 @@ def read_oar(answer: str) -> dict[str, Entry]:
         "Suspended": "running",
         "Resuming": "running",
         "Finishing": "ending",
+        "toError": "ending",
     }
-    pairs = [line.split(":", 1) for line in answer.splitlines() if ":" in line]
-    return {job.strip(): Entry(states[state.strip()], state.strip()) for job, state in pairs if state.strip() in states}
+    pairs = [(job.strip(), state.strip()) for job, _, state in (line.partition(":") for line in answer.splitlines())]
+    return {job: _entry(states[state], state) for job, state in pairs if state in states}
 
 
 def read_htcondor(answer: str) -> dict[str, Entry]:
@@ -161,10 +162,15 @@ def _rows(answer: str) -> list[tuple[str, list[str]]]:
 
 def _table(answer: str, states: Mapping[str, State], column: int) -> dict[str, Entry]:
     return {
-        job: Entry(states[words[column]], words[column])
+        job: _entry(states[words[column]], words[column])
         for job, words in _rows(answer)
         if len(words) > abs(column) and words[column] in states
     }
+
+
+def _entry(state: State, word: str) -> Entry:
+    """Return a job whose queue has a word for its state, and no other reason for which it waits."""
+    return Entry(state, word if state == "pending" else "")
 
 
 QUEUES: Mapping[str, Queue] = {

@@ -50,7 +50,7 @@ class PoolScheduler(Scheduler):  # type: ignore[misc]  # it is untyped
 
 
 class _ForgetFailures(SchedulerPlugin):  # type: ignore[misc]  # it is untyped
-    """Forgets a failure as soon as those who wait for it know it, so that the same key can be submitted again."""
+    """Forgets a failure once its waiting clients have received it, so that the same key can be submitted again."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler

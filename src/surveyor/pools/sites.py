@@ -26,16 +26,17 @@ class LocalSite(Site):
     kind: ClassVar[str] = "local"
 
     cores: int | None = Field(
-        None, ge=1, title="Cores", description="Cores to use in all; by default those that this process may use."
+        None, ge=1, title="Cores", description="Total number of cores; by default those available to this process."
     )
     memory_GB: float | None = Field(
-        None, gt=0, title="Memory (GB)", description="Memory to use in all; by default that of the machine."
+        None, gt=0, title="Memory (GB)", description="Total memory; by default that of the machine."
     )
     gpus: int | None = Field(
         None,
         ge=0,
         title="GPUs",
-        description="GPUs to use in all; by default those that CUDA_VISIBLE_DEVICES names, or else nvidia-smi lists.",
+        description="Total number of GPUs; by default those in CUDA_VISIBLE_DEVICES, or else those that "
+        "nvidia-smi lists.",
     )
     cores_per_worker: int = Field(
         1,
@@ -44,17 +45,20 @@ class LocalSite(Site):
         description="Cores of one label, walker or training: MPI ranks times OpenMP threads.",
     )
     memory_per_worker_GB: float | None = Field(
-        None, gt=0, title="Memory per worker (GB)", description="Memory of one label, walker or training, if it counts."
+        None,
+        gt=0,
+        title="Memory per worker (GB)",
+        description="Memory of one label, walker or training, if it limits the number of workers.",
     )
     gpus_per_worker: int = Field(
-        0, ge=0, title="GPUs per worker", description="GPUs that one label, walker or training has for itself."
+        0, ge=0, title="GPUs per worker", description="GPUs reserved for one label, walker or training."
     )
     python: str | None = Field(
         None,
         min_length=1,
         title="Interpreter",
-        description="Python of the environment with surveyor and the stage's engine, by its full path; by default that "
-        "of the flow.",
+        description="Full path of the Python interpreter in an environment with surveyor and the engine of the "
+        "stage; by default that of the flow.",
     )
 
 
@@ -63,73 +67,73 @@ class JobQueueSite(Site):
 
     is_experimental: ClassVar[bool] = False  # never tried on a real queue of its kind
 
-    cores_per_job: int = Field(1, ge=1, title="Cores per job", description="Cores that a job asks for.")
+    cores_per_job: int = Field(1, ge=1, title="Cores per job", description="Cores requested by each job.")
     workers_per_job: int = Field(
         1,
         ge=1,
         title="Workers per job",
-        description="How many labels, walkers or trainings run side by side in one job, and share its cores.",
+        description="Number of labels, walkers or trainings that run at the same time in one job and share its cores.",
     )
     memory_GB: float = Field(
         4.0,
         gt=0,
         title="Memory (GB)",
-        description="Memory that a job asks for; on Grid Engine and OAR, which have no common word for it, name it in "
-        "resources.",
+        description="Memory requested by each job. Grid Engine and OAR have no common option for it: use "
+        "resources there.",
     )
-    gpus_per_job: int = Field(0, ge=0, title="GPUs per job", description="GPUs that a job asks for.")
+    gpus_per_job: int = Field(0, ge=0, title="GPUs per job", description="GPUs requested by each job.")
     walltime_minutes: float = Field(
         60.0,
         ge=1,
         title="Walltime (min)",
-        description="How long a job may last; a label whose time limit does not fit into the rest is not started "
-        "there.",
+        description="Maximum duration of a job. A label whose time limit exceeds the remaining walltime starts in"
+        " another job.",
     )
     queue: str | None = Field(
-        None, min_length=1, title="Queue", description="Partition or queue; by default that of the cluster."
+        None, min_length=1, title="Queue", description="Partition or queue; by default the cluster's default."
     )
     account: str | None = Field(
-        None, min_length=1, title="Account", description="Account or project that is charged; by default the user's."
+        None, min_length=1, title="Account", description="Account or project to charge; by default the user's."
     )
     python: str | None = Field(
         None,
         min_length=1,
         title="Interpreter",
-        description="Python of the environment with surveyor and the stage's engine, on the compute nodes; "
-        "by default that of the flow.",
+        description="Full path of the Python interpreter on the compute nodes, in an environment with surveyor "
+        "and the engine of the stage; by default that of the flow.",
     )
     prologue: list[str] = Field(
         default_factory=list,
         title="Prologue",
-        description="Lines of shell that each job runs first, such as: module load cp2k. Never a secret.",
+        description="Shell commands at the start of each job, such as: module load cp2k. Never a secret.",
     )
     directives: list[str] = Field(
         default_factory=list,
         title="Directives",
-        description="Further directives of the job script, without their prefix, such as: --exclusive.",
+        description="Additional directives of the job script, without prefix, such as: --exclusive.",
     )
     skip_directives: list[str] = Field(
         default_factory=list,
         title="Skipped directives",
-        description="Directives that surveyor would write and the cluster refuses; those that contain such a text are "
-        "left out, as --mem.",
+        description="Directives to omit because the cluster refuses them: all that contain one of these texts, "
+        "such as --mem.",
     )
-    min_jobs: int = Field(0, ge=0, title="Fewest jobs", description="Jobs that are kept even without work.")
-    max_jobs: int = Field(4, ge=1, title="Most jobs", description="Jobs that are in the queue or run at once, at most.")
+    min_jobs: int = Field(0, ge=0, title="Minimum jobs", description="Number of jobs to keep even without work.")
+    max_jobs: int = Field(4, ge=1, title="Maximum jobs", description="Maximum number of pending and running jobs.")
     idle_minutes: float = Field(
         2.0,
         ge=0,
         title="Idle time (min)",
-        description="A job without work for so long ends; so does the pool, when nobody is attached to it.",
+        description="Time after which a job without work ends, and a pool without clients closes.",
     )
     interface: str | None = Field(
         None,
         min_length=1,
         title="Network interface",
-        description="Interface by which the jobs and the pool's process reach each other, such as ib0.",
+        description="Network interface between the jobs and the process of the pool, such as ib0.",
     )
     scratch: Path | None = Field(
-        None, title="Scratch", description="Folder on the compute nodes for files of the workers themselves."
+        None, title="Scratch", description="Folder on the compute nodes for temporary files of the workers."
     )
 
     @model_validator(mode="after")
@@ -178,7 +182,7 @@ class SLURMSite(JobQueueSite):
         1,
         ge=1,
         title="Tasks per job",
-        description="Tasks that SLURM counts in a job, so the slots that mpirun finds; must divide the cores.",
+        description="SLURM tasks per job, which are the slots of mpirun; must divide the cores.",
     )
 
     @model_validator(mode="after")
@@ -200,7 +204,7 @@ class PBSSite(JobQueueSite):
         None,
         min_length=1,
         title="Resources",
-        description="The -l line, as Torque wants it (nodes=1:ppn=8); by default select= with cores, memory and GPUs.",
+        description="Resources (-l), for Torque such as nodes=1:ppn=8; by default select= with cores, memory and GPUs.",
     )
 
 
@@ -220,10 +224,11 @@ class SGESite(JobQueueSite):
         None,
         min_length=1,
         title="Parallel environment",
-        description="Name of the one that gives several cores of a node, such as smp; needed above one core.",
+        description="Parallel environment that provides several cores of one node, such as smp; required for more"
+        " than one core.",
     )
     resources: str | None = Field(
-        None, min_length=1, title="Resources", description="The -l line, such as h_vmem=4G,gpu=1."
+        None, min_length=1, title="Resources", description="Resources (-l), such as h_vmem=4G,gpu=1."
     )
 
     @model_validator(mode="after")
@@ -245,13 +250,12 @@ class OARSite(JobQueueSite):
     """A cluster with OAR."""
 
     kind: ClassVar[str] = "oar"
-    is_experimental: ClassVar[bool] = True
 
     resources: str | None = Field(
         None,
         min_length=1,
         title="Resources",
-        description="The -l line without walltime; by default /nodes=1/core= with the cores.",
+        description="Resources (-l) without walltime; by default /nodes=1/core= with the cores.",
     )
 
 
@@ -261,7 +265,7 @@ class HTCondorSite(JobQueueSite):
     kind: ClassVar[str] = "htcondor"
     is_experimental: ClassVar[bool] = True
 
-    disk_GB: float = Field(1.0, gt=0, title="Disk (GB)", description="Disk that a job asks for.")
+    disk_GB: float = Field(1.0, gt=0, title="Disk (GB)", description="Disk space requested by each job.")
 
 
 class SchedulerSite(Site):
@@ -272,16 +276,18 @@ class SchedulerSite(Site):
     address: str = Field(
         pattern=r"^(tcp|tls)://[^/]+:\d+$",
         title="Address",
-        description="Where the scheduler listens, such as tls://10.0.0.1:8786.",
+        description="Address of the scheduler, such as tls://10.0.0.1:8786.",
     )
     tls_ca_file: Path | None = Field(
-        None, title="CA (file)", description="Certificate of the authority that signed the scheduler's, for tls://."
+        None,
+        title="CA (file)",
+        description="Certificate of the authority that signed the scheduler's certificate, for tls://.",
     )
     tls_cert_file: Path | None = Field(
-        None, title="Certificate (file)", description="Certificate that the scheduler accepts from clients, for tls://."
+        None, title="Certificate (file)", description="Client certificate that the scheduler accepts, for tls://."
     )
     tls_key_file: Path | None = Field(
-        None, title="Key (file)", description="Private key of the certificate, readable by its owner alone."
+        None, title="Key (file)", description="Private key of the certificate, readable only by its owner."
     )
 
     @model_validator(mode="after")

@@ -11,13 +11,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a pool is told about a function beside its arguments.
+    """Options for the submission of a function to a pool.
 
     Attributes:
-        key: names the result, such as the key of a label and its store. Work under a key goes on when its submitter
-            dies, and whoever submits the same key while it is under way joins it. None for work that only its submitter
-            wants.
-        time_limit_s: so long may the function take; it is not started by a job that ends sooner.
+        key: name of the result, such as the key of a label and its store. Work under a key continues when its submitter
+            dies, and submitting the same key while it runs joins it. None for work that ends with its submitter.
+        time_limit_s: time limit in seconds. A job with less walltime left does not start the function.
     """
 
     key: str | None = None

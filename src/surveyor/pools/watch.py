@@ -14,19 +14,18 @@ GONE_S = 5.0  # a job that the queue does not show for so long is over; one answ
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as the pool knows it.
+    """A job of the pool.
 
     Attributes:
-        id: in the queue.
-        name: of its workers, or the beginning of it.
-        entry: what the queue shows; None where it shows nothing.
-        unseen_s: for how long the queue has not shown it.
-        was_connected: whether any worker ever was.
-        runs_s: for how long it has been seen to run.
-        idle_s: for how long it has had nothing to do.
-        away_s: for how long no worker has been connected, after one was.
-        leaving_s: for how long it has been leaving, since it was cancelled or its workers were told to leave; None for
-            one that is to stay.
+        id: id in the queue.
+        name: name of its workers, or the beginning of it.
+        entry: entry in the queue, or None.
+        unseen_s: time since the queue last listed it.
+        was_connected: whether any of its workers ever connected.
+        runs_s: time for which it has been seen running.
+        idle_s: time for which it has had no work.
+        away_s: time without a connected worker, after one was connected.
+        leaving_s: time since it was cancelled or its workers were told to end; None if it is to stay.
     """
 
     id: str
@@ -42,15 +41,15 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done now.
+    """The actions due now.
 
     Attributes:
-        n_submit: how many jobs to submit.
-        cancel: jobs to be cancelled: nobody needs them, or they will never give a worker.
-        retire: jobs whose workers are to leave in order.
-        ended: jobs that are over, whose workers, if they still seem connected, are gone.
-        failed: jobs that ended or hang before any worker connected, each with what is known of it.
-        certain: those of them whose successors would fail as well.
+        n_submit: number of jobs to submit.
+        cancel: jobs to cancel: they are not needed, or will never provide a worker.
+        retire: jobs whose workers are to end after their current work.
+        ended: jobs that have ended; workers of theirs that seem connected are gone.
+        failed: jobs that ended or hung before any worker connected, each with its description.
+        certain: failed jobs whose successors would also fail.
     """
 
     n_submit: int = 0
@@ -62,12 +61,12 @@ class Plan:
 
 
 def plan(jobs: Sequence[Job], n_unfinished: int, site: JobQueueSite) -> Plan:
-    """Return what a pool does about its jobs.
+    """Return the actions that a pool takes on its jobs.
 
     Args:
-        jobs: those that it has submitted and that were not over when it looked last.
-        n_unfinished: functions that wait or run.
-        site: says how many jobs there may be.
+        jobs: submitted jobs that had not ended at the last look.
+        n_unfinished: number of functions that wait or run.
+        site: limits on the number of jobs.
     """
     ended = tuple(job.id for job in jobs if _is_over(job))
     reasons = {job.id: reason for job in jobs if (reason := _why_it_failed(job)) is not None}
@@ -88,7 +87,7 @@ def plan(jobs: Sequence[Job], n_unfinished: int, site: JobQueueSite) -> Plan:
 
 
 def wanted_jobs(n_unfinished: int, site: JobQueueSite) -> int:
-    """Return how many jobs there should be for so many functions that wait or run."""
+    """Return the number of jobs needed for a number of waiting and running functions."""
     return min(site.max_jobs, max(site.min_jobs, -(-n_unfinished // site.workers_per_job)))
 
 

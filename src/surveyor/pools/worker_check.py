@@ -39,7 +39,7 @@ def versions() -> "Mapping[str, str]":
 
 
 def _digest() -> str:
-    """Return a hash of the code that workers run, whether it is installed or a checkout; "none" where there is none."""
+    """Return a hash of the code that workers run, installed or from a checkout; "none" if there is no such code."""
     from importlib.util import find_spec
 
     spec = find_spec("surveyor")  # it is not imported for that
@@ -81,7 +81,7 @@ def difference(there: "Mapping[str, Any]") -> "str | None":  # Any: strings and 
 
 
 def main() -> None:
-    """Compare this side with the one that a file tells of."""
+    """Compare this environment with the one described in a file."""
     sys.exit(difference(json.loads(Path(sys.argv[1]).read_text())))
 
 

@@ -1,4 +1,4 @@
-"""Reading the structures and labels that users give: which fields are used, which are not, and what is refused."""
+"""Reading of users' structures and labels: fields that are used, fields that are not used, and errors."""
 
 from surveyor.reading.announcement import announce_readings
 from surveyor.reading.reading import GIVEN_DATA, Reading, read_labelled, read_structures, read_unchecked

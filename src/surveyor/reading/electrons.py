@@ -177,7 +177,7 @@ def _tell_of_other_names(stated: Mapping[str, int], name: str, meaning: str, not
 
 
 def _one(stated: Mapping[str, int], name: str) -> int | None:
-    """Return the one value that fields state; None where there are none."""
+    """Return the common value of the fields; None without fields."""
     if len(set(stated.values())) > 1:
         fields = ", ".join(f"{field} says {value}" for field, value in stated.items())
         raise InputError(f"fields contradict each other on the {name}: {fields}; write {name} alone")
@@ -185,7 +185,7 @@ def _one(stated: Mapping[str, int], name: str) -> int | None:
 
 
 def _named(atoms: Atoms, names: tuple[str, ...]) -> Iterator[tuple[str, Any]]:  # Any: what a file holds
-    """Give the fields of a structure that have one of several names, written in whatever way."""
+    """Return the fields of a structure with one of several names, ignoring case, hyphens and underscores."""
     return ((name, value) for name, value in atoms.info.items() if _plain(name) in names)
 
 
@@ -207,7 +207,7 @@ def _scalar(value: Any) -> float | None:  # Any: what a file holds
 
 
 def _sum(atoms: Atoms, column: str) -> float | None:
-    """Return the sum of a column of numbers; None where there is none, or one of zeros, as ASE writes unasked.
+    """Return the sum of a column of numbers; None if it is missing, or all zeros, as ASE writes by default.
 
     Raises:
         InputError: a number is not finite.

@@ -1,4 +1,4 @@
-"""The table of what is read from structure files; the page docs/reference/structure-files.md holds the same rows."""
+"""The table of fields read from structure files; the page docs/reference/structure-files.md contains the same rows."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -13,7 +13,6 @@ Purpose = Literal["starts", "label", "data", "train", "import"]
 ALL: tuple[Purpose, ...] = get_args(Purpose)
 ELECTRONS: tuple[Purpose, ...] = ("starts", "label", "data", "import")
 LABELS: tuple[Purpose, ...] = ("data", "train", "import")
-LEARNING: tuple[Purpose, ...] = ("data", "train")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ FIELDS = (
         "2S+1",
         ELECTRONS,
         "taken as `multiplicity`, with a warning, where the number of electrons allows it; refused otherwise, as other "
-        "programs write 2S or S",
+        "programs write 2S or S; 0 in a periodic structure is not used, with a warning",
     ),
     Field(
         ("uhf", "n_unpaired", "unpaired_electrons"),
@@ -150,7 +149,7 @@ FIELDS = (
         (CONFIG_TYPE,),
         "structure",
         "",
-        LEARNING,
+        LABELS,
         "`IsolatedAtom` makes a single atom in a large periodic box an "
         "[isolated atom](../how-to/train-a-model.md#isolated-atoms)",
     ),

@@ -1,4 +1,4 @@
-"""Structures that are the same to a model: copies, whatever their place, their charge and the images of their atoms."""
+"""Copies: structures that are identical to a model, up to translation, charge and periodic images of their atoms."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -20,15 +20,15 @@ CHUNK = 1_000_000  # atoms of pairs that are compared at once
 
 
 def copies(structures: Sequence[Atoms]) -> np.ndarray:
-    """Return a number for each structure that it shares with its copies alone.
+    """Return a number for each structure that only its copies share.
 
     Copies have the same periodic directions, the same periodic cell vectors, and the same atoms of each element in the
-    same order, at the same places but for a translation of all and for lattice vectors, to within `SAME_A`. Charge and
-    multiplicity do not count, for models do not know them. A copy of a copy is none if it is further from the first, so
-    that a series that moves slowly is not taken for one structure. The time grows as n log n.
+    same order, at the same positions up to a common translation and lattice vectors, within `SAME_A`. Charge and
+    multiplicity are ignored, because models do not depend on them. A copy is compared with the first structure, not
+    with other copies, so that a slowly moving series does not count as one structure. The time grows as n log n.
 
     Args:
-        structures: with at least one atom each.
+        structures: structures with at least one atom each.
 
     Returns:
         Shape (n_structures,): the index of the first copy of each.

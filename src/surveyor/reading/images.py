@@ -65,8 +65,8 @@ def images_in(path: Path) -> Iterator[Atoms]:
 def _properties(line: str) -> dict[str, Any]:  # Any: whatever the file holds
     """Return the fields in the second line of a structure in an extxyz file.
 
-    ASE takes the upper half of `stress` without a look at the lower one. One that is not symmetric gets the name
-    `LOPSIDED`, so that whoever uses the stress can refuse it.
+    ASE uses the upper triangle of `stress` and ignores the lower one. A stress that is not symmetric gets the name
+    `LOPSIDED`, so that it can be refused where it is used.
     """
     fields: dict[str, Any] = key_val_str_to_dict(line)
     if "stress" in fields and not is_symmetric(fields["stress"]):

@@ -21,18 +21,27 @@ class LabelKeys(Parameters):
     prefix: str = Field(
         "REF_",
         title="Prefix",
-        description="Precedes energy (eV), forces (eV/Å), stress (eV/Å³, ASE's sign) and virials (eV, minus stress "
-        "times volume). Empty for the results of a calculator as ASE reads them, where free_energy goes before energy.",
+        description="Prefix of energy (eV), forces (eV/Å), stress (eV/Å³, ASE's sign) and virials (eV, minus "
+        "stress times volume). Empty for the results of an ASE calculator; free_energy then takes "
+        "precedence over energy.",
     )
     energy: str | None = Field(
-        None, title="Name of the energy", description="Where it is not the prefix and energy, such as TotEnergy."
+        None,
+        title="Name of the energy",
+        description="Complete name, if it is not the prefix followed by energy, such as TotEnergy.",
     )
     forces: str | None = Field(
-        None, title="Name of the forces", description="Where it is not the prefix and forces, such as dft_force."
+        None,
+        title="Name of the forces",
+        description="Complete name, if it is not the prefix followed by forces, such as dft_force.",
     )
-    stress: str | None = Field(None, title="Name of the stress", description="Where it is not the prefix and stress.")
+    stress: str | None = Field(
+        None, title="Name of the stress", description="Complete name, if it is not the prefix followed by stress."
+    )
     virials: str | None = Field(
-        None, title="Name of the virials", description="Where it is not the prefix and virials, or virial."
+        None,
+        title="Name of the virials",
+        description="Complete name, if it is not the prefix followed by virials or virial.",
     )
 
     def names(self, label: LabelName) -> tuple[str, ...]:
@@ -44,7 +53,7 @@ class LabelKeys(Parameters):
         return tuple(f"{self.prefix}{name}" for name in bare.get(label, (label,)))
 
     def found(self, label: LabelName, fields: Fields) -> str | None:
-        """Return the name under which a label is there, None where it is not."""
+        """Return the name under which a label exists; None if it does not exist."""
         return next((name for name in self.names(label) if fields.get(name) is not None), None)
 
 

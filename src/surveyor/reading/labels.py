@@ -34,18 +34,18 @@ ANY_LABEL = tuple(name for keys in (REF_KEYS, LabelKeys(prefix="")) for each in 
 
 
 def read_label(atoms: Atoms, notes: Notes, keys: LabelKeys = REF_KEYS, advice: Advice = IN_PARAMETERS) -> Atoms:
-    """Return a structure with the label that it carries, under surveyor's names, and the weights that are not 1.
+    """Return a structure with its label under surveyor's names, and with its weights other than 1.
 
-    A structure whose label counts nowhere comes back with weight 0 and without the label, which may be anything.
+    A structure whose labels all have weight 0 is returned with weight 0 and without the label, which may be anything.
 
     Args:
-        atoms: as ASE reads it.
-        notes: on the file.
+        atoms: the structure as read by ASE.
+        notes: notes on the file.
         keys: names of the labels in the file.
-        advice: says where the user writes other names.
+        advice: text that says where the user writes other names.
 
     Raises:
-        InputError: it carries no label, an incomplete one, or one that contradicts itself; or a weight is wrong.
+        InputError: the label is missing, incomplete or contradictory; or a weight is invalid.
     """
     fields = fields_of(atoms)
     weights = read_weights(fields, notes)
@@ -123,7 +123,7 @@ def _missing_label(fields: Fields, keys: LabelKeys, advice: Advice) -> str:
 
 
 def _tell_other_energy(fields: Fields, taken: str, notes: Notes) -> None:
-    """Say which energy is taken where there is one with and one without the entropy of smeared electrons."""
+    """Note which energy is used if there are energies with and without the entropy of smeared electrons."""
     is_free = "free_energy" in taken
     other = taken.replace("free_energy", "energy") if is_free else taken.replace("energy", "free_energy")
     value = fields.get(other)

@@ -29,14 +29,14 @@ REPLAY = "replay"  # data of another level of theory, whose atomic energies are 
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """The labelled structures of a file that models can learn from, and the isolated atoms beside them.
+    """The labelled structures of a file that models can learn from, and its isolated atoms.
 
     Attributes:
-        structures: without isolated atoms, in the order of the file.
-        indices: of the structures in the file, shape (n_structures,).
-        isolated: isolated atoms by the name that messages give them.
+        structures: structures without isolated atoms, in the order of the file.
+        indices: indices of the structures in the file, shape (n_structures,).
+        isolated: isolated atoms, by their name in messages.
         first_copies: index in `structures` of the first copy of each, shape (n_structures,).
-        report: on the reading of the file.
+        report: report on the reading of the file.
     """
 
     structures: Sequence[Atoms]
@@ -92,11 +92,11 @@ def learnable(readings: Mapping[str, Reading], *, allow_leaks: bool = False) -> 
 
 
 def set_apart(reading: Reading) -> TrainingData:
-    """Set the isolated atoms of a file apart.
+    """Separate the isolated atoms of a file from its other structures.
 
     Raises:
-        InputError: they contradict each other, there is nothing else, or a box is too small for an atom that is said to
-            be isolated.
+        InputError: they contradict each other, there are no other structures, or the box of an atom declared as
+            isolated is too small.
     """
     kept = {index: atoms for index, atoms in reading.numbered.items() if not is_isolated_atom(atoms)}
     if not kept:

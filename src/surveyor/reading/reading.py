@@ -36,10 +36,10 @@ class Reading:
     """The structures of a file, and the report on their reading.
 
     Attributes:
-        structures: in canonical coordinates, in the order of the file.
-        report: which fields were used, and what was found.
-        refused: why structures cannot be used, by index; empty where one such structure refuses the file.
-        indices: in the file, of each structure; empty where none was left out.
+        structures: structures in canonical coordinates, in the order of the file.
+        report: report on the fields and findings.
+        refused: reasons why structures cannot be used, by index; empty if one such structure makes the file unusable.
+        indices: index of each structure in the file; empty if none was left out.
     """
 
     structures: list[Atoms]
@@ -112,14 +112,14 @@ def read_structures(path: Path, parameter: str = "", *, with_momenta: bool = Fal
 
 
 def read_unchecked(path: Path, parameter: str = "") -> Reading:
-    """Read structures that are to be labelled; those that cannot be are told apart, with the reason.
+    """Read structures to label; those that cannot be labelled are returned separately, with the reason.
 
     Args:
         path: the file.
-        parameter: that names it, for the report.
+        parameter: parameter that names the file, for the report.
 
     Raises:
-        InputError: the file is missing, cannot be read, or holds no structure.
+        InputError: the file is missing, cannot be read, or contains no structure.
     """
     return read_in_steps(path, TO_LABEL, parameter, keeps_refused=True)
 

@@ -1,4 +1,4 @@
-"""Reports on the reading of a structure file: which fields were used, which were not, and what was found."""
+"""Reports on the reading of a structure file: fields used, fields not used, and findings."""
 
 from collections import Counter
 from dataclasses import dataclass, field, replace

@@ -59,7 +59,7 @@ def read_kinds(atoms: Atoms, notes: Notes) -> Atoms:
 
 
 def read_motion(*, with_momenta: bool) -> Callable[[Atoms, Notes], Atoms]:
-    """Return the step that says what of a start a walker keeps: constraints, and maybe momenta."""
+    """Return the reading step that keeps the constraints and, optionally, the momenta of a start."""
 
     def read(atoms: Atoms, notes: Notes) -> Atoms:
         if atoms.constraints:

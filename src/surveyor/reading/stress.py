@@ -21,21 +21,21 @@ def read_stress(
 ) -> tuple[np.ndarray | None, float]:
     """Return the stress of a structure, from stress or virials, and its weight.
 
-    The stress of a structure that is not periodic in three directions is not used: it is a force on an area that such a
-    structure does not have, divided by whatever vacuum its cell holds. Its energy and forces are right all the same.
+    The stress of a structure that is not periodic in three directions is not used, because its value depends on the
+    vacuum in the cell. Energy and forces of such a structure are correct.
 
     Args:
         atoms: the structure.
-        fields: all that the file gives it.
+        fields: all fields of the structure in the file.
         keys: names of the labels in the file.
-        weights: of the structure; a stress or virials of weight 0 are not used.
-        notes: on the file.
+        weights: weights of the structure; a stress or virials of weight 0 are not used.
+        notes: notes on the file.
 
     Returns:
-        Six Voigt components in eV/Å³ with ASE's sign, or None; and the weight, without that of the structure.
+        Six Voigt components in eV/Å³ with ASE's sign, or None; and the weight of the stress alone.
 
     Raises:
-        InputError: there are other than six or nine components, the matrix is not symmetric, or stress and virials
+        InputError: the number of components is not six or nine, the matrix is not symmetric, or stress and virials
             contradict each other.
     """
     stress, virials = keys.found("stress", fields), keys.found("virials", fields)
@@ -60,9 +60,9 @@ def read_stress(
 
 
 def is_symmetric(matrix: np.ndarray) -> bool:
-    """Say whether a stress or virial is symmetric, but for rounding; of what is not finite, another check complains.
+    """Return whether a stress or virial is symmetric up to rounding; another check refuses numbers that are not finite.
 
-    The stress of a relaxed cell is little but rounding, so it has no other than an absolute tolerance.
+    The tolerance is absolute, because the stress of a relaxed cell is mostly rounding.
     """
     if not np.isfinite(matrix).all():
         return True

@@ -1,7 +1,7 @@
-"""Labels and structures that are probably mistakes, looked for before a model learns from them.
+"""Labels and structures that are probably wrong, found before a model is trained on them.
 
-Each threshold is set where ordinary data, strongly perturbed or dissociated ones among them, do not come. What is found
-is a warning: nothing is left out for it.
+Each threshold is beyond the range of ordinary data, including strongly perturbed or dissociated structures. Findings
+are warnings: no structure is left out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -94,12 +94,12 @@ def labels_of(structures: Sequence[Atoms]) -> Labels:
 def suspicions_of(
     structures: Sequence[Atoms], same: np.ndarray | None = None, *, of_labels_alone: bool = False
 ) -> list[Suspicion]:
-    """Return the kinds of suspicion that structures show; the time grows as n log n with their number.
+    """Return the kinds of suspicion that apply to structures; the time grows as n log n with their number.
 
     Args:
-        structures: labelled, without isolated atoms.
-        same: index of the first copy of each, see `copies`; None looks for them here.
-        of_labels_alone: leaves out what is suspicious to models alone, which do not know charge and multiplicity.
+        structures: labelled structures, without isolated atoms.
+        same: index of the first copy of each, see `copies`; None determines them here.
+        of_labels_alone: leave out suspicions about charge and multiplicity, which matter only to models.
     """
     if not structures:
         return []
@@ -189,7 +189,7 @@ def _multiplicities(labels: Labels) -> Suspicion:
 
 
 def electrons_of(atoms: Atoms) -> tuple[int, int]:
-    """Return charge and multiplicity; what is no integer was warned of when it was read, and counts as not stated."""
+    """Return charge and multiplicity; values that are not integers, warned of at reading, are ignored."""
     try:
         return charge_of(atoms), multiplicity_of(atoms)
     except InputError:
@@ -207,11 +207,11 @@ CHECKS = (*OF_LABELS, _charges, _multiplicities)
 
 
 def findings_of(suspicions: Sequence[Suspicion], indices: Mapping[str, np.ndarray]) -> dict[str, list[Finding]]:
-    """Return what was found as findings of the files from which the structures come.
+    """Return suspicions as findings on the files of the structures.
 
     Args:
-        suspicions: about the structures of all files, one file after the other.
-        indices: of the structures in their file, by the name of the file's field.
+        suspicions: suspicions about the structures of all files, in the order of the files.
+        indices: indices of the structures in their file, by the name of the file's parameter.
     """
     ends = np.cumsum([len(each) for each in indices.values()])[:-1]
     found: dict[str, list[Finding]] = {name: [] for name in indices}

@@ -35,10 +35,12 @@ class EMTParameters(Parameters):
 
     # A choice without any field is left out by the form of the Prefect UI, which sends no empty objects.
     asap_cutoff: bool = Field(
-        False, title="Cutoff of ASAP", description="Take the cutoff of the program ASAP in place of ASE's own."
+        False, title="Cutoff of ASAP", description="Use the cutoff of the program ASAP instead of ASE's."
     )
     rehearsal: Rehearsal | None = Field(
-        None, title="Rehearsal", description="Have labels take their time, fail, and leave a trace."
+        None,
+        title="Rehearsal",
+        description="Give labels a duration, a failure rate and a log, to rehearse a deployment.",
     )
 
 
@@ -59,7 +61,8 @@ class ASEParameters(Parameters):
         None,
         min_length=1,
         title="Version",
-        description="Version of the program and its data, for programs that do not tell theirs; belongs to the level.",
+        description="Version of the program and its data, if the program does not report it; part of the level of"
+        " theory.",
     )
 
     @field_validator("calculator")
@@ -79,23 +82,23 @@ class ASECode(Parameters):
     environment: dict[str, str] = Field(
         default_factory=dict,
         title="Environment",
-        description="Variables for the program beside those of the worker, such as ASE_CONFIG_PATH; never a secret.",
+        description="Additional environment variables of the program, such as ASE_CONFIG_PATH; never a secret.",
     )
     timeout_minutes: float = Field(
         60.0,
         gt=0,
         le=100_000,
         title="Time limit (min)",
-        description="A label that takes longer is ended and counts as failed.",
+        description="A label that takes longer is terminated and fails.",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class EMTReference:
-    """Effective medium theory, by ASE.
+    """Effective medium theory, computed by ASE.
 
     Attributes:
-        parameters: which cutoff, and what is rehearsed.
+        parameters: cutoff, and rehearsal.
     """
 
     parameters: EMTParameters = field(default_factory=EMTParameters)
@@ -131,14 +134,14 @@ def _rehearsed_failure() -> Label | LabelFailure:
 
 @dataclass(frozen=True, slots=True)
 class ASEReference:
-    """Any calculator that ASE knows by name, at whatever level of theory its arguments say.
+    """Any calculator in ASE's list; its arguments define the level of theory.
 
-    What is part of ASE is computed here. A program or package is run by a process of its own, with all that it starts,
-    so that its time can be limited, and none outlives its worker.
+    Potentials that are part of ASE are computed in this process. All other programs and packages run in a separate
+    process group, so that their time can be limited, and none survives its worker.
 
     Attributes:
         parameters: name and arguments of the calculator.
-        code: how its program is run.
+        code: environment and limits of its program.
     """
 
     parameters: ASEParameters
@@ -146,11 +149,11 @@ class ASEReference:
 
     @property
     def time_limit_s(self) -> float | None:
-        """How long a calculation may take; None for what is part of ASE."""
+        """Time limit of a calculation; None for potentials that are part of ASE."""
         return None if self.parameters.calculator in CLASSICAL else 60 * self.code.timeout_minutes
 
     def resolve(self) -> LevelOfTheory:
-        """Return the level of theory: calculator, arguments, contents of files that they name, version where it tells.
+        """Return the level of theory: calculator, arguments, contents of files named in them, and version if known.
 
         Raises:
             InputError: the calculator does not take its arguments, or its program or a file is missing here.

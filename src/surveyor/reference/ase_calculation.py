@@ -65,7 +65,7 @@ def make_calculator(name: str, arguments: Arguments) -> Any:  # Any: ASE's calcu
 
 
 def describe(calculator: Any, arguments: Arguments) -> dict[str, Any]:  # Any: as above; whatever JSON holds
-    """Return what a level of theory depends on beside the arguments: version of the program, contents of files.
+    """Return the parts of the level of theory other than the arguments: version of the program, contents of files.
 
     Args:
         calculator: a new one.
@@ -98,7 +98,7 @@ def _check_program(command: str) -> None:
 
 
 def _files(arguments: Arguments, pseudo_dir: str | None) -> Iterator[tuple[str, str]]:
-    """Yield which argument names a file, and the hash of its content: a name does not tell what is in a file."""
+    """Yield each argument that names a file, with the hash of the file's content."""
     pseudopotentials = arguments.get("pseudopotentials")
     if pseudo_dir is not None and isinstance(pseudopotentials, Mapping):
         for element, name in pseudopotentials.items():

@@ -1,4 +1,4 @@
-"""What surveyor knows of the calculators that ASE knows by name: which may be used, and what each is told."""
+"""The calculators in ASE's list: which are supported, and the properties of a structure passed to each."""
 
 import re
 from collections.abc import Mapping
@@ -63,7 +63,7 @@ def known_name(name: str) -> str:
 
 
 def check_arguments(name: str, arguments: Arguments) -> None:
-    """Check that the arguments of a calculator say what is computed, and nothing else.
+    """Check that the arguments of a calculator define the calculation, and nothing else.
 
     Raises:
         ValueError: one of them belongs to the site or to surveyor.
@@ -82,7 +82,7 @@ def check_arguments(name: str, arguments: Arguments) -> None:
 
 
 def treats_charge(name: str) -> bool:
-    """Say whether a calculator is told the charge of a structure."""
+    """Return whether the charge of a structure is passed to a calculator."""
     return name in ELECTRONS or name == "espresso"
 
 

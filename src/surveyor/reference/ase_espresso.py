@@ -1,4 +1,4 @@
-"""What surveyor knows of Quantum ESPRESSO behind ASE's calculator: what pw.x is told, and what it says."""
+"""Quantum ESPRESSO behind ASE's calculator: input parameters for a structure, and checks of the output of pw.x."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -120,9 +120,9 @@ def in_box(atoms: Atoms) -> Atoms:
 
 
 def fault_in_espresso(output: str) -> tuple[Reason, str] | None:
-    """Return what is wrong with a calculation of Quantum ESPRESSO, by what pw.x wrote; None where nothing is.
+    """Return the fault of a Quantum ESPRESSO calculation according to the output of pw.x, or None.
 
-    ASE reads an energy wherever one stands, and pw.x can be made to write one without convergence.
+    ASE accepts any energy in the output, and pw.x can print one without convergence.
     """
     error = ERROR.search(output)
     if error is not None:

@@ -118,7 +118,7 @@ def _outcome(answer: Mapping[str, Any]) -> Label | LabelFailure:  # Any: whateve
 
 
 def _by_output(outcome: Label | LabelFailure, output: Path) -> Label | LabelFailure:
-    """Return an outcome, or the failure that the output of Quantum ESPRESSO tells."""
+    """Return an outcome, or the failure found in the output of Quantum ESPRESSO."""
     if isinstance(outcome, LabelFailure) and outcome.reason in ("launch", "disk"):
         return outcome
     fault = fault_in_espresso(output.read_text(errors="replace") if output.exists() else "")
@@ -168,7 +168,7 @@ def _computed(calculator: Any, atoms: Atoms, name: str) -> Label | LabelFailure:
 
 
 def _said_in(directory: Path) -> str:
-    """Return what the program and its launcher have said, wherever the calculator has sent it."""
+    """Return the messages of the program and its launcher, from all files to which the calculator redirects them."""
     files = [directory / OUTPUT, *sorted(directory.glob("*.err"))]
     return "\n".join(each.read_text(errors="replace") for each in files if each.exists())
 

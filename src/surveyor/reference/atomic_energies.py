@@ -51,7 +51,7 @@ def max_unpaired_electrons(number: int) -> int:
 
 
 def lowest_energy(outcomes: Iterable[Label | LabelFailure]) -> float | None:
-    """Return the lowest energy among labels in eV, None where there are only failures."""
+    """Return the lowest energy among labels in eV; None if there are only failures."""
     return min((outcome.energy for outcome in outcomes if isinstance(outcome, Label)), default=None)
 
 

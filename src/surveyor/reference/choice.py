@@ -21,10 +21,12 @@ class ReferenceParameters(Choice):
     """The level of theory at which structures are labelled; exactly one."""
 
     cp2k: CP2KParameters | None = Field(None, title="CP2K", description="Density functional theory in CP2K.")
-    xtb: XTBParameters | None = Field(None, title="GFN-xTB", description="Semi-empirical tight binding, by tblite.")
-    emt: EMTParameters | None = Field(None, title="EMT", description="Effective medium theory, a toy for metals.")
+    xtb: XTBParameters | None = Field(None, title="GFN-xTB", description="Semi-empirical tight binding, with tblite.")
+    emt: EMTParameters | None = Field(
+        None, title="EMT", description="Effective medium theory, a test potential for metals."
+    )
     ase: ASEParameters | None = Field(
-        None, title="ASE calculator", description="Any calculator that ASE knows by name."
+        None, title="ASE calculator", description="Any calculator in ASE's list of calculators."
     )
 
 
@@ -42,14 +44,17 @@ class Codes(Parameters):
 
     model_config = ConfigDict(json_schema_extra=at_most_one_of("cp2k", "cp2k_block"))
 
-    cp2k: CP2KCode | None = Field(None, title="CP2K", description="How CP2K is run; by default, the program cp2k.psmp.")
+    cp2k: CP2KCode | None = Field(
+        None, title="CP2K", description="Command and limits of CP2K; by default the program cp2k.psmp."
+    )
     cp2k_block: CodeName | None = Field(
         None,
         title="CP2K (block)",
-        description="Block that says how CP2K is run, such as cp2k/genoa; in a file also written cp2k: cp2k/genoa.",
+        description="Block with the command and limits of CP2K, such as cp2k/genoa; in a file you can also write "
+        "cp2k: cp2k/genoa.",
     )
     ase: ASECode = Field(
-        default_factory=ASECode, title="ASE", description="How programs behind ASE's calculators are run."
+        default_factory=ASECode, title="ASE", description="Environment and limits of programs behind ASE's calculators."
     )
 
     @model_validator(mode="before")

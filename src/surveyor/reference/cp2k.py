@@ -62,27 +62,29 @@ class CP2KParameters(Parameters):
     input: Path | None = Field(
         None,
         title="CP2K input (file)",
-        description="An ordinary CP2K input, whole or its FORCE_EVAL; structure, GLOBAL and printing are replaced.",
+        description="An ordinary CP2K input, complete or only its FORCE_EVAL; structure, GLOBAL and printing are "
+        "replaced.",
     )
     input_text: str | None = Field(
-        None, min_length=1, title="CP2K input (text)", description="The input itself, in place of a file."
+        None, min_length=1, title="CP2K input (text)", description="The input itself, instead of a file."
     )
     input_description: Path | None = Field(
         None,
         title="Description of the input (file)",
-        description="XML that `cp2k.psmp --xml` of your CP2K writes; needed where the input has keywords that are new "
-        "to surveyor, which pass with a warning without it.",
+        description="XML file written by `cp2k.psmp --xml` of your CP2K, to check keywords that surveyor does not"
+        " know; without it they pass with a warning.",
     )
     repair: bool = Field(
         True,
         title="Repair",
-        description="Try other settings of the solver where the SCF does not converge; they do not change a label.",
+        description="Try other settings of the solver if the SCF does not converge; they do not change the level "
+        "of theory.",
     )
     warm_start: bool = Field(
         False,
         title="Warm start",
-        description="Begin from the wavefunction of the nearest structure of the same composition and cell shape that "
-        "was labelled before, to save steps of the SCF; closed shells only.",
+        description="Start from the wavefunction of the nearest labelled structure with the same composition and "
+        "a similar cell, to save SCF steps; closed shells only.",
     )
 
     @model_validator(mode="after")
@@ -95,13 +97,13 @@ class CP2KParameters(Parameters):
 
 @dataclass(frozen=True, slots=True)
 class CP2KReference:
-    """CP2K with an input that has been read, so that the labelling pool need not see its file.
+    """CP2K with a parsed input, so that the labelling pool does not need the input file.
 
     Attributes:
-        input: what is computed.
-        code: how CP2K is run.
-        repairs: whether other settings of the solver are tried where the SCF does not converge.
-        begins_warm: whether the SCF begins from the wavefunction of a similar structure.
+        input: the scientific input.
+        code: command and limits of CP2K.
+        repairs: whether other settings of the solver are tried if the SCF does not converge.
+        begins_warm: whether the SCF starts from the wavefunction of a similar structure.
     """
 
     input: CP2KInput

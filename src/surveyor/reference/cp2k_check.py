@@ -45,7 +45,7 @@ def check_input(given: CP2KInput, code: CP2KCode) -> None:
 
 
 def one_of_each_kind(given: CP2KInput) -> Atoms:
-    """Return a structure with an atom of each kind of an input, in a row; hydrogen where there is a kind for all."""
+    """Return a structure with one atom of each kind of an input, in a row; hydrogen if one applies to all elements."""
     kinds = {str(kind["_"]): element_of(kind) for name, kind in given.kinds.items() if name != "DEFAULT"} or {"H": "H"}
     edge = APART_A * len(kinds)
     atoms = Atoms(list(kinds.values()), cell=[edge, edge, edge], pbc=True)

@@ -1,4 +1,4 @@
-"""CP2K at a site: how it is started, what it may use, and where its data files lie. Nothing of what it computes."""
+"""CP2K at a site: command, limits and data files, independent of the level of theory."""
 
 import logging
 import os
@@ -50,63 +50,68 @@ class CP2KCode(Parameters):
         "cp2k.psmp",
         min_length=1,
         title="Command",
-        description="Starts CP2K, such as: cp2k.psmp, or: mpirun -np {ranks} cp2k.psmp. {ranks} and {omp_threads} are "
-        "replaced.",
+        description="Command that starts CP2K, such as: cp2k.psmp, or: mpirun -np {ranks} cp2k.psmp. {ranks} and "
+        "{omp_threads} are replaced.",
     )
     ranks: int = Field(
-        1, ge=1, le=100_000, title="MPI ranks", description="Processes of one label, where the command has {ranks}."
+        1,
+        ge=1,
+        le=100_000,
+        title="MPI ranks",
+        description="MPI processes of one label, if the command contains {ranks}.",
     )
-    omp_threads: int = Field(1, ge=1, le=1024, title="OpenMP threads", description="Threads of each process of CP2K.")
+    omp_threads: int = Field(
+        1, ge=1, le=1024, title="OpenMP threads", description="OpenMP threads of each CP2K process."
+    )
     binding: Literal["none", "core"] = Field(
         "none",
         title="Binding",
-        description="core: each thread keeps to a core; only where a label has all cores of its job or machine for "
-        "itself. none: as the pool and the environment say.",
+        description="core pins each thread to a core; use it only if a label has all cores of its job or machine."
+        " none leaves the binding to the pool and the environment.",
     )
     environment: dict[str, str] = Field(
         default_factory=dict,
         title="Environment",
-        description="Variables that CP2K gets beside those of the worker; never a secret.",
+        description="Additional environment variables of CP2K; never a secret.",
     )
     data_directory: Path | None = Field(
         None,
         title="Data directory",
-        description="Where basis sets and pseudopotentials lie; by default, where CP2K was installed to.",
+        description="Folder of basis sets and pseudopotentials; by default that of the installed CP2K.",
     )
     scratch: str | None = Field(
         None,
         pattern=r"^[/$]",
         title="Scratch",
-        description="Folder for the files that CP2K writes while it runs, such as /scratch/ada or $TMPDIR of the "
-        "worker; by default the folder calculations of the run directory, where input and output always are.",
+        description="Folder for temporary files of CP2K, such as /scratch/ada or $TMPDIR of the worker. Input and"
+        " output are always in the folder calculations of the run directory, the default.",
     )
     kept_GB: float = Field(
         5.0,
         ge=0,
-        title="Kept of failures (GB)",
-        description="What failed calculations leave is kept up to this size in all; the largest files go first, input "
-        "and output never.",
+        title="Files of failures (GB)",
+        description="Maximum total size of the files kept from failed calculations; the largest files are removed"
+        " first, input and output never.",
     )
     wavefunctions_GB: float = Field(
         5.0,
         ge=0,
         title="Wavefunctions (GB)",
-        description="With warm starts, the wavefunctions of good labels are kept up to this size in all; the oldest go "
-        "first.",
+        description="Maximum total size of the wavefunctions kept for warm starts; the oldest are removed first.",
     )
     timeout_minutes: float = Field(
         60.0,
         gt=0,
         le=100_000,
         title="Time limit (min)",
-        description="A label that takes longer is ended and counts as failed.",
+        description="A label that takes longer is terminated and fails.",
     )
     memory_GB: float | None = Field(
         None,
         gt=0,
         title="Memory limit (GB)",
-        description="A label whose processes on one machine use more in all is ended and counts as failed; by default "
-        "the machine decides.",
+        description="A label whose processes on one machine use more in total is terminated and fails; by default"
+        " there is no limit.",
     )
 
     @model_validator(mode="after")
@@ -148,13 +153,13 @@ class CP2KCode(Parameters):
 def run_cp2k(
     code: CP2KCode, arguments: Sequence[str], *, directory: Path, output: Path, timeout_s: float
 ) -> ProgramResult:
-    """Run CP2K to its end, or to the limits of its time and memory.
+    """Run CP2K until it ends or reaches its limit of time or memory.
 
     Args:
-        code: how.
-        arguments: of CP2K.
-        directory: its working directory.
-        output: file that gets what it says.
+        code: command and limits.
+        arguments: arguments of CP2K.
+        directory: working directory.
+        output: file for standard output and standard error.
         timeout_s: time limit.
 
     Raises:
@@ -172,11 +177,11 @@ def run_cp2k(
 
 @contextmanager
 def working_folder(code: CP2KCode, directory: Path) -> Iterator[Path]:
-    """Give the folder in which CP2K runs: that of the calculation, or a new one in the scratch, removed at the end.
+    """Provide the working folder of CP2K: that of the calculation, or a new scratch folder, removed at the end.
 
     Args:
-        code: says where the scratch is.
-        directory: of the calculation.
+        code: names the scratch folder.
+        directory: folder of the calculation.
 
     Raises:
         InputError: the scratch does not exist here.
@@ -250,10 +255,10 @@ def ask_program(code: CP2KCode) -> tuple[str, Path]:
 
 
 def data_directory(code: CP2KCode) -> Path:
-    """Return CP2K's data directory on this machine: as the code or the environment says, or as the program says.
+    """Return CP2K's data directory on this machine: that of the code, of the environment, or of the program.
 
     Raises:
-        InputError: neither says one that exists.
+        InputError: none of these names an existing directory.
     """
     stated = code.variables.get("CP2K_DATA_DIR") or os.environ.get("CP2K_DATA_DIR")
     return ask_program(code)[1] if stated is None else _existing(stated)

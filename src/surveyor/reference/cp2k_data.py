@@ -185,12 +185,12 @@ def _entry(where: str, element: str, what: str, name: str, texts: Mapping[str, s
 
 
 def find_entry(text: str, element: str, name: str) -> str | None:
-    """Return the numbers of an entry of a file of basis sets or pseudopotentials, None where there is none.
+    """Return the numbers of an entry of a file of basis sets or pseudopotentials; None if there is no such entry.
 
     Args:
-        text: of the file.
-        element: symbol.
-        name: one of the names of the entry; as in CP2K, case does not matter and the first one counts.
+        text: content of the file.
+        element: symbol of the element.
+        name: one of the names of the entry; as in CP2K, case is ignored and the first match is used.
     """
     return next((entry.content for entry in entries_of(text, element) if name.upper() in entry.names), None)
 

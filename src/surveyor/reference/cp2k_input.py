@@ -36,14 +36,14 @@ KIND_NAME = re.compile(r"(?P<symbol>[A-Za-z]{1,2})(?:[\d_-].*)?")
 
 @dataclass(frozen=True, slots=True)
 class CP2KInput:
-    """The scientific part of an input: one FORCE_EVAL, without structure and without what it prints.
+    """The scientific part of an input: one FORCE_EVAL without structure and print sections.
 
     Attributes:
         force_eval: tree of the section.
-        charge: total charge that it states, None where it states none.
-        multiplicity: multiplicity that it states, None where it states none.
+        charge: total charge stated in the input, or None.
+        multiplicity: multiplicity stated in the input, or None.
         lines: numbers and texts of its lines, by section and keyword, for messages.
-        unknown: what was passed on without being understood, for messages.
+        unknown: unknown keywords and sections that are passed on, for messages.
     """
 
     force_eval: Mapping[str, Any] = field(hash=False)  # Any: a tree
@@ -65,7 +65,7 @@ class CP2KInput:
 
     @property
     def elements(self) -> tuple[str, ...] | None:
-        """Symbols of the elements that have a kind, by atomic number; None where there is a kind for all others."""
+        """Symbols of the elements that have a kind, by atomic number; None if a kind applies to all elements."""
         if "DEFAULT" in self.kinds:
             return None
         symbols = {element_of(kind) for kind in self.kinds.values()}
@@ -96,17 +96,17 @@ def read_input(
 ) -> CP2KInput:
     """Read a CP2K input, whole or its FORCE_EVAL.
 
-    Sections other than FORCE_EVAL, the structure and all that concerns printing are left out. Unknown keywords and
-    sections pass with a warning.
+    Sections other than FORCE_EVAL, the structure and print sections are left out. Unknown keywords and
+    sections are passed on with a warning.
 
     Args:
         text: the input.
-        folder: where files lie that it includes; None where it may include none but CP2K's own.
-        description: XML in which a CP2K describes its input; by default that of one version.
+        folder: folder of included files; None if the input may include only CP2K's own files.
+        description: XML description of the input of a CP2K version; by default that of the library.
         data: returns CP2K's data directory, for included files that are not in the folder.
 
     Raises:
-        InputError: this is no input for a calculation of energy and forces with density functional theory.
+        InputError: the input does not define a calculation of energy and forces with density functional theory.
     """
     from surveyor.reference.cp2k_syntax import parse  # it takes a second to import
 
@@ -163,7 +163,7 @@ def element_of(kind: Mapping[str, Any]) -> str:  # Any: a tree
     """Return the symbol of the element of a kind.
 
     Raises:
-        InputError: neither ELEMENT nor the name of the kind tells.
+        InputError: neither ELEMENT nor the name of the kind gives an element.
     """
     name = str(kind["_"])
     match = KIND_NAME.fullmatch(name)

@@ -38,8 +38,8 @@ class Places:
     """Folders in which included files are searched.
 
     Attributes:
-        folder: of the input; None for an input without one, which may include nothing but CP2K's own files.
-        data: returns CP2K's data directory; asked only for what is not in the folder.
+        folder: folder of the input; None for an input given as text, which may include only CP2K's own files.
+        data: returns CP2K's data directory; called only for files that are not in the folder.
     """
 
     folder: Path | None = None
@@ -116,7 +116,7 @@ def lines_of(text: str, places: Places | None = None) -> Iterator[Line]:
 
 @contextmanager
 def _located(place: str) -> Iterator[None]:
-    """Turn what is wrong with a line into an error that names it."""
+    """Convert an error in a line into one that names the line."""
     try:
         yield
     except ValueError as error:
@@ -239,7 +239,7 @@ def _ends_condition(line: str) -> bool:
 
 
 def _condition(text: str) -> bool:
-    """Say whether a condition holds; as in CP2K, a comment belongs to what is compared, and makes "0" true."""
+    """Return whether a condition holds; as in CP2K, a comment is part of the compared text, so it makes "0" true."""
     signs: list[str] = COMPARISON.findall(text)
     if len(signs) > 1:
         raise ValueError("expected one comparison in @IF")

@@ -1,7 +1,7 @@
-"""One form for all ways of writing the same science in a CP2K input, for the hash of its level of theory.
+"""The canonical form of a CP2K input, equal for equivalent inputs, for the hash of the level of theory.
 
-The form is what most inputs say anyway: defaults are left out, names are the common ones. Where an input is written
-like that, the hash is the one that former versions of surveyor gave.
+The canonical form is that of most inputs: defaults are left out, and names are the common ones. For an input
+in this form, the hash equals that of former versions of surveyor.
 """
 
 from collections.abc import Mapping

@@ -96,7 +96,7 @@ def _last_lines(text: str) -> str:
 
 
 def was_ended_from_outside(text: str, returncode: int) -> bool:
-    """Say whether somebody has told the program to end: a queue, an administrator, a user.
+    """Return whether the program was terminated from outside: by a queue, an administrator, or a user.
 
     Args:
         text: standard output and standard error of the program.
@@ -125,7 +125,7 @@ def _diagnose(text: str, returncode: int) -> LabelFailure:
 
 
 def _said(text: str) -> str:
-    """Return what the output says of its end: the message in the box of an abort, or its last lines."""
+    """Return the last message of the output: that in the box of an abort, or else its last lines."""
     unconverged = NOT_CONVERGED.search(text)
     if unconverged:
         return unconverged.group()
@@ -158,11 +158,11 @@ def _label(text: str, atoms: Atoms) -> Label:
 
 
 def _check_energy(energy: float, scf: str, n_atoms: int) -> None:
-    """Raise unless the final energy can be that of the SCF before it.
+    """Raise unless the final energy is consistent with the SCF before it.
 
-    CP2K takes one more step after the SCF, and computes energy and forces there. Where that step, or the SCF itself,
-    went wrong although CP2K calls it converged, only the difference of the two energies tells. Seen: OT with DIIS in a
-    tiny basis, 0.2 eV off; Davidson diagonalisation, 36 eV off.
+    CP2K takes one more step after the SCF, and computes energy and forces there. If that step, or the SCF itself,
+    went wrong although CP2K calls it converged, only the difference of the two energies reveals it. Observed: OT with
+    DIIS in a tiny basis, 0.2 eV off; Davidson diagonalisation, 36 eV off.
     """
     found = SCF_ENERGY.findall(scf)
     if not found:

@@ -123,13 +123,13 @@ DIAGONALISATION_LADDER: Sequence[Rung] = (
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What became of an input with the settings of one rung.
+    """The outcome of an input with the settings of one rung.
 
     Attributes:
-        rung: whose settings.
-        folder: where the program ran.
-        outcome: what it said.
-        convergence: how far the last step of the SCF was from convergence, None where there was no step.
+        rung: the rung.
+        folder: working folder of the program.
+        outcome: label or failure.
+        convergence: convergence measure of the last SCF step, or None without a step.
     """
 
     rung: Rung
@@ -184,8 +184,8 @@ def with_rung(given: CP2KInput, rung: Rung, wavefunction: str | None = None) -> 
 
     Args:
         given: an input.
-        rung: of its ladder.
-        wavefunction: file from which the SCF begins, unless the rung begins anew; None begins from atoms.
+        rung: a rung of its ladder.
+        wavefunction: file from which the SCF starts, unless the rung starts from atoms; None starts from atoms.
     """
     if rung == AS_GIVEN:
         return given
@@ -277,9 +277,9 @@ def wavefunction_in(folder: Path) -> str:
 
 
 def best_wavefunction(trials: Sequence[Trial]) -> str | None:
-    """Return the wavefunction that was nearest to convergence, None where none is worth to begin from.
+    """Return the wavefunction that was nearest to convergence; None if none is a useful start.
 
-    What a warm start has left is not among them: after it, all goes as it does without one.
+    A failed warm start does not affect later attempts: its wavefunction is not considered.
     """
     left = {
         wavefunction_in(each.folder): each.convergence
@@ -307,7 +307,7 @@ def _cold(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def outcome_of(trials: Sequence[Trial]) -> Label | LabelFailure:
-    """Return the outcome of the last trial; its provenance tells the rung, and what became of the trials before."""
+    """Return the outcome of the last trial; its provenance names the rung and the outcomes of earlier trials."""
     *before, last = trials
     wall_time_s = sum(each.outcome.provenance.get("wall_time_s", 0.0) for each in trials)
     source = {**last.outcome.provenance, "wall_time_s": round(wall_time_s, 3), "rung": last.rung.name}

@@ -34,7 +34,7 @@ DENSITY_MATRIX_MIXING = ("P_Mix", "DIIS", "NoMix")
 
 
 def convergence_of(text: str) -> float | None:
-    """Return how far the last step of the SCF was from convergence, None where there was no step."""
+    """Return the convergence measure of the last SCF step; None without a step."""
     last = _last_step(text)
     return None if last is None else last[1]
 

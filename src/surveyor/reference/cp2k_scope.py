@@ -1,6 +1,6 @@
-"""Which CP2K calculations give labels that surveyor can read and trust: what is refused, and what is warned of.
+"""Settings of CP2K that are refused, or get a warning, because the label could not be read or trusted.
 
-Each entry was tried with CP2K 2023.1; `tests/domain/reference/test_cp2k_scope.py` has the table of all that was tried.
+Each entry was tried with CP2K 2023.1; `tests/domain/reference/test_cp2k_scope.py` lists everything that was tried.
 """
 
 import logging

@@ -79,15 +79,15 @@ class Parsed:
 
 
 def parse(text: str, places: Places | None = None, description: Path | None = None) -> Parsed:
-    """Read an input; warn of what is unknown.
+    """Parse an input; warn of unknown keywords and sections.
 
     Args:
         text: the input.
-        places: where files are that it includes; by default, it may include none.
-        description: XML that a CP2K prints of its input; by default that of the library.
+        places: folders of included files; by default, the input may include none.
+        description: XML description of the input, printed by CP2K; by default that of the library.
 
     Raises:
-        InputError: the input cannot be read: says why, in which section and line.
+        InputError: the input cannot be read; the message gives the reason, section and line.
     """
     parser = _parser(description)
     tree = _tree(parser, lines_of(text, places))
@@ -141,10 +141,10 @@ class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
         return root
 
     def prepare(self, is_trusted: bool) -> None:
-        """Begin anew.
+        """Reset the state.
 
         Args:
-            is_trusted: whether a value that is not understood passes, too, as another description has allowed it.
+            is_trusted: whether values that cannot be interpreted are accepted, because another description allows them.
         """
         self.is_trusted = is_trusted
         self.lines: dict[str, list[str]] = {}
@@ -334,7 +334,7 @@ def _parser(description: Path | None, *, is_trusted: bool = False) -> _Parser:
 
 
 class _Generator(CP2KInputGenerator):  # type: ignore[misc] # the library has no types
-    """The library's generator, which writes what was passed on."""
+    """The library's generator, extended to write unknown keywords and sections that were passed on."""
 
     def _get_default_keyword(self, section_node: ET.Element) -> ET.Element:
         found = section_node.find("./DEFAULT_KEYWORD")

@@ -1,9 +1,9 @@
-"""Wavefunctions of finished labels, from which the labels of similar structures can begin.
+"""Wavefunctions of finished labels, from which the labels of similar structures can start.
 
-They lie in a folder beside the calculations, which all workers of the labelling pool see: in one folder for each input,
-composition and charge, each with a small file of the cell and the positions that it belongs to. A wavefunction is never
-more than a guess: the SCF goes on until it has converged, and what is missing or damaged costs a cold start. So nothing
-here is forced to disk.
+They are stored beside the calculations, visible to all workers of the labelling pool, in one folder for each input,
+composition and charge. Each has a small file with its cell and positions. A wavefunction is only an initial guess: the
+SCF runs until it has converged, and a missing or damaged wavefunction only costs a cold start. Nothing
+here is therefore forced to disk.
 """
 
 import hashlib
@@ -111,7 +111,7 @@ def folder_for(given: CP2KInput, atoms: Atoms, directory: Path) -> Path:
 
 
 def start_file(name: str) -> str:
-    """Return what a wavefunction is called where CP2K begins from it; so its input tells where it began."""
+    """Return the name of a wavefunction in the calculation that starts from it, so that the input names its origin."""
     return f"from-{name}{SUFFIX}"
 
 
@@ -122,14 +122,14 @@ def start_in(text: str) -> str | None:
 
 
 def nearest(folder: Path, atoms: Atoms) -> str | None:
-    """Return the name of the wavefunction of the structure nearest to a structure, None where there is none.
+    """Return the name of the wavefunction of the structure nearest to a structure; None if there is none.
 
-    The distance is the root mean square displacement, between nearest images where the structure is periodic. A
-    displacement of all atoms alike does not count, as it changes no coefficient of a wavefunction. Cells of another
+    The distance is the root mean square displacement, between nearest images for periodic structures. A
+    common translation of all atoms is ignored, because it changes no coefficient of a wavefunction. Cells of another
     shape are left out.
 
     Args:
-        folder: of wavefunctions that suit the structure.
+        folder: folder of wavefunctions of the same composition.
         atoms: the structure.
     """
     names, geometries = _geometries(folder, len(atoms))
@@ -235,7 +235,7 @@ def _make_room(folder: Path, limit_GB: float) -> None:
 
 
 def drop(folder: Path, name: str) -> None:
-    """Remove a wavefunction; its geometry first, so that nobody finds it any more."""
+    """Remove a wavefunction; its geometry first, so that it is no longer found."""
     with suppress(OSError):  # it is another user's
         for suffix in (GEOMETRY, SUFFIX):
             (folder / f"{name}{suffix}").unlink(missing_ok=True)

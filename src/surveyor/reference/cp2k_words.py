@@ -31,7 +31,7 @@ def behind_first_word(text: str) -> str:
 
 
 def _words(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the words of a line, each with the column at which CP2K goes on."""
+    """Yield the words of a line, each with the column at which CP2K continues to read."""
     was_separated = False
     for found in _tokens(text):
         kind = found.lastgroup

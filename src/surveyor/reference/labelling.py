@@ -24,10 +24,10 @@ class Labeller:
     """A reference at its level of theory, with the folders in which labels and calculations are kept.
 
     Attributes:
-        reference: computes labels.
-        theory: its level of theory, as it was resolved when the work began.
-        store: where labels and failures are kept.
-        scratch: folder in which each calculation gets a folder of its own; that of a failure or a killed attempt stays.
+        reference: the reference.
+        theory: its level of theory, resolved when the work began.
+        store: the label store.
+        scratch: folder in which each calculation gets its own folder; failed and killed ones are kept.
     """
 
     reference: Reference
@@ -54,16 +54,16 @@ class Labeller:
 def label_structure(structure: Atoms | LabelRequest, labeller: Labeller) -> Label | LabelFailure:
     """Return the label of a structure from the store, or compute it and put it there before returning.
 
-    Running it twice for one structure is harmless: whoever comes second waits for the label. A failure is recorded too,
-    and returned as long as its reason allows no further attempt. What an interrupted calculation has finished in the
-    folder for calculations is read.
+    Calling it twice for one structure is harmless: the second call waits for the label. A failure is also recorded,
+    and returned if its reason allows no further attempt. The complete output of an interrupted calculation
+    is read instead of computing it again.
 
     Args:
-        structure: what is labelled are its canonical coordinates.
-        labeller: computes the label and keeps it.
+        structure: the structure; its canonical coordinates are labelled.
+        labeller: the reference, its level of theory, and the folders.
 
     Raises:
-        Preempted: somebody else has ended the program; a policy bounds all other attempts, but not these.
+        Preempted: the program was terminated from outside; a policy limits all other attempts, but not these.
     """
     request, watch = labeller.request(structure), Watch(labeller.store.claims)
     while True:
@@ -78,16 +78,16 @@ def label_structure(structure: Atoms | LabelRequest, labeller: Labeller) -> Labe
 
 
 def attempt_label(structure: Atoms | LabelRequest, labeller: Labeller) -> Label | LabelFailure:
-    """Return the label of a structure as `label_structure` does, but try once: for whoever can try again elsewhere.
+    """Return the label of a structure like `label_structure`, but make one attempt: for callers that retry elsewhere.
 
     Args:
-        structure: to be labelled.
-        labeller: computes the label and keeps it.
+        structure: the structure.
+        labeller: the reference, its level of theory, and the folders.
 
     Raises:
         LabelClaimed: another live process computes it.
-        AttemptFailed: the attempt failed, and its reason allows another one; `Preempted` where somebody else has ended
-            the program.
+        AttemptFailed: the attempt failed, and its reason allows another one; `Preempted` if the program was terminated
+            from outside.
     """
     request = labeller.request(structure)
     _take_over_former(request, labeller)
@@ -149,7 +149,7 @@ def _announce(key: str, outcome: Label | LabelFailure, *, new: bool, wall_time_s
 
 
 def _resume(request: LabelRequest, labeller: Labeller) -> bool:
-    """Keep the label that an interrupted attempt had finished, where there is one; say whether there was."""
+    """Store the finished label of an interrupted attempt, if any; return whether there was one."""
     key, reference, scratch = request.key, labeller.reference, labeller.scratch
     if not isinstance(reference, Resumable):
         return False

@@ -9,14 +9,14 @@ from typing import Any
 def provenance(
     *, program: str, version: str, inputs: str, wall_time_s: float, scf_steps: int | None = None
 ) -> Mapping[str, Any]:  # Any: strings, numbers and None
-    """Return what is kept beside a label or a failure.
+    """Return the provenance to store with a label or a failure.
 
     Args:
-        program: what computed it.
-        version: of the program, in full.
-        inputs: all that the program was given, as text; its hash is kept.
-        wall_time_s: how long it took, in seconds.
-        scf_steps: steps to self-consistency, None where the program does not tell.
+        program: name of the program.
+        version: full version of the program.
+        inputs: complete input of the program as text; its hash is stored.
+        wall_time_s: wall time in seconds.
+        scf_steps: number of SCF steps, or None if unknown.
     """
     return {
         "program": program,

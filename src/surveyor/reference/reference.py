@@ -29,10 +29,10 @@ class Reference(Protocol):
                 the label's key; kept by the caller when it fails.
 
         Returns:
-            The label, or the typed reason why there is none. Exceptions are left to bugs and dying machines.
+            The label, or the typed reason why there is none. Exceptions are reserved for bugs and failing machines.
 
         Raises:
-            Preempted: somebody else has ended the program.
+            Preempted: the program was terminated from outside.
         """
 
 

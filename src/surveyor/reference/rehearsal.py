@@ -17,18 +17,18 @@ class Rehearsal(Parameters):
     """What labels do beside being computed, so that a deployment is tried before it costs hours."""
 
     delay_s: float = Field(
-        0.0, ge=0, le=100_000, title="Delay (s)", description="A program sleeps so long for each label."
+        0.0, ge=0, le=100_000, title="Delay (s)", description="Duration of each label, during which a program sleeps."
     )
     failing_fraction: Fraction = Field(
         0.0,
         title="Failing fraction",
-        description="So many of the structures, by their hash, do not converge.",
+        description="Fraction of the structures, chosen by their hash, that do not converge.",
     )
     log: str | None = Field(
         None,
         pattern="^/",
         title="Log (file)",
-        description="Gets a line when a label begins, and when it ends; a full path.",
+        description="Full path of a log with a line for the beginning and the end of each label.",
     )
 
 

@@ -22,19 +22,23 @@ PERIODICITY = "as pbc says, in none or all three directions; stress where all th
 class XTBParameters(Parameters):
     """Semi-empirical tight binding: minutes of a laptop where density functional theory takes days."""
 
-    method: Literal["GFN2-xTB", "GFN1-xTB"] = Field("GFN2-xTB", title="Method", description="Which parametrisation.")
+    method: Literal["GFN2-xTB", "GFN1-xTB"] = Field("GFN2-xTB", title="Method", description="Parametrisation.")
     accuracy: float = Field(
         0.01,
         gt=0,
         le=1000,
         title="Accuracy",
-        description="Scales all thresholds of tblite, whose own default is 1; smaller is tighter.",
+        description="Scales all thresholds of tblite, whose default is 1; smaller values are tighter.",
     )
     electronic_temperature_K: float = Field(
         300.0, ge=0, le=100_000, title="Electronic temperature (K)", description="Temperature of the Fermi smearing."
     )
     max_iterations: int = Field(
-        250, ge=1, le=100_000, title="SCF steps", description="Steps after which a label has failed."
+        250,
+        ge=1,
+        le=100_000,
+        title="SCF steps",
+        description="Maximum number of SCF steps; a label that needs more fails.",
     )
 
 
@@ -42,7 +46,7 @@ class XTBParameters(Parameters):
 class XTBReference:
     """GFN-xTB with the charge and multiplicity of the structure.
 
-    How many threads it uses is up to whoever starts the process (OMP_NUM_THREADS).
+    OMP_NUM_THREADS sets the number of threads.
 
     Attributes:
         parameters: method and thresholds.

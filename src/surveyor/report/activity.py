@@ -104,7 +104,7 @@ def _fates(
 
 
 def failures_by_reason(manifests: Sequence[Manifest]) -> tuple[Counter[str], Counter[str]]:
-    """Return how many labels failed, by reason, and how often guards stopped walkers, by what they found."""
+    """Return the number of failed labels by reason, and of rejections by guard."""
     labels: Counter[str] = Counter()
     guards: Counter[str] = Counter()
     for manifest in manifests:

@@ -17,11 +17,11 @@ HEAD = ("Structure", "Generation", "Walker", "Reason", "Message", "Folder", "Las
 
 
 def failed_labels_table(directory: RunDirectory, manifests: Sequence[Manifest]) -> Table | None:
-    """Return a row for each label that failed in some generations; None where none did.
+    """Return a table with a row for each failed label of the given generations; None without failures.
 
     Args:
-        directory: of the campaign.
-        manifests: of generations, in order.
+        directory: run directory of the campaign.
+        manifests: manifests of the generations, in order.
     """
     generations = {key: number for number, key in _failed_keys(directory, manifests)}
     if not generations:

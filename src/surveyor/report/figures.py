@@ -198,7 +198,7 @@ def _draw_courses(axes: Axes, histories: Sequence[History], quantity: tuple[str,
 
 
 def _course(history: History, field: str) -> tuple[list[int], list[float]]:
-    """Return the numbers of epochs, from one, and what a field says of them."""
+    """Return the numbers of epochs, from 1, and their values of a field."""
     epochs = [epoch for epoch in history.epochs if epoch.get(field)]
     return [epoch["number"] + 1 for epoch in epochs], [epoch[field] for epoch in epochs]
 

@@ -100,14 +100,14 @@ def table(content: Table, *, is_text: bool = False) -> Element:
 
 
 def picture(figure: Figure, caption: str) -> Element:
-    """Return a figure with its caption, which also describes it to those who do not see it."""
+    """Return a figure with its caption, which is also its alternative text."""
     width = f"{96 * figure.get_figwidth() * 1.25:.0f}"  # a little larger than on paper
     image = element("img", src=data_uri(to_svg(figure), "svg+xml"), alt=caption, width=width)
     return element("figure", image, element("figcaption", caption))
 
 
 def definitions(pairs: Sequence[tuple[str, Content]]) -> Element:
-    """Return a list of names with what they stand for."""
+    """Return a list of names with their values."""
     return element("dl", *(part for name, value in pairs for part in (element("dt", name), element("dd", value))))
 
 

@@ -54,7 +54,7 @@ def histories_of(manifests: Sequence[Manifest]) -> list[History]:
 
 
 def has_history(manifest: Manifest) -> bool:
-    """Say whether a manifest tells how the training of its generation went."""
+    """Return whether a manifest contains the history of the training of its generation."""
     return bool(manifest["details"].get("history"))
 
 
@@ -77,10 +77,10 @@ def history_of_training(directory: GenerationDirectory) -> History:
 def write_training_figures(directory: GenerationDirectory) -> tuple[Path, ...]:
     """Write the figures of a training on files to its folder `figures`, and return the files.
 
-    They are "parity", and "training" where there was more than one epoch.
+    They are "parity", and "training" if there was more than one epoch.
 
     Args:
-        directory: of the training, complete.
+        directory: output directory of a complete training.
     """
     figures = {"parity": parity_figure(parity_points(directory))}
     history = history_of_training(directory)

@@ -1,4 +1,4 @@
-"""Predictions of a generation's model beside the labels, ready to be drawn."""
+"""Predictions of a generation's model and the labels, prepared for parity plots."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ class ParityPoints:
 def parity_points(directory: GenerationDirectory) -> tuple[ParityPoints, ...]:
     """Return the points of each set that has predictions.
 
-    Energies are relative to atomic energies that are fitted to all labels: where there is one composition, that is the
-    mean energy; where there are several, it is what composition alone explains.
+    Energies are relative to atomic energies fitted to all labels: for one composition, this is the
+    mean energy; for several, the part explained by the composition.
     """
     sets = {name: predicted_set(directory, name) for name in SETS}
     pairs = {name: pair for name, pair in sets.items() if pair and pair[0]}
@@ -51,7 +51,7 @@ def parity_points(directory: GenerationDirectory) -> tuple[ParityPoints, ...]:
 
 
 def predicted_set(directory: GenerationDirectory, name: str) -> tuple[Dataset, list[Prediction]] | None:
-    """Return the structures of a set and what the model says of them, None where it was not asked."""
+    """Return the structures of a set and the predictions of the model for them; None without predictions."""
     structures, predictions = directory.set_file(name), directory.predictions(name)
     if not (structures.exists() and predictions.exists()):
         return None

@@ -33,7 +33,7 @@ class Table:
 
     Attributes:
         head: one heading per column, with units.
-        rows: the first cell of each says what the row is about.
+        rows: rows of cells; the first cell names the row.
         caption: what the table shows.
     """
 
@@ -53,11 +53,11 @@ def make_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str)
 
 
 def number(value: float | None, factor: float = 1.0) -> str:
-    """Return a number with three significant digits, a dash where there is none.
+    """Return a number with three significant digits, or a dash for None.
 
     Args:
         value: the number.
-        factor: what it is multiplied with, to come to the unit that is shown.
+        factor: factor to convert it to the unit shown.
     """
     if value is None:
         return NOTHING
@@ -138,16 +138,16 @@ def generation_caption(number: int) -> str:
 
 
 def walkers_of(manifest: Manifest) -> Sequence[Mapping[str, Any]]:
-    """Return what a manifest says of the samples of its generation, in the order of the walkers.
+    """Return the samples in the manifest of a generation, in the order of the walkers.
 
-    There is nothing for the bootstrap.
+    The bootstrap has none.
     """
     samples: Sequence[Mapping[str, Any]] = manifest["details"].get("walkers", ())  # Any: whatever JSON holds
     return sorted(samples, key=lambda sample: (sample["index"], sample.get("name", "")))
 
 
 def walkers_table(manifest: Manifest) -> Table:
-    """Return what became of each sample of a generation, with the centres of windows where there are some."""
+    """Return a table of the outcome of each sample of a generation, with the centres of windows, if any."""
     samples = walkers_of(manifest)
     has_windows = any(sample.get("window") for sample in samples)
     return make_table(

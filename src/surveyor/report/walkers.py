@@ -78,7 +78,7 @@ def _draw(axes: Axes, courses: Mapping[str, Course], name: str) -> None:
 
 
 def write_observables_figure(path: Path, brought: Sequence[tuple[str, Sample]]) -> None:
-    """Write the figure of what samples went through, if anything was observed.
+    """Write the figure of the observables along samples, if there are any.
 
     Args:
         path: the PNG file.

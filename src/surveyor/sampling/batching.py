@@ -28,11 +28,11 @@ class Itinerary:
 
 
 def in_batches(itineraries: Sequence[Itinerary], size: int) -> list[tuple[Itinerary, ...]]:
-    """Return the itineraries in order, in batches of at most some walkers that are as even as can be.
+    """Return the itineraries in order, in batches of nearly equal size.
 
     Args:
-        itineraries: of all walkers.
-        size: the most walkers of a batch.
+        itineraries: itineraries of all walkers.
+        size: maximum number of walkers in a batch.
     """
     n_batches = -(-len(itineraries) // size)  # rounded up
     bounds = [len(itineraries) * number // n_batches for number in range(n_batches + 1)] if n_batches else [0]
@@ -52,17 +52,17 @@ def propagate_together(
     n_tries: int = 5,
     n_at_once: int | None = None,
 ) -> list[tuple[str, Sample]]:
-    """Propagate walkers side by side, and write each sample as soon as it is there.
+    """Propagate several walkers together, and write each sample as soon as it is complete.
 
-    Each walker is propagated as by `propagate`, with files of its own. Walkers that have ended make room for others.
+    Each walker is propagated as by `propagate`, with its own files. When a walker ends, a waiting one takes its place.
 
     Args:
-        itineraries: what each walker is to bring.
-        potential: gives the forces, in one evaluation of all walkers that move; where it does not evaluate structures
-            together, walkers move one after the other. None for walkers that perturb.
-        directory: where samples and checkpoints are written.
-        n_tries: how often a walker may try in all for a sample.
-        n_at_once: how many walkers move side by side; all by default.
+        itineraries: the samples to obtain from each walker.
+        potential: the potential, which evaluates all moving walkers at once; if it does not evaluate structures
+            together, walkers move in sequence. None for walkers that perturb.
+        directory: folder of samples and checkpoints.
+        n_tries: maximum number of tries per sample.
+        n_at_once: number of walkers that move at the same time; by default all.
 
     Returns:
         The samples with their names, in the order of the itineraries.

@@ -33,14 +33,14 @@ def checked_walkers(
     """Return all walkers at their starts, and the reports on the start files; each file is read once.
 
     Args:
-        groups: of walkers.
-        seed: of the campaign.
-        has_plumed: whether PLUMED is to be asked what it says of its inputs; it need not be where walkers do not move.
-        by_former_rule: whether windows are those of a former surveyor; see `place`.
+        groups: groups of walkers.
+        seed: seed of the campaign.
+        has_plumed: whether PLUMED is available here and checks its inputs.
+        by_former_rule: whether windows follow the rule of earlier versions; see `place`.
 
     Raises:
-        InputError: there is no walker, a start file cannot be used, or a structure in it does not suit the method, the
-            bias or the guards of its group; says which group and which structure.
+        InputError: there is no walker, a start file cannot be used, or a structure in it is not suitable for the
+            method, the bias or the guards of its group; the message names group and structure.
     """
     if not groups:
         raise InputError("no walkers are given; give at least one group of walkers")

@@ -43,8 +43,12 @@ class Distribution(Parameters):
         title="Collective variable",
         description="Label of the variable in the PLUMED input, or the name of a restraint, such as distance(0,1).",
     )
-    minimum: float = Field(title="From", description="Centre of the first walker's restraint, in the restraint's unit.")
-    maximum: float = Field(title="To", description="Centre of the last walker's restraint, in the restraint's unit.")
+    minimum: float = Field(
+        title="From", description="Centre of the restraint on the first walker, in the unit of the restraint."
+    )
+    maximum: float = Field(
+        title="To", description="Centre of the restraint on the last walker, in the unit of the restraint."
+    )
 
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:
@@ -58,20 +62,20 @@ class Walkers(Parameters):
 
     start: Path = Field(
         title="Start structures (file)",
-        description="File with one or more structures, in a format that ASE reads; the walkers take them in turn. "
-        "Atoms that it marks as fixed stay fixed in molecular dynamics and optimisation.",
+        description="File with one or more structures, in any format that ASE reads; the walkers use them in "
+        "turn. Atoms marked as fixed remain fixed in molecular dynamics and optimisation.",
     )
     n_walkers: int = Field(
-        8, ge=1, le=100_000, title="Number of walkers", description="How many walkers this group has."
+        8, ge=1, le=100_000, title="Number of walkers", description="Number of walkers in this group."
     )
     method: Method = Field(
         "langevin",
         title="Method",
-        description="Constant volume and temperature: langevin, bussi (stochastic velocity rescaling), nose_hoover "
-        "(a chain of three). nve: constant energy. npt: constant pressure and temperature in a cell that keeps its "
-        "shape, npt_flexible: in one that does not (Langevin thermostat and barostat). optimisation: of the "
-        "positions, cell_optimisation: of positions and cell. perturbation: random displacements and strain of the "
-        "start.",
+        description="Constant volume and temperature: langevin, bussi (stochastic velocity rescaling), "
+        "nose_hoover (a chain of three). Constant energy: nve. Constant pressure and temperature "
+        "(Langevin thermostat and barostat): npt keeps the shape of the cell, npt_flexible does not. "
+        "Geometry optimisation: optimisation of the positions, cell_optimisation of positions and "
+        "cell. Random displacements and strain of the start: perturbation.",
     )
     temperature_K: float = Field(
         300.0, gt=0, le=100_000, title="Temperature (K)", description="Temperature of the thermostat."
@@ -81,72 +85,73 @@ class Walkers(Parameters):
         gt=0,
         le=100_000,
         title="Final temperature (K)",
-        description="The temperature goes to this one in so many steps as the ramp has, and stays there; a walker that "
-        "is reset begins again. By default it is constant.",
+        description="Target temperature of the ramp, reached after `ramp_steps` steps; a walker that is reset "
+        "starts the ramp again. By default the temperature is constant.",
     )
     ramp_steps: int | None = Field(
         None,
         ge=1,
         title="Ramp (steps)",
-        description="In how many steps of a walker, over all generations, its temperature reaches the final one.",
+        description="Number of steps of a walker, over all generations, after which it reaches the final temperature.",
     )
     initial_velocities: Literal["thermal", "given", "zero"] = Field(
         "thermal",
         title="Initial velocities",
-        description="thermal: drawn at the temperature. given: those in the file of the starts. zero: none.",
+        description="thermal draws them at the temperature, given uses those in the start file, zero starts at rest.",
     )
     pressure_MPa: float = Field(
         0.1,
         ge=-100_000,
         le=1_000_000,
         title="Pressure (MPa)",
-        description="Outer pressure; npt, npt_flexible and cell_optimisation use it.",
+        description="External pressure, for npt, npt_flexible and cell_optimisation.",
     )
     timestep_fs: float = Field(
         0.5,
         ge=0.01,
         le=10,
         title="Time step (fs)",
-        description="Time step of molecular dynamics, in femtoseconds; about 0.5 where there is hydrogen.",
+        description="Time step of molecular dynamics; about 0.5 fs with hydrogen.",
     )
     n_steps: int = Field(
         100,
         ge=1,
         le=1_000_000_000,
         title="Steps per sample",
-        description="Steps of molecular dynamics between two samples; the most steps of an optimisation.",
+        description="Steps of molecular dynamics between two samples; maximum number of steps of an optimisation.",
     )
     frame_interval: int | None = Field(
         None,
         ge=1,
         title="Frame interval (steps)",
-        description="So often a frame of molecular dynamics or optimisation is kept in a trajectory beside the sample; "
-        "by default there is none.",
+        description="Number of steps between two frames of the trajectory, for molecular dynamics and "
+        "optimisation; by default no trajectory is written.",
     )
     thermostat_time_fs: float = Field(
         100.0,
         gt=0,
         title="Thermostat time constant (fs)",
-        description="Inverse of the Langevin friction coefficient; relaxation time of the other thermostats.",
+        description="Inverse of the friction coefficient of langevin; relaxation time of the other thermostats.",
     )
     barostat_time_fs: float = Field(
         1000.0,
         gt=0,
         title="Barostat time constant (fs)",
-        description="Time in which the cell follows the pressure; npt and npt_flexible use it.",
+        description="Relaxation time of the cell, for npt and npt_flexible.",
     )
     fmax_eV_per_A: float = Field(
         0.01,
         gt=0,
         title="Optimisation: fmax (eV/Å)",
-        description="An optimisation ends when no force, and no force on the cell as ASE defines it, is larger.",
+        description="Convergence threshold of an optimisation: the largest force on an atom, and on the cell as "
+        "defined by ASE.",
     )
     amplitude_A: float = Field(
         0.05,
         ge=0,
         le=2,
         title="Displacement (Å)",
-        description="Perturbation: standard deviation of each coordinate's displacement.",
+        description="Perturbation: standard deviation of the displacement of each coordinate.",
     )
     amplitude_strain: float = Field(
         0.05,
@@ -156,74 +161,79 @@ class Walkers(Parameters):
         description="Perturbation: largest component of the random symmetric strain of periodic directions.",
     )
     restraints: tuple[Restraint, ...] = Field(
-        (), title="Restraints", description="Harmonic restraints and walls, which need no PLUMED."
+        (), title="Restraints", description="Harmonic restraints and walls, without PLUMED."
     )
     plumed: Path | None = Field(
         None,
         title="PLUMED input (file)",
-        description="Bias of the walkers, in PLUMED's own units; each walker has a history (hills) of its own.",
+        description="Bias of the walkers, in the units of the PLUMED input; each walker has its own history (hills).",
     )
     plumed_files: tuple[Path, ...] = Field(
-        (), title="Files of the PLUMED input", description="Other files that it reads, such as the grid of EXTERNAL."
+        (),
+        title="Files of the PLUMED input",
+        description="Other files that the PLUMED input reads, such as the grid of EXTERNAL.",
     )
     distribution: Distribution | None = Field(
         None,
         title="Distribution",
-        description="Places the walkers along a collective variable: each begins from the nearest start, with the "
-        "centre of its restraint moved.",
+        description="Spaces the walkers evenly along a collective variable: each gets its own centre of the "
+        "restraint and begins from the nearest start.",
     )
     max_force_eV_per_A: float = Field(
         40.0,
         gt=0,
         title="Guard: force (eV/Å)",
-        description="A walker in molecular dynamics on which a larger force acts is stopped and reset.",
+        description="Stop and reset a walker in molecular dynamics if the force on an atom is larger.",
     )
     min_distance_A: float = Field(
         0.5,
         ge=0,
         title="Guard: distance (Å)",
-        description="A walker in which two atoms come closer is stopped and reset.",
+        description="Stop and reset a walker if two atoms come closer.",
     )
     min_distance_factor: float = Field(
         0.5,
         ge=0,
         lt=1,
         title="Guard: distance (factor)",
-        description="A walker in which two atoms come closer than so many times the sum of their covalent radii is "
-        "stopped and reset.",
+        description="Stop and reset a walker if two atoms come closer than this factor times the sum of their "
+        "covalent radii.",
     )
     max_temperature_factor: float = Field(
         5.0,
         gt=1,
         title="Guard: temperature (factor)",
-        description="A walker hotter than so many times its thermostat, or its initial temperature, is stopped and "
-        "reset. Few degrees of freedom may become as hot as thermal fluctuations make them.",
+        description="Stop and reset a walker hotter than this factor times the temperature of its thermostat, or "
+        "its initial temperature. For few degrees of freedom the limit is raised above thermal "
+        "fluctuations.",
     )
     max_volume_factor: float = Field(
         1.5,
         gt=1,
         title="Guard: volume (factor)",
-        description="A walker whose volume is so many times that of its start, or its inverse, is stopped and reset.",
+        description="Stop and reset a walker whose volume differs from that of its start by more than this "
+        "factor, up or down.",
     )
     max_energy_drift_meV_per_atom: float = Field(
         10.0,
         gt=0,
         title="Guard: energy drift (meV/atom)",
-        description="A walker in nve without PLUMED whose energy is further from that at which the propagation began "
-        "is stopped and reset.",
+        description="Stop and reset a walker in nve without PLUMED if its total energy changes by more during a "
+        "propagation.",
     )
     max_uncertainty_meV_per_A: float = Field(
         500.0,
         gt=0,
         title="Guard: disagreement (meV/Å)",
-        description="A walker stops, and its structure is labelled, when the members of a committee disagree more on "
-        "the force on an atom (times the committee's calibration), having disagreed less before.",
+        description="Stop a walker and label its structure when the members of a committee disagree more on the "
+        "force on an atom (scaled by the committee's calibration). A walker that starts above the "
+        "limit continues until it has been below it once.",
     )
     max_wall_time_minutes: float = Field(
         240.0,
         gt=0,
         title="Guard: wall time (minutes)",
-        description="A propagation that takes longer ends where it is, and brings that structure.",
+        description="A propagation that takes longer ends early, and its current structure is labelled.",
     )
 
     @model_validator(mode="after")

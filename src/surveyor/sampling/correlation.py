@@ -29,11 +29,11 @@ def statistical_inefficiency(values: np.ndarray) -> float:
 
 
 def decorrelated(values: np.ndarray) -> list[int]:
-    """Return indices of frames a statistical inefficiency apart, that of the last one among them; none of none.
+    """Return indices of frames one statistical inefficiency apart, including the last frame; empty without frames.
 
     Args:
-        values: of each frame, shape (n,) or (n, n_values); then the slowest of those that change counts: a fixed cell
-            or a constraint says nothing of how long the others remember.
+        values: values of each frame, shape (n,) or (n, n_values). Of several values, the one with the longest
+            correlation time is used; constant ones are ignored.
     """
     if len(values) == 0:
         return []

@@ -13,17 +13,17 @@ N_SMALL = 64  # atoms, up to which all distances count
 
 
 def fingerprint(atoms: Atoms) -> np.ndarray:
-    """Return lengths that tell a structure from others of the same atoms, whatever its place and orientation.
+    """Return lengths that distinguish structures with the same atoms, independent of position and orientation.
 
-    They are the distances in Å between each atom and the next ones in the order of atoms and some further ones, to the
-    nearest image, and the lengths of the periodic cell vectors and of the diagonals between them. Each is a continuous
-    function of the structure. Of few atoms they are all distances; of many, n log n where all would be as many as n².
+    They are distances in Å to nearest images, between each atom and the following ones in the order of atoms and some
+    further ones, and the lengths of the periodic cell vectors and of the diagonals between them. Each is a continuous
+    function of the structure. For few atoms they are all distances; for many, n log n of the n² distances.
 
     Args:
         atoms: the structure.
 
     Returns:
-        Shape (n,), in float32: near-duplicates are told at 1e-2 Å.
+        Shape (n,), in float32, which suffices for near-duplicates within 1e-2 Å.
     """
     pairs = [atoms.positions[shift:] - atoms.positions[:-shift] for shift in _shifts(len(atoms))]
     lengths = [find_mic(vectors, atoms.cell, atoms.pbc)[1] for vectors in pairs]
@@ -72,11 +72,11 @@ def _kind(atoms: Atoms) -> tuple[bytes, bytes]:
 
 
 def without_near_duplicates(structures: Sequence[Atoms], tolerance_A: float) -> list[Atoms]:
-    """Return the structures that are not near to one before them, in order.
+    """Return the structures that are not near-duplicates of an earlier one, in order.
 
     Args:
-        structures: any.
-        tolerance_A: structures are near whose fingerprints differ by less; 0 keeps all.
+        structures: the structures.
+        tolerance_A: structures whose fingerprints differ by less are near-duplicates; 0 keeps all.
     """
     known, kept = KnownStructures(), []
     for atoms in structures:

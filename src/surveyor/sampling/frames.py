@@ -17,17 +17,17 @@ KEPT_INFO = START_INFO | {WINDOW_VARIABLE, WINDOW_CENTRE}
 
 
 def independent_frames(samples: Path, name: str) -> dict[int, Atoms]:
-    """Return frames of a trajectory that are independent of each other.
+    """Return statistically independent frames of a trajectory.
 
-    That is told by the slowest of the lengths in `fingerprint`: energies swing with the fastest vibrations, and forget
-    too soon.
+    The correlation time is that of the slowest length in `fingerprint`. Energies are not suitable, because they follow
+    the fastest vibrations.
 
     Args:
         samples: folder of the samples.
-        name: of the sample.
+        name: name of the sample.
 
     Returns:
-        Structures in canonical coordinates by their step; none where no trajectory was kept.
+        Structures in canonical coordinates by their step; empty without a trajectory.
     """
     path = SampleFiles(samples, name).trajectory
     if not path.exists():
@@ -46,7 +46,7 @@ def _bare(frame: Atoms) -> Atoms:
 
 
 def spread(frames: dict[int, Atoms], n: int) -> dict[int, Atoms]:
-    """Return at most so many frames, as evenly spread over the steps as can be."""
+    """Return at most a given number of frames, spread evenly over the steps."""
     steps = sorted(frames)
     chosen = np.linspace(0, len(steps) - 1, min(n, len(steps))).round().astype(int)
     return {steps[index]: frames[steps[index]] for index in chosen}

@@ -18,14 +18,14 @@ UNHEARD_OF = 1e-12  # a temperature that is less probable than this at equilibri
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Readings:
-    """What is known of a walker at a step without any computation.
+    """The quantities of a walker at a step that are available without further computation.
 
     Attributes:
-        step: of the propagation.
-        forces: on its atoms in eV/Å, shape (n_atoms, 3).
-        energy: potential and kinetic, with the bias, in eV.
-        n_degrees: how many degrees of freedom share the kinetic energy.
-        uncertainty: expected error of the force on each atom in eV/Å, shape (n_atoms,); None where it is not known.
+        step: step of the propagation.
+        forces: forces in eV/Å, shape (n_atoms, 3).
+        energy: potential and kinetic energy, including the bias, in eV.
+        n_degrees: number of degrees of freedom that share the kinetic energy.
+        uncertainty: expected error of the force on each atom in eV/Å, shape (n_atoms,), or None.
     """
 
     step: int

@@ -20,23 +20,22 @@ logger = logging.getLogger(__name__)
 
 
 class Harvest:
-    """Takes samples, each once, and has those labelled that are new.
+    """Collects each sample once, and requests labels for new ones.
 
-    Samples are found in the files that walkers write, before the batches end to which the walkers belong. A sample that
-    is near to a known structure, or to one taken before, is not labelled; that is recorded, so that the same are
-    labelled if the generation is taken up again.
+    Samples are found in the files of the walkers, before their batches end. A near-duplicate of a known structure, or
+    of an earlier sample, is not labelled; this is recorded, so that a resumed generation labels the same samples.
 
     Args:
-        itineraries: what the walkers are to bring.
-        directory: where they write their samples.
-        record: file of what was not labelled.
-        known: structures that the campaign has.
-        tolerance_A: see `KnownStructures.difference_A`; 0 has everything labelled.
-        n_frames: how many frames of each trajectory are labelled, beside what a walker brings.
-        label: is told the name and the structure of each sample that is to be labelled.
+        itineraries: the samples to obtain from each walker.
+        directory: folder of the samples.
+        record: file of the samples that are not labelled.
+        known: structures of the campaign.
+        tolerance_A: see `KnownStructures.difference_A`; 0 labels everything.
+        n_frames: maximum number of frames of each trajectory to label in addition to the sample.
+        label: called with the name and the structure of each sample to label.
 
     Attributes:
-        samples: those taken so far, by name.
+        samples: samples collected so far, by name.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Harvest:
         return all(name in self.samples for itinerary in batch for name in itinerary.names)
 
     def take(self, brought: Iterable[tuple[str, Sample]]) -> None:
-        """Take samples, but for those that were taken before."""
+        """Collect samples that were not collected before."""
         for name, sample in brought:
             if name not in self.samples:
                 self._take(name, sample)

@@ -168,7 +168,7 @@ class NoseHooverChain(NoseHooverChainNVT):  # type: ignore[misc]  # mypy sees no
 
 
 def set_temperature(integrator: MolecularDynamics, temperature_K: float) -> None:
-    """Change the temperature of the thermostat; nothing happens where there is none."""
+    """Change the temperature of the thermostat, if there is one."""
     if isinstance(integrator, Langevin):
         integrator.set_temperature(temperature_K=temperature_K)
     elif isinstance(integrator, LangevinBAOAB | NoseHooverChain):
@@ -207,7 +207,7 @@ _REMEMBERED: Mapping[str, tuple[_Of, _Set]] = {
 
 
 def memory_of(integrator: MolecularDynamics) -> dict[str, np.ndarray]:
-    """Return what an integrator remembers beside the structure, as plain arrays in ASE's units.
+    """Return the internal variables of an integrator as plain arrays in ASE's units.
 
     `barostat` and `barostat_force`: momentum of the barostat, and the force on it, shape (1,) or, for a flexible cell,
     (3, 3). `thermostat`: positions and momenta of a Nosé-Hoover chain, shape (2, 3).
@@ -242,7 +242,7 @@ def _conserves_momenta(atoms: Atoms, conditions: Walkers) -> bool:
 
 
 def temperature_of(atoms: Atoms, n_degrees: int) -> float:
-    """Return the temperature in K of a structure with momenta, given its degrees of freedom; 0 where there are none."""
+    """Return the temperature in K of a structure with momenta, given its degrees of freedom; 0 without any."""
     return float(2 * atoms.get_kinetic_energy() / (n_degrees * units.kB)) if n_degrees > 0 else 0.0
 
 

@@ -26,10 +26,10 @@ class LockstepCalculator(Calculator):  # type: ignore[misc]  # mypy sees no type
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  (ASE declares a plain list)
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """Return what has changed since the last structure: everything or nothing.
+        """Return the changes since the last structure: everything or nothing.
 
-        ASE compares whatever a structure may have, several times a step, which for small molecules costs more than all
-        else.
+        ASE compares all properties of a structure several times per step, which for small molecules costs more than
+        everything else.
         """
         last = self.atoms
         is_same = (
@@ -61,8 +61,8 @@ class Lockstep(Generic[T]):
     """Runs functions in lockstep.
 
     Args:
-        potential: evaluates what they ask for.
-        n_at_once: as many run side by side; the others wait for one to end.
+        potential: evaluates the requested structures.
+        n_at_once: number of functions that run at the same time; the others wait for one to end.
     """
 
     def __init__(self, potential: Potential, n_at_once: int) -> None:
@@ -71,12 +71,12 @@ class Lockstep(Generic[T]):
         self._results: dict[int, T] = {}
 
     def run(self, functions: Sequence[Callable[[Calculator], T]]) -> list[T]:
-        """Return what the functions return, in order.
+        """Return the results of the functions, in order.
 
-        The first exception of any of them ends all, each with its `finally` clauses.
+        The first exception ends all functions, each with its `finally` clauses.
 
         Args:
-            functions: each takes its calculator.
+            functions: functions that take their calculator.
         """
         waiting = deque(enumerate(functions))
         try:
@@ -99,7 +99,7 @@ class Lockstep(Generic[T]):
         return resting
 
     def _serve(self) -> None:
-        """Evaluate what was asked for, and let each function go on until it asks again or ends."""
+        """Evaluate the requested structures, and resume each function until its next request or its end."""
         served = list(self._asked)
         predictions = self._potential.evaluate([self._asked[each] for each in served])
         for resting, prediction in zip(served, predictions, strict=True):

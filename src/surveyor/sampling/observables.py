@@ -1,4 +1,4 @@
-"""What is recorded along a propagation, and frames of it on disk."""
+"""Observables along a propagation, and frames of its trajectory on disk."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -50,12 +50,12 @@ class Recorder:
 
     @classmethod
     def after(cls, conditions: Walkers, n_degrees: int, observables: Mapping[str, np.ndarray]) -> "Recorder":
-        """Return a recorder that goes on from what was recorded before."""
+        """Return a recorder that continues from earlier records."""
         return cls(conditions, n_degrees, {name: list(values) for name, values in observables.items()})
 
     @property
     def observables(self) -> dict[str, np.ndarray]:
-        """What was recorded so far, shape (n_records,) each."""
+        """The records so far, each of shape (n_records,)."""
         return {name: np.array(values) for name, values in self.records.items()}
 
     def see(self, atoms: Atoms, step: int) -> None:
@@ -101,7 +101,7 @@ def _has_stress(atoms: Atoms) -> bool:
 
 
 def _frame(atoms: Atoms, info: Mapping[str, float]) -> Atoms:
-    """Return a copy with what the potential says of it, without the bias, whose energy is among the observables."""
+    """Return a copy with the results of the potential, without the bias, whose energy is one of the observables."""
     frame, found = atoms.copy(), _of_potential(atoms)
     frame.info |= info
     frame.calc = SinglePointCalculator(frame, energy=found.energy, forces=found.forces, stress=found.stress)
@@ -117,10 +117,10 @@ def _of_potential(atoms: Atoms) -> Prediction:
 
 
 def files_of_bias(sample: Sample) -> dict[str, str]:
-    """Return text files for PLUMED's own tools, by name: what PLUMED goes on from, and collective variables.
+    """Return text files for PLUMED's own tools, by name: its history files, and collective variables.
 
     Args:
-        sample: whose walker is biased; there are none for others, and where every try was rejected.
+        sample: sample of a walker; there are no files without a bias, or if every try was rejected.
     """
     state = sample.walker.state
     if state is None or sample.structure is None:
@@ -140,17 +140,17 @@ def _colvar(sample: Sample) -> str:
 
 
 def append_frames(path: Path, frames: Sequence[Atoms], *, n_before: int) -> int:
-    """Append frames to a trajectory in ASE's format, behind as many as there are to be.
+    """Append frames to a trajectory in ASE's format, after its first `n_before` frames.
 
-    Frames beyond those, which a propagation that was cut off wrote after its last checkpoint, are dropped.
+    Later frames, written by an interrupted propagation after its last checkpoint, are dropped.
 
     Args:
-        path: the trajectory; there is none before the first frame.
-        frames: what to append.
-        n_before: how many frames belong to what came before.
+        path: the trajectory, which does not exist before the first frame.
+        frames: frames to append.
+        n_before: number of existing frames to keep.
 
     Returns:
-        How many there are now.
+        The number of frames in the trajectory.
     """
     if path.exists():
         _cut(path, n_before)

@@ -12,12 +12,12 @@ from surveyor.sampling.integrators import MPA
 
 
 def make_optimiser(atoms: Atoms, conditions: Walkers, *, memory: Mapping[str, np.ndarray]) -> BFGS:
-    """Return an optimiser for the method of a walker; `converged()` says whether it is at its end.
+    """Return an optimiser for the method of a walker; `converged()` returns whether it has finished.
 
     Args:
         atoms: a structure with a calculator, which the optimiser changes as it steps.
         conditions: method, threshold and pressure.
-        memory: what `memory_of_optimiser` gave, empty at the start.
+        memory: result of `memory_of_optimiser`, empty at the start.
     """
     moving = atoms
     if conditions.method == "cell_optimisation":

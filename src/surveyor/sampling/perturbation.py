@@ -7,17 +7,17 @@ from surveyor.structures import canonical
 
 
 def perturb(atoms: Atoms, *, amplitude_A: float, amplitude_strain: float, generator: np.random.Generator) -> Atoms:
-    """Return a copy with displaced atoms and, where it is periodic, a strained cell.
+    """Return a copy with displaced atoms and, if it is periodic, a strained cell.
 
-    The strain is symmetric. It acts within the space that the periodic cell vectors span: a bulk structure is strained
-    in all directions, a slab in its plane, a molecule not at all. Atoms follow the strain; atoms that ASE constraints
-    hold are not displaced beyond that. The copy has no constraints and no momenta.
+    The strain is symmetric. It acts within the space spanned by the periodic cell vectors: a bulk structure is strained
+    in all directions, a slab in its plane, a molecule not at all. Atoms follow the strain; atoms fixed by ASE
+    constraints are not displaced otherwise. The copy has neither constraints nor momenta.
 
     Args:
         atoms: a structure.
         amplitude_A: standard deviation of the Gaussian displacement of each coordinate, in Å.
         amplitude_strain: each component of the strain is uniform between minus and plus this number.
-        generator: source of randomness; the same numbers are drawn whatever the periodicity.
+        generator: random generator; the same numbers are drawn for any periodicity.
 
     Returns:
         The perturbed structure in canonical coordinates.

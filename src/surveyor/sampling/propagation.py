@@ -74,25 +74,25 @@ def propagate(
     checkpoint_steps: int = 100,
     calculator: Calculator | None = None,
 ) -> Sample:
-    """Propagate a walker until it brings one structure, and write the sample before returning it.
+    """Propagate a walker until it returns one structure, and write the sample before returning it.
 
     A walker that a guard stops is reset to its start with another seed and tries again; the last structure that passed
-    the guards is kept. One that is stopped because the potential does not know the way, or because time is up, brings
-    the structure that it has reached. Repeated on the same directory and name, a finished sample is returned from its
-    file, and one under way is continued from its last checkpoint. Constraints of the start hold while the walker moves;
-    the structure of the sample has none.
+    the guards is saved. A walker that is stopped because the uncertainty is too large, or by its time limit, returns
+    its current structure. A repeated call with the same directory and name returns a finished sample from its
+    file, and continues an unfinished one from its last checkpoint. Constraints of the start apply while the walker
+    moves; the structure of the sample has none.
 
     Args:
-        walker: as it was before; it continues from its state.
-        potential: gives the forces; None for walkers that perturb.
-        directory: where the sample and its checkpoint are written; of one generation, so of one potential.
-        name: of the file of the sample; unique in the directory.
-        n_tries: how often a walker may try in all; then the sample has no structure.
+        walker: the walker, which continues from its state.
+        potential: the potential; None for walkers that perturb.
+        directory: folder of the sample and its checkpoint; it belongs to one generation, and so to one potential.
+        name: name of the sample's file, unique in the directory.
+        n_tries: maximum number of tries; after the last, the sample has no structure.
         checkpoint_steps: steps between two checkpoints.
-        calculator: of the potential, where it is not to make one.
+        calculator: calculator of the potential, if it exists already.
 
     Returns:
-        The sample, with the walker as it is afterwards.
+        The sample, with the walker in its new state.
 
     Raises:
         ValueError: the files under this name belong to another walker or another state of it.
@@ -119,12 +119,12 @@ def propagate(
 
 
 def announce_sample(name: str, sample: Sample, how: str) -> None:
-    """Tell what a walker brought, or that it brought nothing, and what stopped it.
+    """Report the sample of a walker, or that it has none, and the guards that stopped it.
 
     Args:
-        name: of the sample.
-        sample: finished.
-        how: it came, for people.
+        name: name of the sample.
+        sample: the finished sample.
+        how: description of its origin, for people.
     """
     reasons = Counter(rejection.reason for rejection in sample.rejections)
     stop = None if sample.stop is None else sample.stop.reason

@@ -8,13 +8,13 @@ NEGLIGIBLE = 1e-12  # squared singular values of fewer times the largest one are
 
 
 def n_conserved_momenta(atoms: Atoms) -> int:
-    """Return how many momenta and angular momenta of a structure its own interactions conserve.
+    """Return the number of momenta and angular momenta that the interactions within a structure conserve.
 
-    They are counted beside the geometry of the structure, as a molecule that is linear for a moment bends: it has one
-    rotation more as soon as it does. Only constraints keep it linear, and two atoms.
+    The number does not depend on the current geometry, because a molecule that is linear at one moment bends, and then
+    has one more rotation. Only constraints, or having two atoms, keep it linear.
 
     Args:
-        atoms: with its constraints; atoms that are fixed leave rotations about them, or none.
+        atoms: the structure with its constraints; fixed atoms leave only rotations about them, or none.
     """
     copy, generator = atoms.copy(), np.random.default_rng(0)
     copy.set_positions(atoms.positions + generator.normal(0, DISPLACEMENT_A, (len(atoms), 3)))

@@ -47,8 +47,8 @@ def save_sample(path: Path, sample: Sample, *, origin: Walker) -> None:
 
     Args:
         path: the file.
-        sample: what the propagation brought.
-        origin: the walker as it was before the propagation; a digest of it tells to whom the file belongs.
+        sample: the sample.
+        origin: the walker before the propagation; its digest identifies the owner of the file.
     """
     write_arrays(path, _to_arrays(sample, origin))
 
@@ -138,7 +138,7 @@ def _structure(arrays: Mapping[str, np.ndarray], start: Atoms) -> Atoms | None:
 
 
 def walker_digest(walker: Walker) -> str:
-    """Return the hash of all that a propagation depends on, but for the guards and for the generation's potential."""
+    """Return the hash of everything that a propagation depends on, except guards and potential."""
     conditions = walker.conditions
     content = {
         "start": identity_of(walker.start),

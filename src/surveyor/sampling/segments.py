@@ -35,16 +35,16 @@ DISTANCE_STRIDE = 10  # steps between two checks of distances, which cost more t
 
 
 def run_segment(attempt: Attempt, calculator: Calculator, *, n_steps: int, began: float) -> "Segment":
-    """Make some steps of a try, or fewer where it ends before.
+    """Make some steps of a try, or fewer if it ends earlier.
 
     Args:
         attempt: the try so far.
-        calculator: of the potential.
-        n_steps: at most so many.
-        began: when the propagation began, by the monotonic clock.
+        calculator: calculator of the potential.
+        n_steps: maximum number of steps.
+        began: start of the propagation by the monotonic clock.
 
     Returns:
-        The segment, at its end.
+        The finished segment.
     """
     state = attempt.sample.walker.state or state_at_start(attempt.sample.walker)
     segment = Segment(attempt, state, began)
@@ -62,13 +62,13 @@ class Segment:
 
     Args:
         attempt: the try so far.
-        state: of its walker.
-        began: when the propagation began, by the monotonic clock.
+        state: state of its walker.
+        began: start of the propagation by the monotonic clock.
 
     Attributes:
-        step: of the propagation.
-        rejection: why the try is rejected; None where it is not.
-        recorder: what was recorded.
+        step: step of the propagation.
+        rejection: reason of the rejection, or None.
+        recorder: recorder of the observables.
     """
 
     def __init__(self, attempt: Attempt, state: WalkerState, began: float) -> None:
@@ -143,7 +143,7 @@ class Segment:
 
     @property
     def last_good(self) -> Atoms | None:
-        """The last structure that passed all guards; None where there is none."""
+        """The last structure that passed all guards, or None."""
         if self._good is None:
             return None
         atoms = self._atoms.copy()

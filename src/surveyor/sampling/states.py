@@ -15,9 +15,9 @@ BIAS = "bias."  # begins the names of what a bias remembers
 
 
 def state_at_start(walker: Walker) -> WalkerState:
-    """Return the state in which a walker begins: at its start, with its initial velocities.
+    """Return the initial state of a walker: its start, with its initial velocities.
 
-    For methods that conserve the momentum of the whole structure it is zero, whatever the velocities are.
+    For methods that conserve the total momentum, the total momentum is set to zero.
     """
     conditions, generator = walker.conditions, generator_of(walker.seed, None)
     atoms = walker.start.copy()
@@ -76,7 +76,7 @@ def generator_of(seed: int, state: WalkerState | None) -> np.random.Generator:
 
 
 def memory_of_bias(values: BiasValues) -> dict[str, np.ndarray]:
-    """Return what a bias with a history said last, as plain arrays: it may say something else after its next hill."""
+    """Return the last values of a bias with a history, as plain arrays; they may change with its next hill."""
     memory = {f"{BIAS}energy": np.array(values.energy), f"{BIAS}forces": values.forces}
     return memory if values.stress is None else memory | {f"{BIAS}stress": values.stress}
 

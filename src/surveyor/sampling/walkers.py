@@ -33,16 +33,16 @@ PLAIN = ("positions", "momenta", "cell", "random_state", "n_steps")  # of the st
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WalkerState:
-    """What a walker has reached, as plain arrays.
+    """The state of a walker, as plain arrays.
 
     Attributes:
-        positions: in Å, shape (n_atoms, 3).
-        momenta: in ASE's units, shape (n_atoms, 3).
-        cell: in Å, shape (3, 3).
+        positions: positions in Å, shape (n_atoms, 3).
+        momenta: momenta in ASE's units, shape (n_atoms, 3).
+        cell: cell vectors in Å, shape (3, 3).
         random_state: state of the random generator, as JSON.
-        n_steps: steps since the start or the last reset.
-        memory: what integrator or optimiser remember beside these, by name; see `surveyor.sampling.integrators`.
-        history: text of the files that PLUMED continues from (hills), by name.
+        n_steps: number of steps since the start or the last reset.
+        memory: internal variables of integrator or optimiser, by name; see `surveyor.sampling.integrators`.
+        history: text of the files from which PLUMED continues (hills), by name.
     """
 
     positions: np.ndarray
@@ -135,18 +135,18 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """What one propagation of a walker brought.
+    """The result of one propagation of a walker.
 
     Attributes:
-        walker: the walker afterwards.
-        structure: to be labelled, in canonical coordinates; None where every try was rejected.
-        n_steps: steps made in the try that counted.
-        rejections: one for each rejected try.
-        stop: why the try that counted ended before its last step; None where it did not.
+        walker: the walker after the propagation.
+        structure: the structure to label, in canonical coordinates; None if every try was rejected.
+        n_steps: number of steps in the last try.
+        rejections: one rejection for each rejected try.
+        stop: why the last try ended early, or None.
         is_converged: whether an optimisation reached its threshold; None for other methods.
-        observables: along the try that counted, at most 100 values of each, by name: `step`, `temperature_K`,
+        observables: observables along the last try, at most 100 values of each, by name: `step`, `temperature_K`,
             `potential_energy` and `total_energy` (eV), `pressure_MPa`, `volume_A3`, `bias_energy` (eV),
-            `uncertainty_eV_per_A` and collective variables, where they are known.
+            `uncertainty_eV_per_A` and collective variables, as available.
     """
 
     walker: Walker
@@ -159,12 +159,12 @@ class Sample:
 
     @property
     def temperatures_K(self) -> np.ndarray:
-        """Temperatures along the try that counted, evenly spaced; empty where there are none."""
+        """Temperatures along the last try, evenly spaced; empty if there are none."""
         return self.observables.get("temperature_K", np.zeros(0))
 
     @property
     def temperature_K(self) -> float | None:
-        """Mean temperature; None where there is none."""
+        """Mean temperature, or None."""
         return float(self.temperatures_K.mean()) if len(self.temperatures_K) and self.structure is not None else None
 
 

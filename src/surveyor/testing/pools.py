@@ -69,11 +69,11 @@ def check_pool(pool: Pool, folder: Path) -> None:
 
 
 def check_bound(pool: Pool, folder: Path) -> None:
-    """Check that a full pool has whoever submits wait, and goes on when there is room.
+    """Check that a full pool makes submitters wait, and continues when there is room.
 
     Args:
-        pool: with nothing in flight.
-        folder: an empty folder that the workers see too.
+        pool: a pool without running work.
+        folder: an empty folder that the workers can also read.
     """
     gate, capacity = folder / "gate", pool.capacity
     futures = [pool.submit(_wait_for, gate) for _ in range(capacity)]

@@ -1,4 +1,4 @@
-"""What every reference must hold to, and what the log of a rehearsal says."""
+"""The conformance suite of references, and the reader of rehearsal logs."""
 
 import copy
 import pickle
@@ -27,18 +27,18 @@ def check_reference(
     forces_tolerance: float = 1e-3,
     stress_tolerance: float = 1e-4,
 ) -> None:
-    """Check that a reference keeps its promises, for a few small structures of low symmetry.
+    """Check that a reference meets its requirements, for a few small structures of low symmetry.
 
     Args:
-        reference: what is checked.
-        structures: it must be able to label them.
-        directory: for the files of the calculations.
-        step: of finite differences: Å for positions, none for strain.
-        forces_tolerance: eV/Å.
-        stress_tolerance: eV/Å³.
+        reference: the reference.
+        structures: structures that it can label.
+        directory: folder for the files of the calculations.
+        step: step of finite differences: Å for positions, none for strain.
+        forces_tolerance: tolerance in eV/Å.
+        stress_tolerance: tolerance in eV/Å³.
 
     Raises:
-        AssertionError: a promise is broken.
+        AssertionError: a requirement is not met.
     """
     theory = reference.resolve()
     assert theory.digest == reference.resolve().digest, "resolve() gives another level of theory the second time"

@@ -19,28 +19,28 @@ class TrainingParameters(WorkParameters):
 
     train: Path = Field(
         title="Training data (file)",
-        description="extxyz file with REF_energy, REF_forces and, where periodic, REF_stress or REF_virials; "
-        "`label_keys` gives other names.",
+        description="extxyz file with REF_energy, REF_forces and, for periodic structures, REF_stress or "
+        "REF_virials. Use `label_keys` for other names.",
     )
     output_directory: Path = Field(
         title="Output directory",
         description="Folder of the results; the same call on the same folder continues where it stopped.",
     )
     model: ModelParameters | None = Field(
-        None, title="Model", description="The potential that is trained; may be left out where `start` is given."
+        None, title="Model", description="The potential to train; optional if `start` is given."
     )
     valid: Path | None = Field(
         None,
         title="Validation data (file)",
-        description="Labelled structures that tell when to stop; by default a part of the training data.",
+        description="Labelled structures used to choose the best epoch; by default a part of the training data.",
     )
     valid_fraction: Fraction = Field(
         0.1,
         title="Fraction for validation",
-        description="Of the training data, drawn at random, where no file with validation data is given.",
+        description="Fraction of the training data drawn at random for validation, if no validation data are given.",
     )
     test: Path | None = Field(
-        None, title="Test data (file)", description="Labelled structures that the training never sees."
+        None, title="Test data (file)", description="Labelled structures that are never used in the training."
     )
     label_keys: LabelKeys = Field(
         REF_KEYS, title="Names of the labels", description="Names of energy, forces and stress in these files."
@@ -48,22 +48,24 @@ class TrainingParameters(WorkParameters):
     allow_leaks: bool = Field(
         False,
         title="Allow test data in training",
-        description="Train although structures of the test data are in the training or validation data, too. The "
-        "errors on the test data are then too small.",
+        description="Train even if structures of the test data are also in the training or validation data. "
+        "Errors on the test data are then too small.",
     )
     atomic_energies: dict[str, float] | None = Field(
         None,
         title="Atomic energies (eV)",
-        description="Energy of the isolated atom by chemical symbol. Other elements have those of isolated atoms in "
-        "the data; where there is none, they are fitted.",
+        description="Energy of the isolated atom by chemical symbol. Energies of other elements are taken from "
+        "isolated atoms in the data, or else fitted.",
     )
-    seed: int = Field(0, ge=0, title="Seed", description="Of the weights, of the order of batches and of the division.")
+    seed: int = Field(
+        0, ge=0, title="Seed", description="Seed of the weights, the order of batches and the division of the data."
+    )
     start: Path | None = Field(
         None,
         title="Start from (folder)",
-        description="Folder of a saved model, from whose weights and atomic energies the training begins.",
+        description="Folder of a saved model from whose weights and atomic energies the training starts.",
     )
-    pool: PoolName = Field(LOCAL, title="Pool", description=f"Where the training runs: {EXPECTED}.")
+    pool: PoolName = Field(LOCAL, title="Pool", description=f"Pool that runs the training: {EXPECTED}.")
 
     @model_validator(mode="after")
     def _check_beginning(self) -> "TrainingParameters":

@@ -128,12 +128,12 @@ def test_calibration_is_kept_with_the_model(trained: CommitteeModel, valid: Data
     assert digest_of(load_model(tmp_path / "saved" / "member-1")) == digest_of(trained.members[1])
 
 
-def test_the_history_has_the_mean_learning_rate(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
+def test_the_history_has_mean_learning_rates_and_losses(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
     for index, rate in enumerate((0.01, 0.03, None)):
-        report_epoch(tmp_path / MEMBERS / str(index), Epoch(7, 1.0, learning_rate=rate))
+        report_epoch(tmp_path / MEMBERS / str(index), Epoch(7, 1.0, learning_rate=rate, training_loss=rate))
     _, history = committee().initialize(train, atomic_energies=None, seed=7).train(train, valid, tmp_path)
     assert history[-1].number == 7
-    assert history[-1].learning_rate == pytest.approx(0.02)
+    assert history[-1].learning_rate == history[-1].training_loss == pytest.approx(0.02)
 
 
 def test_the_log_tells_the_calibration(

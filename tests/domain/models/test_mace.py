@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -162,6 +163,7 @@ def test_fine_tuning_begins_from_a_foundation_model_and_its_architecture(
     errors = errors_of(valid, trained.deploy().evaluate(valid))
     assert before == pytest.approx(errors.forces_rmse, rel=1e-6)
     assert min(epoch.forces_rmse or 1e9 for epoch in history) < 1.2 * before
+    assert all(0 < (epoch.training_loss or math.inf) < math.inf for epoch in history)
     # The 32 channels that were asked for are those of another network.
     linear = model.deploy().calculator().models[0].interactions[0].linear_up
     assert linear.irreps_out == trained.deploy().calculator().models[0].interactions[0].linear_up.irreps_out

@@ -93,6 +93,7 @@ def test_a_training_takes_the_configuration_of_a_user(train: Dataset, valid: Dat
     assert len(history) <= 6
     assert history == history_of(tmp_path / "training")
     assert all(epoch.forces_rmse is not None and epoch.energy_rmse is not None for epoch in history)
+    assert all(epoch.training_loss for epoch in history)
 
     used = yaml.safe_load((tmp_path / "training" / "config.yaml").read_text())
     assert used["training_module"]["model"]["per_type_energy_shifts"] == model.atomic_energies

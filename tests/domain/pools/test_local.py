@@ -3,13 +3,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import psutil
 import pytest
@@ -18,6 +21,7 @@ from environments import make_environment
 from processes import wait_until
 
 from surveyor.errors import AttemptFailed, FunctionFailed, InputError, PoolFailed, WorkerLost
+from surveyor.pools import local
 from surveyor.pools.local import local_pool
 from surveyor.pools.pool import Attachment, Pool
 from surveyor.pools.sites import LocalSite
@@ -99,6 +103,93 @@ def test_pool_whose_processes_are_gone_starts_again(tmp_path: Path) -> None:
             holder.kill()
         assert isinstance(future.exception(PATIENCE_S), WorkerLost)
         assert pool.submit(abs, -1).result(PATIENCE_S) == 1
+
+
+@contextmanager
+def killing_at_start(n_times: int, whom: str) -> Iterator[list[int]]:
+    """Kill a process of pools that start, as soon as it is there; give the pids of those that were killed.
+
+    Args:
+        n_times: so many of them.
+        whom: a word of its command.
+    """
+    killed: list[int] = []
+    stop = threading.Event()
+
+    def kill() -> None:
+        while not stop.wait(0.02) and len(killed) < n_times:
+            for process in psutil.Process().children(recursive=True):
+                if process.pid not in killed and whom in command_of(process):
+                    process.kill()
+                    killed.append(process.pid)
+                    break
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("whom", ["surveyor.pools.holder", "spawn_main"])
+def test_a_pool_of_which_a_process_is_killed_while_it_starts_is_started_again(whom: str) -> None:
+    before = holders()
+    with local_pool(LocalSite(cores=1)) as pool, killing_at_start(1, whom) as killed:
+        assert pool.submit(abs, -1).result(PATIENCE_S) == 1
+        assert len(killed) == 1
+    assert holders() == before
+
+
+def test_a_pool_whose_process_is_killed_at_each_start_is_refused() -> None:
+    before = holders()
+    with (
+        local_pool(LocalSite(cores=1)) as pool,
+        killing_at_start(9, "surveyor.pools.holder") as killed,
+        pytest.raises(PoolFailed, match=r"^pool local ended while it started, 3 times\. The workers printed nothing"),
+    ):
+        pool.open()
+    assert len(killed) == 3
+    assert holders() == before
+
+
+def test_a_pool_whose_process_is_killed_once_it_has_told_its_address_is_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    killed: list[int] = []
+    connect = local.PoolClient
+
+    def kill_and_connect(*args: Any, **kwargs: Any) -> local.PoolClient:
+        if not killed:
+            (holder,) = set(holders()) - set(others)
+            killed.append(holder.pid)
+            holder.kill()
+            holder.wait()
+        return connect(*args, **kwargs)
+
+    others = holders()
+    monkeypatch.setattr(local, "PoolClient", kill_and_connect)
+    monkeypatch.setattr(local, "CONNECT_S", 2.0)
+    with local_pool(LocalSite(cores=1)) as pool:
+        assert pool.submit(abs, -1).result(PATIENCE_S) == 1
+    assert len(killed) == 1
+    assert holders() == others
+
+
+def test_closing_does_not_wait_for_a_pool_that_is_opening() -> None:
+    before = holders()
+    pool = local_pool(LocalSite(cores=1))
+    with ThreadPoolExecutor() as threads:
+        opening = threads.submit(pool.open)
+        wait_until(lambda: holders() != before, lambda: "no process of a pool", PATIENCE_S)
+        (holder,) = set(holders()) - set(before)
+        holder.suspend()
+        pool.shutdown()
+        assert not opening.done()
+        holder.resume()
+        assert isinstance(opening.exception(PATIENCE_S), RuntimeError)
+    assert holders() == before
 
 
 def test_closing_abandons_what_runs_and_leaves_no_process(tmp_path: Path) -> None:
@@ -317,5 +408,10 @@ def test_an_interpreter_that_cannot_be_started_is_named(name: str, complaint: st
 
 
 def holders() -> list[psutil.Process]:
-    children = psutil.Process().children()
-    return [child for child in children if "surveyor.pools.holder" in child.cmdline()]
+    return [child for child in psutil.Process().children() if "surveyor.pools.holder" in command_of(child)]
+
+
+def command_of(process: psutil.Process) -> str:
+    with suppress(psutil.NoSuchProcess):  # or a zombie, which is one of them
+        return " ".join(process.cmdline())
+    return ""

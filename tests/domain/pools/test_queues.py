@@ -53,12 +53,12 @@ def test_slurm_shows_who_waits_and_why() -> None:
     }
 
 
-def test_pbs_table() -> None:
-    assert {job: entry.state for job, entry in read_pbs(PBS).items()} == {
-        "11": RUNNING,
-        "12": PENDING,
-        "13": "ending",
-        "14": PENDING,
+def test_pbs_table_in_which_only_jobs_that_wait_have_a_reason() -> None:
+    assert read_pbs(PBS) == {
+        "11": Entry(RUNNING),
+        "12": Entry(PENDING, "Q"),
+        "13": Entry("ending"),
+        "14": Entry(PENDING, "H"),
     }
 
 
@@ -81,9 +81,14 @@ def test_lsf_lines() -> None:
 
 
 def test_oar_lines() -> None:
-    answer = "41: Running\n42: Waiting\n43: Terminated\n44: Error\n45: toLaunch\n46: Finishing\n"
-    states = {"41": RUNNING, "42": PENDING, "45": PENDING, "46": "ending"}
-    assert {job: entry.state for job, entry in read_oar(answer).items()} == states
+    answer = "41: Running\n42: Waiting\n43: Terminated\n44: Error\n45: toLaunch\n46: Finishing\n47: toError\n"
+    assert read_oar(answer) == {
+        "41": Entry(RUNNING),
+        "42": Entry(PENDING, "Waiting"),
+        "45": Entry(PENDING, "toLaunch"),
+        "46": Entry("ending"),
+        "47": Entry("ending"),
+    }
 
 
 def test_htcondor_lines() -> None:

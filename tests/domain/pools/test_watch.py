@@ -47,6 +47,26 @@ def test_a_job_leaves_only_when_it_has_been_idle_for_long_and_is_not_needed() ->
     assert plan([replace(IDLE, idle_s=59.0)], 0, SITE).retire == ()
 
 
+def test_how_long_a_job_may_be_idle_is_said_in_minutes() -> None:
+    patient = SITE.model_copy(update={"idle_minutes": 2.5})
+    assert plan([replace(IDLE, idle_s=149.0)], 0, patient).retire == ()
+    assert plan([replace(IDLE, idle_s=150.0)], 0, patient).retire == ("1",)
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        replace(PENDING, entry=Entry("running"), runs_s=CONNECT_S),
+        replace(RUNNING, away_s=RETURN_S),
+        replace(RUNNING, leaving_s=RETURN_S),
+        replace(RUNNING, entry=None, unseen_s=GONE_S),
+    ],
+)
+def test_a_job_has_all_of_the_time_that_it_is_given(job: Job) -> None:
+    decided = plan([job], 1, SITE)
+    assert (decided.cancel, decided.ended, decided.failed) == ((), (), ())
+
+
 def test_a_pending_job_that_nobody_needs_any_more_is_cancelled() -> None:
     waited = replace(PENDING, idle_s=61.0)
     assert plan([waited], 0, SITE).cancel == ("1",)
@@ -134,7 +154,11 @@ def test_a_pending_job_may_wait_as_long_as_the_queue_wants() -> None:
             "PENDING: Resources, Priority",
         ),
         ([Entry("pending", "Resources"), Entry("running")], [], "RUNNING, its worker starts"),
-        ([Entry("ending")], ["job 1: over", "job 2: no sbatch\nhere"], "the last one failed: job 2: no sbatch"),
+        (
+            [Entry("ending")],
+            ["job 1: over", "job 2: over", "job 3: no sbatch\nhere\nor there"],
+            "the last one failed: job 3: no sbatch",
+        ),
     ],
 )
 def test_what_work_without_a_worker_waits_for(entries: list[Entry | None], failures: list[str], told: str) -> None:

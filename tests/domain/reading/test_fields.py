@@ -15,7 +15,7 @@ from surveyor.reading.fields import FIELDS
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "structure-files.md"
 ALWAYS = ("numbers", "positions", "cell", "pbc")
-WHERE_IT_MATTERS = ("config_type",)  # used where single atoms are set apart, see test_learnable.py
+WHERE_IT_MATTERS = ("config_type",)  # used where single atoms are set apart, see test_learnable.py and test_imports.py
 NAMES = [
     (field, name)
     for field in FIELDS

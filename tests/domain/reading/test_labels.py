@@ -17,7 +17,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from surveyor.dataset import ENERGY, FORCES, STRESS, label_of
 from surveyor.errors import InputError
 from surveyor.reading import Reading, read_labelled
-from surveyor.reading.keys import REF_KEYS, LabelKeys
+from surveyor.reading.keys import REF_KEYS, LabelKeys, keys_in
 from surveyor.reading.reading import read_structures, read_unchecked
 from surveyor.weights import weight_of
 
@@ -102,6 +102,8 @@ LOPSIDED = np.arange(9.0).reshape(3, 3)
     [
         ({"REF_stress": LOPSIDED}, "REF_stress is not symmetric"),
         ({"REF_virials": LOPSIDED}, "REF_virials is not symmetric"),
+        ({"REF_stress": LOPSIDED / 1000}, "REF_stress is not symmetric"),
+        ({"REF_stress": np.where(LOPSIDED, LOPSIDED, np.nan)}, "the label has numbers that are not finite"),
         ({"REF_stress": np.arange(5.0)}, "REF_stress has 5 components; expected six"),
         ({"REF_stress": "none"}, "REF_stress is 'none'; expected numbers"),
         ({"REF_stress": np.full(6, np.nan)}, "the label has numbers that are not finite"),
@@ -147,6 +149,20 @@ def test_stress_and_virials_must_agree(tmp_path: Path) -> None:
         read(tmp_path / "data.extxyz", labelled(crystal(), **{**both, "REF_virials": -both["REF_virials"]}))
 
 
+def test_the_rounding_of_a_relaxed_cell_contradicts_no_virials(tmp_path: Path) -> None:
+    both = {"REF_stress": np.full(6, 5e-6), "REF_virials": np.zeros((3, 3))}
+    (atoms,) = read(tmp_path / "data.extxyz", labelled(crystal(), **both)).structures
+    np.testing.assert_allclose(atoms.info[STRESS], np.full(6, 5e-6))
+
+
+@pytest.mark.parametrize(("weightless", "taken"), [("virials", 1.0), ("stress", -2.0)])
+def test_of_stress_and_virials_that_of_weight_0_is_not_used(weightless: str, taken: float, tmp_path: Path) -> None:
+    volume = crystal().get_volume()
+    both = {"REF_stress": np.eye(3), "REF_virials": 2 * volume * np.eye(3), f"config_{weightless}_weight": 0.0}
+    (atoms,) = read(tmp_path / "data.extxyz", labelled(crystal(), **both)).structures
+    np.testing.assert_allclose(atoms.info[STRESS], taken * np.array([1, 1, 1, 0, 0, 0]))
+
+
 @pytest.mark.parametrize("field", ["REF_stress", "REF_virials"])
 def test_a_stress_is_not_used_where_a_structure_is_not_periodic_in_three_directions(field: str, tmp_path: Path) -> None:
     slab = fcc111("Cu", (1, 1, 3), vacuum=6.0)
@@ -158,6 +174,13 @@ def test_a_stress_is_not_used_where_a_structure_is_not_periodic_in_three_directi
     (finding,) = reading.report.findings
     assert finding.line.startswith(f"{field} not used: a stress has no meaning where a structure is not periodic")
     assert finding.line.endswith("(1 structure, the first is 1)")
+    assert not any("weight" in name for name in reading.structures[1].info)
+
+
+def test_structures_without_a_stress_have_no_finding_and_no_weight(tmp_path: Path) -> None:
+    reading = read(tmp_path / "data.extxyz", labelled(molecule("CO")), labelled(crystal()))
+    assert reading.report.findings == ()
+    assert not any("weight" in name for atoms in reading.structures for name in atoms.info)
 
 
 def test_a_stress_under_another_name_is_told_with_the_parameter_to_write(tmp_path: Path) -> None:
@@ -189,6 +212,28 @@ def test_labels_are_read_under_the_names_that_are_given(
     np.testing.assert_allclose(label.stress, probe.get_stress(), atol=1e-8)
     assert reading.report.used == names
     assert not {*names} - {"REF_energy"} & {*reading.structures[0].info}
+
+
+NUMBERS = np.zeros((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("fields", "keys"),
+    [
+        ({"volume": 3.0, "energy_weight": 2.0, "dft_energy": 1.0, "dft_forces": NUMBERS}, {"prefix": "dft_"}),
+        ({"other_energy": 1.0, "dft_energy": 1.0, "dft_forces": NUMBERS}, {"prefix": "dft_"}),
+        (
+            {"energies": np.zeros(2), "TotEnergy": 1.0, "max_force": 0.1, "spins": NUMBERS, "force": NUMBERS},
+            {"energy": "TotEnergy", "forces": "force"},
+        ),
+        ({"dft_energy": 1.0, "forces_weight": NUMBERS}, None),
+        ({"dft_forces": NUMBERS, "energy_weight": 1.0}, None),
+    ],
+)
+def test_labels_under_other_names_are_told_from_what_looks_like_them(
+    fields: dict[str, Any], keys: dict[str, str] | None
+) -> None:
+    assert keys_in({**fields, "positions": NUMBERS}) == keys
 
 
 def test_a_label_that_is_there_but_not_asked_for_is_told_with_the_parameter_to_write(tmp_path: Path) -> None:

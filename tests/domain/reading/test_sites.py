@@ -38,6 +38,14 @@ BAD = {
         "1\nProperties=species:S:1:pos:R:3:occupancy:S:1\nH 0 0 0 full\n",
         "occupancy holds no numbers",
     ),
+    "shared.extxyz": (
+        '1\nProperties=species:S:1:pos:R:3 occupancy="_JSON {\\"0\\": {\\"Cu\\": 1.0, \\"Au\\": 1.0}}"\nCu 0 0 0\n',
+        r"site 0 is partly occupied \(Cu 1, Au 1\)",
+    ),
+    "two columns.extxyz": (
+        "1\nProperties=species:S:1:pos:R:3:occupancy:R:2\nH 0 0 0 1.0 1.0\n",
+        "occupancy holds no numbers",
+    ),
     "deuterium.xyz": ("1\n\nD 0 0 0\n", r"the symbol D, .*; write H, and a column masses with 2.014 \(u\)"),
     "tritium.extxyz": ("1\nProperties=species:S:1:pos:R:3\nT 0 0 0\n", "the symbol T, .*masses with 3.016"),
     "POSCAR": ("x\n1.0\n5 0 0\n0 5 0\n0 0 5\nD\n1\nDirect\n0 0 0\n", "the symbol D, "),
@@ -68,9 +76,19 @@ def test_partly_occupied_sites_are_known_after_a_way_through_extxyz(tmp_path):
     assert "partly occupied" in read_unchecked(tmp_path / "alloy.extxyz").refused[0]
 
 
-def test_sites_that_are_occupied_are_read(tmp_path):
-    (tmp_path / "whole.cif").write_text(WHOLE)
-    assert str(read_structures(tmp_path / "whole.cif").structures[0].symbols) == "CuO"
+@pytest.mark.parametrize(
+    ("file", "text", "symbols"),
+    [
+        ("whole.cif", WHOLE, "CuO"),
+        ("whole.pdb", PDB.format("1.00"), "O"),
+        ("without.pdb", PDB.format("0.00"), "O"),  # what programs write that know no occupancies
+    ],
+)
+def test_sites_that_are_occupied_are_read(tmp_path, file, text, symbols):
+    (tmp_path / file).write_text(text)
+    reading = read_structures(tmp_path / file)
+    assert str(reading.structures[0].symbols) == symbols
+    assert reading.report.used == ("occupancy",)
 
 
 @pytest.fixture
@@ -94,11 +112,27 @@ def test_a_column_of_masses_is_taken_under_whichever_name(heavy, name):
     )
 
 
+def test_two_columns_of_the_same_masses_are_one(heavy):
+    reading = read_structures(heavy(masses=[16.0, 2.0, 2.0], mass=[16.0, 2.0, 2.0]))
+    np.testing.assert_allclose(reading.structures[0].get_masses(), [16.0, 2.0, 2.0])
+    assert (reading.report.used, reading.report.findings) == (("masses", "mass"), ())
+
+
+@pytest.mark.parametrize(("name", "mass"), [("mass", 9.0), ("mass", 0.11), ("masses", 30.0)])
+def test_masses_of_no_isotope_are_taken_up_to_ten_times_and_without_limit_under_the_name_of_ase(heavy, name, mass):
+    reading = read_structures(heavy(**{name: [16.0, mass, mass]}))
+    np.testing.assert_allclose(reading.structures[0].get_masses(), [16.0, mass, mass])
+
+
 BAD_MASSES = {
     "zero": ({"masses": [15.999, 0.0, 2.0]}, "column masses holds no masses; atom 1 has 0"),
     "negative": ({"mass": [-15.999, 1.0, 2.0]}, "column mass holds no masses; atom 0 has -15.999"),
     "nan": ({"masses": [15.999, 1.0, np.nan]}, "column masses holds no masses; atom 2 has nan"),
-    "words": ({"mass": ["a", "b", "c"]}, "column mass holds no masses"),
+    "infinite": ({"masses": [15.999, np.inf, 2.0]}, "column masses holds no masses"),
+    "words": ({"mass": ["a", "b", "c"]}, "column mass holds no masses; atom 0 has a"),
+    "two numbers": ({"masses": [[16.0, 1.0]] * 3}, "column masses holds no masses; atom 0 has"),
+    "more than tenfold": ({"mass": [16.0, 1.0, 11.0]}, r"atom 2 \(H\) the mass 11, "),
+    "in kg/mol": ({"mass": [0.016, 0.001, 0.001]}, r"atom \d \(.\) the mass 0\.0\d+, which is none in u"),
     "another unit": ({"mass": [29164.0, 1837.0, 1837.0]}, r"atom 0 \(O\) the mass 29164, .*a column masses in u"),
     "two": ({"masses": [16.0, 1.0, 1.0], "mass": [16.0, 2.0, 2.0]}, "masses and mass contradict each other"),
 }

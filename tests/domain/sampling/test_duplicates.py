@@ -100,3 +100,29 @@ def test_the_first_of_near_ones_is_kept():
 
 def test_fingerprints_grow_with_the_number_of_atoms():
     assert len(fingerprint(bulk("Cu", cubic=True) * 3)) < 20 * 108
+
+
+@pytest.mark.parametrize(
+    ("n_atoms", "offsets"),
+    [
+        (2, range(1, 2)),
+        (64, range(1, 64)),
+        (65, [*range(1, 17), 32, 64]),
+        (128, [*range(1, 17), 32, 64]),
+        (300, [*range(1, 17), 32, 64, 128, 256]),
+    ],
+)
+def test_large_structures_are_told_by_next_atoms_and_by_some_that_are_far(n_atoms, offsets):
+    positions = np.random.default_rng(n_atoms).uniform(0, 20, size=(n_atoms, 3))
+    distances = [
+        np.linalg.norm(positions[i] - positions[i + offset]) for offset in offsets for i in range(n_atoms - offset)
+    ]
+    found = fingerprint(Atoms(f"Ar{n_atoms}", positions=positions))
+    np.testing.assert_allclose(np.sort(found), np.sort(distances), rtol=1e-5)
+
+
+def test_there_are_no_images_along_open_directions():
+    pair = Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 9]], cell=[10, 10, 10], pbc=[True, True, False])
+    assert fingerprint(pair)[0] == 9
+    pair.pbc = True
+    assert fingerprint(pair)[0] == 1

@@ -5,7 +5,16 @@ from ase.build import bulk, molecule
 from scipy.stats import chi2
 
 from surveyor.sampling.conditions import Walkers
-from surveyor.sampling.guards import Readings, check, check_distances, hottest_K
+from surveyor.sampling.guards import (
+    Readings,
+    check,
+    check_distances,
+    check_uncertainty,
+    check_wall_time,
+    hottest_K,
+)
+from surveyor.sampling.integrators import temperature_of
+from surveyor.sampling.walkers import Rejection
 
 
 @pytest.fixture
@@ -86,3 +95,114 @@ def test_a_limit_of_zero_switches_the_distance_guard_off(conditions):
         check_distances(pair, conditions.model_copy(update={"min_distance_A": 0.0, "min_distance_factor": 0.0}), step=0)
         is None
     )
+
+
+def test_an_energy_that_is_no_number_stops_a_walker(conditions):
+    water = molecule("H2O")
+    rejection = checked(water, zero_forces(water), conditions, step=3, energy=np.nan)
+    assert rejection == Rejection("not_finite", 3, 1, 0)
+
+
+def test_a_force_at_the_limit_is_allowed_on_each_atom(conditions):
+    water = molecule("H2O")
+    assert checked(water, np.tile([6.0, 8.0, 0.0], (3, 1)), conditions) is None
+
+
+def test_a_temperature_at_the_limit_is_allowed(conditions):
+    ethane = molecule("C2H6")
+    ethane.set_momenta(np.full((8, 3), 1.0))
+    many = 10**6  # so that they hardly fluctuate
+    temperature = temperature_of(ethane, many)
+    readings = Readings(0, zero_forces(ethane), 0.0, n_degrees=many)
+    for factor, is_stopped in ((1.0, False), (1.01, True)):
+        half = conditions.model_copy(update={"temperature_K": temperature / factor / 2, "max_temperature_factor": 2.0})
+        assert (check(ethane, readings, half, volume=1.0, energy=0.0) is not None) == is_stopped
+
+
+def test_the_hottest_temperature_follows_the_warmer_end_of_a_ramp(conditions):
+    for final, hottest in ((None, 900), (200.0, 900), (400.0, 1200)):
+        ramp = conditions.model_copy(update={"final_temperature_K": final})
+        assert hottest_K(ramp, 10**6) == pytest.approx(hottest)
+    assert hottest_K(conditions.model_copy(update={"temperature_K": 0.5}), 10**6) == pytest.approx(1.5)
+
+
+def test_without_degrees_of_freedom_nothing_fluctuates(conditions):
+    assert hottest_K(conditions, 0) == 900
+
+
+@pytest.mark.parametrize("method", ["npt", "npt_flexible", "cell_optimisation"])
+@pytest.mark.parametrize(("start", "factor"), [(0.5, 2), (2, 2), (0.25, 4), (4, 4), (2 / 3, None), (1.5, None)])
+def test_a_volume_is_stopped_by_its_ratio_to_the_start_or_the_inverse(conditions, method, start, factor):
+    cube = Atoms("Ar", cell=[4, 4, 4], pbc=True)
+    moving = conditions.model_copy(update={"method": method, "max_volume_factor": 1.75})
+    rejection = checked(cube, zero_forces(cube), moving, step=6, volume=64 * start)
+    assert rejection == (None if factor is None else Rejection("volume", 6, pytest.approx(factor), 1.75))
+
+
+def test_a_volume_at_the_limit_is_allowed_and_in_a_fixed_cell_any_is(conditions):
+    cube = Atoms("Ar", cell=[4, 4, 4], pbc=True)
+    moving = conditions.model_copy(update={"method": "npt", "max_volume_factor": 2.0})
+    assert checked(cube, zero_forces(cube), moving, volume=cube.get_volume() / 2) is None
+    assert checked(cube, zero_forces(cube), conditions, volume=1) is None
+
+
+def test_a_cell_without_volume_has_changed_beyond_any_limit(conditions):
+    flat = Atoms("Ar", cell=[[4, 0, 0], [4, 0, 0], [0, 0, 4]], pbc=True)
+    moving = conditions.model_copy(update={"method": "npt"})
+    assert checked(flat, zero_forces(flat), moving, step=1, volume=64) == Rejection("volume", 1, np.inf, 1.5)
+
+
+@pytest.mark.parametrize("energy", [-0.9375, -1.0625])
+def test_energy_drifts_from_that_of_the_beginning_per_atom(conditions, energy):
+    pair = Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 4]])
+    limited = {
+        limit: conditions.model_copy(update={"method": "nve", "max_energy_drift_meV_per_atom": limit})
+        for limit in (31.0, 31.25)
+    }
+    rejection = checked(pair, zero_forces(pair), limited[31.0], step=5, energy=energy, begin=-1.0)
+    assert rejection == Rejection("energy_drift", 5, 31.25, 31.0)
+    assert checked(pair, zero_forces(pair), limited[31.25], energy=energy, begin=-1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "begin"), [({}, None), ({"method": "langevin"}, 0.0), ({"plumed": "plumed.dat"}, 0.0)]
+)
+def test_energy_may_drift_where_it_is_not_conserved_or_not_known(conditions, changes, begin):
+    pair = Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 4]])
+    moving = conditions.model_copy(update={"method": "nve", **changes})
+    assert checked(pair, zero_forces(pair), moving, energy=5.0, begin=begin) is None
+
+
+@pytest.mark.parametrize(
+    ("symbol", "distance", "limit"), [("H", 0.4, 0.5), ("H", 0.51, None), ("Cu", 1.2, 1.32), ("Cu", 1.33, None)]
+)
+def test_the_limit_of_a_distance_is_the_larger_one_of_length_and_covalent_radii(conditions, symbol, distance, limit):
+    pair = Atoms([symbol] * 2, positions=[[0, 0, 0], [0, 0, distance]])
+    rejection = check_distances(pair, conditions, step=2)
+    found = None if rejection is None else (rejection.reason, rejection.step, rejection.limit)
+    assert found == (None if limit is None else ("distance", 2, pytest.approx(limit)))
+
+
+def test_of_several_close_pairs_the_one_furthest_below_its_limit_is_told(conditions):
+    pairs = Atoms("H2Cu2", positions=[[0, 0, 0], [0, 0, 0.45], [9, 0, 0], [9, 0, 1.2]])
+    assert check_distances(pairs, conditions, step=0).value == pytest.approx(1.2)
+
+
+def test_a_limit_of_zero_holds_for_crystals(conditions):
+    free = conditions.model_copy(update={"min_distance_A": 0.0, "min_distance_factor": 0.0})
+    assert check_distances(bulk("Cu"), free, step=0) is None
+
+
+@pytest.mark.parametrize(("uncertainty", "found"), [([0.1, 0.75, 0.2], 750), ([0.1, 0.5, 0.2], None), (None, None)])
+def test_a_walker_is_stopped_by_the_largest_disagreement_on_an_atom(conditions, uncertainty, found):
+    each = None if uncertainty is None else np.array(uncertainty)
+    readings = Readings(8, np.zeros((3, 3)), 0.0, n_degrees=9, uncertainty=each)
+    expected = None if found is None else Rejection("disagreement", 8, found, 500)
+    assert check_uncertainty(readings, conditions) == expected
+
+
+@pytest.mark.parametrize(("seconds", "minutes"), [(90, 1.5), (60, None), (1, None)])
+def test_the_time_of_a_propagation_is_limited_in_minutes(conditions, seconds, minutes):
+    hurried = conditions.model_copy(update={"max_wall_time_minutes": 1.0})
+    expected = None if minutes is None else Rejection("wall_time", 7, minutes, 1.0)
+    assert check_wall_time(seconds, hurried, step=7) == expected
