@@ -6,7 +6,6 @@ from surveyor.campaign import (
     Campaign,
     GivenData,
     Origin,
-    check_given_label,
     freeze_atomic_energies,
     given_data,
     inherit,
@@ -25,6 +24,7 @@ from surveyor.models.model import Model
 from surveyor.outcomes import check_bootstrap, describe, new_structures
 from surveyor.run_directory import Generation
 from surveyor.sampling.walkers import Walker, bare
+from surveyor.works.checks import check_given_label
 
 
 @flow(name="bootstrap", flow_run_name="generation 0", validate_parameters=False, persist_result=False)

@@ -1,6 +1,6 @@
 """Campaigns: their parameters, what is checked before they begin, how they begin and go on."""
 
-from surveyor.campaign.beginnings import GivenData, check_given_label, given_data, inherit
+from surveyor.campaign.beginnings import GivenData, given_data, inherit
 from surveyor.campaign.campaign import (
     CAMPAIGN,
     Campaign,
@@ -22,7 +22,6 @@ __all__ = [
     "Origin",
     "WandB",
     "check_elements",
-    "check_given_label",
     "check_theory",
     "freeze_atomic_energies",
     "freeze_theory",

@@ -10,22 +10,18 @@ from ase import Atoms
 from surveyor.campaign.campaign import Campaign
 from surveyor.campaign.checks import check_elements, check_learnt
 from surveyor.campaign.parameters import CampaignParameters, Origin
-from surveyor.dataset import FAILURE, GIVEN, KEY, Dataset, DataSets, is_labelled, label_of
+from surveyor.dataset import GIVEN, KEY, Dataset, DataSets
 from surveyor.errors import InputError
 from surveyor.isolated_atoms import check_agreement
 from surveyor.labels import LevelOfTheory, label_key, load_theory
-from surveyor.learning import structure_error, without_repetitions
-from surveyor.potentials import Prediction
+from surveyor.learning import without_repetitions
 from surveyor.reading.learnable import TrainingData
-from surveyor.reading.suspicions import SAME_ENERGY_MEV, SAME_FORCES_MEV
 from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.conditions import MOVING_CELL
 from surveyor.sampling.walkers import Walker, load_walker, make_walkers
 from surveyor.structures import elements_of
 from surveyor.weights import counts
 from surveyor.works.continuation import recorded_parameters
-
-SAME_STRESS = 1e-4  # eV/Å³
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,35 +72,6 @@ def given_data(data: TrainingData, theory: LevelOfTheory, path: Path) -> GivenDa
     for atoms in structures:
         atoms.info[KEY] = label_key(atoms, theory)
     return GivenData(without_repetitions(Dataset(structures), ()), data.atomic_energies)
-
-
-def check_given_label(given: Atoms, computed: Atoms, name: str = "bootstrap.data") -> None:
-    """Check a given label against one that the reference computed for the same structure.
-
-    Different levels of theory, units or zeros of energy (shifted by atomic energies, say) show at once.
-
-    Args:
-        given: with the given label.
-        computed: the same structure with the computed label, or the reason why it has none.
-        name: of the field or file that gives it, for the message.
-
-    Raises:
-        InputError: they differ.
-    """
-    if not is_labelled(computed):
-        raise InputError(f"{name}: the reference fails ({computed.info[FAILURE]}) on a structure that has a label")
-    error = structure_error(
-        given, Prediction(**{name: getattr(label_of(computed), name) for name in ("energy", "forces")})
-    )
-    here, there = label_of(computed).stress, label_of(given).stress
-    same_stress = here is None or there is None or np.allclose(here, there, rtol=0.02, atol=SAME_STRESS)
-    if error.exceeds(SAME_ENERGY_MEV, SAME_FORCES_MEV) or not same_stress:
-        raise InputError(
-            f"{name}: the reference disagrees with the label given for {given.symbols}: "
-            f"by {error.energy:.3g} meV/atom and {error.forces:.3g} meV/Å; "
-            "expected unshifted total energies (eV), forces (eV/Å) and stress (eV/Å³, with ASE's sign) of one level of "
-            "theory"
-        )
 
 
 def inherit(campaign: Campaign, origin: Origin) -> Generation:

@@ -3,9 +3,18 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+from ase import Atoms
+
+from surveyor.dataset import FAILURE, is_labelled, label_of
 from surveyor.errors import InputError
 from surveyor.files import temporary_beside
+from surveyor.learning import structure_error
 from surveyor.pools.sites import JobQueueSite, Site
+from surveyor.potentials import Prediction
+from surveyor.reading.suspicions import SAME_ENERGY_MEV, SAME_FORCES_MEV
+
+SAME_STRESS = 1e-4  # eV/Å³
 
 
 def check_writable(folders: Mapping[str, Path]) -> None:
@@ -44,4 +53,33 @@ def check_walltime(field: str, name: str, site: Site | None, limit_s: float | No
             f"{field}: a label may take {limit_s / 60:g} min (the time limit of the code), expected at most "
             f"{site.longest_function_s / 60:.3g} min, as a job of {name} lasts {site.walltime_minutes:g} min and "
             "takes a while to start and to end; lower the time limit, or raise walltime_minutes of the pool"
+        )
+
+
+def check_given_label(given: Atoms, computed: Atoms, name: str = "bootstrap.data") -> None:
+    """Check a given label against one that the reference computed for the same structure.
+
+    Different levels of theory, units or zeros of energy (shifted by atomic energies, say) show at once.
+
+    Args:
+        given: with the given label.
+        computed: the same structure with the computed label, or the reason why it has none.
+        name: of the field or file that gives it, for the message.
+
+    Raises:
+        InputError: they differ.
+    """
+    if not is_labelled(computed):
+        raise InputError(f"{name}: the reference fails ({computed.info[FAILURE]}) on a structure that has a label")
+    error = structure_error(
+        given, Prediction(**{name: getattr(label_of(computed), name) for name in ("energy", "forces")})
+    )
+    here, there = label_of(computed).stress, label_of(given).stress
+    same_stress = here is None or there is None or np.allclose(here, there, rtol=0.02, atol=SAME_STRESS)
+    if error.exceeds(SAME_ENERGY_MEV, SAME_FORCES_MEV) or not same_stress:
+        raise InputError(
+            f"{name}: the reference disagrees with the label given for {given.symbols}: "
+            f"by {error.energy:.3g} meV/atom and {error.forces:.3g} meV/Å; "
+            "expected unshifted total energies (eV), forces (eV/Å) and stress (eV/Å³, with ASE's sign) of one level of "
+            "theory"
         )

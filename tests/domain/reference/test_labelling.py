@@ -176,7 +176,7 @@ def test_label_whose_program_was_ended_by_somebody_is_no_failure_and_no_loop(tmp
     theory = reference.resolve()
     for labelled in (label_structure, attempt_label):
         with pytest.raises(Preempted, match="by the queue"):
-            labelled(rattled_copper(), reference, theory, store, tmp_path / "scratch")
+            labelled(rattled_copper(), Labeller(reference, theory, store, tmp_path / "scratch"))
     assert store.failures(label_key(rattled_copper(), theory)) == ()
 
 
