@@ -23,7 +23,7 @@ def followed(campaign: Campaign) -> Iterator[None]:
 
             curves = TrainingCurves(campaign.directory, campaign.parameters.wandb)
             opened.callback(curves.close)
-        opened.enter_context(relayed(campaign, also=None if curves is None else curves.tell))
+        opened.enter_context(relayed(campaign.directory, campaign.pools, also=None if curves is None else curves.tell))
         url = run_url()
         announce(logger, "campaign_begins", f"{campaign.directory.path}; this run: {url}", url=url)
         announce_readings(campaign.checked.reports)

@@ -110,7 +110,7 @@ def label_structures(structures: Iterable[Atoms], output_directory: Path, **para
 @contextmanager
 def _followed(labelling: Labelling) -> Iterator[None]:
     """Bring what happens to the events and the log of the run; of a label there is no line, as there are thousands."""
-    with relayed(labelling, passed_over=("labelled",)):
+    with relayed(labelling.directory, labelling.pools, passed_over=("labelled",)):
         url, n = run_url(), len(labelling.structures)
         text = f"{labelling.directory.path}: {n} structures; this run: {url}"
         announce(logger, "labelling_begins", text, url=url, n_structures=n)

@@ -1,7 +1,7 @@
 """Work as its flow opens it: with the blocks that it names, and what happens brought to its events and the log."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
@@ -15,6 +15,8 @@ from surveyor.flows.cancellation import heeding_cancellation
 from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.waits import telling_waits
+from surveyor.pools.pool import Pool
+from surveyor.run_directory import RunDirectory
 from surveyor.works.parameters import WorkParameters
 from surveyor.works.work import Kind, Work
 
@@ -67,7 +69,8 @@ def _handed_over(parameters: WorkParameters) -> Any:  # Any: whatever the kind o
 
 @contextmanager
 def relayed(
-    work: Work[Any, Any],  # Any: of any kind
+    directory: RunDirectory,
+    pools: Iterable[Pool],
     *,
     passed_over: Sequence[str] = (),
     also: Callable[[Mapping[str, Any]], None] | None = None,  # Any: whatever JSON holds
@@ -75,7 +78,8 @@ def relayed(
     """Bring what happens, here and on the pools, to a file of events and to the log of the flow run.
 
     Args:
-        work: open; its pools may have to be waited for.
+        directory: where the events are.
+        pools: of the run, which may have to be waited for.
         passed_over: events too many for the log.
         also: is told each event.
     """
@@ -87,11 +91,9 @@ def relayed(
         if also is not None:
             also(event)
 
-    directory, pools = work.directory, work.pools
     # A thread calls it, which would not see that the run has another server than the one that is configured; Prefect
     # starts one more where none is.
     context = copy_context()
     relay = Relay(directory.workers, directory.events, lambda event: context.run(tell, event))
-    waits = telling_waits((pools.sampling, pools.labelling, pools.training))
-    with reporting(directory.events), relay.running(), waits, heeding_cancellation():
+    with reporting(directory.events), relay.running(), telling_waits([*pools]), heeding_cancellation():
         yield

@@ -54,7 +54,7 @@ def sample_walkers(
     Raises:
         NothingLearned: no walker returned a structure.
     """
-    with opened(SAMPLING, locals()) as exploration, relayed(exploration):
+    with opened(SAMPLING, locals()) as exploration, relayed(exploration.directory, exploration.pools):
         return walk(exploration)
 
 

@@ -56,7 +56,7 @@ def train_model(
     Returns:
         The native file of the model; beside its folder are `summary.json`, the predictions and the figures.
     """
-    with opened(TRAINING, locals()) as training, relayed(training):
+    with opened(TRAINING, locals()) as training, relayed(training.directory, training.pools):
         return train_on_files(training)
 
 

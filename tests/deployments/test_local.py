@@ -22,7 +22,6 @@ from prefect.states import AwaitingRetry, Cancelling
 from slow_campaign import stored
 
 from surveyor.dataset import Dataset
-from surveyor.exploration import read_exploration_summary
 from surveyor.models.choice import ModelParameters, make_model
 from surveyor.run_directory import RunDirectory
 from surveyor.testing.references import launches
@@ -131,7 +130,7 @@ def test_walkers_move_on_a_given_potential_through_the_worker(
     parameters = {"potential": str(tmp_path / "model"), "output_directory": str(tmp_path / "out"), "walkers": walkers}
     done = prefect("deployment", "run", "sample-walkers/local", "--params", json.dumps(parameters), "--watch")
     assert done.returncode == 0, done.stdout
-    assert len(read_exploration_summary(RunDirectory(tmp_path / "out"))["samples"]) == 2
+    assert len(read_summary(RunDirectory(tmp_path / "out"))["samples"]) == 2
 
 
 def test_wrong_parameters_are_refused(

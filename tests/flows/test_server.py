@@ -19,7 +19,7 @@ from processes import wait_until
 from server_log import watched
 
 from surveyor.events import announce
-from surveyor.flows.sampling import relayed
+from surveyor.flows.opening import relayed
 from surveyor.flows.server import answers
 from surveyor.run_directory import RunDirectory
 

@@ -26,7 +26,7 @@ from rich.console import Console
 from surveyor.dataset import ENERGY, Dataset, DataSets
 from surveyor.errors import CampaignInUse, InputError
 from surveyor.files import read_json, write_json
-from surveyor.flows.train_commands import show_training
+from surveyor.flows.train_commands import TRAINING_VIEW
 from surveyor.flows.train_model import train_model
 from surveyor.flows.training import told
 from surveyor.lease import hold_lease
@@ -108,7 +108,7 @@ def test_a_report_that_fails_is_told_and_written_by_the_next_call(
 
     with monkeypatch.context() as patch:
         patch.setattr("surveyor.flows.train_model.report_training", report_training.with_options(retries=0))
-        patch.setattr("surveyor.tasks.report.write_training_figures", without_space)
+        patch.setattr("surveyor.report.write_training_figures", without_space)
         weights = train_model(**parameters)
     assert weights.is_file()
     assert "the report failed" in caplog.text
@@ -208,7 +208,7 @@ def test_the_command_shows_errors_by_element_and_the_offset(tmp_path: Path) -> N
         {"schema_version": 1, "errors": {"train": errors.to_dict(), "valid": old, "test": {"n_structures": 0}}},
     )
     console = Console(width=120, record=True, file=io.StringIO())
-    show_training(directory, console)
+    TRAINING_VIEW.show(console, directory)
     shown = console.export_text()
     assert rows(shown, "│") == [
         ["train", "5", "10.30", "3.70", "-9.60", "95.60", "4.10"],
