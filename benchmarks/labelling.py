@@ -28,6 +28,8 @@ from ase import Atoms
 from overhead import Nothing, server, structures
 from prefect import flow
 
+from surveyor.events.kinds import Labelled
+from surveyor.events.log import of_kind
 from surveyor.flows.label_dataset import label_everything
 from surveyor.flows.opening import relayed
 from surveyor.labelling import LABELLING, Labelling, LabellingParameters
@@ -97,7 +99,7 @@ def report(labelling: Labelling, plain_s: float, stored_s: float) -> None:
     summary = read_summary(labelling.directory)
     if summary["n_labelled"] != n:
         sys.exit(f"found {summary['n_labelled']} labels, expected {n}")
-    times = sorted(e["time"] for e in labelling.directory.events.read()[0] if e["event"] == "labelled" and e["new"])
+    times = sorted(each.time for each in of_kind(labelling.directory.events.read()[0], Labelled) if each.new)
     some = min(1000, n // 4)
     first, last = (times[some - 1] - times[0]) / (some - 1), (times[-1] - times[-some]) / (some - 1)
     print(f"{n} structures, {labelling.pools.labelling.size} workers; per label, in ms:")

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from surveyor.campaign import CAMPAIGN, CampaignParameters, Origin
 from surveyor.errors import InputError
+from surveyor.events import kinds
 from surveyor.flows.display import WAITS, View, where_it_runs
 from surveyor.flows.dry_run import dry_running
 from surveyor.flows.work_commands import call_flow, run_work
@@ -56,19 +57,19 @@ def _show(console: Console, directory: RunDirectory) -> None:
 
 
 CAMPAIGN_VIEW = View(
-    begins="campaign_begins",
+    begins=kinds.CampaignBegins,
     milestones=(
-        "campaign_begins",
-        "reading",
-        "generation_begins",
+        kinds.CampaignBegins,
+        kinds.FileRead,
+        kinds.GenerationBegins,
         *WAITS,
-        "rejected",
-        "errors",
-        "training_begins",
-        "calibration",
-        "batch_halved",
-        "training_ends",
-        "generation_complete",
+        kinds.Rejected,
+        kinds.ErrorsMeasured,
+        kinds.TrainingBegins,
+        kinds.CommitteeCalibrated,
+        kinds.BatchHalved,
+        kinds.TrainingEnds,
+        kinds.GenerationComplete,
     ),
     look=_look,
     conclude=_conclude,

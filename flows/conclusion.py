@@ -12,8 +12,10 @@ from surveyor.campaign import Campaign
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError, NothingLearned, SurveyorError
 from surveyor.evaluation import load_predictions
-from surveyor.events import announce
+from surveyor.events.kinds import CampaignBegins, CampaignComplete, CampaignFails, GenerationComplete, GenerationFails
+from surveyor.events.recording import announce
 from surveyor.files import read_json, write_json
+from surveyor.flows.server import end_patience
 from surveyor.flows.training import told
 from surveyor.learning import Learning
 from surveyor.metrics import errors_of
@@ -22,8 +24,6 @@ from surveyor.outcomes import Outcome, check_failures, check_new_labels, count_f
 from surveyor.run_directory import SCHEMA_VERSION, Generation, RunDirectory
 from surveyor.tasks.evaluate import evaluate
 from surveyor.tasks.report import report, tag_run
-
-BEGINS = "campaign_begins"
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,8 @@ def complete(campaign: Campaign, generation: Generation) -> Generation:
     completed = campaign.directory.complete_generation(generation)
     test = completed.errors["test"]
     text = f"generation {completed.number} is complete: {completed.n_labels} labels; on the test set {told(test)}"
-    announce(logger, "generation_complete", text, generation=completed.number, n_labels=completed.n_labels)
+    n, n_labels = completed.number, completed.n_labels
+    announce(logger, GenerationComplete(message=text, generation=n, n_labels=n_labels))
     return completed
 
 
@@ -74,7 +75,8 @@ def check_something_is_new(
         directory = campaign.directory.generation(number)
         walkers = directory.walkers_of_last_try(previous.walkers)
         directory.set_aside(move_on(walkers, outcomes, {}, campaign.parameters.learning))
-        announce(logger, "nothing_learned", f"generation {number} brought nothing new: {error}", generation=number)
+        text = f"generation {number} brought nothing new: {error}"
+        announce(logger, GenerationFails(message=text, generation=number))
         raise NothingLearned(
             f"generation {number} brought no new label: {error}\n"
             f"The newest model is that of generation {previous.number}, {previous.model.weights}. The same call tries "
@@ -116,9 +118,11 @@ class Reports:
         return self
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, *_traceback: object) -> None:
+        if not isinstance(error, Exception | None):
+            end_patience()  # the run is told to end: no report is to wait for the server
         wait(self._futures)
         if isinstance(error, SurveyorError):
-            announce(logger, "campaign_fails", str(error))
+            announce(logger, CampaignFails(message=str(error)))
         if isinstance(error, NothingLearned):
             self._tell_why()
         for future in self._futures:
@@ -138,9 +142,9 @@ class Reports:
 
 def _was_killed(directory: RunDirectory) -> bool:
     """Say whether the run before this one came to no end, of which the report would tell."""
-    told = (BEGINS, "campaign_complete", "campaign_fails")
-    events = [each["event"] for each in directory.events.read()[0] if each["event"] in told]
-    return events[-2:] == [BEGINS, BEGINS]  # the last one is that of this run
+    told = CampaignBegins | CampaignComplete | CampaignFails
+    kinds = [type(each) for each in directory.events.read()[0] if isinstance(each, told)]
+    return kinds[-2:] == [CampaignBegins, CampaignBegins]  # the last one is that of this run
 
 
 def compare(campaign: Campaign, last: Generation) -> None:
@@ -183,7 +187,7 @@ def conclude(campaign: Campaign, last: Generation, reason: str, reports: Reports
     """
     compare(campaign, last)
     directory = campaign.directory
-    announce(logger, "campaign_complete", f"the campaign is complete: {reason}", reason=reason)
+    announce(logger, CampaignComplete(message=f"the campaign is complete: {reason}", reason=reason))
     if not directory.report.exists() or directory.report.stat().st_mtime < directory.comparison.stat().st_mtime:
         reports.renew(last.number)
     if last.model.weights is None:

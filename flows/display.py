@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,11 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from surveyor.events import kinds
+from surveyor.events.kinds import Event
+from surveyor.events.log import since
 from surveyor.lease import holder_of, is_in_use
-from surveyor.progress import Event, since, waiting_of
+from surveyor.progress import waiting_of
 from surveyor.run_directory import RunDirectory
 from surveyor.works.work import Kind
 
@@ -38,8 +41,8 @@ class View:
         run_name: of its runs, with the name of the folder to be filled in.
     """
 
-    begins: str
-    milestones: tuple[str, ...]
+    begins: type[Event]
+    milestones: tuple[type[Event], ...]
     look: Callable[[RunDirectory], tuple[RenderableType, str]]
     conclude: Callable[[Console, RunDirectory, Path], int]
     show: Callable[[Console, RunDirectory], None]
@@ -48,7 +51,8 @@ class View:
     run_name: str
 
 
-WAITS = ("waiting", "waiting_ends", "label_claimed", "claim_silent")  # for a pool, or for labels that others compute
+# For a pool, or for labels that others compute.
+WAITS = (kinds.Waiting, kinds.WaitingEnds, kinds.LabelAwaited, kinds.ClaimSilent)
 
 
 def waiting_now(directory: RunDirectory, events: Sequence[Event]) -> str:
@@ -58,7 +62,7 @@ def waiting_now(directory: RunDirectory, events: Sequence[Event]) -> str:
         directory: the work on disk.
         events: of all its runs.
     """
-    return waiting_of(since(events, "work_begins")) if is_in_use(directory.lease) else ""
+    return waiting_of(since(events, kinds.WorkBegins)) if is_in_use(directory.lease) else ""
 
 
 def quieten_prefect() -> None:
@@ -144,12 +148,12 @@ class _Display:
             live.update(self.view.look(self.directory)[0])
             self.next_look = begun + LOOK_AGAIN * (time.monotonic() - begun)
 
-    def _tell(self, event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
-        self.has_begun = self.has_begun or event["event"] == self.view.begins
-        is_warning = event.get("level", 0) >= logging.WARNING
-        if "message" in event and (event["event"] in self.view.milestones or is_warning):
-            clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
-            self.console.print(f"{clock} {event['message']}", markup=False)
+    def _tell(self, event: Event) -> None:
+        self.has_begun = self.has_begun or isinstance(event, self.view.begins)
+        is_warning = event.level >= logging.WARNING
+        if event.message and (isinstance(event, self.view.milestones) or is_warning):
+            clock = time.strftime("%H:%M:%S", time.localtime(event.time))
+            self.console.print(f"{clock} {event.message}", markup=False)
 
     def _tell_progress(self, line: str) -> None:
         if line and line != self.line:

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from surveyor.campaign import Campaign
-from surveyor.events import announce
+from surveyor.events.kinds import CampaignBegins
+from surveyor.events.recording import announce
 from surveyor.flows.opening import relayed
-from surveyor.flows.paths import run_url
+from surveyor.flows.paths import of_run, run_url
 from surveyor.reading import announce_readings
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,6 @@ def followed(campaign: Campaign) -> Iterator[None]:
             opened.callback(curves.close)
         opened.enter_context(relayed(campaign.directory, campaign.pools, also=None if curves is None else curves.tell))
         url = run_url()
-        announce(logger, "campaign_begins", f"{campaign.directory.path}; this run: {url}", url=url)
+        announce(logger, CampaignBegins(message=f"{campaign.directory.path}{of_run(url)}", url=url))
         announce_readings(campaign.checked.reports)
         yield

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 
 from surveyor.errors import InputError
+from surveyor.events.kinds import FileRead, LabellingBegins, LabelsRequested
 from surveyor.flows.display import WAITS, View, where_it_runs
 from surveyor.flows.work_commands import add_work_command
 from surveyor.labelling import LABELLING
@@ -50,8 +51,8 @@ def _show(console: Console, directory: RunDirectory) -> None:
 
 
 LABELLING_VIEW = View(
-    begins="labelling_begins",
-    milestones=("labelling_begins", "reading", "labels_requested", *WAITS),
+    begins=LabellingBegins,
+    milestones=(LabellingBegins, FileRead, LabelsRequested, *WAITS),
     look=_look,
     conclude=_conclude,
     show=_show,

@@ -19,11 +19,12 @@ from prefect.futures import PrefectFuture
 from surveyor.claims import Claimant, Watch
 from surveyor.dataset import Dataset
 from surveyor.errors import AttemptFailed, StorageFailed, WorkerLost
-from surveyor.events import announce
+from surveyor.events.kinds import LabelFailed, Labelled, LabellingBegins, LabellingComplete, LabelsRequested
+from surveyor.events.recording import announce
 from surveyor.files import publish, temporary_beside
 from surveyor.flows.label_commands import LABELLING_VIEW
 from surveyor.flows.opening import opened, relayed
-from surveyor.flows.paths import run_url
+from surveyor.flows.paths import of_run, run_url
 from surveyor.flows.users_flow import users_flow
 from surveyor.flows.window import Window, n_at_once
 from surveyor.labelling import LABELLING, Chunk, Labelling, Requests, write_results
@@ -110,10 +111,10 @@ def label_structures(structures: Iterable[Atoms], output_directory: Path, **para
 @contextmanager
 def _followed(labelling: Labelling) -> Iterator[None]:
     """Bring what happens to the events and the log of the run; of a label there is no line, as there are thousands."""
-    with relayed(labelling.directory, labelling.pools, passed_over=("labelled",)):
+    with relayed(labelling.directory, labelling.pools, passed_over=(Labelled,)):
         url, n = run_url(), len(labelling.structures)
-        text = f"{labelling.directory.path}: {n} structures; this run: {url}"
-        announce(logger, "labelling_begins", text, url=url, n_structures=n)
+        text = f"{labelling.directory.path}: {n} structures{of_run(url)}"
+        announce(logger, LabellingBegins(message=text, url=url, n_structures=n))
         announce_readings([labelling.checked.reading.report])
         yield
 
@@ -144,10 +145,9 @@ def _counted(labelling: Labelling, theory: LevelOfTheory) -> tuple[Requests, set
         set(requests.missing(labelling.store, limits_of(labelling.checked.reference))),
         len(requests.by_key),
     )
-    found = [key for key in requests.by_key if key not in missing]
-    n_found = len(found)
-    text = f"{n_requested} labels are requested, {n_found} are in the store"
-    announce(logger, "labels_requested", text, n_requested=n_requested, n_found=n_found, found=found)
+    found = tuple(key for key in requests.by_key if key not in missing)
+    text = f"{n_requested} labels are requested, {len(found)} are in the store"
+    announce(logger, LabelsRequested(message=text, n_requested=n_requested, n_found=len(found), found=found))
     return requests, missing
 
 
@@ -238,7 +238,7 @@ class _Work:
         self.lost.update(failures)
         for key, failure in failures.items():
             text = f"no label of {key[:11]} in this run ({failure.reason}): {failure.message}"
-            announce(logger, "label_failed", text, key=key, reason=failure.reason, new=True)
+            announce(logger, LabelFailed(message=text, key=key, reason=failure.reason, new=True))
 
 
 def _given_up(labelling: Labelling, key: str, error: Exception) -> Tally:
@@ -288,6 +288,6 @@ def _conclude(
     summary = write_results(labelling.directory, requests, theory, outcome_of)
     reasons = "".join(f", {n} {reason}" for reason, n in summary["failures"].items())
     text = f"{summary['n_labelled']} of {summary['n_structures']} structures are labelled{reasons}"
-    announce(logger, "labelling_complete", text)
+    announce(logger, LabellingComplete(message=text))
     tag_run(sorted(summary["failures"]))
     return labelled_file(labelling.directory)

@@ -14,7 +14,8 @@ from prefect.futures import PrefectFuture
 from surveyor.campaign import Campaign, freeze_atomic_energies, labeller_of
 from surveyor.claims import Claimant, Watch
 from surveyor.dataset import with_label
-from surveyor.events import announce
+from surveyor.events.kinds import GenerationBegins
+from surveyor.events.recording import announce
 from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.window import Window, n_at_once
 from surveyor.labels import LabelRequest
@@ -143,4 +144,4 @@ def label_all(campaign: Campaign, checks: PoolChecks, structures: Sequence[Atoms
 def announce_generation(number: int, n_samples: int) -> None:
     """Say that a generation begins, and how many structures it shall bring."""
     text = f"generation {number}: {n_samples} structures"
-    announce(logger, "generation_begins", text, generation=number, n_samples=n_samples)
+    announce(logger, GenerationBegins(message=text, generation=number, n_samples=n_samples))

@@ -1,7 +1,6 @@
 """Work as its flow opens it: with the blocks that it names, and what happens brought to its events and the log."""
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
@@ -10,7 +9,9 @@ from prefect.logging import get_run_logger
 
 from surveyor.blocks.codes import load_codes
 from surveyor.blocks.pools import load_sites
-from surveyor.events import Relay, reporting
+from surveyor.events.kinds import Event
+from surveyor.events.recording import reporting
+from surveyor.events.relay import Relay
 from surveyor.flows.cancellation import heeding_cancellation
 from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
@@ -72,8 +73,8 @@ def relayed(
     directory: RunDirectory,
     pools: Iterable[Pool],
     *,
-    passed_over: Sequence[str] = (),
-    also: Callable[[Mapping[str, Any]], None] | None = None,  # Any: whatever JSON holds
+    passed_over: tuple[type[Event], ...] = (),
+    also: Callable[[Event], None] | None = None,
 ) -> Iterator[None]:
     """Bring what happens, here and on the pools, to a file of events and to the log of the flow run.
 
@@ -85,9 +86,9 @@ def relayed(
     """
     log = get_run_logger()
 
-    def tell(event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
-        if "message" in event and event["event"] not in passed_over:
-            log.log(event.get("level", logging.INFO), "%s", event["message"])
+    def tell(event: Event) -> None:
+        if event.message and not isinstance(event, passed_over):
+            log.log(event.level, "%s", event.message)
         if also is not None:
             also(event)
 

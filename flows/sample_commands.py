@@ -9,6 +9,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from surveyor.events.kinds import BatchHalved, FileRead, Rejected, SampleEnds, WorkBegins, WorkEnds
+from surveyor.events.log import of_kind
 from surveyor.exploration import SAMPLING
 from surveyor.flows.display import WAITS, View, show_unfinished, waiting_now
 from surveyor.flows.work_commands import add_work_command
@@ -20,8 +22,8 @@ from surveyor.works.summary import is_complete, read_summary
 def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
     events = directory.events.read()[0]
     # A sample that a former run has brought is told again when it is found on disk.
-    ended = {event["name"]: event["message"] for event in events if event["event"] in ("sampled", "rejected")}
-    planned = [event["n_samples"] for event in events if "n_samples" in event]
+    ended = {event.name: event.message for event in of_kind(events, SampleEnds)}
+    planned = [event.n_samples for event in of_kind(events, WorkBegins)]
     of_all = f" of {planned[-1]}" if planned else ""
     line = f"{len(ended)}{of_all} samples; {[*ended.values()][-1]}" if ended else ""
     return Text("\n".join(filter(None, [waiting_now(directory, events), line]))), line
@@ -42,8 +44,8 @@ def _show(console: Console, directory: RunDirectory) -> None:
 
 
 SAMPLING_VIEW = View(
-    begins="work_begins",
-    milestones=("work_begins", "reading", "batch_halved", "rejected", *WAITS, "work_ends"),
+    begins=WorkBegins,
+    milestones=(WorkBegins, FileRead, BatchHalved, Rejected, *WAITS, WorkEnds),
     look=_look,
     conclude=_conclude,
     show=_show,

@@ -5,16 +5,16 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
-from surveyor.events import announce
+from surveyor.events.kinds import WorkBegins, WorkEnds
+from surveyor.events.recording import announce
 from surveyor.exploration import SAMPLING, Exploration, check_yield, write_results
 from surveyor.flows.opening import opened, relayed
-from surveyor.flows.paths import run_url
+from surveyor.flows.paths import of_run, run_url
 from surveyor.flows.sample_commands import SAMPLING_VIEW
 from surveyor.flows.users_flow import users_flow
 from surveyor.flows.window import Window, n_at_once
 from surveyor.pools.choice import LOCAL
 from surveyor.reading import announce_readings
-from surveyor.report.walkers import write_observables_figure
 from surveyor.sampling.batching import batch_size, in_batches, name_of_batch
 from surveyor.sampling.conditions import Walkers
 from surveyor.tasks.resolve import check_biases
@@ -73,7 +73,7 @@ def walk(exploration: Exploration) -> Path:
     parameters, checked, pool = exploration.parameters, exploration.checked, exploration.pools.sampling
     path, url = exploration.directory.path, run_url()
     n_samples = parameters.n_samples * len(checked.walkers)
-    announce(logger, "work_begins", f"{path}; this run: {url}", url=url, n_samples=n_samples)
+    announce(logger, WorkBegins(message=f"{path}{of_run(url)}", url=url, n_samples=n_samples))
     announce_readings(checked.reports)
     if biased := [group for group in parameters.walkers if group.plumed is not None]:
         check_biases(exploration.sampling, biased)
@@ -86,9 +86,10 @@ def walk(exploration: Exploration) -> Path:
     samples.wait()
     brought = [each for future in samples.futures.values() for each in future.result()]
     summary = write_results(exploration, brought)
+    from surveyor.report.walkers import write_observables_figure  # matplotlib takes its time
 
     write_observables_figure(exploration.directory.path / "walkers.png", brought)
     counts = ", ".join(f"{n} in {file}" for file, n in summary["n_structures"].items())
-    announce(logger, "work_ends", f"structures: {counts}", **summary["n_structures"])
+    announce(logger, WorkEnds(message=f"structures: {counts}", n_structures=summary["n_structures"]))
     check_yield(summary, exploration.directory)
     return path / "samples.extxyz"

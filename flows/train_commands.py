@@ -9,6 +9,16 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from surveyor.events.kinds import (
+    BatchHalved,
+    CommitteeCalibrated,
+    EpochEnds,
+    FileRead,
+    TrainingBegins,
+    TrainingEnds,
+    WorkBegins,
+)
+from surveyor.events.log import of_kind
 from surveyor.flows.display import WAITS, View, show_unfinished, waiting_now
 from surveyor.flows.work_commands import add_work_command
 from surveyor.metrics import Errors
@@ -22,7 +32,7 @@ from surveyor.works.summary import is_complete, read_summary
 
 def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
     events = directory.events.read()[0]
-    epochs = [event["message"] for event in events if event["event"] == "epoch"]
+    epochs = [event.message for event in of_kind(events, EpochEnds)]
     line = epochs[-1] if epochs else ""
     return Text("\n".join(filter(None, [waiting_now(directory, events), line]))), line
 
@@ -42,8 +52,8 @@ def _show(console: Console, directory: RunDirectory) -> None:
 
 
 TRAINING_VIEW = View(
-    begins="work_begins",
-    milestones=("work_begins", "reading", *WAITS, "training_begins", "training_ends", "calibration", "batch_halved"),
+    begins=WorkBegins,
+    milestones=(WorkBegins, FileRead, *WAITS, TrainingBegins, TrainingEnds, CommitteeCalibrated, BatchHalved),
     look=_look,
     conclude=_conclude,
     show=_show,

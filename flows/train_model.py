@@ -4,9 +4,10 @@ import logging
 from pathlib import Path
 
 from surveyor.errors import TrainingFailed
-from surveyor.events import announce
+from surveyor.events.kinds import ErrorsMeasured, TrainingEnds, WorkBegins
+from surveyor.events.recording import announce
 from surveyor.flows.opening import opened, relayed
-from surveyor.flows.paths import run_url
+from surveyor.flows.paths import of_run, run_url
 from surveyor.flows.stopwatch import Stopwatch
 from surveyor.flows.train_commands import TRAINING_VIEW
 from surveyor.flows.training import told, train_on
@@ -70,9 +71,9 @@ def train_on_files(training: Training) -> Path:
         The native file of the model.
     """
     path, url, checked = training.directory.path, run_url(), training.checked
-    announce(logger, "work_begins", f"{path}; this run: {url}", url=url)
+    announce(logger, WorkBegins(message=f"{path}{of_run(url)}", url=url))
     if training.is_complete and checked.model.weights is not None:
-        announce(logger, "training_ends", f"{path.name} is complete")
+        announce(logger, TrainingEnds(message=f"{path.name} is complete"))
         _report(training)
         return checked.model.weights
     announce_readings(checked.reports)
@@ -82,7 +83,7 @@ def train_on_files(training: Training) -> Path:
     summarise(training.directory, trained.model, checked.data, trained.errors)
     for name, errors in trained.errors.items():
         if errors.n_structures:
-            announce(logger, "errors", f"{name}: {told(errors)}", set=name, **errors.to_dict())
+            announce(logger, ErrorsMeasured(message=f"{name}: {told(errors)}", set=name, errors=errors.to_dict()))
     _report(training)
     return trained.model.weights
 

@@ -13,10 +13,11 @@ from typing import Any
 from surveyor.campaign import Campaign
 from surveyor.dataset import Dataset, DataSets
 from surveyor.evaluation import load_predictions
-from surveyor.events import announce
+from surveyor.events.kinds import ErrorsMeasured, TrainingBegins, TrainingEnds
+from surveyor.events.recording import announce
 from surveyor.files import make_folder, patiently
 from surveyor.flows.stopwatch import Stopwatch
-from surveyor.learning import StructureError, structure_error
+from surveyor.learning import StructureError, structure_errors
 from surveyor.metrics import Errors, errors_of
 from surveyor.models.choice import load_model
 from surveyor.models.committee import CommitteeModel
@@ -63,10 +64,10 @@ def errors_before_training(
             name=f"before training {number}",
         )
     predictions = load_predictions(path, labelled)
-    pairs = zip(labelled.keys(), labelled, predictions, strict=True)
     errors = errors_of(labelled, predictions)
-    announce(logger, "errors", f"generation {number}: before training {told(errors)}", **errors.to_dict())
-    return BeforeTraining(errors, {key: structure_error(atoms, each) for key, atoms, each in pairs})
+    text = f"generation {number}: before training {told(errors)}"
+    announce(logger, ErrorsMeasured(message=text, errors=errors.to_dict()))
+    return BeforeTraining(errors, structure_errors(labelled, predictions))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def train_on(
     if not is_trained:
         n_train, n_valid = len(data.train), len(data.valid)
         text = f"{name}: training on {n_train} structures, {n_valid} for validation"
-        announce(logger, "training_begins", text, n_train=n_train, n_valid=n_valid)
+        announce(logger, TrainingBegins(message=text, n_train=n_train, n_valid=n_valid))
     with stopwatch.measuring("training"):
         if isinstance(model, CommitteeModel) and not is_trained:
             _train_members(pool, directory, model, name)
@@ -121,7 +122,7 @@ def train_on(
         errors = evaluate_sets(pool, directory, trained.deploy(), name)
     history = load_history(directory.model)
     n_epochs = f"{len(history)} epoch{'' if len(history) == 1 else 's'}"
-    announce(logger, "training_ends", f"{name}: trained in {n_epochs}", epochs=len(history))
+    announce(logger, TrainingEnds(message=f"{name}: trained in {n_epochs}", epochs=len(history)))
     return Trained(trained, errors, [epoch_to_json(epoch) for epoch in history])
 
 

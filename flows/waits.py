@@ -16,7 +16,8 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Running
 
-from surveyor.events import announce
+from surveyor.events.kinds import Waiting, WaitingEnds
+from surveyor.events.recording import announce
 from surveyor.pools.pool import Pool
 
 LOOK_S = 2.0
@@ -84,10 +85,10 @@ class _Waits:
         if not self.told:
             self.began = time.monotonic()
         if text:
-            announce(logger, "waiting", text)
+            announce(logger, Waiting(message=text))
         else:
             seconds = time.monotonic() - self.began
-            announce(logger, "waiting_ends", f"no longer waiting, after {seconds:.0f} s")
+            announce(logger, WaitingEnds(message=f"no longer waiting, after {seconds:.0f} s"))
         self.told = text
 
 

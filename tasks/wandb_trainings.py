@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from surveyor.campaign import WandB
+from surveyor.events.kinds import EpochEnds, Event, GenerationComplete
 from surveyor.files import read_json, write_json
 from surveyor.models.history import MEMBERS, history_of
 from surveyor.models.model import EVENTS, Epoch
@@ -41,11 +41,11 @@ class TrainingCurves:
         self._is_broken = False
         self._thread = ThreadPoolExecutor(1, "wandb")
 
-    def tell(self, event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
+    def tell(self, event: Event) -> None:
         """Log what happened; returns at once. Events that are of no interest here are passed over."""
-        if event["event"] == "epoch" and "training" in event:
-            self._thread.submit(self._safely, self._follow_live, Path(event["training"]))
-        elif event["event"] == "generation_complete":
+        if isinstance(event, EpochEnds) and event.training:
+            self._thread.submit(self._safely, self._follow_live, Path(event.training))
+        elif isinstance(event, GenerationComplete):
             self._thread.submit(self._safely, self._end_curves)
 
     def close(self) -> None:

@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from surveyor.errors import LabelClaimed
-from surveyor.events import announce
+from surveyor.events.kinds import ClaimSilent, LabelAwaited
+from surveyor.events.recording import announce
 from surveyor.lease import has_ended, is_on_this_host, this_process
 from surveyor.storage import Storage, sharded
 
@@ -308,7 +309,7 @@ class Watch:
         if not self._seen:
             told = f"label {key[:11]}, at least, is being computed by {claim}; it is waited for"
             limit = f"unless that shows no sign of life for {self.silent_s / 60:g} min"
-            announce(logger, "label_claimed", f"{told}, {limit}")
+            announce(logger, LabelAwaited(message=f"{told}, {limit}"))
         content, since = self._seen.get(claim.token, (None, now))
         if content != claim.content:
             self._seen[claim.token] = claim.content, now
@@ -324,4 +325,4 @@ class Watch:
             self._waits_until = until
             clock = time.strftime("%H:%M:%S", time.localtime(until))
             text = f"{claim} shows no sign of life; what it computes is computed here from {clock} on, unless it does"
-            announce(logger, "claim_silent", text, until=until, holder=str(claim))
+            announce(logger, ClaimSilent(message=text, until=until, holder=str(claim)))

@@ -212,6 +212,12 @@ def structure_error(atoms: Atoms, prediction: Prediction) -> StructureError:
     return StructureError(energy if counts(atoms, "energy") else 0.0, forces if counts(atoms, "forces") else 0.0)
 
 
+def structure_errors(labelled: Dataset, predictions: Sequence[Prediction]) -> dict[str, StructureError]:
+    """Return the errors of predictions, in the order of the structures, by the keys of their labels."""
+    pairs = zip(labelled.keys(), labelled, predictions, strict=True)
+    return {key: structure_error(atoms, prediction) for key, atoms, prediction in pairs}
+
+
 def plan_propagations(n_walkers: int, generation: int, learning: Learning, n_labels: int) -> tuple[int, ...]:
     """Return the number of samples of each walker in a generation.
 

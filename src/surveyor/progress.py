@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Group, RenderableType
@@ -12,13 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from surveyor.errors import InputError
+from surveyor.events import kinds
+from surveyor.events.kinds import Event
+from surveyor.events.log import of_kind, since
 from surveyor.files import read_json
 from surveyor.lease import is_in_use
 from surveyor.metrics import Errors
+from surveyor.models.history import epoch_of
 from surveyor.models.model import Epoch
-from surveyor.run_directory import RunDirectory, check_schema
+from surveyor.run_directory import Generation, RunDirectory, check_schema
 
-Event = Mapping[str, Any]  # Any: whatever JSON holds
 State = Literal["running", "complete", "stopped"]
 Stage = Literal["sampling", "labelling", "evaluation", "training"]
 
@@ -31,6 +35,7 @@ class GenerationErrors:
         generation: its number; 0 is the bootstrap.
         n_labels: how many labels the campaign had requested by its end.
         n_train: how many structures its model was trained on.
+        n_discarded: how many labelled structures are kept from training, as the model was too far off.
         before_energy_meV_per_atom: of the former model on this generation's structures, before it saw them.
         before_forces_meV_per_A: likewise.
         test_energy_meV_per_atom: of the new model on the test set of that time.
@@ -43,6 +48,7 @@ class GenerationErrors:
     generation: int
     n_labels: int
     n_train: int
+    n_discarded: int
     before_energy_meV_per_atom: float | None = None
     before_forces_meV_per_A: float | None = None
     test_energy_meV_per_atom: float | None = None
@@ -127,42 +133,31 @@ def read_progress(directory: RunDirectory) -> CampaignProgress:
         raise InputError(
             f"{directory.path} is not the run directory of a campaign: it has no {directory.parameters.name}"
         )
-    events = _in_order(directory.events.read()[0])
-    run = since(events, "campaign_begins")
-    completion = [event for event in run if event["event"] == "campaign_complete"]
+    events = directory.events.in_order()
+    run = since(events, kinds.CampaignBegins)
+    completion = of_kind(run, kinds.CampaignComplete)
     errors = tuple(errors_table(directory))
     counts = {} if completion else _counts(directory, events, run)
     state: State = "complete" if completion else "running" if is_in_use(directory.lease) else "stopped"
     parameters = read_json(directory.parameters)["parameters"]
-    computed = names(run, "labelled", "key", new=True)
+    computed = keys(run, kinds.Labelled, new=True)
     requested = directory.read_manifest(len(errors) - 1)["labels"] if completion and errors else computed
     n_labels = errors[-1].n_labels if errors else 0
     return CampaignProgress(
         state=state,
-        reason=completion[-1].get("reason") if completion else None,
+        reason=completion[-1].reason if completion else None,
         n_generations=parameters["learning"]["n_generations"],
         n_labels=n_labels + sum(counts.get(name, 0) for name in ("n_new", "n_found", "n_failed")),
         errors=errors,
         waiting=waiting_of(run) if state == "running" else "",
         failure=_failure_of(run),
         max_epochs=_max_epochs(parameters, is_first=counts.get("generation") == 0),
-        elapsed_s=time.time() - float(run[0]["time"]) if run and state == "running" else None,
+        elapsed_s=time.time() - run[0].time if run and state == "running" else None,
         run_labels=len(computed),
         run_isolated=len(computed - {*requested}),
-        run_trainings=sum(event["event"] == "training_begins" for event in run),
+        run_trainings=len(of_kind(run, kinds.TrainingBegins)),
         **counts,
     )
-
-
-def _in_order(events: Sequence[Event]) -> Sequence[Event]:
-    # What workers report reaches the file a moment later than what the flow does.
-    return sorted(events, key=lambda event: float(event["time"]))
-
-
-def since(events: Sequence[Event], name: str) -> Sequence[Event]:
-    """Return the events from the last one of a name on, none where there is no such event."""
-    positions = [position for position, event in enumerate(events) if event["event"] == name]
-    return events[positions[-1] :] if positions else ()
 
 
 def _max_epochs(parameters: Mapping[str, Any], *, is_first: bool) -> int | None:  # Any: whatever JSON holds
@@ -177,17 +172,17 @@ def _max_epochs(parameters: Mapping[str, Any], *, is_first: bool) -> int | None:
 
 def waiting_of(events: Sequence[Event]) -> str:
     """Return what is waited for after events of one run; empty for nothing."""
-    told = [event for event in events if event["event"] in ("waiting", "waiting_ends")]
-    waits = [str(told[-1]["message"])] if told and told[-1]["event"] == "waiting" else []
-    if silent := [event for event in events if event["event"] == "claim_silent" and event["until"] > time.time()]:
-        minutes, seconds = divmod(round(silent[-1]["until"] - time.time()), 60)
-        waits.append(f"waiting for labels of {silent[-1]['holder']}, silent, for {minutes}:{seconds:02d} min at most")
+    last = next((event for event in reversed(events) if isinstance(event, kinds.Waiting | kinds.WaitingEnds)), None)
+    waits = [last.message] if isinstance(last, kinds.Waiting) else []
+    if silent := [event for event in of_kind(events, kinds.ClaimSilent) if event.until > time.time()]:
+        minutes, seconds = divmod(round(silent[-1].until - time.time()), 60)
+        waits.append(f"waiting for labels of {silent[-1].holder}, silent, for {minutes}:{seconds:02d} min at most")
     return "; ".join(waits)
 
 
 def _failure_of(events: Sequence[Event]) -> str:
-    told = [event for event in events if event["event"] == "campaign_fails"]
-    return str(told[-1]["message"]) if told else ""
+    failures = of_kind(events, kinds.CampaignFails)
+    return failures[-1].message if failures else ""
 
 
 def _counts(directory: RunDirectory, events: Sequence[Event], run: Sequence[Event]) -> dict[str, Any]:
@@ -198,30 +193,30 @@ def _counts(directory: RunDirectory, events: Sequence[Event], run: Sequence[Even
         events: of all runs, in order.
         run: those of the last run.
     """
-    begun = since(events, "generation_begins")
-    if not begun or directory.generation(begun[0]["generation"]).is_complete():
+    begun = of_kind(events, kinds.GenerationBegins)
+    if not begun or directory.generation(begun[-1].generation).is_complete():
         return {}
-    number = begun[0]["generation"]
+    number = begun[-1].generation
     of_generation = events[_begin_of_try(events, number) :]
     # Repeated events (a function that ran twice) count once; a label that came in the end is no failure.
-    sampled = names(of_generation, "sampled", "name")
-    labelled = names(of_generation, "labelled", "key")
-    new = names(run, "labelled", "key", new=True) & labelled
-    counts = {
+    sampled = _names(of_generation, kinds.Sampled)
+    labelled = keys(of_generation, kinds.Labelled)
+    new = keys(run, kinds.Labelled, new=True) & labelled
+    counts: dict[str, Any] = {  # Any: numbers, and one dict
         "generation": number,
-        "n_planned": begun[0]["n_samples"],
+        "n_planned": begun[-1].n_samples,
         "n_sampled": len(sampled),
-        "n_rejected": len(names(of_generation, "rejected", "name") - sampled),
-        "n_duplicates": len(names(of_generation, "near_duplicate", "name") & sampled),
+        "n_rejected": len(_names(of_generation, kinds.Rejected) - sampled),
+        "n_duplicates": len(_names(of_generation, kinds.NearDuplicate) & sampled),
         "stops": _stops(of_generation),
         "n_new": len(new),
         "n_found": len(labelled - new),
-        "n_failed": len(names(of_generation, "label_failed", "key") - labelled),
+        "n_failed": len(keys(of_generation, kinds.LabelFailed) - labelled),
     }
-    begun_now = since(run, "generation_begins")
-    epochs = [event for event in since(begun_now, "training_begins") if event["event"] == "epoch"]
-    happened = {event["event"] for event in begun_now}
-    return counts | {"stage": _stage(happened, counts), "epoch": _epoch(epochs[-1]) if epochs else None}
+    begun_now = since(run, kinds.GenerationBegins)
+    epochs = of_kind(since(begun_now, kinds.TrainingBegins), kinds.EpochEnds)
+    happened = {type(event) for event in begun_now}
+    return counts | {"stage": _stage(happened, counts), "epoch": epoch_of(epochs[-1]) if epochs else None}
 
 
 def _begin_of_try(events: Sequence[Event], number: int) -> int:
@@ -229,51 +224,69 @@ def _begin_of_try(events: Sequence[Event], number: int) -> int:
     begin = None
     has_failed = False
     for position, event in enumerate(events):
-        if event["event"] == "generation_begins" and event["generation"] == number and (begin is None or has_failed):
+        if isinstance(event, kinds.GenerationBegins) and event.generation == number and (begin is None or has_failed):
             begin, has_failed = position, False
-        has_failed = has_failed or event["event"] == "nothing_learned"
+        has_failed = has_failed or isinstance(event, kinds.GenerationFails)
     return begin or 0
 
 
 def _stops(events: Sequence[Event]) -> dict[str, int]:
-    by_sample = {
-        event["name"]: event.get("rejections") for event in events if event["event"] in ("sampled", "rejected")
-    }
-    return dict(sum((Counter(stops) for stops in by_sample.values() if stops), Counter()))
+    by_sample = {event.name: event.rejections for event in of_kind(events, kinds.SampleEnds)}
+    return dict(sum(map(Counter, by_sample.values()), Counter()))
 
 
-def names(events: Sequence[Event], kind: str, field: str, *, new: bool = False) -> set[str]:
-    """Return what events are about, each once, however often they tell of it.
+def keys(events: Sequence[Event], kind: type[kinds.LabelEnds], *, new: bool = False) -> set[str]:
+    """Return the keys of labels, each once, however often events tell of it.
 
     Args:
         events: of a run, or of several.
-        kind: of the events, such as "labelled".
-        field: that names what each is about, such as "key".
+        kind: of the events.
         new: whether only what was computed counts, and not what was found in the store.
     """
-    return {event[field] for event in events if event["event"] == kind and (event.get("new", False) or not new)}
+    return {event.key for event in of_kind(events, kind) if event.new or not new}
 
 
-def _stage(happened: set[str], counts: Mapping[str, int]) -> Stage:
+def _names(events: Sequence[Event], kind: type[kinds.SampleEnds] | type[kinds.NearDuplicate]) -> set[str]:
+    return {event.name for event in events if isinstance(event, kind)}
+
+
+def _stage(happened: set[type[Event]], counts: Mapping[str, int]) -> Stage:
     n_outcomes = sum(counts[name] for name in ("n_new", "n_found", "n_failed", "n_rejected", "n_duplicates"))
-    if "training_ends" in happened or (n_outcomes >= counts["n_planned"] and "training_begins" not in happened):
+    if kinds.TrainingEnds in happened or (n_outcomes >= counts["n_planned"] and kinds.TrainingBegins not in happened):
         return "evaluation"
-    if "training_begins" in happened:
+    if kinds.TrainingBegins in happened:
         return "training"
     # The structures of the bootstrap are not sampled, and are there at once.
     is_sampled = counts["generation"] == 0 or counts["n_sampled"] + counts["n_rejected"] >= counts["n_planned"]
     return "labelling" if is_sampled else "sampling"
 
 
-def _epoch(event: Event) -> Epoch:
-    loss = event.get("loss")
-    return Epoch(
-        number=event["number"],
-        loss=float("nan") if loss is None else loss,
-        energy_rmse=event.get("energy_rmse"),
-        forces_rmse=event.get("forces_rmse"),
-        learning_rate=event.get("learning_rate"),
-    )
+@dataclass(frozen=True, slots=True, eq=False)
+class CampaignOnDisk:
+    """A campaign as it stands on disk.
+
+    Attributes:
+        directory: its files.
+        progress: where it stands, with the errors of all complete generations.
+        newest: the newest complete generation, with its data and its model; None where none is complete.
+    """
+
+    directory: RunDirectory
+    progress: CampaignProgress
+    newest: Generation | None
+
+
+def read_campaign(path: Path | str) -> CampaignOnDisk:
+    """Return a campaign as it stands on disk, whether it runs or not.
+
+    Args:
+        path: its run directory.
+
+    Raises:
+        InputError: the folder is not the run directory of a campaign.
+    """
+    directory = RunDirectory(Path(path).absolute())
+    return CampaignOnDisk(directory, read_progress(directory), directory.newest_generation(()))
 
 
 def errors_table(directory: RunDirectory) -> list[GenerationErrors]:
@@ -303,7 +316,8 @@ def _row(manifest: Mapping[str, Any], final: Errors) -> GenerationErrors:  # Any
     return GenerationErrors(
         generation=manifest["number"],
         n_labels=manifest["n_labels"],
-        n_train=sum(fate == "train" for fate in manifest["labels"].values()),
+        n_train=list(manifest["labels"].values()).count("train"),
+        n_discarded=list(manifest["labels"].values()).count("discarded"),
         before_energy_meV_per_atom=_milli(before.energy_rmse),
         before_forces_meV_per_A=_milli(before.forces_rmse),
         test_energy_meV_per_atom=_milli(test.energy_rmse),

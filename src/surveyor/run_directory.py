@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from surveyor.dataset import KEY, DataSets
 from surveyor.errors import InputError
-from surveyor.events import EventLog
+from surveyor.events.log import EventLog
 from surveyor.files import read_json, write_json
 from surveyor.learning import Progress
 from surveyor.metrics import Errors

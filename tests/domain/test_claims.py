@@ -7,16 +7,17 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 from dict_storage import DictStorage
 
-from surveyor.claims import Claimant, Claims, Watch
+from surveyor.claims import Claimant, Claims, Watch, _Heart
 from surveyor.errors import LabelClaimed
+from surveyor.events.kinds import ClaimSilent, LabelAwaited, Waiting
+from surveyor.events.log import of_kind
 from surveyor.labels import LabelStore
 from surveyor.lease import this_process
 from surveyor.progress import waiting_of
@@ -133,18 +134,28 @@ def test_who_holds_a_claim_gives_signs_of_life(storage: Storage) -> None:
         assert claims.of(KEY).holder == this_process()
 
 
-def wait_for_beat(storage: Storage, name: str = ROOT) -> None:
-    first, deadline = storage.get(name), time.monotonic() + DEADLINE_S
-    while storage.get(name) == first:
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_one_thread_gives_the_signs_of_life_of_all_claims_of_a_process(storage: Storage) -> None:
-    claims, before = Claims(storage), {thread for thread in threading.enumerate() if thread.name != "claims"}
+def wait_for_beat(storage: Storage, name: str = ROOT) -> None:
+    first = storage.get(name)
+    wait_until(lambda: storage.get(name) != first)
+
+
+def test_one_thread_gives_the_signs_of_life_of_all_claims_of_a_process(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heart, far_off_s = _Heart(), 3600.0
+    monkeypatch.setattr("surveyor.claims._heart", heart)  # as in a new process
+    claims, before = Claims(storage), {*threading.enumerate()}
     others = [f"v1:{digit * 64}" for digit in "123"]
     with ExitStack() as held:
-        held.enter_context(claims.held(KEY))  # whose next sign of life is far off
+        held.enter_context(claims.held(KEY, heartbeat_s=far_off_s))
+        wait_until(lambda: heart._waits_s == far_off_s)
         for key in others:
             held.enter_context(claims.held(key, heartbeat_s=0.01))
         for key in others:
@@ -161,12 +172,14 @@ def _hold_and_beat(folder: Path, results) -> None:
 
 
 def test_a_forked_process_gives_signs_of_life_of_its_own_claims(tmp_path: Path) -> None:
-    results, other = FORK.Queue(), f"v1:{'cd' * 32}"
-    with Claims(FolderStorage(tmp_path / "other")).held(other, heartbeat_s=0.01):
+    results, other = FORK.Queue(), Claims(FolderStorage(tmp_path / "other"))
+    with other.held(KEY, heartbeat_s=3600):
+        before = other.of(KEY)
         process = FORK.Process(target=_hold_and_beat, args=(tmp_path / "store", results))
         process.start()
         assert results.get(timeout=DEADLINE_S) == "beaten"
         process.join(DEADLINE_S)
+        assert other.of(KEY) == before
     assert process.exitcode == 0
 
 
@@ -292,7 +305,7 @@ def test_a_wait_is_said_once(storage: Storage, caplog: pytest.LogCaptureFixture)
         assert watch.is_held(KEY)
     assert caplog.text.count("is being computed by process") == 1
     assert "it is waited for, unless that shows no sign of life for 5 min" in caplog.text
-    assert [getattr(record, "event", "log") for record in caplog.records] == ["label_claimed"]
+    assert [type(record.event) for record in caplog.records] == [LabelAwaited]
 
 
 def test_how_long_silent_processes_are_waited_for_is_said_once_and_counted_down(
@@ -305,17 +318,16 @@ def test_how_long_silent_processes_are_waited_for_is_said_once_and_counted_down(
     put_claim(storage)
     watch = Watch(Claims(storage), silent_s=300)
 
-    def events() -> list[dict[str, Any]]:
-        records = [record for record in caplog.records if getattr(record, "event", "") == "claim_silent"]
-        return [{"event": "claim_silent", "message": record.message, **record.details} for record in records]
+    def events() -> list[ClaimSilent]:
+        return of_kind([record.event for record in caplog.records], ClaimSilent)
 
     for now in (1000.0, 1030.0, 1061.0, 1090.0):
         assert watch.is_held(KEY)
         assert len(events()) == (now > 1060)
     host = f"process {os.getpid()} on another"
-    assert events()[0]["message"].startswith(f"{host} shows no sign of life; what it computes is computed here from ")
+    assert events()[0].message.startswith(f"{host} shows no sign of life; what it computes is computed here from ")
     assert waiting_of(events()) == f"waiting for labels of {host}, silent, for 3:30 min at most"
-    waiting = {"event": "waiting", "message": "waiting for a job"}
+    waiting = Waiting(message="waiting for a job")
     assert waiting_of([waiting, *events()]).startswith("waiting for a job; waiting for labels of process")
     now = 1301.0
     assert not watch.is_held(KEY)

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ase.cluster import Icosahedron
+
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 # Python imports a module of this name at its start, in the processes of a pool as well.
@@ -25,10 +27,17 @@ def test_the_loop_in_plain_python_learns_where_prefect_cannot_be_imported(tmp_pa
     command = [sys.executable, "-c", "import prefect"]
     assert "prefect is refused" in subprocess.run(command, env=environment, capture_output=True, text=True).stderr
 
-    command = [sys.executable, str(EXAMPLES / "online_learning_in_plain_python.py"), str(tmp_path / "campaign")]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    Icosahedron("Cu", 2).write(tmp_path / "start.extxyz")
+    command = [sys.executable, str(EXAMPLES / "online_learning_in_plain_python.py")]
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
 
     assert result.returncode == 0, result.stderr
     errors = [float(error) for error in re.findall(r": (\S+) eV/Å", result.stdout)]
     assert len(errors) == 4
     assert errors[-1] < 0.8 * errors[0]
+
+
+def test_the_loop_in_plain_python_is_one_screen():
+    lines = (EXAMPLES / "online_learning_in_plain_python.py").read_text().splitlines()
+    assert len(lines) <= 42
+    assert sum(line.startswith(("import ", "from ")) for line in lines) <= 3

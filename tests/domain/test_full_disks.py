@@ -17,7 +17,9 @@ from surveyor.arrays import write_arrays
 from surveyor.campaign import CAMPAIGN, CampaignParameters
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError, StorageFailed
-from surveyor.events import EventLog, Relay
+from surveyor.events.kinds import EpochEnds, Labelled
+from surveyor.events.log import EventLog
+from surveyor.events.relay import Relay
 from surveyor.files import write_json
 from surveyor.labelling import LABELLING, LabellingParameters
 from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, label_key
@@ -175,11 +177,11 @@ def test_whatever_else_finds_a_full_disk_ends_the_run_with_the_names_of_its_disk
 
 def test_events_that_find_no_room_come_when_there_is_some(disk: Path, tmp_path: Path) -> None:
     workers, events, seen = tmp_path / "workers", EventLog(disk / "events.jsonl"), []
-    relay = Relay(workers, events, lambda event: seen.append(event["number"]))
+    relay = Relay(workers, events, lambda event: seen.append(event.key))
     ballast = fill(disk)
     events.path.touch()
     with relay.running(interval_s=0.01):
-        EventLog(workers / "one.jsonl").append("labelled", number=1)
+        EventLog(workers / "one.jsonl").append(Labelled(key="v1:a"))
         time.sleep(0.2)
         assert seen == []
         ballast.unlink()
@@ -187,7 +189,7 @@ def test_events_that_find_no_room_come_when_there_is_some(disk: Path, tmp_path: 
         while not seen:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-    assert seen == [1]
+    assert seen == ["v1:a"]
 
 
 def test_an_event_that_found_room_for_half_of_it_does_not_spoil_the_next_one(disk: Path) -> None:
@@ -196,13 +198,13 @@ def test_an_event_that_found_room_for_half_of_it_does_not_spoil_the_next_one(dis
 
     def append_for_ever() -> None:
         for number in count():
-            events.append("log", number=number, message="x" * 3000)
+            events.append(EpochEnds(number=number, message="x" * 3000))
 
     with pytest.raises(OSError, match=r"No space left on device: '.*/events.jsonl'"):
         append_for_ever()
     assert not events.path.read_bytes().endswith(b"\n")
-    found = [event["number"] for event in events.read()[0]]
+    found = [event.number for event in events.read()[0]]
     (disk / "ballast").unlink()
-    events.append("labelled", number=100)
-    assert [event["number"] for event in events.read()[0]] == [*found, 100]
+    events.append(EpochEnds(number=100))
+    assert [event.number for event in events.read()[0]] == [*found, 100]
     assert found == [*range(len(found))] != []

@@ -3,8 +3,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import surveyor
+
 REPOSITORY = Path(__file__).parents[2]
 REFUSED = ("prefect", "prefect_dask", "torch", "mace", "nequip", "e3nn", "tblite", "wandb", "dask", "distributed")
+
+PUBLIC = """
+ASEParameters ASEReference Bootstrap CP2KParameters CP2KReference CampaignParameters Codes CommitteeModel
+CommitteeParameters DataSets Dataset EMTParameters EMTReference InputError Label LabelFailure LabelStore Labeller
+Learning MACEModel MACEParameters MemberParameters Model ModelParameters NequIPModel NequIPParameters PairModel
+PairParameters Potential Reference ReferenceParameters SurveyorError Walkers XTBParameters XTBReference
+decide_membership errors_of explore label_dataset label_structures load_model local_pool make_model make_reference
+make_walkers move_on new_structures online_learning perturbed_starts propagate read_campaign sample_walkers
+structure_errors train_model
+"""
 
 # Refuses some packages, imports what the arguments name, and prints which packages are there afterwards.
 SCRIPT = """
@@ -17,7 +31,10 @@ class Refuse:
 
 sys.meta_path.insert(0, Refuse())
 for name in sys.argv[2:]:
-    importlib.import_module(name)
+    module, _, attribute = name.partition(":")
+    imported = importlib.import_module(module)
+    if attribute:
+        getattr(imported, attribute)
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 
@@ -48,6 +65,30 @@ def test_the_domain_is_imported_where_neither_prefect_nor_engines_are():
 def test_the_domain_without_its_pools_is_imported_where_dask_is_not():
     names = ("labels", "learning", "outcomes", "run_directory", "reference.labelling", "sampling.propagation")
     imported_with(REFUSED, *(f"surveyor.{name}" for name in names))
+
+
+def test_the_public_names_are_these():
+    assert surveyor.__all__ == PUBLIC.split()
+    assert set(surveyor.__all__) <= set(dir(surveyor))
+    stub = (REPOSITORY / "src/surveyor/__init__.pyi").read_text()
+    assert stub.count("import ") - stub.count("`import ") == len(surveyor.__all__), "a name of the stub is not found"
+    page = (REPOSITORY / "docs/reference/python.md").read_text()
+    assert [name for name in surveyor.__all__ if f"`{name}`" not in page] == [], "the documentation has them all"
+
+
+def test_public_names_are_there_without_prefect_and_engines_but_for_the_flows():
+    flows = {"label_dataset", "label_structures", "online_learning", "sample_walkers", "train_model"}
+    names = [f"surveyor:{name}" for name in surveyor.__all__ if name not in flows]
+    imported_with(tuple(set(REFUSED) - {"dask", "distributed"}), *names)
+
+
+def test_the_flows_are_public_names():
+    assert {"prefect"} <= imported_with((), "surveyor:online_learning", "surveyor:label_structures")
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'surveyor' has no attribute 'Atoms'"):
+        surveyor.Atoms  # noqa: B018
 
 
 def test_a_campaign_starts_without_what_only_later_work_needs():

@@ -19,8 +19,8 @@ ROOMS = [
     "storage",
     "lease",
     "launcher",
-    "pools",
     "events",
+    "pools",
     "claims",
     "labels",
     "calculations",
@@ -48,6 +48,7 @@ ROOMS = [
     "training",
     "exploration",
     "report",
+    "plain",
     "testing",
 ]
 ENGINES = {"torch", "mace", "nequip", "lightning", "hydra", "omegaconf", "tblite", "wandb", "e3nn"}

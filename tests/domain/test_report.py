@@ -13,6 +13,7 @@ from prefect_form import open_browser
 
 from surveyor.dataset import KEY, OUTPUT, STRESS, Dataset, label_of
 from surveyor.errors import InputError
+from surveyor.events.kinds import CampaignBegins
 from surveyor.files import read_json, write_json
 from surveyor.labels import LabelFailure, LabelStore, load_theory
 from surveyor.report import errors_table, generation_figures, generation_markdown, write_figures, write_report
@@ -185,7 +186,7 @@ def test_a_campaign_of_which_nothing_is_complete_has_a_report(campaign_on_disk: 
         path.unlink()
     for generation in range(4):
         campaign_on_disk.generation(generation).manifest.unlink()
-    campaign_on_disk.events.append("campaign_begins")
+    campaign_on_disk.events.append(CampaignBegins())
     assert "not resolved yet" in Page(write_report(campaign_on_disk).read_text()).words
 
 

@@ -9,7 +9,8 @@ import pytest
 from prefect.utilities.names import generate_slug
 
 from surveyor import __version__
-from surveyor.events import EventLog
+from surveyor.events.kinds import CampaignBegins, GenerationBegins, Labelled, Sampled
+from surveyor.events.log import EventLog
 from surveyor.files import write_json
 from surveyor.flows.command_line import command_parser, main
 from surveyor.flows.run_names import is_made_up
@@ -45,12 +46,12 @@ def test_the_status_of_running_work_names_what_it_is_at_and_its_process(
     directory = RunDirectory(tmp_path)
     write_json(directory.parameters, {"schema_version": 1, "parameters": {"learning": {"n_generations": 4}}})
     log = EventLog(directory.events.path)
-    log.append("campaign_begins")
-    log.append("generation_begins", generation=2, n_samples=16)
+    log.append(CampaignBegins())
+    log.append(GenerationBegins(generation=2, n_samples=16))
     for index in range(16):
-        log.append("sampled", name=f"g002-w{index:03d}-0")
+        log.append(Sampled(name=f"g002-w{index:03d}-0"))
     for index in range(7):
-        log.append("labelled", key=f"v1:{index}", new=True)
+        log.append(Labelled(key=f"v1:{index}", new=True))
     with hold_lease(directory.lease):
         assert main(["status", str(tmp_path)]) == 0
         said = capsys.readouterr().out.splitlines()[0]

@@ -7,6 +7,7 @@ from pathlib import Path
 from processes import wait_until
 from rich.console import Console
 
+from surveyor.events.kinds import WorkBegins
 from surveyor.flows.display import following
 from surveyor.flows.train_commands import TRAINING_VIEW
 from surveyor.run_directory import RunDirectory
@@ -19,8 +20,8 @@ def test_a_live_display_goes_on_without_events(tmp_path: Path) -> None:
         looks.append(directory)
         return f"look {len(looks)}", ""
 
-    view = replace(TRAINING_VIEW, begins="work_begins", milestones=(), look=look)
+    view = replace(TRAINING_VIEW, begins=WorkBegins, milestones=(), look=look)
     console = Console(file=StringIO(), force_terminal=True)
     with following(directory, console, view):
-        directory.events.append("work_begins")
+        directory.events.append(WorkBegins())
         wait_until(lambda: len(looks) >= 3, lambda: f"{len(looks)} looks, expected 3")

@@ -23,6 +23,8 @@ from processes import wait_until
 
 from surveyor.dataset import FAILURE, KEY, MESSAGE, Dataset
 from surveyor.errors import InputError
+from surveyor.events.kinds import LabelFailed, LabelsRequested
+from surveyor.events.log import of_kind
 from surveyor.flows import label_dataset as module
 from surveyor.flows.label_dataset import label_dataset, label_everything, label_structures
 from surveyor.labelling import LABELLING, Labelling, LabellingParameters
@@ -173,8 +175,8 @@ def test_a_structure_that_ends_every_worker_does_not_stop_the_others(
     (failed,) = read(tmp_path / "out" / "failed.extxyz", ":")
     assert failed.info[FAILURE] == "crash"
     assert "a worker of pool local died" in failed.info[MESSAGE]
-    told = [record.details for record in caplog.records if getattr(record, "event", "") == "label_failed"]
-    assert [(each["key"], each["reason"]) for each in told] == [(failed.info[KEY], "crash")]
+    told = of_kind([record.event for record in caplog.records if hasattr(record, "event")], LabelFailed)
+    assert [(each.key, each.reason) for each in told] == [(failed.info[KEY], "crash")]
 
 
 def test_labels_are_imported_by_the_command_and_found_by_a_labelling(tmp_path: Path, prefect_api_url: str) -> None:
@@ -197,4 +199,4 @@ def test_labels_are_imported_by_the_command_and_found_by_a_labelling(tmp_path: P
 
     label_structures(copper(2), tmp_path / "second", reference={"emt": {}})
     events = RunDirectory(tmp_path / "second").events.read()[0]
-    assert [event["n_found"] for event in events if event["event"] == "labels_requested"] == [2]
+    assert [event.n_found for event in of_kind(events, LabelsRequested)] == [2]

@@ -22,6 +22,8 @@ from prefect.client.schemas.objects import FlowRun
 from surveyor.campaign import CAMPAIGN, Campaign
 from surveyor.dataset import ENERGY, KEY, Dataset, DataSets, with_label
 from surveyor.errors import CampaignInUse, InputError, NothingLearned
+from surveyor.events.kinds import CampaignBegins, CampaignComplete, CommitteeCalibrated, Rejected
+from surveyor.events.log import of_kind
 from surveyor.files import read_json, write_json
 from surveyor.flows.online_learning import online_learning
 from surveyor.labels import Label, LevelOfTheory, save_theory
@@ -93,7 +95,7 @@ def folder(tmp_path: Path) -> Folder:
 
 def newest_run(directory: RunDirectory) -> str:
     """The identifier of the newest run of a campaign."""
-    url = [event for event in directory.events.read()[0] if event["event"] == "campaign_begins"][-1]["url"]
+    url = of_kind(directory.events.read()[0], CampaignBegins)[-1].url
     identifier: str = url.rsplit("/", 1)[-1]
     return identifier
 
@@ -188,7 +190,7 @@ def _walkers(folder: Folder, number: int) -> list[dict[str, Any]]:
 
 
 def _end(folder: Folder) -> str:
-    return [event for event in folder.directory.events.read()[0] if event["event"] == "campaign_complete"][-1]["reason"]
+    return of_kind(folder.directory.events.read()[0], CampaignComplete)[-1].reason
 
 
 def test_several_compositions_until_the_target_and_on_from_there(folder: Folder) -> None:
@@ -250,8 +252,8 @@ def test_members_of_a_committee_are_trained_side_by_side_and_calibrated_together
     assert isinstance(model, CommitteeModel)
     assert model.calibration is not None
     assert model.calibration.forces.factor is not None
-    told = [event for event in folder.directory.events.read()[0] if event["event"] == "calibration"]
-    assert [event["forces"]["n"] for event in told][-1] == model.calibration.forces.n
+    told = of_kind(folder.directory.events.read()[0], CommitteeCalibrated)
+    assert [event.forces["n"] for event in told][-1] == model.calibration.forces.n
     assert folder.run(model={"committee": committee}, bootstrap={"n_structures": 10}) == weights
 
 
@@ -297,8 +299,7 @@ def test_a_campaign_that_learns_nothing_fails_with_advice_and_is_tried_again_wit
         folder.run(walkers=[strict])
     assert "Failure" in folder.directory.report.read_text()
     assert "10 x force" in folder.directory.report.read_text()
-    events = [event["event"] for event in folder.directory.events.read()[0]]
-    assert events.count("rejected") == 2
+    assert len(of_kind(folder.directory.events.read()[0], Rejected)) == 2
     with get_client(sync_client=True) as client:
         (generation,) = [run for run in flow_runs(client, folder.directory) if run.name == "generation 1"]
         assert generation.state is not None

@@ -16,6 +16,8 @@ from labelling_inputs import copper, labelled
 
 from surveyor.dataset import Dataset
 from surveyor.errors import CampaignInUse, InputError
+from surveyor.events.kinds import Sampled
+from surveyor.events.log import of_kind
 from surveyor.exploration import SAMPLING, ExplorationParameters
 from surveyor.files import read_json, write_json
 from surveyor.flows.sample_walkers import sample_walkers
@@ -195,7 +197,7 @@ def test_walkers_on_mace_move_in_batches_as_they_move_alone(parameters, tmp_path
     for one, other in zip(found[1], found[4], strict=True):
         assert np.abs(one.positions - other.positions).max() < 1e-7
     events, _ = RunDirectory(tmp_path / "out-4").events.read()
-    assert sum(event["event"] == "sampled" for event in events) == 4
+    assert len(of_kind(events, Sampled)) == 4
 
 
 @pytest.mark.plumed

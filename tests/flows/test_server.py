@@ -18,7 +18,8 @@ from prefect_server import free_address, prefect_environment
 from processes import wait_until
 from server_log import watched
 
-from surveyor.events import announce
+from surveyor.events.kinds import Event
+from surveyor.events.recording import announce
 from surveyor.flows.opening import relayed
 from surveyor.flows.server import answers
 from surveyor.run_directory import RunDirectory
@@ -83,7 +84,7 @@ def test_events_are_told_to_the_server_of_the_run_and_not_to_the_configured_one(
     @flow
     def run() -> None:
         with relayed(RunDirectory(tmp_path), [], also=tell):
-            announce(logging.getLogger("surveyor.test"), "test", "something happens")
+            announce(logging.getLogger("surveyor.test"), Event(message="something happens"))
             wait_until(lambda: bool(told), lambda: "nothing is told")
 
     with temporary_settings({PREFECT_API_URL: here}):

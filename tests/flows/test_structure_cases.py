@@ -10,7 +10,8 @@ import yaml
 from ase.build import molecule
 
 from surveyor.dataset import MESSAGE, Dataset
-from surveyor.events import EventLog
+from surveyor.events.kinds import FileRead, FileSuspicious
+from surveyor.events.log import EventLog, of_kind
 from surveyor.flows.command_line import main
 from surveyor.flows.label_dataset import label_dataset
 from surveyor.flows.train_model import train_model
@@ -59,12 +60,12 @@ def test_charge_and_spin_under_other_names_give_the_labels_of_the_same_state(tmp
     assert all("initial_magmoms" in atoms.info[MESSAGE] for atoms in failed)
 
     events, _ = EventLog(tmp_path / "out" / "events.jsonl").read()
-    (report,) = [event for event in events if event["event"] == "reading"]
-    assert report["n_structures"] == len(FRAMES)
-    warnings = [event for event in events if event["event"] == "reading_warning"]
-    assert {event["level"] for event in warnings} == {logging.WARNING}
-    (taken,) = [event for event in warnings if "total_charge is taken as the charge" in event["message"]]
-    assert (taken["n_structures"], taken["first"]) == (3, 1)
+    (report,) = of_kind(events, FileRead)
+    assert report.n_structures == len(FRAMES)
+    warnings = of_kind(events, FileSuspicious)
+    assert {event.level for event in warnings} == {logging.WARNING}
+    (taken,) = [event for event in warnings if "total_charge is taken as the charge" in event.message]
+    assert (taken.n_structures, taken.first) == (3, 1)
 
 
 HEAVY_WATER = {

@@ -25,6 +25,8 @@ from rich.console import Console
 
 from surveyor.dataset import ENERGY, Dataset, DataSets
 from surveyor.errors import CampaignInUse, InputError
+from surveyor.events.kinds import EpochEnds
+from surveyor.events.log import of_kind
 from surveyor.files import read_json, write_json
 from surveyor.flows.train_commands import TRAINING_VIEW
 from surveyor.flows.train_model import train_model
@@ -134,7 +136,7 @@ def test_a_complete_training_of_an_earlier_version_is_returned(parameters: dict[
     assert train_model(**parameters) == weights
     assert {path: path.read_bytes() for path in before} == before
     events, _ = RunDirectory(out).events.read()
-    assert events[-1]["message"] == "out is complete"
+    assert events[-1].message == "out is complete"
     # One that was killed before its end goes on with the sets that it had.
     (out / "summary.json").unlink()
     checked = TRAINING.check(TrainingParameters.model_validate(parameters))
@@ -243,7 +245,7 @@ def test_mace_is_trained_with_its_epochs_in_the_log_and_exported(parameters: dic
     assert {path.name for path in (tmp_path / "out" / "figures").iterdir()} == {"parity.png", "training.png"}
     assert read_json(tmp_path / "out" / "summary.json")["logs"] == ["training/trainer.log"]
     events, _ = RunDirectory(tmp_path / "out").events.read()
-    assert [event["number"] for event in events if event["event"] == "epoch"] == [0, 1, 2, 3, 4]
+    assert [event.number for event in of_kind(events, EpochEnds)] == [0, 1, 2, 3, 4]
     predictions = load_model(weights.parent).deploy().evaluate(Dataset.load(parameters["test"]))
     assert all(np.isfinite(each.forces).all() for each in predictions)
 

@@ -17,6 +17,8 @@ from labelling_inputs import copper, labelled, written
 from surveyor.campaign import CAMPAIGN
 from surveyor.dataset import ENERGY, FORCES, Dataset
 from surveyor.errors import InputError
+from surveyor.events.kinds import FileSuspicious
+from surveyor.events.log import of_kind
 from surveyor.files import read_json, write_json
 from surveyor.flows.online_learning import online_learning
 from surveyor.flows.train_model import train_model
@@ -221,7 +223,7 @@ def test_suspicious_labels_are_shown_by_check_and_announced_in_the_run(leaking: 
         model=PAIR,
     )
     events, _ = RunDirectory(leaking.parent / "out").events.read()
-    assert [each["message"] for each in events if each["event"] == "reading_warning"] == warnings
+    assert [each.message for each in of_kind(events, FileSuspicious)] == warnings
 
 
 def test_isolated_atoms_in_the_data_of_a_campaign_must_be_those_of_its_reference(tmp_path: Path) -> None:

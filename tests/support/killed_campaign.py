@@ -19,6 +19,8 @@ from ase.build import bulk
 from prefect_server import free_address, prefect_environment, prefect_server
 from processes import kill_all, processes_with, wait_until
 
+from surveyor.events.kinds import CampaignBegins
+from surveyor.events.log import of_kind
 from surveyor.labels import LabelStore
 from surveyor.run_directory import RunDirectory
 
@@ -157,6 +159,8 @@ class KilledCampaign:
             time.sleep(PHASE_S * chance.random())
             weapon = chance.choice(sorted(weapons))
             self.kills.append(Kill(weapon, self.stored_keys(), self.finished_work()))
+            with (self.folder / "kills.txt").open("a") as history:  # how far a long test is
+                history.write(f"{time.strftime('%H:%M:%S')} {number + 1} of {n_kills}: {weapon}\n")
             weapons[weapon](self)
         self.run()
 
@@ -239,7 +243,7 @@ class KilledCampaign:
 
     def _n_begins(self) -> int:
         events = self.directory.events.read()[0] if self.directory.path.exists() else []
-        return sum(event["event"] == "campaign_begins" for event in events)
+        return len(of_kind(events, CampaignBegins))
 
     def _wait_for(self, n_finished: int, condition: Callable[[], bool] = lambda: True) -> None:
         """Run until so many pieces of work are finished, and a condition holds."""

@@ -13,6 +13,7 @@ from ase.cluster import Icosahedron
 from surveyor.campaign import CampaignParameters
 from surveyor.dataset import KEY, Dataset, DataSets, with_label
 from surveyor.evaluation import evaluate_dataset, load_predictions
+from surveyor.events.kinds import CampaignBegins, CampaignComplete
 from surveyor.files import write_json
 from surveyor.labels import LabelFailure, LabelStore, label_key, save_theory
 from surveyor.learning import StructureError, decide_membership, structure_error
@@ -73,7 +74,7 @@ class SmallCampaign:
         for number in range(1, self.parameters.learning.n_generations + 1):
             generation = self._learn(number, self._sampled(generation), generation.walkers, generation)
         self._compare(generation)
-        self.directory.events.append("campaign_complete", reason="all 3 generations are complete")
+        self.directory.events.append(CampaignComplete(reason="all 3 generations are complete"))
         return self.directory
 
     def _begin(self) -> None:
@@ -84,7 +85,7 @@ class SmallCampaign:
         write_json(directory.provenance, {"schema_version": 1, "runs": [run]})
         save_theory(directory.theory, self.theory)
         write_json(directory.atomic_energies, {"schema_version": 1, "energies_eV": ATOMIC_ENERGIES})
-        directory.events.append("campaign_begins")
+        directory.events.append(CampaignBegins())
 
     def _perturbed(self, walkers: Sequence[Walker]) -> list[Outcome]:
         generator = np.random.default_rng(0)

@@ -14,6 +14,7 @@ from wandb_server import WandbServer
 
 from surveyor.campaign import WandB
 from surveyor.errors import InputError
+from surveyor.events.kinds import EpochEnds, GenerationComplete, Sampled
 from surveyor.models.history import report_epoch
 from surveyor.models.model import Epoch
 from surveyor.run_directory import RunDirectory
@@ -116,8 +117,8 @@ class Trainings:
         for epoch in epochs:
             report_epoch(self.members[member], epoch)
             if watched:
-                self.curves.tell({"event": "epoch", "training": str(self.members[member])})
-                self.curves.tell({"event": "sampled"})
+                self.curves.tell(EpochEnds(number=epoch.number, training=str(self.members[member])))
+                self.curves.tell(Sampled(name="g001-w000-0"))
 
     def logged(self) -> dict[str, list[tuple[int, float]]]:
         """Return steps and losses that each run would have after `wandb sync`, by the names of the runs."""
@@ -190,7 +191,7 @@ def test_a_training_that_ended_while_no_campaign_watched_is_logged_once_it_goes_
     trainings.report(1, *EPOCHS, watched=False)
     for _ in range(2):
         trainings.begin()
-        trainings.curves.tell({"event": "generation_complete"})
+        trainings.curves.tell(GenerationComplete(generation=1))
         trainings.curves.close()
     assert trainings.logged() == {NAMES[1]: [(0, 3.0), (1, 2.0), (2, 1.0)]}
     assert len(list((trainings.directory.path / "wandb").glob("offline-run-*"))) == 1
@@ -337,10 +338,11 @@ GOES_ON = """
 import sys
 from pathlib import Path
 from surveyor.campaign import WandB
+from surveyor.events.kinds import EpochEnds
 from surveyor.run_directory import RunDirectory
 from surveyor.tasks.wandb_trainings import TrainingCurves
 curves = TrainingCurves(RunDirectory(Path(sys.argv[1])), WandB(project="copper", mode="online"))
-curves.tell({"event": "epoch", "training": sys.argv[2]})
+curves.tell(EpochEnds(number=2, training=sys.argv[2]))
 curves.close()
 """
 
@@ -362,6 +364,7 @@ def test_metrics_are_those_of_the_manifest(logged: RunDirectory) -> None:
             unit = units[field.partition("_")[0]]
             assert metrics[f"{when}/{field}_{unit}"] == pytest.approx(1e3 * errors[field])
     assert metrics["labels"] == manifest["n_labels"]
+    assert metrics["discarded"] == list(manifest["labels"].values()).count("discarded")
     assert metrics["failures/scf_not_converged"] == 1
     details = manifest["details"]
     assert metrics["epochs"] == details["epochs"]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from surveyor.campaign.parameters import CampaignParameters
-from surveyor.events import EventLog
+from surveyor.events.kinds import EpochEnds, Event, LabelEnds, Sampled
+from surveyor.events.log import EventLog, of_kind
 from surveyor.labels import LabelStore
 from surveyor.learning import Bootstrap
 from surveyor.models.choice import MemberParameters, ModelParameters
@@ -29,7 +30,7 @@ LIMITS = (
 )
 
 POOLS = {"labelling": "labelling", "sampling": "sampling", "training": "training", "evaluation": "training"}
-EVENTS = {"labelled": "labelling", "label_failed": "labelling", "sampled": "sampling", "epoch": "training"}
+EVENTS: Mapping[str, type[Event]] = {"labelling": LabelEnds, "sampling": Sampled, "training": EpochEnds}
 
 
 def reduced(parameters: CampaignParameters) -> CampaignParameters:
@@ -115,12 +116,12 @@ def stage_times(directory: RunDirectory, parameters: CampaignParameters) -> list
 
 def _hosts(directory: RunDirectory) -> dict[str, tuple[str, ...]]:
     """Return the hosts on which the stages ran: functions report into files that are named by host and process."""
-    found: dict[str, set[str]] = {stage: set() for stage in EVENTS.values()}
+    found: dict[str, set[str]] = {stage: set() for stage in EVENTS}
     for path in directory.workers.glob("*.jsonl"):
         events, _ = EventLog(path).read()
-        for event in events:
-            if event["event"] in EVENTS:
-                found[EVENTS[event["event"]]].add(path.stem.rpartition("-")[0])
+        for stage, kind in EVENTS.items():
+            if of_kind(events, kind):
+                found[stage].add(path.stem.rpartition("-")[0])
     return {stage: tuple(sorted(hosts)) for stage, hosts in found.items()}
 
 

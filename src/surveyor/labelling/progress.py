@@ -8,9 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from surveyor.errors import InputError
+from surveyor.events.kinds import LabelFailed, Labelled, LabellingBegins, LabellingComplete, LabelsRequested
+from surveyor.events.log import of_kind, since
 from surveyor.labelling.labelling import LABELLING
 from surveyor.lease import is_in_use
-from surveyor.progress import State, names, since, waiting_of
+from surveyor.progress import State, keys, waiting_of
 from surveyor.run_directory import RunDirectory
 
 
@@ -53,25 +55,23 @@ def read_labelling_progress(directory: RunDirectory) -> LabellingProgress:
     """
     if not LABELLING.holds(directory):
         raise InputError(f"{directory.path} is not the output directory of a labelling")
-    events = sorted(directory.events.read()[0], key=lambda event: float(event["time"]))
-    run = since(events, "labelling_begins")
-    by_name = {event["event"]: event for event in run}
-    end = by_name.get("labelling_complete")
-    requested = by_name.get("labels_requested", {})
+    run = since(directory.events.in_order(), LabellingBegins)
+    begins, ends = of_kind(run, LabellingBegins), of_kind(run, LabellingComplete)
+    requested = (of_kind(run, LabelsRequested) or [LabelsRequested()])[-1]
     # A task also tells of what was found in the beginning, where it is in a chunk with what was not.
-    known = set(requested.get("found", ()))
-    labelled = names(run, "labelled", "key") - known
-    new = names(run, "labelled", "key", new=True)
-    failed = names(run, "label_failed", "key") - labelled - known
-    state: State = "complete" if end else "running" if is_in_use(directory.lease) else "stopped"
+    known = set(requested.found)
+    labelled = keys(run, Labelled) - known
+    new = keys(run, Labelled, new=True)
+    failed = keys(run, LabelFailed) - labelled - known
+    state: State = "complete" if ends else "running" if is_in_use(directory.lease) else "stopped"
     return LabellingProgress(
         state=state,
-        n_structures=by_name.get("labelling_begins", {}).get("n_structures", 0),
-        n_requested=requested.get("n_requested", 0),
-        n_found=requested.get("n_found", 0) + len(labelled - new),
+        n_structures=begins[-1].n_structures if begins else 0,
+        n_requested=requested.n_requested,
+        n_found=requested.n_found + len(labelled - new),
         n_labelled=len(new),
         n_failed=len(failed),
-        message=end["message"] if end else "",
+        message=ends[-1].message if ends else "",
         waiting=waiting_of(run) if state == "running" else "",
     )
 

@@ -11,12 +11,13 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 from surveyor.dataset import Dataset
-from surveyor.events import EventLog, announce
+from surveyor.events.kinds import CommitteeCalibrated
+from surveyor.events.recording import announce
 from surveyor.files import read_json, write_json
 from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.models.disagreement import N_MIN, Calibrations, Disagreement, calibrate, disagreement_of, mean_of
-from surveyor.models.history import MEMBERS, epoch_to_json, reported_epochs
-from surveyor.models.model import EVENTS, Epoch, Model, digest_of
+from surveyor.models.history import MEMBERS, keep_epoch, reported_epochs
+from surveyor.models.model import Epoch, Model, digest_of
 from surveyor.models.record import ModelRecord, versions_of
 from surveyor.models.weights import weights_of_loss
 from surveyor.parameters import Parameters
@@ -182,7 +183,7 @@ class CommitteeModel:
         members = tuple(self.train_member(index, train, valid, directory) for index in range(len(self.members)))
         history = _mean_history([reported_epochs(directory / MEMBERS / str(i)) for i in range(len(members))])
         for epoch in history[len(reported_epochs(directory)) :]:
-            EventLog(directory / EVENTS).append("epoch", **epoch_to_json(epoch))
+            keep_epoch(directory, epoch)
         summary = directory.absolute() / SUMMARY
         if not summary.is_file():
             structures = without_isolated_atoms(valid) or without_isolated_atoms(train)
@@ -190,7 +191,8 @@ class CommitteeModel:
             digests = [digest_of(member) for member in members]
             record = {"schema_version": SCHEMA_VERSION, "members": digests, "calibration": calibration.to_json()}
             write_json(summary, record)
-            announce(logger, "calibration", _told(calibration, len(structures)), **calibration.to_json())
+            told = _told(calibration, len(structures))
+            announce(logger, CommitteeCalibrated(message=told, **calibration.to_json()))
         return replace(self, members=members, weights=summary), history
 
     def deploy(self) -> CommitteePotential:

@@ -8,7 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from surveyor.events import EventLog, announce
+from surveyor.events.kinds import EpochEnds
+from surveyor.events.log import EventLog, of_kind
+from surveyor.events.recording import announce
 from surveyor.files import write_json
 from surveyor.models.model import EVENTS, Epoch
 
@@ -20,9 +22,15 @@ MEMBERS = "members"  # in the directory of the training of a committee
 
 def report_epoch(directory: Path, epoch: Epoch) -> None:
     """Append an epoch to the events in the directory of a training, and announce it."""
-    EventLog(directory / EVENTS).append("epoch", **epoch_to_json(epoch))
     member = f"member {directory.name}, " if directory.parent.name == MEMBERS else ""
-    announce(logger, "epoch", member + _line(epoch), **epoch_to_json(epoch), training=str(directory))
+    announce(logger, keep_epoch(directory, epoch, member + _line(epoch)))
+
+
+def keep_epoch(directory: Path, epoch: Epoch, message: str = "") -> EpochEnds:
+    """Append an epoch to the events in the directory of a training, and return the event."""
+    event = EpochEnds(message=message, training=str(directory), **epoch_to_json(epoch))
+    EventLog(directory / EVENTS).append(event)
+    return event
 
 
 def _line(epoch: Epoch) -> str:
@@ -34,7 +42,12 @@ def _line(epoch: Epoch) -> str:
 def reported_epochs(directory: Path) -> list[Epoch]:
     """Return all epochs that were reported in the directory of a training, in the order of the reports."""
     events, _ = EventLog(directory / EVENTS).read()
-    return [_from_json(event) for event in events if event["event"] == "epoch"]
+    return [epoch_of(event) for event in of_kind(events, EpochEnds)]
+
+
+def epoch_of(event: EpochEnds) -> Epoch:
+    """Return the epoch that has ended."""
+    return _from_json(event.model_dump())
 
 
 def history_of(directory: Path) -> tuple[Epoch, ...]:

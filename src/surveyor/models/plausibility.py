@@ -15,7 +15,8 @@ from ase import Atoms
 
 from surveyor.dataset import label_of
 from surveyor.errors import TrainingFailed
-from surveyor.events import announce_warning
+from surveyor.events.kinds import NoBetterEpoch
+from surveyor.events.recording import announce
 from surveyor.models.model import Epoch
 from surveyor.weights import counts
 
@@ -145,7 +146,7 @@ def check_result(first: Epoch | None, history: Sequence[Epoch], beginning: Begin
                 f"no epoch was better than the network that the training began with: loss {best.loss:.4g}, before "
                 f"{first.loss:.4g}; lower the learning rate, or train longer"
             )
-            announce_warning(logger, "no_better_epoch", text, loss=best.loss, first_loss=first.loss)
+            announce(logger, NoBetterEpoch(message=text, loss=best.loss, first_loss=first.loss))
 
 
 def best_of(history: Sequence[Epoch]) -> Epoch | None:

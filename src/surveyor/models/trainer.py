@@ -15,7 +15,9 @@ from ase import Atoms
 
 from surveyor.dataset import ENERGY, FORCES, STRESS, label_of
 from surveyor.errors import TrainingFailed
-from surveyor.events import announce, read_lines
+from surveyor.events.kinds import BatchHalved
+from surveyor.events.log import read_lines
+from surveyor.events.recording import announce
 from surveyor.files import read_json, write_json
 from surveyor.models.history import history_of, report_epoch, reported_epochs
 from surveyor.models.model import Epoch
@@ -120,7 +122,7 @@ def _run_with_batches_that_fit(
         fitting = {name: max(1, size // 2) for name, size in fitting.items()}
         write_json(directory / FITTING, fitting)
         text = f"there is no memory for so large a batch: it has {fitting['batch_size']} structures from now on"
-        announce(logger, "batch_halved", text, batch_size=fitting["batch_size"])
+        announce(logger, BatchHalved(message=text, batch_size=fitting["batch_size"]))
     return returncode
 
 

@@ -10,8 +10,10 @@ from ase import Atoms
 from surveyor import files
 from surveyor.calculations import folders_of, is_judged, keep_failed, new_folder, remove_folders
 from surveyor.claims import Watch
+from surveyor.dataset import with_label
 from surveyor.errors import AttemptFailed, LabelClaimed, Preempted, StorageFailed
-from surveyor.events import announce
+from surveyor.events.kinds import LabelFailed, Labelled
+from surveyor.events.recording import announce
 from surveyor.files import FULL
 from surveyor.labels import Label, LabelFailure, LabelRequest, LabelStore, LevelOfTheory, former_keys
 from surveyor.reference.reference import Reference, Resumable, limits_of
@@ -22,6 +24,8 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True, eq=False)
 class Labeller:
     """A reference at its level of theory, with the folders in which labels and calculations are kept.
+
+    It is a function, too: from a structure to the structure with its label. Any executor can call it.
 
     Attributes:
         reference: the reference.
@@ -34,6 +38,20 @@ class Labeller:
     theory: LevelOfTheory
     store: LabelStore
     scratch: Path
+
+    @classmethod
+    def in_folder(cls, folder: Path, reference: Reference) -> "Labeller":
+        """Return a labeller whose store is `labels` in a folder, and whose calculations are beside it.
+
+        Raises:
+            InputError: the program of the reference is missing, or lacks what is needed.
+        """
+        return cls(reference, reference.resolve(), LabelStore.in_folder(folder / "labels"), folder / "calculations")
+
+    def __call__(self, atoms: Atoms) -> Atoms:
+        """Return a structure with its label, or with the reason why it has none."""
+        request = self.request(atoms)
+        return with_label(atoms, request.key, label_structure(request, self))
 
     def with_store(self, store: LabelStore) -> "Labeller":
         """Return the labeller with another store, or the same one on behalf of somebody."""
@@ -136,16 +154,10 @@ def _not_final(key: str, failure: LabelFailure | None) -> AttemptFailed:
 def _announce(key: str, outcome: Label | LabelFailure, *, new: bool, wall_time_s: float) -> None:
     how = f"computed in {wall_time_s:.1f} s" if new else "found in the store"
     if isinstance(outcome, LabelFailure):
-        announce(
-            logger,
-            "label_failed",
-            f"failure of {key[:11]} {how}: {outcome.reason}",
-            key=key,
-            reason=outcome.reason,
-            new=new,
-        )
+        text = f"failure of {key[:11]} {how}: {outcome.reason}"
+        announce(logger, LabelFailed(message=text, key=key, new=new, reason=outcome.reason))
     else:
-        announce(logger, "labelled", f"label {key[:11]} {how}", key=key, new=new, wall_time_s=wall_time_s)
+        announce(logger, Labelled(message=f"label {key[:11]} {how}", key=key, new=new, wall_time_s=wall_time_s))
 
 
 def _resume(request: LabelRequest, labeller: Labeller) -> bool:

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from ase import Atoms
 
-from surveyor.events import EventLog, announce
+from surveyor.events.kinds import NearDuplicate
+from surveyor.events.log import EventLog, of_kind
+from surveyor.events.recording import announce
 from surveyor.sampling.batching import Itinerary
 from surveyor.sampling.duplicates import KnownStructures
 from surveyor.sampling.frames import independent_frames, spread
 from surveyor.sampling.propagation import SampleFiles, announce_sample
 from surveyor.sampling.samples import load_sample
 from surveyor.sampling.walkers import Sample, Walker
-
-NEAR_DUPLICATE = "near_duplicate"
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Harvest:
         self._itineraries, self._directory, self._label = itineraries, directory, label
         self._record, self._tolerance_A, self._n_frames = EventLog(record), tolerance_A, n_frames
         self._known = KnownStructures(known if tolerance_A else ())
-        self._passed_over = {event["name"] for event in self._record.read()[0] if event["event"] == NEAR_DUPLICATE}
+        self._passed_over = {event.name for event in of_kind(self._record.read()[0], NearDuplicate)}
 
     def look(self) -> None:
         """Take what walkers have written since."""
@@ -106,7 +106,7 @@ class Harvest:
             return
         difference = self._known.difference_A(structure) if self._tolerance_A else float("inf")
         if difference < self._tolerance_A:
-            self._record.append(NEAR_DUPLICATE, name=name, difference_A=round(difference, 6))
+            self._record.append(NearDuplicate(name=name, difference_A=round(difference, 6)))
             self._tell_of_duplicate(name)
             return
         if self._tolerance_A:
@@ -115,4 +115,4 @@ class Harvest:
 
     def _tell_of_duplicate(self, name: str) -> None:
         text = f"{name}: not labelled, as it differs from a known structure by less than {self._tolerance_A:g} Å"
-        announce(logger, NEAR_DUPLICATE, text, name=name)
+        announce(logger, NearDuplicate(message=text, name=name))

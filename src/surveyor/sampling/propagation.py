@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ase.calculators.calculator import Calculator
 
-from surveyor.events import announce
+from surveyor.events.kinds import Rejected, Sampled
+from surveyor.events.recording import announce
 from surveyor.files import write_atomically
 from surveyor.potentials import Potential
 from surveyor.sampling.guards import check_distances
@@ -131,14 +132,14 @@ def announce_sample(name: str, sample: Sample, how: str) -> None:
     details = {"name": name, "walker": sample.walker.index, "rejections": dict(reasons), "stop": stop}
     told = f"; stopped by guards: {stops_in_words(sample.rejections)}" if reasons else ""
     if sample.structure is None:
-        announce(logger, "rejected", f"{name}: no sample {how}{told}", **details)
+        announce(logger, Rejected(message=f"{name}: no sample {how}{told}", **details))
         return
     at = "" if sample.temperature_K is None else f" at {sample.temperature_K:.0f} K"
     if stop is not None:
         told += f"; ended early by its guard of {stop.replace('_', ' ')}"
     if sample.is_converged is False and stop is None:
         told += "; not converged"
-    announce(logger, "sampled", f"{name}: {sample.n_steps} steps{at} {how}{told}", **details)
+    announce(logger, Sampled(message=f"{name}: {sample.n_steps} steps{at} {how}{told}", **details))
 
 
 def _advance(

@@ -9,7 +9,8 @@ from ase import Atoms
 
 from surveyor.dataset import Dataset, label_of, with_label
 from surveyor.errors import InputError
-from surveyor.events import EventLog
+from surveyor.events.kinds import EpochEnds
+from surveyor.events.log import EventLog, of_kind
 from surveyor.labels import Label
 from surveyor.metrics import errors_of
 from surveyor.models.model import EVENTS, Epoch, Model
@@ -106,7 +107,7 @@ def _check_history(history: Sequence[Epoch], directory: Path) -> None:
     check_equal("numbers of the epochs", numbers, sorted(set(numbers)))
     check_that("number of epochs in the history", len(history), "at least", 1)
     events, _ = EventLog(directory / EVENTS).read()
-    reported = [event["number"] for event in events if event["event"] == "epoch"]
+    reported = [event.number for event in of_kind(events, EpochEnds)]
     check_equal("epochs among the events", reported, numbers)
 
 

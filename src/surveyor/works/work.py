@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from surveyor.errors import InputError
-from surveyor.events import Report, ReportingExecutor
 from surveyor.files import naming_full_disks, read_json
 from surveyor.labels import LabelStore
 from surveyor.lease import Lease, hold_lease
 from surveyor.parameter_files import check_files_exist, check_no_file, load_parameters
 from surveyor.pools.choice import OpenPools, open_pools
+from surveyor.pools.reporting import Report, ReportingExecutor
 from surveyor.pools.sites import Site
 from surveyor.run_directory import RunDirectory
 from surveyor.works.checks import check_writable

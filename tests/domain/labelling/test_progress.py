@@ -4,6 +4,7 @@ import pytest
 from labelling_inputs import copper
 
 from surveyor.errors import InputError
+from surveyor.events.kinds import LabelFailed, Labelled, LabellingBegins, LabellingComplete, LabelsRequested
 from surveyor.files import write_json
 from surveyor.labelling.progress import labelling_summary, read_labelling_progress
 from surveyor.lease import hold_lease
@@ -18,38 +19,38 @@ def directory(tmp_path: Path) -> RunDirectory:
 
 
 def begin(directory: RunDirectory, found: str = "") -> None:
-    directory.events.append("labelling_begins", n_structures=len(copper(4)))
-    directory.events.append("labels_requested", n_requested=4, n_found=len(found), found=list(found))
+    directory.events.append(LabellingBegins(n_structures=len(copper(4))))
+    directory.events.append(LabelsRequested(n_requested=4, n_found=len(found), found=list(found)))
 
 
 def test_labels_of_this_run_are_counted_once_and_those_of_former_runs_as_found(directory: RunDirectory) -> None:
     begin(directory)
     for key in "ab":
-        directory.events.append("labelled", key=key, new=True)
+        directory.events.append(Labelled(key=key, new=True))
     begin(directory, found="ab")
     for key, new in (("a", False), ("c", True), ("c", True)):
-        directory.events.append("labelled", key=key, new=new)
-    directory.events.append("label_failed", key="d", new=True)
+        directory.events.append(Labelled(key=key, new=new))
+    directory.events.append(LabelFailed(key="d", new=True))
     progress = read_labelling_progress(directory)
     assert progress.state == "stopped"
     assert (progress.n_found, progress.n_labelled, progress.n_failed, progress.n_done) == (2, 1, 1, 4)
     assert labelling_summary(progress) == "4 of 4: 1 new, 2 from the store, 1 failed"
     with hold_lease(directory.lease):
         assert read_labelling_progress(directory).state == "running"
-    directory.events.append("labelling_complete", message="3 of 4 structures are labelled")
+    directory.events.append(LabellingComplete(message="3 of 4 structures are labelled"))
     assert read_labelling_progress(directory).state == "complete"
 
 
 def test_labels_and_failures_that_others_found_are_counted_once(directory: RunDirectory) -> None:
     begin(directory, found="a")
     for key, new in (("a", False), ("b", True), ("b", False), ("c", False), ("c", False)):
-        directory.events.append("labelled", key=key, new=new)
-    directory.events.append("label_failed", key="d", new=False)
+        directory.events.append(Labelled(key=key, new=new))
+    directory.events.append(LabelFailed(key="d", new=False))
     assert labelling_summary(read_labelling_progress(directory)) == "4 of 4: 1 new, 2 from the store, 1 failed"
 
 
 def test_before_anything_is_requested_there_is_nothing_to_tell(directory: RunDirectory) -> None:
-    directory.events.append("labelling_begins", n_structures=4)
+    directory.events.append(LabellingBegins(n_structures=4))
     assert labelling_summary(read_labelling_progress(directory)) == ""
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
-from surveyor.events import EventLog, reporting
+from surveyor.events.kinds import FileRead, FileSuspicious
+from surveyor.events.log import EventLog
+from surveyor.events.recording import reporting
 from surveyor.reading import announce_readings, read_labelled, read_structures, read_unchecked
 from surveyor.reading.report import Finding, Notes, ReadingReport
 
@@ -52,6 +54,6 @@ def test_a_report_is_announced_with_warnings_that_are_warnings(tmp_path):
     with reporting(events):
         announce_readings([report.with_findings(Finding("odd", 1, 1))])
     first, second = events.read()[0]
-    assert (first["event"], first["level"], first["used"]) == ("reading", logging.INFO, ["charge"])
-    assert (second["event"], second["level"], second["first"]) == ("reading_warning", logging.WARNING, 1)
-    assert second["message"] == "train: some.extxyz: odd (1 structure, the first is 1)"
+    assert (type(first), first.level, first.used) == (FileRead, logging.INFO, ("charge",))
+    assert (type(second), second.level, second.first) == (FileSuspicious, logging.WARNING, 1)
+    assert second.message == "train: some.extxyz: odd (1 structure, the first is 1)"

@@ -7,6 +7,7 @@ import pytest
 from ase import Atoms
 from ase.cluster import Octahedron
 
+from surveyor.events.kinds import NearDuplicate, Sampled
 from surveyor.sampling.batching import Itinerary, propagate_together
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.frames import independent_frames, spread
@@ -117,7 +118,7 @@ def test_what_a_former_run_has_left_is_told_and_needs_no_walker(ground, caplog):
     harvest = ground.harvest()
     caplog.clear()
     harvest.look_at_former_run()
-    told = {(record.event, record.details["name"]) for record in caplog.records if hasattr(record, "event")}
-    assert {("sampled", name) for name in ("0-0", "0-1", "2-0", "3-0")} | {("near_duplicate", "3-0")} == told
+    told = {(type(record.event), record.event.name) for record in caplog.records if hasattr(record, "event")}
+    assert {(Sampled, name) for name in ("0-0", "0-1", "2-0", "3-0")} | {(NearDuplicate, "3-0")} == told
     assert [harvest.has_all_of([itinerary]) for itinerary in ground.itineraries] == [True, False, True, True]
     assert not harvest.has_all_of(ground.itineraries)

@@ -16,6 +16,7 @@ from ase.calculators.emt import EMT
 from ase.cluster import Octahedron
 from ase.constraints import FixAtoms
 
+from surveyor.events.kinds import Sampled
 from surveyor.potentials import UNCERTAINTY, evaluate_one_by_one
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.frames import independent_frames
@@ -325,7 +326,7 @@ def test_one_line_is_logged_per_finished_sample(tmp_path, caplog):
         propagate(copper(tmp_path), EMT_POTENTIAL, directory=tmp_path, name="0")
     (record,) = caplog.records
     assert record.getMessage().startswith("0: 20 steps at")
-    assert (record.event, record.details["walker"]) == ("sampled", 0)
+    assert (type(record.event), record.event.walker) == (Sampled, 0)
 
 
 class Constant(Calculator):

@@ -1,0 +1,33 @@
+"""The steps of the loop for plain Python: a `for` statement and any executor, without Prefect."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, as_completed
+from pathlib import Path
+
+from ase import Atoms
+
+from surveyor.outcomes import Outcome
+from surveyor.potentials import Potential
+from surveyor.sampling.propagation import propagate
+from surveyor.sampling.walkers import Walker
+
+
+def explore(
+    pool: Executor, walkers: Sequence[Walker], potential: Potential, label: Callable[[Atoms], Atoms], directory: Path
+) -> list[Outcome]:
+    """Let each walker bring a structure, and label it as soon as it is there.
+
+    Args:
+        pool: where walkers move and structures are labelled.
+        walkers: where they are now.
+        potential: on which they move.
+        label: returns a structure with its label, such as a `Labeller`.
+        directory: for the files of this generation; what it has is not sampled again.
+    """
+    runs = [
+        pool.submit(propagate, walker, potential, directory=directory, name=f"walker-{walker.index}")
+        for walker in walkers
+    ]
+    samples = (run.result() for run in as_completed(runs))
+    futures = [(each, None if each.structure is None else pool.submit(label, each.structure)) for each in samples]
+    return [Outcome(f"walker-{each.walker.index}", each, future and future.result()) for each, future in futures]
