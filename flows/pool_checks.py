@@ -65,7 +65,7 @@ class PoolChecks:
         if not self._checks:
             self._open_pools()
             campaign = self._campaign
-            self._ask("labelling", resolve_theory.submit(campaign.labelling, campaign.reference), self._freeze)
+            self._ask("labelling", resolve_theory.submit(campaign.labelling, campaign.checked.reference), self._freeze)
             if not is_model_checked(campaign):
                 model = with_contents(campaign.parameters.model)
                 asked = check_model.submit(campaign.training, model)
