@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from surveyor.biases.restraints import Restraint, evaluate_restraints
 from surveyor.errors import InputError
-from surveyor.sampling.checks import check_walkers
+from surveyor.sampling.checks import check_walkers, checked_walkers
 from surveyor.sampling.conditions import Distribution, Walkers
 from surveyor.sampling.propagation import propagate
 from surveyor.sampling.samples import walker_digest
@@ -219,10 +219,10 @@ def test_a_bias_that_needs_a_temperature_states_it_where_that_of_the_walkers_cha
         ramp_steps=100,
     )
     with pytest.raises(InputError, match=r"walkers\[0\]: line 2 .*METAD needs one temperature"):
-        check_walkers([group], has_plumed=False)
-    check_walkers([group.model_copy(update={"final_temperature_K": group.temperature_K})], has_plumed=False)
+        checked_walkers([group], 0, has_plumed=False)
+    checked_walkers([group.model_copy(update={"final_temperature_K": group.temperature_K})], 0, has_plumed=False)
     (tmp_path / "plumed.dat").write_text(f"{text} TEMP=600")
-    check_walkers([group], has_plumed=False)
+    checked_walkers([group], 0, has_plumed=False)
 
 
 POSITION = "p: POSITION ATOM=1 NOPBC\nRESTRAINT ARG=p.z AT=0 KAPPA=10\n"
