@@ -17,7 +17,7 @@ from surveyor.pools.choice import LOCAL
 from surveyor.reading import announce_readings
 from surveyor.sampling.batching import batch_size, in_batches, name_of_batch
 from surveyor.sampling.conditions import Walkers
-from surveyor.tasks.resolve import check_biases
+from surveyor.tasks.resolve import ask_about_biases
 from surveyor.tasks.sample import sample
 
 logger = logging.getLogger(__name__)
@@ -75,8 +75,8 @@ def walk(exploration: Exploration) -> Path:
     n_samples = parameters.n_samples * len(checked.walkers)
     announce(logger, WorkBegins(message=f"{path}{of_run(url)}", url=url, n_samples=n_samples))
     announce_readings(checked.reports)
-    if biased := [group for group in parameters.walkers if group.plumed is not None]:
-        check_biases(exploration.sampling, biased)
+    if asked := ask_about_biases(exploration.sampling, parameters.walkers):
+        asked.result()
     samples = Window(partial(n_at_once, pool), SimpleQueue())
     size = batch_size(parameters.walkers_per_batch, checked.potential, len(checked.walkers), pool.size)
     options = {"directory": exploration.samples, "n_tries": parameters.n_tries}

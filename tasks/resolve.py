@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 
 from prefect import task
+from prefect.futures import PrefectFuture
 
 from surveyor.labels import LevelOfTheory
 from surveyor.models.choice import ModelParameters, check_model_parameters
@@ -47,6 +48,17 @@ def check_biases(pool: Executor | None, groups: Sequence[Walkers]) -> None:
         groups: of walkers with PLUMED inputs.
     """
     run_on(pool, check_walkers, groups)
+
+
+def ask_about_biases(pool: Executor | None, groups: Sequence[Walkers]) -> PrefectFuture[None] | None:
+    """Ask the sampling pool about walkers with PLUMED; return None without any, so that the pool is not opened.
+
+    Args:
+        pool: pool that runs the check; None runs it here.
+        groups: groups of walkers.
+    """
+    biased = [group for group in groups if group.plumed is not None]
+    return check_biases.submit(pool, biased) if biased else None
 
 
 @task(task_run_name="atomic energy {element}", **retried(3))  # the label store is the cache

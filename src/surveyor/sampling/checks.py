@@ -7,6 +7,7 @@ import numpy as np
 from ase import Atoms, units
 
 from surveyor.biases.plumed import check_plumed, variables_that_depend_on_place
+from surveyor.biases.plumed_input import check_temperature
 from surveyor.biases.restraints import check_restraints
 from surveyor.errors import InputError
 from surveyor.reading import Reading, ReadingReport
@@ -67,6 +68,8 @@ def _check_group(group: Walkers, starts: Sequence[Atoms], *, has_plumed: bool) -
         name = f"structure {index} of {group.start}"
         _check_start(atoms, group, name)
         check_restraints(group.restraints, atoms, name)
+    if group.plumed is not None and group.final_temperature_K not in (None, group.temperature_K):
+        check_temperature(plumed_text(group))
     if group.plumed is not None and has_plumed:
         check_plumed(plumed_text(group), starts, files=plumed_files(group))
         _check_momenta(group, starts[0])
