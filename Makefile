@@ -56,6 +56,8 @@ mutants: $(MACE)/mutants.stamp $(PLUMED)/test.stamp
 
 benchmarks: $(MACE)/test.stamp
 	$(MACE)/bin/python benchmarks/overhead.py
+	$(MACE)/bin/python benchmarks/restart.py
+	$(MACE)/bin/python benchmarks/restart.py --without-server
 	$(MACE)/bin/python benchmarks/labelling.py
 	$(MACE)/bin/python benchmarks/walkers.py --walkers 16
 	$(MACE)/bin/python benchmarks/pools.py --labels 2000 --plain 1000 --rate 50

@@ -242,4 +242,7 @@ def wait_for(url: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # As a module: what is defined here then travels by its name, like the references of surveyor, and not as code.
+    from overhead import main as run
+
+    run()

@@ -14,6 +14,7 @@ pool, and of the server where the command has started it.
 
 import argparse
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="restarts")
     parser.add_argument("--without-server", action="store_true", help="have each start begin a server of its own")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     names = [field.name.replace("_", " ") for field in fields(Start)]
     print(f"{'':<10}" + "".join(f"{name:>13}" for name in names) + "   (s)")
     with ExitStack() as opened:
@@ -145,11 +147,10 @@ def campaign_process(folder: Path, environment: Mapping[str, str]) -> Iterator[t
     command = [sys.executable, "-c", COMMAND, str(free_port()), "run", "campaign.yaml"]
     with output.open("wb") as written:
         process = psutil.Popen(command, env={**environment}, cwd=folder, stdout=written, stderr=written)
-    servers: list[psutil.Process] = []
     try:
         yield process, output
-        servers = servers_of(process)
     finally:
+        servers = servers_of(process) if process.is_running() else []
         process.kill()
         process.wait()
         for each in servers:

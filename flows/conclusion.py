@@ -15,6 +15,7 @@ from surveyor.evaluation import load_predictions
 from surveyor.events.kinds import CampaignBegins, CampaignComplete, CampaignFails, GenerationComplete, GenerationFails
 from surveyor.events.recording import announce
 from surveyor.files import read_json, write_json
+from surveyor.flows.server import end_patience
 from surveyor.flows.training import told
 from surveyor.learning import Learning
 from surveyor.metrics import errors_of
@@ -117,6 +118,8 @@ class Reports:
         return self
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, *_traceback: object) -> None:
+        if not isinstance(error, Exception | None):
+            end_patience()  # the run is told to end: no report is to wait for the server
         wait(self._futures)
         if isinstance(error, SurveyorError):
             announce(logger, CampaignFails(message=str(error)))

@@ -25,7 +25,7 @@ from surveyor.events.kinds import LabelFailed, Labelled, LabellingBegins, Labell
 from surveyor.events.recording import announce
 from surveyor.files import publish, temporary_beside
 from surveyor.flows.label_commands import LABELLING
-from surveyor.flows.paths import run_url, with_absolute_paths
+from surveyor.flows.paths import of_run, run_url, with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sampling import relayed
 from surveyor.flows.users_flow import users_flow
@@ -128,7 +128,7 @@ def _followed(labelling: Labelling) -> Iterator[None]:
     """Bring what happens to the events and the log of the run; of a label there is no line, as there are thousands."""
     with relayed(labelling.directory, [labelling.pool], passed_over=(Labelled,)):
         url, n = run_url(), len(labelling.structures)
-        text = f"{labelling.directory.path}: {n} structures; this run: {url}"
+        text = f"{labelling.directory.path}: {n} structures{of_run(url)}"
         announce(logger, LabellingBegins(message=text, url=url, n_structures=n))
         announce_readings([labelling.reading.report])
         yield

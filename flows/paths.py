@@ -26,6 +26,14 @@ def with_absolute_paths(parameters: P) -> P:
 
 
 def run_url() -> str | None:
-    """Return the page of the current run, in the UI to which the address of a server leads: version 2."""
-    url = runtime.flow_run.ui_url
-    return None if url is None else re.sub("^(https?://[^/]+)/(flow-)?runs/", r"\1/v2/runs/", str(url))
+    """Return the page of the current run, in the UI to which the address of a server leads: version 2.
+
+    A temporary server of Prefect's has no UI, and nothing is returned.
+    """
+    url = str(runtime.flow_run.ui_url)
+    return re.sub("^(https?://[^/]+)/(flow-)?runs/", r"\1/v2/runs/", url) if url.startswith("http") else None
+
+
+def of_run(url: str | None) -> str:
+    """Return the page of a run as the end of a line, nothing where there is none."""
+    return "" if url is None else f"; this run: {url}"

@@ -17,7 +17,7 @@ from surveyor.exploration import (
     open_exploration,
     write_results,
 )
-from surveyor.flows.paths import run_url, with_absolute_paths
+from surveyor.flows.paths import of_run, run_url, with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sample_commands import SAMPLING
 from surveyor.flows.sampling import batch_size, check_plumed, relayed
@@ -90,7 +90,7 @@ def walk(exploration: Exploration) -> Path:
     """
     parameters, path, url = exploration.parameters, exploration.directory.path, run_url()
     n_samples = parameters.n_samples * len(exploration.walkers)
-    announce(logger, WorkBegins(message=f"{path}; this run: {url}", url=url, n_samples=n_samples))
+    announce(logger, WorkBegins(message=f"{path}{of_run(url)}", url=url, n_samples=n_samples))
     announce_readings(exploration.reports)
     check_plumed(exploration.executor, parameters.walkers)
     samples = Window(partial(n_at_once, exploration.pool), SimpleQueue())

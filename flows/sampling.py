@@ -19,7 +19,7 @@ from surveyor.events.recording import announce, reporting
 from surveyor.events.relay import Relay
 from surveyor.flows.cancellation import heeding_cancellation
 from surveyor.flows.labels import Labels
-from surveyor.flows.paths import run_url
+from surveyor.flows.paths import of_run, run_url
 from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.waits import telling_waits
 from surveyor.flows.window import Window, n_at_once
@@ -79,7 +79,7 @@ def followed(campaign: Campaign) -> Iterator[None]:
         also = None if curves is None else curves.tell
         opened.enter_context(relayed(campaign.directory, (pools.sampling, pools.labelling, pools.training), also=also))
         url = run_url()
-        announce(logger, CampaignBegins(message=f"{campaign.directory.path}; this run: {url}", url=url))
+        announce(logger, CampaignBegins(message=f"{campaign.directory.path}{of_run(url)}", url=url))
         announce_readings(campaign.reports)
         yield
 

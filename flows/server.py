@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from asyncio import to_thread
@@ -138,7 +139,7 @@ def outlasting_outages() -> Iterator[None]:
 
     Tasks go on meanwhile. Prefect repeats a request that found nobody only with a client that was connected before,
     and makes new clients all the time, such as for the begin of a child run. After the first wait in vain nothing waits
-    any more, nor does what ends a run that is told to end.
+    any more until the server answers, nor does what ends a run that is told to end.
     """
     _make_clients_patient()
     token = _OUTLASTS.set(True)
@@ -154,24 +155,32 @@ Send = Callable[..., httpx.Response]
 AsyncSend = Callable[..., Coroutine[Any, Any, httpx.Response]]  # Any: as coroutines have it
 
 
+def end_patience() -> None:
+    """End all waits for the server, as the run ends; there are none until it answers again."""
+    _PATIENCE.is_over.set()
+
+
 @cache  # once in a process
 def _make_clients_patient() -> None:
-    patience = _Patience()
-    PrefectHttpxSyncClient.send = _patient(PrefectHttpxSyncClient.send, patience)  # type: ignore[method-assign]
-    PrefectHttpxAsyncClient.send = _patient_async(PrefectHttpxAsyncClient.send, patience)  # type: ignore[method-assign]
+    PrefectHttpxSyncClient.send = _patient(PrefectHttpxSyncClient.send)  # type: ignore[method-assign]
+    PrefectHttpxAsyncClient.send = _patient_async(PrefectHttpxAsyncClient.send)  # type: ignore[method-assign]
 
 
 class _Patience:
-    """The patience of all clients of a process; after a wait in vain there is none until the server answers again."""
+    """The patience of all clients of a process.
+
+    Attributes:
+        is_over: set after a wait in vain, and at the end of a run, until the server answers again.
+    """
 
     def __init__(self) -> None:
-        self._is_exhausted = False
+        self.is_over = threading.Event()
 
     def deadline(self, request: httpx.Request) -> float:
         """Return until when a request may wait; the past for one that does not wait."""
         is_ending = not isinstance(sys.exception() or Exception(), Exception)  # by a signal: whoever sent it waits
         is_for_once = PREFECT_CLIENT_MAX_RETRIES.value() == 0 or request.url.path.endswith(IMPATIENT)
-        may_wait = _OUTLASTS.get() and not (is_ending or is_for_once or self._is_exhausted)
+        may_wait = _OUTLASTS.get() and not (is_ending or is_for_once or self.is_over.is_set())
         return time.monotonic() + PATIENCE_S if may_wait else 0.0
 
     def wait(self, error: httpx.HTTPError, deadline: float) -> None:
@@ -179,44 +188,45 @@ class _Patience:
         is_away = not isinstance(error, httpx.HTTPStatusError) or error.response.status_code in AWAY
         if not is_away or time.monotonic() > deadline:
             raise error
-        self._is_exhausted = True
-        wait_for_server(deadline - time.monotonic())
-        self._is_exhausted = False
-
-    def renew(self) -> None:
-        """Take note that the server answers."""
-        self._is_exhausted = False
+        try:
+            wait_for_server(deadline - time.monotonic())
+        except ServerUnreachable:
+            self.is_over.set()
+            raise
 
 
-def _patient(send: Send, patience: _Patience) -> Send:
+_PATIENCE = _Patience()
+
+
+def _patient(send: Send) -> Send:
     @wraps(send)
     def send_patiently(client: httpx.Client, request: httpx.Request, *args: Any, **kwargs: Any) -> httpx.Response:
-        deadline = patience.deadline(request)
+        deadline = _PATIENCE.deadline(request)
         while True:
             try:
                 response = send(client, request, *args, **kwargs)
             except (httpx.TransportError, httpx.HTTPStatusError) as error:
-                patience.wait(error, deadline)
+                _PATIENCE.wait(error, deadline)
             else:
-                patience.renew()
+                _PATIENCE.is_over.clear()
                 return response
 
     return send_patiently
 
 
-def _patient_async(send: AsyncSend, patience: _Patience) -> AsyncSend:
+def _patient_async(send: AsyncSend) -> AsyncSend:
     @wraps(send)
     async def send_patiently(
         client: httpx.AsyncClient, request: httpx.Request, *args: Any, **kwargs: Any
     ) -> httpx.Response:
-        deadline = patience.deadline(request)
+        deadline = _PATIENCE.deadline(request)
         while True:
             try:
                 response = await send(client, request, *args, **kwargs)
             except (httpx.TransportError, httpx.HTTPStatusError) as error:
-                await to_thread(patience.wait, error, deadline)
+                await to_thread(_PATIENCE.wait, error, deadline)
             else:
-                patience.renew()
+                _PATIENCE.is_over.clear()
                 return response
 
     return send_patiently
@@ -246,9 +256,8 @@ def wait_for_server(patience_s: float = PATIENCE_S) -> None:
 def _wait_for(client: SyncPrefectClient, patience_s: float) -> None:
     deadline = time.monotonic() + patience_s
     while (error := client.api_healthcheck()) is not None:
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or _PATIENCE.is_over.wait(LOOK_S):
             raise _gone(str(client.api_url).rstrip("/"), error) from error
-        time.sleep(LOOK_S)
 
 
 def _gone(url: str, error: Exception) -> ServerUnreachable:

@@ -9,7 +9,7 @@ from surveyor.blocks.pools import load_sites
 from surveyor.errors import TrainingFailed
 from surveyor.events.kinds import ErrorsMeasured, TrainingEnds, WorkBegins
 from surveyor.events.recording import announce
-from surveyor.flows.paths import run_url, with_absolute_paths
+from surveyor.flows.paths import of_run, run_url, with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.sampling import Stopwatch, relayed
 from surveyor.flows.train_commands import TRAINING
@@ -80,7 +80,7 @@ def train_on_files(training: Training) -> Path:
         The native file of the model.
     """
     path, url = training.directory.path, run_url()
-    announce(logger, WorkBegins(message=f"{path}; this run: {url}", url=url))
+    announce(logger, WorkBegins(message=f"{path}{of_run(url)}", url=url))
     if training.is_complete and training.model.weights is not None:
         announce(logger, TrainingEnds(message=f"{path.name} is complete"))
         _report(training)

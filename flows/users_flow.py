@@ -12,7 +12,11 @@ from typing import Annotated, Any, Generic, ParamSpec, TypeVar, cast
 from prefect import Flow
 from prefect.context import FlowRunContext
 from prefect.logging.handlers import PrefectConsoleHandler
-from prefect.settings import get_current_settings
+from prefect.settings import (
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    get_current_settings,
+    temporary_settings,
+)
 from prefect.states import Failed
 from pydantic import Field
 from pydantic.fields import FieldInfo
@@ -29,6 +33,7 @@ from surveyor.run_directory import RunDirectory
 P = ParamSpec("P")
 T = TypeVar("T")
 
+SERVER_START_S = 300
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
 
 
@@ -92,7 +97,7 @@ class UsersFlow(Flow[P, Path], Generic[P]):
         if FlowRunContext.get() is not None:
             return run()
         _check_files(parameters)
-        with _quiet_prefect():
+        with _quiet_prefect(), _patient_with_a_server():
             return self._shown(parameters, run) if display else run()
 
     def _shown(self, parameters: Parameters, run: Callable[[], T]) -> T:
@@ -128,6 +133,14 @@ def _quiet_prefect() -> Iterator[None]:
     finally:
         for handler, level in zip(handlers, levels, strict=True):
             handler.setLevel(level)
+
+
+@contextmanager
+def _patient_with_a_server() -> Iterator[None]:
+    """Give Prefect's temporary server time: on a new database a busy machine takes longer than Prefect's 20 s."""
+    setting = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
+    with temporary_settings({setting: max(setting.value(), SERVER_START_S)}):
+        yield
 
 
 def check_size(parameters: Parameters) -> None:

@@ -69,6 +69,7 @@ def _metrics(directory: RunDirectory, number: int) -> dict[str, float]:
     values: dict[str, float | None] = {
         "generation": number,
         "labels": manifest["n_labels"],
+        "discarded": list(manifest["labels"].values()).count("discarded"),
         "epochs": details.get("epochs"),
     }
     for name, errors in {"before_training": manifest["before_training"], **manifest["errors"]}.items():

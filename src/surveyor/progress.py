@@ -35,6 +35,7 @@ class GenerationErrors:
         generation: its number; 0 is the bootstrap.
         n_labels: how many labels the campaign had requested by its end.
         n_train: how many structures its model was trained on.
+        n_discarded: how many labelled structures are kept from training, as the model was too far off.
         before_energy_meV_per_atom: of the former model on this generation's structures, before it saw them.
         before_forces_meV_per_A: likewise.
         test_energy_meV_per_atom: of the new model on the test set of that time.
@@ -47,6 +48,7 @@ class GenerationErrors:
     generation: int
     n_labels: int
     n_train: int
+    n_discarded: int
     before_energy_meV_per_atom: float | None = None
     before_forces_meV_per_A: float | None = None
     test_energy_meV_per_atom: float | None = None
@@ -314,7 +316,8 @@ def _row(manifest: Mapping[str, Any], final: Errors) -> GenerationErrors:  # Any
     return GenerationErrors(
         generation=manifest["number"],
         n_labels=manifest["n_labels"],
-        n_train=sum(fate == "train" for fate in manifest["labels"].values()),
+        n_train=list(manifest["labels"].values()).count("train"),
+        n_discarded=list(manifest["labels"].values()).count("discarded"),
         before_energy_meV_per_atom=_milli(before.energy_rmse),
         before_forces_meV_per_A=_milli(before.forces_rmse),
         test_energy_meV_per_atom=_milli(test.energy_rmse),

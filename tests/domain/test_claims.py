@@ -7,14 +7,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from dict_storage import DictStorage
 
-from surveyor.claims import Claimant, Claims, Watch
+from surveyor.claims import Claimant, Claims, Watch, _Heart
 from surveyor.errors import LabelClaimed
 from surveyor.events.kinds import ClaimSilent, LabelAwaited, Waiting
 from surveyor.events.log import of_kind
@@ -134,18 +134,28 @@ def test_who_holds_a_claim_gives_signs_of_life(storage: Storage) -> None:
         assert claims.of(KEY).holder == this_process()
 
 
-def wait_for_beat(storage: Storage, name: str = ROOT) -> None:
-    first, deadline = storage.get(name), time.monotonic() + DEADLINE_S
-    while storage.get(name) == first:
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_one_thread_gives_the_signs_of_life_of_all_claims_of_a_process(storage: Storage) -> None:
-    claims, before = Claims(storage), {thread for thread in threading.enumerate() if thread.name != "claims"}
+def wait_for_beat(storage: Storage, name: str = ROOT) -> None:
+    first = storage.get(name)
+    wait_until(lambda: storage.get(name) != first)
+
+
+def test_one_thread_gives_the_signs_of_life_of_all_claims_of_a_process(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heart, far_off_s = _Heart(), 3600.0
+    monkeypatch.setattr("surveyor.claims._heart", heart)  # as in a new process
+    claims, before = Claims(storage), {*threading.enumerate()}
     others = [f"v1:{digit * 64}" for digit in "123"]
     with ExitStack() as held:
-        held.enter_context(claims.held(KEY))  # whose next sign of life is far off
+        held.enter_context(claims.held(KEY, heartbeat_s=far_off_s))
+        wait_until(lambda: heart._waits_s == far_off_s)
         for key in others:
             held.enter_context(claims.held(key, heartbeat_s=0.01))
         for key in others:
@@ -162,12 +172,14 @@ def _hold_and_beat(folder: Path, results) -> None:
 
 
 def test_a_forked_process_gives_signs_of_life_of_its_own_claims(tmp_path: Path) -> None:
-    results, other = FORK.Queue(), f"v1:{'cd' * 32}"
-    with Claims(FolderStorage(tmp_path / "other")).held(other, heartbeat_s=0.01):
+    results, other = FORK.Queue(), Claims(FolderStorage(tmp_path / "other"))
+    with other.held(KEY, heartbeat_s=3600):
+        before = other.of(KEY)
         process = FORK.Process(target=_hold_and_beat, args=(tmp_path / "store", results))
         process.start()
         assert results.get(timeout=DEADLINE_S) == "beaten"
         process.join(DEADLINE_S)
+        assert other.of(KEY) == before
     assert process.exitcode == 0
 
 

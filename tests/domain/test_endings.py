@@ -53,11 +53,17 @@ def test_a_launcher_that_starts_nothing_is_no_signal_though_it_aborts(tmp_path: 
         ("srun: error: node7: tasks 0-3: Killed\n", signal.SIGKILL),
         ("srun: error: node7: task 2: Aborted\nsrun: Terminating StepId=1.0", signal.SIGABRT),
         ("srun: error: node7: task 0: Exited with exit code 1\n", None),
+        ("srun: error: node7: task 0: Out Of Memory\n", None),
         ("srun: error: Unable to create step for job 5: Requested nodes are busy\n", None),
     ],
 )
 def test_words_of_srun(said: str, number: signal.Signals | None) -> None:
     assert ending_signal(said, 1) == number
+
+
+def test_where_srun_names_no_signal_the_status_does() -> None:
+    said = "slurmstepd: error: Detected 1 oom_kill event in StepId=1.0.\nsrun: error: node7: task 0: Out Of Memory\n"
+    assert how_it_ended(said, 128 + signal.SIGKILL) == "killed by SIGKILL (out of memory?)"
 
 
 def test_a_status_is_no_signal() -> None:

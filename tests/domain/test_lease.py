@@ -1,14 +1,17 @@
 import json
+import logging
 import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import time
 
+import psutil
 import pytest
 
 from surveyor.errors import CampaignInUse
-from surveyor.lease import hold_lease, is_in_use
+from surveyor.lease import has_ended, hold_lease, holder_of, is_in_use, is_on_this_host, this_process
 
 FORK = multiprocessing.get_context("fork")  # quick, and these processes have no threads
 
@@ -66,6 +69,17 @@ def test_a_second_live_process_is_refused_and_told_by_whom(path, holder):
     with pytest.raises(CampaignInUse, match=expected), hold_lease(path):
         pass
     assert is_in_use(path)
+
+
+def test_who_holds_a_lease_can_be_asked(path):
+    assert holder_of(path) is None
+    with hold_lease(path):
+        assert holder_of(path).items() >= this_process().items()
+        edit(path, host="another")
+        os.utime(path, (time.time() - 40,) * 2)
+        assert holder_of(path)["host"] == "another"
+        assert holder_of(path, stale_s=30) is None
+        assert not is_in_use(path, stale_s=30)
 
 
 def test_the_same_process_cannot_hold_a_lease_twice(path):
@@ -141,6 +155,81 @@ def test_a_lease_that_another_process_had_meanwhile_is_lost(path):
         assert lease.is_lost
         with pytest.raises(CampaignInUse, match=r"was taken over by an unknown process"):
             lease.check()
+
+
+@pytest.mark.parametrize("content", ["", "{", None])
+def test_a_lease_that_cannot_be_read_for_a_moment_is_not_lost(path, content):
+    with hold_lease(path) as lease:
+        mine = path.read_text()
+        path.unlink()
+        if content is None:
+            path.mkdir()  # the system refuses to read it
+        else:
+            path.write_text(content)
+        assert not lease.is_lost
+        lease.check()
+        path.rmdir() if content is None else path.unlink()
+        path.write_text(mine)
+    assert not path.exists()
+
+
+def test_the_heartbeat_goes_on_after_its_file_system_was_away(tmp_path):
+    folder, away = tmp_path / "campaign", tmp_path / "away"
+    folder.mkdir()
+    path = folder / "lease"
+    with hold_lease(path, heartbeat_s=0.01) as lease:
+        folder.rename(away)
+        folder.symlink_to(folder)  # whatever is asked of it is refused
+        deadline = time.monotonic() + 0.2
+        while time.monotonic() < deadline:  # for several heartbeats
+            assert not lease.is_lost
+        folder.unlink()
+        away.rename(folder)
+        os.utime(path, (0, 0))
+        deadline = time.monotonic() + 30
+        while path.stat().st_mtime == 0:
+            assert time.monotonic() < deadline
+
+
+def test_the_heartbeat_says_that_the_lease_was_taken_and_ends(path, caplog):
+    with caplog.at_level(logging.ERROR, logger="surveyor.lease"), hold_lease(path, heartbeat_s=0.01):
+        edit(path, token="of another")
+        os.utime(path, (0, 0))
+        deadline = time.monotonic() + 30
+        while not caplog.records:
+            assert time.monotonic() < deadline
+        assert path.stat().st_mtime == 0
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{path.parent} was taken over by another process")
+
+
+def test_who_takes_the_lease_of_a_dead_process_says_so(path, holder, caplog):
+    holder.kill()
+    with hold_lease(path):
+        pass
+    expected = f"taking over {path.parent} from process {holder.process.pid} on {socket.gethostname()}, which is dead"
+    assert expected in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("later_s", "is_another"), [(0, False), (1.5, False), (-1.5, False), (2.5, True), (-2.5, True)]
+)
+def test_a_process_is_told_by_its_number_and_its_beginning(later_s, is_another):
+    found = this_process()
+    assert is_on_this_host(found)
+    assert not is_on_this_host(found | {"host": "another"})
+    assert has_ended(found | {"started": found["started"] + later_s}) is is_another
+
+
+def test_a_process_that_nobody_has_waited_for_has_ended():
+    process = subprocess.Popen(["true"])
+    found = {"pid": process.pid, "started": psutil.Process(process.pid).create_time()}
+    deadline = time.monotonic() + 30
+    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+    assert has_ended(found)
+    process.wait()
+    assert has_ended(found)
 
 
 def test_of_processes_that_race_for_a_dead_lease_one_wins(path, holder):

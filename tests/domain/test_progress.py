@@ -184,6 +184,7 @@ def test_errors_of_generations_are_those_of_the_manifests(finished_campaign: Run
     assert rows[2].before_forces_meV_per_A == pytest.approx(1e3 * manifest["before_training"]["forces_rmse"])
     assert rows[2].test_energy_meV_per_atom == pytest.approx(1e3 * manifest["errors"]["test"]["energy_rmse"])
     assert rows[2].n_train == manifest["errors"]["train"]["n_structures"]
+    assert rows[2].n_discarded == list(manifest["labels"].values()).count("discarded")
     comparison = read_json(finished_campaign.comparison)["errors"]
     assert rows[1].final_forces_meV_per_A == pytest.approx(1e3 * comparison["1"]["forces_rmse"])
 

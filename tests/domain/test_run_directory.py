@@ -9,7 +9,8 @@ from surveyor.dataset import Dataset, with_label
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
 from surveyor.labels import Label
-from surveyor.run_directory import RunDirectory
+from surveyor.metrics import Errors
+from surveyor.run_directory import RunDirectory, check_schema
 from surveyor.sampling.walkers import make_walkers
 
 
@@ -85,6 +86,60 @@ def test_a_generation_may_end_with_pending_labels(campaign_on_disk, walkers):
     assert completed.data.pending.keys() == ("v1:ab",)
     assert completed.n_labels == generation.n_labels + 1
     assert read_json(directory.manifest)["labels"]["v1:ab"] == "pending"
+
+
+def test_a_completed_generation_is_the_one_that_is_loaded(campaign_on_disk, walkers):
+    generation = campaign_on_disk.newest_generation(walkers)
+    directory = campaign_on_disk.generation(generation.number)
+    directory.manifest.unlink()
+    errors = {"train": Errors(4, forces_rmse=0.1), "test": Errors(1)}
+    changed = replace(generation, before_training=Errors(3, energy_rmse=0.2), errors=errors, details={"epochs": 7})
+    campaign_on_disk.complete_generation(changed)
+    loaded = campaign_on_disk.newest_generation(walkers)
+    assert (loaded.number, loaded.before_training) == (generation.number, changed.before_training)
+    assert (loaded.errors, loaded.details) == (errors, {"epochs": 7})
+    record = read_json(directory.manifest)
+    assert (record["schema_version"], record["number"], record["n_labels"]) == (1, loaded.number, loaded.n_labels)
+
+
+def test_files_are_where_the_description_of_the_layout_says(tmp_path):
+    directory = RunDirectory(tmp_path).generation(7)
+    assert directory.path == tmp_path / "generations" / "007"
+    assert directory.set_file("train") == directory.path / "train.extxyz"
+    assert directory.predictions("test") == directory.path / "predictions" / "test.npz"
+    assert directory.walker(12) == directory.path / "walkers" / "0012.npz"
+
+
+def test_generations_are_complete_up_to_the_first_that_is_not(tmp_path):
+    run = RunDirectory(tmp_path)
+    for number in (0, 1, 3):
+        write_json(run.generation(number).manifest, {})
+    assert run.n_complete() == 2
+    assert [run.generation(number).is_complete() for number in range(4)] == [True, True, False, True]
+
+
+def test_a_record_of_this_schema_is_accepted_and_one_of_a_newer_is_not(tmp_path):
+    check_schema({"schema_version": 1}, tmp_path / "record.json")
+    with pytest.raises(InputError, match=r"record.json has schema version 2, this surveyor reads up to 1"):
+        check_schema({"schema_version": 2}, tmp_path / "record.json")
+
+
+def test_a_plan_of_a_newer_surveyor_is_refused(tmp_path):
+    directory = RunDirectory(tmp_path).generation(1)
+    directory.planned(lambda: (2, 1))
+    plan = directory.path / "plan.json"
+    assert read_json(plan) == {"schema_version": 1, "n_samples": [2, 1]}
+    write_json(plan, read_json(plan) | {"schema_version": 2})
+    with pytest.raises(InputError, match=r"plan.json has schema version 2"):
+        directory.planned(lambda: (2, 1))
+
+
+def test_walkers_without_samples_and_duplicates_can_be_set_aside(tmp_path, walkers):
+    directory = RunDirectory(tmp_path).generation(1)
+    reached = tuple(walker.reset() for walker in walkers)
+    directory.set_aside(reached)
+    assert not directory.samples.exists()
+    assert [each.seed for each in directory.walkers_of_last_try(walkers)] == [each.seed for each in reached]
 
 
 def test_a_plan_stays_what_it_was_when_the_generation_began(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from prefect import Flow, flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 
 from surveyor.campaign import CampaignParameters
 from surveyor.dataset import Dataset
@@ -16,7 +17,7 @@ from surveyor.errors import InputError
 from surveyor.exploration import ExplorationParameters
 from surveyor.flows.label_dataset import label_dataset
 from surveyor.flows.online_learning import online_learning
-from surveyor.flows.paths import run_url
+from surveyor.flows.paths import of_run, run_url
 from surveyor.flows.sample_walkers import sample_walkers
 from surveyor.flows.server import ServerRefused, using_server
 from surveyor.flows.train_model import train_model
@@ -126,3 +127,19 @@ def test_links_lead_to_the_ui_to_which_the_address_of_a_server_leads(prefect_api
         return run_url()
 
     assert str(look()).startswith(f"{prefect_api_url.removesuffix('/api')}/v2/runs/flow-run/")
+
+
+def test_a_server_without_a_ui_has_no_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__UI_URL", "None/flow-runs/flow-run/1")  # as Prefect has it
+    assert run_url() is None
+    assert of_run(None) == ""
+
+
+def test_a_call_in_python_gives_a_temporary_server_time_to_make_its_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience_s: list[float] = []
+    setting = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
+    monkeypatch.setattr(Flow, "__call__", lambda *_, **__: patience_s.append(setting.value()))
+    train_model(train=DATA, output_directory=tmp_path, model={"pair": {}}, display=False)  # type: ignore[arg-type]
+    assert patience_s == [300]

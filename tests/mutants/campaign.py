@@ -97,6 +97,7 @@ def _lay_out(folder: Path, settings: Mapping[str, Any]) -> None:
         "timeout_constant": 10.0,
         "timeout_multiplier": 5.0,
         "use_git_change_detection": False,
+        "process_isolation": "forkserver",  # or mutmut waits for processes that tests have started
     }
     lines = [f"{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}" for key, value in mine.items()]
     text = "\n".join([(ROOT / "pyproject.toml").read_text(), "[tool.mutmut]", *lines, ""])
@@ -146,10 +147,12 @@ def _mutant(name: str, path: Path) -> Mutant:
 
 def main(modules: Sequence[str]) -> int:
     """Test modules one after the other, each in a process of its own; all without arguments."""
+    known = sorted(path.stem for path in HERE.glob("*.toml"))
+    if unknown := set(modules) - set(known):
+        sys.exit(f"found {', '.join(sorted(unknown))}; expected some of {', '.join(known)}")
     if len(modules) == 1:
         return 0 if run(modules[0]) else 1
-    each = modules or sorted(path.stem for path in HERE.glob("*.toml"))
-    return max(subprocess.run([sys.executable, __file__, module], check=False).returncode for module in each)
+    return max(subprocess.run([sys.executable, __file__, each], check=False).returncode for each in modules or known)
 
 
 if __name__ == "__main__":

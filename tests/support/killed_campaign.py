@@ -159,6 +159,8 @@ class KilledCampaign:
             time.sleep(PHASE_S * chance.random())
             weapon = chance.choice(sorted(weapons))
             self.kills.append(Kill(weapon, self.stored_keys(), self.finished_work()))
+            with (self.folder / "kills.txt").open("a") as history:  # how far a long test is
+                history.write(f"{time.strftime('%H:%M:%S')} {number + 1} of {n_kills}: {weapon}\n")
             weapons[weapon](self)
         self.run()
 

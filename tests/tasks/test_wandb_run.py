@@ -364,6 +364,7 @@ def test_metrics_are_those_of_the_manifest(logged: RunDirectory) -> None:
             unit = units[field.partition("_")[0]]
             assert metrics[f"{when}/{field}_{unit}"] == pytest.approx(1e3 * errors[field])
     assert metrics["labels"] == manifest["n_labels"]
+    assert metrics["discarded"] == list(manifest["labels"].values()).count("discarded")
     assert metrics["failures/scf_not_converged"] == 1
     details = manifest["details"]
     assert metrics["epochs"] == details["epochs"]

@@ -55,7 +55,7 @@ class CampaignBegins(Event):
     """A campaign is begun or continued, by a run that has a page in Prefect's interface."""
 
     event: Literal["campaign_begins"] = "campaign_begins"
-    url: str = ""
+    url: str | None = None
 
 
 class CampaignFails(Event):
@@ -75,7 +75,7 @@ class WorkBegins(Event):
     """A training on files, or a sampling of which so many samples are planned, is begun or continued."""
 
     event: Literal["work_begins"] = "work_begins"
-    url: str = ""
+    url: str | None = None
     n_samples: int | None = None
 
 
@@ -90,7 +90,7 @@ class LabellingBegins(Event):
     """The labelling of a file of so many structures is begun or continued."""
 
     event: Literal["labelling_begins"] = "labelling_begins"
-    url: str = ""
+    url: str | None = None
     n_structures: int = 0
 
 

@@ -77,6 +77,7 @@ def generations_table(rows: Sequence[GenerationErrors]) -> Table:
             "Generation",
             "Labels",
             "Training\nset",
+            "Discarded",
             *(f"{when}\n{what}" for when in moments for what in (energy, forces)),
             "Epochs",
         ],
@@ -85,6 +86,7 @@ def generations_table(rows: Sequence[GenerationErrors]) -> Table:
                 generation_name(row.generation),
                 str(row.n_labels),
                 str(row.n_train),
+                str(row.n_discarded),
                 number(row.before_energy_meV_per_atom),
                 number(row.before_forces_meV_per_A),
                 number(row.test_energy_meV_per_atom),
@@ -97,7 +99,8 @@ def generations_table(rows: Sequence[GenerationErrors]) -> Table:
         ],
         "Root mean square errors of energies per atom and of force components. Before training: of the former model on "
         "the new structures. Test set: of the new model on the test set of that time. Final test set: of the models of "
-        "all generations on one and the same set. Labels: all that were requested so far, failed ones included.",
+        "all generations on one and the same set. Labels: all that were requested so far, failed ones included. "
+        "Discarded: labelled, but kept from training, as the model before was too far off (learning.discard_…).",
     )
 
 

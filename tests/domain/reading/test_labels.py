@@ -184,8 +184,11 @@ def test_structures_without_a_stress_have_no_finding_and_no_weight(tmp_path: Pat
 
 
 def test_a_stress_under_another_name_is_told_with_the_parameter_to_write(tmp_path: Path) -> None:
-    (finding,) = read(tmp_path / "data.extxyz", labelled(crystal(), virial=np.eye(3))).report.findings
+    fields = {"virial": np.eye(3), "stress_unit": 160.2, "virial_weight": np.ones(6)}
+    (finding,) = read(tmp_path / "data.extxyz", labelled(crystal(), **fields)).report.findings
     assert finding.text == "virial is not used; if it belongs to the label, write label_keys: {virials: virial}"
+    (finding,) = read(tmp_path / "data.extxyz", labelled(crystal(), dft_stress=np.ones(6))).report.findings
+    assert finding.text == "dft_stress is not used; if it belongs to the label, write label_keys: {stress: dft_stress}"
 
 
 @pytest.mark.parametrize(
@@ -211,7 +214,8 @@ def test_labels_are_read_under_the_names_that_are_given(
     np.testing.assert_allclose(label.forces, probe.get_forces(), atol=1e-7)
     np.testing.assert_allclose(label.stress, probe.get_stress(), atol=1e-8)
     assert reading.report.used == names
-    assert not {*names} - {"REF_energy"} & {*reading.structures[0].info}
+    (atoms,) = reading.structures
+    assert not {*names} & {*atoms.info, *atoms.arrays}
 
 
 NUMBERS = np.zeros((2, 3))
@@ -265,6 +269,21 @@ def test_the_energy_that_is_taken_is_named(keys: dict[str, str], taken: float, o
     assert label_of(reading.structures[0]).energy == taken
     (finding,) = reading.report.findings
     assert f"is used as the energy, not {other}, which differs" in finding.text
+
+
+def test_two_names_of_one_energy_are_no_finding(tmp_path: Path) -> None:
+    atoms, probe = crystal(), computed(crystal())
+    energy = probe.get_potential_energy()
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, free_energy=energy, forces=probe.get_forces())
+    assert read(tmp_path / "data.extxyz", atoms, keys=LabelKeys(prefix="")).report.findings == ()
+
+
+@pytest.mark.parametrize("name", [ENERGY, FORCES])
+def test_half_a_label_is_refused_with_what_there_is(name: str, tmp_path: Path) -> None:
+    half = labelled(crystal())
+    (half.info if name == FORCES else half.arrays).pop(FORCES if name == ENERGY else ENERGY)
+    with pytest.raises(InputError, match=rf"expected REF_energy .* and REF_forces .*, found {name} alone"):
+        read(tmp_path / "data.extxyz", half)
 
 
 def test_weights_come_with_the_label_and_those_of_1_are_dropped(tmp_path: Path) -> None:

@@ -92,6 +92,14 @@ def test_an_ion_gives_no_atomic_energy_where_its_spin_is_that_of_another_program
     assert data.atomic_energies == {"H": -13.0}
 
 
+def test_atomic_energies_are_told_where_there_are_some_and_they_count(read: Any) -> None:
+    ion, atom = labelled(Atoms("O"), -90.0, charge=1), labelled(Atoms("O"), -102.0)
+    (data,) = read(train=[*waters(2), ion]).values()
+    assert data.report.summary.endswith("; 1 isolated atom is left out")
+    (data,) = read(replay=[*waters(2), atom]).values()  # of another level of theory
+    assert data.report.summary.endswith("; 1 isolated atom is left out")
+
+
 def test_isolated_atoms_alone_are_nothing_to_learn_from(read: Any) -> None:
     with pytest.raises(InputError, match=r"valid: .*valid\.extxyz holds isolated atoms alone"):
         read(train=waters(2), valid=[labelled(Atoms("O"), -102.0)])
