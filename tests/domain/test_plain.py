@@ -23,4 +23,4 @@ def test_a_walker_that_brings_nothing_has_an_outcome_without_structure(tmp_path:
     assert brought["walker-1"] is None
     assert brought["walker-0"] is not None
     structures = sv.new_structures(outcomes, data.keys())
-    assert list(sv.structure_errors(structures, potential.evaluate(structures))) == structures.keys()
+    assert list(sv.structure_errors(structures, potential.evaluate(structures))) == list(structures.keys())
