@@ -27,7 +27,7 @@ from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory
 from surveyor.programs import run_program
 from surveyor.reference.cp2k import CP2KCode, CP2KReference
 from surveyor.reference.cp2k_input import read_input, write_input
-from surveyor.reference.labelling import label_structure
+from surveyor.reference.labelling import Labeller, label_structure
 
 INPUT = Path(__file__).parent.parent / "deployments" / "cp2k" / "water-demo.inp"
 EDGE_A, TEMPERATURE_K, TIMESTEP_FS, FRICTION_FS = 5.0, 300.0, 0.5, 100.0
@@ -99,7 +99,9 @@ def time_of_the_bare_program(reference: CP2KReference, atoms: Atoms, folder: Pat
 def timed_label(reference: CP2KReference, atoms: Atoms, folder: Path) -> tuple[float, Label]:
     """Return the wall time in seconds of a label, as a worker computes it, and the label."""
     begin = time.perf_counter()
-    label = label_structure(atoms, reference, THEORY, LabelStore.in_folder(folder / "labels"), folder / "calculations")
+    label = label_structure(
+        atoms, Labeller(reference, THEORY, LabelStore.in_folder(folder / "labels"), folder / "calculations")
+    )
     wall_time_s = time.perf_counter() - begin
     if isinstance(label, LabelFailure):
         raise SystemExit(f"a label failed ({label.reason}): {label.message}")

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -30,14 +31,11 @@ from prefect import flow
 from surveyor.events.kinds import Labelled
 from surveyor.events.log import of_kind
 from surveyor.flows.label_dataset import label_everything
-from surveyor.flows.sampling import relayed
-from surveyor.labelling import Labelling
-from surveyor.labelling.results import read_summary
+from surveyor.flows.opening import relayed
+from surveyor.labelling import LABELLING, Labelling, LabellingParameters
 from surveyor.labels import LabelStore, label_key
-from surveyor.pools.local import local_pool
-from surveyor.reading import read_unchecked
-from surveyor.reference.labelling import label_structure
-from surveyor.run_directory import RunDirectory
+from surveyor.reference.labelling import Labeller, label_structure
+from surveyor.works.summary import read_summary
 
 LOCKED = "database is locked"
 MB = 1e6
@@ -80,17 +78,15 @@ def measure(options: argparse.Namespace) -> None:
         plain = time_plain_loop(frames, reference, folder)
         stored = time_loop_with_store(frames, reference, folder / "loop")
         ase.io.write(folder / "frames.extxyz", frames)
-        with local_pool() as pool:
-            labelling = Labelling(
-                RunDirectory(folder / "labelling"),
-                read_unchecked(folder / "frames.extxyz"),
-                reference,
-                pool,
-                LabelStore.in_folder(folder / "labels"),
-                options.chunk_size,
-            )
-            pool.open()
-            report(labelling, plain, stored)
+        parameters = LabellingParameters(
+            structures=folder / "frames.extxyz",
+            output_directory=folder / "labelling",
+            reference={"emt": {}},
+            chunk_size=options.chunk_size,
+        )
+        with LABELLING.open(parameters) as opened:
+            opened.pools.labelling.open()
+            report(replace(opened, checked=replace(opened.checked, reference=reference)), plain, stored)
 
 
 def report(labelling: Labelling, plain_s: float, stored_s: float) -> None:
@@ -106,7 +102,7 @@ def report(labelling: Labelling, plain_s: float, stored_s: float) -> None:
     times = sorted(each.time for each in of_kind(labelling.directory.events.read()[0], Labelled) if each.new)
     some = min(1000, n // 4)
     first, last = (times[some - 1] - times[0]) / (some - 1), (times[-1] - times[-some]) / (some - 1)
-    print(f"{n} structures, {labelling.pool.size} workers; per label, in ms:")
+    print(f"{n} structures, {labelling.pools.labelling.size} workers; per label, in ms:")
     for name, value in (("plain loop", plain_s), ("loop with store", stored_s), ("labelling", seconds)):
         print(f"  {name:<18}{1e3 * value / n:>8.2f}")
     print(f"  first {some:<12}{1e3 * first:>8.2f}")
@@ -131,14 +127,14 @@ def time_loop_with_store(frames: Sequence[Atoms], reference: Nothing, folder: Pa
     begin = time.monotonic()
     for atoms in frames:
         label_key(atoms, theory)
-        label_structure(atoms, reference, theory, store, folder / "scratch")
+        label_structure(atoms, Labeller(reference, theory, store, folder / "scratch"))
     return time.monotonic() - begin
 
 
 @flow(name="labelling", validate_parameters=False)
 def run_labelling(labelling: Labelling) -> Path:
     """Do what `label_dataset` does."""
-    with relayed(labelling.directory, [labelling.pool], passed_over=("labelled",)):
+    with relayed(labelling.directory, labelling.pools, passed_over=("labelled",)):
         return label_everything(labelling)
 
 

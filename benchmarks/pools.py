@@ -47,10 +47,13 @@ from ase import Atoms
 from distributed import Client, Worker, as_completed
 from prefect import flow
 
-from surveyor.campaign import Campaign, CampaignParameters, open_campaign
+from surveyor.campaign import CAMPAIGN, Campaign, CampaignParameters
 from surveyor.dataset import DataSets
+from surveyor.flows.following import followed
+from surveyor.flows.labels import label_all
 from surveyor.flows.pool_checks import PoolChecks
-from surveyor.flows.sampling import Stopwatch, followed, label_all, sample_and_label
+from surveyor.flows.sampling import sample_and_label
+from surveyor.flows.stopwatch import Stopwatch
 from surveyor.labels import Label, LevelOfTheory
 from surveyor.pools.scheduler import SETTINGS, PoolScheduler
 from surveyor.run_directory import Generation
@@ -249,8 +252,8 @@ def structures(number: int) -> list[Atoms]:
 
 def campaign_labels(load: Load) -> list[Label]:
     """Label in an open campaign, within a flow."""
-    with open_campaign(campaign_parameters(load)) as opened:
-        campaign = replace(opened, reference=Sleep(load.median_s))
+    with CAMPAIGN.open(campaign_parameters(load)) as opened:
+        campaign = replace(opened, checked=replace(opened.checked, reference=Sleep(load.median_s)))
 
         @flow(name=load.path, validate_parameters=False, persist_result=False)
         def labelling() -> None:
@@ -267,7 +270,7 @@ def campaign_labels(load: Load) -> list[Label]:
 
 def generation(campaign: Campaign) -> None:
     """Sample and label, as a generation does."""
-    previous = Generation(0, DataSets(), campaign.walkers, campaign.model)
+    previous = Generation(0, DataSets(), campaign.checked.walkers, campaign.checked.model)
     sample_and_label(campaign, PoolChecks(campaign).begun(), previous, None, Stopwatch())
 
 

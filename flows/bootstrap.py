@@ -6,7 +6,6 @@ from surveyor.campaign import (
     Campaign,
     GivenData,
     Origin,
-    check_given_label,
     freeze_atomic_energies,
     given_data,
     inherit,
@@ -14,8 +13,9 @@ from surveyor.campaign import (
 from surveyor.dataset import Dataset, DataSets
 from surveyor.flows.cancellation import ending_at_once
 from surveyor.flows.conclusion import complete, judge
+from surveyor.flows.labels import label_all, label_isolated_atoms
 from surveyor.flows.pool_checks import PoolChecks
-from surveyor.flows.sampling import Stopwatch, label_all, label_isolated_atoms
+from surveyor.flows.stopwatch import Stopwatch
 from surveyor.flows.training import adopt, train_and_evaluate
 from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.learning import decide_membership, perturbed_starts
@@ -24,6 +24,7 @@ from surveyor.models.model import Model
 from surveyor.outcomes import check_bootstrap, describe, new_structures
 from surveyor.run_directory import Generation
 from surveyor.sampling.walkers import Walker, bare
+from surveyor.works.checks import check_given_label
 
 
 @flow(name="bootstrap", flow_run_name="generation 0", validate_parameters=False, persist_result=False)
@@ -46,7 +47,7 @@ def bootstrap(campaign: Campaign, checks: PoolChecks) -> Generation:
     with stopwatch.measuring("labelling"):
         given = _given_data(campaign, checks)
         if learning.atomic_energies == "isolated_atoms":
-            label_isolated_atoms(campaign, checks, [*campaign.structures, *given.structures], given.check)
+            label_isolated_atoms(campaign, checks, [*campaign.checked.structures, *given.structures], given.check)
         structures = given.structures or _perturbed_structures(campaign, checks)
     judge(structures, learning)
     check_bootstrap(structures)
@@ -56,17 +57,16 @@ def bootstrap(campaign: Campaign, checks: PoolChecks) -> Generation:
     # Fitted energies are not known: a model that begins from a foundation model fits them beside it.
     known = isolated if learning.atomic_energies == "least_squares" else energies
     known = {symbol: energies[symbol] for symbol in known if symbol in energies}
-    model = campaign.model.initialize(labelled, atomic_energies=known, seed=learning.seed)
-    return _first_generation(campaign, checks, data, campaign.walkers, model, stopwatch)
+    model = campaign.checked.model.initialize(labelled, atomic_energies=known, seed=learning.seed)
+    return _first_generation(campaign, checks, data, campaign.checked.walkers, model, stopwatch)
 
 
 def _given_data(campaign: Campaign, checks: PoolChecks) -> GivenData:
     """Return the labelled data that the user gave, of which the reference has checked one; none without them."""
-    parameters = campaign.parameters.bootstrap
-    if parameters.data is None:
+    data, path = campaign.checked.data, campaign.parameters.bootstrap.data
+    if data is None or path is None:
         return GivenData()
-    obeys = campaign.directory.obeys_weights
-    given = given_data(parameters.data, checks.theory, parameters.label_keys, obeys_weights=obeys)
+    given = given_data(data, checks.theory, path)
     example = given.example
     (computed,) = label_all(campaign, checks, [bare(example)], 0)
     if computed.structure is not None:
@@ -76,7 +76,9 @@ def _given_data(campaign: Campaign, checks: PoolChecks) -> GivenData:
 
 def _perturbed_structures(campaign: Campaign, checks: PoolChecks) -> Dataset:
     """Return randomly perturbed starts of the walkers, labelled or failed."""
-    starts = perturbed_starts(campaign.walkers, campaign.parameters.bootstrap, campaign.parameters.learning.seed)
+    starts = perturbed_starts(
+        campaign.checked.walkers, campaign.parameters.bootstrap, campaign.parameters.learning.seed
+    )
     return new_structures(label_all(campaign, checks, starts, 0), ())
 
 
@@ -86,11 +88,11 @@ def _from_another(campaign: Campaign, checks: PoolChecks, origin: Origin) -> Gen
     inherited = inherit(campaign, origin)
     energies = freeze_atomic_energies(campaign, lambda: dict(inherited.model.atomic_energies or {}))
     model = inherited.model
-    if model.parameters == campaign.model.parameters:
+    if model.parameters == campaign.checked.model.parameters:
         adopt(model, campaign.directory.generation(0))
     else:
         seed = campaign.parameters.learning.seed
-        model = campaign.model.initialize(
+        model = campaign.checked.model.initialize(
             without_isolated_atoms(inherited.data.train), atomic_energies=energies, seed=seed
         )
     return _first_generation(campaign, checks, inherited.data, inherited.walkers, model, Stopwatch())

@@ -48,7 +48,7 @@ def ending_at_once(
         except Exception:
             raise  # what is in computation is worth its end
         except BaseException:
-            for pool in (campaign.pools.sampling, campaign.pools.labelling, campaign.pools.training):
+            for pool in campaign.pools:
                 pool.shutdown(wait=False)
             raise
 

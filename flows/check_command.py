@@ -3,23 +3,25 @@
 import argparse
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from surveyor.campaign import check_campaign, check_continuation, check_theory, load_campaign
-from surveyor.exploration import check_exploration, load_exploration
-from surveyor.labelling import Requests, check_labelling, load_labelling, make_requests, read_for_labels
+from surveyor.campaign import CAMPAIGN, CampaignParameters, CheckedCampaign, check_theory
+from surveyor.exploration import SAMPLING, CheckedExploration, ExplorationParameters
+from surveyor.labelling import LABELLING, CheckedLabelling, LabellingParameters, Requests, make_requests
 from surveyor.labels import LevelOfTheory
-from surveyor.models.choice import ModelParameters, check_model_parameters, replay_reports
+from surveyor.models.choice import ModelParameters, check_model_parameters
 from surveyor.parameter_files import read_fields
-from surveyor.parameters import Parameters
 from surveyor.pools.choice import LOCAL
 from surveyor.reading import ReadingReport
-from surveyor.reference.choice import Codes, ReferenceParameters, make_reference
+from surveyor.reference.choice import make_reference
 from surveyor.reference.reference import Reference
 from surveyor.run_directory import RunDirectory
 from surveyor.structures import elements_of
-from surveyor.training import check_training, is_complete, load_training
+from surveyor.training import SETS, TRAINING, CheckedTraining, TrainingParameters
+from surveyor.works.summary import is_complete
+from surveyor.works.work import Kind
 
 N_SHOWN = 8  # refused structures
 
@@ -39,76 +41,68 @@ def add_check_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
 
 
 def _check(options: argparse.Namespace, console: Console) -> None:
-    fields = read_fields(options.parameters, "parameter file", "run_directory, structures, train or potential")
-    check = next((check for field, check in CHECKS.items() if field in fields), _check_campaign)
-    parameters = check(options.parameters, Console(quiet=True) if options.json else console)
+    file, fields = options.parameters, "run_directory, structures, train or potential"
+    given = read_fields(file, "parameter file", fields)
+    kind = next((kind for kind in DESCRIPTIONS if kind.field in given), CAMPAIGN)
+    parameters = kind.load(file)
+    checked = kind.check(parameters)
+    said = Console(quiet=True) if options.json else console
+    _show(said, checked.reports)
+    DESCRIPTIONS[kind](parameters, checked, said)
+    said.print(
+        f"{file} is valid; the {kind.name} in {parameters.folder} {_state(kind, RunDirectory(parameters.folder))}"
+    )
     if options.json:
         console.print(parameters.model_dump_json(), markup=False)
 
 
-def _check_campaign(file: Path, console: Console) -> Parameters:
-    parameters = load_campaign(file)
-    checked = check_campaign(parameters)
-    directory = RunDirectory(parameters.run_directory)
-    check_continuation(directory, parameters)
-    _show(console, (*checked.reports, *replay_reports(parameters.model, checked.elements)))
-    elements = elements_of([walker.start for walker in checked.walkers])
+def _state(kind: Kind[Any, Any, Any], directory: RunDirectory) -> str:  # Any: of any kind
+    if kind is CAMPAIGN and (n_complete := directory.n_complete()):
+        return f"has {n_complete} complete generations"
+    if is_complete(directory):
+        return "is complete"
+    return "has begun; the same call continues it" if directory.parameters.exists() else "is new"
+
+
+def _describe_campaign(parameters: CampaignParameters, checked: CheckedCampaign, console: Console) -> None:
+    elements = elements_of(checked.structures)
     n_groups, n_walkers = len(parameters.walkers), len(checked.walkers)
     console.print(f"walkers: {n_walkers} in {n_groups} group(s), elements {', '.join(elements)}")
     # What only another machine can know is asked there, before the first generation.
     if parameters.pools.labelling == LOCAL:
-        theory = _theory(console, _reference(parameters.reference, parameters.codes))
+        theory = _theory(console, _reference(parameters, checked.reference))
         check_theory(parameters, checked.walkers, theory)
     _check_model(parameters.model, parameters.pools.training)
-    n_complete = directory.n_complete()
-    state = f"has {n_complete} complete generations" if n_complete else "is new"
-    console.print(f"{file} is valid; the campaign in {parameters.run_directory} {state}")
-    return parameters
 
 
-def _check_labelling(file: Path, console: Console) -> Parameters:
-    parameters = load_labelling(file)
-    directory = check_labelling(parameters)
-    reading = read_for_labels(parameters)
-    _show(console, [reading.report])
+def _describe_labelling(parameters: LabellingParameters, checked: CheckedLabelling, console: Console) -> None:
+    reading = checked.reading
     if parameters.pool == LOCAL:
-        reference = _reference(parameters.reference, parameters.codes)
+        reference = _reference(parameters, checked.reference)
         _show_requests(
             console, make_requests(reading.structures, _theory(console, reference), reference, reading.refused)
         )
     else:
         _show_refused(console, {index: f"structure {index}: {reason}" for index, reason in reading.refused.items()})
-    _show_end(console, file, "labelling", directory)
-    return parameters
 
 
-def _check_training(file: Path, console: Console) -> Parameters:
-    parameters = load_training(file)
-    checked = check_training(parameters)
-    elements = checked.model.atomic_energies or {}
-    _show(console, (*checked.reports, *replay_reports(parameters.model, elements)))
+def _describe_training(parameters: TrainingParameters, checked: CheckedTraining, console: Console) -> None:
     _check_model(parameters.model, parameters.pool)
-    sets = ", ".join(f"{len(getattr(checked.data, name))} for {name}" for name in ("train", "valid", "test"))
+    sets = ", ".join(f"{len(getattr(checked.data, name))} for {name}" for name in SETS)
     console.print(f"structures: {sets}; elements {', '.join(elements_of(checked.data.train))}")
-    _show_end(console, file, "training", checked.directory)
-    return parameters
 
 
-def _check_exploration(file: Path, console: Console) -> Parameters:
-    parameters = load_exploration(file)
-    checked = check_exploration(parameters)
-    _show(console, checked.reports)
+def _describe_sampling(_parameters: ExplorationParameters, checked: CheckedExploration, console: Console) -> None:
     elements = elements_of([walker.start for walker in checked.walkers])
     console.print(f"walkers: {len(checked.walkers)}, elements {', '.join(elements)}")
-    _show_end(console, file, "sampling", checked.directory)
-    return parameters
 
 
-# Tells what a parameter file is of; a file with none of these fields is that of a campaign.
-CHECKS: Mapping[str, Callable[[Path, Console], Parameters]] = {
-    "structures": _check_labelling,
-    "train": _check_training,
-    "potential": _check_exploration,
+# Any: parameters of each kind of work, and what was checked of them.
+DESCRIPTIONS: Mapping[Kind[Any, Any, Any], Callable[[Any, Any, Console], None]] = {
+    LABELLING: _describe_labelling,
+    TRAINING: _describe_training,
+    SAMPLING: _describe_sampling,
+    CAMPAIGN: _describe_campaign,
 }
 
 
@@ -133,34 +127,23 @@ def _show_refused(console: Console, refused: Mapping[int, str]) -> None:
         console.print(f"  and {len(refused) - N_SHOWN} more")
 
 
-def _show_end(console: Console, file: Path, work: str, directory: RunDirectory) -> None:
-    state = "has begun; the same call continues it" if directory.parameters.exists() else "is new"
-    if work == "training" and is_complete(directory):
-        state = "is complete"
-    console.print(f"{file} is valid; the {work} in {directory.path} {state}")
-
-
 def _check_model(model: ModelParameters | None, pool: str) -> None:
     if pool == LOCAL and model is not None:
         check_model_parameters(model)
 
 
-def _reference(reference: ReferenceParameters, codes: Codes) -> Reference:
-    return make_reference(reference, _loaded(codes))
+def _reference(parameters: CampaignParameters | LabellingParameters, made: Reference) -> Reference:
+    """Return the reference with what a block of the Prefect server holds; it is asked only where one is named."""
+    if parameters.codes.cp2k_block is None:
+        return made
+    from surveyor.blocks.codes import load_codes
+    from surveyor.flows.server import using_server
+
+    with using_server():
+        return make_reference(parameters.reference, load_codes(parameters.codes))
 
 
 def _theory(console: Console, reference: Reference) -> LevelOfTheory:
     theory = reference.resolve()
     console.print(f"level of theory: {theory.name} ({theory.digest[:12]})")
     return theory
-
-
-def _loaded(codes: Codes) -> Codes:
-    """Return codes with what a block of the Prefect server holds; it is asked only where one is named."""
-    if codes.cp2k_block is None:
-        return codes
-    from surveyor.blocks.codes import load_codes
-    from surveyor.flows.server import using_server
-
-    with using_server():
-        return load_codes(codes)

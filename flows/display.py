@@ -1,4 +1,4 @@
-"""What a terminal shows of a campaign, or of a labelling, while it runs."""
+"""What a terminal shows of work while it runs."""
 
 import logging
 import os
@@ -8,17 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.table import Table
 
 from surveyor.events import kinds
 from surveyor.events.kinds import Event
 from surveyor.events.log import since
 from surveyor.lease import holder_of, is_in_use
-from surveyor.progress import CampaignProgress, read_progress, render, summary, waiting_of
+from surveyor.progress import waiting_of
 from surveyor.run_directory import RunDirectory
+from surveyor.works.work import Kind
 
 INTERVAL_S = 0.5
 PLAIN_INTERVAL_S = 5.0
@@ -27,74 +28,31 @@ LOOK_AGAIN = 20  # times what a look takes pass before the next one: it reads al
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How the work in a folder is shown.
+    """How a kind of work is shown and run.
 
     Attributes:
         begins: the event with which a run begins.
         milestones: events whose lines are printed.
         look: returns where the work stands, as lines for a terminal and as one line.
-        conclude: prints what came of the work, given its main file.
+        conclude: prints what came of the work, given its main file, and returns the exit status of the command.
+        show: prints where the work in a folder stands, for `surveyor status`.
+        kind: of work.
+        flow: name of its flow, which is also that of the module.
+        run_name: of its runs, with the name of the folder to be filled in.
     """
 
     begins: type[Event]
     milestones: tuple[type[Event], ...]
     look: Callable[[RunDirectory], tuple[RenderableType, str]]
-    conclude: Callable[[Console, RunDirectory, Path], object]
-
-
-def _look_at_campaign(directory: RunDirectory) -> tuple[RenderableType, str]:
-    progress = read_progress(directory)
-    return render(progress), summary(progress)
+    conclude: Callable[[Console, RunDirectory, Path], int]
+    show: Callable[[Console, RunDirectory], None]
+    kind: Kind[Any, Any, Any]  # Any: of any kind
+    flow: str
+    run_name: str
 
 
 # For a pool, or for labels that others compute.
 WAITS = (kinds.Waiting, kinds.WaitingEnds, kinds.LabelAwaited, kinds.ClaimSilent)
-
-
-def _conclude_campaign(console: Console, directory: RunDirectory, potential: Path) -> None:
-    progress = read_progress(directory)
-    console.print(errors_table(progress))
-    console.print(f"{directory.path} is complete: {progress.reason}")
-    isolated = f" ({progress.run_isolated} of isolated atoms)" if progress.run_isolated else ""
-    console.print(f"this run: {progress.run_labels} new labels{isolated}, {progress.run_trainings} trainings")
-    console.print(f"potential: {potential}")
-    console.print(f"report:    {directory.report}")
-
-
-def errors_table(progress: CampaignProgress) -> Table:
-    """Return the errors per generation as a table for the terminal."""
-    table = Table(title="root mean square errors: energies in meV/atom, forces in meV/Å", title_justify="left")
-    for header in ("generation", "labels", "trained on", "before training", "final test set"):
-        table.add_column(header, justify="right")
-    for row in progress.errors:
-        before = _pair(row.before_energy_meV_per_atom, row.before_forces_meV_per_A)
-        final = _pair(row.final_energy_meV_per_atom, row.final_forces_meV_per_A)
-        table.add_row(str(row.generation), str(row.n_labels), str(row.n_train), before, final)
-    return table
-
-
-def _pair(energy: float | None, forces: float | None) -> str:
-    return "-" if energy is None or forces is None else f"{energy:8.2f} {forces:8.1f}"
-
-
-CAMPAIGN = View(
-    kinds.CampaignBegins,
-    (
-        kinds.CampaignBegins,
-        kinds.FileRead,
-        kinds.GenerationBegins,
-        *WAITS,
-        kinds.Rejected,
-        kinds.ErrorsMeasured,
-        kinds.TrainingBegins,
-        kinds.CommitteeCalibrated,
-        kinds.BatchHalved,
-        kinds.TrainingEnds,
-        kinds.GenerationComplete,
-    ),
-    _look_at_campaign,
-    _conclude_campaign,
-)
 
 
 def waiting_now(directory: RunDirectory, events: Sequence[Event]) -> str:
@@ -114,7 +72,7 @@ def quieten_prefect() -> None:
 
 
 @contextmanager
-def following(directory: RunDirectory, console: Console, view: View = CAMPAIGN) -> Iterator[None]:
+def following(directory: RunDirectory, console: Console, view: View) -> Iterator[None]:
     """Show the work in a folder as long as this lasts: alive in a terminal, line by line elsewhere.
 
     Args:
@@ -137,6 +95,20 @@ def where_it_runs(directory: RunDirectory) -> str:
     """Return where the work in a folder runs, such as ", on node1, pid 4242"; nothing if it does not run."""
     holder = holder_of(directory.lease)
     return "" if holder is None else f", on {holder.get('host', 'an unknown host')}, pid {holder.get('pid', 'unknown')}"
+
+
+def show_unfinished(console: Console, directory: RunDirectory, line: RenderableType) -> None:
+    """Print that work runs, or that it has stopped, and how far it is.
+
+    Args:
+        console: where to print it.
+        directory: the work on disk.
+        line: how far.
+    """
+    running = where_it_runs(directory)
+    state = f"is running{running}" if running else "has stopped; the same command continues it"
+    console.print(f"{directory.path} {state}", markup=False)
+    console.print(line, markup=False)
 
 
 class _Display:

@@ -10,9 +10,9 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from surveyor.campaign import CampaignParameters, load_campaign
-from surveyor.campaign.findings import Finding, Subject, fault, fault_of, remark
-from surveyor.campaign.preflight import HERE, examine
+from surveyor.campaign import CAMPAIGN, CampaignParameters
+from surveyor.doctor.findings import Finding, Subject, fault, fault_of, remark
+from surveyor.doctor.preflight import HERE, examine
 from surveyor.errors import InputError
 from surveyor.flows.pool_commands import users_pools
 from surveyor.pools.choice import plain_site
@@ -80,7 +80,7 @@ def look(file: Path, wait_s: float, tell: Callable[[str], None]) -> Iterator[Fin
         tell: is told what is waited for.
     """
     try:
-        parameters = load_campaign(file)
+        parameters = CAMPAIGN.load(file)
     except InputError as error:
         yield fault_of(error, "campaign file", HERE, f"edit {file}")
         return

@@ -12,15 +12,17 @@ from rich.console import Console, RenderableType
 
 from surveyor.errors import InputError
 from surveyor.events.kinds import FileRead, LabellingBegins, LabelsRequested
-from surveyor.flows.display import WAITS, View, following, quieten_prefect
-from surveyor.labelling import check_labelling, load_labelling, read_summary
+from surveyor.flows.display import WAITS, View, where_it_runs
+from surveyor.flows.work_commands import add_work_command
+from surveyor.labelling import LABELLING
 from surveyor.labelling.imports import GivenLabels, check_labels, import_labels, read_labels, stated_theory
 from surveyor.labelling.progress import labelling_summary, read_labelling_progress, render_labelling
-from surveyor.labelling.results import failed_file, labelled_file, summary_file
+from surveyor.labelling.results import failed_file, labelled_file
 from surveyor.labels import POLICIES, REASONS, LabelFailure, LabelStore, LevelOfTheory
 from surveyor.reading.keys import NAMES, LabelKeys
 from surveyor.reference.reference import Reference
 from surveyor.run_directory import RunDirectory
+from surveyor.works.summary import read_summary
 
 OF_MACHINES = tuple(reason for reason in REASONS if POLICIES[reason].is_by_machine)
 
@@ -36,25 +38,35 @@ def _conclude(console: Console, directory: RunDirectory, _labelled: Path) -> int
     console.print(f"{summary['n_labelled']} of {summary['n_structures']} structures are labelled; {new} labels are new")
     for reason, n in summary["failures"].items():
         console.print(f"{n} failed: {reason}")
-    files = {"labelled": labelled_file(directory), "failed": failed_file(directory), "summary": summary_file(directory)}
+    files = {"labelled": labelled_file(directory), "failed": failed_file(directory), "summary": directory.summary}
     for name, path in files.items():
         console.print(f"{f'{name}:':<10}{path}")
     return 0 if summary["n_labelled"] else 1
 
 
-LABELLING = View(LabellingBegins, (LabellingBegins, FileRead, LabelsRequested, *WAITS), _look, _conclude)
+def _show(console: Console, directory: RunDirectory) -> None:
+    console.print(render_labelling(read_labelling_progress(directory)))
+    if running := where_it_runs(directory):
+        console.print(f"running{running}", markup=False)
+
+
+LABELLING_VIEW = View(
+    begins=LabellingBegins,
+    milestones=(LabellingBegins, FileRead, LabelsRequested, *WAITS),
+    look=_look,
+    conclude=_conclude,
+    show=_show,
+    kind=LABELLING,
+    flow="label_dataset",
+    run_name="labels of {}",
+)
 
 
 def add_label_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `label`, and `labels` with its subcommands."""
-    label = commands.add_parser(
-        "label",
-        help="label the structures of a file, or continue an interrupted labelling",
-        epilog="example: surveyor label ethanol.yaml",
+    add_work_command(
+        commands, "label", "label the structures of a file, or continue an interrupted labelling", LABELLING_VIEW
     )
-    label.add_argument("parameters", type=Path, help="parameter file (YAML)")
-    label.add_argument("--json", action="store_true", help="only print the valid parameters, for a deployment")
-    label.set_defaults(command=_label)
     labels = commands.add_parser(
         "labels", help="manage a label store", epilog="example: surveyor labels retry labels --reason timeout"
     )
@@ -124,24 +136,6 @@ def _retry(options: argparse.Namespace, console: Console) -> None:
     for reason, n in sorted(retried.items()):
         console.print(f"{n} failed: {reason}")
     console.print(f"{retried.total()} labels are tried again when they are asked for the next time")
-
-
-def _label(options: argparse.Namespace, console: Console) -> int:
-    parameters = load_labelling(options.parameters)
-    directory = check_labelling(parameters)
-    if options.json:
-        console.print(parameters.model_dump_json(), markup=False)
-        return 0
-    quieten_prefect()
-    from surveyor.flows.label_dataset import label_dataset
-    from surveyor.flows.server import using_server
-
-    with using_server() as server:
-        console.print(server)
-        with following(directory, console, LABELLING):
-            fields = {name: getattr(parameters, name) for name in type(parameters).model_fields}
-            labelled = label_dataset(**fields, display=False)
-    return _conclude(console, directory, labelled)
 
 
 def _keys(prefix: str, named: list[str]) -> LabelKeys:

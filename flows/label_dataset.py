@@ -16,39 +16,30 @@ from ase import Atoms
 from prefect import runtime
 from prefect.futures import PrefectFuture
 
-from surveyor.blocks.codes import load_codes
-from surveyor.blocks.pools import load_sites
 from surveyor.claims import Claimant, Watch
 from surveyor.dataset import Dataset
 from surveyor.errors import AttemptFailed, StorageFailed, WorkerLost
 from surveyor.events.kinds import LabelFailed, Labelled, LabellingBegins, LabellingComplete, LabelsRequested
 from surveyor.events.recording import announce
 from surveyor.files import publish, temporary_beside
-from surveyor.flows.label_commands import LABELLING
-from surveyor.flows.paths import of_run, run_url, with_absolute_paths
-from surveyor.flows.pool_commands import users_pools
-from surveyor.flows.sampling import relayed
+from surveyor.flows.label_commands import LABELLING_VIEW
+from surveyor.flows.opening import opened, relayed
+from surveyor.flows.paths import of_run, run_url
 from surveyor.flows.users_flow import users_flow
 from surveyor.flows.window import Window, n_at_once
-from surveyor.labelling import (
-    Chunk,
-    Labelling,
-    LabellingParameters,
-    Requests,
-    freeze_theory,
-    open_labelling,
-    write_results,
-)
+from surveyor.labelling import LABELLING, Chunk, Labelling, Requests, write_results
 from surveyor.labelling.chunks import LABELLED, Tally, count
 from surveyor.labelling.results import labelled_file
 from surveyor.labels import Label, LabelFailure, LevelOfTheory, load_theory
 from surveyor.pools.choice import LOCAL
 from surveyor.reading import announce_readings
 from surveyor.reference.choice import Codes, ReferenceParameters
+from surveyor.reference.labelling import Labeller
 from surveyor.reference.reference import limits_of
 from surveyor.tasks.label import label_several
 from surveyor.tasks.report import tag_run
 from surveyor.tasks.resolve import resolve_theory
+from surveyor.works.continuation import frozen_theory
 
 TOGETHER_S = [1.0, 10.0]  # delays of the retries at several structures together
 LINE_S = 5.0  # a line of progress at most so often: each costs the server something
@@ -56,11 +47,7 @@ LINE_S = 5.0  # a line of progress at most so often: each costs the server somet
 logger = logging.getLogger(__name__)
 
 
-def _labelling_name() -> str:
-    return f"labels of {Path(runtime.flow_run.parameters['output_directory']).name}"
-
-
-@users_flow(LabellingParameters, LABELLING, run_name=_labelling_name)
+@users_flow(LABELLING_VIEW)
 def label_dataset(
     structures: Path,
     output_directory: Path,
@@ -84,9 +71,7 @@ def label_dataset(
     Returns:
         The file with the labelled structures; beside it are `failed.extxyz` and `summary.json`.
     """
-    parameters = with_absolute_paths(LabellingParameters(**{**locals(), "codes": load_codes(codes)}))
-    sites = load_sites([parameters.pool])
-    with open_labelling(parameters, sites, users_pools()) as labelling, _followed(labelling):
+    with opened(LABELLING, locals()) as labelling, _followed(labelling):
         return label_everything(labelling)
 
 
@@ -126,11 +111,11 @@ def label_structures(structures: Iterable[Atoms], output_directory: Path, **para
 @contextmanager
 def _followed(labelling: Labelling) -> Iterator[None]:
     """Bring what happens to the events and the log of the run; of a label there is no line, as there are thousands."""
-    with relayed(labelling.directory, [labelling.pool], passed_over=(Labelled,)):
+    with relayed(labelling.directory, labelling.pools, passed_over=(Labelled,)):
         url, n = run_url(), len(labelling.structures)
         text = f"{labelling.directory.path}: {n} structures{of_run(url)}"
         announce(logger, LabellingBegins(message=text, url=url, n_structures=n))
-        announce_readings([labelling.reading.report])
+        announce_readings([labelling.checked.reading.report])
         yield
 
 
@@ -149,14 +134,17 @@ def _requested(labelling: Labelling) -> tuple[LevelOfTheory, Requests, set[str]]
         requests, missing = counted = _counted(labelling, theory)
         if not missing:
             return theory, requests, missing
-    theory = freeze_theory(labelling, resolve_theory(labelling.executor, labelling.reference))
+    theory = frozen_theory(path, resolve_theory(labelling.labelling, labelling.checked.reference), "labelling")
     return theory, *(counted or _counted(labelling, theory))
 
 
 def _counted(labelling: Labelling, theory: LevelOfTheory) -> tuple[Requests, set[str]]:
     """Return what is requested and the keys for which work is to be done, and tell how many there are."""
     requests = labelling.requests(theory)
-    missing, n_requested = set(requests.missing(labelling.store, limits_of(labelling.reference))), len(requests.by_key)
+    missing, n_requested = (
+        set(requests.missing(labelling.store, limits_of(labelling.checked.reference))),
+        len(requests.by_key),
+    )
     found = tuple(key for key in requests.by_key if key not in missing)
     text = f"{n_requested} labels are requested, {len(found)} are in the store"
     announce(logger, LabelsRequested(message=text, n_requested=n_requested, n_found=len(found), found=found))
@@ -176,7 +164,7 @@ def _label_missing(
     chunks = [chunk for chunk in labelling.chunks(requests) if not missing.isdisjoint(chunk.structures)]
     n_requested = len(requests.by_key)
     progress = _Progress(n_requested, n_requested - sum(map(len, chunks)))
-    work = _Work(labelling, theory, progress, Window(partial(n_at_once, labelling.pool), SimpleQueue()))
+    work = _Work(labelling, theory, progress, Window(partial(n_at_once, labelling.pools.labelling), SimpleQueue()))
     for chunk in chunks:
         work.add(chunk)
     work.window.wait()
@@ -218,12 +206,14 @@ class _Work:
             # What is unlabelled after a few goes to tasks of one each, so that no structure holds up others for long.
             task = task.with_options(retries=len(TOGETHER_S), retry_delay_seconds=TOGETHER_S)
         return task.submit(
-            labelling.executor,
+            labelling.labelling,
             chunk,
-            reference=labelling.reference,
-            theory=self.theory,
-            store=labelling.store.on_behalf_of(Claimant(self.name, self.watch.dead)),
-            scratch=labelling.directory.scratch,
+            labeller=Labeller(
+                labelling.checked.reference,
+                self.theory,
+                labelling.store.on_behalf_of(Claimant(self.name, self.watch.dead)),
+                labelling.directory.scratch,
+            ),
             name=chunk.name,
         )
 

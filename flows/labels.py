@@ -1,6 +1,7 @@
 """The labels of a generation: those that the store has, and those that are computed."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
@@ -10,14 +11,21 @@ from ase import Atoms
 from prefect import runtime
 from prefect.futures import PrefectFuture
 
-from surveyor.campaign import Campaign
+from surveyor.campaign import Campaign, freeze_atomic_energies, labeller_of
 from surveyor.claims import Claimant, Watch
 from surveyor.dataset import with_label
+from surveyor.events.kinds import GenerationBegins
+from surveyor.events.recording import announce
 from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.window import Window, n_at_once
-from surveyor.labels import label_key
-from surveyor.reference.labelling import stored_label
+from surveyor.labels import LabelRequest
+from surveyor.outcomes import Outcome
+from surveyor.reference.labelling import Labeller
+from surveyor.structures import elements_of
 from surveyor.tasks.label import CLAIMED, label
+from surveyor.tasks.resolve import compute_atomic_energy
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -59,33 +67,81 @@ class Labels:
 
     def add(self, name: str, structure: Atoms) -> None:
         """Have a structure labelled, under a name of its own."""
-        key = label_key(structure, self.checks.theory)
-        outcome = stored_label(key, self.campaign.store, self.campaign.reference)
+        labeller = self.labeller
+        request = labeller.request(structure)
+        outcome = labeller.stored(request.key)
         if outcome is not None:
-            self.found[name] = with_label(structure, key, outcome)
+            self.found[name] = with_label(structure, request.key, outcome)
             return
-        submit, then = partial(self._submit, name, structure), partial(self._take, name, structure)
-        self.window.add(name, submit, then, partial(self.watch.is_held, key))
+        submit, then = partial(self._submit, name, structure, request), partial(self._take, name, structure)
+        self.window.add(name, submit, then, partial(self.watch.is_held, request.key))
 
     def wait(self) -> Mapping[str, Atoms]:
         """Wait for all labels, and return the structures with them, or with the reason why there is none, by name."""
         self.window.wait(self.checks.heed)
         return {**self.found, **{name: future.result() for name, future in self.window.futures.items()}}
 
-    def _submit(self, name: str, structure: Atoms) -> PrefectFuture[Any]:  # Any: the labelled structure
-        return label.submit(
-            self.campaign.labelling,
-            structure,
-            reference=self.campaign.reference,
-            theory=self.checks.theory,
-            # A task and its retries: a claim of the same work is that of a lost worker.
-            store=self.campaign.store.on_behalf_of(Claimant(f"{runtime.flow_run.id} {name}", self.watch.dead)),
-            scratch=self.campaign.directory.scratch,
-            name=name,
-        )
+    @property
+    def labeller(self) -> Labeller:
+        """What computes labels; the labelling pool is waited for where its level of theory is not known."""
+        return labeller_of(self.campaign, self.checks.theory)
+
+    def _submit(self, name: str, structure: Atoms, request: LabelRequest) -> PrefectFuture[Any]:  # Any: the structure
+        # A task and its retries: a claim of the same work is that of a lost worker.
+        store = self.campaign.store.on_behalf_of(Claimant(f"{runtime.flow_run.id} {name}", self.watch.dead))
+        labeller = self.labeller.with_store(store)
+        return label.submit(self.campaign.labelling, structure, labeller=labeller, name=name, request=request)
 
     def _take(self, name: str, structure: Atoms) -> None:
         """Ask again for what another process has claimed meanwhile."""
         if self.window.futures[name].state.name == CLAIMED:
             del self.window.futures[name]
             self.add(name, structure)
+
+
+def label_isolated_atoms(
+    campaign: Campaign, checks: PoolChecks, structures: Sequence[Atoms], check: Callable[[Mapping[str, float]], None]
+) -> None:
+    """Compute the energies of the isolated atoms of all elements, and keep them for the whole campaign.
+
+    Args:
+        campaign: gives reference, store and pool.
+        checks: on its pools.
+        structures: that hold the elements.
+        check: raises `InputError` if the energies contradict the data; see `freeze_atomic_energies`.
+    """
+
+    def compute() -> dict[str, float]:
+        checks.wait_for("labelling")
+        labeller = labeller_of(campaign, checks.theory)
+        futures = {
+            element: compute_atomic_energy.submit(campaign.labelling, element, labeller=labeller)
+            for element in elements_of(structures)
+        }
+        return {element: future.result() for element, future in futures.items()}
+
+    freeze_atomic_energies(campaign, compute, check)
+
+
+def label_all(campaign: Campaign, checks: PoolChecks, structures: Sequence[Atoms], number: int) -> list[Outcome]:
+    """Label structures, side by side.
+
+    Args:
+        campaign: gives reference, store and pool.
+        checks: on its pools.
+        structures: to be labelled.
+        number: of the generation.
+    """
+    labels = Labels.begin(campaign, checks)
+    announce_generation(number, len(structures))
+    names = [f"g{number:03d}-{index:03d}" for index in range(len(structures))]
+    for name, structure in zip(names, structures, strict=True):
+        labels.add(name, structure)
+    labelled = labels.wait()
+    return [Outcome(name, None, labelled[name]) for name in names]
+
+
+def announce_generation(number: int, n_samples: int) -> None:
+    """Say that a generation begins, and how many structures it shall bring."""
+    text = f"generation {number}: {n_samples} structures"
+    announce(logger, GenerationBegins(message=text, generation=number, n_samples=n_samples))

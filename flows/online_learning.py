@@ -4,17 +4,16 @@ from pathlib import Path
 
 from prefect import flow, runtime
 
-from surveyor.blocks.codes import load_codes
-from surveyor.blocks.pools import load_sites
-from surveyor.campaign import Campaign, CampaignParameters, Origin, WandB, open_campaign
+from surveyor.campaign import CAMPAIGN, Campaign, Origin, WandB
 from surveyor.flows.bootstrap import bootstrap as bootstrap_generation
+from surveyor.flows.campaign_commands import CAMPAIGN_VIEW
 from surveyor.flows.cancellation import ending_at_once
 from surveyor.flows.conclusion import Reports, check_something_is_new, complete, conclude, judge
-from surveyor.flows.display import CAMPAIGN
-from surveyor.flows.paths import with_absolute_paths
+from surveyor.flows.following import followed
+from surveyor.flows.opening import opened
 from surveyor.flows.pool_checks import PoolChecks
-from surveyor.flows.pool_commands import users_pools
-from surveyor.flows.sampling import Stopwatch, followed, sample_and_label
+from surveyor.flows.sampling import sample_and_label
+from surveyor.flows.stopwatch import Stopwatch
 from surveyor.flows.training import errors_before_training, train_and_evaluate
 from surveyor.flows.users_flow import users_flow
 from surveyor.isolated_atoms import without_isolated_atoms
@@ -28,15 +27,11 @@ from surveyor.sampling.conditions import Walkers
 from surveyor.tasks.wandb_session import check_wandb
 
 
-def _campaign_name() -> str:
-    return f"campaign {Path(runtime.flow_run.parameters['run_directory']).name}"
-
-
 def _generation_name() -> str:
     return f"generation {runtime.flow_run.parameters['previous'].number + 1}"
 
 
-@users_flow(CampaignParameters, CAMPAIGN, run_name=_campaign_name)
+@users_flow(CAMPAIGN_VIEW)
 def online_learning(
     run_directory: Path,
     walkers: list[Walkers],
@@ -68,10 +63,8 @@ def online_learning(
     Returns:
         The native file of the final model.
     """
-    parameters = with_absolute_paths(CampaignParameters(**{**locals(), "codes": load_codes(codes)}))
-    sites = load_sites(parameters.pools.names)
     check_wandb(wandb)
-    with open_campaign(parameters, sites, users_pools()) as campaign, followed(campaign), Reports(campaign) as reports:
+    with opened(CAMPAIGN, locals()) as campaign, followed(campaign), Reports(campaign) as reports:
         checks = PoolChecks(campaign)
         generation = campaign.newest_generation() or bootstrap_generation(campaign, checks.begun())
         while (reason := reason_to_stop(generation.progress, learning)) is None:

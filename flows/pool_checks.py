@@ -13,7 +13,7 @@ from surveyor.campaign import Campaign, freeze_theory, is_model_checked, note_ch
 from surveyor.labels import LevelOfTheory, load_theory
 from surveyor.models.choice import with_contents
 from surveyor.pools.pool import Pool
-from surveyor.tasks.resolve import check_biases, check_model, resolve_theory
+from surveyor.tasks.resolve import ask_about_biases, check_model, resolve_theory
 
 Stage = Literal["sampling", "labelling", "training"]
 
@@ -65,13 +65,13 @@ class PoolChecks:
         if not self._checks:
             self._open_pools()
             campaign = self._campaign
-            self._ask("labelling", resolve_theory.submit(campaign.labelling, campaign.reference), self._freeze)
+            self._ask("labelling", resolve_theory.submit(campaign.labelling, campaign.checked.reference), self._freeze)
             if not is_model_checked(campaign):
                 model = with_contents(campaign.parameters.model)
                 asked = check_model.submit(campaign.training, model)
                 self._ask("training", asked, lambda _: note_checked_model(campaign))
-            if biased := [group for group in campaign.parameters.walkers if group.plumed is not None]:
-                self._ask("sampling", check_biases.submit(campaign.sampling, biased))
+            if of_biases := ask_about_biases(campaign.sampling, campaign.parameters.walkers):
+                self._ask("sampling", of_biases)
         return self
 
     @property

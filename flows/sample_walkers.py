@@ -5,38 +5,25 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
-from prefect import runtime
-
-from surveyor.blocks.pools import load_sites
 from surveyor.events.kinds import WorkBegins, WorkEnds
 from surveyor.events.recording import announce
-from surveyor.exploration import (
-    Exploration,
-    ExplorationParameters,
-    check_yield,
-    open_exploration,
-    write_results,
-)
-from surveyor.flows.paths import of_run, run_url, with_absolute_paths
-from surveyor.flows.pool_commands import users_pools
-from surveyor.flows.sample_commands import SAMPLING
-from surveyor.flows.sampling import batch_size, check_plumed, relayed
+from surveyor.exploration import SAMPLING, Exploration, check_yield, write_results
+from surveyor.flows.opening import opened, relayed
+from surveyor.flows.paths import of_run, run_url
+from surveyor.flows.sample_commands import SAMPLING_VIEW
 from surveyor.flows.users_flow import users_flow
 from surveyor.flows.window import Window, n_at_once
 from surveyor.pools.choice import LOCAL
 from surveyor.reading import announce_readings
-from surveyor.sampling.batching import in_batches, name_of_batch
+from surveyor.sampling.batching import batch_size, in_batches, name_of_batch
 from surveyor.sampling.conditions import Walkers
+from surveyor.tasks.resolve import ask_about_biases
 from surveyor.tasks.sample import sample
 
 logger = logging.getLogger(__name__)
 
 
-def _sampling_name() -> str:
-    return f"sampling of {Path(runtime.flow_run.parameters['output_directory']).name}"
-
-
-@users_flow(ExplorationParameters, SAMPLING, run_name=_sampling_name)
+@users_flow(SAMPLING_VIEW)
 def sample_walkers(
     potential: Path,
     output_directory: Path,
@@ -67,12 +54,7 @@ def sample_walkers(
     Raises:
         NothingLearned: no walker returned a structure.
     """
-    parameters = with_absolute_paths(ExplorationParameters(**locals()))
-    sites = load_sites([parameters.pool])
-    with (
-        open_exploration(parameters, sites, users_pools()) as exploration,
-        relayed(exploration.directory, [exploration.pool]),
-    ):
+    with opened(SAMPLING, locals()) as exploration, relayed(exploration.directory, exploration.pools):
         return walk(exploration)
 
 
@@ -88,19 +70,19 @@ def walk(exploration: Exploration) -> Path:
     Raises:
         NothingLearned: no walker returned a structure.
     """
-    parameters, path, url = exploration.parameters, exploration.directory.path, run_url()
-    n_samples = parameters.n_samples * len(exploration.walkers)
+    parameters, checked, pool = exploration.parameters, exploration.checked, exploration.pools.sampling
+    path, url = exploration.directory.path, run_url()
+    n_samples = parameters.n_samples * len(checked.walkers)
     announce(logger, WorkBegins(message=f"{path}{of_run(url)}", url=url, n_samples=n_samples))
-    announce_readings(exploration.reports)
-    check_plumed(exploration.executor, parameters.walkers)
-    samples = Window(partial(n_at_once, exploration.pool), SimpleQueue())
-    size = batch_size(parameters.walkers_per_batch, exploration.potential, len(exploration.walkers), exploration.pool)
+    announce_readings(checked.reports)
+    if asked := ask_about_biases(exploration.sampling, parameters.walkers):
+        asked.result()
+    samples = Window(partial(n_at_once, pool), SimpleQueue())
+    size = batch_size(parameters.walkers_per_batch, checked.potential, len(checked.walkers), pool.size)
     options = {"directory": exploration.samples, "n_tries": parameters.n_tries}
     for batch in in_batches(exploration.itineraries, size):
         name = name_of_batch(batch)
-        samples.add(
-            name, partial(sample.submit, exploration.executor, batch, exploration.potential, name=name, **options)
-        )
+        samples.add(name, partial(sample.submit, exploration.sampling, batch, checked.potential, name=name, **options))
     samples.wait()
     brought = [each for future in samples.futures.values() for each in future.result()]
     summary = write_results(exploration, brought)
@@ -109,5 +91,5 @@ def walk(exploration: Exploration) -> Path:
     write_observables_figure(exploration.directory.path / "walkers.png", brought)
     counts = ", ".join(f"{n} in {file}" for file, n in summary["n_structures"].items())
     announce(logger, WorkEnds(message=f"structures: {counts}", n_structures=summary["n_structures"]))
-    check_yield(summary, path)
+    check_yield(summary, exploration.directory)
     return path / "samples.extxyz"

@@ -10,8 +10,8 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.client.schemas.responses import DeploymentResponse
 
-from surveyor.campaign.findings import Finding, fault, remark
-from surveyor.campaign.preflight import HERE
+from surveyor.doctor.findings import Finding, fault, remark
+from surveyor.doctor.preflight import HERE
 
 CHECK = "Prefect server"
 # Earlier versions of Prefect make no run for a schedule with SQLAlchemy 2.1 or later.

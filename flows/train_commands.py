@@ -19,13 +19,15 @@ from surveyor.events.kinds import (
     WorkBegins,
 )
 from surveyor.events.log import of_kind
-from surveyor.flows.display import WAITS, View, following, quieten_prefect, waiting_now, where_it_runs
+from surveyor.flows.display import WAITS, View, show_unfinished, waiting_now
+from surveyor.flows.work_commands import add_work_command
 from surveyor.metrics import Errors
 from surveyor.models.choice import check_model_parameters
-from surveyor.models.export import Format, export_model, folder_of_model
+from surveyor.models.export import Format, export_model
 from surveyor.pools.choice import LOCAL
-from surveyor.run_directory import GenerationDirectory, RunDirectory
-from surveyor.training import SUMMARY, check_training, load_training, read_training_summary
+from surveyor.run_directory import GenerationDirectory, RunDirectory, folder_of_model
+from surveyor.training import TRAINING, TrainingParameters
+from surveyor.works.summary import is_complete, read_summary
 
 
 def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
@@ -35,29 +37,36 @@ def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
     return Text("\n".join(filter(None, [waiting_now(directory, events), line]))), line
 
 
-def _conclude(console: Console, directory: RunDirectory, potential: Path) -> None:
+def _conclude(console: Console, directory: RunDirectory, potential: Path) -> int:
     _show_results(directory, console)
     console.print(f"potential: {potential}")
+    return 0
 
 
-TRAINING = View(
-    WorkBegins,
-    (WorkBegins, FileRead, *WAITS, TrainingBegins, TrainingEnds, CommitteeCalibrated, BatchHalved),
-    _look,
-    _conclude,
+def _show(console: Console, directory: RunDirectory) -> None:
+    if is_complete(directory):
+        console.print(f"{directory.path} is complete")
+        _show_results(directory, console)
+    else:
+        show_unfinished(console, directory, str(_look(directory)[0]) or "no epoch has ended yet")
+
+
+TRAINING_VIEW = View(
+    begins=WorkBegins,
+    milestones=(WorkBegins, FileRead, *WAITS, TrainingBegins, TrainingEnds, CommitteeCalibrated, BatchHalved),
+    look=_look,
+    conclude=_conclude,
+    show=_show,
+    kind=TRAINING,
+    flow="train_model",
+    run_name="training of {}",
 )
 
 
 def add_train_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `train` and `export`."""
-    train = commands.add_parser(
-        "train",
-        help="train a model on labelled structures, or continue an interrupted training",
-        epilog="example: surveyor train ethanol.yaml",
-    )
-    train.add_argument("parameters", type=Path, help="parameter file (YAML)")
-    train.add_argument("--json", action="store_true", help="only print the valid parameters, for a deployment")
-    train.set_defaults(command=_train)
+    summary = "train a model on labelled structures, or continue an interrupted training"
+    add_work_command(commands, "train", summary, TRAINING_VIEW, _check_here)
     export = commands.add_parser(
         "export",
         help="write a model in the format of another program",
@@ -75,36 +84,9 @@ def add_train_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     export.set_defaults(command=_export)
 
 
-def _train(options: argparse.Namespace, console: Console) -> None:
-    parameters = load_training(options.parameters)
-    directory = check_training(parameters).directory
-    if options.json:
-        console.print(parameters.model_dump_json(), markup=False)
-        return
+def _check_here(parameters: TrainingParameters) -> None:
     if parameters.pool == LOCAL and parameters.model is not None:
         check_model_parameters(parameters.model)
-    quieten_prefect()
-    from surveyor.flows.server import using_server
-    from surveyor.flows.train_model import train_model
-
-    with using_server() as server:
-        console.print(server)
-        with following(directory, console, TRAINING):
-            fields = {name: getattr(parameters, name) for name in type(parameters).model_fields}
-            path = train_model(**fields, display=False)
-    _conclude(console, directory, path)
-
-
-def show_training(directory: RunDirectory, console: Console) -> None:
-    """Say where a training on files stands."""
-    if (directory.path / SUMMARY).exists():
-        console.print(f"{directory.path} is complete")
-        _show_results(directory, console)
-        return
-    running = where_it_runs(directory)
-    state = f"is running{running}" if running else "has stopped; the same command continues it"
-    console.print(f"{directory.path} {state}", markup=False)
-    console.print(str(_look(directory)[0]) or "no epoch has ended yet", markup=False)
 
 
 def _export(options: argparse.Namespace, console: Console) -> None:
@@ -115,7 +97,7 @@ def _export(options: argparse.Namespace, console: Console) -> None:
 
 def _show_results(directory: RunDirectory, console: Console) -> None:
     """Print the errors and where the files are."""
-    summary = read_training_summary(directory)
+    summary = read_summary(directory)
     found = {name: Errors(**record) for name, record in summary["errors"].items()}
     errors = {name: each for name, each in found.items() if each.n_structures}
     console.print("root mean square errors; offset: mean of predicted minus labelled energy per atom")

@@ -3,16 +3,13 @@
 import logging
 from pathlib import Path
 
-from prefect import runtime
-
-from surveyor.blocks.pools import load_sites
 from surveyor.errors import TrainingFailed
 from surveyor.events.kinds import ErrorsMeasured, TrainingEnds, WorkBegins
 from surveyor.events.recording import announce
-from surveyor.flows.paths import of_run, run_url, with_absolute_paths
-from surveyor.flows.pool_commands import users_pools
-from surveyor.flows.sampling import Stopwatch, relayed
-from surveyor.flows.train_commands import TRAINING
+from surveyor.flows.opening import opened, relayed
+from surveyor.flows.paths import of_run, run_url
+from surveyor.flows.stopwatch import Stopwatch
+from surveyor.flows.train_commands import TRAINING_VIEW
 from surveyor.flows.training import told, train_on
 from surveyor.flows.users_flow import users_flow
 from surveyor.models.choice import ModelParameters
@@ -20,16 +17,12 @@ from surveyor.pools.choice import LOCAL
 from surveyor.reading import announce_readings
 from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.tasks.report import report_training
-from surveyor.training import Training, TrainingParameters, open_training, write_summary
+from surveyor.training import TRAINING, Training, summarise
 
 logger = logging.getLogger(__name__)
 
 
-def _training_name() -> str:
-    return f"training of {Path(runtime.flow_run.parameters['output_directory']).name}"
-
-
-@users_flow(TrainingParameters, TRAINING, run_name=_training_name)
+@users_flow(TRAINING_VIEW)
 def train_model(
     train: Path,
     output_directory: Path,
@@ -64,9 +57,7 @@ def train_model(
     Returns:
         The native file of the model; beside its folder are `summary.json`, the predictions and the figures.
     """
-    parameters = with_absolute_paths(TrainingParameters(**locals()))
-    sites = load_sites([parameters.pool])
-    with open_training(parameters, sites, users_pools()) as training, relayed(training.directory, [training.pool]):
+    with opened(TRAINING, locals()) as training, relayed(training.directory, training.pools):
         return train_on_files(training)
 
 
@@ -79,17 +70,17 @@ def train_on_files(training: Training) -> Path:
     Returns:
         The native file of the model.
     """
-    path, url = training.directory.path, run_url()
+    path, url, checked = training.directory.path, run_url(), training.checked
     announce(logger, WorkBegins(message=f"{path}{of_run(url)}", url=url))
-    if training.is_complete and training.model.weights is not None:
+    if training.is_complete and checked.model.weights is not None:
         announce(logger, TrainingEnds(message=f"{path.name} is complete"))
         _report(training)
-        return training.model.weights
-    announce_readings(training.reports)
-    trained = train_on(training.executor, training.files, training.model, training.data, Stopwatch(), name=path.name)
+        return checked.model.weights
+    announce_readings(checked.reports)
+    trained = train_on(training.training, training.files, checked.model, checked.data, Stopwatch(), name=path.name)
     if trained.model.weights is None:
         raise TrainingFailed("the training left no model", path)
-    write_summary(training.directory, trained.model, training.data, trained.errors)
+    summarise(training.directory, trained.model, checked.data, trained.errors)
     for name, errors in trained.errors.items():
         if errors.n_structures:
             announce(logger, ErrorsMeasured(message=f"{name}: {told(errors)}", set=name, errors=errors.to_dict()))

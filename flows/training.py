@@ -16,7 +16,7 @@ from surveyor.evaluation import load_predictions
 from surveyor.events.kinds import ErrorsMeasured, TrainingBegins, TrainingEnds
 from surveyor.events.recording import announce
 from surveyor.files import make_folder, patiently
-from surveyor.flows.sampling import Stopwatch
+from surveyor.flows.stopwatch import Stopwatch
 from surveyor.learning import StructureError, structure_errors
 from surveyor.metrics import Errors, errors_of
 from surveyor.models.choice import load_model

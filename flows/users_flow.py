@@ -9,7 +9,7 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, Generic, ParamSpec, TypeVar, cast
 
-from prefect import Flow
+from prefect import Flow, runtime
 from prefect.context import FlowRunContext
 from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.settings import (
@@ -29,6 +29,7 @@ from surveyor.flows.server import outlasting_outages, wait_for_server
 from surveyor.parameter_files import absolute_paths, parse_parameters
 from surveyor.parameters import Parameters
 from surveyor.run_directory import RunDirectory
+from surveyor.works.parameters import WorkParameters
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,22 +38,23 @@ SERVER_START_S = 300
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
 
 
-def users_flow(
-    kind: type[Parameters], view: View, *, run_name: Callable[[], str]
-) -> Callable[[Callable[P, Path]], "UsersFlow[P]"]:
+def users_flow(view: View) -> Callable[[Callable[P, Path]], "UsersFlow[P]"]:
     """Make a flow of a function, like `prefect.flow`.
 
     Args:
-        kind: has a field for each parameter, with the title and the bounds that the form shows.
-        view: how the work is shown where it is called in Python.
-        run_name: names a run that its user does not name.
+        view: of the kind of work, whose class of parameters has a field for each parameter, with the title and the
+            bounds that the form shows.
     """
+    kind = view.kind.parameters
+
+    def name() -> str:
+        return view.run_name.format(Path(runtime.flow_run.parameters[kind.FOLDER]).name)
 
     def decorate(function: Callable[P, Path]) -> UsersFlow[P]:
         flow = UsersFlow(
             _checked(function, kind),
             name=function.__name__.replace("_", "-"),
-            flow_run_name=unless_named(run_name),
+            flow_run_name=unless_named(name),
             validate_parameters=False,  # in place of Prefect's check, which prints all parameters when one is wrong
         )
         flow.kind, flow.view = kind, view
@@ -67,7 +69,7 @@ class UsersFlow(Flow[P, Path], Generic[P]):
     Called with `display=False` it prints nothing. Within another flow it has no display, but the log of Prefect.
     """
 
-    kind: type[Parameters]
+    kind: type[WorkParameters]
     view: View
 
     # Any: as `Flow` has it, which knows no `display`.
@@ -100,8 +102,8 @@ class UsersFlow(Flow[P, Path], Generic[P]):
         with _quiet_prefect(), _patient_with_a_server():
             return self._shown(parameters, run) if display else run()
 
-    def _shown(self, parameters: Parameters, run: Callable[[], T]) -> T:
-        directory, console = RunDirectory(_folder(parameters)), Console(highlight=False, soft_wrap=True)
+    def _shown(self, parameters: WorkParameters, run: Callable[[], T]) -> T:
+        directory, console = RunDirectory(parameters.folder), Console(highlight=False, soft_wrap=True)
         with following(directory, console, self.view):
             result = run()
         if isinstance(result, Path):
@@ -109,12 +111,7 @@ class UsersFlow(Flow[P, Path], Generic[P]):
         return result
 
 
-def _folder(parameters: Any) -> Path:  # Any: one of several classes
-    folder: Path = getattr(parameters, "run_directory", None) or parameters.output_directory
-    return folder.absolute()
-
-
-def _check_files(parameters: Any) -> None:  # Any: one of several classes
+def _check_files(parameters: WorkParameters) -> None:
     for name, path in absolute_paths(parameters, Path.cwd()).input_files().items():
         if not path.is_file():
             raise InputError(f"{name}: file {path} does not exist; relative paths begin in the current folder")

@@ -3,21 +3,14 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from surveyor.evaluation import evaluate_dataset
 from surveyor.pools.terms import Terms
 from surveyor.potentials import Potential
-from surveyor.tasks.execution import run_under, worker_was_lost
+from surveyor.tasks.execution import retried, run_under
 
 
-@task(
-    task_run_name="evaluate {name}",
-    retries=3,  # only for a dead worker
-    retry_delay_seconds=[1, 10, 60],
-    retry_condition_fn=worker_was_lost,
-    cache_policy=NO_CACHE,  # the file of predictions is the record
-)
+@task(task_run_name="evaluate {name}", **retried(3))  # the file of predictions is the record
 def evaluate(pool: Executor | None, potential: Potential, *, dataset: Path, destination: Path, name: str) -> Path:
     """Evaluate a potential on the structures of a file.
 

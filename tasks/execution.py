@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task, runtime
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
 from surveyor.claims import Claimant, Watch
@@ -81,3 +82,17 @@ def worker_was_lost(task: Task[..., Any], run: TaskRun, state: State) -> bool:  
     except Exception:  # noqa: BLE001 (whatever else the task raised is no reason to retry)
         return False
     return False
+
+
+def retried(n_times: int) -> dict[str, Any]:  # Any: whatever `task` takes
+    """Return options of a task that is submitted again when it loses its worker, and whose record is on disk.
+
+    Args:
+        n_times: how often; after 1 s, 10 s, and then each minute.
+    """
+    return {
+        "retries": n_times,
+        "retry_delay_seconds": [1.0, 10.0, *[60.0] * n_times][:n_times],
+        "retry_condition_fn": worker_was_lost,
+        "cache_policy": NO_CACHE,
+    }

@@ -10,7 +10,7 @@ from prefect.client.orchestration import get_client
 
 from surveyor.campaign import WandB
 from surveyor.run_directory import GenerationDirectory, RunDirectory
-from surveyor.training import read_training_summary
+from surveyor.works.summary import read_summary
 
 
 @task(
@@ -62,7 +62,7 @@ def report_training(directory: RunDirectory) -> tuple[Path, ...]:
     from surveyor.report import training_markdown, write_training_figures
 
     name = _key(directory, "training")
-    markdown = training_markdown(directory, read_training_summary(directory))
+    markdown = training_markdown(directory, read_summary(directory))
     create_markdown_artifact(markdown, key=f"{name}-training", description=f"Training of {directory.path.name}")
     return write_training_figures(GenerationDirectory(directory.path))  # last, as in `report`
 

@@ -2,27 +2,22 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from pathlib import Path
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
 
-from surveyor.labels import LabelStore, LevelOfTheory
+from surveyor.labels import LevelOfTheory
 from surveyor.models.choice import ModelParameters, check_model_parameters
 from surveyor.pools.terms import Terms
 from surveyor.reference.atomic_energies import atomic_energy
+from surveyor.reference.labelling import Labeller
 from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.sampling.checks import check_walkers
 from surveyor.sampling.conditions import Walkers
-from surveyor.tasks.execution import run_on, run_unclaimed, run_under, worker_was_lost
+from surveyor.tasks.execution import retried, run_on, run_unclaimed, run_under
 
 
-@task(
-    retries=3,  # only for a dead worker
-    retry_delay_seconds=[1, 10, 60],
-    retry_condition_fn=worker_was_lost,
-    cache_policy=NO_CACHE,  # asked anew, so that a program that was replaced is noticed
-)
+@task(**retried(3))  # asked anew, so that a program that was replaced is noticed
 def resolve_theory(pool: Executor | None, reference: Reference) -> LevelOfTheory:
     """Return the level of theory, as the data files and the program on the labelling pool make it.
 
@@ -33,12 +28,7 @@ def resolve_theory(pool: Executor | None, reference: Reference) -> LevelOfTheory
     return run_on(pool, reference.resolve)
 
 
-@task(
-    retries=3,  # only for a dead worker
-    retry_delay_seconds=[1, 10, 60],
-    retry_condition_fn=worker_was_lost,
-    cache_policy=NO_CACHE,  # asked anew
-)
+@task(**retried(3))  # asked anew
 def check_model(pool: Executor | None, parameters: ModelParameters) -> None:
     """Check that the training pool has the engine of a model, and that the engine knows the options.
 
@@ -49,12 +39,7 @@ def check_model(pool: Executor | None, parameters: ModelParameters) -> None:
     run_on(pool, check_model_parameters, parameters)
 
 
-@task(
-    retries=3,  # only for a dead worker
-    retry_delay_seconds=[1, 10, 60],
-    retry_condition_fn=worker_was_lost,
-    cache_policy=NO_CACHE,  # asked anew
-)
+@task(**retried(3))  # asked anew
 def check_biases(pool: Executor | None, groups: Sequence[Walkers]) -> None:
     """Check that the sampling pool has PLUMED, which takes the inputs of walkers.
 
@@ -65,33 +50,31 @@ def check_biases(pool: Executor | None, groups: Sequence[Walkers]) -> None:
     run_on(pool, check_walkers, groups)
 
 
-@task(
-    task_run_name="atomic energy {element}",
-    retries=3,  # only for a dead worker
-    retry_delay_seconds=[1, 10, 60],
-    retry_condition_fn=worker_was_lost,
-    cache_policy=NO_CACHE,  # the label store is the cache
-)
+def ask_about_biases(pool: Executor | None, groups: Sequence[Walkers]) -> PrefectFuture[None] | None:
+    """Ask the sampling pool about walkers with PLUMED; return None without any, so that the pool is not opened.
+
+    Args:
+        pool: pool that runs the check; None runs it here.
+        groups: groups of walkers.
+    """
+    biased = [group for group in groups if group.plumed is not None]
+    return check_biases.submit(pool, biased) if biased else None
+
+
+@task(task_run_name="atomic energy {element}", **retried(3))  # the label store is the cache
 def compute_atomic_energy(
     pool: Executor | None,
     element: str,
     *,
-    reference: Reference,
-    theory: LevelOfTheory,
-    store: LabelStore,
-    scratch: Path,
+    labeller: Labeller,
 ) -> float:
     """Return the energy in eV of the isolated atom of an element.
 
     Args:
         pool: where to run; None runs here.
         element: chemical symbol.
-        reference: computes it.
-        theory: its level of theory.
-        store: where the labels of the atom in all its multiplicities are kept.
-        scratch: folder for the files of the calculations.
+        labeller: computes it, and keeps the labels of the atom in all its multiplicities.
     """
-    terms = Terms(f"atomic energy of {element}, {theory.digest} in {store}", time_limit_of(reference))
-    return run_unclaimed(
-        store, lambda mine: run_under(pool, terms, atomic_energy, element, reference, theory, mine, scratch)
-    )
+    digest, store = labeller.theory.digest, labeller.store
+    terms = Terms(f"atomic energy of {element}, {digest} in {store}", time_limit_of(labeller.reference))
+    return run_unclaimed(store, lambda mine: run_under(pool, terms, atomic_energy, element, labeller.with_store(mine)))

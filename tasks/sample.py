@@ -4,24 +4,17 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from surveyor.pools.terms import Terms
 from surveyor.potentials import Potential
 from surveyor.sampling.batching import Itinerary, propagate_together
 from surveyor.sampling.samples import walker_digest
 from surveyor.sampling.walkers import Sample
-from surveyor.tasks.execution import run_under, with_known_signature, worker_was_lost
+from surveyor.tasks.execution import retried, run_under, with_known_signature
 
 
-@task(
-    task_run_name="sample {name}",
-    # Only for a dead worker; a walker that explodes is tried again by the domain. It goes on from its last checkpoint.
-    retries=12,
-    retry_delay_seconds=[1, 10, *[60] * 10],
-    retry_condition_fn=worker_was_lost,
-    cache_policy=NO_CACHE,  # the samples' files in the generation are their record
-)
+# A walker that explodes is tried again by the domain. It goes on from its last checkpoint; its files are the record.
+@task(task_run_name="sample {name}", **retried(12))
 @with_known_signature
 def sample(
     pool: Executor | None,

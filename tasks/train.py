@@ -3,7 +3,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE, CacheKeyFnPolicy
+from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.context import TaskRunContext
 
 from surveyor import __version__
@@ -12,7 +12,7 @@ from surveyor.models.model import Model, digest_of
 from surveyor.models.training import train_model, train_one_member
 from surveyor.pools.terms import Terms
 from surveyor.run_directory import GenerationDirectory
-from surveyor.tasks.execution import run_under, worker_was_lost
+from surveyor.tasks.execution import retried, run_under
 
 
 def training_key(_context: TaskRunContext, arguments: dict[str, Any]) -> str:  # Any: Prefect gives all arguments
@@ -27,19 +27,13 @@ def content_of(model: Model, directory: GenerationDirectory) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
-# Only for a dead worker. A training goes on from its last checkpoint, so each job brings it on: it may take many.
-RETRIES: dict[str, Any] = {  # Any: arguments of `task`
-    "retries": 24,
-    "retry_delay_seconds": [1, 10, *[60] * 22],
-    "retry_condition_fn": worker_was_lost,
-}
+RETRIED = retried(24)  # a training goes on from its last checkpoint, so each job brings it on: it may take many
 
 
 @task(
     task_run_name="train {name}",
-    cache_policy=CacheKeyFnPolicy(cache_key_fn=training_key),
+    **(RETRIED | {"cache_policy": CacheKeyFnPolicy(cache_key_fn=training_key)}),
     persist_result=True,
-    **RETRIES,
 )
 def train(pool: Executor | None, model: Model, *, directory: GenerationDirectory, name: str) -> str:
     """Train a model on the sets in a folder, such as that of a generation; the result is the model there.
@@ -66,7 +60,7 @@ def train(pool: Executor | None, model: Model, *, directory: GenerationDirectory
     return digest_of(trained)
 
 
-@task(task_run_name="train {name}, member {index}", cache_policy=NO_CACHE, **RETRIES)
+@task(task_run_name="train {name}, member {index}", **RETRIED)
 def train_member(
     pool: Executor | None, model: CommitteeModel, index: int, *, directory: GenerationDirectory, name: str
 ) -> None:

@@ -33,7 +33,6 @@ from surveyor.models.pair import PairModel as PairModel
 from surveyor.models.pair import PairParameters as PairParameters
 from surveyor.outcomes import move_on as move_on
 from surveyor.outcomes import new_structures as new_structures
-from surveyor.plain import Labeller as Labeller
 from surveyor.plain import explore as explore
 from surveyor.pools.local import local_pool as local_pool
 from surveyor.potentials import Potential as Potential
@@ -47,6 +46,7 @@ from surveyor.reference.choice import ReferenceParameters as ReferenceParameters
 from surveyor.reference.choice import make_reference as make_reference
 from surveyor.reference.cp2k import CP2KParameters as CP2KParameters
 from surveyor.reference.cp2k import CP2KReference as CP2KReference
+from surveyor.reference.labelling import Labeller as Labeller
 from surveyor.reference.reference import Reference as Reference
 from surveyor.reference.xtb import XTBParameters as XTBParameters
 from surveyor.reference.xtb import XTBReference as XTBReference

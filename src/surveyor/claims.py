@@ -256,7 +256,10 @@ class _Heart:
     def _beat(self, pulse: _Pulse) -> None:
         with self._beats:
             if pulse in self._pulses:
-                pulse.beat()
+                try:
+                    pulse.beat()
+                except Exception:  # one claim must not end the signs of life of the others
+                    logger.exception("the claim %s gives no sign of life", pulse.claim.name)
 
 
 _heart = _Heart()

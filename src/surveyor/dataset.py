@@ -155,8 +155,6 @@ class Dataset(Sequence[Atoms]):
     @classmethod
     def load(cls, path: Path | str) -> "Dataset":
         """Read an extxyz file that `save` wrote."""
-        if Path(path).stat().st_size == 0:
-            return cls()
         return cls(ase.io.read(path, index=":", format="extxyz"))
 
 

@@ -1,53 +1,42 @@
 """Walkers on a given potential as work of its own: its parameters, and what stays the same in it."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
 from pydantic import Field
 
-from surveyor.campaign.checks import check_writable
-from surveyor.campaign.provenance import record_run
-from surveyor.continuation import check_same_parameters, record_parameters
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError, NothingLearned
-from surveyor.files import naming_full_disks, read_json, write_json
-from surveyor.lease import hold_lease
 from surveyor.models.choice import load_model
-from surveyor.models.export import folder_of_model
-from surveyor.models.record import RECORD
-from surveyor.parameter_files import check_files_exist, check_no_file, files_named, load_parameters
-from surveyor.parameters import Parameters
-from surveyor.pools.choice import EXPECTED, LOCAL, PoolName, Pools, open_pools
-from surveyor.pools.pool import Pool
-from surveyor.pools.reporting import Report, ReportingExecutor
-from surveyor.pools.sites import Site
+from surveyor.pools.choice import EXPECTED, LOCAL, PoolName
 from surveyor.potentials import Potential
 from surveyor.reading import ReadingReport
-from surveyor.run_directory import FORMER_WINDOWS, SCHEMA_VERSION, RunDirectory, check_schema
+from surveyor.run_directory import RunDirectory, folder_of_model
 from surveyor.sampling.batching import Itinerary
-from surveyor.sampling.checks import check_walkers
+from surveyor.sampling.checks import checked_walkers
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.duplicates import without_near_duplicates
 from surveyor.sampling.frames import independent_frames
-from surveyor.sampling.walkers import Sample, Walker, make_walkers
+from surveyor.sampling.walkers import Sample, Walker
 from surveyor.structures import elements_of
+from surveyor.works.parameters import WorkParameters, files_of_model
+from surveyor.works.summary import write_summary
+from surveyor.works.work import Kind, Work
 
-MAY_CHANGE = ("output_directory", "n_samples", "walkers_per_batch", "min_difference_A", "pool")
 SAMPLES = "samples"
 FINAL_STATES = "samples.extxyz"
 FRAMES = "frames.extxyz"
-SUMMARY = "summary.json"
 
 
-class ExplorationParameters(Parameters):
+class ExplorationParameters(WorkParameters):
     """All parameters of walkers on a given potential; its fields are the parameters of the flow `sample_walkers`."""
+
+    FOLDERS: ClassVar = ("potential",)
 
     potential: Path = Field(
         title="Potential (folder)",
@@ -87,44 +76,28 @@ class ExplorationParameters(Parameters):
     seed: int = Field(0, ge=0, lt=2**32, title="Seed", description="Seed of all random numbers.")
     pool: PoolName = Field(LOCAL, title="Pool", description=f"Pool that runs the walkers: {EXPECTED}.")
 
-    def input_files(self) -> dict[str, Path]:
-        """Return the files that the parameters name, by the name of the field."""
-        return files_named(self, folders=("output_directory", "potential"))
+    def recorded_files(self) -> dict[str, Path]:
+        """Return the files whose contents make this what it is, by field; those of the model stand for its folder."""
+        return self.input_files() | files_of_model("potential", folder_of_model(self.potential))
 
 
-def load_exploration(path: Path) -> ExplorationParameters:
-    """Read a file of parameters (YAML); paths in it are relative to the folder it is in.
-
-    Raises:
-        InputError: the file is missing or is no YAML, or a field is wrong.
-    """
-    return load_parameters(ExplorationParameters, path, "parameter file", "potential, walkers and output_directory")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Exploration:
-    """What walkers on a given potential work with, checked and open.
+@dataclass(frozen=True, slots=True)
+class CheckedExploration:
+    """Results of the checks of walkers on a given potential.
 
     Attributes:
-        parameters: with absolute paths.
-        directory: its folder, which has the layout of a campaign's as far as it has the same files.
         potential: on which the walkers move.
         walkers: at their starts.
-        pool: where they move.
         reports: on the files of the starts.
     """
 
-    parameters: ExplorationParameters
-    directory: RunDirectory
     potential: Potential
     walkers: tuple[Walker, ...]
-    pool: Pool
-    reports: tuple[ReadingReport, ...] = ()
+    reports: tuple[ReadingReport, ...]
 
-    @property
-    def executor(self) -> Executor:
-        """The pool, whose functions report."""
-        return ReportingExecutor(self.pool, Report.into(self.directory.workers))
+
+class Exploration(Work[ExplorationParameters, CheckedExploration]):
+    """Walkers on a given potential, checked and open."""
 
     @property
     def samples(self) -> Path:
@@ -136,89 +109,36 @@ class Exploration:
         """What each walker is to bring."""
         turns = range(self.parameters.n_samples)
         return tuple(
-            Itinerary(walker, tuple(f"w{walker.index:03d}-{turn}" for turn in turns)) for walker in self.walkers
+            Itinerary(walker, tuple(f"w{walker.index:03d}-{turn}" for turn in turns)) for walker in self.checked.walkers
         )
 
 
-@contextmanager
-def open_exploration(
-    parameters: ExplorationParameters, sites: Mapping[str, Site] | None = None, pools_by_hand: Path | None = None
-) -> Iterator[Exploration]:
-    """Check parameters, take their folder and give their pool, as long as this lasts.
-
-    Args:
-        parameters: with absolute paths.
-        sites: where the pool is, by name, if the parameters name it by a block.
-        pools_by_hand: folder of the pools that the user has opened by hand, which are used where they are open.
-
-    Raises:
-        InputError: the parameters cannot work, or are not those of the folder.
-        CampaignInUse: a live process works in the folder.
-    """
-    checked = check_exploration(parameters)
-    directory = checked.directory
-    check_writable("output_directory", directory.path)
-    with naming_full_disks(directory.path), hold_lease(directory.lease):
-        _check_continuation(directory, parameters)
-        marks = {FORMER_WINDOWS: directory.has_former_windows}
-        record_parameters(directory.parameters, parameters, _recorded_files(parameters), **marks)
-        record_run(directory)
-        pools = Pools(sampling=parameters.pool, labelling=parameters.pool, training=parameters.pool)
-        potential = load_model(folder_of_model(parameters.potential)).deploy()
-        with open_pools(pools, sites, directory.pools, pools_by_hand) as opened:
-            yield Exploration(parameters, directory, potential, checked.walkers, opened.sampling, checked.reports)
-
-
-@dataclass(frozen=True, slots=True)
-class CheckedExploration:
-    """Results of the checks of walkers on a given potential.
-
-    Attributes:
-        directory: the folder.
-        walkers: at their starts.
-        reports: on the files of the starts.
-    """
-
-    directory: RunDirectory
-    walkers: tuple[Walker, ...]
-    reports: tuple[ReadingReport, ...]
-
-
-def check_exploration(parameters: ExplorationParameters) -> CheckedExploration:
-    """Check what can be checked without a pool; return what was found and read.
-
-    Raises:
-        InputError: something cannot work: names the field, what was found, what was expected and what to do.
-    """
-    check_files_exist(parameters.input_files(), "parameter file")
-    check_no_file("output_directory", parameters.output_directory)
-    directory = RunDirectory(parameters.output_directory.absolute())
-    _check_continuation(directory, parameters)
-    by_former_rule, has_plumed = directory.has_former_windows, parameters.pool == LOCAL
-    reports = check_walkers(parameters.walkers, has_plumed=has_plumed, by_former_rule=by_former_rule)
+def _make(parameters: ExplorationParameters) -> CheckedExploration:
+    """Read the starts, make the walkers and load the model."""
+    by_former_rule = RunDirectory(parameters.folder).has_former_windows
+    walkers, reports = checked_walkers(
+        parameters.walkers, parameters.seed, has_plumed=parameters.pool == LOCAL, by_former_rule=by_former_rule
+    )
     model = load_model(folder_of_model(parameters.potential))
-    walkers = make_walkers(parameters.walkers, parameters.seed, by_former_rule=by_former_rule)
     unknown = model.unsupported([walker.start for walker in walkers])
     if unknown:
         raise InputError(
             f"walkers: found {', '.join(unknown)}, expected only the elements that the model knows "
             f"({', '.join(model.atomic_energies or {})}); give other starts, or a model for them"
         )
-    return CheckedExploration(directory, walkers, reports)
+    return CheckedExploration(model.deploy(), walkers, reports)
 
 
-def _check_continuation(directory: RunDirectory, parameters: ExplorationParameters) -> None:
-    advice = "choose another output directory, or restore the parameters and files"
-    check_same_parameters(directory, parameters, _recorded_files(parameters), MAY_CHANGE, "sampling", advice)
-
-
-def _recorded_files(parameters: ExplorationParameters) -> dict[str, Path]:
-    """Return the files whose contents make this what it is, by field; those of the model stand for its folder."""
-    folder = folder_of_model(parameters.potential)
-    weights = load_model(folder).weights
-    if weights is None or not weights.is_file():
-        raise InputError(f"potential: {folder} has no weights; give a folder that surveyor saved a model to")
-    return {**parameters.input_files(), "potential": weights, "potential.record": folder / RECORD}
+SAMPLING = Kind(
+    name="sampling",
+    parameters=ExplorationParameters,
+    work=Exploration,
+    field="potential",
+    expected="potential, walkers and output_directory",
+    may_change=("output_directory", "n_samples", "walkers_per_batch", "min_difference_A", "pool"),
+    advice="choose another output directory, or restore the parameters and files",
+    make=_make,
+)
 
 
 def write_results(exploration: Exploration, brought: Sequence[tuple[str, Sample]]) -> dict[str, Any]:  # Any: JSON
@@ -241,21 +161,19 @@ def write_results(exploration: Exploration, brought: Sequence[tuple[str, Sample]
     for file, structures in kept.items():
         Dataset(structures).save(exploration.directory.path / file)
     summary = {
-        "schema_version": SCHEMA_VERSION,
         "elements": list(elements_of(final)),
         "n_structures": {file: len(structures) for file, structures in kept.items()},
         "samples": [_described(name, sample) for name, sample in brought],
     }
-    write_json(exploration.directory.path / SUMMARY, summary)
-    return summary
+    return write_summary(exploration.directory, summary)
 
 
-def check_yield(summary: Mapping[str, Any], folder: Path) -> None:  # Any: JSON
+def check_yield(summary: Mapping[str, Any], directory: RunDirectory) -> None:  # Any: JSON
     """Check that some walker brought a structure.
 
     Args:
         summary: of the walkers, see `write_results`.
-        folder: of the results.
+        directory: of the results.
 
     Raises:
         NothingLearned: guards stopped every try of all walkers; says which.
@@ -265,7 +183,7 @@ def check_yield(summary: Mapping[str, Any], folder: Path) -> None:  # Any: JSON
     reasons = Counter(each["reason"] for sample in summary["samples"] for each in sample["rejections"])
     counts = ", ".join(f"{n} x {reason}" for reason, n in reasons.most_common())
     raise NothingLearned(
-        f"no walker brought a structure: guards stopped all tries ({counts}); see {folder / SUMMARY}. Correct the "
+        f"no walker brought a structure: guards stopped all tries ({counts}); see {directory.summary}. Correct the "
         "starts, shorten the time step or raise the limits of the guards, and choose another output directory"
     )
 
@@ -288,22 +206,3 @@ def _described(name: str, sample: Sample) -> dict[str, Any]:  # Any: JSON
             {**asdict(each), "value": each.value if np.isfinite(each.value) else None} for each in sample.rejections
         ],
     }
-
-
-def read_exploration_summary(directory: RunDirectory) -> dict[str, Any]:  # Any: whatever JSON holds
-    """Return the summary that `write_results` wrote.
-
-    Raises:
-        InputError: the walkers have not ended, or a newer surveyor wrote it.
-    """
-    path = directory.path / SUMMARY
-    if not path.exists():
-        raise InputError(f"the walkers in {directory.path} have not ended; the same call continues")
-    summary: dict[str, Any] = read_json(path)
-    check_schema(summary, path)
-    return summary
-
-
-def is_exploration(directory: RunDirectory) -> bool:
-    """Say whether a folder is that of walkers on a given potential."""
-    return directory.parameters.is_file() and "potential" in read_json(directory.parameters)["parameters"]

@@ -1,6 +1,6 @@
 """The layout of a campaign on disk, and the newest complete generation in it.
 
-parameters.json       what the campaign computes, fully resolved, with the hashes of the files it names
+parameters.json       the kind of work and what it computes, fully resolved, with the hashes of the files it names
 inputs/               copies of those files
 provenance.json       what runs there were, on which host, with which versions
 events.jsonl          what happened, as it happened
@@ -12,6 +12,8 @@ generations/000/      the bootstrap; generations/001/ ... follow (see `Generatio
 pools/                pools on clusters that the campaign has opened, with the outputs of their jobs
 comparison.json       the models of all generations on the final test set
 report.html           figures and tables of the whole campaign
+
+Other work has a folder of the same layout, as far as it has the same files, and `summary.json`, written last.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +29,7 @@ from surveyor.learning import Progress
 from surveyor.metrics import Errors
 from surveyor.models.choice import load_model
 from surveyor.models.model import Model
+from surveyor.models.record import RECORD
 from surveyor.sampling.walkers import Walker, load_walker, save_walker
 from surveyor.weights import without_weights
 
@@ -272,6 +275,11 @@ class RunDirectory:
         return self.path / "comparison.json"
 
     @property
+    def summary(self) -> Path:
+        """File that makes work complete which is not a campaign."""
+        return self.path / "summary.json"
+
+    @property
     def report(self) -> Path:
         """The report of the campaign."""
         return self.path / "report.html"
@@ -383,6 +391,24 @@ class RunDirectory:
 def _fates(data: DataSets) -> dict[str, Fate]:
     fates: tuple[Fate, ...] = ("train", "valid", "test", "failed", "discarded", "pending")
     return {str(atoms.info[KEY]): fate for fate in fates for atoms in getattr(data, fate)}
+
+
+def folder_of_model(path: Path) -> Path:
+    """Return the folder of a saved model: this one, or that of the newest model of a campaign or a training.
+
+    Raises:
+        InputError: there is none.
+    """
+    directory = RunDirectory(path.absolute())
+    newest = directory.n_complete() - 1
+    folders = [path, path / "model", *([directory.generation(newest).model] if newest >= 0 else [])]
+    for folder in folders:
+        if (folder / RECORD).is_file():
+            return folder
+    raise InputError(
+        f"{path}: found no model; expected the folder of a saved model, the run directory of a campaign with a "
+        "complete generation, or the output directory of a training"
+    )
 
 
 def check_schema(record: Mapping[str, Any], path: Path) -> None:

@@ -22,12 +22,10 @@ from prefect.states import AwaitingRetry, Cancelling
 from slow_campaign import stored
 
 from surveyor.dataset import Dataset
-from surveyor.exploration import read_exploration_summary
-from surveyor.labelling import read_summary
 from surveyor.models.choice import ModelParameters, make_model
 from surveyor.run_directory import RunDirectory
 from surveyor.testing.references import launches
-from surveyor.training import read_training_summary
+from surveyor.works.summary import read_summary
 
 PATIENCE_S = 150
 POLL_S = 0.5
@@ -119,7 +117,7 @@ def test_a_model_is_trained_through_the_worker(prefect: Callable[..., Any], tmp_
     parameters = {"train": data, "output_directory": str(tmp_path / "out"), "model": {"pair": {}}}
     done = prefect("deployment", "run", "train-model/local", "--params", json.dumps(parameters), "--watch")
     assert done.returncode == 0, done.stdout
-    assert read_training_summary(RunDirectory(tmp_path / "out"))["n_structures"]["train"] == 45
+    assert read_summary(RunDirectory(tmp_path / "out"))["n_structures"]["train"] == 45
 
 
 def test_walkers_move_on_a_given_potential_through_the_worker(
@@ -132,7 +130,7 @@ def test_walkers_move_on_a_given_potential_through_the_worker(
     parameters = {"potential": str(tmp_path / "model"), "output_directory": str(tmp_path / "out"), "walkers": walkers}
     done = prefect("deployment", "run", "sample-walkers/local", "--params", json.dumps(parameters), "--watch")
     assert done.returncode == 0, done.stdout
-    assert len(read_exploration_summary(RunDirectory(tmp_path / "out"))["samples"]) == 2
+    assert len(read_summary(RunDirectory(tmp_path / "out"))["samples"]) == 2
 
 
 def test_wrong_parameters_are_refused(

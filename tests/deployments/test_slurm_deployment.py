@@ -17,7 +17,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from processes import processes_that_know, wait_until
 from slurm import SlurmCluster
 
-from surveyor.campaign import load_campaign
+from surveyor.campaign import CAMPAIGN
 from surveyor.lease import hold_lease
 from surveyor.run_directory import RunDirectory
 from surveyor.testing.references import launches
@@ -107,7 +107,7 @@ def test_the_campaign_of_a_cluster_differs_from_that_of_a_laptop_in_ten_lines_at
     changes = difflib.ndiff(*(file.read_text().splitlines() for file in files))
     assert len([line for line in changes if line.startswith("+ ")]) <= 10
 
-    there, here = (load_campaign(file) for file in files)
+    there, here = (CAMPAIGN.load(file) for file in files)
     differing = {name for name in type(here).model_fields if getattr(here, name) != getattr(there, name)}
     assert differing == {"run_directory", "pools", "codes"}
 

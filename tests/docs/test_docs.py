@@ -15,13 +15,13 @@ from ase import Atoms
 from ase.build import molecule
 from prefect import flow
 
-from surveyor.campaign import CampaignParameters, parse_campaign
+from surveyor.campaign import CampaignParameters
 from surveyor.dataset import ENERGY
 from surveyor.exploration import ExplorationParameters
 from surveyor.labelling import LabellingParameters
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory
 from surveyor.parameter_files import parse_parameters
-from surveyor.reference.labelling import label_structure
+from surveyor.reference.labelling import Labeller, label_structure
 from surveyor.tasks.label import label
 from surveyor.training import TrainingParameters
 
@@ -58,7 +58,7 @@ def blocks(language: str, mark: str | None) -> list[object]:
 
 @pytest.mark.parametrize("text", blocks("yaml", COMPLETE))
 def test_complete_campaign_files_in_pages_are_valid(text: str) -> None:
-    assert parse_campaign(yaml.safe_load(text), "example").walkers
+    assert parse_parameters(CampaignParameters, yaml.safe_load(text), "example").walkers
 
 
 @pytest.mark.parametrize("text", blocks("yaml", LABELLING))
@@ -78,7 +78,7 @@ def test_complete_parameter_files_of_samplings_in_pages_are_valid(text: str) -> 
 
 @pytest.mark.parametrize("text", blocks("yaml", None))
 def test_parts_of_campaign_files_in_pages_are_valid(text: str) -> None:
-    assert parse_campaign(LEAST | yaml.safe_load(text), "example").walkers
+    assert parse_parameters(CampaignParameters, LEAST | yaml.safe_load(text), "example").walkers
 
 
 # Sockets of Prefect's client and of the server's process end with the interpreter, not with the test.
@@ -106,18 +106,18 @@ def harmonic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_reference_of_the_page_labels_into_a_store_and_never_twice(harmonic: ModuleType, tmp_path: Path) -> None:
     reference, store = harmonic.HarmonicReference(stiffness=2.0), LabelStore.in_folder(tmp_path / "labels")
     atoms, theory = molecule("H2O"), reference.resolve()
-    label = label_structure(atoms, reference, theory, store, tmp_path / "calculations")
+    label = label_structure(atoms, Labeller(reference, theory, store, tmp_path / "calculations"))
     assert isinstance(label, Label)
     assert label.energy == pytest.approx(float(np.sum(atoms.positions**2)))
     np.testing.assert_allclose(label.forces, -2.0 * atoms.positions, atol=1e-7)
 
     unable = Unable()
-    assert label_structure(atoms, unable, theory, store, tmp_path / "calculations").energy == label.energy
+    assert label_structure(atoms, Labeller(unable, theory, store, tmp_path / "calculations")).energy == label.energy
     crystal = molecule("H2O", cell=[5, 5, 5], pbc=True)
-    failure = label_structure(crystal, reference, theory, store, tmp_path / "calculations")
+    failure = label_structure(crystal, Labeller(reference, theory, store, tmp_path / "calculations"))
     assert isinstance(failure, LabelFailure)
     assert failure.reason == "invalid_input"
-    assert label_structure(crystal, unable, theory, store, tmp_path / "calculations") == failure
+    assert label_structure(crystal, Labeller(unable, theory, store, tmp_path / "calculations")) == failure
 
 
 class Unable:
@@ -139,10 +139,9 @@ def test_reference_of_the_page_labels_in_a_flow(harmonic: ModuleType, tmp_path: 
         future = label.submit(
             None,
             molecule("H2O"),
-            reference=reference,
-            theory=reference.resolve(),
-            store=LabelStore.in_folder(tmp_path / "labels"),
-            scratch=tmp_path / "calculations",
+            labeller=Labeller(
+                reference, reference.resolve(), LabelStore.in_folder(tmp_path / "labels"), tmp_path / "calculations"
+            ),
             name="water",
         )
         return future.result()

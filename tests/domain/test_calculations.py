@@ -16,7 +16,7 @@ from surveyor.claims import Claims
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, label_key
 from surveyor.lease import this_process
 from surveyor.reference.ase import EMTReference
-from surveyor.reference.labelling import label_structure
+from surveyor.reference.labelling import Labeller, label_structure
 
 FORK = multiprocessing.get_context("fork")  # quick, and these processes have no threads
 
@@ -50,7 +50,7 @@ class Scene:
 
     def label(self, n_failures: int, atoms: Atoms | None = None) -> str:
         atoms = atoms or self.atoms()
-        label_structure(atoms, Stumbling(n_failures), self.theory, self.store, self.scratch)
+        label_structure(atoms, Labeller(Stumbling(n_failures), self.theory, self.store, self.scratch))
         return label_key(atoms, self.theory)
 
     def left(self) -> list[str]:

@@ -11,19 +11,15 @@ from ase.build import bulk, molecule
 from ase.cluster import Icosahedron
 
 from surveyor.campaign import (
+    CAMPAIGN,
     CampaignParameters,
-    check_campaign,
-    check_continuation,
     check_elements,
     check_theory,
     given_data,
     is_model_checked,
-    load_campaign,
     note_checked_model,
-    open_campaign,
-    recorded_parameters,
 )
-from surveyor.continuation import parameter_differences
+from surveyor.campaign.checks import labelled_data
 from surveyor.dataset import GIVEN, Dataset, with_label
 from surveyor.errors import CampaignInUse, InputError
 from surveyor.labels import Label
@@ -33,6 +29,7 @@ from surveyor.pools import worker_check
 from surveyor.reference.ase import EMTReference
 from surveyor.run_directory import RunDirectory
 from surveyor.sampling.walkers import make_walkers
+from surveyor.works.continuation import parameter_differences, recorded_parameters
 
 
 @pytest.fixture
@@ -52,7 +49,7 @@ def content(tmp_path):
 def load(tmp_path):
     def write_and_load(content):
         (tmp_path / "campaign.yaml").write_text(yaml.safe_dump(content))
-        return load_campaign(tmp_path / "campaign.yaml")
+        return CAMPAIGN.load(tmp_path / "campaign.yaml")
 
     return write_and_load
 
@@ -74,7 +71,7 @@ def data_file(path, *structures):
 
 
 def test_a_good_campaign_passes(content, load):
-    assert len(check_campaign(load(content)).walkers) == 2
+    assert len(CAMPAIGN.check(load(content)).walkers) == 2
 
 
 def test_paths_are_relative_to_the_campaign_file(content, load, tmp_path, monkeypatch):
@@ -139,7 +136,7 @@ def test_all_wrong_fields_are_named_at_once(content, load):
 def test_a_file_that_is_no_campaign_is_refused(tmp_path, text, message):
     (tmp_path / "campaign.yaml").write_bytes(text)
     with pytest.raises(InputError, match=message) as caught:
-        load_campaign(tmp_path / "campaign.yaml")
+        CAMPAIGN.load(tmp_path / "campaign.yaml")
     assert "<unicode string>" not in str(caught.value)
 
 
@@ -148,7 +145,7 @@ def test_a_wrong_field_has_its_line_and_column(tmp_path):
         "run_directory: run\nwalkers:\n  - start: &file a.xyz\n    n_step: 3\n  - {start: *file, n_walkers: none}\n"
     )
     with pytest.raises(InputError) as caught:
-        load_campaign(tmp_path / "campaign.yaml")
+        CAMPAIGN.load(tmp_path / "campaign.yaml")
     lines = [line.strip().partition("): ")[0] for line in str(caught.value).splitlines()[1:]]
     assert lines[:2] == ["walkers[0].n_step (line 4, column 5", "walkers[1].n_walkers (line 5, column 20"]
     assert lines[2].startswith("reference: Field required")  # what is missing has no place
@@ -169,13 +166,13 @@ def test_run_directories_of_former_versions_are_continued(content, load):
     record = json.loads(directory.parameters.read_text())
     record["files"] = {"walkers.0.start": record["files"]["walkers[0].start"]}
     directory.parameters.write_text(json.dumps(record))
-    assert recorded_parameters(directory).walkers[0].start.parent == directory.inputs
+    assert recorded_parameters(directory, CampaignParameters).walkers[0].start.parent == directory.inputs
     assert opened(load(content)) == directory
 
 
 def test_a_missing_campaign_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.yaml does not exist"):
-        load_campaign(tmp_path / "nowhere.yaml")
+        CAMPAIGN.load(tmp_path / "nowhere.yaml")
 
 
 UNWORKABLE = {
@@ -201,7 +198,7 @@ def test_what_cannot_work_is_refused_before_any_work(name, content, load):
         content = changed(content, "begin_from.run_directory", "elsewhere")
     value, message = UNWORKABLE[name]
     with pytest.raises(InputError, match=message):
-        check_campaign(load(changed(content, name, value)))
+        CAMPAIGN.check(load(changed(content, name, value)))
 
 
 def test_an_element_that_the_reference_cannot_treat_is_named():
@@ -213,21 +210,21 @@ def test_data_without_the_elements_of_the_walkers_are_refused(content, load, tmp
     data_file(tmp_path / "gold.extxyz", *[bulk("Au", a=a, cubic=True) for a in (4.0, 4.1, 4.2)])
     content = changed(content, "bootstrap", {"data": "gold.extxyz", "level_of_theory": "EMT"})
     with pytest.raises(InputError, match=r"bootstrap\.data: .* holds Au, but the walkers have Cu"):
-        check_campaign(load(content))
+        CAMPAIGN.check(load(content))
 
 
 def test_data_without_labels_and_too_few_of_them_are_refused(content, load, tmp_path):
     content = changed(content, "bootstrap", {"data": "start.extxyz", "level_of_theory": "EMT"})
     with pytest.raises(InputError, match=r"bootstrap\.data: structure 0 of .*: found no label; expected REF_energy"):
-        check_campaign(load(content))
+        CAMPAIGN.check(load(content))
     data_file(tmp_path / "start.extxyz", Icosahedron("Cu", 2))
     with pytest.raises(InputError, match=r"holds 1 different structures to learn from; expected at least 3"):
-        check_campaign(load(content))
+        CAMPAIGN.check(load(content))
 
 
 def test_given_data_are_marked_and_have_keys(tmp_path):
     data_file(tmp_path / "data.extxyz", bulk("Cu"), Icosahedron("Cu", 2), bulk("Cu", cubic=True))
-    data = given_data(tmp_path / "data.extxyz", EMTReference().resolve()).structures
+    data = given_data(labelled_data(tmp_path / "data.extxyz"), EMTReference().resolve(), tmp_path).structures
     assert {GIVEN in atoms.info for atoms in data} == {True}
     assert len(set(data.keys())) == 3
 
@@ -242,7 +239,7 @@ def test_a_given_label_that_is_no_label_is_named_by_its_index(name, value, compl
     structures[2].info[name] = value
     ase.io.write(tmp_path / "data.extxyz", structures)
     with pytest.raises(InputError, match=rf"bootstrap\.data: structure 2 of .*: {complaint}"):
-        given_data(tmp_path / "data.extxyz", EMTReference().resolve())
+        given_data(labelled_data(tmp_path / "data.extxyz"), EMTReference().resolve(), tmp_path)
 
 
 def test_given_data_must_be_of_the_level_of_theory_of_the_reference(content, load, tmp_path):
@@ -250,14 +247,14 @@ def test_given_data_must_be_of_the_level_of_theory_of_the_reference(content, loa
     data_file(tmp_path / "data.extxyz", bulk("Cu"), Icosahedron("Cu", 2), bulk("Cu", cubic=True))
     parameters = load(content)
     with pytest.raises(InputError, match=r"level_of_theory: found 'PBE', expected that of the reference, 'EMT'"):
-        check_theory(parameters, check_campaign(parameters).walkers, EMTReference().resolve())
+        check_theory(parameters, CAMPAIGN.check(parameters).walkers, EMTReference().resolve())
 
 
 def test_elements_that_the_reference_cannot_treat_are_refused(content, load, tmp_path):
     ase.io.write(tmp_path / "start.extxyz", molecule("NaCl"))
     parameters = load(content)
     with pytest.raises(InputError, match="EMT cannot treat Na, Cl"):
-        check_theory(parameters, check_campaign(parameters).walkers, EMTReference().resolve())
+        check_theory(parameters, CAMPAIGN.check(parameters).walkers, EMTReference().resolve())
 
 
 def test_an_element_without_its_kind_is_refused_before_any_work(content, load, tmp_path):
@@ -265,7 +262,7 @@ def test_an_element_without_its_kind_is_refused_before_any_work(content, load, t
     (tmp_path / "input.inp").write_text("&FORCE_EVAL\n&DFT\n&END\n&SUBSYS\n&KIND H\n&END\n&END\n&END")
     content["reference"] = {"cp2k": {"input": "input.inp"}}
     with pytest.raises(InputError, match=r"reference\.cp2k: the start of walker 0: SUBSYS .* no KIND O; there are H"):
-        check_campaign(load(content | {"codes": {"cp2k": "cp2k/genoa"}}))
+        CAMPAIGN.check(load(content | {"codes": {"cp2k": "cp2k/genoa"}}))
 
 
 def test_the_charge_of_the_input_decides_whether_a_structure_suits_it(content, load, tmp_path):
@@ -275,10 +272,10 @@ def test_the_charge_of_the_input_decides_whether_a_structure_suits_it(content, l
     content["reference"] = {"cp2k": {"input": "input.inp"}}
     text = "&FORCE_EVAL\n&DFT\nUKS F\nCHARGE {}\n&END\n&SUBSYS\n&KIND H\n&END\n&KIND O\n&END\n&END\n&END"
     (tmp_path / "input.inp").write_text(text.format(-1))
-    check_campaign(load(content))
+    CAMPAIGN.check(load(content))
     (tmp_path / "input.inp").write_text(text.format(0))
     with pytest.raises(InputError, match="multiplicity 2 with UKS F"):
-        check_campaign(load(content))
+        CAMPAIGN.check(load(content))
 
 
 def test_a_multiplicity_that_the_charge_of_the_input_excludes_is_refused_before_any_work(content, load, tmp_path):
@@ -287,7 +284,7 @@ def test_a_multiplicity_that_the_charge_of_the_input_excludes_is_refused_before_
     text = "&FORCE_EVAL\n&DFT\nCHARGE -1\n&END\n&SUBSYS\n&KIND H\n&END\n&KIND O\n&END\n&END\n&END"
     (tmp_path / "input.inp").write_text(text)
     with pytest.raises(InputError, match="the start of walker 0: 10 electrons and multiplicity 2"):
-        check_campaign(load(content))
+        CAMPAIGN.check(load(content))
 
 
 def test_starts_whose_periodicity_the_reference_cannot_treat_are_refused_before_any_work(content, load, tmp_path):
@@ -295,29 +292,29 @@ def test_starts_whose_periodicity_the_reference_cannot_treat_are_refused_before_
     parameters = load(content)
     theory = replace(EMTReference().resolve(), n_periodic=(0, 3))
     with pytest.raises(InputError, match=r"\[True, True, False\]; EMT treats structures periodic in 0 or 3 dir"):
-        check_theory(parameters, check_campaign(parameters).walkers, theory)
+        check_theory(parameters, CAMPAIGN.check(parameters).walkers, theory)
 
 
 def test_mace_needs_validation_data(content, load):
     content |= {"model": {"mace": {}}, "learning": {"valid_fraction": 0}}
     with pytest.raises(InputError, match=r"learning\.valid_fraction: found 0"):
-        check_campaign(load(content))
+        CAMPAIGN.check(load(content))
 
 
 def test_the_data_directory_of_a_code_is_no_input_file(content, load, tmp_path):
     parameters = load(content | {"codes": {"cp2k": {"data_directory": str(tmp_path)}}})
     assert list(parameters.input_files()) == ["walkers[0].start"]
-    check_campaign(parameters)
+    CAMPAIGN.check(parameters)
 
 
 def test_wandb_that_is_not_installed_is_told_before_any_work(content, load, monkeypatch):
     monkeypatch.setattr("surveyor.campaign.checks.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'pip install "surveyor\[wandb\]"'):
-        check_campaign(load(content | {"wandb": {}}))
+        CAMPAIGN.check(load(content | {"wandb": {}}))
 
 
 def opened(parameters):
-    with open_campaign(parameters) as campaign:
+    with CAMPAIGN.open(parameters) as campaign:
         return campaign.directory
 
 
@@ -328,7 +325,7 @@ def test_the_same_parameters_continue_a_campaign(content, load):
 
 
 def test_the_training_pool_takes_the_model_again_where_the_code_of_surveyor_is_another(content, load, monkeypatch):
-    with open_campaign(load(content)) as campaign:
+    with CAMPAIGN.open(load(content)) as campaign:
         note_checked_model(campaign)
         assert is_model_checked(campaign)
         monkeypatch.setattr(worker_check, "_digest", lambda: "another")
@@ -370,7 +367,7 @@ def test_other_parameters_are_refused_with_the_difference(content, load, name, v
 def test_what_changes_no_result_may_change(content, load, name, value):
     directory = opened(load(content))
     opened(load(changed(content, name, value)))
-    recorded = recorded_parameters(directory)
+    recorded = recorded_parameters(directory, CampaignParameters)
     expected = load(changed(content, name, value))
     # The start files are copies in the recorded parameters.
     assert recorded.model_dump(exclude={"walkers"}) == expected.model_dump(exclude={"walkers"})
@@ -379,7 +376,7 @@ def test_what_changes_no_result_may_change(content, load, name, value):
 def test_limits_of_guards_may_change(content, load):
     directory = opened(load(content))
     opened(load(changed(content, "walkers.0.max_temperature_factor", 50)))
-    assert recorded_parameters(directory).walkers[0].max_temperature_factor == 50
+    assert recorded_parameters(directory, CampaignParameters).walkers[0].max_temperature_factor == 50
 
 
 def test_files_count_by_content_and_not_by_path(content, load, tmp_path):
@@ -395,7 +392,7 @@ def test_files_count_by_content_and_not_by_path(content, load, tmp_path):
 def test_recorded_parameters_name_the_copies_of_files(content, load, tmp_path):
     directory = opened(load(content))
     (tmp_path / "start.extxyz").unlink()
-    recorded = recorded_parameters(directory)
+    recorded = recorded_parameters(directory, CampaignParameters)
     assert recorded.walkers[0].start.parent == directory.inputs
     assert len(make_walkers(recorded.walkers, 0)) == 2
 
@@ -412,8 +409,8 @@ def test_a_campaign_that_a_former_version_began_keeps_its_windows(content, load,
     parameters = load(changed(content, "walkers.0", group))
 
     def centres():
-        with open_campaign(parameters) as campaign:
-            return [[each.centre for each in walker.conditions.restraints] for walker in campaign.walkers]
+        with CAMPAIGN.open(parameters) as campaign:
+            return [[each.centre for each in walker.conditions.restraints] for walker in campaign.checked.walkers]
 
     for _ in range(2):
         assert centres() == [[1.5, 2.5], [2.5, 3.5]]
@@ -430,14 +427,14 @@ def test_a_field_that_a_former_version_did_not_have_counts_as_its_default(conten
     record = json.loads(directory.parameters.read_text())
     del record["parameters"]["learning"]["n_tries"]
     directory.parameters.write_text(json.dumps(record))
-    check_continuation(directory, load(content))
+    CAMPAIGN.check_continuation(load(content))
 
 
 def test_parameters_of_a_newer_surveyor_are_refused(content, load):
     directory = opened(load(content))
     directory.parameters.write_text(json.dumps(json.loads(directory.parameters.read_text()) | {"schema_version": 99}))
     with pytest.raises(InputError, match="schema version 99"):
-        check_continuation(directory, load(content))
+        CAMPAIGN.check_continuation(load(content))
 
 
 def test_a_run_directory_in_use_is_refused(content, load):
@@ -460,5 +457,5 @@ def test_a_field_that_is_on_one_side_only_is_a_difference():
 
 def test_the_campaign_file_of_molecules_may_have_several_compositions(content, load, tmp_path):
     ase.io.write(tmp_path / "mixed.extxyz", [molecule("H2O"), molecule("CH4")])
-    walkers = check_campaign(load(changed(content, "walkers.0.start", "mixed.extxyz"))).walkers
+    walkers = CAMPAIGN.check(load(changed(content, "walkers.0.start", "mixed.extxyz"))).walkers
     assert [str(walker.start.symbols) for walker in walkers] == ["OH2", "CH4"]

@@ -164,6 +164,21 @@ def test_one_thread_gives_the_signs_of_life_of_all_claims_of_a_process(
     assert list(storage.list("")) == []
 
 
+def test_a_claim_that_cannot_beat_does_not_end_the_heartbeat_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("surveyor.claims._heart", _Heart())  # as in a new process
+
+    class Broken(FolderStorage):
+        def replace(self, name: str, content: bytes) -> None:
+            raise RuntimeError("the client of the bucket is closed")
+
+    broken, storage = Broken(tmp_path / "broken"), FolderStorage(tmp_path / "good")
+    with Claims(broken).held(KEY, heartbeat_s=0.01), Claims(storage).held(KEY, heartbeat_s=0.01):
+        wait_until(lambda: "gives no sign of life" in caplog.text)
+        wait_for_beat(storage)
+
+
 def _hold_and_beat(folder: Path, results) -> None:
     storage = FolderStorage(folder)
     with Claims(storage).held(KEY, heartbeat_s=0.01):

@@ -169,8 +169,9 @@ def test_an_empty_dataset_is_an_empty_file(tmp_path):
 
 
 def test_the_file_of_a_dataset_may_have_any_name(tmp_path):
-    numbered(3).save(tmp_path / "structures")
-    assert Dataset.load(tmp_path / "structures").keys() == numbered(3).keys()
+    for name in ("structures", "structures.json"):
+        numbered(3).save(tmp_path / name)
+        assert Dataset.load(tmp_path / name).keys() == numbered(3).keys()
 
 
 def test_sets_grow_and_pending_ones_are_those_of_the_newest():

@@ -14,17 +14,17 @@ from ase.build import bulk
 
 from surveyor import files
 from surveyor.arrays import write_arrays
-from surveyor.campaign import CampaignParameters, open_campaign
+from surveyor.campaign import CAMPAIGN, CampaignParameters
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError, StorageFailed
 from surveyor.events.kinds import EpochEnds, Labelled
 from surveyor.events.log import EventLog
 from surveyor.events.relay import Relay
 from surveyor.files import write_json
-from surveyor.labelling import LabellingParameters, open_labelling
+from surveyor.labelling import LABELLING, LabellingParameters
 from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, label_key
 from surveyor.reference.ase import EMTReference
-from surveyor.reference.labelling import label_structure
+from surveyor.reference.labelling import Labeller, label_structure
 
 PATIENCE_S = 20.0
 
@@ -59,7 +59,7 @@ def test_a_label_waits_for_room_in_a_full_store(
     ballast = fill(disk)
     outcomes: list[object] = []
     labeller = threading.Thread(
-        target=lambda: outcomes.append(label_structure(atoms, reference, theory, store, tmp_path / "scratch"))
+        target=lambda: outcomes.append(label_structure(atoms, Labeller(reference, theory, store, tmp_path / "scratch")))
     )
     labeller.start()
     deadline = time.monotonic() + PATIENCE_S
@@ -80,7 +80,8 @@ def test_a_store_that_stays_full_is_said(disk: Path, tmp_path: Path, monkeypatch
         StorageFailed, match=r"is computed, but could not be kept in .*labels.*No space left.*make room"
     ):
         label_structure(
-            bulk("Cu"), reference, reference.resolve(), LabelStore.in_folder(disk / "labels"), tmp_path / "scratch"
+            bulk("Cu"),
+            Labeller(reference, reference.resolve(), LabelStore.in_folder(disk / "labels"), tmp_path / "scratch"),
         )
     assert list((tmp_path / "scratch").iterdir())
 
@@ -89,7 +90,7 @@ def test_a_full_scratch_is_a_failure_of_the_disk(disk: Path, tmp_path: Path) -> 
     reference, store = EMTReference(), LabelStore.in_folder(tmp_path / "labels")
     theory = reference.resolve()
     subprocess.run(["mount", "-o", "remount,nr_inodes=1", str(disk)], check=True)
-    outcome = label_structure(bulk("Cu"), reference, theory, store, disk / "scratch")
+    outcome = label_structure(bulk("Cu"), Labeller(reference, theory, store, disk / "scratch"))
     assert isinstance(outcome, LabelFailure)
     assert outcome.reason == "disk"
     assert len(store.failures(label_key(bulk("Cu"), theory))) == POLICIES["disk"].attempts
@@ -110,7 +111,7 @@ def test_folders_that_are_read_only_are_said_before_work_starts(disk: Path, tmp_
     )
     with (
         pytest.raises(InputError, match=rf"{field}: .*here cannot be written to \(Read-only file system\)"),
-        open_campaign(parameters),
+        CAMPAIGN.open(parameters),
     ):
         pass
 
@@ -167,7 +168,7 @@ def test_whatever_else_finds_a_full_disk_ends_the_run_with_the_names_of_its_disk
             "labels": tmp_path / "labels",
         }
     )
-    with pytest.raises(StorageFailed) as failure, open_labelling(parameters):
+    with pytest.raises(StorageFailed) as failure, LABELLING.open(parameters):
         (disk / "run" / "checkpoint").write_bytes(bytes(10**6))
     assert "a file cannot be written: No space left on device; the file system at " in str(failure.value)
     # The lease is gone by then, and left some room.

@@ -7,6 +7,50 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 FOLDERS = {"surveyor": "src/surveyor", "blocks": "blocks", "tasks": "tasks", "flows": "flows"}
 LAYERS = list(FOLDERS)  # each imports only what stands to its left
+# The rooms of the domain, folders and modules alike: each imports only what stands before it.
+ROOMS = [
+    "errors",
+    "files",
+    "arrays",
+    "parameters",
+    "structures",
+    "potentials",
+    "biases",
+    "storage",
+    "lease",
+    "launcher",
+    "events",
+    "pools",
+    "claims",
+    "labels",
+    "calculations",
+    "dataset",
+    "programs",
+    "weights",
+    "metrics",
+    "evaluation",
+    "yaml_files",
+    "parameter_files",
+    "isolated_atoms",
+    "reading",
+    "models",
+    "sampling",
+    "learning",
+    "outcomes",
+    "run_directory",
+    "progress",
+    "endings",
+    "reference",
+    "works",
+    "campaign",
+    "doctor",
+    "labelling",
+    "training",
+    "exploration",
+    "report",
+    "plain",
+    "testing",
+]
 ENGINES = {"torch", "mace", "nequip", "lightning", "hydra", "omegaconf", "tblite", "wandb", "e3nn"}
 
 
@@ -54,6 +98,25 @@ def test_a_layer_imports_only_what_stands_to_its_left(layer):
         return any(name == each or name.startswith(f"{each}.") for each in forbidden)
 
     assert violations(layer, is_forbidden) == []
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(REPOSITORY / FOLDERS["surveyor"]).parts[0].removesuffix(".py")
+
+
+def test_every_room_of_the_domain_has_its_place():
+    found = {room_of(path) for path in modules("surveyor")} - {"__init__"}
+    assert len(ROOMS) == len(set(ROOMS))
+    assert found == set(ROOMS)
+
+
+def test_a_room_imports_only_rooms_before_it():
+    def is_forbidden(path: Path, name: str) -> bool:
+        package, _, rest = name.partition(".")
+        room, mine = rest.partition(".")[0], room_of(path)
+        return package == "surveyor" and room in ROOMS and ROOMS.index(room) > ROOMS.index(mine)
+
+    assert violations("surveyor", is_forbidden) == []
 
 
 @pytest.mark.parametrize("layer", LAYERS)

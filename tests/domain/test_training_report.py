@@ -24,8 +24,9 @@ from surveyor.report.images import history_of_training
 from surveyor.report.parity import parity_points
 from surveyor.report.tables import number, sets_table
 from surveyor.run_directory import GenerationDirectory, RunDirectory
-from surveyor.training import read_training_summary, write_summary
+from surveyor.training import summarise
 from surveyor.weights import PROPERTY_WEIGHTS
+from surveyor.works.summary import read_summary
 
 RATES = (0.01, 0.01, 0.002)
 
@@ -62,7 +63,7 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
         file = evaluate_dataset(model.deploy(), files.set_file(name), files.predictions(name))
         dataset = Dataset.load(files.set_file(name))
         errors[name] = errors_of(dataset, load_predictions(file, dataset))
-    write_summary(directory, model, data, errors)
+    summarise(directory, model, data, errors)
     return directory
 
 
@@ -106,7 +107,7 @@ def test_parity_shows_labels_predictions_and_their_differences(training: RunDire
     points = parity_points(GenerationDirectory(training.path))
     energies, forces, stresses, *differences = parity_figure(points).axes
     assert [axes.get_title(loc="left") for axes in (energies, forces, stresses)] == ["Energy", "Forces", "Stress"]
-    errors = read_training_summary(training)["errors"]["test"]
+    errors = read_summary(training)["errors"]["test"]
     diagonal, *_, line = forces.lines
     assert line.get_label() == f"test: {number(errors['forces_rmse'], 1e3)} meV/Å"
     assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
@@ -153,7 +154,7 @@ def test_a_constant_learning_rate_is_drawn_from_zero() -> None:
 
 
 def test_markdown_has_errors_by_element_the_offset_and_the_figures(training: RunDirectory) -> None:
-    summary = read_training_summary(training)
+    summary = read_summary(training)
     assert summary["atomic_energies"].keys() == {"Au", "Cu"}
     markdown = training_markdown(training, summary)
     assert markdown.startswith("# Training of a\\|b\n")

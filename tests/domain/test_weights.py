@@ -9,7 +9,8 @@ from ase import Atoms
 from ase.build import bulk
 from labelling_inputs import copper, labelled, written
 
-from surveyor.campaign import CampaignParameters, check_campaign, given_data, open_campaign
+from surveyor.campaign import CAMPAIGN, CampaignParameters, given_data
+from surveyor.campaign.checks import labelled_data
 from surveyor.dataset import ENERGY, STRESS, Dataset, DataSets, label_of
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
@@ -23,7 +24,7 @@ from surveyor.models.weights import check_weights
 from surveyor.potentials import Prediction
 from surveyor.reference.ase import EMTReference
 from surveyor.run_directory import RunDirectory
-from surveyor.training import TrainingParameters, check_training
+from surveyor.training import TRAINING, TrainingParameters
 from surveyor.weights import weight_of, weighted_properties
 
 OUTLIER = 1000.0  # eV
@@ -99,7 +100,7 @@ def test_training_on_a_file_leaves_out_what_has_weight_0(outliers: Path, tmp_pat
     checked = []
     for path in (outliers, trusted):
         parameters = {"train": path, "output_directory": tmp_path / path.stem, "model": {"pair": {}}, "seed": 3}
-        checked.append(check_training(TrainingParameters.model_validate(parameters)))
+        checked.append(TRAINING.check(TrainingParameters.model_validate(parameters)))
     one, other = checked
     for name in ("train", "valid"):
         energies = [[atoms.info[ENERGY] for atoms in getattr(each.data, name)] for each in checked]
@@ -117,13 +118,13 @@ def test_a_training_is_refused_whose_model_does_not_take_the_weights(tmp_path: P
         "model": {"nequip": {}},
     }
     with pytest.raises(InputError, match="train: found config_weight"):
-        check_training(TrainingParameters.model_validate(parameters))
+        TRAINING.check(TrainingParameters.model_validate(parameters))
 
 
 def test_the_label_that_is_compared_with_the_reference_counts(tmp_path: Path) -> None:
     first, *others = labelled(copper(8))
     path = written(tmp_path / "data.extxyz", [with_weights(first, config_energy_weight=0.0), *others])
-    given = given_data(path, EMTReference().resolve())
+    given = given_data(labelled_data(path), EMTReference().resolve(), path)
     assert given.example.info[ENERGY] == others[0].info[ENERGY]
 
 
@@ -132,7 +133,7 @@ def test_weights_stay_with_the_structures_of_a_campaign(tmp_path: Path) -> None:
     for number, atoms in enumerate(structures):
         atoms.info |= {"config_weight": float(number), "config_forces_weight": 3.0}
     path = written(tmp_path / "data.extxyz", structures)
-    given = given_data(path, EMTReference().resolve())
+    given = given_data(labelled_data(path), EMTReference().resolve(), path)
     assert len(given.structures) == 7  # the first has weight 0
     decide_membership(given.structures, {}, DataSets(), Learning()).save(tmp_path)
     data = DataSets.load(tmp_path)
@@ -158,22 +159,22 @@ def test_a_campaign_that_was_begun_without_weights_goes_on_without_them(tmp_path
         }
     )
     directory = RunDirectory(parameters.run_directory)
-    with open_campaign(parameters):
+    with CAMPAIGN.open(parameters):
         assert directory.obeys_weights
     as_an_earlier_surveyor_wrote(directory, Dataset(structures))
     for _ in range(2):  # the second time, this surveyor has written the parameters
-        with open_campaign(parameters) as campaign:
-            (_, report) = campaign.reports
+        with CAMPAIGN.open(parameters) as campaign:
+            (_, report) = campaign.checked.reports
             assert "weights are passed over, as by the earlier surveyor that began this campaign" in report.warnings[0]
             data = campaign.directory.load_generation(0, ()).data
         assert not directory.obeys_weights
         assert len(data.train) == 8
         assert weighted_properties(data.train) == ()
-        given = given_data(tmp_path / "data.extxyz", EMTReference().resolve(), obeys_weights=directory.obeys_weights)
+        given = given_data(campaign.checked.data, EMTReference().resolve(), tmp_path)
         assert len(given.structures) == 8
         assert weighted_properties(given.structures) == ()
     strict = parameters.model_copy(update={"model": ModelParameters.model_validate({"nequip": {}})})
-    check_campaign(strict)  # which takes no weights
+    CAMPAIGN.make(strict)  # which takes no weights
 
 
 def as_an_earlier_surveyor_wrote(directory: RunDirectory, train: Dataset) -> None:
@@ -236,7 +237,7 @@ def test_other_peoples_stress_is_trained_on_or_ignored_with_a_word(case: str, tm
         "output_directory": tmp_path / "out",
         "model": {"pair": {}},
     }
-    checked = check_training(TrainingParameters.model_validate(parameters))
+    checked = TRAINING.check(TrainingParameters.model_validate(parameters))
     stresses = [label_of(atoms).stress for atoms in checked.data.train]
     warnings = [line for report in checked.reports for line in report.warnings if "stress" in line]
     if case == "a slab":

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,17 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from labelling_inputs import copper, labelled, written
 
-from surveyor.campaign import CampaignParameters, load_campaign
-from surveyor.continuation import record_parameters
+from surveyor.campaign import CAMPAIGN
 from surveyor.dataset import Dataset
 from surveyor.exploration import ExplorationParameters
 from surveyor.files import write_json
 from surveyor.flows.command_line import main
-from surveyor.labelling import LabellingParameters, load_labelling
+from surveyor.labelling import LABELLING
 from surveyor.models.choice import ModelParameters, make_model
 from surveyor.run_directory import RunDirectory
-from surveyor.training import TrainingParameters, load_training
+from surveyor.training import TRAINING
+from surveyor.works.continuation import record_parameters
+from surveyor.works.work import Kind
 
 
 @pytest.fixture
@@ -43,21 +43,21 @@ def saved(folder: Path, name: str, content: dict[str, Any]) -> str:
     return str(folder / name)
 
 
-CAMPAIGN: dict[str, Any] = {
+A_CAMPAIGN: dict[str, Any] = {
     "run_directory": "run",
     "walkers": [{"start": "start.extxyz", "n_walkers": 2}],
     "reference": {"emt": {}},
     "model": {"pair": {}},
     "bootstrap": {"data": "train.extxyz", "level_of_theory": "EMT"},
 }
-LABELLING: dict[str, Any] = {"structures": "frames.extxyz", "output_directory": "out", "reference": {"emt": {}}}
-TRAINING: dict[str, Any] = {"train": "train.extxyz", "output_directory": "out", "model": {"pair": {"n_basis": 8}}}
+A_LABELLING: dict[str, Any] = {"structures": "frames.extxyz", "output_directory": "out", "reference": {"emt": {}}}
+A_TRAINING: dict[str, Any] = {"train": "train.extxyz", "output_directory": "out", "model": {"pair": {"n_basis": 8}}}
 
 
 def test_a_campaign_shows_the_files_of_its_walkers_and_its_data(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["check", saved(folder, "campaign.yaml", CAMPAIGN)]) == 0
+    assert main(["check", saved(folder, "campaign.yaml", A_CAMPAIGN)]) == 0
     said = capsys.readouterr().out
     assert "walkers[0].start: start.extxyz: 1 structure; used: positions\n" in said
     assert "bootstrap.data: train.extxyz: 12 structures; used: REF_energy, REF_forces" in said
@@ -67,7 +67,7 @@ def test_a_campaign_shows_the_files_of_its_walkers_and_its_data(
 
 
 def test_a_labelling_shows_what_would_be_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", saved(folder, "label.yaml", LABELLING)]) == 0
+    assert main(["check", saved(folder, "label.yaml", A_LABELLING)]) == 0
     said = capsys.readouterr().out
     assert "structures: frames.extxyz: 4 structures; used: " in said
     assert "labels in the file are not used; where needed they are computed anew (1 structure, the first is 2)" in said
@@ -78,7 +78,7 @@ def test_a_labelling_shows_what_would_be_refused(folder: Path, capsys: pytest.Ca
 
 
 def test_a_training_shows_its_sets(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", saved(folder, "train.yaml", TRAINING)]) == 0
+    assert main(["check", saved(folder, "train.yaml", A_TRAINING)]) == 0
     said = capsys.readouterr().out
     assert "train: train.extxyz: 12 structures; used: REF_energy, REF_forces" in said
     assert "structures: 11 for train, 1 for valid, 0 for test; elements Cu" in said
@@ -100,7 +100,7 @@ def test_a_sampling_shows_its_starts(folder: Path, capsys: pytest.CaptureFixture
     ExplorationParameters.model_validate(json.loads(capsys.readouterr().out))
 
 
-@pytest.mark.parametrize("content", [TRAINING, CAMPAIGN])
+@pytest.mark.parametrize("content", [A_TRAINING, A_CAMPAIGN])
 def test_replay_data_are_reported_on(content: dict[str, Any], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = labelled(copper(2))
     broken[1].arrays["REF_forces"] = np.full((4, 3), np.nan)
@@ -111,7 +111,7 @@ def test_replay_data_are_reported_on(content: dict[str, Any], folder: Path, caps
     assert "replay: structure 1 of " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", [TRAINING, CAMPAIGN])
+@pytest.mark.parametrize("content", [A_TRAINING, A_CAMPAIGN])
 def test_an_engine_that_is_missing_is_told(
     content: dict[str, Any], folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,35 +122,35 @@ def test_an_engine_that_is_missing_is_told(
 
 def test_starts_that_the_reference_cannot_treat_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written(folder / "iron.extxyz", [bulk("Fe", cubic=True)])
-    content = CAMPAIGN | {"walkers": [{"start": "iron.extxyz", "n_walkers": 2}], "bootstrap": {}}
+    content = A_CAMPAIGN | {"walkers": [{"start": "iron.extxyz", "n_walkers": 2}], "bootstrap": {}}
     assert main(["check", saved(folder, "campaign.yaml", content)]) == 2
     assert "cannot treat Fe" in capsys.readouterr().err.replace("\n", " ")
 
 
 @pytest.mark.parametrize(
-    ("content", "load", "changes"),
+    ("content", "kind", "changes"),
     [
-        (TRAINING, load_training, {"seed": 5}),
-        (LABELLING, load_labelling, {"reference": {"emt": {"asap_cutoff": True}}}),
-        (CAMPAIGN, load_campaign, {"learning": {"seed": 5}}),
+        (A_TRAINING, TRAINING, {"seed": 5}),
+        (A_LABELLING, LABELLING, {"reference": {"emt": {"asap_cutoff": True}}}),
+        (A_CAMPAIGN, CAMPAIGN, {"learning": {"seed": 5}}),
     ],
 )
 def test_work_that_has_begun_goes_on_with_its_own_parameters_alone(
     content: dict[str, Any],
-    load: Callable[[Path], CampaignParameters | LabellingParameters | TrainingParameters],
+    kind: Kind[Any, Any, Any],
     changes: dict[str, Any],
     folder: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    directory = RunDirectory(folder / ("run" if content is CAMPAIGN else "out"))
+    directory = RunDirectory(folder / ("run" if content is A_CAMPAIGN else "out"))
     file = saved(folder, "some.yaml", content)
     assert main(["check", file]) == 0
     assert f"{directory.path} is new" in capsys.readouterr().out.replace("\n", " ")
-    parameters = load(Path(file))
-    record_parameters(directory.parameters, parameters, parameters.input_files())
+    parameters = kind.load(Path(file))
+    record_parameters(directory, parameters, kind.name)
     write_json(directory.generation(0).manifest, {})
     assert main(["check", file]) == 0
-    state = "has 1 complete generations" if content is CAMPAIGN else "has begun; the same call continues it"
+    state = "has 1 complete generations" if content is A_CAMPAIGN else "has begun; the same call continues it"
     assert f"{directory.path} {state}" in capsys.readouterr().out.replace("\n", " ")
     assert main(["check", saved(folder, "some.yaml", content | changes)]) == 2
     assert "with other parameters" in capsys.readouterr().err.replace("\n", " ")
@@ -158,7 +158,7 @@ def test_work_that_has_begun_goes_on_with_its_own_parameters_alone(
 
 def test_of_many_refused_structures_some_are_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written(folder / "frames.extxyz", [*copper(1), *[contradicting() for _ in range(10)]])
-    assert main(["check", saved(folder, "label.yaml", LABELLING)]) == 0
+    assert main(["check", saved(folder, "label.yaml", A_LABELLING)]) == 0
     said = capsys.readouterr().out
     assert "10 structure(s) cannot be labelled:" in said
     assert "  structure 8: " in said

@@ -10,7 +10,7 @@ import yaml
 from ase import Atoms
 
 from surveyor.blocks.codes import CP2KCodeBlock
-from surveyor.campaign import load_campaign
+from surveyor.campaign import CAMPAIGN
 from surveyor.errors import InputError
 from surveyor.flows.doctor import look
 from surveyor.flows.online_learning import online_learning
@@ -35,7 +35,7 @@ def campaign(tmp_path: Path) -> Path:
 
 
 def test_a_campaign_runs_the_code_that_a_block_holds(campaign: Path) -> None:
-    parameters = load_campaign(campaign)
+    parameters = CAMPAIGN.load(campaign)
     with pytest.raises(InputError, match=r"program 'cp2k\.of-the-block' was not found"):
         online_learning(**{name: getattr(parameters, name) for name in type(parameters).model_fields})
 

@@ -1,5 +1,6 @@
 """The display of running work in a terminal."""
 
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -7,7 +8,8 @@ from processes import wait_until
 from rich.console import Console
 
 from surveyor.events.kinds import WorkBegins
-from surveyor.flows.display import View, following
+from surveyor.flows.display import following
+from surveyor.flows.train_commands import TRAINING_VIEW
 from surveyor.run_directory import RunDirectory
 
 
@@ -18,7 +20,7 @@ def test_a_live_display_goes_on_without_events(tmp_path: Path) -> None:
         looks.append(directory)
         return f"look {len(looks)}", ""
 
-    view = View(WorkBegins, (), look, lambda *_: None)
+    view = replace(TRAINING_VIEW, begins=WorkBegins, milestones=(), look=look)
     console = Console(file=StringIO(), force_terminal=True)
     with following(directory, console, view):
         directory.events.append(WorkBegins())

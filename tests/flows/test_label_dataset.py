@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,12 @@ from surveyor.events.kinds import LabelFailed, LabelsRequested
 from surveyor.events.log import of_kind
 from surveyor.flows import label_dataset as module
 from surveyor.flows.label_dataset import label_dataset, label_everything, label_structures
-from surveyor.labelling import Labelling, read_summary
+from surveyor.labelling import LABELLING, Labelling, LabellingParameters
 from surveyor.labels import LabelStore
-from surveyor.pools.local import local_pool
 from surveyor.pools.sites import LocalSite
-from surveyor.reading import read_unchecked
 from surveyor.run_directory import RunDirectory
 from surveyor.testing.references import launches, structure_id
+from surveyor.works.summary import read_summary
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -161,11 +161,16 @@ def test_a_structure_that_ends_every_worker_does_not_stop_the_others(
     def label(labelling: Labelling) -> Path:
         return label_everything(labelling)
 
-    with local_pool(LocalSite(cores=1)) as pool:
-        directory, store = RunDirectory(tmp_path / "out"), LabelStore.in_folder(tmp_path / "labels")
-        reading = read_unchecked(written(tmp_path / "structures.extxyz", structures))
-        labelling = Labelling(directory, reading, DeadlyEMT(limit_A=0.3), pool, store, chunk_size=4)
-        labelled = Dataset.load(label(labelling))
+    parameters = LabellingParameters(
+        structures=written(tmp_path / "structures.extxyz", structures),
+        output_directory=tmp_path / "out",
+        reference={"emt": {}},
+        pool="local/one",
+        chunk_size=4,
+    )
+    with LABELLING.open(parameters, {"local/one": LocalSite(cores=1)}) as opened:
+        deadly = replace(opened.checked, reference=DeadlyEMT(limit_A=0.3))
+        labelled = Dataset.load(label(replace(opened, checked=deadly)))
     assert [structure_id(a) for a in labelled] == [structure_id(structures[index]) for index in (0, 2, 3)]
     (failed,) = read(tmp_path / "out" / "failed.extxyz", ":")
     assert failed.info[FAILURE] == "crash"

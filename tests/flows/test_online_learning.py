@@ -19,7 +19,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun
 
-from surveyor.campaign import Campaign, load_campaign
+from surveyor.campaign import CAMPAIGN, Campaign
 from surveyor.dataset import ENERGY, KEY, Dataset, DataSets, with_label
 from surveyor.errors import CampaignInUse, InputError, NothingLearned
 from surveyor.events.kinds import CampaignBegins, CampaignComplete, CommitteeCalibrated, Rejected
@@ -349,7 +349,7 @@ def test_a_file_and_a_call_give_the_same_campaign(folder: Folder, prefect_api_ur
     file = folder.path / "campaign.yaml"
     file.write_text(json.dumps(parameters, default=lambda path: str(path.relative_to(folder.path))))
     checked = json.loads(_python("-m", "surveyor.flows.command_line", "check", "--json", file))
-    assert checked == load_campaign(file).model_dump(mode="json")
+    assert checked == CAMPAIGN.load(file).model_dump(mode="json")
 
     printed = _python("-c", RUN, file, PREFECT_API_URL=prefect_api_url)
     assert "[]" in printed.splitlines()  # what was not asked for is not even imported

@@ -18,7 +18,7 @@ from surveyor.dataset import Dataset
 from surveyor.errors import CampaignInUse, InputError
 from surveyor.events.kinds import Sampled
 from surveyor.events.log import of_kind
-from surveyor.exploration import SUMMARY, ExplorationParameters, check_exploration, open_exploration
+from surveyor.exploration import SAMPLING, ExplorationParameters
 from surveyor.files import read_json, write_json
 from surveyor.flows.sample_walkers import sample_walkers
 from surveyor.lease import hold_lease
@@ -61,7 +61,7 @@ def parameters(tmp_path: Path) -> dict[str, Any]:
 def test_walkers_move_without_learning_and_the_same_call_does_nothing(parameters, tmp_path) -> None:
     path = sample_walkers(**parameters)
     assert path == tmp_path / "out" / "samples.extxyz"
-    summary = read_json(tmp_path / "out" / SUMMARY)
+    summary = read_json(tmp_path / "out" / "summary.json")
     assert [sample["name"] for sample in summary["samples"]] == ["w000-0", "w001-0", "w002-0", "w003-0", "w004-0"]
     assert [sample["is_converged"] for sample in summary["samples"]] == [None, None, None, True, True]
     final = Dataset.load(path)
@@ -79,7 +79,7 @@ def test_walkers_move_without_learning_and_the_same_call_does_nothing(parameters
 
     written_at = (tmp_path / "out" / "samples" / "w000-0.npz").stat().st_mtime_ns
     more = sample_walkers(**parameters, n_samples=2)
-    assert len(read_json(tmp_path / "out" / SUMMARY)["samples"]) == 10
+    assert len(read_json(tmp_path / "out" / "summary.json")["samples"]) == 10
     assert len(Dataset.load(more)) == 7
     assert (tmp_path / "out" / "samples" / "w000-0.npz").stat().st_mtime_ns == written_at
     with pytest.raises(InputError, match=r"(?s)holds a sampling with other parameters:.*seed: 0 there, 1 here"):
@@ -90,7 +90,7 @@ def test_walkers_move_without_learning_and_the_same_call_does_nothing(parameters
 
 def test_input_that_cannot_work_is_refused_before_anything_moves(parameters, tmp_path) -> None:
     def check(**changes: Any) -> None:
-        check_exploration(ExplorationParameters.model_validate({**parameters, **changes}))
+        SAMPLING.check(ExplorationParameters.model_validate({**parameters, **changes}))
 
     with pytest.raises(InputError, match="found no model"):
         check(potential=tmp_path / "training")
@@ -135,7 +135,7 @@ def test_walkers_that_bring_nothing_end_in_failure(parameters, tmp_path, prefect
     assert done.returncode == 1, done.stderr
     assert "no walker brought a structure: guards stopped all tries (4 x force)" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
-    assert read_json(tmp_path / "out" / SUMMARY)["n_structures"] == {"samples.extxyz": 0}
+    assert read_json(tmp_path / "out" / "summary.json")["n_structures"] == {"samples.extxyz": 0}
 
 
 def surveyor(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -154,7 +154,7 @@ def test_windows_are_in_all_results(parameters, tmp_path) -> None:
         found = ase.io.read(tmp_path / "out" / file, ":")
         assert sorted({atoms.info["window_centre"] for atoms in found}) == expected
         assert {atoms.info["window_variable"] for atoms in found} == {"distance(1,0)"}
-    samples = read_json(tmp_path / "out" / SUMMARY)["samples"]
+    samples = read_json(tmp_path / "out" / "summary.json")["samples"]
     assert [sample["window"] for sample in samples] == [
         {"variable": "distance(1,0)", "centre": centre} for centre in expected
     ]
@@ -170,17 +170,17 @@ def test_a_folder_that_a_former_version_began_keeps_its_windows(parameters, tmp_
     given = ExplorationParameters.model_validate({**parameters, "walkers": [group]})
 
     def centres() -> list[list[float]]:
-        walkers = check_exploration(given).walkers
+        walkers = SAMPLING.check(given).walkers
         return [[each.centre for each in walker.conditions.restraints] for walker in walkers]
 
-    with open_exploration(given, {}):
+    with SAMPLING.open(given, {}):
         assert centres() == [[1.5, 2.5], [2.5, 3.5]]
     record = read_json(tmp_path / "out" / "parameters.json")
     assert not record.pop("former_windows")
     write_json(tmp_path / "out" / "parameters.json", record)
     for _ in range(2):  # the second time, this version has written the parameters
         assert centres() == [[2.0, 2.0], [3.0, 3.0]]
-        with open_exploration(given, {}):
+        with SAMPLING.open(given, {}):
             pass
 
 

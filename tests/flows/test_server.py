@@ -20,7 +20,7 @@ from server_log import watched
 
 from surveyor.events.kinds import Event
 from surveyor.events.recording import announce
-from surveyor.flows.sampling import relayed
+from surveyor.flows.opening import relayed
 from surveyor.flows.server import answers
 from surveyor.run_directory import RunDirectory
 

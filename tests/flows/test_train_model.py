@@ -28,7 +28,7 @@ from surveyor.errors import CampaignInUse, InputError
 from surveyor.events.kinds import EpochEnds
 from surveyor.events.log import of_kind
 from surveyor.files import read_json, write_json
-from surveyor.flows.train_commands import show_training
+from surveyor.flows.train_commands import TRAINING_VIEW
 from surveyor.flows.train_model import train_model
 from surveyor.flows.training import told
 from surveyor.lease import hold_lease
@@ -37,7 +37,7 @@ from surveyor.models.choice import load_model
 from surveyor.models.history import load_history, reported_epochs
 from surveyor.run_directory import RunDirectory
 from surveyor.tasks.report import report_training
-from surveyor.training import SUMMARY, TrainingParameters, check_training
+from surveyor.training import TRAINING, TrainingParameters
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -75,7 +75,7 @@ def parameters(tmp_path: Path) -> dict[str, Any]:
 def test_a_call_trains_and_the_same_call_does_nothing(parameters: dict[str, Any], tmp_path: Path) -> None:
     out = parameters["output_directory"] = tmp_path / "trained-once"  # the server's artifacts are those of all tests
     weights = train_model(**parameters, valid_fraction=0.25)
-    summary = read_json(out / SUMMARY)
+    summary = read_json(out / "summary.json")
     assert summary["n_structures"] == {"train": 9, "valid": 3, "test": 3}
     model = load_model(weights.parent)
     test = Dataset.load(parameters["test"])
@@ -110,7 +110,7 @@ def test_a_report_that_fails_is_told_and_written_by_the_next_call(
 
     with monkeypatch.context() as patch:
         patch.setattr("surveyor.flows.train_model.report_training", report_training.with_options(retries=0))
-        patch.setattr("surveyor.tasks.report.write_training_figures", without_space)
+        patch.setattr("surveyor.report.write_training_figures", without_space)
         weights = train_model(**parameters)
     assert weights.is_file()
     assert "the report failed" in caplog.text
@@ -138,8 +138,8 @@ def test_a_complete_training_of_an_earlier_version_is_returned(parameters: dict[
     events, _ = RunDirectory(out).events.read()
     assert events[-1].message == "out is complete"
     # One that was killed before its end goes on with the sets that it had.
-    (out / SUMMARY).unlink()
-    checked = check_training(TrainingParameters.model_validate(parameters))
+    (out / "summary.json").unlink()
+    checked = TRAINING.check(TrainingParameters.model_validate(parameters))
     assert [len(checked.data.train), len(checked.data.valid)] == [13, 2]
     train_model(**parameters)
     assert (out / "valid.extxyz").read_bytes() == before[out / "valid.extxyz"]
@@ -164,12 +164,12 @@ def test_a_training_starts_from_a_saved_model_and_keeps_its_atomic_energies(
     second = load_model(train_model(**others).parent)
     assert second.atomic_energies == {"Cu": 3.51}
     assert second.parameters == first.parameters
-    check_training(TrainingParameters.model_validate(others))
+    TRAINING.check(TrainingParameters.model_validate(others))
 
     # The folder is known by what is in it, as files are.
     first.weights.write_bytes(b"another model")
     with pytest.raises(InputError, match=r"start: 'file with hash \w+' there, 'file with hash \w+' here"):
-        check_training(TrainingParameters.model_validate(others))
+        TRAINING.check(TrainingParameters.model_validate(others))
 
 
 def test_the_command_trains_says_the_errors_and_is_shown_by_status(
@@ -182,7 +182,7 @@ def test_the_command_trains_says_the_errors_and_is_shown_by_status(
     assert done.returncode == 0, done.stderr
     assert "training on 11 structures, 1 for validation" in done.stdout
     assert f"potential: {tmp_path / 'out' / 'model'}" in done.stdout
-    forces = read_json(tmp_path / "out" / SUMMARY)["errors"]["test"]["forces_rmse"]
+    forces = read_json(tmp_path / "out" / "summary.json")["errors"]["test"]["forces_rmse"]
     assert f"{1e3 * forces:.2f}" in done.stdout
 
     status = surveyor("status", str(tmp_path / "out"))
@@ -206,11 +206,11 @@ def test_the_command_shows_errors_by_element_and_the_offset(tmp_path: Path) -> N
     errors = Errors(5, 0.0103, 0.0097, 0.0956, 0.07, 0.0041, 0.003, {"C": 0.0871, "H": 0.0432}, -0.0096, 0.0037)
     old = {"n_structures": 5, "energy_rmse": 0.0103, "forces_rmse": 0.0956, "forces_rmse_by_element": {}}
     write_json(
-        directory.path / SUMMARY,
+        directory.path / "summary.json",
         {"schema_version": 1, "errors": {"train": errors.to_dict(), "valid": old, "test": {"n_structures": 0}}},
     )
     console = Console(width=120, record=True, file=io.StringIO())
-    show_training(directory, console)
+    TRAINING_VIEW.show(console, directory)
     shown = console.export_text()
     assert rows(shown, "│") == [
         ["train", "5", "10.30", "3.70", "-9.60", "95.60", "4.10"],
@@ -243,7 +243,7 @@ def test_mace_is_trained_with_its_epochs_in_the_log_and_exported(parameters: dic
     assert weights.name == "mace.model"
     assert [epoch.learning_rate for epoch in reported_epochs(tmp_path / "out" / "training")] == [0.01] * 5
     assert {path.name for path in (tmp_path / "out" / "figures").iterdir()} == {"parity.png", "training.png"}
-    assert read_json(tmp_path / "out" / SUMMARY)["logs"] == ["training/trainer.log"]
+    assert read_json(tmp_path / "out" / "summary.json")["logs"] == ["training/trainer.log"]
     events, _ = RunDirectory(tmp_path / "out").events.read()
     assert [event.number for event in of_kind(events, EpochEnds)] == [0, 1, 2, 3, 4]
     predictions = load_model(weights.parent).deploy().evaluate(Dataset.load(parameters["test"]))
@@ -283,7 +283,7 @@ def test_a_killed_command_goes_on_with_the_epoch_that_it_was_in(
     finally:
         first.kill()
         first.wait()
-    assert not (tmp_path / "out" / SUMMARY).exists()
+    assert not (tmp_path / "out" / "summary.json").exists()
     assert 3 <= len(reported_epochs(training)) < n_epochs
 
     train_model(train=parameters["train"], output_directory=tmp_path / "out", model=long)
@@ -291,7 +291,7 @@ def test_a_killed_command_goes_on_with_the_epoch_that_it_was_in(
     assert sorted(set(numbers)) == list(range(n_epochs))
     assert len(numbers) <= n_epochs + 1  # the one that was broken off may have been reported already
     assert len(load_history(tmp_path / "out" / "model")) == n_epochs
-    assert (tmp_path / "out" / SUMMARY).exists()
+    assert (tmp_path / "out" / "summary.json").exists()
 
 
 LOADED = """
@@ -354,5 +354,5 @@ def test_what_cannot_work_is_said_before_it_begins(
         if name in changes:
             changes = {**changes, name: tmp_path / changes[name]}
     with pytest.raises((InputError, ValueError), match=message):
-        check_training(TrainingParameters.model_validate({**parameters, **changes}))
+        TRAINING.check(TrainingParameters.model_validate({**parameters, **changes}))
     assert not (tmp_path / "out").exists()

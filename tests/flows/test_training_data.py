@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from labelling_inputs import copper, labelled, written
 
-from surveyor.campaign import load_campaign
+from surveyor.campaign import CAMPAIGN
 from surveyor.dataset import ENERGY, FORCES, Dataset
 from surveyor.errors import InputError
 from surveyor.events.kinds import FileSuspicious
@@ -23,7 +23,7 @@ from surveyor.files import read_json, write_json
 from surveyor.flows.online_learning import online_learning
 from surveyor.flows.train_model import train_model
 from surveyor.run_directory import RunDirectory
-from surveyor.training import SUMMARY, TrainingParameters, check_training
+from surveyor.training import TRAINING, TrainingParameters
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -96,7 +96,7 @@ def test_isolated_atoms_give_the_atomic_energies_and_leave_the_sets(training: Pa
     said = " ".join(done.stdout.split())
     assert "2 isolated atoms are left out; atomic energies from them: H -10.7072 eV, O -102.5218 eV" in said
     assert "training on 11 structures, 1 for validation" in said
-    summary = read_json(training.parent / "out" / SUMMARY)
+    summary = read_json(training.parent / "out" / "summary.json")
     assert summary["atomic_energies"] == FREE
     assert summary["n_structures"] == {"train": 11, "valid": 1, "test": 0}
     for name in ("train", "valid"):
@@ -107,7 +107,7 @@ def test_isolated_atoms_give_the_atomic_energies_and_leave_the_sets(training: Pa
 @pytest.mark.skipif(find_spec("mace") is None, reason='needs MACE: pip install "surveyor[mace]"')
 def test_mace_takes_the_atomic_energies_of_isolated_atoms(training: Path) -> None:
     train_model(train=training.parent / "train.extxyz", output_directory=training.parent / "out", model=MACE)
-    summary = read_json(training.parent / "out" / SUMMARY)
+    summary = read_json(training.parent / "out" / "summary.json")
     assert summary["atomic_energies"] == FREE
     assert summary["n_structures"]["train"] == 11
     assert summary["errors"]["train"]["energy_rmse"] < 6  # a bond is 12.2 eV; with other atomic energies it is 100 eV
@@ -139,7 +139,7 @@ def checked(training: Path, **changes: Any) -> Any:
     for name in ("train", "valid", "test", "output_directory", "start"):
         if name in fields:
             fields[name] = training.parent / fields[name]
-    return check_training(TrainingParameters.model_validate(fields))
+    return TRAINING.check(TrainingParameters.model_validate(fields))
 
 
 def test_given_atomic_energies_are_completed_by_isolated_atoms_and_must_agree(training: Path) -> None:
@@ -248,7 +248,7 @@ def test_isolated_atoms_in_the_data_of_a_campaign_must_be_those_of_its_reference
 def run(folder: Path, atomic_energies: str) -> None:
     file = folder / f"{atomic_energies}.yaml"
     file.write_text(yaml.safe_dump(campaign(atomic_energies, "data.extxyz", atomic_energies)))
-    parameters = load_campaign(file)
+    parameters = CAMPAIGN.load(file)
     online_learning(**{name: getattr(parameters, name) for name in type(parameters).model_fields})
 
 

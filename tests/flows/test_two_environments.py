@@ -14,7 +14,7 @@ from environments import make_environment
 from slurm import SlurmCluster
 
 from surveyor.blocks.pools import LocalPool
-from surveyor.campaign import load_campaign
+from surveyor.campaign import CAMPAIGN
 from surveyor.errors import PoolFailed
 from surveyor.files import read_json
 from surveyor.flows.online_learning import online_learning
@@ -124,7 +124,7 @@ def test_a_pool_with_other_versions_ends_a_campaign_before_any_work(two: TwoEnvi
     LocalPool(cores=1, python=str(python)).save("old")
     two.write(1, sampling="local/old")  # what samples is needed last
     with pytest.raises(PoolFailed, match=r"pool local/old: versions differ: .* has surveyor 0\.0\.1 \(there "):
-        online_learning(**dict(load_campaign(two.folder / "campaign.yaml")))
+        online_learning(**dict(CAMPAIGN.load(two.folder / "campaign.yaml")))
     assert [*LabelStore.in_folder(two.folder / "labels").keys()] == []
 
 
@@ -167,14 +167,14 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from surveyor.blocks.pools import LocalPool
-from surveyor.campaign import load_campaign
+from surveyor.campaign import CAMPAIGN
 from surveyor.flows.online_learning import online_learning
 
 for name in ("mace", "nequip"):
     LocalPool(cores=1, python=sys.argv[1 if name == "mace" else 2]).save(f"engine-{name}")
-potential = online_learning(**dict(load_campaign(Path("campaign.yaml"))), display=False)
+potential = online_learning(**dict(CAMPAIGN.load(Path("campaign.yaml"))), display=False)
 print(potential.name)
-potential = online_learning(**dict(load_campaign(Path("nequip.yaml"))), display=False)
+potential = online_learning(**dict(CAMPAIGN.load(Path("nequip.yaml"))), display=False)
 print(potential.name)
 print([name for name in ("torch", "mace", "nequip", "e3nn") if find_spec(name)])
 """

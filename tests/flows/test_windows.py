@@ -32,11 +32,13 @@ class Running:
 
 
 def test_no_more_tasks_than_the_window_holds_are_unfinished() -> None:
-    running = Running()
+    running, may_end = Running(), threading.Event()
+    n_submitted = []
 
     @task
     def work(number: int) -> int:
         with running:
+            assert may_end.wait(60)
             return number
 
     @flow
@@ -44,10 +46,13 @@ def test_no_more_tasks_than_the_window_holds_are_unfinished() -> None:
         window = Window(lambda: 3, SimpleQueue())
         for number in range(12):
             window.add(str(number), partial(work.submit, number))
+        n_submitted.append(len(window.futures))
+        may_end.set()
         window.wait()
         return {name: future.result() for name, future in window.futures.items()}
 
     assert work_through() == {str(number): number for number in range(12)}
+    assert n_submitted == [3]  # none of them could end before
     assert 1 <= running.most <= 3
 
 

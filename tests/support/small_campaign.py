@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.cluster import Icosahedron
 
-from surveyor.campaign import CampaignParameters, installed_versions
+from surveyor.campaign import CampaignParameters
 from surveyor.dataset import KEY, Dataset, DataSets, with_label
 from surveyor.evaluation import evaluate_dataset, load_predictions
 from surveyor.events.kinds import CampaignBegins, CampaignComplete
@@ -23,11 +23,12 @@ from surveyor.models.model import Model
 from surveyor.outcomes import Outcome, describe, move_on
 from surveyor.potentials import Potential
 from surveyor.reference.ase import EMTReference
-from surveyor.reference.labelling import label_structure
+from surveyor.reference.labelling import Labeller, label_structure
 from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.perturbation import perturb
 from surveyor.sampling.propagation import propagate
 from surveyor.sampling.walkers import Walker, make_walkers
+from surveyor.works.provenance import installed_versions
 
 ATOMIC_ENERGIES = {"Cu": 3.51}  # eV, EMT
 WALL_TIMES_S = {"sampling": 1.5, "labelling": 2.0, "evaluation": 0.5, "training": 3.0}
@@ -106,7 +107,7 @@ class SmallCampaign:
 
     def _label(self, atoms: Atoms, *, fails: bool = False) -> Atoms:
         key = label_key(atoms, self.theory)
-        outcome = label_structure(atoms, self.reference, self.theory, self.store, self.directory.scratch)
+        outcome = label_structure(atoms, Labeller(self.reference, self.theory, self.store, self.directory.scratch))
         return with_label(atoms, key, LabelFailure("scf_not_converged", "did not converge") if fails else outcome)
 
     def _learn(

@@ -12,6 +12,7 @@ from prefect_dask import DaskTaskRunner
 from surveyor.labels import LabelStore, LevelOfTheory
 from surveyor.pools.pool import Pool
 from surveyor.reference.ase import EMTParameters, EMTReference
+from surveyor.reference.labelling import Labeller
 from surveyor.reference.reference import Reference
 from surveyor.reference.rehearsal import Rehearsal
 from surveyor.tasks.label import label
@@ -41,10 +42,7 @@ class Bench:
         return label.submit(
             pool,
             atoms,
-            reference=self.reference,
-            theory=self.theory,
-            store=self.store,
-            scratch=self.scratch,
+            labeller=Labeller(self.reference, self.theory, self.store, self.scratch),
             name=name,
         )
 

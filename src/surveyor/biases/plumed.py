@@ -26,7 +26,7 @@ from ase.geometry import complete_cell
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from surveyor.biases.bias import BiasValues
-from surveyor.biases.plumed_input import BEFORE, Action, pace_of, parse_plumed, prepared, recorded_variables
+from surveyor.biases.plumed_input import BEFORE, Action, check_cell, pace_of, parse_plumed, prepared, recorded_variables
 from surveyor.errors import InputError
 from surveyor.structures import is_periodic
 
@@ -48,14 +48,14 @@ class PlumedRun:
         text: the PLUMED input.
         atoms: the structure, for the number of atoms and their masses.
         timestep_fs: time step of molecular dynamics.
-        temperature_K: temperature that defines kT.
+        temperature_K: temperature that defines kT, unless actions state it.
         files: other files that the input reads, by name.
         history: text of the files that an earlier run left, by name; empty at the start.
         last: values of the bias that an earlier run gave for the first structure of this one; None at the start. Hills
             deposited there then act from the next step on, as in an uninterrupted run.
 
     Raises:
-        InputError: PLUMED is not installed, or rejects the input.
+        InputError: PLUMED is not installed or rejects the input, or the structure lacks the cell that the input needs.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class PlumedRun:
         last: BiasValues | None = None,
     ) -> None:
         actions = parse_plumed(text)
+        check_cell(actions, atoms.pbc)
         history = {name: earlier for name, earlier in history.items() if earlier}  # PLUMED stumbles over empty files
         variables = recorded_variables(actions)
         self._folder = Path(tempfile.mkdtemp(prefix="surveyor-plumed-"))

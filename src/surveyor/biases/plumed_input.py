@@ -68,6 +68,10 @@ OF_HISTORY = re.compile(r"(FMT=.*|STATE_WFILE=.*|STATE_WSTRIDE=.*|STORE_STATES)$
 BEFORE = "before."  # of the name of a state that PLUMED reads, as it writes the next one at once
 BESIDE_HISTORY = re.compile(r"\w*WFILES?=")
 PI_NUMBER = re.compile(r"(?P<factor>[-+]?[\d.]*(?:e[-+]?\d+)?)\*?(?P<pi>pi)?(?:/(?P<divisor>[\d.]+))?", re.IGNORECASE)
+# What of hills depends on kT; without these, all hills are of one height.
+WITH_TEMPERATURE = re.compile(r"(BIASFACTOR|DAMPFACTOR|TTBIASFACTOR|TAU)=.*|CALC_RCT")
+WORK = re.compile(r"\w+\.(\w+_)?work")  # of hills, or of a moving restraint
+OF_CELL = ("VOLUME", "CELL", "SCALED_COMPONENTS")
 CENTRES = re.compile(r"(?<!\S)AT=(\{[^}]*\}|\S+)")
 
 
@@ -300,6 +304,61 @@ def _check_action(action: Action) -> None:
             "out (a given bias can be added as the grid of EXTERNAL)"
         )
     _check_beginning(action, where)
+    work = [name for name in action.arguments if WORK.fullmatch(name)]
+    if work:
+        raise InputError(
+            f"{where}: found {work[0]} in ARG of {action.name}, but PLUMED adds up work from the last interruption on; "
+            "leave it out"
+        )
+
+
+def check_temperature(text: str) -> None:
+    """Check that a PLUMED input needs no temperature but those that it states: PLUMED can be told one, and no other.
+
+    Args:
+        text: the input.
+
+    Raises:
+        InputError: an action takes the temperature from its surroundings.
+    """
+    for action in parse_plumed(text):
+        if "kBT" in action.arguments:
+            raise InputError(
+                f"line {action.line} of the PLUMED input: found kBT in ARG of {action.name}, but the temperature of "
+                "the walkers changes; expected a number (CONSTANT VALUE=…)"
+            )
+        if _takes_temperature(action) and action.value("TEMP") is None:
+            raise InputError(
+                f"line {action.line} of the PLUMED input: {action.name} needs one temperature, but that of the walkers "
+                "changes; give the one that counts (TEMP=…, in K), or no final_temperature_K"
+            )
+
+
+def _takes_temperature(action: Action) -> bool:
+    # OPES_EXPANDED takes that of the expansions on which it acts.
+    if action.name in ("METAD", "PBMETAD"):
+        return any(WITH_TEMPERATURE.fullmatch(word) for word in action.words)
+    return action.name in ("OPES_METAD", "OPES_METAD_EXPLORE") or action.name.startswith("ECV_")
+
+
+def check_cell(actions: Sequence[Action], pbc: Sequence[bool]) -> None:
+    """Check that a PLUMED input asks nothing of a cell that a structure does not have: PLUMED would say 0.
+
+    Args:
+        actions: of the input.
+        pbc: in which directions the structure is periodic.
+
+    Raises:
+        InputError: an action is about the cell, and the structure is not periodic in three directions.
+    """
+    for action in actions:
+        asked = {*OF_CELL} & {action.name, *action.words}
+        if asked and not all(pbc):
+            raise InputError(
+                f"line {action.line} of the PLUMED input: found {asked.pop()}, but the structure has pbc "
+                f"{[bool(each) for each in pbc]}; expected one that is periodic in three directions, or another "
+                "variable"
+            )
 
 
 def _check_beginning(action: Action, where: str) -> None:
@@ -403,6 +462,6 @@ def _number(text: str) -> float | None:
 
 
 def pace_of(actions: Sequence[Action]) -> int:
-    """Return a number of steps that is a multiple of the pace of each action."""
-    paces = [action.value("PACE") or "1" for action in actions]
+    """Return a number of steps that is a multiple of the pace and of the stride of each action."""
+    paces = [action.value(keyword) or "1" for action in actions for keyword in ("PACE", "STRIDE")]
     return math.lcm(*(int(pace) for pace in paces if pace.isdigit() and int(pace)))

@@ -8,24 +8,20 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.campaign.campaign import Campaign
-from surveyor.campaign.checks import _check_learnt, check_elements, labelled_data
-from surveyor.campaign.continuation import recorded_parameters
-from surveyor.campaign.parameters import Origin
-from surveyor.dataset import FAILURE, GIVEN, KEY, Dataset, DataSets, is_labelled, label_of
+from surveyor.campaign.checks import check_elements, check_learnt
+from surveyor.campaign.parameters import CampaignParameters, Origin
+from surveyor.dataset import GIVEN, KEY, Dataset, DataSets
 from surveyor.errors import InputError
 from surveyor.isolated_atoms import check_agreement
 from surveyor.labels import LevelOfTheory, label_key, load_theory
-from surveyor.learning import structure_error, without_repetitions
-from surveyor.potentials import Prediction
-from surveyor.reading.keys import REF_KEYS, LabelKeys
-from surveyor.reading.suspicions import SAME_ENERGY_MEV, SAME_FORCES_MEV
+from surveyor.learning import without_repetitions
+from surveyor.reading.learnable import TrainingData
 from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.conditions import MOVING_CELL
 from surveyor.sampling.walkers import Walker, load_walker, make_walkers
 from surveyor.structures import elements_of
 from surveyor.weights import counts
-
-SAME_STRESS = 1e-4  # eV/Å³
+from surveyor.works.continuation import recorded_parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,56 +56,22 @@ class GivenData:
         check_agreement(energies, self.atomic_energies, "bootstrap.data: atomic energy by the reference", advice)
 
 
-def given_data(
-    path: Path, theory: LevelOfTheory, keys: LabelKeys = REF_KEYS, *, obeys_weights: bool = True
-) -> GivenData:
-    """Return labelled data that a user gives.
+def given_data(data: TrainingData, theory: LevelOfTheory, path: Path) -> GivenData:
+    """Return labelled data that a user gives, with their keys.
 
     Args:
-        path: extxyz file.
+        data: as the checks have read them.
         theory: that of the campaign.
-        keys: names of the labels in the file.
-        obeys_weights: whether weights in the file count.
+        path: from where.
 
     Raises:
-        InputError: a structure is unusable or has no label.
+        InputError: the level of theory cannot treat an element.
     """
-    data = labelled_data(path, keys, obeys_weights=obeys_weights)
-    structures = data.structures
-    check_elements(structures, theory.elements, theory.name)
+    check_elements(data.structures, theory.elements, theory.name)
+    structures = [_marked(atoms, str(path)) for atoms in data.structures]
     for atoms in structures:
         atoms.info[KEY] = label_key(atoms, theory)
-        atoms.info[GIVEN] = str(path)
     return GivenData(without_repetitions(Dataset(structures), ()), data.atomic_energies)
-
-
-def check_given_label(given: Atoms, computed: Atoms, name: str = "bootstrap.data") -> None:
-    """Check a given label against one that the reference computed for the same structure.
-
-    Different levels of theory, units or zeros of energy (shifted by atomic energies, say) show at once.
-
-    Args:
-        given: with the given label.
-        computed: the same structure with the computed label, or the reason why it has none.
-        name: of the field or file that gives it, for the message.
-
-    Raises:
-        InputError: they differ.
-    """
-    if not is_labelled(computed):
-        raise InputError(f"{name}: the reference fails ({computed.info[FAILURE]}) on a structure that has a label")
-    error = structure_error(
-        given, Prediction(**{name: getattr(label_of(computed), name) for name in ("energy", "forces")})
-    )
-    here, there = label_of(computed).stress, label_of(given).stress
-    same_stress = here is None or there is None or np.allclose(here, there, rtol=0.02, atol=SAME_STRESS)
-    if error.exceeds(SAME_ENERGY_MEV, SAME_FORCES_MEV) or not same_stress:
-        raise InputError(
-            f"{name}: the reference disagrees with the label given for {given.symbols}: "
-            f"by {error.energy:.3g} meV/atom and {error.forces:.3g} meV/Å; "
-            "expected unshifted total energies (eV), forces (eV/Å) and stress (eV/Å³, with ASE's sign) of one level of "
-            "theory"
-        )
 
 
 def inherit(campaign: Campaign, origin: Origin) -> Generation:
@@ -132,8 +94,8 @@ def inherit(campaign: Campaign, origin: Origin) -> Generation:
             f"({there.name}, not {theory.name})"
         )
     old = directory.load_generation(origin.generation, ())
-    _check_learnt(
-        campaign.structures, elements_of(old.data.train), f"begin_from: {origin.run_directory} has learnt from"
+    check_learnt(
+        campaign.checked.structures, elements_of(old.data.train), f"begin_from: {origin.run_directory} has learnt from"
     )
     given = {
         each.name: Dataset(_marked(atoms, str(origin.run_directory)) for atoms in getattr(old.data, each.name))
@@ -143,14 +105,14 @@ def inherit(campaign: Campaign, origin: Origin) -> Generation:
 
 
 def _inherited_walkers(campaign: Campaign, there: RunDirectory, number: int) -> tuple[Walker, ...]:
-    old = recorded_parameters(there)
+    old = recorded_parameters(there, CampaignParameters)
     walkers = make_walkers(old.walkers, old.learning.seed, by_former_rule=there.has_former_windows)
     starts = {walker.index: walker.start for walker in walkers}
     return tuple(
         load_walker(there.generation(number).walker(walker.index), walker)
         if walker.index in starts and _goes_on(walker, starts[walker.index])
         else walker
-        for walker in campaign.walkers
+        for walker in campaign.checked.walkers
     )
 
 

@@ -1,143 +1,63 @@
-"""An open campaign: what it works with, and what stays the same in it."""
+"""A campaign as a kind of work: what it works with, and what stays the same in it."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
-from ase import Atoms
-
-from surveyor.campaign.checks import CheckedCampaign, check_campaign, check_folders, check_sites, check_theory
-from surveyor.campaign.continuation import check_continuation, freeze_parameters
+from surveyor.campaign.checks import CheckedCampaign, check_sites, check_theory, read_and_check
 from surveyor.campaign.parameters import CampaignParameters
-from surveyor.campaign.provenance import record_run
-from surveyor.continuation import frozen_theory
 from surveyor.errors import InputError
-from surveyor.files import naming_full_disks, read_json, write_json
-from surveyor.labels import LabelStore, LevelOfTheory
-from surveyor.lease import Lease, hold_lease
-from surveyor.models.choice import make_model, replay_reports, with_contents
-from surveyor.models.model import Model
-from surveyor.pools.choice import OpenPools, open_pools
-from surveyor.pools.reporting import Report, ReportingExecutor
-from surveyor.pools.sites import Site
+from surveyor.files import read_json, write_json
+from surveyor.labels import LevelOfTheory
+from surveyor.models.choice import with_contents
 from surveyor.pools.worker_check import versions
-from surveyor.reading import ReadingReport
-from surveyor.reference.choice import make_reference
-from surveyor.reference.reference import Reference
-from surveyor.run_directory import SCHEMA_VERSION, Generation, RunDirectory, check_schema
-from surveyor.sampling.walkers import Walker
+from surveyor.reference.labelling import Labeller
+from surveyor.run_directory import SCHEMA_VERSION, Generation, check_schema
+from surveyor.sampling.conditions import GUARDS
+from surveyor.works.continuation import frozen_theory
+from surveyor.works.work import Kind, Work
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Campaign:
-    """What a campaign works with, checked and open.
-
-    Attributes:
-        parameters: as the user gave them, with absolute paths.
-        directory: the campaign on disk.
-        lease: of that directory.
-        pools: where functions run.
-        store: the labels.
-        walkers: at their starts.
-        reference: computes labels.
-        model: untrained.
-        reports: on the files of structures that the parameters name.
-        sites: where the pools are that the parameters name by a block, by name.
-    """
-
-    parameters: CampaignParameters
-    directory: RunDirectory
-    lease: Lease
-    pools: OpenPools
-    store: LabelStore
-    walkers: tuple[Walker, ...]
-    reference: Reference
-    model: Model
-    reports: tuple[ReadingReport, ...] = ()
-    sites: Mapping[str, Site] = field(default_factory=dict)
-
-    @property
-    def sampling(self) -> Executor:
-        """The pool for walkers."""
-        return self._reporting(self.pools.sampling)
-
-    @property
-    def labelling(self) -> Executor:
-        """The pool for the reference."""
-        return self._reporting(self.pools.labelling)
-
-    @property
-    def training(self) -> Executor:
-        """The pool for trainings and evaluations."""
-        return self._reporting(self.pools.training)
-
-    def _reporting(self, pool: Executor) -> Executor:
-        return ReportingExecutor(pool, Report.into(self.directory.workers))
-
-    @property
-    def structures(self) -> list[Atoms]:
-        """The starts of the walkers."""
-        return [walker.start for walker in self.walkers]
+class Campaign(Work[CampaignParameters, CheckedCampaign]):
+    """A campaign, checked and open."""
 
     def newest_generation(self) -> Generation | None:
         """Load the newest complete generation; None where none is complete."""
-        return self.directory.newest_generation(self.walkers)
+        return self.directory.newest_generation(self.checked.walkers)
 
 
-@contextmanager
-def open_campaign(
-    parameters: CampaignParameters, sites: Mapping[str, Site] | None = None, pools_by_hand: Path | None = None
-) -> Iterator[Campaign]:
-    """Check a campaign, take its run directory and open its pools, as long as this lasts.
-
-    Args:
-        parameters: with absolute paths.
-        sites: where the pools are that the parameters name by a block, by name.
-        pools_by_hand: folder of the pools that the user has opened by hand, which are used where they are open.
-
-    Raises:
-        InputError: the parameters cannot work, or are not those of the run directory.
-        CampaignInUse: a live process works in the run directory.
-    """
-    checked = _checked(parameters)
-    check_sites(parameters, sites or {})
-    check_folders(parameters)
-    directory = RunDirectory(parameters.run_directory.absolute())
-    with naming_full_disks(directory.path, parameters.label_store), hold_lease(directory.lease) as lease:
-        check_continuation(directory, parameters)
-        freeze_parameters(directory, parameters)
-        record_run(directory)
-        with open_pools(parameters.pools, sites, directory.pools, pools_by_hand, lease) as pools:
-            yield Campaign(
-                parameters=parameters,
-                directory=directory,
-                lease=lease,
-                pools=pools,
-                store=LabelStore.in_folder(parameters.label_store),
-                walkers=checked.walkers,
-                reference=make_reference(parameters.reference, parameters.codes),
-                model=make_model(parameters.model),
-                reports=(*checked.reports, *replay_reports(parameters.model, checked.elements)),
-                sites=sites or {},
-            )
+CAMPAIGN = Kind(
+    name="campaign",
+    parameters=CampaignParameters,
+    work=Campaign,
+    field="run_directory",
+    expected="walkers, reference and model",
+    may_change=(
+        "run_directory",
+        "labels",
+        "learning.n_generations",
+        "learning.max_labels",
+        "learning.max_failed_fraction",
+        "learning.n_tries",
+        "learning.min_difference_A",
+        "learning.target_energy_meV_per_atom",
+        "learning.target_forces_meV_per_A",
+        "pools",
+        "codes",
+        "wandb",
+        *(f"walkers.{guard}" for guard in GUARDS),
+    ),
+    advice="choose another run directory, restore the parameters, or begin a new campaign with --from",
+    make=read_and_check,
+    check_sites=check_sites,
+    file="campaign file",
+    keeps_inputs=True,
+)
 
 
-def _checked(parameters: CampaignParameters) -> CheckedCampaign:
-    """Check a campaign; say of one that has begun where its labels are, for an earlier surveyor checked less."""
-    try:
-        return check_campaign(parameters)
-    except InputError as error:
-        if not RunDirectory(parameters.run_directory).parameters.is_file():
-            raise
-        raise InputError(
-            f"{error}. The campaign in {parameters.run_directory} has begun, maybe with an earlier surveyor, which "
-            "took its files as they are: to correct them, choose another run directory; labels that are in the store "
-            "are not computed again"
-        ) from error
+def labeller_of(campaign: Campaign, theory: LevelOfTheory) -> Labeller:
+    """Return what computes the labels of a campaign at its level of theory."""
+    return Labeller(campaign.checked.reference, theory, campaign.store, campaign.directory.scratch)
 
 
 def freeze_theory(campaign: Campaign, theory: LevelOfTheory) -> LevelOfTheory:
@@ -148,7 +68,7 @@ def freeze_theory(campaign: Campaign, theory: LevelOfTheory) -> LevelOfTheory:
     """
     path = campaign.directory.theory
     if not path.exists():
-        check_theory(campaign.parameters, campaign.walkers, theory)
+        check_theory(campaign.parameters, campaign.checked.walkers, theory)
     return frozen_theory(path, theory, "campaign")
 
 

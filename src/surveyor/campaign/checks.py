@@ -1,4 +1,4 @@
-"""What is checked before a campaign begins, without a pool."""
+"""Checks before a campaign begins, without a pool, and what they read and make."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +11,12 @@ from ase import Atoms
 from surveyor.campaign.parameters import CampaignParameters, Origin
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
-from surveyor.files import temporary_beside
 from surveyor.labels import LevelOfTheory
-from surveyor.models.choice import make_model
+from surveyor.models.choice import make_model, replay_reports
+from surveyor.models.model import Model
 from surveyor.models.weights import check_weights
-from surveyor.parameter_files import check_files_exist, check_no_file
 from surveyor.pools.choice import LOCAL
-from surveyor.pools.sites import JobQueueSite, Site
+from surveyor.pools.sites import Site
 from surveyor.reading import GIVEN_DATA, ReadingReport, read_labelled
 from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.reading.learnable import TrainingData, learnable
@@ -26,9 +25,10 @@ from surveyor.reference.choice import make_reference
 from surveyor.reference.cp2k import CP2KReference
 from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.run_directory import RunDirectory
-from surveyor.sampling.checks import check_walkers
-from surveyor.sampling.walkers import Walker, make_walkers
+from surveyor.sampling.checks import checked_walkers
+from surveyor.sampling.walkers import Walker
 from surveyor.structures import elements_of
+from surveyor.works.checks import check_walltime
 
 NOTHING_UNUSABLE: Mapping[str, str] = MappingProxyType({})
 
@@ -39,43 +39,62 @@ class CheckedCampaign:
 
     Attributes:
         walkers: at their starts.
-        reports: on the files of structures, in the order of the parameters.
+        reference: computes labels.
+        model: untrained.
+        data: that the user gives; None where there are none.
         elements: of the starts and of the data that the user gives.
+        reports: on the files of structures, in the order of the parameters.
     """
 
     walkers: tuple[Walker, ...]
-    reports: tuple[ReadingReport, ...]
+    reference: Reference
+    model: Model
+    data: TrainingData | None
     elements: tuple[str, ...]
+    reports: tuple[ReadingReport, ...]
+
+    @property
+    def structures(self) -> list[Atoms]:
+        """The starts of the walkers."""
+        return [walker.start for walker in self.walkers]
 
 
-def check_campaign(parameters: CampaignParameters) -> CheckedCampaign:
-    """Check all that can be checked without a pool, and return what was read.
+def read_and_check(parameters: CampaignParameters) -> CheckedCampaign:
+    """Check all that can be checked without a pool, and return what was read and made: each file is read once.
 
     Raises:
-        InputError: something cannot work: names the field, what was found, what was expected and what to do.
+        InputError: something cannot work; of a campaign that has begun, it says where its labels are, for an earlier
+            surveyor checked less.
     """
-    check_files_exist(parameters.input_files(), "campaign file")
-    check_no_file("run_directory", parameters.run_directory)
-    directory = RunDirectory(parameters.run_directory)
-    by_former_rule, has_plumed = directory.has_former_windows, parameters.pools.sampling == LOCAL
-    reports = check_walkers(parameters.walkers, has_plumed=has_plumed, by_former_rule=by_former_rule)
-    if parameters.learning.n_frames and all(group.frame_interval is None for group in parameters.walkers):
+    try:
+        return _read_and_check(parameters)
+    except InputError as error:
+        if not RunDirectory(parameters.folder).parameters.is_file():
+            raise
         raise InputError(
-            f"learning.n_frames: found {parameters.learning.n_frames}, but no group of walkers keeps frames; give "
-            "one a frame_interval"
-        )
-    walkers = make_walkers(parameters.walkers, parameters.learning.seed, by_former_rule=by_former_rule)
+            f"{error}. The campaign in {parameters.run_directory} has begun, maybe with an earlier surveyor, which "
+            "took its files as they are: to correct them, choose another run directory; labels that are in the store "
+            "are not computed again"
+        ) from error
+
+
+def _read_and_check(parameters: CampaignParameters) -> CheckedCampaign:
+    directory, model = RunDirectory(parameters.folder), make_model(parameters.model)
+    walkers, reports = checked_walkers(
+        parameters.walkers,
+        parameters.learning.seed,
+        has_plumed=parameters.pools.sampling == LOCAL,
+        by_former_rule=directory.has_former_windows,
+    )
+    _check_frames(parameters)
+    reference = make_reference(parameters.reference, parameters.codes.without_blocks)
     structures = [walker.start for walker in walkers]
-    _check_kinds(make_reference(parameters.reference), structures)
-    if parameters.bootstrap.data is not None:
-        data = labelled_data(
-            parameters.bootstrap.data, parameters.bootstrap.label_keys, obeys_weights=directory.obeys_weights
-        )
-        check_weights(make_model(parameters.model), Dataset(data.structures), "bootstrap.data")
-        _check_learnt(structures, elements_of(data.structures), f"bootstrap.data: {parameters.bootstrap.data} holds")
+    _check_kinds(reference, structures)
+    data = _given(parameters, model, structures, obeys_weights=directory.obeys_weights)
+    if data is not None:
         structures += data.structures
         reports += (data.report,)
-    unsupported = make_model(parameters.model).unsupported(structures)
+    unsupported = model.unsupported(structures)
     if unsupported:
         raise InputError(
             f"model: it cannot treat {', '.join(unsupported)}; choose another model or leave out those structures"
@@ -86,71 +105,46 @@ def check_campaign(parameters: CampaignParameters) -> CheckedCampaign:
         raise InputError('wandb: asked for, but not installed; pip install "surveyor[wandb]", or leave the field out')
     if parameters.begin_from is not None:
         _check_origin(parameters.begin_from, parameters)
-    return CheckedCampaign(walkers, reports, tuple(elements_of(structures)))
+    elements = elements_of(structures)
+    return CheckedCampaign(
+        walkers, reference, model, data, elements, (*reports, *replay_reports(parameters.model, elements))
+    )
 
 
-def check_folders(parameters: CampaignParameters) -> None:
-    """Check that run directory and label store can be written to; they are made where they are missing.
-
-    Raises:
-        InputError: one cannot.
-    """
-    for name, folder in (("run_directory", parameters.run_directory), ("labels", parameters.label_store)):
-        check_writable(name, folder)
-
-
-def check_writable(name: str, folder: Path) -> None:
-    """Check that a folder can be written to; it is made where it is missing.
-
-    Args:
-        name: of the field that names it.
-        folder: to be written to.
-
-    Raises:
-        InputError: it cannot.
-    """
-    try:
-        with temporary_beside(folder.absolute() / "writable"):
-            pass
-    except OSError as error:
+def _check_frames(parameters: CampaignParameters) -> None:
+    if parameters.learning.n_frames and all(group.frame_interval is None for group in parameters.walkers):
         raise InputError(
-            f"{name}: {folder} cannot be written to ({error.strerror}); mend that, or choose another folder"
-        ) from error
+            f"learning.n_frames: found {parameters.learning.n_frames}, but no group of walkers keeps frames; give "
+            "one a frame_interval"
+        )
 
 
-def check_sites(parameters: CampaignParameters, sites: Mapping[str, Site]) -> None:
+def _given(
+    parameters: CampaignParameters, model: Model, starts: Sequence[Atoms], *, obeys_weights: bool
+) -> TrainingData | None:
+    """Read and check the data that the user gives; return None where there are none."""
+    path = parameters.bootstrap.data
+    if path is None:
+        return None
+    data = labelled_data(path, parameters.bootstrap.label_keys, obeys_weights=obeys_weights)
+    check_weights(model, Dataset(data.structures), "bootstrap.data")
+    check_learnt(starts, elements_of(data.structures), f"bootstrap.data: {path} holds")
+    return data
+
+
+def check_sites(parameters: CampaignParameters, checked: CheckedCampaign, sites: Mapping[str, Site]) -> None:
     """Check the pools of a campaign against what is to run there.
 
     Args:
         parameters: of the campaign.
+        checked: what was made of them.
         sites: where the pools are, by name.
 
     Raises:
         InputError: a label may take longer than a job of its pool lasts.
     """
     name = parameters.pools.labelling
-    limit = time_limit_of(make_reference(parameters.reference, parameters.codes))
-    check_walltime("pools.labelling", name, sites.get(name), limit)
-
-
-def check_walltime(field: str, name: str, site: Site | None, limit_s: float | None) -> None:
-    """Check that the jobs of a pool last as long as what is to run there.
-
-    Args:
-        field: that names the pool.
-        name: of the pool.
-        site: where it is, None where that is not known.
-        limit_s: so long may the labels of one task take; None without a limit.
-
-    Raises:
-        InputError: they may take longer than a job lasts.
-    """
-    if isinstance(site, JobQueueSite) and limit_s is not None and limit_s > site.longest_function_s:
-        raise InputError(
-            f"{field}: a label may take {limit_s / 60:g} min (the time limit of the code), expected at most "
-            f"{site.longest_function_s / 60:.3g} min, as a job of {name} lasts {site.walltime_minutes:g} min and "
-            "takes a while to start and to end; lower the time limit, or raise walltime_minutes of the pool"
-        )
+    check_walltime("pools.labelling", name, sites.get(name), time_limit_of(checked.reference))
 
 
 def _check_kinds(reference: Reference, structures: Sequence[Atoms]) -> None:
@@ -171,7 +165,17 @@ def _objection(reference: CP2KReference, atoms: Atoms) -> str | None:
         return str(error)
 
 
-def _check_learnt(structures: Sequence[Atoms], known: Sequence[str], name: str) -> None:
+def check_learnt(structures: Sequence[Atoms], known: Sequence[str], name: str) -> None:
+    """Check that the first model learns of all elements of the walkers.
+
+    Args:
+        structures: starts of the walkers.
+        known: elements of the data.
+        name: of the data, for the message.
+
+    Raises:
+        InputError: it would not.
+    """
     missing = [symbol for symbol in elements_of(structures) if symbol not in known]
     if missing:
         raise InputError(

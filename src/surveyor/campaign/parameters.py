@@ -1,18 +1,17 @@
-"""The parameters of a campaign as one value, and the file in which a user writes them."""
+"""The parameters of a campaign as one value."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from surveyor.learning import Bootstrap, Learning
 from surveyor.models.choice import ModelParameters
-from surveyor.parameter_files import files_named, load_parameters, parse_parameters
 from surveyor.parameters import Parameters
 from surveyor.pools.choice import Pools
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.sampling.conditions import Walkers
+from surveyor.works.parameters import WorkParameters
 
 
 class WandB(Parameters):
@@ -42,8 +41,11 @@ class Origin(Parameters):
     )
 
 
-class CampaignParameters(Parameters):
+class CampaignParameters(WorkParameters):
     """All parameters of a campaign; its fields are the parameters of the flow `online_learning`."""
+
+    FOLDER: ClassVar = "run_directory"
+    FOLDERS: ClassVar = ("labels", "begin_from.run_directory", "codes.cp2k.data_directory")
 
     run_directory: Path = Field(
         title="Run directory", description="Folder of the campaign; the same call on the same folder continues it."
@@ -70,34 +72,6 @@ class CampaignParameters(Parameters):
     wandb: WandB | None = Field(None, title="Weights & Biases", description="Also report to Weights & Biases.")
 
     @property
-    def label_store(self) -> Path:
-        """Folder of the label store."""
-        return self.run_directory.absolute().parent / "labels" if self.labels is None else self.labels
-
-    def input_files(self) -> dict[str, Path]:
-        """Return the files that the parameters name, by the path of the field."""
-        others = ("run_directory", "labels", "begin_from.run_directory", "codes.cp2k.data_directory")
-        return files_named(self, folders=others)
-
-
-def load_campaign(path: Path) -> CampaignParameters:
-    """Read a campaign file (YAML); paths in it are relative to the folder it is in.
-
-    Raises:
-        InputError: the file is missing or is no YAML, or a field is wrong; then with each field, what was found and
-            what is expected.
-    """
-    return load_parameters(CampaignParameters, path, "campaign file", "walkers, reference and model")
-
-
-def parse_campaign(content: Mapping[str, Any], name: str) -> CampaignParameters:  # Any: what YAML holds
-    """Return the parameters in a mapping.
-
-    Args:
-        content: fields and values.
-        name: what to call it in messages.
-
-    Raises:
-        InputError: a field is wrong.
-    """
-    return parse_parameters(CampaignParameters, content, name)
+    def pool_of_stages(self) -> Pools:
+        """Where each stage runs."""
+        return self.pools

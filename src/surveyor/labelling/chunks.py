@@ -3,15 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from ase import Atoms
 
 from surveyor.errors import AttemptFailed, LabelClaimed, SurveyorError
 from surveyor.labelling.requests import Chunk
-from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, Reason
-from surveyor.reference.labelling import attempt_label, label_structure
-from surveyor.reference.reference import Reference
+from surveyor.labels import Label, LabelFailure, LabelRequest, Reason
+from surveyor.reference.labelling import Labeller, attempt_label, label_structure
 
 LABELLED = "labelled"  # beside the reasons of failures
 
@@ -43,46 +39,40 @@ class Tally:
     claimed: tuple[str, ...] = ()
 
 
-def label_chunk(chunk: Chunk, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path) -> Tally:
+def label_chunk(chunk: Chunk, labeller: Labeller) -> Tally:
     """Label the structures of a chunk; running it twice is harmless, as what is in the store is not computed.
 
     Args:
         chunk: the structures.
-        reference: computes the labels.
-        theory: its level of theory.
-        store: where labels and failures are kept.
-        scratch: folder for the files of the calculations.
+        labeller: computes the labels and keeps them.
     """
-    return _label_each(chunk, lambda atoms: label_structure(atoms, reference, theory, store, scratch))
+    return _label_each(chunk, lambda request: label_structure(request, labeller))
 
 
-def attempt_chunk(chunk: Chunk, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path) -> Tally:
+def attempt_chunk(chunk: Chunk, labeller: Labeller) -> Tally:
     """Label the structures of a chunk, but try each once: for whoever can try again elsewhere.
 
     What another live process computes is passed over.
 
     Args:
         chunk: the structures.
-        reference: computes the labels.
-        theory: its level of theory.
-        store: where labels and failures are kept.
-        scratch: folder for the files of the calculations.
+        labeller: computes the labels and keeps them.
 
     Raises:
         AttemptFailed: an attempt failed, and its reason allows another one; the others were made all the same, unless
             no program starts here.
     """
-    return _label_each(chunk, lambda atoms: attempt_label(atoms, reference, theory, store, scratch))
+    return _label_each(chunk, lambda request: attempt_label(request, labeller))
 
 
-def _label_each(chunk: Chunk, label: Callable[[Atoms], Label | LabelFailure]) -> Tally:
+def _label_each(chunk: Chunk, label: Callable[[LabelRequest], Label | LabelFailure]) -> Tally:
     outcomes: list[Label | LabelFailure] = []
     broken: dict[str, LabelFailure] = {}
     claimed: list[str] = []
     failed: AttemptFailed | None = None
-    for key, atoms in chunk.structures.items():
+    for key, structure in chunk.structures.items():
         try:
-            outcomes.append(label(atoms))
+            outcomes.append(label(LabelRequest(key, structure)))
         except AttemptFailed as error:
             if error.is_worker_unfit:
                 raise

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from surveyor.campaign.beginnings import check_given_label
 from surveyor.dataset import Dataset, label_of, with_label
 from surveyor.errors import InputError
 from surveyor.isolated_atoms import CONFIG_TYPE, energies_of, is_isolated_atom, is_stated, named
@@ -36,6 +35,7 @@ from surveyor.reading.suspicions import (
 from surveyor.reference.choice import Codes, ReferenceParameters, make_reference
 from surveyor.reference.reference import Reference
 from surveyor.weights import counts, is_counted, weighted_properties
+from surveyor.works.checks import check_given_label
 
 N_SHOWN = 8  # complaints in a message; a file that is wrong is often wrong in each of its structures
 

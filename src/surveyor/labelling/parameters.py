@@ -1,17 +1,19 @@
-"""The parameters of a labelling as one value, and the file in which a user writes them."""
+"""The parameters of a labelling as one value."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
-from surveyor.parameter_files import files_named, load_parameters
-from surveyor.parameters import Parameters
 from surveyor.pools.choice import EXPECTED, LOCAL, PoolName
 from surveyor.reference.choice import Codes, ReferenceParameters
+from surveyor.works.parameters import WorkParameters
 
 
-class LabellingParameters(Parameters):
+class LabellingParameters(WorkParameters):
     """All parameters of a labelling; its fields are the parameters of the flow `label_dataset`."""
+
+    FOLDERS: ClassVar = ("labels", "codes.cp2k.data_directory")
 
     structures: Path = Field(
         title="Structures (file)",
@@ -37,22 +39,3 @@ class LabellingParameters(Parameters):
         description="Number of structures that a task labels in sequence; by default 1 if each label runs a "
         "program, and otherwise up to 25.",
     )
-
-    @property
-    def label_store(self) -> Path:
-        """Folder of the label store."""
-        return self.output_directory.absolute().parent / "labels" if self.labels is None else self.labels
-
-    def input_files(self) -> dict[str, Path]:
-        """Return the files that the parameters name, by the path of the field."""
-        return files_named(self, folders=("output_directory", "labels", "codes.cp2k.data_directory"))
-
-
-def load_labelling(path: Path) -> LabellingParameters:
-    """Read a file of parameters (YAML); paths in it are relative to the folder it is in.
-
-    Raises:
-        InputError: the file is missing or is no YAML, or a field is wrong; then with each field, what was found and
-            what is expected.
-    """
-    return load_parameters(LabellingParameters, path, "parameter file", "structures, output_directory and reference")

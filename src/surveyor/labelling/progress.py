@@ -10,7 +10,7 @@ from rich.text import Text
 from surveyor.errors import InputError
 from surveyor.events.kinds import LabelFailed, Labelled, LabellingBegins, LabellingComplete, LabelsRequested
 from surveyor.events.log import of_kind, since
-from surveyor.files import read_json
+from surveyor.labelling.labelling import LABELLING
 from surveyor.lease import is_in_use
 from surveyor.progress import State, keys, waiting_of
 from surveyor.run_directory import RunDirectory
@@ -47,18 +47,13 @@ class LabellingProgress:
         return min(self.n_requested, self.n_found + self.n_labelled + self.n_failed)
 
 
-def is_labelling(directory: RunDirectory) -> bool:
-    """Say whether a folder is that of a labelling, and not of a campaign."""
-    return directory.parameters.is_file() and "structures" in read_json(directory.parameters)["parameters"]
-
-
 def read_labelling_progress(directory: RunDirectory) -> LabellingProgress:
     """Return where a labelling stands.
 
     Raises:
         InputError: the folder is not that of a labelling.
     """
-    if not is_labelling(directory):
+    if not LABELLING.holds(directory):
         raise InputError(f"{directory.path} is not the output directory of a labelling")
     run = since(directory.events.in_order(), LabellingBegins)
     begins, ends = of_kind(run, LabellingBegins), of_kind(run, LabellingComplete)

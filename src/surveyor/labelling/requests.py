@@ -9,7 +9,7 @@ from ase import Atoms
 
 from surveyor.dataset import without_label
 from surveyor.errors import InputError
-from surveyor.labels import NO_LIMITS_KNOWN, LabelFailure, LabelStore, LevelOfTheory, Reason, label_key
+from surveyor.labels import NO_LIMITS_KNOWN, LabelFailure, LabelRequest, LabelStore, LevelOfTheory, Reason
 from surveyor.reference.reference import Reference, objection_of, time_limit_of
 from surveyor.structures import check_description, check_overlap, elements_of
 
@@ -26,7 +26,7 @@ class Chunk:
 
     Attributes:
         name: for people: the numbers of the first and the last one, among all that have a key of their own.
-        structures: by key.
+        structures: in canonical coordinates, by key.
     """
 
     name: str
@@ -57,20 +57,13 @@ class Requests:
         structures: in the order of the file, without the labels that they carried.
         keys: of their labels; None where there can be none. Equal structures share one.
         refused: why there can be no label, by index.
+        by_key: what is labelled under each key, in canonical coordinates; in the order of the file.
     """
 
     structures: Sequence[Atoms]
     keys: Sequence[str | None]
     refused: Mapping[int, LabelFailure]
-
-    @property
-    def by_key(self) -> dict[str, Atoms]:
-        """One structure for each key, in the order of the file."""
-        found: dict[str, Atoms] = {}
-        for key, atoms in zip(self.keys, self.structures, strict=True):
-            if key is not None:
-                found.setdefault(key, atoms)
-        return found
+    by_key: Mapping[str, Atoms]
 
     def chunks(self, size: int) -> list[Chunk]:
         """Return all that is requested in chunks, which are the same for the same structures, whatever is done already.
@@ -113,27 +106,32 @@ def make_requests(
     bare = [without_label(atoms) for atoms in structures]
     keys: list[str | None] = []
     refused: dict[int, LabelFailure] = {}
+    by_key: dict[str, Atoms] = {}
     for index, atoms in enumerate(bare):
-        objection = _known_objection(known, index) or _objection(atoms, theory, reference, index)
-        if objection is None:
-            keys.append(label_key(atoms, theory))
-        else:
+        request = _known_objection(known, index) or _requested(atoms, theory, reference, index)
+        if isinstance(request, LabelFailure):
             keys.append(None)
-            refused[index] = objection
-    return Requests(bare, keys, refused)
+            refused[index] = request
+        else:
+            keys.append(request.key)
+            by_key.setdefault(request.key, request.structure)
+    return Requests(bare, keys, refused, by_key)
 
 
 def _known_objection(known: Mapping[int, str], index: int) -> LabelFailure | None:
     return LabelFailure("invalid_input", f"structure {index}: {known[index]}") if index in known else None
 
 
-def _objection(atoms: Atoms, theory: LevelOfTheory, reference: Reference | None, index: int) -> LabelFailure | None:
+def _requested(
+    atoms: Atoms, theory: LevelOfTheory, reference: Reference | None, index: int
+) -> LabelRequest | LabelFailure:
+    """Return the request of the label of a structure, or why there can be none."""
     name = f"structure {index}"
     reason: Reason = "invalid_input"
     try:
         check_description(atoms, name)
-        stated = _with_electrons(atoms, theory, name)
-        objection = None if reference is None else objection_of(reference, stated)
+        request = _with_electrons(atoms, theory, name)
+        objection = None if reference is None else objection_of(reference, request.structure)
         if objection is not None:
             raise InputError(f"{name}: {objection}")
         _check_treated(atoms, theory, name)
@@ -141,12 +139,12 @@ def _objection(atoms: Atoms, theory: LevelOfTheory, reference: Reference | None,
         check_overlap(atoms, name)
     except InputError as error:
         return LabelFailure(reason, str(error))
-    return None
+    return request
 
 
-def _with_electrons(atoms: Atoms, theory: LevelOfTheory, name: str) -> Atoms:
+def _with_electrons(atoms: Atoms, theory: LevelOfTheory, name: str) -> LabelRequest:
     try:
-        return theory.with_electrons(atoms)
+        return LabelRequest.of(atoms, theory)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
 

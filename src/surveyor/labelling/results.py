@@ -8,12 +8,12 @@ from typing import Any
 import ase.io
 
 from surveyor.dataset import with_label
-from surveyor.errors import InputError
-from surveyor.files import patiently, publish, read_json, temporary_beside, write_json
+from surveyor.files import patiently, publish, temporary_beside
 from surveyor.labelling.chunks import LABELLED
 from surveyor.labelling.requests import Requests
 from surveyor.labels import Label, LabelFailure, LevelOfTheory
-from surveyor.run_directory import SCHEMA_VERSION, RunDirectory, check_schema
+from surveyor.run_directory import RunDirectory
+from surveyor.works.summary import write_summary
 
 
 def labelled_file(directory: RunDirectory) -> Path:
@@ -24,11 +24,6 @@ def labelled_file(directory: RunDirectory) -> Path:
 def failed_file(directory: RunDirectory) -> Path:
     """Return the file with the structures that have none, each with the reason and where the output is."""
     return directory.path / "failed.extxyz"
-
-
-def summary_file(directory: RunDirectory) -> Path:
-    """Return the file that makes the labelling complete."""
-    return directory.path / "summary.json"
 
 
 def write_results(
@@ -49,7 +44,6 @@ def write_results(
     counts = Counter(outcomes)
     n_labelled = counts.pop(LABELLED, 0)
     summary = {
-        "schema_version": SCHEMA_VERSION,
         "level_of_theory": {"name": theory.name, "digest": theory.digest},
         "n_structures": len(requests.structures),
         "n_labelled": n_labelled,
@@ -57,8 +51,7 @@ def write_results(
         "failures": dict(sorted(counts.items())),
         "structures": [{"key": key, "outcome": each} for key, each in zip(requests.keys, outcomes, strict=True)],
     }
-    write_json(summary_file(directory), summary)
-    return summary
+    return write_summary(directory, summary)
 
 
 def _write_structures(
@@ -77,17 +70,3 @@ def _write_structures(
         publish(good, labelled)
         publish(bad, failed)
     return outcomes
-
-
-def read_summary(directory: RunDirectory) -> dict[str, Any]:  # Any: whatever JSON holds
-    """Return the summary of a labelling.
-
-    Raises:
-        InputError: it is not complete, or was written by a newer surveyor.
-    """
-    path = summary_file(directory)
-    if not path.exists():
-        raise InputError(f"the labelling in {directory.path} is not complete; the same call continues it")
-    summary: dict[str, Any] = read_json(path)
-    check_schema(summary, path)
-    return summary

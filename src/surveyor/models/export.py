@@ -17,31 +17,11 @@ from surveyor.models.mace_parameters import require_mace
 from surveyor.models.nequip import NequIPModel
 from surveyor.models.nequip_parameters import require_nequip
 from surveyor.models.nequip_trainer import compiling
-from surveyor.models.record import RECORD
 from surveyor.programs import run_program
-from surveyor.run_directory import RunDirectory
 
 Format = Literal["ase", "lammps"]
 
 PACKAGE, COMPILED = ".nequip.zip", ".nequip.pt2"  # as NequIP's programs ask for them
-
-
-def folder_of_model(path: Path) -> Path:
-    """Return the folder of a saved model: this one, or that of the newest model of a campaign or a training.
-
-    Raises:
-        InputError: there is none.
-    """
-    directory = RunDirectory(path.absolute())
-    newest = directory.n_complete() - 1
-    folders = [path, path / "model", *([directory.generation(newest).model] if newest >= 0 else [])]
-    for folder in folders:
-        if (folder / RECORD).is_file():
-            return folder
-    raise InputError(
-        f"{path}: found no model; expected the folder of a saved model, the run directory of a campaign with a "
-        "complete generation, or the output directory of a training"
-    )
 
 
 def export_model(folder: Path, destination: Path, format_: Format) -> None:

@@ -81,6 +81,10 @@ class OpenPools:
     labelling: Pool
     training: Pool
 
+    def __iter__(self) -> Iterator[Pool]:
+        """Yield the pool of each stage."""
+        yield from (self.sampling, self.labelling, self.training)
+
 
 @contextmanager
 def open_pools(

@@ -3,15 +3,13 @@
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from ase import Atoms
 from ase.data import atomic_numbers, ground_state_magnetic_moments
 
 from surveyor.errors import AtomicEnergyFailed
-from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, LevelOfTheory
-from surveyor.reference.labelling import attempt_label
-from surveyor.reference.reference import Reference
+from surveyor.labels import POLICIES, Label, LabelFailure, LevelOfTheory
+from surveyor.reference.labelling import Labeller, attempt_label
 
 logger = logging.getLogger(__name__)
 
@@ -57,23 +55,21 @@ def lowest_energy(outcomes: Iterable[Label | LabelFailure]) -> float | None:
     return min((outcome.energy for outcome in outcomes if isinstance(outcome, Label)), default=None)
 
 
-def atomic_energy(element: str, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path) -> float:
+def atomic_energy(element: str, labeller: Labeller) -> float:
     """Return the energy of an isolated neutral atom in its lowest multiplicity, in eV; each label is kept in the store.
 
     Args:
         element: symbol.
-        reference: computes the labels.
-        theory: the reference's level of theory; what its input states of charge and multiplicity is for molecules.
-        store: where labels are kept.
-        scratch: folder for the calculations.
+        labeller: computes the labels and keeps them; what its input states of charge and multiplicity is for molecules.
 
     Raises:
         AtomicEnergyFailed: no multiplicity gave an energy, one failed for good by its machine, or that of the ground
             state failed.
         AttemptFailed: one failed by its machine, and is worth another attempt.
     """
-    neutral = replace(theory, charge=None, multiplicity=None)
-    outcomes = [attempt_label(atoms, reference, neutral, store, scratch) for atoms in isolated_atoms(element)]
+    theory, store = labeller.theory, labeller.store
+    neutral = replace(labeller, theory=replace(theory, charge=None, multiplicity=None))
+    outcomes = [attempt_label(atoms, neutral) for atoms in isolated_atoms(element)]
     by_machine = [each for each in outcomes if isinstance(each, LabelFailure) and POLICIES[each.reason].attempts > 1]
     if by_machine:
         # The missing multiplicity may be the lowest one.

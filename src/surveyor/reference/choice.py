@@ -74,6 +74,11 @@ class Codes(Parameters):
         return self
 
     @property
+    def without_blocks(self) -> "Codes":
+        """These codes, where one that is stored in a block is replaced by the default: for checks without a server."""
+        return self if self.cp2k_block is None else self.model_copy(update={"cp2k_block": None})
+
+    @property
     def cp2k_code(self) -> CP2KCode:
         """How CP2K is run.
 

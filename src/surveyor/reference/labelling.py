@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ase import Atoms
@@ -10,19 +10,66 @@ from ase import Atoms
 from surveyor import files
 from surveyor.calculations import folders_of, is_judged, keep_failed, new_folder, remove_folders
 from surveyor.claims import Watch
+from surveyor.dataset import with_label
 from surveyor.errors import AttemptFailed, LabelClaimed, Preempted, StorageFailed
 from surveyor.events.kinds import LabelFailed, Labelled
 from surveyor.events.recording import announce
 from surveyor.files import FULL
-from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, former_keys, label_key
+from surveyor.labels import Label, LabelFailure, LabelRequest, LabelStore, LevelOfTheory, former_keys
 from surveyor.reference.reference import Reference, Resumable, limits_of
 
 logger = logging.getLogger(__name__)
 
 
-def label_structure(
-    atoms: Atoms, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
-) -> Label | LabelFailure:
+@dataclass(frozen=True, slots=True, eq=False)
+class Labeller:
+    """A reference at its level of theory, with the folders in which labels and calculations are kept.
+
+    It is a function, too: from a structure to the structure with its label. Any executor can call it.
+
+    Attributes:
+        reference: the reference.
+        theory: its level of theory, resolved when the work began.
+        store: the label store.
+        scratch: folder in which each calculation gets its own folder; failed and killed ones are kept.
+    """
+
+    reference: Reference
+    theory: LevelOfTheory
+    store: LabelStore
+    scratch: Path
+
+    @classmethod
+    def in_folder(cls, folder: Path, reference: Reference) -> "Labeller":
+        """Return a labeller whose store is `labels` in a folder, and whose calculations are beside it.
+
+        Raises:
+            InputError: the program of the reference is missing, or lacks what is needed.
+        """
+        return cls(reference, reference.resolve(), LabelStore.in_folder(folder / "labels"), folder / "calculations")
+
+    def __call__(self, atoms: Atoms) -> Atoms:
+        """Return a structure with its label, or with the reason why it has none."""
+        request = self.request(atoms)
+        return with_label(atoms, request.key, label_structure(request, self))
+
+    def with_store(self, store: LabelStore) -> "Labeller":
+        """Return the labeller with another store, or the same one on behalf of somebody."""
+        return replace(self, store=store)
+
+    def request(self, structure: Atoms | LabelRequest) -> LabelRequest:
+        """Return the request of the label of a structure; a request is returned as it is."""
+        return structure if isinstance(structure, LabelRequest) else LabelRequest.of(structure, self.theory)
+
+    def stored(self, key: str) -> Label | LabelFailure | None:
+        """Return the label under a key from the store, or its final failure; None where work is to be done."""
+        outcome = self.store.outcome(key, limits_of(self.reference))
+        if outcome is not None:
+            _announce(key, outcome, new=False, wall_time_s=0.0)
+        return outcome
+
+
+def label_structure(structure: Atoms | LabelRequest, labeller: Labeller) -> Label | LabelFailure:
     """Return the label of a structure from the store, or compute it and put it there before returning.
 
     Calling it twice for one structure is harmless: the second call waits for the label. A failure is also recorded,
@@ -30,19 +77,16 @@ def label_structure(
     is read instead of computing it again.
 
     Args:
-        atoms: the structure; its canonical coordinates are labelled.
-        reference: the reference.
-        theory: the reference's level of theory, resolved when the campaign began.
-        store: the label store.
-        scratch: folder in which each calculation gets its own folder; failed and killed ones are kept.
+        structure: the structure; its canonical coordinates are labelled.
+        labeller: the reference, its level of theory, and the folders.
 
     Raises:
         Preempted: the program was terminated from outside; a policy limits all other attempts, but not these.
     """
-    watch = Watch(store.claims)
+    request, watch = labeller.request(structure), Watch(labeller.store.claims)
     while True:
         try:
-            return attempt_label(atoms, reference, theory, store.ignoring(watch.dead), scratch)
+            return attempt_label(request, labeller.with_store(labeller.store.ignoring(watch.dead)))
         except Preempted:
             raise
         except LabelClaimed as claimed:
@@ -51,51 +95,45 @@ def label_structure(
             continue
 
 
-def attempt_label(
-    atoms: Atoms, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
-) -> Label | LabelFailure:
+def attempt_label(structure: Atoms | LabelRequest, labeller: Labeller) -> Label | LabelFailure:
     """Return the label of a structure like `label_structure`, but make one attempt: for callers that retry elsewhere.
 
     Args:
-        atoms: the structure.
-        reference: the reference.
-        theory: the reference's level of theory.
-        store: the label store.
-        scratch: folder in which the calculation gets its own folder.
+        structure: the structure.
+        labeller: the reference, its level of theory, and the folders.
 
     Raises:
         LabelClaimed: another live process computes it.
         AttemptFailed: the attempt failed, and its reason allows another one; `Preempted` if the program was terminated
             from outside.
     """
-    structure = theory.with_electrons(atoms)
-    key = label_key(structure, theory)
-    _take_over_former(structure, key, theory, store)
-    outcome = stored_label(key, store, reference)
+    request = labeller.request(structure)
+    _take_over_former(request, labeller)
+    outcome = labeller.stored(request.key)
     if outcome is not None:
         return outcome
-    with store.claimed(key):
-        return _compute(structure, key, reference, theory, store, scratch)
+    with labeller.store.claimed(request.key):
+        return _compute(request, labeller)
 
 
-def _compute(
-    structure: Atoms, key: str, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
-) -> Label | LabelFailure:
-    outcome = stored_label(key, store, reference)  # whoever had the claim before may have computed it since
+def _compute(request: LabelRequest, labeller: Labeller) -> Label | LabelFailure:
+    key = request.key
+    outcome = labeller.stored(key)  # whoever had the claim before may have computed it since
     if outcome is not None:
         return outcome
     begin, failure = time.monotonic(), None
-    if not _resume(structure, key, reference, theory, store, scratch):
-        failure = _attempt(structure, key, reference, theory, store, scratch)
-    outcome = store.outcome(key, limits_of(reference))
+    if not _resume(request, labeller):
+        failure = _attempt(request, labeller)
+    outcome = labeller.store.outcome(key, limits_of(labeller.reference))
     if outcome is None:
         raise _not_final(key, failure)
     _announce(key, outcome, new=True, wall_time_s=time.monotonic() - begin)
     return outcome
 
 
-def _take_over_former(structure: Atoms, key: str, theory: LevelOfTheory, store: LabelStore) -> None:
+def _take_over_former(request: LabelRequest, labeller: Labeller) -> None:
     """Keep a label under its key that a former version of surveyor has computed under another one."""
+    key, structure, theory, store = request.key, request.structure, labeller.theory, labeller.store
     if not theory.former or store.get(key) is not None:
         return
     for former in former_keys(structure, theory):
@@ -113,20 +151,6 @@ def _not_final(key: str, failure: LabelFailure | None) -> AttemptFailed:
     )
 
 
-def stored_label(key: str, store: LabelStore, reference: Reference | None = None) -> Label | LabelFailure | None:
-    """Return the label under a key, or its final failure; None where work is to be done.
-
-    Args:
-        key: of the label.
-        store: where it may be.
-        reference: whose limits may have been raised since a failure; None takes failures at a limit as final.
-    """
-    outcome = store.outcome(key, {} if reference is None else limits_of(reference))
-    if outcome is not None:
-        _announce(key, outcome, new=False, wall_time_s=0.0)
-    return outcome
-
-
 def _announce(key: str, outcome: Label | LabelFailure, *, new: bool, wall_time_s: float) -> None:
     how = f"computed in {wall_time_s:.1f} s" if new else "found in the store"
     if isinstance(outcome, LabelFailure):
@@ -136,27 +160,25 @@ def _announce(key: str, outcome: Label | LabelFailure, *, new: bool, wall_time_s
         announce(logger, Labelled(message=f"label {key[:11]} {how}", key=key, new=new, wall_time_s=wall_time_s))
 
 
-def _resume(
-    structure: Atoms, key: str, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
-) -> bool:
+def _resume(request: LabelRequest, labeller: Labeller) -> bool:
     """Store the finished label of an interrupted attempt, if any; return whether there was one."""
+    key, reference, scratch = request.key, labeller.reference, labeller.scratch
     if not isinstance(reference, Resumable):
         return False
     # What belongs to a recorded failure has been judged, with the status of the program, which no file tells.
-    failures = store.failures(key)
+    failures = labeller.store.failures(key)
     for directory in folders_of(scratch, key):
-        label = None if is_judged(directory, failures) else reference.read(structure, directory)
+        label = None if is_judged(directory, failures) else reference.read(request.structure, directory)
         if label is not None:
             logger.info("label %s had been computed in %s", key[:11], directory)
-            _keep(structure, key, theory, store, label, directory)
+            _keep(request, labeller, label, directory)
             remove_folders(scratch, key)
             return True
     return False
 
 
-def _attempt(
-    structure: Atoms, key: str, reference: Reference, theory: LevelOfTheory, store: LabelStore, scratch: Path
-) -> LabelFailure | None:
+def _attempt(request: LabelRequest, labeller: Labeller) -> LabelFailure | None:
+    key, scratch, store = request.key, labeller.scratch, labeller.store
     attempt = len(store.failures(key)) + 1
     try:
         directory = new_folder(scratch, key, attempt)
@@ -166,26 +188,27 @@ def _attempt(
         directory = scratch
         result: Label | LabelFailure = LabelFailure("disk", str(error))
     else:
-        result = reference.compute(structure, directory)
+        result = labeller.reference.compute(request.structure, directory)
     if isinstance(result, LabelFailure):
-        limit = limits_of(reference).get(result.reason)
+        limit = limits_of(labeller.reference).get(result.reason)
         failure = replace(result, attempt=attempt, output=result.output or str(directory), limit=limit)
-        store.put_failure(key, structure, theory, failure)
+        store.put_failure(key, request.structure, labeller.theory, failure)
         logger.warning("label %s failed (%s): %s", key[:11], failure.reason, failure.message)
         if directory != scratch:
             keep_failed(directory, f"{failure.reason}: {failure.message}")
         return failure
-    _keep(structure, key, theory, store, result, directory)
+    _keep(request, labeller, result, directory)
     remove_folders(scratch, key)
     return None
 
 
-def _keep(structure: Atoms, key: str, theory: LevelOfTheory, store: LabelStore, label: Label, directory: Path) -> None:
+def _keep(request: LabelRequest, labeller: Labeller, label: Label, directory: Path) -> None:
     """Put a label into the store; wait a while for a store that is full or away, as the label is paid for."""
+    key, store = request.key, labeller.store
     deadline = time.monotonic() + files.PATIENCE_S
     while True:
         try:
-            store.put(key, structure, theory, label)
+            store.put(key, request.structure, labeller.theory, label)
         except OSError as error:
             if time.monotonic() > deadline:
                 raise StorageFailed(

@@ -85,3 +85,17 @@ def _follow(
         samples.append((name, sample))
         walker = sample.walker
     return samples
+
+
+def batch_size(wanted: int | None, potential: Potential, n_walkers: int, n_workers: int) -> int:
+    """Return how many walkers move together: as many as keep all workers of a pool busy, if nothing else is asked.
+
+    Args:
+        wanted: by the user; None leaves it to this.
+        potential: on which they move; those that gain nothing from batches have walkers move alone.
+        n_walkers: how many there are.
+        n_workers: of the pool where they move; 0 of one that has none yet, and is to see what there is to do.
+    """
+    if wanted is None and evaluates_together(potential):
+        return max(1, -(-n_walkers // (n_workers or n_walkers)))  # rounded up
+    return wanted or 1

@@ -7,28 +7,35 @@ import numpy as np
 from ase import Atoms, units
 
 from surveyor.biases.plumed import check_plumed, variables_that_depend_on_place
+from surveyor.biases.plumed_input import check_temperature
 from surveyor.biases.restraints import check_restraints
 from surveyor.errors import InputError
-from surveyor.reading import ReadingReport
+from surveyor.reading import Reading, ReadingReport
 from surveyor.reading.report import Finding
 from surveyor.sampling.conditions import MOVING_CELL, UNDER_BAROSTAT, Walkers
 from surveyor.sampling.guards import check_distances
 from surveyor.sampling.integrators import GLOBAL, degrees_of_freedom, keeps_constraints
-from surveyor.sampling.placement import place, plumed_files, plumed_text
-from surveyor.sampling.walkers import read_starts
+from surveyor.sampling.placement import plumed_files, plumed_text
+from surveyor.sampling.walkers import Walker, read_starts, walkers_of
 from surveyor.structures import is_periodic
 
 HARDEST = 16.0  # volume of an atom times bulk modulus of diamond, in eV
 FASTEST = 1.6  # radians of a swing of the cell in a time step
 
 
-def check_walkers(
-    groups: Sequence[Walkers], *, has_plumed: bool = True, by_former_rule: bool = False
-) -> tuple[ReadingReport, ...]:
-    """Check that every walker can start, before any work begins; return the reports on their start files.
+def check_walkers(groups: Sequence[Walkers]) -> None:
+    """Check that every walker can start, with what PLUMED says of its inputs; see `checked_walkers`."""
+    checked_walkers(groups, 0)
+
+
+def checked_walkers(
+    groups: Sequence[Walkers], seed: int, *, has_plumed: bool = True, by_former_rule: bool = False
+) -> tuple[tuple[Walker, ...], tuple[ReadingReport, ...]]:
+    """Return all walkers at their starts, and the reports on the start files; each file is read once.
 
     Args:
         groups: groups of walkers.
+        seed: seed of the campaign.
         has_plumed: whether PLUMED is available here and checks its inputs.
         by_former_rule: whether windows follow the rule of earlier versions; see `place`.
 
@@ -38,20 +45,34 @@ def check_walkers(
     """
     if not groups:
         raise InputError("no walkers are given; give at least one group of walkers")
+    readings: dict[tuple[Path, str], Reading] = {}
     reports: dict[Path, ReadingReport] = {}
+    walkers: list[Walker] = []
     for number, group in enumerate(groups):
+        file = group.start, group.initial_velocities
         try:
-            reading = read_starts(group, f"walkers[{number}].start")
-            for index, atoms in enumerate(reading.structures):
-                _check_start(atoms, group, f"structure {index} of {group.start}")
-            _check_bias(group, reading.structures, has_plumed=has_plumed, by_former_rule=by_former_rule)
+            reading = readings[file] = readings.get(file) or read_starts(group, f"walkers[{number}].start")
+            _check_group(group, reading.structures, has_plumed=has_plumed)
+            walkers += walkers_of(group, reading.structures, seed, len(walkers), by_former_rule=by_former_rule)
         except InputError as error:
             raise InputError(f"walkers[{number}]: {error}") from error
         reports.setdefault(group.start, reading.report)
         if found := fast_barostat(group):
             about = Finding(f"walkers[{number}]: {found}", reading.report.n_structures, 0)
             reports[group.start] = reports[group.start].with_findings(about)
-    return tuple(reports.values())
+    return tuple(walkers), tuple(reports.values())
+
+
+def _check_group(group: Walkers, starts: Sequence[Atoms], *, has_plumed: bool) -> None:
+    for index, atoms in enumerate(starts):
+        name = f"structure {index} of {group.start}"
+        _check_start(atoms, group, name)
+        check_restraints(group.restraints, atoms, name)
+    if group.plumed is not None and group.final_temperature_K not in (None, group.temperature_K):
+        check_temperature(plumed_text(group))
+    if group.plumed is not None and has_plumed:
+        check_plumed(plumed_text(group), starts, files=plumed_files(group))
+        _check_momenta(group, starts[0])
 
 
 def fast_barostat(group: Walkers) -> str | None:
@@ -102,15 +123,6 @@ def _check_start(atoms: Atoms, group: Walkers, name: str) -> None:
         raise InputError(
             f"{name} has no momenta, but initial_velocities is given; take thermal, or give a file with them"
         )
-
-
-def _check_bias(group: Walkers, starts: Sequence[Atoms], *, has_plumed: bool, by_former_rule: bool) -> None:
-    for index, atoms in enumerate(starts):
-        check_restraints(group.restraints, atoms, f"structure {index} of {group.start}")
-    if group.plumed is not None and has_plumed:
-        check_plumed(plumed_text(group), starts, files=plumed_files(group))
-        _check_momenta(group, starts[0])
-    place(group, starts, by_former_rule=by_former_rule)
 
 
 def _check_momenta(group: Walkers, start: Atoms) -> None:

@@ -38,8 +38,8 @@ def _shifts(n_atoms: int) -> list[int]:
     """Return how far apart in the order of atoms those are whose distance counts: 1 to 16, 32, 64 ... of many."""
     if n_atoms <= N_SMALL:
         return [*range(1, n_atoms)]
-    near = range(1, min(N_NEIGHBOURS + 1, n_atoms))
-    return [*near, *(2**power for power in range(5, n_atoms.bit_length()) if 2**power < n_atoms)]
+    far = range(5, (n_atoms - 1).bit_length())
+    return [*range(1, N_NEIGHBOURS + 1), *(2**power for power in far)]
 
 
 class KnownStructures:

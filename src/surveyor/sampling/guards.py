@@ -137,7 +137,7 @@ def check_distances(atoms: Atoms, conditions: Walkers, *, step: int) -> Rejectio
 def _longest_limit(atoms: Atoms, conditions: Walkers) -> float:
     """Return the longest limit there may be between two atoms of a structure, in Å."""
     largest = 2 * conditions.min_distance_factor * float(covalent_radii[atoms.numbers].max())
-    return max(conditions.min_distance_A, largest, 1e-6)
+    return max(conditions.min_distance_A, largest)
 
 
 def check_uncertainty(readings: Readings, conditions: Walkers) -> Rejection | None:

@@ -97,7 +97,7 @@ class Segment:
                 self._walker.plumed,
                 self._atoms,
                 timestep_fs=self._conditions.timestep_fs,
-                temperature_K=self._conditions.temperature_at(self._state.n_steps),
+                temperature_K=self._conditions.temperature_K,
                 files=plumed_files(self._conditions),
                 history=self._state.history,
                 last=remembered_bias(self._state.memory),

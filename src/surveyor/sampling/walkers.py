@@ -193,12 +193,31 @@ def make_walkers(groups: Sequence[Walkers], seed: int, *, by_former_rule: bool =
     """
     walkers: list[Walker] = []
     for group in groups:
-        has_momenta = group.initial_velocities == "given"
-        starts = [bare(atoms, with_momenta=has_momenta) for atoms in read_starts(group).structures]
-        for conditions, start, plumed in place(group, starts, by_former_rule=by_former_rule):
-            index = len(walkers)
-            walkers.append(Walker(index, start, conditions, _walker_seed(seed, index), plumed=plumed))
+        walkers += walkers_of(group, read_starts(group).structures, seed, len(walkers), by_former_rule=by_former_rule)
     return tuple(walkers)
+
+
+def walkers_of(
+    group: Walkers, starts: Sequence[Atoms], seed: int, n_before: int = 0, *, by_former_rule: bool = False
+) -> list[Walker]:
+    """Return the walkers of a group.
+
+    Args:
+        group: what the user asked for.
+        starts: structures of its start file.
+        seed: of the campaign.
+        n_before: how many walkers the groups before it have.
+        by_former_rule: whether windows are those of a former surveyor; see `place`.
+
+    Raises:
+        InputError: no restraint acts on the variable of its distribution, or a file cannot be read.
+    """
+    has_momenta = group.initial_velocities == "given"
+    placed = place(group, [bare(atoms, with_momenta=has_momenta) for atoms in starts], by_former_rule=by_former_rule)
+    return [
+        Walker(index, start, conditions, _walker_seed(seed, index), plumed=plumed)
+        for index, (conditions, start, plumed) in enumerate(placed, n_before)
+    ]
 
 
 def read_starts(group: Walkers, parameter: str = "") -> Reading:

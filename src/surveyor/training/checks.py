@@ -6,19 +6,17 @@ from dataclasses import dataclass, replace
 from surveyor.dataset import Dataset, DataSets
 from surveyor.errors import InputError
 from surveyor.isolated_atoms import check_agreement, differ, energies_of, told
-from surveyor.models.choice import load_model, make_model
+from surveyor.models.choice import load_model, make_model, replay_reports
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.model import Model
 from surveyor.models.weights import check_weights
-from surveyor.parameter_files import check_files_exist, check_no_file
 from surveyor.reading import Reading, ReadingReport, read_labelled
 from surveyor.reading.learnable import TrainingData, learnable
 from surveyor.run_directory import GenerationDirectory, RunDirectory
 from surveyor.structures import elements_of
-from surveyor.training.continuation import check_continuation
 from surveyor.training.division import SETS, begun, divided
 from surveyor.training.parameters import TrainingParameters
-from surveyor.training.summary import is_complete
+from surveyor.works.summary import is_complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,33 +24,28 @@ class CheckedTraining:
     """Results of the checks of a training.
 
     Attributes:
-        directory: its folder.
         data: training, validation and test set.
         model: to be trained, or trained if the training is complete.
-        reports: on the files of the data; none if the training is complete.
+        reports: on the files of the data and of the replay data; none if the training is complete.
     """
 
-    directory: RunDirectory
     data: DataSets
     model: Model
     reports: tuple[ReadingReport, ...]
 
 
-def check_training(parameters: TrainingParameters) -> CheckedTraining:
-    """Check what can be checked without a pool; return what was found and read.
+def read_and_check(parameters: TrainingParameters) -> CheckedTraining:
+    """Check what can be checked without a pool; return what was read and made.
 
     Of a training that is complete, the data are not read again: its sets and its model are those in its folder.
 
     Raises:
         InputError: something cannot work: names the field, what was found, what was expected and what to do.
     """
-    check_files_exist(parameters.input_files(), "parameter file")
-    check_no_file("output_directory", parameters.output_directory)
-    directory = RunDirectory(parameters.output_directory.absolute())
-    check_continuation(directory, parameters)
+    directory = RunDirectory(parameters.folder)
     if is_complete(directory):
         files = GenerationDirectory(directory.path)
-        return CheckedTraining(directory, DataSets.load(files.path), load_model(files.model), ())
+        return CheckedTraining(DataSets.load(files.path), load_model(files.model), ())
     given = learnable(_read(parameters), allow_leaks=parameters.allow_leaks)
     data = begun(directory.path) or divided(parameters, given)
     isolated = energies_of({name: atom for each in given.values() for name, atom in each.isolated.items()})
@@ -68,7 +61,8 @@ def check_training(parameters: TrainingParameters) -> CheckedTraining:
             )
     for name in ("train", "valid"):
         check_weights(model, getattr(data, name), name)
-    return CheckedTraining(directory, data, model, _reports(given, model, isolated, known))
+    replayed = replay_reports(parameters.model, model.atomic_energies or ())
+    return CheckedTraining(data, model, (*_reports(given, model, isolated, known), *replayed))
 
 
 def _read(parameters: TrainingParameters) -> dict[str, Reading]:

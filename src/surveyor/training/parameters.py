@@ -1,18 +1,21 @@
 """Parameters of a training on given files."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
 from surveyor.models.choice import ModelParameters
-from surveyor.parameter_files import files_named, load_parameters
-from surveyor.parameters import Fraction, Parameters
+from surveyor.parameters import Fraction
 from surveyor.pools.choice import EXPECTED, LOCAL, PoolName
 from surveyor.reading.keys import REF_KEYS, LabelKeys
+from surveyor.works.parameters import WorkParameters, files_of_model
 
 
-class TrainingParameters(Parameters):
+class TrainingParameters(WorkParameters):
     """All parameters of a training on files; its fields are the parameters of the flow `train_model`."""
+
+    FOLDERS: ClassVar = ("start",)
 
     train: Path = Field(
         title="Training data (file)",
@@ -72,15 +75,7 @@ class TrainingParameters(Parameters):
             raise ValueError("found start and atomic_energies; a training keeps those of the model that it starts from")
         return self
 
-    def input_files(self) -> dict[str, Path]:
-        """Return the files that the parameters name, by the name of the field."""
-        return files_named(self, folders=("output_directory", "start"))
-
-
-def load_training(path: Path) -> TrainingParameters:
-    """Read a file of parameters (YAML); paths in it are relative to the folder it is in.
-
-    Raises:
-        InputError: the file is missing or is no YAML, or a field is wrong.
-    """
-    return load_parameters(TrainingParameters, path, "parameter file", "train, output_directory and model")
+    def recorded_files(self) -> dict[str, Path]:
+        """Return the files whose contents make the training what it is, by field; those of `start` stand for it."""
+        files = self.input_files()
+        return files if self.start is None else files | files_of_model("start", self.start)

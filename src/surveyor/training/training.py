@@ -1,53 +1,22 @@
-"""Training on given files as work of its own, and what stays the same in it."""
+"""Training on given files as a kind of work, and what came of it."""
 
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
-from surveyor.campaign.checks import check_writable
-from surveyor.campaign.provenance import record_run
-from surveyor.continuation import record_parameters
 from surveyor.dataset import DataSets
-from surveyor.files import naming_full_disks
-from surveyor.lease import hold_lease
-from surveyor.models.choice import replay_reports
+from surveyor.metrics import Errors
 from surveyor.models.model import Model
-from surveyor.pools.choice import Pools, open_pools
-from surveyor.pools.pool import Pool
-from surveyor.pools.reporting import Report, ReportingExecutor
-from surveyor.pools.sites import Site
-from surveyor.reading import ReadingReport
+from surveyor.models.trainer import LOG
 from surveyor.run_directory import GenerationDirectory, RunDirectory
-from surveyor.training.checks import check_training
-from surveyor.training.continuation import check_continuation, recorded_files
+from surveyor.training.checks import CheckedTraining, read_and_check
+from surveyor.training.division import SETS
 from surveyor.training.parameters import TrainingParameters
-from surveyor.training.summary import is_complete
+from surveyor.works.summary import is_complete, write_summary
+from surveyor.works.work import Kind, Work
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Training:
-    """A training on files, checked and open.
-
-    Attributes:
-        directory: its folder, which has the layout of a campaign's as far as it has the same files.
-        data: training, validation and test set.
-        model: to be trained, or trained if the training is complete.
-        pool: where it is.
-        reports: on the files of the data; none if the training is complete.
-    """
-
-    directory: RunDirectory
-    data: DataSets
-    model: Model
-    pool: Pool
-    reports: tuple[ReadingReport, ...] = ()
-
-    @property
-    def executor(self) -> Executor:
-        """The pool, whose functions report."""
-        return ReportingExecutor(self.pool, Report.into(self.directory.workers))
+class Training(Work[TrainingParameters, CheckedTraining]):
+    """A training on files, checked and open."""
 
     @property
     def is_complete(self) -> bool:
@@ -60,31 +29,30 @@ class Training:
         return GenerationDirectory(self.directory.path)
 
 
-@contextmanager
-def open_training(
-    parameters: TrainingParameters, sites: Mapping[str, Site] | None = None, pools_by_hand: Path | None = None
-) -> Iterator[Training]:
-    """Check a training, take its folder and give its pool, as long as this lasts.
+TRAINING = Kind(
+    name="training",
+    parameters=TrainingParameters,
+    work=Training,
+    field="train",
+    expected="train, output_directory and model",
+    may_change=("output_directory", "pool", "allow_leaks"),
+    advice="choose another output directory, or restore the parameters and files",
+    make=read_and_check,
+)
 
-    Args:
-        parameters: with absolute paths.
-        sites: where the pool is, by name, if the parameters name it by a block.
-        pools_by_hand: folder of the pools that the user has opened by hand, which are used where they are open.
 
-    Raises:
-        InputError: the parameters cannot work, or are not those of the folder.
-        CampaignInUse: a live process works in the folder.
-    """
-    checked = check_training(parameters)
-    directory = checked.directory
-    check_writable("output_directory", directory.path)
-    reports = checked.reports
-    if not is_complete(directory):
-        reports += replay_reports(parameters.model, checked.model.atomic_energies or ())
-    with naming_full_disks(directory.path), hold_lease(directory.lease):
-        check_continuation(directory, parameters)
-        record_parameters(directory.parameters, parameters, recorded_files(parameters))
-        record_run(directory)
-        pools = Pools(sampling=parameters.pool, labelling=parameters.pool, training=parameters.pool)
-        with open_pools(pools, sites, directory.pools, pools_by_hand) as opened:
-            yield Training(directory, checked.data, checked.model, opened.training, reports)
+def summarise(directory: RunDirectory, model: Model, data: DataSets, errors: Mapping[str, Errors]) -> None:
+    """Write, last, what came of a training."""
+    content = {
+        "model": str(model.weights),
+        "atomic_energies": dict(model.atomic_energies or {}),
+        "n_structures": {name: len(getattr(data, name)) for name in SETS},
+        "errors": {name: each.to_dict() for name, each in errors.items()},
+        "logs": [path.relative_to(directory.path).as_posix() for path in _logs(directory)],
+    }
+    write_summary(directory, content)
+
+
+def _logs(directory: RunDirectory) -> list[Path]:
+    """Return the logs of the trainer: one, or one for each member of a committee; none of a model without a trainer."""
+    return sorted(GenerationDirectory(directory.path).training.rglob(LOG))

@@ -11,6 +11,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from surveyor.biases import plumed
 from surveyor.biases.plumed import PlumedRun, check_plumed, evaluate_plumed
+from surveyor.biases.plumed_input import check_temperature
 from surveyor.errors import InputError
 
 KJ_PER_MOL = units.kJ / units.mol
@@ -132,6 +133,18 @@ def test_distances_are_periodic_where_the_structure_is(pbc, has_third_vector):
         assert values.variables["d"] == pytest.approx(np.linalg.norm(vector) / 10, abs=1e-10)
         np.testing.assert_allclose(values.forces[0], 10 * KJ_PER_MOL / 100 * vector, atol=1e-10)
         assert (values.stress is None) == (not all(pbc))
+
+
+@pytest.mark.plumed
+@pytest.mark.parametrize("pbc", [(0, 0, 0), (1, 1, 0), (1, 1, 1)])
+@pytest.mark.parametrize("action", ["VOLUME", "CELL", "DISTANCE ATOMS=1,2 SCALED_COMPONENTS", "POSITION ATOM=1"])
+def test_only_a_structure_with_three_periods_is_asked_about_its_cell(action, pbc):
+    water = molecule("H2O", cell=[5, 6, 7], pbc=pbc)
+    if all(pbc) or action.startswith("POSITION"):
+        check_plumed(f"v: {action}", [water], files={})
+        return
+    with pytest.raises(InputError, match=rf"line 1 .*found {action.split()[-1]}, but the structure has pbc"):
+        check_plumed(f"v: {action}", [water], files={})
 
 
 @pytest.mark.plumed
@@ -261,18 +274,20 @@ GRID = "GRID_MIN=0 GRID_MAX=0.5"
 CONTINUED = {
     "METAD": "METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01",
     "METAD well-tempered": "METAD ARG=d,a PACE=5 HEIGHT=1.2 SIGMA=0.01,0.1 BIASFACTOR=10",
-    "METAD on a grid": f"METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01 BIASFACTOR=10 CALC_RCT {GRID}",
-    "METAD with its maximum": f"METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01 CALC_MAX_BIAS {GRID}",
+    "METAD on a grid": f"m: METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01 BIASFACTOR=10 CALC_RCT {GRID}\n"
+    "PRINT ARG=m.rbias,m.rct",
+    "METAD with its maximum": f"m: METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01 CALC_MAX_BIAS {GRID}\nPRINT ARG=m.maxbias",
     "METAD with geometric widths": "METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01 ADAPTIVE=GEOM",
     "METAD in an interval": "METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01 INTERVAL=0.09,0.12",
     "METAD with a time": "METAD ARG=d PACE=5 TAU=1 BIASFACTOR=5 SIGMA=0.01",
     "METAD with neighbours": "METAD ARG=d,a PACE=5 HEIGHT=1.2 SIGMA=0.01,0.1 NLIST",
+    "METAD in some steps": "METAD ARG=d PACE=7 HEIGHT=1.2 SIGMA=0.01 STRIDE=3",
     "METAD that begins later": "METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01 UPDATE_FROM=0.004",
     "METAD with few digits": "METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01 FMT=%8.3f",
     "METAD seldom": "METAD ARG=d PACE=23 HEIGHT=1.2 SIGMA=0.01",
     "PBMETAD": "PBMETAD ARG=d,e PACE=5 HEIGHT=1.2 SIGMA=0.01,0.01 BIASFACTOR=8",
     "PBMETAD on grids": "PBMETAD ARG=d,e PACE=5 HEIGHT=1.2 SIGMA=0.01,0.01 GRID_MIN=0,0 GRID_MAX=0.5,0.5",
-    "OPES_METAD": "OPES_METAD ARG=d PACE=5 BARRIER=20 SIGMA=0.01",
+    "OPES_METAD": "m: OPES_METAD ARG=d PACE=5 BARRIER=20 SIGMA=0.01\nPRINT ARG=m.rct,m.zed,m.neff,m.nker",
     "OPES_METAD with neighbours": "OPES_METAD ARG=d,a PACE=5 BARRIER=20 SIGMA=0.01,0.1 NLIST",
     "OPES_METAD with few digits": "OPES_METAD ARG=d PACE=5 BARRIER=20 SIGMA=0.01 FMT=%8.3f",
     "OPES_METAD with a state": "OPES_METAD ARG=d PACE=5 BARRIER=20 SIGMA=0.01 STATE_WFILE=S STORE_STATES",
@@ -281,7 +296,8 @@ CONTINUED = {
     "OPES_EXPANDED": EXPANDED.split("\n", 1)[1],
     "OPES_EXPANDED seldom": EXPANDED.split("\n", 1)[1].replace("PACE=5", "PACE=17"),
     "two": "METAD ARG=d PACE=4 HEIGHT=1.2 SIGMA=0.01\nOPES_METAD ARG=e PACE=7 BARRIER=20 SIGMA=0.01",
-    "MOVINGRESTRAINT": "MOVINGRESTRAINT ARG=d STEP0=0 AT0=0.1 KAPPA0=1000 STEP1=100 AT1=0.2 KAPPA1=1000",
+    "MOVINGRESTRAINT": "m: MOVINGRESTRAINT ARG=d STEP0=0 AT0=0.1 KAPPA0=1000 STEP1=100 AT1=0.2 KAPPA1=1000\n"
+    "PRINT ARG=m.d_cntr,m.force2",
 }
 CUTS = {"at a pace": (20, 40), "between": (7, 13, 29), "at once": (1, 2, 3, 4, 5, 6, 30)}
 
@@ -315,6 +331,7 @@ def test_segments_equal_one_run(action):
         for one, other in zip(in_segments(VARIABLES + action, path, cuts), whole, strict=True):
             assert one.energy == pytest.approx(other.energy, abs=1e-11)
             np.testing.assert_allclose(one.forces, other.forces, atol=1e-11)
+            assert one.variables == pytest.approx(other.variables, abs=1e-9)
 
 
 @pytest.mark.plumed
@@ -369,6 +386,28 @@ def test_walls_and_units_of_the_user():
     length = molecule("H2O").get_distance(0, 1)
     assert values.variables["d"] == pytest.approx(length)
     assert values.energy == pytest.approx(3 * (length - 0.9) ** 2)
+
+
+@pytest.mark.plumed
+@pytest.mark.parametrize(
+    "action",
+    [
+        "METAD ARG=d PACE=1 HEIGHT=2 SIGMA=0.02 BIASFACTOR=5 TEMP=400",
+        "METAD ARG=d PACE=1 TAU=10 SIGMA=0.02 BIASFACTOR=5 TEMP=400",
+        "PBMETAD ARG=d PACE=1 HEIGHT=2 SIGMA=0.02 BIASFACTOR=5 TEMP=400",
+        "OPES_METAD ARG=d PACE=1 BARRIER=20 SIGMA=0.02 TEMP=400",
+        "OPES_METAD_EXPLORE ARG=d PACE=1 BARRIER=20 SIGMA=0.02 TEMP=400",
+        "ECV_UMBRELLAS_LINE LABEL=e ARG=d CV_MIN=0.09 CV_MAX=0.15 SIGMA=0.02 BARRIER=20 TEMP=400\n"
+        "OPES_EXPANDED ARG=e.* PACE=1 OBSERVATION_STEPS=1",
+        "METAD ARG=d PACE=1 HEIGHT=2 SIGMA=0.02",
+    ],
+)
+def test_a_bias_that_states_its_temperature_does_not_depend_on_that_of_the_walker(action):
+    text = f"d: DISTANCE ATOMS=1,2\n{action}"
+    check_temperature(text)
+    colder, hotter = (run_of(text, molecule("H2O"), temperature_K=each) for each in (300.0, 600.0))
+    with colder, hotter:
+        assert [v.energy for v in along(colder, range(8))] == [v.energy for v in along(hotter, range(8))]
 
 
 @pytest.mark.plumed

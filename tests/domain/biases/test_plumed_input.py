@@ -3,7 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from surveyor.biases.plumed_input import domain_of, parse_plumed, prepared, recorded_variables, with_shifted_centre
+from surveyor.biases.plumed_input import (
+    check_temperature,
+    domain_of,
+    parse_plumed,
+    prepared,
+    recorded_variables,
+    with_shifted_centre,
+)
 from surveyor.errors import InputError
 
 INPUT = """# of a user
@@ -193,8 +200,37 @@ def test_actions_that_forget_are_refused(name):
         ("OPES_METAD_EXPLORE ARG=d SIGMA=ADAPTIVE", "found no SIGMA, but OPES_METAD_EXPLORE"),
         ("OPES_EXPANDED ARG=e.*", "found OBSERVATION_STEPS=100, .*expected OBSERVATION_STEPS=1$"),
         ("OPES_EXPANDED ARG=e.* OBSERVATION_STEPS=4", "found OBSERVATION_STEPS=4"),
+        ("PRINT ARG=d,m.work", "found m.work in ARG of PRINT, but PLUMED adds up work from the last interruption on"),
+        ("c: CUSTOM ARG=m.d_work FUNC=x PERIODIC=NO", "found m.d_work in ARG of CUSTOM"),
     ],
 )
 def test_options_that_forget_are_refused(text, message):
     with pytest.raises(InputError, match=f"line 1 of the PLUMED input: {message}"):
         prepared(parse_plumed(text), Path("/folder"))
+
+
+EXPANDED = "e: ECV_UMBRELLAS_LINE ARG=d CV_MIN=0.1 CV_MAX=0.2 BARRIER=20"
+
+
+@pytest.mark.parametrize(
+    ("action", "name"),
+    [
+        ("METAD ARG=d PACE=5 HEIGHT=1 SIGMA=0.1 BIASFACTOR=10", "METAD"),
+        ("METAD ARG=d PACE=5 TAU=1 SIGMA=0.1", "METAD"),
+        ("METAD ARG=d PACE=5 HEIGHT=1 SIGMA=0.1 CALC_RCT", "METAD"),
+        ("PBMETAD ARG=d PACE=5 HEIGHT=1 SIGMA=0.1 BIASFACTOR=10", "PBMETAD"),
+        ("OPES_METAD ARG=d PACE=5 BARRIER=20 SIGMA=0.1", "OPES_METAD"),
+        ("OPES_METAD_EXPLORE ARG=d PACE=5 BARRIER=20 SIGMA=0.1", "OPES_METAD_EXPLORE"),
+        (EXPANDED, "ECV_UMBRELLAS_LINE"),
+    ],
+)
+def test_actions_that_need_a_temperature_must_state_it_where_that_of_the_walkers_changes(action, name):
+    with pytest.raises(InputError, match=f"line 2 .* {name} needs one temperature, .*TEMP="):
+        check_temperature(f"d: DISTANCE ATOMS=1,2\n{action}")
+    check_temperature(f"d: DISTANCE ATOMS=1,2\n{action} TEMP=300\no: OPES_EXPANDED ARG=e.* OBSERVATION_STEPS=1")
+
+
+def test_actions_that_need_no_temperature_need_not_state_it():
+    check_temperature("d: DISTANCE ATOMS=1,2\nMETAD ARG=d PACE=5 HEIGHT=1 SIGMA=0.1\nRESTRAINT ARG=d AT=1 KAPPA=1")
+    with pytest.raises(InputError, match="found kBT in ARG of CUSTOM"):
+        check_temperature("d: DISTANCE ATOMS=1,2\nc: CUSTOM ARG=d,kBT FUNC=x*y PERIODIC=NO")

@@ -8,7 +8,16 @@ from ase.md.velocitydistribution import thermalize_momenta
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from surveyor.biases.biased import BiasedCalculator
-from surveyor.biases.restraints import Restraint, check_restraints, evaluate_restraints, with_centre
+from surveyor.biases.restraints import (
+    Restraint,
+    check_restraints,
+    difference,
+    evaluate_restraints,
+    same_variable,
+    with_centre,
+    with_one_centre,
+    within,
+)
 from surveyor.errors import InputError
 
 STEP = 1e-5
@@ -71,6 +80,47 @@ def test_the_stress_is_the_derivative_with_respect_to_strain(restraint, skewed):
         stress[i, j] = derivative(restraint, *strained) / skewed.get_volume()
     values = evaluate_restraints([restraint], skewed)
     np.testing.assert_allclose(values.stress, full_3x3_to_voigt_6_stress(stress), atol=1e-9)
+
+
+def test_restraints_add_up(skewed):
+    each = [evaluate_restraints([restraint], skewed) for restraint in CASES.values()]
+    together = evaluate_restraints(list(CASES.values()), skewed)
+    assert together.energy == pytest.approx(sum(one.energy for one in each))
+    np.testing.assert_allclose(together.forces, sum(one.forces for one in each), atol=1e-12)
+    np.testing.assert_allclose(together.stress, sum(one.stress for one in each), atol=1e-12)
+    assert together.variables == {name: value for one in each for name, value in one.variables.items()}
+
+
+def test_a_structure_that_is_not_periodic_has_no_stress_under_restraints(skewed):
+    skewed.pbc = [True, True, False]
+    assert evaluate_restraints([CASES["distance"]], skewed).stress is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("distance(0,1)", "distance(1, 0)", True),
+        ("distance(0,1)", " distance ( 1 0 )", True),
+        ("angle(2,1,0)", "angle(0,1,2)", True),
+        ("angle(0,2,1)", "angle(0,1,2)", False),
+        ("torsion(0,1,2,3)", "torsion(3,2,1,0)", True),
+        ("distance(0,1)", "angle(0,1)", False),
+        ("distance(0,1)", "distance(0,11)", False),
+        ("volume", "volume", True),
+        ("d1", "d2", False),
+    ],
+)
+def test_names_mean_one_variable_in_either_direction(one, other, is_same):
+    assert same_variable(one, other) is is_same
+    assert same_variable(other, one) is is_same
+
+
+def test_periodic_values_are_within_their_domain_and_differ_the_shorter_way_round():
+    turn = CASES["torsion"].domain
+    assert [within(value, turn) for value in (-540, -180, -179, 0, 180, 181)] == [180, 180, -179, 0, 180, -179]
+    assert [difference(one, other, turn) for one, other in ((170, -170), (-170, 170), (20, 10))] == [-20, 20, 10]
+    assert CASES["distance"].domain is None
+    assert (within(500.0, None), difference(2.0, 5.0, None)) == (500.0, -3.0)
 
 
 def test_walls_act_on_one_side_only():
@@ -195,3 +245,15 @@ def test_torsions_are_between_minus_and_plus_180(degrees):
     found = values.variables["torsion(2,0,1,3)"]
     assert -180 < found <= 180
     assert np.isclose((found - degrees + 180) % 360, 180, atol=1e-6)
+
+
+def test_all_restraints_on_a_variable_can_be_given_one_centre():
+    moved = with_one_centre([bond("harmonic", 1), bond("upper_wall", 4), CASES["angle"]], "distance(0,1)", 2.5)
+    assert [(each.kind, each.centre) for each in moved] == [("harmonic", 2.5), ("upper_wall", 2.5), ("harmonic", 100)]
+
+
+def test_a_window_beyond_what_a_variable_reaches_is_refused():
+    with pytest.raises(
+        InputError, match=r"a centre of -1 for distance\(0,1\), expected one between 0 and inf; correct"
+    ):
+        with_centre([bond("harmonic", 1)], "distance(0,1)", -1.0)

@@ -11,6 +11,7 @@ from surveyor.labelling import Chunk, make_requests
 from surveyor.labelling.chunks import attempt_chunk, label_chunk
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, Reason
 from surveyor.reference.ase import EMTReference
+from surveyor.reference.labelling import Labeller
 from surveyor.structures import canonical
 
 STRUCTURES = copper(3)
@@ -57,7 +58,7 @@ def test_a_failure_is_counted_by_its_reason_and_the_others_are_labelled(
     chunk: Chunk, store: LabelStore, tmp_path: Path
 ) -> None:
     reference = failing("scf_not_converged")
-    tally = attempt_chunk(chunk, reference, reference.resolve(), store, tmp_path / "scratch")
+    tally = attempt_chunk(chunk, Labeller(reference, reference.resolve(), store, tmp_path / "scratch"))
     assert tally.counts == {"labelled": 2, "scf_not_converged": 1}
     assert len(list(store.keys())) == 2
 
@@ -66,22 +67,22 @@ def test_another_attempt_is_asked_for_when_the_others_are_done(chunk: Chunk, sto
     reference = failing("crash")
     for _ in range(2):
         with pytest.raises(AttemptFailed, match="crash"):
-            attempt_chunk(chunk, reference, reference.resolve(), store, tmp_path / "scratch")
+            attempt_chunk(chunk, Labeller(reference, reference.resolve(), store, tmp_path / "scratch"))
         assert len(list(store.keys())) == 2
-    tally = attempt_chunk(chunk, reference, reference.resolve(), store, tmp_path / "scratch")
+    tally = attempt_chunk(chunk, Labeller(reference, reference.resolve(), store, tmp_path / "scratch"))
     assert tally.counts == {"crash": 1, "labelled": 2}
 
 
 def test_where_no_program_starts_nothing_more_is_tried(chunk: Chunk, store: LabelStore, tmp_path: Path) -> None:
     reference = failing("launch")
     with pytest.raises(AttemptFailed, match="launch"):
-        attempt_chunk(chunk, reference, reference.resolve(), store, tmp_path / "scratch")
+        attempt_chunk(chunk, Labeller(reference, reference.resolve(), store, tmp_path / "scratch"))
     assert len(list(store.keys())) == 1
 
 
 def test_in_place_attempts_follow_each_other(chunk: Chunk, store: LabelStore, tmp_path: Path) -> None:
     reference = failing("launch")
-    tally = label_chunk(chunk, reference, reference.resolve(), store, tmp_path / "scratch")
+    tally = label_chunk(chunk, Labeller(reference, reference.resolve(), store, tmp_path / "scratch"))
     assert tally.counts == {"labelled": 2, "launch": 1}
 
 
@@ -90,7 +91,7 @@ def test_an_exception_of_the_calculator_is_the_failure_of_one_structure(
     error: Exception, reason: Reason, chunk: Chunk, store: LabelStore, tmp_path: Path
 ) -> None:
     reference = raising(error)
-    tally = attempt_chunk(chunk, reference, reference.resolve(), store, tmp_path / "scratch")
+    tally = attempt_chunk(chunk, Labeller(reference, reference.resolve(), store, tmp_path / "scratch"))
     (key,) = tally.broken
     assert key == list(chunk.structures)[1]
     assert (tally.broken[key].reason, tally.counts) == (reason, {"labelled": 2, reason: 1})
@@ -101,4 +102,4 @@ def test_an_exception_of_the_calculator_is_the_failure_of_one_structure(
 def test_what_is_wrong_for_all_is_raised(chunk: Chunk, store: LabelStore, tmp_path: Path) -> None:
     reference = raising(InputError("no tblite here"))
     with pytest.raises(InputError, match="no tblite here"):
-        attempt_chunk(chunk, reference, reference.resolve(), store, tmp_path / "scratch")
+        attempt_chunk(chunk, Labeller(reference, reference.resolve(), store, tmp_path / "scratch"))

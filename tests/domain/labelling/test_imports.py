@@ -14,7 +14,7 @@ from surveyor.labelling.imports import check_labels, import_labels, read_labels,
 from surveyor.labels import LabelStore, LevelOfTheory, label_key, save_theory
 from surveyor.reading.keys import LabelKeys
 from surveyor.reference.ase import EMTParameters, EMTReference
-from surveyor.reference.labelling import label_structure
+from surveyor.reference.labelling import Labeller, label_structure
 from surveyor.weights import WEIGHT
 
 REFERENCE = EMTReference()
@@ -43,7 +43,9 @@ def test_imported_labels_are_found_instead_of_computed(tmp_path: Path) -> None:
     for atoms in copper(3):
         found = store.get(label_key(atoms, THEORY))
         assert found is not None
-        computed = label_structure(atoms, REFERENCE, THEORY, LabelStore.in_folder(tmp_path / "other"), tmp_path / "s")
+        computed = label_structure(
+            atoms, Labeller(REFERENCE, THEORY, LabelStore.in_folder(tmp_path / "other"), tmp_path / "s")
+        )
         np.testing.assert_allclose(found.energy, computed.energy, atol=1e-6)
         np.testing.assert_allclose(found.forces, computed.forces, atol=1e-6)
         np.testing.assert_allclose(found.stress, computed.stress, atol=1e-6)
@@ -53,7 +55,7 @@ def test_imported_labels_are_found_instead_of_computed(tmp_path: Path) -> None:
 def test_nothing_existing_is_overwritten_and_a_difference_is_told(tmp_path: Path) -> None:
     store = LabelStore.in_folder(tmp_path / "labels")
     structures = copper(3)
-    kept = label_structure(structures[1], REFERENCE, THEORY, store, tmp_path / "scratch")
+    kept = label_structure(structures[1], Labeller(REFERENCE, THEORY, store, tmp_path / "scratch"))
     given = labelled()
     given[1].info[ENERGY] += 1.0
     done = import_labels(read_labels(written(tmp_path / "given.extxyz", given), THEORY), THEORY, store, SOURCE)

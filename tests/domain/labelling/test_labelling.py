@@ -10,19 +10,12 @@ from labelling_inputs import bad_structures, copper, written
 from surveyor.dataset import FAILURE, KEY, MESSAGE, OUTPUT, Dataset, label_of
 from surveyor.errors import CampaignInUse, InputError
 from surveyor.files import read_json
-from surveyor.labelling import (
-    LabellingParameters,
-    check_labelling,
-    load_labelling,
-    make_requests,
-    open_labelling,
-    read_summary,
-    write_results,
-)
+from surveyor.labelling import LABELLING, LabellingParameters, make_requests, write_results
 from surveyor.labels import Label, LabelFailure
 from surveyor.lease import hold_lease
 from surveyor.reference.ase import EMTReference
 from surveyor.run_directory import RunDirectory
+from surveyor.works.summary import read_summary
 
 THEORY = EMTReference().resolve()
 
@@ -40,10 +33,10 @@ def fill(file: Path, **changes: Any) -> Path:
 
 
 def test_paths_are_relative_to_the_file_and_the_store_is_beside_the_results(file: Path) -> None:
-    parameters = load_labelling(fill(file))
+    parameters = LABELLING.load(fill(file))
     assert parameters.structures == file.parent / "copper.extxyz"
     assert parameters.label_store == file.parent / "labels"
-    assert check_labelling(parameters).path == file.parent / "out"
+    assert parameters.folder == file.parent / "out"
 
 
 @pytest.mark.parametrize(
@@ -60,12 +53,12 @@ def test_paths_are_relative_to_the_file_and_the_store_is_beside_the_results(file
 )
 def test_what_is_wrong_with_a_file_is_named(changes: dict[str, Any], message: str, file: Path) -> None:
     with pytest.raises(InputError, match=message):
-        check_labelling(load_labelling(fill(file, **changes)))
+        LABELLING.check(LABELLING.load(fill(file, **changes)))
 
 
 def test_a_missing_parameter_file_is_called_that(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"parameter file .*none.yaml does not exist"):
-        load_labelling(tmp_path / "none.yaml")
+        LABELLING.load(tmp_path / "none.yaml")
 
 
 def test_a_file_that_breaks_off_is_refused_and_says_where(file: Path) -> None:
@@ -73,36 +66,36 @@ def test_a_file_that_breaks_off_is_refused_and_says_where(file: Path) -> None:
     structures.write_text("".join(structures.read_text().splitlines(keepends=True)[:-1]))
     with (
         pytest.raises(InputError, match=r"copper.extxyz cannot be read as structures, after 1 that can"),
-        open_labelling(load_labelling(fill(file))),
+        LABELLING.open(LABELLING.load(fill(file))),
     ):
         pass
 
 
 def test_other_parameters_on_the_same_folder_are_refused_unless_they_say_how(file: Path) -> None:
-    with open_labelling(load_labelling(fill(file))) as labelling:
+    with LABELLING.open(LABELLING.load(fill(file))) as labelling:
         assert len(labelling.structures) == 2
-    check_labelling(load_labelling(fill(file, chunk_size=7, pool="tcp://127.0.0.1:9", codes={"cp2k": {}})))
-    other = load_labelling(fill(file, reference={"emt": {"asap_cutoff": True}}))
+    LABELLING.check(LABELLING.load(fill(file, chunk_size=7, pool="tcp://127.0.0.1:9", codes={"cp2k": {}})))
+    other = LABELLING.load(fill(file, reference={"emt": {"asap_cutoff": True}}))
     with pytest.raises(InputError, match=r"reference\.emt\.asap_cutoff: False there, True here"):
-        check_labelling(other)
+        LABELLING.check(other)
     written(file.with_name("copper.extxyz"), copper(3))
     with pytest.raises(InputError, match=r"structures: .*file with hash .* there"):
-        check_labelling(load_labelling(fill(file)))
+        LABELLING.check(LABELLING.load(fill(file)))
 
 
 def test_a_second_run_on_the_same_folder_is_refused(file: Path) -> None:
-    parameters = load_labelling(fill(file))
+    parameters = LABELLING.load(fill(file))
     with (
         hold_lease(RunDirectory(parameters.output_directory).lease),
         pytest.raises(CampaignInUse, match=r"is in use by process"),
-        open_labelling(parameters),
+        LABELLING.open(parameters),
     ):
         pass
 
 
 def test_a_job_that_ends_before_a_chunk_does_is_refused(file: Path, tmp_path: Path) -> None:
-    from surveyor.campaign.checks import check_walltime
     from surveyor.pools.sites import SLURMSite
+    from surveyor.works.checks import check_walltime
 
     site = SLURMSite(queue="cpu", walltime_minutes=30)
     check_walltime("pool", "slurm/cpu", site, 60 * 29)
@@ -139,7 +132,7 @@ def test_results_are_in_the_order_of_the_file_with_reasons_and_counts(tmp_path: 
 
 
 def test_parameters_are_recorded_with_the_hash_of_the_structures(file: Path) -> None:
-    with open_labelling(load_labelling(fill(file))) as labelling:
+    with LABELLING.open(LABELLING.load(fill(file))) as labelling:
         record = read_json(labelling.directory.parameters)
-    assert LabellingParameters.model_validate(record["parameters"]) == load_labelling(file)
+    assert LabellingParameters.model_validate(record["parameters"]) == LABELLING.load(file)
     assert set(record["files"]) == {"structures"}

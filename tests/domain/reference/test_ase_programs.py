@@ -18,7 +18,7 @@ from surveyor.labels import Label, LabelFailure, LabelStore
 from surveyor.reference.ase import ASECode, ASEParameters, ASEReference
 from surveyor.reference.ase_espresso import fault_in_espresso
 from surveyor.reference.atomic_energies import atomic_energy
-from surveyor.reference.labelling import attempt_label
+from surveyor.reference.labelling import Labeller, attempt_label
 from surveyor.testing.references import Energies
 
 PSEUDOPOTENTIALS = Path("/usr/share/espresso/pseudo")  # where Debian's package quantum-espresso-data has them
@@ -240,10 +240,10 @@ def test_number_without_convergence_is_no_label(espresso: Espresso, tmp_path: Pa
 def test_energy_of_an_atom_is_that_of_its_doublet(espresso: Espresso, tmp_path: Path) -> None:
     reference, store = espresso(conv_thr=1e-8), LabelStore.in_folder(tmp_path / "labels")
     theory = reference.resolve()
-    energy = atomic_energy("H", reference, theory, store, tmp_path / "scratch")
+    energy = atomic_energy("H", Labeller(reference, theory, store, tmp_path / "scratch"))
     assert energy == pytest.approx(-13.6, abs=0.8)  # LDA: -13.0 eV; without spin it would be at -12.0
     atoms = Atoms("H2", [[0, 0, 0], [0, 0, 0.76]])
-    bound = attempt_label(atoms, reference, theory, store, tmp_path / "scratch")
+    bound = attempt_label(atoms, Labeller(reference, theory, store, tmp_path / "scratch"))
     assert isinstance(bound, Label)
     assert bound.stress is None
     assert 2 * energy - bound.energy == pytest.approx(4.9, abs=0.4)  # LDA: 4.9 eV

@@ -10,6 +10,7 @@ from surveyor.errors import AtomicEnergyFailed
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory
 from surveyor.reference.ase import EMTParameters, EMTReference
 from surveyor.reference.atomic_energies import atomic_energy, isolated_atoms, lowest_energy
+from surveyor.reference.labelling import Labeller
 from surveyor.reference.rehearsal import Rehearsal
 from surveyor.reference.xtb import XTBParameters, XTBReference
 from surveyor.structures import multiplicity_of
@@ -76,7 +77,7 @@ def test_lowest_energy_passes_over_failures() -> None:
 
 def test_emt_energy_of_an_atom_is_what_is_left_far_away(tmp_path: Path) -> None:
     reference, store = EMTReference(), LabelStore.in_folder(tmp_path / "labels")
-    energy = atomic_energy("Cu", reference, reference.resolve(), store, tmp_path / "scratch")
+    energy = atomic_energy("Cu", Labeller(reference, reference.resolve(), store, tmp_path / "scratch"))
     (pair,) = isolated_atoms("Cu")
     pair += isolated_atoms("Cu")[0]
     pair.positions[1] += [0, 0, 40.0]
@@ -88,7 +89,7 @@ def test_emt_energy_of_an_atom_is_what_is_left_far_away(tmp_path: Path) -> None:
 def test_each_multiplicity_is_computed_once(tmp_path: Path) -> None:
     reference = EMTReference(EMTParameters(rehearsal=Rehearsal(log=str(tmp_path / "log"))))
     store, theory = LabelStore.in_folder(tmp_path / "labels"), reference.resolve()
-    energies = {atomic_energy("O", reference, theory, store, tmp_path / "scratch") for _ in range(2)}
+    energies = {atomic_energy("O", Labeller(reference, theory, store, tmp_path / "scratch")) for _ in range(2)}
     assert len(energies) == 1
     assert len(launches(tmp_path / "log")) == len(isolated_atoms("O"))
 
@@ -97,7 +98,7 @@ def test_atom_without_any_energy_is_a_named_error(tmp_path: Path) -> None:
     reference = EMTReference()
     store = LabelStore.in_folder(tmp_path / "labels")
     with pytest.raises(AtomicEnergyFailed, match="Fe"):
-        atomic_energy("Fe", reference, reference.resolve(), store, tmp_path / "scratch")
+        atomic_energy("Fe", Labeller(reference, reference.resolve(), store, tmp_path / "scratch"))
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,13 @@ def test_failure_of_the_ground_state_is_a_failure_and_no_higher_energy(tmp_path:
     store = LabelStore.in_folder(tmp_path / "labels")
     reference = Partial(failing=(7,))
     with pytest.raises(AtomicEnergyFailed, match=r"Cr atom .* ground state, 7 \(scf_not_converged: as it was told\)"):
-        atomic_energy("Cr", reference, reference.resolve(), store, tmp_path / "scratch")
+        atomic_energy("Cr", Labeller(reference, reference.resolve(), store, tmp_path / "scratch"))
 
 
 def test_failure_of_an_excited_state_is_passed_over_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = LabelStore.in_folder(tmp_path / "labels")
     reference = Partial(failing=(1, 3))
-    assert atomic_energy("Cr", reference, reference.resolve(), store, tmp_path / "scratch") == -7.0
+    assert atomic_energy("Cr", Labeller(reference, reference.resolve(), store, tmp_path / "scratch")) == -7.0
     assert "Cr atom without multiplicity 3 (scf_not_converged)" in caplog.text
 
 
@@ -134,7 +135,7 @@ def test_failure_of_an_excited_state_is_passed_over_and_said(tmp_path: Path, cap
 def test_atoms_that_are_far_apart_have_the_energies_of_atoms(element: str, tmp_path: Path) -> None:
     """The energy is that of the atom alone: two of them, 50 Å apart, with all spins parallel, have twice as much."""
     reference, store = XTBReference(XTBParameters()), LabelStore.in_folder(tmp_path / "labels")
-    energy = atomic_energy(element, reference, reference.resolve(), store, tmp_path / "scratch")
+    energy = atomic_energy(element, Labeller(reference, reference.resolve(), store, tmp_path / "scratch"))
     singles = [reference.compute(atom, tmp_path) for atom in isolated_atoms(element)]
     labels = [label for label in singles if isinstance(label, Label)]
     assert energy == min(label.energy for label in labels)
@@ -150,7 +151,7 @@ def test_atoms_that_are_far_apart_have_the_energies_of_atoms(element: str, tmp_p
 @pytest.mark.xtb
 def test_xtb_binds_hydrogen(tmp_path: Path) -> None:
     reference, store = XTBReference(XTBParameters()), LabelStore.in_folder(tmp_path / "labels")
-    atom = atomic_energy("H", reference, reference.resolve(), store, tmp_path / "scratch")
+    atom = atomic_energy("H", Labeller(reference, reference.resolve(), store, tmp_path / "scratch"))
     (molecule,) = isolated_atoms("H")
     molecule += isolated_atoms("H")[0]
     molecule.positions[1] += [0, 0, 0.75]

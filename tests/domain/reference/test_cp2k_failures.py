@@ -22,7 +22,7 @@ from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, labe
 from surveyor.reference.cp2k import CP2KCode, CP2KReference
 from surveyor.reference.cp2k_input import read_input, write_input
 from surveyor.reference.cp2k_output import parse_output
-from surveyor.reference.labelling import attempt_label, label_structure
+from surveyor.reference.labelling import Labeller, attempt_label, label_structure
 
 pytestmark = [
     pytest.mark.cp2k,
@@ -153,7 +153,9 @@ def test_program_that_a_signal_ends_before_it_says_a_word_is_a_crash(
     with pytest.raises(
         AttemptFailed, match=r"\(crash\): CP2K ended \(killed by SIGSEGV\).*the command was: "
     ) as failed:
-        attempt_label(crystal(), CP2KReference(read_input(quick_input), code), THEORY, store, tmp_path / "scratch")
+        attempt_label(
+            crystal(), Labeller(CP2KReference(read_input(quick_input), code), THEORY, store, tmp_path / "scratch")
+        )
     assert not failed.value.is_worker_unfit
 
 
@@ -244,7 +246,7 @@ def test_full_disk_before_the_program(quick_input: str, small_disk: Path) -> Non
 
 def test_failed_structures_tell_reason_and_output(quick_input: str, tmp_path: Path) -> None:
     reference, store = CP2KReference(read_input(quick_input)), LabelStore.in_folder(tmp_path / "labels")
-    outcome = label_structure(crystal(0.0), reference, THEORY, store, tmp_path / "scratch")
+    outcome = label_structure(crystal(0.0), Labeller(reference, THEORY, store, tmp_path / "scratch"))
     Dataset([with_label(crystal(0.0), "v1:00", outcome)]).save(tmp_path / "failed.extxyz")
     (atoms,) = Dataset.load(tmp_path / "failed.extxyz")
     assert atoms.info[FAILURE] == "geometry"
@@ -285,7 +287,7 @@ def test_label_that_was_finished_before_its_worker_was_killed_is_read(quick_inpu
     killed.wait()
     store = LabelStore.in_folder(tmp_path / "labels")
     assert store.get(label_key(crystal(), THEORY)) is None
-    label = label_structure(crystal(), reference, THEORY, store, tmp_path / "scratch")
+    label = label_structure(crystal(), Labeller(reference, THEORY, store, tmp_path / "scratch"))
     assert isinstance(label, Label)
     assert label.provenance["was_interrupted"]
     assert label.provenance["wall_time_s"] > 0

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from surveyor.continuation import frozen_theory
 from surveyor.errors import InputError
 from surveyor.labels import LevelOfTheory, load_theory, save_theory
 from surveyor.reference.cp2k import CP2KReference
 from surveyor.reference.cp2k_data import science_of, usable_part
 from surveyor.reference.cp2k_input import read_input
 from surveyor.reference.cp2k_normal import DEFAULTS, SAME_FUNCTIONAL, SHORTCUTS
+from surveyor.works.continuation import frozen_theory
 
 DATA = """
 H SMALL-q1 SMALL

@@ -64,6 +64,34 @@ def test_label_is_what_the_output_says_in_units_of_ase(water: Atoms) -> None:
     assert label.provenance == {"scf_steps": 17}
 
 
+def test_every_number_is_in_its_place(water: Atoms) -> None:
+    label = parse_output(OUTPUT, water)
+    assert isinstance(label, Label)
+    forces = re.findall(r"^ +\d +\d +[OH] +(\S+) +(\S+) +(\S+)$", OUTPUT, re.MULTILINE)
+    np.testing.assert_allclose(label.forces, np.array(forces, float) * (Hartree / Bohr), rtol=1e-12)
+    pressure = re.findall(r"^ STRESS\|      [xyz] +(\S+) +(\S+) +(\S+)$", OUTPUT, re.MULTILINE)[:3]
+    (xx, xy, xz), (_, yy, yz), (_, _, zz) = -np.array(pressure, float) * GPa
+    np.testing.assert_allclose(label.stress, [xx, yy, zz, yz, xz, xy], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("line", "accepted", "refused"),
+    [
+        (r"^( STRESS\|      x +\S+ +)1.98582132006E-01", "1.985822E-01", "1.98592132006E-01"),
+        (r"^( STRESS\| 1/3 Trace +)-5.07415961419E-01", "-5.07416061419E-01", "-5.07425961419E-01"),
+        (r"^( SUM OF ATOMIC FORCES +)0.00056941932041", "0.00056941932051", "0.00056941932141"),
+    ],
+)
+def test_sums_and_symmetries_are_kept_up_to_rounding(line: str, accepted: str, refused: str, water: Atoms) -> None:
+    assert reason(replaced(line, rf"\g<1>{accepted}"), water) is None
+    assert reason(replaced(line, rf"\g<1>{refused}"), water) == "unparsable"
+
+
+def test_coordinates_are_those_of_the_structure_up_to_the_decimals_of_the_output(water: Atoms) -> None:
+    water.positions[1, 1] += 3e-6
+    assert reason(OUTPUT, water) is None
+
+
 def test_layout_of_newer_versions_is_read(water: Atoms) -> None:
     old = re.search(r"^ ATOMIC FORCES in.*?^ SUM OF ATOMIC FORCES.*?\n", OUTPUT, re.MULTILINE | re.DOTALL)
     assert old is not None
@@ -174,6 +202,54 @@ def test_reason_is_taken_from_what_is_said(said: str, expected: str, water: Atom
     assert reason(said, water, returncode=1) == expected
 
 
+ABORT = """\
+ PROGRAM STARTED AT noon
+ *******************************************************************************
+ *   ___                                                                       *
+ *  /   \\                                                                      *
+ * [ABORT]                                                                     *
+ *  \\___/    The number of electrons is                                        *
+ *    |      not what it should be.                                            *
+ *  O/|                                                                        *
+ * /| |                                                                        *
+ * / \\                                                     qs_environment.F:99 *
+ *******************************************************************************
+ what comes after it
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "returncode", "message"),
+    [
+        (ABORT, 1, "CP2K ended (status 1): The number of electrons is not what it should be. qs_environment.F:99"),
+        (
+            "PROGRAM STARTED AT noon\n\n one \n two",
+            -11,
+            "CP2K ended (killed by SIGSEGV): PROGRAM STARTED AT noon one two",
+        ),
+        ("".join(f"{n}\n" for n in range(20)), 2, "CP2K did not start (status 2): 8 9 10 11 12 13 14 15 16 17 18 19"),
+        ("", 1, "CP2K did not start (status 1): no output"),
+        ("", -11, "CP2K ended (killed by SIGSEGV): no output"),
+    ],
+)
+def test_message_of_a_failure_is_what_the_program_said_of_its_end(
+    text: str, returncode: int, message: str, water: Atoms
+) -> None:
+    outcome = parse_output(text, water, returncode=returncode)
+    assert isinstance(outcome, LabelFailure)
+    assert outcome.message == message
+
+
+def test_record_of_a_failure_has_the_last_lines_within_bounds(water: Atoms) -> None:
+    short = parse_output("".join(f"{n}\n" for n in range(100)), water, returncode=1)
+    assert isinstance(short, LabelFailure)
+    assert short.last_lines.splitlines() == [str(n) for n in range(60, 100)]
+    long = parse_output("".join(f"{n:1000d}\n" for n in range(100)), water, returncode=1)
+    assert isinstance(long, LabelFailure)
+    assert len(long.last_lines) == 4000
+    assert long.last_lines.endswith(" 99")
+
+
 def test_end_in_order_with_a_bad_status_is_a_crash(water: Atoms) -> None:
     assert reason(OUTPUT, water, returncode=-11) == "crash"
 
@@ -181,7 +257,8 @@ def test_end_in_order_with_a_bad_status_is_a_crash(water: Atoms) -> None:
 def test_time_that_is_up_is_the_reason_whatever_was_written(water: Atoms) -> None:
     outcome = parse_output(OUTPUT, water, returncode=-15, timed_out=True)
     assert isinstance(outcome, LabelFailure)
-    assert outcome.reason == "timeout"
+    assert (outcome.reason, outcome.message) == ("timeout", "the time limit was reached")
+    assert isinstance(parse_output(OUTPUT, water), Label)
 
 
 def test_version_is_found() -> None:
@@ -214,7 +291,8 @@ def test_last_lines_are_those_before_the_tables(water: Atoms) -> None:
 
 
 def test_wall_time_is_read() -> None:
-    assert wall_time_of(OUTPUT) is not None
+    assert wall_time_of(OUTPUT) == pytest.approx(37.299 - 34.351)
+    assert wall_time_of(OUTPUT.replace("PROGRAM ENDED AT", "PROGRAM WENT AT")) is None
     assert wall_time_of("PROGRAM STARTED AT noon") is None
 
 

@@ -15,7 +15,7 @@ from surveyor.reference.cp2k import CP2KCode, CP2KParameters, CP2KReference
 from surveyor.reference.cp2k_input import WAVEFUNCTION, CP2KInput, place, read_input
 from surveyor.reference.cp2k_repair import WARM_START, Trial, best_wavefunction, is_worth_a_repair, outcome_of
 from surveyor.reference.cp2k_wavefunctions import begin_warm, folder_for, has_one_state, keep, nearest
-from surveyor.reference.labelling import label_structure
+from surveyor.reference.labelling import Labeller, label_structure
 
 THEORY = LevelOfTheory("test", {})
 needs_cp2k = [
@@ -155,7 +155,7 @@ def test_after_a_warm_start_all_goes_as_without_one(tmp_path: Path) -> None:
 def labelled(reference: CP2KReference, atoms: Atoms, folder: Path) -> Label:
     """Return the label as a campaign computes it."""
     store = LabelStore.in_folder(folder / "labels")
-    label = label_structure(atoms, reference, THEORY, store, folder / "calculations")
+    label = label_structure(atoms, Labeller(reference, THEORY, store, folder / "calculations"))
     assert isinstance(label, Label)
     return label
 

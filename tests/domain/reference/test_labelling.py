@@ -12,14 +12,14 @@ from ase.build import bulk
 from ase.io import read, write
 
 from surveyor import claims
-from surveyor.continuation import frozen_theory
 from surveyor.errors import AttemptFailed, LabelClaimed, Preempted
 from surveyor.files import read_json, write_json
 from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, LevelOfTheory, Reason, label_key, save_theory
 from surveyor.reference.ase import EMTParameters, EMTReference
-from surveyor.reference.labelling import attempt_label, label_structure
+from surveyor.reference.labelling import Labeller, attempt_label, label_structure
 from surveyor.reference.rehearsal import Rehearsal
 from surveyor.testing.references import launches
+from surveyor.works.continuation import frozen_theory
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def rattled_copper() -> Atoms:
 def test_second_call_launches_nothing_and_gives_the_same_label(tmp_path: Path) -> None:
     reference, store = counting(tmp_path), LabelStore.in_folder(tmp_path / "labels")
     theory = reference.resolve()
-    first = label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch")
-    second = label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch")
+    first = label_structure(rattled_copper(), Labeller(reference, theory, store, tmp_path / "scratch"))
+    second = label_structure(rattled_copper(), Labeller(reference, theory, store, tmp_path / "scratch"))
     assert isinstance(first, Label)
     assert isinstance(second, Label)
     assert first.energy == second.energy
@@ -71,9 +71,9 @@ def test_second_call_launches_nothing_and_gives_the_same_label(tmp_path: Path) -
 def test_a_label_that_a_former_version_kept_under_another_key_is_not_computed_again(tmp_path: Path) -> None:
     reference, store = counting(tmp_path), LabelStore.in_folder(tmp_path / "labels")
     former = reference.resolve()
-    first = label_structure(rattled_copper(), reference, former, store, tmp_path / "scratch")
+    first = label_structure(rattled_copper(), Labeller(reference, former, store, tmp_path / "scratch"))
     theory = replace(former, content={**former.content, "written": "otherwise"}, former=(former.digest,))
-    second = label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch")
+    second = label_structure(rattled_copper(), Labeller(reference, theory, store, tmp_path / "scratch"))
     assert isinstance(first, Label)
     assert isinstance(second, Label)
     assert second.energy == first.energy
@@ -93,12 +93,12 @@ def test_work_of_an_earlier_version_finds_its_labels_and_those_of_later_ones(tmp
     write_json(tmp_path / "level_of_theory.json", record)
     own, other = rattled_copper(), rattled_copper()
     other.rattle(0.01, seed=7)
-    first = label_structure(own, reference, earlier, store, tmp_path / "scratch")
-    second = label_structure(other, reference, now, store, tmp_path / "scratch")  # of another campaign
+    first = label_structure(own, Labeller(reference, earlier, store, tmp_path / "scratch"))
+    second = label_structure(other, Labeller(reference, now, store, tmp_path / "scratch"))  # of another campaign
     frozen = frozen_theory(tmp_path / "level_of_theory.json", now, "campaign")
     assert label_key(own, frozen) == label_key(own, earlier)
     for atoms, label in ((own, first), (other, second)):
-        found = label_structure(atoms, reference, frozen, store, tmp_path / "scratch")
+        found = label_structure(atoms, Labeller(reference, frozen, store, tmp_path / "scratch"))
         assert isinstance(label, Label)
         assert isinstance(found, Label)
         assert found.energy == label.energy
@@ -108,16 +108,16 @@ def test_work_of_an_earlier_version_finds_its_labels_and_those_of_later_ones(tmp
 def test_structure_that_went_through_a_file_is_not_computed_again(tmp_path: Path) -> None:
     reference, store = counting(tmp_path), LabelStore.in_folder(tmp_path / "labels")
     theory = reference.resolve()
-    label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch")
+    label_structure(rattled_copper(), Labeller(reference, theory, store, tmp_path / "scratch"))
     write(tmp_path / "copper.extxyz", rattled_copper())
-    label_structure(read(tmp_path / "copper.extxyz"), reference, theory, store, tmp_path / "scratch")
+    label_structure(read(tmp_path / "copper.extxyz"), Labeller(reference, theory, store, tmp_path / "scratch"))
     assert len(launches(tmp_path / "log")) == 1
 
 
 def test_files_of_a_label_are_removed(tmp_path: Path) -> None:
     reference = Failing("crash", n_failures=0)
     store = LabelStore.in_folder(tmp_path / "labels")
-    label_structure(rattled_copper(), reference, reference.resolve(), store, tmp_path / "scratch")
+    label_structure(rattled_copper(), Labeller(reference, reference.resolve(), store, tmp_path / "scratch"))
     assert len(reference.attempts) == 1
     assert not list((tmp_path / "scratch").iterdir())
 
@@ -126,7 +126,9 @@ def test_files_of_a_label_are_removed(tmp_path: Path) -> None:
 def test_failure_is_final_after_the_attempts_of_its_reason(reason: Reason, tmp_path: Path) -> None:
     reference, store = Failing(reason), LabelStore.in_folder(tmp_path / "labels")
     theory = reference.resolve()
-    outcomes = [label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch") for _ in range(2)]
+    outcomes = [
+        label_structure(rattled_copper(), Labeller(reference, theory, store, tmp_path / "scratch")) for _ in range(2)
+    ]
     n_attempts = POLICIES[reason].attempts
     assert len(reference.attempts) == n_attempts
     for outcome in outcomes:
@@ -139,7 +141,7 @@ def test_failure_is_final_after_the_attempts_of_its_reason(reason: Reason, tmp_p
 def test_one_attempt_tells_that_another_one_elsewhere_is_due(reason: Reason, is_unfit: bool, tmp_path: Path) -> None:
     reference, store = Failing(reason), LabelStore.in_folder(tmp_path / "labels")
     with pytest.raises(AttemptFailed, match=reason) as failure:
-        attempt_label(rattled_copper(), reference, reference.resolve(), store, tmp_path / "scratch")
+        attempt_label(rattled_copper(), Labeller(reference, reference.resolve(), store, tmp_path / "scratch"))
     assert failure.value.is_worker_unfit is is_unfit
     assert len(reference.attempts) == 1
 
@@ -148,9 +150,9 @@ def test_failures_of_other_reasons_do_not_use_up_the_attempts(tmp_path: Path) ->
     theory, store = Failing("crash").resolve(), LabelStore.in_folder(tmp_path / "labels")
     for reason in ("launch", "disk"):
         with pytest.raises(AttemptFailed):
-            attempt_label(rattled_copper(), Failing(reason), theory, store, tmp_path / "scratch")
+            attempt_label(rattled_copper(), Labeller(Failing(reason), theory, store, tmp_path / "scratch"))
     crashing = Failing("crash")
-    label_structure(rattled_copper(), crashing, theory, store, tmp_path / "scratch")
+    label_structure(rattled_copper(), Labeller(crashing, theory, store, tmp_path / "scratch"))
     assert len(crashing.attempts) == POLICIES["crash"].attempts
 
 
@@ -159,7 +161,7 @@ def test_label_is_tried_again_when_its_time_limit_was_raised(tmp_path: Path) -> 
     theory = Failing("timeout").resolve()
     for time_limit_s, n_attempts in ((60.0, 1), (60.0, 0), (30.0, 0), (90.0, 1), (90.0, 0)):
         reference = Failing("timeout", time_limit_s=time_limit_s)
-        outcome = label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch")
+        outcome = label_structure(rattled_copper(), Labeller(reference, theory, store, tmp_path / "scratch"))
         assert isinstance(outcome, LabelFailure)
         assert len(reference.attempts) == n_attempts
     assert [each.limit for each in store.failures(label_key(rattled_copper(), theory))] == [60.0, 90.0]
@@ -174,7 +176,7 @@ def test_label_whose_program_was_ended_by_somebody_is_no_failure_and_no_loop(tmp
     theory = reference.resolve()
     for labelled in (label_structure, attempt_label):
         with pytest.raises(Preempted, match="by the queue"):
-            labelled(rattled_copper(), reference, theory, store, tmp_path / "scratch")
+            labelled(rattled_copper(), Labeller(reference, theory, store, tmp_path / "scratch"))
     assert store.failures(label_key(rattled_copper(), theory)) == ()
 
 
@@ -197,7 +199,9 @@ def test_what_an_interrupted_label_has_finished_is_read(tmp_path: Path) -> None:
         folder = tmp_path / "scratch" / f"{key.partition(':')[2][:16]}-1-{number}"
         folder.mkdir(parents=True)
         (folder / name).touch()
-    assert isinstance(label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch"), Label)
+    assert isinstance(
+        label_structure(rattled_copper(), Labeller(reference, theory, store, tmp_path / "scratch")), Label
+    )
     assert not reference.attempts
     assert not list((tmp_path / "scratch").iterdir())
 
@@ -207,16 +211,16 @@ def test_what_was_judged_a_failure_is_not_read_as_a_label(names_output: bool, tm
     reference, store = Finished("crash", names_output=names_output), LabelStore.in_folder(tmp_path / "labels")
     theory = reference.resolve()
     with pytest.raises(AttemptFailed):
-        attempt_label(rattled_copper(), reference, theory, store, tmp_path / "scratch")
+        attempt_label(rattled_copper(), Labeller(reference, theory, store, tmp_path / "scratch"))
     (reference.attempts[0] / "finished").touch()
     with pytest.raises(AttemptFailed):
-        attempt_label(rattled_copper(), reference, theory, store, tmp_path / "scratch")
+        attempt_label(rattled_copper(), Labeller(reference, theory, store, tmp_path / "scratch"))
     assert len(reference.attempts) == 2
 
 
 def test_output_of_a_failure_is_kept_and_named(tmp_path: Path) -> None:
     reference, store = Failing("timeout"), LabelStore.in_folder(tmp_path / "labels")
-    outcome = label_structure(rattled_copper(), reference, reference.resolve(), store, tmp_path / "scratch")
+    outcome = label_structure(rattled_copper(), Labeller(reference, reference.resolve(), store, tmp_path / "scratch"))
     assert isinstance(outcome, LabelFailure)
     assert outcome.output is not None
     assert (Path(outcome.output) / "output.txt").read_text() == "what the program said"
@@ -225,7 +229,7 @@ def test_output_of_a_failure_is_kept_and_named(tmp_path: Path) -> None:
 def test_crash_that_does_not_come_again_becomes_a_label(tmp_path: Path) -> None:
     reference, store = Failing("crash", n_failures=1), LabelStore.in_folder(tmp_path / "labels")
     theory = reference.resolve()
-    outcome = label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch")
+    outcome = label_structure(rattled_copper(), Labeller(reference, theory, store, tmp_path / "scratch"))
     assert isinstance(outcome, Label)
     assert len(reference.attempts) == 2
     assert [each.reason for each in store.failures(label_key(rattled_copper(), theory))] == ["crash"]
@@ -238,7 +242,9 @@ def test_files_of_a_killed_attempt_are_not_mistaken_for_new_ones(tmp_path: Path)
     left = tmp_path / "scratch" / f"{key.partition(':')[2][:16]}-1"
     left.mkdir(parents=True)
     (left / "output.txt").write_text("of one who was killed")
-    assert isinstance(label_structure(rattled_copper(), reference, theory, store, tmp_path / "scratch"), Label)
+    assert isinstance(
+        label_structure(rattled_copper(), Labeller(reference, theory, store, tmp_path / "scratch")), Label
+    )
 
 
 def test_of_two_processes_at_once_one_computes_and_the_other_takes_its_label(tmp_path: Path) -> None:
@@ -247,7 +253,7 @@ def test_of_two_processes_at_once_one_computes_and_the_other_takes_its_label(tmp
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         calls = [
             pool.apply_async(
-                label_structure, (rattled_copper(), reference, theory, store, tmp_path / f"scratch-{name}")
+                label_structure, (rattled_copper(), Labeller(reference, theory, store, tmp_path / f"scratch-{name}"))
             )
             for name in "ab"
         ]
@@ -278,11 +284,11 @@ def test_who_waits_computes_when_the_other_has_failed_in_a_way_that_may_be_tried
     failing, good, store = Blocking("crash"), counting(tmp_path), LabelStore.in_folder(tmp_path / "labels")
     theory, atoms = failing.resolve(), rattled_copper()
     with ThreadPoolExecutor() as threads:
-        first = threads.submit(attempt_label, atoms, failing, theory, store, tmp_path / "scratch")
+        first = threads.submit(attempt_label, atoms, Labeller(failing, theory, store, tmp_path / "scratch"))
         assert failing.began.wait(60)
         with pytest.raises(LabelClaimed):
-            attempt_label(atoms, good, theory, store, tmp_path / "scratch")
-        second = threads.submit(label_structure, atoms, good, theory, store, tmp_path / "scratch")
+            attempt_label(atoms, Labeller(good, theory, store, tmp_path / "scratch"))
+        second = threads.submit(label_structure, atoms, Labeller(good, theory, store, tmp_path / "scratch"))
         time.sleep(0.2)
         assert not launches(tmp_path / "log")
         failing.go_on.set()

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from surveyor.biases.restraints import Restraint, evaluate_restraints
 from surveyor.errors import InputError
-from surveyor.sampling.checks import check_walkers
+from surveyor.sampling.checks import check_walkers, checked_walkers
 from surveyor.sampling.conditions import Distribution, Walkers
 from surveyor.sampling.propagation import propagate
 from surveyor.sampling.samples import walker_digest
@@ -207,6 +207,22 @@ def test_what_plumed_rejects_is_refused_before_anything_moves(tmp_path, text, me
     start = start_file(tmp_path / "water.extxyz", molecule("H2O"))
     with pytest.raises(InputError, match=message):
         check_walkers([Walkers(start=start, plumed=tmp_path / "plumed.dat")])
+
+
+def test_a_bias_that_needs_a_temperature_states_it_where_that_of_the_walkers_changes(tmp_path):
+    text = "d: DISTANCE ATOMS=1,2\nMETAD ARG=d PACE=5 HEIGHT=1 SIGMA=0.1 BIASFACTOR=10"
+    (tmp_path / "plumed.dat").write_text(text)
+    group = Walkers(
+        start=start_file(tmp_path / "water.extxyz", molecule("H2O")),
+        plumed=tmp_path / "plumed.dat",
+        final_temperature_K=600,
+        ramp_steps=100,
+    )
+    with pytest.raises(InputError, match=r"walkers\[0\]: line 2 .*METAD needs one temperature"):
+        checked_walkers([group], 0, has_plumed=False)
+    checked_walkers([group.model_copy(update={"final_temperature_K": group.temperature_K})], 0, has_plumed=False)
+    (tmp_path / "plumed.dat").write_text(f"{text} TEMP=600")
+    checked_walkers([group], 0, has_plumed=False)
 
 
 POSITION = "p: POSITION ATOM=1 NOPBC\nRESTRAINT ARG=p.z AT=0 KAPPA=10\n"

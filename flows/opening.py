@@ -1,0 +1,100 @@
+"""Work as its flow opens it: with the blocks that it names, and what happens brought to its events and the log."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from typing import Any, TypeVar
+
+from prefect.logging import get_run_logger
+
+from surveyor.blocks.codes import load_codes
+from surveyor.blocks.pools import load_sites
+from surveyor.events.kinds import Event
+from surveyor.events.recording import reporting
+from surveyor.events.relay import Relay
+from surveyor.flows.cancellation import heeding_cancellation
+from surveyor.flows.paths import with_absolute_paths
+from surveyor.flows.pool_commands import users_pools
+from surveyor.flows.waits import telling_waits
+from surveyor.pools.pool import Pool
+from surveyor.run_directory import RunDirectory
+from surveyor.works.parameters import WorkParameters
+from surveyor.works.work import Kind, Work
+
+P = TypeVar("P", bound=WorkParameters)
+C = TypeVar("C")
+W = TypeVar("W", bound=Work[Any, Any])
+
+_CHECKED: ContextVar[tuple[WorkParameters, object] | None] = ContextVar("checked", default=None)
+
+
+@contextmanager
+def handing_over(parameters: WorkParameters, checked: object) -> Iterator[None]:
+    """Give the flow that is called in this what the checks have made of its parameters: it need not check them again.
+
+    Args:
+        parameters: of the work, with absolute paths.
+        checked: what `Kind.check` has returned for them.
+    """
+    token = _CHECKED.set((parameters, checked))
+    try:
+        yield
+    finally:
+        _CHECKED.reset(token)
+
+
+@contextmanager
+def opened(kind: Kind[P, C, W], fields: Mapping[str, Any]) -> Iterator[W]:  # Any: whatever fields hold
+    """Check work and open it, as long as this lasts.
+
+    Args:
+        kind: of work.
+        fields: the parameters of its flow.
+
+    Raises:
+        InputError: the parameters cannot work, or are not those of the folder.
+        CampaignInUse: a live process works in the folder.
+    """
+    parameters = with_absolute_paths(kind.parameters(**fields))
+    if "codes" in fields:
+        parameters = parameters.model_copy(update={"codes": load_codes(fields["codes"])})
+    sites = load_sites(parameters.pool_of_stages.names)
+    with kind.open(parameters, sites, users_pools(), _handed_over(parameters)) as work:
+        yield work
+
+
+def _handed_over(parameters: WorkParameters) -> Any:  # Any: whatever the kind of work has made
+    given, checked = _CHECKED.get() or (None, None)
+    return checked if given == parameters else None
+
+
+@contextmanager
+def relayed(
+    directory: RunDirectory,
+    pools: Iterable[Pool],
+    *,
+    passed_over: tuple[type[Event], ...] = (),
+    also: Callable[[Event], None] | None = None,
+) -> Iterator[None]:
+    """Bring what happens, here and on the pools, to a file of events and to the log of the flow run.
+
+    Args:
+        directory: where the events are.
+        pools: of the run, which may have to be waited for.
+        passed_over: events too many for the log.
+        also: is told each event.
+    """
+    log = get_run_logger()
+
+    def tell(event: Event) -> None:
+        if event.message and not isinstance(event, passed_over):
+            log.log(event.level, "%s", event.message)
+        if also is not None:
+            also(event)
+
+    # A thread calls it, which would not see that the run has another server than the one that is configured; Prefect
+    # starts one more where none is.
+    context = copy_context()
+    relay = Relay(directory.workers, directory.events, lambda event: context.run(tell, event))
+    with reporting(directory.events), relay.running(), telling_waits([*pools]), heeding_cancellation():
+        yield

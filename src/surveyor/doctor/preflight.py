@@ -1,0 +1,129 @@
+"""Preflight: what would otherwise fail hours later, looked at before a campaign begins.
+
+Each check gives findings; a fault is a finding with the line that mends it. Nothing is labelled, and nothing is left in
+the folders of the campaign.
+"""
+
+import math
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from surveyor.campaign import CAMPAIGN, CheckedCampaign
+from surveyor.doctor.findings import FIELDS, Finding, Subject, fault, fault_of, remark
+from surveyor.doctor.pool_checks import examine_pools
+from surveyor.doctor.probe import WRITTEN_HERE, free_GB
+from surveyor.errors import InputError
+from surveyor.files import make_folder
+from surveyor.lease import holder_of
+from surveyor.pools.sites import JobQueueSite
+from surveyor.reference.reference import time_limit_of
+from surveyor.storage import FolderStorage
+
+HERE = "here"
+
+
+def examine(subject: Subject) -> Iterator[Finding]:
+    """Look at a campaign: first what can be seen from here, then what workers of its pools see.
+
+    Pools are opened for it, with one job at most, and closed again. Those that were opened by hand are used.
+    """
+    subject = replace(subject, checked=(yield from check_inputs(subject)))
+    yield from check_lease(subject)
+    yield from check_walltime(subject)
+    with ExitStack() as made:
+        folders: dict[str, Path] = {}
+        for name, path in subject.folders.items():
+            try:
+                folders[name] = _written(made.enter_context(temporary_in(path)))
+                yield Finding(name, HERE, f"{path}: writable, {free_GB(path):.0f} GB are free")
+            except OSError as error:
+                line = f"{FIELDS[name]}: FOLDER  # that this machine can write to; or mend {path}"
+                yield fault(name, HERE, f"{path} cannot be written: {error.strerror}", line)
+        yield from examine_pools(subject, folders)
+
+
+def check_inputs(subject: Subject) -> Generator[Finding, None, CheckedCampaign | None]:
+    """Check the parameters and the files that they name, and return what was made of them."""
+    try:
+        CAMPAIGN.check_files(subject.parameters)
+        checked = CAMPAIGN.make(subject.parameters)
+    except InputError as error:
+        yield fault_of(error, "campaign file", HERE, f"edit {subject.file}")
+        return None
+    yield Finding("campaign file", HERE, f"{subject.file}: {len(checked.walkers)} walkers")
+    for report in checked.reports:
+        yield Finding("structures", HERE, report.summary)
+        yield from (remark("structures", HERE, line) for line in report.warnings)
+    path = subject.directory.path
+    try:
+        CAMPAIGN.check_continuation(subject.parameters)
+    except InputError as error:
+        line = f"run_directory: {path.with_name(f'{path.name}-2')}  # or restore the parameters that differ"
+        yield fault("continuation", HERE, str(error), line)
+        return checked
+    n_complete, is_there = subject.directory.n_complete(), subject.directory.parameters.exists()
+    found = f"goes on after {n_complete} complete generations" if is_there else "begins anew"
+    yield Finding("continuation", HERE, f"the campaign in {path} {found}")
+    return checked
+
+
+def check_lease(subject: Subject) -> Iterator[Finding]:
+    """Check that nobody works in the run directory."""
+    holder = holder_of(subject.directory.lease)
+    if holder is not None:
+        pid, host = holder.get("pid"), holder.get("host")
+        found = f"{subject.directory.path} is in use by process {pid} on {host}"
+        yield fault("lease", HERE, found, f"kill {pid}  # on {host}; or wait for its end")
+
+
+def check_walltime(subject: Subject) -> Iterator[Finding]:
+    """Check the walltimes of jobs against what has to end within them."""
+    pools = subject.parameters.pools
+    site, checked = subject.sites.get(pools.labelling), subject.checked
+    limit = None if checked is None else time_limit_of(checked.reference)
+    if isinstance(site, JobQueueSite) and checked is not None and limit is not None:
+        lasts = f"a label ends within {limit / 60:g} min, a job lasts {site.walltime_minutes:g} min"
+        try:
+            CAMPAIGN.check_sites(subject.parameters, checked, subject.sites)
+            yield Finding("walltime", pools.labelling, lasts)
+        except InputError as error:
+            minutes = math.ceil(limit / 60 + site.walltime_minutes - site.longest_function_s / 60)
+            yield fault_of(error, "walltime", pools.labelling, f"walltime_minutes: {minutes}")
+    unlimited = {pools.sampling: "a walk", pools.training: "a training"}
+    if limit is None:
+        unlimited[pools.labelling] = "a label"
+    for name, work in unlimited.items():
+        site = subject.sites.get(name)
+        if isinstance(site, JobQueueSite):
+            found = f"a job lasts {site.walltime_minutes:g} min; {work} has no time limit: see that the slowest fits"
+            yield remark("walltime", name, found)
+
+
+@contextmanager
+def temporary_in(folder: Path) -> Iterator[Path]:
+    """Give a new folder in a folder, and leave all as it was.
+
+    Args:
+        folder: is made, with those above it, where it is missing, and then removed again.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        make_folder(folder)
+        path = Path(tempfile.mkdtemp(prefix=".doctor-", dir=folder))
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+    finally:
+        for each in missing:
+            with suppress(OSError):  # it was never made, or somebody else uses it by now
+                each.rmdir()
+
+
+def _written(folder: Path) -> Path:
+    FolderStorage(folder).put_new(WRITTEN_HERE, b"written by surveyor doctor\n")
+    return folder

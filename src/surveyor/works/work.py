@@ -1,0 +1,184 @@
+"""Work in a folder of its own: how every kind of it begins, goes on and ends."""
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from surveyor.errors import InputError
+from surveyor.files import naming_full_disks, read_json
+from surveyor.labels import LabelStore
+from surveyor.lease import Lease, hold_lease
+from surveyor.parameter_files import check_files_exist, check_no_file, load_parameters
+from surveyor.pools.choice import OpenPools, open_pools
+from surveyor.pools.reporting import Report, ReportingExecutor
+from surveyor.pools.sites import Site
+from surveyor.run_directory import RunDirectory
+from surveyor.works.checks import check_writable
+from surveyor.works.continuation import check_same_parameters, keep_inputs, record_parameters
+from surveyor.works.parameters import WorkParameters
+from surveyor.works.provenance import record_run
+
+P = TypeVar("P", bound=WorkParameters)
+C = TypeVar("C")
+W = TypeVar("W", bound="Work[Any, Any]")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work(Generic[P, C]):
+    """Work that is checked and open.
+
+    Attributes:
+        parameters: as the user gave them, with absolute paths.
+        checked: what the checks have read and made.
+        directory: its folder, which has the layout of a campaign's as far as it has the same files.
+        lease: of the folder.
+        pools: where functions run.
+        sites: where the pools are that the parameters name by a block, by name.
+    """
+
+    parameters: P
+    checked: C
+    directory: RunDirectory
+    lease: Lease
+    pools: OpenPools
+    sites: Mapping[str, Site]
+
+    @property
+    def sampling(self) -> Executor:
+        """The pool for walkers, whose functions report."""
+        return self._reporting(self.pools.sampling)
+
+    @property
+    def labelling(self) -> Executor:
+        """The pool for the reference, whose functions report."""
+        return self._reporting(self.pools.labelling)
+
+    @property
+    def training(self) -> Executor:
+        """The pool for trainings and evaluations, whose functions report."""
+        return self._reporting(self.pools.training)
+
+    @property
+    def store(self) -> LabelStore:
+        """The labels, of work that labels."""
+        return LabelStore.in_folder(self.parameters.label_store)
+
+    def _reporting(self, pool: Executor) -> Executor:
+        return ReportingExecutor(pool, Report.into(self.directory.workers))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[P, C, W]):
+    """A kind of work: what is its own in the life cycle that all kinds share.
+
+    Attributes:
+        name: written into the folder.
+        parameters: class of its parameters.
+        work: class of the open work.
+        field: a parameter that no other kind has; by it, parameter files and the folders of earlier versions are told.
+        expected: some fields that a parameter file should have, for messages.
+        may_change: fields that may change when the work goes on, with all below them; see `parameter_differences`.
+        advice: what to do where others have changed.
+        make: checks what can be checked without a pool, and returns what it has read and made.
+        check_sites: checks the parameters and what was made against the sites of the pools.
+        file: what a parameter file is called.
+        keeps_inputs: whether the folder gets copies of the input files.
+    """
+
+    name: str
+    parameters: type[P]
+    work: type[W]
+    field: str
+    expected: str
+    may_change: tuple[str, ...]
+    advice: str
+    make: Callable[[P], C]
+    check_sites: Callable[[P, C, Mapping[str, Site]], None] = lambda *_: None
+    file: str = "parameter file"
+    keeps_inputs: bool = False
+
+    def load(self, path: Path) -> P:
+        """Read a parameter file (YAML); paths in it are relative to the folder it is in.
+
+        Raises:
+            InputError: the file is missing or is no YAML, or a field is wrong; then with each field, what was found and
+                what is expected.
+        """
+        return load_parameters(self.parameters, path, self.file, self.expected)
+
+    def holds(self, directory: RunDirectory) -> bool:
+        """Say whether a folder is that of such work."""
+        if not directory.parameters.is_file():
+            return False
+        record = read_json(directory.parameters)
+        return bool(record["kind"] == self.name if "kind" in record else self.field in record["parameters"])
+
+    def check(self, parameters: P) -> C:
+        """Check what can be checked without a pool, and return what was read and made.
+
+        Raises:
+            InputError: something cannot work: names the field, what was found, what was expected and what to do.
+        """
+        self.check_files(parameters)
+        self.check_continuation(parameters)
+        return self.make(parameters)
+
+    def check_files(self, parameters: P) -> None:
+        """Check that the input files are there, and no file in the place of the folder.
+
+        Raises:
+            InputError: one is missing, or one is there.
+        """
+        check_files_exist(parameters.input_files(), self.file)
+        check_no_file(parameters.FOLDER, parameters.folder)
+
+    def check_continuation(self, parameters: P) -> None:
+        """Check that the folder is new, or holds such work with these parameters.
+
+        Raises:
+            InputError: it holds other work, or has other parameters: shows the difference.
+        """
+        directory = RunDirectory(parameters.folder)
+        if directory.parameters.is_file() and not self.holds(directory):
+            found = read_json(directory.parameters).get("kind", "work of another kind")
+            raise InputError(
+                f"{parameters.FOLDER}: {directory.path} holds a {found}, expected a {self.name} or nothing; "
+                "choose another folder"
+            )
+        check_same_parameters(directory, parameters, self.may_change, self.name, self.advice)
+
+    @contextmanager
+    def open(
+        self,
+        parameters: P,
+        sites: Mapping[str, Site] | None = None,
+        pools_by_hand: Path | None = None,
+        checked: C | None = None,
+    ) -> Iterator[W]:
+        """Check work, take its folder and open its pools, as long as this lasts.
+
+        Args:
+            parameters: with absolute paths.
+            sites: where the pools are that the parameters name by a block, by name.
+            pools_by_hand: folder of the pools that the user has opened by hand, which are used where they are open.
+            checked: what `check` has returned for these parameters; None has them checked here.
+
+        Raises:
+            InputError: the parameters cannot work, or are not those of the folder.
+            CampaignInUse: a live process works in the folder.
+        """
+        made = self.check(parameters) if checked is None else checked
+        self.check_sites(parameters, made, sites or {})
+        folders, directory = parameters.written_folders, RunDirectory(parameters.folder)
+        check_writable(folders)
+        with naming_full_disks(*folders.values()), hold_lease(directory.lease) as lease:
+            self.check_continuation(parameters)
+            if self.keeps_inputs:
+                keep_inputs(directory, parameters)
+            record_parameters(directory, parameters, self.name)
+            record_run(directory)
+            with open_pools(parameters.pool_of_stages, sites, directory.pools, pools_by_hand, lease) as pools:
+                yield self.work(parameters, made, directory, lease, pools, sites or {})
