@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.events.kinds import (
     CampaignBegins,
@@ -27,7 +28,7 @@ from surveyor.events.kinds import (
 )
 from surveyor.files import read_json, write_json
 from surveyor.lease import hold_lease
-from surveyor.progress import CampaignProgress, errors_table, read_progress, render, summary
+from surveyor.progress import CampaignProgress, errors_table, read_campaign, read_progress, render, summary
 from surveyor.run_directory import RunDirectory
 
 
@@ -298,3 +299,16 @@ def test_long_lines_go_on_in_the_next_row_of_a_live_display(finished_campaign: R
     rows = ["".join(segment.text for segment in line) for line in lines]
     assert "on the test set" in " ".join(" ".join(rows).split())
     assert max(map(len, rows)) <= 60
+
+
+def test_a_campaign_is_read_with_its_newest_data_and_model(finished_campaign: RunDirectory) -> None:
+    campaign = read_campaign(str(finished_campaign.path))
+    assert (campaign.directory, campaign.progress) == (finished_campaign, read_progress(finished_campaign))
+    assert campaign.newest is not None
+    assert campaign.newest.number == 3
+    assert campaign.newest.data.train.keys() == Dataset.load(finished_campaign.generation(3).set_file("train")).keys()
+    assert campaign.newest.model.is_trained
+
+
+def test_a_campaign_of_which_nothing_is_complete_has_no_newest_generation(begun: RunDirectory) -> None:
+    assert read_campaign(begun.path).newest is None

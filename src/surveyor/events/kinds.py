@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticSerializationError, from_json
+from pydantic_core import PydanticSerializationError
 
 VERSION = (
     2  # of what the fields mean; a field with a default is added without a new version. Lines without one are of 1
@@ -313,18 +313,20 @@ def _kinds(kind: type[Event]) -> Iterator[type[Event]]:
 KINDS = {kind.model_fields["event"].default: kind for kind in _kinds(Event)}  # by their names in files
 
 
-def event_in(line: bytes) -> Event | None:
-    """Return the event in a line of a file; None where there is none, as in what a killed process has half written."""
-    try:
-        record = {"version": 1} | from_json(line)
-        kind = KINDS.get(record["event"], Event) if record["version"] <= VERSION else Event
-    except (ValueError, TypeError, KeyError):
+def event_of(record: Mapping[str, Any]) -> Event | None:  # Any: whatever JSON holds
+    """Return the event that a line of a file has; None where it has none."""
+    name, version = record.get("event"), record.get("version", 1)
+    is_known = isinstance(name, str) and isinstance(version, int) and version <= VERSION
+    kind = KINDS.get(name, Event) if is_known else Event
+    return _validated(kind, record, version) or _validated(Event, record, version)
+
+
+def _validated(kind: type[Event], record: Mapping[str, Any], version: object) -> Event | None:
+    if "event" not in record:
         return None
-    return _validated(kind, record) or _validated(Event, record)
-
-
-def _validated(kind: type[Event], record: Mapping[str, Any]) -> Event | None:  # Any: whatever JSON holds
+    found = {name: record[name] for name in kind.model_fields if name in record}
+    found["version"] = version
     try:
-        return kind.model_validate({name: record[name] for name in kind.model_fields if name in record})
+        return kind.model_validate(found)
     except ValidationError:
         return None

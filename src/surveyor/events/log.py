@@ -1,14 +1,15 @@
 """Append-only files of events, one JSON object a line."""
 
 import errno
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from surveyor.events.kinds import Event, event_in
+from pydantic_core import from_json
+
+from surveyor.events.kinds import Event, event_of
 
 Kind = TypeVar("Kind", bound=Event)
 
@@ -57,9 +58,8 @@ class EventLog:
 
     def read(self, offset: int = 0) -> tuple[list[Event], int]:
         """Return the events from a position in the file on, and the position behind the last whole one."""
-        lines = _whole_lines(self.path, offset)
-        events = [event for line in lines if (event := event_in(line)) is not None]
-        return events, offset + sum(map(len, lines))
+        records, position = read_lines(self.path, offset)
+        return [event for record in records if (event := event_of(record)) is not None], position
 
     def in_order(self) -> list[Event]:
         """Return all events by time: what workers report reaches the file a moment later than what the flow does."""
@@ -105,7 +105,7 @@ def _whole_lines(path: Path, offset: int) -> list[bytes]:
 
 def _record(line: bytes) -> Mapping[str, Any] | None:
     try:
-        record = json.loads(line)
+        record = from_json(line)
     except ValueError:
         return None
     return record if isinstance(record, dict) else None

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,5 @@ def epoch_to_json(epoch: Epoch) -> dict[str, Any]:  # Any: numbers and None
 
 
 def _from_json(record: Mapping[str, Any]) -> Epoch:
-    loss = record["loss"]
-    return Epoch(
-        number=record["number"],
-        loss=math.nan if loss is None else loss,
-        energy_rmse=record["energy_rmse"],
-        forces_rmse=record["forces_rmse"],
-        learning_rate=record.get("learning_rate"),
-        training_loss=record.get("training_loss"),
-    )
+    known = {each.name: record.get(each.name) for each in fields(Epoch)}
+    return Epoch(**known | {"loss": math.nan if known["loss"] is None else known["loss"]})
