@@ -33,7 +33,7 @@ from distributed import Client, LocalCluster
 from prefect import flow
 
 from surveyor.flows.server import answers
-from surveyor.flows.window import LEAST_AT_ONCE, Window
+from surveyor.flows.task_queue import LEAST_AT_ONCE, Window
 from surveyor.labels import Label, LabelStore, LevelOfTheory
 from surveyor.pools.local import local_pool
 from surveyor.pools.pool import Pool

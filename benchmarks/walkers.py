@@ -108,11 +108,11 @@ class Surveyor:
 
     def run(self, n_steps: int) -> None:
         """Make steps."""
-        from surveyor.sampling.batching import Itinerary, propagate_together
+        from surveyor.sampling.batching import SamplePlan, propagate_together
 
         self._n_runs += 1
-        itineraries = [Itinerary(walker, (f"{walker.index}",)) for walker in self._make(n_steps)]
-        propagate_together(itineraries, self._potential, directory=self._folder / str(self._n_runs))
+        plans = [SamplePlan(walker, (f"{walker.index}",)) for walker in self._make(n_steps)]
+        propagate_together(plans, self._potential, directory=self._folder / str(self._n_runs))
 
 
 class TorchSim:

@@ -23,7 +23,7 @@ from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.model import Model
 from surveyor.outcomes import check_bootstrap, describe, new_structures
 from surveyor.run_directory import Generation
-from surveyor.sampling.walkers import Walker, bare
+from surveyor.sampling.walkers import Walker, start_copy
 from surveyor.works.checks import check_given_label
 
 
@@ -68,7 +68,7 @@ def _given_data(campaign: Campaign, checks: PoolChecks) -> GivenData:
         return GivenData()
     given = given_data(data, checks.theory, path)
     example = given.example
-    (computed,) = label_all(campaign, checks, [bare(example)], 0)
+    (computed,) = label_all(campaign, checks, [start_copy(example)], 0)
     if computed.structure is not None:
         check_given_label(example, computed.structure)
     return replace(given, structures=given.structures.ordered_by_key())

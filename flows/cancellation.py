@@ -58,8 +58,8 @@ def ending_at_once(
 
 def _without_annotations(signature: inspect.Signature) -> inspect.Signature:
     """Return a signature of which Prefect makes no large schema, which takes time: nobody fills in such a form."""
-    bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
-    return signature.replace(parameters=bare)
+    parameters = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+    return signature.replace(parameters=parameters)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from surveyor.events.kinds import CampaignBegins, CampaignComplete, CampaignFail
 from surveyor.events.recording import announce
 from surveyor.files import read_json, write_json
 from surveyor.flows.server import end_patience
-from surveyor.flows.training import told
+from surveyor.flows.training import format_errors
 from surveyor.learning import Learning
 from surveyor.metrics import errors_of
 from surveyor.models.choice import load_model
@@ -48,7 +48,9 @@ def complete(campaign: Campaign, generation: Generation) -> Generation:
     campaign.lease.check()
     completed = campaign.directory.complete_generation(generation)
     test = completed.errors["test"]
-    text = f"generation {completed.number} is complete: {completed.n_labels} labels; on the test set {told(test)}"
+    text = (
+        f"generation {completed.number} is complete: {completed.n_labels} labels; on the test set {format_errors(test)}"
+    )
     n, n_labels = completed.number, completed.n_labels
     announce(logger, GenerationComplete(message=text, generation=n, n_labels=n_labels))
     return completed
@@ -124,13 +126,13 @@ class Reports:
         if isinstance(error, SurveyorError):
             announce(logger, CampaignFails(message=str(error)))
         if isinstance(error, NothingLearned):
-            self._tell_why()
+            self._report_failure()
         for future in self._futures:
             if future.state.is_failed():
                 # The generations are safe; a report can be written again, and must not end a campaign.
                 logger.error("a report failed: %s", future.state.message)
 
-    def _tell_why(self) -> None:
+    def _report_failure(self) -> None:
         """Write the report of a campaign that ends without a generation of its own to report on."""
         from surveyor.report import write_report  # matplotlib takes its time
 

@@ -133,13 +133,13 @@ class _Display:
     def _show(self, live: Live | None) -> None:
         events, self.position = self.directory.events.read(self.position)
         for event in events:
-            self._tell(event)
+            self._on_event(event)
         if not self.has_begun:
             return
         if live is not None:
             self._redraw(live)
         elif events and time.monotonic() > self.line_time + PLAIN_INTERVAL_S:
-            self._tell_progress(self.view.look(self.directory)[1])
+            self._print_progress(self.view.look(self.directory)[1])
 
     def _redraw(self, live: Live) -> None:
         """Look again, also without news, as times go on; but not all the time where a look takes long."""
@@ -148,14 +148,14 @@ class _Display:
             live.update(self.view.look(self.directory)[0])
             self.next_look = begun + LOOK_AGAIN * (time.monotonic() - begun)
 
-    def _tell(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         self.has_begun = self.has_begun or isinstance(event, self.view.begins)
         is_warning = event.level >= logging.WARNING
         if event.message and (isinstance(event, self.view.milestones) or is_warning):
             clock = time.strftime("%H:%M:%S", time.localtime(event.time))
             self.console.print(f"{clock} {event.message}", markup=False)
 
-    def _tell_progress(self, line: str) -> None:
+    def _print_progress(self, line: str) -> None:
         if line and line != self.line:
             self.console.print(f"{time.strftime('%H:%M:%S')}   {line}", markup=False)
             self.line, self.line_time = line, time.monotonic()

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from surveyor.campaign import CAMPAIGN, CampaignParameters
-from surveyor.doctor.findings import Finding, Subject, fault, fault_of, remark
 from surveyor.doctor.preflight import HERE, examine
+from surveyor.doctor.results import CheckResult, Subject, fault, fault_of, remark
 from surveyor.errors import InputError
 from surveyor.flows.pool_commands import users_pools
 from surveyor.pools.choice import plain_site
@@ -38,46 +38,46 @@ def add_doctor_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
 
 def _doctor(options: argparse.Namespace, console: Console) -> int:
     with console.status("looking") as status:
-        findings = list(look(options.campaign, 60 * options.wait_minutes, _teller(console, status)))
-    console.print(findings_table(findings))
-    faults = [finding for finding in findings if finding.severity == "fault"]
-    for finding in faults:
-        console.print(Text(f"\n{finding.check}, {finding.where}: {finding.found}", "red"))
-        console.print(Text(f"  mend: {finding.mend}", "bold"))
-    console.print(f"\n{len(faults)} fault(s) in {len(findings)} findings")
+        results = list(look(options.campaign, 60 * options.wait_minutes, _progress_printer(console, status)))
+    console.print(results_table(results))
+    faults = [result for result in results if result.severity == "fault"]
+    for result in faults:
+        console.print(Text(f"\n{result.check}, {result.where}: {result.found}", "red"))
+        console.print(Text(f"  mend: {result.mend}", "bold"))
+    console.print(f"\n{len(faults)} fault(s) in {len(results)} results")
     return 1 if faults else 0
 
 
-def _teller(console: Console, status: Status) -> Callable[[str], None]:
+def _progress_printer(console: Console, status: Status) -> Callable[[str], None]:
     """Return what shows what is waited for: in place in a terminal, line by line elsewhere."""
     told = [""]
 
-    def tell(text: str) -> None:
+    def on_progress(text: str) -> None:
         if console.is_terminal:
             status.update(text)
         elif text != told[-1]:
             console.print(text, markup=False)
             told.append(text)
 
-    return tell
+    return on_progress
 
 
-def findings_table(findings: Sequence[Finding]) -> Table:
+def results_table(results: Sequence[CheckResult]) -> Table:
     """Return what was checked and found as a table for the terminal; faults are told in full below it."""
     table = Table("", "check", "where", "found")
-    for each in findings:
+    for each in results:
         mark, style = MARKS[each.severity]
         table.add_row(Text(mark, style), each.check, Text(each.where), Text(each.found.partition("\n")[0]))
     return table
 
 
-def look(file: Path, wait_s: float, tell: Callable[[str], None]) -> Iterator[Finding]:
+def look(file: Path, wait_s: float, on_progress: Callable[[str], None]) -> Iterator[CheckResult]:
     """Look at everything that a campaign needs: its file, the Prefect server, the folders, the pools.
 
     Args:
         file: of the campaign.
         wait_s: so long may a worker be waited for.
-        tell: is told what is waited for.
+        on_progress: is told what is waited for.
     """
     try:
         parameters = CAMPAIGN.load(file)
@@ -85,13 +85,13 @@ def look(file: Path, wait_s: float, tell: Callable[[str], None]) -> Iterator[Fin
         yield fault_of(error, "campaign file", HERE, f"edit {file}")
         return
     sites = {name: site for name in parameters.pools.names if (site := plain_site(name)) is not None}
-    tell("asking the Prefect server")
+    on_progress("asking the Prefect server")
     codes = yield from _check_server(parameters, sites)
     parameters = parameters.model_copy(update={"codes": codes})
-    yield from examine(Subject(file, parameters, sites, users_pools(), wait_s, tell))
+    yield from examine(Subject(file, parameters, sites, users_pools(), wait_s, on_progress))
 
 
-def _check_server(parameters: CampaignParameters, sites: dict[str, Site]) -> Generator[Finding, None, Codes]:
+def _check_server(parameters: CampaignParameters, sites: dict[str, Site]) -> Generator[CheckResult, None, Codes]:
     """Check the server and the blocks of pools and codes; add the sites that they hold, and return the codes."""
     # Prefect takes seconds to import, and a campaign file with a fault needs none of it.
     from prefect.settings import PREFECT_API_URL
@@ -118,17 +118,17 @@ def _check_server(parameters: CampaignParameters, sites: dict[str, Site]) -> Gen
         return (yield from _load_codes(codes))
 
 
-def _load(name: str, sites: dict[str, Site]) -> Finding:
+def _load(name: str, sites: dict[str, Site]) -> CheckResult:
     from surveyor.blocks.pools import load_sites
 
     try:
         sites |= load_sites([name])
     except InputError as error:
         return _fault_of_block(error, name)
-    return Finding("block", name, f"a pool of kind {sites[name].kind}")
+    return CheckResult("block", name, f"a pool of kind {sites[name].kind}")
 
 
-def _load_codes(codes: Codes) -> Generator[Finding, None, Codes]:
+def _load_codes(codes: Codes) -> Generator[CheckResult, None, Codes]:
     from surveyor.blocks.codes import load_codes
 
     name = codes.cp2k_block
@@ -139,11 +139,11 @@ def _load_codes(codes: Codes) -> Generator[Finding, None, Codes]:
     except InputError as error:
         yield _fault_of_block(error, name)
         return codes
-    yield Finding("block", name, f"runs `{loaded.cp2k_code.command}`")
+    yield CheckResult("block", name, f"runs `{loaded.cp2k_code.command}`")
     return loaded
 
 
-def _fault_of_block(error: InputError, name: str) -> Finding:
+def _fault_of_block(error: InputError, name: str) -> CheckResult:
     is_missing = "there is no such block" in str(error)
     line = "surveyor blocks register  # then create it" if is_missing else f"edit block {name}"
     return fault("block", name, str(error), line)

@@ -75,12 +75,14 @@ def _table(times: list[StageTime]) -> Table:
 
 def _print_labels(parameters: CampaignParameters, seconds: list[float], console: Console) -> None:
     n_all, each = n_labels(parameters), mean(seconds)
-    console.print(f"a label took {_told(each)}, {_told(max(seconds))} at most; they are kept in the label store")
-    console.print(f"the campaign asks for {n_all} labels at most: {_told(n_all * each)} of computing")
+    console.print(
+        f"a label took {_format_seconds(each)}, {_format_seconds(max(seconds))} at most; labels are kept in the store"
+    )
+    console.print(f"the campaign asks for {n_all} labels at most: {_format_seconds(n_all * each)} of computing")
     console.print("every stage has run; the files of the dry run are removed")
 
 
-def _told(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     """Return a time as people say it."""
     if seconds < 120:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -24,7 +24,9 @@ def followed(campaign: Campaign) -> Iterator[None]:
 
             curves = TrainingCurves(campaign.directory, campaign.parameters.wandb)
             opened.callback(curves.close)
-        opened.enter_context(relayed(campaign.directory, campaign.pools, also=None if curves is None else curves.tell))
+        opened.enter_context(
+            relayed(campaign.directory, campaign.pools, also=None if curves is None else curves.on_event)
+        )
         url = run_url()
         announce(logger, CampaignBegins(message=f"{campaign.directory.path}{of_run(url)}", url=url))
         announce_readings(campaign.checked.reports)

@@ -25,8 +25,8 @@ from surveyor.files import publish, temporary_beside
 from surveyor.flows.label_commands import LABELLING_VIEW
 from surveyor.flows.opening import opened, relayed
 from surveyor.flows.paths import of_run, run_url
+from surveyor.flows.task_queue import TaskQueue, n_at_once
 from surveyor.flows.users_flow import users_flow
-from surveyor.flows.window import Window, n_at_once
 from surveyor.labelling import LABELLING, Chunk, Labelling, Requests, write_results
 from surveyor.labelling.chunks import LABELLED, Tally, count
 from surveyor.labelling.results import labelled_file
@@ -163,11 +163,11 @@ def _label_missing(
         return {}
     chunks = [chunk for chunk in labelling.chunks(requests) if not missing.isdisjoint(chunk.structures)]
     n_requested = len(requests.by_key)
-    progress = _Progress(n_requested, n_requested - sum(map(len, chunks)))
-    work = _Work(labelling, theory, progress, Window(partial(n_at_once, labelling.pools.labelling), SimpleQueue()))
+    progress = _ProgressLog(n_requested, n_requested - sum(map(len, chunks)))
+    work = _Work(labelling, theory, progress, TaskQueue(partial(n_at_once, labelling.pools.labelling), SimpleQueue()))
     for chunk in chunks:
         work.add(chunk)
-    work.window.wait()
+    work.queue.wait()
     return work.lost
 
 
@@ -178,14 +178,14 @@ class _Work:
         labelling: open.
         theory: the level of theory.
         progress: is told what came of each chunk.
-        window: of the tasks.
+        queue: queue of the tasks.
 
     Attributes:
         lost: the failures that are not recorded, by key.
     """
 
-    def __init__(self, labelling: Labelling, theory: LevelOfTheory, progress: "_Progress", window: Window) -> None:
-        self.labelling, self.theory, self.progress, self.window = labelling, theory, progress, window
+    def __init__(self, labelling: Labelling, theory: LevelOfTheory, progress: "_ProgressLog", queue: TaskQueue) -> None:
+        self.labelling, self.theory, self.progress, self.queue = labelling, theory, progress, queue
         self.watch = Watch(labelling.store.claims)
         self.lost: dict[str, LabelFailure] = {}
         # Within a run, no structure is in two tasks at once: a claim of the same run is that of a lost worker.
@@ -193,7 +193,7 @@ class _Work:
 
     def add(self, chunk: Chunk) -> None:
         """Have a chunk labelled."""
-        self.window.add(
+        self.queue.add(
             chunk.name,
             partial(self._submit, chunk),
             partial(self._take, chunk),
@@ -218,7 +218,7 @@ class _Work:
         )
 
     def _take(self, chunk: Chunk) -> None:
-        outcome = self.window.futures.pop(chunk.name).result(raise_on_failure=False)
+        outcome = self.queue.futures.pop(chunk.name).result(raise_on_failure=False)
         if isinstance(outcome, WorkerLost | AttemptFailed) and len(chunk) > 1:
             # One structure may have ended every worker: each of them gets a task of its own.
             for each in chunk.of_one():
@@ -249,7 +249,7 @@ def _given_up(labelling: Labelling, key: str, error: Exception) -> Tally:
 
 
 @dataclass(slots=True)
-class _Progress:
+class _ProgressLog:
     """Says how far the work is, now and then.
 
     Attributes:

@@ -17,7 +17,7 @@ from surveyor.dataset import with_label
 from surveyor.events.kinds import GenerationBegins
 from surveyor.events.recording import announce
 from surveyor.flows.pool_checks import PoolChecks
-from surveyor.flows.window import Window, n_at_once
+from surveyor.flows.task_queue import TaskQueue, n_at_once
 from surveyor.labels import LabelRequest
 from surveyor.outcomes import Outcome
 from surveyor.reference.labelling import Labeller
@@ -38,14 +38,14 @@ class Labels:
     Attributes:
         campaign: gives reference, store and pool.
         checks: on its pools.
-        window: tasks that label.
+        queue: tasks that label.
         watch: on the labels that others compute.
         found: structures whose label was in the store, by name.
     """
 
     campaign: Campaign
     checks: PoolChecks
-    window: Window
+    queue: TaskQueue
     watch: Watch
     found: dict[str, Atoms] = field(default_factory=dict)
 
@@ -58,12 +58,12 @@ class Labels:
         Args:
             campaign: open.
             checks: on its pools.
-            ended: of the window; see `Window`.
+            ended: of the queue; see `TaskQueue`.
         """
-        window = Window(
+        queue = TaskQueue(
             partial(n_at_once, campaign.pools.labelling), ended or SimpleQueue(), partial(checks.is_ready, "labelling")
         )
-        return cls(campaign, checks, window, Watch(campaign.store.claims))
+        return cls(campaign, checks, queue, Watch(campaign.store.claims))
 
     def add(self, name: str, structure: Atoms) -> None:
         """Have a structure labelled, under a name of its own."""
@@ -74,12 +74,12 @@ class Labels:
             self.found[name] = with_label(structure, request.key, outcome)
             return
         submit, then = partial(self._submit, name, structure, request), partial(self._take, name, structure)
-        self.window.add(name, submit, then, partial(self.watch.is_held, request.key))
+        self.queue.add(name, submit, then, partial(self.watch.is_held, request.key))
 
     def wait(self) -> Mapping[str, Atoms]:
         """Wait for all labels, and return the structures with them, or with the reason why there is none, by name."""
-        self.window.wait(self.checks.heed)
-        return {**self.found, **{name: future.result() for name, future in self.window.futures.items()}}
+        self.queue.wait(self.checks.heed)
+        return {**self.found, **{name: future.result() for name, future in self.queue.futures.items()}}
 
     @property
     def labeller(self) -> Labeller:
@@ -94,8 +94,8 @@ class Labels:
 
     def _take(self, name: str, structure: Atoms) -> None:
         """Ask again for what another process has claimed meanwhile."""
-        if self.window.futures[name].state.name == CLAIMED:
-            del self.window.futures[name]
+        if self.queue.futures[name].state.name == CLAIMED:
+            del self.queue.futures[name]
             self.add(name, structure)
 
 

@@ -15,7 +15,7 @@ from surveyor.events.relay import Relay
 from surveyor.flows.cancellation import heeding_cancellation
 from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
-from surveyor.flows.waits import telling_waits
+from surveyor.flows.waits import reporting_waits
 from surveyor.pools.pool import Pool
 from surveyor.run_directory import RunDirectory
 from surveyor.works.parameters import WorkParameters
@@ -86,7 +86,7 @@ def relayed(
     """
     log = get_run_logger()
 
-    def tell(event: Event) -> None:
+    def on_event(event: Event) -> None:
         if event.message and not isinstance(event, passed_over):
             log.log(event.level, "%s", event.message)
         if also is not None:
@@ -95,6 +95,6 @@ def relayed(
     # A thread calls it, which would not see that the run has another server than the one that is configured; Prefect
     # starts one more where none is.
     context = copy_context()
-    relay = Relay(directory.workers, directory.events, lambda event: context.run(tell, event))
-    with reporting(directory.events), relay.running(), telling_waits([*pools]), heeding_cancellation():
+    relay = Relay(directory.workers, directory.events, lambda event: context.run(on_event, event))
+    with reporting(directory.events), relay.running(), reporting_waits([*pools]), heeding_cancellation():
         yield

@@ -11,8 +11,8 @@ from surveyor.exploration import SAMPLING, Exploration, check_yield, write_resul
 from surveyor.flows.opening import opened, relayed
 from surveyor.flows.paths import of_run, run_url
 from surveyor.flows.sample_commands import SAMPLING_VIEW
+from surveyor.flows.task_queue import TaskQueue, n_at_once
 from surveyor.flows.users_flow import users_flow
-from surveyor.flows.window import Window, n_at_once
 from surveyor.pools.choice import LOCAL
 from surveyor.reading import announce_readings
 from surveyor.sampling.batching import batch_size, in_batches, name_of_batch
@@ -77,10 +77,10 @@ def walk(exploration: Exploration) -> Path:
     announce_readings(checked.reports)
     if asked := ask_about_biases(exploration.sampling, parameters.walkers):
         asked.result()
-    samples = Window(partial(n_at_once, pool), SimpleQueue())
+    samples = TaskQueue(partial(n_at_once, pool), SimpleQueue())
     size = batch_size(parameters.walkers_per_batch, checked.potential, len(checked.walkers), pool.size)
     options = {"directory": exploration.samples, "n_tries": parameters.n_tries}
-    for batch in in_batches(exploration.itineraries, size):
+    for batch in in_batches(exploration.plans, size):
         name = name_of_batch(batch)
         samples.add(name, partial(sample.submit, exploration.sampling, batch, checked.potential, name=name, **options))
     samples.wait()

@@ -8,13 +8,13 @@ from surveyor.campaign import Campaign
 from surveyor.flows.labels import Labels, announce_generation
 from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.stopwatch import Stopwatch
-from surveyor.flows.window import Window, n_at_once
+from surveyor.flows.task_queue import TaskQueue, n_at_once
 from surveyor.learning import frames_per_sample, plan_propagations
 from surveyor.outcomes import Outcome
 from surveyor.potentials import Potential
 from surveyor.run_directory import Generation
-from surveyor.sampling.batching import Itinerary, batch_size, in_batches, name_of_batch
-from surveyor.sampling.harvest import Harvest
+from surveyor.sampling.batching import SamplePlan, batch_size, in_batches, name_of_batch
+from surveyor.sampling.collection import SampleCollector
 from surveyor.sampling.walkers import Walker
 from surveyor.tasks.sample import sample
 
@@ -42,12 +42,12 @@ def sample_and_label(
         lambda: plan_propagations(len(walkers), number, learning, previous.n_labels),
     )
     announce_generation(number, sum(plan))
-    itineraries = _itineraries(number, walkers, plan)
+    plans = _itineraries(number, walkers, plan)
     ended: SimpleQueue[Callable[[], None]] = SimpleQueue()
-    samples = Window(partial(n_at_once, campaign.pools.sampling), ended, partial(checks.is_ready, "sampling"))
+    samples = TaskQueue(partial(n_at_once, campaign.pools.sampling), ended, partial(checks.is_ready, "sampling"))
     labels = Labels.begin(campaign, checks, ended)
-    harvest = Harvest(
-        itineraries,
+    collector = SampleCollector(
+        plans,
         directory.samples,
         record=directory.duplicates,
         known=previous.data.everything,
@@ -58,36 +58,36 @@ def sample_and_label(
 
     def look() -> None:
         checks.heed()
-        harvest.look()
-        labels.window.fill()
+        collector.look()
+        labels.queue.fill()
 
     options = {"directory": directory.samples, "n_tries": learning.n_tries}
     with stopwatch.measuring("labelling"):
         for index, atoms in enumerate(previous.data.pending):
             labels.add(f"g{number:03d}-late-{index}", atoms)
         with stopwatch.measuring("sampling"):
-            harvest.look_at_former_run()
-            if not harvest.has_all_of(itineraries):
+            collector.look_at_former_run()
+            if not collector.has_all_of(plans):
                 while not checks.is_ready("sampling"):
                     samples.serve(look)
-                size = batch_size(learning.walkers_per_batch, potential, len(itineraries), campaign.pools.sampling.size)
-                for batch in in_batches(itineraries, size):
-                    if not harvest.has_all_of(batch):
+                size = batch_size(learning.walkers_per_batch, potential, len(plans), campaign.pools.sampling.size)
+                for batch in in_batches(plans, size):
+                    if not collector.has_all_of(batch):
                         name = name_of_batch(batch)
                         submit = partial(sample.submit, campaign.sampling, batch, potential, name=name, **options)
-                        samples.add(name, submit, harvest.look)
+                        samples.add(name, submit, collector.look)
             samples.wait(look)
         for future in samples.futures.values():
-            harvest.take(future.result())
+            collector.take(future.result())
         labelled = labels.wait()
-    others = [Outcome(name, None, atoms) for name, atoms in labelled.items() if name not in harvest.samples]
-    return others + [Outcome(name, brought, labelled.get(name)) for name, brought in harvest.samples.items()]
+    others = [Outcome(name, None, atoms) for name, atoms in labelled.items() if name not in collector.samples]
+    return others + [Outcome(name, brought, labelled.get(name)) for name, brought in collector.samples.items()]
 
 
-def _itineraries(number: int, walkers: Sequence[Walker], plan: Sequence[int]) -> list[Itinerary]:
+def _itineraries(number: int, walkers: Sequence[Walker], plan: Sequence[int]) -> list[SamplePlan]:
     """Return which samples each walker is to bring, for those that are to bring some."""
     return [
-        Itinerary(walker, tuple(f"g{number:03d}-w{walker.index:03d}-{turn}" for turn in range(n_samples)))
+        SamplePlan(walker, tuple(f"g{number:03d}-w{walker.index:03d}-{turn}" for turn in range(n_samples)))
         for walker, n_samples in zip(walkers, plan, strict=True)
         if n_samples
     ]

@@ -10,8 +10,8 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.client.schemas.responses import DeploymentResponse
 
-from surveyor.doctor.findings import Finding, fault, remark
 from surveyor.doctor.preflight import HERE
+from surveyor.doctor.results import CheckResult, fault, remark
 
 CHECK = "Prefect server"
 # Earlier versions of Prefect make no run for a schedule with SQLAlchemy 2.1 or later.
@@ -22,7 +22,7 @@ SCHEDULER_S = 180
 N_DEPLOYMENTS = 200  # the server gives no more at once
 
 
-def check_installed() -> Iterator[Finding]:
+def check_installed() -> Iterator[CheckResult]:
     """Find versions of Prefect and SQLAlchemy here with which a server starts, but makes no run for a schedule."""
     there, sqlalchemy = prefect.__version__, metadata.version("sqlalchemy")
     if _numbers(there) < SOUND_PREFECT and _numbers(sqlalchemy) >= SQLALCHEMY_TOO_NEW:
@@ -30,7 +30,7 @@ def check_installed() -> Iterator[Finding]:
         yield fault("Prefect", HERE, found, SOUND)
 
 
-def check_server(url: str) -> Iterator[Finding]:
+def check_server(url: str) -> Iterator[CheckResult]:
     """Find whether the server suits the client, and whether its active schedules have runs to come.
 
     Args:
@@ -49,7 +49,7 @@ def check_server(url: str) -> Iterator[Finding]:
             yield _refused(url, error)
 
 
-def _compare(url: str, there: str) -> Finding:
+def _compare(url: str, there: str) -> CheckResult:
     here = prefect.__version__
     found = f"{url}: version {there}, here {here}"
     if _numbers(there)[0] != _numbers(here)[0]:
@@ -58,10 +58,10 @@ def _compare(url: str, there: str) -> Finding:
         return remark(CHECK, HERE, f"{found}; with SQLAlchemy 2.1 such a server makes no run for a schedule")
     if _numbers(there) < _numbers(here):
         return remark(CHECK, HERE, f"{found}; an older server may not know all that is asked of it")
-    return Finding(CHECK, HERE, found)
+    return CheckResult(CHECK, HERE, found)
 
 
-def _check_schedules(client: SyncPrefectClient, url: str, there: str) -> Iterator[Finding]:
+def _check_schedules(client: SyncPrefectClient, url: str, there: str) -> Iterator[CheckResult]:
     deployments = client.read_deployments(limit=N_DEPLOYMENTS)
     idle = [each for each in deployments if _has_settled_schedule(each) and not _has_planned_run(client, each)]
     if not idle:
@@ -91,7 +91,7 @@ def _has_planned_run(client: SyncPrefectClient, deployment: DeploymentResponse) 
     return bool(runs)
 
 
-def _refused(url: str, error: httpx.HTTPStatusError) -> Finding:
+def _refused(url: str, error: httpx.HTTPStatusError) -> CheckResult:
     found = f"{url} does not list deployments: {error}"
     if error.response.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
         mend = "pip install 'fastapi<0.151'  # where the server runs; then start it again"

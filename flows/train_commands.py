@@ -118,7 +118,7 @@ def _errors_table(errors: Mapping[str, Errors]) -> Table:
     table = _table(headers)
     for name, each in errors.items():
         energy = (each.energy_rmse, each.energy_rmse_without_offset, each.energy_offset)
-        shown = map(_shown, (*energy, each.forces_rmse, each.stress_rmse))
+        shown = map(_format_number, (*energy, each.forces_rmse, each.stress_rmse))
         table.add_row(name, str(each.n_structures), *shown)
     return table
 
@@ -126,7 +126,7 @@ def _errors_table(errors: Mapping[str, Errors]) -> Table:
 def _elements_table(errors: Mapping[str, Errors], symbols: Sequence[str]) -> Table:
     table = _table(symbols)
     for name, each in errors.items():
-        shown = (_shown(each.forces_rmse_by_element.get(symbol)) for symbol in symbols)
+        shown = (_format_number(each.forces_rmse_by_element.get(symbol)) for symbol in symbols)
         table.add_row(name, str(each.n_structures), *shown)
     return table
 
@@ -138,5 +138,5 @@ def _table(headers: Sequence[str]) -> Table:
     return table
 
 
-def _shown(error: float | None) -> str:
+def _format_number(error: float | None) -> str:
     return "-" if error is None else f"{1e3 * error:.2f}"

@@ -10,7 +10,7 @@ from surveyor.flows.opening import opened, relayed
 from surveyor.flows.paths import of_run, run_url
 from surveyor.flows.stopwatch import Stopwatch
 from surveyor.flows.train_commands import TRAINING_VIEW
-from surveyor.flows.training import told, train_on
+from surveyor.flows.training import format_errors, train_on
 from surveyor.flows.users_flow import users_flow
 from surveyor.models.choice import ModelParameters
 from surveyor.pools.choice import LOCAL
@@ -83,7 +83,9 @@ def train_on_files(training: Training) -> Path:
     summarise(training.directory, trained.model, checked.data, trained.errors)
     for name, errors in trained.errors.items():
         if errors.n_structures:
-            announce(logger, ErrorsMeasured(message=f"{name}: {told(errors)}", set=name, errors=errors.to_dict()))
+            announce(
+                logger, ErrorsMeasured(message=f"{name}: {format_errors(errors)}", set=name, errors=errors.to_dict())
+            )
     _report(training)
     return trained.model.weights
 

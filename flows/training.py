@@ -65,7 +65,7 @@ def errors_before_training(
         )
     predictions = load_predictions(path, labelled)
     errors = errors_of(labelled, predictions)
-    text = f"generation {number}: before training {told(errors)}"
+    text = f"generation {number}: before training {format_errors(errors)}"
     announce(logger, ErrorsMeasured(message=text, errors=errors.to_dict()))
     return BeforeTraining(errors, structure_errors(labelled, predictions))
 
@@ -166,7 +166,7 @@ def _copy(model: Path, destination: Path) -> None:
         copy.rename(destination)
 
 
-def told(errors: Errors) -> str:
+def format_errors(errors: Errors) -> str:
     """Return errors as a log line tells them."""
     if errors.energy_rmse is None or errors.forces_rmse is None:
         return "nothing to compare"

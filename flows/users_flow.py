@@ -100,9 +100,9 @@ class UsersFlow(Flow[P, Path], Generic[P]):
             return run()
         _check_files(parameters)
         with _quiet_prefect(), _patient_with_a_server():
-            return self._shown(parameters, run) if display else run()
+            return self._displayed(parameters, run) if display else run()
 
-    def _shown(self, parameters: WorkParameters, run: Callable[[], T]) -> T:
+    def _displayed(self, parameters: WorkParameters, run: Callable[[], T]) -> T:
         directory, console = RunDirectory(parameters.folder), Console(highlight=False, soft_wrap=True)
         with following(directory, console, self.view):
             result = run()

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def telling_waits(pools: Sequence[Pool], look_s: float = LOOK_S) -> Iterator[None]:
+def reporting_waits(pools: Sequence[Pool], look_s: float = LOOK_S) -> Iterator[None]:
     """Say what pools wait for, and when they no longer do, as long as this lasts.
 
     Args:

@@ -5,9 +5,9 @@ from pathlib import Path
 from prefect import task
 
 from surveyor.evaluation import evaluate_dataset
-from surveyor.pools.terms import Terms
+from surveyor.pools.submission import SubmitOptions
 from surveyor.potentials import Potential
-from surveyor.tasks.execution import retried, run_under
+from surveyor.tasks.execution import retried, run_with
 
 
 @task(task_run_name="evaluate {name}", **retried(3))  # the file of predictions is the record
@@ -24,5 +24,5 @@ def evaluate(pool: Executor | None, potential: Potential, *, dataset: Path, dest
     Returns:
         The file with the predictions.
     """
-    terms = Terms(f"evaluate {destination} on {hashlib.sha256(dataset.read_bytes()).hexdigest()}")
-    return run_under(pool, terms, evaluate_dataset, potential, dataset, destination)
+    options = SubmitOptions(f"evaluate {destination} on {hashlib.sha256(dataset.read_bytes()).hexdigest()}")
+    return run_with(pool, options, evaluate_dataset, potential, dataset, destination)

@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from surveyor.claims import Claimant, Watch
 from surveyor.errors import AttemptFailed, LabelClaimed, WorkerLost
 from surveyor.labels import LabelStore
-from surveyor.pools.terms import Terms, submit_under
+from surveyor.pools.submission import SubmitOptions, submit_with
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,22 +39,24 @@ def run_on(pool: Executor | None, function: Callable[P, T], /, *args: P.args, **
         args: its arguments.
         kwargs: its keyword arguments.
     """
-    return run_under(pool, Terms(), function, *args, **kwargs)
+    return run_with(pool, SubmitOptions(), function, *args, **kwargs)
 
 
-def run_under(pool: Executor | None, terms: Terms, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+def run_with(
+    pool: Executor | None, options: SubmitOptions, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+) -> T:
     """Run a function on a pool, or join it where it is under way there, and wait for what it returns.
 
     Args:
-        pool: any executor, or None; only surveyor's own pools heed the terms.
-        terms: the key under which the function can be joined, and how long it may take.
+        pool: any executor, or None; only surveyor's own pools heed the options.
+        options: the key under which the function can be joined, and how long it may take.
         function: importable on the pool.
         args: its arguments.
         kwargs: its keyword arguments.
     """
     if pool is None:
         return function(*args, **kwargs)
-    return submit_under(pool, terms, function, *args, **kwargs).result()
+    return submit_with(pool, options, function, *args, **kwargs).result()
 
 
 def run_unclaimed(store: LabelStore, function: Callable[[LabelStore], T]) -> T:

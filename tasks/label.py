@@ -10,11 +10,11 @@ from surveyor.errors import LabelClaimed
 from surveyor.labelling.chunks import LABELLED, Tally, attempt_chunk, count, label_chunk
 from surveyor.labelling.requests import Chunk
 from surveyor.labels import Label, LabelFailure, LabelRequest, LabelStore
-from surveyor.pools.terms import Terms
+from surveyor.pools.submission import SubmitOptions
 from surveyor.reference.labelling import Labeller, attempt_label, label_structure
 from surveyor.reference.reference import time_limit_of
 from surveyor.sampling.walkers import Sample
-from surveyor.tasks.execution import retried, run_unclaimed, run_under, with_known_signature
+from surveyor.tasks.execution import retried, run_unclaimed, run_with, with_known_signature
 
 # More often than the store allows attempts; only for what may be the fault of a worker: any other failure is a result.
 RETRIED = retried(12)  # the label store is the cache
@@ -49,13 +49,13 @@ def label(
     if atoms is None:
         return Completed(name="Nothing to label", data=None)
     request, store = request or labeller.request(atoms), labeller.store
-    terms = Terms(f"label {request.key} in {store}", time_limit_of(labeller.reference))
+    options = SubmitOptions(f"label {request.key} in {store}", time_limit_of(labeller.reference))
     compute = label_structure if pool is None else attempt_label
     outcome = labeller.stored(request.key)
     if outcome is None:
 
         def run(mine: LabelStore) -> Label | LabelFailure:
-            return run_under(pool, terms, compute, request, labeller.with_store(mine))
+            return run_with(pool, options, compute, request, labeller.with_store(mine))
 
         try:
             outcome = run_unclaimed(store, run) if store.claimant == ANYBODY else run(store)
@@ -92,9 +92,11 @@ def label_several(
         tally = Tally(count(found))
     else:
         limit = time_limit_of(labeller.reference)
-        terms = Terms(f"labels {chunk.digest} in {labeller.store}", None if limit is None else limit * len(chunk))
+        options = SubmitOptions(
+            f"labels {chunk.digest} in {labeller.store}", None if limit is None else limit * len(chunk)
+        )
         compute = label_chunk if pool is None else attempt_chunk
-        tally = run_under(pool, terms, compute, chunk, labeller)
+        tally = run_with(pool, options, compute, chunk, labeller)
     return Completed(name=_name(tally), data=tally)
 
 

@@ -8,13 +8,13 @@ from prefect.futures import PrefectFuture
 
 from surveyor.labels import LevelOfTheory
 from surveyor.models.choice import ModelParameters, check_model_parameters
-from surveyor.pools.terms import Terms
+from surveyor.pools.submission import SubmitOptions
 from surveyor.reference.atomic_energies import atomic_energy
 from surveyor.reference.labelling import Labeller
 from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.sampling.checks import check_walkers
 from surveyor.sampling.conditions import Walkers
-from surveyor.tasks.execution import retried, run_on, run_unclaimed, run_under
+from surveyor.tasks.execution import retried, run_on, run_unclaimed, run_with
 
 
 @task(**retried(3))  # asked anew, so that a program that was replaced is noticed
@@ -76,5 +76,5 @@ def compute_atomic_energy(
         labeller: computes it, and keeps the labels of the atom in all its multiplicities.
     """
     digest, store = labeller.theory.digest, labeller.store
-    terms = Terms(f"atomic energy of {element}, {digest} in {store}", time_limit_of(labeller.reference))
-    return run_unclaimed(store, lambda mine: run_under(pool, terms, atomic_energy, element, labeller.with_store(mine)))
+    options = SubmitOptions(f"atomic energy of {element}, {digest} in {store}", time_limit_of(labeller.reference))
+    return run_unclaimed(store, lambda mine: run_with(pool, options, atomic_energy, element, labeller.with_store(mine)))

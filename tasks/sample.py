@@ -5,12 +5,12 @@ from pathlib import Path
 
 from prefect import task
 
-from surveyor.pools.terms import Terms
+from surveyor.pools.submission import SubmitOptions
 from surveyor.potentials import Potential
-from surveyor.sampling.batching import Itinerary, propagate_together
+from surveyor.sampling.batching import SamplePlan, propagate_together
 from surveyor.sampling.samples import walker_digest
 from surveyor.sampling.walkers import Sample
-from surveyor.tasks.execution import retried, run_under, with_known_signature
+from surveyor.tasks.execution import retried, run_with, with_known_signature
 
 
 # A walker that explodes is tried again by the domain. It goes on from its last checkpoint; its files are the record.
@@ -18,7 +18,7 @@ from surveyor.tasks.execution import retried, run_under, with_known_signature
 @with_known_signature
 def sample(
     pool: Executor | None,
-    itineraries: Sequence[Itinerary],
+    plans: Sequence[SamplePlan],
     potential: Potential | None,
     *,
     directory: Path,
@@ -29,13 +29,13 @@ def sample(
 
     Args:
         pool: pool that runs the walkers; None runs them here.
-        itineraries: the walkers, with the names of their samples in this directory.
+        plans: the walkers, with the names of their samples in this directory.
         potential: the potential.
         directory: folder of checkpoints and finished samples, which are not computed again.
         n_tries: maximum number of tries per sample.
         name: name for people.
     """
-    digests = [f"{walker_digest(each.walker)} {each.names}" for each in itineraries]
+    digests = [f"{walker_digest(each.walker)} {each.names}" for each in plans]
     key = hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    terms = Terms(f"sample {directory} {key}")
-    return run_under(pool, terms, propagate_together, itineraries, potential, directory=directory, n_tries=n_tries)
+    options = SubmitOptions(f"sample {directory} {key}")
+    return run_with(pool, options, propagate_together, plans, potential, directory=directory, n_tries=n_tries)

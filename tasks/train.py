@@ -10,9 +10,9 @@ from surveyor import __version__
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.model import Model, digest_of
 from surveyor.models.training import train_model, train_one_member
-from surveyor.pools.terms import Terms
+from surveyor.pools.submission import SubmitOptions
 from surveyor.run_directory import GenerationDirectory
-from surveyor.tasks.execution import retried, run_under
+from surveyor.tasks.execution import retried, run_with
 
 
 def training_key(_context: TaskRunContext, arguments: dict[str, Any]) -> str:  # Any: Prefect gives all arguments
@@ -47,9 +47,9 @@ def train(pool: Executor | None, model: Model, *, directory: GenerationDirectory
     Returns:
         The digest of the trained model.
     """
-    trained, _ = run_under(
+    trained, _ = run_with(
         pool,
-        Terms(f"train {directory.model}: {content_of(model, directory)}"),
+        SubmitOptions(f"train {directory.model}: {content_of(model, directory)}"),
         train_model,
         model,
         directory.set_file("train"),
@@ -73,9 +73,9 @@ def train_member(
         directory: with the sets.
         name: of the training, for people.
     """
-    run_under(
+    run_with(
         pool,
-        Terms(f"train member {index} of {directory.model}: {content_of(model, directory)}"),
+        SubmitOptions(f"train member {index} of {directory.model}: {content_of(model, directory)}"),
         train_one_member,
         model,
         index,

@@ -41,7 +41,7 @@ class TrainingCurves:
         self._is_broken = False
         self._thread = ThreadPoolExecutor(1, "wandb")
 
-    def tell(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Log what happened; returns at once. Events that are of no interest here are passed over."""
         if isinstance(event, EpochEnds) and event.training:
             self._thread.submit(self._safely, self._follow_live, Path(event.training))

@@ -318,10 +318,10 @@ class Watch:
             self._seen[claim.token] = claim.content, now
             return 0.0
         if (silence_s := now - since) > min(QUIET_S, self.silent_s):
-            self._tell_silence(claim, silence_s)
+            self._report_silence(claim, silence_s)
         return silence_s
 
-    def _tell_silence(self, claim: Claim, silence_s: float) -> None:
+    def _report_silence(self, claim: Claim, silence_s: float) -> None:
         """Say until when a silent process is waited for, unless that was said of another one a moment ago."""
         until = time.time() + self.silent_s - silence_s
         if until > self._waits_until + QUIET_S:

@@ -17,7 +17,7 @@ from surveyor.pools.choice import EXPECTED, LOCAL, PoolName
 from surveyor.potentials import Potential
 from surveyor.reading import ReadingReport
 from surveyor.run_directory import RunDirectory, folder_of_model
-from surveyor.sampling.batching import Itinerary
+from surveyor.sampling.batching import SamplePlan
 from surveyor.sampling.checks import checked_walkers
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.duplicates import without_near_duplicates
@@ -105,11 +105,12 @@ class Exploration(Work[ExplorationParameters, CheckedExploration]):
         return self.directory.path / SAMPLES
 
     @property
-    def itineraries(self) -> tuple[Itinerary, ...]:
+    def plans(self) -> tuple[SamplePlan, ...]:
         """What each walker is to bring."""
         turns = range(self.parameters.n_samples)
         return tuple(
-            Itinerary(walker, tuple(f"w{walker.index:03d}-{turn}" for turn in turns)) for walker in self.checked.walkers
+            SamplePlan(walker, tuple(f"w{walker.index:03d}-{turn}" for turn in turns))
+            for walker in self.checked.walkers
         )
 
 

@@ -134,6 +134,6 @@ def check_agreement(given: Mapping[str, float], isolated: Mapping[str, float], n
             )
 
 
-def told(energies: Mapping[str, float]) -> str:
+def format_energies(energies: Mapping[str, float]) -> str:
     """Return atomic energies as text."""
     return ", ".join(f"{symbol} {energy:.4f} eV" for symbol, energy in energies.items())

@@ -79,7 +79,7 @@ def parse_parameters(
 def _complaint(kind: type[BaseModel], error: ErrorDetails, file: Path | None) -> str:
     """Return the path of a field, where it is, what is wrong with it, what was found, and which fields there are."""
     *parents, name = error["loc"] or ("",)
-    message = _with_place(f"{complaint_of(error)} (found {shown(error['input'])})", file)
+    message = _with_place(f"{complaint_of(error)} (found {format_value(error['input'])})", file)
     if error["type"] != "extra_forbidden":
         return message
     known = _fields_of(kind, parents)
@@ -135,7 +135,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:  # Any: a type, such a
     return next((model for each in get_args(annotation) if (model := _model_in(each))), None)
 
 
-def shown(value: Any) -> str:  # Any: what the user wrote
+def format_value(value: Any) -> str:  # Any: what the user wrote
     """Return a value as a message shows it, shortened where it is long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -21,9 +21,9 @@ from slurm import SlurmCluster
 
 import surveyor
 from surveyor.campaign import CAMPAIGN
-from surveyor.doctor.findings import Finding, Subject
 from surveyor.doctor.preflight import examine
 from surveyor.doctor.probe import Question, WorkerView
+from surveyor.doctor.results import Finding, Subject
 from surveyor.doctor.worker_checks import Asked, check_cores, check_gpus, wants_gpu
 from surveyor.lease import hold_lease
 from surveyor.pools.choice import plain_site

@@ -99,7 +99,7 @@ def test_a_campaign_starts_without_what_only_later_work_needs():
 
 def test_a_worker_starts_without_what_only_the_flow_needs():
     of_flows = {"prefect", "matplotlib", "torch", "wandb", "httpx"}
-    assert not imported_with((), "surveyor.pools.holder", "surveyor.reference.labelling") & of_flows
+    assert not imported_with((), "surveyor.pools.local_process", "surveyor.reference.labelling") & of_flows
 
 
 def test_the_command_line_imports_prefect_only_for_flows():

@@ -117,8 +117,8 @@ class Trainings:
         for epoch in epochs:
             report_epoch(self.members[member], epoch)
             if watched:
-                self.curves.tell(EpochEnds(number=epoch.number, training=str(self.members[member])))
-                self.curves.tell(Sampled(name="g001-w000-0"))
+                self.curves.on_event(EpochEnds(number=epoch.number, training=str(self.members[member])))
+                self.curves.on_event(Sampled(name="g001-w000-0"))
 
     def logged(self) -> dict[str, list[tuple[int, float]]]:
         """Return steps and losses that each run would have after `wandb sync`, by the names of the runs."""
@@ -191,7 +191,7 @@ def test_a_training_that_ended_while_no_campaign_watched_is_logged_once_it_goes_
     trainings.report(1, *EPOCHS, watched=False)
     for _ in range(2):
         trainings.begin()
-        trainings.curves.tell(GenerationComplete(generation=1))
+        trainings.curves.on_event(GenerationComplete(generation=1))
         trainings.curves.close()
     assert trainings.logged() == {NAMES[1]: [(0, 3.0), (1, 2.0), (2, 1.0)]}
     assert len(list((trainings.directory.path / "wandb").glob("offline-run-*"))) == 1
@@ -342,7 +342,7 @@ from surveyor.events.kinds import EpochEnds
 from surveyor.run_directory import RunDirectory
 from surveyor.tasks.wandb_trainings import TrainingCurves
 curves = TrainingCurves(RunDirectory(Path(sys.argv[1])), WandB(project="copper", mode="online"))
-curves.tell(EpochEnds(number=2, training=sys.argv[2]))
+curves.on_event(EpochEnds(number=2, training=sys.argv[2]))
 curves.close()
 """
 

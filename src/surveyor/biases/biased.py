@@ -16,7 +16,7 @@ Bias = Callable[[Atoms, float], BiasValues]  # of a structure and what the poten
 class BiasedCalculator(Calculator):  # type: ignore[misc]  # mypy sees no types of ASE's
     """ASE calculator of the sum of a potential and its biases.
 
-    Each structure is evaluated once, as biases may have a history. The attributes `bare` (of the potential alone),
+    Each structure is evaluated once, as biases may have a history. The attributes `unbiased` (of the potential alone),
     `bias_energy` (eV) and `variables` (collective variables by name) are those of the last structure.
     """
 
@@ -25,7 +25,7 @@ class BiasedCalculator(Calculator):  # type: ignore[misc]  # mypy sees no types 
     def __init__(self, potential: Calculator, biases: Sequence[Bias]) -> None:
         super().__init__()
         self.potential, self.biases = potential, tuple(biases)
-        self.bare: Prediction | None = None
+        self.unbiased: Prediction | None = None
         self.bias_energy = 0.0
         self.variables: dict[str, float] = {}
 
@@ -37,15 +37,15 @@ class BiasedCalculator(Calculator):  # type: ignore[misc]  # mypy sees no types 
     ) -> None:
         """Compute energy, forces and, where the structure is periodic, stress."""
         super().calculate(atoms, properties, system_changes)
-        self.bare = bare = predict(self.potential, self.atoms)
-        added = [bias(self.atoms, bare.energy) for bias in self.biases]
+        self.unbiased = unbiased = predict(self.potential, self.atoms)
+        added = [bias(self.atoms, unbiased.energy) for bias in self.biases]
         self.bias_energy = float(sum(each.energy for each in added))
         self.variables = {name: value for each in added for name, value in each.variables.items()}
-        energy = bare.energy + self.bias_energy
-        forces = bare.forces + np.sum([each.forces for each in added], axis=0)
+        energy = unbiased.energy + self.bias_energy
+        forces = unbiased.forces + np.sum([each.forces for each in added], axis=0)
         self.results = {"energy": energy, "free_energy": energy, "forces": forces}
-        if bare.stress is not None and is_periodic(self.atoms):
+        if unbiased.stress is not None and is_periodic(self.atoms):
             stresses = [each.stress for each in added if each.stress is not None]
-            self.results["stress"] = bare.stress + np.sum(stresses, axis=0)
-        if bare.uncertainty is not None:
-            self.results[UNCERTAINTY] = bare.uncertainty
+            self.results["stress"] = unbiased.stress + np.sum(stresses, axis=0)
+        if unbiased.uncertainty is not None:
+            self.results[UNCERTAINTY] = unbiased.uncertainty

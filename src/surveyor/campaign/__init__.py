@@ -1,6 +1,5 @@
 """Campaigns: their parameters, what is checked before they begin, how they begin and go on."""
 
-from surveyor.campaign.beginnings import GivenData, given_data, inherit
 from surveyor.campaign.campaign import (
     CAMPAIGN,
     Campaign,
@@ -11,6 +10,7 @@ from surveyor.campaign.campaign import (
     note_checked_model,
 )
 from surveyor.campaign.checks import CheckedCampaign, check_elements, check_theory
+from surveyor.campaign.first_generation import GivenData, given_data, inherit
 from surveyor.campaign.parameters import CampaignParameters, Origin, WandB
 
 __all__ = [

@@ -1,1 +1,1 @@
-"""Finding what would fail hours later, before a campaign begins: here and on the workers of its pools."""
+"""CheckResult what would fail hours later, before a campaign begins: here and on the workers of its pools."""

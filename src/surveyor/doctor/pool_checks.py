@@ -12,15 +12,15 @@ from typing import ParamSpec, TypeVar
 import psutil
 
 from surveyor.campaign import CheckedCampaign, check_theory
-from surveyor.doctor.findings import Finding, Subject, fault, fault_of, remark
 from surveyor.doctor.probe import Question, WorkerView, look_around
+from surveyor.doctor.results import CheckResult, Subject, fault, fault_of, remark
 from surveyor.doctor.worker_checks import WORKER_CHECKS, Asked, stages_of, wants_gpu
 from surveyor.errors import InputError, PoolFailed, SurveyorError
 from surveyor.labels import LevelOfTheory, load_theory
 from surveyor.models.choice import check_model_parameters, with_contents
 from surveyor.pools.choice import Pools, folder_of, open_pools
 from surveyor.pools.jobs import Jobs, QueueSilent
-from surveyor.pools.machine import find_room
+from surveyor.pools.machine import find_capacity
 from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.sites import JobQueueSite, LocalSite, SchedulerSite, Site
@@ -65,14 +65,14 @@ class _Opened:
         return self.subject.sites[self.name]
 
 
-def examine_pools(subject: Subject, folders: Mapping[str, Path]) -> Iterator[Finding]:
+def examine_pools(subject: Subject, folders: Mapping[str, Path]) -> Iterator[CheckResult]:
     """Ask a worker of each pool of a campaign.
 
     Args:
         subject: what is looked at.
         folders: new ones, in the folders that all pools have to see, by what those are; they hold `WRITTEN_HERE`.
     """
-    of_closing: list[Finding] = []
+    of_closing: list[CheckResult] = []
     with ExitStack() as stack:
         pools = []
         for name in subject.parameters.pools.names:
@@ -81,7 +81,7 @@ def examine_pools(subject: Subject, folders: Mapping[str, Path]) -> Iterator[Fin
                 lacks = "where it is, is not known" if site is None else "its process needs the run directory"
                 yield remark("worker", name, f"not asked, as {lacks}")
                 continue
-            subject.tell(f"opening pool {name}")
+            subject.on_progress(f"opening pool {name}")
             try:
                 pools.append(stack.enter_context(_opened(subject, name, folders, of_closing)))
             except InputError as error:
@@ -89,12 +89,14 @@ def examine_pools(subject: Subject, folders: Mapping[str, Path]) -> Iterator[Fin
         deadline = time.monotonic() + subject.wait_s
         for pool in pools:
             yield from _hear(pool, deadline)
-        subject.tell("closing pools")
+        subject.on_progress("closing pools")
     yield from of_closing
 
 
 @contextmanager
-def _opened(subject: Subject, name: str, folders: Mapping[str, Path], of_closing: list[Finding]) -> Iterator[_Opened]:
+def _opened(
+    subject: Subject, name: str, folders: Mapping[str, Path], of_closing: list[CheckResult]
+) -> Iterator[_Opened]:
     site, run_directory = subject.sites[name], folders.get("run directory")
     folder = None if run_directory is None else run_directory / "pools"
     question = Question(
@@ -168,7 +170,7 @@ def _small(site: Site) -> Site:
         case JobQueueSite():
             return site.model_copy(update={"min_jobs": 0, "max_jobs": 1})
         case LocalSite():
-            find_room(site)  # for the whole of it
+            find_capacity(site)  # for the whole of it
             return site.model_copy(
                 update={
                     "cores": site.cores_per_worker,
@@ -194,7 +196,7 @@ def _opened_by_hand(subject: Subject, name: str) -> PoolFolder | None:
     return folder if folder is not None and folder.read_holder() is not None else None
 
 
-def _hear(opened: _Opened, deadline: float) -> Iterator[Finding]:
+def _hear(opened: _Opened, deadline: float) -> Iterator[CheckResult]:
     """Say what the worker of a pool sees, and what follows for its stages."""
     subject, name = opened.subject, opened.name
     if not _is_done(opened, opened.view, deadline):
@@ -222,12 +224,12 @@ def _is_done(opened: _Opened, future: Future[T], deadline: float) -> bool:
         if now > deadline:
             return not future.cancel()
         if now > next_look:
-            opened.subject.tell(f"pool {opened.name}: {opened.state()}")
+            opened.subject.on_progress(f"pool {opened.name}: {opened.state()}")
             next_look = now + LOOK_S
     return True
 
 
-def _still_waiting(opened: _Opened) -> Finding:
+def _still_waiting(opened: _Opened) -> CheckResult:
     name, minutes = opened.name, opened.subject.wait_s / 60
     found = f"no worker within {minutes:g} min: {opened.state()}"
     if isinstance(opened.site, JobQueueSite):
@@ -236,7 +238,7 @@ def _still_waiting(opened: _Opened) -> Finding:
     return fault("worker", name, found, f"dask worker {address} --nthreads 1  # where the pool has its machines")
 
 
-def _no_worker(subject: Subject, name: str, error: Exception) -> Finding:
+def _no_worker(subject: Subject, name: str, error: Exception) -> CheckResult:
     site, said = subject.sites[name], str(error)
     if "versions differ" in said or "the same versions" in said:
         same = " ".join(f"{package}=={versions()[package]}" for package in PACKAGES)
@@ -272,7 +274,7 @@ def _answer(opened: _Opened, future: Future[T]) -> T:
     return future.result()
 
 
-def _check_theory(opened: _Opened, asked: Future[LevelOfTheory], checked: CheckedCampaign) -> Iterator[Finding]:
+def _check_theory(opened: _Opened, asked: Future[LevelOfTheory], checked: CheckedCampaign) -> Iterator[CheckResult]:
     subject, name = opened.subject, opened.name
     try:
         theory = _answer(opened, asked)
@@ -281,7 +283,7 @@ def _check_theory(opened: _Opened, asked: Future[LevelOfTheory], checked: Checke
         yield fault_of(error, "reference", name, _line_for_reference(subject, str(error)))
         return
     program = f"{theory.content.get('program', theory.name)} {theory.content.get('version', '')}".strip()
-    yield Finding("reference", name, f"{program}; level of theory {theory.name} ({theory.digest[:12]})")
+    yield CheckResult("reference", name, f"{program}; level of theory {theory.name} ({theory.digest[:12]})")
     yield from _check_frozen(subject, name, theory)
 
 
@@ -292,7 +294,7 @@ def _line_for_reference(subject: Subject, said: str) -> str:
     return next((line for text, line in LINES if text in said), f"edit {chosen.cp2k.input or subject.file}")
 
 
-def _check_frozen(subject: Subject, name: str, theory: LevelOfTheory) -> Iterator[Finding]:
+def _check_frozen(subject: Subject, name: str, theory: LevelOfTheory) -> Iterator[CheckResult]:
     path = subject.directory.theory
     if path.exists() and not theory.is_same_as(load_theory(path)):
         found = f"another level of theory than the one with which the campaign in {subject.directory.path} began"
@@ -300,11 +302,11 @@ def _check_frozen(subject: Subject, name: str, theory: LevelOfTheory) -> Iterato
         yield fault("reference", name, found, line)
 
 
-def _check_engine(opened: _Opened, asked: Future[None]) -> Iterator[Finding]:
+def _check_engine(opened: _Opened, asked: Future[None]) -> Iterator[CheckResult]:
     subject, name = opened.subject, opened.name
     (kind,) = subject.parameters.model.model_dump(exclude_none=True)
     try:
         _answer(opened, asked)
-        yield Finding("model", name, f"{kind}: its engine is there, and knows its options")
+        yield CheckResult("model", name, f"{kind}: its engine is there, and knows its options")
     except UNANSWERED as error:
         yield fault_of(error, "model", name, f"edit model in {subject.file}, or the environment of pool {name}")

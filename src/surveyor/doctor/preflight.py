@@ -1,6 +1,6 @@
 """Preflight: what would otherwise fail hours later, looked at before a campaign begins.
 
-Each check gives findings; a fault is a finding with the line that mends it. Nothing is labelled, and nothing is left in
+Each check gives results; a fault is a result with the line that mends it. Nothing is labelled, and nothing is left in
 the folders of the campaign.
 """
 
@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from surveyor.campaign import CAMPAIGN, CheckedCampaign
-from surveyor.doctor.findings import FIELDS, Finding, Subject, fault, fault_of, remark
 from surveyor.doctor.pool_checks import examine_pools
 from surveyor.doctor.probe import WRITTEN_HERE, free_GB
+from surveyor.doctor.results import FIELDS, CheckResult, Subject, fault, fault_of, remark
 from surveyor.errors import InputError
 from surveyor.files import make_folder
 from surveyor.lease import holder_of
@@ -26,7 +26,7 @@ from surveyor.storage import FolderStorage
 HERE = "here"
 
 
-def examine(subject: Subject) -> Iterator[Finding]:
+def examine(subject: Subject) -> Iterator[CheckResult]:
     """Look at a campaign: first what can be seen from here, then what workers of its pools see.
 
     Pools are opened for it, with one job at most, and closed again. Those that were opened by hand are used.
@@ -39,14 +39,14 @@ def examine(subject: Subject) -> Iterator[Finding]:
         for name, path in subject.folders.items():
             try:
                 folders[name] = _written(made.enter_context(temporary_in(path)))
-                yield Finding(name, HERE, f"{path}: writable, {free_GB(path):.0f} GB are free")
+                yield CheckResult(name, HERE, f"{path}: writable, {free_GB(path):.0f} GB are free")
             except OSError as error:
                 line = f"{FIELDS[name]}: FOLDER  # that this machine can write to; or mend {path}"
                 yield fault(name, HERE, f"{path} cannot be written: {error.strerror}", line)
         yield from examine_pools(subject, folders)
 
 
-def check_inputs(subject: Subject) -> Generator[Finding, None, CheckedCampaign | None]:
+def check_inputs(subject: Subject) -> Generator[CheckResult, None, CheckedCampaign | None]:
     """Check the parameters and the files that they name, and return what was made of them."""
     try:
         CAMPAIGN.check_files(subject.parameters)
@@ -54,9 +54,9 @@ def check_inputs(subject: Subject) -> Generator[Finding, None, CheckedCampaign |
     except InputError as error:
         yield fault_of(error, "campaign file", HERE, f"edit {subject.file}")
         return None
-    yield Finding("campaign file", HERE, f"{subject.file}: {len(checked.walkers)} walkers")
+    yield CheckResult("campaign file", HERE, f"{subject.file}: {len(checked.walkers)} walkers")
     for report in checked.reports:
-        yield Finding("structures", HERE, report.summary)
+        yield CheckResult("structures", HERE, report.summary)
         yield from (remark("structures", HERE, line) for line in report.warnings)
     path = subject.directory.path
     try:
@@ -67,11 +67,11 @@ def check_inputs(subject: Subject) -> Generator[Finding, None, CheckedCampaign |
         return checked
     n_complete, is_there = subject.directory.n_complete(), subject.directory.parameters.exists()
     found = f"goes on after {n_complete} complete generations" if is_there else "begins anew"
-    yield Finding("continuation", HERE, f"the campaign in {path} {found}")
+    yield CheckResult("continuation", HERE, f"the campaign in {path} {found}")
     return checked
 
 
-def check_lease(subject: Subject) -> Iterator[Finding]:
+def check_lease(subject: Subject) -> Iterator[CheckResult]:
     """Check that nobody works in the run directory."""
     holder = holder_of(subject.directory.lease)
     if holder is not None:
@@ -80,7 +80,7 @@ def check_lease(subject: Subject) -> Iterator[Finding]:
         yield fault("lease", HERE, found, f"kill {pid}  # on {host}; or wait for its end")
 
 
-def check_walltime(subject: Subject) -> Iterator[Finding]:
+def check_walltime(subject: Subject) -> Iterator[CheckResult]:
     """Check the walltimes of jobs against what has to end within them."""
     pools = subject.parameters.pools
     site, checked = subject.sites.get(pools.labelling), subject.checked
@@ -89,7 +89,7 @@ def check_walltime(subject: Subject) -> Iterator[Finding]:
         lasts = f"a label ends within {limit / 60:g} min, a job lasts {site.walltime_minutes:g} min"
         try:
             CAMPAIGN.check_sites(subject.parameters, checked, subject.sites)
-            yield Finding("walltime", pools.labelling, lasts)
+            yield CheckResult("walltime", pools.labelling, lasts)
         except InputError as error:
             minutes = math.ceil(limit / 60 + site.walltime_minutes - site.longest_function_s / 60)
             yield fault_of(error, "walltime", pools.labelling, f"walltime_minutes: {minutes}")

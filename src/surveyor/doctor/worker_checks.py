@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from surveyor.campaign import CampaignParameters
-from surveyor.doctor.findings import FIELDS, Finding, fault, remark
 from surveyor.doctor.probe import Question, WorkerView
+from surveyor.doctor.results import FIELDS, CheckResult, fault, remark
 from surveyor.models.mace_parameters import MACEParameters
 from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.pools.choice import LOCAL
@@ -48,15 +48,15 @@ def stages_of(parameters: CampaignParameters, pool: str) -> list[str]:
     return [stage for stage, name in parameters.pools.model_dump().items() if name == pool]
 
 
-def check_worker(asked: Asked) -> Iterator[Finding]:
+def check_worker(asked: Asked) -> Iterator[CheckResult]:
     """Say where the worker runs, and with which versions."""
     view, stages = asked.view, ", ".join(stages_of(asked.parameters, asked.pool))
     versions = ", ".join(f"{name} {version}" for name, version in view.versions.items())
     found = f"on {view.host} after {asked.waited_s:.0f} s, for {stages}: {versions} ({view.python})"
-    yield Finding("worker", asked.pool, found)
+    yield CheckResult("worker", asked.pool, found)
 
 
-def check_folders(asked: Asked) -> Iterator[Finding]:
+def check_folders(asked: Asked) -> Iterator[CheckResult]:
     """Check that the worker and this process see the same folders, and can write into them."""
     host = asked.view.host
     for name, folder in asked.question.folders.items():
@@ -76,7 +76,7 @@ def check_folders(asked: Asked) -> Iterator[Finding]:
         yield fault(name, asked.pool, found, line)
 
 
-def check_scratch(asked: Asked) -> Iterator[Finding]:
+def check_scratch(asked: Asked) -> Iterator[CheckResult]:
     """Check the folder that the worker has for itself."""
     path, seen = asked.question.scratch, asked.view.scratch
     if path is None or seen is None:
@@ -88,21 +88,25 @@ def check_scratch(asked: Asked) -> Iterator[Finding]:
         yield _space("scratch", asked.pool, f"{path}: writable", seen.free_GB, "scratch")
 
 
-def _space(check: str, where: str, found: str, free: float | None, field: str) -> Finding:
+def _space(check: str, where: str, found: str, free: float | None, field: str) -> CheckResult:
     if free is None or free >= LEAST_GB:
-        return Finding(check, where, found if free is None else f"{found}, {free:.0f} GB are free")
+        return CheckResult(check, where, found if free is None else f"{found}, {free:.0f} GB are free")
     line = f"{field}: FOLDER  # with more space, or free some; expected at least {LEAST_GB:g} GB"
     return fault(check, where, f"{found}, but only {free:.2f} GB are free", line)
 
 
-def check_cores(asked: Asked) -> Iterator[Finding]:
+def check_cores(asked: Asked) -> Iterator[CheckResult]:
     """Check the MPI ranks and threads of the reference against the cores of the worker."""
     cores = min(asked.view.cores, cores_of(asked.site) or asked.view.cores)
     short = _shortage(asked)
     is_labelling = "labelling" in stages_of(asked.parameters, asked.pool)
     codes = asked.parameters.codes
     if not is_labelling or asked.parameters.reference.cp2k is None or codes.cp2k_block is not None:
-        yield Finding("cores", asked.pool, f"a worker has {cores}") if not short else remark("cores", asked.pool, short)
+        yield (
+            CheckResult("cores", asked.pool, f"a worker has {cores}")
+            if not short
+            else remark("cores", asked.pool, short)
+        )
         return
     code = codes.cp2k_code
     ranks = ranks_of(code, asked.site)
@@ -115,7 +119,7 @@ def check_cores(asked: Asked) -> Iterator[Finding]:
     if needed > cores:
         yield fault("cores", asked.pool, found, _line_for_cores(asked, needed))
         return
-    yield remark("cores", asked.pool, found) if short else Finding("cores", asked.pool, found)
+    yield remark("cores", asked.pool, found) if short else CheckResult("cores", asked.pool, found)
     if isinstance(asked.site, SLURMSite) and "mpirun" in code.command and ranks > asked.site.tasks_per_job:
         found = f"Open MPI's mpirun finds {asked.site.tasks_per_job} slots there, for {ranks} ranks"
         yield fault("slots", asked.pool, found, f"tasks_per_job: {ranks}  # in block {asked.pool}")
@@ -160,7 +164,7 @@ def _line_for_cores(asked: Asked, needed: int) -> str:
     return f"pools: {{labelling: …}}  # a pool whose workers have {needed} cores; {fewer}"
 
 
-def check_gpus(asked: Asked) -> Iterator[Finding]:
+def check_gpus(asked: Asked) -> Iterator[CheckResult]:
     """Check that the worker sees GPUs, where its site or the model asks for them."""
     view = asked.view
     if not asked.question.wants_gpu:
@@ -177,7 +181,7 @@ def check_gpus(asked: Asked) -> Iterator[Finding]:
         line = f"{view.python} -m pip install torch  # a build for CUDA, and for the driver of {view.host}"
         yield fault("GPUs", asked.pool, found, line)
     else:
-        yield Finding("GPUs", asked.pool, found)
+        yield CheckResult("GPUs", asked.pool, found)
 
 
 def _line_for_gpus(asked: Asked) -> str:
@@ -214,7 +218,7 @@ def wants_cuda(parameters: CampaignParameters) -> bool:
     return isinstance(chosen, MACEParameters | NequIPParameters) and chosen.device == "cuda"
 
 
-WORKER_CHECKS: tuple[Callable[[Asked], Iterator[Finding]], ...] = (
+WORKER_CHECKS: tuple[Callable[[Asked], Iterator[CheckResult]], ...] = (
     check_worker,
     check_folders,
     check_scratch,

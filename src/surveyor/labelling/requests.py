@@ -103,11 +103,11 @@ def make_requests(
         reference: computes the labels, and may refuse a structure; None where none are computed.
         known: why structures were refused already, by index.
     """
-    bare = [without_label(atoms) for atoms in structures]
+    unlabelled = [without_label(atoms) for atoms in structures]
     keys: list[str | None] = []
     refused: dict[int, LabelFailure] = {}
     by_key: dict[str, Atoms] = {}
-    for index, atoms in enumerate(bare):
+    for index, atoms in enumerate(unlabelled):
         request = _known_objection(known, index) or _requested(atoms, theory, reference, index)
         if isinstance(request, LabelFailure):
             keys.append(None)
@@ -115,7 +115,7 @@ def make_requests(
         else:
             keys.append(request.key)
             by_key.setdefault(request.key, request.structure)
-    return Requests(bare, keys, refused, by_key)
+    return Requests(unlabelled, keys, refused, by_key)
 
 
 def _known_objection(known: Mapping[int, str], index: int) -> LabelFailure | None:

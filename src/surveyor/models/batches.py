@@ -21,7 +21,7 @@ Evaluate = Callable[[Sequence[Atoms]], Sequence[Prediction]]
 
 
 @dataclass(slots=True)
-class Room:
+class MemoryLimits:
     """How many atoms go through a network at once: as many as gain by it, and as there is memory for.
 
     Attributes:
@@ -60,34 +60,34 @@ class Room:
 
 
 @lru_cache(maxsize=64)
-def room_of(path: Path, modified_ns: int, device: str) -> Room:
-    """Return the room of a network on a device of this process, with the limits learned by earlier calls.
+def memory_limits_of(path: Path, modified_ns: int, device: str) -> MemoryLimits:
+    """Return the limits of a network on a device of this process, with the limits learned by earlier calls.
 
     Args:
         path: file of the network.
         modified_ns: time of modification, which distinguishes it from an earlier file of the same name.
         device: "cpu" or "cuda".
     """
-    return Room(device)
+    return MemoryLimits(device)
 
 
-def evaluate_in_batches(evaluate: Evaluate, structures: Sequence[Atoms], room: Room) -> list[Prediction]:
+def evaluate_in_batches(evaluate: Evaluate, structures: Sequence[Atoms], limits: MemoryLimits) -> list[Prediction]:
     """Return a prediction for each structure, in order.
 
-    A batch that does not fit into the memory of a GPU is halved, and later batches in this room are smaller.
+    A batch that does not fit into the memory of a GPU is halved, and later batches in this limits are smaller.
 
     Args:
         evaluate: evaluates several structures in one pass of the network.
         structures: compositions and periodicities may differ.
-        room: room of the network.
+        limits: limits of the network.
 
     Raises:
         torch.OutOfMemoryError: there is no memory for a single structure.
     """
     predictions: list[Prediction] = []
     while len(predictions) < len(structures):
-        batch = next(batches(structures[len(predictions) :], room.limit))
-        predictions += _halved_where_needed(evaluate, batch, room)
+        batch = next(batches(structures[len(predictions) :], limits.limit))
+        predictions += _halved_where_needed(evaluate, batch, limits)
     return predictions
 
 
@@ -103,17 +103,17 @@ def batches(structures: Sequence[Atoms], n_atoms: int) -> Iterator[Sequence[Atom
         yield structures[begin:]
 
 
-def _halved_where_needed(evaluate: Evaluate, structures: Sequence[Atoms], room: Room) -> list[Prediction]:
+def _halved_where_needed(evaluate: Evaluate, structures: Sequence[Atoms], limits: MemoryLimits) -> list[Prediction]:
     import torch
 
     try:
-        return room.measure(evaluate, structures)
+        return limits.measure(evaluate, structures)
     except torch.OutOfMemoryError:
         if len(structures) == 1:
             raise
-    room.lower(structures)
+    limits.lower(structures)
     half = len(structures) // 2
     logger.warning("no memory to evaluate %d structures at once; %d are tried", len(structures), half)
     torch.cuda.empty_cache()
-    first = _halved_where_needed(evaluate, structures[:half], room)
-    return [*first, *_halved_where_needed(evaluate, structures[half:], room)]
+    first = _halved_where_needed(evaluate, structures[:half], limits)
+    return [*first, *_halved_where_needed(evaluate, structures[half:], limits)]

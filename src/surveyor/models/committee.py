@@ -191,8 +191,8 @@ class CommitteeModel:
             digests = [digest_of(member) for member in members]
             record = {"schema_version": SCHEMA_VERSION, "members": digests, "calibration": calibration.to_json()}
             write_json(summary, record)
-            told = _told(calibration, len(structures))
-            announce(logger, CommitteeCalibrated(message=told, **calibration.to_json()))
+            text = _format_calibrations(calibration, len(structures))
+            announce(logger, CommitteeCalibrated(message=text, **calibration.to_json()))
         return replace(self, members=members, weights=summary), history
 
     def deploy(self) -> CommitteePotential:
@@ -282,7 +282,7 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _told(calibrations: Calibrations, n_structures: int) -> str:
+def _format_calibrations(calibrations: Calibrations, n_structures: int) -> str:
     forces = calibrations.forces
     if forces.factor is None:
         return f"the disagreement on forces is not calibrated, and is taken as it is: {forces.reason}"

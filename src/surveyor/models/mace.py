@@ -16,7 +16,7 @@ from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.models import mace_cuequivariance as cuequivariance
-from surveyor.models.batches import room_of
+from surveyor.models.batches import memory_limits_of
 from surveyor.models.devices import Device, Precision, resolve_device
 from surveyor.models.fitted_energies import energies_after
 from surveyor.models.history import history_of
@@ -30,7 +30,7 @@ from surveyor.models.mace_parameters import (
     require_mace,
     settings_of,
 )
-from surveyor.models.mace_trainer import NETWORK, Training, run_training
+from surveyor.models.mace_trainer import NETWORK, TrainerInput, run_training
 from surveyor.models.model import Epoch
 from surveyor.models.network_model import NetworkModel
 from surveyor.models.quiet import engine_kept_quiet
@@ -77,8 +77,8 @@ class MACEPotential:
             InputError: MACE is not installed.
         """
         device, network = self._load()
-        room = room_of(self.path, self.path.stat().st_mtime_ns, device)
-        return evaluate_together(network, structures, precision=self.precision, room=room)
+        limits = memory_limits_of(self.path, self.path.stat().st_mtime_ns, device)
+        return evaluate_together(network, structures, precision=self.precision, limits=limits)
 
     def _load(self) -> tuple[str, Any]:  # Any: torch is optional
         require_mace()
@@ -147,7 +147,7 @@ class MACEModel(NetworkModel[MACEParameters]):
         if start is not None:
             self.check_start(start, _elements(start))
         is_tuned = start is not None and self.weights is None
-        training = Training(
+        training = TrainerInput(
             settings,
             self.energies,
             self.seed,

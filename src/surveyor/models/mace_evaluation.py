@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from surveyor.models.batches import Room, evaluate_in_batches
+from surveyor.models.batches import MemoryLimits, evaluate_in_batches
 from surveyor.models.devices import Precision
 from surveyor.models.mace_cells import with_vacuum
 from surveyor.models.quiet import engine_kept_quiet
@@ -40,7 +40,7 @@ def evaluate_together(
     structures: Sequence[Atoms],
     *,
     precision: Precision,
-    room: Room,
+    limits: MemoryLimits,
 ) -> list[Prediction]:
     """Return a prediction for each structure, in order; see `evaluate_in_batches`.
 
@@ -48,15 +48,15 @@ def evaluate_together(
         network: MACE network, on the device and in the precision of the evaluation.
         structures: compositions and periodicities may differ.
         precision: precision of the evaluation.
-        room: room of the network on the device.
+        limits: limits of the network on the device.
 
     Raises:
         torch.OutOfMemoryError: there is no memory for a single structure.
     """
     with engine_kept_quiet():
         # It knows the elements, the cutoff and the head of a network.
-        calculator = calculator_of(network, room.device, precision)
-    return evaluate_in_batches(partial(pass_together, calculator), structures, room)
+        calculator = calculator_of(network, limits.device, precision)
+    return evaluate_in_batches(partial(pass_together, calculator), structures, limits)
 
 
 def pass_together(calculator: Any, structures: Sequence[Atoms]) -> list[Prediction]:  # Any: a calculator of MACE

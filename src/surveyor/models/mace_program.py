@@ -23,7 +23,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from surveyor.models.mace_energies import HEAD, check_energies, expected_energies, setting_energies
-from surveyor.models.trainer_process import DIVERGED, EXPLODED, end_if_absurd, telling_when_memory_is_lacking
+from surveyor.models.trainer_process import DIVERGED, EXPLODED, end_if_absurd, exit_when_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Job:
 
 
 @dataclass
-class Progress:
+class TrainerState:
     """The progress of a training.
 
     Attributes:
@@ -139,7 +139,7 @@ class Loop:
         self.job = job
         self.state = Path(job.state)
         self.limit_s = math.inf if job.limit_s is None else job.limit_s
-        self.progress = Progress()
+        self.progress = TrainerState()
         self.energy_rmse: float | None = None  # of the newest validation, on the data
         self.training_loss: float | None = None  # of the newest epoch
         self.seed = self.given.train_loader.generator.initial_seed()
@@ -293,7 +293,7 @@ class Loop:
         import torch
 
         saved = torch.load(self.state, map_location=self.given.device, weights_only=False)
-        self.progress = Progress(**saved["progress"])
+        self.progress = TrainerState(**saved["progress"])
         for name, part in self._parts().items():
             part.load_state_dict(saved[name])
         kept = self.progress.checkpoint
@@ -328,7 +328,7 @@ def main() -> None:
     tools.train = train
     run_train.configure_model = setting_energies(run_train.configure_model, job.given, job.fits, job.fitted_file)
     run_train.jit = SimpleNamespace(compile=_do_not_compile)
-    with telling_when_memory_is_lacking():
+    with exit_when_out_of_memory():
         run_train.main()
     if os.environ.get("RANK", "0") == "0":
         _keep_result(job)

@@ -25,7 +25,17 @@ from surveyor.models.mace_program import Job
 from surveyor.models.model import Epoch
 from surveyor.models.plausibility import Beginning, from_foundation, from_scratch, from_weights
 from surveyor.models.preloaded import run_preloaded
-from surveyor.models.trainer import BEFORE, LOG, TRAIN_FILE, VALID_FILE, Record, Trainer, bare, failed, run_trainer
+from surveyor.models.trainer import (
+    BEFORE,
+    LOG,
+    TRAIN_FILE,
+    VALID_FILE,
+    Record,
+    Trainer,
+    failed,
+    run_trainer,
+    training_copy,
+)
 from surveyor.programs import run_program
 from surveyor.weights import counted, has_stress
 
@@ -49,7 +59,7 @@ NETWORK = "mace.model"  # the native file, there when the training is complete
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class TrainerInput:
     """What one training needs.
 
     Attributes:
@@ -81,7 +91,7 @@ class Training:
 
 
 def configuration(
-    training: Training, train: Dataset, valid: Dataset
+    training: TrainerInput, train: Dataset, valid: Dataset
 ) -> dict[str, Any]:  # Any: whatever the trainer takes
     """Return all options of the trainer, by their own names.
 
@@ -121,10 +131,10 @@ def configuration(
 
 
 def _given_to_mace(structures: Dataset) -> Dataset:
-    return Dataset(with_vacuum(bare(atoms)) for atoms in structures)
+    return Dataset(with_vacuum(training_copy(atoms)) for atoms in structures)
 
 
-def _start(training: Training) -> dict[str, Any]:  # Any: whatever the trainer takes
+def _start(training: TrainerInput) -> dict[str, Any]:  # Any: whatever the trainer takes
     """Return the options by which a training begins from another network."""
     if training.start is None:
         return {}
@@ -135,7 +145,7 @@ def _start(training: Training) -> dict[str, Any]:  # Any: whatever the trainer t
     return {**start, "pt_train_file": REPLAY_FILE, "num_samples_pt": len(training.replay), "force_mh_ft_lr": True}
 
 
-def run_training(training: Training, train: Dataset, valid: Dataset, directory: Path) -> Path:
+def run_training(training: TrainerInput, train: Dataset, valid: Dataset, directory: Path) -> Path:
     """Train a network, and return its file.
 
     A killed training continues with the interrupted epoch, with the same result as without the interruption; a complete
@@ -175,7 +185,7 @@ def run_training(training: Training, train: Dataset, valid: Dataset, directory: 
 
 
 def _run_program(
-    training: Training, options: Mapping[str, Any], beginning: Beginning, directory: Path
+    training: TrainerInput, options: Mapping[str, Any], beginning: Beginning, directory: Path
 ) -> int:  # Any: as `configuration`
     write_atomically(directory / CONFIGURATION, yaml.safe_dump(dict(options)))
     _job(training, beginning, directory).save(directory / JOB)
@@ -192,7 +202,7 @@ def _run_program(
     return run_program(command, directory=directory, output=log).returncode
 
 
-def _job(training: Training, beginning: Beginning, directory: Path) -> Job:
+def _job(training: TrainerInput, beginning: Beginning, directory: Path) -> Job:
     # A training that an older surveyor began without a fit goes on without it.
     is_fitted = bool(training.fits) and ((directory / FITTED).exists() or not (directory / STATE).exists())
     return Job(

@@ -22,7 +22,7 @@ from surveyor.models.nequip_network import (
     evaluate_together,
 )
 from surveyor.models.nequip_parameters import NequIPParameters, require_nequip
-from surveyor.models.nequip_trainer import NETWORK, Training, run_training
+from surveyor.models.nequip_trainer import NETWORK, TrainerInput, run_training
 from surveyor.models.network_model import NetworkModel
 from surveyor.models.record import ModelRecord
 from surveyor.potentials import Prediction
@@ -82,7 +82,7 @@ class NequIPModel(NetworkModel[NequIPParameters]):
         self.check_data(train, valid)
         if self.weights is not None:
             self.check_start(self.weights, describe(self.weights).types)
-        training = Training(self.energies, self.seed, self.weights, self.fitted)
+        training = TrainerInput(self.energies, self.seed, self.weights, self.fitted)
         network = run_training(self.parameters, training, train, valid, directory)
         energies = energies_after(directory) or self.energies
         return replace(self, weights=network, atomic_energies=energies, fitted=()), history_of(directory)

@@ -94,7 +94,7 @@ def read_config(text: str) -> Tree:
     """
     from omegaconf import OmegaConf
 
-    with _telling_faults():
+    with _reporting_faults():
         tree = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     if not isinstance(tree, dict):
         raise InputError("the configuration of NequIP: expected sections such as training_module, found none")
@@ -116,7 +116,7 @@ GIVEN = {
 
 
 @contextmanager
-def _telling_faults() -> Iterator[None]:
+def _reporting_faults() -> Iterator[None]:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
@@ -180,7 +180,7 @@ def _is_from_file(builder: Any) -> bool:  # Any: a tree, or a node of OmegaConf
 
 def file_given(tree: Tree) -> Path | None:
     """Return the file from which a configuration takes its network, None where it builds one."""
-    with _telling_faults():
+    with _reporting_faults():
         model = _resolved_builder(tree)
         return Path(model.get("package_path") or model["checkpoint_path"]) if _is_from_file(model) else None
 
@@ -194,7 +194,7 @@ def _has_weights(metrics: Tree) -> bool:
 
 def types_given(tree: Tree) -> list[str]:
     """Return the atom types that a configuration names, none where it names none."""
-    with _telling_faults():
+    with _reporting_faults():
         return [str(name) for name in _resolved_builder(tree).get("type_names") or []]
 
 
@@ -202,7 +202,7 @@ def model_given(tree: Tree) -> Tree:
     """Return the network section of a configuration, with its modifications and all interpolations resolved."""
     from omegaconf import OmegaConf
 
-    with _telling_faults():
+    with _reporting_faults():
         model: Tree = OmegaConf.to_container(OmegaConf.create(tree).training_module.model, resolve=True)
     return model
 
@@ -228,7 +228,7 @@ def _network(tree: Tree, supplied: Supplied, describe: Callable[[Path], Network]
             f"the configuration of NequIP: training_module.model.type_names: expected {', '.join(symbols)}, the "
             f"elements of the data, found {', '.join(types)}; correct it, or leave it out"
         )
-    with _telling_faults():
+    with _reporting_faults():
         r_max = model.get("r_max")
     if r_max is None:
         raise InputError("the configuration of NequIP: expected training_module.model.r_max, found none")

@@ -10,7 +10,7 @@ from ase import Atoms
 
 from surveyor.dataset import label_of, with_label
 from surveyor.labels import Label
-from surveyor.models.batches import evaluate_in_batches, room_of
+from surveyor.models.batches import evaluate_in_batches, memory_limits_of
 from surveyor.models.fitted_energies import fit_beside
 from surveyor.models.nequip_config import Tree, model_given
 from surveyor.models.nequip_network import calculator_of, pass_together
@@ -42,8 +42,8 @@ def fit_energies(
     own = shifts_of(network)
     begin = {**known, **{symbol: own[symbol] for symbol in fits}}
     calculator = type(shared)(model=network, device=shared.device, transforms=shared.transforms)
-    room = room_of(file, file.stat().st_mtime_ns, device)
-    predicted = [each.energy for each in evaluate_in_batches(partial(pass_together, calculator), train, room)]
+    limits = memory_limits_of(file, file.stat().st_mtime_ns, device)
+    predicted = [each.energy for each in evaluate_in_batches(partial(pass_together, calculator), train, limits)]
     changes = {symbol: begin[symbol] - own[symbol] for symbol in begin}
     return fit_beside(begin, fits, [*_rests(train, predicted, changes)])
 

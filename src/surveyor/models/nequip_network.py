@@ -13,7 +13,7 @@ import numpy as np
 from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from surveyor.models.batches import evaluate_in_batches, room_of
+from surveyor.models.batches import evaluate_in_batches, memory_limits_of
 from surveyor.models.nequip_config import Network
 from surveyor.models.nequip_parameters import require_nequip
 from surveyor.models.quiet import engine_kept_quiet
@@ -94,8 +94,8 @@ def evaluate_together(path: Path, structures: Sequence[Atoms], device: str) -> l
         device: "cpu" or "cuda".
     """
     calculator = calculator_of(path, device, compiled=False)  # what is compiled takes one structure at a time
-    room = room_of(path, path.stat().st_mtime_ns, device)
-    return evaluate_in_batches(partial(pass_together, calculator), structures, room)
+    limits = memory_limits_of(path, path.stat().st_mtime_ns, device)
+    return evaluate_in_batches(partial(pass_together, calculator), structures, limits)
 
 
 def pass_together(calculator: Any, structures: Sequence[Atoms]) -> list[Prediction]:  # Any: a calculator of NequIP

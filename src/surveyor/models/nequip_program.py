@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from surveyor.models.trainer_process import telling_when_memory_is_lacking
+from surveyor.models.trainer_process import exit_when_out_of_memory
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def main() -> None:
     """Run NequIP's training program."""
     from nequip.scripts import train
 
-    with telling_when_memory_is_lacking(), ended_by_signals():
+    with exit_when_out_of_memory(), ended_by_signals():
         train.main()
 
 

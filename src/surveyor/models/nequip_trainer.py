@@ -41,10 +41,10 @@ from surveyor.models.trainer import (
     VALID_FILE,
     Record,
     Trainer,
-    bare,
     check_not_killed,
     failed,
     run_trainer,
+    training_copy,
 )
 from surveyor.programs import run_program
 from surveyor.structures import is_periodic
@@ -61,7 +61,7 @@ MARGIN_A = 10.0  # around a structure without a cell
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class TrainerInput:
     """The inputs of a training other than parameters and data.
 
     Attributes:
@@ -78,7 +78,7 @@ class Training:
 
 
 def run_training(
-    parameters: NequIPParameters, training: Training, train: Dataset, valid: Dataset, directory: Path
+    parameters: NequIPParameters, training: TrainerInput, train: Dataset, valid: Dataset, directory: Path
 ) -> Path:
     """Train a network, and return its package.
 
@@ -115,8 +115,8 @@ def run_training(
             highest=beginning.highest,
         )
         options = configuration(parameters, supplied, describe)
-        Dataset(_boxed(bare(atoms)) for atoms in train).save(directory / TRAIN_FILE)
-        Dataset(_boxed(bare(atoms)) for atoms in valid).save(directory / VALID_FILE)
+        Dataset(_boxed(training_copy(atoms)) for atoms in train).save(directory / TRAIN_FILE)
+        Dataset(_boxed(training_copy(atoms)) for atoms in valid).save(directory / VALID_FILE)
         sizes = {name: options["data"][loader]["batch_size"] for name, loader in LOADERS.items()}
         trainer = Trainer("NequIP", directory, directory / EPOCHS, _errors)
         run_trainer(lambda fit: _run_program(options, fit, directory), sizes, trainer, beginning)
@@ -127,7 +127,7 @@ def run_training(
     return network
 
 
-def _beginning(parameters: NequIPParameters, training: Training, train: Dataset) -> Beginning:
+def _beginning(parameters: NequIPParameters, training: TrainerInput, train: Dataset) -> Beginning:
     if training.start is not None:
         return from_weights(train, training.atomic_energies)
     begin = from_scratch if _foundation(parameters) is None else from_foundation
@@ -144,7 +144,7 @@ def _foundation(parameters: NequIPParameters) -> tuple[Tree, Path] | None:
 
 
 def _energies(
-    parameters: NequIPParameters, training: Training, train: Dataset, device: str, directory: Path
+    parameters: NequIPParameters, training: TrainerInput, train: Dataset, device: str, directory: Path
 ) -> Mapping[str, float]:
     """Return the atomic energies of a training, of which some are fitted beside a foundation model before it begins."""
     foundation = None if training.start is not None or not training.fits else _foundation(parameters)

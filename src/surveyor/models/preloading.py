@@ -37,7 +37,7 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
     block_on_close = False
 
     def __init__(self, address: str, module: str) -> None:
-        super().__init__(address, Training, bind_and_activate=False)
+        super().__init__(address, TrainingRequest, bind_and_activate=False)
         self.process, self.worker = os.getpid(), os.getppid()
         self.server_bind()  # before the imports, which take their time: the path may be too long for a socket
         before = dict(os.environ)
@@ -62,7 +62,7 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
                 return
 
 
-class Training(socketserver.StreamRequestHandler):
+class TrainingRequest(socketserver.StreamRequestHandler):
     """Runs a requested training, in a fork of the server that forks once more.
 
     The first fork acts like the launcher of other programs: it ends the training with all its child processes

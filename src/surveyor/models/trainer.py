@@ -70,7 +70,7 @@ class Trainer:
     errors_in: Errors
 
 
-def bare(atoms: Atoms) -> Atoms:
+def training_copy(atoms: Atoms) -> Atoms:
     """Return structure, label and weights alone: trainers give meaning to further fields, such as config_type.
 
     The weight of the structure is a factor of the weights of its properties.

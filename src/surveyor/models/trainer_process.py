@@ -13,7 +13,7 @@ EXPLODED = 1e6  # a validation loss that so many times exceeds that of the untra
 
 
 @contextmanager
-def telling_when_memory_is_lacking() -> Iterator[None]:
+def exit_when_out_of_memory() -> Iterator[None]:
     """End the process with `OUT_OF_MEMORY` if torch runs out of memory in the block."""
     import torch
 

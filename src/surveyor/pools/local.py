@@ -20,9 +20,9 @@ from distributed import Security
 
 from surveyor.errors import PoolFailed
 from surveyor.files import write_json
-from surveyor.pools import holder, worker_check
+from surveyor.pools import local_process, worker_check
 from surveyor.pools.client import PoolClient
-from surveyor.pools.machine import Room, find_room
+from surveyor.pools.machine import Capacity, find_capacity
 from surveyor.pools.pool import Attachment, Pool
 from surveyor.pools.sites import LocalSite
 
@@ -53,8 +53,8 @@ def local_pool(site: LocalSite | None = None, name: str = "local") -> Pool:
         1
     """
     site = site or LocalSite()
-    room = find_room(site)
-    return Pool(name, lambda: _attach(name, room, site.python))
+    capacity = find_capacity(site)
+    return Pool(name, lambda: _attach(name, capacity, site.python))
 
 
 class _EndedAtStart(PoolFailed):
@@ -62,7 +62,7 @@ class _EndedAtStart(PoolFailed):
 
 
 @dataclass(frozen=True, slots=True)
-class _Holder:
+class _LocalProcess:
     """The process that holds the scheduler and the workers, and leads the process group of all of them."""
 
     process: "subprocess.Popen[str]"
@@ -84,10 +84,10 @@ class _Holder:
             ["The workers printed last:", *lines[-LOG_LINES:]] if lines else ["The workers printed nothing."]
         )
 
-    def open(self, room: Room, path: Sequence[str]) -> tuple[str, Security]:
+    def open(self, capacity: Capacity, path: Sequence[str]) -> tuple[str, Security]:
         """Have the workers started; return the address of the scheduler, and what lets this process attach."""
         with suppress(BrokenPipeError):  # it died at once; there will be no answer
-            self.requests.write(json.dumps({"path": path, "workers": room.own}) + "\n")
+            self.requests.write(json.dumps({"path": path, "workers": capacity.own}) + "\n")
             self.requests.flush()
         ready, _, _ = select.select([self.answers], [], [], START_S)
         answer = self.answers.readline().strip() if ready else ""
@@ -114,26 +114,26 @@ class _Holder:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _attach(name: str, room: Room, python: str | None) -> Attachment:
+def _attach(name: str, capacity: Capacity, python: str | None) -> Attachment:
     if python is not None:
         _check_interpreter(name, python)
     for _ in range(N_STARTS - 1):
         with suppress(_EndedAtStart):  # somebody may have killed a process of it
-            return _attach_once(name, room, python)
-    return _attach_once(name, room, python)
+            return _attach_once(name, capacity, python)
+    return _attach_once(name, capacity, python)
 
 
-def _attach_once(name: str, room: Room, python: str | None) -> Attachment:
-    held = _start(name, room, python or sys.executable)
+def _attach_once(name: str, capacity: Capacity, python: str | None) -> Attachment:
+    held = _start(name, capacity, python or sys.executable)
     with ExitStack() as opened:
         opened.callback(held.end)
-        address, security = held.open(room, sys.path if python is None else _users_path())
+        address, security = held.open(capacity, sys.path if python is None else _users_path())
         try:
             client = PoolClient(address, security=security, set_as_default=False, timeout=CONNECT_S)
         except OSError as error:
             raise held.ended_at_start() from error
         opened.callback(client.close)
-        return Attachment(client, count=lambda: room.n_workers, hint=held.last_lines, close=opened.pop_all().close)
+        return Attachment(client, count=lambda: capacity.n_workers, hint=held.last_lines, close=opened.pop_all().close)
 
 
 def _check_interpreter(name: str, python: str) -> None:
@@ -163,18 +163,18 @@ def _users_path() -> list[str]:
     return [entry for entry in takewhile(lambda entry: entry != standard, sys.path) if Path(entry).is_dir()]
 
 
-def _start(name: str, room: Room, python: str) -> _Holder:
+def _start(name: str, capacity: Capacity, python: str) -> _LocalProcess:
     folder = Path(tempfile.mkdtemp(prefix="surveyor-pool-"))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [python, "-m", holder.__name__, str(folder), str(os.getpid())],
+            [python, "-m", local_process.__name__, str(folder), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**os.environ, **room.environment},
+            env={**os.environ, **capacity.environment},
             start_new_session=True,
         )
     if process.stdin is None or process.stdout is None:
         raise RuntimeError("the process that holds the pool has no pipes")
-    return _Holder(process, process.stdin, process.stdout, folder, name)
+    return _LocalProcess(process, process.stdin, process.stdout, folder, name)

@@ -32,7 +32,7 @@ UNBOUND = {
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Capacity:
     """What this machine has room for.
 
     Attributes:
@@ -50,7 +50,7 @@ class Room:
         return len(self.own)
 
 
-def find_room(site: LocalSite) -> Room:
+def find_capacity(site: LocalSite) -> Capacity:
     """Return how many workers this machine has room for, and what each of them may use.
 
     Args:
@@ -63,7 +63,7 @@ def find_room(site: LocalSite) -> Room:
     threads = {name: str(site.cores_per_worker) for name in THREADS}
     unbound = {name: os.environ.get(name, value) for name, value in UNBOUND.items()}
     own = tuple(_share(gpus, site.gpus_per_worker, number) for number in range(_n_workers(site, len(gpus))))
-    return Room(threads | unbound, own)
+    return Capacity(threads | unbound, own)
 
 
 def _n_workers(site: LocalSite, n_gpus: int) -> int:

@@ -17,9 +17,9 @@ from distributed.client import ClosedClientError
 from distributed.comm import CommClosedError
 
 from surveyor.errors import PoolFailed, WorkerLost
-from surveyor.pools.parcel import Raised, name_of, pack, run_parcel, unpack
 from surveyor.pools.scheduler import KEPT
-from surveyor.pools.terms import Terms
+from surveyor.pools.submission import SubmitOptions
+from surveyor.pools.transport import Raised, name_of, pack, run_packed, unpack
 from surveyor.pools.worker_check import this_side
 
 P = ParamSpec("P")
@@ -132,23 +132,25 @@ class Pool(Executor):
             WorkerLost: the connection was lost in this moment; it can be submitted again.
             RuntimeError: the pool was shut down.
         """
-        return self.submit_under(Terms(), function, *args, **kwargs)
+        return self.submit_with(SubmitOptions(), function, *args, **kwargs)
 
-    def submit_under(self, terms: Terms, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def submit_with(
+        self, options: SubmitOptions, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
         """Submit a function; under a key, it is finished even when this process dies, and can be joined.
 
         Args:
-            terms: the key and the time limit. Where a function with the same key is under way on the pool, nothing is
+            options: the key and the time limit. Where a function with the same key is under way on the pool, nothing is
                 submitted, and the future is that of the function under way.
             function: what to call; see `submit`.
             args: its arguments.
             kwargs: its keyword arguments.
         """
-        parcel = pack(function, args, kwargs)
+        packed = pack(function, args, kwargs)
         future: Future[T] = Future()
         attachment = self._admit(future)
         try:
-            remote = _send(attachment.client, parcel, terms)
+            remote = _send(attachment.client, packed, options)
             result = asyncio.run_coroutine_threadsafe(_result_of(remote), attachment.client.loop.asyncio_loop)
         except BaseException as error:
             future.cancel()  # nobody holds it, but it takes a place
@@ -251,16 +253,16 @@ class Pool(Executor):
         return f"{what} while {function} was to run there. {attachment.hint()}"
 
 
-def key_of(terms: Terms) -> str:
+def key_of(options: SubmitOptions) -> str:
     """Return the key under which Dask knows a function; of one that cannot be joined, a new one each time."""
-    digest = uuid4().hex if terms.key is None else hashlib.sha256(terms.key.encode()).hexdigest()[:32]
+    digest = uuid4().hex if options.key is None else hashlib.sha256(options.key.encode()).hexdigest()[:32]
     return f"{GROUP}-{digest}"
 
 
-def _send(client: Client, parcel: bytes, terms: Terms) -> RemoteFuture:
+def _send(client: Client, packed: bytes, options: SubmitOptions) -> RemoteFuture:
     # A scheduler of others takes workers whose versions nobody has compared.
-    remote = client.submit(run_parcel, parcel, terms.time_limit_s, this_side(), key=key_of(terms), pure=False)
-    if terms.key is not None:
+    remote = client.submit(run_packed, packed, options.time_limit_s, this_side(), key=key_of(options), pure=False)
+    if options.key is not None:
         fire_and_forget(remote)
     return remote
 

@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 from surveyor.events.log import EventLog
 from surveyor.events.recording import reporting
-from surveyor.pools.terms import Terms, submit_under
+from surveyor.pools.submission import SubmitOptions, submit_with
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,11 +57,13 @@ class ReportingExecutor(Executor):
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submit a function; see `concurrent.futures.Executor.submit`."""
-        return self.submit_under(Terms(), function, *args, **kwargs)
+        return self.submit_with(SubmitOptions(), function, *args, **kwargs)
 
-    def submit_under(self, terms: Terms, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Submit a function under terms; see `surveyor.pools.terms`."""
-        return submit_under(self.executor, terms, self.report, function, *args, **kwargs)
+    def submit_with(
+        self, options: SubmitOptions, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
+        """Submit a function under options; see `surveyor.pools.submission`."""
+        return submit_with(self.executor, options, self.report, function, *args, **kwargs)
 
 
 def _this_process() -> str:

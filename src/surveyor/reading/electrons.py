@@ -77,7 +77,7 @@ def _charge(atoms: Atoms, notes: Notes) -> int | None:
             f"{next(iter(stated))} is {charge}, but {CHARGES} sum to {total:g}; correct one of them, or remove the "
             f"column {CHARGES}"
         )
-    _tell_of_other_names(stated, CHARGE, f"the {CHARGE}", notes)
+    _note_other_names(stated, CHARGE, f"the {CHARGE}", notes)
     return charge
 
 
@@ -111,8 +111,8 @@ def _multiplicity(atoms: Atoms, charge: int, notes: Notes) -> int | None:
         return _multiplicity_of_moment(atoms, moment, n_electrons, notes)
     if moment is not None and abs(moment - (multiplicity - 1)) > CONTRADICTION:
         _object_to_moment(atoms, moment, next(iter(everything)), multiplicity, notes)
-    _tell_of_other_names({**stated, **spins}, MULTIPLICITY, f"the {MULTIPLICITY} (2S+1)", notes)
-    _tell_of_other_names(unpaired, MULTIPLICITY, "the number of unpaired electrons (2S)", notes)
+    _note_other_names({**stated, **spins}, MULTIPLICITY, f"the {MULTIPLICITY} (2S+1)", notes)
+    _note_other_names(unpaired, MULTIPLICITY, "the number of unpaired electrons (2S)", notes)
     return multiplicity
 
 
@@ -170,7 +170,7 @@ def _warn_of_unused(atoms: Atoms, notes: Notes) -> None:
             notes.warn(f"{name} is not used; if it states charge or spin, write {CHARGE} or {MULTIPLICITY}")
 
 
-def _tell_of_other_names(stated: Mapping[str, int], name: str, meaning: str, notes: Notes) -> None:
+def _note_other_names(stated: Mapping[str, int], name: str, meaning: str, notes: Notes) -> None:
     for other in stated:
         if name not in stated and other != name:
             notes.warn(f"{other} is taken as {meaning}")

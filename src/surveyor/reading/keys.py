@@ -49,8 +49,8 @@ class LabelKeys(Parameters):
         given: str | None = getattr(self, label)
         if given is not None:
             return (given,)
-        bare = {"energy": ("energy",) if self.prefix else ("free_energy", "energy"), "virials": ("virials", "virial")}
-        return tuple(f"{self.prefix}{name}" for name in bare.get(label, (label,)))
+        names = {"energy": ("energy",) if self.prefix else ("free_energy", "energy"), "virials": ("virials", "virial")}
+        return tuple(f"{self.prefix}{name}" for name in names.get(label, (label,)))
 
     def found(self, label: LabelName, fields: Fields) -> str | None:
         """Return the name under which a label exists; None if it does not exist."""

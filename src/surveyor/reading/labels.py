@@ -60,7 +60,7 @@ def read_label(atoms: Atoms, notes: Notes, keys: LabelKeys = REF_KEYS, advice: A
             "atom, and six components of the stress or none"
         )
     if stress is None and is_periodic(atoms):
-        _tell_unused_stress(fields, keys, notes, advice)
+        _note_unused_stress(fields, keys, notes, advice)
     read = with_label(_without_labels(atoms, keys), None, label)
     read.info |= _named(weights, of_stress)
     return read if is_counted(read) else _left_out(atoms, keys, notes)
@@ -106,7 +106,7 @@ def _energy_and_forces(fields: Fields, keys: LabelKeys, notes: Notes, advice: Ad
     if energy is None or forces is None:
         raise InputError(_missing_label(fields, keys, advice))
     notes.use(energy, forces)
-    _tell_other_energy(fields, energy, notes)
+    _note_other_energy(fields, energy, notes)
     return number_in(fields, energy), numbers_in(fields, forces)
 
 
@@ -122,7 +122,7 @@ def _missing_label(fields: Fields, keys: LabelKeys, advice: Advice) -> str:
     return f"found no label; {expected}{alone}; the file has {names}: if they are the label, write {advice(other)}"
 
 
-def _tell_other_energy(fields: Fields, taken: str, notes: Notes) -> None:
+def _note_other_energy(fields: Fields, taken: str, notes: Notes) -> None:
     """Note which energy is used if there are energies with and without the entropy of smeared electrons."""
     is_free = "free_energy" in taken
     other = taken.replace("free_energy", "energy") if is_free else taken.replace("energy", "free_energy")
@@ -133,7 +133,7 @@ def _tell_other_energy(fields: Fields, taken: str, notes: Notes) -> None:
         )
 
 
-def _tell_unused_stress(fields: Fields, keys: LabelKeys, notes: Notes, advice: Advice) -> None:
+def _note_unused_stress(fields: Fields, keys: LabelKeys, notes: Notes, advice: Advice) -> None:
     """Say that something like a stress is not used."""
     own = {name for label in NAMES for name in keys.names(label)}
     for word, label in (("stress", "stress"), ("virial", "virials")):

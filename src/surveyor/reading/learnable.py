@@ -11,11 +11,11 @@ from surveyor.isolated_atoms import (
     BOX_A,
     CONFIG_TYPE,
     energies_of,
+    format_energies,
     is_isolated_atom,
     is_single_and_far,
     is_stated,
     named,
-    told,
 )
 from surveyor.reading.identity import copies, copies_that_share
 from surveyor.reading.reading import Reading
@@ -106,16 +106,18 @@ def set_apart(reading: Reading) -> TrainingData:
     isolated = named(reading.numbered, str(reading.report.path))
     report = reading.report.with_findings(*_findings(reading))
     if isolated:
-        report = report.with_remark(_told(isolated, report.field))
+        report = report.with_remark(_format_isolated(isolated, report.field))
     if any(is_stated(atoms) for atoms in isolated.values()):
         report = report.with_use_of(CONFIG_TYPE)
     return TrainingData([*kept.values()], np.array([*kept]), isolated, np.arange(len(kept)), report)
 
 
-def _told(isolated: Mapping[str, Atoms], field: str) -> str:
+def _format_isolated(isolated: Mapping[str, Atoms], field: str) -> str:
     energies, n = energies_of(isolated), len(isolated)
     atoms = "1 isolated atom is left out" if n == 1 else f"{n} isolated atoms are left out"
-    return atoms if field == REPLAY or not energies else f"{atoms}; atomic energies from them: {told(energies)}"
+    return (
+        atoms if field == REPLAY or not energies else f"{atoms}; atomic energies from them: {format_energies(energies)}"
+    )
 
 
 def _findings(reading: Reading) -> list[Finding]:

@@ -224,7 +224,7 @@ class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
             if not self.is_trusted:
                 raise
         except MALFORMED as error:
-            raise InvalidSectionError(_told(error, words), Context()) from error
+            raise InvalidSectionError(_format_error(error, words), Context()) from error
         else:
             return True
         return False
@@ -249,7 +249,7 @@ class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
             self._pass_on(words)
         except MALFORMED as error:
             if not self._may_pass(name, self._treerefs[-1].find_node_by_name("KEYWORD", name)):
-                raise InvalidParameterError(_told(error, words), Context()) from error
+                raise InvalidParameterError(_format_error(error, words), Context()) from error
             self._note(name, "value of keyword", ())
             self._pass_on(words)
 
@@ -288,7 +288,7 @@ class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
         self._treerefs[-1].keywords.append(Keyword("*", line, repeats=True, node=None))
 
 
-def _told(error: Exception, words: Sequence[str]) -> str:
+def _format_error(error: Exception, words: Sequence[str]) -> str:
     cause = error.__cause__ or error
     said = str(cause.args[0]) if cause.args else type(cause).__name__
     return f"{words[0].upper()}: {said}"

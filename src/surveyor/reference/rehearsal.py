@@ -40,7 +40,7 @@ def begin(rehearsal: Rehearsal, atoms: Atoms, directory: Path) -> bool:
         atoms: the structure.
         directory: of the calculation.
     """
-    _tell(rehearsal, "begin", atoms)
+    _log(rehearsal, "begin", atoms)
     if rehearsal.delay_s:
         # A real program, so that the end of one is rehearsed, too.
         run_program(["sleep", f"{rehearsal.delay_s}"], directory=directory, output=directory / "sleep.log")
@@ -49,7 +49,7 @@ def begin(rehearsal: Rehearsal, atoms: Atoms, directory: Path) -> bool:
 
 def end(rehearsal: Rehearsal, atoms: Atoms) -> None:
     """Tell that the computation of a label has ended, in a label or a failure."""
-    _tell(rehearsal, "end", atoms)
+    _log(rehearsal, "end", atoms)
 
 
 def structure_id(atoms: Atoms) -> str:
@@ -57,7 +57,7 @@ def structure_id(atoms: Atoms) -> str:
     return hashlib.sha256(json.dumps(identity_of(canonical(atoms))).encode()).hexdigest()[:16]
 
 
-def _tell(rehearsal: Rehearsal, event: str, atoms: Atoms) -> None:
+def _log(rehearsal: Rehearsal, event: str, atoms: Atoms) -> None:
     if rehearsal.log is None:
         return
     descriptor = os.open(rehearsal.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

@@ -15,7 +15,7 @@ from surveyor.sampling.walkers import Sample, Walker
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Itinerary:
+class SamplePlan:
     """What one walker is to bring.
 
     Attributes:
@@ -27,25 +27,25 @@ class Itinerary:
     names: tuple[str, ...]
 
 
-def in_batches(itineraries: Sequence[Itinerary], size: int) -> list[tuple[Itinerary, ...]]:
-    """Return the itineraries in order, in batches of nearly equal size.
+def in_batches(plans: Sequence[SamplePlan], size: int) -> list[tuple[SamplePlan, ...]]:
+    """Return the plans in order, in batches of nearly equal size.
 
     Args:
-        itineraries: itineraries of all walkers.
+        plans: plans of all walkers.
         size: maximum number of walkers in a batch.
     """
-    n_batches = -(-len(itineraries) // size)  # rounded up
-    bounds = [len(itineraries) * number // n_batches for number in range(n_batches + 1)] if n_batches else [0]
-    return [tuple(itineraries[begin:end]) for begin, end in pairwise(bounds)]
+    n_batches = -(-len(plans) // size)  # rounded up
+    bounds = [len(plans) * number // n_batches for number in range(n_batches + 1)] if n_batches else [0]
+    return [tuple(plans[begin:end]) for begin, end in pairwise(bounds)]
 
 
-def name_of_batch(batch: Sequence[Itinerary]) -> str:
+def name_of_batch(batch: Sequence[SamplePlan]) -> str:
     """Return what people call a batch: the first of its samples, and how many more walkers there are."""
     return batch[0].names[0] if len(batch) == 1 else f"{batch[0].names[0]} and {len(batch) - 1} more walkers"
 
 
 def propagate_together(
-    itineraries: Sequence[Itinerary],
+    plans: Sequence[SamplePlan],
     potential: Potential | None,
     *,
     directory: Path,
@@ -57,7 +57,7 @@ def propagate_together(
     Each walker is propagated as by `propagate`, with its own files. When a walker ends, a waiting one takes its place.
 
     Args:
-        itineraries: the samples to obtain from each walker.
+        plans: the samples to obtain from each walker.
         potential: the potential, which evaluates all moving walkers at once; if it does not evaluate structures
             together, walkers move in sequence. None for walkers that perturb.
         directory: folder of samples and checkpoints.
@@ -65,22 +65,22 @@ def propagate_together(
         n_at_once: number of walkers that move at the same time; by default all.
 
     Returns:
-        The samples with their names, in the order of the itineraries.
+        The samples with their names, in the order of the plans.
     """
-    calls = [partial(_follow, itinerary, potential, directory=directory, n_tries=n_tries) for itinerary in itineraries]
-    if potential is None or len(itineraries) == 1 or not evaluates_together(potential):
+    calls = [partial(_follow, plan, potential, directory=directory, n_tries=n_tries) for plan in plans]
+    if potential is None or len(plans) == 1 or not evaluates_together(potential):
         brought = [call(None) for call in calls]
     else:
-        lockstep: Lockstep[list[tuple[str, Sample]]] = Lockstep(potential, n_at_once or len(itineraries))
+        lockstep: Lockstep[list[tuple[str, Sample]]] = Lockstep(potential, n_at_once or len(plans))
         brought = lockstep.run(calls)
     return [each for of_walker in brought for each in of_walker]
 
 
 def _follow(
-    itinerary: Itinerary, potential: Potential | None, calculator: Calculator | None, *, directory: Path, n_tries: int
+    plan: SamplePlan, potential: Potential | None, calculator: Calculator | None, *, directory: Path, n_tries: int
 ) -> list[tuple[str, Sample]]:
-    samples, walker = [], itinerary.walker
-    for name in itinerary.names:
+    samples, walker = [], plan.walker
+    for name in plan.names:
         sample = propagate(walker, potential, directory=directory, name=name, n_tries=n_tries, calculator=calculator)
         samples.append((name, sample))
         walker = sample.walker

@@ -110,8 +110,8 @@ def _frame(atoms: Atoms, info: Mapping[str, float]) -> Atoms:
 
 def _of_potential(atoms: Atoms) -> Prediction:
     forces = atoms.get_forces(apply_constraint=False)  # evaluates the structure, if it has not been yet
-    if isinstance(atoms.calc, BiasedCalculator) and atoms.calc.bare is not None:
-        return atoms.calc.bare
+    if isinstance(atoms.calc, BiasedCalculator) and atoms.calc.unbiased is not None:
+        return atoms.calc.unbiased
     stress = atoms.get_stress(apply_constraint=False) if _has_stress(atoms) else None
     return Prediction(float(atoms.get_potential_energy()), forces, stress)
 

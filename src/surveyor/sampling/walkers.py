@@ -213,7 +213,9 @@ def walkers_of(
         InputError: no restraint acts on the variable of its distribution, or a file cannot be read.
     """
     has_momenta = group.initial_velocities == "given"
-    placed = place(group, [bare(atoms, with_momenta=has_momenta) for atoms in starts], by_former_rule=by_former_rule)
+    placed = place(
+        group, [start_copy(atoms, with_momenta=has_momenta) for atoms in starts], by_former_rule=by_former_rule
+    )
     return [
         Walker(index, start, conditions, _walker_seed(seed, index), plumed=plumed)
         for index, (conditions, start, plumed) in enumerate(placed, n_before)
@@ -233,7 +235,7 @@ def read_starts(group: Walkers, parameter: str = "") -> Reading:
     return read_structures(group.start, parameter, with_momenta=group.initial_velocities == "given")
 
 
-def bare(atoms: Atoms, *, with_momenta: bool = False) -> Atoms:
+def start_copy(atoms: Atoms, *, with_momenta: bool = False) -> Atoms:
     """Return a copy without labels and momenta, which belong to that one structure: samples must not inherit them."""
     copy = atoms.copy()
     copy.info = {name: value for name, value in atoms.info.items() if name in START_INFO}

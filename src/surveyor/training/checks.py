@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from surveyor.dataset import Dataset, DataSets
 from surveyor.errors import InputError
-from surveyor.isolated_atoms import check_agreement, differ, energies_of, told
+from surveyor.isolated_atoms import check_agreement, differ, energies_of, format_energies
 from surveyor.models.choice import load_model, make_model, replay_reports
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.model import Model
@@ -84,7 +84,8 @@ def _reports(
     }
     fitted = [symbol for symbol in kept if symbol not in known]
     if differing:
-        text = f"isolated atoms have other energies than the model of start, which keeps its own ({told(differing)})"
+        energies = format_energies(differing)
+        text = f"isolated atoms have other energies than the model of start, which keeps its own ({energies})"
         reports["train"] = reports["train"].with_remark(text)
     elif known and fitted:
         text = f"the atomic energies of {', '.join(fitted)} are not known, and are fitted"

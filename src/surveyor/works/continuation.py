@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_atomically, write_json
 from surveyor.labels import LevelOfTheory, load_theory, save_theory
-from surveyor.parameter_files import flat, parse_parameters, path_in_brackets, shown, with_paths
+from surveyor.parameter_files import flat, format_value, parse_parameters, path_in_brackets, with_paths
 from surveyor.run_directory import FORMER_WINDOWS, SCHEMA_VERSION, WEIGHTS_COUNT, RunDirectory, check_schema
 from surveyor.works.parameters import WorkParameters
 
@@ -132,7 +132,7 @@ def parameter_differences(
     new = {**flat(here), **{name: f"file with hash {digest[:12]}" for name, digest in files_here.items()}}
     names = [name for name in sorted({*old, *new}) if not INDEX.sub("", name).startswith(tuple(may_change))]
     return [
-        (name, shown(old.get(name, "nothing")), shown(new.get(name, "nothing")))
+        (name, format_value(old.get(name, "nothing")), format_value(new.get(name, "nothing")))
         for name in names
         if old.get(name) != new.get(name)
     ]

@@ -8,7 +8,7 @@ import pytest
 
 from surveyor.dataset import Dataset
 from surveyor.models import mace_cuequivariance
-from surveyor.models.batches import Room
+from surveyor.models.batches import MemoryLimits
 from surveyor.models.mace import MACEModel
 from surveyor.models.mace_cuequivariance import converted, is_used
 from surveyor.models.mace_evaluation import evaluate_together
@@ -42,7 +42,9 @@ def test_training_and_evaluation_are_those_of_maces_own_operations(
     own = model.deploy().evaluate(valid)
     with engine_kept_quiet():
         network = converted(torch.load(model.network, weights_only=False), "cpu")
-    for one, other in zip(evaluate_together(network, valid, precision="float64", room=Room("cpu")), own, strict=True):
+    for one, other in zip(
+        evaluate_together(network, valid, precision="float64", limits=MemoryLimits("cpu")), own, strict=True
+    ):
         assert one.energy == pytest.approx(other.energy, abs=1e-9)
         np.testing.assert_allclose(one.forces, other.forces, rtol=0, atol=1e-9)
 

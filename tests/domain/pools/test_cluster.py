@@ -26,7 +26,7 @@ from surveyor.pools.cluster import close_cluster_pool, cluster_pool, open_cluste
 from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.sites import LSFSite, SLURMSite
-from surveyor.pools.terms import Terms
+from surveyor.pools.submission import SubmitOptions
 from surveyor.testing.pools import check_executor
 
 PATIENCE_S = 90.0
@@ -84,7 +84,7 @@ class Scene:
 
     def start(self, pool: Pool, name: str, seconds: float) -> Future[str]:
         """Submit work and wait until it runs."""
-        future = pool.submit_under(Terms(name), work, self.log, name, seconds)
+        future = pool.submit_with(SubmitOptions(name), work, self.log, name, seconds)
         wait_until(lambda: name in names(self.log, "begin"), lambda: f"{name} has not begun", PATIENCE_S)
         return future
 
@@ -141,7 +141,7 @@ def side_by_side(play: Callable[[Scene], None]) -> Callable[[Scene], None]:
 def work_that_cannot_end_in_time_goes_to_another_job_unstarted(scene: Scene) -> None:
     pool = scene.open_pool(max_jobs=1, walltime_minutes=2, idle_minutes=1)
     first = pool.submit(work, scene.log, "a", 22).result(PATIENCE_S)
-    second = pool.submit_under(Terms("b", time_limit_s=70), work, scene.log, "b", 0).result(PATIENCE_S)
+    second = pool.submit_with(SubmitOptions("b", time_limit_s=70), work, scene.log, "b", 0).result(PATIENCE_S)
     assert second != first
     assert names(scene.log, "begin") == ["a", "b"]
 
@@ -210,7 +210,7 @@ def a_cancelled_job_fails_what_it_ran_and_is_replaced(scene: Scene) -> None:
     scene.cluster.cancel(scene.job_of("a"))
     with pytest.raises(WorkerLost, match="a worker of pool slurm/test died"):
         future.result(PATIENCE_S)
-    again = pool.submit_under(Terms("a"), work, scene.log, "a", 0).result(PATIENCE_S)
+    again = pool.submit_with(SubmitOptions("a"), work, scene.log, "a", 0).result(PATIENCE_S)
     assert again == str(scene.job_of("a"))
     assert names(scene.log, "begin") == ["a", "a"]
 
@@ -263,7 +263,7 @@ def when_the_process_of_the_pool_is_killed_its_jobs_are_cancelled_before_others_
     os.kill(scene.holder(), signal.SIGKILL)
     with pytest.raises(WorkerLost, match="the connection to pool slurm/test was lost"):
         future.result(PATIENCE_S)
-    assert pool.submit_under(Terms("a"), work, scene.log, "a", 0).result(PATIENCE_S) != str(first)
+    assert pool.submit_with(SubmitOptions("a"), work, scene.log, "a", 0).result(PATIENCE_S) != str(first)
     assert names(scene.log, "begin") == ["a", "a"]
     assert names(scene.log, "end") == ["a"]
     assert first not in scene.alive()
@@ -275,11 +275,11 @@ from pathlib import Path
 from counted_work import work
 from surveyor.pools.cluster import cluster_pool
 from surveyor.pools.sites import LSFSite, SLURMSite
-from surveyor.pools.terms import Terms
+from surveyor.pools.submission import SubmitOptions
 
 log, site = Path(sys.argv[2]), SLURMSite.model_validate_json(sys.argv[3])
 pool = cluster_pool("slurm/test", site, Path(sys.argv[1]))
-futures = [pool.submit_under(Terms(f"w{i}"), work, log, f"w{i}", 6) for i in range(4)]
+futures = [pool.submit_with(SubmitOptions(f"w{i}"), work, log, f"w{i}", 6) for i in range(4)]
 print(*(future.result() for future in futures))
 pool.shutdown()
 """
@@ -310,7 +310,7 @@ def a_failure_before_the_restart_is_no_failure_afterwards(scene: Scene) -> None:
     scene.cluster.cancel(scene.job_of("a"))
     read_state = scene.folder.read_state
     wait_until(lambda: (read_state() or {}).get("unfinished") == 0, lambda: "it did not fail", PATIENCE_S)
-    assert scene.open_pool().submit_under(Terms("a"), work, scene.log, "a", 0).result(PATIENCE_S)
+    assert scene.open_pool().submit_with(SubmitOptions("a"), work, scene.log, "a", 0).result(PATIENCE_S)
 
 
 @side_by_side
@@ -432,7 +432,7 @@ def test_a_node_that_goes_down_fails_what_it_ran_and_another_one_goes_on(alone: 
     alone.cluster.node_down(node)
     with pytest.raises(WorkerLost):
         future.result(PATIENCE_S)
-    assert pool.submit_under(Terms("a"), work, alone.log, "a", 0).result(PATIENCE_S)
+    assert pool.submit_with(SubmitOptions("a"), work, alone.log, "a", 0).result(PATIENCE_S)
     assert len(alone.alive()) == 1  # it was not queued again beside the one that replaced it
 
 

@@ -25,7 +25,7 @@ from surveyor.pools import local
 from surveyor.pools.local import local_pool
 from surveyor.pools.pool import Attachment, Pool
 from surveyor.pools.sites import LocalSite
-from surveyor.pools.terms import Terms
+from surveyor.pools.submission import SubmitOptions
 
 PATIENCE_S = 30.0
 
@@ -40,7 +40,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from surveyor.pools.local import local_pool
 from surveyor.pools.sites import LocalSite
-from surveyor.pools.terms import Terms
+from surveyor.pools.submission import SubmitOptions
 from surveyor.programs import run_program
 
 def defined_here(folder):
@@ -133,7 +133,7 @@ def killing_at_start(n_times: int, whom: str) -> Iterator[list[int]]:
         thread.join()
 
 
-@pytest.mark.parametrize("whom", ["surveyor.pools.holder", "spawn_main"])
+@pytest.mark.parametrize("whom", ["surveyor.pools.local_process", "spawn_main"])
 def test_a_pool_of_which_a_process_is_killed_while_it_starts_is_started_again(whom: str) -> None:
     before = holders()
     with local_pool(LocalSite(cores=1)) as pool, killing_at_start(1, whom) as killed:
@@ -146,7 +146,7 @@ def test_a_pool_whose_process_is_killed_at_each_start_is_refused() -> None:
     before = holders()
     with (
         local_pool(LocalSite(cores=1)) as pool,
-        killing_at_start(9, "surveyor.pools.holder") as killed,
+        killing_at_start(9, "surveyor.pools.local_process") as killed,
         pytest.raises(PoolFailed, match=r"^pool local ended while it started, 3 times\. The workers printed nothing"),
     ):
         pool.open()
@@ -225,7 +225,7 @@ def test_a_function_is_not_begun_by_a_job_whose_start_took_too_long(monkeypatch:
     monkeypatch.setenv("SURVEYOR_JOB_BEGIN", f"{time.time() - 100:.0f}")
     monkeypatch.setenv("SURVEYOR_JOB_WALLTIME_S", "200")
     with local_pool(LocalSite(cores=1)) as pool:
-        outcome = pool.submit_under(Terms(time_limit_s=90), abs, -1).exception(PATIENCE_S)
+        outcome = pool.submit_with(SubmitOptions(time_limit_s=90), abs, -1).exception(PATIENCE_S)
     assert isinstance(outcome, AttemptFailed)
     assert "its start took so long" in str(outcome)
 
@@ -234,7 +234,7 @@ def test_a_function_that_no_job_can_end_in_time_is_refused(monkeypatch: pytest.M
     monkeypatch.setenv("SURVEYOR_JOB_BEGIN", f"{time.time():.0f}")
     monkeypatch.setenv("SURVEYOR_JOB_WALLTIME_S", "200")
     with local_pool(LocalSite(cores=1)) as pool:
-        outcome = pool.submit_under(Terms(time_limit_s=190), abs, -1).exception(PATIENCE_S)
+        outcome = pool.submit_with(SubmitOptions(time_limit_s=190), abs, -1).exception(PATIENCE_S)
     assert isinstance(outcome, PoolFailed)
     assert "a job lasts 200 s, of which 20 s are for its start and 30 s for its end" in str(outcome)
 
@@ -309,7 +309,7 @@ def test_a_module_that_exits_when_it_is_imported_is_an_error_of_its_call(
 def test_an_exception_has_the_traceback_of_the_worker_as_its_cause(pool: Pool) -> None:
     error = pool.submit(int, "eleven").exception(PATIENCE_S)
     assert isinstance(error, ValueError)
-    assert "parcel.py" in str(error.__cause__)
+    assert "transport.py" in str(error.__cause__)
 
 
 def test_a_submission_in_the_moment_of_a_lost_connection_can_be_tried_again(
@@ -408,7 +408,7 @@ def test_an_interpreter_that_cannot_be_started_is_named(name: str, complaint: st
 
 
 def holders() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "surveyor.pools.holder" in command_of(child)]
+    return [child for child in psutil.Process().children() if "surveyor.pools.local_process" in command_of(child)]
 
 
 def command_of(process: psutil.Process) -> str:

@@ -5,7 +5,7 @@ import pytest
 from dask.system import cpu_count
 
 from surveyor.errors import InputError
-from surveyor.pools.machine import find_room
+from surveyor.pools.machine import find_capacity
 from surveyor.pools.sites import LocalSite
 
 THREE = "GPU-0a\nGPU-1b\nGPU-2c\n"
@@ -26,7 +26,7 @@ def list_gpus(folder: Path, answer: str, status: int = 0) -> None:
 
 
 def own_gpus(site: LocalSite) -> list[str]:
-    return [own["CUDA_VISIBLE_DEVICES"] for own in find_room(site).own]
+    return [own["CUDA_VISIBLE_DEVICES"] for own in find_capacity(site).own]
 
 
 @pytest.mark.parametrize(
@@ -40,26 +40,26 @@ def own_gpus(site: LocalSite) -> list[str]:
     ],
 )
 def test_workers_are_as_many_as_the_scarcest_resource_allows(site: LocalSite, n_workers: int) -> None:
-    assert find_room(site).n_workers == n_workers
+    assert find_capacity(site).n_workers == n_workers
 
 
 def test_there_is_a_worker_for_each_core_by_default() -> None:
-    assert find_room(LocalSite()).n_workers == cpu_count()
+    assert find_capacity(LocalSite()).n_workers == cpu_count()
 
 
 def test_a_worker_has_a_thread_for_each_of_its_cores() -> None:
-    room = find_room(LocalSite(cores=8, cores_per_worker=4))
-    assert {room.environment[f"{name}_NUM_THREADS"] for name in ("OMP", "MKL", "OPENBLAS")} == {"4"}
+    capacity = find_capacity(LocalSite(cores=8, cores_per_worker=4))
+    assert {capacity.environment[f"{name}_NUM_THREADS"] for name in ("OMP", "MKL", "OPENBLAS")} == {"4"}
 
 
 def test_binding_of_ranks_that_the_user_wants_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMPI_MCA_hwloc_base_binding_policy", "numa")
-    assert find_room(LocalSite()).environment["OMPI_MCA_hwloc_base_binding_policy"] == "numa"
+    assert find_capacity(LocalSite()).environment["OMPI_MCA_hwloc_base_binding_policy"] == "numa"
 
 
 @pytest.mark.usefixtures("no_gpus")
 def test_workers_without_gpus_see_what_this_process_sees() -> None:
-    assert find_room(LocalSite(cores=2)).own == ({}, {})
+    assert find_capacity(LocalSite(cores=2)).own == ({}, {})
 
 
 def test_gpus_are_those_that_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +98,7 @@ def test_gpus_are_those_that_the_driver_lists_where_nothing_else_is_said(tmp_pat
 @pytest.mark.usefixtures("no_gpus")
 def test_what_is_missing_for_a_single_worker_is_said(site: LocalSite, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
-        find_room(site)
+        find_capacity(site)
 
 
 @pytest.mark.parametrize("hidden", ["", "-1", "NoDevFiles"])
@@ -107,19 +107,19 @@ def test_hidden_gpus_are_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
     with pytest.raises(InputError, match="gpus_per_worker: found 1, expected at most 0"):
-        find_room(LocalSite(gpus_per_worker=1))
+        find_capacity(LocalSite(gpus_per_worker=1))
 
 
 @pytest.mark.usefixtures("no_gpus")
 def test_a_driver_that_fails_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     list_gpus(tmp_path, "Driver/library version mismatch", status=18)
     with pytest.raises(InputError, match="gpus_per_worker: found 1, expected at most 0"):
-        find_room(LocalSite(gpus_per_worker=1))
+        find_capacity(LocalSite(gpus_per_worker=1))
     assert "Driver/library version mismatch" in caplog.text
 
 
 def test_more_cores_than_there_are_is_said(caplog: pytest.LogCaptureFixture) -> None:
     too_many = cpu_count() + 1
     with caplog.at_level(logging.WARNING):
-        assert find_room(LocalSite(cores=too_many)).n_workers == too_many
+        assert find_capacity(LocalSite(cores=too_many)).n_workers == too_many
     assert f"cores: found {too_many}, but this process may use {cpu_count()}" in caplog.text

@@ -11,7 +11,7 @@ from ase.calculators.emt import EMT
 from ase.cluster import Octahedron
 
 from surveyor.potentials import Prediction, evaluate_one_by_one
-from surveyor.sampling.batching import Itinerary, in_batches, name_of_batch, propagate_together
+from surveyor.sampling.batching import SamplePlan, in_batches, name_of_batch, propagate_together
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.propagation import propagate
 from surveyor.sampling.walkers import Walker, make_walkers
@@ -61,7 +61,7 @@ def test_batched_walkers_go_where_they_go_alone(tmp_path, method, structure):
     walkers = walkers_of(tmp_path, structure, method=method, max_energy_drift_meV_per_atom=100)
     potential = Together()
     batched = propagate_together(
-        [Itinerary(walker, (f"{walker.index}",)) for walker in walkers], potential, directory=tmp_path / "batched"
+        [SamplePlan(walker, (f"{walker.index}",)) for walker in walkers], potential, directory=tmp_path / "batched"
     )
     assert max(potential.sizes) == 4
     for walker, (_, sample) in zip(walkers, batched, strict=True):
@@ -75,8 +75,8 @@ def test_batched_walkers_go_where_they_go_alone(tmp_path, method, structure):
 def test_walkers_wait_for_room_and_bring_several_samples(tmp_path):
     potential = Together()
     walkers = walkers_of(tmp_path, Octahedron("Cu", 2), n_walkers=3, n_steps=10)
-    itineraries = [Itinerary(walker, tuple(f"{walker.index}-{turn}" for turn in range(2))) for walker in walkers]
-    samples = propagate_together(itineraries, potential, directory=tmp_path / "samples", n_at_once=2)
+    plans = [SamplePlan(walker, tuple(f"{walker.index}-{turn}" for turn in range(2))) for walker in walkers]
+    samples = propagate_together(plans, potential, directory=tmp_path / "samples", n_at_once=2)
     assert max(potential.sizes) == 2
     assert [name for name, _ in samples] == ["0-0", "0-1", "1-0", "1-1", "2-0", "2-1"]
     assert [sample.walker.state.n_steps for _, sample in samples] == [10, 20] * 3
@@ -90,22 +90,22 @@ def test_a_batch_that_was_cut_off_goes_on_where_its_walkers_are(tmp_path):
             return super().evaluate(structures)
 
     walkers = walkers_of(tmp_path, Octahedron("Cu", 2), n_walkers=2, n_steps=200)
-    itineraries = [Itinerary(walker, (f"{walker.index}",)) for walker in walkers]
+    plans = [SamplePlan(walker, (f"{walker.index}",)) for walker in walkers]
     with pytest.raises(MemoryError):
-        propagate_together(itineraries, Failing(), directory=tmp_path / "cut")
+        propagate_together(plans, Failing(), directory=tmp_path / "cut")
     potential = Together()
-    continued = propagate_together(itineraries, potential, directory=tmp_path / "cut")
+    continued = propagate_together(plans, potential, directory=tmp_path / "cut")
     assert len(potential.sizes) == 101  # from the checkpoint after 100 steps
-    undisturbed = propagate_together(itineraries, Together(), directory=tmp_path / "whole")
+    undisturbed = propagate_together(plans, Together(), directory=tmp_path / "whole")
     for one, other in zip(continued, undisturbed, strict=True):
         assert one[1].structure == other[1].structure
 
 
 def test_what_does_not_gain_from_batches_moves_alone(tmp_path):
     walkers = walkers_of(tmp_path, Octahedron("Cu", 2), n_walkers=2, n_steps=5)
-    itineraries = [Itinerary(walker, (f"{walker.index}",)) for walker in walkers]
+    plans = [SamplePlan(walker, (f"{walker.index}",)) for walker in walkers]
     potential = CalculatorPotential("ase.calculators.emt.EMT")
-    samples = propagate_together(itineraries, potential, directory=tmp_path / "together")
+    samples = propagate_together(plans, potential, directory=tmp_path / "together")
     for walker, (_, sample) in zip(walkers, samples, strict=True):
         alone = propagate(walker, potential, directory=tmp_path / "alone", name=str(walker.index))
         assert sample.structure == alone.structure  # bit for bit
@@ -120,8 +120,8 @@ def test_guards_stop_walkers_one_by_one(tmp_path):
             return found
 
     walkers = walkers_of(tmp_path, Octahedron("Cu", 2), n_walkers=3, n_steps=10)
-    itineraries = [Itinerary(walker, (f"{walker.index}",)) for walker in walkers]
-    samples = propagate_together(itineraries, WrongForSome(), directory=tmp_path / "samples")
+    plans = [SamplePlan(walker, (f"{walker.index}",)) for walker in walkers]
+    samples = propagate_together(plans, WrongForSome(), directory=tmp_path / "samples")
     assert [[rejection.reason for rejection in sample.rejections] for _, sample in samples] == [[], ["force"], []]
     assert [sample.walker.n_resets for _, sample in samples] == [0, 1, 0]
     assert all(sample.n_steps == 10 for _, sample in samples)
@@ -130,9 +130,9 @@ def test_guards_stop_walkers_one_by_one(tmp_path):
 @pytest.mark.parametrize(("size", "expected"), [(1, [1] * 5), (2, [1, 2, 2]), (3, [2, 3]), (5, [5]), (100, [5])])
 def test_batches_are_even(tmp_path, size, expected):
     walkers = walkers_of(tmp_path, Octahedron("Cu", 2), n_walkers=5)
-    itineraries = [Itinerary(walker, (str(walker.index),)) for walker in walkers]
-    batches = in_batches(itineraries, size)
+    plans = [SamplePlan(walker, (str(walker.index),)) for walker in walkers]
+    batches = in_batches(plans, size)
     assert sorted(len(batch) for batch in batches) == expected
-    assert [each for batch in batches for each in batch] == itineraries
+    assert [each for batch in batches for each in batch] == plans
     assert in_batches([], size) == []
     assert name_of_batch(batches[0]) == ("0" if len(batches[0]) == 1 else f"0 and {len(batches[0]) - 1} more walkers")

@@ -13,7 +13,7 @@ from prefect.futures import PrefectFuture
 from surveyor.pools.pool import Pool
 
 LEAST_AT_ONCE = 16  # cheap labels: as few as keep a small pool busy, as a task takes longer to begin than they take
-LOOK_S = 1.0  # how often a waiting window lets its owner look
+LOOK_S = 1.0  # how often a waiting queue lets its owner look
 
 Entry = tuple[Callable[[], bool], Callable[[], None]]  # whether a task is held, and what submits it
 
@@ -24,12 +24,12 @@ def n_at_once(pool: Pool) -> int:
 
 
 @dataclass(slots=True)
-class Window:
+class TaskQueue:
     """Tasks of which some run and the others are not yet submitted.
 
     Attributes:
         n_at_once: says how many may be unfinished now; asked only when tasks may begin.
-        ended: what is to be done here because tasks have ended; windows that share it serve each other.
+        ended: what is to be done here because tasks have ended; queues that share it serve each other.
         may_begin: whether tasks may be submitted now; asked again and again while some wait.
         futures: of the tasks that were submitted, by name.
     """
@@ -53,7 +53,7 @@ class Window:
         """Have a task submitted as soon as there is room for it.
 
         Args:
-            name: its own one in this window.
+            name: unique name in this queue.
             submit: submits it and returns its future.
             then: called when the task has ended, in whatever way.
             is_held: whether it cannot begin yet; it is passed over as long as that is so, and takes no room.

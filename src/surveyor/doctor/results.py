@@ -25,7 +25,7 @@ class Subject:
         sites: where the pools are, by name; those that are not known are passed over.
         by_hand: folder of the pools that the user has opened by hand.
         wait_s: so long may a worker be waited for.
-        tell: is told what is waited for.
+        on_progress: is told what is waited for.
         checked: what the checks of the campaign have made; None where they have found a fault, or were not made yet.
     """
 
@@ -34,7 +34,7 @@ class Subject:
     sites: Mapping[str, Site] = field(default_factory=dict)
     by_hand: Path | None = None
     wait_s: float = 600.0
-    tell: Callable[[str], None] = lambda _: None
+    on_progress: Callable[[str], None] = lambda _: None
     checked: CheckedCampaign | None = None
 
     @property
@@ -50,7 +50,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """What one check has found.
 
     Attributes:
@@ -68,17 +68,17 @@ class Finding:
     mend: str = ""
 
 
-def remark(check: str, where: str, found: str) -> Finding:
+def remark(check: str, where: str, found: str) -> CheckResult:
     """Return what is worth knowing, but need not be mended."""
-    return Finding(check, where, found, "remark")
+    return CheckResult(check, where, found, "remark")
 
 
-def fault(check: str, where: str, found: str, mend: str) -> Finding:
+def fault(check: str, where: str, found: str, mend: str) -> CheckResult:
     """Return a fault with the line that mends it."""
-    return Finding(check, where, found, "fault", mend)
+    return CheckResult(check, where, found, "fault", mend)
 
 
-def fault_of(error: Exception, check: str, where: str, mend: str) -> Finding:
+def fault_of(error: Exception, check: str, where: str, mend: str) -> CheckResult:
     """Return the fault that an exception tells of, whose last clause says what to do."""
     found, _, advice = str(error).rpartition("; ")
     return fault(check, where, found, f"{mend}  # {advice}") if found else fault(check, where, advice, mend)

@@ -77,8 +77,8 @@ class Raised(Exception):
         return FunctionFailed(f"{self.text.strip().splitlines()[-1]}. The traceback of the worker:\n{self.text}")
 
 
-def run_parcel(
-    parcel: bytes,
+def run_packed(
+    packed: bytes,
     time_limit_s: float | None = None,
     sender: Mapping[str, Any] | None = None,  # Any: strings and versions
 ) -> bytes:
@@ -88,7 +88,7 @@ def run_parcel(
     the worker leaves.
 
     Args:
-        parcel: what `pack` returned.
+        packed: what `pack` returned.
         time_limit_s: how long the call may take.
         sender: what `this_side` returned where the call was packed.
 
@@ -102,7 +102,7 @@ def run_parcel(
         _hand_back(time_limit_s)
     name = "the module of a function"
     try:
-        function, args, kwargs = unpack(parcel)
+        function, args, kwargs = unpack(packed)
         name = name_of(function)
         return _dumps(function(*args, **kwargs), f"the result of {name}")
     except SystemExit as error:  # it would end the worker

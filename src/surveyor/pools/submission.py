@@ -1,4 +1,4 @@
-"""Under which terms a function is submitted to a pool."""
+"""Under which options a function is submitted to a pool."""
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class SubmitOptions:
     """Options for the submission of a function to a pool.
 
     Attributes:
@@ -24,17 +24,19 @@ class Terms:
 
 
 @runtime_checkable
-class TakesTerms(Protocol):
-    """An executor that heeds terms."""
+class TakesOptions(Protocol):
+    """An executor that heeds options."""
 
-    def submit_under(self, terms: Terms, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Submit a function under terms."""
+    def submit_with(
+        self, options: SubmitOptions, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
+        """Submit a function under options."""
 
 
-def submit_under(
-    executor: Executor, terms: Terms, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+def submit_with(
+    executor: Executor, options: SubmitOptions, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
 ) -> Future[T]:
-    """Submit a function to any executor; under terms, where it heeds them."""
-    if isinstance(executor, TakesTerms):
-        return executor.submit_under(terms, function, *args, **kwargs)
+    """Submit a function to any executor; under options, where it heeds them."""
+    if isinstance(executor, TakesOptions):
+        return executor.submit_with(options, function, *args, **kwargs)
     return executor.submit(function, *args, **kwargs)

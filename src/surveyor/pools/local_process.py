@@ -1,6 +1,6 @@
 """The process of a local pool: runs its scheduler and workers until its parent ends it.
 
-Usage: python -m surveyor.pools.holder FOLDER PARENT_PROCESS_ID, with a line of JSON on standard input: the
+Usage: python -m surveyor.pools.local_process FOLDER PARENT_PROCESS_ID, with a line of JSON on standard input: the
 folders searched for modules before the environment of this process (`path`), and the environment variables of each
 worker (`workers`). It answers with a line of JSON on standard output: the address of the scheduler (`address`), and the
 `certificate` and `key` that clients need, because other users of this machine can reach the port. It ends when

@@ -9,7 +9,7 @@ from ase import Atoms
 from surveyor.events.kinds import NearDuplicate
 from surveyor.events.log import EventLog, of_kind
 from surveyor.events.recording import announce
-from surveyor.sampling.batching import Itinerary
+from surveyor.sampling.batching import SamplePlan
 from surveyor.sampling.duplicates import KnownStructures
 from surveyor.sampling.frames import independent_frames, spread
 from surveyor.sampling.propagation import SampleFiles, announce_sample
@@ -19,14 +19,14 @@ from surveyor.sampling.walkers import Sample, Walker
 logger = logging.getLogger(__name__)
 
 
-class Harvest:
+class SampleCollector:
     """Collects each sample once, and requests labels for new ones.
 
     Samples are found in the files of the walkers, before their batches end. A near-duplicate of a known structure, or
     of an earlier sample, is not labelled; this is recorded, so that a resumed generation labels the same samples.
 
     Args:
-        itineraries: the samples to obtain from each walker.
+        plans: the samples to obtain from each walker.
         directory: folder of the samples.
         record: file of the samples that are not labelled.
         known: structures of the campaign.
@@ -40,7 +40,7 @@ class Harvest:
 
     def __init__(
         self,
-        itineraries: Sequence[Itinerary],
+        plans: Sequence[SamplePlan],
         directory: Path,
         *,
         record: Path,
@@ -50,7 +50,7 @@ class Harvest:
         label: Callable[[str, Atoms], None],
     ) -> None:
         self.samples: dict[str, Sample] = {}
-        self._itineraries, self._directory, self._label = itineraries, directory, label
+        self._itineraries, self._directory, self._label = plans, directory, label
         self._record, self._tolerance_A, self._n_frames = EventLog(record), tolerance_A, n_frames
         self._known = KnownStructures(known if tolerance_A else ())
         self._passed_over = {event.name for event in of_kind(self._record.read()[0], NearDuplicate)}
@@ -68,9 +68,9 @@ class Harvest:
         for name, sample in self.samples.items():
             announce_sample(name, sample, "found on disk")
 
-    def has_all_of(self, batch: Sequence[Itinerary]) -> bool:
+    def has_all_of(self, batch: Sequence[SamplePlan]) -> bool:
         """Say whether all samples of a batch were taken."""
-        return all(name in self.samples for itinerary in batch for name in itinerary.names)
+        return all(name in self.samples for plan in batch for name in plan.names)
 
     def take(self, brought: Iterable[tuple[str, Sample]]) -> None:
         """Collect samples that were not collected before."""
@@ -80,9 +80,9 @@ class Harvest:
 
     def _awaited(self) -> Iterator[tuple[str, Walker]]:
         """Yield the names of samples that may be there, each with its walker as it was before."""
-        for itinerary in self._itineraries:
-            walker = itinerary.walker
-            for name in itinerary.names:
+        for plan in self._itineraries:
+            walker = plan.walker
+            for name in plan.names:
                 if name not in self.samples:
                     yield name, walker
                 if name not in self.samples:
@@ -102,17 +102,17 @@ class Harvest:
 
     def _label_if_new(self, name: str, structure: Atoms) -> None:
         if name in self._passed_over:
-            self._tell_of_duplicate(name)
+            self._record_duplicate(name)
             return
         difference = self._known.difference_A(structure) if self._tolerance_A else float("inf")
         if difference < self._tolerance_A:
             self._record.append(NearDuplicate(name=name, difference_A=round(difference, 6)))
-            self._tell_of_duplicate(name)
+            self._record_duplicate(name)
             return
         if self._tolerance_A:
             self._known.add(structure)
         self._label(name, structure)
 
-    def _tell_of_duplicate(self, name: str) -> None:
+    def _record_duplicate(self, name: str) -> None:
         text = f"{name}: not labelled, as it differs from a known structure by less than {self._tolerance_A:g} Å"
         announce(logger, NearDuplicate(message=text, name=name))

@@ -9,7 +9,7 @@ import pytest
 from prefect import flow, task
 from prefect.client.base import PrefectHttpxSyncClient
 
-from surveyor.flows.window import Window
+from surveyor.flows.task_queue import TaskQueue
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -43,13 +43,13 @@ def test_no_more_tasks_than_the_window_holds_are_unfinished() -> None:
 
     @flow
     def work_through() -> dict[str, int]:
-        window = Window(lambda: 3, SimpleQueue())
+        queue = TaskQueue(lambda: 3, SimpleQueue())
         for number in range(12):
-            window.add(str(number), partial(work.submit, number))
-        n_submitted.append(len(window.futures))
+            queue.add(str(number), partial(work.submit, number))
+        n_submitted.append(len(queue.futures))
         may_end.set()
-        window.wait()
-        return {name: future.result() for name, future in window.futures.items()}
+        queue.wait()
+        return {name: future.result() for name, future in queue.futures.items()}
 
     assert work_through() == {str(number): number for number in range(12)}
     assert n_submitted == [3]  # none of them could end before
@@ -72,7 +72,7 @@ def test_what_follows_a_task_waits_for_no_other_one() -> None:
     @flow
     def walk() -> list[str]:
         ended: SimpleQueue = SimpleQueue()
-        steps, lasts = Window(lambda: 2, ended), Window(lambda: 1, ended)
+        steps, lasts = TaskQueue(lambda: 2, ended), TaskQueue(lambda: 1, ended)
 
         def follow_fast(number: int) -> None:
             if number < 4:
@@ -106,11 +106,11 @@ def test_a_task_that_follows_asks_the_server_nothing_of_the_one_before(monkeypat
 
     @flow
     def walk() -> int:
-        window = Window(lambda: 1, SimpleQueue())
-        follow = lambda: window.add("second", partial(step.submit, window.futures["first"]))  # noqa: E731 (one line)
-        window.add("first", partial(step.submit, 0), follow)
-        window.wait()
-        return int(window.futures["second"].result())
+        queue = TaskQueue(lambda: 1, SimpleQueue())
+        follow = lambda: queue.add("second", partial(step.submit, queue.futures["first"]))  # noqa: E731 (one line)
+        queue.add("first", partial(step.submit, 0), follow)
+        queue.wait()
+        return int(queue.futures["second"].result())
 
     assert walk() == 2
     assert not [call for call in asked if call.startswith("GET") and "/task_runs/" in call]
@@ -131,10 +131,10 @@ def test_tasks_that_may_not_begin_yet_wait_and_then_begin() -> None:
 
     @flow
     def work_when_allowed() -> bool:
-        window = Window(lambda: 3, SimpleQueue(), allowed.is_set)
-        window.add("only", work.submit)
-        assert window.futures == {}
-        window.wait(look)
-        return bool(window.futures["only"].result())
+        queue = TaskQueue(lambda: 3, SimpleQueue(), allowed.is_set)
+        queue.add("only", work.submit)
+        assert queue.futures == {}
+        queue.wait(look)
+        return bool(queue.futures["only"].result())
 
     assert work_when_allowed()
