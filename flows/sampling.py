@@ -38,11 +38,11 @@ def sample_and_label(
     learning, number = campaign.parameters.learning, previous.number + 1
     directory = campaign.directory.generation(number)
     walkers = directory.walkers_of_last_try(previous.walkers)
-    plan = directory.planned(
+    counts = directory.planned(
         lambda: plan_propagations(len(walkers), number, learning, previous.n_labels),
     )
-    announce_generation(number, sum(plan))
-    plans = _itineraries(number, walkers, plan)
+    announce_generation(number, sum(counts))
+    plans = _plans(number, walkers, counts)
     ended: SimpleQueue[Callable[[], None]] = SimpleQueue()
     samples = TaskQueue(partial(n_at_once, campaign.pools.sampling), ended, partial(checks.is_ready, "sampling"))
     labels = Labels.begin(campaign, checks, ended)
@@ -52,7 +52,7 @@ def sample_and_label(
         record=directory.duplicates,
         known=previous.data.everything,
         tolerance_A=learning.min_difference_A,
-        n_frames=frames_per_sample(sum(plan), learning, previous.n_labels),
+        n_frames=frames_per_sample(sum(counts), learning, previous.n_labels),
         label=labels.add,
     )
 
@@ -84,10 +84,10 @@ def sample_and_label(
     return others + [Outcome(name, brought, labelled.get(name)) for name, brought in collector.samples.items()]
 
 
-def _itineraries(number: int, walkers: Sequence[Walker], plan: Sequence[int]) -> list[SamplePlan]:
-    """Return which samples each walker is to bring, for those that are to bring some."""
+def _plans(number: int, walkers: Sequence[Walker], counts: Sequence[int]) -> list[SamplePlan]:
+    """Return the plans of the walkers that are to return samples."""
     return [
         SamplePlan(walker, tuple(f"g{number:03d}-w{walker.index:03d}-{turn}" for turn in range(n_samples)))
-        for walker, n_samples in zip(walkers, plan, strict=True)
+        for walker, n_samples in zip(walkers, counts, strict=True)
         if n_samples
     ]

@@ -50,7 +50,7 @@ class SampleCollector:
         label: Callable[[str, Atoms], None],
     ) -> None:
         self.samples: dict[str, Sample] = {}
-        self._itineraries, self._directory, self._label = plans, directory, label
+        self._plans, self._directory, self._label = plans, directory, label
         self._record, self._tolerance_A, self._n_frames = EventLog(record), tolerance_A, n_frames
         self._known = KnownStructures(known if tolerance_A else ())
         self._passed_over = {event.name for event in of_kind(self._record.read()[0], NearDuplicate)}
@@ -80,7 +80,7 @@ class SampleCollector:
 
     def _awaited(self) -> Iterator[tuple[str, Walker]]:
         """Yield the names of samples that may be there, each with its walker as it was before."""
-        for plan in self._itineraries:
+        for plan in self._plans:
             walker = plan.walker
             for name in plan.names:
                 if name not in self.samples:
