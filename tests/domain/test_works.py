@@ -73,7 +73,7 @@ def test_walkers_of_one_file_read_it_once(tmp_path: Path, files_read: list[str])
     written(tmp_path / "data.extxyz", labelled(copper(6)))
     content = {
         "run_directory": tmp_path / "run",
-        "walkers": [{"start": tmp_path / "start.extxyz"}, {"start": tmp_path / "start.extxyz", "temperature_K": 600}],
+        "walkers": [{"start": tmp_path / "start.extxyz", "n_walkers": 1, "temperature_K": T} for T in (300, 600)],
         "reference": {"emt": {}},
         "model": {"pair": {}},
         "bootstrap": {"data": tmp_path / "data.extxyz", "level_of_theory": "EMT"},

@@ -375,7 +375,7 @@ def test_windows_by_the_former_rule(tmp_path):
     begun = [evaluate_restraints([TURN], walker.start).variables[TURN.name] for walker in walkers]
     assert begun == pytest.approx([60, 60, 175], abs=1e-5)  # -175 was 185 then, and far from -180
     longer = group.model_copy(update={"distribution": Distribution(**distribution | {"maximum": 200})})
-    check_walkers([longer], by_former_rule=True)
+    checked_walkers([longer], seed=1, by_former_rule=True)
 
 
 def test_walkers_outside_a_distribution_have_no_window(tmp_path):
@@ -397,8 +397,7 @@ def test_a_barostat_that_explodes_is_warned_of(tmp_path, method, temperature_K, 
     start = start_file(tmp_path / "cu.extxyz", bulk("Cu", cubic=True))
     fields = {"timestep_fs": 4, "thermostat_time_fs": 50, "temperature_K": temperature_K, "n_steps": 300}
     group = Walkers(start=start, n_walkers=1, method=method, barostat_time_fs=barostat_time_fs, **fields)
-    (report,) = check_walkers([group])
-    (walker,) = make_walkers([group], seed=1)
+    (walker,), (report,) = checked_walkers([group], seed=1)
     potential = CalculatorPotential("ase.calculators.emt.EMT")
     sample = propagate(walker, potential, directory=tmp_path, name="0", n_tries=1)
     is_warned = any("a hard solid explodes below" in warning for warning in report.warnings)
