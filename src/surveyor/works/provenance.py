@@ -1,4 +1,4 @@
-"""What runs there were of a campaign, on which host, with which versions."""
+"""The runs of work: when they began, on which host, with which versions."""
 
 import platform
 import time
@@ -12,7 +12,7 @@ VERSIONS = ("surveyor", "prefect", "ase", "numpy", "distributed", "mace-torch", 
 
 
 def record_run(directory: RunDirectory) -> None:
-    """Add this run to the provenance of what is in a run directory."""
+    """Add this run to the provenance of the work in a folder."""
     runs: list[Any] = read_json(directory.provenance)["runs"] if directory.provenance.exists() else []  # Any: JSON
     run = {"begin": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "host": platform.node(), "python": platform.python_version()}
     runs.append({**run, "versions": installed_versions()})
