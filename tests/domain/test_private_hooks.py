@@ -193,6 +193,7 @@ def broken(hook: Hook, installed: str) -> str:
     )
 
 
+@pytest.mark.filterwarnings("ignore")  # what packages say when they are imported
 @pytest.mark.parametrize(
     "hook",
     [
