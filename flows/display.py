@@ -19,6 +19,7 @@ from surveyor.events.log import since
 from surveyor.lease import holder_of, is_in_use
 from surveyor.progress import CampaignProgress, read_progress, render, summary, waiting_of
 from surveyor.run_directory import RunDirectory
+from surveyor.words import number_of
 
 INTERVAL_S = 0.5
 PLAIN_INTERVAL_S = 5.0
@@ -56,7 +57,8 @@ def _conclude_campaign(console: Console, directory: RunDirectory, potential: Pat
     console.print(errors_table(progress))
     console.print(f"{directory.path} is complete: {progress.reason}")
     isolated = f" ({progress.run_isolated} of isolated atoms)" if progress.run_isolated else ""
-    console.print(f"this run: {progress.run_labels} new labels{isolated}, {progress.run_trainings} trainings")
+    labels, trainings = number_of(progress.run_labels, "new label"), number_of(progress.run_trainings, "training")
+    console.print(f"this run: {labels}{isolated}, {trainings}")
     console.print(f"potential: {potential}")
     console.print(f"report:    {directory.report}")
 

@@ -16,6 +16,7 @@ from surveyor.lease import is_in_use
 from surveyor.pools.cluster import close_cluster_pool
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.run_directory import RunDirectory
+from surveyor.words import number_of
 
 MARK = "dry-run"  # file that tells the run directory of a dry run, which may be removed, from all others
 
@@ -76,7 +77,7 @@ def _table(times: list[StageTime]) -> Table:
 def _print_labels(parameters: CampaignParameters, seconds: list[float], console: Console) -> None:
     n_all, each = n_labels(parameters), mean(seconds)
     console.print(f"a label took {_told(each)}, {_told(max(seconds))} at most; they are kept in the label store")
-    console.print(f"the campaign asks for {n_all} labels at most: {_told(n_all * each)} of computing")
+    console.print(f"the campaign asks for {number_of(n_all, 'label')} at most: {_told(n_all * each)} of computing")
     console.print("every stage has run; the files of the dry run are removed")
 
 

@@ -35,6 +35,7 @@ from surveyor.structures import elements_of
 from surveyor.tasks.resolve import compute_atomic_energy
 from surveyor.tasks.sample import sample
 from surveyor.tasks.wandb_run import TrainingCurves
+from surveyor.words import number_of
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ def label_all(campaign: Campaign, checks: PoolChecks, structures: Sequence[Atoms
 
 
 def _announce_generation(number: int, n_samples: int) -> None:
-    text = f"generation {number}: {n_samples} structures"
+    text = f"generation {number}: {number_of(n_samples, 'structure')}"
     announce(logger, GenerationBegins(message=text, generation=number, n_samples=n_samples))
 
 

@@ -24,6 +24,7 @@ from surveyor.pools.sites import JobQueueSite
 from surveyor.reference.choice import make_reference
 from surveyor.reference.reference import time_limit_of
 from surveyor.storage import FolderStorage
+from surveyor.words import number_of
 
 HERE = "here"
 
@@ -54,7 +55,7 @@ def check_inputs(subject: Subject) -> Iterator[Finding]:
     except InputError as error:
         yield fault_of(error, "campaign file", HERE, f"edit {subject.file}")
         return
-    yield Finding("campaign file", HERE, f"{subject.file}: {len(checked.walkers)} walkers")
+    yield Finding("campaign file", HERE, f"{subject.file}: {number_of(len(checked.walkers), 'walker')}")
     for report in checked.reports:
         yield Finding("structures", HERE, report.summary)
         yield from (remark("structures", HERE, line) for line in report.warnings)
