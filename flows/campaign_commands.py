@@ -14,6 +14,7 @@ from surveyor.flows.dry_run import dry_running
 from surveyor.flows.work_commands import call_flow, run_work
 from surveyor.progress import CampaignProgress, now, read_progress, render, summary
 from surveyor.run_directory import RunDirectory
+from surveyor.words import number_of
 
 
 def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
@@ -26,7 +27,8 @@ def _conclude(console: Console, directory: RunDirectory, potential: Path) -> int
     console.print(_errors_table(progress))
     console.print(f"{directory.path} is complete: {progress.reason}")
     isolated = f" ({progress.run_isolated} of isolated atoms)" if progress.run_isolated else ""
-    console.print(f"this run: {progress.run_labels} new labels{isolated}, {progress.run_trainings} trainings")
+    labels, trainings = number_of(progress.run_labels, "new label"), number_of(progress.run_trainings, "training")
+    console.print(f"this run: {labels}{isolated}, {trainings}")
     console.print(f"potential: {potential}")
     console.print(f"report:    {directory.report}")
     return 0

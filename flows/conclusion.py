@@ -24,6 +24,7 @@ from surveyor.outcomes import Outcome, check_failures, check_new_labels, count_f
 from surveyor.run_directory import SCHEMA_VERSION, Generation, RunDirectory
 from surveyor.tasks.evaluate import evaluate
 from surveyor.tasks.report import report, tag_run
+from surveyor.words import number_of
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +49,8 @@ def complete(campaign: Campaign, generation: Generation) -> Generation:
     campaign.lease.check()
     completed = campaign.directory.complete_generation(generation)
     test = completed.errors["test"]
-    text = (
-        f"generation {completed.number} is complete: {completed.n_labels} labels; on the test set {format_errors(test)}"
-    )
     n, n_labels = completed.number, completed.n_labels
+    text = f"generation {n} is complete: {number_of(n_labels, 'label')}; on the test set {format_errors(test)}"
     announce(logger, GenerationComplete(message=text, generation=n, n_labels=n_labels))
     return completed
 

@@ -16,6 +16,7 @@ from surveyor.lease import is_in_use
 from surveyor.pools.cluster import close_cluster_pool
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.run_directory import RunDirectory
+from surveyor.words import number_of
 
 MARK = "dry-run"  # file that tells the run directory of a dry run, which may be removed, from all others
 
@@ -75,10 +76,11 @@ def _table(times: list[StageTime]) -> Table:
 
 def _print_labels(parameters: CampaignParameters, seconds: list[float], console: Console) -> None:
     n_all, each = n_labels(parameters), mean(seconds)
+    mean_s, longest_s = _format_seconds(each), _format_seconds(max(seconds))
+    console.print(f"a label took {mean_s}, {longest_s} at most; labels are kept in the store")
     console.print(
-        f"a label took {_format_seconds(each)}, {_format_seconds(max(seconds))} at most; labels are kept in the store"
+        f"the campaign asks for {number_of(n_all, 'label')} at most: {_format_seconds(n_all * each)} of computing"
     )
-    console.print(f"the campaign asks for {n_all} labels at most: {_format_seconds(n_all * each)} of computing")
     console.print("every stage has run; the files of the dry run are removed")
 
 

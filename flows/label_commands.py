@@ -22,6 +22,7 @@ from surveyor.labels import POLICIES, REASONS, LabelFailure, LabelStore, LevelOf
 from surveyor.reading.keys import NAMES, LabelKeys
 from surveyor.reference.reference import Reference
 from surveyor.run_directory import RunDirectory
+from surveyor.words import number_of
 from surveyor.works.summary import read_summary
 
 OF_MACHINES = tuple(reason for reason in REASONS if POLICIES[reason].is_by_machine)
@@ -35,7 +36,8 @@ def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
 def _conclude(console: Console, directory: RunDirectory, _labelled: Path) -> int:
     """Say what came of it; return 1 where there is not a single label."""
     summary, new = read_summary(directory), read_labelling_progress(directory).n_labelled
-    console.print(f"{summary['n_labelled']} of {summary['n_structures']} structures are labelled; {new} labels are new")
+    of_all = f"{summary['n_labelled']} of {number_of(summary['n_structures'], 'structure')} labelled"
+    console.print(f"{of_all}; {number_of(new, 'new label')}")
     for reason, n in summary["failures"].items():
         console.print(f"{n} failed: {reason}")
     files = {"labelled": labelled_file(directory), "failed": failed_file(directory), "summary": directory.summary}
@@ -135,7 +137,7 @@ def _retry(options: argparse.Namespace, console: Console) -> None:
             retried[outcome.reason] += 1
     for reason, n in sorted(retried.items()):
         console.print(f"{n} failed: {reason}")
-    console.print(f"{retried.total()} labels are tried again when they are asked for the next time")
+    console.print(f"{number_of(retried.total(), 'label')} to be tried again when asked for the next time")
 
 
 def _keys(prefix: str, named: list[str]) -> LabelKeys:
@@ -166,7 +168,7 @@ def _check(
         return
     n_checked = 1 if options.check is None else options.check
     check_labels(given, reference, theory, n_checked)
-    console.print(f"{min(n_checked, len(given.labels))} of {len(given.labels)} labels were computed here, and agree")
+    console.print(f"labels computed here: {min(n_checked, len(given.labels))} of {len(given.labels)}, in agreement")
 
 
 def _import(options: argparse.Namespace, console: Console) -> None:
@@ -185,9 +187,11 @@ def _import(options: argparse.Namespace, console: Console) -> None:
     }
     done = import_labels(given, theory, LabelStore.in_folder(options.store), source)
     console.print(f"level of theory: {theory.name} ({theory.digest[:12]})")
-    console.print(f"{done.n_new} labels are new in {options.store}, {done.n_present} were there and stay as they were")
+    new = number_of(done.n_new, "new label")
+    console.print(f"{new} in {options.store}; there before, and left as they were: {done.n_present}")
     if done.n_repeated:
         console.print(f"{done.n_repeated} are in {options.dataset} more than once")
     if done.differing:
         numbers = ", ".join(map(str, done.differing[:8]))
-        console.print(f"[bold yellow]{len(done.differing)} labels of the store differ from the file[/]: {numbers} …")
+        differing = number_of(len(done.differing), "label")
+        console.print(f"[bold yellow]{differing} of the store not as in the file[/]: {numbers} …")

@@ -39,6 +39,7 @@ from surveyor.reference.reference import limits_of
 from surveyor.tasks.label import label_several
 from surveyor.tasks.report import tag_run
 from surveyor.tasks.resolve import resolve_theory
+from surveyor.words import number_of
 from surveyor.works.continuation import frozen_theory
 
 TOGETHER_S = [1.0, 10.0]  # delays of the retries at several structures together
@@ -113,7 +114,7 @@ def _followed(labelling: Labelling) -> Iterator[None]:
     """Bring what happens to the events and the log of the run; of a label there is no line, as there are thousands."""
     with relayed(labelling.directory, labelling.pools, passed_over=(Labelled,)):
         url, n = run_url(), len(labelling.structures)
-        text = f"{labelling.directory.path}: {n} structures{of_run(url)}"
+        text = f"{labelling.directory.path}: {number_of(n, 'structure')}{of_run(url)}"
         announce(logger, LabellingBegins(message=text, url=url, n_structures=n))
         announce_readings([labelling.checked.reading.report])
         yield
@@ -146,7 +147,7 @@ def _counted(labelling: Labelling, theory: LevelOfTheory) -> tuple[Requests, set
         len(requests.by_key),
     )
     found = tuple(key for key in requests.by_key if key not in missing)
-    text = f"{n_requested} labels are requested, {len(found)} are in the store"
+    text = f"labels: {n_requested} requested, {len(found)} in the store"
     announce(logger, LabelsRequested(message=text, n_requested=n_requested, n_found=len(found), found=found))
     return requests, missing
 
@@ -287,7 +288,7 @@ def _conclude(
 
     summary = write_results(labelling.directory, requests, theory, outcome_of)
     reasons = "".join(f", {n} {reason}" for reason, n in summary["failures"].items())
-    text = f"{summary['n_labelled']} of {summary['n_structures']} structures are labelled{reasons}"
+    text = f"{summary['n_labelled']} of {number_of(summary['n_structures'], 'structure')} labelled{reasons}"
     announce(logger, LabellingComplete(message=text))
     tag_run(sorted(summary["failures"]))
     return labelled_file(labelling.directory)

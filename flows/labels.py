@@ -24,6 +24,7 @@ from surveyor.reference.labelling import Labeller
 from surveyor.structures import elements_of
 from surveyor.tasks.label import CLAIMED, label
 from surveyor.tasks.resolve import compute_atomic_energy
+from surveyor.words import number_of
 
 logger = logging.getLogger(__name__)
 
@@ -143,5 +144,5 @@ def label_all(campaign: Campaign, checks: PoolChecks, structures: Sequence[Atoms
 
 def announce_generation(number: int, n_samples: int) -> None:
     """Say that a generation begins, and how many structures it shall bring."""
-    text = f"generation {number}: {n_samples} structures"
+    text = f"generation {number}: {number_of(n_samples, 'structure')}"
     announce(logger, GenerationBegins(message=text, generation=number, n_samples=n_samples))

@@ -25,7 +25,7 @@ def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
     ended = {event.name: event.message for event in of_kind(events, SampleEnds)}
     planned = [event.n_samples for event in of_kind(events, WorkBegins)]
     of_all = f" of {planned[-1]}" if planned else ""
-    line = f"{len(ended)}{of_all} samples; {[*ended.values()][-1]}" if ended else ""
+    line = f"samples: {len(ended)}{of_all}; {[*ended.values()][-1]}" if ended else ""
     return Text("\n".join(filter(None, [waiting_now(directory, events), line]))), line
 
 

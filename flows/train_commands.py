@@ -34,7 +34,8 @@ def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
     events = directory.events.read()[0]
     epochs = [event.message for event in of_kind(events, EpochEnds)]
     line = epochs[-1] if epochs else ""
-    return Text("\n".join(filter(None, [waiting_now(directory, events), line]))), line
+    has_ended = any(of_kind(events, TrainingEnds))  # behind that line, none of an epoch
+    return Text("\n".join(filter(None, [waiting_now(directory, events), line]))), "" if has_ended else line
 
 
 def _conclude(console: Console, directory: RunDirectory, potential: Path) -> int:

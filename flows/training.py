@@ -28,6 +28,7 @@ from surveyor.potentials import Potential
 from surveyor.run_directory import GenerationDirectory
 from surveyor.tasks.evaluate import evaluate
 from surveyor.tasks.train import train, train_member
+from surveyor.words import number_of
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ def train_on(
     is_trained = directory.model.exists()
     if not is_trained:
         n_train, n_valid = len(data.train), len(data.valid)
-        text = f"{name}: training on {n_train} structures, {n_valid} for validation"
+        text = f"{name}: training on {number_of(n_train, 'structure')}, {n_valid} for validation"
         announce(logger, TrainingBegins(message=text, n_train=n_train, n_valid=n_valid))
     with stopwatch.measuring("training"):
         if isinstance(model, CommitteeModel) and not is_trained:
@@ -121,8 +122,8 @@ def train_on(
     with stopwatch.measuring("evaluation"):
         errors = evaluate_sets(pool, directory, trained.deploy(), name)
     history = load_history(directory.model)
-    n_epochs = f"{len(history)} epoch{'' if len(history) == 1 else 's'}"
-    announce(logger, TrainingEnds(message=f"{name}: trained in {n_epochs}", epochs=len(history)))
+    text = f"{name}: trained in {number_of(len(history), 'epoch')}"
+    announce(logger, TrainingEnds(message=text, epochs=len(history)))
     return Trained(trained, errors, [epoch_to_json(epoch) for epoch in history])
 
 

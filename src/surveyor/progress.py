@@ -22,6 +22,7 @@ from surveyor.metrics import Errors
 from surveyor.models.history import epoch_of
 from surveyor.models.model import Epoch
 from surveyor.run_directory import Generation, RunDirectory, check_schema
+from surveyor.words import number_of
 
 State = Literal["running", "complete", "stopped"]
 Stage = Literal["sampling", "labelling", "evaluation", "training"]
@@ -382,7 +383,7 @@ def now(progress: CampaignProgress) -> str:
 
 def _headline(progress: CampaignProgress) -> str:
     if progress.state == "complete":
-        return f"complete: {progress.reason or 'nothing is left to do'} ({progress.n_labels} labels)"
+        return f"complete: {progress.reason or 'nothing is left to do'} ({number_of(progress.n_labels, 'label')})"
     state = "" if progress.state == "running" else "stopped; "
     if progress.generation is None:
         is_complete = f"{_name(progress, progress.n_complete - 1)} is complete"
@@ -397,7 +398,7 @@ def _name(progress: CampaignProgress, generation: int) -> str:
 
 
 def _labels_and_time(progress: CampaignProgress) -> str:
-    labels = f"{progress.n_labels} labels"
+    labels = number_of(progress.n_labels, "label")
     if progress.elapsed_s is None:
         return labels
     minutes, seconds = divmod(round(progress.elapsed_s), 60)

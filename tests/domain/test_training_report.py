@@ -160,7 +160,7 @@ def test_markdown_has_errors_by_element_the_offset_and_the_figures(training: Run
     assert markdown.startswith("# Training of a\\|b\n")
     assert markdown.count("data:image/png;base64,") == 2
     assert len(markdown) < 300_000
-    assert "7 structures, 2 for validation, 3 for the test; 3 epoch(s)" in markdown
+    assert "7 structures, 2 for validation, 3 for the test; 3 epochs" in markdown
     errors = summary["errors"]["test"]
     cells = [number(errors[name], 1e3) for name in ("energy_rmse", "energy_rmse_without_offset", "energy_offset")]
     assert f"| test | 3 | {' | '.join(cells)} |" in markdown

@@ -117,13 +117,13 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path: Path, prefect_api_url: 
 
     assert command.start().wait(200) == 0, command.output.read_text()
     printed = command.output.read_text()
-    assert "12 of 12 structures are labelled" in printed
+    assert "12 of 12 structures labelled" in printed
     kept = {structure_id(a) for a in Dataset.load(tmp_path / "out" / "labelled.extxyz") if a.info[KEY] in finished}
     # What had begun when the command was killed may end, or begin once more; what was finished does not.
     assert not kept & set(launches(command.log)[begun + 2 :])
     status = [sys.executable, "-m", "surveyor.flows.command_line", "status", str(command.directory.path)]
     told = subprocess.run(status, env=command.environment, capture_output=True, text=True, check=True).stdout
-    assert "complete: 12 of 12 structures are labelled\nlabelled" in told
+    assert "complete: 12 of 12 structures labelled\nlabelled" in told
     found = re.search(r"(\d+) from the store", told)
     assert found is not None
     assert len(finished) <= int(found[1]) <= begun  # one may have ended since it was counted
@@ -192,7 +192,7 @@ def test_labels_are_imported_by_the_command_and_found_by_a_labelling(tmp_path: P
 
     done = run(*theory)
     assert done.returncode == 0, done.stderr
-    assert "2 labels are new in labels" in done.stdout
+    assert "2 new labels in labels" in done.stdout
     unchecked = run(*theory, "--check", "1")
     assert unchecked.returncode == 2
     assert "does not say how to compute a label" in unchecked.stderr

@@ -57,7 +57,7 @@ def test_an_import_compares_one_label_unless_told_otherwise(tmp_path: Path, caps
     named_so = ["--prefix", "dft_", "--key", "forces=dft_force"]
     assert imported(str(data), *store, *named_so) == 0
     said = capsys.readouterr().out
-    assert "1 of 6 labels were computed here, and agree" in said
+    assert "labels computed here: 1 of 6, in agreement" in said
     assert "used: dft_energy, dft_force" in said
 
     shifted = labelled(copper(3))

@@ -102,7 +102,7 @@ def test_a_dataset_is_labelled_in_jobs_of_its_own_and_on_a_pool_that_is_open_alr
         (home / f"{name}.yaml").write_text(yaml.safe_dump(parameters))
         done = surveyor(home, "label", str(home / f"{name}.yaml"))
         assert done.returncode == 0, done.stderr
-        assert "6 labels are new" in done.stdout
+        assert "6 new labels" in done.stdout
         assert len(launches(home / f"{name}.log")) == 6
 
     label("own")

@@ -76,7 +76,7 @@ def test_of_two_labellings_at_once_each_takes_the_labels_of_the_other(tmp_path: 
     assert Counter(launches(shared.log)) == dict.fromkeys(launches(shared.log), 1)
     assert len(launches(shared.log)) == N_STRUCTURES
     for name in ("one", "other"):
-        assert f"{N_STRUCTURES} of {N_STRUCTURES} structures are labelled" in (tmp_path / f"{name}.txt").read_text()
+        assert f"{N_STRUCTURES} of {N_STRUCTURES} structures labelled" in (tmp_path / f"{name}.txt").read_text()
     assert list(shared.store.storage.list("claims/")) == []
 
 
@@ -88,7 +88,7 @@ def test_what_one_had_in_flight_when_it_was_killed_the_other_takes_over(tmp_path
         workers = {each.pid for each in psutil.Process(other.pid).children(recursive=True)}
         os.killpg(other.pid, signal.SIGKILL)  # with its workers: what they have begun ends nowhere
         assert one.wait(PATIENCE_S) == 0, shared.printed()
-    assert f"{N_STRUCTURES} of {N_STRUCTURES} structures are labelled" in (tmp_path / "one.txt").read_text()
+    assert f"{N_STRUCTURES} of {N_STRUCTURES} structures labelled" in (tmp_path / "one.txt").read_text()
     assert len([*shared.store.keys()]) == N_STRUCTURES
     first: dict[str, int] = {}
     for event, structure, pid in shared.events():

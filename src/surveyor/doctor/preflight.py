@@ -22,6 +22,7 @@ from surveyor.lease import holder_of
 from surveyor.pools.sites import JobQueueSite
 from surveyor.reference.reference import time_limit_of
 from surveyor.storage import FolderStorage
+from surveyor.words import number_of
 
 HERE = "here"
 
@@ -54,7 +55,7 @@ def check_inputs(subject: Subject) -> Generator[CheckResult, None, CheckedCampai
     except InputError as error:
         yield fault_of(error, "campaign file", HERE, f"edit {subject.file}")
         return None
-    yield CheckResult("campaign file", HERE, f"{subject.file}: {len(checked.walkers)} walkers")
+    yield CheckResult("campaign file", HERE, f"{subject.file}: {number_of(len(checked.walkers), 'walker')}")
     for report in checked.reports:
         yield CheckResult("structures", HERE, report.summary)
         yield from (remark("structures", HERE, line) for line in report.warnings)

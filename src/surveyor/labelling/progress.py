@@ -14,6 +14,7 @@ from surveyor.labelling.labelling import LABELLING
 from surveyor.lease import is_in_use
 from surveyor.progress import State, keys, waiting_of
 from surveyor.run_directory import RunDirectory
+from surveyor.words import number_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,8 @@ def read_labelling_progress(directory: RunDirectory) -> LabellingProgress:
 
 def render_labelling(progress: LabellingProgress) -> RenderableType:
     """Return a few lines for a terminal."""
-    headline = Text(f"{progress.state}: {progress.message or f'{progress.n_structures} structures'}", style="bold")
+    text = progress.message or number_of(progress.n_structures, "structure")
+    headline = Text(f"{progress.state}: {text}", style="bold")
     lines: list[RenderableType] = [headline]
     if progress.waiting:
         lines.append(Text(progress.waiting, style="yellow"))

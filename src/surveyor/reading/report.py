@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from surveyor.words import number_of
+
 N_SHOWN = 8  # indices in a warning
 
 
@@ -26,8 +28,7 @@ class Finding:
     @property
     def line(self) -> str:
         """The warning for this kind."""
-        structures = "1 structure" if self.n_structures == 1 else f"{self.n_structures} structures"
-        return f"{self.text} ({structures}, the first is {self.first})"
+        return f"{self.text} ({number_of(self.n_structures, 'structure')}, the first is {self.first})"
 
 
 def finding_of(text: str, indices: np.ndarray) -> Finding:
@@ -73,9 +74,9 @@ class ReadingReport:
     @property
     def summary(self) -> str:
         """One line: the number of structures, and the names of used and unused fields."""
-        structures = "1 structure" if self.n_structures == 1 else f"{self.n_structures} structures"
         unused = f"; not used: {', '.join(self.unused)}" if self.unused else ""
         used = ", ".join(self.used) or "positions"
+        structures = number_of(self.n_structures, "structure")
         return "; ".join([f"{self.name}: {structures}", f"used: {used}{unused}", *self.remarks])
 
     @property

@@ -26,6 +26,7 @@ from surveyor.report.tables import (
     walkers_table,
 )
 from surveyor.run_directory import GenerationDirectory, RunDirectory
+from surveyor.words import number_of
 
 N_ROWS = 30  # of a table; an artifact shall stay small
 DPI = 80
@@ -46,7 +47,8 @@ def generation_markdown(directory: RunDirectory, generation: int) -> str:
     parts = [f"# {generation_name(generation).capitalize()}" if generation == 0 else f"# Generation {generation}"]
     if directory.theory.exists():
         parts.append(
-            f"{manifest['n_labels']} labels requested so far, at {_escaped(load_theory(directory.theory).name)}."
+            f"{number_of(manifest['n_labels'], 'label')} requested so far, "
+            f"at {_escaped(load_theory(directory.theory).name)}."
         )
     parts.append(_table(generations_table(rows[-N_ROWS:])))
     points = parity_points(directory.generation(generation))
@@ -81,11 +83,11 @@ def training_markdown(directory: RunDirectory, summary: Mapping[str, Any]) -> st
     """
     files = GenerationDirectory(directory.path)
     counts, history = summary["n_structures"], history_of_training(files)
-    used = f"{counts['train']} structures, {counts['valid']} for validation, {counts['test']} for the test"
+    used = f"{number_of(counts['train'], 'structure')}, {counts['valid']} for validation, {counts['test']} for the test"
     logs = "".join(f"; log: `{log}`" for log in summary.get("logs", ())[:N_ROWS])
     parts = [
         f"# Training of {_escaped(directory.path.name)}",
-        f"{used}; {len(history.epochs)} epoch(s). The files are in `{directory.path}`{logs}.",
+        f"{used}; {number_of(len(history.epochs), 'epoch')}. The files are in `{directory.path}`{logs}.",
         "## Predictions and labels",
         _picture(parity_figure(parity_points(files)), "parity"),
         _table(sets_table(summary["errors"], "Errors of the model on each set.")),

@@ -24,6 +24,7 @@ from surveyor.sampling.samples import Attempt, load_attempt, load_sample, save_a
 from surveyor.sampling.segments import run_segment
 from surveyor.sampling.states import generator_of, state_of
 from surveyor.sampling.walkers import Rejection, Sample, Walker, stops_in_words
+from surveyor.words import number_of
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ def announce_sample(name: str, sample: Sample, how: str) -> None:
         told += f"; ended early by its guard of {stop.replace('_', ' ')}"
     if sample.is_converged is False and stop is None:
         told += "; not converged"
-    announce(logger, Sampled(message=f"{name}: {sample.n_steps} steps{at} {how}{told}", **details))
+    announce(logger, Sampled(message=f"{name}: {number_of(sample.n_steps, 'step')}{at} {how}{told}", **details))
 
 
 def _advance(

@@ -299,11 +299,13 @@ def test_isolated_atoms_that_no_training_takes_are_refused(
         read_labels(written(tmp_path / "given.extxyz", [*labelled(), *atoms]), THEORY)
 
 
-@pytest.mark.parametrize(("stated", "is_used"), [("IsolatedAtom", True), ("crystal", False)])
+@pytest.mark.parametrize(
+    ("stated", "pbc", "is_used"), [("IsolatedAtom", True, True), ("crystal", True, False), ("atom", False, False)]
+)
 def test_a_config_type_is_used_where_it_makes_an_atom_an_isolated_one(
-    stated: str, is_used: bool, tmp_path: Path
+    stated: str, pbc: bool, is_used: bool, tmp_path: Path
 ) -> None:
-    atom = Atoms("Cu", cell=[9, 9, 9], pbc=True, info={ENERGY: 1.0, "config_type": stated})
+    atom = Atoms("Cu", cell=[9, 9, 9], pbc=pbc, info={ENERGY: 1.0, "config_type": stated})
     atom.arrays[FORCES] = np.zeros((1, 3))
     report = read_labels(written(tmp_path / "given.extxyz", [*labelled(), atom]), THEORY).report
     assert ("config_type" in report.used, "config_type" in report.unused) == (is_used, not is_used)

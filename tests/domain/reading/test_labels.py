@@ -155,6 +155,21 @@ def test_the_rounding_of_a_relaxed_cell_contradicts_no_virials(tmp_path: Path) -
     np.testing.assert_allclose(atoms.info[STRESS], np.full(6, 5e-6))
 
 
+def test_large_stresses_are_rounded_in_proportion(tmp_path: Path) -> None:
+    stress, volume = np.diag([3.0, 2.0, 1.0]), crystal().get_volume()
+    stress[0, 1] = 1e-3
+    both = {"REF_stress": stress, "REF_virials": -1.0005 * volume * stress}
+    (atoms,) = read(tmp_path / "data.extxyz", labelled(crystal(), **both)).structures
+    np.testing.assert_allclose(atoms.info[STRESS], [3, 2, 1, 0, 0, 5e-4])
+
+
+def test_a_stress_of_another_label_does_not_stay(tmp_path: Path) -> None:
+    other = {"dft_energy": 1.0, "dft_forces": np.zeros((len(crystal()), 3)), "REF_stress": np.eye(3)}
+    (atoms,) = read(tmp_path / "data.extxyz", labelled(crystal(), **other), keys=LabelKeys(prefix="dft_")).structures
+    assert atoms.info[ENERGY] == 1.0
+    assert STRESS not in atoms.info
+
+
 @pytest.mark.parametrize(("weightless", "taken"), [("virials", 1.0), ("stress", -2.0)])
 def test_of_stress_and_virials_that_of_weight_0_is_not_used(weightless: str, taken: float, tmp_path: Path) -> None:
     volume = crystal().get_volume()
@@ -227,7 +242,11 @@ NUMBERS = np.zeros((2, 3))
         ({"volume": 3.0, "energy_weight": 2.0, "dft_energy": 1.0, "dft_forces": NUMBERS}, {"prefix": "dft_"}),
         ({"other_energy": 1.0, "dft_energy": 1.0, "dft_forces": NUMBERS}, {"prefix": "dft_"}),
         (
-            {"energies": np.zeros(2), "TotEnergy": 1.0, "max_force": 0.1, "spins": NUMBERS, "force": NUMBERS},
+            {"site_energy": np.zeros(2), "TotEnergy": 1.0, "max_force": 0.1, "spins": NUMBERS, "force": NUMBERS},
+            {"energy": "TotEnergy", "forces": "force"},
+        ),
+        (
+            {"TotEnergy": 1.0, "EnergyT0": 1.0, "force": NUMBERS, "force_0": NUMBERS},
             {"energy": "TotEnergy", "forces": "force"},
         ),
         ({"dft_energy": 1.0, "forces_weight": NUMBERS}, None),

@@ -406,7 +406,7 @@ def test_a_walker_whose_time_is_up_brings_what_it_has_and_says_so(tmp_path, capl
     with caplog.at_level(logging.INFO, logger="surveyor.sampling"):
         sample = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="0")
     assert (sample.stop.reason, sample.n_steps, sample.walker.state.n_steps) == ("wall_time", 1, 1)
-    assert "1 steps" in caplog.records[0].getMessage()
+    assert ": 1 step at" in caplog.records[0].getMessage()
     assert "ended early by its guard of wall time" in caplog.records[0].getMessage()
 
 
