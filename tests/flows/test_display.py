@@ -34,6 +34,4 @@ def test_behind_the_end_of_a_training_follows_no_line_of_an_epoch(tmp_path: Path
     assert TRAINING_VIEW.look(directory)[1] == "epoch 0"
     directory.events.append(TrainingEnds(message="trained in 1 epoch", epochs=1))
     assert TRAINING_VIEW.look(directory)[1] == ""
-    assert (
-        str(TRAINING_VIEW.look(directory)[0]) == "epoch 0"
-    )  # what `surveyor status` says of an interrupted evaluation
+    assert str(TRAINING_VIEW.look(directory)[0]) == "epoch 0"  # for `surveyor status`

@@ -135,7 +135,7 @@ def test_a_dry_run_is_kept_when_it_fails_and_leaves_nothing_but_labels_when_ever
         *(("1", "sampling"), ("1", "labelling"), ("1", "training")),
     ]
     assert {(pool, host) for _, _, pool, host, _ in rows} == {("local", socket.gethostname())}
-    assert "the campaign asks for 58 labels at most" in said
+    assert "the campaign requests at most 58 labels" in said
     assert [*kept.parent.iterdir()] == []
     bought = [*LabelStore.in_folder(command.folder / "store").keys()]
     assert len(bought) == len(launches(command.log)) >= 4
