@@ -33,12 +33,13 @@ logger = logging.getLogger(__name__)
 def ending_at_once(
     function: Callable[Concatenate[Campaign, P], T],
 ) -> Callable[Concatenate[Campaign, P], T]:
-    """Have the pools of a campaign let go of what they compute when the function of a flow is ended from outside.
+    """Abandon the work on the pools of a campaign when the function of a flow is terminated from outside.
 
-    A flow ends when all threads of its tasks have; they wait for the pools, which the end of the flow would close.
+    A flow ends only after the threads of all its tasks have ended; they wait for the pools, which only the end of the
+    flow would close.
 
     Args:
-        function: takes the campaign, and submits tasks.
+        function: function that takes the campaign, and submits tasks.
     """
 
     @wraps(function)
@@ -57,20 +58,20 @@ def ending_at_once(
 
 
 def _without_annotations(signature: inspect.Signature) -> inspect.Signature:
-    """Return a signature of which Prefect makes no large schema, which takes time: nobody fills in such a form."""
+    """Return a signature without annotations, so that Prefect builds no large schema for a form that is never used."""
     parameters = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
     return signature.replace(parameters=parameters)
 
 
 @contextmanager
 def heeding_cancellation(look_s: float = LOOK_S) -> Iterator[None]:
-    """Have the run that this is called in end in order when it was cancelled and nobody ends it.
+    """End the current run cleanly if it was cancelled and no worker stops it.
 
-    A worker of Prefect's ends the runs that it has started, but no more after the server was away for half a minute;
-    and a run that no worker has started is ended by nobody.
+    A Prefect worker ends only the runs that it has started, and stops doing so after the server was away for half a
+    minute.
 
     Args:
-        look_s: how often the state of the run is looked at; seen for the second time, it is acted on.
+        look_s: interval at which the state of the run is checked; the run ends when it is found cancelled twice.
     """
     stop = threading.Event()
     run = UUID(str(runtime.flow_run.id))

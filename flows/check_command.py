@@ -1,4 +1,4 @@
-"""`surveyor check`: what a parameter file holds and what is read from its structures, without running anything."""
+"""`surveyor check`: checks a parameter file and its structures without running anything."""
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping

@@ -58,16 +58,16 @@ def complete(campaign: Campaign, generation: Generation) -> Generation:
 def check_something_is_new(
     campaign: Campaign, previous: Generation, outcomes: Sequence[Outcome], structures: Dataset
 ) -> None:
-    """Check that a generation brought something new; otherwise put its samples aside, so that it can be tried again.
+    """Check that a generation returned something new; otherwise set its samples aside, so that it can be tried again.
 
     Args:
-        campaign: open.
-        previous: the generation before.
-        outcomes: of this generation.
-        structures: new ones, labelled or failed.
+        campaign: the open campaign.
+        previous: the previous generation.
+        outcomes: outcomes of this generation.
+        structures: new structures, labelled or failed.
 
     Raises:
-        NothingLearned: it brought no new label.
+        NothingLearned: it returned no new label.
     """
     try:
         check_new_labels(outcomes, structures)
@@ -87,10 +87,10 @@ def check_something_is_new(
 
 
 class Reports:
-    """Reports on generations, made one after the other while the campaign goes on.
+    """Reports on generations, written in sequence while the campaign continues.
 
     Args:
-        campaign: open.
+        campaign: the open campaign.
     """
 
     def __init__(self, campaign: Campaign) -> None:
@@ -175,13 +175,13 @@ def _evaluate_generation(campaign: Campaign, number: int, test_set: Path, digest
 
 
 def conclude(campaign: Campaign, last: Generation, reason: str, reports: Reports) -> Path:
-    """End a campaign in order: compare the models of all generations, report, and say where the final one is.
+    """Complete a campaign: compare the models of all generations, report, and return the final model.
 
     Args:
-        campaign: open.
+        campaign: the open campaign.
         last: its newest generation.
-        reason: why it ends.
-        reports: get the last one.
+        reason: reason why it ends.
+        reports: the reports, to which the last one is added.
 
     Returns:
         The native file of the final model.

@@ -28,17 +28,17 @@ LOOK_AGAIN = 20  # times what a look takes pass before the next one: it reads al
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How a kind of work is shown and run.
+    """The display and the flow of a kind of work.
 
     Attributes:
         begins: the event with which a run begins.
         milestones: events whose lines are printed.
-        look: returns where the work stands, as lines for a terminal and as one line.
-        conclude: prints what came of the work, given its main file, and returns the exit status of the command.
-        show: prints where the work in a folder stands, for `surveyor status`.
-        kind: of work.
-        flow: name of its flow, which is also that of the module.
-        run_name: of its runs, with the name of the folder to be filled in.
+        look: returns the progress, as lines for a terminal and as one line.
+        conclude: prints the results, given the main file, and returns the exit status of the command.
+        show: prints the progress of the work in a folder, for `surveyor status`.
+        kind: kind of work.
+        flow: name of its flow and of the flow's module.
+        run_name: name of its runs, with a placeholder for the name of the folder.
     """
 
     begins: type[Event]
@@ -142,7 +142,7 @@ class _Display:
             self._print_progress(self.view.look(self.directory)[1])
 
     def _redraw(self, live: Live) -> None:
-        """Look again, also without news, as times go on; but not all the time where a look takes long."""
+        """Update the display, even without news, because elapsed times change; less often if an update is slow."""
         begun = time.monotonic()
         if begun >= self.next_look:
             live.update(self.view.look(self.directory)[0])

@@ -49,7 +49,7 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
 
 
 def _progress_printer(console: Console, status: Status) -> Callable[[str], None]:
-    """Return what shows what is waited for: in place in a terminal, line by line elsewhere."""
+    """Return a function that shows what `doctor` waits for: in place in a terminal, line by line elsewhere."""
     told = [""]
 
     def on_progress(text: str) -> None:
@@ -63,7 +63,7 @@ def _progress_printer(console: Console, status: Status) -> Callable[[str], None]
 
 
 def results_table(results: Sequence[CheckResult]) -> Table:
-    """Return what was checked and found as a table for the terminal; faults are told in full below it."""
+    """Return the results of all checks as a table for the terminal; faults are described in full below it."""
     table = Table("", "check", "where", "found")
     for each in results:
         mark, style = MARKS[each.severity]
@@ -72,12 +72,12 @@ def results_table(results: Sequence[CheckResult]) -> Table:
 
 
 def look(file: Path, wait_s: float, on_progress: Callable[[str], None]) -> Iterator[CheckResult]:
-    """Look at everything that a campaign needs: its file, the Prefect server, the folders, the pools.
+    """Check everything that a campaign needs: its file, the Prefect server, the folders, the pools.
 
     Args:
-        file: of the campaign.
-        wait_s: so long may a worker be waited for.
-        on_progress: is told what is waited for.
+        file: campaign file.
+        wait_s: maximum time to wait for a worker.
+        on_progress: called with a description of each wait.
     """
     try:
         parameters = CAMPAIGN.load(file)

@@ -23,15 +23,15 @@ MARK = "dry-run"  # file that tells the run directory of a dry run, which may be
 
 @contextmanager
 def dry_running(parameters: CampaignParameters, console: Console) -> Iterator[CampaignParameters]:
-    """Give the parameters of a dry run, and say at its end what it took; it leaves nothing but labels.
+    """Provide the parameters of a dry run, and print its durations at the end; only its labels are kept.
 
     Args:
-        parameters: of the campaign.
-        console: where to say it.
+        parameters: parameters of the campaign.
+        console: console for the durations.
 
     Raises:
-        InputError: something else is in its place.
-        CampaignInUse: another dry run of this campaign is at work.
+        InputError: the folder of the dry run contains something else.
+        CampaignInUse: another dry run of this campaign is running.
     """
     small = reduced(parameters)
     directory = RunDirectory(small.run_directory.absolute())

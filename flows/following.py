@@ -1,4 +1,4 @@
-"""What happens in a campaign, brought to its events, to the log of its run and to Weights & Biases."""
+"""The events of a campaign, passed on to its event file, to the log of its run, and to Weights & Biases."""
 
 import logging
 from collections.abc import Iterator

@@ -34,7 +34,7 @@ def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
 
 
 def _conclude(console: Console, directory: RunDirectory, _labelled: Path) -> int:
-    """Say what came of it; return 1 where there is not a single label."""
+    """Print the results; return 1 if there is no label at all."""
     summary, new = read_summary(directory), read_labelling_progress(directory).n_labelled
     of_all = f"{summary['n_labelled']} of {number_of(summary['n_structures'], 'structure')} labelled"
     console.print(f"{of_all}; {number_of(new, 'new label')}")

@@ -77,10 +77,10 @@ def label_dataset(
 
 
 def label_everything(labelling: Labelling) -> Path:
-    """Label what is not labelled yet, within a flow, and write the results.
+    """Label all structures without a label, within a flow, and write the results.
 
     Args:
-        labelling: open.
+        labelling: the open labelling.
 
     Returns:
         The file with the labelled structures.
@@ -91,15 +91,15 @@ def label_everything(labelling: Labelling) -> Path:
 
 
 def label_structures(structures: Iterable[Atoms], output_directory: Path, **parameters: Any) -> Dataset:
-    """Label structures that are at hand in Python, such as a `Dataset`; the same call continues where it stopped.
+    """Label structures in memory, such as a `Dataset`; the same call continues where it stopped.
 
     Args:
-        structures: what to label.
+        structures: the structures.
         output_directory: folder of the results.
-        parameters: the others of `label_dataset`; Any: whatever those are.
+        parameters: other parameters of `label_dataset`.
 
     Returns:
-        Those that have a label, in order; the others are in `failed.extxyz` of the folder.
+        The structures with a label, in order; the others are in `failed.extxyz` of the folder.
     """
     with temporary_beside(output_directory.absolute() / "structures.extxyz") as temporary:
         Dataset(structures).save(temporary)
@@ -121,13 +121,13 @@ def _followed(labelling: Labelling) -> Iterator[None]:
 
 
 def _requested(labelling: Labelling) -> tuple[LevelOfTheory, Requests, set[str]]:
-    """Return the level of theory, what is requested at it, and the keys for which work is to be done.
+    """Return the level of theory, the requests, and the keys without a label.
 
-    What the store has is told before the pool is waited for; where nothing is missing, the pool is not asked.
+    The labels in the store are reported before the pool is needed; if nothing is missing, the pool is not used.
 
     Raises:
         PoolFailed: the pool cannot be opened.
-        InputError: the pool lacks what is needed, or the level of theory is another one than when this began.
+        InputError: the pool lacks a requirement, or the level of theory has changed since the labelling began.
     """
     path, counted = labelling.directory.theory, None
     if path.exists():
@@ -140,7 +140,7 @@ def _requested(labelling: Labelling) -> tuple[LevelOfTheory, Requests, set[str]]
 
 
 def _counted(labelling: Labelling, theory: LevelOfTheory) -> tuple[Requests, set[str]]:
-    """Return what is requested and the keys for which work is to be done, and tell how many there are."""
+    """Return the requests and the keys without a label, and report their numbers."""
     requests = labelling.requests(theory)
     missing, n_requested = (
         set(requests.missing(labelling.store, limits_of(labelling.checked.reference))),
@@ -155,10 +155,10 @@ def _counted(labelling: Labelling, theory: LevelOfTheory) -> tuple[Requests, set
 def _label_missing(
     labelling: Labelling, theory: LevelOfTheory, requests: Requests, missing: set[str]
 ) -> dict[str, LabelFailure]:
-    """Label what is not labelled yet, side by side.
+    """Label all structures without a label, in parallel.
 
     Returns:
-        The failures that are not recorded, by key: the next run tries those again.
+        Failures that are not recorded, by key: the next run tries them again.
     """
     if not missing:
         return {}
@@ -173,16 +173,16 @@ def _label_missing(
 
 
 class _Work:
-    """Chunks that are labelled side by side; those that other processes compute now are taken last.
+    """Chunks that are labelled in parallel; labels in computation by other processes come last.
 
     Args:
-        labelling: open.
+        labelling: the open labelling.
         theory: the level of theory.
-        progress: is told what came of each chunk.
+        progress: receives the outcome of each chunk.
         queue: queue of the tasks.
 
     Attributes:
-        lost: the failures that are not recorded, by key.
+        lost: failures that are not recorded, by key.
     """
 
     def __init__(self, labelling: Labelling, theory: LevelOfTheory, progress: "_ProgressLog", queue: TaskQueue) -> None:
@@ -251,13 +251,13 @@ def _given_up(labelling: Labelling, key: str, error: Exception) -> Tally:
 
 @dataclass(slots=True)
 class _ProgressLog:
-    """Says how far the work is, now and then.
+    """Logs the progress from time to time.
 
     Attributes:
-        n_requested: how many different structures there are to label.
-        n_found: how many of them are in no task, as it was known of their whole chunk what comes of it.
-        counts: what came of the others so far.
-        told: when that was said last.
+        n_requested: number of different structures to label.
+        n_found: number of structures without a task, because the outcome of their whole chunk is known.
+        counts: outcomes of the others so far.
+        told: time of the last line.
     """
 
     n_requested: int
@@ -266,7 +266,7 @@ class _ProgressLog:
     told: float = field(default_factory=time.monotonic)
 
     def add(self, counts: Mapping[str, int]) -> None:
-        """Take note of what came of some."""
+        """Add the outcomes of some structures."""
         self.counts.update(counts)
         if time.monotonic() > self.told + LINE_S:
             self.told = time.monotonic()
@@ -278,7 +278,7 @@ class _ProgressLog:
 def _conclude(
     labelling: Labelling, theory: LevelOfTheory, requests: Requests, lost: Mapping[str, LabelFailure]
 ) -> Path:
-    """Write the results, and say what they are."""
+    """Write the results, and report them."""
 
     def outcome_of(key: str) -> Label | LabelFailure:
         outcome = labelling.store.outcome(key) or lost.get(key)

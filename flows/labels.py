@@ -31,16 +31,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Labels:
-    """The labels of a generation as they come.
+    """The labels of a generation, in the order of their arrival.
 
-    What the store has is taken at once. What it lacks is computed as soon as the labelling pool has told its level of
-    theory, which must be the one with which the campaign began; what another process computes now comes last.
+    Labels in the store are used at once. Missing labels are computed as soon as the labelling pool has reported its
+    level of theory, which must be that of the campaign; labels in computation by other processes come last.
 
     Attributes:
-        campaign: gives reference, store and pool.
-        checks: on its pools.
-        queue: tasks that label.
-        watch: on the labels that others compute.
+        campaign: the open campaign.
+        checks: checks of its pools.
+        queue: queue of the label tasks.
+        watch: observer of the labels in computation by other processes.
         found: structures whose label was in the store, by name.
     """
 

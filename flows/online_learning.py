@@ -1,4 +1,4 @@
-"""Online learning: sample with the current model, label what was found, train, again and again."""
+"""Online learning: sample with the current model, label the samples, retrain, and repeat."""
 
 from pathlib import Path
 
@@ -76,11 +76,11 @@ def online_learning(
 @flow(name="generation", flow_run_name=_generation_name, validate_parameters=False, persist_result=False)
 @ending_at_once
 def next_generation(campaign: Campaign, checks: PoolChecks, previous: Generation) -> Generation:
-    """Sample with the model of the generation before, label what was found, and train on all labels so far.
+    """Sample with the model of the previous generation, label the samples, and train on all labels so far.
 
     Args:
-        campaign: open.
-        checks: on its pools.
+        campaign: the open campaign.
+        checks: checks of its pools.
         previous: the newest complete generation.
 
     Returns:

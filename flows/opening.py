@@ -1,4 +1,4 @@
-"""Work as its flow opens it: with the blocks that it names, and what happens brought to its events and the log."""
+"""Opening of work in a flow: loads its blocks, and passes its events on to its event file and to the log."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,11 +30,11 @@ _CHECKED: ContextVar[tuple[WorkParameters, object] | None] = ContextVar("checked
 
 @contextmanager
 def handing_over(parameters: WorkParameters, checked: object) -> Iterator[None]:
-    """Give the flow that is called in this what the checks have made of its parameters: it need not check them again.
+    """Hand the result of the checks over to the flow called in this block, so that it does not check again.
 
     Args:
-        parameters: of the work, with absolute paths.
-        checked: what `Kind.check` has returned for them.
+        parameters: parameters of the work, with absolute paths.
+        checked: result of `Kind.check` for them.
     """
     token = _CHECKED.set((parameters, checked))
     try:
@@ -76,13 +76,13 @@ def relayed(
     passed_over: tuple[type[Event], ...] = (),
     also: Callable[[Event], None] | None = None,
 ) -> Iterator[None]:
-    """Bring what happens, here and on the pools, to a file of events and to the log of the flow run.
+    """Pass events of this process and of the pools on to the event file and to the log of the flow run.
 
     Args:
-        directory: where the events are.
-        pools: of the run, which may have to be waited for.
-        passed_over: events too many for the log.
-        also: is told each event.
+        directory: run directory with the event file.
+        pools: pools of the run, whose waits are reported.
+        passed_over: kinds of events that are too frequent for the log.
+        also: called with each event.
     """
     log = get_run_logger()
 

@@ -35,5 +35,5 @@ def run_url() -> str | None:
 
 
 def of_run(url: str | None) -> str:
-    """Return the page of a run as the end of a line, nothing where there is none."""
+    """Return the address of a run as the end of a line; empty without an address."""
     return "" if url is None else f"; this run: {url}"

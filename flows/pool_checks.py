@@ -1,4 +1,4 @@
-"""Checks of the pools: asked once in a run, while stages whose own pools have answered go on."""
+"""Checks of the pools, made once per run, while stages whose own pools have answered proceed."""
 
 import time
 from collections.abc import Callable
@@ -22,14 +22,14 @@ AT_HAND_S = 60.0  # so long is an answer waited for that a stage does not need, 
 
 @dataclass(slots=True)
 class _Check:
-    """A question to the pool of a stage.
+    """A check on the pool of a stage.
 
     Attributes:
-        stage: that needs the answer.
+        stage: stage that needs the answer.
         result: waits for the answer, and returns it or raises.
-        has_answered: set when it is there.
+        has_answered: set when the pool has answered.
         then: called once with the answer.
-        is_good: whether the answer was heard, and nothing is wrong.
+        is_good: whether the answer was received without an error.
     """
 
     stage: Stage
@@ -39,17 +39,17 @@ class _Check:
     is_good: bool = False
 
     def hear(self) -> None:
-        """Wait for the answer; raise what is wrong."""
+        """Wait for the answer; raise its error, if any."""
         if not self.is_good:
             self.then(self.result())
             self.is_good = True
 
 
 class PoolChecks:
-    """The checks on the pools of a campaign; they go on side by side, and each stage waits for its own ones alone.
+    """The checks of the pools of a campaign. They run in parallel, and each stage waits only for its own.
 
     Args:
-        campaign: open.
+        campaign: the open campaign.
     """
 
     def __init__(self, campaign: Campaign) -> None:
@@ -86,29 +86,29 @@ class PoolChecks:
         return self._theory or load_theory(path)
 
     def heed(self) -> None:
-        """Raise what is wrong, as far as it is known by now.
+        """Raise errors of the checks that have answered so far.
 
         Raises:
             PoolFailed: a pool cannot be opened, even if it is not needed yet.
-            InputError: a pool lacks what is needed, or the level of theory is another one than when the campaign began.
+            InputError: a pool lacks a requirement, or the level of theory has changed since the campaign began.
         """
         for check in self._checks:
             if check.has_answered.is_set():
                 check.hear()
 
     def is_ready(self, stage: Stage) -> bool:
-        """Say whether the pool of a stage has answered; raises what is wrong, with any pool, as `heed` does."""
+        """Return whether the pool of a stage has answered; raise errors of any pool, as `heed` does."""
         self.heed()
         return all(check.is_good for check in self._checks if check.stage == stage)
 
     def wait_for(self, stage: Stage) -> None:
-        """Wait until the pool of a stage has answered; raises what is wrong with it."""
+        """Wait until the pool of a stage has answered; raise its error, if any."""
         for check in self._checks:
             if check.stage == stage:
                 check.hear()
 
     def wait_for_those_at_hand(self) -> None:
-        """Wait for pools that have workers, so that what is wrong is known before labels are paid for."""
+        """Wait for the answers of pools that have workers, so that errors are known before labels are computed."""
         pools = self._campaign.pools
         deadline = time.monotonic() + AT_HAND_S
         for check in self._checks:

@@ -17,7 +17,7 @@ OF_THE_SERVER = {word for part in CONFIGURATION.values() for word in part.get("w
 
 
 def unless_named(name: Callable[[], str]) -> Callable[[], str]:
-    """Return what names a run as a function says, unless its user has given it a name."""
+    """Return a function that names a run, unless its user has given it a name."""
 
     def choose() -> str:
         given = str(runtime.flow_run.name)

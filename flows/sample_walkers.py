@@ -59,10 +59,10 @@ def sample_walkers(
 
 
 def walk(exploration: Exploration) -> Path:
-    """Let the walkers move, within a flow, and write what they brought.
+    """Run the walkers, within a flow, and write their samples.
 
     Args:
-        exploration: open.
+        exploration: the open sampling.
 
     Returns:
         The file of the final states.

@@ -1,4 +1,4 @@
-"""Sampling, and labelling what it brings: the first half of a generation."""
+"""Sampling, and labelling of the samples: the first half of a generation."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,17 +22,17 @@ from surveyor.tasks.sample import sample
 def sample_and_label(
     campaign: Campaign, checks: PoolChecks, previous: Generation, potential: Potential, stopwatch: Stopwatch
 ) -> list[Outcome]:
-    """Let the walkers move on, and label what each brings as soon as it is there.
+    """Propagate the walkers, and label each sample as soon as it exists.
 
-    Walkers move in batches, if the potential is faster so; a walker that brings several samples brings them one after
-    the other, without waiting for their labels. Labels that were pending when the generation before ended arrive in
-    this one. A pool that has nothing left to do, as a former run has done it, is not waited for.
+    Walkers move in batches if the potential is faster in batches. A walker with several samples returns them in
+    sequence, without waiting for their labels. Labels that were pending at the end of the previous generation arrive in
+    this one. A pool without work left, because an earlier run has done it, is not needed.
 
     Args:
-        campaign: gives pools, reference and store.
-        checks: on the pools.
-        previous: where the walkers are.
-        potential: on which they move.
+        campaign: the open campaign.
+        checks: checks of its pools.
+        previous: the previous generation, with the walkers.
+        potential: the potential.
         stopwatch: measures sampling and labelling, which overlap.
     """
     learning, number = campaign.parameters.learning, previous.number + 1

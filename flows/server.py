@@ -85,13 +85,13 @@ def log_file() -> Path:
 
 @contextmanager
 def using_server(meanwhile: Callable[[], object] = lambda: None) -> Iterator[str]:
-    """Have flows of this process talk to a server that answers; give a line that says where its UI is.
+    """Connect flows of this process to a running server; provide a line with the address of its UI.
 
     Args:
-        meanwhile: called while a server that was started here starts, which takes its time on a processor of its own.
+        meanwhile: called while a new server starts.
 
     Raises:
-        ServerUnreachable: there is none, or it went away and did not come back.
+        ServerUnreachable: there is no server, or it went away and did not come back.
     """
     url, is_new = find_or_start_server(meanwhile)
     with temporary_settings({PREFECT_API_URL: url}, set_defaults=SETTINGS), outlasting_outages():
@@ -135,11 +135,11 @@ def _reason(response: httpx.Response) -> str:
 
 @contextmanager
 def outlasting_outages() -> Iterator[None]:
-    """Have requests to the Prefect server wait while it is away, instead of failing; `PATIENCE_S` at most.
+    """Make requests to the Prefect server wait while it is away, for up to `PATIENCE_S`, instead of failing.
 
-    Tasks go on meanwhile. Prefect repeats a request that found nobody only with a client that was connected before,
-    and makes new clients all the time, such as for the begin of a child run. After the first wait in vain nothing waits
-    any more until the server answers, nor does what ends a run that is told to end.
+    Tasks continue meanwhile. Prefect repeats a failed connection only for clients that were connected before, and
+    frequently creates new clients, for example to begin a child run. After one wait in vain, requests no longer wait
+    until the server answers. Requests of a run that is being stopped do not wait either.
     """
     _make_clients_patient()
     token = _OUTLASTS.set(True)
@@ -233,13 +233,13 @@ def _patient_async(send: AsyncSend) -> AsyncSend:
 
 
 def wait_for_server(patience_s: float = PATIENCE_S) -> None:
-    """Wait until the Prefect server answers: without it no run of a flow can begin or end, while tasks go on.
+    """Wait until the Prefect server answers; without it no flow run can begin or end, while tasks continue.
 
     Args:
-        patience_s: how long to wait.
+        patience_s: maximum time to wait.
 
     Raises:
-        ServerUnreachable: it stays away for longer.
+        ServerUnreachable: the server stays away for longer.
     """
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
         if (error := client.api_healthcheck()) is None:
@@ -284,7 +284,8 @@ def answers(url: str) -> bool:
 def _start(url: str, meanwhile: Callable[[], object]) -> None:
     """Start a server that outlives this process, do something else, and wait until it answers.
 
-    `prefect server start --background` would do so, too, but loses the log, which alone tells of services that fail.
+    `prefect server start --background` is not used, because it discards the log, the only place where failing services
+    show.
     """
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(PORT)]
     log_file().parent.mkdir(parents=True, exist_ok=True)

@@ -75,7 +75,7 @@ def _check_schedules(client: SyncPrefectClient, url: str, there: str) -> Iterato
 
 
 def _has_settled_schedule(deployment: DeploymentResponse) -> bool:
-    """Return whether a schedule has been active for so long that the scheduler has seen it."""
+    """Return whether a schedule has been active long enough for the scheduler to notice it."""
     before = datetime.now(UTC) - timedelta(seconds=SCHEDULER_S)
     changes = [each.updated for each in deployment.schedules if each.active]
     return not deployment.paused and any(changed is None or changed < before for changed in changes)

@@ -25,13 +25,13 @@ def n_at_once(pool: Pool) -> int:
 
 @dataclass(slots=True)
 class TaskQueue:
-    """Tasks of which some run and the others are not yet submitted.
+    """A queue of tasks, of which a limited number is submitted at a time.
 
     Attributes:
-        n_at_once: says how many may be unfinished now; asked only when tasks may begin.
-        ended: what is to be done here because tasks have ended; queues that share it serve each other.
-        may_begin: whether tasks may be submitted now; asked again and again while some wait.
-        futures: of the tasks that were submitted, by name.
+        n_at_once: returns the number of tasks that may be unfinished now; called only when tasks may begin.
+        ended: actions due because tasks have ended; queues that share it serve each other.
+        may_begin: returns whether tasks may be submitted now; called repeatedly while some wait.
+        futures: futures of the submitted tasks, by name.
     """
 
     n_at_once: Callable[[], int]
@@ -50,13 +50,13 @@ class TaskQueue:
         then: Callable[[], None] = lambda: None,
         is_held: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Have a task submitted as soon as there is room for it.
+        """Add a task, which is submitted as soon as there is room for it.
 
         Args:
             name: unique name in this queue.
-            submit: submits it and returns its future.
-            then: called when the task has ended, in whatever way.
-            is_held: whether it cannot begin yet; it is passed over as long as that is so, and takes no room.
+            submit: submits the task and returns its future.
+            then: called when the task has ended, successfully or not.
+            is_held: returns whether the task cannot begin yet; meanwhile it is skipped and takes no room.
         """
         self._waiting.append((is_held, partial(self._submit, name, submit, then)))
         self.fill()
@@ -71,7 +71,7 @@ class TaskQueue:
             self.serve(look)
 
     def serve(self, look: Callable[[], None]) -> None:
-        """Do what is to be done because a task has ended; look when none ends for a while."""
+        """Perform the actions due because a task has ended; call the look if none ends for a while."""
         try:
             react = self.ended.get(timeout=LOOK_S)
         except Empty:
@@ -81,7 +81,7 @@ class TaskQueue:
             react()
 
     def fill(self) -> None:
-        """Submit what there is room for, and look now and then whether what was held can begin."""
+        """Submit tasks for which there is room, and check from time to time whether held tasks can begin."""
         if self._held and time.monotonic() > self._looked + LOOK_S:
             self._looked = time.monotonic()
             self._waiting.extendleft(reversed(self._held))

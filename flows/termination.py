@@ -1,4 +1,4 @@
-"""SIGTERM, by which queues, service managers and administrators end a command: in order, as Ctrl-C does."""
+"""Termination by SIGTERM, from queues, service managers and administrators: as clean as by Ctrl-C."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ from types import FrameType
 
 
 class Terminated(BaseException):
-    """The process was told to end by SIGTERM; like KeyboardInterrupt, it passes by whatever handles errors."""
+    """The process received SIGTERM; like KeyboardInterrupt, this is not caught by handlers of errors."""
 
 
 @contextmanager

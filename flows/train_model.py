@@ -62,10 +62,10 @@ def train_model(
 
 
 def train_on_files(training: Training) -> Path:
-    """Train, within a flow, what is not trained yet, and write the summary.
+    """Train within a flow, unless the training is complete, and write the summary.
 
     Args:
-        training: open.
+        training: the open training.
 
     Returns:
         The native file of the model.

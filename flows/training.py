@@ -100,12 +100,12 @@ def train_on(
     """Train a model on sets and evaluate it on each of them.
 
     Args:
-        pool: where to run.
-        directory: for the sets, the training and the model; what is there already is not made again.
-        model: initialized, or trained before.
-        data: the sets; written to the folder first.
+        pool: the pool.
+        directory: folder for the sets, the training and the model; existing results are not computed again.
+        model: an initialized or trained model.
+        data: the sets, which are written to the folder first.
         stopwatch: measures training and evaluation.
-        name: of the training, for people.
+        name: name of the training, for people.
     """
     data.save(directory.path)
     is_trained = directory.model.exists()
@@ -168,7 +168,7 @@ def _copy(model: Path, destination: Path) -> None:
 
 
 def format_errors(errors: Errors) -> str:
-    """Return errors as a log line tells them."""
+    """Return errors as text for a log line."""
     if errors.energy_rmse is None or errors.forces_rmse is None:
         return "nothing to compare"
     return f"{1e3 * errors.energy_rmse:.2f} meV/atom{_offset(errors)}, {1e3 * errors.forces_rmse:.1f} meV/Å"

@@ -141,10 +141,10 @@ def _patient_with_a_server() -> Iterator[None]:
 
 
 def check_size(parameters: Parameters) -> None:
-    """Check that the Prefect server stores so many parameters.
+    """Check that the parameters are small enough for the Prefect server.
 
     Raises:
-        InputError: it does not; names the largest field.
+        InputError: they are too large; the message names the largest field.
     """
     content, limit = parameters.model_dump(mode="json"), get_current_settings().server.api.max_parameter_size
     if not limit or _size(content) <= limit:
@@ -161,7 +161,7 @@ def _size(content: object) -> int:
 
 
 def _largest(content: Any, path: str = "") -> tuple[str, int]:  # Any: JSON
-    """Return the path and the size of the innermost field that has most of what is in it."""
+    """Return the path and the size of the innermost field that contains most of the data."""
     if isinstance(content, Mapping):
         items = {f"{path}.{name}".removeprefix("."): value for name, value in content.items()}
     elif isinstance(content, list):
@@ -195,7 +195,7 @@ def _checked(function: Callable[P, T], kind: type[Parameters]) -> Callable[P, T]
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Take the traceback from the record of an error of surveyor's own, which says what to do."""
+    """Remove the traceback from the log record of an error of surveyor, whose message states the remedy."""
     if record.exc_info and isinstance(record.exc_info[1], SurveyorError):
         record.exc_info = None
     return True

@@ -1,4 +1,4 @@
-"""Waits of a run, such as for a job in a full queue: told as events and as the message of the run's state."""
+"""Waits of a run, such as for a job in a full queue: reported as events and as the message of the run's state."""
 
 import logging
 import threading
@@ -56,14 +56,14 @@ def what_is_waited_for(pools: Sequence[Pool]) -> str:
 
 @dataclass(slots=True)
 class _Waits:
-    """The wait of a run, and who knows it.
+    """The current wait of a run, and where it was reported.
 
     Attributes:
         run: the flow run.
-        seen: at the last look; what lasts for one look is not worth a word.
-        told: the last event; empty for none.
+        seen: the wait at the last look; a wait is reported from the second look on.
+        told: the last reported wait; empty for none.
         shown: the message of the run's state.
-        began: when the last wait began.
+        began: begin of the last wait.
     """
 
     run: UUID
@@ -73,7 +73,7 @@ class _Waits:
     began: float = 0.0
 
     def look(self, text: str) -> None:
-        """Take note of what is waited for now, and tell it."""
+        """Update the current wait, and report it."""
         is_news = text != self.told and (not text or text == self.seen)
         self.seen = text
         if is_news:

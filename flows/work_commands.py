@@ -24,11 +24,11 @@ def add_work_command(
     """Add the command of a kind of work.
 
     Args:
-        commands: of `surveyor`.
-        name: of the command.
-        summary: says what it does.
-        view: of the kind of work.
-        check_here: checks, before a server is started, what is not checked without running.
+        commands: commands of `surveyor`.
+        name: name of the command.
+        summary: its summary.
+        view: view of the kind of work.
+        check_here: additional checks before a server is started.
     """
     command = commands.add_parser(name, help=summary, epilog=f"example: surveyor {name} ethanol.yaml")
     command.add_argument("parameters", type=Path, help="parameter file (YAML)")
@@ -47,26 +47,26 @@ def _run(view: View, check_here: Callable[[Any], None], options: argparse.Namesp
 
 
 def run_work(view: View, parameters: WorkParameters, checked: object, console: Console) -> int:
-    """Run the flow of work, show it meanwhile and say what came of it; return the exit status.
+    """Run the flow of work, with a display, and print the results; return the exit status.
 
     Args:
-        view: of the kind of work.
-        parameters: with absolute paths.
-        checked: what the checks have made of them.
-        console: where to show it.
+        view: view of the kind of work.
+        parameters: parameters with absolute paths.
+        checked: result of the checks.
+        console: console for the display.
     """
     path = call_flow(view, parameters, checked, console)
     return view.conclude(console, RunDirectory(parameters.folder), path)
 
 
 def call_flow(view: View, parameters: WorkParameters, checked: object, console: Console) -> Path:
-    """Run the flow of work and show it meanwhile; return the main file of the results.
+    """Run the flow of work with a display; return the main file of the results.
 
     Args:
-        view: of the kind of work.
-        parameters: with absolute paths.
-        checked: what the checks have made of them; None has the flow check them.
-        console: where to show it.
+        view: view of the kind of work.
+        parameters: parameters with absolute paths.
+        checked: result of the checks; None if the flow is to check.
+        console: console for the display.
     """
     quieten_prefect()
     from surveyor.flows.server import using_server
