@@ -146,7 +146,7 @@ def write_results(exploration: Exploration, brought: Sequence[tuple[str, Sample]
     """Write the final states and the independent frames of all walkers, and last the summary, which is returned.
 
     Args:
-        exploration: open.
+        exploration: the open sampling.
         brought: all samples, with their names.
     """
     tolerance_A = exploration.parameters.min_difference_A
@@ -170,14 +170,14 @@ def write_results(exploration: Exploration, brought: Sequence[tuple[str, Sample]
 
 
 def check_yield(summary: Mapping[str, Any], directory: RunDirectory) -> None:  # Any: JSON
-    """Check that some walker brought a structure.
+    """Check that at least one walker returned a structure.
 
     Args:
-        summary: of the walkers, see `write_results`.
-        directory: of the results.
+        summary: summary of the walkers, see `write_results`.
+        directory: folder of the results.
 
     Raises:
-        NothingLearned: guards stopped every try of all walkers; says which.
+        NothingLearned: guards stopped every try of all walkers; the message names them.
     """
     if summary["n_structures"][FINAL_STATES]:
         return

@@ -1,12 +1,12 @@
-"""Run by path, in a process group of its own: runs another program, and ends all of it as soon as its parent dies.
+"""Launcher of programs in their own process group: ends the program with all its processes when the parent dies.
 
 Usage: launcher.py PARENT_PROCESS_ID COMMAND [ARGUMENT ...]
        launcher.py end FOLDER, in place of a process that has started others: ends them, and removes the folder.
 
-A signal at the parent's death cannot be arranged from outside, and Python code between fork and exec is unsafe where
-threads run, as they do in the workers of a pool. The signal reaches one process alone; that a program is started by a
-script, or starts others, is why this one stays. Ranks of MPI have process groups of their own, and outlive an mpirun
-that is told twice to end: so the program is told once, and what is left of it is found as descendants of this process.
+A signal at the parent's death cannot be set from outside, and Python code between fork and exec is unsafe in a process
+with threads, such as a worker of a pool. The signal reaches only one process, so this process stays for programs that
+are started by a script or start others. Ranks of MPI have their own process groups, and survive an mpirun that is
+signalled twice: so the program is signalled once, and its remaining processes are found as descendants of this one.
 """
 
 import ctypes
@@ -27,7 +27,7 @@ END = "end"
 
 
 def main() -> None:
-    """Arrange the signals, run the command, and end as it does."""
+    """Set up the signals, run the command, and exit with its status."""
     if sys.argv[1] == END:
         end_in_place(sys.argv[2])
     command = sys.argv[2:]
@@ -40,11 +40,11 @@ def main() -> None:
 
 
 def begin(run: "Callable[[], object]", parent: int) -> int:
-    """Fork a process that is ended, with all that it starts, when this one dies, is told to end, or loses its parent.
+    """Fork a process that is ended with all its children when this one dies, is signalled, or loses its parent.
 
     Args:
-        run: becomes the process, and does not return.
-        parent: of this process, which leads its process group.
+        run: function of the new process, which does not return.
+        parent: parent of this process, which leads its process group.
 
     Returns:
         The identifier of the new process.
@@ -120,7 +120,7 @@ def kill_descendants() -> None:
 
 
 def _descendants() -> list[int]:
-    """Return the processes that descend from this one; none where there is no /proc."""
+    """Return the descendants of this process; empty without /proc."""
     children: dict[int, list[int]] = {}
     with suppress(FileNotFoundError):
         for name in filter(str.isdecimal, os.listdir("/proc")):  # noqa: PTH208 (slow to import)

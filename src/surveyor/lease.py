@@ -28,11 +28,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A lease that is held, unless another process took this one for dead and has it now.
+    """A held lease, which is lost if another process considers this one dead and takes it over.
 
     Attributes:
-        path: its file.
-        token: what the file says as long as this process holds it.
+        path: file of the lease.
+        token: content of the file while this process holds the lease.
     """
 
     path: Path
@@ -99,7 +99,7 @@ def is_in_use(path: Path, *, stale_s: float = STALE_S) -> bool:
 
 
 def holder_of(path: Path, *, stale_s: float = STALE_S) -> Mapping[str, Any] | None:
-    """Return host and pid of the live process that holds the lease at a path; None where there is none."""
+    """Return host and pid of the live process that holds the lease at a path, or None."""
     return _read(path) if is_in_use(path, stale_s=stale_s) else None
 
 
@@ -168,7 +168,7 @@ def _started(pid: int) -> float | None:
 
 
 def _read(path: Path) -> dict[str, Any]:  # Any: strings and numbers
-    """Return who holds a lease; nothing where there is none, or one that a crash of the machine has left empty."""
+    """Return the holder of a lease; empty without a lease, or if a crash of the machine left it empty."""
     try:
         lease: dict[str, Any] = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""Parameters in files that users write: reading them, and saying what is wrong with them."""
+"""Parameter files of users, and messages about their errors."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -25,12 +25,12 @@ def load_parameters(kind: type[K], path: Path, what: str, fields: str) -> K:
     Args:
         kind: class of the parameters.
         path: the file.
-        what: what to call it in messages, such as "campaign file".
-        fields: some that it should have, for messages.
+        what: name of this kind of file in messages, such as "campaign file".
+        fields: some fields that it should have, for messages.
 
     Raises:
-        InputError: the file is missing or is no YAML, or a field is wrong; then with each field, what was found and
-            what is expected.
+        InputError: the file is missing or not YAML, or fields are wrong; the message names each field, what was found
+            and what is expected.
     """
     content = read_fields(path, what, fields)
     return absolute_paths(parse_parameters(kind, content, str(path), path), path.absolute().parent)
@@ -77,7 +77,7 @@ def parse_parameters(
 
 
 def _complaint(kind: type[BaseModel], error: ErrorDetails, file: Path | None) -> str:
-    """Return the path of a field, where it is, what is wrong with it, what was found, and which fields there are."""
+    """Return the path of a field, its place in the file, the error, the value found, and the valid fields."""
     *parents, name = error["loc"] or ("",)
     message = _with_place(f"{complaint_of(error)} (found {format_value(error['input'])})", file)
     if error["type"] != "extra_forbidden":
@@ -89,7 +89,7 @@ def _complaint(kind: type[BaseModel], error: ErrorDetails, file: Path | None) ->
 
 
 def complaint_of(error: ErrorDetails) -> str:
-    """Return what pydantic says of a field, after the path of the field, such as `walkers[0].start`."""
+    """Return pydantic's message on a field, after the path of the field, such as `walkers[0].start`."""
     message = error["msg"].removeprefix("Value error, ")
     return f"{path_of(error['loc'])}: {message}" if error["loc"] else message
 
@@ -189,14 +189,14 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:  # Any: whatever paramet
 
 
 def check_files_exist(files: Mapping[str, Path], what: str) -> None:
-    """Check that the files are there which parameters name.
+    """Check that the files named in parameters exist.
 
     Args:
-        files: by the path of the field.
-        what: they are written in, such as "campaign file".
+        files: files by the path of the field.
+        what: name of the parameter file in messages, such as "campaign file".
 
     Raises:
-        InputError: one is not.
+        InputError: a file does not exist.
     """
     for name, path in files.items():
         if not path.is_file():
@@ -206,14 +206,14 @@ def check_files_exist(files: Mapping[str, Path], what: str) -> None:
 
 
 def check_no_file(name: str, folder: Path) -> None:
-    """Check that there is no file in the place of a folder to work in.
+    """Check that the path of a folder is not a file.
 
     Args:
-        name: of the field.
-        folder: that it names.
+        name: name of the field.
+        folder: path of the folder.
 
     Raises:
-        InputError: there is one.
+        InputError: the path is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{name}: {folder} is a file; expected a folder, or a new name")

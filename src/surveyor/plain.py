@@ -15,14 +15,14 @@ from surveyor.sampling.walkers import Walker
 def explore(
     pool: Executor, walkers: Sequence[Walker], potential: Potential, label: Callable[[Atoms], Atoms], directory: Path
 ) -> list[Outcome]:
-    """Let each walker bring a structure, and label it as soon as it is there.
+    """Propagate each walker until it returns a structure, and label the structure at once.
 
     Args:
-        pool: where walkers move and structures are labelled.
-        walkers: where they are now.
-        potential: on which they move.
+        pool: executor for walkers and labels.
+        walkers: walkers in their current states.
+        potential: the potential.
         label: returns a structure with its label, such as a `Labeller`.
-        directory: for the files of this generation; what it has is not sampled again.
+        directory: folder of this generation; existing samples are not repeated.
     """
     runs = [
         pool.submit(propagate, walker, potential, directory=directory, name=f"walker-{walker.index}")

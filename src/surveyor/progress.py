@@ -61,31 +61,31 @@ class GenerationErrors:
 
 @dataclass(frozen=True, slots=True)
 class CampaignProgress:
-    """Where a campaign stands.
+    """The progress of a campaign.
 
     Attributes:
-        state: "running" where a live process holds the lease, "stopped" where none does and work is left.
+        state: "running" if a live process holds the lease; "stopped" if none does and work is left.
         reason: why a complete campaign ended.
-        n_generations: how many generations are planned after the bootstrap.
-        n_labels: how many labels were requested in all.
-        errors: of the complete generations, the bootstrap first.
-        generation: number of the one in work, None between two and at the end.
-        stage: what it is at.
-        n_planned: structures that it shall bring.
-        n_sampled: structures that walkers brought.
-        n_rejected: samples that came to nothing, because guards stopped every try.
-        n_duplicates: samples that are not labelled, as they are almost the same as known structures.
-        stops: how often guards stopped walkers, by what they found.
-        n_new: labels that were computed since the campaign was last started.
-        n_found: labels that were there before.
-        n_failed: labels that could not be had.
-        epoch: the last one of its training.
-        max_epochs: how many epochs a training has at most; None where that is not known.
-        elapsed_s: seconds since a running campaign was last started; None for one that does not run.
+        n_generations: planned number of generations after the bootstrap.
+        n_labels: number of requested labels.
+        errors: errors of the complete generations, the bootstrap first.
+        generation: number of the current generation; None between two and at the end.
+        stage: its current stage.
+        n_planned: its planned number of samples.
+        n_sampled: samples with a structure.
+        n_rejected: samples without a structure, because guards stopped every try.
+        n_duplicates: samples that are not labelled because they are near-duplicates.
+        stops: number of stops of walkers, by guard.
+        n_new: labels computed since the campaign was last started.
+        n_found: labels found in the store.
+        n_failed: failed labels.
+        epoch: last epoch of its training.
+        max_epochs: maximum number of epochs of a training; None if unknown.
+        elapsed_s: seconds since a running campaign was last started; None if it does not run.
         waiting: what a running campaign waits for, such as a job in a queue; empty for nothing.
-        failure: why the last run of the campaign has failed; empty where it did not, or where that is not known.
+        failure: why the last run of the campaign failed; empty if it did not, or if unknown.
         run_labels: labels computed since the campaign was last started.
-        run_isolated: how many of these labels are of isolated atoms; known once the campaign is complete.
+        run_isolated: number of these labels that are of isolated atoms; known once the campaign is complete.
         run_trainings: trainings begun since then.
     """
 
@@ -172,7 +172,7 @@ def _max_epochs(parameters: Mapping[str, Any], *, is_first: bool) -> int | None:
 
 
 def waiting_of(events: Sequence[Event]) -> str:
-    """Return what is waited for after events of one run; empty for nothing."""
+    """Return the current wait after the events of one run; empty for nothing."""
     last = next((event for event in reversed(events) if isinstance(event, kinds.Waiting | kinds.WaitingEnds)), None)
     waits = [last.message] if isinstance(last, kinds.Waiting) else []
     if silent := [event for event in of_kind(events, kinds.ClaimSilent) if event.until > time.time()]:
@@ -187,12 +187,12 @@ def _failure_of(events: Sequence[Event]) -> str:
 
 
 def _counts(directory: RunDirectory, events: Sequence[Event], run: Sequence[Event]) -> dict[str, Any]:
-    """Return what is done of the generation in work, whichever run has done it; nothing where there is none.
+    """Return the finished work of the current generation over all runs; empty without a current generation.
 
     Args:
-        directory: of the campaign.
-        events: of all runs, in order.
-        run: those of the last run.
+        directory: run directory of the campaign.
+        events: events of all runs, in order.
+        run: events of the last run.
     """
     begun = of_kind(events, kinds.GenerationBegins)
     if not begun or directory.generation(begun[-1].generation).is_complete():
@@ -221,7 +221,7 @@ def _counts(directory: RunDirectory, events: Sequence[Event], run: Sequence[Even
 
 
 def _begin_of_try(events: Sequence[Event], number: int) -> int:
-    """Return the position at which a generation began, or began anew, as it had brought nothing."""
+    """Return the position at which a generation began, or began again after it had returned nothing."""
     begin = None
     has_failed = False
     for position, event in enumerate(events):
@@ -237,12 +237,12 @@ def _stops(events: Sequence[Event]) -> dict[str, int]:
 
 
 def keys(events: Sequence[Event], kind: type[kinds.LabelEnds], *, new: bool = False) -> set[str]:
-    """Return the keys of labels, each once, however often events tell of it.
+    """Return the different keys of labels in events.
 
     Args:
-        events: of a run, or of several.
-        kind: of the events.
-        new: whether only what was computed counts, and not what was found in the store.
+        events: events of one or several runs.
+        kind: kind of the events.
+        new: count only computed labels, not those found in the store.
     """
     return {event.key for event in of_kind(events, kind) if event.new or not new}
 
@@ -346,12 +346,12 @@ def render(progress: CampaignProgress) -> RenderableType:
 
 
 def _folded(line: str, style: str = "") -> Text:
-    """Return a line that goes on in the next row where the terminal is narrow; a live display would crop it."""
+    """Return a line that wraps in a narrow terminal instead of being cropped by a live display."""
     return Text(line, style=style, overflow="fold", no_wrap=False)
 
 
 def summary(progress: CampaignProgress) -> str:
-    """Return one line on the generation in work, for where lines cannot be redrawn; empty where there is none."""
+    """Return one line on the current generation, for output that cannot be redrawn; empty if there is none."""
     if progress.generation is None:
         return ""
     if progress.epoch is not None:

@@ -47,17 +47,17 @@ class GenerationDirectory:
     Attributes:
         path: the folder, which holds
 
-            plan.json              how many samples each walker brings, decided when the generation began
-            samples/               what the walkers brought, one file each, written as they end
-            samples-1/ ...         what they brought when that was nothing new: `duplicates.jsonl` and `walkers/` too
-            duplicates.jsonl       which of them were not labelled, as they were near to others
+            plan.json              number of samples of each walker, decided when the generation began
+            samples/               samples, one file each, written when they end
+            samples-1/ ...         samples of a try without anything new, with `duplicates.jsonl` and `walkers/`
+            duplicates.jsonl       samples that were not labelled because they are near-duplicates
             labelled.extxyz        the labelled structures of this generation
             failed.extxyz ...      train, valid, test, failed, discarded, pending: the sets, up to this generation
-            before_training.npz    what the former model says of `labelled.extxyz`
+            before_training.npz    predictions of the previous model for `labelled.extxyz`
             training/              checkpoints and log of the training
             model/                 the trained model, in its native form
-            predictions/           what the model says of each set
-            walkers/               where the walkers are afterwards
+            predictions/           predictions of the model for each set
+            walkers/               states of the walkers at the end
             figures/               plots of this generation
             manifest.json          written last: with it the generation is complete
     """
@@ -71,7 +71,7 @@ class GenerationDirectory:
 
     @property
     def samples(self) -> Path:
-        """Folder of what the walkers brought."""
+        """Folder of the samples."""
         return self.path / "samples"
 
     @property
@@ -81,7 +81,7 @@ class GenerationDirectory:
 
     @property
     def before_training(self) -> Path:
-        """File with what the former model says of the labelled structures."""
+        """File with the predictions of the previous model for the labelled structures."""
         return self.path / "before_training.npz"
 
     @property
@@ -105,12 +105,12 @@ class GenerationDirectory:
         return self.path / "manifest.json"
 
     def planned(self, plan: Callable[[], Sequence[int]]) -> tuple[int, ...]:
-        """Return how many samples each walker brings: as was decided when the generation began, or as is decided now.
+        """Return the number of samples of each walker: as decided when the generation began, or decided now.
 
-        A generation that is resumed after its budget was changed must not bring other structures than before.
+        A generation that is resumed after a change of the budget must return the same structures as before.
 
         Args:
-            plan: decides.
+            plan: makes the decision.
         """
         path = self.path / "plan.json"
         if not path.exists():
@@ -120,10 +120,10 @@ class GenerationDirectory:
         return tuple(record["n_samples"])
 
     def set_aside(self, walkers: Sequence[Walker]) -> None:
-        """Put aside what walkers brought to no use, so that the generation is tried again from where they are now.
+        """Set samples without anything new aside, so that the generation is tried again from the current states.
 
         Args:
-            walkers: as they are for the next try.
+            walkers: walkers for the next try.
         """
         folder = self.path / f"{self.samples.name}-{len(self._tries()) + 1}"
         self.samples.mkdir(parents=True, exist_ok=True)
@@ -134,17 +134,17 @@ class GenerationDirectory:
         self.samples.replace(folder)  # last: without it, nothing was put aside
 
     def walkers_of_last_try(self, walkers: Sequence[Walker]) -> tuple[Walker, ...]:
-        """Return where walkers begin: where the last try that was put aside has left them, if there is one.
+        """Return the walkers at the beginning: after the last try that was set aside, if there is one.
 
         Args:
-            walkers: as the generation before has left them.
+            walkers: walkers at the end of the previous generation.
         """
         if not (tries := self._tries()):
             return tuple(walkers)
         return tuple(load_walker(_walker_file(tries[-1], walker.index), walker) for walker in walkers)
 
     def _tries(self) -> list[Path]:
-        """Return the folders of the tries that were put aside, in order."""
+        """Return the folders of the tries that were set aside, in order."""
         folders = self.path.glob(f"{self.samples.name}-*")
         return sorted(folders, key=lambda path: int(path.name.rpartition("-")[2]))
 
@@ -153,7 +153,7 @@ class GenerationDirectory:
         return self.path / f"{name}.extxyz"
 
     def predictions(self, name: str) -> Path:
-        """Return the file with what the model says of one of the sets."""
+        """Return the file with the predictions of the model for a set."""
         return self.path / "predictions" / f"{name}.npz"
 
     def walker(self, index: int) -> Path:
@@ -266,7 +266,7 @@ class RunDirectory:
 
     @property
     def model_check(self) -> Path:
-        """File that says for which model and pool the training pool was asked."""
+        """File that records the model and pool for which the check of the training pool was made."""
         return self.path / "model_check.json"
 
     @property

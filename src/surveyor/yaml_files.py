@@ -1,4 +1,4 @@
-"""YAML that users write: its fields, where in the file they are, and what is wrong with it in words for people."""
+"""YAML files of users: their fields, the places of the fields, and readable error messages."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -54,7 +54,7 @@ def place_in(path: Path, location: Location) -> str:
 
 
 def words_of(error: yaml.YAMLError) -> str:
-    """Return what is wrong with a YAML text, and where."""
+    """Return the error in a YAML text, with its place."""
     if isinstance(error, yaml.reader.ReaderError):
         return f"found the character #x{error.character:04x}, which YAML does not allow"
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
@@ -91,7 +91,7 @@ def _repeated(node: yaml.Node, seen: set[int]) -> Iterator[tuple[yaml.Node, yaml
 
 
 def _child(node: yaml.Node | None, name: int | str) -> tuple[yaml.Mark, yaml.Node] | None:
-    """Return where the field of a mapping or the item of a list begins, and what it holds; None where there is none."""
+    """Return the place and the value of a field of a mapping or an item of a list, or None."""
     if isinstance(node, yaml.MappingNode):
         return next(((key.start_mark, value) for key, value in node.value if str(key.value) == str(name)), None)
     if isinstance(node, yaml.SequenceNode) and isinstance(name, int) and name < len(node.value):

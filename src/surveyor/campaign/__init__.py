@@ -1,4 +1,4 @@
-"""Campaigns: their parameters, what is checked before they begin, how they begin and go on."""
+"""Campaigns: parameters, checks before the start, beginning and continuation."""
 
 from surveyor.campaign.campaign import (
     CAMPAIGN,

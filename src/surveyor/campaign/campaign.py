@@ -77,15 +77,15 @@ def freeze_atomic_energies(
     compute: Callable[[], Mapping[str, float]],
     check: Callable[[Mapping[str, float]], None] = lambda _energies: None,
 ) -> Mapping[str, float]:
-    """Compute the atomic energies when a campaign begins and keep them; later, return what was kept.
+    """Compute and store the atomic energies when a campaign begins; return the stored ones later.
 
     Args:
-        campaign: open.
-        compute: gives them, in eV by chemical symbol.
-        check: raises `InputError` if they contradict the data; nothing is kept then.
+        campaign: the open campaign.
+        compute: returns the energies, in eV by chemical symbol.
+        check: raises `InputError` if they contradict the data; they are then not stored.
 
     Raises:
-        InputError: as `check`; or what an earlier surveyor kept contradicts the data.
+        InputError: as `check`; or energies stored by an earlier version contradict the data.
     """
     path = campaign.directory.atomic_energies
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Checks before a campaign begins, without a pool, and what they read and make."""
+"""Checks before a campaign begins, without a pool, and their results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,12 +38,12 @@ class CheckedCampaign:
     """Results of the checks of a campaign.
 
     Attributes:
-        walkers: at their starts.
-        reference: computes labels.
-        model: untrained.
-        data: that the user gives; None where there are none.
-        elements: of the starts and of the data that the user gives.
-        reports: on the files of structures, in the order of the parameters.
+        walkers: walkers at their starts.
+        reference: the reference.
+        model: the untrained model.
+        data: data given by the user, or None.
+        elements: elements of the starts and of the given data.
+        reports: reports on the structure files, in the order of the parameters.
     """
 
     walkers: tuple[Walker, ...]
@@ -60,11 +60,11 @@ class CheckedCampaign:
 
 
 def read_and_check(parameters: CampaignParameters) -> CheckedCampaign:
-    """Check all that can be checked without a pool, and return what was read and made: each file is read once.
+    """Perform all checks that need no pool, and return their results; each file is read once.
 
     Raises:
-        InputError: something cannot work; of a campaign that has begun, it says where its labels are, for an earlier
-            surveyor checked less.
+        InputError: the input is wrong. For a campaign that has begun, the message also names the location of its
+            labels, because earlier versions checked less.
     """
     try:
         return _read_and_check(parameters)
@@ -122,7 +122,7 @@ def _check_frames(parameters: CampaignParameters) -> None:
 def _given(
     parameters: CampaignParameters, model: Model, starts: Sequence[Atoms], *, obeys_weights: bool
 ) -> TrainingData | None:
-    """Read and check the data that the user gives; return None where there are none."""
+    """Read and check the data given by the user; return None without such data."""
     path = parameters.bootstrap.data
     if path is None:
         return None
@@ -133,12 +133,12 @@ def _given(
 
 
 def check_sites(parameters: CampaignParameters, checked: CheckedCampaign, sites: Mapping[str, Site]) -> None:
-    """Check the pools of a campaign against what is to run there.
+    """Check that the pools of a campaign suit its work.
 
     Args:
-        parameters: of the campaign.
-        checked: what was made of them.
-        sites: where the pools are, by name.
+        parameters: parameters of the campaign.
+        checked: results of the checks.
+        sites: sites of the pools, by name.
 
     Raises:
         InputError: a label may take longer than a job of its pool lasts.
@@ -275,13 +275,13 @@ def check_elements(
     """Check that a level of theory can treat all elements.
 
     Args:
-        structures: to be labelled.
-        supported: symbols that it can treat; None where only the attempt tells.
-        name: of the level of theory.
-        unusable: why it cannot treat an element that its input names, by symbol.
+        structures: structures to label.
+        supported: symbols of supported elements; None if only an attempt can tell.
+        name: name of the level of theory.
+        unusable: reason why an element in its input cannot be labelled, by symbol.
 
     Raises:
-        InputError: it cannot treat one.
+        InputError: an element is not supported.
     """
     unsupported = [] if supported is None else [symbol for symbol in elements_of(structures) if symbol not in supported]
     if unsupported:

@@ -1,4 +1,4 @@
-"""A dry run: the smallest campaign that has every stage of a given one, and what it took."""
+"""A dry run: the smallest campaign with every stage of a given one, and its durations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -86,14 +86,14 @@ def _short_training_of_one(model: OneModel) -> OneModel:
 
 @dataclass(frozen=True, slots=True)
 class StageTime:
-    """How long a stage took.
+    """The duration of a stage.
 
     Attributes:
-        generation: of which.
-        stage: what was done.
-        pool: where it ran.
-        hosts: of that pool, as far as they have reported.
-        wall_time_s: how long it took, with the time in the queue.
+        generation: number of the generation.
+        stage: name of the stage.
+        pool: pool of the stage.
+        hosts: hosts of that pool that have reported.
+        wall_time_s: wall time, including the time in the queue.
     """
 
     generation: int
@@ -104,7 +104,7 @@ class StageTime:
 
 
 def stage_times(directory: RunDirectory, parameters: CampaignParameters) -> list[StageTime]:
-    """Return how long the stages of a complete campaign took."""
+    """Return the durations of the stages of a complete campaign."""
     pools: Mapping[str, str] = parameters.pools.model_dump()
     hosts = _hosts(directory)
     return [
@@ -126,7 +126,7 @@ def _hosts(directory: RunDirectory) -> dict[str, tuple[str, ...]]:
 
 
 def label_times(directory: RunDirectory, store: LabelStore) -> list[float]:
-    """Return how long the labels of a complete campaign took to compute, in seconds, whenever that was."""
+    """Return the wall times of the labels of a complete campaign in seconds, including labels of earlier runs."""
     keys = directory.read_manifest(directory.n_complete() - 1)["labels"]
     labels = [label for key in keys if (label := store.get(key)) is not None]
     return [float(label.provenance["wall_time_s"]) for label in labels if "wall_time_s" in label.provenance]

@@ -38,7 +38,7 @@ class GivenData:
 
     @property
     def example(self) -> Atoms:
-        """The first structure whose energy and forces both count; the first one where there is none."""
+        """The first structure with nonzero weights of energy and forces; otherwise the first structure."""
         whole = (atoms for atoms in self.structures if counts(atoms, "energy") and counts(atoms, "forces"))
         return next(whole, self.structures[0])
 
@@ -77,11 +77,11 @@ def given_data(data: TrainingData, theory: LevelOfTheory, path: Path) -> GivenDa
 def inherit(campaign: Campaign, origin: Origin) -> Generation:
     """Return the generation of another campaign, as the first of this one.
 
-    Walkers go on from where they were, as far as this campaign has a walker of the same number, atoms and cell.
+    A walker continues from its last state if this campaign has a walker with the same number, atoms and cell.
 
     Args:
-        campaign: the new one; its level of theory is known.
-        origin: from where.
+        campaign: the new campaign; its level of theory is known.
+        origin: the other campaign and its generation.
 
     Raises:
         InputError: the other campaign has another level of theory.

@@ -66,11 +66,11 @@ class _Opened:
 
 
 def examine_pools(subject: Subject, folders: Mapping[str, Path]) -> Iterator[CheckResult]:
-    """Ask a worker of each pool of a campaign.
+    """Check a worker of each pool of a campaign.
 
     Args:
-        subject: what is looked at.
-        folders: new ones, in the folders that all pools have to see, by what those are; they hold `WRITTEN_HERE`.
+        subject: the campaign to check.
+        folders: new folders inside those that all pools must reach, by purpose; they contain `WRITTEN_HERE`.
     """
     of_closing: list[CheckResult] = []
     with ExitStack() as stack:
@@ -139,7 +139,7 @@ def _command(process: psutil.Process) -> list[str]:
 
 
 def _submitted(pool: Pool, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-    """Submit a function; where that fails, return a future that says so, for the pool has to be closed in order."""
+    """Submit a function; if that fails, return a failed future, so that the pool is still closed properly."""
     try:
         return pool.submit(function, *args, **kwargs)
     except SurveyorError as error:
@@ -182,7 +182,7 @@ def _small(site: Site) -> Site:
 
 
 def _queue(subject: Subject, name: str, folder: Path | None) -> Callable[[], str]:
-    """Return what says how far the job of a pool is."""
+    """Return a function that describes the state of the job of a pool."""
     site = subject.sites[name]
     if not isinstance(site, JobQueueSite) or folder is None:
         return lambda: "no worker yet"
@@ -255,7 +255,7 @@ def _no_worker(subject: Subject, name: str, error: Exception) -> CheckResult:
 
 
 def job_state(site: JobQueueSite, folder: PoolFolder) -> str:
-    """Return what the queue says of the jobs of a pool."""
+    """Return the state of the jobs of a pool in the queue."""
     jobs = folder.read_jobs()
     try:
         shown = asyncio.run(Jobs(site, folder.path, "").look(jobs))
@@ -268,7 +268,7 @@ def job_state(site: JobQueueSite, folder: PoolFolder) -> str:
 
 
 def _answer(opened: _Opened, future: Future[T]) -> T:
-    """Return what a worker that is there answers."""
+    """Return the answer of an available worker."""
     if not _is_done(opened, future, time.monotonic() + ANSWER_S):
         raise PoolFailed(f"pool {opened.name} gave no answer within {ANSWER_S:.0f} s; see whether its worker is alive")
     return future.result()

@@ -48,7 +48,7 @@ def examine(subject: Subject) -> Iterator[CheckResult]:
 
 
 def check_inputs(subject: Subject) -> Generator[CheckResult, None, CheckedCampaign | None]:
-    """Check the parameters and the files that they name, and return what was made of them."""
+    """Check the parameters and their files, and return the results."""
     try:
         CAMPAIGN.check_files(subject.parameters)
         checked = CAMPAIGN.make(subject.parameters)
@@ -73,7 +73,7 @@ def check_inputs(subject: Subject) -> Generator[CheckResult, None, CheckedCampai
 
 
 def check_lease(subject: Subject) -> Iterator[CheckResult]:
-    """Check that nobody works in the run directory."""
+    """Check that no process works in the run directory."""
     holder = holder_of(subject.directory.lease)
     if holder is not None:
         pid, host = holder.get("pid"), holder.get("host")

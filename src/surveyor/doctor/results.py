@@ -17,16 +17,16 @@ FIELDS = {"run directory": "run_directory", "label store": "labels"}
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is looked at.
+    """The campaign to check.
 
     Attributes:
         file: the campaign file.
-        parameters: what it holds.
-        sites: where the pools are, by name; those that are not known are passed over.
+        parameters: its parameters.
+        sites: sites of the pools, by name; unknown ones are skipped.
         by_hand: folder of the pools that the user has opened by hand.
-        wait_s: so long may a worker be waited for.
-        on_progress: is told what is waited for.
-        checked: what the checks of the campaign have made; None where they have found a fault, or were not made yet.
+        wait_s: maximum time to wait for a worker.
+        on_progress: called with a description of each wait.
+        checked: results of the checks of the campaign; None before the checks, or if they found a fault.
     """
 
     file: Path
@@ -51,14 +51,14 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one check has found.
+    """The result of one check.
 
     Attributes:
-        check: what was looked at.
-        where: the pool on whose worker it was looked at; "here" where this process did.
-        found: what there is.
-        severity: a remark is worth knowing, a fault would end the campaign.
-        mend: the line that mends a fault: of a file, of a block, or a command.
+        check: name of the check.
+        where: pool on whose worker the check was made; "here" for this process.
+        found: what was found.
+        severity: a remark is worth knowing; a fault would end the campaign.
+        mend: the line that corrects a fault: of a file, of a block, or a command.
     """
 
     check: str
@@ -69,7 +69,7 @@ class CheckResult:
 
 
 def remark(check: str, where: str, found: str) -> CheckResult:
-    """Return what is worth knowing, but need not be mended."""
+    """Return a result that is worth knowing, but need not be corrected."""
     return CheckResult(check, where, found, "remark")
 
 
@@ -79,6 +79,6 @@ def fault(check: str, where: str, found: str, mend: str) -> CheckResult:
 
 
 def fault_of(error: Exception, check: str, where: str, mend: str) -> CheckResult:
-    """Return the fault that an exception tells of, whose last clause says what to do."""
+    """Return the fault described by an exception; the last clause of its message is the remedy."""
     found, _, advice = str(error).rpartition("; ")
     return fault(check, where, found, f"{mend}  # {advice}") if found else fault(check, where, advice, mend)

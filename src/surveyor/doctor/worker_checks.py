@@ -24,15 +24,15 @@ RANKS = re.compile(r"(?:^|\s)(?:-np|-n|--np|--ntasks)[\s=]*(\d+)\b")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A worker that was asked.
+    """A worker that has described its environment.
 
     Attributes:
-        parameters: of the campaign.
-        pool: its name.
-        site: where the pool is.
-        question: what the worker was asked.
-        view: what it sees.
-        waited_s: how long it took to open the pool and to have an answer, with the time in the queue.
+        parameters: parameters of the campaign.
+        pool: name of the pool.
+        site: site of the pool.
+        question: the request to the worker.
+        view: its environment.
+        waited_s: time to open the pool and to get the answer, including the time in the queue.
     """
 
     parameters: CampaignParameters
@@ -137,7 +137,7 @@ def cores_of(site: Site) -> int | None:
 
 
 def ranks_of(code: CP2KCode, site: Site) -> int | None:
-    """Return how many processes a command starts; None where neither it nor the site says."""
+    """Return the number of processes that a command starts; None if neither the command nor the site tells."""
     if "{ranks}" in code.command:
         return code.ranks
     stated = RANKS.search(code.command)

@@ -1,6 +1,6 @@
-"""What happens, as it happens: values of a few kinds, in append-only files, one JSON object a line.
+"""Progress events: typed values in append-only files, one JSON object per line.
 
-An event is recorded whatever the level of a logger is, and then logged as a line for people. A function that runs on a
-pool appends to a file of its own; the flow follows those files. So progress needs no messaging of the pool's, and any
-executor serves.
+An event is recorded regardless of the level of a logger, and then logged as a line for people. A function on a
+pool appends to its own file; the flow follows these files. Progress therefore needs no messaging of the pool, and works
+with any executor.
 """

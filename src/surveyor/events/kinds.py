@@ -72,7 +72,7 @@ class CampaignComplete(Event):
 
 
 class WorkBegins(Event):
-    """A training on files, or a sampling of which so many samples are planned, is begun or continued."""
+    """A training on files, or a sampling with `n_samples` planned samples, begins or continues."""
 
     event: Literal["work_begins"] = "work_begins"
     url: str | None = None
@@ -80,14 +80,14 @@ class WorkBegins(Event):
 
 
 class WorkEnds(Event):
-    """A sampling is complete; it has written so many structures into each file."""
+    """A sampling is complete; `n_structures` is the number of structures in each file."""
 
     event: Literal["work_ends"] = "work_ends"
     n_structures: Mapping[str, int] = {}
 
 
 class LabellingBegins(Event):
-    """The labelling of a file of so many structures is begun or continued."""
+    """The labelling of a file with `n_structures` structures begins or continues."""
 
     event: Literal["labelling_begins"] = "labelling_begins"
     url: str | None = None
@@ -142,7 +142,7 @@ class WaitingEnds(Event):
 
 
 class GenerationBegins(Event):
-    """A generation of so many samples is begun or continued; 0 is the bootstrap."""
+    """A generation with `n_samples` samples begins or continues; 0 is the bootstrap."""
 
     event: Literal["generation_begins"] = "generation_begins"
     generation: int
@@ -150,14 +150,14 @@ class GenerationBegins(Event):
 
 
 class GenerationFails(Event):
-    """A generation has brought no new label."""
+    """A generation returned no new label."""
 
     event: Literal["nothing_learned"] = "nothing_learned"
     generation: int
 
 
 class GenerationComplete(Event):
-    """The manifest of a generation is written; the campaign has so many labels."""
+    """The manifest of a generation is written; `n_labels` is the number of labels of the campaign."""
 
     event: Literal["generation_complete"] = "generation_complete"
     generation: int
@@ -165,13 +165,13 @@ class GenerationComplete(Event):
 
 
 class SampleEnds(Event):
-    """A walker has brought a sample, or has come to nothing.
+    """The sample of a walker has ended, with or without a structure.
 
     Attributes:
-        name: of the sample.
+        name: name of the sample.
         walker: index of the walker.
-        rejections: how often guards stopped it, by what they found.
-        stop: the guard that ended the sample early; None for none.
+        rejections: number of rejections, by guard.
+        stop: the guard that ended the sample early, or None.
     """
 
     name: str
@@ -181,7 +181,7 @@ class SampleEnds(Event):
 
 
 class Sampled(SampleEnds):
-    """A walker has brought a structure."""
+    """A walker has returned a structure."""
 
     event: Literal["sampled"] = "sampled"
 
@@ -241,7 +241,7 @@ class ClaimSilent(Event):
 
 
 class TrainingBegins(Event):
-    """A training on so many structures begins."""
+    """A training on `n_train` structures begins."""
 
     event: Literal["training_begins"] = "training_begins"
     n_train: int = 0
@@ -267,7 +267,7 @@ class EpochEnds(Event):
 
 
 class BatchHalved(Event):
-    """There was no memory for a batch; it has so many structures from now on."""
+    """A batch did not fit into memory; batches are smaller from now on."""
 
     event: Literal["batch_halved"] = "batch_halved"
     batch_size: int
@@ -291,7 +291,7 @@ class CommitteeCalibrated(Event):
 
 
 class TrainingEnds(Event):
-    """A model is trained, after so many epochs."""
+    """A model is trained, after `epochs` epochs."""
 
     event: Literal["training_ends"] = "training_ends"
     epochs: int | None = None

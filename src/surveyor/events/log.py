@@ -78,7 +78,7 @@ def of_kind(events: Sequence[Event], kind: type[Kind]) -> list[Kind]:
 
 
 def since(events: Sequence[Event], kind: type[Event]) -> Sequence[Event]:
-    """Return the events from the last one of a kind on, none where there is no such event."""
+    """Return the events from the last one of a kind on; empty without such an event."""
     positions = [position for position, event in enumerate(events) if isinstance(event, kind)]
     return events[positions[-1] :] if positions else ()
 

@@ -16,11 +16,11 @@ _of_process: list[EventLog] = []  # those of flows: a pool may call functions in
 
 
 def announce(logger: logging.Logger, event: Event) -> None:
-    """Record an event, whatever is logged or not, and log its message.
+    """Record an event regardless of the level of the logger, and log its message.
 
     Args:
-        logger: of the module that announces.
-        event: what happened.
+        logger: logger of the announcing module.
+        event: the event.
     """
     own = _of_context.get()
     for events in _of_process if own is None else (own,):
@@ -53,11 +53,11 @@ class _LogHandler(logging.Handler):
 
 @contextmanager
 def reporting(events: EventLog, *, of_call: bool = False) -> Iterator[None]:
-    """Record what is announced, and logged under the logger "surveyor", in a file of events, as long as this lasts.
+    """Record announced events, and lines logged under the logger "surveyor", in an event file within the block.
 
     Args:
         events: the file.
-        of_call: only what happens in this context, and not in threads of other calls in the same process.
+        of_call: record only events of this context, not of threads of other calls in the same process.
     """
     logger, handler = logging.getLogger("surveyor"), _LogHandler(events, of_call=of_call)
     logger.addHandler(handler)

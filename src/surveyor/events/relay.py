@@ -10,12 +10,12 @@ from surveyor.events.log import EventLog
 
 
 class Relay:
-    """Follows the files of events in a folder, and brings what is new to one file and to a listener.
+    """Follows the event files in a folder, and passes new events on to one file and to a listener.
 
     Args:
-        folder: where functions on pools report.
-        events: the file of the campaign.
-        listener: is called with each event of that file, those of other processes included.
+        folder: folder with the event files of functions on pools.
+        events: event file of the campaign.
+        listener: called with each event of that file, including those of other processes.
     """
 
     def __init__(self, folder: Path, events: EventLog, listener: Callable[[Event], None]) -> None:
@@ -26,7 +26,7 @@ class Relay:
         self._position = events.path.stat().st_size if events.path.exists() else 0
 
     def pass_on(self) -> None:
-        """Bring what is new."""
+        """Pass new events on."""
         for path in sorted(self.folder.glob("*.jsonl")):
             for line, position in EventLog(path).follow(self._positions.get(path, 0)):
                 self.events.append_line(line)  # as it is, also of a kind that only the worker knows
@@ -37,7 +37,7 @@ class Relay:
 
     @contextmanager
     def running(self, interval_s: float = 0.3) -> Iterator[None]:
-        """Bring what is new again and again, in a thread, as long as this lasts."""
+        """Pass new events on repeatedly, in a thread, within the block."""
         stop = threading.Event()
 
         def follow() -> None:

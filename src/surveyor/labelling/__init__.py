@@ -1,4 +1,4 @@
-"""Labelling a dataset as work of its own: its parameters, what is requested, and the files that it leaves."""
+"""Labelling of a dataset without a campaign: parameters, requests, and result files."""
 
 from surveyor.labelling.labelling import LABELLING, CheckedLabelling, Labelling
 from surveyor.labelling.parameters import LabellingParameters

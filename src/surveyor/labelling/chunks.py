@@ -1,4 +1,4 @@
-"""Labelling the structures of a chunk one after the other; each label is kept as soon as it is there."""
+"""Labelling of the structures of a chunk in sequence; each label is stored as soon as it is computed."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -26,12 +26,13 @@ BUGS = (
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What came of a chunk.
+    """The outcome of a chunk.
 
     Attributes:
-        counts: how many structures have a label now, and how many have none, by reason.
-        broken: failures that are not recorded, as the reference broke its promise: it raised an exception.
-        claimed: keys of structures that others compute, and that were passed over.
+        counts: numbers of structures with a label, and of failures by reason.
+        broken: failures that are not recorded, because the reference raised an exception instead of returning a
+            failure.
+        claimed: keys of structures in computation by other processes, which were skipped.
     """
 
     counts: Mapping[str, int]
@@ -40,27 +41,27 @@ class Tally:
 
 
 def label_chunk(chunk: Chunk, labeller: Labeller) -> Tally:
-    """Label the structures of a chunk; running it twice is harmless, as what is in the store is not computed.
+    """Label the structures of a chunk; calling it twice is harmless, because stored labels are not computed again.
 
     Args:
         chunk: the structures.
-        labeller: computes the labels and keeps them.
+        labeller: computes and stores the labels.
     """
     return _label_each(chunk, lambda request: label_structure(request, labeller))
 
 
 def attempt_chunk(chunk: Chunk, labeller: Labeller) -> Tally:
-    """Label the structures of a chunk, but try each once: for whoever can try again elsewhere.
+    """Label the structures of a chunk with one attempt each, for callers that can retry elsewhere.
 
-    What another live process computes is passed over.
+    Labels in computation by other live processes are skipped.
 
     Args:
         chunk: the structures.
-        labeller: computes the labels and keeps them.
+        labeller: computes and stores the labels.
 
     Raises:
-        AttemptFailed: an attempt failed, and its reason allows another one; the others were made all the same, unless
-            no program starts here.
+        AttemptFailed: an attempt failed, and its reason allows another one; all other attempts were still made, unless
+            programs do not start here.
     """
     return _label_each(chunk, lambda request: attempt_label(request, labeller))
 

@@ -1,4 +1,4 @@
-"""Labels that were computed elsewhere, brought into a store under a level of theory that the user states."""
+"""Import of labels that were computed elsewhere, under a level of theory that the user states."""
 
 import shlex
 import tempfile
@@ -70,13 +70,13 @@ class GivenLabels:
 
 @dataclass(frozen=True, slots=True)
 class ImportedLabels:
-    """What came of an import.
+    """The outcome of an import.
 
     Attributes:
-        n_new: labels that are in the store since.
-        n_present: labels that the store had already, which stay as they were.
-        n_repeated: labels that the file holds a second time.
-        differing: numbers of the structures whose label in the store is another one.
+        n_new: number of new labels in the store.
+        n_present: number of labels that were already in the store, which remain unchanged.
+        n_repeated: number of repeated labels in the file.
+        differing: numbers of the structures whose label in the store is different.
     """
 
     n_new: int
@@ -269,13 +269,13 @@ def _to_check(given: GivenLabels, n_checked: int) -> list[int]:
 def import_labels(
     given: GivenLabels, theory: LevelOfTheory, store: LabelStore, source: Mapping[str, Any]
 ) -> ImportedLabels:
-    """Put labels into a store; what it has already stays as it is.
+    """Add labels to a store; existing labels remain unchanged.
 
     Args:
-        given: labels.
-        theory: at which they were computed.
-        store: where to.
-        source: where they come from, for their provenance; Any: whatever JSON holds.
+        given: the labels.
+        theory: their level of theory.
+        store: the label store.
+        source: their origin, for the provenance.
     """
     new: set[str] = set()
     present: set[str] = set()

@@ -43,11 +43,11 @@ class Labelling(Work[LabellingParameters, CheckedLabelling]):
         return self.checked.reading.structures
 
     def requests(self, theory: LevelOfTheory) -> Requests:
-        """Return what is requested at a level of theory; structures that cannot be labelled are refused."""
+        """Return the requests at a level of theory; structures that cannot be labelled are refused."""
         return make_requests(self.structures, theory, self.checked.reference, self.checked.reading.refused)
 
     def chunks(self, requests: Requests) -> list[Chunk]:
-        """Return what is requested as the tasks take it."""
+        """Return the requests in the chunks of the tasks."""
         size = self.parameters.chunk_size or default_chunk_size(self.checked.reference, len(requests.by_key))
         return requests.chunks(size)
 

@@ -19,17 +19,17 @@ from surveyor.words import number_of
 
 @dataclass(frozen=True, slots=True)
 class LabellingProgress:
-    """Where a labelling stands; numbers are those of the last run.
+    """The progress of a labelling, with the numbers of the last run.
 
     Attributes:
-        state: "running" where a live process holds the lease, "stopped" where none does and work is left.
-        n_structures: how many the file holds.
-        n_requested: how many different ones of them can have a label.
-        n_found: labels that this run has not computed: those that were in the store when it began, failures included,
-            and those that came since, because others computed them or an earlier surveyor had them under another key.
-        n_labelled: labels that it has computed.
-        n_failed: structures for which it was found since that they have none.
-        message: what the run said at its end.
+        state: "running" if a live process holds the lease; "stopped" if none does and work is left.
+        n_structures: number of structures in the file.
+        n_requested: number of different structures that can be labelled.
+        n_found: labels not computed by this run: those in the store at its start, including failures, and those that
+            arrived since, from other processes or from another key of an earlier version.
+        n_labelled: labels computed by this run.
+        n_failed: structures that failed in this run.
+        message: last message of the run.
         waiting: what it waits for, such as a job in a queue; empty for nothing.
     """
 

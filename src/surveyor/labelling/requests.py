@@ -51,13 +51,13 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Requests:
-    """What is requested.
+    """The requested labels.
 
     Attributes:
-        structures: in the order of the file, without the labels that they carried.
-        keys: of their labels; None where there can be none. Equal structures share one.
-        refused: why there can be no label, by index.
-        by_key: what is labelled under each key, in canonical coordinates; in the order of the file.
+        structures: structures in the order of the file, without their labels.
+        keys: keys of their labels, or None if they cannot be labelled. Identical structures share a key.
+        refused: reasons why structures cannot be labelled, by index.
+        by_key: the structure to label under each key, in canonical coordinates and in the order of the file.
     """
 
     structures: Sequence[Atoms]
@@ -66,7 +66,7 @@ class Requests:
     by_key: Mapping[str, Atoms]
 
     def chunks(self, size: int) -> list[Chunk]:
-        """Return all that is requested in chunks, which are the same for the same structures, whatever is done already.
+        """Return all requests in chunks, which depend only on the structures, not on the progress.
 
         Args:
             size: structures in a chunk.
@@ -95,13 +95,13 @@ def make_requests(
     reference: Reference | None = None,
     known: Mapping[int, str] = NOTHING_KNOWN,
 ) -> Requests:
-    """Return what is requested for structures at a level of theory; those that cannot be labelled are refused.
+    """Return the requests for structures at a level of theory; those that cannot be labelled are refused.
 
     Args:
-        structures: as they are in the file.
-        theory: at which they are to be labelled.
-        reference: computes the labels, and may refuse a structure; None where none are computed.
-        known: why structures were refused already, by index.
+        structures: structures of the file.
+        theory: the level of theory.
+        reference: the reference, which may refuse a structure; None if no labels are computed.
+        known: reasons why structures were already refused, by index.
     """
     unlabelled = [without_label(atoms) for atoms in structures]
     keys: list[str | None] = []

@@ -32,13 +32,13 @@ def write_results(
     theory: LevelOfTheory,
     outcome_of: Callable[[str], Label | LabelFailure],
 ) -> dict[str, Any]:  # Any: whatever JSON holds
-    """Write the files of a finished labelling, one structure after the other, and return the summary.
+    """Write the files of a finished labelling, structure by structure, and return the summary.
 
     Args:
-        directory: where to.
-        requests: what was requested.
-        theory: at which.
-        outcome_of: returns what became of a key.
+        directory: output directory.
+        requests: the requests.
+        theory: the level of theory.
+        outcome_of: returns the outcome of a key.
     """
     outcomes = patiently(lambda: _write_structures(directory, requests, outcome_of), directory.path)
     counts = Counter(outcomes)

@@ -1,4 +1,4 @@
-"""Training on given files as work of its own: its parameters, its checks, and what came of it."""
+"""Training on given files without a campaign: parameters, checks, and results."""
 
 from surveyor.training.checks import CheckedTraining
 from surveyor.training.division import SETS

@@ -35,12 +35,12 @@ class CheckedTraining:
 
 
 def read_and_check(parameters: TrainingParameters) -> CheckedTraining:
-    """Check what can be checked without a pool; return what was read and made.
+    """Perform all checks that need no pool; return their results.
 
-    Of a training that is complete, the data are not read again: its sets and its model are those in its folder.
+    The data of a complete training are not read again: its sets and its model are those in its folder.
 
     Raises:
-        InputError: something cannot work: names the field, what was found, what was expected and what to do.
+        InputError: the input is wrong; the message names the field, what was found, what was expected, and the remedy.
     """
     directory = RunDirectory(parameters.folder)
     if is_complete(directory):
@@ -76,7 +76,7 @@ def _read(parameters: TrainingParameters) -> dict[str, Reading]:
 def _reports(
     given: Mapping[str, TrainingData], model: Model, isolated: Mapping[str, float], known: Mapping[str, float]
 ) -> tuple[ReadingReport, ...]:
-    """Return the reports on the files; that on the training data tells which atomic energies come from elsewhere."""
+    """Return the reports on the files; the one on the training data names atomic energies from other sources."""
     reports = {name: each.report for name, each in given.items()}
     kept = model.atomic_energies or {}
     differing = {
@@ -117,12 +117,12 @@ def _known_energies(
     """Return the atomic energies in eV that need no fit.
 
     Args:
-        given: by the user, in eV by chemical symbol.
-        train: without isolated atoms.
+        given: energies given by the user, in eV by chemical symbol.
+        train: training data without isolated atoms.
         isolated: energies of the isolated atoms in the data, in eV by chemical symbol.
 
     Raises:
-        InputError: what is given contradicts the isolated atoms.
+        InputError: the given energies contradict the isolated atoms.
     """
     given = given or {}
     check_agreement(given, isolated, "atomic_energies", "correct them, or leave them out to take those of the data")

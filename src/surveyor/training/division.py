@@ -15,7 +15,7 @@ SETS = ("train", "valid", "test")
 
 
 def begun(folder: Path) -> DataSets | None:
-    """Return the sets of a training that has begun, which stay what they were; None of one that has not."""
+    """Return the sets of a training that has begun, which do not change; None before it begins."""
     is_begun = all((folder / f"{each.name}.extxyz").is_file() for each in fields(DataSets))
     return DataSets.load(folder) if is_begun else None
 

@@ -1,4 +1,4 @@
-"""Training on given files as a kind of work, and what came of it."""
+"""Training on given files as a kind of work, and its summary."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +42,7 @@ TRAINING = Kind(
 
 
 def summarise(directory: RunDirectory, model: Model, data: DataSets, errors: Mapping[str, Errors]) -> None:
-    """Write, last, what came of a training."""
+    """Write the summary of a training, as its last file."""
     content = {
         "model": str(model.weights),
         "atomic_energies": dict(model.atomic_energies or {}),

@@ -37,16 +37,16 @@ def check_writable(folders: Mapping[str, Path]) -> None:
 
 
 def check_walltime(field: str, name: str, site: Site | None, limit_s: float | None) -> None:
-    """Check that the jobs of a pool last as long as what is to run there.
+    """Check that the jobs of a pool last long enough for its tasks.
 
     Args:
-        field: that names the pool.
-        name: of the pool.
-        site: where it is, None where that is not known.
-        limit_s: so long may the labels of one task take; None without a limit.
+        field: field that names the pool.
+        name: name of the pool.
+        site: site of the pool, or None if unknown.
+        limit_s: time limit of the labels of one task; None without a limit.
 
     Raises:
-        InputError: they may take longer than a job lasts.
+        InputError: the labels may take longer than a job lasts.
     """
     if isinstance(site, JobQueueSite) and limit_s is not None and limit_s > site.longest_function_s:
         raise InputError(

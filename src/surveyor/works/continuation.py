@@ -119,14 +119,14 @@ def parameter_differences(
     files_here: Mapping[str, str],
     may_change: Sequence[str] = (),
 ) -> list[tuple[str, str, str]]:
-    """Return the fields that differ although they may not, each with what is there and what is here.
+    """Return the fields that must not differ but do, each with the recorded and the given value.
 
     Args:
-        there: recorded parameters, as JSON holds them.
-        files_there: recorded hashes of the files they name, by field.
-        here: parameters that are given now.
-        files_here: hashes of the files that they name.
-        may_change: fields, with all below them; a field of the entries of a list without their number.
+        there: recorded parameters, as JSON values.
+        files_there: recorded hashes of their files, by field.
+        here: given parameters.
+        files_here: hashes of their files.
+        may_change: fields that may differ, with all their subfields; for entries of a list, without the index.
     """
     old = {**flat(there), **{name: f"file with hash {digest[:12]}" for name, digest in files_there.items()}}
     new = {**flat(here), **{name: f"file with hash {digest[:12]}" for name, digest in files_here.items()}}

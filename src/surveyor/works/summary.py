@@ -1,4 +1,4 @@
-"""The summary of work: what came of it, written last, so that with it the work is complete."""
+"""The summary of work: its results, written as the last file, which marks the work as complete."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,17 +14,17 @@ def is_complete(directory: RunDirectory) -> bool:
 
 
 def write_summary(directory: RunDirectory, content: Mapping[str, Any]) -> dict[str, Any]:  # Any: whatever JSON holds
-    """Write, last, what came of work, and return it as it is written."""
+    """Write the summary as the last file, and return it as written."""
     summary = {"schema_version": SCHEMA_VERSION, **content}
     write_json(directory.summary, summary)
     return summary
 
 
 def read_summary(directory: RunDirectory) -> dict[str, Any]:  # Any: whatever JSON holds
-    """Return what came of the work in a folder.
+    """Return the summary of the work in a folder.
 
     Raises:
-        InputError: it is not complete, or was written by a newer surveyor.
+        InputError: the work is not complete, or the summary was written by a newer version.
     """
     if not is_complete(directory):
         raise InputError(f"the work in {directory.path} is not complete; the same call continues it")

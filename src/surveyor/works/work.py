@@ -1,4 +1,4 @@
-"""Work in a folder of its own: how every kind of it begins, goes on and ends."""
+"""Work in its own folder: the life cycle that all kinds of work share."""
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
@@ -72,19 +72,19 @@ class Work(Generic[P, C]):
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[P, C, W]):
-    """A kind of work: what is its own in the life cycle that all kinds share.
+    """A kind of work: the parts of the life cycle that are specific to it.
 
     Attributes:
-        name: written into the folder.
+        name: name of the kind, written into the folder.
         parameters: class of its parameters.
         work: class of the open work.
-        field: a parameter that no other kind has; by it, parameter files and the folders of earlier versions are told.
+        field: a parameter that no other kind has; it identifies parameter files and folders of earlier versions.
         expected: some fields that a parameter file should have, for messages.
-        may_change: fields that may change when the work goes on, with all below them; see `parameter_differences`.
-        advice: what to do where others have changed.
-        make: checks what can be checked without a pool, and returns what it has read and made.
-        check_sites: checks the parameters and what was made against the sites of the pools.
-        file: what a parameter file is called.
+        may_change: fields that may change when the work continues, with their subfields; see `parameter_differences`.
+        advice: remedy if other fields have changed.
+        make: performs the checks that need no pool, and returns their results.
+        check_sites: checks parameters and results against the sites of the pools.
+        file: name of a parameter file in messages.
         keeps_inputs: whether the folder gets copies of the input files.
     """
 
@@ -104,8 +104,8 @@ class Kind(Generic[P, C, W]):
         """Read a parameter file (YAML); paths in it are relative to the folder it is in.
 
         Raises:
-            InputError: the file is missing or is no YAML, or a field is wrong; then with each field, what was found and
-                what is expected.
+            InputError: the file is missing or not YAML, or fields are wrong; the message names each field, what was
+                found and what is expected.
         """
         return load_parameters(self.parameters, path, self.file, self.expected)
 
@@ -117,20 +117,21 @@ class Kind(Generic[P, C, W]):
         return bool(record["kind"] == self.name if "kind" in record else self.field in record["parameters"])
 
     def check(self, parameters: P) -> C:
-        """Check what can be checked without a pool, and return what was read and made.
+        """Perform all checks that need no pool, and return their results.
 
         Raises:
-            InputError: something cannot work: names the field, what was found, what was expected and what to do.
+            InputError: the input is wrong; the message names the field, what was found, what was expected, and the
+                remedy.
         """
         self.check_files(parameters)
         self.check_continuation(parameters)
         return self.make(parameters)
 
     def check_files(self, parameters: P) -> None:
-        """Check that the input files are there, and no file in the place of the folder.
+        """Check that the input files exist, and that the path of the folder is not a file.
 
         Raises:
-            InputError: one is missing, or one is there.
+            InputError: an input file is missing, or the path is a file.
         """
         check_files_exist(parameters.input_files(), self.file)
         check_no_file(parameters.FOLDER, parameters.folder)
