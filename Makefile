@@ -34,6 +34,7 @@ test: lint types tests
 lint: $(MACE)/test.stamp
 	$(MACE)/bin/ruff check
 	$(MACE)/bin/ruff format --check
+	$(MACE)/bin/mdformat --check README.md CONTRIBUTING.md CHANGELOG.md docs
 
 types: $(MACE)/test.stamp
 	rm -rf build/types
@@ -85,7 +86,7 @@ $(MACE)/demo.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
 	touch $@
 
 $(MACE)/test.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
-	$(PIP) --editable ".[mace,cuequivariance,xtb,wandb,plumed,test]"
+	$(PIP) --editable ".[mace,cuequivariance,xtb,wandb,plumed,test,lint]"
 	touch $@
 
 $(MACE)/mutants.stamp: $(MACE)/test.stamp

@@ -1,4 +1,5 @@
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,6 +109,12 @@ def test_every_room_of_the_domain_has_its_place():
     found = {room_of(path) for path in modules("surveyor")} - {"__init__"}
     assert len(ROOMS) == len(set(ROOMS))
     assert found == set(ROOMS)
+
+
+def test_an_installation_has_every_room_of_the_domain():
+    packages = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    rooms = {f"surveyor.{path.parent.name}" for path in (REPOSITORY / "src" / "surveyor").glob("*/__init__.py")}
+    assert rooms <= {*packages}
 
 
 def test_a_room_imports_only_rooms_before_it():
