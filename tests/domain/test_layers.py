@@ -11,6 +11,7 @@ LAYERS = list(FOLDERS)  # each imports only what stands to its left
 # The rooms of the domain, folders and modules alike: each imports only what stands before it.
 ROOMS = [
     "errors",
+    "words",
     "files",
     "arrays",
     "parameters",
