@@ -29,6 +29,7 @@ from surveyor.pools.worker_check import difference
 
 logger = logging.getLogger(__name__)
 
+N_STARTS = 3
 START_S = 240.0  # imports from a busy network disk take their time, and so do jobs of a former process that have to go
 CONNECT_S = 20.0
 CLOSE_S = 60.0
@@ -192,8 +193,10 @@ def _start(folder: PoolFolder) -> "subprocess.Popen[bytes]":
 
 
 def _wait_for_holder(name: str, folder: PoolFolder, process: "subprocess.Popen[bytes]") -> dict[str, object]:
-    deadline = time.monotonic() + START_S
+    deadline, n_starts = time.monotonic() + START_S, 1
     while (holder := folder.read_holder()) is None:
+        if (process.poll() or 0) < 0 and n_starts < N_STARTS:  # somebody has killed it
+            process, n_starts = _start(folder), n_starts + 1
         # A process that found another one in its place ends well. That one is at work soon, or is about to end.
         if process.poll() == 0 and holder_of(folder.lease) is None:
             process = _start(folder)

@@ -22,6 +22,7 @@ from slurm import Job, SlurmCluster
 
 from surveyor.errors import AttemptFailed, InputError, PoolFailed, WorkerLost
 from surveyor.files import read_json, write_json
+from surveyor.pools import cluster
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool, open_cluster_pool
 from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
@@ -461,6 +462,28 @@ def test_a_controller_that_is_away_costs_neither_what_runs_nor_what_waits(alone:
         assert running.result(PATIENCE_S) == str(alone.job_of("a"))
     assert waiting.result(PATIENCE_S)
     assert names(alone.log, "begin") == ["a", "b"]
+
+
+@pytest.mark.parametrize("n_killed", [2, 3])
+def test_a_process_that_is_killed_while_it_starts_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_killed: int
+) -> None:
+    start, started, folder = cluster._start, [], PoolFolder(tmp_path / "pool")
+
+    def start_and_kill(where: PoolFolder) -> "subprocess.Popen[bytes]":
+        started.append(start(where))
+        if len(started) <= n_killed:
+            started[-1].kill()
+        return started[-1]
+
+    monkeypatch.setattr(cluster, "_start", start_and_kill)
+    if n_killed < 3:
+        assert open_cluster_pool("killed", site(), folder).startswith("tls://")
+        close_cluster_pool(folder)
+    else:
+        with pytest.raises(PoolFailed, match="pool killed did not start"):
+            open_cluster_pool("killed", site(), folder)
+    assert len(started) == 3
 
 
 def test_a_folder_that_cannot_stand_in_a_job_script_is_refused(tmp_path: Path) -> None:
