@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_CLIENT_MAX_RETRIES,
@@ -30,6 +30,7 @@ from prefect.settings import (
 )
 
 from surveyor.errors import SurveyorError
+from surveyor.flows.termination import Terminated
 
 HOST = "127.0.0.1"
 PORT = 4200
@@ -99,7 +100,7 @@ def using_server(meanwhile: Callable[[], object] = lambda: None) -> Iterator[str
         try:
             yield f"Prefect UI: {url.removesuffix('/api')} ({how})"
         except httpx.TransportError as error:
-            raise _gone(url, error) from error
+            raise _cause_of_end(error) or _gone(url, error) from error
         except PrefectHTTPStatusError as error:
             # Not the error itself, which has the body of the request.
             raise _refusal(url, error.response) from None
@@ -155,6 +156,13 @@ Send = Callable[..., httpx.Response]
 AsyncSend = Callable[..., Coroutine[Any, Any, httpx.Response]]  # Any: as coroutines have it
 
 
+def _cause_of_end(error: BaseException | None) -> BaseException | None:
+    """Return that a run was told to end, if that is why a request was made that failed."""
+    while error is not None and not isinstance(error, TerminationSignal | Terminated | KeyboardInterrupt):
+        error = error.__context__
+    return Terminated() if isinstance(error, TerminationSignal) else error
+
+
 def end_patience() -> None:
     """End all waits for the server, as the run ends; there are none until it answers again."""
     _PATIENCE.is_over.set()
@@ -178,9 +186,10 @@ class _Patience:
 
     def deadline(self, request: httpx.Request) -> float:
         """Return until when a request may wait; the past for one that does not wait."""
-        is_ending = not isinstance(sys.exception() or Exception(), Exception)  # by a signal: whoever sent it waits
+        if _cause_of_end(sys.exception()) is not None:  # whoever has sent a signal waits
+            self.is_over.set()
         is_for_once = PREFECT_CLIENT_MAX_RETRIES.value() == 0 or request.url.path.endswith(IMPATIENT)
-        may_wait = _OUTLASTS.get() and not (is_ending or is_for_once or self.is_over.is_set())
+        may_wait = _OUTLASTS.get() and not (is_for_once or self.is_over.is_set())
         return time.monotonic() + PATIENCE_S if may_wait else 0.0
 
     def wait(self, error: httpx.HTTPError, deadline: float) -> None:

@@ -40,11 +40,18 @@ class AbsentServer:
     @contextmanager
     def open(self) -> Iterator[None]:
         """Be there as long as this lasts, except when away."""
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, name="absent server", daemon=True)
+        loop, is_there = asyncio.new_event_loop(), threading.Event()
+
+        def serve() -> None:
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:  # ends all connections at last
+                runner.run(self._open())
+                is_there.set()
+                loop.run_forever()
+
+        thread = threading.Thread(target=serve, name="absent server", daemon=True)
         thread.start()
-        asyncio.run_coroutine_threadsafe(self._open(), loop).result()
         try:
+            assert is_there.wait(60)
             yield
         finally:
             asyncio.run_coroutine_threadsafe(self._close(), loop).result()
@@ -69,9 +76,13 @@ class AbsentServer:
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, to_there = await asyncio.open_connection(self._server.hostname, self._server.port)
         self._connections |= {writer, to_there}
-        with suppress(ConnectionError, asyncio.CancelledError):
-            await asyncio.gather(self._pass_on(reader, to_there, self._hears), self._pass_on(there, writer))
-        self._connections -= {writer, to_there}
+        try:
+            with suppress(ConnectionError, asyncio.CancelledError):
+                await asyncio.gather(self._pass_on(reader, to_there, self._hears), self._pass_on(there, writer))
+        finally:
+            for connection in (writer, to_there):
+                connection.transport.abort()
+                self._connections.discard(connection)
 
     async def _pass_on(
         self,
