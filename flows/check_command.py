@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from surveyor.campaign import check_campaign, check_continuation, check_theory, load_campaign
+from surveyor.errors import InputError
 from surveyor.exploration import check_exploration, load_exploration
 from surveyor.labelling import Requests, check_labelling, load_labelling, make_requests, read_for_labels
 from surveyor.labels import LevelOfTheory
@@ -40,6 +41,12 @@ def add_check_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
 
 def _check(options: argparse.Namespace, console: Console) -> None:
     fields = read_fields(options.parameters, "parameter file", "run_directory, structures, train or potential")
+    if "run_directory" not in fields and fields.keys().isdisjoint(CHECKS):
+        raise InputError(
+            f"{options.parameters}: it is not clear what this file is of. Expected one of: `run_directory` of a "
+            "campaign, `structures` of a labelling, `train` of a training, `potential` of a sampling; found "
+            f"{', '.join(map(str, fields))}"
+        )
     check = next((check for field, check in CHECKS.items() if field in fields), _check_campaign)
     parameters = check(options.parameters, Console(quiet=True) if options.json else console)
     if options.json:
@@ -104,7 +111,7 @@ def _check_exploration(file: Path, console: Console) -> Parameters:
     return parameters
 
 
-# Tells what a parameter file is of; a file with none of these fields is that of a campaign.
+# Tells what a parameter file is of; a file with `run_directory` and none of these fields is that of a campaign.
 CHECKS: Mapping[str, Callable[[Path, Console], Parameters]] = {
     "structures": _check_labelling,
     "train": _check_training,
