@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from surveyor.campaign import CAMPAIGN, CampaignParameters, CheckedCampaign, check_theory
+from surveyor.errors import InputError
 from surveyor.exploration import SAMPLING, CheckedExploration, ExplorationParameters
 from surveyor.labelling import LABELLING, CheckedLabelling, LabellingParameters, Requests, make_requests
 from surveyor.labels import LevelOfTheory
@@ -44,6 +45,11 @@ def _check(options: argparse.Namespace, console: Console) -> None:
     file, fields = options.parameters, "run_directory, structures, train or potential"
     given = read_fields(file, "parameter file", fields)
     kind = next((kind for kind in DESCRIPTIONS if kind.field in given), CAMPAIGN)
+    if kind is CAMPAIGN and "run_directory" not in given:
+        raise InputError(
+            f"{file}: the kind of work is not clear. Expected one of: `run_directory` of a campaign, `structures` of a "
+            f"labelling, `train` of a training, `potential` of a sampling; found {', '.join(map(str, given))}"
+        )
     parameters = kind.load(file)
     checked = kind.check(parameters)
     said = Console(quiet=True) if options.json else console

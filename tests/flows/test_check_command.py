@@ -176,3 +176,15 @@ def contradicting() -> Atoms:
 def test_a_file_that_is_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(tmp_path / "nowhere.yaml")]) == 2
     assert "nowhere.yaml does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fields", [{"potental": "model"}, {"structure": "a.extxyz"}, {"n_samples": 2}])
+def test_a_file_of_no_kind_is_told_what_each_kind_needs(
+    fields: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {**fields, "output_directory": "out", "walkers": [{"start": "start.extxyz"}]}
+    assert main(["check", saved(tmp_path, "file.yaml", content)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    for field in ("`run_directory` of a campaign", "`structures` of", "`train` of", "`potential` of a sampling"):
+        assert field in said
+    assert next(iter(fields)) in said.partition("found")[2]
