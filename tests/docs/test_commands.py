@@ -21,7 +21,7 @@ CAMPAIGN = re.compile(r"<!-- complete campaign file -->\n```yaml\n(.*?)^```$", r
 # Commands that take seconds on a small campaign, in the order of a user, and what a page leaves out of them.
 QUICK = {
     "surveyor check campaign.yaml": "",
-    "surveyor doctor": " campaign.yaml",
+    "surveyor doctor campaign.yaml": "",
     "surveyor run campaign.yaml": "",
     "surveyor status campaigns/ethanol": "",
     "surveyor label": " label.yaml",
