@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
 BLOCK = re.compile(r"^ *```(\w*)[^\n]*\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:surveyor|make|prefect) [^`\n]+)`")
-CAMPAIGN = re.compile(r"<!-- complete campaign file -->\n```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CAMPAIGN = re.compile(r"<!-- complete campaign file -->\n+```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # Commands that take seconds on a small campaign, in the order of a user, and what a page leaves out of them.
 QUICK = {

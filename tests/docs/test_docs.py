@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 DIAGRAMS = ROOT / "docs" / "diagrams"
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(
-    r"^(<!-- (?P<mark>[a-z ]+) -->\n)?```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^(<!-- (?P<mark>[a-z ]+) -->\n+)?```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 TABLE = re.compile(r"^<!-- parameters: (\S+) -->$", re.MULTILINE)
 INCLUDED = "--8<--"  # the block is another file

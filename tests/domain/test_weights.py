@@ -25,7 +25,7 @@ from surveyor.potentials import Prediction
 from surveyor.reference.ase import EMTReference
 from surveyor.run_directory import RunDirectory
 from surveyor.training import TRAINING, TrainingParameters
-from surveyor.weights import weight_of, weighted_properties
+from surveyor.weights import is_counted, weight_of, weighted_properties, without_weights
 
 OUTLIER = 1000.0  # eV
 
@@ -50,6 +50,21 @@ def test_errors_count_each_structure_once_and_labels_of_weight_0_not_at_all() ->
     nothing = with_weights(one, config_energy_weight=0.0, config_forces_weight=0.0)
     assert errors_of([nothing], [predicted(one, 1.0)]).forces_rmse is None
     assert structure_error(nothing, predicted(one, 1.0)).exceeds(0.0, 0.0) is False
+
+
+@pytest.mark.parametrize(("name", "other"), [("energy", "forces"), ("forces", "energy")])
+def test_a_structure_counts_where_one_of_its_labels_does(name: str, other: str) -> None:
+    (atoms,) = labelled(copper(1))
+    atoms.info.pop(STRESS, None)
+    one = with_weights(atoms, **{f"config_{name}_weight": 0.0})
+    assert is_counted(one)
+    assert not is_counted(with_weights(one, **{f"config_{other}_weight": 0.0}))
+
+
+def test_weights_are_taken_from_copies() -> None:
+    weighted = with_weights(labelled(copper(1))[0], config_weight=2.0)
+    (without,) = without_weights([weighted])
+    assert (weight_of(without, "energy"), weight_of(weighted, "energy")) == (1.0, 2.0)
 
 
 def test_labels_of_weight_0_calibrate_nothing() -> None:

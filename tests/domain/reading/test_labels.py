@@ -310,6 +310,7 @@ def test_weights_come_with_the_label_and_those_of_1_are_dropped(tmp_path: Path) 
     stress = {"REF_stress": computed(crystal()).get_stress(), "config_stress_weight": 2, "config_virials_weight": 3}
     reading = read(tmp_path / "data.extxyz", labelled(crystal(), **weights, **stress))
     assert "config_virials_weight" in reading.report.unused  # there are none
+    assert {*weights, "config_stress_weight"} <= {*reading.report.used}
     (atoms,) = reading.structures
     found = {name: value for name, value in atoms.info.items() if "weight" in name}
     assert found == {"config_weight": 0.5, "config_energy_weight": 4.0, "config_stress_weight": 2.0}

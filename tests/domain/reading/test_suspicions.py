@@ -174,6 +174,16 @@ def test_forces_beyond_those_of_others_and_forces_with_a_sum_are_named() -> None
     assert list(found.values()) == [(1, 2), (1, 3)]
 
 
+def test_a_net_force_is_seen_beside_all_forces() -> None:
+    structures = [atoms.copy() for atoms in DATA["perturbed"]]
+    forces = structures[3].arrays[FORCES]
+    forces[:2] += [[40.0, 0, 0], [-40.0, 0, 0]]
+    forces[2] += [0, 1.5, 0]
+    assert warnings(structures) == {}  # 1.5 eV/Å are rounding beside 80 eV/Å
+    forces[2] += [0, 6.0, 0]
+    assert list(warnings(structures).values()) == [(1, 3)]
+
+
 def test_charges_and_multiplicities_that_models_do_not_know_are_named() -> None:
     structures = [atoms.copy() for atoms in DATA["molecules"]]
     structures[8].info.update(charge=-1, multiplicity=2)
