@@ -27,7 +27,7 @@ ON_SLURM = dict.fromkeys(("sampling", "labelling", "training"), "slurm/killed")
 SIZES: Mapping[str, dict[str, Any]] = {  # Any: as the campaign takes it
     "20 kills": {},
     "200 kills": {"n_generations": 12, "n_states": 16},
-    "SLURM": {"pools": ON_SLURM},
+    "SLURM": {"pools": ON_SLURM, "n_generations": 8},
 }
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
