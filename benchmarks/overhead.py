@@ -33,10 +33,11 @@ from distributed import Client, LocalCluster
 from prefect import flow
 
 from surveyor.flows.server import answers
-from surveyor.flows.task_queue import LEAST_AT_ONCE, Window
+from surveyor.flows.task_queue import LEAST_AT_ONCE, TaskQueue
 from surveyor.labels import Label, LabelStore, LevelOfTheory
 from surveyor.pools.local import local_pool
 from surveyor.pools.pool import Pool
+from surveyor.reference.labelling import Labeller
 from surveyor.tasks.label import label
 
 TARGET_PER_LABEL_MS = 40.0
@@ -173,12 +174,12 @@ def time_labels(pool: Pool, reference: Nothing, number: int, folder: Path, in_fl
     @flow(name="overhead", validate_parameters=False)
     def overhead() -> tuple[float, float]:
         begin, cpu = time.time(), time.process_time()
-        window = Window(lambda: in_flight, SimpleQueue())
+        queue = TaskQueue(lambda: in_flight, SimpleQueue())
+        labeller = Labeller(reference, THEORY, store, folder / "scratch")
         for index, atoms in enumerate(structures(number)):
-            options = {"reference": reference, "theory": THEORY, "store": store, "scratch": folder / "scratch"}
             name = f"{index:04d}"
-            window.add(name, partial(label.submit, pool, atoms, name=name, **options))
-        window.wait()
+            queue.add(name, partial(label.submit, pool, atoms, labeller=labeller, name=name))
+        queue.wait()
         return time.time() - begin, time.process_time() - cpu
 
     seconds, cpu_seconds = overhead()

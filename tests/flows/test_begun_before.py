@@ -59,10 +59,10 @@ def test_a_labelling_goes_on(begun: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "stopped" in status(folder, capsys)
     said = go_on(folder, capsys)
     assert n_found > 0
-    assert "40 of 40 structures are labelled" in said
+    assert "40 of 40 structures labelled" in said
     (requested,) = [event for event in events(folder) if event["event"] == "labels_requested"][1:]
     assert n_found <= requested["n_found"] < 40  # killed before it told all that it had
-    assert f"{40 - requested['n_found']} labels are new" in said
+    assert f"{40 - requested['n_found']} new labels" in said
     assert len(ase.io.read(folder / "labelled.extxyz", ":")) == 40
     assert "complete" in status(folder, capsys)
 

@@ -30,7 +30,7 @@ from surveyor.events.log import of_kind
 from surveyor.files import read_json, write_json
 from surveyor.flows.train_commands import TRAINING_VIEW
 from surveyor.flows.train_model import train_model
-from surveyor.flows.training import told
+from surveyor.flows.training import format_errors
 from surveyor.lease import hold_lease
 from surveyor.metrics import Errors, errors_of
 from surveyor.models.choice import load_model
@@ -197,8 +197,8 @@ def test_the_command_trains_says_the_errors_and_is_shown_by_status(
 
 def test_a_mostly_constant_error_of_energies_is_told() -> None:
     errors = Errors(50, 0.0103, 0.0097, 0.0956, 0.07, energy_offset=-0.0096, energy_rmse_without_offset=0.0037)
-    assert told(errors) == "10.30 meV/atom (mostly a constant offset of -9.60; 3.70 without it), 95.6 meV/Å"
-    assert told(replace(errors, energy_offset=0.001)) == "10.30 meV/atom, 95.6 meV/Å"
+    assert format_errors(errors) == "10.30 meV/atom (mostly a constant offset of -9.60; 3.70 without it), 95.6 meV/Å"
+    assert format_errors(replace(errors, energy_offset=0.001)) == "10.30 meV/atom, 95.6 meV/Å"
 
 
 def test_the_command_shows_errors_by_element_and_the_offset(tmp_path: Path) -> None:

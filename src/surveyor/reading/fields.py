@@ -47,8 +47,14 @@ FIELDS = (
     Field(("positions", "pos"), "atom", "Å", ALL, "positions"),
     Field(("cell", "Lattice"), "structure", "Å", ALL, "cell vectors"),
     Field(("pbc",), "structure", "", ALL, "directions in which the structure repeats"),
-    Field((OCCUPANCY,), "structure", "", ALL, "of the sites of a CIF or PDB file; partly occupied sites are refused"),
-    Field((CHARGE,), "structure", "e", ELECTRONS, "total charge; 0 where nothing states it"),
+    Field(
+        (OCCUPANCY,),
+        "structure",
+        "",
+        ALL,
+        "occupancy of the sites in a CIF or PDB file; partly occupied sites are refused",
+    ),
+    Field((CHARGE,), "structure", "e", ELECTRONS, "total charge; 0 by default"),
     Field(
         ("total_charge", "net_charge", "molecular_charge", "system_charge"),
         "structure",
@@ -61,8 +67,8 @@ FIELDS = (
         "atom",
         "e",
         ELECTRONS,
-        "a sum that is an integer other than 0 is taken as `charge`, with a warning; one that is no integer, or "
-        "contradicts `charge`, is refused; columns of zeros say nothing",
+        "a nonzero integer sum is taken as `charge`, with a warning; a sum that is not an integer, or"
+        " contradicts `charge`, is refused; columns of zeros are ignored",
     ),
     Field(
         (MULTIPLICITY,),
@@ -92,22 +98,22 @@ FIELDS = (
         "atom",
         "μB",
         ELECTRONS,
-        "passed to references that take magnetic moments; without periodicity, their sum gives `multiplicity`, with a "
-        "warning, and is refused where it contradicts `multiplicity` or the number of electrons; columns of zeros say "
-        "nothing",
+        "passed to references that take magnetic moments; without periodicity, their sum gives "
+        "`multiplicity`, with a warning, and is refused if it contradicts `multiplicity` or the "
+        "number of electrons; columns of zeros are ignored",
     ),
     Field((KINDS,), "atom", "", ELECTRONS, "kinds of CP2K, where atoms of one element are treated differently"),
     Field((CONSTRAINTS, "move_mask"), "structure", "", ("starts",), "ASE's constraints, which walkers keep"),
-    Field((MOMENTA,), "atom", "u½ eV½", ("starts",), "ASE's momenta, used with `initial_velocities: given` alone"),
+    Field((MOMENTA,), "atom", "u½ eV½", ("starts",), "ASE's momenta, used only with `initial_velocities: given`"),
     Field((MASSES,), "atom", "u", ("starts",), "masses for dynamics; those that are not positive are refused"),
     Field(
         ("mass", "atomic_mass", "atomic_masses"),
         "atom",
         "u",
         ("starts",),
-        "taken as `masses`, with a warning; refused where they differ tenfold from the masses of the elements",
+        "taken as `masses`, with a warning; refused if they differ tenfold from the masses of the elements",
     ),
-    Field((ENERGY,), "structure", "eV", LABELS, "total energy, without atomic energies taken off"),
+    Field((ENERGY,), "structure", "eV", LABELS, "total energy; atomic energies are not subtracted"),
     Field((FORCES,), "atom", "eV/Å", LABELS, "forces"),
     Field(
         (STRESS,),

@@ -79,5 +79,7 @@ def test_a_field_is_used_for_the_purposes_that_the_table_states(tmp_path, field,
 
 
 def test_the_documentation_holds_the_table():
-    _, _, table = PAGE.read_text().partition("| field | per | unit | used for | meaning |\n|---|---|---|---|---|\n")
+    _, _, table = PAGE.read_text().partition(
+        "| field | per | unit | used for | meaning |\n| -- | -- | -- | -- | -- |\n"
+    )
     assert table.partition("\n\n")[0].splitlines() == [field.row for field in FIELDS]

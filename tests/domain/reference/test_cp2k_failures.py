@@ -260,7 +260,7 @@ def worker(reference: CP2KReference, tmp_path: Path) -> "subprocess.Popen[bytes]
     import pickle
 
     store = LabelStore.in_folder(tmp_path / "labels")
-    arguments = (crystal(), reference, THEORY, store, tmp_path / "scratch")
+    arguments = (crystal(), Labeller(reference, THEORY, store, tmp_path / "scratch"))
     (tmp_path / "arguments").write_bytes(pickle.dumps(arguments))
     return subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path / "arguments")])
 
