@@ -78,9 +78,8 @@ def _print_labels(parameters: CampaignParameters, seconds: list[float], console:
     n_all, each = n_labels(parameters), mean(seconds)
     mean_s, longest_s = _format_seconds(each), _format_seconds(max(seconds))
     console.print(f"a label took {mean_s}, {longest_s} at most; labels are kept in the store")
-    console.print(
-        f"the campaign asks for {number_of(n_all, 'label')} at most: {_format_seconds(n_all * each)} of computing"
-    )
+    in_all_s = _format_seconds(n_all * each)
+    console.print(f"the campaign requests at most {number_of(n_all, 'label')}: {in_all_s} of computing")
     console.print("every stage has run; the files of the dry run are removed")
 
 

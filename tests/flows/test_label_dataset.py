@@ -174,7 +174,7 @@ def test_a_structure_that_ends_every_worker_does_not_stop_the_others(
     assert [structure_id(a) for a in labelled] == [structure_id(structures[index]) for index in (0, 2, 3)]
     (failed,) = read(tmp_path / "out" / "failed.extxyz", ":")
     assert failed.info[FAILURE] == "crash"
-    assert "a worker of pool local died" in failed.info[MESSAGE]
+    assert "a worker of pool local/one died" in failed.info[MESSAGE]
     told = of_kind([record.event for record in caplog.records if hasattr(record, "event")], LabelFailed)
     assert [(each.key, each.reason) for each in told] == [(failed.info[KEY], "crash")]
 

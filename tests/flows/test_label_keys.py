@@ -7,7 +7,7 @@ import pytest
 import yaml
 from labelling_inputs import copper, labelled, written
 
-from surveyor.campaign import given_data
+from surveyor.campaign.checks import labelled_data
 from surveyor.dataset import ENERGY, FORCES, STRESS
 from surveyor.errors import InputError
 from surveyor.flows.command_line import main
@@ -38,10 +38,10 @@ def test_the_names_of_labels_are_a_parameter_of_trainings_and_campaigns(
     assert main(["train", "--json", str(file)]) == 0
 
     data = named(tmp_path / "data.extxyz", "dft_energy", "dft_force")
-    theory = EMTReference().resolve()
     with pytest.raises(InputError, match=r"write bootstrap\.label_keys: \{energy: dft_energy, forces: dft_force\}"):
-        given_data(data, theory)
-    assert len(given_data(data, theory, LabelKeys(energy="dft_energy", forces="dft_force")).structures) == 6
+        labelled_data(data, LabelKeys(), obeys_weights=True)
+    keys = LabelKeys(energy="dft_energy", forces="dft_force")
+    assert len(labelled_data(data, keys, obeys_weights=True).structures) == 6
 
 
 def imported(*options: str) -> int:
