@@ -23,7 +23,7 @@ import surveyor
 from surveyor.campaign import CAMPAIGN
 from surveyor.doctor.preflight import examine
 from surveyor.doctor.probe import Question, WorkerView
-from surveyor.doctor.results import Finding, Subject
+from surveyor.doctor.results import CheckResult, Subject
 from surveyor.doctor.worker_checks import Asked, check_cores, check_gpus, wants_gpu
 from surveyor.lease import hold_lease
 from surveyor.pools.choice import plain_site
@@ -59,7 +59,7 @@ CONTENT = {
 CP2K = {"reference": {"cp2k": {"input": "hydrogen.inp"}}}
 needs_cp2k = pytest.mark.cp2k
 
-Examine = Callable[..., list[Finding]]
+Examine = Callable[..., list[CheckResult]]
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def examine_campaign(tmp_path: Path) -> Examine:
     ase.io.write(tmp_path / "hydrogen.extxyz", Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]))
     (tmp_path / "hydrogen.inp").write_text(CP2K_INPUT)
 
-    def look(sites: dict[str, Site] | None = None, wait_s: float = 60.0, **changes: Any) -> list[Finding]:
+    def look(sites: dict[str, Site] | None = None, wait_s: float = 60.0, **changes: Any) -> list[CheckResult]:
         start = "hydrogen.extxyz" if "reference" in changes else "copper.extxyz"
         content = CONTENT | {"walkers": [{"start": start, "n_walkers": 2}]}
         file = tmp_path / "campaign.yaml"
@@ -85,16 +85,16 @@ def all_on(name: str) -> dict[str, str]:
     return {"sampling": name, "labelling": name, "training": name}
 
 
-def faults(findings: Sequence[Finding]) -> list[Finding]:
+def faults(findings: Sequence[CheckResult]) -> list[CheckResult]:
     return [finding for finding in findings if finding.severity == "fault"]
 
 
-def the_fault(findings: Sequence[Finding]) -> Finding:
+def the_fault(findings: Sequence[CheckResult]) -> CheckResult:
     (found,) = faults(findings)
     return found
 
 
-def found(findings: Sequence[Finding], check: str, severity: str = "good") -> str:
+def found(findings: Sequence[CheckResult], check: str, severity: str = "good") -> str:
     (finding,) = [each for each in findings if each.check == check and each.severity == severity]
     return finding.found
 

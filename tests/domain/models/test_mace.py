@@ -26,7 +26,7 @@ from surveyor.models.continued import ContinuedTraining
 from surveyor.models.history import history_of, reported_epochs
 from surveyor.models.mace import MACEModel, MACEPotential
 from surveyor.models.mace_parameters import MACEParameters, check_options, settings_of
-from surveyor.models.mace_trainer import Training, configuration
+from surveyor.models.mace_trainer import TrainerInput, configuration
 from surveyor.reading.keys import LabelKeys
 from surveyor.testing.models import check_model
 from surveyor.testing.potentials import check_potential
@@ -424,7 +424,7 @@ def test_missing_mace_is_told_with_the_command_that_installs_it(
 
 
 def settings(train: Dataset, valid: Dataset) -> dict[str, object]:
-    training = Training({"batch_size": 100, "valid_batch_size": 100, "stress_weight": 1.0}, {"Cu": 1.0}, seed=0)
+    training = TrainerInput({"batch_size": 100, "valid_batch_size": 100, "stress_weight": 1.0}, {"Cu": 1.0}, seed=0)
     return configuration(training, train, valid)
 
 
@@ -486,7 +486,7 @@ def test_weights_are_refused_where_the_loss_does_not_take_them(
 
 
 def test_a_loss_that_takes_a_missing_stress_for_zero_needs_one_everywhere(train: Dataset, valid: Dataset) -> None:
-    training = Training(
+    training = TrainerInput(
         {"batch_size": 9, "valid_batch_size": 9, "stress_weight": 1.0, "loss": "huber"}, {"Cu": 1.0}, seed=0
     )
     with pytest.raises(InputError, match="loss huber takes a stress that is missing for zero"):

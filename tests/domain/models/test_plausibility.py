@@ -8,7 +8,7 @@ import pytest
 from surveyor.dataset import ENERGY, FORCES, Dataset
 from surveyor.errors import TrainingFailed
 from surveyor.models.mace_parameters import MACEParameters, settings_of
-from surveyor.models.mace_trainer import Training
+from surveyor.models.mace_trainer import TrainerInput
 from surveyor.models.model import Epoch
 from surveyor.models.pair import PairModel, PairParameters
 from surveyor.models.plausibility import check_beginning, check_result, from_foundation, from_scratch, from_weights
@@ -61,7 +61,7 @@ def test_absurd_energies_before_the_first_epoch_end_a_training(train: Dataset, t
 def test_forces_may_become_worse_where_the_loss_has_none(train: Dataset) -> None:
     for weight in (0.0, 1.0):
         settings = settings_of(MACEParameters(forces_weight=weight), "cpu")
-        assert Training(settings, ENERGIES, seed=0).beginning(train).learns_forces == (weight > 0)
+        assert TrainerInput(settings, ENERGIES, seed=0).beginning(train).learns_forces == (weight > 0)
 
 
 def epochs(*errors: tuple[float, float]) -> Sequence[Epoch]:

@@ -413,5 +413,6 @@ def holders() -> list[psutil.Process]:
 
 def command_of(process: psutil.Process) -> str:
     with suppress(psutil.NoSuchProcess):  # or a zombie, which is one of them
-        return " ".join(process.cmdline())
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return " ".join(process.cmdline())
     return ""
