@@ -4,7 +4,7 @@ import asyncio
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from prefect_server import free_address
@@ -54,7 +54,7 @@ class AbsentServer:
             assert is_there.wait(60)
             yield
         finally:
-            asyncio.run_coroutine_threadsafe(self._close(), loop).result()
+            asyncio.run_coroutine_threadsafe(self._end(), loop).result()
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
 
@@ -68,21 +68,33 @@ class AbsentServer:
         for connection in self._connections:
             connection.transport.abort()
 
+    async def _end(self) -> None:
+        await self._close()
+        await asyncio.sleep(0.1)  # who has come in this moment gets in, too
+        await self._close()
+
     async def _leave(self, asked: str) -> None:
         self.left.append(asked)
         await self._close()
         asyncio.get_running_loop().call_later(self._away_s, lambda: asyncio.ensure_future(self._open()))
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, to_there = await asyncio.open_connection(self._server.hostname, self._server.port)
-        self._connections |= {writer, to_there}
+        self._connections.add(writer)
         try:
-            with suppress(ConnectionError, asyncio.CancelledError):
+            there, to_there = await asyncio.open_connection(self._server.hostname, self._server.port)
+            self._connections.add(to_there)
+            try:
                 await asyncio.gather(self._pass_on(reader, to_there, self._hears), self._pass_on(there, writer))
+            finally:
+                self._drop(to_there)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
         finally:
-            for connection in (writer, to_there):
-                connection.transport.abort()
-                self._connections.discard(connection)
+            self._drop(writer)
+
+    def _drop(self, connection: asyncio.StreamWriter) -> None:
+        self._connections.discard(connection)
+        connection.transport.abort()
 
     async def _pass_on(
         self,
