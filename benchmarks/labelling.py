@@ -134,7 +134,7 @@ def time_loop_with_store(frames: Sequence[Atoms], reference: Nothing, folder: Pa
 @flow(name="labelling", validate_parameters=False)
 def run_labelling(labelling: Labelling) -> Path:
     """Do what `label_dataset` does."""
-    with relayed(labelling.directory, labelling.pools, passed_over=("labelled",)):
+    with relayed(labelling.directory, labelling.pools, passed_over=(Labelled,)):
         return label_everything(labelling)
 
 
