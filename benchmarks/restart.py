@@ -54,7 +54,7 @@ sys.exit(command_line.main())
 
 @dataclass(frozen=True)
 class Start:
-    """What was measured of one start, in seconds.
+    """Measurements of one start, in seconds.
 
     Attributes:
         server: wall time until the server answers.

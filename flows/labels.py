@@ -84,7 +84,7 @@ class Labels:
 
     @property
     def labeller(self) -> Labeller:
-        """What computes labels; the labelling pool is waited for where its level of theory is not known."""
+        """The labeller of the campaign; waits for the labelling pool until its level of theory is known."""
         return labeller_of(self.campaign, self.checks.theory)
 
     def _submit(self, name: str, structure: Atoms, request: LabelRequest) -> PrefectFuture[Any]:  # Any: the structure

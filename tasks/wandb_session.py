@@ -86,7 +86,7 @@ _GOES_ON = "The campaign goes on; what is not sent is written into its folder `w
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """What the sessions of a run have logged.
+    """The data logged by the sessions of a run.
 
     Attributes:
         n_steps: number of the step that comes next.

@@ -77,7 +77,7 @@ output_args device logger log_errors swa ema max_grad_norm distributed log_wandb
 
 @dataclass(frozen=True)
 class Hook:
-    """What surveyor uses of a package.
+    """The private parts of a package that surveyor uses.
 
     Attributes:
         package: its distribution.

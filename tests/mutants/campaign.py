@@ -56,7 +56,7 @@ OPERATORS = [
 
 @dataclass(frozen=True)
 class Mutant:
-    """What a mutation changes: lines of a function, without their indentation."""
+    """The lines of a function that a mutation changes, without their indentation."""
 
     function: str
     was: str

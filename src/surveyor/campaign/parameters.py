@@ -73,5 +73,5 @@ class CampaignParameters(WorkParameters):
 
     @property
     def pool_of_stages(self) -> Pools:
-        """Where each stage runs."""
+        """The pool of each stage."""
         return self.pools

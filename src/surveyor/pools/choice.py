@@ -46,7 +46,7 @@ PoolName = Annotated[str, AfterValidator(_checked)]
 
 
 class Pools(Parameters):
-    """Where each stage runs: on this machine, on a cluster, or on a Dask scheduler that runs already."""
+    """The pool of each stage: this machine, a cluster, or a running Dask scheduler."""
 
     sampling: PoolName = Field(LOCAL, title="Sampling", description=f"Pool that runs the walkers: {EXPECTED}.")
     labelling: PoolName = Field(LOCAL, title="Labelling", description=f"Pool that runs the reference: {EXPECTED}.")

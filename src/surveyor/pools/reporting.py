@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Where a function on a pool reports; a call of this calls the function.
+    """A wrapper that calls a function on a pool and records its events in a folder.
 
     Attributes:
         folder: of the files of events, one for each process.

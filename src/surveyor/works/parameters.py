@@ -42,7 +42,7 @@ class WorkParameters(Parameters):
 
     @property
     def pool_of_stages(self) -> Pools:
-        """Where each stage runs: all of them on the one pool that is named."""
+        """The pools of the stages, all of which are the named pool."""
         name: str = getattr(self, "pool")  # noqa: B009 (a field of most kinds)
         return Pools(sampling=name, labelling=name, training=name)
 
