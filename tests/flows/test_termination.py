@@ -32,14 +32,14 @@ def test_a_command_that_is_told_to_end_says_how_to_go_on(
 def check_that_finished_labels_count_at_once(campaign: SlowCampaign, n_labelled: int) -> None:
     seen = []
 
-    def is_at_work() -> bool:
+    def is_labelled() -> bool:
         progress = read_progress(campaign.directory)
-        if progress.state == "running":
+        if progress.state == "running" and progress.generation == 0:
             seen.append(progress.n_labelled)
-        return progress.n_labelled == N_BOOTSTRAP
+        return progress.n_complete > 0
 
     with campaign.running():
-        campaign.wait_for(is_at_work)
+        campaign.wait_for(is_labelled)
     assert min(seen) >= n_labelled
 
 

@@ -449,7 +449,7 @@ def test_weights_reach_mace_and_the_stress_of_a_slab_does_not(train: Dataset, tm
     weighted.info |= {"config_weight": 0.5, "config_energy_weight": 4.0, "config_type": "surface"}
     slab.pbc = (True, True, False)
     assert STRESS in slab.info
-    Dataset(trainer.unbiased(atoms) for atoms in (train[0], weighted, slab)).save(tmp_path / "train.extxyz")
+    Dataset(trainer.training_copy(atoms) for atoms in (train[0], weighted, slab)).save(tmp_path / "train.extxyz")
     names = {"energy": ENERGY, "stress": STRESS, "virials": "REF_virials", "head": "head"}
     keys = KeySpecification(info_keys=names, arrays_keys={"forces": FORCES})
     _, read = load_from_xyz(str(tmp_path / "train.extxyz"), keys)
