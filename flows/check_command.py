@@ -16,7 +16,7 @@ from surveyor.models.choice import ModelParameters, check_model_parameters
 from surveyor.parameter_files import read_fields
 from surveyor.pools.choice import LOCAL
 from surveyor.reading import ReadingReport
-from surveyor.reference.choice import make_reference
+from surveyor.reference.choice import with_codes
 from surveyor.reference.reference import Reference
 from surveyor.run_directory import RunDirectory
 from surveyor.structures import elements_of
@@ -146,7 +146,7 @@ def _reference(parameters: CampaignParameters | LabellingParameters, made: Refer
     from surveyor.flows.server import using_server
 
     with using_server():
-        return make_reference(parameters.reference, load_codes(parameters.codes))
+        return with_codes(made, load_codes(parameters.codes))
 
 
 def _theory(console: Console, reference: Reference) -> LevelOfTheory:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from prefect.logging import get_run_logger
@@ -17,6 +18,7 @@ from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.waits import reporting_waits
 from surveyor.pools.pool import Pool
+from surveyor.reference.choice import with_codes
 from surveyor.run_directory import RunDirectory
 from surveyor.works.parameters import WorkParameters
 from surveyor.works.work import Kind, Work
@@ -56,10 +58,13 @@ def opened(kind: Kind[P, C, W], fields: Mapping[str, Any]) -> Iterator[W]:  # An
         CampaignInUse: a live process works in the folder.
     """
     parameters = with_absolute_paths(kind.parameters(**fields))
+    checked = _handed_over(parameters)
     if "codes" in fields:
-        parameters = parameters.model_copy(update={"codes": load_codes(fields["codes"])})
+        codes = load_codes(fields["codes"])
+        parameters = parameters.model_copy(update={"codes": codes})
+        checked = checked and replace(checked, reference=with_codes(checked.reference, codes))
     sites = load_sites(parameters.pool_of_stages.names)
-    with kind.open(parameters, sites, users_pools(), _handed_over(parameters)) as work:
+    with kind.open(parameters, sites, users_pools(), checked) as work:
         yield work
 
 

@@ -11,6 +11,7 @@ import yaml
 from ase import Atoms
 from labelling_inputs import written
 
+from surveyor.blocks.codes import CP2KCodeBlock
 from surveyor.dataset import ENERGY, FORCES, STRESS
 from surveyor.flows.command_line import main
 from surveyor.reading import reading
@@ -28,7 +29,9 @@ def hydrogen(distance: float, *, is_labelled: bool) -> Atoms:
     return atoms
 
 
+@pytest.mark.parametrize("is_block", [False, True])
 def test_a_campaign_parses_its_input_and_reads_its_structures_once(
+    is_block: bool,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -44,13 +47,17 @@ def test_a_campaign_parses_its_input_and_reads_its_structures_once(
     monkeypatch.setattr(reading, "images_in", counting)
     written(tmp_path / "start.extxyz", [hydrogen(0.75, is_labelled=False)])
     written(tmp_path / "data.extxyz", [hydrogen(distance, is_labelled=True) for distance in (0.7, 0.74, 0.8, 0.85)])
+    code: Any = {"command": "cp2k.not-there"}
+    if is_block:
+        CP2KCodeBlock(**code).save("not-there", overwrite=True)
+        code = "cp2k/not-there"
     content = {
         "run_directory": "run",
         "walkers": [{"start": "start.extxyz", "n_steps": 1}],
         "reference": {"cp2k": {"input_text": INPUT}},
         "model": {"pair": {}},
         "bootstrap": {"data": "data.extxyz", "level_of_theory": "CP2K"},
-        "codes": {"cp2k": {"command": "cp2k.not-there"}},
+        "codes": {"cp2k": code},
     }
     (tmp_path / "campaign.yaml").write_text(yaml.safe_dump(content))
     with caplog.at_level(logging.WARNING):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -111,3 +112,12 @@ def make_reference(parameters: ReferenceParameters, codes: Codes | None = None) 
         case ASEParameters():
             return ASEReference(chosen, (codes or Codes()).ase)
     raise TypeError(f"no reference for {type(chosen).__name__}")
+
+
+def with_codes(reference: Reference, codes: Codes) -> Reference:
+    """Return a reference that runs the same calculations with other codes.
+
+    Raises:
+        InputError: a code is stored in a block that was not loaded.
+    """
+    return replace(reference, code=codes.cp2k_code) if isinstance(reference, CP2KReference) else reference
