@@ -4,7 +4,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -164,9 +164,6 @@ def test_wrong_parameters_are_refused(
 
 def retry(run: FlowRun, client: SyncPrefectClient) -> None:
     """Do what the button Retry of the UI does, and wait until the run is completed."""
-    # Prefect's worker reports a death a second time, seconds after the first, and would end what was retried between.
-    ended = client.read_flow_run(run.id).state.timestamp
-    wait_until(lambda: datetime.now(UTC) - ended > timedelta(seconds=10))
     client.set_flow_run_state(run.id, AwaitingRetry(), force=True)
     wait_until(lambda: client.read_flow_run(run.id).state.is_final())
     states = [(state.name, state.timestamp.isoformat(), state.message) for state in client.read_flow_run_states(run.id)]
@@ -194,6 +191,10 @@ def test_a_campaign_that_was_ended_leaves_no_process_and_a_retry_continues_it(
     finished = stored(log)
     assert directory.n_complete() == n_complete
 
+    if end == "Crashed":
+        # Prefect's worker reports a death a second time, seconds after the first (more where the machine is busy),
+        # and would end what was retried between.
+        time.sleep(25)
     retry(run, client)
     assert directory.n_complete() == 2
     begun = Counter(launches(log))

@@ -50,6 +50,8 @@ input=$(grep -A4 "&COORD" input.inp | md5sum | cut -c1-12)
 echo "begin $input $SLURM_JOB_ID $$" >> {log}
 "$@"
 status=$?
+# A step that is cancelled while it is launched leaves the status 0, but no wavefunction.
+[ -e surveyor-RESTART.wfn ] || status="$status, not launched"
 echo "end $input $status" >> {log}
 exit $status
 """

@@ -27,7 +27,9 @@ STRESS = re.compile(r"^ STRESS\| (?:Analytical|Numerical) stress tensor \[(GPa|b
 STRESS_TRACE = re.compile(r"^ STRESS\| 1/3 Trace\s+(\S+)$", re.MULTILINE)
 MOMENT = r"PROGRAM {} AT +(\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{{3}})"
 TABLES = re.compile(rf"{FORCES.pattern}|^ -  +DBCSR STATISTICS", re.MULTILINE)
-ENDED_FROM_OUTSIDE = re.compile(r"exited on signal 15\b|(?:STEP|JOB) \S+ ON \S+ CANCELLED AT")
+ENDED_FROM_OUTSIDE = re.compile(
+    r"exited on signal 15\b|(?:STEP|JOB) \S+ ON \S+ CANCELLED AT|aborted before step completely launched"
+)
 PRESSURE_UNITS = {"GPa": GPa, "bar": 1e-4 * GPa}
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 

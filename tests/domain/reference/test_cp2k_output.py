@@ -273,6 +273,7 @@ def test_version_is_found() -> None:
         ("", 143, True),
         ("mpirun noticed that process rank 0 with PID 0 on node a exited on signal 15 (Terminated).", 1, True),
         ("slurmstepd: error: *** STEP 12.0 ON n1 CANCELLED AT 2025-01-01T00:00:00 DUE TO PREEMPTION ***", 1, True),
+        ("srun: launch/slurm: launch_p_step_launch: StepId=4.0 aborted before step completely launched.", 0, True),
         ("mpirun noticed that process rank 0 with PID 0 on node a exited on signal 9 (Killed).", 137, False),
         ("", -11, False),
         (OUTPUT, 0, False),
