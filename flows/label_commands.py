@@ -190,7 +190,7 @@ def _import(options: argparse.Namespace, console: Console) -> None:
     new = number_of(done.n_new, "new label")
     console.print(f"{new} in {options.store}; there before, and left as they were: {done.n_present}")
     if done.n_repeated:
-        console.print(f"{done.n_repeated} are in {options.dataset} more than once")
+        console.print(f"{number_of(done.n_repeated, 'repeated label')} in {options.dataset}")
     if done.differing:
         numbers = ", ".join(map(str, done.differing[:8]))
         differing = number_of(len(done.differing), "label")
