@@ -156,7 +156,7 @@ def test_a_campaign_on_disk_stays_as_it_is(examine_campaign: Examine, tmp_path: 
     before = {path: path.stat().st_mtime_ns for path in directory.path.rglob("*")}
     findings = examine_campaign()
     assert faults(findings) == []
-    assert "goes on after 0 complete generations" in found(findings, "continuation")
+    assert "continues after 0 complete generations" in found(findings, "continuation")
     assert {path: path.stat().st_mtime_ns for path in directory.path.rglob("*")} == before
 
 

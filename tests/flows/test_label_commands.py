@@ -39,7 +39,7 @@ def test_failures_of_machines_are_tried_again(
     assert to_do(store) == ["CH4", "H2O"]
     said = capsys.readouterr().out
     assert "1 failed: launch" in said
-    assert "2 labels to be tried again" in said
+    assert "2 labels will be tried again" in said
 
 
 def test_failures_of_chosen_reasons_are_tried_again(store: LabelStore, tmp_path: Path) -> None:
