@@ -27,7 +27,7 @@ def table_of(parameters: type[BaseModel]) -> str:
         return "It has no fields: write `{}`."
     properties = parameters.model_json_schema()["properties"]
     rows = [_row(name, field, properties[name]) for name, field in parameters.model_fields.items()]
-    return "\n".join([HEAD, *rows])
+    return "\n".join(['<div class="parameters" markdown>\n', HEAD, *rows, "\n</div>"])
 
 
 def _row(name: str, field: FieldInfo, schema: dict[str, Any]) -> str:

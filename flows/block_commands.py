@@ -35,7 +35,7 @@ def _register(_options: argparse.Namespace, console: Console) -> None:
         console.print(f"kinds of pools: {', '.join(POOLS)}; codes: {', '.join(CODES)}")
         purposes = {name: purpose for name, (_, purpose) in examples().items()}
         for name, is_new in create_examples().items():
-            console.print(f"  {name} {'(created)' if is_new else '(was there)'}: {purposes[name]}")
+            console.print(f"  {name} {'(created)' if is_new else '(exists)'}: {purposes[name]}")
         page = f"{PREFECT_API_URL.value().removesuffix('/api')}/v2/blocks"
     console.print(
         f"edit them, or create others, at {page}; campaigns name them, such as: pools: {{labelling: slurm/example}}, "

@@ -10,6 +10,7 @@ from surveyor.errors import InputError
 from surveyor.files import read_json
 from surveyor.labels import LabelStore
 from surveyor.run_directory import RunDirectory
+from surveyor.words import number_of
 
 EXAMPLE = "surveyor calculations clean campaigns/water --keep 10"
 
@@ -49,14 +50,14 @@ def _clean(options: argparse.Namespace, console: Console) -> None:
     store = LabelStore.in_folder(_store_of(directory))
     done = clean(directory.scratch, store, n_failed=options.keep, interrupted=options.interrupted)
     console.print(
-        f"{done.n_removed} folders of calculations are removed ({done.n_bytes / 1e6:.1f} MB), {done.n_kept} are left "
-        f"in {directory.scratch}"
+        f"removed {number_of(done.n_removed, 'folder')} of calculations ({done.n_bytes / 1e6:.1f} MB), "
+        f"kept {done.n_kept} in {directory.scratch}"
     )
     if done.claimed:
         holders = ", ".join(sorted({str(claim) for claim in done.claimed}))
         console.print(
-            f"Folders of {len(done.claimed)} labels are left because processes that cannot be seen from here have "
-            f"claimed them: {holders}. If such a process is dead, give this command on its host"
+            f"Folders of {number_of(len(done.claimed), 'label')} are left because processes that cannot be seen from "
+            f"here claim them: {holders}. If such a process is dead, give this command on its host"
         )
 
 

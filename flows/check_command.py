@@ -21,6 +21,7 @@ from surveyor.reference.reference import Reference
 from surveyor.run_directory import RunDirectory
 from surveyor.structures import elements_of
 from surveyor.training import SETS, TRAINING, CheckedTraining, TrainingParameters
+from surveyor.words import number_of
 from surveyor.works.summary import is_complete
 from surveyor.works.work import Kind
 
@@ -64,7 +65,7 @@ def _check(options: argparse.Namespace, console: Console) -> None:
 
 def _state(kind: Kind[Any, Any, Any], directory: RunDirectory) -> str:  # Any: of any kind
     if kind is CAMPAIGN and (n_complete := directory.n_complete()):
-        return f"has {n_complete} complete generations"
+        return f"has {number_of(n_complete, 'complete generation')}"
     if is_complete(directory):
         return "is complete"
     return "has begun; the same call continues it" if directory.parameters.exists() else "is new"
@@ -73,7 +74,7 @@ def _state(kind: Kind[Any, Any, Any], directory: RunDirectory) -> str:  # Any: o
 def _describe_campaign(parameters: CampaignParameters, checked: CheckedCampaign, console: Console) -> None:
     elements = elements_of(checked.structures)
     n_groups, n_walkers = len(parameters.walkers), len(checked.walkers)
-    console.print(f"walkers: {n_walkers} in {n_groups} group(s), elements {', '.join(elements)}")
+    console.print(f"walkers: {n_walkers} in {number_of(n_groups, 'group')}, elements {', '.join(elements)}")
     # What only another machine can know is asked there, before the first generation.
     if parameters.pools.labelling == LOCAL:
         theory = _theory(console, _reference(parameters, checked.reference))
@@ -121,12 +122,12 @@ def _show(console: Console, reports: Iterable[ReadingReport]) -> None:
 
 def _show_requests(console: Console, requests: Requests) -> None:
     _show_refused(console, {index: failure.message for index, failure in requests.refused.items()})
-    console.print(f"{len(requests.by_key)} different labels would be requested")
+    console.print(f"{number_of(len(requests.by_key), 'different label')} would be requested")
 
 
 def _show_refused(console: Console, refused: Mapping[int, str]) -> None:
     if refused:
-        console.print(f"warning: {len(refused)} structure(s) cannot be labelled:", style="yellow")
+        console.print(f"warning: {number_of(len(refused), 'structure')} cannot be labelled:", style="yellow")
     for index in sorted(refused)[:N_SHOWN]:
         console.print(f"  {refused[index]}", markup=False)
     if len(refused) > N_SHOWN:

@@ -18,6 +18,7 @@ from surveyor.flows.pool_commands import users_pools
 from surveyor.pools.choice import plain_site
 from surveyor.pools.sites import Site
 from surveyor.reference.choice import Codes
+from surveyor.words import number_of
 
 MARKS = {"good": ("ok", "green"), "remark": ("note", "yellow"), "fault": ("FAULT", "bold red")}
 
@@ -44,7 +45,7 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
     for result in faults:
         console.print(Text(f"\n{result.check}, {result.where}: {result.found}", "red"))
         console.print(Text(f"  mend: {result.mend}", "bold"))
-    console.print(f"\n{len(faults)} fault(s) in {len(results)} results")
+    console.print(f"\n{number_of(len(faults), 'fault')} in {number_of(len(results), 'result')}")
     return 1 if faults else 0
 
 

@@ -137,7 +137,8 @@ def _retry(options: argparse.Namespace, console: Console) -> None:
             retried[outcome.reason] += 1
     for reason, n in sorted(retried.items()):
         console.print(f"{n} failed: {reason}")
-    console.print(f"{number_of(retried.total(), 'label')} to be tried again when asked for the next time")
+    labels = number_of(retried.total(), "label")
+    console.print(f"{labels} will be tried again when a campaign or a labelling requests them")
 
 
 def _keys(prefix: str, named: list[str]) -> LabelKeys:
@@ -188,10 +189,10 @@ def _import(options: argparse.Namespace, console: Console) -> None:
     done = import_labels(given, theory, LabelStore.in_folder(options.store), source)
     console.print(f"level of theory: {theory.name} ({theory.digest[:12]})")
     new = number_of(done.n_new, "new label")
-    console.print(f"{new} in {options.store}; there before, and left as they were: {done.n_present}")
+    console.print(f"{new} in {options.store}; there before, and unchanged: {done.n_present}")
     if done.n_repeated:
-        console.print(f"{done.n_repeated} are in {options.dataset} more than once")
+        console.print(f"{number_of(done.n_repeated, 'repeated label')} in {options.dataset}")
     if done.differing:
         numbers = ", ".join(map(str, done.differing[:8]))
         differing = number_of(len(done.differing), "label")
-        console.print(f"[bold yellow]{differing} of the store not as in the file[/]: {numbers} …")
+        console.print(f"[bold yellow]{differing} in the store, but different in the file[/]: {numbers} …")

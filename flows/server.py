@@ -113,8 +113,8 @@ class ServerRefused(SurveyorError):
 def _refusal(url: str, response: httpx.Response) -> SurveyorError:
     if response.status_code == httpx.codes.UNAUTHORIZED:
         return ServerUnreachable(
-            f"the Prefect server at {url} wants a password: set PREFECT_API_AUTH_STRING to what the server was "
-            "given in PREFECT_SERVER_API_AUTH_STRING"
+            f"the Prefect server at {url} requires a password: set PREFECT_API_AUTH_STRING to the value of "
+            "PREFECT_SERVER_API_AUTH_STRING on the server"
         )
     address = response.request.url.path
     return ServerRefused(

@@ -71,7 +71,7 @@ def run_unclaimed(store: LabelStore, function: Callable[[LabelStore], T]) -> T:
         try:
             return function(store.on_behalf_of(Claimant(work, watch.dead)))
         except LabelClaimed as claimed:
-            logger.info("%s, and is waited for", claimed)
+            logger.info("%s; this task waits for it", claimed)
             watch.wait(claimed.key)
 
 

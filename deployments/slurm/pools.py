@@ -1,8 +1,8 @@
-"""The pools of a cluster, stored as blocks: edit the numbers, then run `python pools.py`, as often as they change."""
+"""Store the pools of a cluster as blocks. Edit the numbers, and run `python pools.py` after each change."""
 
 from surveyor.blocks.pools import SLURMPool
 
-# Walkers: one core each, four of them in a job.
+# Walkers: four workers per job, with one core each.
 SLURMPool(
     queue="cpu",
     cores_per_job=4,
@@ -12,7 +12,7 @@ SLURMPool(
     max_jobs=4,
 ).save("cpu", overwrite=True)
 
-# Labels: a job computes one at a time, with all its cores.
+# Labels: one at a time per job, on all its cores.
 SLURMPool(
     queue="label",
     cores_per_job=4,
@@ -23,7 +23,7 @@ SLURMPool(
     max_jobs=20,
 ).save("label", overwrite=True)
 
-# Trainings: one at a time, on a GPU. They may use the interpreter of another environment.
+# Trainings: one at a time, on a GPU. For another environment, add `python=` with the path of its interpreter.
 SLURMPool(
     queue="gpu",
     cores_per_job=4,

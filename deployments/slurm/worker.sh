@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Keeps a Prefect worker alive, which runs campaigns: `nohup ./worker.sh &` on a login or service node, or, where no process
-# may stay there, `sbatch worker.sh` in a long job that needs little. The environment, or the active profile of Prefect,
-# names the server (PREFECT_API_URL).
+# Runs a Prefect worker and restarts it if it ends. Usage: worker.sh [WORK_POOL]; the default pool is slurm.
 #
-# Ten minutes before the end of its job it submits itself again, ends its campaigns in order and has them retried: they
-# continue in the next job. On SIGTERM (scancel --batch --signal=TERM, or kill) it ends campaigns and worker in order; Retry
-# continues them.
+# Run `nohup ./worker.sh &` on a login or service node. If the node does not allow long-running processes, run
+# `sbatch worker.sh`: a long job that needs few resources. PREFECT_API_URL, from the environment or from the active Prefect
+# profile, names the server.
+#
+# Ten minutes before its walltime the job submits its successor, stops its campaigns cleanly and schedules their retry, so
+# that they continue in the next job. On SIGTERM (scancel --batch --signal=TERM, or kill) it stops campaigns and worker
+# cleanly; Retry continues the campaigns.
 #SBATCH --job-name=surveyor-worker
 ##SBATCH --partition=NAME
 #SBATCH --time=7-00:00:00
@@ -18,14 +20,15 @@ set -u
 pool=${1:-slurm}
 job=${SLURM_JOB_ID-}
 
-# The jobs that campaigns submit are no steps of this one, and must not take its variables for theirs.
+# Jobs that campaigns submit are not steps of this job: they must not inherit its SLURM variables.
 for name in "${!SLURM_@}"; do
     [[ $name == SLURM_CONF ]] || unset "$name"
 done
 
-# Its children are the processes of campaigns. On SIGTERM they close their pools, which cancels the jobs of these. One that
-# does not is killed after a while; its pools end by themselves. The worker ends when there was no campaign for five seconds,
-# in which it reports the last ends: the place of a campaign that ended may be given to another one.
+# The children of the worker are the processes of campaigns. On SIGTERM they close their pools, which cancels the pools'
+# jobs. A campaign that is still alive after three minutes is killed; its pools end by themselves. When a campaign ends, the
+# worker may start a waiting one in its place, so the worker is stopped only after five seconds without a campaign. In these
+# seconds it also reports the last campaigns as ended.
 end_campaigns() {
     declare -gA ended=()
     local deadline=$((SECONDS + 180)) quiet=0
@@ -44,7 +47,7 @@ end_campaigns() {
 }
 
 hand_over() {
-    sbatch --dependency="afterany:$job" "$0" "$pool" # first, as nothing may prevent it
+    sbatch --dependency="afterany:$job" "$0" "$pool" # first, so that nothing can prevent it
     end_campaigns
     for run in "${ended[@]}"; do
         prefect flow-run retry "$run"
@@ -58,7 +61,7 @@ while true; do
     prefect worker start --pool "$pool" &
     worker=$!
     wait "$worker"
-    echo "the worker ended with status $?; it starts again in a minute" >&2
+    echo "the worker ended with status $?; restarting it in a minute" >&2
     sleep 60 &
     wait $!
 done

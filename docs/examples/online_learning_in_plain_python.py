@@ -1,4 +1,4 @@
-"""Online learning with a for statement and a pool of processes: no Prefect, no server. Begins with start.extxyz."""
+"""Online learning with a for statement and a pool of processes: no Prefect, no server. Starts from start.extxyz."""
 
 from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
@@ -7,7 +7,7 @@ import surveyor as sv
 
 
 def learn(directory: Path, pool: Executor, learning: sv.Learning) -> None:
-    """Learn a potential: from perturbed starts, then from what walkers find with the current model."""
+    """Learn a potential: from perturbed starts, then from structures that walkers find with the current model."""
     group = sv.Walkers(start=directory / "start.extxyz", n_walkers=6, temperature_K=600, timestep_fs=4, n_steps=100)
     walkers = sv.make_walkers([group], learning.seed)
     label = sv.Labeller.in_folder(directory, sv.EMTReference())

@@ -310,8 +310,8 @@ class Watch:
     def _silence_s(self, key: str, claim: Claim) -> float:
         now = time.monotonic()
         if not self._seen:
-            told = f"label {key[:11]}, at least, is being computed by {claim}; it is waited for"
-            limit = f"unless that shows no sign of life for {self.silent_s / 60:g} min"
+            told = f"label {key[:11]}, at least, is being computed by {claim}; this waits for it"
+            limit = f"unless it shows no sign of life for {self.silent_s / 60:g} min"
             announce(logger, LabelAwaited(message=f"{told}, {limit}"))
         content, since = self._seen.get(claim.token, (None, now))
         if content != claim.content:
@@ -327,5 +327,5 @@ class Watch:
         if until > self._waits_until + QUIET_S:
             self._waits_until = until
             clock = time.strftime("%H:%M:%S", time.localtime(until))
-            text = f"{claim} shows no sign of life; what it computes is computed here from {clock} on, unless it does"
+            text = f"{claim} shows no sign of life; without one by {clock}, its labels are computed here"
             announce(logger, ClaimSilent(message=text, until=until, holder=str(claim)))

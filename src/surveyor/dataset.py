@@ -13,6 +13,7 @@ from ase import Atoms
 from surveyor.files import write_atomically
 from surveyor.labels import Label, LabelFailure
 from surveyor.structures import canonical, is_periodic
+from surveyor.words import number_of
 
 ENERGY = "REF_energy"  # atoms.info, eV
 FORCES = "REF_forces"  # atoms.arrays, eV/Å, shape (n_atoms, 3)
@@ -118,7 +119,7 @@ class Dataset(Sequence[Atoms]):
         return Dataset((*self._structures, *other))
 
     def __repr__(self) -> str:
-        return f"Dataset of {len(self)} structures"
+        return f"Dataset of {number_of(len(self), 'structure')}"
 
     def where(self, condition: Callable[[Atoms], bool]) -> "Dataset":
         """Return the structures that meet a condition, in order."""
@@ -129,7 +130,7 @@ class Dataset(Sequence[Atoms]):
         return self.where(is_labelled)
 
     def failed(self) -> "Dataset":
-        """Return the structures whose label could not be had."""
+        """Return the structures whose label failed."""
         return self.where(lambda atoms: FAILURE in atoms.info)
 
     def split(self, fraction: float) -> "tuple[Dataset, Dataset]":
@@ -174,7 +175,7 @@ class DataSets:
         train: structures that models are fitted to.
         valid: structures that tell a training when to stop.
         test: structures that no training ever sees.
-        failed: structures whose label could not be had.
+        failed: structures whose label failed.
         discarded: labelled structures that were kept from training, because the model was too far off there.
         pending: structures whose label was requested and had not arrived when the generation ended.
     """

@@ -11,6 +11,7 @@ from ase import Atoms
 from surveyor.arrays import write_arrays
 from surveyor.dataset import Dataset
 from surveyor.potentials import Potential, Prediction
+from surveyor.words import number_of
 
 
 def evaluate_dataset(potential: Potential, dataset: Path, destination: Path) -> Path:
@@ -75,7 +76,8 @@ def load_predictions(path: Path, structures: Sequence[Atoms]) -> list[Prediction
     sizes = [len(atoms) for atoms in structures]
     if len(energies) != len(sizes) or len(forces) != sum(sizes):
         raise ValueError(
-            f"{path} holds {len(energies)} predictions with {len(forces)} atoms, expected {json.dumps(sizes)}"
+            f"{path} holds {number_of(len(energies), 'prediction')} with {number_of(len(forces), 'atom')}, "
+            f"expected {json.dumps(sizes)}"
         )
     by_structure = np.split(forces, np.cumsum(sizes)[:-1]) if sizes else []
     return [

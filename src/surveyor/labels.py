@@ -23,6 +23,7 @@ from surveyor.errors import InputError
 from surveyor.files import write_json
 from surveyor.storage import FolderStorage, Storage, key_of, sharded
 from surveyor.structures import canonical, charge_of, check_multiplicity, identity_of, multiplicity_of
+from surveyor.words import number_of
 
 KEY_VERSION = "v1"
 SCHEMA_VERSION = 1
@@ -289,8 +290,8 @@ class LabelStore:
         """
         if not label.is_complete_for(atoms):
             raise ValueError(
-                f"a label of {len(atoms)} atoms is not complete: forces of shape {label.forces.shape}, stress "
-                f"{label.stress}, or numbers that are not finite"
+                f"a label of {number_of(len(atoms), 'atom')} is not complete: forces of shape {label.forces.shape}, "
+                f"stress {label.stress}, or numbers that are not finite"
             )
         result = {
             "energy": float(label.energy),

@@ -16,6 +16,7 @@ from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.sampling.perturbation import perturb
 from surveyor.sampling.walkers import Walker
 from surveyor.weights import counts
+from surveyor.words import number_of
 
 
 class Bootstrap(Parameters):
@@ -338,9 +339,10 @@ class Progress:
 def reason_to_stop(progress: Progress, learning: Learning) -> str | None:
     """Return the reason why a campaign ends, or None if it continues."""
     if progress.generation >= learning.n_generations:
-        return f"all {learning.n_generations} generations are complete"
+        n = learning.n_generations
+        return "the one requested generation is complete" if n == 1 else f"all {n} generations are complete"
     if learning.max_labels is not None and progress.n_labels >= learning.max_labels:
-        return f"the budget of {learning.max_labels} labels is used up"
+        return f"the budget of {number_of(learning.max_labels, 'label')} is used up"
     if is_converged(progress, learning):
         return "the error before training is below its target"
     return None

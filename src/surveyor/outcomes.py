@@ -12,6 +12,7 @@ from surveyor.dataset import FAILURE, KEY, OUTPUT, Dataset
 from surveyor.errors import NothingLearned
 from surveyor.learning import Learning, StructureError, must_reset, without_repetitions
 from surveyor.sampling.walkers import Sample, Walker, stops_in_words
+from surveyor.words import number_of
 
 NO_STRUCTURE = "were rejected, as guards stopped every try"
 NEAR_DUPLICATES = "are almost the same as known structures"
@@ -88,7 +89,7 @@ def check_failures(structures: Dataset, learning: Learning) -> None:
         reasons = ", ".join(f"{n} {reason}" for reason, n in failures.items())
         outputs = sorted({str(atoms.info[OUTPUT]) for atoms in structures.failed() if OUTPUT in atoms.info})
         raise NothingLearned(
-            f"{n_failed} of {len(structures)} labels failed ({reasons}), "
+            f"{n_failed} of {number_of(len(structures), 'label')} failed ({reasons}), "
             f"allowed are {learning.max_failed_fraction:.0%}; "
             f"see the output of the first in {outputs[0] if outputs else 'the label store'}. Failures are kept and not "
             "tried again: once the cause is removed, give: surveyor labels retry STORE, with the label store's folder"
@@ -108,9 +109,9 @@ def check_new_labels(outcomes: Sequence[Outcome], structures: Dataset) -> None:
     if structures.labelled():
         return
     reasons = why_nothing_is_new(outcomes, structures)
-    told = ", ".join(f"{n} of {len(outcomes)} samples {name}" for name, n in reasons.items())
+    told = ", ".join(f"{n} of {number_of(len(outcomes), 'sample')} {name}" for name, n in reasons.items())
     stops = [each for outcome in outcomes if outcome.sample is not None for each in outcome.sample.rejections]
-    guards = f". Guards stopped {len(stops)} tries: {stops_in_words(stops)}" if stops else ""
+    guards = f". Guards stopped {number_of(len(stops), 'try', 'tries')}: {stops_in_words(stops)}" if stops else ""
     advice = [
         f"\n  {name.replace('_', ' ').removeprefix('are ').removeprefix('have ')}: {text}"
         for name, text in ADVICE.items()
@@ -144,8 +145,8 @@ def check_bootstrap(structures: Dataset) -> None:
     n_labelled = len(structures.labelled())
     if n_labelled < 3:
         raise NothingLearned(
-            f"{n_labelled} of the {len(structures)} structures of the bootstrap have a label, expected at least 3, for "
-            "training, validation and test; ask for more structures, or correct what makes labels fail"
+            f"{n_labelled} of {number_of(len(structures), 'structure')} of the bootstrap got a label; expected at "
+            "least 3, for training, validation and test; ask for more structures, or correct what makes labels fail"
         )
 
 

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from surveyor.errors import InputError
 from surveyor.parameters import Parameters
+from surveyor.words import number_of
 from surveyor.yaml_files import place_in, read_yaml
 
 FIELD = re.compile(r"[A-Za-z_]\w*(\.\w+|\[\d+\])*(?=: )")
@@ -73,7 +74,7 @@ def parse_parameters(
         return kind.model_validate(content)
     except ValidationError as error:
         lines = [f"  {_complaint(kind, each, file)}" for each in error.errors()]
-        raise InputError("\n".join([f"{name} has {len(lines)} wrong field(s):", *lines])) from error
+        raise InputError("\n".join([f"{name} has {number_of(len(lines), 'wrong field')}:", *lines])) from error
 
 
 def _complaint(kind: type[BaseModel], error: ErrorDetails, file: Path | None) -> str:

@@ -413,7 +413,7 @@ def _bars(progress: CampaignProgress) -> Table:
         table.add_row("sampled", _bar(progress.n_sampled, n_asked), f"{progress.n_sampled}/{n_asked}", rejected)
     found = f"{progress.n_new} new, {progress.n_found} from the store, {progress.n_failed} failed"
     if progress.n_duplicates:
-        found += f", {progress.n_duplicates} almost known"
+        found += f", {number_of(progress.n_duplicates, 'near-duplicate')}"
     table.add_row("labelled", _bar(progress.n_labelled, n_asked), f"{progress.n_labelled}/{n_asked}", found)
     return table
 

@@ -14,6 +14,7 @@ from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 
 from surveyor.errors import InputError
+from surveyor.words import number_of
 
 MOMENTS = "initial_magmoms"  # in atoms.arrays, by ASE's name
 DECIMALS = 8  # extxyz keeps so many: what it gives back is the structure that was labelled
@@ -174,7 +175,8 @@ def check_multiplicity(atoms: Atoms) -> None:
         electrons = int(atoms.numbers.sum()) - charge_of(atoms)
         expected = "an odd multiplicity" if electrons % 2 == 0 else "an even multiplicity"
         raise InputError(
-            f"{electrons} electrons and multiplicity {multiplicity} exclude each other; expected {expected}"
+            f"{number_of(electrons, 'electron')} and multiplicity {multiplicity} exclude each other; "
+            f"expected {expected}"
         )
     if multiplicity - 1 > int(atoms.numbers.sum()) - charge_of(atoms):
         raise InputError(f"found multiplicity {multiplicity}, which needs more unpaired electrons than there are")

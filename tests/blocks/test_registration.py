@@ -36,7 +36,7 @@ def test_examples_are_created_once_and_then_left_alone(prefect_api_url: str) -> 
 
     for name, (_, purpose) in examples().items():
         assert f"{name} (created): {purpose}" in first.stdout
-        assert f"{name} (was there): {purpose}" in second.stdout
+        assert f"{name} (exists): {purpose}" in second.stdout
     assert f"{prefect_api_url.removesuffix('/api')}/v2/blocks" in first.stdout
 
 

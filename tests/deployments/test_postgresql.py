@@ -81,5 +81,5 @@ def test_a_missing_password_is_named(environment: dict[str, str], folder: Path) 
     without = {name: value for name, value in environment.items() if name != "PREFECT_API_AUTH_STRING"}
     refused = run("surveyor.flows.command_line", "run", "campaign.yaml", environment=without, folder=folder)
     assert refused.returncode == 1
-    assert f"the Prefect server at {environment['PREFECT_API_URL']} wants a password" in refused.stderr
+    assert f"the Prefect server at {environment['PREFECT_API_URL']} requires a password" in refused.stderr
     assert "set PREFECT_API_AUTH_STRING" in refused.stderr

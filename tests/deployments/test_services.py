@@ -20,6 +20,12 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.states import Cancelled, Completed, Pending, Running
 from processes import wait_until
 
+from surveyor.flows.bootstrap import bootstrap
+from surveyor.flows.label_dataset import label_dataset
+from surveyor.flows.online_learning import next_generation, online_learning
+from surveyor.flows.sample_walkers import sample_walkers
+from surveyor.flows.train_model import train_model
+
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 (NIGHTLY,) = yaml.safe_load((DEPLOYMENTS / "local" / "prefect.yaml").read_text())["deployments"][0]["schedules"]
 CRON = CronSchedule(cron=NIGHTLY["cron"], timezone=NIGHTLY["timezone"])
@@ -51,6 +57,20 @@ def test_prefect_that_schedules_nothing_is_excluded() -> None:
     project = tomllib.loads((DEPLOYMENTS.parent / "pyproject.toml").read_text())["project"]
     (wanted,) = (each for each in map(Requirement, project["dependencies"]) if each.name == "prefect")
     assert "3.8.8" not in wanted.specifier  # it allows SQLAlchemy 2.1, with which its scheduler fails
+
+
+@pytest.mark.parametrize("folder", ["local", "slurm"])
+def test_deploying_asks_for_no_schedule(folder: str) -> None:
+    """In a terminal, `prefect deploy` asks for the schedule of a deployment that does not say whether it has one."""
+    deployments = yaml.safe_load((DEPLOYMENTS / folder / "prefect.yaml").read_text())["deployments"]
+    assert [each["entrypoint"] for each in deployments if "schedules" not in each] == []
+
+
+def test_the_automation_watches_every_flow() -> None:
+    (automation,) = yaml.safe_load((DEPLOYMENTS / "automations.yaml").read_text())["automations"]
+    flows = (online_learning, bootstrap, next_generation, label_dataset, train_model, sample_walkers)
+    watched = automation["trigger"]["match_related"]["prefect.resource.name"]
+    assert sorted(watched) == sorted(each.name for each in flows)
 
 
 def states(client: SyncPrefectClient, deployment: UUID) -> list[str | None]:

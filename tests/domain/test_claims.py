@@ -319,7 +319,7 @@ def test_a_wait_is_said_once(storage: Storage, caplog: pytest.LogCaptureFixture)
     for _ in range(3):
         assert watch.is_held(KEY)
     assert caplog.text.count("is being computed by process") == 1
-    assert "it is waited for, unless that shows no sign of life for 5 min" in caplog.text
+    assert "this waits for it, unless it shows no sign of life for 5 min" in caplog.text
     assert [type(record.event) for record in caplog.records] == [LabelAwaited]
 
 
@@ -340,7 +340,7 @@ def test_how_long_silent_processes_are_waited_for_is_said_once_and_counted_down(
         assert watch.is_held(KEY)
         assert len(events()) == (now > 1060)
     host = f"process {os.getpid()} on another"
-    assert events()[0].message.startswith(f"{host} shows no sign of life; what it computes is computed here from ")
+    assert events()[0].message.startswith(f"{host} shows no sign of life; without one by ")
     assert waiting_of(events()) == f"waiting for labels of {host}, silent, for 3:30 min at most"
     waiting = Waiting(message="waiting for a job")
     assert waiting_of([waiting, *events()]).startswith("waiting for a job; waiting for labels of process")

@@ -156,7 +156,7 @@ def test_a_campaign_on_disk_stays_as_it_is(examine_campaign: Examine, tmp_path: 
     before = {path: path.stat().st_mtime_ns for path in directory.path.rglob("*")}
     findings = examine_campaign()
     assert faults(findings) == []
-    assert "goes on after 0 complete generations" in found(findings, "continuation")
+    assert "continues after 0 complete generations" in found(findings, "continuation")
     assert {path: path.stat().st_mtime_ns for path in directory.path.rglob("*")} == before
 
 
@@ -230,7 +230,7 @@ def test_more_ranks_and_threads_than_cores(pool: str, site: Site, line: str, exa
     code = {"command": "mpirun -np 3 cp2k.nowhere", "omp_threads": 2}
     findings = examine_campaign({pool: site}, **CP2K, codes={"cp2k": code}, pools={"labelling": pool})
     fault = next(each for each in faults(findings) if each.check == "cores")
-    assert fault.found == "3 ranks x 2 threads are 6, a worker has 1"
+    assert fault.found == "3 ranks of 2 threads: 6 cores; a worker has 1"
     assert fault.mend.startswith(line)
 
 
@@ -261,7 +261,7 @@ def test_what_a_block_asks_for_already_is_not_the_advice(
     asked = Asked(parameters, name, site, question, the_view(**fields), 0.0)
     fault = faults([*check_gpus(asked), *check_cores(asked)])[0]
     if fault.check == "cores":
-        assert fault.found == f"4 ranks x 1 threads are 4, block {name} asks for 4, node7 has 2"
+        assert fault.found == f"4 ranks of 1 thread: 4 cores; block {name} asks for 4, node7 has 2"
     else:
         assert fault.found.startswith(f"block {name} asks for 1; node7: nvidia-smi lists 0")
     for setting in ("cores_per_job", "cores_per_worker", "gpus_per_job", "gpus_per_worker"):

@@ -228,6 +228,11 @@ def test_a_campaign_ends_for_a_reason(progress, reason):
     assert reason_to_stop(progress, BOTH) == reason
 
 
+def test_a_campaign_of_one_generation_or_one_label_ends_for_a_reason_in_the_singular():
+    assert reason_to_stop(Progress(1, 0), Learning(n_generations=1)) == "the one requested generation is complete"
+    assert reason_to_stop(Progress(0, 1), Learning(max_labels=1)) == "the budget of 1 label is used up"
+
+
 def test_without_targets_no_error_is_good_enough():
     assert reason_to_stop(Progress(1, 50, 0.0, 0.0), Learning()) is None
 

@@ -102,7 +102,7 @@ def test_a_bootstrap_needs_three_labels(tmp_path):
     walker = walker_at(0, 0.1, tmp_path)
     structures = Dataset(brought(walker, str(i), "crash" if i < 2 else None).structure for i in range(5))
     check_bootstrap(structures)
-    with pytest.raises(NothingLearned, match="2 of the 4 structures of the bootstrap have a label, expected at least"):
+    with pytest.raises(NothingLearned, match="2 of 4 structures of the bootstrap got a label; expected at least"):
         check_bootstrap(structures[:4])
 
 

@@ -253,7 +253,7 @@ def test_rejections_are_shown_with_the_guards_that_stopped_walkers(begun: RunDir
     begun.events.append(Rejected(name="b", walker=1, rejections={"force": 5}, stop=None))
     begun.events.append(NearDuplicate(name="a"))
     assert "1 rejected (1 x energy drift, 5 x force), labelled" in summary(read_progress(begun))
-    assert "0 failed, 1 almost known" in shown(read_progress(begun))
+    assert "0 failed, 1 near-duplicate" in shown(read_progress(begun))
     begun.events.append(Rejected(name="c", walker=1, rejections={"force": 5}, stop=None))
     assert read_progress(begun).stage == "evaluation"
 

@@ -72,7 +72,7 @@ def test_a_labelling_shows_what_would_be_refused(folder: Path, capsys: pytest.Ca
     assert "structures: frames.extxyz: 4 structures; used: " in said
     assert "labels in the file are not used; where needed they are computed anew (1 structure, the first is 2)" in said
     assert "level of theory: EMT" in said
-    assert "1 structure(s) cannot be labelled:\n  structure 3: initial_magmoms sum to 1" in said
+    assert "1 structure cannot be labelled:\n  structure 3: initial_magmoms sum to 1" in said
     assert "2 different labels would be requested" in said
     assert not (folder / "out").exists()
 
@@ -150,7 +150,7 @@ def test_work_that_has_begun_goes_on_with_its_own_parameters_alone(
     record_parameters(directory, parameters, kind.name)
     write_json(directory.generation(0).manifest, {})
     assert main(["check", file]) == 0
-    state = "has 1 complete generations" if content is A_CAMPAIGN else "has begun; the same call continues it"
+    state = "has 1 complete generation" if content is A_CAMPAIGN else "has begun; the same call continues it"
     assert f"{directory.path} {state}" in capsys.readouterr().out.replace("\n", " ")
     assert main(["check", saved(folder, "some.yaml", content | changes)]) == 2
     assert "with other parameters" in capsys.readouterr().err.replace("\n", " ")
@@ -160,11 +160,11 @@ def test_of_many_refused_structures_some_are_shown(folder: Path, capsys: pytest.
     written(folder / "frames.extxyz", [*copper(1), *[contradicting() for _ in range(10)]])
     assert main(["check", saved(folder, "label.yaml", A_LABELLING)]) == 0
     said = capsys.readouterr().out
-    assert "10 structure(s) cannot be labelled:" in said
+    assert "10 structures cannot be labelled:" in said
     assert "  structure 8: " in said
     assert "  structure 9: " not in said
     assert "  and 2 more\n" in said
-    assert "1 different labels would be requested" in said
+    assert "1 different label would be requested" in said
 
 
 def contradicting() -> Atoms:

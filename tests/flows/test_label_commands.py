@@ -39,7 +39,7 @@ def test_failures_of_machines_are_tried_again(
     assert to_do(store) == ["CH4", "H2O"]
     said = capsys.readouterr().out
     assert "1 failed: launch" in said
-    assert "2 labels to be tried again" in said
+    assert "2 labels will be tried again" in said
 
 
 def test_failures_of_chosen_reasons_are_tried_again(store: LabelStore, tmp_path: Path) -> None:
@@ -71,14 +71,14 @@ def test_outputs_of_failed_calculations_are_removed_on_request(
         keep_failed(folder, "crash: as told")
     interrupted = new_folder(run / "calculations", f"v1:{'c' * 64}", 1)
     assert main(["calculations", "clean", str(run), "--keep", "1"]) == 0
-    assert capsys.readouterr().out.startswith("1 folders of calculations are removed (0.0 MB), 2 are left in ")
+    assert capsys.readouterr().out.startswith("removed 1 folder of calculations (0.0 MB), kept 2 in ")
     assert main(["calculations", "clean", str(run)]) == 0
     assert list((run / "calculations").iterdir()) == [interrupted]
     claim = {"token": "t0", "holder": {"host": "node3", "pid": 17, "started": 0.0}, "work": None, "beats": 0}
     write_json(tmp_path / "labels" / "claims" / "v1" / "cc" / f"{'c' * 64}.json", claim)
     capsys.readouterr()
     assert main(["calculations", "clean", str(run), "--interrupted"]) == 0
-    assert "claimed them: process 17 on node3" in " ".join(capsys.readouterr().out.split())
+    assert "claim them: process 17 on node3" in " ".join(capsys.readouterr().out.split())
     assert list((run / "calculations").iterdir()) == [interrupted]
     shutil.rmtree(tmp_path / "labels")
     assert main(["calculations", "clean", str(run), "--interrupted"]) == 0

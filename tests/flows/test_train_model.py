@@ -338,7 +338,7 @@ def test_what_cannot_be_exported_is_said(parameters: dict[str, Any], tmp_path: P
         ),
         ({"valid": "gold.extxyz"}, r"valid: found Au, expected only the elements that the model knows \(Cu\)"),
         ({"test": "gold.extxyz"}, r"test: found Au"),
-        ({"train": "gold.extxyz"}, r"train: .* has 1 structure\(s\), of which 1 would be for validation"),
+        ({"train": "gold.extxyz"}, r"train: .* has 1 structure, of which 1 would be for validation"),
         ({"start": "nowhere"}, r"nowhere holds no model"),
         ({"model": None}, r"expected model or start, found neither"),
         ({"model": TINY_MACE, "valid_fraction": 0}, r"valid_fraction: found 0, expected more"),

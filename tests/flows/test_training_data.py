@@ -181,7 +181,7 @@ def test_copies_stay_on_one_side_of_the_division(training: Path) -> None:
         assert not energies[0] & energies[1]
         assert (len(data.train), len(data.valid)) == (6, 6)
     written(training.parent / "train.extxyz", copies[:1] * 3)
-    with pytest.raises(InputError, match=r"has 3 structure\(s\), of which 3 would be for validation, where copies"):
+    with pytest.raises(InputError, match="has 3 structures, of which 3 would be for validation, where copies"):
         checked(training)
 
 

@@ -78,7 +78,7 @@ def test_a_call_in_python_shows_what_the_command_shows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"trian": "x"}, r"train_model\(\) has 1 wrong field\(s\):\n  trian: .*did you mean train\?"),
+        ({"trian": "x"}, r"train_model\(\) has 1 wrong field:\n  trian: .*did you mean train\?"),
         ({"model": {"pair": {"cutof_A": 3}}}, r"  model\.pair\.cutof_A: .*did you mean cutoff_A\?"),
         ({"train": "nowhere.xyz"}, r"train: file /.*/nowhere\.xyz does not exist; relative paths begin in the current"),
         ({"train": 3}, r"  train: Input is not a valid path .*\(found 3\)"),

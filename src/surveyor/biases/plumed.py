@@ -29,6 +29,7 @@ from surveyor.biases.bias import BiasValues
 from surveyor.biases.plumed_input import BEFORE, Action, check_cell, pace_of, parse_plumed, prepared, recorded_variables
 from surveyor.errors import InputError
 from surveyor.structures import is_periodic
+from surveyor.words import number_of
 
 LOG = "plumed.log"
 CHECK_TIMEOUT_S = 300.0
@@ -200,7 +201,7 @@ def _read(kernel: Any, lines: Sequence[tuple[Action, str]], folder: Path, *, n_a
         except Exception as error:  # of many classes, all of PLUMED's own making
             message = _message(error).replace(f"{folder}{os.sep}", "")  # the names as the user knows them
             if "out of range" in message or "cannot be zero" in message:
-                message += f" (the structure has {n_atoms} atoms, which PLUMED counts from 1)"
+                message += f" (the structure has {number_of(n_atoms, 'atom')}, which PLUMED counts from 1)"
             raise InputError(f"line {action.line} of the PLUMED input ({action.text}): {message}") from error
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from surveyor.errors import InputError
+from surveyor.words import number_of
 
 # Where an action keeps its history if the input does not say it.
 DEFAULT_FILES = {"METAD": "HILLS", "OPES_METAD": "KERNELS", "OPES_METAD_EXPLORE": "KERNELS", "OPES_EXPANDED": "DELTAFS"}
@@ -426,8 +427,8 @@ def _centres(restraint: Action, variable: str, centre: float) -> str:
     centres = (restraint.value("AT") or "").replace(",", " ").split()
     if len(centres) != len(restraint.arguments):
         raise InputError(
-            f"line {restraint.line} of the PLUMED input: found {len(centres)} values in AT of RESTRAINT, expected "
-            f"{len(restraint.arguments)}, one for each in ARG"
+            f"line {restraint.line} of the PLUMED input: found {number_of(len(centres), 'value')} in AT of RESTRAINT, "
+            f"expected {len(restraint.arguments)}, one for each in ARG"
         )
     centres[restraint.arguments.index(variable)] = f"{centre:.10g}"
     return ",".join(centres)

@@ -21,6 +21,7 @@ from surveyor.biases.bias import BiasValues
 from surveyor.errors import InputError
 from surveyor.parameters import Parameters
 from surveyor.structures import is_periodic
+from surveyor.words import number_of
 
 Variable = Literal["distance", "angle", "torsion", "volume"]
 N_ATOMS: Mapping[Variable, int] = {"distance": 2, "angle": 3, "torsion": 4, "volume": 0}
@@ -206,8 +207,8 @@ def check_restraints(restraints: Sequence[Restraint], atoms: Atoms, name: str) -
         beyond = [index for index in restraint.atoms if index >= len(atoms)]
         if beyond:
             raise InputError(
-                f"{name} has {len(atoms)} atoms, but the restraint {restraint.name} is on atom {beyond[0]}; indices "
-                f"count from 0, so give at most {len(atoms) - 1}"
+                f"{name} has {number_of(len(atoms), 'atom')}, but the restraint {restraint.name} is on atom "
+                f"{beyond[0]}; indices count from 0, so give at most {len(atoms) - 1}"
             )
         if restraint.variable == "volume" and not is_periodic(atoms):
             raise InputError(

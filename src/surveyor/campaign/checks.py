@@ -28,6 +28,7 @@ from surveyor.run_directory import RunDirectory
 from surveyor.sampling.checks import checked_walkers
 from surveyor.sampling.walkers import Walker
 from surveyor.structures import elements_of
+from surveyor.words import number_of
 from surveyor.works.checks import check_walltime
 
 NOTHING_UNUSABLE: Mapping[str, str] = MappingProxyType({})
@@ -221,7 +222,7 @@ def labelled_data(path: Path, keys: LabelKeys = REF_KEYS, *, obeys_weights: bool
     data = learnable({"bootstrap.data": reading})["bootstrap.data"].without_copies()
     if len(data.structures) < 3:
         raise InputError(
-            f"bootstrap.data: {path} holds {len(data.structures)} different structures to learn from; "
+            f"bootstrap.data: {path} holds {number_of(len(data.structures), 'different structure')} to learn from; "
             "expected at least 3, for training, validation and test"
         )
     return data

@@ -67,7 +67,7 @@ def check_inputs(subject: Subject) -> Generator[CheckResult, None, CheckedCampai
         yield fault("continuation", HERE, str(error), line)
         return checked
     n_complete, is_there = subject.directory.n_complete(), subject.directory.parameters.exists()
-    found = f"goes on after {n_complete} complete generations" if is_there else "begins anew"
+    found = f"continues after {number_of(n_complete, 'complete generation')}" if is_there else "is new"
     yield CheckResult("continuation", HERE, f"the campaign in {path} {found}")
     return checked
 

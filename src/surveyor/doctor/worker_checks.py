@@ -16,6 +16,7 @@ from surveyor.pools.machine import HIDDEN
 from surveyor.pools.sites import JobQueueSite, LocalSite, Site, SLURMSite
 from surveyor.reference.cp2k_code import CP2KCode
 from surveyor.storage import FolderStorage
+from surveyor.words import number_of
 
 LEAST_GB = 1.0  # of free space: a training of MACE keeps some hundred MB of checkpoints
 LAUNCHERS = ("mpirun", "mpiexec", "orterun", "srun", "prun")
@@ -115,13 +116,14 @@ def check_cores(asked: Asked) -> Iterator[CheckResult]:
         yield remark("cores", asked.pool, found)
         return
     needed = ranks * code.omp_threads
-    found = f"{ranks} ranks x {code.omp_threads} threads are {needed}, {short or f'a worker has {cores}'}"
+    processes = f"{number_of(ranks, 'rank')} of {number_of(code.omp_threads, 'thread')}"
+    found = f"{processes}: {number_of(needed, 'core')}; {short or f'a worker has {cores}'}"
     if needed > cores:
         yield fault("cores", asked.pool, found, _line_for_cores(asked, needed))
         return
     yield remark("cores", asked.pool, found) if short else CheckResult("cores", asked.pool, found)
     if isinstance(asked.site, SLURMSite) and "mpirun" in code.command and ranks > asked.site.tasks_per_job:
-        found = f"Open MPI's mpirun finds {asked.site.tasks_per_job} slots there, for {ranks} ranks"
+        found = f"Open MPI's mpirun finds {number_of(asked.site.tasks_per_job, 'slot')} there, for {ranks} ranks"
         yield fault("slots", asked.pool, found, f"tasks_per_job: {ranks}  # in block {asked.pool}")
 
 

@@ -220,7 +220,7 @@ class Labelled(LabelEnds):
 
 
 class LabelFailed(LabelEnds):
-    """A label could not be had."""
+    """A label failed."""
 
     event: Literal["label_failed"] = "label_failed"
     reason: str = ""

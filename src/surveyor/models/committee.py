@@ -23,6 +23,7 @@ from surveyor.models.weights import weights_of_loss
 from surveyor.parameters import Parameters
 from surveyor.potentials import UNCERTAINTY, Potential, Prediction, evaluates_together, predict
 from surveyor.weights import Property, counted
+from surveyor.words import number_of
 
 logger = logging.getLogger(__name__)
 
@@ -290,8 +291,8 @@ def _format_calibrations(calibrations: Calibrations, n_structures: int) -> str:
     correlation = "" if forces.rank_correlation is None else f", rank correlation {forces.rank_correlation:.2f}"
     few = "; the atoms of so few structures say little of others" if n_structures < N_MIN else ""
     return (
-        f"errors of forces are {forces.factor:.2f} times the disagreement, over {forces.n} atoms{agreed} of "
-        f"{n_structures} structure(s){correlation}; {_percent(forces.within)} are smaller than that, "
+        f"errors of forces are {forces.factor:.2f} times the disagreement, over {number_of(forces.n, 'atom')}{agreed} "
+        f"of {number_of(n_structures, 'structure')}{correlation}; {_percent(forces.within)} are smaller than that, "
         f"{_percent(forces.expected_within)} expected{few}"
     )
 

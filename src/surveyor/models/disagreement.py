@@ -11,6 +11,7 @@ from scipy.special import fdtr
 from surveyor.dataset import label_of
 from surveyor.potentials import Prediction
 from surveyor.weights import counts
+from surveyor.words import number_of
 
 N_MIN = 3  # values, below which a calibration says nothing
 RESOLUTION = 1e-9  # eV/atom and eV/Å: members that differ by less agree, up to rounding
@@ -124,7 +125,7 @@ def _calibration(pairs: Sequence[tuple[float, float]], n_members: int, n_compone
     compared = values[values[:, 1] > RESOLUTION]
     n, n_agreed = len(compared), len(values) - len(compared)
     if n < N_MIN:
-        found = f"found {n} value(s)" + (f", and {n_agreed} on which all members agree" if n_agreed else "")
+        found = f"found {number_of(n, 'value')}" + (f", and {n_agreed} on which all members agree" if n_agreed else "")
         return Calibration(n, n_agreed=n_agreed, reason=f"{found}; expected {N_MIN} or more on which members disagree")
     errors, disagreements = compared.T
     factor = student_factor(errors / disagreements, n_members)

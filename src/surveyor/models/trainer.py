@@ -24,6 +24,7 @@ from surveyor.models.model import Epoch
 from surveyor.models.plausibility import Beginning, check_beginning, check_result
 from surveyor.models.trainer_process import ABSURD, DIVERGED, OTHER_ATOMIC_ENERGIES, OUT_OF_MEMORY
 from surveyor.weights import PROPERTY_WEIGHTS, has_stress, weight_of
+from surveyor.words import number_of
 
 logger = logging.getLogger(__name__)
 
@@ -121,8 +122,9 @@ def _run_with_batches_that_fit(
     while (returncode := run(fitting)) == OUT_OF_MEMORY and fitting["batch_size"] > 1:
         fitting = {name: max(1, size // 2) for name, size in fitting.items()}
         write_json(directory / FITTING, fitting)
-        text = f"there is no memory for so large a batch: it has {fitting['batch_size']} structures from now on"
-        announce(logger, BatchHalved(message=text, batch_size=fitting["batch_size"]))
+        size = fitting["batch_size"]
+        text = f"no memory for a batch of this size: it has {number_of(size, 'structure')} from now on"
+        announce(logger, BatchHalved(message=text, batch_size=size))
     return returncode
 
 

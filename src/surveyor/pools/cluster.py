@@ -172,7 +172,7 @@ def _connect(name: str, site: JobQueueSite, folder: PoolFolder) -> PoolClient:
             # A process that is being killed may have closed its connections, and still hold its lease for a moment.
             if (folder.read_holder() or {}).get("address") == address:
                 raise PoolFailed(
-                    f"pool {name}: nobody answers at {address}, although {folder.address} says so: {error}"
+                    f"pool {name}: nothing answers at {address}, which {folder.address} names: {error}"
                 ) from error
 
 

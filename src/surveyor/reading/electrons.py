@@ -9,6 +9,7 @@ from ase import Atoms
 
 from surveyor.errors import InputError
 from surveyor.reading.report import Notes
+from surveyor.words import number_of
 
 CHARGE, MULTIPLICITY = "charge", "multiplicity"  # atoms.info: the names that surveyor knows
 MOMENTS, CHARGES = "initial_magmoms", "initial_charges"  # atoms.arrays, by ASE's names
@@ -130,8 +131,8 @@ def _multiplicity_of_spin(
     if number is not None and number >= 1 and number.is_integer() and (n_electrons + int(number)) % 2:
         return int(number)
     raise InputError(
-        f"{name} is {value}, which is no multiplicity 2S+1 that {n_electrons} electrons allow; it may be S or 2S, or "
-        f"{CHARGE} may be missing: write {CHARGE} and {MULTIPLICITY}=2S+1, and remove {name}"
+        f"{name} is {value}, which is no multiplicity 2S+1 of {number_of(n_electrons, 'electron')}; it may be S or 2S, "
+        f"or {CHARGE} may be missing: write {CHARGE} and {MULTIPLICITY}=2S+1, and remove {name}"
     )
 
 
@@ -142,8 +143,8 @@ def _multiplicity_of_moment(atoms: Atoms, moment: float | None, n_electrons: int
     n_unpaired = round(moment)
     if abs(moment - n_unpaired) > WHOLE or (n_electrons + n_unpaired) % 2:
         raise InputError(
-            f"{MOMENTS} sum to {moment:g}, which is no number of unpaired electrons that {n_electrons} electrons "
-            f"allow; write {CHARGE} and {MULTIPLICITY}, and correct or remove the column {MOMENTS}"
+            f"{MOMENTS} sum to {moment:g}, which is no number of unpaired electrons out of {n_electrons}; "
+            f"write {CHARGE} and {MULTIPLICITY}, and correct or remove the column {MOMENTS}"
         )
     if n_unpaired:
         notes.warn(f"the sum of {MOMENTS} is taken as the number of unpaired electrons (2S)")

@@ -22,6 +22,7 @@ from surveyor.reading.reading import Reading
 from surveyor.reading.report import Finding, ReadingReport, finding_of
 from surveyor.reading.suspicions import Suspicion, findings_of, suspicions_of
 from surveyor.structures import charge_of, elements_of
+from surveyor.words import number_of
 
 UNSEEN = "test"  # the set that no training may see
 REPLAY = "replay"  # data of another level of theory, whose atomic energies are those of the foundation model
@@ -57,7 +58,9 @@ class TrainingData:
         if not n_copies:
             return self
         structures = [self.structures[index] for index in kept.tolist()]
-        report = self.report.with_remark("1 copy is left out" if n_copies == 1 else f"{n_copies} copies are left out")
+        report = self.report.with_remark(
+            "1 copy is left out" if n_copies == 1 else f"{number_of(n_copies, 'copy', 'copies')} are left out"
+        )
         return TrainingData(structures, self.indices[kept], self.isolated, np.arange(len(kept)), report)
 
 
@@ -170,9 +173,9 @@ def _check_unseen(data: Mapping[str, TrainingData], same: np.ndarray, sets: np.n
     other = np.flatnonzero(~is_unseen & (same == same[first]))[0]
     where = [_place(data, names[sets[index]], index - np.searchsorted(sets, sets[index])) for index in (first, other)]
     raise InputError(
-        f"{UNSEEN}: {where[0]} is the same as {where[1]}, and so {len(shared)} of the "
-        f"{int(is_unseen.sum())} structures for tests are in other sets, too; expected structures that the training "
-        "does not see, as errors on others say little; remove them from one set, or set allow_leaks: true"
+        f"{UNSEEN}: {where[0]} is the same as {where[1]}, and so {len(shared)} of "
+        f"{number_of(int(is_unseen.sum()), 'structure')} for tests are in other sets, too; expected structures that "
+        "the training does not see, as errors on others say little; remove them from one set, or set allow_leaks: true"
     )
 
 

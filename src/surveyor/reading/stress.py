@@ -10,6 +10,7 @@ from surveyor.reading.report import Notes
 from surveyor.reading.weights import GivenWeights
 from surveyor.structures import is_periodic
 from surveyor.weights import VIRIALS_WEIGHT
+from surveyor.words import number_of
 
 # Rounding leaves such differences between components that are equal, or in one stress that is given twice.
 SAME = 1e-3  # of the largest component
@@ -80,7 +81,8 @@ def _matrix(fields: Fields, name: str) -> np.ndarray:
         return np.array(voigt_6_to_full_3x3_stress(values.ravel()))
     if values.size != 9:
         raise InputError(
-            f"{name} has {values.size} components; expected six (xx, yy, zz, yz, xz, xy) or a matrix of nine"
+            f"{name} has {number_of(values.size, 'component')}; expected six (xx, yy, zz, yz, xz, xy) "
+            "or a matrix of nine"
         )
     matrix = values.reshape(3, 3)
     if not is_symmetric(matrix):

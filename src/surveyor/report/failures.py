@@ -35,7 +35,7 @@ def failed_labels_table(directory: RunDirectory, manifests: Sequence[Manifest]) 
         for key, number in generations.items()
         if key in failed
     ]
-    return make_table(HEAD, rows, "Labels that could not be had; structures by formula and key of the label.")
+    return make_table(HEAD, rows, "Failed labels; structures by formula and key of the label.")
 
 
 def _failed_keys(directory: RunDirectory, manifests: Sequence[Manifest]) -> Iterator[tuple[int, str]]:

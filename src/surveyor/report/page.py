@@ -28,6 +28,7 @@ from surveyor.report.tables import (
 )
 from surveyor.report.walkers import observables_figure, read_courses
 from surveyor.run_directory import RunDirectory
+from surveyor.words import number_of
 
 Record = Mapping[str, Any]  # Any: whatever JSON holds
 Section = tuple[str, str, Sequence[Content]]  # identifier, title and content
@@ -156,7 +157,8 @@ def _failures(directory: RunDirectory, manifests: Sequence[Manifest]) -> list[Co
     labels, guards = failures_by_reason(manifests)
     if not labels and not guards:
         return [element("p", "No label failed, and no walker was stopped by a guard.")]
-    caption = f"{labels.total()} labels could not be had, and guards stopped {guards.total()} tries of walkers."
+    stopped = number_of(guards.total(), "try", "tries")
+    caption = f"{number_of(labels.total(), 'label')} failed, and guards stopped {stopped} of walkers."
     failed = failed_labels_table(directory, manifests)
     return [
         picture(failures_figure(manifests), caption),

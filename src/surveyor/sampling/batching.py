@@ -12,6 +12,7 @@ from surveyor.potentials import Potential, evaluates_together
 from surveyor.sampling.lockstep import Lockstep
 from surveyor.sampling.propagation import propagate
 from surveyor.sampling.walkers import Sample, Walker
+from surveyor.words import number_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +42,8 @@ def in_batches(plans: Sequence[SamplePlan], size: int) -> list[tuple[SamplePlan,
 
 def name_of_batch(batch: Sequence[SamplePlan]) -> str:
     """Return what people call a batch: the first of its samples, and how many more walkers there are."""
-    return batch[0].names[0] if len(batch) == 1 else f"{batch[0].names[0]} and {len(batch) - 1} more walkers"
+    first, n_others = batch[0].names[0], len(batch) - 1
+    return f"{first} and {number_of(n_others, 'more walker')}" if n_others else first
 
 
 def propagate_together(

@@ -21,6 +21,7 @@ from surveyor.sampling.walkers import (
     walker_to_arrays,
 )
 from surveyor.structures import canonical, identity_of
+from surveyor.words import number_of
 
 OBSERVABLE = "observable."
 
@@ -111,8 +112,9 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], origin: Walker, path: Path) -
     # The digest is that of all parameters, and an older surveyor had fewer.
     if version == SCHEMA_VERSION and str(arrays["origin"]) != walker_digest(origin):
         raise ValueError(
-            f"{path} is no sample of walker {origin.index} with seed {origin.seed} and {origin.n_resets} resets: "
-            "its start, conditions or state were others; give the sample another name or directory"
+            f"{path} is no sample of walker {origin.index} with seed {origin.seed} and "
+            f"{number_of(origin.n_resets, 'reset')}: its start, conditions or state were others; give the sample "
+            "another name or directory"
         )
     stop = json.loads(str(arrays["stop"])) if version > 1 else None
     return Sample(

@@ -10,6 +10,7 @@ from surveyor.dataset import Dataset, DataSets
 from surveyor.errors import InputError
 from surveyor.reading.learnable import TrainingData
 from surveyor.training.parameters import TrainingParameters
+from surveyor.words import number_of
 
 SETS = ("train", "valid", "test")
 
@@ -31,8 +32,8 @@ def divided(parameters: TrainingParameters, given: Mapping[str, TrainingData]) -
         held_out = _held_out(given["train"].first_copies, n_valid, parameters.seed)
         if held_out.all():
             raise InputError(
-                f"train: {parameters.train} has {len(train)} structure(s), of which {held_out.sum()} would be for "
-                "validation, where copies of one stay together; expected more, or a file `valid`"
+                f"train: {parameters.train} has {number_of(len(train), 'structure')}, of which {held_out.sum()} would "
+                "be for validation, where copies of one stay together; expected more, or a file `valid`"
             )
         train, valid = (
             Dataset(atoms for atoms, is_held_out in zip(train, held_out, strict=True) if is_held_out == which)

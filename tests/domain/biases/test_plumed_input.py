@@ -147,7 +147,7 @@ def test_the_centre_is_moved_in_what_is_no_comment():
     [
         ("MOVINGRESTRAINT ARG=d STEP0=0 AT0=1 KAPPA0=1", "has 0 actions RESTRAINT on d"),
         ("RESTRAINT ARG=d AT=1 KAPPA=1\nRESTRAINT ARG=d AT=2 KAPPA=1", "has 2 actions RESTRAINT on d"),
-        ("RESTRAINT ARG=d,e AT=1 KAPPA=1,1", "found 1 values in AT of RESTRAINT, expected 2"),
+        ("RESTRAINT ARG=d,e AT=1 KAPPA=1,1", "found 1 value in AT of RESTRAINT, expected 2"),
     ],
 )
 def test_a_centre_that_is_not_clear_is_refused(text, message):

@@ -97,14 +97,14 @@ def test_values_on_which_all_members_agree_are_counted_and_not_compared() -> Non
     assert found.forces.rank_correlation is None  # of four equal values
     assert (found.energy.n, found.energy.n_agreed, found.energy.factor) == (0, 4, None)
     assert found.energy.reason == (
-        "found 0 value(s), and 4 on which all members agree; expected 3 or more on which members disagree"
+        "found 0 values, and 4 on which all members agree; expected 3 or more on which members disagree"
     )
 
 
 def test_one_structure_calibrates_forces_but_not_energies() -> None:
     found = calibrated(3, 1)
     assert found.energy.factor is None
-    assert found.energy.reason == "found 1 value(s); expected 3 or more on which members disagree"
+    assert found.energy.reason == "found 1 value; expected 3 or more on which members disagree"
     assert found.forces.factor is not None
 
 

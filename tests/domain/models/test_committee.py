@@ -153,7 +153,7 @@ def test_the_log_tells_the_calibration(
 
     alike = committee(PAIRS.model_copy(update={"resample": False})).initialize(train, atomic_energies=None, seed=0)
     model, _ = alike.train(train, valid, tmp_path / "alike")
-    assert "the disagreement on forces is not calibrated, and is taken as it is: found 0 value(s)" in caplog.text
+    assert "the disagreement on forces is not calibrated, and is taken as it is: found 0 values" in caplog.text
     assert model.deploy().evaluate(valid[:1])[0].uncertainty == pytest.approx(0, abs=1e-9)
 
 

@@ -104,14 +104,14 @@ REFUSED = {
     ),
     "the radical's moments on the anion": (
         with_column(hydroxide(charge=-1), MOMENTS, [0.5, 0.5]),
-        "initial_magmoms sum to 1, .* 10 electrons allow; write charge and multiplicity",
+        "initial_magmoms sum to 1, .* out of 10; write charge and multiplicity",
     ),
     "moments contradict the multiplicity": (
         with_column(oxygen(multiplicity=1), MOMENTS, [1, 1]),
         "multiplicity says multiplicity 1, but initial_magmoms sum to 2, expected 0",
     ),
     "moments are no integer": (with_column(oxygen(), MOMENTS, [0.7, 0.7]), "initial_magmoms sum to 1.4"),
-    "the spin of a file whose charge is missing": (hydroxide(spin=1), "spin is 1, .* 9 electrons allow; .*charge"),
+    "the spin of a file whose charge is missing": (hydroxide(spin=1), "spin is 1, .* 9 electrons; .*charge"),
     "twice the spin": (oxygen(spin=2), r"spin is 2, .* write charge and multiplicity=2S\+1"),
     "a spin of one half": (hydroxide(spin=0.5), r"spin is 0.5, .* write charge and multiplicity=2S\+1"),
     "a spin of zero": (hydroxide(charge=-1, spin=0), r"spin is 0, .* write charge and multiplicity=2S\+1"),

@@ -115,7 +115,7 @@ def test_test_data_of_other_sets_are_refused_unless_that_is_allowed(read: Any) -
     }
     message = (
         r"test: structure 2 of .*test\.extxyz \(test\) is the same as structure 4 of .*train\.extxyz \(train\), "
-        r"and so 2 of the 4 structures for tests are in other sets, too; .* or set allow_leaks: true"
+        r"and so 2 of 4 structures for tests are in other sets, too; .* or set allow_leaks: true"
     )
     with pytest.raises(InputError, match=message):
         read(**sets)

@@ -16,6 +16,7 @@ from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.propagation import propagate
 from surveyor.sampling.walkers import Walker, make_walkers
 from surveyor.testing.calculators import CalculatorPotential
+from surveyor.words import number_of
 
 FORCES_EV_PER_A = 1e-10  # neighbour lists with a skin add in another order than fresh ones
 POSITIONS_A = 1e-8  # after some steps
@@ -135,4 +136,6 @@ def test_batches_are_even(tmp_path, size, expected):
     assert sorted(len(batch) for batch in batches) == expected
     assert [each for batch in batches for each in batch] == plans
     assert in_batches([], size) == []
-    assert name_of_batch(batches[0]) == ("0" if len(batches[0]) == 1 else f"0 and {len(batches[0]) - 1} more walkers")
+    assert name_of_batch(batches[0]) == (
+        "0" if len(batches[0]) == 1 else f"0 and {number_of(len(batches[0]) - 1, 'more walker')}"
+    )
