@@ -27,6 +27,7 @@ from slurm import SlurmCluster
 from surveyor.blocks.pools import SLURMPool
 from surveyor.labels import LabelStore
 from surveyor.pools.choice import folder_of
+from surveyor.reference.cp2k_input import WAVEFUNCTION
 from surveyor.run_directory import RunDirectory
 
 REPOSITORY = Path(__file__).parents[2]
@@ -51,7 +52,7 @@ echo "begin $input $SLURM_JOB_ID $$" >> {log}
 "$@"
 status=$?
 # A step that is cancelled while it is launched leaves the status 0, but no wavefunction.
-[ -e surveyor-RESTART.wfn ] || status="$status, not launched"
+[ -e {wavefunction} ] || status="$status, not launched"
 echo "end $input $status" >> {log}
 exit $status
 """
@@ -72,7 +73,7 @@ class Campaign:
         for path in (demo.parent / "water.extxyz", REPOSITORY / "deployments/cp2k/water-demo.inp"):
             shutil.copy(path, self.folder)
         script = self.folder / "count"
-        script.write_text(COUNTING.format(log=self.log))
+        script.write_text(COUNTING.format(log=self.log, wavefunction=WAVEFUNCTION))
         script.chmod(0o755)
         content = yaml.safe_load(demo.read_text())
         content["run_directory"] = "run"
