@@ -18,7 +18,7 @@ PLUMED := .venv/plumed
 INSTALL := --disable-pip-version-check --quiet torch==2.13.0
 PIP := $(MACE)/bin/pip install --constraint constraints.txt $(INSTALL)
 CAMPAIGN := deployments/demo/$(REFERENCE).yaml
-PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # Tests and demo send nothing home.
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
@@ -42,7 +42,8 @@ types: $(MACE)/test.stamp
 	ln -s $(addprefix $(CURDIR)/,$(wildcard src/surveyor/*) blocks tasks flows) build/types/surveyor/
 	$(MACE)/bin/mypy
 
-# Two processes share the machine; threads of torch in each of them would be in each other's way.
+# Processes share the machine; threads of torch in each of them would be in each other's way. There are more than
+# cores, as tests wait for servers, queues and each other's programs.
 tests tests-long mutants: export OMP_NUM_THREADS := 1
 tests tests-long mutants: export PLUMED_KERNEL ?= $(CURDIR)/$(PLUMED)/plumed/_lib/lib/libplumedKernel.so
 tests: $(MACE)/test.stamp $(NEQUIP)/test.stamp $(PLUMED)/test.stamp

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-NETWORKS, PROGRAM = (pytest.mark.mace,), (pytest.mark.cp2k,)
+NETWORKS, PROGRAM, SECOND_FORM = (pytest.mark.mace,), (pytest.mark.cp2k,), (pytest.mark.long,)
 # Of each benchmark: its options, what it has to print, and what it needs.
 CASES = [
     ("overhead", "--labels 8", r"8  ratio +\d", ()),
@@ -19,10 +19,10 @@ CASES = [
         "pools",
         "--workers 4 --rate 50 --databases sqlite --labels 12 --plain 0 --path generation",
         r"knows 18 of 18 tasks",
-        (),
+        SECOND_FORM,
     ),
     ("restart", "--rounds 1", r"restart to first new launch, median: \d", ()),
-    ("restart", "--rounds 1 --without-server", r"restart to first new launch, median: \d", ()),
+    ("restart", "--rounds 1 --without-server", r"restart to first new launch, median: \d", SECOND_FORM),
     ("training", "--structures 8 --rounds 1", r"surveyor, later +\d", NETWORKS),
     ("evaluate", "--structures 2", r"largest differences: \S+e(-1\d|\+00) meV, \S+e(-1\d|\+00) meV/Å", NETWORKS),
     ("walkers", "--walkers 2 --steps 1", r"surveyor, one process +\d(?s:.*)network +\d", NETWORKS),
