@@ -19,7 +19,7 @@ from surveyor.events.recording import announce
 from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.task_queue import TaskQueue, n_at_once
 from surveyor.labels import LabelRequest
-from surveyor.outcomes import Outcome
+from surveyor.learning.labelled_samples import LabelledSample
 from surveyor.reference.labelling import Labeller
 from surveyor.structures import elements_of
 from surveyor.tasks.label import CLAIMED, label
@@ -124,7 +124,7 @@ def label_isolated_atoms(
     freeze_atomic_energies(campaign, compute, check)
 
 
-def label_all(campaign: Campaign, checks: PoolChecks, structures: Sequence[Atoms], number: int) -> list[Outcome]:
+def label_all(campaign: Campaign, checks: PoolChecks, structures: Sequence[Atoms], number: int) -> list[LabelledSample]:
     """Label structures, side by side.
 
     Args:
@@ -139,7 +139,7 @@ def label_all(campaign: Campaign, checks: PoolChecks, structures: Sequence[Atoms
     for name, structure in zip(names, structures, strict=True):
         labels.add(name, structure)
     labelled = labels.wait()
-    return [Outcome(name, None, labelled[name]) for name in names]
+    return [LabelledSample(name, None, labelled[name]) for name in names]
 
 
 def announce_generation(number: int, n_samples: int) -> None:

@@ -9,8 +9,8 @@ from surveyor.flows.labels import Labels, announce_generation
 from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.stopwatch import Stopwatch
 from surveyor.flows.task_queue import TaskQueue, n_at_once
-from surveyor.learning import frames_per_sample, plan_propagations
-from surveyor.outcomes import Outcome
+from surveyor.learning.decisions import frames_per_sample, plan_propagations
+from surveyor.learning.labelled_samples import LabelledSample
 from surveyor.potentials import Potential
 from surveyor.run_directory import Generation
 from surveyor.sampling.batching import SamplePlan, batch_size, in_batches, name_of_batch
@@ -21,7 +21,7 @@ from surveyor.tasks.sample import sample
 
 def sample_and_label(
     campaign: Campaign, checks: PoolChecks, previous: Generation, potential: Potential, stopwatch: Stopwatch
-) -> list[Outcome]:
+) -> list[LabelledSample]:
     """Propagate the walkers, and label each sample as soon as it exists.
 
     Walkers move in batches if the potential is faster in batches. A walker with several samples returns them in
@@ -80,8 +80,8 @@ def sample_and_label(
         for future in samples.futures.values():
             collector.take(future.result())
         labelled = labels.wait()
-    others = [Outcome(name, None, atoms) for name, atoms in labelled.items() if name not in collector.samples]
-    return others + [Outcome(name, brought, labelled.get(name)) for name, brought in collector.samples.items()]
+    others = [LabelledSample(name, None, atoms) for name, atoms in labelled.items() if name not in collector.samples]
+    return others + [LabelledSample(name, brought, labelled.get(name)) for name, brought in collector.samples.items()]
 
 
 def _plans(number: int, walkers: Sequence[Walker], counts: Sequence[int]) -> list[SamplePlan]:

@@ -113,6 +113,10 @@ class Claims:
         chain = self._chain(key)
         return chain[-1] if chain else None
 
+    def watch(self) -> "Watch":
+        """Return a new observer of these claims."""
+        return Watch(self)
+
     @contextmanager
     def held(self, key: str, claimant: Claimant = ANYBODY, *, heartbeat_s: float = HEARTBEAT_S) -> Iterator[None]:
         """Hold the claim on a label, with signs of life, within the block.

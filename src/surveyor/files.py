@@ -7,10 +7,12 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from surveyor.errors import StorageFailed
 
@@ -180,3 +182,13 @@ def write_json(path: Path, value: Any, *, is_patient: bool = True) -> None:  # A
 def read_json(path: Path) -> Any:  # Any: whatever JSON can hold
     """Read what `write_json` wrote."""
     return json.loads(path.read_text())
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write plain arrays by name (npz), as `write_atomically` does."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options
+
+    write_with(write, path)

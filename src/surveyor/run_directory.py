@@ -25,7 +25,7 @@ from surveyor.dataset import KEY, DataSets
 from surveyor.errors import InputError
 from surveyor.events.log import EventLog
 from surveyor.files import read_json, write_json
-from surveyor.learning import Progress
+from surveyor.learning.decisions import Progress
 from surveyor.metrics import Errors
 from surveyor.models.choice import load_model
 from surveyor.models.model import Model

@@ -8,7 +8,7 @@ from surveyor.campaign.parameters import CampaignParameters
 from surveyor.events.kinds import EpochEnds, Event, LabelEnds, Sampled
 from surveyor.events.log import EventLog, of_kind
 from surveyor.labels import LabelStore
-from surveyor.learning import Bootstrap
+from surveyor.learning.parameters import Bootstrap
 from surveyor.models.choice import MemberParameters, ModelParameters
 from surveyor.run_directory import RunDirectory
 from surveyor.sampling.conditions import Walkers

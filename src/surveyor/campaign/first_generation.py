@@ -14,7 +14,7 @@ from surveyor.dataset import GIVEN, KEY, Dataset, DataSets
 from surveyor.errors import InputError
 from surveyor.isolated_atoms import check_agreement
 from surveyor.labels import LevelOfTheory, label_key, load_theory
-from surveyor.learning import without_repetitions
+from surveyor.learning.decisions import without_repetitions
 from surveyor.reading.learnable import TrainingData
 from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.conditions import MOVING_CELL

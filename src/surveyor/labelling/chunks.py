@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from surveyor.errors import AttemptFailed, LabelClaimed, SurveyorError
+from surveyor.errors import UNFORESEEN, AttemptFailed, LabelClaimed, SurveyorError
 from surveyor.labelling.requests import Chunk
 from surveyor.labels import Label, LabelFailure, LabelRequest, Reason
 from surveyor.reference.labelling import Labeller, attempt_label, label_structure
@@ -12,16 +12,7 @@ from surveyor.reference.labelling import Labeller, attempt_label, label_structur
 LABELLED = "labelled"  # beside the reasons of failures
 
 # What a calculator may raise at a structure that its author has not thought of. Others come from the machine.
-BUGS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+BUGS = (*UNFORESEEN, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)

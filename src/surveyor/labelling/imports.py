@@ -16,10 +16,9 @@ from surveyor.errors import InputError
 from surveyor.isolated_atoms import CONFIG_TYPE, energies_of, is_isolated_atom, is_stated, named
 from surveyor.labelling.requests import Requests, make_requests
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, load_theory
-from surveyor.learning import structure_error
+from surveyor.metrics import structure_error
 from surveyor.parameter_files import absolute_paths, parse_parameters, read_fields
 from surveyor.parameters import Parameters
-from surveyor.potentials import Prediction
 from surveyor.reading import GIVEN_DATA, Finding, ReadingReport
 from surveyor.reading.identity import copies, copies_that_share
 from surveyor.reading.keys import REF_KEYS, LabelKeys, Suggestion
@@ -221,8 +220,7 @@ def _contradictions(requests: Requests, labels: Mapping[int, Label]) -> Iterator
 
 def _agree(atoms: Atoms, one: Label, other: Label) -> bool:
     """Say whether two labels of a structure agree as computations of one level of theory do."""
-    error = structure_error(with_label(atoms, None, one), Prediction(other.energy, other.forces))
-    return not error.exceeds(SAME_ENERGY_MEV, SAME_FORCES_MEV)
+    return not structure_error(with_label(atoms, None, one), other).exceeds(SAME_ENERGY_MEV, SAME_FORCES_MEV)
 
 
 def check_labels(given: GivenLabels, reference: Reference, theory: LevelOfTheory, n_checked: int) -> None:

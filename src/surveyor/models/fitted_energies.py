@@ -7,11 +7,14 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
+from surveyor.dataset import ENERGY, FORCES
 from surveyor.files import write_atomically
 from surveyor.models.atomic_energies import fit_atomic_energies
+from surveyor.weights import PROPERTY_WEIGHTS
 
 FITTED = "atomic_energies.json"  # in the directory of a training, by atomic number in eV: fitted and known ones
 
@@ -33,6 +36,14 @@ def fit_beside(begin: Mapping[str, float], fits: Sequence[str], rests: Sequence[
     kept = {symbol: 0.0 for symbol in begin if symbol not in fits}
     shifts = fit_atomic_energies(rests, kept, near=dict.fromkeys(fits, 0.0))
     return {symbol: energy + shifts.get(symbol, 0.0) for symbol, energy in begin.items()}
+
+
+def with_rest(numbers: Sequence[int], rest: float, weight: float) -> Atoms:
+    """Return atoms labelled with the rest of their energy in eV, for `fit_beside`, and the weight of that energy."""
+    atoms = Atoms(numbers)
+    atoms.info |= {ENERGY: rest, PROPERTY_WEIGHTS["energy"]: weight}
+    atoms.arrays[FORCES] = np.zeros((len(atoms), 3))
+    return atoms
 
 
 def save_energies(path: Path, energies: Mapping[str, float]) -> None:

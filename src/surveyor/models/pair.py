@@ -13,8 +13,8 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from pydantic import Field
 
-from surveyor.arrays import write_arrays
 from surveyor.dataset import Dataset, label_of
+from surveyor.files import write_arrays
 from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.metrics import errors_of
 from surveyor.models.atomic_energies import resolve_atomic_energies

@@ -24,7 +24,7 @@ from ase.calculators.calculator import (
     get_calculator_class,
 )
 
-from surveyor.errors import InputError
+from surveyor.errors import UNFORESEEN, InputError
 from surveyor.labels import Label, LabelFailure, Reason
 from surveyor.reference.ase_calculators import Arguments
 from surveyor.reference.provenance import provenance
@@ -35,10 +35,7 @@ CONFIGURATION = "~/.config/ase/config.ini, or the file that ASE_CONFIG_PATH name
 
 # Whatever else a calculator raises is a bug, or its machine dying, and no property of the structure.
 FAILURES = (CalculatorError, NotImplementedError, ArithmeticError, np.linalg.LinAlgError)
-# What the constructors of calculators raise on arguments that they do not take: there is no common class.
-REFUSALS = (
-    TypeError, ValueError, LookupError, AttributeError, RuntimeError, NotImplementedError, AssertionError, OSError,
-)  # fmt: skip
+REFUSALS = (*UNFORESEEN, OSError)  # of constructors, by arguments that they do not take
 
 
 def make_calculator(name: str, arguments: Arguments) -> Any:  # Any: ASE's calculators have several base classes

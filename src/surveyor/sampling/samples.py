@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from surveyor.arrays import write_arrays
+from surveyor.files import write_arrays
 from surveyor.sampling.conditions import GUARDS
 from surveyor.sampling.walkers import (
     SCHEMA_VERSION,

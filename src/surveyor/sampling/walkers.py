@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from ase import Atoms
 
-from surveyor.arrays import write_arrays
+from surveyor.files import write_arrays
 from surveyor.reading import Reading, read_structures
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.placement import WINDOW_CENTRE, WINDOW_VARIABLE, place

@@ -9,9 +9,8 @@ from ase import Atoms
 from surveyor.dataset import FAILURE, is_labelled, label_of
 from surveyor.errors import InputError
 from surveyor.files import temporary_beside
-from surveyor.learning import structure_error
+from surveyor.metrics import structure_error
 from surveyor.pools.sites import JobQueueSite, Site
-from surveyor.potentials import Prediction
 from surveyor.reading.suspicions import SAME_ENERGY_MEV, SAME_FORCES_MEV
 
 SAME_STRESS = 1e-4  # eV/Å³
@@ -71,9 +70,7 @@ def check_given_label(given: Atoms, computed: Atoms, name: str = "bootstrap.data
     """
     if not is_labelled(computed):
         raise InputError(f"{name}: the reference fails ({computed.info[FAILURE]}) on a structure that has a label")
-    error = structure_error(
-        given, Prediction(**{name: getattr(label_of(computed), name) for name in ("energy", "forces")})
-    )
+    error = structure_error(given, label_of(computed))
     here, there = label_of(computed).stress, label_of(given).stress
     same_stress = here is None or there is None or np.allclose(here, there, rtol=0.02, atol=SAME_STRESS)
     if error.exceeds(SAME_ENERGY_MEV, SAME_FORCES_MEV) or not same_stress:

@@ -1,4 +1,4 @@
-"""Walkers on a given potential as work of its own: its parameters, and what stays the same in it."""
+"""Sampling with a given potential as a kind of work: parameters, checks, and results."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ FINAL_STATES = "samples.extxyz"
 FRAMES = "frames.extxyz"
 
 
-class ExplorationParameters(WorkParameters):
+class SamplingParameters(WorkParameters):
     """All parameters of walkers on a given potential; its fields are the parameters of the flow `sample_walkers`."""
 
     FOLDERS: ClassVar = ("potential",)
@@ -82,7 +82,7 @@ class ExplorationParameters(WorkParameters):
 
 
 @dataclass(frozen=True, slots=True)
-class CheckedExploration:
+class CheckedSampling:
     """Results of the checks of walkers on a given potential.
 
     Attributes:
@@ -96,7 +96,7 @@ class CheckedExploration:
     reports: tuple[ReadingReport, ...]
 
 
-class Exploration(Work[ExplorationParameters, CheckedExploration]):
+class Sampling(Work[SamplingParameters, CheckedSampling]):
     """Walkers on a given potential, checked and open."""
 
     @property
@@ -114,7 +114,7 @@ class Exploration(Work[ExplorationParameters, CheckedExploration]):
         )
 
 
-def _make(parameters: ExplorationParameters) -> CheckedExploration:
+def _make(parameters: SamplingParameters) -> CheckedSampling:
     """Read the starts, make the walkers and load the model."""
     by_former_rule = RunDirectory(parameters.folder).has_former_windows
     walkers, reports = checked_walkers(
@@ -127,13 +127,13 @@ def _make(parameters: ExplorationParameters) -> CheckedExploration:
             f"walkers: found {', '.join(unknown)}, expected only the elements that the model knows "
             f"({', '.join(model.atomic_energies or {})}); give other starts, or a model for them"
         )
-    return CheckedExploration(model.deploy(), walkers, reports)
+    return CheckedSampling(model.deploy(), walkers, reports)
 
 
 SAMPLING = Kind(
     name="sampling",
-    parameters=ExplorationParameters,
-    work=Exploration,
+    parameters=SamplingParameters,
+    work=Sampling,
     field="potential",
     expected="potential, walkers and output_directory",
     may_change=("output_directory", "n_samples", "walkers_per_batch", "min_difference_A", "pool"),
@@ -142,31 +142,26 @@ SAMPLING = Kind(
 )
 
 
-def write_results(exploration: Exploration, brought: Sequence[tuple[str, Sample]]) -> dict[str, Any]:  # Any: JSON
-    """Write the final states and the independent frames of all walkers, and last the summary, which is returned.
-
-    Args:
-        exploration: the open sampling.
-        brought: all samples, with their names.
-    """
-    tolerance_A = exploration.parameters.min_difference_A
+def write_results(work: Sampling, brought: Sequence[tuple[str, Sample]]) -> dict[str, Any]:  # Any: JSON
+    """Write the final states and the independent frames of all walkers, and last the summary, which is returned."""
+    tolerance_A = work.parameters.min_difference_A
     final = [_named(sample.structure, name) for name, sample in brought if sample.structure is not None]
     frames = [
         _named(frame, f"{name} step {step}")
         for name, _ in brought
-        for step, frame in independent_frames(exploration.samples, name).items()
+        for step, frame in independent_frames(work.samples, name).items()
     ]
     kept = {FINAL_STATES: without_near_duplicates(final, tolerance_A)}
     if frames:
         kept[FRAMES] = without_near_duplicates(frames, tolerance_A)
     for file, structures in kept.items():
-        Dataset(structures).save(exploration.directory.path / file)
+        Dataset(structures).save(work.directory.path / file)
     summary = {
         "elements": list(elements_of(final)),
         "n_structures": {file: len(structures) for file, structures in kept.items()},
         "samples": [_described(name, sample) for name, sample in brought],
     }
-    return write_summary(exploration.directory, summary)
+    return write_summary(work.directory, summary)
 
 
 def check_yield(summary: Mapping[str, Any], directory: RunDirectory) -> None:  # Any: JSON
