@@ -123,11 +123,6 @@ class Claims:
 
         If the store cannot accept the claim, because it is full or unreachable, the label is computed without a claim.
 
-        Args:
-            key: key of the label.
-            claimant: the claimant.
-            heartbeat_s: time between two signs of life.
-
         Raises:
             LabelClaimed: another live process holds the claim.
         """

@@ -99,10 +99,6 @@ def is_full(error: OSError) -> bool:
 def patiently(attempt: Callable[[], T], path: Path) -> T:
     """Call what writes a file; while the disk is full, wait for room and call it again.
 
-    Args:
-        attempt: writes the file.
-        path: the file.
-
     Raises:
         StorageFailed: the disk stays full; names the file and its file system.
     """
@@ -129,9 +125,6 @@ REMEDY = (
 @contextmanager
 def naming_full_disks(*folders: Path) -> Iterator[None]:
     """Say which disks are full when anything in this fails for lack of room, as such errors name no file.
-
-    Args:
-        folders: where this writes.
 
     Raises:
         StorageFailed: a disk is full; names the file systems of the folders, with their free space.

@@ -19,12 +19,12 @@ from surveyor.reading import ReadingReport
 from surveyor.run_directory import RunDirectory, folder_of_model
 from surveyor.sampling.batching import SamplePlan
 from surveyor.sampling.checks import checked_walkers
-from surveyor.sampling.conditions import Walkers
+from surveyor.sampling.conditions import TriesPerSample, Walkers, WalkersPerBatch
 from surveyor.sampling.duplicates import without_near_duplicates
 from surveyor.sampling.frames import independent_frames
 from surveyor.sampling.walkers import Sample, Walker
 from surveyor.structures import elements_of
-from surveyor.works.parameters import WorkParameters, files_of_model
+from surveyor.works.parameters import OutputDirectory, WorkParameters, files_of_model
 from surveyor.works.summary import write_summary
 from surveyor.works.work import Kind, Work
 
@@ -42,21 +42,12 @@ class SamplingParameters(WorkParameters):
         title="Potential (folder)",
         description="Folder of a saved model; or of a campaign or a training, for its newest model.",
     )
-    output_directory: Path = Field(
-        title="Output directory",
-        description="Folder of the results; the same call on the same folder continues where it stopped.",
-    )
+    output_directory: OutputDirectory
     walkers: list[Walkers] = Field(min_length=1, title="Walkers", description="Groups of walkers.")
     n_samples: int = Field(
         1, ge=1, le=1_000_000, title="Samples per walker", description="Number of structures that each walker returns."
     )
-    n_tries: int = Field(
-        5,
-        ge=1,
-        le=100,
-        title="Tries per sample",
-        description="Maximum number of tries per sample, if guards stop the walker.",
-    )
+    n_tries: TriesPerSample = 5
     min_difference_A: float = Field(
         0.01,
         ge=0,
@@ -65,14 +56,7 @@ class SamplingParameters(WorkParameters):
         description="Keep only one of several structures whose interatomic distances and cell differ by less; 0 "
         "keeps all.",
     )
-    walkers_per_batch: int | None = Field(
-        None,
-        ge=1,
-        title="Walkers per batch",
-        description="Number of walkers that move together, with one pass of the model per step; with 1 each moves"
-        " alone. By default the walkers are distributed over all workers of the pool, if the model is"
-        " faster in batches.",
-    )
+    walkers_per_batch: WalkersPerBatch = None
     seed: int = Field(0, ge=0, lt=2**32, title="Seed", description="Seed of all random numbers.")
     pool: PoolName = Field(LOCAL, title="Pool", description=f"Pool that runs the walkers: {EXPECTED}.")
 
@@ -166,10 +150,6 @@ def write_results(work: Sampling, brought: Sequence[tuple[str, Sample]]) -> dict
 
 def check_yield(summary: Mapping[str, Any], directory: RunDirectory) -> None:  # Any: JSON
     """Check that at least one walker returned a structure.
-
-    Args:
-        summary: summary of the walkers, see `write_results`.
-        directory: folder of the results.
 
     Raises:
         NothingLearned: guards stopped every try of all walkers; the message names them.

@@ -32,12 +32,7 @@ class Tally:
 
 
 def label_chunk(chunk: Chunk, labeller: Labeller) -> Tally:
-    """Label the structures of a chunk; calling it twice is harmless, because stored labels are not computed again.
-
-    Args:
-        chunk: the structures.
-        labeller: computes and stores the labels.
-    """
+    """Label the structures of a chunk; calling it twice is harmless, because stored labels are not computed again."""
     return _label_each(chunk, lambda request: label_structure(request, labeller))
 
 
@@ -45,10 +40,6 @@ def attempt_chunk(chunk: Chunk, labeller: Labeller) -> Tally:
     """Label the structures of a chunk with one attempt each, for callers that can retry elsewhere.
 
     Labels in computation by other live processes are skipped.
-
-    Args:
-        chunk: the structures.
-        labeller: computes and stores the labels.
 
     Raises:
         AttemptFailed: an attempt failed, and its reason allows another one; all other attempts were still made, unless

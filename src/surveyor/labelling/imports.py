@@ -160,12 +160,7 @@ class _Suspicions:
 
 
 def _suspicions(structures: Sequence[Atoms], indices: Sequence[int]) -> _Suspicions:
-    """Look for labels that are probably mistakes, as before a training.
-
-    Args:
-        structures: labelled.
-        indices: of the structures in the file.
-    """
+    """Look for labels that are probably mistakes, as before a training."""
     numbers = np.array([number for number, atoms in enumerate(structures) if not is_isolated_atom(atoms)], dtype=int)
     bound = [structures[number] for number in numbers]
     electrons = np.array([electrons_of(atoms) for atoms in bound]).reshape(-1, 2)
@@ -226,12 +221,6 @@ def _agree(atoms: Atoms, one: Label, other: Label) -> bool:
 def check_labels(given: GivenLabels, reference: Reference, theory: LevelOfTheory, n_checked: int) -> None:
     """Compute some of the labels, suspicious ones first, and compare.
 
-    Args:
-        given: labels.
-        reference: computes them here.
-        theory: its level of theory.
-        n_checked: how many to compute.
-
     Raises:
         InputError: one disagrees, or cannot be computed here.
     """
@@ -267,14 +256,7 @@ def _to_check(given: GivenLabels, n_checked: int) -> list[int]:
 def import_labels(
     given: GivenLabels, theory: LevelOfTheory, store: LabelStore, source: Mapping[str, Any]
 ) -> ImportedLabels:
-    """Add labels to a store; existing labels remain unchanged.
-
-    Args:
-        given: the labels.
-        theory: their level of theory.
-        store: the label store.
-        source: their origin, for the provenance.
-    """
+    """Add labels to a store; existing labels remain unchanged."""
     new: set[str] = set()
     present: set[str] = set()
     differing = []

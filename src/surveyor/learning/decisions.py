@@ -36,13 +36,7 @@ def plan_propagations(n_walkers: int, generation: int, learning: Learning, n_lab
 
 
 def frames_per_sample(n_samples: int, learning: Learning, n_labels: int) -> int:
-    """Return how many frames are labelled beside each sample of a generation.
-
-    Args:
-        n_samples: of the generation.
-        learning: frames per sample, budget.
-        n_labels: how many labels the campaign has requested so far.
-    """
+    """Return how many frames are labelled beside each sample of a generation."""
     if learning.max_labels is None or n_samples == 0:
         return learning.n_frames
     left = max(0, learning.max_labels - n_labels - n_samples)

@@ -125,10 +125,6 @@ def check_failures(structures: Dataset, learning: Learning) -> None:
 def check_new_labels(samples: Sequence[LabelledSample], structures: Dataset) -> None:
     """Check that a generation returned a label that the campaign does not have yet.
 
-    Args:
-        samples: samples of the generation.
-        structures: new structures, labelled or failed.
-
     Raises:
         NothingLearned: it returned none; the message gives reasons and advice.
     """

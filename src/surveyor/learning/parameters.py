@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from surveyor.parameters import Fraction, Parameters
 from surveyor.reading.keys import REF_KEYS, LabelKeys
+from surveyor.sampling.conditions import TriesPerSample, WalkersPerBatch
 
 
 class Bootstrap(Parameters):
@@ -144,21 +145,8 @@ class Learning(Parameters):
         description="Do not label a structure whose interatomic distances and cell differ by less from those of a"
         " structure in the campaign; 0 labels everything.",
     )
-    walkers_per_batch: int | None = Field(
-        None,
-        ge=1,
-        title="Walkers per batch",
-        description="Number of walkers that move together, with one pass of the model per step; with 1 each moves"
-        " alone. By default the walkers are distributed over all workers of the pool, if the model is"
-        " faster in batches.",
-    )
-    n_tries: int = Field(
-        5,
-        ge=1,
-        le=100,
-        title="Tries per sample",
-        description="Maximum number of tries per sample, if guards stop the walker.",
-    )
+    walkers_per_batch: WalkersPerBatch = None
+    n_tries: TriesPerSample = 5
     max_failed_fraction: float = Field(
         0.5,
         gt=0,

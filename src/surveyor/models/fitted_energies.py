@@ -57,9 +57,5 @@ def load_energies(path: Path) -> dict[str, float]:
 
 
 def energies_after(directory: Path) -> dict[str, float] | None:
-    """Return the atomic energies of a training that has fitted some, in eV by chemical symbol; None if it fits none.
-
-    Args:
-        directory: of the training.
-    """
+    """Return the atomic energies of a training that has fitted some, in eV by chemical symbol; None if it fits none."""
     return load_energies(directory / FITTED) if (directory / FITTED).exists() else None

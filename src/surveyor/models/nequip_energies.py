@@ -25,14 +25,6 @@ def fit_energies(
 ) -> dict[str, float]:
     """Return atomic energies in eV by chemical symbol: known ones, and others fitted beside a foundation network.
 
-    Args:
-        tree: configuration of a user, with a network that is taken from a file.
-        file: of the network.
-        known: in eV by chemical symbol.
-        fits: elements whose energies are fitted.
-        train: labelled structures.
-        device: "cpu" or "cuda".
-
     Raises:
         InputError: no energy counts.
     """

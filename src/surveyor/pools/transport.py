@@ -90,11 +90,6 @@ def run_packed(
     Where the job of this worker ends before the call's time is up, the call goes back to the scheduler unstarted, and
     the worker leaves.
 
-    Args:
-        packed: what `pack` returned.
-        time_limit_s: how long the call may take.
-        sender: what `this_side` returned where the call was packed.
-
     Raises:
         PoolFailed: the sender has other versions, so that the call may not mean the same here.
         Raised: what the function raised.

@@ -60,16 +60,7 @@ def compute_apart(
     environment: Mapping[str, str],
     timeout_s: float | None,
 ) -> Label | LabelFailure:
-    """Compute a label by a process of its own.
-
-    Args:
-        name: of the calculator.
-        arguments: of the calculator, for this structure.
-        atoms: the structure.
-        directory: where the program may write.
-        environment: variables for the program beside those of this process.
-        timeout_s: time limit; None for none.
-    """
+    """Compute a label by a process of its own."""
     question = {"calculator": name, "arguments": arguments, "structure": encode(placed(name, atoms))}
     try:
         result = _ask(question, directory, environment, timeout_s)
