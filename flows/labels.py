@@ -51,19 +51,10 @@ class Labels:
     found: dict[str, Atoms] = field(default_factory=dict)
 
     @classmethod
-    def begin(
-        cls, campaign: Campaign, checks: PoolChecks, ended: "SimpleQueue[Callable[[], None]] | None" = None
-    ) -> "Labels":
-        """Return the labels of a generation, none yet.
-
-        Args:
-            campaign: open.
-            checks: on its pools.
-            ended: of the queue; see `TaskQueue`.
-        """
-        queue = TaskQueue(
-            partial(n_at_once, campaign.pools.labelling), ended or SimpleQueue(), partial(checks.is_ready, "labelling")
-        )
+    def begin(cls, campaign: Campaign, checks: PoolChecks) -> "Labels":
+        """Return the labels of a generation, none yet."""
+        n_at_most = partial(n_at_once, campaign.pools.labelling)
+        queue = TaskQueue(n_at_most, SimpleQueue(), partial(checks.is_ready, "labelling"))
         return cls(campaign, checks, queue, Watch(campaign.store.claims))
 
     def add(self, name: str, structure: Atoms) -> None:

@@ -300,12 +300,20 @@ class RunDirectory:
         return number
 
     def newest_generation(self, walkers: Sequence[Walker]) -> Generation | None:
-        """Load the newest complete generation."""
+        """Load the newest complete generation, None where there is none.
+
+        Args:
+            walkers: the campaign's walkers at their starts.
+        """
         number = self.n_complete() - 1
         return None if number < 0 else self.load_generation(number, walkers)
 
     def load_generation(self, number: int, walkers: Sequence[Walker]) -> Generation:
         """Load a complete generation.
+
+        Args:
+            number: which one.
+            walkers: the campaign's walkers at their starts.
 
         Raises:
             InputError: it is not complete, or was written by a newer surveyor.

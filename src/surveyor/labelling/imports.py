@@ -130,15 +130,7 @@ def read_labels(path: Path, theory: LevelOfTheory, keys: LabelKeys = REF_KEYS) -
     reading = read_in_steps(path, (*GIVEN_DATA, step), keeps_refused=True)
     requests = make_requests(reading.structures, theory, known=reading.refused)
     kept = {i: atoms for i, atoms in enumerate(reading.structures) if i in reading.refused or _is_trusted(atoms)}
-    complaints = {index: requests.refused[index].message for index in kept if index in requests.refused}
-    labels = {} if complaints else {index: label_of(atoms) for index, atoms in kept.items()}
-    complaints = complaints or dict(_contradictions(requests, labels))
-    if complaints:
-        lines = [f"  {complaints[index]}" for index in sorted(complaints)[:N_SHOWN]]
-        more = [f"  and {len(complaints) - N_SHOWN} more"] if len(complaints) > N_SHOWN else []
-        raise InputError("\n".join([f"{path} cannot be imported, nothing was written:", *lines, *more]))
-    if not kept:
-        raise InputError(f"{path} cannot be imported: the labels of all structures have weight 0")
+    labels = _checked_labels(path, kept, requests)
     isolated = _isolated_atoms({index: kept[index] for index in labels}, path)
     suspicions = _suspicions([kept[index] for index in labels], [*labels])
     report = reading.report.with_use_of(CONFIG_TYPE) if any(map(is_stated, isolated)) else reading.report
@@ -151,6 +143,20 @@ def read_labels(path: Path, theory: LevelOfTheory, keys: LabelKeys = REF_KEYS) -
         report.with_findings(*_findings(reading.structures), *suspicions.findings),
         suspicions.numbers,
     )
+
+
+def _checked_labels(path: Path, kept: Mapping[int, Atoms], requests: Requests) -> dict[int, Label]:
+    """Return the labels of structures by index; refuse the file if one is missing or wrong, or two contradict."""
+    complaints = {index: requests.refused[index].message for index in kept if index in requests.refused}
+    labels = {} if complaints else {index: label_of(atoms) for index, atoms in kept.items()}
+    complaints = complaints or dict(_contradictions(requests, labels))
+    if complaints:
+        lines = [f"  {complaints[index]}" for index in sorted(complaints)[:N_SHOWN]]
+        more = [f"  and {len(complaints) - N_SHOWN} more"] if len(complaints) > N_SHOWN else []
+        raise InputError("\n".join([f"{path} cannot be imported, nothing was written:", *lines, *more]))
+    if not kept:
+        raise InputError(f"{path} cannot be imported: the labels of all structures have weight 0")
+    return labels
 
 
 @dataclass(frozen=True, slots=True)

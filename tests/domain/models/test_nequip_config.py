@@ -14,13 +14,13 @@ from surveyor.dataset import STRESS, Dataset
 from surveyor.errors import InputError, TrainingFailed
 from surveyor.metrics import errors_of
 from surveyor.models.choice import ModelParameters, check_model_parameters, load_model, make_model, with_contents
-from surveyor.models.continued import ContinuedTraining
 from surveyor.models.history import history_of
 from surveyor.models.model import Model
 from surveyor.models.nequip import NequIPModel
 from surveyor.models.nequip_check import check_nequip
 from surveyor.models.nequip_config import Network, Supplied, configuration
 from surveyor.models.nequip_parameters import NequIPParameters
+from surveyor.models.shared_fields import ContinuedTraining
 
 pytestmark = pytest.mark.nequip
 
