@@ -96,6 +96,10 @@ def _least_squares(
 def known_atomic_energies(train: Dataset, given: Mapping[str, float] | None) -> dict[str, float]:
     """Return the atomic energies that need no fit: those given, and those of isolated atoms in the data.
 
+    Args:
+        train: labelled structures.
+        given: energies in eV by chemical symbol, including those of elements that occur only in another set.
+
     Raises:
         InputError: all structures are isolated atoms, or their energies contradict each other or the given ones.
     """

@@ -1,7 +1,8 @@
 """Plausibility of trainings: errors before the first epoch, and errors of the result.
 
 A training that begins with absurd energies ruins the network before it learns anything else, and its loss still falls.
-So errors are compared with what the data themselves allow, and the result with the beginning.
+So errors are compared with what the data themselves allow, and the result with the beginning. Atomic energies are in eV
+by chemical symbol.
 """
 
 import logging
