@@ -186,7 +186,7 @@ def test_fields_are_a_configuration_that_nequip_takes() -> None:
 
 def test_the_configuration_in_the_documentation_is_one_that_nequip_takes() -> None:
     page = (Path(__file__).parents[3] / "docs" / "how-to" / "use-nequip.md").read_text()
-    block = page.partition("<!-- configuration of nequip -->\n```yaml\n")[2].partition("```")[0]
+    block = page.partition("<!-- configuration of nequip -->\n\n```yaml\n")[2].partition("```")[0]
     check_nequip(NequIPParameters(config_text=block))
 
 
