@@ -18,10 +18,10 @@ from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.stopwatch import Stopwatch
 from surveyor.flows.training import adopt, train_and_evaluate
 from surveyor.isolated_atoms import without_isolated_atoms
-from surveyor.learning import decide_membership, perturbed_starts
+from surveyor.learning.decisions import decide_membership, perturbed_starts
+from surveyor.learning.labelled_samples import check_bootstrap, describe, new_structures
 from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.model import Model
-from surveyor.outcomes import check_bootstrap, describe, new_structures
 from surveyor.run_directory import Generation
 from surveyor.sampling.walkers import Walker, start_copy
 from surveyor.works.checks import check_given_label

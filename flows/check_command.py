@@ -9,7 +9,6 @@ from rich.console import Console
 
 from surveyor.campaign import CAMPAIGN, CampaignParameters, CheckedCampaign, check_theory
 from surveyor.errors import InputError
-from surveyor.exploration import SAMPLING, CheckedExploration, ExplorationParameters
 from surveyor.labelling import LABELLING, CheckedLabelling, LabellingParameters, Requests, make_requests
 from surveyor.labels import LevelOfTheory
 from surveyor.models.choice import ModelParameters, check_model_parameters
@@ -19,6 +18,7 @@ from surveyor.reading import ReadingReport
 from surveyor.reference.choice import with_codes
 from surveyor.reference.reference import Reference
 from surveyor.run_directory import RunDirectory
+from surveyor.sampling_work import SAMPLING, CheckedSampling, SamplingParameters
 from surveyor.structures import elements_of
 from surveyor.training import SETS, TRAINING, CheckedTraining, TrainingParameters
 from surveyor.words import number_of
@@ -99,7 +99,7 @@ def _describe_training(parameters: TrainingParameters, checked: CheckedTraining,
     console.print(f"structures: {sets}; elements {', '.join(elements_of(checked.data.train))}")
 
 
-def _describe_sampling(_parameters: ExplorationParameters, checked: CheckedExploration, console: Console) -> None:
+def _describe_sampling(_parameters: SamplingParameters, checked: CheckedSampling, console: Console) -> None:
     elements = elements_of([walker.start for walker in checked.walkers])
     console.print(f"walkers: {len(checked.walkers)}, elements {', '.join(elements)}")
 

@@ -17,10 +17,10 @@ from surveyor.events.recording import announce
 from surveyor.files import read_json, write_json
 from surveyor.flows.server import end_patience
 from surveyor.flows.training import format_errors
-from surveyor.learning import Learning
+from surveyor.learning.labelled_samples import LabelledSample, check_failures, check_new_labels, count_failures, move_on
+from surveyor.learning.parameters import Learning
 from surveyor.metrics import errors_of
 from surveyor.models.choice import load_model
-from surveyor.outcomes import Outcome, check_failures, check_new_labels, count_failures, move_on
 from surveyor.run_directory import SCHEMA_VERSION, Generation, RunDirectory
 from surveyor.tasks.evaluate import evaluate
 from surveyor.tasks.report import report, tag_run
@@ -56,26 +56,26 @@ def complete(campaign: Campaign, generation: Generation) -> Generation:
 
 
 def check_something_is_new(
-    campaign: Campaign, previous: Generation, outcomes: Sequence[Outcome], structures: Dataset
+    campaign: Campaign, previous: Generation, samples: Sequence[LabelledSample], structures: Dataset
 ) -> None:
     """Check that a generation returned something new; otherwise set its samples aside, so that it can be tried again.
 
     Args:
         campaign: the open campaign.
         previous: the previous generation.
-        outcomes: outcomes of this generation.
+        samples: samples of this generation.
         structures: new structures, labelled or failed.
 
     Raises:
         NothingLearned: it returned no new label.
     """
     try:
-        check_new_labels(outcomes, structures)
+        check_new_labels(samples, structures)
     except NothingLearned as error:
         number = previous.number + 1
         directory = campaign.directory.generation(number)
         walkers = directory.walkers_of_last_try(previous.walkers)
-        directory.set_aside(move_on(walkers, outcomes, {}, campaign.parameters.learning))
+        directory.set_aside(move_on(walkers, samples, {}, campaign.parameters.learning))
         text = f"generation {number} brought nothing new: {error}"
         announce(logger, GenerationFails(message=text, generation=number))
         raise NothingLearned(

@@ -73,6 +73,11 @@ def add_label_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         "labels", help="manage a label store", epilog="example: surveyor labels retry labels --reason timeout"
     )
     actions = labels.add_subparsers(required=True, metavar="ACTION")
+    _add_import(actions)
+    _add_retry(actions)
+
+
+def _add_import(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     importing = actions.add_parser(
         "import",
         help="import labels that were computed elsewhere into a label store",
@@ -109,6 +114,9 @@ def add_label_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         "contains the reference",
     )
     importing.set_defaults(command=_import)
+
+
+def _add_retry(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     retrying = actions.add_parser(
         "retry",
         help="allow new attempts for labels whose failure is final, after the cause is corrected",

@@ -19,7 +19,7 @@ from surveyor.events.recording import announce
 from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.task_queue import TaskQueue, n_at_once
 from surveyor.labels import LabelRequest
-from surveyor.outcomes import Outcome
+from surveyor.learning.labelled_samples import LabelledSample
 from surveyor.reference.labelling import Labeller
 from surveyor.structures import elements_of
 from surveyor.tasks.label import CLAIMED, label
@@ -51,19 +51,10 @@ class Labels:
     found: dict[str, Atoms] = field(default_factory=dict)
 
     @classmethod
-    def begin(
-        cls, campaign: Campaign, checks: PoolChecks, ended: "SimpleQueue[Callable[[], None]] | None" = None
-    ) -> "Labels":
-        """Return the labels of a generation, none yet.
-
-        Args:
-            campaign: open.
-            checks: on its pools.
-            ended: of the queue; see `TaskQueue`.
-        """
-        queue = TaskQueue(
-            partial(n_at_once, campaign.pools.labelling), ended or SimpleQueue(), partial(checks.is_ready, "labelling")
-        )
+    def begin(cls, campaign: Campaign, checks: PoolChecks) -> "Labels":
+        """Return the labels of a generation, none yet."""
+        n_at_most = partial(n_at_once, campaign.pools.labelling)
+        queue = TaskQueue(n_at_most, SimpleQueue(), partial(checks.is_ready, "labelling"))
         return cls(campaign, checks, queue, Watch(campaign.store.claims))
 
     def add(self, name: str, structure: Atoms) -> None:
@@ -124,7 +115,7 @@ def label_isolated_atoms(
     freeze_atomic_energies(campaign, compute, check)
 
 
-def label_all(campaign: Campaign, checks: PoolChecks, structures: Sequence[Atoms], number: int) -> list[Outcome]:
+def label_all(campaign: Campaign, checks: PoolChecks, structures: Sequence[Atoms], number: int) -> list[LabelledSample]:
     """Label structures, side by side.
 
     Args:
@@ -139,7 +130,7 @@ def label_all(campaign: Campaign, checks: PoolChecks, structures: Sequence[Atoms
     for name, structure in zip(names, structures, strict=True):
         labels.add(name, structure)
     labelled = labels.wait()
-    return [Outcome(name, None, labelled[name]) for name in names]
+    return [LabelledSample(name, None, labelled[name]) for name in names]
 
 
 def announce_generation(number: int, n_samples: int) -> None:

@@ -17,9 +17,10 @@ from surveyor.flows.stopwatch import Stopwatch
 from surveyor.flows.training import errors_before_training, train_and_evaluate
 from surveyor.flows.users_flow import users_flow
 from surveyor.isolated_atoms import without_isolated_atoms
-from surveyor.learning import Bootstrap, Learning, decide_membership, reason_to_stop
+from surveyor.learning.decisions import decide_membership, reason_to_stop
+from surveyor.learning.labelled_samples import describe, move_on, new_structures
+from surveyor.learning.parameters import Bootstrap, Learning
 from surveyor.models.choice import ModelParameters
-from surveyor.outcomes import describe, move_on, new_structures
 from surveyor.pools.choice import Pools
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.run_directory import Generation
@@ -88,15 +89,15 @@ def next_generation(campaign: Campaign, checks: PoolChecks, previous: Generation
     """
     learning, number, stopwatch = campaign.parameters.learning, previous.number + 1, Stopwatch()
     potential = previous.model.deploy()
-    outcomes = sample_and_label(campaign, checks, previous, potential, stopwatch)
-    structures = new_structures(outcomes, known=previous.data.keys())
+    samples = sample_and_label(campaign, checks, previous, potential, stopwatch)
+    structures = new_structures(samples, known=previous.data.keys())
     judge(structures, learning)
-    check_something_is_new(campaign, previous, outcomes, structures)
+    check_something_is_new(campaign, previous, samples, structures)
     checks.wait_for("training")
     errors = errors_before_training(campaign, number, potential, structures, stopwatch)
 
     data = previous.data + decide_membership(structures, errors.by_key, previous.data, learning)
-    walkers = move_on(previous.walkers, outcomes, errors.by_key, learning)
+    walkers = move_on(previous.walkers, samples, errors.by_key, learning)
 
     model = previous.model
     if learning.train_from_scratch:
@@ -104,7 +105,7 @@ def next_generation(campaign: Campaign, checks: PoolChecks, previous: Generation
         model = model.initialize(rows, atomic_energies=model.atomic_energies, seed=learning.seed + number)
     trained = train_and_evaluate(campaign, number, model, data, stopwatch)
 
-    details = describe(outcomes, structures, errors.by_key, trained.history, learning) | stopwatch.times
+    details = describe(samples, structures, errors.by_key, trained.history, learning) | stopwatch.times
     return complete(
         campaign, Generation(number, data, walkers, trained.model, errors.over_all, trained.errors, details)
     )

@@ -7,7 +7,6 @@ from queue import SimpleQueue
 
 from surveyor.events.kinds import WorkBegins, WorkEnds
 from surveyor.events.recording import announce
-from surveyor.exploration import SAMPLING, Exploration, check_yield, write_results
 from surveyor.flows.opening import opened, relayed
 from surveyor.flows.paths import of_run, run_url
 from surveyor.flows.sample_commands import SAMPLING_VIEW
@@ -17,6 +16,7 @@ from surveyor.pools.choice import LOCAL
 from surveyor.reading import announce_readings
 from surveyor.sampling.batching import batch_size, in_batches, name_of_batch
 from surveyor.sampling.conditions import Walkers
+from surveyor.sampling_work import SAMPLING, Sampling, check_yield, write_results
 from surveyor.tasks.resolve import ask_about_biases
 from surveyor.tasks.sample import sample
 
@@ -54,15 +54,15 @@ def sample_walkers(
     Raises:
         NothingLearned: no walker returned a structure.
     """
-    with opened(SAMPLING, locals()) as exploration, relayed(exploration.directory, exploration.pools):
-        return walk(exploration)
+    with opened(SAMPLING, locals()) as work, relayed(work.directory, work.pools):
+        return walk(work)
 
 
-def walk(exploration: Exploration) -> Path:
+def walk(work: Sampling) -> Path:
     """Run the walkers, within a flow, and write their samples.
 
     Args:
-        exploration: the open sampling.
+        work: the open sampling.
 
     Returns:
         The file of the final states.
@@ -70,26 +70,26 @@ def walk(exploration: Exploration) -> Path:
     Raises:
         NothingLearned: no walker returned a structure.
     """
-    parameters, checked, pool = exploration.parameters, exploration.checked, exploration.pools.sampling
-    path, url = exploration.directory.path, run_url()
+    parameters, checked, pool = work.parameters, work.checked, work.pools.sampling
+    path, url = work.directory.path, run_url()
     n_samples = parameters.n_samples * len(checked.walkers)
     announce(logger, WorkBegins(message=f"{path}{of_run(url)}", url=url, n_samples=n_samples))
     announce_readings(checked.reports)
-    if asked := ask_about_biases(exploration.sampling, parameters.walkers):
+    if asked := ask_about_biases(work.sampling, parameters.walkers):
         asked.result()
     samples = TaskQueue(partial(n_at_once, pool), SimpleQueue())
     size = batch_size(parameters.walkers_per_batch, checked.potential, len(checked.walkers), pool.size)
-    options = {"directory": exploration.samples, "n_tries": parameters.n_tries}
-    for batch in in_batches(exploration.plans, size):
+    options = {"directory": work.samples, "n_tries": parameters.n_tries}
+    for batch in in_batches(work.plans, size):
         name = name_of_batch(batch)
-        samples.add(name, partial(sample.submit, exploration.sampling, batch, checked.potential, name=name, **options))
+        samples.add(name, partial(sample.submit, work.sampling, batch, checked.potential, name=name, **options))
     samples.wait()
     brought = [each for future in samples.futures.values() for each in future.result()]
-    summary = write_results(exploration, brought)
+    summary = write_results(work, brought)
     from surveyor.report.walkers import write_observables_figure  # matplotlib takes its time
 
-    write_observables_figure(exploration.directory.path / "walkers.png", brought)
+    write_observables_figure(work.directory.path / "walkers.png", brought)
     counts = ", ".join(f"{n} in {file}" for file, n in summary["n_structures"].items())
     announce(logger, WorkEnds(message=f"structures: {counts}", n_structures=summary["n_structures"]))
-    check_yield(summary, exploration.directory)
+    check_yield(summary, work.directory)
     return path / "samples.extxyz"

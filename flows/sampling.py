@@ -1,16 +1,16 @@
 """Sampling, and labelling of the samples: the first half of a generation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from queue import SimpleQueue
+from pathlib import Path
 
 from surveyor.campaign import Campaign
 from surveyor.flows.labels import Labels, announce_generation
 from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.stopwatch import Stopwatch
 from surveyor.flows.task_queue import TaskQueue, n_at_once
-from surveyor.learning import frames_per_sample, plan_propagations
-from surveyor.outcomes import Outcome
+from surveyor.learning.decisions import frames_per_sample, plan_propagations
+from surveyor.learning.labelled_samples import LabelledSample
 from surveyor.potentials import Potential
 from surveyor.run_directory import Generation
 from surveyor.sampling.batching import SamplePlan, batch_size, in_batches, name_of_batch
@@ -21,7 +21,7 @@ from surveyor.tasks.sample import sample
 
 def sample_and_label(
     campaign: Campaign, checks: PoolChecks, previous: Generation, potential: Potential, stopwatch: Stopwatch
-) -> list[Outcome]:
+) -> list[LabelledSample]:
     """Propagate the walkers, and label each sample as soon as it exists.
 
     Walkers move in batches if the potential is faster in batches. A walker with several samples returns them in
@@ -43,9 +43,7 @@ def sample_and_label(
     )
     announce_generation(number, sum(counts))
     plans = _plans(number, walkers, counts)
-    ended: SimpleQueue[Callable[[], None]] = SimpleQueue()
-    samples = TaskQueue(partial(n_at_once, campaign.pools.sampling), ended, partial(checks.is_ready, "sampling"))
-    labels = Labels.begin(campaign, checks, ended)
+    labels = Labels.begin(campaign, checks)
     collector = SampleCollector(
         plans,
         directory.samples,
@@ -55,33 +53,47 @@ def sample_and_label(
         n_frames=frames_per_sample(sum(counts), learning, previous.n_labels),
         label=labels.add,
     )
+    with stopwatch.measuring("labelling"):
+        for index, atoms in enumerate(previous.data.pending):
+            labels.add(f"g{number:03d}-late-{index}", atoms)
+        with stopwatch.measuring("sampling"):
+            collector.look_at_former_run()
+            _sample(campaign, labels, collector, plans, potential, directory.samples)
+        labelled = labels.wait()
+    others = [LabelledSample(name, None, atoms) for name, atoms in labelled.items() if name not in collector.samples]
+    return others + [LabelledSample(name, brought, labelled.get(name)) for name, brought in collector.samples.items()]
+
+
+def _sample(
+    campaign: Campaign,
+    labels: Labels,
+    collector: SampleCollector,
+    plans: Sequence[SamplePlan],
+    potential: Potential,
+    directory: Path,
+) -> None:
+    """Propagate the walkers whose samples are not collected yet; meanwhile, serve the labels, and collect samples."""
+    checks, learning, ended = labels.checks, campaign.parameters.learning, labels.queue.ended
+    samples = TaskQueue(partial(n_at_once, campaign.pools.sampling), ended, partial(checks.is_ready, "sampling"))
 
     def look() -> None:
         checks.heed()
         collector.look()
         labels.queue.fill()
 
-    options = {"directory": directory.samples, "n_tries": learning.n_tries}
-    with stopwatch.measuring("labelling"):
-        for index, atoms in enumerate(previous.data.pending):
-            labels.add(f"g{number:03d}-late-{index}", atoms)
-        with stopwatch.measuring("sampling"):
-            collector.look_at_former_run()
-            if not collector.has_all_of(plans):
-                while not checks.is_ready("sampling"):
-                    samples.serve(look)
-                size = batch_size(learning.walkers_per_batch, potential, len(plans), campaign.pools.sampling.size)
-                for batch in in_batches(plans, size):
-                    if not collector.has_all_of(batch):
-                        name = name_of_batch(batch)
-                        submit = partial(sample.submit, campaign.sampling, batch, potential, name=name, **options)
-                        samples.add(name, submit, collector.look)
-            samples.wait(look)
-        for future in samples.futures.values():
-            collector.take(future.result())
-        labelled = labels.wait()
-    others = [Outcome(name, None, atoms) for name, atoms in labelled.items() if name not in collector.samples]
-    return others + [Outcome(name, brought, labelled.get(name)) for name, brought in collector.samples.items()]
+    if not collector.has_all_of(plans):
+        while not checks.is_ready("sampling"):
+            samples.serve(look)
+        size = batch_size(learning.walkers_per_batch, potential, len(plans), campaign.pools.sampling.size)
+        options = {"directory": directory, "n_tries": learning.n_tries}
+        for batch in in_batches(plans, size):
+            if not collector.has_all_of(batch):
+                name = name_of_batch(batch)
+                submit = partial(sample.submit, campaign.sampling, batch, potential, name=name, **options)
+                samples.add(name, submit, collector.look)
+    samples.wait(look)
+    for future in samples.futures.values():
+        collector.take(future.result())
 
 
 def _plans(number: int, walkers: Sequence[Walker], counts: Sequence[int]) -> list[SamplePlan]:

@@ -17,8 +17,7 @@ from surveyor.events.kinds import ErrorsMeasured, TrainingBegins, TrainingEnds
 from surveyor.events.recording import announce
 from surveyor.files import make_folder, patiently
 from surveyor.flows.stopwatch import Stopwatch
-from surveyor.learning import StructureError, structure_errors
-from surveyor.metrics import Errors, errors_of
+from surveyor.metrics import Errors, StructureError, errors_of, structure_errors
 from surveyor.models.choice import load_model
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.history import epoch_to_json, load_history

@@ -9,8 +9,7 @@ from ase import Atoms
 from surveyor.campaign import WandB
 from surveyor.dataset import FAILURE, KEY, Dataset
 from surveyor.files import read_json
-from surveyor.learning import structure_error
-from surveyor.metrics import Errors
+from surveyor.metrics import Errors, structure_error
 from surveyor.potentials import Prediction
 from surveyor.progress import read_comparison
 from surveyor.report import write_figures

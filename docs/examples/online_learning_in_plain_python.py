@@ -16,14 +16,14 @@ def learn(directory: Path, pool: Executor, learning: sv.Learning) -> None:
     model = train(data, directory / "training-0")
     for generation in range(1, learning.n_generations + 1):
         potential = model.deploy()
-        outcomes = sv.explore(pool, walkers, potential, label, directory / f"samples-{generation}")
-        structures = sv.new_structures(outcomes, data.keys())
+        samples = sv.explore(pool, walkers, potential, label, directory / f"samples-{generation}")
+        structures = sv.new_structures(samples, data.keys())
         labelled = structures.labelled()
         predictions = potential.evaluate(labelled)  # before the model is trained on them
         errors = sv.structure_errors(labelled, predictions)
         print(f"generation {generation}: {sv.errors_of(labelled, predictions).forces_rmse:.3f} eV/Å")  # noqa: T201
         data += sv.decide_membership(structures, errors, data, learning)
-        walkers = sv.move_on(walkers, outcomes, errors, learning)
+        walkers = sv.move_on(walkers, samples, errors, learning)
         model = train(data, directory / f"training-{generation}")
 
 

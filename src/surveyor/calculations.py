@@ -43,12 +43,7 @@ def remove_folders(scratch: Path, key: str) -> None:
 
 
 def keep_failed(folder: Path, why: str) -> None:
-    """Say in the folder of an attempt why it failed, and remove the oldest folders of failed attempts beyond the limit.
-
-    Args:
-        folder: of the attempt.
-        why: in words.
-    """
+    """Say in the folder of an attempt why it failed, and remove the oldest folders of failed attempts."""
     with suppress(OSError):  # a full disk: then it is found by the record in the store
         (folder / FAILURE).write_text(f"{why}\n")
     _remove_oldest([each.parent for each in folder.parent.glob(f"*/{FAILURE}")], N_FAILED)
@@ -58,10 +53,6 @@ def is_judged(folder: Path, failures: Iterable[LabelFailure]) -> bool:
     """Return whether a recorded failure names the folder of an attempt, or a file in it, as its output.
 
     Any other attempt may have finished and been killed before its label was stored.
-
-    Args:
-        folder: folder of the attempt.
-        failures: recorded failures of its label.
     """
     return any(folder.name in Path(failure.output or "").parts for failure in failures)
 

@@ -113,16 +113,15 @@ class Claims:
         chain = self._chain(key)
         return chain[-1] if chain else None
 
+    def watch(self) -> "Watch":
+        """Return a new observer of these claims."""
+        return Watch(self)
+
     @contextmanager
     def held(self, key: str, claimant: Claimant = ANYBODY, *, heartbeat_s: float = HEARTBEAT_S) -> Iterator[None]:
         """Hold the claim on a label, with signs of life, within the block.
 
         If the store cannot accept the claim, because it is full or unreachable, the label is computed without a claim.
-
-        Args:
-            key: key of the label.
-            claimant: the claimant.
-            heartbeat_s: time between two signs of life.
 
         Raises:
             LabelClaimed: another live process holds the claim.

@@ -45,12 +45,7 @@ def _signal(number: int) -> signal.Signals | None:
 
 
 def how_it_ended(text: str, returncode: int) -> str:
-    """Return how a program ended, for messages: "status 1", or "killed by SIGKILL (out of memory?)".
-
-    Args:
-        text: standard output and standard error.
-        returncode: negative for the number of a signal.
-    """
+    """Return how a program ended, for messages: "status 1", or "killed by SIGKILL (out of memory?)"."""
     number = ending_signal(text, returncode)
     if number is None:
         return f"status {returncode}"

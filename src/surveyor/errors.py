@@ -20,6 +20,9 @@ exceptions: see `surveyor.labels.LabelFailure` and `surveyor.sampling.walkers.Re
 
 from pathlib import Path
 
+# What a library raises on data or arguments that its authors have not foreseen: there is no common class.
+UNFORESEEN = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
 
 class SurveyorError(Exception):
     """The root of all exceptions that surveyor raises on purpose."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from surveyor.arrays import write_arrays
 from surveyor.dataset import Dataset
+from surveyor.files import write_arrays
 from surveyor.potentials import Potential, Prediction
 from surveyor.words import number_of
 

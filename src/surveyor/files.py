@@ -7,10 +7,12 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from surveyor.errors import StorageFailed
 
@@ -97,10 +99,6 @@ def is_full(error: OSError) -> bool:
 def patiently(attempt: Callable[[], T], path: Path) -> T:
     """Call what writes a file; while the disk is full, wait for room and call it again.
 
-    Args:
-        attempt: writes the file.
-        path: the file.
-
     Raises:
         StorageFailed: the disk stays full; names the file and its file system.
     """
@@ -127,9 +125,6 @@ REMEDY = (
 @contextmanager
 def naming_full_disks(*folders: Path) -> Iterator[None]:
     """Say which disks are full when anything in this fails for lack of room, as such errors name no file.
-
-    Args:
-        folders: where this writes.
 
     Raises:
         StorageFailed: a disk is full; names the file systems of the folders, with their free space.
@@ -180,3 +175,13 @@ def write_json(path: Path, value: Any, *, is_patient: bool = True) -> None:  # A
 def read_json(path: Path) -> Any:  # Any: whatever JSON can hold
     """Read what `write_json` wrote."""
     return json.loads(path.read_text())
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write plain arrays by name (npz), as `write_atomically` does."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options
+
+    write_with(write, path)

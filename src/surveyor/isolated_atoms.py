@@ -55,12 +55,7 @@ def without_isolated_atoms(structures: Iterable[Atoms]) -> Dataset:
 
 
 def named(structures: Mapping[int, Atoms], origin: str = "the data") -> dict[str, Atoms]:
-    """Return the isolated atoms among structures by the name that messages give them.
-
-    Args:
-        structures: labelled, by their index in the file.
-        origin: the file.
-    """
+    """Return the isolated atoms among structures by the name that messages give them."""
     return {f"structure {i} of {origin}": atoms for i, atoms in structures.items() if is_isolated_atom(atoms)}
 
 
@@ -68,9 +63,6 @@ def energies_of(isolated: Mapping[str, Atoms]) -> dict[str, float]:
     """Return the atomic energy in eV of each element of which there is a neutral isolated atom.
 
     Of several multiplicities that are stated, the one of the lowest energy is the ground state.
-
-    Args:
-        isolated: labelled isolated atoms, by the name that messages give them.
 
     Raises:
         InputError: one multiplicity of an element has two energies, or an isolated atom has forces.

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import count, takewhile
 from pathlib import Path
 from types import MappingProxyType
@@ -310,16 +310,7 @@ class LabelStore:
 
     def put_failure(self, key: str, atoms: Atoms, theory: LevelOfTheory, failure: LabelFailure) -> bool:
         """Keep a failure for good; say whether it was kept, or that attempt was recorded before."""
-        result = {
-            "reason": failure.reason,
-            "message": failure.message,
-            "output": failure.output,
-            "attempt": failure.attempt,
-            "last_lines": failure.last_lines,
-            "limit": failure.limit,
-            "provenance": dict(failure.provenance),
-        }
-        return self._put(f"failures/{sharded(key)}-{failure.attempt:03d}.json", key, atoms, theory, result)
+        return self._put(f"failures/{sharded(key)}-{failure.attempt:03d}.json", key, atoms, theory, asdict(failure))
 
     def outcome(self, key: str, limits: Mapping[Reason, float | None] = NO_LIMITS_KNOWN) -> Label | LabelFailure | None:
         """Return the label, or the last failure where no further attempt is due, None where work is to be done.
@@ -408,51 +399,18 @@ def _label(record: Mapping[str, Any]) -> Label:
 
 
 def _failure(record: Mapping[str, Any]) -> LabelFailure:
-    return LabelFailure(
-        reason=record["reason"],
-        message=record["message"],
-        output=record["output"],
-        attempt=record["attempt"],
-        last_lines=record.get("last_lines", ""),  # earlier records have neither these nor a limit
-        limit=record.get("limit"),
-        provenance=record["provenance"],
-    )
+    # Earlier records have neither last lines nor a limit.
+    return LabelFailure(**{each.name: record[each.name] for each in fields(LabelFailure) if each.name in record})
 
 
 def save_theory(path: Path, theory: LevelOfTheory) -> None:
     """Write a level of theory to a file, for people and for `load_theory`."""
-    write_json(
-        path,
-        {
-            "schema_version": SCHEMA_VERSION,
-            "digest": theory.digest,
-            "name": theory.name,
-            "content": dict(theory.content),
-            "charge": theory.charge,
-            "multiplicity": theory.multiplicity,
-            "distinguishes_kinds": theory.distinguishes_kinds,
-            "elements": theory.elements,
-            "n_periodic": theory.n_periodic,
-            "is_neutral": theory.is_neutral,
-            "former": theory.former,
-            "unusable": dict(theory.unusable),
-        },
-    )
+    write_json(path, {"schema_version": SCHEMA_VERSION, "digest": theory.digest, **asdict(theory)})
 
 
 def load_theory(path: Path) -> LevelOfTheory:
     """Read a level of theory that `save_theory` wrote."""
     record = _record(path.read_bytes(), str(path))
-    elements, n_periodic = record["elements"], record.get("n_periodic")
-    return LevelOfTheory(
-        name=record["name"],
-        content=record["content"],
-        charge=record["charge"],
-        multiplicity=record["multiplicity"],
-        distinguishes_kinds=record["distinguishes_kinds"],
-        elements=None if elements is None else tuple(elements),
-        n_periodic=None if n_periodic is None else tuple(n_periodic),
-        is_neutral=record.get("is_neutral", False),
-        former=tuple(record.get("former", ())),
-        unusable=record.get("unusable", {}),
-    )
+    names = [each.name for each in fields(LevelOfTheory) if each.name in record]
+    tuples = {name: tuple(record[name]) for name in names if isinstance(record[name], list)}
+    return LevelOfTheory(**{name: record[name] for name in names} | tuples)

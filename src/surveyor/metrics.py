@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from surveyor.dataset import label_of
+from surveyor.dataset import Dataset, label_of
+from surveyor.labels import Label
 from surveyor.potentials import Prediction
 from surveyor.weights import counts, has_stress
 
@@ -114,3 +115,34 @@ def _mae(differences: np.ndarray) -> float | None:
 
 def _mean(values: np.ndarray) -> float | None:
     return float(np.mean(values)) if values.size and np.isfinite(values).all() else None
+
+
+@dataclass(frozen=True, slots=True)
+class StructureError:
+    """How far a model is off for one structure.
+
+    Attributes:
+        energy: absolute error of the energy, meV/atom.
+        forces: root mean square error of the force components, meV/Å.
+    """
+
+    energy: float
+    forces: float
+
+    def exceeds(self, energy: float, forces: float) -> bool:
+        """Return whether either error is above its threshold; NaN counts as above."""
+        return not (self.energy <= energy and self.forces <= forces)
+
+
+def structure_error(atoms: Atoms, other: Prediction | Label) -> StructureError:
+    """Return the error of a prediction or another label against the label of a structure; 0 where that has weight 0."""
+    label = label_of(atoms)
+    energy = 1e3 * abs(other.energy - label.energy) / len(atoms)
+    forces = 1e3 * float(np.sqrt(np.mean(np.square(other.forces - label.forces))))
+    return StructureError(energy if counts(atoms, "energy") else 0.0, forces if counts(atoms, "forces") else 0.0)
+
+
+def structure_errors(labelled: Dataset, predictions: Sequence[Prediction]) -> dict[str, StructureError]:
+    """Return the errors of predictions, in the order of the structures, by the keys of their labels."""
+    pairs = zip(labelled.keys(), labelled, predictions, strict=True)
+    return {key: structure_error(atoms, prediction) for key, atoms, prediction in pairs}

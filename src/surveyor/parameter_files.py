@@ -40,11 +40,6 @@ def load_parameters(kind: type[K], path: Path, what: str, fields: str) -> K:
 def read_fields(path: Path, what: str, fields: str) -> dict[str, Any]:  # Any: what YAML holds
     """Return the fields of a YAML file, unchecked.
 
-    Args:
-        path: the file.
-        what: what to call it in messages.
-        fields: some that it should have, for messages.
-
     Raises:
         InputError: the file is missing, is no YAML, or holds something else.
     """
@@ -59,17 +54,7 @@ def parse_parameters(
     name: str,
     file: Path | None = None,
 ) -> K:
-    """Return the parameters in a mapping.
-
-    Args:
-        kind: class of the parameters.
-        content: fields and values.
-        name: what to call it in messages.
-        file: YAML file from which they come; messages have lines and columns of it.
-
-    Raises:
-        InputError: a field is wrong.
-    """
+    """Return the parameters in a mapping."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -165,12 +150,7 @@ def with_paths(parameters: K, change: Callable[[Path], Path]) -> K:
 
 
 def files_named(parameters: Parameters, folders: Sequence[str] = ()) -> dict[str, Path]:
-    """Return the files that parameters name, by the path of the field.
-
-    Args:
-        parameters: with paths.
-        folders: paths of the fields that name a folder.
-    """
+    """Return the files that parameters name, by the path of the field."""
     values = flat(parameters.model_dump(mode="python"))
     return {name: value for name, value in values.items() if isinstance(value, Path) and name not in folders}
 
@@ -190,15 +170,7 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:  # Any: whatever paramet
 
 
 def check_files_exist(files: Mapping[str, Path], what: str) -> None:
-    """Check that the files named in parameters exist.
-
-    Args:
-        files: files by the path of the field.
-        what: name of the parameter file in messages, such as "campaign file".
-
-    Raises:
-        InputError: a file does not exist.
-    """
+    """Check that the files named in parameters exist."""
     for name, path in files.items():
         if not path.is_file():
             raise InputError(
@@ -207,14 +179,6 @@ def check_files_exist(files: Mapping[str, Path], what: str) -> None:
 
 
 def check_no_file(name: str, folder: Path) -> None:
-    """Check that the path of a folder is not a file.
-
-    Args:
-        name: name of the field.
-        folder: path of the folder.
-
-    Raises:
-        InputError: the path is a file.
-    """
+    """Check that the path of a folder is not a file."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{name}: {folder} is a file; expected a folder, or a new name")

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator
+from ase.calculators.calculator import Calculator, all_changes
 
 from surveyor.structures import is_periodic
 
@@ -30,6 +30,33 @@ class Prediction:
     forces: np.ndarray
     stress: np.ndarray | None = None
     uncertainty: np.ndarray | None = None
+
+
+class PredictingCalculator(Calculator):  # type: ignore[misc]  # mypy sees no types of ASE's
+    """Base of surveyor's ASE calculators, which compute energy, forces and, where there is one, the stress at once."""
+
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  (ASE declares a plain list)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Compute all results of a structure; ASE calls this."""
+        super().calculate(atoms, properties, system_changes)
+        self.results = self.results_for(self.atoms)
+
+    def results_for(self, atoms: Atoms) -> dict[str, Any]:  # Any: numbers and arrays
+        """Return the results for a structure by their names in ASE; see `results_of`."""
+        raise NotImplementedError
+
+
+def results_of(prediction: Prediction) -> dict[str, Any]:  # Any: numbers and arrays
+    """Return a prediction as the results of an ASE calculator."""
+    results = {"energy": prediction.energy, "free_energy": prediction.energy, "forces": prediction.forces}
+    others = {"stress": prediction.stress, UNCERTAINTY: prediction.uncertainty}
+    return results | {name: value for name, value in others.items() if value is not None}
 
 
 @runtime_checkable  # Prefect derives a schema from the parameters of flows, which asks for isinstance

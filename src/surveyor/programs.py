@@ -45,10 +45,6 @@ class ProgramResult:
 def find_program(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Path:
     """Return the path of the program that a command starts.
 
-    Args:
-        command: program and arguments.
-        environment: variables that replace those of this process.
-
     Raises:
         InputError: there is no such program on the search path.
     """

@@ -187,13 +187,7 @@ def _failure_of(events: Sequence[Event]) -> str:
 
 
 def _counts(directory: RunDirectory, events: Sequence[Event], run: Sequence[Event]) -> dict[str, Any]:
-    """Return the finished work of the current generation over all runs; empty without a current generation.
-
-    Args:
-        directory: run directory of the campaign.
-        events: events of all runs, in order.
-        run: events of the last run.
-    """
+    """Return the finished work of the current generation over all runs; empty without a current generation."""
     begun = of_kind(events, kinds.GenerationBegins)
     if not begun or directory.generation(begun[-1].generation).is_complete():
         return {}
@@ -237,13 +231,7 @@ def _stops(events: Sequence[Event]) -> dict[str, int]:
 
 
 def keys(events: Sequence[Event], kind: type[kinds.LabelEnds], *, new: bool = False) -> set[str]:
-    """Return the different keys of labels in events.
-
-    Args:
-        events: events of one or several runs.
-        kind: kind of the events.
-        new: count only computed labels, not those found in the store.
-    """
+    """Return the different keys of labels in events."""
     return {event.key for event in of_kind(events, kind) if event.new or not new}
 
 

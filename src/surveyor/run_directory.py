@@ -25,7 +25,7 @@ from surveyor.dataset import KEY, DataSets
 from surveyor.errors import InputError
 from surveyor.events.log import EventLog
 from surveyor.files import read_json, write_json
-from surveyor.learning import Progress
+from surveyor.learning.decisions import Progress
 from surveyor.metrics import Errors
 from surveyor.models.choice import load_model
 from surveyor.models.model import Model
@@ -108,9 +108,6 @@ class GenerationDirectory:
         """Return the number of samples of each walker: as decided when the generation began, or decided now.
 
         A generation that is resumed after a change of the budget must return the same structures as before.
-
-        Args:
-            plan: makes the decision.
         """
         path = self.path / "plan.json"
         if not path.exists():
@@ -120,11 +117,7 @@ class GenerationDirectory:
         return tuple(record["n_samples"])
 
     def set_aside(self, walkers: Sequence[Walker]) -> None:
-        """Set samples without anything new aside, so that the generation is tried again from the current states.
-
-        Args:
-            walkers: walkers for the next try.
-        """
+        """Set samples without anything new aside, so that the generation is tried again from the current states."""
         folder = self.path / f"{self.samples.name}-{len(self._tries()) + 1}"
         self.samples.mkdir(parents=True, exist_ok=True)
         for walker in walkers:
@@ -134,11 +127,7 @@ class GenerationDirectory:
         self.samples.replace(folder)  # last: without it, nothing was put aside
 
     def walkers_of_last_try(self, walkers: Sequence[Walker]) -> tuple[Walker, ...]:
-        """Return the walkers at the beginning: after the last try that was set aside, if there is one.
-
-        Args:
-            walkers: walkers at the end of the previous generation.
-        """
+        """Return the walkers at the beginning: after the last try that was set aside, if there is one."""
         if not (tries := self._tries()):
             return tuple(walkers)
         return tuple(load_walker(_walker_file(tries[-1], walker.index), walker) for walker in walkers)
@@ -311,13 +300,10 @@ class RunDirectory:
         return number
 
     def newest_generation(self, walkers: Sequence[Walker]) -> Generation | None:
-        """Load the newest complete generation.
+        """Load the newest complete generation, None where there is none.
 
         Args:
             walkers: the campaign's walkers at their starts.
-
-        Returns:
-            The generation, None where none is complete.
         """
         number = self.n_complete() - 1
         return None if number < 0 else self.load_generation(number, walkers)

@@ -36,6 +36,14 @@ def canonical(atoms: Atoms) -> Atoms:
     return copy
 
 
+def at_rest(atoms: Atoms) -> Atoms:
+    """Return a canonical copy without momenta and constraints."""
+    copy = atoms.copy()
+    copy.set_constraint()
+    copy.arrays.pop("momenta", None)
+    return canonical(copy)
+
+
 def _rounded(values: np.ndarray) -> np.ndarray:
     return np.round(values, DECIMALS) + 0.0  # adding zero turns -0.0 into 0.0
 
@@ -110,10 +118,6 @@ def is_periodic(atoms: Atoms) -> bool:
 def check_structure(atoms: Atoms, name: str) -> None:
     """Check that a structure can be worked with.
 
-    Args:
-        atoms: a structure.
-        name: what to call it in the message.
-
     Raises:
         InputError: as in `check_description` and `check_overlap`.
     """
@@ -123,10 +127,6 @@ def check_structure(atoms: Atoms, name: str) -> None:
 
 def check_description(atoms: Atoms, name: str) -> None:
     """Check that a structure is one, wherever its atoms are.
-
-    Args:
-        atoms: a structure.
-        name: what to call it in the message.
 
     Raises:
         InputError: there are no atoms, numbers that are not finite, unknown elements, a cell that is missing or flat,
@@ -165,11 +165,7 @@ def _check_cell(atoms: Atoms, name: str) -> None:
 
 
 def check_multiplicity(atoms: Atoms) -> None:
-    """Check that the number of electrons allows the multiplicity of a structure.
-
-    Raises:
-        InputError: it does not.
-    """
+    """Check that the number of electrons allows the multiplicity of a structure."""
     multiplicity = multiplicity_of(atoms)
     if multiplicity < 1 or (multiplicity - lowest_multiplicity(atoms)) % 2:
         electrons = int(atoms.numbers.sum()) - charge_of(atoms)
@@ -183,15 +179,7 @@ def check_multiplicity(atoms: Atoms) -> None:
 
 
 def check_overlap(atoms: Atoms, name: str) -> None:
-    """Check that no atoms are on top of each other.
-
-    Args:
-        atoms: a structure with finite positions and a cell that is not flat.
-        name: what to call it in the message.
-
-    Raises:
-        InputError: two are.
-    """
+    """Check that no atoms are on top of each other."""
     first, second, distance = neighbor_list("ijd", atoms, OVERLAP * covalent_radii[atoms.numbers])
     if len(first):
         closest = int(np.argmin(distance))

@@ -15,10 +15,6 @@ TYPES = {list: "a list", str: "text", int: "a number", float: "a number", bool: 
 def read_yaml(path: Path, expected: str) -> dict[str, Any]:  # Any: what YAML holds
     """Return the fields of a YAML file, unchecked.
 
-    Args:
-        path: the file.
-        expected: what it should hold, for messages.
-
     Raises:
         InputError: it is no YAML, holds something else, or a field twice; names the line.
     """

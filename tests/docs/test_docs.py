@@ -17,11 +17,11 @@ from prefect import flow
 
 from surveyor.campaign import CampaignParameters
 from surveyor.dataset import ENERGY
-from surveyor.exploration import ExplorationParameters
 from surveyor.labelling import LabellingParameters
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory
 from surveyor.parameter_files import parse_parameters
 from surveyor.reference.labelling import Labeller, label_structure
+from surveyor.sampling_work import SamplingParameters
 from surveyor.tasks.label import label
 from surveyor.training import TrainingParameters
 
@@ -73,7 +73,7 @@ def test_complete_parameter_files_of_trainings_in_pages_are_valid(text: str) -> 
 
 @pytest.mark.parametrize("text", blocks("yaml", SAMPLING))
 def test_complete_parameter_files_of_samplings_in_pages_are_valid(text: str) -> None:
-    assert parse_parameters(ExplorationParameters, yaml.safe_load(text), "example").potential
+    assert parse_parameters(SamplingParameters, yaml.safe_load(text), "example").potential
 
 
 @pytest.mark.parametrize("text", blocks("yaml", None))
@@ -167,7 +167,7 @@ def hooks() -> ModuleType:
 
 def test_page_of_parameters_has_every_field(hooks: ModuleType) -> None:
     page = hooks.on_page_markdown((ROOT / "docs" / "reference" / "parameters.md").read_text())
-    work = (CampaignParameters, LabellingParameters, TrainingParameters, ExplorationParameters)
+    work = (CampaignParameters, LabellingParameters, TrainingParameters, SamplingParameters)
     schemas = [each.model_json_schema() for each in work]
     models = [model for schema in schemas for model in (schema, *schema["$defs"].values())]
     fields = {name for model in models for name in model.get("properties", ())}

@@ -13,14 +13,13 @@ import pytest
 from ase.build import bulk
 
 from surveyor import files
-from surveyor.arrays import write_arrays
 from surveyor.campaign import CAMPAIGN, CampaignParameters
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError, StorageFailed
 from surveyor.events.kinds import EpochEnds, Labelled
 from surveyor.events.log import EventLog
 from surveyor.events.relay import Relay
-from surveyor.files import write_json
+from surveyor.files import write_arrays, write_json
 from surveyor.labelling import LABELLING, LabellingParameters
 from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, label_key
 from surveyor.reference.ase import EMTReference

@@ -63,7 +63,7 @@ def test_the_domain_is_imported_where_neither_prefect_nor_engines_are():
 
 
 def test_the_domain_without_its_pools_is_imported_where_dask_is_not():
-    names = ("labels", "learning", "outcomes", "run_directory", "reference.labelling", "sampling.propagation")
+    names = ("labels", "learning.labelled_samples", "run_directory", "reference.labelling", "sampling.propagation")
     imported_with(REFUSED, *(f"surveyor.{name}" for name in names))
 
 

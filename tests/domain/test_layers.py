@@ -13,7 +13,6 @@ ROOMS = [
     "errors",
     "words",
     "files",
-    "arrays",
     "parameters",
     "structures",
     "potentials",
@@ -38,7 +37,6 @@ ROOMS = [
     "models",
     "sampling",
     "learning",
-    "outcomes",
     "run_directory",
     "progress",
     "endings",
@@ -48,9 +46,8 @@ ROOMS = [
     "doctor",
     "labelling",
     "training",
-    "exploration",
+    "sampling_work",
     "report",
-    "plain",
     "testing",
 ]
 ENGINES = {"torch", "mace", "nequip", "lightning", "hydra", "omegaconf", "tblite", "wandb", "e3nn"}

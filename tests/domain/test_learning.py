@@ -7,20 +7,18 @@ from pydantic import ValidationError
 
 from surveyor.dataset import KEY, Dataset, DataSets, with_label
 from surveyor.labels import Label, LabelFailure
-from surveyor.learning import (
-    Bootstrap,
-    Learning,
+from surveyor.learning.decisions import (
     Progress,
-    StructureError,
     decide_membership,
     frames_per_sample,
     must_reset,
     perturbed_starts,
     plan_propagations,
     reason_to_stop,
-    structure_error,
     without_repetitions,
 )
+from surveyor.learning.parameters import Bootstrap, Learning
+from surveyor.metrics import StructureError, structure_error
 from surveyor.potentials import Prediction
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.walkers import Walker

@@ -18,9 +18,9 @@ def test_a_walker_that_brings_nothing_has_an_outcome_without_structure(tmp_path:
     model = sv.PairModel(sv.PairParameters()).initialize(data, atomic_energies=None, seed=0)
     potential = model.train(data, sv.Dataset(), tmp_path / "training")[0].deploy()
     with ThreadPoolExecutor(2) as threads:
-        outcomes = sv.explore(threads, walkers, potential, label, tmp_path / "samples")
-    brought = {outcome.name: outcome.structure for outcome in outcomes}
+        samples = sv.explore(threads, walkers, potential, label, tmp_path / "samples")
+    brought = {each.name: each.structure for each in samples}
     assert brought["walker-1"] is None
     assert brought["walker-0"] is not None
-    structures = sv.new_structures(outcomes, data.keys())
+    structures = sv.new_structures(samples, data.keys())
     assert list(sv.structure_errors(structures, potential.evaluate(structures))) == list(structures.keys())

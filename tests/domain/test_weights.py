@@ -14,8 +14,9 @@ from surveyor.campaign.checks import labelled_data
 from surveyor.dataset import ENERGY, STRESS, Dataset, DataSets, label_of
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
-from surveyor.learning import Bootstrap, Learning, decide_membership, structure_error
-from surveyor.metrics import Errors, errors_of
+from surveyor.learning.decisions import decide_membership
+from surveyor.learning.parameters import Bootstrap, Learning
+from surveyor.metrics import Errors, errors_of, structure_error
 from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.choice import MemberParameters, ModelParameters, make_model, replay_reports
 from surveyor.models.disagreement import calibrate

@@ -8,11 +8,11 @@ from labelling_inputs import copper, labelled, written
 
 from surveyor.campaign import CAMPAIGN
 from surveyor.errors import InputError
-from surveyor.exploration import SAMPLING
 from surveyor.files import read_json, write_json
 from surveyor.labelling import LABELLING, LabellingParameters
 from surveyor.reading import reading
 from surveyor.run_directory import RunDirectory
+from surveyor.sampling_work import SAMPLING
 from surveyor.training import TRAINING, TrainingParameters
 from surveyor.works.summary import is_complete, read_summary, write_summary
 

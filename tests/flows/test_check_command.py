@@ -14,12 +14,12 @@ from labelling_inputs import copper, labelled, written
 
 from surveyor.campaign import CAMPAIGN
 from surveyor.dataset import Dataset
-from surveyor.exploration import ExplorationParameters
 from surveyor.files import write_json
 from surveyor.flows.command_line import main
 from surveyor.labelling import LABELLING
 from surveyor.models.choice import ModelParameters, make_model
 from surveyor.run_directory import RunDirectory
+from surveyor.sampling_work import SamplingParameters
 from surveyor.training import TRAINING
 from surveyor.works.continuation import record_parameters
 from surveyor.works.work import Kind
@@ -97,7 +97,7 @@ def test_a_sampling_shows_its_starts(folder: Path, capsys: pytest.CaptureFixture
     assert "walkers[0].start: start.extxyz: 1 structure; used: positions" in said
     assert "is valid; the sampling in" in said
     assert main(["check", "--json", file]) == 0
-    ExplorationParameters.model_validate(json.loads(capsys.readouterr().out))
+    SamplingParameters.model_validate(json.loads(capsys.readouterr().out))
 
 
 @pytest.mark.parametrize("content", [A_TRAINING, A_CAMPAIGN])

@@ -18,12 +18,12 @@ from surveyor.dataset import Dataset
 from surveyor.errors import CampaignInUse, InputError
 from surveyor.events.kinds import Sampled
 from surveyor.events.log import of_kind
-from surveyor.exploration import SAMPLING, ExplorationParameters
 from surveyor.files import read_json, write_json
 from surveyor.flows.sample_walkers import sample_walkers
 from surveyor.lease import hold_lease
 from surveyor.models.choice import ModelParameters, load_model, make_model
 from surveyor.run_directory import RunDirectory
+from surveyor.sampling_work import SAMPLING, SamplingParameters
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -90,7 +90,7 @@ def test_walkers_move_without_learning_and_the_same_call_does_nothing(parameters
 
 def test_input_that_cannot_work_is_refused_before_anything_moves(parameters, tmp_path) -> None:
     def check(**changes: Any) -> None:
-        SAMPLING.check(ExplorationParameters.model_validate({**parameters, **changes}))
+        SAMPLING.check(SamplingParameters.model_validate({**parameters, **changes}))
 
     with pytest.raises(InputError, match="found no model"):
         check(potential=tmp_path / "training")
@@ -123,7 +123,7 @@ def test_the_command_says_how_walkers_ended_and_status_shows_it(parameters, tmp_
     assert "is complete" in status.stdout
     assert "not converged" in status.stdout
     shown = json.loads(surveyor("sample", "--json", str(file)).stdout)
-    assert ExplorationParameters.model_validate(shown).potential == tmp_path / "model"
+    assert SamplingParameters.model_validate(shown).potential == tmp_path / "model"
 
 
 def test_walkers_that_bring_nothing_end_in_failure(parameters, tmp_path, prefect_api_url: str) -> None:
@@ -167,7 +167,7 @@ def test_a_folder_that_a_former_version_began_keeps_its_windows(parameters, tmp_
     ]
     windows = {"variable": "distance(0,1)", "minimum": 2.0, "maximum": 3.0}
     group = {**parameters["walkers"][0], "n_walkers": 2, "n_steps": 1, "restraints": walls, "distribution": windows}
-    given = ExplorationParameters.model_validate({**parameters, "walkers": [group]})
+    given = SamplingParameters.model_validate({**parameters, "walkers": [group]})
 
     def centres() -> list[list[float]]:
         walkers = SAMPLING.check(given).walkers

@@ -14,7 +14,6 @@ from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 from surveyor.campaign import CampaignParameters
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
-from surveyor.exploration import ExplorationParameters
 from surveyor.flows.label_dataset import label_dataset
 from surveyor.flows.online_learning import online_learning
 from surveyor.flows.paths import of_run, run_url
@@ -23,13 +22,14 @@ from surveyor.flows.server import ServerRefused, using_server
 from surveyor.flows.train_model import train_model
 from surveyor.labelling import LabellingParameters
 from surveyor.parameters import Parameters
+from surveyor.sampling_work import SamplingParameters
 from surveyor.training import TrainingParameters
 
 FLOWS = [
     (online_learning, CampaignParameters),
     (label_dataset, LabellingParameters),
     (train_model, TrainingParameters),
-    (sample_walkers, ExplorationParameters),
+    (sample_walkers, SamplingParameters),
 ]
 
 

@@ -16,11 +16,11 @@ from surveyor.evaluation import evaluate_dataset, load_predictions
 from surveyor.events.kinds import CampaignBegins, CampaignComplete
 from surveyor.files import write_json
 from surveyor.labels import LabelFailure, LabelStore, label_key, save_theory
-from surveyor.learning import StructureError, decide_membership, structure_error
-from surveyor.metrics import Errors, errors_of
+from surveyor.learning.decisions import decide_membership
+from surveyor.learning.labelled_samples import LabelledSample, describe, move_on
+from surveyor.metrics import Errors, StructureError, errors_of, structure_error
 from surveyor.models.choice import make_model
 from surveyor.models.model import Model
-from surveyor.outcomes import Outcome, describe, move_on
 from surveyor.potentials import Potential
 from surveyor.reference.ase import EMTReference
 from surveyor.reference.labelling import Labeller, label_structure
@@ -87,23 +87,23 @@ class SmallCampaign:
         write_json(directory.atomic_energies, {"schema_version": 1, "energies_eV": ATOMIC_ENERGIES})
         directory.events.append(CampaignBegins())
 
-    def _perturbed(self, walkers: Sequence[Walker]) -> list[Outcome]:
+    def _perturbed(self, walkers: Sequence[Walker]) -> list[LabelledSample]:
         generator = np.random.default_rng(0)
         starts = [
             perturb(walker.start, amplitude_A=0.1, amplitude_strain=0.05, generator=generator)
             for walker in [*walkers] * 5
         ]
-        return [Outcome(f"g000-{index:03d}", None, self._label(atoms)) for index, atoms in enumerate(starts)]
+        return [LabelledSample(f"g000-{index:03d}", None, self._label(atoms)) for index, atoms in enumerate(starts)]
 
-    def _sampled(self, generation: Generation) -> list[Outcome]:
+    def _sampled(self, generation: Generation) -> list[LabelledSample]:
         number, potential = generation.number + 1, generation.model.deploy()
-        folder, outcomes = self.directory.generation(number).samples, []
+        folder, samples = self.directory.generation(number).samples, []
         for walker in generation.walkers:
             name = f"g{number:03d}-w{walker.index:03d}-0"
             sample = propagate(walker, potential, directory=folder, name=name)
             assert sample.structure is not None
-            outcomes.append(Outcome(name, sample, self._label(sample.structure, fails=walker.index == 0)))
-        return outcomes
+            samples.append(LabelledSample(name, sample, self._label(sample.structure, fails=walker.index == 0)))
+        return samples
 
     def _label(self, atoms: Atoms, *, fails: bool = False) -> Atoms:
         key = label_key(atoms, self.theory)
@@ -111,10 +111,10 @@ class SmallCampaign:
         return with_label(atoms, key, LabelFailure("scf_not_converged", "did not converge") if fails else outcome)
 
     def _learn(
-        self, number: int, outcomes: list[Outcome], walkers: tuple[Walker, ...], former: Generation | None
+        self, number: int, samples: list[LabelledSample], walkers: tuple[Walker, ...], former: Generation | None
     ) -> Generation:
         learning, directory = self.parameters.learning, self.directory.generation(number)
-        structures = Dataset(each.structure for each in outcomes if each.structure is not None).ordered_by_key()
+        structures = Dataset(each.structure for each in samples if each.structure is not None).ordered_by_key()
         before, errors = self._before_training(structures.labelled(), former)
         old = former.data if former else DataSets()
         data = old + decide_membership(structures, errors, old, learning)
@@ -123,12 +123,12 @@ class SmallCampaign:
         model = model.initialize(data.train, atomic_energies=ATOMIC_ENERGIES, seed=0)
         model, history = model.train(data.train, data.valid, directory.training)
         model.save(directory.model)
-        details = describe(outcomes, structures, errors, [asdict(epoch) for epoch in history], learning)
+        details = describe(samples, structures, errors, [asdict(epoch) for epoch in history], learning)
         return self.directory.complete_generation(
             Generation(
                 number=number,
                 data=data,
-                walkers=move_on(walkers, outcomes, errors, learning),
+                walkers=move_on(walkers, samples, errors, learning),
                 model=model,
                 before_training=before,
                 errors={name: self._evaluate(number, name, model.deploy()) for name in ("train", "valid", "test")},

@@ -231,11 +231,6 @@ def _message(error: BaseException) -> str:
 def check_plumed(text: str, structures: Sequence[Atoms], *, files: Mapping[str, bytes]) -> None:
     """Check that PLUMED takes an input for structures, in a process of its own: some inputs crash it.
 
-    Args:
-        text: the input.
-        structures: on which it is to act.
-        files: other files that it reads, by the name it gives them.
-
     Raises:
         InputError: there is no PLUMED, or it rejects the input; with its own message.
     """
@@ -312,11 +307,6 @@ def variables_that_depend_on_place(text: str, atoms: Atoms, *, files: Mapping[st
     """Return the variables that change when a structure is shifted or, where it is not periodic, turned as a whole.
 
     Biases on them change the momentum of the whole structure.
-
-    Args:
-        text: the PLUMED input.
-        atoms: the structure.
-        files: other files that it reads, by the name it gives them.
 
     Raises:
         InputError: there is no PLUMED, or it rejects the input; with its own message.

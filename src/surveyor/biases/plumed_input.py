@@ -316,9 +316,6 @@ def _check_action(action: Action) -> None:
 def check_temperature(text: str) -> None:
     """Check that a PLUMED input needs no temperature but those that it states: PLUMED can be told one, and no other.
 
-    Args:
-        text: the input.
-
     Raises:
         InputError: an action takes the temperature from its surroundings.
     """
@@ -344,10 +341,6 @@ def _takes_temperature(action: Action) -> bool:
 
 def check_cell(actions: Sequence[Action], pbc: Sequence[bool]) -> None:
     """Check that a PLUMED input asks nothing of a cell that a structure does not have: PLUMED would say 0.
-
-    Args:
-        actions: of the input.
-        pbc: in which directions the structure is periodic.
 
     Raises:
         InputError: an action is about the cell, and the structure is not periodic in three directions.

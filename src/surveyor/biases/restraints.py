@@ -124,10 +124,6 @@ def evaluate_restraints(restraints: Sequence[Restraint], atoms: Atoms) -> BiasVa
     """Return the sum of restraints for a structure.
 
     Distances, angles and torsions are those of the nearest images.
-
-    Args:
-        restraints: what acts on the structure.
-        atoms: the structure.
     """
     energy, forces, strain = 0.0, np.zeros((len(atoms), 3)), np.zeros((3, 3))
     variables = {}
@@ -195,11 +191,6 @@ _MEASURES: Mapping[str, Callable[[np.ndarray], tuple[float, np.ndarray]]] = {
 def check_restraints(restraints: Sequence[Restraint], atoms: Atoms, name: str) -> None:
     """Check that restraints are applicable to a structure.
 
-    Args:
-        restraints: the restraints.
-        atoms: the structure.
-        name: name of the structure in messages.
-
     Raises:
         InputError: there is no such atom, no volume, or no angle about a bond.
     """
@@ -252,13 +243,7 @@ def with_centre(restraints: Sequence[Restraint], name: str, centre: float) -> tu
 
 
 def with_one_centre(restraints: Sequence[Restraint], name: str, centre: float) -> tuple[Restraint, ...]:
-    """Return the restraints, with all on one variable centred at a value, walls too, as in campaigns of before.
-
-    Args:
-        restraints: some of them on the variable.
-        name: of the variable, see `Restraint.name`.
-        centre: in the unit of the variable.
-    """
+    """Return the restraints, with all on one variable centred at a value, walls too, as in campaigns of before."""
     return tuple(each.model_copy(update={"centre": centre}) if each.name == name else each for each in restraints)
 
 

@@ -136,11 +136,6 @@ def _given(
 def check_sites(parameters: CampaignParameters, checked: CheckedCampaign, sites: Mapping[str, Site]) -> None:
     """Check that the pools of a campaign suit its work.
 
-    Args:
-        parameters: parameters of the campaign.
-        checked: results of the checks.
-        sites: sites of the pools, by name.
-
     Raises:
         InputError: a label may take longer than a job of its pool lasts.
     """
@@ -167,16 +162,7 @@ def _objection(reference: CP2KReference, atoms: Atoms) -> str | None:
 
 
 def check_learnt(structures: Sequence[Atoms], known: Sequence[str], name: str) -> None:
-    """Check that the first model learns of all elements of the walkers.
-
-    Args:
-        structures: starts of the walkers.
-        known: elements of the data.
-        name: of the data, for the message.
-
-    Raises:
-        InputError: it would not.
-    """
+    """Check that the first model learns of all elements of the walkers."""
     missing = [symbol for symbol in elements_of(structures) if symbol not in known]
     if missing:
         raise InputError(
@@ -208,11 +194,6 @@ def _check_valid_fraction(parameters: CampaignParameters) -> None:
 
 def labelled_data(path: Path, keys: LabelKeys = REF_KEYS, *, obeys_weights: bool = True) -> TrainingData:
     """Read labelled structures that a user gives, with isolated atoms set apart and without copies.
-
-    Args:
-        path: the file.
-        keys: names of the labels in the file.
-        obeys_weights: whether weights in the file count.
 
     Raises:
         InputError: a structure is unusable or has no label, or there are too few.

@@ -2,18 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from surveyor.campaign.parameters import CampaignParameters
 from surveyor.events.kinds import EpochEnds, Event, LabelEnds, Sampled
 from surveyor.events.log import EventLog, of_kind
 from surveyor.labels import LabelStore
-from surveyor.learning import Bootstrap
-from surveyor.models.choice import MemberParameters, ModelParameters
+from surveyor.learning.parameters import Bootstrap
+from surveyor.models.choice import ModelParameters
 from surveyor.run_directory import RunDirectory
 from surveyor.sampling.conditions import Walkers
-
-OneModel = TypeVar("OneModel", bound=MemberParameters)
 
 LEAST_STRUCTURES = 3  # for training, validation and test
 N_STEPS = 2  # a model of two epochs throws its atoms about
@@ -68,19 +65,12 @@ def _one_walker(group: Walkers) -> Walkers:
 
 
 def _short_training(model: ModelParameters) -> ModelParameters:
-    if model.committee is not None:
-        member = _short_training_of_one(model.committee.member)
-        return model.model_copy(update={"committee": model.committee.model_copy(update={"member": member})})
-    return _short_training_of_one(model)
-
-
-def _short_training_of_one(model: OneModel) -> OneModel:
-    if model.mace is not None:
-        few = {"max_num_epochs": N_EPOCHS, "continued": None}
-        return model.model_copy(update={"mace": model.mace.model_copy(update=few)})
-    if model.nequip is not None:  # whose configuration may have its own number of epochs
+    mace, nequip = model.of_each.mace, model.of_each.nequip
+    if mace is not None:
+        return model.with_each(mace=mace.model_copy(update={"max_num_epochs": N_EPOCHS, "continued": None}))
+    if nequip is not None:  # whose configuration may have its own number of epochs
         short = {"time_limit_minutes": SHORT_MINUTES, "is_compiled": False}
-        return model.model_copy(update={"nequip": model.nequip.model_copy(update=short)})
+        return model.with_each(nequip=nequip.model_copy(update=short))
     return model
 
 

@@ -14,7 +14,7 @@ from surveyor.dataset import GIVEN, KEY, Dataset, DataSets
 from surveyor.errors import InputError
 from surveyor.isolated_atoms import check_agreement
 from surveyor.labels import LevelOfTheory, label_key, load_theory
-from surveyor.learning import without_repetitions
+from surveyor.learning.decisions import without_repetitions
 from surveyor.reading.learnable import TrainingData
 from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.conditions import MOVING_CELL
@@ -43,11 +43,7 @@ class GivenData:
         return next(whole, self.structures[0])
 
     def check(self, energies: Mapping[str, float]) -> None:
-        """Check the atomic energies of the campaign against those of the isolated atoms in the data.
-
-        Raises:
-            InputError: they differ.
-        """
+        """Check the atomic energies of the campaign against those of the isolated atoms in the data."""
         advice = (
             "the data are of another level of theory, or their atom is in another state; correct the data, or set "
             "learning.atomic_energies to least_squares to keep the energies of the data, and choose another run "
@@ -58,11 +54,6 @@ class GivenData:
 
 def given_data(data: TrainingData, theory: LevelOfTheory, path: Path) -> GivenData:
     """Return labelled data that a user gives, with their keys.
-
-    Args:
-        data: as the checks have read them.
-        theory: that of the campaign.
-        path: from where.
 
     Raises:
         InputError: the level of theory cannot treat an element.
@@ -78,10 +69,6 @@ def inherit(campaign: Campaign, origin: Origin) -> Generation:
     """Return the generation of another campaign, as the first of this one.
 
     A walker continues from its last state if this campaign has a walker with the same number, atoms and cell.
-
-    Args:
-        campaign: the new campaign; its level of theory is known.
-        origin: the other campaign and its generation.
 
     Raises:
         InputError: the other campaign has another level of theory.

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from surveyor.learning import Bootstrap, Learning
+from surveyor.learning.parameters import Bootstrap, Learning
 from surveyor.models.choice import ModelParameters
 from surveyor.parameters import Parameters
 from surveyor.pools.choice import Pools

@@ -66,12 +66,7 @@ class _Opened:
 
 
 def examine_pools(subject: Subject, folders: Mapping[str, Path]) -> Iterator[CheckResult]:
-    """Check a worker of each pool of a campaign.
-
-    Args:
-        subject: the campaign to check.
-        folders: new folders inside those that all pools must reach, by purpose; they contain `WRITTEN_HERE`.
-    """
+    """Check a worker of each pool of a campaign."""
     of_closing: list[CheckResult] = []
     with ExitStack() as stack:
         pools = []

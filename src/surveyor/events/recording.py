@@ -16,12 +16,7 @@ _of_process: list[EventLog] = []  # those of flows: a pool may call functions in
 
 
 def announce(logger: logging.Logger, event: Event) -> None:
-    """Record an event regardless of the level of the logger, and log its message.
-
-    Args:
-        logger: logger of the announcing module.
-        event: the event.
-    """
+    """Record an event regardless of the level of the logger, and log its message."""
     own = _of_context.get()
     for events in _of_process if own is None else (own,):
         _record(events, event)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from surveyor.errors import AttemptFailed, LabelClaimed, SurveyorError
+from surveyor.errors import UNFORESEEN, AttemptFailed, LabelClaimed, SurveyorError
 from surveyor.labelling.requests import Chunk
 from surveyor.labels import Label, LabelFailure, LabelRequest, Reason
 from surveyor.reference.labelling import Labeller, attempt_label, label_structure
@@ -12,16 +12,7 @@ from surveyor.reference.labelling import Labeller, attempt_label, label_structur
 LABELLED = "labelled"  # beside the reasons of failures
 
 # What a calculator may raise at a structure that its author has not thought of. Others come from the machine.
-BUGS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+BUGS = (*UNFORESEEN, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +32,7 @@ class Tally:
 
 
 def label_chunk(chunk: Chunk, labeller: Labeller) -> Tally:
-    """Label the structures of a chunk; calling it twice is harmless, because stored labels are not computed again.
-
-    Args:
-        chunk: the structures.
-        labeller: computes and stores the labels.
-    """
+    """Label the structures of a chunk; calling it twice is harmless, because stored labels are not computed again."""
     return _label_each(chunk, lambda request: label_structure(request, labeller))
 
 
@@ -54,10 +40,6 @@ def attempt_chunk(chunk: Chunk, labeller: Labeller) -> Tally:
     """Label the structures of a chunk with one attempt each, for callers that can retry elsewhere.
 
     Labels in computation by other live processes are skipped.
-
-    Args:
-        chunk: the structures.
-        labeller: computes and stores the labels.
 
     Raises:
         AttemptFailed: an attempt failed, and its reason allows another one; all other attempts were still made, unless

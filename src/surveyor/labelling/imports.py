@@ -16,10 +16,9 @@ from surveyor.errors import InputError
 from surveyor.isolated_atoms import CONFIG_TYPE, energies_of, is_isolated_atom, is_stated, named
 from surveyor.labelling.requests import Requests, make_requests
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, load_theory
-from surveyor.learning import structure_error
+from surveyor.metrics import structure_error
 from surveyor.parameter_files import absolute_paths, parse_parameters, read_fields
 from surveyor.parameters import Parameters
-from surveyor.potentials import Prediction
 from surveyor.reading import GIVEN_DATA, Finding, ReadingReport
 from surveyor.reading.identity import copies, copies_that_share
 from surveyor.reading.keys import REF_KEYS, LabelKeys, Suggestion
@@ -131,15 +130,7 @@ def read_labels(path: Path, theory: LevelOfTheory, keys: LabelKeys = REF_KEYS) -
     reading = read_in_steps(path, (*GIVEN_DATA, step), keeps_refused=True)
     requests = make_requests(reading.structures, theory, known=reading.refused)
     kept = {i: atoms for i, atoms in enumerate(reading.structures) if i in reading.refused or _is_trusted(atoms)}
-    complaints = {index: requests.refused[index].message for index in kept if index in requests.refused}
-    labels = {} if complaints else {index: label_of(atoms) for index, atoms in kept.items()}
-    complaints = complaints or dict(_contradictions(requests, labels))
-    if complaints:
-        lines = [f"  {complaints[index]}" for index in sorted(complaints)[:N_SHOWN]]
-        more = [f"  and {len(complaints) - N_SHOWN} more"] if len(complaints) > N_SHOWN else []
-        raise InputError("\n".join([f"{path} cannot be imported, nothing was written:", *lines, *more]))
-    if not kept:
-        raise InputError(f"{path} cannot be imported: the labels of all structures have weight 0")
+    labels = _checked_labels(path, kept, requests)
     isolated = _isolated_atoms({index: kept[index] for index in labels}, path)
     suspicions = _suspicions([kept[index] for index in labels], [*labels])
     report = reading.report.with_use_of(CONFIG_TYPE) if any(map(is_stated, isolated)) else reading.report
@@ -154,6 +145,20 @@ def read_labels(path: Path, theory: LevelOfTheory, keys: LabelKeys = REF_KEYS) -
     )
 
 
+def _checked_labels(path: Path, kept: Mapping[int, Atoms], requests: Requests) -> dict[int, Label]:
+    """Return the labels of structures by index; refuse the file if one is missing or wrong, or two contradict."""
+    complaints = {index: requests.refused[index].message for index in kept if index in requests.refused}
+    labels = {} if complaints else {index: label_of(atoms) for index, atoms in kept.items()}
+    complaints = complaints or dict(_contradictions(requests, labels))
+    if complaints:
+        lines = [f"  {complaints[index]}" for index in sorted(complaints)[:N_SHOWN]]
+        more = [f"  and {len(complaints) - N_SHOWN} more"] if len(complaints) > N_SHOWN else []
+        raise InputError("\n".join([f"{path} cannot be imported, nothing was written:", *lines, *more]))
+    if not kept:
+        raise InputError(f"{path} cannot be imported: the labels of all structures have weight 0")
+    return labels
+
+
 @dataclass(frozen=True, slots=True)
 class _Suspicions:
     findings: Sequence[Finding] = ()
@@ -161,12 +166,7 @@ class _Suspicions:
 
 
 def _suspicions(structures: Sequence[Atoms], indices: Sequence[int]) -> _Suspicions:
-    """Look for labels that are probably mistakes, as before a training.
-
-    Args:
-        structures: labelled.
-        indices: of the structures in the file.
-    """
+    """Look for labels that are probably mistakes, as before a training."""
     numbers = np.array([number for number, atoms in enumerate(structures) if not is_isolated_atom(atoms)], dtype=int)
     bound = [structures[number] for number in numbers]
     electrons = np.array([electrons_of(atoms) for atoms in bound]).reshape(-1, 2)
@@ -221,18 +221,11 @@ def _contradictions(requests: Requests, labels: Mapping[int, Label]) -> Iterator
 
 def _agree(atoms: Atoms, one: Label, other: Label) -> bool:
     """Say whether two labels of a structure agree as computations of one level of theory do."""
-    error = structure_error(with_label(atoms, None, one), Prediction(other.energy, other.forces))
-    return not error.exceeds(SAME_ENERGY_MEV, SAME_FORCES_MEV)
+    return not structure_error(with_label(atoms, None, one), other).exceeds(SAME_ENERGY_MEV, SAME_FORCES_MEV)
 
 
 def check_labels(given: GivenLabels, reference: Reference, theory: LevelOfTheory, n_checked: int) -> None:
     """Compute some of the labels, suspicious ones first, and compare.
-
-    Args:
-        given: labels.
-        reference: computes them here.
-        theory: its level of theory.
-        n_checked: how many to compute.
 
     Raises:
         InputError: one disagrees, or cannot be computed here.
@@ -269,14 +262,7 @@ def _to_check(given: GivenLabels, n_checked: int) -> list[int]:
 def import_labels(
     given: GivenLabels, theory: LevelOfTheory, store: LabelStore, source: Mapping[str, Any]
 ) -> ImportedLabels:
-    """Add labels to a store; existing labels remain unchanged.
-
-    Args:
-        given: the labels.
-        theory: their level of theory.
-        store: the label store.
-        source: their origin, for the provenance.
-    """
+    """Add labels to a store; existing labels remain unchanged."""
     new: set[str] = set()
     present: set[str] = set()
     differing = []

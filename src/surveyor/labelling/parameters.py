@@ -7,7 +7,7 @@ from pydantic import Field
 
 from surveyor.pools.choice import EXPECTED, LOCAL, PoolName
 from surveyor.reference.choice import Codes, ReferenceParameters
-from surveyor.works.parameters import WorkParameters
+from surveyor.works.parameters import OutputDirectory, WorkParameters
 
 
 class LabellingParameters(WorkParameters):
@@ -19,10 +19,7 @@ class LabellingParameters(WorkParameters):
         title="Structures (file)",
         description="extxyz file, or any other format that ASE reads; labels in the file are ignored.",
     )
-    output_directory: Path = Field(
-        title="Output directory",
-        description="Folder of the results; the same call on the same folder continues where it stopped.",
-    )
+    output_directory: OutputDirectory
     reference: ReferenceParameters = Field(title="Reference", description="The level of theory that labels structures.")
     pool: PoolName = Field(LOCAL, title="Pool", description=f"Pool that runs the reference: {EXPECTED}.")
     codes: Codes = Field(Codes(), title="Codes", description="Command and limits of reference programs at this site.")

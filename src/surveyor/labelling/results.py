@@ -32,14 +32,7 @@ def write_results(
     theory: LevelOfTheory,
     outcome_of: Callable[[str], Label | LabelFailure],
 ) -> dict[str, Any]:  # Any: whatever JSON holds
-    """Write the files of a finished labelling, structure by structure, and return the summary.
-
-    Args:
-        directory: output directory.
-        requests: the requests.
-        theory: the level of theory.
-        outcome_of: returns the outcome of a key.
-    """
+    """Write the files of a finished labelling, structure by structure, and return the summary."""
     outcomes = patiently(lambda: _write_structures(directory, requests, outcome_of), directory.path)
     counts = Counter(outcomes)
     n_labelled = counts.pop(LABELLED, 0)

@@ -93,20 +93,6 @@ def _least_squares(
     return found
 
 
-def resolve_atomic_energies(train: Dataset, given: Mapping[str, float] | None) -> dict[str, float]:
-    """Return the atomic energies of the elements that a model knows: the known ones, and those of others fitted.
-
-    Args:
-        train: labelled structures.
-        given: energies that are known, in eV by chemical symbol.
-
-    Raises:
-        InputError: as `known_atomic_energies` and `fit_atomic_energies`.
-    """
-    known = known_atomic_energies(train, given)
-    return known | fit_atomic_energies(without_isolated_atoms(train), known)
-
-
 def known_atomic_energies(train: Dataset, given: Mapping[str, float] | None) -> dict[str, float]:
     """Return the atomic energies that need no fit: those given, and those of isolated atoms in the data.
 

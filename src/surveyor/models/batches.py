@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 from ase import Atoms
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from surveyor.potentials import Prediction
+from surveyor.structures import is_periodic
 
 logger = logging.getLogger(__name__)
 
@@ -76,11 +79,6 @@ def evaluate_in_batches(evaluate: Evaluate, structures: Sequence[Atoms], limits:
 
     A batch that does not fit into the memory of a GPU is halved, and later batches in this limits are smaller.
 
-    Args:
-        evaluate: evaluates several structures in one pass of the network.
-        structures: compositions and periodicities may differ.
-        limits: limits of the network.
-
     Raises:
         torch.OutOfMemoryError: there is no memory for a single structure.
     """
@@ -101,6 +99,30 @@ def batches(structures: Sequence[Atoms], n_atoms: int) -> Iterator[Sequence[Atom
         n += len(atoms)
     if n:
         yield structures[begin:]
+
+
+def split_predictions(
+    structures: Sequence[Atoms], energies: np.ndarray, forces: np.ndarray, stresses: np.ndarray
+) -> list[Prediction]:
+    """Return the predictions for structures that went through a network together.
+
+    Args:
+        structures: the structures, in order.
+        energies: in eV, shape (n_structures,).
+        forces: in eV/Å, of all atoms, shape (sum of n_atoms, 3).
+        stresses: in eV/Å³, shape (n_structures, 3, 3).
+    """
+    ends = np.cumsum([len(atoms) for atoms in structures])[:-1]
+    return [
+        Prediction(
+            energy=float(energy),
+            forces=np.array(own_forces, dtype=np.float64),
+            stress=full_3x3_to_voigt_6_stress(stress).astype(np.float64) if is_periodic(atoms) else None,
+        )
+        for atoms, energy, own_forces, stress in zip(
+            structures, energies, np.split(forces, ends), stresses, strict=True
+        )
+    ]
 
 
 def _halved_where_needed(evaluate: Evaluate, structures: Sequence[Atoms], limits: MemoryLimits) -> list[Prediction]:

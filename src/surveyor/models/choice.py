@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
 from pydantic import Field
 
 from surveyor.errors import InputError
 from surveyor.isolated_atoms import without_isolated_atoms
-from surveyor.models import committee, pair
+from surveyor.models import committee
 from surveyor.models.committee import CommitteeModel
-from surveyor.models.mace import MACEModel, read_replay
+from surveyor.models.mace import MACEModel
 from surveyor.models.mace_parameters import MACEParameters, check_options
 from surveyor.models.model import Model
 from surveyor.models.nequip import NequIPModel
@@ -19,7 +20,7 @@ from surveyor.models.pair import PairModel, PairParameters
 from surveyor.models.record import ModelRecord
 from surveyor.models.weights import check_weights
 from surveyor.parameters import Choice, Parameters
-from surveyor.reading import ReadingReport
+from surveyor.reading import ReadingReport, read_labelled
 from surveyor.reading.learnable import learnable
 
 
@@ -67,6 +68,13 @@ class ModelParameters(MemberParameters):
         """The parameters of a single model: of each member where this is a committee."""
         return self if self.committee is None else self.committee.member
 
+    def with_each(self, **chosen: Parameters) -> Self:
+        """Return the parameters with other ones of the single model, or of each member."""
+        if self.committee is None:
+            return self.model_copy(update=chosen)
+        committee = self.committee.model_copy(update={"member": self.committee.member.model_copy(update=chosen)})
+        return self.model_copy(update={"committee": committee})
+
     @property
     def needs_validation(self) -> bool:
         """Whether a training chooses the best epoch by structures that are held out."""
@@ -94,13 +102,7 @@ def with_contents(parameters: ModelParameters) -> ModelParameters:
         InputError: a file cannot be read.
     """
     chosen = parameters.of_each.nequip
-    if chosen is None:
-        return parameters
-    update = {"nequip": chosen.with_contents()}
-    if parameters.committee is None:
-        return parameters.model_copy(update=update)
-    member = parameters.committee.member.model_copy(update=update)
-    return parameters.model_copy(update={"committee": parameters.committee.model_copy(update={"member": member})})
+    return parameters if chosen is None else parameters.with_each(nequip=chosen.with_contents())
 
 
 def check_model_parameters(parameters: ModelParameters) -> None:
@@ -130,7 +132,7 @@ def replay_reports(parameters: ModelParameters | None, elements: Iterable[str]) 
     mace = None if parameters is None else parameters.of_each.mace
     if mace is None or mace.replay is None:
         return ()
-    reading = read_replay(mace.replay, mace.replay_keys)
+    reading = read_labelled(mace.replay, "replay", keys=mace.replay_keys, keys_field="replay_keys")
     known = {*elements}
     replayed = without_isolated_atoms(atoms for atoms in reading.structures if known.issuperset(atoms.symbols))
     check_weights(MACEModel(mace), replayed, "replay")
@@ -149,11 +151,11 @@ def load_model(directory: Path) -> Model:
     record = ModelRecord.load(directory)
     match record.kind:
         case MACEModel.KIND:
-            return MACEModel.load(directory, record)
+            return MACEModel.load(directory, record, MACEParameters)
         case NequIPModel.KIND:
-            return NequIPModel.load(directory, record)
-        case pair.KIND:
-            return PairModel.load(directory, record)
+            return NequIPModel.load(directory, record, NequIPParameters)
+        case PairModel.KIND:
+            return PairModel.load(directory, record, PairParameters)
         case committee.KIND:
             chosen = CommitteeParameters.model_validate(record.parameters)
             return CommitteeModel.load(
@@ -164,5 +166,5 @@ def load_model(directory: Path) -> Model:
                 n_members=chosen.n_members,
                 load_member=load_model,
             )
-    kinds = f"{MACEModel.KIND}, {NequIPModel.KIND}, {pair.KIND} or {committee.KIND}"
+    kinds = f"{MACEModel.KIND}, {NequIPModel.KIND}, {PairModel.KIND} or {committee.KIND}"
     raise InputError(f"{directory} holds a model of kind {record.kind!r}; expected {kinds}")

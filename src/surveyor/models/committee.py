@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator
 
 from surveyor.dataset import Dataset
 from surveyor.events.kinds import CommitteeCalibrated
@@ -21,7 +22,7 @@ from surveyor.models.model import Epoch, Model, digest_of
 from surveyor.models.record import ModelRecord, versions_of
 from surveyor.models.weights import weights_of_loss
 from surveyor.parameters import Parameters
-from surveyor.potentials import UNCERTAINTY, Potential, Prediction, evaluates_together, predict
+from surveyor.potentials import Potential, PredictingCalculator, Prediction, evaluates_together, predict, results_of
 from surveyor.weights import Property, counted
 from surveyor.words import number_of
 
@@ -74,40 +75,24 @@ class CommitteePotential:
         return list(zip(*(member.evaluate(structures) for member in self.members), strict=True))
 
 
-class CommitteeCalculator(Calculator):  # type: ignore[misc]  # mypy sees no types of ASE's
+class CommitteeCalculator(PredictingCalculator):
     """ASE calculator of the mean of several potentials.
 
     Its `results` also hold `energy_disagreement` (eV/atom) and `forces_disagreement` (eV/Å, for each atom), see
     `Disagreement`, and `forces_uncertainty` (eV/Å, for each atom), see `Prediction`.
     """
 
-    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  (ASE declares a plain list)
-
     def __init__(self, potential: CommitteePotential) -> None:
         super().__init__()
         self._potential = potential
         self._calculators = [member.calculator() for member in potential.members]
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        """Compute energy, forces and, where the structure is periodic, stress."""
-        super().calculate(atoms, properties, system_changes)
-        predictions = [predict(calculator, self.atoms) for calculator in self._calculators]
-        mean, disagreement = self._potential.combine(predictions), disagreement_of(predictions)
-        self.results = {
-            "energy": mean.energy,
-            "free_energy": mean.energy,
-            "forces": mean.forces,
-            "energy_disagreement": disagreement.energy,
-            "forces_disagreement": disagreement.forces,
-            UNCERTAINTY: mean.uncertainty,
-        }
-        if mean.stress is not None:
-            self.results["stress"] = mean.stress
+    def results_for(self, atoms: Atoms) -> dict[str, Any]:  # Any: numbers and arrays
+        """Return the mean results of the potentials, and how far they disagree."""
+        predictions = [predict(calculator, atoms) for calculator in self._calculators]
+        disagreement = disagreement_of(predictions)
+        of_members = {"energy_disagreement": disagreement.energy, "forces_disagreement": disagreement.forces}
+        return results_of(self._potential.combine(predictions)) | of_members
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +147,7 @@ class CommitteeModel:
         return replace(self, members=members, seed=seed, weights=None)
 
     def train_member(self, index: int, train: Dataset, valid: Dataset, directory: Path) -> Model:
-        """Return a member, trained; `train` finds it trained then, on the same directory.
-
-        Args:
-            index: of the member, from 0.
-            train: labelled structures to fit.
-            valid: labelled structures that tell when to stop.
-            directory: of the committee's training.
-        """
+        """Return a member, trained; `train` finds it trained then, on the same directory."""
         member, train = self.members[index], counted(without_isolated_atoms(train))
         sample = _resampled(train, member.seed) if self.resample else train
         trained, _ = member.train(sample, valid, directory / MEMBERS / str(index))
@@ -233,16 +211,7 @@ class CommitteeModel:
         n_members: int,
         load_member: Callable[[Path], Model],
     ) -> Self:
-        """Return the committee that `save` wrote.
-
-        Args:
-            directory: that it was saved to.
-            record: of the committee.
-            parameters: of the committee.
-            resample: as the attribute.
-            n_members: how many members there are.
-            load_member: gives the model that was saved to a folder.
-        """
+        """Return the committee that `save` wrote."""
         members = tuple(load_member(_folder_of_member(directory, index)) for index in range(n_members))
         return cls(parameters, members, resample, record.seed, directory.absolute() / SUMMARY)
 
@@ -266,21 +235,18 @@ def _resampled(train: Dataset, seed: int) -> Dataset:
 
 def _mean_history(histories: Sequence[Sequence[Epoch]]) -> tuple[Epoch, ...]:
     """Return the means over the members that reached an epoch."""
-    by_number = [{epoch.number: epoch for epoch in history} for history in histories]
-    epochs = []
-    for number in sorted({number for history in by_number for number in history}):
-        reached = [history[number] for history in by_number if number in history]
-        energies = [epoch.energy_rmse for epoch in reached if epoch.energy_rmse is not None]
-        forces = [epoch.forces_rmse for epoch in reached if epoch.forces_rmse is not None]
-        rates = [epoch.learning_rate for epoch in reached if epoch.learning_rate is not None]
-        training = [epoch.training_loss for epoch in reached if epoch.training_loss is not None]
-        loss = float(np.mean([epoch.loss for epoch in reached]))
-        epochs.append(Epoch(number, loss, _mean(energies), _mean(forces), _mean(rates), _mean(training)))
-    return tuple(epochs)
+    by_number: dict[int, list[Epoch]] = {}
+    for epoch in chain.from_iterable(histories):
+        by_number.setdefault(epoch.number, []).append(epoch)
+    return tuple(_mean_epoch(by_number[number]) for number in sorted(by_number))
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+def _mean_epoch(epochs: Sequence[Epoch]) -> Epoch:
+    means: dict[str, Any] = {}  # Any: numbers and None
+    for name in (each.name for each in fields(Epoch)):
+        values = [value for epoch in epochs if (value := getattr(epoch, name)) is not None]
+        means[name] = float(np.mean(values)) if values else None
+    return Epoch(**means | {"number": epochs[0].number})
 
 
 def _format_calibrations(calibrations: Calibrations, n_structures: int) -> str:

@@ -7,11 +7,14 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
+from surveyor.dataset import ENERGY, FORCES
 from surveyor.files import write_atomically
 from surveyor.models.atomic_energies import fit_atomic_energies
+from surveyor.weights import PROPERTY_WEIGHTS
 
 FITTED = "atomic_energies.json"  # in the directory of a training, by atomic number in eV: fitted and known ones
 
@@ -35,6 +38,14 @@ def fit_beside(begin: Mapping[str, float], fits: Sequence[str], rests: Sequence[
     return {symbol: energy + shifts.get(symbol, 0.0) for symbol, energy in begin.items()}
 
 
+def with_rest(numbers: Sequence[int], rest: float, weight: float) -> Atoms:
+    """Return atoms labelled with the rest of their energy in eV, for `fit_beside`, and the weight of that energy."""
+    atoms = Atoms(numbers)
+    atoms.info |= {ENERGY: rest, PROPERTY_WEIGHTS["energy"]: weight}
+    atoms.arrays[FORCES] = np.zeros((len(atoms), 3))
+    return atoms
+
+
 def save_energies(path: Path, energies: Mapping[str, float]) -> None:
     """Write the file of a training's atomic energies, in eV by chemical symbol."""
     write_atomically(path, json.dumps({atomic_numbers[symbol]: energy for symbol, energy in energies.items()}))
@@ -46,9 +57,5 @@ def load_energies(path: Path) -> dict[str, float]:
 
 
 def energies_after(directory: Path) -> dict[str, float] | None:
-    """Return the atomic energies of a training that has fitted some, in eV by chemical symbol; None if it fits none.
-
-    Args:
-        directory: of the training.
-    """
+    """Return the atomic energies of a training that has fitted some, in eV by chemical symbol; None if it fits none."""
     return load_energies(directory / FITTED) if (directory / FITTED).exists() else None

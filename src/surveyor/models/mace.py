@@ -1,7 +1,6 @@
 """MACE: equivariant message-passing potentials, trained by their own command line."""
 
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -32,13 +31,11 @@ from surveyor.models.mace_parameters import (
 )
 from surveyor.models.mace_trainer import NETWORK, TrainerInput, run_training
 from surveyor.models.model import Epoch
-from surveyor.models.network_model import NetworkModel
 from surveyor.models.quiet import engine_kept_quiet
-from surveyor.models.record import ModelRecord
+from surveyor.models.single_model import SingleModel
 from surveyor.models.weights import check_weights
 from surveyor.potentials import Prediction
-from surveyor.reading import Reading, read_labelled
-from surveyor.reading.keys import LabelKeys
+from surveyor.reading import read_labelled
 from surveyor.weights import PROPERTY_WEIGHTS, Property
 
 logger = logging.getLogger(__name__)
@@ -104,30 +101,17 @@ def _network(path: Path, modified_ns: int, device: str, precision: Precision) ->
     return network
 
 
-def read_replay(path: Path, keys: LabelKeys) -> Reading:
-    """Read replay data.
-
-    Args:
-        path: the file.
-        keys: names of the labels in the file.
-
-    Raises:
-        InputError: the file cannot be used.
-    """
-    return read_labelled(path, "replay", keys=keys, keys_field="replay_keys")
-
-
 def _elements(path: Path) -> list[str]:
     """Return the elements that a network knows."""
     network = _network(path, path.stat().st_mtime_ns, "cpu", "float64")
     return [chemical_symbols[number] for number in network.atomic_numbers.tolist()]
 
 
-class MACEModel(NetworkModel[MACEParameters]):
+class MACEModel(SingleModel[MACEParameters]):
     """A MACE network that can be trained; its weights are the native file of MACE."""
 
     __slots__ = ()
-    KIND, ENGINE, PACKAGES = "mace", "MACE", ("mace-torch",)
+    KIND, ENGINE, FILE, PACKAGES = "mace", "MACE", NETWORK, ("mace-torch", "torch", "e3nn")
 
     def train(self, train: Dataset, valid: Dataset, directory: Path) -> tuple[Self, Sequence[Epoch]]:
         """Return the model trained on the data, from the weights that it has, and the history; see `Model.train`.
@@ -178,7 +162,9 @@ class MACEModel(NetworkModel[MACEParameters]):
         # From the weights of a model that has been tuned already, the readout for such data is gone.
         if self.parameters.replay is None or self.weights is not None:
             return None
-        given = Dataset(read_replay(self.parameters.replay, self.parameters.replay_keys).structures)
+        given = read_labelled(
+            self.parameters.replay, "replay", keys=self.parameters.replay_keys, keys_field="replay_keys"
+        ).structures
         chosen = without_isolated_atoms(given).where(lambda atoms: not self.unsupported([atoms]))
         check_weights(self, chosen, "replay")
         if not chosen:
@@ -197,16 +183,3 @@ class MACEModel(NetworkModel[MACEParameters]):
         # A pool without a GPU shall be able to use what one with a GPU has trained.
         device: Device = "cpu" if self.parameters.device == "cpu" else "auto"
         return MACEPotential(self.network, device, self.parameters.precision)
-
-    def save(self, directory: Path) -> None:
-        """Write the native file, which plain ASE can load, and `model.json` into a new directory."""
-        network = self.network
-        directory.mkdir(parents=True)
-        shutil.copyfile(network, directory / NETWORK)
-        self.save_record(directory)
-
-    @classmethod
-    def load(cls, directory: Path, record: ModelRecord) -> Self:
-        """Return the model that `save` wrote; the native file, which is a pickle, is not opened before it is used."""
-        parameters = MACEParameters.model_validate(record.parameters)
-        return cls(parameters, record.atomic_energies, record.seed, directory.absolute() / NETWORK)

@@ -11,14 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
-from surveyor.dataset import ENERGY, FORCES
-from surveyor.models.fitted_energies import fit_beside, load_energies, save_energies
+from surveyor.models.fitted_energies import fit_beside, load_energies, save_energies, with_rest
 from surveyor.models.trainer_process import OTHER_ATOMIC_ENERGIES
-from surveyor.weights import PROPERTY_WEIGHTS
 
 HEAD = "Default"  # the readout for the data; replay has another one
 TOLERANCE = 1e-6  # relative: single precision holds seven digits
@@ -128,10 +125,7 @@ def _rests(network: Any, batch: Any) -> list[Atoms]:  # Any: objects of MACE
     predicted = network(batch.to_dict(), compute_force=False)["energy"].detach()
     rests, weights = (batch.energy - predicted).tolist(), (batch.weight * batch.energy_weight).tolist()
     numbers = network.atomic_numbers[batch.node_attrs.argmax(dim=1)]
-    structures = []
-    for index, (rest, weight) in enumerate(zip(rests, weights, strict=True)):
-        atoms = Atoms(numbers[batch.batch == index].tolist())
-        atoms.info[ENERGY], atoms.arrays[FORCES] = rest, np.zeros((len(atoms), 3))
-        atoms.info[PROPERTY_WEIGHTS["energy"]] = weight
-        structures.append(atoms)
-    return structures
+    return [
+        with_rest(numbers[batch.batch == index].tolist(), rest, weight)
+        for index, (rest, weight) in enumerate(zip(rests, weights, strict=True))
+    ]

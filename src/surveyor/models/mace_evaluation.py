@@ -6,26 +6,18 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.stress import full_3x3_to_voigt_6_stress
 
-from surveyor.models.batches import MemoryLimits, evaluate_in_batches
+from surveyor.models.batches import MemoryLimits, evaluate_in_batches, split_predictions
 from surveyor.models.devices import Precision
 from surveyor.models.mace_cells import with_vacuum
 from surveyor.models.quiet import engine_kept_quiet
 from surveyor.potentials import Prediction
-from surveyor.structures import is_periodic
 
 GEOMETRY_ALONE = ("MACE", "ScaleShiftMACE")  # networks that take positions, cells and elements, and nothing else
 
 
 def calculator_of(network: Any, device: str, precision: Precision) -> Any:  # Any: MACE is optional
-    """Return a calculator of MACE that treats slabs and chains in any setting of the axes.
-
-    Args:
-        network: of MACE, on the device and in the precision.
-        device: where it is evaluated.
-        precision: of the evaluation.
-    """
+    """Return a calculator of MACE that treats slabs and chains in any setting of the axes."""
     from mace.calculators import MACECalculator
 
     class Calculator(MACECalculator):  # type: ignore[misc]  # MACE has no types
@@ -44,12 +36,6 @@ def evaluate_together(
 ) -> list[Prediction]:
     """Return a prediction for each structure, in order; see `evaluate_in_batches`.
 
-    Args:
-        network: MACE network, on the device and in the precision of the evaluation.
-        structures: compositions and periodicities may differ.
-        precision: precision of the evaluation.
-        limits: limits of the network on the device.
-
     Raises:
         torch.OutOfMemoryError: there is no memory for a single structure.
     """
@@ -63,17 +49,7 @@ def pass_together(calculator: Any, structures: Sequence[Atoms]) -> list[Predicti
     """Take structures through the network together."""
     found = forward(calculator, graphs_of(calculator, structures))
     energies, forces, stresses = (found[name].detach().cpu().numpy() for name in ("energy", "forces", "stress"))
-    ends = np.cumsum([len(atoms) for atoms in structures])[:-1]
-    return [
-        Prediction(
-            energy=float(energy),
-            forces=np.array(own_forces, dtype=np.float64),
-            stress=full_3x3_to_voigt_6_stress(stress).astype(np.float64) if is_periodic(atoms) else None,
-        )
-        for atoms, energy, own_forces, stress in zip(
-            structures, energies, np.split(forces, ends), stresses, strict=True
-        )
-    ]
+    return split_predictions(structures, energies, forces, stresses)
 
 
 def graphs_of(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # Any: a calculator, and tensors

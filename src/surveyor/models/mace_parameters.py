@@ -10,10 +10,20 @@ import yaml
 from pydantic import ConfigDict, Field, model_validator
 
 from surveyor.errors import InputError
-from surveyor.models.continued import ContinuedTraining
-from surveyor.models.devices import Device, Precision
 from surveyor.models.mace_cuequivariance import is_used
 from surveyor.models.quiet import engine_kept_quiet
+from surveyor.models.shared_fields import (
+    ContinuedField,
+    CutoffField,
+    EnergyWeightField,
+    EpochsField,
+    ForcesWeightField,
+    NetworkPrecisionField,
+    StressWeightField,
+    TrainingDeviceField,
+    TrainingTimeLimitField,
+    ValidationBatchSizeField,
+)
 from surveyor.parameters import Parameters, at_most_one_of
 from surveyor.reading.keys import REF_KEYS, LabelKeys
 
@@ -46,9 +56,7 @@ class MACEParameters(Parameters):
         title="Names of the labels in the replay data",
         description="Names of energy, forces and stress in the replay data.",
     )
-    r_max_A: float = Field(
-        5.0, gt=0.5, le=20, title="Cutoff (Å)", description="Atoms within this distance exchange messages."
-    )
+    r_max_A: CutoffField = 5.0
     num_channels: int = Field(
         64, ge=1, le=1024, title="Channels", description="Width of the network: the number of features of each kind."
     )
@@ -69,15 +77,8 @@ class MACEParameters(Parameters):
     num_interactions: int = Field(
         2, ge=1, le=5, title="Layers", description="Number of layers; each extends the receptive field by one cutoff."
     )
-    max_num_epochs: int = Field(
-        200, ge=1, le=1_000_000, title="Epochs", description="Number of passes over the training data."
-    )
-    time_limit_minutes: float | None = Field(
-        None,
-        gt=0,
-        title="Time limit (min)",
-        description="Time after which the training ends with its current epoch; the result is the best epoch so far.",
-    )
+    max_num_epochs: EpochsField = 200
+    time_limit_minutes: TrainingTimeLimitField = None
     batch_size: int = Field(
         5,
         ge=1,
@@ -85,55 +86,21 @@ class MACEParameters(Parameters):
         title="Batch size (structures)",
         description="Structures per optimizer step; limited to the number of structures.",
     )
-    valid_batch_size: int = Field(
-        20,
-        ge=1,
-        le=100_000,
-        title="Validation batch size (structures)",
-        description="Structures per batch when the validation errors are computed.",
-    )
+    valid_batch_size: ValidationBatchSizeField = 20
     lr: float = Field(
         0.01, gt=0, le=1, title="Learning rate", description="Initial learning rate of the optimizer (Adam)."
     )
-    continued: ContinuedTraining | None = Field(
-        None,
-        title="Continued training",
-        description="Epochs, learning rate and patience of a training that starts from existing weights: with "
-        "`start`, and in later generations with train_from_scratch: false. By default those of a "
-        "training from scratch.",
-    )
-    energy_weight: float = Field(
-        10.0,
-        ge=0,
-        title="Weight of energies",
-        description="Weight of the squared errors of energies per atom, in eV/atom.",
-    )
-    forces_weight: float = Field(
-        100.0, ge=0, title="Weight of forces", description="Weight of the squared errors of forces, in eV/Å."
-    )
-    stress_weight: float = Field(
-        100.0,
-        ge=0,
-        title="Weight of stress",
-        description="Weight of the squared errors of the stress, in eV/Å³; structures without stress do not "
-        "contribute.",
-    )
+    continued: ContinuedField = None
+    energy_weight: EnergyWeightField = 10.0
+    forces_weight: ForcesWeightField = 100.0
+    stress_weight: StressWeightField = 100.0
     ema: bool = Field(
         True,
         title="Moving average of weights",
         description="Use an exponential moving average of the weights as the result.",
     )
-    precision: Precision = Field(
-        "float64",
-        title="Precision",
-        description="Precision of the training and of the deployed potential; float32 is faster and sufficient "
-        "for dynamics.",
-    )
-    device: Device = Field(
-        "auto",
-        title="Device",
-        description="Device of the training and the potential; auto uses a GPU if there is one.",
-    )
+    precision: NetworkPrecisionField = "float64"
+    device: TrainingDeviceField = "auto"
     options: dict[str, bool | int | float | str] = Field(
         default_factory=dict,
         title="Further options",
@@ -244,11 +211,7 @@ def foundation_file(parameters: MACEParameters) -> Path | None:
 
 
 def require_mace() -> None:
-    """Check that MACE is installed.
-
-    Raises:
-        InputError: it is not.
-    """
+    """Check that MACE is installed."""
     if find_spec("mace") is None:
         raise InputError('this model needs MACE, which is not installed here: pip install "surveyor[mace]"')
 
@@ -256,13 +219,7 @@ def require_mace() -> None:
 def settings_of(
     parameters: MACEParameters, device: str, *, is_continued: bool = False
 ) -> dict[str, Any]:  # Any: whatever the trainer takes
-    """Return the parameters as options of the trainer, by their names there.
-
-    Args:
-        parameters: of the model.
-        device: of the training.
-        is_continued: whether it begins from the weights of a trained model.
-    """
+    """Return the parameters as options of the trainer, by their names there."""
     names = {"r_max_A": "r_max", "precision": "default_dtype"}
     fields = parameters.model_dump(exclude=NOT_OPTIONS)
     settings = {names.get(name, name): value for name, value in fields.items()}

@@ -151,12 +151,6 @@ def run_training(training: TrainerInput, train: Dataset, valid: Dataset, directo
     A killed training continues with the interrupted epoch, with the same result as without the interruption; a complete
     training is not repeated.
 
-    Args:
-        training: the training.
-        train: labelled structures to fit.
-        valid: labelled structures used to choose the best epoch.
-        directory: folder of the training.
-
     Raises:
         TrainingFailed: the trainer ended without a network, or its loss was never a number.
     """

@@ -23,8 +23,7 @@ from surveyor.models.nequip_network import (
 )
 from surveyor.models.nequip_parameters import NequIPParameters, require_nequip
 from surveyor.models.nequip_trainer import NETWORK, TrainerInput, run_training
-from surveyor.models.network_model import NetworkModel
-from surveyor.models.record import ModelRecord
+from surveyor.models.single_model import SingleModel
 from surveyor.potentials import Prediction
 
 
@@ -63,11 +62,11 @@ class NequIPPotential:
         return evaluate_together(self.path, structures, resolve_device(self.device))
 
 
-class NequIPModel(NetworkModel[NequIPParameters]):
+class NequIPModel(SingleModel[NequIPParameters]):
     """A NequIP network that can be trained; its weights are a package of NequIP."""
 
     __slots__ = ()
-    KIND, ENGINE, PACKAGES = "nequip", "NequIP", ("nequip",)
+    KIND, ENGINE, FILE, PACKAGES = "nequip", "NequIP", NETWORK, ("nequip", "torch", "e3nn")
 
     def train(self, train: Dataset, valid: Dataset, directory: Path) -> tuple[Self, Sequence[Epoch]]:
         """Return the model trained on the data, from the weights that it has, and the history; see `Model.train`.
@@ -98,16 +97,7 @@ class NequIPModel(NetworkModel[NequIPParameters]):
         return NequIPPotential(self.network, device, self.parameters.is_compiled)
 
     def save(self, directory: Path) -> None:
-        """Write the package, the compiled potentials, and `model.json` into a new directory."""
-        network = self.network
-        directory.mkdir(parents=True)
-        shutil.copyfile(network, directory / NETWORK)
-        for compiled in compiled_files(network):
+        """Write the package, `model.json` and the compiled potentials into a new directory."""
+        super().save(directory)
+        for compiled in compiled_files(self.network):
             shutil.copyfile(compiled, directory / compiled.name)
-        self.save_record(directory)
-
-    @classmethod
-    def load(cls, directory: Path, record: ModelRecord) -> Self:
-        """Return the model that `save` wrote; the package, which holds code, is not opened before it is used."""
-        parameters = NequIPParameters.model_validate(record.parameters)
-        return cls(parameters, record.atomic_energies, record.seed, directory.absolute() / NETWORK)

@@ -9,8 +9,8 @@ from typing import Any
 
 from surveyor.dataset import ENERGY, FORCES, STRESS
 from surveyor.errors import InputError
-from surveyor.models.continued import ContinuedTraining
 from surveyor.models.nequip_parameters import NequIPParameters
+from surveyor.models.shared_fields import ContinuedTraining
 from surveyor.models.trainer import TRAIN_FILE, VALID_FILE
 from surveyor.yaml_files import words_of
 
@@ -236,11 +236,7 @@ def _network(tree: Tree, supplied: Supplied, describe: Callable[[Path], Network]
 
 
 def knowing(file: Path, network: Network, elements: Iterable[str]) -> Network:
-    """Return what the network in a file is for, if it knows the elements of the data.
-
-    Raises:
-        InputError: it does not.
-    """
+    """Return what the network in a file is for, if it knows the elements of the data."""
     unknown = sorted({*elements} - {*network.types})
     if unknown:
         raise InputError(

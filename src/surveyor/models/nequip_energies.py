@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from surveyor.dataset import label_of, with_label
-from surveyor.labels import Label
+from surveyor.dataset import label_of
 from surveyor.models.batches import evaluate_in_batches, memory_limits_of
-from surveyor.models.fitted_energies import fit_beside
+from surveyor.models.fitted_energies import fit_beside, with_rest
 from surveyor.models.nequip_config import Tree, model_given
 from surveyor.models.nequip_network import calculator_of, pass_together
 from surveyor.models.quiet import engine_kept_quiet
-from surveyor.weights import PROPERTY_WEIGHTS, weight_of
+from surveyor.weights import weight_of
 
 SOLE_MODEL = "sole_model"  # NequIP's name of a network among several
 SCALE_AND_SHIFT = "PerTypeScaleShift"  # NequIP's module that holds atomic energies; packages have a copy of the class
@@ -25,14 +24,6 @@ def fit_energies(
     tree: Tree, file: Path, known: Mapping[str, float], fits: Sequence[str], train: Sequence[Atoms], device: str
 ) -> dict[str, float]:
     """Return atomic energies in eV by chemical symbol: known ones, and others fitted beside a foundation network.
-
-    Args:
-        tree: configuration of a user, with a network that is taken from a file.
-        file: of the network.
-        known: in eV by chemical symbol.
-        fits: elements whose energies are fitted.
-        train: labelled structures.
-        device: "cpu" or "cuda".
 
     Raises:
         InputError: no energy counts.
@@ -68,6 +59,4 @@ def _rests(structures: Sequence[Atoms], predicted: Sequence[float], changes: Map
     """Yield structures labelled with the remainder of their energies, with the weights of the energies."""
     for atoms, energy in zip(structures, predicted, strict=True):
         rest = label_of(atoms).energy - energy - sum(changes[symbol] for symbol in atoms.symbols)
-        labelled = with_label(Atoms(atoms.numbers), None, Label(rest, np.zeros((len(atoms), 3))))
-        labelled.info[PROPERTY_WEIGHTS["energy"]] = weight_of(atoms, "energy")
-        yield labelled
+        yield with_rest(atoms.numbers, rest, weight_of(atoms, "energy"))

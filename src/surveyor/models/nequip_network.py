@@ -9,16 +9,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ase import Atoms
-from ase.stress import full_3x3_to_voigt_6_stress
 
-from surveyor.models.batches import evaluate_in_batches, memory_limits_of
+from surveyor.models.batches import evaluate_in_batches, memory_limits_of, split_predictions
 from surveyor.models.nequip_config import Network
 from surveyor.models.nequip_parameters import require_nequip
 from surveyor.models.quiet import engine_kept_quiet
 from surveyor.potentials import Prediction
-from surveyor.structures import is_periodic
 
 logger = logging.getLogger(__name__)
 
@@ -86,13 +83,7 @@ def _calculator(path: Path, modified_ns: int, device: str) -> Any:  # Any: a cal
 
 
 def evaluate_together(path: Path, structures: Sequence[Atoms], device: str) -> list[Prediction]:
-    """Return a prediction for each structure, in order; see `evaluate_in_batches`.
-
-    Args:
-        path: package of NequIP.
-        structures: compositions and periodicities may differ.
-        device: "cpu" or "cuda".
-    """
+    """Return a prediction for each structure, in order; see `evaluate_in_batches`."""
     calculator = calculator_of(path, device, compiled=False)  # what is compiled takes one structure at a time
     limits = memory_limits_of(path, path.stat().st_mtime_ns, device)
     return evaluate_in_batches(partial(pass_together, calculator), structures, limits)
@@ -104,17 +95,5 @@ def pass_together(calculator: Any, structures: Sequence[Atoms]) -> list[Predicti
 
     graphs = [calculator.atoms_to_data(atoms) for atoms in structures]
     found = calculator.call_model(AtomicDataDict.batched_from_list(graphs))
-    energies, forces, stresses = (
-        found[name].detach().cpu().numpy().astype(np.float64) for name in ("total_energy", "forces", "stress")
-    )
-    ends = np.cumsum([len(atoms) for atoms in structures])[:-1]
-    return [
-        Prediction(
-            energy=float(energy),
-            forces=own_forces,
-            stress=full_3x3_to_voigt_6_stress(stress) if is_periodic(atoms) else None,
-        )
-        for atoms, energy, own_forces, stress in zip(
-            structures, energies.ravel(), np.split(forces, ends), stresses, strict=True
-        )
-    ]
+    energies, forces, stresses = (found[name].detach().cpu().numpy() for name in ("total_energy", "forces", "stress"))
+    return split_predictions(structures, energies.ravel(), forces, stresses)

@@ -6,8 +6,18 @@ from pathlib import Path
 from pydantic import ConfigDict, Field, model_validator
 
 from surveyor.errors import InputError
-from surveyor.models.continued import ContinuedTraining
-from surveyor.models.devices import Device, Precision
+from surveyor.models.shared_fields import (
+    ContinuedField,
+    CutoffField,
+    EnergyWeightField,
+    EpochsField,
+    ForcesWeightField,
+    NetworkPrecisionField,
+    StressWeightField,
+    TrainingDeviceField,
+    TrainingTimeLimitField,
+    ValidationBatchSizeField,
+)
 from surveyor.parameters import Parameters, at_most_one_of
 
 
@@ -28,9 +38,7 @@ class NequIPParameters(Parameters):
         title="NequIP configuration (text)",
         description="The configuration itself, instead of a file.",
     )
-    r_max_A: float = Field(
-        5.0, gt=0.5, le=20, title="Cutoff (Å)", description="Atoms within this distance exchange messages."
-    )
+    r_max_A: CutoffField = 5.0
     num_layers: int = Field(
         4, ge=1, le=10, title="Layers", description="Number of layers; each extends the receptive field by one cutoff."
     )
@@ -55,19 +63,11 @@ class NequIPParameters(Parameters):
     radial_mlp_width: int = Field(
         128, ge=1, le=1024, title="Radial width", description="Neurons in each hidden layer of the radial networks."
     )
-    max_num_epochs: int = Field(
-        200, ge=1, le=1_000_000, title="Epochs", description="Number of passes over the training data."
-    )
+    max_num_epochs: EpochsField = 200
     batch_size: int = Field(
         5, ge=1, le=100_000, title="Batch size (structures)", description="Structures per optimizer step."
     )
-    valid_batch_size: int = Field(
-        20,
-        ge=1,
-        le=100_000,
-        title="Validation batch size (structures)",
-        description="Structures per batch when the validation errors are computed.",
-    )
+    valid_batch_size: ValidationBatchSizeField = 20
     lr: float = Field(
         0.01,
         gt=0,
@@ -82,29 +82,10 @@ class NequIPParameters(Parameters):
         title="Patience of the learning rate",
         description="Epochs without a lower validation loss after which the learning rate is multiplied by 0.6.",
     )
-    continued: ContinuedTraining | None = Field(
-        None,
-        title="Continued training",
-        description="Epochs, learning rate and patience of a training that starts from existing weights: with "
-        "`start`, and in later generations with train_from_scratch: false. By default those of a "
-        "training from scratch.",
-    )
-    energy_weight: float = Field(
-        1.0,
-        ge=0,
-        title="Weight of energies",
-        description="Weight of the squared errors of energies per atom, in eV/atom.",
-    )
-    forces_weight: float = Field(
-        1.0, ge=0, title="Weight of forces", description="Weight of the squared errors of forces, in eV/Å."
-    )
-    stress_weight: float = Field(
-        1.0,
-        ge=0,
-        title="Weight of stress",
-        description="Weight of the squared errors of the stress, in eV/Å³; structures without stress do not "
-        "contribute.",
-    )
+    continued: ContinuedField = None
+    energy_weight: EnergyWeightField = 1.0
+    forces_weight: ForcesWeightField = 1.0
+    stress_weight: StressWeightField = 1.0
     ema_decay: float = Field(
         0.99,
         ge=0,
@@ -112,23 +93,9 @@ class NequIPParameters(Parameters):
         title="Moving average of weights",
         description="Decay of the exponential moving average of the weights, which is the result.",
     )
-    precision: Precision = Field(
-        "float64",
-        title="Precision",
-        description="Precision of the training and of the deployed potential; float32 is faster and sufficient "
-        "for dynamics.",
-    )
-    time_limit_minutes: float | None = Field(
-        None,
-        gt=0,
-        title="Time limit (min)",
-        description="Time after which the training ends with its current epoch; the result is the best epoch so far.",
-    )
-    device: Device = Field(
-        "auto",
-        title="Device",
-        description="Device of the training and the potential; auto uses a GPU if there is one.",
-    )
+    precision: NetworkPrecisionField = "float64"
+    time_limit_minutes: TrainingTimeLimitField = None
+    device: TrainingDeviceField = "auto"
     is_compiled: bool = Field(
         True,
         title="Compile",
@@ -183,10 +150,6 @@ def _default(name: str) -> object:
 
 
 def require_nequip() -> None:
-    """Check that NequIP is installed.
-
-    Raises:
-        InputError: it is not.
-    """
+    """Check that NequIP is installed."""
     if find_spec("nequip") is None:
         raise InputError('this model needs NequIP, which is not installed here: pip install "surveyor[nequip]"')

@@ -85,13 +85,6 @@ def run_training(
     A training that was killed continues after the last complete epoch, as if it had not been; a complete one is not
     repeated.
 
-    Args:
-        parameters: of architecture and training.
-        training: what else is needed.
-        train: labelled structures to fit.
-        valid: labelled structures by which the best epoch is chosen.
-        directory: of the training.
-
     Raises:
         InputError: the configuration contradicts what surveyor gives.
         TrainingFailed: the trainer ended without a network, or its loss was never a number.

@@ -6,30 +6,26 @@ It is fitted in milliseconds, knows nothing of angles, and gives the same result
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator
 from pydantic import Field
 
-from surveyor.arrays import write_arrays
 from surveyor.dataset import Dataset, label_of
+from surveyor.files import write_arrays
 from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.metrics import errors_of
-from surveyor.models.atomic_energies import resolve_atomic_energies
 from surveyor.models.bonds import Bonds
 from surveyor.models.history import history_of, report_epoch
 from surveyor.models.model import Epoch
 from surveyor.models.plausibility import check_result, from_scratch
-from surveyor.models.record import ModelRecord, versions_of
+from surveyor.models.single_model import SingleModel
 from surveyor.parameters import Parameters
-from surveyor.potentials import Prediction, evaluate_one_by_one
-from surveyor.structures import elements_of, is_periodic
+from surveyor.potentials import PredictingCalculator, Prediction, evaluate_one_by_one, results_of
+from surveyor.structures import is_periodic
 from surveyor.weights import PROPERTY_WEIGHTS, Property, weight_of
-
-KIND = "pair"
-WEIGHTS = "pair.npz"
 
 
 class PairParameters(Parameters):
@@ -88,34 +84,26 @@ class PairPotential:
         return evaluate_one_by_one(self, structures)
 
 
-class PairCalculator(Calculator):  # type: ignore[misc]  # mypy sees no types of ASE's
+class PairCalculator(PredictingCalculator):
     """ASE calculator of a `PairPotential`."""
-
-    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  (ASE declares a plain list)
 
     def __init__(self, potential: PairPotential) -> None:
         super().__init__()
         self.potential = potential
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        """Compute energy, forces and, where the structure is periodic, stress."""
-        super().calculate(atoms, properties, system_changes)
+    def results_for(self, atoms: Atoms) -> dict[str, Any]:  # Any: numbers and arrays
+        """Return the results of the pair potential."""
         potential = self.potential
-        bonds = _bonds(self.atoms, potential.parameters, potential.atomic_energies)
+        bonds = _bonds(atoms, potential.parameters, potential.atomic_energies)
         values, slopes = bonds.basis
         coefficients = potential.coefficients[bonds.pair]
         energies = np.sum(coefficients * values, axis=1) + bonds.repulsion[0]
         slope = np.sum(coefficients * slopes, axis=1) + bonds.repulsion[1]
         forces = bonds.forces(slope[:, None])[..., 0]
-        energy = _isolated(self.atoms, potential.atomic_energies) + 0.5 * float(energies.sum())
-        self.results = {"energy": energy, "free_energy": energy, "forces": forces}
-        if is_periodic(self.atoms):
-            self.results["stress"] = bonds.stress(slope[:, None])[:, 0]
+        energy = _isolated(atoms, potential.atomic_energies) + 0.5 * float(energies.sum())
+        return results_of(
+            Prediction(energy, forces, bonds.stress(slope[:, None])[:, 0] if is_periodic(atoms) else None)
+        )
 
 
 def _isolated(atoms: Atoms, atomic_energies: Mapping[str, float]) -> float:
@@ -126,35 +114,16 @@ def _bonds(atoms: Atoms, parameters: PairParameters, atomic_energies: Mapping[st
     return Bonds(atoms, cutoff_A=parameters.cutoff_A, n_basis=parameters.n_basis, symbols=tuple(atomic_energies))
 
 
-@dataclass(frozen=True, slots=True)
-class PairModel:
-    """A pair potential that can be fitted.
+class PairModel(SingleModel[PairParameters]):
+    """A pair potential that can be fitted; its weights are the coefficients, and its seed is kept for the record."""
 
-    Attributes:
-        parameters: cutoff, basis and weights of the fit.
-        atomic_energies: in eV by chemical symbol; None before `initialize`.
-        seed: kept for the record: nothing is random.
-        weights: file with the coefficients; None before `train`.
-    """
-
-    parameters: PairParameters
-    atomic_energies: Mapping[str, float] | None = None
-    seed: int = 0
-    weights: Path | None = None
+    __slots__ = ()
+    KIND, ENGINE, FILE, PACKAGES = "pair", "pair", "pair.npz", ("numpy",)
 
     @property
     def takes_weights(self) -> tuple[Property, ...]:
         """Properties whose weights count in the fit: all."""
         return tuple(PROPERTY_WEIGHTS)
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether there are coefficients."""
-        return self.weights is not None
-
-    def initialize(self, train: Dataset, *, atomic_energies: Mapping[str, float] | None, seed: int) -> Self:
-        """Return an untrained model for these data; see `Model.initialize`."""
-        return replace(self, atomic_energies=resolve_atomic_energies(train, atomic_energies), seed=seed, weights=None)
 
     def train(self, train: Dataset, valid: Dataset, directory: Path) -> tuple[Self, Sequence[Epoch]]:
         """Return the fitted model, and a history of one epoch; see `Model.train`.
@@ -164,13 +133,13 @@ class PairModel:
         """
         train, valid = without_isolated_atoms(train), without_isolated_atoms(valid)
         directory.mkdir(parents=True, exist_ok=True)
-        path = directory.absolute() / WEIGHTS
+        path = directory.absolute() / self.FILE
         fitted = replace(self, weights=path)
         if not path.is_file():
-            _save_coefficients(path, self._fit(train))
+            write_arrays(path, {"coefficients": self._fit(train)})
         if not history_of(directory):
             report_epoch(directory, fitted._errors(valid or train))
-        check_result(None, history_of(directory), from_scratch(train, self._initialized()), directory)
+        check_result(None, history_of(directory), from_scratch(train, self.energies), directory)
         return fitted, history_of(directory)
 
     def deploy(self) -> PairPotential:
@@ -179,37 +148,8 @@ class PairModel:
         Raises:
             ValueError: the model is not trained.
         """
-        if self.weights is None:
-            raise ValueError("a pair model that is not trained cannot be deployed; train it first")
-        with np.load(self.weights, allow_pickle=False) as arrays:
-            return PairPotential(self.parameters, self._initialized(), arrays["coefficients"])
-
-    def save(self, directory: Path) -> None:
-        """Write the coefficients and `model.json` into a new directory."""
-        potential = self.deploy()
-        directory.mkdir(parents=True)
-        _save_coefficients(directory / WEIGHTS, potential.coefficients)
-        versions = versions_of(["surveyor", "numpy", "ase"])
-        ModelRecord(KIND, self.parameters.model_dump(mode="json"), potential.atomic_energies, self.seed, versions).save(
-            directory
-        )
-
-    @classmethod
-    def load(cls, directory: Path, record: ModelRecord) -> Self:
-        """Return the model that `save` wrote."""
-        parameters = PairParameters.model_validate(record.parameters)
-        return cls(parameters, record.atomic_energies, record.seed, directory.absolute() / WEIGHTS)
-
-    def unsupported(self, structures: Sequence[Atoms]) -> tuple[str, ...]:
-        """Return the elements that were not in the data with which the model was initialized."""
-        if self.atomic_energies is None:
-            return ()
-        return tuple(symbol for symbol in elements_of(structures) if symbol not in self.atomic_energies)
-
-    def _initialized(self) -> Mapping[str, float]:
-        if self.atomic_energies is None:
-            raise ValueError("a model without atomic energies cannot be trained; initialize it first")
-        return self.atomic_energies
+        with np.load(self.network, allow_pickle=False) as arrays:
+            return PairPotential(self.parameters, self.energies, arrays["coefficients"])
 
     def _errors(self, structures: Dataset) -> Epoch:
         errors = errors_of(structures, self.deploy().evaluate(structures))
@@ -218,7 +158,7 @@ class PairModel:
         return Epoch(number=0, loss=loss, energy_rmse=errors.energy_rmse, forces_rmse=errors.forces_rmse)
 
     def _fit(self, train: Dataset) -> np.ndarray:
-        energies = self._initialized()
+        energies = self.energies
         shape = (len(energies) * (len(energies) + 1) // 2, self.parameters.n_basis)
         size = shape[0] * shape[1]
         gram, moments = self.parameters.regularization * np.eye(size), np.zeros(size)
@@ -258,7 +198,3 @@ def _by_pair(basis: np.ndarray, pair: np.ndarray, n_elements: int) -> np.ndarray
     columns = np.zeros((len(basis), n_elements * (n_elements + 1) // 2, basis.shape[1]))
     columns[np.arange(len(basis)), pair] = basis
     return columns.reshape(len(basis), columns.shape[1] * columns.shape[2])
-
-
-def _save_coefficients(path: Path, coefficients: np.ndarray) -> None:
-    write_arrays(path, {"coefficients": coefficients})

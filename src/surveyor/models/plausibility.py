@@ -1,7 +1,8 @@
 """Plausibility of trainings: errors before the first epoch, and errors of the result.
 
 A training that begins with absurd energies ruins the network before it learns anything else, and its loss still falls.
-So errors are compared with what the data themselves allow, and the result with the beginning.
+So errors are compared with what the data themselves allow, and the result with the beginning. Atomic energies are in eV
+by chemical symbol.
 """
 
 import logging
@@ -51,10 +52,6 @@ def from_scratch(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -
 
     An untrained network reproduces at most the scale of the data: its energies are off by a multiple of their spread,
     or by the work of the forces along a bond.
-
-    Args:
-        train: labelled structures.
-        atomic_energies: in eV by chemical symbol.
     """
     energies, forces = _learned(train, atomic_energies)
     return Beginning(max(BONDS, UNTRAINED * float(np.std(energies)), UNTRAINED * forces * LENGTH_A))
@@ -64,10 +61,6 @@ def from_weights(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -
     """Return the plausible errors for a network that was trained before with the same atomic energies.
 
     It may have been trained for only one epoch, so the limit is that of new weights.
-
-    Args:
-        train: labelled structures.
-        atomic_energies: in eV by chemical symbol.
     """
     return Beginning(from_scratch(train, atomic_energies).highest, has_weights=True)
 
@@ -77,10 +70,6 @@ def from_foundation(train: Sequence[Atoms], atomic_energies: Mapping[str, float]
 
     It knows bonds, so it is off by less than twice what an empty network would be off by, and at most by `BONDS`.
     Below `LEVELS`, the difference may be one of the levels of theory.
-
-    Args:
-        train: labelled structures.
-        atomic_energies: in eV by chemical symbol.
     """
     energies, _ = _learned(train, atomic_energies)
     of_nothing = float(np.sqrt(np.mean(np.square(energies))))
@@ -104,11 +93,6 @@ def _learned(train: Sequence[Atoms], atomic_energies: Mapping[str, float]) -> tu
 def check_beginning(first: Epoch | None, beginning: Beginning, directory: Path) -> None:
     """Check the energies before the first epoch.
 
-    Args:
-        first: errors on the validation set before the first epoch; None if unknown.
-        beginning: plausible errors.
-        directory: folder of the training.
-
     Raises:
         TrainingFailed: the energies are absurd.
     """
@@ -121,12 +105,6 @@ def check_result(first: Epoch | None, history: Sequence[Epoch], beginning: Begin
 
     New weights are judged only by the forces: their energies start at the mean of the data and may move away from it
     in the first epochs.
-
-    Args:
-        first: errors on the validation set before the first epoch; None if unknown.
-        history: all epochs.
-        beginning: plausible errors.
-        directory: folder of the training.
 
     Raises:
         TrainingFailed: errors are more than `WORSE` times as large as before, or energies are absurd.

@@ -95,12 +95,6 @@ _kept: list[Preloaded] = []
 def run_preloaded(module: str, arguments: Sequence[str], *, directory: Path, output: Path) -> int | None:
     """Run a training program to its end, and return its exit code: negative for the number of a signal.
 
-    Args:
-        module: with the `main` of the program.
-        arguments: of the program.
-        directory: its working directory.
-        output: file that gets standard output and standard error.
-
     Returns:
         None where nothing was started, because such a process cannot be had.
     """

@@ -1,7 +1,7 @@
 """The record beside the native file of a model: hyper-parameters, atomic energies, seed and versions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,7 @@ class ModelRecord:
 
     def save(self, directory: Path) -> None:
         """Write `model.json`."""
-        record = {
-            "schema_version": SCHEMA_VERSION,
-            "kind": self.kind,
-            "parameters": dict(self.parameters),
-            "atomic_energies": dict(self.atomic_energies),
-            "seed": self.seed,
-            "versions": dict(self.versions),
-        }
-        write_json(directory / RECORD, record)
+        write_json(directory / RECORD, {"schema_version": SCHEMA_VERSION, **asdict(self)})
 
     @classmethod
     def load(cls, directory: Path) -> "ModelRecord":

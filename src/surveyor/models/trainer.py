@@ -49,6 +49,15 @@ FROM_OUTSIDE: Mapping[signal.Signals, str] = {
     signal.SIGXFSZ: "the limit of the size of files?",
 }
 
+FAULTS: Mapping[int, str] = {
+    OUT_OF_MEMORY: "there is no memory to train on a single structure; take a smaller network, or a pool with more "
+    "memory",
+    DIVERGED: "the training diverged: the validation loss was never a number, or much larger than that of the "
+    "untrained network; check the data, or lower the learning rate",
+    ABSURD: "absurd energies: those of the validation set are far off before the first epoch; check their unit, their "
+    "level of theory and the atomic energies",
+}
+
 Record = Mapping[str, Any]  # Any: whatever JSON holds
 Errors = Callable[[Record], Epoch | None]
 
@@ -171,23 +180,8 @@ def check_outcome(returncode: int, engine: str, directory: Path) -> None:
     """
     if returncode == 0:
         return
-    if returncode == OUT_OF_MEMORY:
-        raise TrainingFailed(
-            "there is no memory to train on a single structure; take a smaller network, or a pool with more memory",
-            directory,
-        )
-    if returncode == DIVERGED:
-        raise TrainingFailed(
-            "the training diverged: the validation loss was never a number, or much larger than that of the untrained "
-            "network; check the data, or lower the learning rate",
-            directory,
-        )
-    if returncode == ABSURD:
-        raise TrainingFailed(
-            "absurd energies: those of the validation set are far off before the first epoch; check their unit, their "
-            "level of theory and the atomic energies",
-            directory,
-        )
+    if returncode in FAULTS:
+        raise TrainingFailed(FAULTS[returncode], directory)
     if returncode == OTHER_ATOMIC_ENERGIES:
         raise failed(
             f"the network of {engine} has other atomic energies than those that were given; if {directory} was begun "

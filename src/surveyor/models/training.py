@@ -54,13 +54,6 @@ def train_model(
 def train_one_member(model: CommitteeModel, index: int, train: Path, valid: Path, *, directory: Path) -> None:
     """Train one member of a committee, for `train_model` to find on the same directory.
 
-    Args:
-        model: initialized; trained from the weights that it has.
-        index: of the member, from 0.
-        train: extxyz file with labelled structures to fit.
-        valid: extxyz file with labelled structures that tell when to stop.
-        directory: of the training of the whole committee.
-
     Raises:
         TrainingFailed: there is no model at the end.
     """

@@ -12,16 +12,7 @@ def weights_of_loss(model: object) -> tuple[Property, ...]:
 
 
 def check_weights(model: object, structures: Dataset, name: str) -> None:
-    """Check that a model takes the weights that structures have.
-
-    Args:
-        model: to be trained.
-        structures: labelled, to be trained on.
-        name: what to call them in the message.
-
-    Raises:
-        InputError: it does not.
-    """
+    """Check that a model takes the weights that structures have."""
     refused = [each for each in weighted_properties(structures) if each not in weights_of_loss(model)]
     if refused:
         names = ", ".join(PROPERTY_WEIGHTS[each] for each in refused)

@@ -45,10 +45,6 @@ def scheduler_pool(name: str, site: SchedulerSite) -> Pool:
     The scheduler should run with `distributed.scheduler.allowed-failures` 0: otherwise Dask itself runs a function
     again, up to three times, before the death of its workers is reported. Certificates for `tls://` that the site does
     not name are taken from Dask's configuration (`distributed.comm.tls`).
-
-    Args:
-        name: what the pool is called in messages.
-        site: where the scheduler is.
     """
     return Pool(name, lambda: _attach(name, site))
 

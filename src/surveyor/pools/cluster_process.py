@@ -34,7 +34,7 @@ from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
 from surveyor.pools.scheduler import SETTINGS, PoolScheduler
 from surveyor.pools.sites import JobQueueSite
-from surveyor.pools.watch import FAILED_STARTS, Job, plan, what_is_awaited
+from surveyor.pools.watch import FAILED_STARTS, Job, Plan, plan, what_is_awaited
 
 logger = logging.getLogger("surveyor.pools.cluster")
 
@@ -82,26 +82,29 @@ async def _hold(folder: PoolFolder, lease: Lease) -> None:
         dashboard=False,
         dashboard_address="127.0.0.1:0",
     ) as scheduler:
-        check = f"{folder.check} {folder.versions}"
-        jobs = Jobs(site, folder.path, scheduler.address, security, check)
-        keeper = _Keeper(name, site, folder, lease, scheduler, jobs)
-        try:
-            await keeper.end_former_jobs()
-            write_json(folder.address, folder.holder(scheduler.address), is_patient=False)
-            logger.info("pool %s is open at %s", name, scheduler.address)
-            await keeper.keep(stop)
-        except Exception as error:
-            logger.exception("pool %s gives up", name)
-            with suppress(OSError):
-                write_json(folder.failure, {"message": str(error) or repr(error)}, is_patient=False)
-            if not isinstance(error, PoolFailed):
-                raise
-        finally:
-            if not lease.is_lost:
-                with suppress(OSError):  # whatever the disk does, the jobs are to be cancelled
-                    folder.address.unlink(missing_ok=True)
-            await keeper.close()
+        jobs = Jobs(site, folder.path, scheduler.address, security, f"{folder.check} {folder.versions}")
+        await _keep_open(_Keeper(name, site, folder, lease, scheduler, jobs), stop)
     logger.info("pool %s is closed", name)
+
+
+async def _keep_open(keeper: "_Keeper", stop: asyncio.Event) -> None:
+    name, folder, address = keeper.name, keeper.folder, keeper.scheduler.address
+    try:
+        await keeper.end_former_jobs()
+        write_json(folder.address, folder.holder(address), is_patient=False)
+        logger.info("pool %s is open at %s", name, address)
+        await keeper.keep(stop)
+    except Exception as error:
+        logger.exception("pool %s gives up", name)
+        with suppress(OSError):
+            write_json(folder.failure, {"message": str(error) or repr(error)}, is_patient=False)
+        if not isinstance(error, PoolFailed):
+            raise
+    finally:
+        if not keeper.lease.is_lost:
+            with suppress(OSError):  # whatever the disk does, the jobs are to be cancelled
+                folder.address.unlink(missing_ok=True)
+        await keeper.close()
 
 
 @dataclass(slots=True)
@@ -227,7 +230,10 @@ class _Keeper:
         for job, record in self.records.items():
             self._note_job(record, entries.get(job), workers[job], now)
         views = [record.view(job, now) for job, record in self.records.items()]
-        decided = plan(views, self.scheduler.n_unfinished, self.site)
+        await self._carry_out(plan(views, self.scheduler.n_unfinished, self.site), workers)
+        self._note()
+
+    async def _carry_out(self, decided: Plan, workers: dict[str, list[WorkerState]]) -> None:
         for job, reason in decided.failed:
             message = f"job {job}: {reason}. {self.jobs.output(job)}"
             self._note_failure(message, is_certain=job in decided.certain or worker_check.DIFFERENT in message)
@@ -240,7 +246,6 @@ class _Keeper:
         self._judge()
         for _ in range(min(decided.n_submit, SUBMIT_AT_ONCE)):
             await self._submit()
-        self._note()
 
     def _note_job(self, record: _Record, entry: Entry | None, workers: list[WorkerState], now: float) -> None:
         if entry is not None and entry.reason and (record.entry is None or record.entry.reason != entry.reason):

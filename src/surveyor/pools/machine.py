@@ -53,9 +53,6 @@ class Capacity:
 def find_capacity(site: LocalSite) -> Capacity:
     """Return how many workers this machine has room for, and what each of them may use.
 
-    Args:
-        site: what the pool may use, and what a worker needs.
-
     Raises:
         InputError: there is no room for a single worker.
     """

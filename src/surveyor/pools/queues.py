@@ -7,7 +7,7 @@ here: dask-jobqueue can be imported only in the main thread, but a pool may be c
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 State = Literal["pending", "running", "ending"]
 
@@ -75,34 +75,19 @@ def read_slurm(answer: str) -> dict[str, Entry]:
     return entries
 
 
+def _states(**words: str) -> Mapping[str, State]:
+    """Return the state that each word of a queue means, given the words of each state."""
+    return {word: cast("State", state) for state, of_state in words.items() for word in of_state.split()}
+
+
 def read_pbs(answer: str) -> dict[str, Entry]:
     """Read the table of `qstat ID ...`, in which the state is the last column but one."""
-    states: Mapping[str, State] = {
-        "Q": "pending",
-        "H": "pending",
-        "W": "pending",
-        "R": "running",
-        "S": "running",
-        "T": "running",
-        "U": "running",
-        "B": "running",
-        "E": "ending",
-    }
-    return _table(answer, states, column=-2)
+    return _table(answer, _states(pending="Q H W", running="R S T U B", ending="E"), column=-2)
 
 
 def read_lsf(answer: str) -> dict[str, Entry]:
     """Read `bjobs -noheader -o "jobid stat"`."""
-    states: Mapping[str, State] = {
-        "PEND": "pending",
-        "PSUSP": "pending",
-        "WAIT": "pending",
-        "RUN": "running",
-        "USUSP": "running",
-        "SSUSP": "running",
-        "UNKWN": "running",
-    }
-    return _table(answer, states, column=1)
+    return _table(answer, _states(pending="PEND PSUSP WAIT", running="RUN USUSP SSUSP UNKWN"), column=1)
 
 
 def read_sge(answer: str) -> dict[str, Entry]:
@@ -122,17 +107,9 @@ def read_sge(answer: str) -> dict[str, Entry]:
 
 def read_oar(answer: str) -> dict[str, Entry]:
     """Read `oarstat -s -j ID ...`, which says "ID: State"."""
-    states: Mapping[str, State] = {
-        "Waiting": "pending",
-        "Hold": "pending",
-        "toLaunch": "pending",
-        "Launching": "pending",
-        "Running": "running",
-        "Suspended": "running",
-        "Resuming": "running",
-        "Finishing": "ending",
-        "toError": "ending",
-    }
+    states = _states(
+        pending="Waiting Hold toLaunch Launching", running="Running Suspended Resuming", ending="Finishing toError"
+    )
     pairs = [(job.strip(), state.strip()) for job, _, state in (line.partition(":") for line in answer.splitlines())]
     return {job: _entry(states[state], state) for job, state in pairs if state in states}
 

@@ -6,41 +6,43 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 from surveyor.events.log import EventLog
 from surveyor.events.recording import reporting
 from surveyor.pools.submission import SubmitOptions, submit_with
+from surveyor.pools.transport import name_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """A wrapper that calls a function on a pool and records its events in a folder.
+class ReportingCall(Generic[P, T]):
+    """A function that records its events in a folder where it is called.
 
     Attributes:
+        function: the function.
         folder: of the files of events, one for each process.
         origin: host and process that submit; what runs there is reported already.
     """
 
+    function: Callable[P, T]
     folder: Path
     origin: str
 
-    @classmethod
-    def into(cls, folder: Path) -> "Report":
-        """Return a report into a folder, for functions that this process submits."""
-        return cls(folder, _this_process())
-
-    def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function so that what it logs goes into the folder."""
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the function so that what it logs goes into the folder."""
         process = _this_process()
         if process == self.origin:
-            return function(*args, **kwargs)
+            return self.function(*args, **kwargs)
         # A worker with several threads reports from each of them: one event must not be written by all.
         with reporting(EventLog(self.folder / f"{process}.jsonl"), of_call=True):
-            return function(*args, **kwargs)
+            return self.function(*args, **kwargs)
+
+    @property
+    def __name__(self) -> str:
+        return name_of(self.function)
 
 
 class ReportingExecutor(Executor):
@@ -48,12 +50,12 @@ class ReportingExecutor(Executor):
 
     Args:
         executor: runs them.
-        report: where they report.
+        folder: into which they report.
     """
 
-    def __init__(self, executor: Executor, report: Report) -> None:
+    def __init__(self, executor: Executor, folder: Path) -> None:
         self.executor = executor
-        self.report = report
+        self.folder = folder
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submit a function; see `concurrent.futures.Executor.submit`."""
@@ -63,7 +65,8 @@ class ReportingExecutor(Executor):
         self, options: SubmitOptions, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> Future[T]:
         """Submit a function under options; see `surveyor.pools.submission`."""
-        return submit_with(self.executor, options, self.report, function, *args, **kwargs)
+        call = ReportingCall(function, self.folder, _this_process())
+        return submit_with(self.executor, options, call, *args, **kwargs)
 
 
 def _this_process() -> str:

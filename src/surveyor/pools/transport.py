@@ -6,6 +6,7 @@ import pickle
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped] # it has no types
@@ -23,7 +24,9 @@ JOB_BEGIN, JOB_WALLTIME_S = "SURVEYOR_JOB_BEGIN", "SURVEYOR_JOB_WALLTIME_S"
 
 
 def name_of(function: Callable[..., object]) -> str:
-    """Return the name of a function, or of the class of another callable."""
+    """Return the name of a function, also of one with some arguments given; of another callable, that of its class."""
+    while isinstance(function, partial):
+        function = function.func
     return str(getattr(function, "__name__", type(function).__name__))
 
 
@@ -86,11 +89,6 @@ def run_packed(
 
     Where the job of this worker ends before the call's time is up, the call goes back to the scheduler unstarted, and
     the worker leaves.
-
-    Args:
-        packed: what `pack` returned.
-        time_limit_s: how long the call may take.
-        sender: what `this_side` returned where the call was packed.
 
     Raises:
         PoolFailed: the sender has other versions, so that the call may not mean the same here.

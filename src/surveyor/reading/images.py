@@ -10,26 +10,14 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from ase.io.extxyz import key_val_str_to_dict
 
-from surveyor.errors import InputError
+from surveyor.errors import UNFORESEEN, InputError
 from surveyor.reading.keys import LOPSIDED
 from surveyor.reading.stress import is_symmetric
 
 ISOTOPES = {"D": 2.014, "T": 3.016}  # with masses in u
 UNKNOWN = re.compile(r"^(Could not parse species from label )?(?P<symbol>[A-Za-z]{1,2}\d?|\d+)\.?$")  # a KeyError
 
-# The exceptions that ASE's readers raise on a malformed file: there is no common class.
-UNREADABLE = (
-    ase.io.formats.UnknownFileTypeError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    StopIteration,
-    TypeError,
-    ValueError,
-)
+UNREADABLE = (*UNFORESEEN, OSError, StopIteration, ase.io.formats.UnknownFileTypeError)  # of a malformed file
 
 
 def images_in(path: Path) -> Iterator[Atoms]:

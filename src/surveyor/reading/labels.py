@@ -38,12 +38,6 @@ def read_label(atoms: Atoms, notes: Notes, keys: LabelKeys = REF_KEYS, advice: A
 
     A structure whose labels all have weight 0 is returned with weight 0 and without the label, which may be anything.
 
-    Args:
-        atoms: the structure as read by ASE.
-        notes: notes on the file.
-        keys: names of the labels in the file.
-        advice: text that says where the user writes other names.
-
     Raises:
         InputError: the label is missing, incomplete or contradictory; or a weight is invalid.
     """

@@ -67,10 +67,6 @@ class TrainingData:
 def learnable(readings: Mapping[str, Reading], *, allow_leaks: bool = False) -> dict[str, TrainingData]:
     """Set isolated atoms apart, and look for leaks between the sets and for suspicious labels.
 
-    Args:
-        readings: of the files, by the field that names them.
-        allow_leaks: whether the test data may have structures of the other sets.
-
     Raises:
         InputError: as in `set_apart`; or the test data have structures of another set.
     """

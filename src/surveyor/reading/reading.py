@@ -58,12 +58,6 @@ def read_in_steps(path: Path, steps: Sequence[Step], parameter: str = "", *, kee
 
     The images of the file are not kept: a structure is in memory once.
 
-    Args:
-        path: the file.
-        steps: in this order.
-        parameter: that names the file, for the report and for messages.
-        keeps_refused: whether a structure that a step refuses stays, as it is in the file, with the reason.
-
     Raises:
         InputError: the file is missing, cannot be read, or holds no structure; or a step refuses one, which is named by
             its index.
@@ -98,11 +92,6 @@ def _fields(atoms: Atoms) -> list[str]:
 def read_structures(path: Path, parameter: str = "", *, with_momenta: bool = False) -> Reading:
     """Read the starts of walkers, and check them.
 
-    Args:
-        path: the file.
-        parameter: that names it, for the report.
-        with_momenta: whether momenta are used.
-
     Raises:
         InputError: as in `read_in_steps`; or a structure cannot be worked with.
     """
@@ -113,10 +102,6 @@ def read_structures(path: Path, parameter: str = "", *, with_momenta: bool = Fal
 
 def read_unchecked(path: Path, parameter: str = "") -> Reading:
     """Read structures to label; those that cannot be labelled are returned separately, with the reason.
-
-    Args:
-        path: the file.
-        parameter: parameter that names the file, for the report.
 
     Raises:
         InputError: the file is missing, cannot be read, or contains no structure.

@@ -32,12 +32,7 @@ class Finding:
 
 
 def finding_of(text: str, indices: np.ndarray) -> Finding:
-    """Return the finding of a kind that several structures show, with the indices of some.
-
-    Args:
-        text: describes the kind.
-        indices: of the structures in their file, in ascending order; at least one.
-    """
+    """Return the finding of a kind that several structures show, with the indices of some."""
     shown = ", ".join(str(index) for index in indices[:N_SHOWN])
     more = f" and {len(indices) - N_SHOWN} more" if len(indices) > N_SHOWN else ""
     listed = f": {shown}{more}" if len(indices) > 1 else ""

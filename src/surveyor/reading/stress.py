@@ -25,13 +25,6 @@ def read_stress(
     The stress of a structure that is not periodic in three directions is not used, because its value depends on the
     vacuum in the cell. Energy and forces of such a structure are correct.
 
-    Args:
-        atoms: the structure.
-        fields: all fields of the structure in the file.
-        keys: names of the labels in the file.
-        weights: weights of the structure; a stress or virials of weight 0 are not used.
-        notes: notes on the file.
-
     Returns:
         Six Voigt components in eV/Å³ with ASE's sign, or None; and the weight of the stress alone.
 

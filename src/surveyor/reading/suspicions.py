@@ -207,12 +207,7 @@ CHECKS = (*OF_LABELS, _charges, _multiplicities)
 
 
 def findings_of(suspicions: Sequence[Suspicion], indices: Mapping[str, np.ndarray]) -> dict[str, list[Finding]]:
-    """Return suspicions as findings on the files of the structures.
-
-    Args:
-        suspicions: suspicions about the structures of all files, in the order of the files.
-        indices: indices of the structures in their file, by the name of the file's parameter.
-    """
+    """Return suspicions as findings on the files of the structures."""
     ends = np.cumsum([len(each) for each in indices.values()])[:-1]
     found: dict[str, list[Finding]] = {name: [] for name in indices}
     for suspicion in suspicions:

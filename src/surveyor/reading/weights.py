@@ -32,10 +32,6 @@ class GivenWeights:
 def read_weights(fields: Fields, notes: Notes) -> GivenWeights:
     """Return the weights of a structure.
 
-    Args:
-        fields: of the structure.
-        notes: on the file.
-
     Raises:
         InputError: one is no number, negative or not finite.
     """

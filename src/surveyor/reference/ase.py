@@ -27,6 +27,7 @@ from surveyor.reference.ase_calculators import (
     treats_charge,
 )
 from surveyor.reference.ase_process import compute_apart, describe_apart
+from surveyor.reference.reference import LabelTimeout
 from surveyor.reference.rehearsal import Rehearsal, begin, end
 
 
@@ -84,13 +85,7 @@ class ASECode(Parameters):
         title="Environment",
         description="Additional environment variables of the program, such as ASE_CONFIG_PATH; never a secret.",
     )
-    timeout_minutes: float = Field(
-        60.0,
-        gt=0,
-        le=100_000,
-        title="Time limit (min)",
-        description="A label that takes longer is terminated and fails.",
-    )
+    timeout_minutes: LabelTimeout = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from ase.calculators.calculator import (
     get_calculator_class,
 )
 
-from surveyor.errors import InputError
+from surveyor.errors import UNFORESEEN, InputError
 from surveyor.labels import Label, LabelFailure, Reason
 from surveyor.reference.ase_calculators import Arguments
 from surveyor.reference.provenance import provenance
@@ -35,18 +35,11 @@ CONFIGURATION = "~/.config/ase/config.ini, or the file that ASE_CONFIG_PATH name
 
 # Whatever else a calculator raises is a bug, or its machine dying, and no property of the structure.
 FAILURES = (CalculatorError, NotImplementedError, ArithmeticError, np.linalg.LinAlgError)
-# What the constructors of calculators raise on arguments that they do not take: there is no common class.
-REFUSALS = (
-    TypeError, ValueError, LookupError, AttributeError, RuntimeError, NotImplementedError, AssertionError, OSError,
-)  # fmt: skip
+REFUSALS = (*UNFORESEEN, OSError)  # of constructors, by arguments that they do not take
 
 
 def make_calculator(name: str, arguments: Arguments) -> Any:  # Any: ASE's calculators have several base classes
     """Return a new calculator of ASE.
-
-    Args:
-        name: in ASE's list.
-        arguments: keyword arguments.
 
     Raises:
         InputError: its package or configuration is missing here, or it does not take these arguments.
@@ -66,10 +59,6 @@ def make_calculator(name: str, arguments: Arguments) -> Any:  # Any: ASE's calcu
 
 def describe(calculator: Any, arguments: Arguments) -> dict[str, Any]:  # Any: as above; whatever JSON holds
     """Return the parts of the level of theory other than the arguments: version of the program, contents of files.
-
-    Args:
-        calculator: a new one.
-        arguments: of it.
 
     Raises:
         InputError: the program or a file is missing here.
@@ -125,15 +114,7 @@ def _digest(path: Path) -> str:
 def compute_with(
     calculator: BaseCalculator, atoms: Atoms, directory: Path, *, program: str, version: str
 ) -> Label | LabelFailure:
-    """Compute a label with an ASE calculator.
-
-    Args:
-        calculator: a new one.
-        atoms: stays as it is.
-        directory: where the calculator may write.
-        program: name for the provenance.
-        version: version for the provenance.
-    """
+    """Compute a label with an ASE calculator."""
     begin = time.monotonic()
     calculator.directory = directory
     failure: tuple[Reason, str] | None = None

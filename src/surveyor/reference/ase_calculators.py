@@ -127,13 +127,7 @@ def placed(name: str, atoms: Atoms) -> Atoms:
 
 
 def arguments_for(name: str, arguments: Arguments, atoms: Atoms) -> dict[str, Any]:  # Any: JSON values
-    """Return the arguments of a calculator for one structure: those given, with its charge and multiplicity.
-
-    Args:
-        name: of the calculator.
-        arguments: of the level of theory.
-        atoms: with charge and multiplicity.
-    """
+    """Return the arguments of a calculator for one structure: those given, with its charge and multiplicity."""
     if name in ELECTRONS:
         charge, multiplicity = ELECTRONS[name]
         return {**arguments, charge: charge_of(atoms), multiplicity: multiplicity_of(atoms)}

@@ -44,11 +44,7 @@ ACCURACY = re.compile(r"estimated scf accuracy\s*<\s*(\S+)")
 
 
 def check_espresso(arguments: Mapping[str, JsonValue]) -> None:
-    """Check that the arguments hold no keyword that surveyor sets, and none that pw.x does not have.
-
-    Raises:
-        ValueError: they do.
-    """
+    """Check that the arguments hold no keyword that surveyor sets, and none that pw.x does not have."""
     unknown = set(arguments) - ARGUMENTS
     if unknown:
         raise ValueError(f"espresso takes no {', '.join(sorted(unknown))}; keywords of pw.x belong into input_data")

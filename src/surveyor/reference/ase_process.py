@@ -19,11 +19,10 @@ from ase import Atoms
 from ase.io.jsonio import decode, encode
 
 from surveyor.endings import did_not_launch, ending_signal, how_it_ended, words_of_launcher
-from surveyor.errors import InputError
+from surveyor.errors import UNFORESEEN, InputError
 from surveyor.files import read_json, write_json
 from surveyor.labels import Label, LabelFailure
 from surveyor.programs import ProgramResult, run_program
-from surveyor.reading.images import UNREADABLE
 from surveyor.reference.ase_calculation import DISK_FULL, compute_with, describe, make_calculator
 from surveyor.reference.ase_calculators import Arguments, placed
 from surveyor.reference.ase_espresso import ENDED_EARLY, fault_in_espresso
@@ -61,16 +60,7 @@ def compute_apart(
     environment: Mapping[str, str],
     timeout_s: float | None,
 ) -> Label | LabelFailure:
-    """Compute a label by a process of its own.
-
-    Args:
-        name: of the calculator.
-        arguments: of the calculator, for this structure.
-        atoms: the structure.
-        directory: where the program may write.
-        environment: variables for the program beside those of this process.
-        timeout_s: time limit; None for none.
-    """
+    """Compute a label by a process of its own."""
     question = {"calculator": name, "arguments": arguments, "structure": encode(placed(name, atoms))}
     try:
         result = _ask(question, directory, environment, timeout_s)
@@ -162,7 +152,7 @@ def _computed(calculator: Any, atoms: Atoms, name: str) -> Label | LabelFailure:
         is_file = Path(str(error.filename)).is_absolute() and Path(str(error.filename)).is_relative_to(directory)
         outcome = LabelFailure("unparsable" if is_file else "launch", str(error))
     # Programs end in the middle in many ways, and ASE's readers stumble over what they left in as many.
-    except UNREADABLE as error:
+    except (*UNFORESEEN, OSError, StopIteration) as error:
         outcome = LabelFailure("unparsable", f"the output of {name}: {type(error).__name__}: {error}")
     return outcome
 

@@ -18,11 +18,7 @@ NOBLE_GASES = (0, 2, 10, 18, 36, 54, 86)
 
 
 def isolated_atoms(element: str) -> list[Atoms]:
-    """Return an atom in each multiplicity that its open shells allow, from the lowest on, without gaps.
-
-    Args:
-        element: symbol.
-    """
+    """Return an atom in each multiplicity that its open shells allow, from the lowest on, without gaps."""
     number = atomic_numbers[element]
     atoms = []
     for n_unpaired in range(number % 2, max_unpaired_electrons(number) + 1, 2):
@@ -33,11 +29,7 @@ def isolated_atoms(element: str) -> list[Atoms]:
 
 
 def max_unpaired_electrons(number: int) -> int:
-    """Return how many electrons outside of closed shells can be unpaired, each orbital holding one or two.
-
-    Args:
-        number: atomic number.
-    """
+    """Return how many electrons outside of closed shells can be unpaired, each orbital holding one or two."""
     core = max(closed for closed in NOBLE_GASES if closed < number)
     n_valence = number - core
     n_orbitals = 1 if core == 0 else 4  # s, and p
@@ -57,10 +49,6 @@ def lowest_energy(outcomes: Iterable[Label | LabelFailure]) -> float | None:
 
 def atomic_energy(element: str, labeller: Labeller) -> float:
     """Return the energy of an isolated neutral atom in its lowest multiplicity, in eV; each label is kept in the store.
-
-    Args:
-        element: symbol.
-        labeller: computes the labels and keeps them; what its input states of charge and multiplicity is for molecules.
 
     Raises:
         AtomicEnergyFailed: no multiplicity gave an energy, one failed for good by its machine, or that of the ground

@@ -19,10 +19,6 @@ APART_A = 3.0
 def check_input(given: CP2KInput, code: CP2KCode) -> None:
     """Have the CP2K of this machine read what an input becomes.
 
-    Args:
-        given: the input.
-        code: how CP2K is run.
-
     Raises:
         InputError: CP2K does not start here, or does not take the input.
     """

@@ -20,6 +20,7 @@ from surveyor.errors import InputError
 from surveyor.parameters import Parameters
 from surveyor.programs import ProgramResult, find_program, run_program
 from surveyor.reference.cp2k_output import version_of
+from surveyor.reference.reference import LabelTimeout
 
 logger = logging.getLogger(__name__)
 
@@ -99,13 +100,7 @@ class CP2KCode(Parameters):
         title="Wavefunctions (GB)",
         description="Maximum total size of the wavefunctions kept for warm starts; the oldest are removed first.",
     )
-    timeout_minutes: float = Field(
-        60.0,
-        gt=0,
-        le=100_000,
-        title="Time limit (min)",
-        description="A label that takes longer is terminated and fails.",
-    )
+    timeout_minutes: LabelTimeout = 60.0
     memory_GB: float | None = Field(
         None,
         gt=0,
@@ -155,13 +150,6 @@ def run_cp2k(
 ) -> ProgramResult:
     """Run CP2K until it ends or reaches its limit of time or memory.
 
-    Args:
-        code: command and limits.
-        arguments: arguments of CP2K.
-        directory: working directory.
-        output: file for standard output and standard error.
-        timeout_s: time limit.
-
     Raises:
         InputError: there is no such program.
     """
@@ -178,10 +166,6 @@ def run_cp2k(
 @contextmanager
 def working_folder(code: CP2KCode, directory: Path) -> Iterator[Path]:
     """Provide the working folder of CP2K: that of the calculation, or a new scratch folder, removed at the end.
-
-    Args:
-        code: names the scratch folder.
-        directory: folder of the calculation.
 
     Raises:
         InputError: the scratch does not exist here.
@@ -200,13 +184,7 @@ def working_folder(code: CP2KCode, directory: Path) -> Iterator[Path]:
 
 
 def keep_leftovers(folder: Path, directory: Path, limit_GB: float) -> None:
-    """Keep what a failed calculation leaves, as far as there is room for it beside that of other failures.
-
-    Args:
-        folder: where CP2K ran.
-        directory: of the calculation; those of others are beside it.
-        limit_GB: how much the failed calculations may hold together, beside inputs and outputs, which always stay.
-    """
+    """Keep what a failed calculation leaves, as far as there is room for it beside that of other failures."""
     room = int(limit_GB * GB)
     try:
         (directory / ENDED).touch()  # the files of a calculation that may still run are left alone

@@ -64,10 +64,6 @@ def science_of(given: CP2KInput, directory: Path, *, is_normal: bool = True) -> 
 def usable_part(given: CP2KInput, directory: Path) -> tuple[CP2KInput, dict[str, str]]:
     """Return an input without the kinds whose entries are missing, which may be needed by no structure.
 
-    Args:
-        given: an input.
-        directory: CP2K's data directory.
-
     Returns:
         The input with the other kinds, and why the elements that are left out cannot be labelled.
 

@@ -96,10 +96,6 @@ def _text_of(path: Path) -> str:
 def lines_of(text: str, places: Places | None = None) -> Iterator[Line]:
     """Yield the lines of an input that hold something, as CP2K reads them.
 
-    Args:
-        text: of the input.
-        places: where included files are looked for; by default, nowhere.
-
     Raises:
         InputError: CP2K refuses a line, or leaves it out without a word.
     """

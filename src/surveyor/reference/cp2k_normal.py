@@ -50,11 +50,7 @@ SAME_FUNCTIONAL = {"LDA": "PADE"}
 
 
 def normal(force_eval: Mapping[str, Any]) -> Tree:  # Any: a tree
-    """Return a section FORCE_EVAL in the form that all inputs of the same science share.
-
-    Args:
-        force_eval: without what does not belong to the level of theory.
-    """
+    """Return a section FORCE_EVAL in the form that all inputs of the same science share."""
     tree: Tree = deepcopy(dict(force_eval))
     for path, section in [("", tree), *sections_of(tree)]:
         _leave_out_defaults(path, section)

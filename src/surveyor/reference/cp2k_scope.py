@@ -96,15 +96,7 @@ NOT_PERIODIC = (
 
 
 def check_scope(force_eval: Section, where: Callable[[str], str]) -> None:
-    """Check that an input gives labels that can be read; warn of what may not be meant.
-
-    Args:
-        force_eval: the section FORCE_EVAL as it was given, without printing.
-        where: gives a section or keyword with its line.
-
-    Raises:
-        InputError: it does not.
-    """
+    """Check that an input gives labels that can be read; warn of what may not be meant."""
     method = force_eval.get("METHOD", "QS")
     if method not in ("QS", "QUICKSTEP") or "+DFT" not in force_eval:
         raise InputError(f"expected a CP2K input with METHOD QUICKSTEP and a section DFT, found METHOD {method}")

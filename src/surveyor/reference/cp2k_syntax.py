@@ -28,7 +28,7 @@ from cp2k_input_tools.parser_errors import InvalidNameError, InvalidParameterErr
 from cp2k_input_tools.tokenizer import Context, TokenizerError
 from transitions import MachineError
 
-from surveyor.errors import InputError
+from surveyor.errors import UNFORESEEN, InputError
 from surveyor.reference.cp2k_lines import Line, Places, lines_of
 from surveyor.reference.cp2k_units import in_words_of_the_library
 from surveyor.reference.cp2k_words import BLANKS, COMMENT, behind_first_word, words_of
@@ -46,18 +46,7 @@ RANGE = re.compile(r"(?<!\S)(\d+)\.\.(\d+)(?!\S)")
 PRODUCT = re.compile(r"(?<!\S)[-+.\deE]+(?:[*/][-+.\deE]+)+(?!\S)")
 
 # Beside its own errors, the library lets through those of Python and of other packages.
-MALFORMED = (
-    ParserError,
-    TokenizerError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    TokenError,
-    MachineError,
-)
+MALFORMED = (*UNFORESEEN, ParserError, TokenizerError, TokenError, MachineError)
 RAW_LINE = ET.fromstring(
     '<DEFAULT_KEYWORD repeats="yes"><DATA_TYPE kind="string"><N_VAR>1</N_VAR></DATA_TYPE></DEFAULT_KEYWORD>'
 )

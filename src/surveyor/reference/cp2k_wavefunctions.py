@@ -39,14 +39,7 @@ FLOAT = np.dtype("<f8")
 
 
 def begin_warm(given: CP2KInput, atoms: Atoms, directory: Path, working: Path) -> str | None:
-    """Lay the wavefunction of the nearest structure ready; return the name of its file, None for a cold start.
-
-    Args:
-        given: the input.
-        atoms: the structure as it is computed, with charge and multiplicity.
-        directory: of the calculation; those of others are beside it.
-        working: where CP2K runs; the file is in the folder of the warm start there.
-    """
+    """Lay the wavefunction of the nearest structure ready; return the name of its file, None for a cold start."""
     if not has_one_state(given, atoms):
         return None
     folder = folder_for(given, atoms, directory)
@@ -61,15 +54,7 @@ def begin_warm(given: CP2KInput, atoms: Atoms, directory: Path, working: Path) -
 def keep_wavefunction(
     given: CP2KInput, atoms: Atoms, trials: Sequence[Trial], directory: Path, limit_GB: float
 ) -> None:
-    """Keep the wavefunction of a label for those of other structures, and remove one that turned out to be damaged.
-
-    Args:
-        given: the input.
-        atoms: the structure as it was computed.
-        trials: what became of it.
-        directory: of the calculation; those of others are beside it.
-        limit_GB: how large the wavefunctions in all folders may be together; the oldest go first.
-    """
+    """Keep the wavefunction of a label for those of other structures, and remove one that turned out to be damaged."""
     if not has_one_state(given, atoms):
         return
     folder = folder_for(given, atoms, directory)
@@ -88,23 +73,13 @@ def has_one_state(given: CP2KInput, atoms: Atoms) -> bool:
 
     Open shells may converge to one of several states, and integrals that are screened by the first density matrix
     depend on it.
-
-    Args:
-        given: the input.
-        atoms: the structure, with charge and multiplicity.
     """
     is_open = multiplicity_of(atoms) > 1 or bool(given.dft.get("UKS") or given.dft.get("ROKS"))
     return not is_open and not any(section.get("SCREEN_ON_INITIAL_P") for _, section in sections_of(given.force_eval))
 
 
 def folder_for(given: CP2KInput, atoms: Atoms, directory: Path) -> Path:
-    """Return where the wavefunctions are that suit a structure, cells apart.
-
-    Args:
-        given: the input; its settings of the solver do not count.
-        atoms: the structure: kinds in their order, charge and periodicity count.
-        directory: of the calculation; those of others are beside it.
-    """
+    """Return where the wavefunctions are that suit a structure, cells apart."""
     content = [without_solver(given.force_eval), kinds_of(atoms), charge_of(atoms), is_periodic(atoms)]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return directory.parent / FOLDER / digest[:16]
@@ -127,10 +102,6 @@ def nearest(folder: Path, atoms: Atoms) -> str | None:
     The distance is the root mean square displacement, between nearest images for periodic structures. A
     common translation of all atoms is ignored, because it changes no coefficient of a wavefunction. Cells of another
     shape are left out.
-
-    Args:
-        folder: folder of wavefunctions of the same composition.
-        atoms: the structure.
     """
     names, geometries = _geometries(folder, len(atoms))
     (chosen,) = _are_of_one_shape(atoms, geometries[:, :3]).nonzero()
@@ -197,15 +168,7 @@ def _name_in(directory: Path) -> str:
 
 
 def keep(wavefunction: Path, folder: Path, name: str, atoms: Atoms, limit_GB: float) -> None:
-    """Move a wavefunction to the others, and make room for it: the oldest go first.
-
-    Args:
-        wavefunction: file that CP2K has left; there is none with k-points.
-        folder: of wavefunctions that suit the structure.
-        name: of the wavefunction there.
-        atoms: the structure.
-        limit_GB: how large the wavefunctions of all folders may be together.
-    """
+    """Move a wavefunction to the others, and make room for it: the oldest go first."""
     if not wavefunction.exists():
         return
     geometry = np.vstack([atoms.cell.array, atoms.positions]).astype(FLOAT).tobytes()

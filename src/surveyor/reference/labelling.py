@@ -9,7 +9,6 @@ from ase import Atoms
 
 from surveyor import files
 from surveyor.calculations import folders_of, is_judged, keep_failed, new_folder, remove_folders
-from surveyor.claims import Watch
 from surveyor.dataset import with_label
 from surveyor.errors import AttemptFailed, LabelClaimed, Preempted, StorageFailed
 from surveyor.events.kinds import LabelFailed, Labelled
@@ -83,7 +82,7 @@ def label_structure(structure: Atoms | LabelRequest, labeller: Labeller) -> Labe
     Raises:
         Preempted: the program was terminated from outside; a policy limits all other attempts, but not these.
     """
-    request, watch = labeller.request(structure), Watch(labeller.store.claims)
+    request, watch = labeller.request(structure), labeller.store.claims.watch()
     while True:
         try:
             return attempt_label(request, labeller.with_store(labeller.store.ignoring(watch.dead)))

@@ -2,11 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 from ase import Atoms
+from pydantic import Field
 
 from surveyor.labels import Label, LabelFailure, LevelOfTheory, Reason
+
+LabelTimeout = Annotated[
+    float,
+    Field(gt=0, le=100_000, title="Time limit (min)", description="A label that takes longer is terminated and fails."),
+]
 
 
 @runtime_checkable  # Prefect derives a schema from the parameters of flows, which asks for isinstance

@@ -33,13 +33,7 @@ class Rehearsal(Parameters):
 
 
 def begin(rehearsal: Rehearsal, atoms: Atoms, directory: Path) -> bool:
-    """Tell that a label begins, and sleep; say whether it is one of those that fail.
-
-    Args:
-        rehearsal: what to do.
-        atoms: the structure.
-        directory: of the calculation.
-    """
+    """Tell that a label begins, and sleep; say whether it is one of those that fail."""
     _log(rehearsal, "begin", atoms)
     if rehearsal.delay_s:
         # A real program, so that the end of one is rehearsed, too.

@@ -29,12 +29,7 @@ class SamplePlan:
 
 
 def in_batches(plans: Sequence[SamplePlan], size: int) -> list[tuple[SamplePlan, ...]]:
-    """Return the plans in order, in batches of nearly equal size.
-
-    Args:
-        plans: plans of all walkers.
-        size: maximum number of walkers in a batch.
-    """
+    """Return the plans in order, in batches of nearly equal size."""
     n_batches = -(-len(plans) // size)  # rounded up
     bounds = [len(plans) * number // n_batches for number in range(n_batches + 1)] if n_batches else [0]
     return [tuple(plans[begin:end]) for begin, end in pairwise(bounds)]

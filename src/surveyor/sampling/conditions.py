@@ -1,7 +1,7 @@
 """Conditions: how walkers move, and what stops them."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -34,6 +34,29 @@ GUARDS = (
     "max_uncertainty_meV_per_A",
     "max_wall_time_minutes",
 )
+
+
+WalkersPerBatch = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        title="Walkers per batch",
+        description="Number of walkers that move together, with one pass of the model per step; with 1 each moves"
+        " alone. By default the walkers are distributed over all workers of the pool, if the model is"
+        " faster in batches.",
+    ),
+]
+
+
+TriesPerSample = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=100,
+        title="Tries per sample",
+        description="Maximum number of tries per sample, if guards stop the walker.",
+    ),
+]
 
 
 class Distribution(Parameters):

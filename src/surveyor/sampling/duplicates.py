@@ -19,9 +19,6 @@ def fingerprint(atoms: Atoms) -> np.ndarray:
     further ones, and the lengths of the periodic cell vectors and of the diagonals between them. Each is a continuous
     function of the structure. For few atoms they are all distances; for many, n log n of the n² distances.
 
-    Args:
-        atoms: the structure.
-
     Returns:
         Shape (n,), in float32, which suffices for near-duplicates within 1e-2 Å.
     """

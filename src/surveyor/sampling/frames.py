@@ -11,7 +11,7 @@ from surveyor.sampling.duplicates import fingerprint
 from surveyor.sampling.placement import WINDOW_CENTRE, WINDOW_VARIABLE
 from surveyor.sampling.propagation import SampleFiles
 from surveyor.sampling.walkers import START_INFO
-from surveyor.structures import canonical
+from surveyor.structures import at_rest
 
 KEPT_INFO = START_INFO | {WINDOW_VARIABLE, WINDOW_CENTRE}
 
@@ -21,10 +21,6 @@ def independent_frames(samples: Path, name: str) -> dict[int, Atoms]:
 
     The correlation time is that of the slowest length in `fingerprint`. Energies are not suitable, because they follow
     the fastest vibrations.
-
-    Args:
-        samples: folder of the samples.
-        name: name of the sample.
 
     Returns:
         Structures in canonical coordinates by their step; empty without a trajectory.
@@ -38,11 +34,9 @@ def independent_frames(samples: Path, name: str) -> dict[int, Atoms]:
 
 
 def _bare(frame: Atoms) -> Atoms:
-    atoms = frame.copy()
-    atoms.set_constraint()
-    atoms.arrays.pop("momenta", None)
+    atoms = at_rest(frame)
     atoms.info = {name: atoms.info[name] for name in KEPT_INFO if name in atoms.info}
-    return canonical(atoms)
+    return atoms
 
 
 def spread(frames: dict[int, Atoms], n: int) -> dict[int, Atoms]:

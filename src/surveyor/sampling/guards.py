@@ -77,10 +77,6 @@ def hottest_K(conditions: Walkers, n_degrees: int) -> float:
 
     The fewer degrees of freedom there are, the further their temperature fluctuates: the guard allows what a canonical
     distribution of kinetic energies may bring.
-
-    Args:
-        conditions: of the walker.
-        n_degrees: how many degrees of freedom share the kinetic energy.
     """
     target = max(conditions.temperature_K, conditions.final_temperature_K or 0.0)
     fluctuation = _largest_fluctuation(n_degrees) if n_degrees > 0 else 0.0
@@ -114,16 +110,7 @@ def _check_energy(atoms: Atoms, readings: Readings, conditions: Walkers, energy:
 
 
 def check_distances(atoms: Atoms, conditions: Walkers, *, step: int) -> Rejection | None:
-    """Check that no two atoms, periodic images included, are closer than the limit.
-
-    Args:
-        atoms: the structure.
-        conditions: of the walker; they hold the limits.
-        step: of the propagation, for the record.
-
-    Returns:
-        Why the walker has to be stopped, or None.
-    """
+    """Check that no two atoms, periodic images included, are closer than the limit."""
     first, second, distances = neighbor_list("ijd", atoms, _longest_limit(atoms, conditions))
     radii = covalent_radii[atoms.numbers]
     limits = np.maximum(conditions.min_distance_A, conditions.min_distance_factor * (radii[first] + radii[second]))
@@ -141,11 +128,7 @@ def _longest_limit(atoms: Atoms, conditions: Walkers) -> float:
 
 
 def check_uncertainty(readings: Readings, conditions: Walkers) -> Rejection | None:
-    """Check that the members of a committee agree.
-
-    Returns:
-        Why the walker has to be stopped, or None.
-    """
+    """Check that the members of a committee agree."""
     if readings.uncertainty is None:
         return None
     largest, limit = float(1e3 * readings.uncertainty.max()), conditions.max_uncertainty_meV_per_A
@@ -153,15 +136,6 @@ def check_uncertainty(readings: Readings, conditions: Walkers) -> Rejection | No
 
 
 def check_wall_time(seconds: float, conditions: Walkers, *, step: int) -> Rejection | None:
-    """Check how long a propagation has taken.
-
-    Args:
-        seconds: since it began in this process.
-        conditions: of the walker; they hold the limit.
-        step: of the propagation, for the record.
-
-    Returns:
-        Why the walker has to be stopped, or None.
-    """
+    """Check how long a propagation has taken."""
     minutes, limit = seconds / 60, conditions.max_wall_time_minutes
     return Rejection("wall_time", step, minutes, limit) if minutes > limit else None

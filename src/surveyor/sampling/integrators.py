@@ -1,6 +1,6 @@
 """Integrators of molecular dynamics: ASE's, with what surveyor asks of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from ase import Atoms, units
@@ -37,14 +37,14 @@ def make_integrator(
     make = {
         "langevin": _langevin,
         "bussi": _bussi,
-        "nose_hoover": _nose_hoover,
-        "nve": _nve,
+        "nose_hoover": lambda *_: NoseHooverChain(atoms, conditions),
+        "nve": lambda *_: VelocityVerlet(atoms, conditions.timestep_fs * units.fs),
         "npt": _constant_pressure,
         "npt_flexible": _constant_pressure,
     }[conditions.method]
     integrator = make(atoms, conditions, generator)
-    for name, remembered in memory.items():
-        _REMEMBERED[name][1](integrator, remembered)
+    for name, values in memory.items():
+        setattr(integrator, REMEMBERED[name], float(values[0]) if values.shape == (1,) else values.copy())
     return integrator
 
 
@@ -70,14 +70,6 @@ def _bussi(atoms: Atoms, conditions: Walkers, generator: np.random.Generator) ->
     integrator.ndof = degrees_of_freedom(atoms, conditions)
     set_temperature(integrator, conditions.temperature_K)
     return integrator
-
-
-def _nose_hoover(atoms: Atoms, conditions: Walkers, generator: np.random.Generator) -> "NoseHooverChain":
-    return NoseHooverChain(atoms, conditions)
-
-
-def _nve(atoms: Atoms, conditions: Walkers, generator: np.random.Generator) -> VelocityVerlet:
-    return VelocityVerlet(atoms, conditions.timestep_fs * units.fs)
 
 
 def _constant_pressure(atoms: Atoms, conditions: Walkers, generator: np.random.Generator) -> "ConstantPressure":
@@ -177,43 +169,17 @@ def set_temperature(integrator: MolecularDynamics, temperature_K: float) -> None
         integrator.target_kinetic_energy = integrator.ndof / 2 * units.kB * temperature_K
 
 
-def _set_barostat(integrator: ConstantPressure, values: np.ndarray) -> None:
-    integrator.p_eps = float(values[0]) if values.shape == (1,) else values.copy()
-
-
-def _barostat(integrator: ConstantPressure) -> np.ndarray:
-    return np.array(integrator.p_eps if np.ndim(integrator.p_eps) else [integrator.p_eps])
-
-
-def _set_barostat_force(integrator: ConstantPressure, values: np.ndarray) -> None:
-    integrator.force_eps = float(values[0]) if values.shape == (1,) else values.copy()
-
-
-def _barostat_force(integrator: ConstantPressure) -> np.ndarray:
-    """Return the force on the barostat, which is that of the momenta in the middle of the last step."""
-    return np.array(integrator.force_eps if np.ndim(integrator.force_eps) else [integrator.force_eps])
-
-
-_Of = Callable[[MolecularDynamics], np.ndarray]
-_Set = Callable[[MolecularDynamics, np.ndarray], None]
-_REMEMBERED: Mapping[str, tuple[_Of, _Set]] = {
-    "barostat": (_barostat, _set_barostat),
-    "barostat_force": (_barostat_force, _set_barostat_force),
-    "thermostat": (
-        lambda integrator: integrator.chain,
-        lambda integrator, values: setattr(integrator, "chain", values),
-    ),
-}
+REMEMBERED = {"barostat": "p_eps", "barostat_force": "force_eps", "thermostat": "chain"}  # attributes of integrators
 
 
 def memory_of(integrator: MolecularDynamics) -> dict[str, np.ndarray]:
     """Return the internal variables of an integrator as plain arrays in ASE's units.
 
-    `barostat` and `barostat_force`: momentum of the barostat, and the force on it, shape (1,) or, for a flexible cell,
-    (3, 3). `thermostat`: positions and momenta of a Nosé-Hoover chain, shape (2, 3).
+    `barostat` and `barostat_force`: momentum of the barostat, and the force on it in the middle of the last step, shape
+    (1,) or, for a flexible cell, (3, 3). `thermostat`: positions and momenta of a Nosé-Hoover chain, shape (2, 3).
     """
     names = {ConstantPressure: ("barostat", "barostat_force"), NoseHooverChain: ("thermostat",)}
-    return {name: _REMEMBERED[name][0](integrator) for name in names.get(type(integrator), ())}
+    return {name: np.array(getattr(integrator, REMEMBERED[name]), ndmin=1) for name in names.get(type(integrator), ())}
 
 
 def degrees_of_freedom(atoms: Atoms, conditions: Walkers) -> int:

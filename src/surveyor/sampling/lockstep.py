@@ -15,15 +15,13 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from surveyor.potentials import UNCERTAINTY, Potential, Prediction
+from surveyor.potentials import Potential, PredictingCalculator, results_of
 
 T = TypeVar("T")
 
 
-class LockstepCalculator(Calculator):  # type: ignore[misc]  # mypy sees no types of ASE's
+class LockstepCalculator(PredictingCalculator):
     """ASE calculator that rests until the others of its batch have asked too."""
-
-    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  (ASE declares a plain list)
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """Return the changes since the last structure: everything or nothing.
@@ -41,20 +39,9 @@ class LockstepCalculator(Calculator):  # type: ignore[misc]  # mypy sees no type
         )
         return [] if is_same else list(all_changes)
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
+    def results_for(self, atoms: Atoms) -> dict[str, Any]:  # Any: numbers and arrays
         """Ask for energy, forces and stress, and rest."""
-        super().calculate(atoms, properties, system_changes)
-        found: Prediction = getcurrent().parent.switch(self.atoms)
-        self.results = {"energy": found.energy, "free_energy": found.energy, "forces": found.forces}
-        if found.stress is not None:
-            self.results["stress"] = found.stress
-        if found.uncertainty is not None:
-            self.results[UNCERTAINTY] = found.uncertainty
+        return results_of(getcurrent().parent.switch(atoms))
 
 
 class Lockstep(Generic[T]):
@@ -74,9 +61,6 @@ class Lockstep(Generic[T]):
         """Return the results of the functions, in order.
 
         The first exception ends all functions, each with its `finally` clauses.
-
-        Args:
-            functions: functions that take their calculator.
         """
         waiting = deque(enumerate(functions))
         try:

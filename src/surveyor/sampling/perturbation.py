@@ -3,7 +3,7 @@
 import numpy as np
 from ase import Atoms
 
-from surveyor.structures import canonical
+from surveyor.structures import at_rest
 
 
 def perturb(atoms: Atoms, *, amplitude_A: float, amplitude_strain: float, generator: np.random.Generator) -> Atoms:
@@ -31,9 +31,7 @@ def perturb(atoms: Atoms, *, amplitude_A: float, amplitude_strain: float, genera
     copy.set_cell(cell, scale_atoms=False)
     copy.positions = copy.positions @ deformation
     copy.set_positions(copy.positions + displacements)
-    copy.set_constraint()
-    copy.arrays.pop("momenta", None)
-    return canonical(copy)
+    return at_rest(copy)
 
 
 def _symmetric(components: np.ndarray) -> np.ndarray:

@@ -121,13 +121,7 @@ def propagate(
 
 
 def announce_sample(name: str, sample: Sample, how: str) -> None:
-    """Report the sample of a walker, or that it has none, and the guards that stopped it.
-
-    Args:
-        name: name of the sample.
-        sample: the finished sample.
-        how: description of its origin, for people.
-    """
+    """Report the sample of a walker, or that it has none, and the guards that stopped it."""
     reasons = Counter(rejection.reason for rejection in sample.rejections)
     stop = None if sample.stop is None else sample.stop.reason
     details = {"name": name, "walker": sample.walker.index, "rejections": dict(reasons), "stop": stop}

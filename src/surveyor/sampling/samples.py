@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from surveyor.arrays import write_arrays
+from surveyor.files import write_arrays
 from surveyor.sampling.conditions import GUARDS
 from surveyor.sampling.walkers import (
     SCHEMA_VERSION,
@@ -20,7 +20,7 @@ from surveyor.sampling.walkers import (
     walker_from_arrays,
     walker_to_arrays,
 )
-from surveyor.structures import canonical, identity_of
+from surveyor.structures import at_rest, identity_of
 from surveyor.words import number_of
 
 OBSERVABLE = "observable."
@@ -132,11 +132,9 @@ def _structure(arrays: Mapping[str, np.ndarray], start: Atoms) -> Atoms | None:
     if "sample_positions" not in arrays:
         return None
     structure = start.copy()
-    structure.set_constraint()
-    structure.arrays.pop("momenta", None)
     structure.set_cell(arrays["sample_cell"], scale_atoms=False)
     structure.positions = arrays["sample_positions"]
-    return canonical(structure)
+    return at_rest(structure)
 
 
 def walker_digest(walker: Walker) -> str:

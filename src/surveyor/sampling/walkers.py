@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 from ase import Atoms
 
-from surveyor.arrays import write_arrays
+from surveyor.files import write_arrays
 from surveyor.reading import Reading, read_structures
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.placement import WINDOW_CENTRE, WINDOW_VARIABLE, place
-from surveyor.structures import canonical
+from surveyor.structures import at_rest
 
 SCHEMA_VERSION = 3  # 2: the digest of a walker depends on its guards; 1: no observables, stop or convergence
 START_INFO = {"charge", "multiplicity"}  # what samples inherit from a start, beside coordinates and constraints
@@ -80,12 +80,10 @@ class Walker:
     def structure(self) -> Atoms:
         """The structure that the walker has reached, in canonical coordinates, without momenta and constraints."""
         atoms = self.start.copy()
-        atoms.set_constraint()
-        atoms.arrays.pop("momenta", None)
         if self.state is not None:
             atoms.set_cell(self.state.cell, scale_atoms=False)
             atoms.positions = self.state.positions
-        return canonical(atoms)
+        return at_rest(atoms)
 
     @property
     def window(self) -> dict[str, Any] | None:  # Any: JSON
@@ -202,13 +200,6 @@ def walkers_of(
 ) -> list[Walker]:
     """Return the walkers of a group.
 
-    Args:
-        group: what the user asked for.
-        starts: structures of its start file.
-        seed: of the campaign.
-        n_before: how many walkers the groups before it have.
-        by_former_rule: whether windows are those of a former surveyor; see `place`.
-
     Raises:
         InputError: no restraint acts on the variable of its distribution, or a file cannot be read.
     """
@@ -224,10 +215,6 @@ def walkers_of(
 
 def read_starts(group: Walkers, parameter: str = "") -> Reading:
     """Read the starts of a group, and check that they can be worked with.
-
-    Args:
-        group: of walkers.
-        parameter: that names the file, for the report.
 
     Raises:
         InputError: the file cannot be used.
@@ -257,10 +244,6 @@ def save_walker(path: Path, walker: Walker) -> None:
 def load_walker(path: Path, walker: Walker) -> Walker:
     """Return a walker with the seed, resets and state that `save_walker` wrote.
 
-    Args:
-        path: the file.
-        walker: the walker as it was made from the parameters.
-
     Raises:
         ValueError: the file is that of another walker, or of a newer surveyor.
     """
@@ -287,11 +270,6 @@ def walker_to_arrays(walker: Walker) -> dict[str, np.ndarray]:
 
 def walker_from_arrays(arrays: Mapping[str, np.ndarray], walker: Walker, path: Path) -> Walker:
     """Return a walker with what `walker_to_arrays` gave.
-
-    Args:
-        arrays: by name; others among them are left alone.
-        walker: the walker as it was made from the parameters.
-        path: where they come from, for the message.
 
     Raises:
         ValueError: they are those of another walker, or of a newer surveyor.

@@ -7,21 +7,13 @@ from numpy.typing import ArrayLike
 
 
 def check_equal(name: str, found: Any, expected: Any) -> None:  # Any: whatever can be compared
-    """Check that a property has the value expected.
-
-    Raises:
-        AssertionError: it has not.
-    """
+    """Check that a property has the value expected."""
     if found != expected:
         raise AssertionError(f"{name}: found {found!r}, expected {expected!r}")
 
 
 def check_close(name: str, found: ArrayLike, expected: ArrayLike, tolerance: float) -> None:
-    """Check that numbers differ by at most a tolerance, which NaN never does.
-
-    Raises:
-        AssertionError: they differ by more.
-    """
+    """Check that numbers differ by at most a tolerance, which NaN never does."""
     difference = float(np.max(np.abs(np.asarray(found, dtype=float) - np.asarray(expected, dtype=float)), initial=0.0))
     if not difference <= tolerance:
         raise AssertionError(
@@ -31,11 +23,7 @@ def check_close(name: str, found: ArrayLike, expected: ArrayLike, tolerance: flo
 
 
 def check_that(name: str, found: float, relation: Literal["at least", "at most"], limit: float) -> None:
-    """Check a number against a limit.
-
-    Raises:
-        AssertionError: it is beyond.
-    """
+    """Check a number against a limit."""
     holds = found >= limit if relation == "at least" else found <= limit
     if not holds:
         raise AssertionError(f"{name}: found {found:.6g}, expected {relation} {limit:.6g}")

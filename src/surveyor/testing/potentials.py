@@ -97,11 +97,7 @@ def _check_evaluations_agree(potential: Potential, structures: Sequence[Atoms], 
 
 
 def check_same_prediction(name: str, found: Prediction, expected: Prediction, tolerances: Tolerances) -> None:
-    """Check that two predictions agree.
-
-    Raises:
-        AssertionError: they do not.
-    """
+    """Check that two predictions agree."""
     check_close(f"energy of {name}", found.energy, expected.energy, tolerances.energy)
     check_close(f"forces of {name}", found.forces, expected.forces, tolerances.forces)
     check_equal(f"presence of a stress of {name}", found.stress is None, expected.stress is None)

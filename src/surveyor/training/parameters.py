@@ -9,7 +9,7 @@ from surveyor.models.choice import ModelParameters
 from surveyor.parameters import Fraction
 from surveyor.pools.choice import EXPECTED, LOCAL, PoolName
 from surveyor.reading.keys import REF_KEYS, LabelKeys
-from surveyor.works.parameters import WorkParameters, files_of_model
+from surveyor.works.parameters import OutputDirectory, WorkParameters, files_of_model
 
 
 class TrainingParameters(WorkParameters):
@@ -22,10 +22,7 @@ class TrainingParameters(WorkParameters):
         description="extxyz file with REF_energy, REF_forces and, for periodic structures, REF_stress or "
         "REF_virials. Use `label_keys` for other names.",
     )
-    output_directory: Path = Field(
-        title="Output directory",
-        description="Folder of the results; the same call on the same folder continues where it stopped.",
-    )
+    output_directory: OutputDirectory
     model: ModelParameters | None = Field(
         None, title="Model", description="The potential to train; optional if `start` is given."
     )

@@ -9,23 +9,15 @@ from ase import Atoms
 from surveyor.dataset import FAILURE, is_labelled, label_of
 from surveyor.errors import InputError
 from surveyor.files import temporary_beside
-from surveyor.learning import structure_error
+from surveyor.metrics import structure_error
 from surveyor.pools.sites import JobQueueSite, Site
-from surveyor.potentials import Prediction
 from surveyor.reading.suspicions import SAME_ENERGY_MEV, SAME_FORCES_MEV
 
 SAME_STRESS = 1e-4  # eV/Å³
 
 
 def check_writable(folders: Mapping[str, Path]) -> None:
-    """Check that folders can be written to; they are made where they are missing.
-
-    Args:
-        folders: by the field that names them.
-
-    Raises:
-        InputError: one cannot.
-    """
+    """Check that folders can be written to; they are made where they are missing."""
     for name, folder in folders.items():
         try:
             with temporary_beside(folder.absolute() / "writable"):
@@ -37,17 +29,7 @@ def check_writable(folders: Mapping[str, Path]) -> None:
 
 
 def check_walltime(field: str, name: str, site: Site | None, limit_s: float | None) -> None:
-    """Check that the jobs of a pool last long enough for its tasks.
-
-    Args:
-        field: field that names the pool.
-        name: name of the pool.
-        site: site of the pool, or None if unknown.
-        limit_s: time limit of the labels of one task; None without a limit.
-
-    Raises:
-        InputError: the labels may take longer than a job lasts.
-    """
+    """Check that the jobs of a pool last long enough for its tasks."""
     if isinstance(site, JobQueueSite) and limit_s is not None and limit_s > site.longest_function_s:
         raise InputError(
             f"{field}: a label may take {limit_s / 60:g} min (the time limit of the code), expected at most "
@@ -60,20 +42,10 @@ def check_given_label(given: Atoms, computed: Atoms, name: str = "bootstrap.data
     """Check a given label against one that the reference computed for the same structure.
 
     Different levels of theory, units or zeros of energy (shifted by atomic energies, say) show at once.
-
-    Args:
-        given: with the given label.
-        computed: the same structure with the computed label, or the reason why it has none.
-        name: of the field or file that gives it, for the message.
-
-    Raises:
-        InputError: they differ.
     """
     if not is_labelled(computed):
         raise InputError(f"{name}: the reference fails ({computed.info[FAILURE]}) on a structure that has a label")
-    error = structure_error(
-        given, Prediction(**{name: getattr(label_of(computed), name) for name in ("energy", "forces")})
-    )
+    error = structure_error(given, label_of(computed))
     here, there = label_of(computed).stress, label_of(given).stress
     same_stress = here is None or there is None or np.allclose(here, there, rtol=0.02, atol=SAME_STRESS)
     if error.exceeds(SAME_ENERGY_MEV, SAME_FORCES_MEV) or not same_stress:

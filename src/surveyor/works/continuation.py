@@ -21,13 +21,7 @@ INDEX = re.compile(r"\[\d+\]|\.\d+(?=\.)")  # of an entry of a list, in the dott
 
 
 def record_parameters(directory: RunDirectory, parameters: WorkParameters, kind: str) -> None:
-    """Keep the parameters of work, and the hashes of the files that they name.
-
-    Args:
-        directory: of the work.
-        parameters: with absolute paths.
-        kind: of the work, such as "labelling".
-    """
+    """Keep the parameters of work, and the hashes of the files that they name."""
     record = {
         "schema_version": SCHEMA_VERSION,
         "kind": kind,
@@ -54,10 +48,6 @@ def _copy_of(directory: RunDirectory, path: Path, digest: str) -> Path:
 
 def recorded_parameters(directory: RunDirectory, kind: type[P]) -> P:
     """Return the parameters of work on disk, with the copies of the files that they name.
-
-    Args:
-        directory: of the work.
-        kind: class of its parameters.
 
     Raises:
         InputError: a newer surveyor wrote them.

@@ -1,7 +1,9 @@
 """What the parameters of all kinds of work have in common: a folder, files, pools."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from surveyor.errors import InputError
 from surveyor.models.choice import load_model
@@ -9,6 +11,14 @@ from surveyor.models.record import RECORD
 from surveyor.parameter_files import files_named
 from surveyor.parameters import Parameters
 from surveyor.pools.choice import Pools
+
+OutputDirectory = Annotated[
+    Path,
+    Field(
+        title="Output directory",
+        description="Folder of the results; the same call on the same folder continues where it stopped.",
+    ),
+]
 
 
 class WorkParameters(Parameters):
@@ -57,10 +67,6 @@ class WorkParameters(Parameters):
 
 def files_of_model(field: str, folder: Path) -> dict[str, Path]:
     """Return the files that stand for the folder of a saved model.
-
-    Args:
-        field: that names the folder.
-        folder: of the model.
 
     Raises:
         InputError: it has no weights.

@@ -13,7 +13,7 @@ from surveyor.labels import LabelStore
 from surveyor.lease import Lease, hold_lease
 from surveyor.parameter_files import check_files_exist, check_no_file, load_parameters
 from surveyor.pools.choice import OpenPools, open_pools
-from surveyor.pools.reporting import Report, ReportingExecutor
+from surveyor.pools.reporting import ReportingExecutor
 from surveyor.pools.sites import Site
 from surveyor.run_directory import RunDirectory
 from surveyor.works.checks import check_writable
@@ -67,7 +67,7 @@ class Work(Generic[P, C]):
         return LabelStore.in_folder(self.parameters.label_store)
 
     def _reporting(self, pool: Executor) -> Executor:
-        return ReportingExecutor(pool, Report.into(self.directory.workers))
+        return ReportingExecutor(pool, self.directory.workers)
 
 
 @dataclass(frozen=True, slots=True)

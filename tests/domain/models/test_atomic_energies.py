@@ -1,3 +1,5 @@
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -6,14 +8,19 @@ from ase.build import molecule
 from surveyor.dataset import Dataset, with_label
 from surveyor.errors import InputError
 from surveyor.labels import Label
-from surveyor.models.atomic_energies import fit_atomic_energies, resolve_atomic_energies
+from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.fitted_energies import fit_beside
+from surveyor.models.pair import PairModel, PairParameters
 
 TRUE = {"H": -13.6, "C": -1000.0, "O": -2000.0}
 
 
 def with_energy(atoms: Atoms, energy: float) -> Atoms:
     return with_label(atoms, "v1:0", Label(energy, np.zeros((len(atoms), 3))))
+
+
+def resolve_atomic_energies(data: Dataset, given: dict[str, float] | None) -> Mapping[str, float] | None:
+    return PairModel(PairParameters()).initialize(data, atomic_energies=given, seed=0).atomic_energies
 
 
 def additive(*names: str) -> Dataset:

@@ -22,11 +22,11 @@ from surveyor.errors import InputError, TrainingFailed
 from surveyor.metrics import errors_of
 from surveyor.models import mace_evaluation, mace_trainer, trainer
 from surveyor.models.choice import CommitteeParameters, MemberParameters, ModelParameters, load_model, make_model
-from surveyor.models.continued import ContinuedTraining
 from surveyor.models.history import history_of, reported_epochs
 from surveyor.models.mace import MACEModel, MACEPotential
 from surveyor.models.mace_parameters import MACEParameters, check_options, settings_of
 from surveyor.models.mace_trainer import TrainerInput, configuration
+from surveyor.models.shared_fields import ContinuedTraining
 from surveyor.reading.keys import LabelKeys
 from surveyor.testing.models import check_model
 from surveyor.testing.potentials import check_potential

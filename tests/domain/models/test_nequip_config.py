@@ -14,13 +14,13 @@ from surveyor.dataset import STRESS, Dataset
 from surveyor.errors import InputError, TrainingFailed
 from surveyor.metrics import errors_of
 from surveyor.models.choice import ModelParameters, check_model_parameters, load_model, make_model, with_contents
-from surveyor.models.continued import ContinuedTraining
 from surveyor.models.history import history_of
 from surveyor.models.model import Model
 from surveyor.models.nequip import NequIPModel
 from surveyor.models.nequip_check import check_nequip
 from surveyor.models.nequip_config import Network, Supplied, configuration
 from surveyor.models.nequip_parameters import NequIPParameters
+from surveyor.models.shared_fields import ContinuedTraining
 
 pytestmark = pytest.mark.nequip
 
@@ -186,7 +186,7 @@ def test_fields_are_a_configuration_that_nequip_takes() -> None:
 
 def test_the_configuration_in_the_documentation_is_one_that_nequip_takes() -> None:
     page = (Path(__file__).parents[3] / "docs" / "how-to" / "use-nequip.md").read_text()
-    block = page.partition("<!-- configuration of nequip -->\n```yaml\n")[2].partition("```")[0]
+    block = page.partition("<!-- configuration of nequip -->\n\n```yaml\n")[2].partition("```")[0]
     check_nequip(NequIPParameters(config_text=block))
 
 

@@ -1,5 +1,6 @@
-"""What models of all engines have in common whose native file is a network."""
+"""What all models but committees have in common: parameters, atomic energies, and weights in a native file."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,8 +22,8 @@ P = TypeVar("P", bound=Parameters)
 
 
 @dataclass(frozen=True, slots=True)
-class NetworkModel(Generic[P]):
-    """A trainable network.
+class SingleModel(Generic[P]):
+    """A trainable model that is no committee.
 
     Attributes:
         parameters: parameters of the architecture and the training.
@@ -41,7 +42,8 @@ class NetworkModel(Generic[P]):
 
     KIND: ClassVar[str]  # name of the variant in `ModelParameters`
     ENGINE: ClassVar[str]  # as people call it
-    PACKAGES: ClassVar[Sequence[str]]  # distributions on whose versions a network depends
+    FILE: ClassVar[str]  # name of the native file in the folder of a saved model
+    PACKAGES: ClassVar[Sequence[str]]  # distributions on whose versions the weights depend
 
     @property
     def takes_weights(self) -> tuple[Property, ...]:
@@ -50,7 +52,7 @@ class NetworkModel(Generic[P]):
 
     @property
     def is_trained(self) -> bool:
-        """Whether there is a network."""
+        """Whether there are weights."""
         return self.weights is not None
 
     def initialize(self, train: Dataset, *, atomic_energies: Mapping[str, float] | None, seed: int) -> Self:
@@ -107,15 +109,7 @@ class NetworkModel(Generic[P]):
             check_weights(self, structures, f"the {name} set")
 
     def check_start(self, start: Path, known: Sequence[str]) -> None:
-        """Check that a network knows the elements of a model whose training starts from it.
-
-        Args:
-            start: file of the network.
-            known: chemical symbols.
-
-        Raises:
-            InputError: it does not.
-        """
+        """Check that a network knows the elements of a model whose training starts from it."""
         unknown = sorted(self.energies.keys() - {*known})
         if unknown:
             raise InputError(
@@ -123,8 +117,18 @@ class NetworkModel(Generic[P]):
                 "from scratch, without it"
             )
 
-    def save_record(self, directory: Path) -> None:
-        """Write `model.json`."""
-        versions = versions_of(["surveyor", *self.PACKAGES, "torch", "e3nn", "ase"])
-        record = ModelRecord(self.KIND, self.parameters.model_dump(mode="json"), self.energies, self.seed, versions)
-        record.save(directory)
+    def save(self, directory: Path) -> None:
+        """Write the native file and `model.json` into a new directory; see `Model.save`."""
+        weights = self.network
+        directory.mkdir(parents=True)
+        shutil.copyfile(weights, directory / self.FILE)
+        versions = versions_of(["surveyor", *self.PACKAGES, "ase"])
+        ModelRecord(self.KIND, self.parameters.model_dump(mode="json"), self.energies, self.seed, versions).save(
+            directory
+        )
+
+    @classmethod
+    def load(cls, directory: Path, record: ModelRecord, parameters: type[P]) -> Self:
+        """Return the model that `save` wrote; the native file, which may hold code, is not opened before it is used."""
+        given = parameters.model_validate(record.parameters)
+        return cls(given, record.atomic_energies, record.seed, directory.absolute() / cls.FILE)

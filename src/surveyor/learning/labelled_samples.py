@@ -1,8 +1,10 @@
-"""What the samples of a generation came to, and what follows for the walkers."""
+"""The samples of a generation with their labels: checks, and what follows for the walkers."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, as_completed
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,11 @@ from ase import Atoms
 
 from surveyor.dataset import FAILURE, KEY, OUTPUT, Dataset
 from surveyor.errors import NothingLearned
-from surveyor.learning import Learning, StructureError, must_reset, without_repetitions
+from surveyor.learning.decisions import must_reset, without_repetitions
+from surveyor.learning.parameters import Learning
+from surveyor.metrics import StructureError
+from surveyor.potentials import Potential
+from surveyor.sampling.propagation import propagate
 from surveyor.sampling.walkers import Sample, Walker, stops_in_words
 from surveyor.words import number_of
 
@@ -42,13 +48,13 @@ ADVICE = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
-    """The outcome of one sample, or of one structure without a walker.
+class LabelledSample:
+    """A sample with its label, or a labelled structure without a walker.
 
     Attributes:
         name: name of the sample.
         sample: the sample; None for a structure without a walker.
-        structure: the structure with its label or failure; None if the walker returned none.
+        structure: the structure with its label or failure; None if the walker returned none, or a near-duplicate.
     """
 
     name: str
@@ -66,9 +72,30 @@ class Outcome:
         return None if self.structure is None else self.structure.info.get(FAILURE)
 
 
-def new_structures(outcomes: Sequence[Outcome], known: Sequence[str]) -> Dataset:
+def explore(
+    pool: Executor, walkers: Sequence[Walker], potential: Potential, label: Callable[[Atoms], Atoms], directory: Path
+) -> list[LabelledSample]:
+    """Propagate each walker until it returns a structure, and label the structure at once.
+
+    Args:
+        pool: executor for walkers and labels.
+        walkers: walkers in their current states.
+        potential: the potential.
+        label: returns a structure with its label, such as a `Labeller`.
+        directory: folder of this generation; existing samples are not repeated.
+    """
+    runs = [
+        pool.submit(propagate, walker, potential, directory=directory, name=f"walker-{walker.index}")
+        for walker in walkers
+    ]
+    samples = (run.result() for run in as_completed(runs))
+    futures = [(each, None if each.structure is None else pool.submit(label, each.structure)) for each in samples]
+    return [LabelledSample(f"walker-{each.walker.index}", each, future and future.result()) for each, future in futures]
+
+
+def new_structures(samples: Sequence[LabelledSample], known: Sequence[str]) -> Dataset:
     """Return the structures that a campaign does not have yet, labelled and failed, in the order of their keys."""
-    brought = Dataset(outcome.structure for outcome in outcomes if outcome.structure is not None)
+    brought = Dataset(each.structure for each in samples if each.structure is not None)
     return without_repetitions(brought, known).ordered_by_key()
 
 
@@ -96,44 +123,40 @@ def check_failures(structures: Dataset, learning: Learning) -> None:
         )
 
 
-def check_new_labels(outcomes: Sequence[Outcome], structures: Dataset) -> None:
+def check_new_labels(samples: Sequence[LabelledSample], structures: Dataset) -> None:
     """Check that a generation returned a label that the campaign does not have yet.
-
-    Args:
-        outcomes: outcomes of the generation.
-        structures: new structures, labelled or failed.
 
     Raises:
         NothingLearned: it returned none; the message gives reasons and advice.
     """
     if structures.labelled():
         return
-    reasons = why_nothing_is_new(outcomes, structures)
-    told = ", ".join(f"{n} of {number_of(len(outcomes), 'sample')} {name}" for name, n in reasons.items())
-    stops = [each for outcome in outcomes if outcome.sample is not None for each in outcome.sample.rejections]
+    reasons = why_nothing_is_new(samples, structures)
+    told = ", ".join(f"{n} of {number_of(len(samples), 'sample')} {name}" for name, n in reasons.items())
+    stops = [stop for each in samples if each.sample is not None for stop in each.sample.rejections]
     guards = f". Guards stopped {number_of(len(stops), 'try', 'tries')}: {stops_in_words(stops)}" if stops else ""
     advice = [
         f"\n  {name.replace('_', ' ').removeprefix('are ').removeprefix('have ')}: {text}"
         for name, text in ADVICE.items()
-        if name in reasons or name in {each.reason for each in stops}
+        if name in reasons or name in {stop.reason for stop in stops}
     ]
     raise NothingLearned(f"{told or 'no walker moved'}{guards}. What may help:{''.join(advice)}")
 
 
-def why_nothing_is_new(outcomes: Sequence[Outcome], structures: Dataset) -> dict[str, int]:
+def why_nothing_is_new(samples: Sequence[LabelledSample], structures: Dataset) -> dict[str, int]:
     """Return the number of samples without anything new, by reason."""
-    fates = [_why_not_new(outcome, structures.keys()) for outcome in outcomes]
+    fates = [_why_not_new(each, structures.keys()) for each in samples]
     return dict(Counter(fate for fate in fates if fate is not None))
 
 
-def _why_not_new(outcome: Outcome, new: Sequence[str]) -> str | None:
-    if outcome.sample is not None and outcome.sample.structure is None:
+def _why_not_new(labelled: LabelledSample, new: Sequence[str]) -> str | None:
+    if labelled.sample is not None and labelled.sample.structure is None:
         return NO_STRUCTURE
-    if outcome.structure is None:
+    if labelled.structure is None:
         return NEAR_DUPLICATES
-    if outcome.failure is not None:
+    if labelled.failure is not None:
         return FAILED
-    return None if outcome.key in new else KNOWN
+    return None if labelled.key in new else KNOWN
 
 
 def check_bootstrap(structures: Dataset) -> None:
@@ -151,39 +174,42 @@ def check_bootstrap(structures: Dataset) -> None:
 
 
 def move_on(
-    walkers: Sequence[Walker], outcomes: Sequence[Outcome], errors: Mapping[str, StructureError], learning: Learning
+    walkers: Sequence[Walker],
+    samples: Sequence[LabelledSample],
+    errors: Mapping[str, StructureError],
+    learning: Learning,
 ) -> tuple[Walker, ...]:
     """Return the walkers for the next generation: where they are now, or back at their starts.
 
     Args:
         walkers: before this generation.
-        outcomes: of this generation.
+        samples: of this generation.
         errors: of the model before training, by key of the label.
         learning: thresholds.
     """
     reached = {walker.index: walker for walker in walkers}
     to_reset = set()
-    for outcome in outcomes:
-        if outcome.sample is not None:
-            walker = outcome.sample.walker
+    for labelled in samples:
+        if labelled.sample is not None:
+            walker = labelled.sample.walker
             reached[walker.index] = walker
-            if reason_to_reset(outcome, errors, learning) is not None:
+            if reason_to_reset(labelled, errors, learning) is not None:
                 to_reset.add(walker.index)
     return tuple(walker.reset() if index in to_reset else walker for index, walker in sorted(reached.items()))
 
 
-def reason_to_reset(outcome: Outcome, errors: Mapping[str, StructureError], learning: Learning) -> str | None:
+def reason_to_reset(labelled: LabelledSample, errors: Mapping[str, StructureError], learning: Learning) -> str | None:
     """Return the reason why the walker of a sample is reset to its start, or None."""
-    if outcome.failure is not None:
-        return f"label failed: {outcome.failure}"
-    error = errors.get(outcome.key or "")
+    if labelled.failure is not None:
+        return f"label failed: {labelled.failure}"
+    error = errors.get(labelled.key or "")
     if error is not None and must_reset(error, learning):
         return "error of the model"
     return None
 
 
 def describe(
-    outcomes: Sequence[Outcome],
+    samples: Sequence[LabelledSample],
     structures: Dataset,
     errors: Mapping[str, StructureError],
     history: Sequence[Mapping[str, Any]],  # Any: numbers and None
@@ -192,14 +218,14 @@ def describe(
     """Return what the manifest of a generation keeps beside sets, walkers and model, ready for JSON.
 
     Args:
-        outcomes: of this generation.
+        samples: of this generation.
         structures: new ones, labelled or failed.
         errors: of the model before training, by key of the label.
         history: of the training.
         learning: thresholds.
     """
     return {
-        "walkers": [_describe(each, each.sample, errors, learning) for each in outcomes if each.sample is not None],
+        "walkers": [_describe(each, each.sample, errors, learning) for each in samples if each.sample is not None],
         "failures": count_failures(structures),
         "epochs": len(history),
         "history": list(history),
@@ -207,14 +233,14 @@ def describe(
 
 
 def _describe(
-    outcome: Outcome, sample: Sample, errors: Mapping[str, StructureError], learning: Learning
+    labelled: LabelledSample, sample: Sample, errors: Mapping[str, StructureError], learning: Learning
 ) -> dict[str, Any]:  # Any: whatever JSON holds
-    reason = "no sample" if sample.structure is None else reason_to_reset(outcome, errors, learning)
-    error = errors.get(outcome.key or "")
+    reason = "no sample" if sample.structure is None else reason_to_reset(labelled, errors, learning)
+    error = errors.get(labelled.key or "")
     record = {
         "index": sample.walker.index,
-        "name": outcome.name,
-        "label_key": outcome.key,
+        "name": labelled.name,
+        "label_key": labelled.key,
         "fate": "continues" if reason is None else "reset",
         "reason": reason,
         "rejections": [_finite(asdict(rejection)) for rejection in sample.rejections],
@@ -222,7 +248,7 @@ def _describe(
         "is_converged": sample.is_converged,
         "temperature_K": sample.temperature_K,
         "temperatures_K": np.round(sample.temperatures_K, 2).tolist(),
-        "is_near_duplicate": sample.structure is not None and outcome.structure is None,
+        "is_near_duplicate": sample.structure is not None and labelled.structure is None,
         "n_steps": sample.n_steps,
         "n_resets": sample.walker.n_resets,
         "window": sample.walker.window,

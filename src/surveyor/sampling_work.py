@@ -1,4 +1,4 @@
-"""Walkers on a given potential as work of its own: its parameters, and what stays the same in it."""
+"""Sampling with a given potential as a kind of work: parameters, checks, and results."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ from surveyor.reading import ReadingReport
 from surveyor.run_directory import RunDirectory, folder_of_model
 from surveyor.sampling.batching import SamplePlan
 from surveyor.sampling.checks import checked_walkers
-from surveyor.sampling.conditions import Walkers
+from surveyor.sampling.conditions import TriesPerSample, Walkers, WalkersPerBatch
 from surveyor.sampling.duplicates import without_near_duplicates
 from surveyor.sampling.frames import independent_frames
 from surveyor.sampling.walkers import Sample, Walker
 from surveyor.structures import elements_of
-from surveyor.works.parameters import WorkParameters, files_of_model
+from surveyor.works.parameters import OutputDirectory, WorkParameters, files_of_model
 from surveyor.works.summary import write_summary
 from surveyor.works.work import Kind, Work
 
@@ -33,7 +33,7 @@ FINAL_STATES = "samples.extxyz"
 FRAMES = "frames.extxyz"
 
 
-class ExplorationParameters(WorkParameters):
+class SamplingParameters(WorkParameters):
     """All parameters of walkers on a given potential; its fields are the parameters of the flow `sample_walkers`."""
 
     FOLDERS: ClassVar = ("potential",)
@@ -42,21 +42,12 @@ class ExplorationParameters(WorkParameters):
         title="Potential (folder)",
         description="Folder of a saved model; or of a campaign or a training, for its newest model.",
     )
-    output_directory: Path = Field(
-        title="Output directory",
-        description="Folder of the results; the same call on the same folder continues where it stopped.",
-    )
+    output_directory: OutputDirectory
     walkers: list[Walkers] = Field(min_length=1, title="Walkers", description="Groups of walkers.")
     n_samples: int = Field(
         1, ge=1, le=1_000_000, title="Samples per walker", description="Number of structures that each walker returns."
     )
-    n_tries: int = Field(
-        5,
-        ge=1,
-        le=100,
-        title="Tries per sample",
-        description="Maximum number of tries per sample, if guards stop the walker.",
-    )
+    n_tries: TriesPerSample = 5
     min_difference_A: float = Field(
         0.01,
         ge=0,
@@ -65,14 +56,7 @@ class ExplorationParameters(WorkParameters):
         description="Keep only one of several structures whose interatomic distances and cell differ by less; 0 "
         "keeps all.",
     )
-    walkers_per_batch: int | None = Field(
-        None,
-        ge=1,
-        title="Walkers per batch",
-        description="Number of walkers that move together, with one pass of the model per step; with 1 each moves"
-        " alone. By default the walkers are distributed over all workers of the pool, if the model is"
-        " faster in batches.",
-    )
+    walkers_per_batch: WalkersPerBatch = None
     seed: int = Field(0, ge=0, lt=2**32, title="Seed", description="Seed of all random numbers.")
     pool: PoolName = Field(LOCAL, title="Pool", description=f"Pool that runs the walkers: {EXPECTED}.")
 
@@ -82,7 +66,7 @@ class ExplorationParameters(WorkParameters):
 
 
 @dataclass(frozen=True, slots=True)
-class CheckedExploration:
+class CheckedSampling:
     """Results of the checks of walkers on a given potential.
 
     Attributes:
@@ -96,7 +80,7 @@ class CheckedExploration:
     reports: tuple[ReadingReport, ...]
 
 
-class Exploration(Work[ExplorationParameters, CheckedExploration]):
+class Sampling(Work[SamplingParameters, CheckedSampling]):
     """Walkers on a given potential, checked and open."""
 
     @property
@@ -114,7 +98,7 @@ class Exploration(Work[ExplorationParameters, CheckedExploration]):
         )
 
 
-def _make(parameters: ExplorationParameters) -> CheckedExploration:
+def _make(parameters: SamplingParameters) -> CheckedSampling:
     """Read the starts, make the walkers and load the model."""
     by_former_rule = RunDirectory(parameters.folder).has_former_windows
     walkers, reports = checked_walkers(
@@ -127,13 +111,13 @@ def _make(parameters: ExplorationParameters) -> CheckedExploration:
             f"walkers: found {', '.join(unknown)}, expected only the elements that the model knows "
             f"({', '.join(model.atomic_energies or {})}); give other starts, or a model for them"
         )
-    return CheckedExploration(model.deploy(), walkers, reports)
+    return CheckedSampling(model.deploy(), walkers, reports)
 
 
 SAMPLING = Kind(
     name="sampling",
-    parameters=ExplorationParameters,
-    work=Exploration,
+    parameters=SamplingParameters,
+    work=Sampling,
     field="potential",
     expected="potential, walkers and output_directory",
     may_change=("output_directory", "n_samples", "walkers_per_batch", "min_difference_A", "pool"),
@@ -142,39 +126,30 @@ SAMPLING = Kind(
 )
 
 
-def write_results(exploration: Exploration, brought: Sequence[tuple[str, Sample]]) -> dict[str, Any]:  # Any: JSON
-    """Write the final states and the independent frames of all walkers, and last the summary, which is returned.
-
-    Args:
-        exploration: the open sampling.
-        brought: all samples, with their names.
-    """
-    tolerance_A = exploration.parameters.min_difference_A
+def write_results(work: Sampling, brought: Sequence[tuple[str, Sample]]) -> dict[str, Any]:  # Any: JSON
+    """Write the final states and the independent frames of all walkers, and last the summary, which is returned."""
+    tolerance_A = work.parameters.min_difference_A
     final = [_named(sample.structure, name) for name, sample in brought if sample.structure is not None]
     frames = [
         _named(frame, f"{name} step {step}")
         for name, _ in brought
-        for step, frame in independent_frames(exploration.samples, name).items()
+        for step, frame in independent_frames(work.samples, name).items()
     ]
     kept = {FINAL_STATES: without_near_duplicates(final, tolerance_A)}
     if frames:
         kept[FRAMES] = without_near_duplicates(frames, tolerance_A)
     for file, structures in kept.items():
-        Dataset(structures).save(exploration.directory.path / file)
+        Dataset(structures).save(work.directory.path / file)
     summary = {
         "elements": list(elements_of(final)),
         "n_structures": {file: len(structures) for file, structures in kept.items()},
         "samples": [_described(name, sample) for name, sample in brought],
     }
-    return write_summary(exploration.directory, summary)
+    return write_summary(work.directory, summary)
 
 
 def check_yield(summary: Mapping[str, Any], directory: RunDirectory) -> None:  # Any: JSON
     """Check that at least one walker returned a structure.
-
-    Args:
-        summary: summary of the walkers, see `write_results`.
-        directory: folder of the results.
 
     Raises:
         NothingLearned: guards stopped every try of all walkers; the message names them.

@@ -7,10 +7,9 @@ from ase.build import molecule
 from surveyor.dataset import Dataset, with_label
 from surveyor.errors import NothingLearned
 from surveyor.labels import Label, LabelFailure
-from surveyor.learning import Learning, StructureError
-from surveyor.outcomes import (
+from surveyor.learning.labelled_samples import (
     KNOWN,
-    Outcome,
+    LabelledSample,
     check_bootstrap,
     check_failures,
     check_new_labels,
@@ -20,6 +19,8 @@ from surveyor.outcomes import (
     new_structures,
     why_nothing_is_new,
 )
+from surveyor.learning.parameters import Learning
+from surveyor.metrics import StructureError
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.walkers import Rejection, Sample, Walker, WalkerState
 
@@ -35,7 +36,7 @@ def walker_at(index, distance, tmp_path):
 def brought(walker, key, failure=None):
     label = LabelFailure(failure, "failed", output=f"/scratch/{key}") if failure else Label(-1.0, np.zeros((3, 3)))
     atoms = with_label(walker.structure, key, label)
-    return Outcome(
+    return LabelledSample(
         f"sample of {walker.index}",
         Sample(walker, walker.structure, 10, observables={"temperature_K": np.array([300.0])}),
         atoms,
@@ -45,9 +46,9 @@ def brought(walker, key, failure=None):
 def test_walkers_go_on_or_go_back_for_the_right_reasons(tmp_path):
     starts = [walker_at(index, 0, tmp_path) for index in range(5)]
     reached = [walker_at(index, 0.1, tmp_path) for index in range(4)]  # the last walker was not propagated
-    outcomes = [brought(reached[0], "a"), brought(reached[1], "b"), brought(reached[2], "c", "timeout")]
-    outcomes.append(brought(reached[3], "d"))
-    walkers = move_on(starts, outcomes, {"a": SMALL, "b": LARGE, "d": StructureError(np.nan, 1.0)}, Learning())
+    samples = [brought(reached[0], "a"), brought(reached[1], "b"), brought(reached[2], "c", "timeout")]
+    samples.append(brought(reached[3], "d"))
+    walkers = move_on(starts, samples, {"a": SMALL, "b": LARGE, "d": StructureError(np.nan, 1.0)}, Learning())
     assert [walker.index for walker in walkers] == [0, 1, 2, 3, 4]
     assert [walker.state is not None for walker in walkers] == [True, False, False, False, False]
     assert [walker.n_resets for walker in walkers] == [0, 1, 1, 1, 0]
@@ -56,24 +57,24 @@ def test_walkers_go_on_or_go_back_for_the_right_reasons(tmp_path):
 def test_a_walker_is_where_its_last_sample_ended_unless_any_of_them_went_wrong(tmp_path):
     start = walker_at(0, 0, tmp_path)
     first, second = walker_at(0, 0.1, tmp_path), walker_at(0, 0.2, tmp_path)
-    outcomes = [brought(first, "a"), brought(second, "b")]
-    (walker,) = move_on([start], outcomes, {"a": SMALL, "b": SMALL}, Learning())
+    samples = [brought(first, "a"), brought(second, "b")]
+    (walker,) = move_on([start], samples, {"a": SMALL, "b": SMALL}, Learning())
     assert walker is second
-    (walker,) = move_on([start], outcomes, {"a": LARGE, "b": SMALL}, Learning())
+    (walker,) = move_on([start], samples, {"a": LARGE, "b": SMALL}, Learning())
     assert walker.state is None
 
 
 def test_structures_that_no_walker_brought_move_no_walker(tmp_path):
     walker = walker_at(0, 0.1, tmp_path)
-    late = Outcome("late", None, with_label(molecule("H2O"), "a", LabelFailure("timeout", "too slow")))
+    late = LabelledSample("late", None, with_label(molecule("H2O"), "a", LabelFailure("timeout", "too slow")))
     assert move_on([walker], [late], {}, Learning()) == (walker,)
 
 
 def test_new_structures_are_those_that_are_not_known_in_the_order_of_keys(tmp_path):
     walkers = [walker_at(index, 0.1 * index, tmp_path) for index in range(4)]
-    outcomes = [brought(walker, key) for walker, key in zip(walkers, "cabc", strict=True)]
-    outcomes.append(Outcome("nothing", Sample(walkers[0], None), None))
-    assert new_structures(outcomes, known=["b"]).keys() == ("a", "c")
+    samples = [brought(walker, key) for walker, key in zip(walkers, "cabc", strict=True)]
+    samples.append(LabelledSample("nothing", Sample(walkers[0], None), None))
+    assert new_structures(samples, known=["b"]).keys() == ("a", "c")
 
 
 def test_failures_are_counted_by_reason(tmp_path):
@@ -109,14 +110,14 @@ def test_a_bootstrap_needs_three_labels(tmp_path):
 def test_a_description_is_json_whatever_went_wrong(tmp_path):
     walker = walker_at(0, 0.1, tmp_path)
     rejection = Rejection("force", 3, float("nan"), 40.0)
-    outcomes = [
+    samples = [
         brought(walker, "a"),
         brought(walker, "b", "timeout"),
-        Outcome("nothing", Sample(walker, None, rejections=(rejection,)), None),
-        Outcome("late", None, brought(walker, "c").structure),
+        LabelledSample("nothing", Sample(walker, None, rejections=(rejection,)), None),
+        LabelledSample("late", None, brought(walker, "c").structure),
     ]
     errors = {"a": StructureError(float("nan"), float("inf"))}
-    details = describe(outcomes, new_structures(outcomes, ()), errors, [{"number": 0, "loss": 0.5}], Learning())
+    details = describe(samples, new_structures(samples, ()), errors, [{"number": 0, "loss": 0.5}], Learning())
     assert json.loads(json.dumps(details, allow_nan=False)) == details
     assert [each["fate"] for each in details["walkers"]] == ["reset", "reset", "reset"]
     assert [each["reason"] for each in details["walkers"]] == [
@@ -135,12 +136,12 @@ def test_a_description_says_how_a_walker_moved_and_how_far_the_model_was_off(tmp
     stop = Rejection("disagreement", 7, 900.0, 500.0)
     temperatures = {"temperature_K": np.array([300.126, 299.114])}
     sample = Sample(walker, walker.structure, 10, stop=stop, observables=temperatures)
-    outcomes = [
-        Outcome("labelled", sample, brought(walker, "a").structure),
-        Outcome("near", sample, None),
-        Outcome("rejected", Sample(walker, None), None),
+    samples = [
+        LabelledSample("labelled", sample, brought(walker, "a").structure),
+        LabelledSample("near", sample, None),
+        LabelledSample("rejected", Sample(walker, None), None),
     ]
-    labelled, near, rejected = describe(outcomes, Dataset(), {"a": SMALL}, [], Learning())["walkers"]
+    labelled, near, rejected = describe(samples, Dataset(), {"a": SMALL}, [], Learning())["walkers"]
     assert (labelled["fate"], labelled["reason"]) == ("continues", None)
     assert (labelled["energy_error"], labelled["forces_error"]) == (SMALL.energy, SMALL.forces)
     assert labelled["stop"] == {"reason": "disagreement", "step": 7, "value": 900.0, "limit": 500.0}
@@ -157,22 +158,22 @@ def test_a_description_has_the_window_of_each_walker(tmp_path):
 
 
 def test_a_generation_with_a_new_label_has_brought_something(tmp_path):
-    outcomes = [brought(walker_at(0, 0.1, tmp_path), "a"), brought(walker_at(1, 0.1, tmp_path), "b", "timeout")]
-    check_new_labels(outcomes, new_structures(outcomes, ()))
+    samples = [brought(walker_at(0, 0.1, tmp_path), "a"), brought(walker_at(1, 0.1, tmp_path), "b", "timeout")]
+    check_new_labels(samples, new_structures(samples, ()))
 
 
 def test_a_generation_without_a_new_label_says_why_and_what_may_help(tmp_path):
     walkers = [walker_at(index, 0.1, tmp_path) for index in range(5)]
     hot, torn = Rejection("temperature", 8, 1565.0, 1500.0), Rejection("distance", 10, 0.31, 0.5)
-    outcomes = [
-        Outcome("0", Sample(walkers[0], None, rejections=(hot, hot)), None),
-        Outcome("1", Sample(walkers[1], None, rejections=(hot, torn)), None),
-        Outcome("2", Sample(walkers[2], walkers[2].structure), None),  # not labelled
+    samples = [
+        LabelledSample("0", Sample(walkers[0], None, rejections=(hot, hot)), None),
+        LabelledSample("1", Sample(walkers[1], None, rejections=(hot, torn)), None),
+        LabelledSample("2", Sample(walkers[2], walkers[2].structure), None),  # not labelled
         brought(walkers[3], "known"),
         brought(walkers[4], "new", "timeout"),
     ]
     with pytest.raises(NothingLearned) as raised:
-        check_new_labels(outcomes, new_structures(outcomes, ["known"]))
+        check_new_labels(samples, new_structures(samples, ["known"]))
     said = str(raised.value)
     assert "2 of 5 samples were rejected, as guards stopped every try" in said
     assert "1 of 5 samples are almost the same as known structures" in said
@@ -194,10 +195,10 @@ def test_a_generation_without_a_new_label_says_why_and_what_may_help(tmp_path):
 def test_guards_are_not_named_where_they_stopped_nothing(tmp_path):
     walker = walker_at(0, 0.1, tmp_path)
     with pytest.raises(NothingLearned) as raised:
-        check_new_labels([Outcome("0", Sample(walker, walker.structure), None)], Dataset())
+        check_new_labels([LabelledSample("0", Sample(walker, walker.structure), None)], Dataset())
     assert "Guards stopped" not in str(raised.value)
 
 
 def test_a_sample_with_a_new_label_is_not_counted_among_those_that_brought_nothing(tmp_path):
-    outcomes = [brought(walker_at(index, 0.1 * index, tmp_path), key) for index, key in enumerate("ab")]
-    assert why_nothing_is_new(outcomes, new_structures(outcomes, ["b"])) == {KNOWN: 1}
+    samples = [brought(walker_at(index, 0.1 * index, tmp_path), key) for index, key in enumerate("ab")]
+    assert why_nothing_is_new(samples, new_structures(samples, ["b"])) == {KNOWN: 1}

@@ -1,0 +1,166 @@
+"""The decisions of online learning: pure functions, so that the same data give the same campaign."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+
+from surveyor.dataset import KEY, Dataset, DataSets
+from surveyor.learning.parameters import Bootstrap, Learning
+from surveyor.metrics import StructureError
+from surveyor.sampling.perturbation import perturb
+from surveyor.sampling.walkers import Walker
+from surveyor.words import number_of
+
+
+def plan_propagations(n_walkers: int, generation: int, learning: Learning, n_labels: int) -> tuple[int, ...]:
+    """Return the number of samples of each walker in a generation.
+
+    All walkers return equally many samples; the remainder goes to randomly chosen walkers. If there are
+    fewer states than walkers, the walkers take turns, continuing from the previous generation.
+
+    Args:
+        n_walkers: number of walkers.
+        generation: number of the generation, from 1.
+        learning: states per generation, budget, seed.
+        n_labels: number of labels requested so far.
+    """
+    n_states = learning.n_states or n_walkers
+    n_now = n_states if learning.max_labels is None else max(0, min(n_states, learning.max_labels - n_labels))
+    n_turns, n_left = divmod(n_now, n_walkers)
+    if n_turns:
+        chosen = np.random.default_rng([learning.seed, generation]).choice(n_walkers, size=n_left, replace=False)
+    else:
+        chosen = ((generation - 1) * n_states + np.arange(n_left)) % n_walkers
+    return tuple(int(n) for n in n_turns + np.bincount(chosen, minlength=n_walkers))
+
+
+def frames_per_sample(n_samples: int, learning: Learning, n_labels: int) -> int:
+    """Return how many frames are labelled beside each sample of a generation."""
+    if learning.max_labels is None or n_samples == 0:
+        return learning.n_frames
+    left = max(0, learning.max_labels - n_labels - n_samples)
+    return min(learning.n_frames, left // n_samples)
+
+
+def without_repetitions(structures: Dataset, known: Sequence[str]) -> Dataset:
+    """Return the structures whose keys are neither known nor repeated, in order."""
+    seen = set(known)
+    fresh = []
+    for atoms in structures:
+        key = str(atoms.info[KEY])
+        if key not in seen:
+            fresh.append(atoms)
+            seen.add(key)
+    return Dataset(fresh)
+
+
+def decide_membership(
+    structures: Dataset, errors: Mapping[str, StructureError], data: DataSets, learning: Learning
+) -> DataSets:
+    """Return the sets that new structures join permanently.
+
+    Structures are ordered by the hash in their key. Validation and test set are filled to their fractions of all
+    structures so far, and each gets at least one of three or more new structures. At least one of the first structures,
+    and of three or more, is left for training.
+
+    Args:
+        structures: new structures, labelled or failed, with their keys.
+        errors: errors of the model before training on them, by key; empty without a model.
+        data: the sets of the campaign so far.
+        learning: fractions and thresholds.
+    """
+    labelled = structures.labelled().ordered_by_key()
+    kept = labelled.where(lambda atoms: not _is_discarded(atoms, errors, learning))
+    n_valid, n_test = _shares(len(kept), data, learning)
+    return DataSets(
+        valid=kept[:n_valid],
+        test=kept[n_valid : n_valid + n_test],
+        train=kept[n_valid + n_test :],
+        failed=structures.failed().ordered_by_key(),
+        discarded=labelled.where(lambda atoms: _is_discarded(atoms, errors, learning)),
+    )
+
+
+def _is_discarded(atoms: Atoms, errors: Mapping[str, StructureError], learning: Learning) -> bool:
+    error = errors.get(str(atoms.info[KEY]))
+    return error is not None and error.exceeds(learning.discard_energy_meV_per_atom, learning.discard_forces_meV_per_A)
+
+
+def _shares(n_new: int, data: DataSets, learning: Learning) -> tuple[int, int]:
+    """Return how many of the new structures come to the validation and the test set."""
+    n_total = n_new + len(data.train) + len(data.valid) + len(data.test)
+    least = 1 if n_new >= 3 else 0
+    valid = _lacking(learning.valid_fraction, n_total, len(data.valid), least)
+    test = _lacking(learning.test_fraction, n_total, len(data.test), least)
+    n_free = max(0, n_new - 1) if n_new >= 3 or not data.train else n_new
+    n_valid = min(valid, n_free - min(test, least))
+    return n_valid, min(test, n_free - n_valid)
+
+
+def _lacking(fraction: float, n_total: int, n_have: int, least: int) -> int:
+    return 0 if fraction == 0 else max(round(fraction * n_total) - n_have, least)
+
+
+def must_reset(error: StructureError, learning: Learning) -> bool:
+    """Return whether the walker that returned a structure is reset to its start."""
+    return error.exceeds(learning.reset_energy_meV_per_atom, learning.reset_forces_meV_per_A)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a campaign stands, as far as the decision to stop is concerned.
+
+    Attributes:
+        generation: number of the newest complete generation.
+        n_labels: how many labels were requested so far.
+        energy_rmse: before training on the newest generation's structures, eV/atom; None where nothing was measured.
+        forces_rmse: likewise, eV/Å.
+    """
+
+    generation: int
+    n_labels: int
+    energy_rmse: float | None = None
+    forces_rmse: float | None = None
+
+
+def reason_to_stop(progress: Progress, learning: Learning) -> str | None:
+    """Return the reason why a campaign ends, or None if it continues."""
+    if progress.generation >= learning.n_generations:
+        n = learning.n_generations
+        return "the one requested generation is complete" if n == 1 else f"all {n} generations are complete"
+    if learning.max_labels is not None and progress.n_labels >= learning.max_labels:
+        return f"the budget of {number_of(learning.max_labels, 'label')} is used up"
+    if is_converged(progress, learning):
+        return "the error before training is below its target"
+    return None
+
+
+def is_converged(progress: Progress, learning: Learning) -> bool:
+    """Say whether the error before training is below all targets that are given."""
+    targets = (
+        (progress.energy_rmse, learning.target_energy_meV_per_atom),
+        (progress.forces_rmse, learning.target_forces_meV_per_A),
+    )
+    given = [(error, target) for error, target in targets if target is not None]
+    return bool(given) and all(error is not None and 1e3 * error <= target for error, target in given)
+
+
+def perturbed_starts(walkers: Sequence[Walker], bootstrap: Bootstrap, seed: int) -> list[Atoms]:
+    """Return randomly perturbed starts of the walkers, which take turns.
+
+    Args:
+        walkers: at their starts.
+        bootstrap: how many, and how far.
+        seed: of the campaign.
+    """
+    return [
+        perturb(
+            walkers[index % len(walkers)].start,
+            amplitude_A=bootstrap.amplitude_A,
+            amplitude_strain=bootstrap.amplitude_strain,
+            generator=np.random.default_rng([seed, 0, index]),
+        )
+        for index in range(bootstrap.n_structures)
+    ]
