@@ -23,7 +23,7 @@ class Rule:
 
     Attributes:
         path: section below FORCE_EVAL; empty for FORCE_EVAL itself.
-        keyword: of the section; None for the section itself, as long as it is not switched off.
+        keyword: of the section; None for the section itself. A section that is switched off does not count.
         values: of the keyword that are meant; None for any.
         reason: for the message, with what to do.
     """
@@ -40,9 +40,9 @@ class Rule:
 
     def is_met(self, force_eval: Section) -> bool:
         """Say whether an input has it."""
-        sections = _at(force_eval, self.path)
+        sections = [each for each in _at(force_eval, self.path) if each.get("_", True) not in (False, "NONE")]
         if self.keyword is None:
-            return any(section.get("_", True) not in (False, "NONE") for section in sections)
+            return bool(sections)
         found = [section[self.keyword] for section in sections if self.keyword in section]
         return bool(found) and (self.values is None or any(value in self.values for value in found))
 
@@ -63,6 +63,8 @@ REFUSED = (
     Rule("RESCALE_FORCES", None, None, "the forces would not be those of the energy; remove it"),
     Rule("DFT/QS", "LS_SCF", (True,), "surveyor cannot check the convergence of linear-scaling SCF; use OT"),
     Rule("DFT/QS", "ALMO_SCF", (True,), "surveyor cannot check the convergence of ALMO SCF; use OT"),
+    Rule("DFT/SCF/DIAGONALIZATION", "ALGORITHM", ("DAVIDSON",), "CP2K reports an SCF as converged that is not, with "
+         "an energy that is off by up to several eV; use STANDARD, or OT"),
     Rule("DFT/EXCITED_STATES", None, None, "energy and forces would be those of different states; remove it"),
     Rule("DFT/ENERGY_CORRECTION", None, None, "CP2K prints two energies and two stress tensors; remove it"),
     Rule("DFT/EXTERNAL_DENSITY", None, None, "it would make labels depend on a file; remove it"),
