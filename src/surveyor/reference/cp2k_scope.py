@@ -70,6 +70,9 @@ REFUSED = (
     Rule("DFT/EXTERNAL_DENSITY", None, None, "it would make labels depend on a file; remove it"),
     Rule("DFT/EXTERNAL_VXC", None, None, "it would make labels depend on a file; remove it"),
     Rule("DFT/XC/WF_CORRELATION", None, None, "labels of MP2 or RPA are not supported; remove it"),
+    Rule("DFT/XAS", None, None, "the energy that CP2K prints last is not that of the ground state; remove it"),
+    Rule("DFT/AUXILIARY_DENSITY_MATRIX_METHOD", "ADMM_PURIFICATION_METHOD", ("NONE_DM", "MCWEENY"), "CP2K has no "
+         "forces with it; use NONE"),
     Rule("DFT", "WFN_RESTART_FILE_NAME", None, "it would make labels depend on a file; remove it"),
 )  # fmt: skip
 
@@ -86,14 +89,13 @@ WARNED = (
     Rule("DFT/POISSON/IMPLICIT/DIRICHLET_BC", None, None, _FIXED),
     Rule("DFT/SCRF", None, None, _FIXED),
     Rule("PROPERTIES", None, None, _UNREAD),
-    Rule("DFT/XAS", None, None, _UNREAD),
     Rule("DFT/XAS_TDP", None, None, _UNREAD),
 )
 # What has no stress, or no solution, where a structure is periodic in three directions.
 NOT_PERIODIC = (
     Rule("DFT/PERIODIC_EFIELD", None, None, "CP2K has no stress in a periodic electric field"),
     Rule("DFT/POISSON", "POISSON_SOLVER", ("IMPLICIT",), "CP2K has no stress with this solver"),
-    Rule("DFT/POISSON", "POISSON_SOLVER", ("MT",), "this solver is for structures without a cell"),
+    Rule("DFT/POISSON", "POISSON_SOLVER", ("MT", "MULTIPOLE"), "this solver is for structures without a cell"),
 )
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from surveyor.dataset import ENERGY, FORCES, STRESS, with_label
 from surveyor.labels import Label
 from surveyor.potentials import predict
+from surveyor.reading import suspicions
 from surveyor.reading.suspicions import findings_of, suspicions_of
 
 CRYSTAL = bulk("Cu", cubic=True)
@@ -159,6 +160,14 @@ def test_forces_that_were_not_computed_are_named_but_not_those_that_symmetry_tak
     assert warnings(structures) == {"all forces are zero, which the symmetry does not ask for": (1, 3)}
     diamond = with_label(bulk("C", cubic=True), None, Label(-70.0, np.zeros((8, 3))))
     assert warnings([diamond]) == {}
+
+
+def test_of_many_structures_without_forces_the_first_stand_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suspicions, "N_EXAMINED", 2)
+    nowhere = [with_label(atoms, None, Label(-1.0, np.zeros((3, 3)))) for atoms in perturbed(WATER, 3, 0.1)]
+    crystal = with_label(CRYSTAL, None, Label(-1.0, np.zeros((4, 3))))
+    (found,) = [each for each in suspicions_of([crystal, *nowhere]) if "all forces are zero" in each.text]
+    assert found.is_suspicious.tolist() == [False, True, True, True]
 
 
 def test_forces_beyond_those_of_others_and_forces_with_a_sum_are_named() -> None:

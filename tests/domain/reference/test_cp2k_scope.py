@@ -37,6 +37,9 @@ REFUSED = {
     ("&DFT", "&ENERGY_CORRECTION T\n&END"): "two energies",
     ("&DFT", "&EXTERNAL_DENSITY\n&END"): "depend on a file",
     ("&DFT", "&EXTERNAL_VXC\n FILE_VXC x\n&END"): "depend on a file",
+    ("&DFT", "&XAS\n METHOD TP_HH\n&END"): "not that of the ground state",
+    ("&DFT", "&AUXILIARY_DENSITY_MATRIX_METHOD\n ADMM_PURIFICATION_METHOD NONE_DM\n&END"): "CP2K has no forces with it",
+    ("&DFT", "&AUXILIARY_DENSITY_MATRIX_METHOD\n ADMM_PURIFICATION_METHOD MCWEENY\n&END"): "CP2K has no forces with it",
     ("&DFT", "WFN_RESTART_FILE_NAME x"): "depend on a file",
     ("&XC", "&WF_CORRELATION\n&END"): "MP2 or RPA",
 }
@@ -49,6 +52,7 @@ WARNED = {
 }
 NOT_PERIODIC = {
     ("&DFT", "&POISSON\n POISSON_SOLVER MT\n PERIODIC NONE\n&END"): "this solver is for structures without a cell",
+    ("&DFT", "&POISSON\n POISSON_SOLVER MULTIPOLE\n&END"): "this solver is for structures without a cell",
     ("&DFT", "&POISSON\n POISSON_SOLVER IMPLICIT\n&END"): "no stress with this solver",
     ("&DFT", "&PERIODIC_EFIELD\n INTENSITY 1E-4\n&END"): "no stress in a periodic electric field",
 }
