@@ -30,6 +30,7 @@ DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 (NIGHTLY,) = yaml.safe_load((DEPLOYMENTS / "local" / "prefect.yaml").read_text())["deployments"][0]["schedules"]
 CRON = CronSchedule(cron=NIGHTLY["cron"], timezone=NIGHTLY["timezone"])
 INTERVAL = IntervalSchedule(interval=timedelta(seconds=5))
+EVERY_SECOND = {"heartbeat_interval_seconds": 1}
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -193,11 +194,44 @@ def test_a_run_that_falls_silent_is_crashed_by_the_automation_and_one_that_does_
     assert client.read_flow_run(alive).state_name == "Running"
 
 
-def heartbeat(url: str, run: UUID) -> None:
+def test_events_are_removed_when_they_are_old(prefect_api_url: str) -> None:
+    old, new = uuid4(), uuid4()
+    heartbeat(prefect_api_url, new)
+    wait_for(lambda: has_heartbeat(prefect_api_url, new))
+
+    heartbeat(prefect_api_url, old, age=timedelta(days=8))  # Prefect keeps heartbeats for a week
+    wait_for(lambda: has_heartbeat(prefect_api_url, old))
+    wait_for(lambda: not has_heartbeat(prefect_api_url, old), timeout_s=60)
+    assert has_heartbeat(prefect_api_url, new)
+
+
+def has_heartbeat(url: str, run: UUID) -> bool:
+    since = (datetime.now(UTC) - timedelta(days=30)).isoformat()
+    wanted = {"resource": {"id": [f"prefect.flow-run.{run}"]}, "occurred": {"since": since}}
+    found = httpx.post(f"{url}/events/filter", json={"filter": wanted}, trust_env=False).raise_for_status()
+    return bool(found.json()["events"])
+
+
+def test_a_worker_that_falls_silent_is_offline_and_its_pool_is_not_ready(
+    client: SyncPrefectClient, deploy: Deploy
+) -> None:
+    pool = str(client.read_deployment(deploy()).work_pool_name)
+    sent = client.request(
+        "POST", "/work_pools/{name}/workers/heartbeat", path_params={"name": pool}, json={"name": "w", **EVERY_SECOND}
+    )
+    sent.raise_for_status()
+    assert client.read_work_pool(pool).status == "READY"
+
+    wait_for(lambda: client.read_work_pool(pool).status == "NOT_READY")
+    workers = client.request("POST", "/work_pools/{name}/workers/filter", path_params={"name": pool}, json={})
+    assert [worker["status"] for worker in workers.json()] == ["OFFLINE"]
+
+
+def heartbeat(url: str, run: UUID, age: timedelta = timedelta()) -> None:
     """Send what the process of a run sends every 30 s."""
     event = {
         "id": str(uuid4()),
-        "occurred": datetime.now(UTC).isoformat(),
+        "occurred": (datetime.now(UTC) - age).isoformat(),
         "event": "prefect.flow-run.heartbeat",
         "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
         "related": [

@@ -147,6 +147,17 @@ def test_a_complete_campaign_says_why_it_ended(finished_campaign: RunDirectory) 
     assert "all 3 generations are complete" in shown(progress)
 
 
+@pytest.mark.parametrize(("from_scratch", "limit"), [(True, 7), (False, None)])
+def test_the_limit_of_epochs_is_that_of_trainings_from_scratch(
+    from_scratch: bool, limit: int | None, campaign_on_disk: RunDirectory
+) -> None:
+    record = read_json(campaign_on_disk.parameters)
+    record["parameters"]["model"] = {"mace": {"max_num_epochs": 7}}
+    record["parameters"]["learning"]["train_from_scratch"] = from_scratch
+    write_json(campaign_on_disk.parameters, record)
+    assert read_progress(campaign_on_disk).max_epochs == limit
+
+
 def test_a_complete_campaign_that_is_continued_is_no_longer_complete(campaign_on_disk: RunDirectory) -> None:
     campaign_on_disk.events.append(CampaignBegins())
     assert read_progress(campaign_on_disk).state == "stopped"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ase.io
+import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
@@ -30,6 +31,7 @@ from surveyor.labels import Label, LevelOfTheory, save_theory
 from surveyor.lease import hold_lease
 from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.committee import SUMMARY, CommitteeModel
+from surveyor.models.history import load_history
 from surveyor.models.mace import MACEModel
 from surveyor.models.mace_parameters import MACEParameters
 from surveyor.potentials import predict
@@ -395,6 +397,27 @@ def test_a_campaign_on_a_foundation_model_fits_its_atomic_energies_beside_it(fou
     assert first is not None
     assert first["Cu"] > fit_atomic_energies(folder.data(0).train)["Cu"] + 0.5
     assert second == first
+
+
+@pytest.mark.mace
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_generations_go_on_from_the_weights_before_unless_they_train_from_scratch(
+    goes_on: bool, folder: Folder, tmp_path: Path
+) -> None:
+    size = {"num_channels": 4, "max_L": 0, "r_max_A": 4.0, "num_interactions": 1}
+    almost_nothing = {"max_num_epochs": 1, "lr": 1e-9}
+    model = {"mace": {**size, "max_num_epochs": 3, "lr": 0.01, "continued": almost_nothing, "device": "cpu"}}
+    learning = {"atomic_energies": "least_squares", "train_from_scratch": not goes_on}
+    starts = write_starts(tmp_path / "copper.extxyz", bulk("Cu", cubic=True))
+    walkers = [{"start": starts, "n_steps": 5, "max_temperature_factor": 100}]
+    folder.run(n_walkers=1, model=model, learning=learning, walkers=walkers)
+
+    before, after = (folder.directory.load_generation(number, ()).model for number in (0, 1))
+    probe = folder.data(0).train[:1]
+    forces = [each.deploy().evaluate(probe)[0].forces for each in (before, after)]
+    assert np.allclose(*forces, atol=1e-5) == goes_on
+    n_epochs = [len(load_history(folder.directory.generation(number).model)) for number in (0, 1)]
+    assert n_epochs == [3, 1 if goes_on else 3]
 
 
 def test_labels_of_a_version_that_calls_the_level_of_theory_otherwise_are_not_bought_again(

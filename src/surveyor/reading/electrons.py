@@ -1,5 +1,6 @@
 """Charge and multiplicity under the names that other programs write."""
 
+import re
 from collections.abc import Iterator, Mapping
 from numbers import Real
 from typing import Any
@@ -20,7 +21,13 @@ MULTIPLICITY_NAMES = ("multiplicity", "spinmultiplicity", "mult")
 UNPAIRED_NAMES = ("uhf", "nunpaired", "nunpairedelectrons", "unpairedelectrons")  # 2S
 # The data and calculators of OMol25 and MACE write 2S+1. PySCF writes 2S, and some files hold S.
 SPIN_NAMES = ("spin", "totalspin")
-SUSPICIOUS = ("charge", "spin", "mult", "magmom", "unpaired")  # parts of names of which a user should know
+# Names, and parts of names, of which a user should know.
+SUSPICIOUS_NAMES = ("q", "ms", "sz", "2s+1", "nalpha", "nbeta")
+SUSPICIOUS = ("charge", "spin", "mult", "magmom", "magneti", "unpaired", "electrons", "nelec")
+N_SUSPICIOUS = 3  # numbers under one name that may be a charge and a spin
+# Columns with the results of other programs, as `_plain` returns their names.
+CHARGE_COLUMN = re.compile(r"(?:.*(?:ref|dft|formal|partial|atomic|mulliken|l(?:oe|ö|o)wdin|hirshfeld|bader))?charges?")
+MOMENT_COLUMN = re.compile(r".*(?:magmoms?|magneticmoments?|spins?|spindensity|spindensities|spinpopulations?)")
 
 WHOLE = 0.1  # sums of partial charges and moments that differ less from an integer are that integer
 CONTRADICTION = 0.5  # a sum that differs more from what is stated contradicts it
@@ -34,6 +41,7 @@ def read_electrons(atoms: Atoms, notes: Notes) -> Atoms:
     """
     charge = _charge(atoms, notes)
     multiplicity = _multiplicity(atoms, charge or 0, notes)
+    _check_columns(atoms, charge, multiplicity, notes)
     _warn_of_unused(atoms, notes)
     found = {CHARGE: charge, MULTIPLICITY: multiplicity}
     return with_info(atoms, {name: value for name, value in found.items() if value is not None})
@@ -161,14 +169,59 @@ def _object_to_moment(atoms: Atoms, moment: float, field: str, multiplicity: int
     )
 
 
+def _check_columns(atoms: Atoms, charge: int | None, multiplicity: int | None, notes: Notes) -> None:
+    """Compare charge and multiplicity with the sums of charges and moments that another program has computed.
+
+    Raises:
+        InputError: they differ, and the structure does not state the one concerned.
+    """
+    for name, total in _sums(atoms, CHARGE_COLUMN):
+        if abs(total - (charge or 0)) > CONTRADICTION:
+            _object_to_sum(name, total, CHARGE, "the total charge in e", charge, notes)
+    if atoms.pbc.any():
+        return
+    n_unpaired = (multiplicity or 1 + (int(atoms.numbers.sum()) - (charge or 0)) % 2) - 1
+    for name, total in _sums(atoms, MOMENT_COLUMN):
+        if abs(abs(total) - n_unpaired) > CONTRADICTION:
+            _object_to_sum(name, total, MULTIPLICITY, "2S+1", multiplicity, notes)
+
+
+def _object_to_sum(name: str, total: float, field: str, meaning: str, stated: int | None, notes: Notes) -> None:
+    if stated is not None:
+        notes.warn(f"the sum of {name} is not what the {field} says; {name} is not used")
+        return
+    raise InputError(
+        f"the sum of {name} is {total:.3g}, but no {field} is stated; write {field}=N, {meaning}, or remove the "
+        f"column {name}"
+    )
+
+
+def _sums(atoms: Atoms, names: re.Pattern[str]) -> Iterator[tuple[str, float]]:
+    """Give the sums of the columns of numbers with such names, without those of `MOMENTS` and `CHARGES`."""
+    results = {} if atoms.calc is None else atoms.calc.results
+    for name, values in {**atoms.arrays, **results}.items():
+        is_column = name not in (MOMENTS, CHARGES) and names.fullmatch(_plain(name))
+        if is_column and np.shape(values) == (len(atoms),) and np.asarray(values).dtype.kind in "iuf":
+            yield name, float(np.sum(values))
+
+
 def _warn_of_unused(atoms: Atoms, notes: Notes) -> None:
-    """Warn of numbers that look like a charge or a spin, but whose meaning is not known."""
+    """Warn of values that look like a charge or a spin, but whose meaning is not known."""
     known = (*CHARGE_NAMES, *MULTIPLICITY_NAMES, *UNPAIRED_NAMES, *SPIN_NAMES)
     results = {} if atoms.calc is None else atoms.calc.results
-    for name, value in {**atoms.info, **results}.items():
+    numbers = {name: value for name, value in results.items() if np.ndim(value) == 0}  # not the columns
+    for name, value in {**atoms.info, **numbers}.items():
         plain = _plain(name)
-        if plain not in known and any(part in plain for part in SUSPICIOUS) and _scalar(value):
+        is_like = plain in SUSPICIOUS_NAMES or any(part in plain for part in SUSPICIOUS)
+        if plain not in known and is_like and _says_something(value):
             notes.warn(f"{name} is not used; if it states charge or spin, write {CHARGE} or {MULTIPLICITY}")
+
+
+def _says_something(value: Any) -> bool:  # Any: what a file holds
+    """Say whether a value is a word, or some numbers that are not all zero."""
+    if isinstance(value, bool | np.bool_) or np.ndim(value) > 1 or np.size(value) > N_SUSPICIOUS:
+        return False
+    return bool(np.any(value)) if np.asarray(value).dtype.kind in "iuf" else isinstance(value, str) and bool(value)
 
 
 def _note_other_names(stated: Mapping[str, int], name: str, meaning: str, notes: Notes) -> None:
@@ -191,7 +244,8 @@ def _named(atoms: Atoms, names: tuple[str, ...]) -> Iterator[tuple[str, Any]]:  
 
 
 def _plain(name: str) -> str:
-    return str(name).lower().replace("_", "").replace("-", "").replace(" ", "")
+    """Return a name in lower case without punctuation; `charge:` is how sentences in comments of xyz files write it."""
+    return re.sub(r"[^\w+]|_", "", str(name).lower())
 
 
 def _integer(name: str, value: Any) -> int:  # Any: what a file holds

@@ -1,10 +1,13 @@
 """Structure files as ASE reads them."""
 
 import re
+import sqlite3
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ase.db
 import ase.io
 from ase import Atoms
 from ase.data import chemical_symbols
@@ -17,7 +20,33 @@ from surveyor.reading.stress import is_symmetric
 ISOTOPES = {"D": 2.014, "T": 3.016}  # with masses in u
 UNKNOWN = re.compile(r"^(Could not parse species from label )?(?P<symbol>[A-Za-z]{1,2}\d?|\d+)\.?$")  # a KeyError
 
-UNREADABLE = (*UNFORESEEN, OSError, StopIteration, ase.io.formats.UnknownFileTypeError)  # of a malformed file
+# The exceptions that ASE's readers raise on a malformed file.
+UNREADABLE = (
+    *UNFORESEEN,
+    ase.io.ParseError,
+    ase.io.formats.UnknownFileTypeError,
+    EOFError,  # a compressed file that was cut off
+    ImportError,  # formats that need a further package
+    NameError,
+    OSError,
+    StopIteration,
+    SyntaxError,  # broken XML
+    sqlite3.Error,
+    zlib.error,
+)
+CHARGED_ATOM = re.compile(r"^M  (?:CHG|RAD)", re.MULTILINE)
+# Formats that state charge and spin where ASE does not read them, and how they state others than 0 and the lowest.
+STATED = {
+    "sdf": CHARGED_ATOM,
+    "mol": CHARGED_ATOM,
+    "proteindatabank": re.compile(r"^(?:ATOM  |HETATM).{72}(?:[1-9][+-]|[+-][1-9])", re.MULTILINE),
+    "gaussian-in": re.compile(r"^\s*(?!0[\s,]+1\s*$)-?\d+[\s,]+\d+\s*$", re.MULTILINE),
+    "gaussian-out": re.compile(r"^ *Charge = +(?!0 +Multiplicity = 1\s)-?\d+ +Multiplicity", re.MULTILINE),
+    "orca-output": re.compile(
+        r"^ *(?:Total Charge +Charge +\.+ +(?!0\s)|Multiplicity +Mult +\.+ +(?!1\s))", re.MULTILINE
+    ),
+}
+DATABASES = ("db", "json")  # formats of ASE's databases
 
 
 def images_in(path: Path) -> Iterator[Atoms]:
@@ -30,8 +59,7 @@ def images_in(path: Path) -> Iterator[Atoms]:
         raise InputError(f"structure file {path} does not exist")
     n_read = 0
     try:
-        options = {"properties_parser": _properties} if ase.io.formats.filetype(str(path)) == "extxyz" else {}
-        for atoms in ase.io.iread(path, index=":", **options):
+        for atoms in _images(path):
             _check_numbers(atoms, f"structure {n_read} of {path}")
             yield atoms
             n_read += 1
@@ -48,6 +76,39 @@ def images_in(path: Path) -> Iterator[Atoms]:
         ) from error
     if not n_read:
         raise InputError(f"{path} holds no structure")
+
+
+def unread_electrons(path: Path) -> str:
+    """Return a warning for a file that states charge or spin where ASE does not read them; empty for all others."""
+    try:
+        kind = ase.io.formats.filetype(str(path))
+    except UNREADABLE:  # the reader of the structures says so
+        return ""
+    if kind not in STATED or not STATED[kind].search(path.read_text(errors="replace")):
+        return ""
+    return (
+        f"charges or spins that a file of format {kind} states are not read; unless charge 0 and the lowest "
+        "multiplicity are meant, write an extxyz file with charge and multiplicity"
+    )
+
+
+def _images(path: Path) -> Iterator[Atoms]:
+    kind = ase.io.formats.filetype(str(path))
+    if kind in DATABASES:
+        return _rows(path)
+    options = {"properties_parser": _properties} if kind == "extxyz" else {}
+    images: Iterator[Atoms] = ase.io.iread(path, index=":", **options)
+    return images
+
+
+def _rows(path: Path) -> Iterator[Atoms]:
+    """Give the structures of one of ASE's databases with the pairs of key and value of their rows, and their data."""
+    with ase.db.connect(path, serial=True) as database:
+        for row in database.select():
+            atoms = row.toatoms()
+            pairs = {key: vars(row)[key] for key in row.key_value_pairs}  # a row's attribute `charge` is another one
+            atoms.info |= {**pairs, **row.data}
+            yield atoms
 
 
 def _properties(line: str) -> dict[str, Any]:  # Any: whatever the file holds

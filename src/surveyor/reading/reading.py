@@ -10,7 +10,7 @@ from ase import Atoms
 from surveyor.dataset import OWN_FIELDS
 from surveyor.errors import InputError
 from surveyor.reading.electrons import note_electrons, read_electrons
-from surveyor.reading.images import images_in
+from surveyor.reading.images import images_in, unread_electrons
 from surveyor.reading.keys import LOPSIDED, REF_KEYS, LabelKeys, in_parameters
 from surveyor.reading.labels import pass_over_label, read_label
 from surveyor.reading.report import Notes, ReadingReport
@@ -63,7 +63,10 @@ def read_in_steps(path: Path, steps: Sequence[Step], parameter: str = "", *, kee
             its index.
     """
     notes, found, structures, refused = Notes(), dict[str, None](), [], {}
+    unread = unread_electrons(path) if read_electrons in steps else ""
     for notes.index, image in enumerate(images_in(path)):
+        if unread:
+            notes.warn(unread)
         found |= dict.fromkeys(_fields(image))
         atoms = image
         try:

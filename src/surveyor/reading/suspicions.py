@@ -11,7 +11,7 @@ import numpy as np
 from ase import Atoms
 from ase.neighborlist import neighbor_list
 
-from surveyor.dataset import ENERGY, FORCES
+from surveyor.dataset import ENERGY, FORCES, STRESS
 from surveyor.errors import InputError
 from surveyor.reading.energies import deviations
 from surveyor.reading.identity import copies
@@ -25,6 +25,7 @@ STRONG_FORCE = 100.0  # eV/Å: atoms at half the sum of their covalent radii rep
 STRONG_FACTOR = 50.0  # times the median of the largest forces
 NET_FORCE = 1.0  # eV/Å: of a whole structure; grids and loose convergence leave up to 0.1
 NET_FRACTION = 0.05  # of the sum of the magnitudes of all forces
+STRONG_STRESS = 5.0  # eV/Å³, 800 GPa, at which solids have half their volume; ordinary ones in GPa or kbar reach it
 NEAR_A = 5.0  # neighbours that may leave an atom a force
 N_EXAMINED = 500  # structures without forces, of which it is asked whether symmetry takes them away
 
@@ -168,6 +169,13 @@ def _net_forces(labels: Labels) -> Suspicion:
     return Suspicion(text, has_net)
 
 
+def _strong_stresses(labels: Labels) -> Suspicion:
+    stresses = [atoms.info.get(STRESS) for atoms in labels.structures]
+    largest = np.array([0.0 if each is None else float(np.abs(each).max()) for each in stresses])
+    text = f"a stress of up to {largest.max(initial=0.0):.3g} eV/Å³, such as one in GPa or kbar"
+    return Suspicion(text, largest > STRONG_STRESS)
+
+
 def _charges(labels: Labels) -> Suspicion:
     charges = np.array([electrons_of(atoms)[0] for atoms in labels.structures])
     values = ", ".join(f"{charge:+d}" if charge else "0" for charge in np.unique(charges))
@@ -202,7 +210,13 @@ def _most(values: np.ndarray) -> int:
     return int(unique[np.argmax(counts)])
 
 
-OF_LABELS: tuple[Callable[[Labels], Suspicion], ...] = (_no_forces, _far_energies, _strong_forces, _net_forces)
+OF_LABELS: tuple[Callable[[Labels], Suspicion], ...] = (
+    _no_forces,
+    _far_energies,
+    _strong_forces,
+    _net_forces,
+    _strong_stresses,
+)
 CHECKS = (*OF_LABELS, _charges, _multiplicities)
 
 

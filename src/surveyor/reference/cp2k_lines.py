@@ -211,7 +211,7 @@ class _Preprocessor:
             if not NAME.fullmatch(name) or not value.strip(BLANKS):
                 raise ValueError("expected @SET with the name of a variable and a value")
             self.values[name] = value.strip(BLANKS)
-        elif directive not in ("@ENDIF", "@PRINT"):
+        elif directive not in ("@ENDIF", "@PRINT") and not _says_nothing(directive, rest):
             raise ValueError(f"{directive} is no directive; CP2K leaves such a line out without a word")
         return True
 
@@ -226,6 +226,11 @@ def _directive_in(line: str) -> tuple[str, str] | None:
             "comment; remove it"
         )
     return f"@{found['name'].upper()}", found["rest"]
+
+
+def _says_nothing(directive: str, rest: str) -> bool:
+    text = f"{directive[1:]}{rest}".strip(BLANKS)
+    return not text or text[0] in COMMENT
 
 
 def _ends_condition(line: str) -> bool:

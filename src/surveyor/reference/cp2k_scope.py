@@ -23,7 +23,7 @@ class Rule:
 
     Attributes:
         path: section below FORCE_EVAL; empty for FORCE_EVAL itself.
-        keyword: of the section; None for the section itself, as long as it is not switched off.
+        keyword: of the section; None for the section itself. A section that is switched off does not count.
         values: of the keyword that are meant; None for any.
         reason: for the message, with what to do.
     """
@@ -40,9 +40,9 @@ class Rule:
 
     def is_met(self, force_eval: Section) -> bool:
         """Say whether an input has it."""
-        sections = _at(force_eval, self.path)
+        sections = [each for each in _at(force_eval, self.path) if each.get("_", True) not in (False, "NONE")]
         if self.keyword is None:
-            return any(section.get("_", True) not in (False, "NONE") for section in sections)
+            return bool(sections)
         found = [section[self.keyword] for section in sections if self.keyword in section]
         return bool(found) and (self.values is None or any(value in self.values for value in found))
 
@@ -63,11 +63,16 @@ REFUSED = (
     Rule("RESCALE_FORCES", None, None, "the forces would not be those of the energy; remove it"),
     Rule("DFT/QS", "LS_SCF", (True,), "surveyor cannot check the convergence of linear-scaling SCF; use OT"),
     Rule("DFT/QS", "ALMO_SCF", (True,), "surveyor cannot check the convergence of ALMO SCF; use OT"),
+    Rule("DFT/SCF/DIAGONALIZATION", "ALGORITHM", ("DAVIDSON",), "CP2K reports an SCF as converged that is not, with "
+         "an energy that is off by up to several eV; use STANDARD, or OT"),
     Rule("DFT/EXCITED_STATES", None, None, "energy and forces would be those of different states; remove it"),
     Rule("DFT/ENERGY_CORRECTION", None, None, "CP2K prints two energies and two stress tensors; remove it"),
     Rule("DFT/EXTERNAL_DENSITY", None, None, "it would make labels depend on a file; remove it"),
     Rule("DFT/EXTERNAL_VXC", None, None, "it would make labels depend on a file; remove it"),
     Rule("DFT/XC/WF_CORRELATION", None, None, "labels of MP2 or RPA are not supported; remove it"),
+    Rule("DFT/XAS", None, None, "the energy that CP2K prints last is not that of the ground state; remove it"),
+    Rule("DFT/AUXILIARY_DENSITY_MATRIX_METHOD", "ADMM_PURIFICATION_METHOD", ("NONE_DM", "MCWEENY"), "CP2K has no "
+         "forces with it; use NONE"),
     Rule("DFT", "WFN_RESTART_FILE_NAME", None, "it would make labels depend on a file; remove it"),
 )  # fmt: skip
 
@@ -84,14 +89,13 @@ WARNED = (
     Rule("DFT/POISSON/IMPLICIT/DIRICHLET_BC", None, None, _FIXED),
     Rule("DFT/SCRF", None, None, _FIXED),
     Rule("PROPERTIES", None, None, _UNREAD),
-    Rule("DFT/XAS", None, None, _UNREAD),
     Rule("DFT/XAS_TDP", None, None, _UNREAD),
 )
 # What has no stress, or no solution, where a structure is periodic in three directions.
 NOT_PERIODIC = (
     Rule("DFT/PERIODIC_EFIELD", None, None, "CP2K has no stress in a periodic electric field"),
     Rule("DFT/POISSON", "POISSON_SOLVER", ("IMPLICIT",), "CP2K has no stress with this solver"),
-    Rule("DFT/POISSON", "POISSON_SOLVER", ("MT",), "this solver is for structures without a cell"),
+    Rule("DFT/POISSON", "POISSON_SOLVER", ("MT", "MULTIPOLE"), "this solver is for structures without a cell"),
 )
 
 

@@ -167,6 +167,13 @@ class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
         return "/".join(names)
 
     @property
+    def is_left_out(self) -> bool:
+        """Whether the open section never reaches the program: it is the structure, printing, or no FORCE_EVAL."""
+        names = [each.name for each in self._treerefs[1:]]
+        is_of_structure = names[1:2] == ["SUBSYS"] and names[2:3] not in ([], ["KIND"])
+        return bool(names) and (names[0] != "FORCE_EVAL" or "PRINT" in names or is_of_structure)
+
+    @property
     def place(self) -> str:
         """Section and line, for messages."""
         return f"section {self.section}, {self._here}" if self.section else self._here
@@ -210,7 +217,7 @@ class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
             opened[-1].subsections.pop()
             self._note(name, "value of section", ())
         except InvalidNameError:  # a second section of a kind that does not repeat
-            if not self.is_trusted:
+            if not (self.is_trusted or self.is_left_out):
                 raise
         except MALFORMED as error:
             raise InvalidSectionError(_format_error(error, words), Context()) from error
@@ -261,12 +268,14 @@ class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
 
     def _may_pass(self, name: str, node: ET.Element | None) -> bool:
         """Say whether a value passes that the library does not take: other versions have other names, not numbers."""
+        if self.is_left_out:
+            return True
         kind = None if node is None else node.find(".//DATA_TYPE")
         is_name = kind is not None and kind.get("kind") == "keyword"
         return self.is_trusted or (is_name and name not in UNDERSTOOD)
 
     def _note(self, name: str, what: str, known: Iterable[str | None]) -> None:
-        if self.is_trusted:
+        if self.is_trusted or self.is_left_out:
             return
         close = get_close_matches(name, [each for each in known if each], n=1, cutoff=0.75)
         advice = f" (did you mean {close[0]}?)" if close else ""

@@ -1,5 +1,6 @@
 """Charge and spin under the names that other programs write."""
 
+import ase.db
 import ase.io
 import numpy as np
 import pytest
@@ -80,6 +81,11 @@ SILENT = {
     "moments of the singlet": with_column(oxygen(multiplicity=1), MOMENTS, [1, -1]),
     "moments that add up to zero": with_column(oxygen(), MOMENTS, [1, -1]),
     "moments of a crystal": bulk("Fe"),
+    "computed charges that add up": with_column(hydroxide(charge=-1), "charges", [-1.2, 0.25]),
+    "computed charges of a neutral molecule": with_column(molecule("H2O"), "mulliken_charges", [-0.8, 0.4, 0.45]),
+    "computed moments of the radical": with_column(hydroxide(), "magmoms", [0.98, 0.01]),
+    "computed moments of a crystal": with_column(Atoms("Fe", cell=[2.5] * 3, pbc=True), "magmoms", [2.2]),
+    "charges of nuclei": with_column(molecule("H2O"), "nuclear_charges", [8, 1, 1]),
 }
 
 
@@ -115,6 +121,23 @@ REFUSED = {
     "twice the spin": (oxygen(spin=2), r"spin is 2, .* write charge and multiplicity=2S\+1"),
     "a spin of one half": (hydroxide(spin=0.5), r"spin is 0.5, .* write charge and multiplicity=2S\+1"),
     "a spin of zero": (hydroxide(charge=-1, spin=0), r"spin is 0, .* write charge and multiplicity=2S\+1"),
+    "a sentence": (hydroxide(**{"charge:": True, "-1": True}), "charge: is True; expected an integer"),
+    "computed charges without a charge": (
+        with_column(hydroxide(), "charges", [-1.15, 0.2]),
+        "the sum of charges is -0.95, but no charge is stated; write charge=N",
+    ),
+    "formal charges": (
+        with_column(hydroxide(), "formal_charges", [-1, 0]),
+        "the sum of formal_charges is -1, but no charge is stated; write charge=N",
+    ),
+    "computed moments without a multiplicity": (
+        with_column(oxygen(), "magmoms", [1.0, 1.0]),
+        r"the sum of magmoms is 2, but no multiplicity is stated; write multiplicity=N, 2S\+1",
+    ),
+    "spins of atoms": (
+        with_column(hydroxide(charge=-1), "mulliken_spins", [-0.9, -0.1]),
+        "the sum of mulliken_spins is -1, but no multiplicity is stated",
+    ),
     "two multiplicities": (oxygen(multiplicity=1, uhf=2), "multiplicity says 1, uhf says 3; write multiplicity alone"),
 }
 
@@ -141,6 +164,83 @@ def test_moments_of_a_crystal_that_contradict_its_multiplicity_are_told_of(read)
     (finding,) = reading.report.findings
     assert "initial_magmoms do not sum to 2S of the multiplicity" in finding.text
     assert multiplicity_of(reading.structures[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("atoms", "name"),
+    [
+        (with_column(hydroxide(charge=0), "charges", [-1.15, 0.2]), "charges is not what the charge says"),
+        (with_column(oxygen(multiplicity=1), "magmoms", [1, 1]), "magmoms is not what the multiplicity says"),
+    ],
+)
+def test_columns_that_contradict_what_is_stated_are_told_of(read, atoms, name):
+    (finding,) = read(atoms).report.findings
+    assert name in finding.text
+
+
+LIKE_ELECTRONS = [
+    {"q": -1},
+    {"nelect": 10},
+    {"n_electrons": 10},
+    {"total_magnetization": 2.0},
+    {"spin_state": "triplet"},
+    {"charge_mult": np.array([-1, 1])},
+    {"2S+1": 3},
+    {"nalpha": 5},
+]
+
+
+@pytest.mark.parametrize("info", LIKE_ELECTRONS, ids=lambda info: next(iter(info)))
+def test_what_looks_like_charge_or_spin_is_told_of(read, info):
+    (finding,) = read(hydroxide(**info)).report.findings
+    assert finding.text.startswith(f"{next(iter(info))} is not used; if it states charge or spin")
+
+
+@pytest.mark.parametrize("info", [{"q": 0}, {"spin_polarised": True}, {"electronic_energy": -2062.3}, {"Qs": 1.0}])
+def test_what_does_not_look_like_charge_or_spin_is_not(read, info):
+    assert not read(hydroxide(**info)).report.findings
+
+
+SDF = """OH
+  x
+
+  2  1  0  0  0  0  0  0  0  0999 V2000
+    0.0000    0.0000    0.0000 O   0  5  0  0  0  0  0  0  0  0  0  0
+    0.0000    0.0000    0.9700 H   0  0  0  0  0  0  0  0  0  0  0  0
+  1  2  1  0
+M  CHG  1   1  -1
+M  END
+$$$$
+"""
+PDB = """\
+HETATM    1  O   OH  A   1       0.000   0.000   0.000  1.00  0.00           O1-
+HETATM    2  H   OH  A   1       0.000   0.000   0.970  1.00  0.00           H
+END
+"""
+GAUSSIAN = "#P PBE/6-31G\n\nhydroxide\n\n-1 1\nO 0.0 0.0 0.0\nH 0.0 0.0 0.97\n\n"
+
+
+@pytest.mark.parametrize(("file", "charged", "neutral"), [
+    ("some.sdf", SDF, SDF.replace("M  CHG  1   1  -1\n", "")),
+    ("some.pdb", PDB, PDB.replace("O1-", "O")),
+    ("some.com", GAUSSIAN, GAUSSIAN.replace("-1 1", "0 1")),
+])  # fmt: skip
+def test_a_charge_that_ase_passes_over_is_told_of(tmp_path, file, charged, neutral):
+    (tmp_path / file).write_text(charged)
+    (finding,) = read_structures(tmp_path / file).report.findings
+    assert finding.text.startswith("charges or spins that a file of format")
+    (tmp_path / file).write_text(neutral)
+    assert not read_structures(tmp_path / file).report.findings
+
+
+@pytest.mark.parametrize("file", ["some.db", "some.json"])
+def test_rows_of_a_database_have_the_charge_that_their_keys_say(tmp_path, file):
+    with ase.db.connect(tmp_path / file) as database:
+        database.write(molecule("H2O"))
+        database.write(hydroxide(), charge=-1, data={"note": [1, 2]})
+    reading = read_structures(tmp_path / file)
+    assert [charge_of(atoms) for atoms in reading.structures] == [0, -1]
+    assert reading.report.unused == ("note",)
 
 
 def test_numbers_that_look_like_a_charge_are_told_of(read):

@@ -60,8 +60,24 @@ def test_copies_are_found_wherever_they_are_and_nothing_else_is_one(name: str, s
 @pytest.mark.parametrize("name", sorted(set(STRUCTURES) - {"one atom"}))
 def test_a_small_displacement_of_one_atom_makes_another_structure(name: str) -> None:
     displaced = STRUCTURES[name].copy()
-    displaced.positions[-1, 2] += 5 * SAME_A
+    displaced.positions[-1, 2] += 1e-3  # Å, the smallest displacement for force constants
     assert copies([STRUCTURES[name], displaced]).tolist() == [0, 1]
+
+
+def test_a_small_strain_of_a_cell_with_one_atom_makes_another_structure() -> None:
+    strained = STRUCTURES["one atom"].copy()
+    strained.set_cell(strained.cell.array + np.diag([0, 0, 1e-3]))
+    assert copies([STRUCTURES["one atom"], strained]).tolist() == [0, 1]
+
+
+def test_copies_are_found_beside_an_earlier_structure_that_is_almost_the_same() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(60):
+        first = rattled(STRUCTURES["molecule"], generator, 0.1)
+        second, third = first.copy(), first.copy()
+        second.positions[-1, 2] += 2.5 * SAME_A
+        third.positions[-1, 2] += 3 * SAME_A
+        assert copies([first, second, third]).tolist() == [0, 1, 1]
 
 
 def changed(atoms: Atoms, **changes: Any) -> Atoms:

@@ -16,9 +16,10 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from surveyor.dataset import ENERGY, FORCES, STRESS, label_of
 from surveyor.errors import InputError
-from surveyor.reading import Reading, read_labelled
+from surveyor.reading import GIVEN_DATA, Reading, read_labelled
 from surveyor.reading.keys import REF_KEYS, LabelKeys, keys_in
 from surveyor.reading.reading import read_structures, read_unchecked
+from surveyor.reading.weights import pass_over_weights
 from surveyor.weights import weight_of
 
 STEP = 1e-4  # strain
@@ -352,3 +353,35 @@ def test_weights_that_are_none_are_refused(weight: float | str, complaint: str, 
     water.arrays[FORCES] = np.zeros((3, 3))
     with pytest.raises(InputError, match=f"structure 0 of .*config_forces_weight {complaint}"):
         read(tmp_path / "data.extxyz", water)
+
+
+@pytest.mark.parametrize("name", ["weight", "Config_Weight", "energy_weight", "REF_forces_weight", "sample_weights"])
+def test_weights_under_other_names_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=f"structure 0 of .*: {name} is a weight .* write config_weight, .*, or remove"
+    ):
+        read(tmp_path / "data.extxyz", labelled(crystal(), **{name: 0.0}))
+    assert not read(tmp_path / "ones.extxyz", labelled(crystal(), **{name: 1.0})).report.findings
+
+
+def test_what_is_no_weight_is_not_taken_for_one_and_sigmas_are_told_of(tmp_path: Path) -> None:
+    info = {"molecular_weight": 63.5, "atomic_weight": 63.5, "sigma": 2.0, "energy_sigma": 0.001, "virial_sigma": 0.1}
+    findings = read(tmp_path / "data.extxyz", labelled(crystal(), **info)).report.findings
+    assert [finding.text for finding in findings] == [
+        f"{name} is not used; a weight of the structure is written as config_weight"
+        for name in ("energy_sigma", "virial_sigma")
+    ]
+
+
+def test_weights_under_any_name_are_passed_over_where_a_campaign_began_without(tmp_path: Path) -> None:
+    results = {"energy": -1.0, "free_energy": -1.0, "forces": np.zeros((4, 3))}
+    atoms = crystal()
+    atoms.calc = SinglePointCalculator(atoms, **results)
+    atoms.info |= {"weight": 0.0, "config_weight": 0.0}
+    atoms.set_array("force_weights", np.zeros(len(atoms)))
+    ase.io.write(tmp_path / "data.extxyz", atoms)
+    steps = (*GIVEN_DATA, pass_over_weights)
+    reading = read_labelled(tmp_path / "data.extxyz", "data", steps, LabelKeys(prefix=""))
+    assert label_of(reading.structures[0]).energy == -1.0
+    (finding,) = reading.report.findings
+    assert finding.text.startswith("weights are passed over")

@@ -1,3 +1,5 @@
+import gzip
+
 import ase.io
 import numpy as np
 import pytest
@@ -32,6 +34,12 @@ UNREADABLE = {
     "POSCAR": b"hello\n1.0\n",
     "lattice.extxyz": b'1\nLattice="1 2 3" Properties=species:S:1:pos:R:3\nH 0 0 0\n',
     "junk.traj": b"junk",
+    "vasprun.xml": b"<modeling><a>1</modeling>",
+    "OUTCAR": b"hello\n",
+    "junk.db": 100 * b"junk",
+    "cut.extxyz.gz": gzip.compress(b"1\n\nH 0 0 0\n" * 500)[:40],
+    "junk.gpw": b"junk",
+    "junk.com": b"junk\n",
 }
 
 

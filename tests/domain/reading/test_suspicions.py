@@ -9,9 +9,10 @@ from ase.calculators.emt import EMT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surveyor.dataset import ENERGY, FORCES, with_label
+from surveyor.dataset import ENERGY, FORCES, STRESS, with_label
 from surveyor.labels import Label
 from surveyor.potentials import predict
+from surveyor.reading import suspicions
 from surveyor.reading.suspicions import findings_of, suspicions_of
 
 CRYSTAL = bulk("Cu", cubic=True)
@@ -161,6 +162,14 @@ def test_forces_that_were_not_computed_are_named_but_not_those_that_symmetry_tak
     assert warnings([diamond]) == {}
 
 
+def test_of_many_structures_without_forces_the_first_stand_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suspicions, "N_EXAMINED", 2)
+    nowhere = [with_label(atoms, None, Label(-1.0, np.zeros((3, 3)))) for atoms in perturbed(WATER, 3, 0.1)]
+    crystal = with_label(CRYSTAL, None, Label(-1.0, np.zeros((4, 3))))
+    (found,) = [each for each in suspicions_of([crystal, *nowhere]) if "all forces are zero" in each.text]
+    assert found.is_suspicious.tolist() == [False, True, True, True]
+
+
 def test_forces_beyond_those_of_others_and_forces_with_a_sum_are_named() -> None:
     structures = [atoms.copy() for atoms in DATA["perturbed"]]
     structures[2].arrays[FORCES][0] += [500.0, 0, 0]
@@ -172,6 +181,16 @@ def test_forces_beyond_those_of_others_and_forces_with_a_sum_are_named() -> None
         "forces that do not add up to zero but to 30 eV/Å or less",
     ]
     assert list(found.values()) == [(1, 2), (1, 3)]
+
+
+@pytest.mark.parametrize(("unit", "is_named"), [("eV/Å³", False), ("GPa", True), ("kbar", True)])
+def test_a_stress_in_another_unit_is_named(unit: str, is_named: bool) -> None:
+    per_eV_A3 = {"eV/Å³": 1.0, "GPa": 160.2, "kbar": 1602.0}[unit]
+    structures = [atoms.copy() for atoms in DATA["perturbed"]]
+    structures[4].info[STRESS] = per_eV_A3 * np.array([-0.05, 0, 0, 0, 0, 0])  # 8 GPa
+    found = warnings(structures)
+    assert list(found.values()) == ([(1, 4)] if is_named else [])
+    assert all(text.endswith("eV/Å³, such as one in GPa or kbar") for text in found)
 
 
 def test_a_net_force_is_seen_beside_all_forces() -> None:

@@ -285,6 +285,25 @@ def test_what_is_unknown_passes_with_a_warning(what: str, caplog: pytest.LogCapt
     assert digest(changed.replace("N 3", "n   3"), data) == digest(changed, data)
 
 
+LEFT_OUT = {
+    "a unit of the dynamics": ("&MOTION", "&MOTION\n &MD\n &BAROSTAT\n TIMECON [wavenumber_t] 2300\n &END\n &END"),
+    "a keyword of the dynamics": ("&MOTION", "&MOTION\n &MD\n STEPPS 3\n &END"),
+    "a section of newer versions": ("&MOTION", "&VIBRATIONAL_ANALYSIS\n &NEWEST\n N 3\n &END\n&END\n&MOTION"),
+    "a keyword of printing": ("&QS", "&PRINT\n &E_DENSITY_CUBE\n DENSITY_INCLUDES TOTAL\n &END\n &END\n &QS"),
+    "a keyword of the structure": ("&KIND H", "&TOPOLOGY\n CELL_FILE_FORMAT NEWEST\n SHAPE ROUND\n &END\n &KIND H"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LEFT_OUT)
+def test_what_does_not_reach_the_program_is_neither_refused_nor_warned_of(
+    what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = LEFT_OUT[what]
+    assert old in INPUT
+    assert read_input(INPUT.replace(old, new, 1)) == read_input(INPUT)
+    assert not caplog.records
+
+
 def test_a_keyword_that_is_nearly_right_is_suggested(caplog: pytest.LogCaptureFixture) -> None:
     read_input(INPUT.replace("EPS_SCF", "EPS_SFC"))
     assert "did you mean EPS_SCF?" in caplog.text

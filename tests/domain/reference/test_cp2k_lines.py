@@ -63,6 +63,7 @@ TAKEN: dict[str, dict[str, Any]] = {  # Any: values of keywords
     "@IF x == x ! the comment counts\n" + CUTOFF.format(200) + "\n@ENDIF\nUKS": {"UKS": True},
     "@PRINT it's\n@include 'a.inc' ! it's": {"CUTOFF": 200.0},
     "@INCLUDE a.inc": {"CUTOFF": 200.0},
+    "@\n  @  ! it's\n@# it's\n" + CUTOFF.format(200): {"CUTOFF": 200.0},
     "@XCTYPE mine": {"DENSITY_CUTOFF": 2e-9},
     "UKS ! it's": {"UKS": True},
     "UKS .TRUE. # it's": {"UKS": True},

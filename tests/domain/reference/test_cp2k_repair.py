@@ -45,7 +45,7 @@ OT = "&OT\n        MINIMIZER CG\n        PRECONDITIONER FULL_ALL\n      &END"
 
 DIAGONALISATION = "&DIAGONALIZATION\n ALGORITHM {}\n &END"
 BOTH_METHODS = ("OT", "OT, outer loop", "OT, outer loop of defaults", "OT off", "diagonalised", "no SCF")
-ONE_METHOD = ("smeared", "more orbitals", "k-points", "Davidson", "OT, own accuracy", "ROKS")
+ONE_METHOD = ("smeared", "more orbitals", "k-points", "filter matrix", "OT, own accuracy", "ROKS")
 
 
 def texts(hydrogen_input: str) -> dict[str, str]:
@@ -63,7 +63,7 @@ def texts(hydrogen_input: str) -> dict[str, str]:
         "smeared": hydrogen_input.replace(OT, SMEARED.replace("EPS_SCF 1E-7", "")),
         "more orbitals": diagonalised.replace("MAX_SCF", "ADDED_MOS 4\n MAX_SCF"),
         "k-points": diagonalised.replace("&XC\n", "&KPOINTS\n SCHEME MONKHORST-PACK 2 2 2\n &END\n &XC\n", 1),
-        "Davidson": hydrogen_input.replace(OT, DIAGONALISATION.format("DAVIDSON")),
+        "filter matrix": hydrogen_input.replace(OT, DIAGONALISATION.format("FILTER_MATRIX")),
         "OT, own accuracy": hydrogen_input.replace("MINIMIZER", "EPS_TAYLOR 1E-10\n MINIMIZER"),
         "ROKS": hydrogen_input.replace("&SCF", "ROKS\n &SCF"),
     }
