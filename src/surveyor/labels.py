@@ -26,6 +26,7 @@ from surveyor.structures import canonical, charge_of, check_multiplicity, identi
 
 KEY_VERSION = "v1"
 SCHEMA_VERSION = 1
+WORK = "work"  # in the provenance of a label: the work that computed it, see `surveyor.claims.Claimant`
 
 Reason = Literal[
     "invalid_input",
@@ -197,7 +198,7 @@ class Label:
         forces: in eV/Å, shape (n_atoms, 3).
         stress: six Voigt components in eV/Å³ with ASE's sign, None where the structure is not periodic in three
             directions.
-        provenance: hash of the inputs, program, version, SCF steps, wall time, host.
+        provenance: hash of the inputs, program, version, SCF steps, wall time, host, and the work that computed it.
     """
 
     energy: float
