@@ -338,7 +338,8 @@ class Progress:
 def reason_to_stop(progress: Progress, learning: Learning) -> str | None:
     """Return the reason why a campaign ends, or None if it continues."""
     if progress.generation >= learning.n_generations:
-        return f"all {learning.n_generations} generations are complete"
+        n = learning.n_generations
+        return f"all {n} generations are complete" if n > 1 else f"generation {n} is complete"
     if learning.max_labels is not None and progress.n_labels >= learning.max_labels:
         return f"the budget of {learning.max_labels} labels is used up"
     if is_converged(progress, learning):

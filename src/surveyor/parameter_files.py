@@ -47,6 +47,8 @@ def read_fields(path: Path, what: str, fields: str) -> dict[str, Any]:  # Any: w
     Raises:
         InputError: the file is missing, is no YAML, or holds something else.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; expected a file, the {what}")
     if not path.is_file():
         raise InputError(f"{what} {path} does not exist")
     return read_yaml(path, f"fields such as {fields}")
@@ -79,7 +81,8 @@ def parse_parameters(
 def _complaint(kind: type[BaseModel], error: ErrorDetails, file: Path | None) -> str:
     """Return the path of a field, its place in the file, the error, the value found, and the valid fields."""
     *parents, name = error["loc"] or ("",)
-    message = _with_place(f"{complaint_of(error)} (found {format_value(error['input'])})", file)
+    found = "" if error["type"] == "missing" else f" (found {format_value(error['input'])})"
+    message = _with_place(f"{complaint_of(error)}{found}", file)
     if error["type"] != "extra_forbidden":
         return message
     known = _fields_of(kind, parents)
@@ -199,6 +202,8 @@ def check_files_exist(files: Mapping[str, Path], what: str) -> None:
         InputError: a file does not exist.
     """
     for name, path in files.items():
+        if path.is_dir():
+            raise InputError(f"{name}: {path} is a folder; expected a file")
         if not path.is_file():
             raise InputError(
                 f"{name}: file {path} does not exist; paths in a {what} are relative to the folder of that file"

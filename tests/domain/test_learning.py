@@ -228,6 +228,10 @@ def test_a_campaign_ends_for_a_reason(progress, reason):
     assert reason_to_stop(progress, BOTH) == reason
 
 
+def test_one_generation_is_not_several():
+    assert reason_to_stop(Progress(1, 0), Learning(n_generations=1)) == "generation 1 is complete"
+
+
 def test_without_targets_no_error_is_good_enough():
     assert reason_to_stop(Progress(1, 50, 0.0, 0.0), Learning()) is None
 
