@@ -81,14 +81,20 @@ def parse_parameters(
 def _complaint(kind: type[BaseModel], error: ErrorDetails, file: Path | None) -> str:
     """Return the path of a field, its place in the file, the error, the value found, and the valid fields."""
     *parents, name = error["loc"] or ("",)
-    found = "" if error["type"] == "missing" else f" (found {format_value(error['input'])})"
-    message = _with_place(f"{complaint_of(error)}{found}", file)
+    message = _with_place(f"{complaint_of(error)}{_found(error)}", file)
     if error["type"] != "extra_forbidden":
         return message
     known = _fields_of(kind, parents)
     guesses = get_close_matches(str(name), known, n=1)
     advice = f"did you mean {guesses[0]}?" if guesses else f"leave it out; there are {', '.join(known)}"
     return f"{message}; {advice}"
+
+
+def _found(error: ErrorDetails) -> str:
+    """Return the value that is wrong, unless it is that of a whole model, on which the message says enough."""
+    if error["type"] == "missing" or (error["type"] == "value_error" and isinstance(error["input"], Mapping)):
+        return ""
+    return f" (found {format_value(error['input'])})"
 
 
 def complaint_of(error: ErrorDetails) -> str:
