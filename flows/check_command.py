@@ -9,6 +9,7 @@ from rich.console import Console
 
 from surveyor.campaign import CAMPAIGN, CampaignParameters, CheckedCampaign, check_theory
 from surveyor.errors import InputError
+from surveyor.flows.work_commands import check_fits
 from surveyor.labelling import LABELLING, CheckedLabelling, LabellingParameters, Requests, make_requests
 from surveyor.labels import LevelOfTheory
 from surveyor.models.choice import ModelParameters, check_model_parameters
@@ -53,6 +54,7 @@ def _check(options: argparse.Namespace, console: Console) -> None:
         )
     parameters = kind.load(file)
     checked = kind.check(parameters)
+    check_fits(parameters)
     said = Console(quiet=True) if options.json else console
     _show(said, checked.reports)
     DESCRIPTIONS[kind](parameters, checked, said)

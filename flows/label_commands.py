@@ -35,9 +35,9 @@ def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
 
 def _conclude(console: Console, directory: RunDirectory, _labelled: Path) -> int:
     """Print the results; return 1 if there is no label at all."""
-    summary, new = read_summary(directory), read_labelling_progress(directory).n_labelled
+    summary = read_summary(directory)
     of_all = f"{summary['n_labelled']} of {number_of(summary['n_structures'], 'structure')} labelled"
-    console.print(f"{of_all}; {number_of(new, 'new label')}")
+    console.print(f"{of_all}; {number_of(summary['n_new'], 'new label')}")
     for reason, n in summary["failures"].items():
         console.print(f"{n} failed: {reason}")
     files = {"labelled": labelled_file(directory), "failed": failed_file(directory), "summary": directory.summary}

@@ -286,7 +286,7 @@ def _conclude(
             raise StorageFailed(f"label {key[:11]} was computed, but {labelling.store} does not have it any more")
         return outcome
 
-    summary = write_results(labelling.directory, requests, theory, outcome_of)
+    summary = write_results(labelling.directory, requests, theory, outcome_of, str(runtime.flow_run.id))
     reasons = "".join(f", {n} {reason}" for reason, n in summary["failures"].items())
     text = f"{summary['n_labelled']} of {number_of(summary['n_structures'], 'structure')} labelled{reasons}"
     announce(logger, LabellingComplete(message=text))

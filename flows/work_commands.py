@@ -13,6 +13,8 @@ from surveyor.flows.display import View, following, quieten_prefect
 from surveyor.run_directory import RunDirectory
 from surveyor.works.parameters import WorkParameters
 
+LARGE = 2**18  # bytes of parameters, half of what Prefect stores by default
+
 
 def add_work_command(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
@@ -39,11 +41,24 @@ def add_work_command(
 def _run(view: View, check_here: Callable[[Any], None], options: argparse.Namespace, console: Console) -> int:
     parameters = view.kind.load(options.parameters)
     checked = view.kind.check(parameters)
+    check_fits(parameters)
     if options.json:
         console.print(parameters.model_dump_json(), markup=False)
         return 0
     check_here(parameters)
     return run_work(view, parameters, checked, console)
+
+
+def check_fits(parameters: WorkParameters) -> None:
+    """Check that Prefect can store the parameters; it is imported only if they are large.
+
+    Raises:
+        InputError: they are too large; the message names the largest field.
+    """
+    if len(parameters.model_dump_json()) > LARGE:
+        from surveyor.flows.users_flow import check_size
+
+        check_size(parameters)
 
 
 def run_work(view: View, parameters: WorkParameters, checked: object, console: Console) -> int:

@@ -27,6 +27,7 @@ from surveyor.words import number_of
 
 KEY_VERSION = "v1"
 SCHEMA_VERSION = 1
+WORK = "work"  # in the provenance of a label: the work that computed it, see `surveyor.claims.Claimant`
 
 Reason = Literal[
     "invalid_input",
@@ -198,7 +199,7 @@ class Label:
         forces: in eV/Å, shape (n_atoms, 3).
         stress: six Voigt components in eV/Å³ with ASE's sign, None where the structure is not periodic in three
             directions.
-        provenance: hash of the inputs, program, version, SCF steps, wall time, host.
+        provenance: hash of the inputs, program, version, SCF steps, wall time, host, and the work that computed it.
     """
 
     energy: float

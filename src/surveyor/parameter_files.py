@@ -43,6 +43,8 @@ def read_fields(path: Path, what: str, fields: str) -> dict[str, Any]:  # Any: w
     Raises:
         InputError: the file is missing, is no YAML, or holds something else.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; expected a file, the {what}")
     if not path.is_file():
         raise InputError(f"{what} {path} does not exist")
     return read_yaml(path, f"fields such as {fields}")
@@ -65,13 +67,20 @@ def parse_parameters(
 def _complaint(kind: type[BaseModel], error: ErrorDetails, file: Path | None) -> str:
     """Return the path of a field, its place in the file, the error, the value found, and the valid fields."""
     *parents, name = error["loc"] or ("",)
-    message = _with_place(f"{complaint_of(error)} (found {format_value(error['input'])})", file)
+    message = _with_place(f"{complaint_of(error)}{_found(error)}", file)
     if error["type"] != "extra_forbidden":
         return message
     known = _fields_of(kind, parents)
     guesses = get_close_matches(str(name), known, n=1)
     advice = f"did you mean {guesses[0]}?" if guesses else f"leave it out; there are {', '.join(known)}"
     return f"{message}; {advice}"
+
+
+def _found(error: ErrorDetails) -> str:
+    """Return the value that is wrong, unless it is that of a whole model, on which the message says enough."""
+    if error["type"] == "missing" or (error["type"] == "value_error" and isinstance(error["input"], Mapping)):
+        return ""
+    return f" (found {format_value(error['input'])})"
 
 
 def complaint_of(error: ErrorDetails) -> str:
@@ -172,6 +181,8 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:  # Any: whatever paramet
 def check_files_exist(files: Mapping[str, Path], what: str) -> None:
     """Check that the files named in parameters exist."""
     for name, path in files.items():
+        if path.is_dir():
+            raise InputError(f"{name}: {path} is a folder; expected a file")
         if not path.is_file():
             raise InputError(
                 f"{name}: file {path} does not exist; paths in a {what} are relative to the folder of that file"

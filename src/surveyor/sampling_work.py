@@ -62,7 +62,7 @@ class SamplingParameters(WorkParameters):
 
     def recorded_files(self) -> dict[str, Path]:
         """Return the files whose contents make this what it is, by field; those of the model stand for its folder."""
-        return self.input_files() | files_of_model("potential", folder_of_model(self.potential))
+        return self.input_files() | files_of_model("potential", _folder(self.potential))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +98,20 @@ class Sampling(Work[SamplingParameters, CheckedSampling]):
         )
 
 
+def _folder(potential: Path) -> Path:
+    try:
+        return folder_of_model(potential)
+    except InputError as error:
+        raise InputError(f"potential: {error}") from error
+
+
 def _make(parameters: SamplingParameters) -> CheckedSampling:
     """Read the starts, make the walkers and load the model."""
     by_former_rule = RunDirectory(parameters.folder).has_former_windows
     walkers, reports = checked_walkers(
         parameters.walkers, parameters.seed, has_plumed=parameters.pool == LOCAL, by_former_rule=by_former_rule
     )
-    model = load_model(folder_of_model(parameters.potential))
+    model = load_model(_folder(parameters.potential))
     unknown = model.unsupported([walker.start for walker in walkers])
     if unknown:
         raise InputError(

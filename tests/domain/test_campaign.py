@@ -148,7 +148,15 @@ def test_a_wrong_field_has_its_line_and_column(tmp_path):
         CAMPAIGN.load(tmp_path / "campaign.yaml")
     lines = [line.strip().partition("): ")[0] for line in str(caught.value).splitlines()[1:]]
     assert lines[:2] == ["walkers[0].n_step (line 4, column 5", "walkers[1].n_walkers (line 5, column 20"]
-    assert lines[2].startswith("reference: Field required")  # what is missing has no place
+    assert lines[2:] == ["reference: Field required", "model: Field required"]  # what is missing has no place
+
+
+def test_a_message_about_several_fields_is_not_followed_by_all_of_them(tmp_path):
+    (tmp_path / "campaign.yaml").write_text(
+        "run_directory: run\nwalkers: [{start: a.xyz}]\nreference: {emt: {}, xtb: {}}\nmodel: {pair: {}}\n"
+    )
+    with pytest.raises(InputError, match=r"found xtb and emt. Give one and leave out the rest$"):
+        CAMPAIGN.load(tmp_path / "campaign.yaml")
 
 
 def test_a_message_about_a_field_gets_the_place_of_the_field(tmp_path):

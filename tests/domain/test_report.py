@@ -114,6 +114,7 @@ def test_each_failed_label_has_a_row_with_where_to_look(campaign_on_disk: RunDir
     assert "*** SCF run NOT converged ***\n| end |" in page.words
     markdown = generation_markdown(campaign_on_disk, 3)
     assert "*** SCF run NOT converged *** \\| end \\|" in markdown
+    assert "\n| --- | --: | --: | --- | --- | --- | --- |\n" in markdown  # numbers to the right, words to the left
     assert markdown.count("0123456789abcdef-1-") == 1  # of this generation alone
 
 

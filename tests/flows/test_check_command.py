@@ -51,6 +51,7 @@ A_CAMPAIGN: dict[str, Any] = {
     "bootstrap": {"data": "train.extxyz", "level_of_theory": "EMT"},
 }
 A_LABELLING: dict[str, Any] = {"structures": "frames.extxyz", "output_directory": "out", "reference": {"emt": {}}}
+A_SAMPLING: dict[str, Any] = {"potential": "model", "output_directory": "out", "walkers": [{"start": "start.extxyz"}]}
 A_TRAINING: dict[str, Any] = {"train": "train.extxyz", "output_directory": "out", "model": {"pair": {"n_basis": 8}}}
 
 
@@ -90,8 +91,7 @@ def test_a_sampling_shows_its_starts(folder: Path, capsys: pytest.CaptureFixture
     model = make_model(ModelParameters.model_validate({"pair": {"n_basis": 8}}))
     trained, _ = model.initialize(frames, atomic_energies=None, seed=0).train(frames[:9], frames[9:], folder / "t")
     trained.save(folder / "model")
-    content = {"potential": "model", "output_directory": "out", "walkers": [{"start": "start.extxyz"}]}
-    file = saved(folder, "sample.yaml", content)
+    file = saved(folder, "sample.yaml", A_SAMPLING)
     assert main(["check", file]) == 0
     said = capsys.readouterr().out
     assert "walkers[0].start: start.extxyz: 1 structure; used: positions" in said
@@ -176,6 +176,50 @@ def contradicting() -> Atoms:
 def test_a_file_that_is_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(tmp_path / "nowhere.yaml")]) == 2
     assert "nowhere.yaml does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "field"),
+    [
+        (A_CAMPAIGN | {"walkers": [{"start": "junk.extxyz"}]}, "walkers[0].start"),
+        (A_CAMPAIGN | {"bootstrap": {"data": "junk.extxyz", "level_of_theory": "EMT"}}, "bootstrap.data"),
+        (A_LABELLING | {"structures": "junk.extxyz"}, "structures"),
+        (A_LABELLING | {"structures": "folder"}, "structures"),
+        (A_TRAINING | {"train": "junk.extxyz"}, "train"),
+        (A_TRAINING | {"test": "overlap.extxyz"}, "test"),
+        (A_SAMPLING | {"potential": "nowhere"}, "potential"),
+    ],
+)
+def test_what_is_wrong_with_a_file_begins_with_the_field_that_names_it(
+    content: dict[str, Any], field: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "junk.extxyz").write_text("hello\n")
+    (folder / "folder").mkdir()
+    overlapping = labelled(copper(1))
+    overlapping[0].positions[1] = overlapping[0].positions[0]
+    written(folder / "overlap.extxyz", overlapping)
+    assert main(["check", saved(folder, "file.yaml", content)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {field} (line ")
+
+
+def test_a_folder_in_place_of_a_file_is_called_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(folder)]) == 2
+    assert main(["check", saved(folder, "label.yaml", A_LABELLING | {"structures": "."})]) == 2
+    assert capsys.readouterr().err.count("is a folder; expected a file") == 2
+
+
+@pytest.mark.parametrize("command", [["check"], ["check", "--json"], ["label", "--json"]])
+def test_parameters_that_no_run_could_have_are_refused_before_there_is_one(
+    command: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).parents[2] / "deployments" / "cp2k" / "water-demo.inp").read_text() + "! long\n" * 100_000
+    written(folder / "frames.extxyz", [molecule("H2O")])
+    content = A_LABELLING | {"reference": {"cp2k": {"input_text": text}}, "pool": "tcp://127.0.0.1:9"}
+    assert main([*command, saved(folder, "label.yaml", content)]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: reference.cp2k.input_text (line ")
+    assert "stores 524,288" in " ".join(said.err.split())
+    assert len(said.out + said.err) < 2000
 
 
 @pytest.mark.parametrize("fields", [{"potental": "model"}, {"structure": "a.extxyz"}, {"n_samples": 2}])

@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from labelling_inputs import bad_structures, copper, counting, written
 from prefect import flow
 from prefect_server import prefect_environment
 from processes import wait_until
+from rich.console import Console
 
 from surveyor.dataset import FAILURE, KEY, MESSAGE, Dataset
 from surveyor.errors import InputError
 from surveyor.events.kinds import LabelFailed, LabelsRequested
 from surveyor.events.log import of_kind
 from surveyor.flows import label_dataset as module
+from surveyor.flows.label_commands import LABELLING_VIEW
 from surveyor.flows.label_dataset import label_dataset, label_everything, label_structures
 from surveyor.labelling import LABELLING, Labelling, LabellingParameters
 from surveyor.labels import LabelStore
@@ -60,9 +63,20 @@ def test_a_call_labels_a_file_and_the_same_call_computes_nothing(tmp_path: Path)
     assert [atoms.info[MESSAGE] != "" for atoms in failed] == [True] * 6
     assert not directory.lease.exists()
 
+    assert summary["n_new"] == 4
+    directory.events.path.unlink()  # as where the disk was full
+    assert "5 of 11 structures labelled; 4 new labels" in concluded(directory)
+
     label_dataset(**parameters)
     assert Counter(launches(log)) == begun
-    assert read_summary(directory) == summary
+    assert read_summary(directory) == {**summary, "n_new": 0}
+
+
+def concluded(directory: RunDirectory) -> str:
+    """Return what the command prints at the end."""
+    console = Console(file=StringIO(), width=200)
+    LABELLING_VIEW.conclude(console, directory, directory.summary)
+    return console.file.getvalue()
 
 
 def test_a_dataset_is_labelled_and_what_the_pool_lacks_is_said_before_the_first_label(tmp_path: Path) -> None:

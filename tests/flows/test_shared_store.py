@@ -18,7 +18,9 @@ from processes import wait_until
 from slow_campaign import N_BOOTSTRAP, N_STATES, SlowCampaign
 
 from surveyor.labels import LabelStore
+from surveyor.run_directory import RunDirectory
 from surveyor.testing.references import launches
+from surveyor.works.summary import read_summary
 
 N_STRUCTURES = 12
 PATIENCE_S = 240
@@ -77,6 +79,7 @@ def test_of_two_labellings_at_once_each_takes_the_labels_of_the_other(tmp_path: 
     assert len(launches(shared.log)) == N_STRUCTURES
     for name in ("one", "other"):
         assert f"{N_STRUCTURES} of {N_STRUCTURES} structures labelled" in (tmp_path / f"{name}.txt").read_text()
+    assert sum(read_summary(RunDirectory(tmp_path / name))["n_new"] for name in ("one", "other")) == N_STRUCTURES
     assert list(shared.store.storage.list("claims/")) == []
 
 

@@ -168,11 +168,15 @@ class PlumedRun:
 
 
 def _cell(atoms: Atoms) -> np.ndarray:
-    """Return the cell for PLUMED, which is periodic in all directions or in none: long where the structure is not."""
+    """Return the cell for PLUMED, which is periodic in all directions or in none: long where the structure is not.
+
+    It is right-handed, because PLUMED's volume is the determinant; the reversed vectors of a left-handed cell make the
+    same lattice.
+    """
     periodic = np.where(atoms.pbc[:, np.newaxis], atoms.cell.array, 0.0)
     cell: np.ndarray = complete_cell(periodic)
     cell[~periodic.any(axis=1)] *= LONG_A
-    return cell
+    return cell if np.linalg.det(cell) > 0 else -cell
 
 
 def _start(n_atoms: int, timestep: float, kT: float, log: Path, *, restart: bool) -> Any:  # Any: PLUMED has no types

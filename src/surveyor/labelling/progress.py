@@ -1,6 +1,6 @@
 """Where a labelling stands: read from its events, without a server and without disturbing it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -15,6 +15,7 @@ from surveyor.lease import is_in_use
 from surveyor.progress import State, keys, waiting_of
 from surveyor.run_directory import RunDirectory
 from surveyor.words import number_of
+from surveyor.works.summary import is_complete, read_summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def read_labelling_progress(directory: RunDirectory) -> LabellingProgress:
     new = keys(run, Labelled, new=True)
     failed = keys(run, LabelFailed) - labelled - known
     state: State = "complete" if ends else "running" if is_in_use(directory.lease) else "stopped"
-    return LabellingProgress(
+    progress = LabellingProgress(
         state=state,
         n_structures=begins[-1].n_structures if begins else 0,
         n_requested=requested.n_requested,
@@ -75,6 +76,17 @@ def read_labelling_progress(directory: RunDirectory) -> LabellingProgress:
         message=ends[-1].message if ends else "",
         waiting=waiting_of(run) if state == "running" else "",
     )
+    return _concluded(progress, directory) if ends and is_complete(directory) else progress
+
+
+def _concluded(progress: LabellingProgress, directory: RunDirectory) -> LabellingProgress:
+    """Return the progress with the numbers of the summary, because a full disk may have lost events."""
+    summary = read_summary(directory)
+    if "n_new" not in summary:
+        return progress
+    n_requested, n_new = len({each["key"] for each in summary["structures"]} - {None}), summary["n_new"]
+    n_found = n_requested - n_new - progress.n_failed
+    return replace(progress, n_requested=n_requested, n_found=n_found, n_labelled=n_new)
 
 
 def render_labelling(progress: LabellingProgress) -> RenderableType:

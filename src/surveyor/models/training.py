@@ -13,6 +13,7 @@ from surveyor.models.choice import load_model
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.history import load_history, save_history
 from surveyor.models.model import Epoch, Model
+from surveyor.words import number_of
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def train_model(
     if not destination.is_dir():
         trained, history = model.train(Dataset.load(train), Dataset.load(valid), directory)
         _save_atomically(trained, history, destination, digest)
-        logger.info("trained %s in %d epochs", destination, len(history))
+        logger.info("trained %s in %s", destination, number_of(len(history), "epoch"))
     elif (destination / DATA).exists() and read_json(destination / DATA)["digest"] != digest:
         raise InputError(
             f"{destination} was trained on other data than {train.parent} holds now; delete {destination} and "

@@ -1,6 +1,7 @@
 """Reading files of structures and labels in steps, each of which gives meaning to some fields."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -84,6 +85,15 @@ def read_in_steps(path: Path, steps: Sequence[Step], parameter: str = "", *, kee
     return Reading(structures, report, refused)
 
 
+@contextmanager
+def _naming(parameter: str) -> Iterator[None]:
+    """Begin messages with the parameter that names the file, if there is one."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{parameter}: {error}".removeprefix(": ")) from error
+
+
 def _fields(atoms: Atoms) -> list[str]:
     """Return the names of the fields, columns and results that a file gives a structure."""
     own = ["stress" if name == LOPSIDED else name for name in atoms.info]
@@ -98,8 +108,9 @@ def read_structures(path: Path, parameter: str = "", *, with_momenta: bool = Fal
     Raises:
         InputError: as in `read_in_steps`; or a structure cannot be worked with.
     """
-    reading = read_in_steps(path, (*STARTS, read_motion(with_momenta=with_momenta)), parameter)
-    check_structures(reading.structures, str(path))
+    with _naming(parameter):
+        reading = read_in_steps(path, (*STARTS, read_motion(with_momenta=with_momenta)), parameter)
+        check_structures(reading.structures, str(path))
     return reading
 
 
@@ -109,7 +120,8 @@ def read_unchecked(path: Path, parameter: str = "") -> Reading:
     Raises:
         InputError: the file is missing, cannot be read, or contains no structure.
     """
-    return read_in_steps(path, TO_LABEL, parameter, keeps_refused=True)
+    with _naming(parameter):
+        return read_in_steps(path, TO_LABEL, parameter, keeps_refused=True)
 
 
 def read_labelled(
@@ -132,16 +144,14 @@ def read_labelled(
         InputError: as in `read_in_steps`; or a structure cannot be worked with, has no label, or an incomplete one; or
             all are left out.
     """
-    try:
-        step = partial(read_label, keys=keys, advice=in_parameters(keys_field))
+    step = partial(read_label, keys=keys, advice=in_parameters(keys_field))
+    with _naming(parameter):
         reading = read_in_steps(path, (*steps, step), parameter)
-    except InputError as error:
-        raise InputError(f"{parameter}: {error}") from error
-    counted = {index: atoms for index, atoms in enumerate(reading.structures) if is_counted(atoms)}
-    for index, atoms in counted.items():
-        check_structure(atoms, f"structure {index} of {path}")
-    if not counted:
-        raise InputError(f"{parameter}: the labels of all structures of {path} have weight 0; expected some that count")
+        counted = {index: atoms for index, atoms in enumerate(reading.structures) if is_counted(atoms)}
+        for index, atoms in counted.items():
+            check_structure(atoms, f"structure {index} of {path}")
+        if not counted:
+            raise InputError(f"the labels of all structures of {path} have weight 0; expected some that count")
     if len(counted) == len(reading.structures):
         return reading
     return replace(reading, structures=[*counted.values()], indices=tuple(counted))

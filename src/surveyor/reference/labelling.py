@@ -14,7 +14,7 @@ from surveyor.errors import AttemptFailed, LabelClaimed, Preempted, StorageFaile
 from surveyor.events.kinds import LabelFailed, Labelled
 from surveyor.events.recording import announce
 from surveyor.files import FULL
-from surveyor.labels import Label, LabelFailure, LabelRequest, LabelStore, LevelOfTheory, former_keys
+from surveyor.labels import WORK, Label, LabelFailure, LabelRequest, LabelStore, LevelOfTheory, former_keys
 from surveyor.reference.reference import Reference, Resumable, limits_of
 
 logger = logging.getLogger(__name__)
@@ -204,6 +204,8 @@ def _attempt(request: LabelRequest, labeller: Labeller) -> LabelFailure | None:
 def _keep(request: LabelRequest, labeller: Labeller, label: Label, directory: Path) -> None:
     """Put a label into the store; wait a while for a store that is full or away, as the label is paid for."""
     key, store = request.key, labeller.store
+    if store.claimant.work is not None:
+        label = replace(label, provenance={**label.provenance, WORK: store.claimant.work})
     deadline = time.monotonic() + files.PATIENCE_S
     while True:
         try:

@@ -1,5 +1,6 @@
 """A generation, or a training on files, as Markdown, for the artifact in Prefect's interface."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from surveyor.report.images import history_of_training
 from surveyor.report.parity import parity_points
 from surveyor.report.style import data_uri, to_png
 from surveyor.report.tables import (
+    NOTHING,
     Manifest,
     Table,
     generation_caption,
@@ -30,6 +32,7 @@ from surveyor.words import number_of
 
 N_ROWS = 30  # of a table; an artifact shall stay small
 DPI = 80
+NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?")
 
 
 def generation_markdown(directory: RunDirectory, generation: int) -> str:
@@ -104,11 +107,17 @@ def _errors(manifest: Manifest) -> str:
 
 
 def _table(content: Table) -> str:
-    lines = [_line(content.head), _line(["---", *["--:"] * (len(content.head) - 1)])]
+    columns = [*zip(*content.rows, strict=True)] or [()] * len(content.head)
+    lines = [_line(content.head), _line(["---", *("--:" if _has_numbers(each) else "---" for each in columns[1:])])]
     lines += [_line([_escaped(cell) for cell in row]) for row in content.rows[:N_ROWS]]
     n_left = len(content.rows) - N_ROWS
     more = [f"\n… and {n_left} more."] if n_left > 0 else []
     return "\n".join([content.caption, "", *lines, *more])
+
+
+def _has_numbers(cells: Sequence[str]) -> bool:
+    """Say whether a column has no words: it is then aligned to the right."""
+    return all(cell == NOTHING or NUMBER.fullmatch(cell) for cell in cells)
 
 
 def _line(cells: Sequence[str]) -> str:

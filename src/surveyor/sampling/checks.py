@@ -50,8 +50,8 @@ def checked_walkers(
     walkers: list[Walker] = []
     for number, group in enumerate(groups):
         file = group.start, group.initial_velocities
+        reading = readings[file] = readings.get(file) or read_starts(group, f"walkers[{number}].start")
         try:
-            reading = readings[file] = readings.get(file) or read_starts(group, f"walkers[{number}].start")
             _check_group(group, reading.structures, has_plumed=has_plumed)
             walkers += walkers_of(group, reading.structures, seed, len(walkers), by_former_rule=by_former_rule)
         except InputError as error:

@@ -98,11 +98,14 @@ def test_forces_of_hills_are_derivatives_of_their_energy():
 
 
 @pytest.mark.plumed
-def test_the_stress_is_the_derivative_with_respect_to_strain():
+@pytest.mark.parametrize("hand", [1, -1])
+def test_the_stress_is_the_derivative_with_respect_to_strain(hand):
     text = "d: DISTANCE ATOMS=1,2\nv: VOLUME\nRESTRAINT ARG=d,v AT=0.1,0.07 KAPPA=1000,20000"
-    cell = np.array([[4, 0, 0], [1.5, 4.2, 0], [0.7, -1.1, 4.5]])
+    cell = np.array([[4, 0, 0], [1.5, 4.2, 0], [0.7, -1.1, 4.5 * hand]])
     atoms = Atoms("H5", scaled_positions=np.random.default_rng(0).random((5, 3)), cell=cell, pbc=True)
     (values,) = evaluate_plumed(text, [atoms], files={})
+    assert values.variables["v"] == pytest.approx(atoms.get_volume() / 1000)
+    assert values.variables["d"] == pytest.approx(atoms.get_distance(0, 1, mic=True) / 10)
     size, stress = 1e-5, np.zeros((3, 3))
     for i, j in np.ndindex(3, 3):
         strained = []

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from surveyor.dataset import FAILURE, KEY, MESSAGE, OUTPUT, Dataset, label_of
 from surveyor.errors import CampaignInUse, InputError
 from surveyor.files import read_json
 from surveyor.labelling import LABELLING, LabellingParameters, make_requests, write_results
-from surveyor.labels import Label, LabelFailure
+from surveyor.labels import WORK, Label, LabelFailure
 from surveyor.lease import hold_lease
 from surveyor.reference.ase import EMTReference
 from surveyor.run_directory import RunDirectory
@@ -109,12 +110,13 @@ def test_results_are_in_the_order_of_the_file_with_reasons_and_counts(tmp_path: 
     label, failure = Label(1.5, np.ones((4, 3)), np.arange(6.0)), LabelFailure("timeout", "60 min", str(tmp_path / "c"))
 
     def outcome_of(key: str) -> Label | LabelFailure:
-        return failure if key == requests.keys[2] else label
+        run = "this run" if key == requests.keys[0] else "an earlier one"
+        return failure if key == requests.keys[2] else replace(label, provenance={WORK: run})
 
     directory = RunDirectory(tmp_path / "out")
     with pytest.raises(InputError, match="is not complete"):
         read_summary(directory)
-    write_results(directory, requests, THEORY, outcome_of)
+    write_results(directory, requests, THEORY, outcome_of, "this run")
 
     labelled = Dataset.load(tmp_path / "out" / "labelled.extxyz")
     assert [atoms.info[KEY] for atoms in labelled] == [requests.keys[index] for index in (0, 3, 4)]
@@ -126,6 +128,7 @@ def test_results_are_in_the_order_of_the_file_with_reasons_and_counts(tmp_path: 
 
     summary = read_summary(directory)
     assert (summary["n_structures"], summary["n_labelled"], summary["n_failed"]) == (6, 3, 3)
+    assert summary["n_new"] == 1  # two structures share it
     assert summary["failures"] == {"geometry": 1, "invalid_input": 1, "timeout": 1}
     assert [each["key"] for each in summary["structures"]] == list(requests.keys)
     assert summary["level_of_theory"] == {"name": "EMT", "digest": THEORY.digest}

@@ -6,9 +6,11 @@ from labelling_inputs import copper
 from surveyor.errors import InputError
 from surveyor.events.kinds import LabelFailed, Labelled, LabellingBegins, LabellingComplete, LabelsRequested
 from surveyor.files import write_json
+from surveyor.labelling.chunks import LABELLED
 from surveyor.labelling.progress import labelling_summary, read_labelling_progress
 from surveyor.lease import hold_lease
 from surveyor.run_directory import RunDirectory
+from surveyor.works.summary import write_summary
 
 
 @pytest.fixture
@@ -39,6 +41,21 @@ def test_labels_of_this_run_are_counted_once_and_those_of_former_runs_as_found(d
         assert read_labelling_progress(directory).state == "running"
     directory.events.append(LabellingComplete(message="3 of 4 structures are labelled"))
     assert read_labelling_progress(directory).state == "complete"
+
+
+def test_a_complete_labelling_has_the_numbers_of_its_summary_even_if_events_were_lost(directory: RunDirectory) -> None:
+    begin(directory, found="a")
+    directory.events.append(Labelled(key="b", new=True))
+    directory.events.append(LabelFailed(key="d", new=True))
+    outcomes = {"a": LABELLED, "b": LABELLED, "c": LABELLED, "d": "timeout"}
+    structures = [{"key": key, "outcome": outcome} for key, outcome in outcomes.items()]
+    structures += [{"key": "b", "outcome": LABELLED}, {"key": None, "outcome": "invalid_input"}]
+    write_summary(directory, {"n_new": 2, "structures": structures})
+    assert labelling_summary(read_labelling_progress(directory)) == "3 of 4: 1 new, 1 from the store, 1 failed"
+    directory.events.append(LabellingComplete())
+    assert labelling_summary(read_labelling_progress(directory)) == "4 of 4: 2 new, 1 from the store, 1 failed"
+    write_summary(directory, {"structures": structures})  # of a former version
+    assert labelling_summary(read_labelling_progress(directory)) == "3 of 4: 1 new, 1 from the store, 1 failed"
 
 
 def test_labels_and_failures_that_others_found_are_counted_once(directory: RunDirectory) -> None:

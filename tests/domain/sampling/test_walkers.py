@@ -184,13 +184,13 @@ def test_a_bad_start_is_named_by_group_and_index(tmp_path, fields, structure, me
     check_walkers([good])
     if fields.get("initial_velocities") == "given":
         good = good.model_copy(update={"initial_velocities": "thermal"})
-    with pytest.raises(InputError, match=r"walkers\[1\]: .*" + message):
+    with pytest.raises(InputError, match=r"walkers\[1\](\.start)?: .*" + message):
         check_walkers([good, bad])
 
 
 def test_a_start_file_without_structures_is_refused(tmp_path):
     (tmp_path / "empty.extxyz").write_text("")
-    with pytest.raises(InputError, match=r"walkers\[0\]: .*empty.extxyz"):
+    with pytest.raises(InputError, match=r"walkers\[0\]\.start: .*empty.extxyz"):
         check_walkers([Walkers(start=tmp_path / "empty.extxyz")])
 
 
@@ -385,7 +385,7 @@ def test_walkers_outside_a_distribution_have_no_window(tmp_path):
 
 
 def test_a_missing_start_and_no_walkers_at_all_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"walkers\[0\]: .*absent.xyz does not exist"):
+    with pytest.raises(InputError, match=r"walkers\[0\]\.start: .*absent.xyz does not exist"):
         check_walkers([Walkers(start=tmp_path / "absent.xyz")])
     with pytest.raises(InputError, match="at least one group"):
         check_walkers([])
