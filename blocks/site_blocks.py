@@ -125,7 +125,7 @@ def _missing(client: SyncPrefectClient, block: type[SiteBlock], named: str, ther
     what, _, name = named.partition(" ")
     kind, _, block_name = name.partition("/")
     same = [each for each in there if each.endswith(f"/{block_name}")] or [e for e in there if e.startswith(f"{kind}/")]
-    advice = f"did you mean {' or '.join(same)}?" if same else f"there are {', '.join(there) or f'no {what}s at all'};"
+    advice = f"did you mean {' or '.join(same)}?" if same else f"there are {', '.join(there) or f'no {what}s at all'}."
     return (
         f"{named}: there is no such block on the Prefect server at {_url(client)}; {advice} To have it, create a "
         f"block of type {block.get_block_type_name()} with the name {block_name}; `surveyor blocks register` "

@@ -390,7 +390,7 @@ def _labels_and_time(progress: CampaignProgress) -> str:
     if progress.elapsed_s is None:
         return labels
     minutes, seconds = divmod(round(progress.elapsed_s), 60)
-    return f"{labels}; {minutes // 60}:{minutes % 60:02d}:{seconds:02d} h since the start"
+    return f"{labels}; {minutes // 60}:{minutes % 60:02d}:{seconds:02d} since the start"
 
 
 def _bars(progress: CampaignProgress) -> Table:
