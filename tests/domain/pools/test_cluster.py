@@ -280,7 +280,8 @@ from surveyor.pools.submission import SubmitOptions
 
 log, site = Path(sys.argv[2]), SLURMSite.model_validate_json(sys.argv[3])
 pool = cluster_pool("slurm/test", site, Path(sys.argv[1]))
-futures = [pool.submit_with(SubmitOptions(f"w{i}"), work, log, f"w{i}", 6) for i in range(4)]
+seconds = [6, 6, 18, 18]  # those that wait outlast the start of the second flow
+futures = [pool.submit_with(SubmitOptions(f"w{i}"), work, log, f"w{i}", seconds[i]) for i in range(4)]
 print(*(future.result() for future in futures))
 pool.shutdown()
 """
