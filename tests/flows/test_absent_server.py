@@ -196,6 +196,7 @@ def runs_of(folder: Path, api_url: str) -> list[dict[str, Any]]:  # Any: whateve
     return [run, *read({"parent_flow_run_id": {"any_": [run["id"]]}})]
 
 
+@pytest.mark.long  # Prefect waits for minutes at exit
 def test_a_run_that_is_told_to_end_does_not_wait(prefect_api_url: str, tmp_path: Path) -> None:
     # A report waits in its thread, and so does the begin of the next generation.
     absent = AbsentServer(prefect_api_url, lambda asked: asked == "POST /api/artifacts/", away_s=3600)
