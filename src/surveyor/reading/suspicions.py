@@ -25,7 +25,7 @@ STRONG_FORCE = 100.0  # eV/Å: atoms at half the sum of their covalent radii rep
 STRONG_FACTOR = 50.0  # times the median of the largest forces
 NET_FORCE = 1.0  # eV/Å: of a whole structure; grids and loose convergence leave up to 0.1
 NET_FRACTION = 0.05  # of the sum of the magnitudes of all forces
-STRONG_STRESS = 5.0  # eV/Å³, 800 GPa, at which solids have half their volume; ordinary ones in GPa or kbar reach it
+STRONG_STRESS = 1.0  # eV/Å³, 160 GPa, to which strains of some per cent bring no solid; those in GPa or kbar reach it
 NEAR_A = 5.0  # neighbours that may leave an atom a force
 N_EXAMINED = 500  # structures without forces, of which it is asked whether symmetry takes them away
 
