@@ -45,7 +45,12 @@ def _signal(number: int) -> signal.Signals | None:
 
 
 def how_it_ended(text: str, returncode: int) -> str:
-    """Return how a program ended, for messages: "status 1", or "killed by SIGKILL (out of memory?)"."""
+    """Return how a program ended, for messages: "status 1", or "killed by SIGKILL (out of memory?)".
+
+    Args:
+        text: standard output and standard error.
+        returncode: negative for the number of a signal.
+    """
     number = ending_signal(text, returncode)
     if number is None:
         return f"status {returncode}"

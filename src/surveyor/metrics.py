@@ -119,7 +119,7 @@ def _mean(values: np.ndarray) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class StructureError:
-    """How far a model is off for one structure.
+    """The errors of a model for one structure.
 
     Attributes:
         energy: absolute error of the energy, meV/atom.

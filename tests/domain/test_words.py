@@ -49,7 +49,7 @@ def test_no_message_puts_a_counted_number_before_a_plural() -> None:
 
 
 def is_count(part: ast.expr) -> bool:
-    """Whether a part of a text is a length, or a name such as `n_labels`."""
+    """Return whether a part of a text is a length, or a name such as `n_labels`."""
     if not isinstance(part, ast.FormattedValue):
         return False
     value = part.value

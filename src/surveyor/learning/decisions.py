@@ -110,7 +110,7 @@ def must_reset(error: StructureError, learning: Learning) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a campaign stands, as far as the decision to stop is concerned.
+    """The standing of a campaign, as far as the decision to stop is concerned.
 
     Attributes:
         generation: number of the newest complete generation.

@@ -56,7 +56,7 @@ class Bootstrap(Parameters):
 
 
 class Learning(Parameters):
-    """How a campaign learns, and when it ends."""
+    """The generations, budget, targets and thresholds of a campaign."""
 
     n_generations: int = Field(
         10, ge=0, le=10_000, title="Generations", description="Number of generations after the bootstrap."

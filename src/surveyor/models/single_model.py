@@ -1,4 +1,4 @@
-"""What all models but committees have in common: parameters, atomic energies, and weights in a native file."""
+"""The common part of all models but committees: parameters, atomic energies, and weights in a native file."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ class SingleModel(Generic[P]):
 
     @property
     def is_trained(self) -> bool:
-        """Whether there are weights."""
+        """True if the model has weights."""
         return self.weights is not None
 
     def initialize(self, train: Dataset, *, atomic_energies: Mapping[str, float] | None, seed: int) -> Self:

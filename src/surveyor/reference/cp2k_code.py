@@ -184,7 +184,13 @@ def working_folder(code: CP2KCode, directory: Path) -> Iterator[Path]:
 
 
 def keep_leftovers(folder: Path, directory: Path, limit_GB: float) -> None:
-    """Keep what a failed calculation leaves, as far as there is room for it beside that of other failures."""
+    """Keep what a failed calculation leaves, as far as there is room for it beside that of other failures.
+
+    Args:
+        folder: folder in which CP2K ran.
+        directory: folder of the calculation; those of others are beside it.
+        limit_GB: total size of the failed calculations, without inputs and outputs, which always stay.
+    """
     room = int(limit_GB * GB)
     try:
         (directory / ENDED).touch()  # the files of a calculation that may still run are left alone

@@ -98,7 +98,12 @@ def _last_lines(text: str) -> str:
 
 
 def was_ended_from_outside(text: str, returncode: int) -> bool:
-    """Return whether the program was terminated from outside: by a queue, an administrator, or a user."""
+    """Return whether the program was terminated from outside: by a queue, an administrator, or a user.
+
+    Args:
+        text: standard output and standard error of the program.
+        returncode: of the program, negative for the number of a signal.
+    """
     return returncode in (-signal.SIGTERM, SHELL_SIGNAL + signal.SIGTERM) or bool(ENDED_FROM_OUTSIDE.search(text))
 
 

@@ -168,7 +168,7 @@ class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
 
     @property
     def is_left_out(self) -> bool:
-        """Whether the open section never reaches the program: it is the structure, printing, or no FORCE_EVAL."""
+        """True if the open section never reaches the program: it is the structure, printing, or no FORCE_EVAL."""
         names = [each.name for each in self._treerefs[1:]]
         is_of_structure = names[1:2] == ["SUBSYS"] and names[2:3] not in ([], ["KIND"])
         return bool(names) and (names[0] != "FORCE_EVAL" or "PRINT" in names or is_of_structure)

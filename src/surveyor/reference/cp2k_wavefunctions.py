@@ -168,7 +168,15 @@ def _name_in(directory: Path) -> str:
 
 
 def keep(wavefunction: Path, folder: Path, name: str, atoms: Atoms, limit_GB: float) -> None:
-    """Move a wavefunction to the others, and make room for it: the oldest go first."""
+    """Move a wavefunction to the others, and make room for it: the oldest go first.
+
+    Args:
+        wavefunction: file that CP2K has left; there is none with k-points.
+        folder: folder of the wavefunctions that suit the structure.
+        name: name of the wavefunction there.
+        atoms: the structure.
+        limit_GB: total size of the wavefunctions in all folders.
+    """
     if not wavefunction.exists():
         return
     geometry = np.vstack([atoms.cell.array, atoms.positions]).astype(FLOAT).tobytes()
