@@ -43,9 +43,9 @@ class Lease:
         """Whether another process has it, or had it and is done; not, where the file cannot be read."""
         try:
             found = json.loads(self.path.read_text())
-        except FileNotFoundError:
-            return True
-        except (OSError, ValueError):  # a file system that is away for a moment, or a crash of the machine
+        except FileNotFoundError:  # its folder is not there either where a file system is away for a moment
+            return self.path.parent.is_dir() and not self.path.exists()
+        except (OSError, ValueError):  # such a file system, or a crash of the machine
             return False
         return bool(found["token"] != self.token)
 
