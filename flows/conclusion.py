@@ -16,8 +16,9 @@ from surveyor.events.kinds import CampaignBegins, CampaignComplete, CampaignFail
 from surveyor.events.recording import announce
 from surveyor.files import read_json, write_json
 from surveyor.flows.server import end_patience
+from surveyor.flows.survey import Survey
 from surveyor.flows.training import format_errors
-from surveyor.learning.labelled_samples import LabelledSample, check_failures, check_new_labels, count_failures, move_on
+from surveyor.learning.labelled_samples import LabelledSample, check_failures, check_new_labels, count_failures
 from surveyor.learning.parameters import Learning
 from surveyor.metrics import errors_of
 from surveyor.models.choice import load_model
@@ -56,12 +57,12 @@ def complete(campaign: Campaign, generation: Generation) -> Generation:
 
 
 def check_something_is_new(
-    campaign: Campaign, previous: Generation, samples: Sequence[LabelledSample], structures: Dataset
+    survey: Survey, previous: Generation, samples: Sequence[LabelledSample], structures: Dataset
 ) -> None:
-    """Check that a generation returned something new; otherwise set its samples aside, so that it can be tried again.
+    """Check that a generation returned something new; otherwise forget its samples, so that it can be tried again.
 
     Args:
-        campaign: the open campaign.
+        survey: the walkers of the campaign.
         previous: the previous generation.
         samples: samples of this generation.
         structures: new structures, labelled or failed.
@@ -73,9 +74,8 @@ def check_something_is_new(
         check_new_labels(samples, structures)
     except NothingLearned as error:
         number = previous.number + 1
-        directory = campaign.directory.generation(number)
-        walkers = directory.walkers_of_last_try(previous.walkers)
-        directory.set_aside(move_on(walkers, samples, {}, campaign.parameters.learning))
+        survey.move_on([each.name for each in samples if each.failure is not None])
+        survey.end_generation(previous)
         text = f"generation {number} brought nothing new: {error}"
         announce(logger, GenerationFails(message=text, generation=number))
         raise NothingLearned(

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
@@ -29,9 +30,12 @@ from surveyor.words import number_of
 logger = logging.getLogger(__name__)
 
 
+Handler = Callable[[str, Atoms], None]
+
+
 @dataclass(slots=True)
 class Labels:
-    """The labels of a generation, in the order of their arrival.
+    """The labels of a campaign, each handed over when it arrives.
 
     Labels in the store are used at once. Missing labels are computed as soon as the labelling pool has reported its
     level of theory, which must be that of the campaign; labels in computation by other processes come last.
@@ -41,37 +45,54 @@ class Labels:
         checks: checks of its pools.
         queue: queue of the label tasks.
         watch: observer of the labels in computation by other processes.
-        found: structures whose label was in the store, by name.
+        failed: futures of tasks that have brought neither a label nor a reason why there is none.
     """
 
     campaign: Campaign
     checks: PoolChecks
     queue: TaskQueue
     watch: Watch
-    found: dict[str, Atoms] = field(default_factory=dict)
+    failed: list[PrefectFuture[Any]] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, campaign: Campaign, checks: PoolChecks) -> "Labels":
-        """Return the labels of a generation, none yet."""
+    def begin(cls, campaign: Campaign, checks: PoolChecks, context: Context | None = None) -> "Labels":
+        """Return the labels of a campaign, none yet.
+
+        Args:
+            campaign: the open campaign.
+            checks: checks of its pools.
+            context: context of the flow run whose tasks they are; by default the current one.
+        """
         n_at_most = partial(n_at_once, campaign.pools.labelling)
-        queue = TaskQueue(n_at_most, SimpleQueue(), partial(checks.is_ready, "labelling"))
+        queue = TaskQueue(n_at_most, SimpleQueue(), partial(checks.is_ready, "labelling"), context)
         return cls(campaign, checks, queue, Watch(campaign.store.claims))
 
-    def add(self, name: str, structure: Atoms) -> None:
-        """Have a structure labelled, under a name of its own."""
+    def add(self, name: str, structure: Atoms, handle: Handler) -> None:
+        """Have a structure labelled.
+
+        Args:
+            name: a name of its own.
+            structure: the structure.
+            handle: called with the name, and the structure with its label or the reason why there is none.
+        """
         labeller = self.labeller
         request = labeller.request(structure)
         outcome = labeller.stored(request.key)
         if outcome is not None:
-            self.found[name] = with_label(structure, request.key, outcome)
+            self.queue.defer(partial(handle, name, with_label(structure, request.key, outcome)))
             return
-        submit, then = partial(self._submit, name, structure, request), partial(self._take, name, structure)
+        submit, then = partial(self._submit, name, structure, request), partial(self._take, name, structure, handle)
         self.queue.add(name, submit, then, partial(self.watch.is_held, request.key))
 
-    def wait(self) -> Mapping[str, Atoms]:
-        """Wait for all labels, and return the structures with them, or with the reason why there is none, by name."""
+    def wait(self) -> None:
+        """Wait for all labels."""
         self.queue.wait(self.checks.heed)
-        return {**self.found, **{name: future.result() for name, future in self.queue.futures.items()}}
+        self.check()
+
+    def check(self) -> None:
+        """Raise the error of a task that has brought no outcome."""
+        for future in self.failed:
+            future.result()
 
     @property
     def labeller(self) -> Labeller:
@@ -84,11 +105,15 @@ class Labels:
         labeller = self.labeller.with_store(store)
         return label.submit(self.campaign.labelling, structure, labeller=labeller, name=name, request=request)
 
-    def _take(self, name: str, structure: Atoms) -> None:
-        """Ask again for what another process has claimed meanwhile."""
-        if self.queue.futures[name].state.name == CLAIMED:
-            del self.queue.futures[name]
-            self.add(name, structure)
+    def _take(self, name: str, structure: Atoms, handle: Handler) -> None:
+        """Hand a label over, or ask again for what another process has claimed meanwhile."""
+        future = self.queue.futures.pop(name)
+        if future.state.name == CLAIMED:
+            self.add(name, structure, handle)
+        elif future.state.is_completed():
+            handle(name, future.result())
+        else:
+            self.failed.append(future)
 
 
 def label_isolated_atoms(
@@ -127,9 +152,10 @@ def label_all(campaign: Campaign, checks: PoolChecks, structures: Sequence[Atoms
     labels = Labels.begin(campaign, checks)
     announce_generation(number, len(structures))
     names = [f"g{number:03d}-{index:03d}" for index in range(len(structures))]
+    labelled: dict[str, Atoms] = {}
     for name, structure in zip(names, structures, strict=True):
-        labels.add(name, structure)
-    labelled = labels.wait()
+        labels.add(name, structure, labelled.__setitem__)
+    labels.wait()
     return [LabelledSample(name, None, labelled[name]) for name in names]
 
 

@@ -12,13 +12,13 @@ from surveyor.flows.conclusion import Reports, check_something_is_new, complete,
 from surveyor.flows.following import followed
 from surveyor.flows.opening import opened
 from surveyor.flows.pool_checks import PoolChecks
-from surveyor.flows.sampling import sample_and_label
 from surveyor.flows.stopwatch import Stopwatch
+from surveyor.flows.survey import Survey
 from surveyor.flows.training import errors_before_training, train_and_evaluate
 from surveyor.flows.users_flow import users_flow
 from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.learning.decisions import decide_membership, reason_to_stop
-from surveyor.learning.labelled_samples import describe, move_on, new_structures
+from surveyor.learning.labelled_samples import describe, new_structures, samples_to_reset
 from surveyor.learning.parameters import Bootstrap, Learning
 from surveyor.models.choice import ModelParameters
 from surveyor.pools.choice import Pools
@@ -68,20 +68,24 @@ def online_learning(
     with opened(CAMPAIGN, locals()) as campaign, followed(campaign), Reports(campaign) as reports:
         checks = PoolChecks(campaign)
         generation = campaign.newest_generation() or bootstrap_generation(campaign, checks.begun())
+        survey = None
         while (reason := reason_to_stop(generation.progress, learning)) is None:
+            survey = survey or Survey(campaign, checks.begun(), generation)
             reports.begin(generation.number)
-            generation = next_generation(campaign, checks.begun(), generation)
+            generation = next_generation(campaign, survey, generation)
+        if survey is not None:
+            survey.end(reason)
         return conclude(campaign, generation, reason, reports)
 
 
 @flow(name="generation", flow_run_name=_generation_name, validate_parameters=False, persist_result=False)
 @ending_at_once
-def next_generation(campaign: Campaign, checks: PoolChecks, previous: Generation) -> Generation:
-    """Sample with the model of the previous generation, label the samples, and train on all labels so far.
+def next_generation(campaign: Campaign, survey: Survey, previous: Generation) -> Generation:
+    """Sample with the newest model, label the samples, and train on all labels so far.
 
     Args:
         campaign: the open campaign.
-        checks: checks of its pools.
+        survey: its walkers, and the labels of their samples; they go on during the training if the campaign allows.
         previous: the newest complete generation.
 
     Returns:
@@ -89,23 +93,22 @@ def next_generation(campaign: Campaign, checks: PoolChecks, previous: Generation
     """
     learning, number, stopwatch = campaign.parameters.learning, previous.number + 1, Stopwatch()
     potential = previous.model.deploy()
-    samples = sample_and_label(campaign, checks, previous, potential, stopwatch)
+    samples = survey.samples(previous, potential, stopwatch)
     structures = new_structures(samples, known=previous.data.keys())
     judge(structures, learning)
-    check_something_is_new(campaign, previous, samples, structures)
-    checks.wait_for("training")
-    errors = errors_before_training(campaign, number, potential, structures, stopwatch)
+    check_something_is_new(survey, previous, samples, structures)
+    survey.wait_for_training_pool()
+    errors = errors_before_training(campaign, number, potential, structures, stopwatch, survey.result)
 
     data = previous.data + decide_membership(structures, errors.by_key, previous.data, learning)
-    walkers = move_on(previous.walkers, samples, errors.by_key, learning)
+    walkers = survey.move_on(samples_to_reset(samples, errors.by_key, learning))
 
     model = previous.model
     if learning.train_from_scratch:
         rows = without_isolated_atoms(data.train)  # an earlier surveyor took isolated atoms for others
         model = model.initialize(rows, atomic_energies=model.atomic_energies, seed=learning.seed + number)
-    trained = train_and_evaluate(campaign, number, model, data, stopwatch)
+    trained = train_and_evaluate(campaign, number, model, data, stopwatch, survey.result)
 
     details = describe(samples, structures, errors.by_key, trained.history, learning) | stopwatch.times
-    return complete(
-        campaign, Generation(number, data, walkers, trained.model, errors.over_all, trained.errors, details)
-    )
+    generation = Generation(number, data, walkers, trained.model, errors.over_all, trained.errors, details)
+    return survey.end_generation(complete(campaign, generation))

@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -31,17 +32,35 @@ class TaskQueue:
         n_at_once: returns the number of tasks that may be unfinished now; called only when tasks may begin.
         ended: actions due because tasks have ended; queues that share it serve each other.
         may_begin: returns whether tasks may be submitted now; called repeatedly while some wait.
+        context: context of the flow run whose tasks they are; by default the current one.
         futures: futures of the submitted tasks, by name.
     """
 
     n_at_once: Callable[[], int]
     ended: "SimpleQueue[Callable[[], None]]"
     may_begin: Callable[[], bool] = lambda: True
+    context: Context | None = None
     futures: dict[str, PrefectFuture[Any]] = field(default_factory=dict)  # Any: whatever the tasks return
     _waiting: "deque[Entry]" = field(default_factory=deque)
     _held: "deque[Entry]" = field(default_factory=deque)
     _looked: float = 0.0
     _n_unfinished: int = 0
+    _n_deferred: int = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all tasks have ended, and nothing follows."""
+        return not (self._n_unfinished or self._n_deferred or self._waiting or self._held)
+
+    def defer(self, action: Callable[[], None]) -> None:
+        """Have an action performed when the queue is served next, as if a task had ended."""
+        self._n_deferred += 1
+        self.ended.put(partial(self._perform, action))
+
+    def close(self) -> None:
+        """Forget the tasks that are not submitted."""
+        self._waiting.clear()
+        self._held.clear()
 
     def add(
         self,
@@ -67,7 +86,7 @@ class TaskQueue:
         Args:
             look: called now and then.
         """
-        while self._n_unfinished or self._waiting or self._held:
+        while not self.is_idle:
             self.serve(look)
 
     def serve(self, look: Callable[[], None]) -> None:
@@ -95,7 +114,7 @@ class TaskQueue:
                 submit()
 
     def _submit(self, name: str, submit: Callable[[], PrefectFuture[Any]], then: Callable[[], None]) -> None:
-        self.futures[name] = future = submit()
+        self.futures[name] = future = submit() if self.context is None else self.context.run(submit)
         future.add_done_callback(lambda _: self.ended.put(partial(self._end, future, then)))
 
     def _end(self, future: PrefectFuture[Any], then: Callable[[], None]) -> None:
@@ -103,3 +122,7 @@ class TaskQueue:
         self._n_unfinished -= 1
         then()
         self.fill()
+
+    def _perform(self, action: Callable[[], None]) -> None:
+        self._n_deferred -= 1
+        action()

@@ -8,7 +8,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
+
+from prefect.futures import PrefectFuture
 
 from surveyor.campaign import Campaign
 from surveyor.dataset import Dataset, DataSets
@@ -29,7 +31,20 @@ from surveyor.tasks.evaluate import evaluate
 from surveyor.tasks.train import train, train_member
 from surveyor.words import number_of
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
+
+
+class Wait(Protocol):
+    """Waits for a task and returns its result; other work may go on meanwhile."""
+
+    def __call__(self, future: PrefectFuture[T], /) -> T:
+        """Return the result of a task."""
+
+
+def result_of(future: PrefectFuture[T], /) -> T:
+    """Return the result of a task; nothing else goes on meanwhile."""
+    return future.result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +56,7 @@ class BeforeTraining:
 
 
 def errors_before_training(
-    campaign: Campaign, number: int, potential: Potential, structures: Dataset, stopwatch: Stopwatch
+    campaign: Campaign, number: int, potential: Potential, structures: Dataset, stopwatch: Stopwatch, wait: Wait
 ) -> BeforeTraining:
     """Measure how far the former model is off for a generation's structures, before it learns from them.
 
@@ -51,18 +66,20 @@ def errors_before_training(
         potential: of the former model.
         structures: new ones; those without a label are left out.
         stopwatch: measures evaluation.
+        wait: waits for tasks.
     """
     directory = campaign.directory.generation(number)
     structures.labelled().save(directory.labelled)
     labelled = Dataset.load(directory.labelled)
     with stopwatch.measuring("evaluation"):
-        path = evaluate(
+        evaluation = evaluate.submit(
             campaign.training,
             potential,
             dataset=directory.labelled,
             destination=directory.before_training,
             name=f"before training {number}",
         )
+        path = wait(evaluation)
     predictions = load_predictions(path, labelled)
     errors = errors_of(labelled, predictions)
     text = f"generation {number}: before training {format_errors(errors)}"
@@ -79,7 +96,9 @@ class Trained:
     history: Sequence[Mapping[str, Any]]  # Any: numbers and None
 
 
-def train_and_evaluate(campaign: Campaign, number: int, model: Model, data: DataSets, stopwatch: Stopwatch) -> Trained:
+def train_and_evaluate(
+    campaign: Campaign, number: int, model: Model, data: DataSets, stopwatch: Stopwatch, wait: Wait = result_of
+) -> Trained:
     """Train a model on the sets of a generation and evaluate it on each of them.
 
     Args:
@@ -88,13 +107,21 @@ def train_and_evaluate(campaign: Campaign, number: int, model: Model, data: Data
         model: initialized, or trained before.
         data: all sets so far; written to the generation's folder first.
         stopwatch: measures training and evaluation.
+        wait: waits for tasks.
     """
     directory = campaign.directory.generation(number)
-    return train_on(campaign.training, directory, model, data, stopwatch, name=f"generation {number}")
+    return train_on(campaign.training, directory, model, data, stopwatch, name=f"generation {number}", wait=wait)
 
 
 def train_on(
-    pool: Executor, directory: GenerationDirectory, model: Model, data: DataSets, stopwatch: Stopwatch, *, name: str
+    pool: Executor,
+    directory: GenerationDirectory,
+    model: Model,
+    data: DataSets,
+    stopwatch: Stopwatch,
+    *,
+    name: str,
+    wait: Wait = result_of,
 ) -> Trained:
     """Train a model on sets and evaluate it on each of them.
 
@@ -105,6 +132,7 @@ def train_on(
         data: the sets, which are written to the folder first.
         stopwatch: measures training and evaluation.
         name: name of the training, for people.
+        wait: waits for tasks.
     """
     data.save(directory.path)
     is_trained = directory.model.exists()
@@ -114,28 +142,32 @@ def train_on(
         announce(logger, TrainingBegins(message=text, n_train=n_train, n_valid=n_valid))
     with stopwatch.measuring("training"):
         if isinstance(model, CommitteeModel) and not is_trained:
-            _train_members(pool, directory, model, name)
+            _train_members(pool, directory, model, name, wait)
         # Prefect's memory of a training is worth nothing where the model is not in the folder.
-        train.with_options(refresh_cache=not is_trained)(pool, model, directory=directory, name=name)
+        wait(train.with_options(refresh_cache=not is_trained).submit(pool, model, directory=directory, name=name))
     trained = load_model(directory.model)
     with stopwatch.measuring("evaluation"):
-        errors = evaluate_sets(pool, directory, trained.deploy(), name)
+        errors = evaluate_sets(pool, directory, trained.deploy(), name, wait)
     history = load_history(directory.model)
     text = f"{name}: trained in {number_of(len(history), 'epoch')}"
     announce(logger, TrainingEnds(message=text, epochs=len(history)))
     return Trained(trained, errors, [epoch_to_json(epoch) for epoch in history])
 
 
-def _train_members(pool: Executor, directory: GenerationDirectory, model: CommitteeModel, name: str) -> None:
+def _train_members(
+    pool: Executor, directory: GenerationDirectory, model: CommitteeModel, name: str, wait: Wait
+) -> None:
     """Train the members of a committee side by side."""
     futures = [
         train_member.submit(pool, model, index, directory=directory, name=name) for index in range(len(model.members))
     ]
     for future in futures:
-        future.result()
+        wait(future)
 
 
-def evaluate_sets(pool: Executor, directory: GenerationDirectory, potential: Potential, name: str) -> dict[str, Errors]:
+def evaluate_sets(
+    pool: Executor, directory: GenerationDirectory, potential: Potential, name: str, wait: Wait
+) -> dict[str, Errors]:
     """Evaluate a potential on training, validation and test set."""
     futures = {
         each: evaluate.submit(
@@ -148,9 +180,7 @@ def evaluate_sets(pool: Executor, directory: GenerationDirectory, potential: Pot
         for each in ("train", "valid", "test")
     }
     datasets = {each: Dataset.load(directory.set_file(each)) for each in futures}
-    return {
-        each: errors_of(datasets[each], load_predictions(f.result(), datasets[each])) for each, f in futures.items()
-    }
+    return {each: errors_of(datasets[each], load_predictions(wait(f), datasets[each])) for each, f in futures.items()}
 
 
 def adopt(model: Model, directory: GenerationDirectory) -> None:

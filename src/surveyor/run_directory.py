@@ -4,6 +4,7 @@ parameters.json       the kind of work and what it computes, fully resolved, wit
 inputs/               copies of those files
 provenance.json       what runs there were, on which host, with which versions
 events.jsonl          what happened, as it happened
+journal.jsonl         the decisions of the learning, and what led to them (see `surveyor.learning.journal`)
 lease                 held by the process that works here
 level_of_theory.json  frozen when the campaign began
 atomic_energies.json  likewise, in eV
@@ -16,7 +17,7 @@ report.html           figures and tables of the whole campaign
 Other work has a folder of the same layout, as far as it has the same files, and `summary.json`, written last.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -47,10 +48,7 @@ class GenerationDirectory:
     Attributes:
         path: the folder, which holds
 
-            plan.json              number of samples of each walker, decided when the generation began
-            samples/               samples, one file each, written when they end
-            samples-1/ ...         samples of a try without anything new, with `duplicates.jsonl` and `walkers/`
-            duplicates.jsonl       samples that were not labelled because they are near-duplicates
+            samples/               samples of the round of this number, one file each, written when they end
             labelled.extxyz        the labelled structures of this generation
             failed.extxyz ...      train, valid, test, failed, discarded, pending: the sets, up to this generation
             before_training.npz    predictions of the previous model for `labelled.extxyz`
@@ -60,6 +58,9 @@ class GenerationDirectory:
             walkers/               states of the walkers at the end
             figures/               plots of this generation
             manifest.json          written last: with it the generation is complete
+
+            Those of an earlier surveyor also hold `plan.json` (number of samples of each walker), `duplicates.jsonl`
+            (samples that are near-duplicates), and `samples-1` ... (of tries that brought nothing new).
     """
 
     path: Path
@@ -104,27 +105,14 @@ class GenerationDirectory:
         """File that makes the generation complete."""
         return self.path / "manifest.json"
 
-    def planned(self, plan: Callable[[], Sequence[int]]) -> tuple[int, ...]:
-        """Return the number of samples of each walker: as decided when the generation began, or decided now.
-
-        A generation that is resumed after a change of the budget must return the same structures as before.
-        """
+    def planned(self) -> tuple[int, ...] | None:
+        """Return the number of samples of each walker that an earlier surveyor decided when the generation began."""
         path = self.path / "plan.json"
         if not path.exists():
-            write_json(path, {"schema_version": SCHEMA_VERSION, "n_samples": list(plan())})
+            return None
         record = read_json(path)
         check_schema(record, path)
         return tuple(record["n_samples"])
-
-    def set_aside(self, walkers: Sequence[Walker]) -> None:
-        """Set samples without anything new aside, so that the generation is tried again from the current states."""
-        folder = self.path / f"{self.samples.name}-{len(self._tries()) + 1}"
-        self.samples.mkdir(parents=True, exist_ok=True)
-        for walker in walkers:
-            save_walker(_walker_file(self.samples, walker.index), walker)
-        if self.duplicates.exists():
-            self.duplicates.replace(self.samples / self.duplicates.name)
-        self.samples.replace(folder)  # last: without it, nothing was put aside
 
     def walkers_of_last_try(self, walkers: Sequence[Walker]) -> tuple[Walker, ...]:
         """Return the walkers at the beginning: after the last try that was set aside, if there is one."""
@@ -222,6 +210,11 @@ class RunDirectory:
     def events(self) -> EventLog:
         """What happened."""
         return EventLog(self.path / "events.jsonl")
+
+    @property
+    def journal(self) -> Path:
+        """File with the decisions of the learning, and what led to them."""
+        return self.path / "journal.jsonl"
 
     @property
     def workers(self) -> Path:
@@ -329,6 +322,17 @@ class RunDirectory:
             errors={name: Errors(**errors) for name, errors in manifest["errors"].items()},
             details=manifest["details"],
         )
+
+    def walkers_after(self, number: int, walkers: Sequence[Walker]) -> tuple[Walker, ...]:
+        """Return walkers as they were when a generation was complete, or after what an earlier surveyor tried then.
+
+        Args:
+            number: of the generation.
+            walkers: at their starts.
+        """
+        directory = self.generation(number)
+        reached = [load_walker(directory.walker(walker.index), walker) for walker in walkers]
+        return self.generation(number + 1).walkers_of_last_try(reached)
 
     def _data(self, directory: GenerationDirectory) -> DataSets:
         data = DataSets.load(directory.path)

@@ -10,10 +10,8 @@ from surveyor.labels import Label, LabelFailure
 from surveyor.learning.decisions import (
     Progress,
     decide_membership,
-    frames_per_sample,
     must_reset,
     perturbed_starts,
-    plan_propagations,
     reason_to_stop,
     without_repetitions,
 )
@@ -39,43 +37,6 @@ def numbered(n_structures, first=0):
 
 def sizes(sets):
     return len(sets.train), len(sets.valid), len(sets.test)
-
-
-def test_without_a_number_each_walker_brings_one():
-    assert plan_propagations(3, 1, Learning(), 0) == (1, 1, 1)
-
-
-def test_states_beyond_whole_turns_are_brought_by_walkers_drawn_at_random():
-    plans = [plan_propagations(4, generation, Learning(n_states=7), 0) for generation in range(1, 30)]
-    assert {sum(plan) for plan in plans} == {7}
-    assert all(sorted(plan) == [1, 2, 2, 2] for plan in plans)
-    assert len(set(plans)) == 4
-    assert min(np.sum(plans, axis=0)) > 29 * 7 / 4 * 0.8  # nobody is preferred
-
-
-def test_frames_beside_samples_stay_within_the_budget():
-    assert frames_per_sample(4, Learning(n_frames=3), 100) == 3
-    assert frames_per_sample(4, Learning(n_frames=3, max_labels=200), 100) == 3
-    assert frames_per_sample(4, Learning(n_frames=3, max_labels=113), 100) == 2  # 4 samples leave 9 labels
-    assert frames_per_sample(4, Learning(n_frames=3, max_labels=104), 100) == 0
-    assert frames_per_sample(1, Learning(n_frames=3, max_labels=104), 104) == 0
-    assert frames_per_sample(0, Learning(n_frames=3, max_labels=104), 104) == 3
-
-
-def test_fewer_states_than_walkers_are_brought_in_turn():
-    learning = Learning(n_states=2)
-    plans = [plan_propagations(5, generation, learning, 0) for generation in range(1, 6)]
-    assert plans == [(1, 1, 0, 0, 0), (0, 0, 1, 1, 0), (1, 0, 0, 0, 1), (0, 1, 1, 0, 0), (0, 0, 0, 1, 1)]
-
-
-@pytest.mark.parametrize(("n_labels", "n_now"), [(0, 7), (10, 5), (13, 2), (15, 0), (99, 0)])
-def test_a_plan_stays_within_the_budget(n_labels, n_now):
-    assert sum(plan_propagations(3, 1, Learning(n_states=7, max_labels=15), n_labels)) == n_now
-
-
-def test_a_plan_follows_from_seed_and_generation():
-    assert plan_propagations(3, 2, Learning(n_states=10), 0) == plan_propagations(3, 2, Learning(n_states=10), 5)
-    assert len({plan_propagations(3, 2, Learning(n_states=10, seed=seed), 0) for seed in range(9)}) > 1
 
 
 def test_quotas_are_fractions_of_all_structures():

@@ -37,6 +37,7 @@ CAMPAIGN = Kind(
         "labels",
         "learning.n_generations",
         "learning.max_labels",
+        "learning.labels_ahead",
         "learning.max_failed_fraction",
         "learning.n_tries",
         "learning.min_difference_A",

@@ -88,6 +88,7 @@ def _read_and_check(parameters: CampaignParameters) -> CheckedCampaign:
         by_former_rule=directory.has_former_windows,
     )
     _check_frames(parameters)
+    _check_ahead(parameters, len(walkers))
     reference = make_reference(parameters.reference, parameters.codes.without_blocks)
     structures = [walker.start for walker in walkers]
     _check_kinds(reference, structures)
@@ -117,6 +118,15 @@ def _check_frames(parameters: CampaignParameters) -> None:
         raise InputError(
             f"learning.n_frames: found {parameters.learning.n_frames}, but no group of walkers keeps frames; give "
             "one a frame_interval"
+        )
+
+
+def _check_ahead(parameters: CampaignParameters, n_walkers: int) -> None:
+    learning = parameters.learning
+    if learning.n_states is None and learning.labels_ahead is not None and learning.labels_ahead < n_walkers:
+        raise InputError(
+            f"learning.labels_ahead: found {learning.labels_ahead}, expected at least {n_walkers}, the number of "
+            "walkers, as each of them brings a sample for each training; or give n_states, too"
         )
 
 

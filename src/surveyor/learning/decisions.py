@@ -14,36 +14,6 @@ from surveyor.sampling.walkers import Walker
 from surveyor.words import number_of
 
 
-def plan_propagations(n_walkers: int, generation: int, learning: Learning, n_labels: int) -> tuple[int, ...]:
-    """Return the number of samples of each walker in a generation.
-
-    All walkers return equally many samples; the remainder goes to randomly chosen walkers. If there are
-    fewer states than walkers, the walkers take turns, continuing from the previous generation.
-
-    Args:
-        n_walkers: number of walkers.
-        generation: number of the generation, from 1.
-        learning: states per generation, budget, seed.
-        n_labels: number of labels requested so far.
-    """
-    n_states = learning.n_states or n_walkers
-    n_now = n_states if learning.max_labels is None else max(0, min(n_states, learning.max_labels - n_labels))
-    n_turns, n_left = divmod(n_now, n_walkers)
-    if n_turns:
-        chosen = np.random.default_rng([learning.seed, generation]).choice(n_walkers, size=n_left, replace=False)
-    else:
-        chosen = ((generation - 1) * n_states + np.arange(n_left)) % n_walkers
-    return tuple(int(n) for n in n_turns + np.bincount(chosen, minlength=n_walkers))
-
-
-def frames_per_sample(n_samples: int, learning: Learning, n_labels: int) -> int:
-    """Return how many frames are labelled beside each sample of a generation."""
-    if learning.max_labels is None or n_samples == 0:
-        return learning.n_frames
-    left = max(0, learning.max_labels - n_labels - n_samples)
-    return min(learning.n_frames, left // n_samples)
-
-
 def without_repetitions(structures: Dataset, known: Sequence[str]) -> Dataset:
     """Return the structures whose keys are neither known nor repeated, in order."""
     seen = set(known)

@@ -187,15 +187,19 @@ def move_on(
         errors: of the model before training, by key of the label.
         learning: thresholds.
     """
-    reached = {walker.index: walker for walker in walkers}
-    to_reset = set()
-    for labelled in samples:
-        if labelled.sample is not None:
-            walker = labelled.sample.walker
-            reached[walker.index] = walker
-            if reason_to_reset(labelled, errors, learning) is not None:
-                to_reset.add(walker.index)
+    returned = {each.name: each.sample.walker for each in samples if each.sample is not None}
+    reached = {walker.index: walker for walker in [*walkers, *returned.values()]}
+    to_reset = {returned[name].index for name in samples_to_reset(samples, errors, learning)}
     return tuple(walker.reset() if index in to_reset else walker for index, walker in sorted(reached.items()))
+
+
+def samples_to_reset(
+    samples: Sequence[LabelledSample], errors: Mapping[str, StructureError], learning: Learning
+) -> tuple[str, ...]:
+    """Return the names of the samples whose walkers are to be reset; see `move_on`."""
+    return tuple(
+        each.name for each in samples if each.sample is not None and reason_to_reset(each, errors, learning) is not None
+    )
 
 
 def reason_to_reset(labelled: LabelledSample, errors: Mapping[str, StructureError], learning: Learning) -> str | None:

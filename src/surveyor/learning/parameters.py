@@ -67,6 +67,14 @@ class Learning(Parameters):
         title="States per generation",
         description="Number of structures sampled in each generation; by default one per walker.",
     )
+    labels_ahead: int | None = Field(
+        None,
+        ge=1,
+        title="Samples ahead",
+        description="Walkers begin samples during a training, as long as fewer than this number are in no model "
+        "yet; by default as many as n_states, so that walkers wait for each training. At most twice to three times "
+        "n_states is useful.",
+    )
     max_labels: int | None = Field(
         None,
         ge=1,
@@ -155,6 +163,15 @@ class Learning(Parameters):
         description="The campaign fails if a larger fraction of the labels of a generation fails.",
     )
     seed: int = Field(0, ge=0, lt=2**32, title="Seed", description="Seed of all random numbers in the campaign.")
+
+    @model_validator(mode="after")
+    def _ahead_is_at_least_a_generation(self) -> "Learning":
+        if self.labels_ahead is not None and self.n_states is not None and self.labels_ahead < self.n_states:
+            raise ValueError(
+                f"labels_ahead: found {self.labels_ahead}, expected at least n_states, {self.n_states}, or no value: "
+                "a training begins when n_states samples are labelled"
+            )
+        return self
 
     @model_validator(mode="after")
     def _something_is_left_for_training(self) -> "Learning":

@@ -90,12 +90,28 @@ def load_sample(path: Path, *, origin: Walker) -> Sample:
         ValueError: the file belongs to another walker, or to another state or other conditions of it.
     """
     with np.load(path, allow_pickle=False) as arrays:
+        _check_origin(arrays, origin, path)
         return _from_arrays(arrays, origin, path)
+
+
+def read_sample(path: Path, walker: Walker) -> Sample:
+    """Return a sample that is known to be of a walker, in whatever state that is now.
+
+    Args:
+        path: the file.
+        walker: the walker, which gives start and conditions.
+
+    Raises:
+        ValueError: the file belongs to another walker.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        return _from_arrays(arrays, walker, path)
 
 
 def load_attempt(path: Path, *, origin: Walker) -> Attempt:
     """Return a try that `save_attempt` wrote; see `load_sample`."""
     with np.load(path, allow_pickle=False) as arrays:
+        _check_origin(arrays, origin, path)
         sample = _from_arrays(arrays, origin, path)
         energy = float(arrays["energy"]) if "energy" in arrays else np.nan
         return Attempt(
@@ -106,16 +122,19 @@ def load_attempt(path: Path, *, origin: Walker) -> Attempt:
         )
 
 
-def _from_arrays(arrays: Mapping[str, np.ndarray], origin: Walker, path: Path) -> Sample:
-    walker = walker_from_arrays(arrays, origin, path)
-    version = int(arrays["schema_version"])
+def _check_origin(arrays: Mapping[str, np.ndarray], origin: Walker, path: Path) -> None:
     # The digest is that of all parameters, and an older surveyor had fewer.
-    if version == SCHEMA_VERSION and str(arrays["origin"]) != walker_digest(origin):
+    if int(arrays["schema_version"]) == SCHEMA_VERSION and str(arrays["origin"]) != walker_digest(origin):
         raise ValueError(
             f"{path} is no sample of walker {origin.index} with seed {origin.seed} and "
             f"{number_of(origin.n_resets, 'reset')}: its start, conditions or state were others; give the sample "
             "another name or directory"
         )
+
+
+def _from_arrays(arrays: Mapping[str, np.ndarray], origin: Walker, path: Path) -> Sample:
+    walker = walker_from_arrays(arrays, origin, path)
+    version = int(arrays["schema_version"])
     stop = json.loads(str(arrays["stop"])) if version > 1 else None
     return Sample(
         walker=walker,

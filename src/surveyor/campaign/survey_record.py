@@ -1,0 +1,255 @@
+"""The walkers, samples and labels of a campaign that no model has learned yet, in memory and in its journal."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ase import Atoms
+
+from surveyor.dataset import FAILURE, KEY
+from surveyor.events.kinds import NearDuplicate
+from surveyor.events.log import EventLog, of_kind
+from surveyor.events.recording import announce
+from surveyor.learning.entries import (
+    Continues,
+    Entry,
+    GenerationEnds,
+    LabelArrived,
+    RunBegins,
+    SampleReturned,
+    WalkerBegins,
+)
+from surveyor.learning.journal import Journal
+from surveyor.learning.labelled_samples import LabelledSample
+from surveyor.learning.parameters import Learning
+from surveyor.learning.schedule import SampleStatus, Schedule, advance, due, frames_per_sample
+from surveyor.run_directory import Generation, RunDirectory
+from surveyor.sampling.batching import SamplePlan
+from surveyor.sampling.collection import structures_of
+from surveyor.sampling.duplicates import KnownStructures
+from surveyor.sampling.propagation import SampleFiles, announce_sample
+from surveyor.sampling.samples import read_sample
+from surveyor.sampling.walkers import Sample, Walker
+
+logger = logging.getLogger(__name__)
+
+
+def rules_of(learning: Learning, n_walkers: int) -> RunBegins:
+    """Return the parameters on which the schedule of a campaign depends."""
+    n_states = learning.n_states or n_walkers
+    return RunBegins(
+        n_walkers=n_walkers,
+        n_states=n_states,
+        labels_ahead=learning.labels_ahead or n_states,
+        n_generations=learning.n_generations,
+        max_labels=learning.max_labels,
+        n_frames=learning.n_frames,
+        seed=learning.seed,
+    )
+
+
+class SurveyRecord:
+    """The walkers of a campaign, and their samples and labels that no model has learned.
+
+    What it is told is written to the journal first. A new record continues from the journal.
+
+    Args:
+        directory: of the campaign.
+        learning: its parameters.
+        starts: its walkers at their starts.
+        newest: its newest complete generation.
+
+    Attributes:
+        schedule: the state on which decisions depend.
+    """
+
+    def __init__(
+        self, directory: RunDirectory, learning: Learning, starts: Sequence[Walker], newest: Generation
+    ) -> None:
+        self.schedule = Schedule()
+        self._directory, self._tolerance_A = directory, learning.min_difference_A
+        self._journal = Journal(directory.journal)
+        self._known = KnownStructures(newest.data.everything if self._tolerance_A else ())
+        self._samples: dict[str, Sample] = {}
+        self._structures: dict[str, Atoms] = {}  # to be labelled, or labelled, by name
+        self._continue_from(newest, rules_of(learning, len(starts)))
+        self._passed_over = _passed_over(directory.generation(self.schedule.base + 1).duplicates)
+        base = directory.walkers_after(self.schedule.base, starts)
+        self._walkers = [self._restored_walker(walker) for walker in base]
+        self._restore_samples(newest)
+
+    def record(self, entry: Entry) -> None:
+        """Write an entry to the journal, and bring the schedule up to date."""
+        self._journal.append(entry)
+        self.schedule = advance(entry, self.schedule)
+
+    def decide(self) -> list[WalkerBegins]:
+        """Make all decisions that are due, and return which walkers begin."""
+        begun = []
+        while (decision := due(self.schedule)) is not None:
+            self.record(decision)
+            if isinstance(decision, WalkerBegins):
+                begun.append(decision)
+        return begun
+
+    def begin(self, decision: WalkerBegins) -> SamplePlan:
+        """Return what a walker that begins is to return."""
+        if decision.is_reset:
+            self._walkers[decision.walker] = self._walkers[decision.walker].reset()
+        return self._plan(decision.walker)
+
+    def moving(self) -> Iterator[tuple[int, SamplePlan, int]]:
+        """Yield what walkers are to return that have begun: number of the generation whose model moves them, and plan.
+
+        The last number is that of the samples that the walker has returned.
+        """
+        for index, turn in enumerate(self.schedule.walkers):
+            if turn.moving:
+                yield turn.generation, self._plan(index), len(turn.names) - len(turn.moving)
+
+    def is_moving(self, plan: SamplePlan) -> bool:
+        """Say whether a walker has samples to return."""
+        return bool(self.schedule.walkers[plan.walker.index].moving)
+
+    def folder_of(self, plan: SamplePlan) -> Path:
+        """Return the folder of the samples of a walker that moves."""
+        return self._folder(self.schedule.walkers[plan.walker.index].round)
+
+    def take_sample(self, name: str, sample: Sample) -> dict[str, Atoms]:
+        """Take a sample, and return the structures that are to be labelled, by name."""
+        status = self.schedule.samples[name]
+        found = structures_of(name, sample, self._folder(status.round), status.n_frames)
+        new = {each: atoms for each, atoms in found.items() if self._is_new(each, atoms)}
+        self.record(SampleReturned(name=name, labels=tuple(new)))
+        if not self.schedule.walkers[sample.walker.index].moving:
+            self._walkers[sample.walker.index] = sample.walker
+        self._samples[name] = sample
+        self._structures |= new
+        return new
+
+    def take_label(self, name: str, labelled: Atoms) -> None:
+        """Take a structure with its label, or with the reason why there is none."""
+        self._structures[name] = labelled
+        self.record(LabelArrived(name=name, key=str(labelled.info[KEY]), failure=labelled.info.get(FAILURE)))
+
+    @property
+    def outstanding(self) -> Mapping[str, Atoms]:
+        """The structures whose labels have not arrived, by name."""
+        samples = self.schedule.samples.values()
+        return {name: self._structures[name] for each in samples for name in sorted(each.outstanding)}
+
+    @property
+    def may_train(self) -> bool:
+        """Whether the samples of the next generation are decided, and have all their labels."""
+        training, samples = self.schedule.training, self.schedule.samples
+        return training is not None and all(samples[name].has_arrived for name in training)
+
+    @property
+    def n_expected(self) -> int:
+        """How many samples the next generation has at least."""
+        schedule = self.schedule
+        n_decided = sum(schedule.samples[name].walker is not None for name in schedule.training or ())
+        n_states = 0 if schedule.rules is None else schedule.rules.n_states
+        return n_decided or min(n_states, schedule.n_unlearned)
+
+    def samples_in_training(self) -> list[LabelledSample]:
+        """Return the samples of the generation that is trained, with their labels."""
+        found = []
+        for name in self.schedule.training or ():
+            sample, labels = self._samples.get(name), self.schedule.samples[name].labels or ()
+            if sample is not None:
+                found.append(LabelledSample(name, sample, self._structures.get(name) if name in labels else None))
+            others = [label for label in labels if label != name or sample is None]
+            found += [LabelledSample(label, None, self._structures[label]) for label in others]
+        return found
+
+    def walkers(self) -> tuple[Walker, ...]:
+        """Return all walkers: where they are, or at their starts if they are to be reset; moving ones as they began."""
+        pairs = zip(self._walkers, self.schedule.walkers, strict=True)
+        return tuple(walker.reset() if turn.is_reset_due and not turn.moving else walker for walker, turn in pairs)
+
+    def end_generation(self, number: int, n_labels: int) -> None:
+        """Forget the samples in training: they are learned, or have brought nothing new.
+
+        Args:
+            number: of the newest complete generation.
+            n_labels: number of labels that it has requested.
+        """
+        for name in self.schedule.training or ():
+            self._samples.pop(name, None)
+            for label in self.schedule.samples[name].labels or ():
+                self._structures.pop(label, None)
+        self.record(GenerationEnds(generation=number, n_labels=n_labels))
+
+    def _continue_from(self, newest: Generation, rules: RunBegins) -> None:
+        entries = self._journal.read()
+        for entry in entries:
+            self.schedule = advance(entry, self.schedule)
+        if self.schedule.training is not None and newest.number == self.schedule.generation + 1:
+            self.record(GenerationEnds(generation=newest.number, n_labels=newest.n_labels))  # the last run was killed
+        elif not entries or newest.number != self.schedule.generation:
+            self.record(self._beginning(newest, rules))
+        self.record(rules)
+
+    def _beginning(self, newest: Generation, rules: RunBegins) -> Continues:
+        number = max(newest.number, self.schedule.last_round)
+        planned = self._directory.generation(number + 1).planned()
+        return Continues(
+            generation=newest.number,
+            n_labels=newest.n_labels,
+            round=number,
+            late=tuple(f"g{newest.number + 1:03d}-late-{index}" for index in range(len(newest.data.pending))),
+            n_samples=planned,
+            n_frames=frames_per_sample(sum(planned or ()), rules, newest.n_labels),
+        )
+
+    def _folder(self, number: int) -> Path:
+        return self._directory.generation(number).samples
+
+    def _plan(self, index: int) -> SamplePlan:
+        return SamplePlan(self._walkers[index], self.schedule.walkers[index].names)
+
+    def _restored_walker(self, base: Walker) -> Walker:
+        """Return a walker as it began what it does, or where it is."""
+        turn = self.schedule.walkers[base.index]
+        walker = base if turn.last is None else self._load(turn.last[1], turn.last[0], base).walker
+        return walker.reset() if turn.moving and turn.begins_at_start else walker
+
+    def _load(self, name: str, number: int, walker: Walker) -> Sample:
+        return read_sample(SampleFiles(self._folder(number), name).sample, walker)
+
+    def _restore_samples(self, newest: Generation) -> None:
+        for name, status in self.schedule.samples.items():
+            if status.walker is not None and status.labels is not None:
+                self._restore_sample(name, status, status.labels)
+        late = [name for name, status in self.schedule.samples.items() if status.walker is None]
+        self._structures |= dict(zip(late, newest.data.pending, strict=True))
+
+    def _restore_sample(self, name: str, status: SampleStatus, labels: Sequence[str]) -> None:
+        sample = self._load(name, status.round, self._walkers[status.walker or 0])
+        announce_sample(name, sample, "found on disk")
+        for label, atoms in structures_of(name, sample, self._folder(status.round), status.n_frames).items():
+            if label in labels:
+                self._structures[label] = atoms
+                self._known.add(atoms)
+            else:
+                self._announce_duplicate(label)
+        self._samples[name] = sample
+
+    def _is_new(self, name: str, structure: Atoms) -> bool:
+        if not self._tolerance_A:
+            return True
+        if name in self._passed_over or self._known.difference_A(structure) < self._tolerance_A:
+            self._announce_duplicate(name)
+            return False
+        self._known.add(structure)
+        return True
+
+    def _announce_duplicate(self, name: str) -> None:
+        text = f"{name}: not labelled, as it differs from a known structure by less than {self._tolerance_A:g} Å"
+        announce(logger, NearDuplicate(message=text, name=name))
+
+
+def _passed_over(path: Path) -> set[str]:
+    """Return the samples that an earlier surveyor has found to be near-duplicates in a generation under way."""
+    return {event.name for event in of_kind(EventLog(path).read()[0], NearDuplicate)}

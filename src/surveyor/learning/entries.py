@@ -1,0 +1,179 @@
+"""The entries of a campaign's journal: what happened that decisions depend on, and the decisions."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+VERSION = 1  # of what the fields mean; a field with a default is added without a new version
+
+
+class Entry(BaseModel):
+    """One line of a journal.
+
+    Attributes:
+        IS_DECISION: whether it follows from the entries before it.
+        version: of the journal that wrote it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    IS_DECISION: ClassVar[bool] = False
+
+    version: int = VERSION
+
+
+class Continues(Entry):
+    """The campaign goes on from a complete generation; nothing that was under way before counts.
+
+    Attributes:
+        generation: number of the generation.
+        n_labels: number of labels that it has requested.
+        round: the last round of its walkers.
+        late: names of structures whose labels were requested and had not arrived.
+        n_samples: number of samples of each walker in the next round, if an earlier surveyor has decided it.
+        n_frames: maximum number of frames to label beside each of them.
+    """
+
+    entry: Literal["continues"] = "continues"
+    generation: int
+    n_labels: int
+    round: int
+    late: tuple[str, ...] = ()
+    n_samples: tuple[int, ...] | None = None
+    n_frames: int = 0
+
+
+class RunBegins(Entry):
+    """A run begins or continues the campaign, with these parameters; see `surveyor.learning.parameters.Learning`.
+
+    The labels of all samples that no model has learned are requested again, and come from the store.
+    """
+
+    entry: Literal["run_begins"] = "run_begins"
+    n_walkers: int
+    n_states: int
+    labels_ahead: int
+    n_generations: int
+    max_labels: int | None = None
+    n_frames: int = 0
+    seed: int = 0
+
+
+class RoundPlanned(Entry):
+    """A round of the walkers is decided.
+
+    Attributes:
+        round: its number, from 1.
+        n_samples: number of samples of each walker.
+        n_frames: maximum number of frames to label beside each sample.
+    """
+
+    IS_DECISION: ClassVar[bool] = True
+
+    entry: Literal["round"] = "round"
+    round: int
+    n_samples: tuple[int, ...]
+    n_frames: int = 0
+
+
+class WalkerBegins(Entry):
+    """A walker begins its samples of a round.
+
+    Attributes:
+        walker: its index.
+        round: number of the round.
+        generation: whose model moves it.
+        is_reset: whether it begins from its start.
+    """
+
+    IS_DECISION: ClassVar[bool] = True
+
+    entry: Literal["walker"] = "walker"
+    walker: int
+    round: int
+    generation: int
+    is_reset: bool = False
+
+
+class SampleReturned(Entry):
+    """A walker has returned a sample.
+
+    Attributes:
+        name: name of the sample.
+        labels: names of the structures to be labelled: the sample, and frames of its trajectory.
+    """
+
+    entry: Literal["sample"] = "sample"
+    name: str
+    labels: tuple[str, ...] = ()
+
+
+class LabelArrived(Entry):
+    """A label has arrived, or has failed.
+
+    Attributes:
+        name: name of the structure.
+        key: of the label.
+        failure: why there is none.
+    """
+
+    entry: Literal["label"] = "label"
+    name: str
+    key: str = ""
+    failure: str | None = None
+
+
+class TrainingBegins(Entry):
+    """A generation has all its samples: a model is trained on them and all before.
+
+    Attributes:
+        generation: number of the generation.
+        samples: names of its samples.
+    """
+
+    IS_DECISION: ClassVar[bool] = True
+
+    entry: Literal["training"] = "training"
+    generation: int
+    samples: tuple[str, ...]
+
+
+class ResetsDue(Entry):
+    """Walkers are to be reset, as the model was too far off for these samples of theirs, or a label failed."""
+
+    entry: Literal["resets"] = "resets"
+    samples: tuple[str, ...]
+
+
+class GenerationEnds(Entry):
+    """A generation is complete, or has brought nothing new.
+
+    Attributes:
+        generation: number of the newest complete generation.
+        n_labels: number of labels that the campaign has requested.
+    """
+
+    entry: Literal["generation"] = "generation"
+    generation: int
+    n_labels: int
+
+
+class RunEnds(Entry):
+    """A run ends the campaign; what is under way is not followed up."""
+
+    entry: Literal["run_ends"] = "run_ends"
+    reason: str = ""
+
+
+AnyEntry = Annotated[
+    Continues
+    | RunBegins
+    | RoundPlanned
+    | WalkerBegins
+    | SampleReturned
+    | LabelArrived
+    | TrainingBegins
+    | ResetsDue
+    | GenerationEnds
+    | RunEnds,
+    Field(discriminator="entry"),
+]

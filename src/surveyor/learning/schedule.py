@@ -1,0 +1,348 @@
+"""The schedule of a campaign: what is to be done next, as a pure function of what has happened.
+
+Walkers move in rounds, in each of which `n_states` samples are planned. Each walker goes from round to round at its own
+pace, as long as fewer than `labels_ahead` samples are unlearned, that is, begun and not in the data of a trained model.
+A training begins when `n_states` samples have all their labels, and takes those that arrived first. If both numbers are
+equal, no walker moves during a training, and round and generation are the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import singledispatch
+
+import numpy as np
+
+from surveyor.learning.entries import (
+    Continues,
+    Entry,
+    GenerationEnds,
+    LabelArrived,
+    ResetsDue,
+    RoundPlanned,
+    RunBegins,
+    RunEnds,
+    SampleReturned,
+    TrainingBegins,
+    WalkerBegins,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WalkerTurn:
+    """Where a walker is in its rounds.
+
+    Attributes:
+        round: the last round that it has begun.
+        generation: whose model moves it, or moved it last.
+        names: names of the samples of that round.
+        moving: names of those that it has yet to return.
+        last: round and name of the last sample that it had returned when it began this round; None for none.
+        begins_at_start: whether it began this round with a reset.
+        is_reset_due: whether it begins the next round with a reset.
+        reset: the last round that it began with a reset.
+    """
+
+    round: int
+    generation: int = 0
+    names: tuple[str, ...] = ()
+    moving: tuple[str, ...] = ()
+    last: tuple[int, str] | None = None
+    begins_at_start: bool = False
+    is_reset_due: bool = False
+    reset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SampleStatus:
+    """A sample that no model has learned.
+
+    Attributes:
+        walker: index of its walker; None for a structure whose label is late.
+        round: round of the walker.
+        n_frames: maximum number of frames to label beside it.
+        labels: names of the structures to be labelled; None while the walker moves.
+        outstanding: names of those without a label.
+    """
+
+    walker: int | None
+    round: int
+    n_frames: int = 0
+    labels: tuple[str, ...] | None = None
+    outstanding: frozenset[str] = frozenset()
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether the sample has all its labels."""
+        return self.labels is not None and not self.outstanding
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The state of a campaign, as far as decisions depend on it.
+
+    Attributes:
+        rules: parameters of the current run; None between runs.
+        generation: number of the newest complete generation.
+        n_labels: number of labels that it had requested.
+        base: the generation from whose walkers all rounds began.
+        last_round: number of the last round that is planned.
+        rounds: planned rounds that some walkers have not begun.
+        walkers: all walkers.
+        samples: samples that no model has learned, by name.
+        arrived: names of those that have all their labels and are in no training, in the order of their arrival.
+        training: names of the samples that are learned now; None without a training.
+    """
+
+    rules: RunBegins | None = None
+    generation: int = 0
+    n_labels: int = 0
+    base: int = 0
+    last_round: int = 0
+    rounds: Mapping[int, RoundPlanned] = field(default_factory=dict)
+    walkers: tuple[WalkerTurn, ...] = ()
+    samples: Mapping[str, SampleStatus] = field(default_factory=dict)
+    arrived: tuple[str, ...] = ()
+    training: tuple[str, ...] | None = None
+
+    @property
+    def n_unlearned(self) -> int:
+        """How many samples of walkers are begun that no model has learned."""
+        return sum(each.walker is not None for each in self.samples.values())
+
+    @property
+    def n_moving(self) -> int:
+        """How many samples walkers have yet to return."""
+        return sum(len(walker.moving) for walker in self.walkers)
+
+
+def names_of(round_: int, walker: int, n_samples: int) -> tuple[str, ...]:
+    """Return the names of the samples of a walker in a round."""
+    return tuple(f"g{round_:03d}-w{walker:03d}-{turn}" for turn in range(n_samples))
+
+
+def due(schedule: Schedule) -> RoundPlanned | WalkerBegins | TrainingBegins | None:
+    """Return the next decision, or None if nothing can be done before something else happens."""
+    if schedule.rules is None:
+        return None
+    walkers = _walkers_due(schedule, schedule.rules)
+    return _training_due(schedule, schedule.rules, may_anything_come=walkers is not None) or walkers
+
+
+def _training_due(schedule: Schedule, rules: RunBegins, *, may_anything_come: bool) -> TrainingBegins | None:
+    arrived, samples = schedule.arrived, schedule.samples
+    is_late = any(each.walker is None and not each.has_arrived for each in samples.values())
+    if schedule.training is not None or not arrived or is_late:
+        return None
+    of_walkers = [name for name in arrived if samples[name].walker is not None]
+    is_all = len(arrived) == len(samples) and not may_anything_come
+    if len(of_walkers) < rules.n_states and not is_all:
+        return None
+    others = [name for name in arrived if samples[name].walker is None]
+    names = sorted([*others, *of_walkers[: rules.n_states]])
+    return TrainingBegins(generation=schedule.generation + 1, samples=tuple(names))
+
+
+def _walkers_due(schedule: Schedule, rules: RunBegins) -> RoundPlanned | WalkerBegins | None:
+    """Return which walker begins its next round; or that round, if it is not planned yet."""
+    n_left = (rules.n_generations - schedule.generation) * rules.n_states  # samples that will be learned
+    n_free = min(rules.labels_ahead, n_left) - schedule.n_unlearned
+    idle = [index for index, walker in enumerate(schedule.walkers) if not walker.moving]
+    if n_free <= 0 or not idle:
+        return None
+    index, number = min(((index, _next_round(schedule, index)) for index in idle), key=lambda each: (each[1], each[0]))
+    if number not in schedule.rounds:
+        return _planned(schedule, rules)
+    walker, planned = schedule.walkers[index], schedule.rounds[number]
+    if planned.n_samples[index] > n_free:
+        return None
+    return WalkerBegins(walker=index, round=number, generation=schedule.generation, is_reset=walker.is_reset_due)
+
+
+def _next_round(schedule: Schedule, index: int) -> int:
+    """Return the next round in which a walker has samples; the one after the last if none is planned."""
+    begun = schedule.walkers[index].round
+    planned = (number for number, each in schedule.rounds.items() if number > begun and each.n_samples[index])
+    return min(planned, default=schedule.last_round + 1)
+
+
+def _planned(schedule: Schedule, rules: RunBegins) -> RoundPlanned | None:
+    number, n_requested = schedule.last_round + 1, _n_requested(schedule)
+    n_samples = samples_of_round(number, rules, n_requested)
+    n_frames = frames_per_sample(sum(n_samples), rules, n_requested)
+    return RoundPlanned(round=number, n_samples=n_samples, n_frames=n_frames) if any(n_samples) else None
+
+
+def _n_requested(schedule: Schedule) -> int:
+    """Return how many labels were requested or may be: a sample may bring all of its labels until it is learned."""
+    of_rounds = sum(
+        n_samples * (1 + each.n_frames)
+        for each in schedule.rounds.values()
+        for n_samples, walker in zip(each.n_samples, schedule.walkers, strict=True)
+        if walker.round < each.round
+    )
+    of_samples = sum(1 + each.n_frames for each in schedule.samples.values() if each.walker is not None)
+    return schedule.n_labels + of_rounds + of_samples
+
+
+def samples_of_round(number: int, rules: RunBegins, n_requested: int) -> tuple[int, ...]:
+    """Return the number of samples of each walker in a round.
+
+    All walkers return equally many samples; the remainder goes to randomly chosen walkers. If there are
+    fewer states than walkers, the walkers take turns, continuing from the previous round.
+
+    Args:
+        number: of the round, from 1.
+        rules: states per round, budget, seed.
+        n_requested: number of labels requested so far.
+    """
+    n_walkers, n_states = rules.n_walkers, rules.n_states
+    n_now = n_states if rules.max_labels is None else max(0, min(n_states, rules.max_labels - n_requested))
+    n_turns, n_left = divmod(n_now, n_walkers)
+    if n_turns:
+        chosen = np.random.default_rng([rules.seed, number]).choice(n_walkers, size=n_left, replace=False)
+    else:
+        chosen = ((number - 1) * n_states + np.arange(n_left)) % n_walkers
+    return tuple(int(n) for n in n_turns + np.bincount(chosen, minlength=n_walkers))
+
+
+def frames_per_sample(n_samples: int, rules: RunBegins, n_requested: int) -> int:
+    """Return how many frames are labelled beside each sample of a round."""
+    if rules.max_labels is None or n_samples == 0:
+        return rules.n_frames
+    left = max(0, rules.max_labels - n_requested - n_samples)
+    return min(rules.n_frames, left // n_samples)
+
+
+def replayed(entries: Sequence[Entry], schedule: Schedule | None = None) -> Schedule:
+    """Return the schedule after some entries."""
+    for entry in entries:
+        schedule = advance(entry, schedule or Schedule())
+    return schedule or Schedule()
+
+
+@singledispatch
+def advance(entry: Entry, _schedule: Schedule) -> Schedule:
+    """Return the schedule after an entry."""
+    raise TypeError(f"no entry of a journal: {entry!r}")
+
+
+@advance.register
+def _(entry: Continues, _schedule: Schedule) -> Schedule:
+    plan = None
+    if entry.n_samples is not None:
+        plan = RoundPlanned(round=entry.round + 1, n_samples=entry.n_samples, n_frames=entry.n_frames)
+    late = {name: SampleStatus(None, 0, 0, (name,), frozenset([name])) for name in entry.late}
+    return Schedule(
+        generation=entry.generation,
+        n_labels=entry.n_labels,
+        base=entry.generation,
+        last_round=entry.round + (plan is not None),
+        rounds={} if plan is None else {plan.round: plan},
+        samples=late,
+    )
+
+
+@advance.register
+def _(entry: RunBegins, schedule: Schedule) -> Schedule:
+    new = WalkerTurn(schedule.last_round - len(schedule.rounds), schedule.generation)
+    samples = {
+        name: each if each.labels is None else replace(each, outstanding=frozenset(each.labels))
+        for name, each in schedule.samples.items()
+    }
+    walkers = schedule.walkers or (new,) * entry.n_walkers
+    learning = schedule.training or ()
+    arrived = tuple(name for name, each in samples.items() if each.has_arrived and name not in learning)
+    return replace(schedule, rules=entry, walkers=walkers, samples=samples, arrived=arrived)
+
+
+@advance.register
+def _(entry: RoundPlanned, schedule: Schedule) -> Schedule:
+    return replace(schedule, last_round=entry.round, rounds={**schedule.rounds, entry.round: entry})
+
+
+@advance.register
+def _(entry: WalkerBegins, schedule: Schedule) -> Schedule:
+    walker = schedule.walkers[entry.walker]
+    planned = schedule.rounds[entry.round]
+    names = names_of(entry.round, entry.walker, planned.n_samples[entry.walker])
+    begun = replace(
+        walker,
+        round=entry.round,
+        generation=entry.generation,
+        names=names,
+        moving=names,
+        begins_at_start=entry.is_reset,
+        is_reset_due=False,
+        reset=entry.round if entry.is_reset else walker.reset,
+    )
+    walkers = _with(schedule.walkers, entry.walker, begun)
+    samples = {
+        **schedule.samples,
+        **{name: SampleStatus(entry.walker, entry.round, planned.n_frames) for name in names},
+    }
+    return replace(schedule, walkers=walkers, samples=samples, rounds=_open_rounds(schedule, walkers))
+
+
+def _open_rounds(schedule: Schedule, walkers: Sequence[WalkerTurn]) -> dict[int, RoundPlanned]:
+    return {
+        number: each
+        for number, each in schedule.rounds.items()
+        if any(n and walker.round < number for n, walker in zip(each.n_samples, walkers, strict=True))
+    }
+
+
+@advance.register
+def _(entry: SampleReturned, schedule: Schedule) -> Schedule:
+    status = schedule.samples[entry.name]
+    if status.walker is None:
+        raise ValueError(f"{entry.name} is no sample of a walker")
+    walker = schedule.walkers[status.walker]
+    moving = tuple(name for name in walker.moving if name != entry.name)
+    returned = replace(walker, moving=moving, last=walker.last if moving else (status.round, entry.name))
+    samples = {
+        **schedule.samples,
+        entry.name: replace(status, labels=entry.labels, outstanding=frozenset(entry.labels)),
+    }
+    arrived = schedule.arrived if entry.labels else (*schedule.arrived, entry.name)
+    walkers = _with(schedule.walkers, status.walker, returned)
+    return replace(schedule, walkers=walkers, samples=samples, arrived=arrived)
+
+
+@advance.register
+def _(entry: LabelArrived, schedule: Schedule) -> Schedule:
+    (name, status), *_others = [item for item in schedule.samples.items() if entry.name in (item[1].labels or ())]
+    now = replace(status, outstanding=status.outstanding - {entry.name})
+    is_last = now.has_arrived and not status.has_arrived and name not in (schedule.training or ())
+    arrived = (*schedule.arrived, name) if is_last else schedule.arrived
+    return replace(schedule, samples={**schedule.samples, name: now}, arrived=arrived)
+
+
+@advance.register
+def _(entry: TrainingBegins, schedule: Schedule) -> Schedule:
+    arrived = tuple(name for name in schedule.arrived if name not in entry.samples)
+    return replace(schedule, training=entry.samples, arrived=arrived)
+
+
+@advance.register
+def _(entry: ResetsDue, schedule: Schedule) -> Schedule:
+    walkers = schedule.walkers
+    for status in map(schedule.samples.__getitem__, entry.samples):
+        if status.walker is not None and walkers[status.walker].reset <= status.round:
+            walkers = _with(walkers, status.walker, replace(walkers[status.walker], is_reset_due=True))
+    return replace(schedule, walkers=walkers)
+
+
+@advance.register
+def _(entry: GenerationEnds, schedule: Schedule) -> Schedule:
+    learned = set(schedule.training or ())
+    samples = {name: each for name, each in schedule.samples.items() if name not in learned}
+    return replace(schedule, generation=entry.generation, n_labels=entry.n_labels, training=None, samples=samples)
+
+
+@advance.register
+def _(_entry: RunEnds, schedule: Schedule) -> Schedule:
+    return replace(schedule, rules=None)
+
+
+def _with(walkers: tuple[WalkerTurn, ...], index: int, walker: WalkerTurn) -> tuple[WalkerTurn, ...]:
+    return (*walkers[:index], walker, *walkers[index + 1 :])

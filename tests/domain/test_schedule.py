@@ -1,0 +1,298 @@
+"""The schedule of a campaign: its decisions, and that they can be made again from its journal."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from surveyor.campaign.survey_record import rules_of
+from surveyor.learning.entries import (
+    Continues,
+    Entry,
+    GenerationEnds,
+    LabelArrived,
+    ResetsDue,
+    RoundPlanned,
+    RunBegins,
+    RunEnds,
+    SampleReturned,
+    TrainingBegins,
+    WalkerBegins,
+)
+from surveyor.learning.journal import first_difference
+from surveyor.learning.parameters import Learning
+from surveyor.learning.schedule import Schedule, advance, due, frames_per_sample, replayed, samples_of_round
+from surveyor.testing.simulation import Latencies, Simulation, lower_bound
+
+BEGINNING = Continues(generation=0, n_labels=10, round=0)
+
+
+def rules(n_walkers: int = 2, n_states: int | None = None, labels_ahead: int | None = None, **others: Any) -> RunBegins:
+    n = n_states or n_walkers
+    given = {"n_walkers": n_walkers, "n_states": n, "labels_ahead": labels_ahead or n, "n_generations": 10}
+    return RunBegins.model_validate(given | others)
+
+
+def decided(schedule: Schedule) -> tuple[list[Entry], Schedule]:
+    """Make all decisions that are due."""
+    entries: list[Entry] = []
+    while (decision := due(schedule)) is not None:
+        entries.append(decision)
+        schedule = advance(decision, schedule)
+    return entries, schedule
+
+
+def after(schedule: Schedule, *events: Entry) -> tuple[list[Entry], Schedule]:
+    """Return the decisions after the last of some events; those after the others are made, too."""
+    begun: list[Entry] = []
+    for event in events:
+        begun, schedule = decided(advance(event, schedule))
+    return begun, schedule
+
+
+def returned(name: str) -> SampleReturned:
+    return SampleReturned(name=name, labels=(name,))
+
+
+def simulated(seed: int = 0, n_rounds: int = 20, outliers: float = 0.0, **parameters: Any) -> Simulation:
+    given = rules(n_generations=n_rounds, **parameters)
+    n, generator = n_rounds * given.n_states, np.random.default_rng(seed)
+    slow = np.where(generator.random(n) < outliers, 10, 1)
+    labels = 60 * generator.lognormal(0, 0.6, n) * slow
+    latencies = Latencies((30 * generator.lognormal(0, 0.1, n)).tolist(), labels.tolist(), 60.0)
+    return Simulation(given, latencies, given.n_states, 16).run()
+
+
+def ratio(simulation: Simulation) -> float:
+    trainings = [entry for entry in simulation.entries if isinstance(entry, TrainingBegins)]
+    return simulation.time / lower_bound(simulation.latencies, simulation.n_walking, 16, len(trainings))
+
+
+def test_in_the_sequential_loop_walkers_wait_for_the_training() -> None:
+    first, schedule = after(Schedule(), BEGINNING, rules(2))
+    assert first == [
+        RoundPlanned(round=1, n_samples=(1, 1)),
+        WalkerBegins(walker=0, round=1, generation=0),
+        WalkerBegins(walker=1, round=1, generation=0),
+    ]
+    names = ("g001-w000-0", "g001-w001-0")
+    nothing, schedule = after(schedule, *map(returned, names), LabelArrived(name=names[1]))
+    assert nothing == []
+    begun, schedule = after(schedule, LabelArrived(name=names[0]))
+    assert begun == [TrainingBegins(generation=1, samples=names)]
+    again, _ = after(schedule, GenerationEnds(generation=1, n_labels=12))
+    assert again == [
+        RoundPlanned(round=2, n_samples=(1, 1)),
+        WalkerBegins(walker=0, round=2, generation=1),
+        WalkerBegins(walker=1, round=2, generation=1),
+    ]
+
+
+def test_in_the_overlapped_loop_a_walker_that_returns_begins_again_at_once_and_takes_the_newest_model() -> None:
+    _, schedule = after(Schedule(), BEGINNING, rules(2, labels_ahead=4))
+    begun, schedule = after(schedule, returned("g001-w001-0"))
+    assert begun == [RoundPlanned(round=2, n_samples=(1, 1)), WalkerBegins(walker=1, round=2, generation=0)]
+    begun, schedule = after(schedule, returned("g002-w001-0"))
+    assert begun == [RoundPlanned(round=3, n_samples=(1, 1)), WalkerBegins(walker=1, round=3, generation=0)]
+    names = ("g001-w001-0", "g002-w001-0")
+    begun, schedule = after(schedule, *(LabelArrived(name=name) for name in names))
+    assert begun == [TrainingBegins(generation=1, samples=names)]  # without the slow walker
+    nothing, schedule = after(schedule, returned("g003-w001-0"), LabelArrived(name="g003-w001-0"))
+    assert nothing == []  # 4 are unlearned
+    begun, schedule = after(schedule, GenerationEnds(generation=1, n_labels=12))
+    assert begun == [RoundPlanned(round=4, n_samples=(1, 1)), WalkerBegins(walker=1, round=4, generation=1)]
+    begun, _ = after(schedule, returned("g001-w000-0"))
+    assert begun == [WalkerBegins(walker=0, round=2, generation=1)]
+
+
+@pytest.mark.parametrize("ahead", [8, 13, 24])
+def test_each_training_takes_as_many_samples_as_a_generation_has_and_nothing_is_left(ahead: int) -> None:
+    simulation = simulated(n_walkers=8, labels_ahead=ahead, n_rounds=5)
+    learned = [entry.samples for entry in simulation.entries if isinstance(entry, TrainingBegins)]
+    assert list(map(len, learned)) == [8] * 5
+    assert len({name for samples in learned for name in samples}) == 5 * 8
+    assert simulation.schedule.samples == {}
+
+
+@pytest.mark.parametrize("ahead", [1.0, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize(("n_walkers", "n_states"), [(8, 8), (3, 8), (8, 3)])
+def test_bounds_hold_at_each_moment(ahead: float, n_walkers: int, n_states: int) -> None:
+    n_ahead = int(ahead * n_states)
+    simulation = simulated(n_walkers=n_walkers, n_states=n_states, labels_ahead=n_ahead, max_labels=50)
+    schedule = Schedule()
+    for entry in simulation.entries:
+        schedule = advance(entry, schedule)
+        assert schedule.n_unlearned <= n_ahead
+        assert schedule.n_labels + schedule.n_unlearned <= 50
+    assert schedule.n_labels == 50
+
+
+def test_the_sequential_loop_gives_each_generation_its_round() -> None:
+    simulation = simulated(n_walkers=3, n_states=8, n_rounds=6)
+    for entry in simulation.entries:
+        if isinstance(entry, TrainingBegins):
+            assert {name[:4] for name in entry.samples} == {f"g{entry.generation:03d}"}
+            assert len(entry.samples) == 8
+
+
+# The figures are those of a simulation that was written independently, with some margin; see docs/explanation/loop.md.
+@pytest.mark.parametrize(
+    ("ahead", "outliers", "least", "most"),
+    [(1, 0.0, 2.1, 2.6), (2, 0.0, 1.0, 1.10), (2, 0.01, 1.0, 1.20), (3, 0.0, 1.0, 1.08)],
+)
+def test_walkers_that_run_ahead_bring_the_campaign_near_its_lower_bound(
+    ahead: int, outliers: float, least: float, most: float
+) -> None:
+    runs = [
+        simulated(seed, n_walkers=32 * ahead, n_states=32, labels_ahead=32 * ahead, outliers=outliers)
+        for seed in range(8)
+    ]
+    assert least <= np.mean([ratio(run) for run in runs]) <= most
+
+
+def test_all_walkers_get_equally_far() -> None:
+    simulation = simulated(n_walkers=8, labels_ahead=16)
+    begun = [entry.walker for entry in simulation.entries if isinstance(entry, WalkerBegins)]
+    assert set(np.bincount(begun)) == {20}
+
+
+def test_a_walker_is_reset_when_it_returns_unless_it_was_reset_since() -> None:
+    _, schedule = after(Schedule(), BEGINNING, rules(2, labels_ahead=6))
+    names = ("g001-w001-0", "g002-w001-0")
+    _, schedule = after(schedule, *map(returned, names), *(LabelArrived(name=name) for name in names))
+    nothing, schedule = after(schedule, ResetsDue(samples=names))
+    assert nothing == []  # it moves
+    begun, schedule = after(schedule, returned("g003-w001-0"))
+    assert begun[-1] == WalkerBegins(walker=1, round=4, generation=0, is_reset=True)
+    late = "g003-w001-0"
+    _, schedule = after(schedule, GenerationEnds(generation=1, n_labels=12), LabelArrived(name=late))
+    _, schedule = after(schedule, returned("g001-w000-0"), LabelArrived(name="g001-w000-0"))
+    begun, _ = after(schedule, ResetsDue(samples=(late,)), returned("g004-w001-0"))
+    assert begun[-1] == WalkerBegins(walker=1, round=5, generation=1)  # it was reset behind that sample
+
+
+def test_a_sample_without_a_structure_counts_as_arrived() -> None:
+    _, schedule = after(Schedule(), BEGINNING, rules(2))
+    nothing = SampleReturned(name="g001-w000-0")
+    begun, _ = after(schedule, nothing, returned("g001-w001-0"), LabelArrived(name="g001-w001-0"))
+    assert begun == [TrainingBegins(generation=1, samples=("g001-w000-0", "g001-w001-0"))]
+
+
+def test_frames_are_awaited_with_their_sample() -> None:
+    _, schedule = after(Schedule(), BEGINNING, rules(1, n_frames=2))
+    labels = ("g001-w000-0", "g001-w000-0-step-10", "g001-w000-0-step-20")
+    nothing, schedule = after(schedule, SampleReturned(name=labels[0], labels=labels), *map(arrived, labels[:2]))
+    assert nothing == []
+    begun, _ = after(schedule, arrived(labels[2]))
+    assert begun == [TrainingBegins(generation=1, samples=labels[:1])]
+
+
+def arrived(name: str) -> LabelArrived:
+    return LabelArrived(name=name)
+
+
+def test_late_labels_are_awaited_by_the_next_generation() -> None:
+    _, schedule = after(Schedule(), BEGINNING.model_copy(update={"late": ("g001-late-0",)}), rules(1))
+    nothing, schedule = after(schedule, returned("g001-w000-0"), arrived("g001-w000-0"))
+    assert nothing == []
+    begun, _ = after(schedule, arrived("g001-late-0"))
+    assert begun == [TrainingBegins(generation=1, samples=("g001-late-0", "g001-w000-0"))]
+
+
+def test_the_labels_of_samples_are_awaited_anew_by_each_run() -> None:
+    _, schedule = after(Schedule(), BEGINNING, rules(2), returned("g001-w000-0"))
+    nothing, schedule = after(
+        schedule, arrived("g001-w000-0"), returned("g001-w001-0"), rules(2), arrived("g001-w001-0")
+    )
+    assert nothing == []
+    begun, _ = after(schedule, arrived("g001-w000-0"))
+    assert [type(entry) for entry in begun] == [TrainingBegins]
+
+
+def test_a_generation_that_brought_nothing_is_tried_again_by_another_round() -> None:
+    _, schedule = after(Schedule(), BEGINNING, rules(1))
+    _, schedule = after(schedule, SampleReturned(name="g001-w000-0"), GenerationEnds(generation=0, n_labels=10))
+    assert schedule.walkers[0].names == ("g002-w000-0",)
+    assert schedule.generation == 0
+
+
+def test_nothing_is_decided_after_the_end_of_a_run() -> None:
+    _, schedule = after(Schedule(), BEGINNING, rules(2, labels_ahead=4), RunEnds(reason="converged"))
+    assert due(schedule) is None
+    nothing, schedule = after(schedule, RunEnds(reason="again"))
+    assert nothing == []
+    assert schedule.n_moving == 2
+    begun, _ = after(schedule, returned("g001-w000-0"), rules(2, labels_ahead=4))
+    assert begun == [RoundPlanned(round=2, n_samples=(1, 1)), WalkerBegins(walker=0, round=2, generation=0)]
+
+
+def test_a_round_that_an_earlier_surveyor_has_planned_is_kept() -> None:
+    planned = BEGINNING.model_copy(update={"generation": 3, "round": 3, "n_samples": (0, 2)})
+    begun, schedule = after(Schedule(), planned, rules(2))
+    assert begun == [WalkerBegins(walker=1, round=4, generation=3)]
+    assert schedule.walkers[1].names == ("g004-w001-0", "g004-w001-1")
+
+
+def test_a_journal_gives_the_same_decisions_and_the_first_other_one_is_named() -> None:
+    entries = simulated(n_walkers=8, labels_ahead=16, n_rounds=10).entries
+    assert first_difference(entries) is None
+    at = [type(entry) for entry in entries].index(TrainingBegins)
+    found = entries[at]
+    assert isinstance(found, TrainingBegins)
+    other = found.model_copy(update={"samples": found.samples[1:]})
+    difference = first_difference([*entries[:at], other, *entries[at + 1 :]])
+    assert difference is not None
+    assert (difference.number, difference.found, difference.expected) == (at + 1, other, found)
+    labels = [number for number, entry in enumerate(entries) if isinstance(entry, LabelArrived)]
+    swapped = [*entries]
+    first = next(n for n in labels[8:] if isinstance(entries[n + 1], TrainingBegins))
+    swapped[first], swapped[first + 1] = entries[first + 1], entries[first]
+    difference = first_difference(swapped)
+    assert difference is not None
+    assert difference.number == first + 1
+
+
+def test_a_run_that_was_killed_before_it_recorded_a_decision_is_no_difference() -> None:
+    begun, _ = after(Schedule(), BEGINNING, rules(2))
+    whole = [BEGINNING, rules(2), *begun]
+    again, _ = decided(advance(rules(2), replayed(whole[:3])))
+    assert first_difference([*whole[:3], rules(2), *again]) is None
+    assert first_difference(whole[:3]) is None
+    lost = [*whole[:3], returned("g001-w000-0")]
+    assert first_difference(lost) is not None
+
+
+def test_without_a_number_each_walker_returns_one_sample() -> None:
+    assert samples_of_round(1, rules_of(Learning(), 3), 0) == (1, 1, 1)
+
+
+def test_states_beyond_whole_turns_are_returned_by_walkers_drawn_at_random() -> None:
+    plans = [samples_of_round(number, rules(4, 7), 0) for number in range(1, 30)]
+    assert {sum(plan) for plan in plans} == {7}
+    assert all(sorted(plan) == [1, 2, 2, 2] for plan in plans)
+    assert len(set(plans)) == 4
+    assert min(np.sum(plans, axis=0)) > 29 * 7 / 4 * 0.8  # nobody is preferred
+
+
+def test_frames_beside_samples_stay_within_the_budget() -> None:
+    assert frames_per_sample(4, rules(n_frames=3), 100) == 3
+    assert frames_per_sample(4, rules(n_frames=3, max_labels=200), 100) == 3
+    assert frames_per_sample(4, rules(n_frames=3, max_labels=113), 100) == 2  # 4 samples leave 9 labels
+    assert frames_per_sample(4, rules(n_frames=3, max_labels=104), 100) == 0
+    assert frames_per_sample(1, rules(n_frames=3, max_labels=104), 104) == 0
+    assert frames_per_sample(0, rules(n_frames=3, max_labels=104), 104) == 3
+
+
+def test_fewer_states_than_walkers_are_returned_in_turn() -> None:
+    plans = [samples_of_round(number, rules(5, 2), 0) for number in range(1, 6)]
+    assert plans == [(1, 1, 0, 0, 0), (0, 0, 1, 1, 0), (1, 0, 0, 0, 1), (0, 1, 1, 0, 0), (0, 0, 0, 1, 1)]
+
+
+@pytest.mark.parametrize(("n_requested", "n_now"), [(0, 7), (10, 5), (13, 2), (15, 0), (99, 0)])
+def test_a_round_stays_within_the_budget(n_requested: int, n_now: int) -> None:
+    assert sum(samples_of_round(1, rules(3, 7, max_labels=15), n_requested)) == n_now
+
+
+def test_a_round_follows_from_seed_and_number() -> None:
+    assert samples_of_round(2, rules(3, 10), 0) == samples_of_round(2, rules(3, 10), 5)
+    assert len({samples_of_round(2, rules(3, 10, seed=seed), 0) for seed in range(9)}) > 1
