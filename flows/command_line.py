@@ -17,6 +17,7 @@ from surveyor.flows.check_command import add_check_command
 from surveyor.flows.doctor import add_doctor_command
 from surveyor.flows.label_commands import LABELLING_VIEW, add_label_commands
 from surveyor.flows.pool_commands import add_pool_commands
+from surveyor.flows.replay_command import add_replay_command
 from surveyor.flows.sample_commands import SAMPLING_VIEW, add_sample_command
 from surveyor.flows.termination import Terminated, raising_at_sigterm
 from surveyor.flows.train_commands import TRAINING_VIEW, add_train_commands
@@ -89,6 +90,7 @@ def command_parser() -> argparse.ArgumentParser:
     )
     status.add_argument("run_directory", type=Path, help="folder of a campaign, a labelling, a training or a sampling")
     status.set_defaults(command=_status)
+    add_replay_command(commands)
     add_label_commands(commands)
     add_calculation_commands(commands)
     add_train_commands(commands)

@@ -32,9 +32,9 @@ class Survey:
     """The walkers of a campaign, their samples, and the labels of these.
 
     Walkers move in batches if the potential is faster in batches, and take the newest model when they begin. Samples
-    are labelled as soon as they exist. If walkers may move during a training (`labels_ahead` above `n_states`), the tasks
-    of walkers and labels belong to the run of the campaign, in which a survey is made: the run of a generation does not
-    end before its own tasks. A pool without work left, because an earlier run has done it, is not needed.
+    are labelled as soon as they exist. If walkers may move during a training (`labels_ahead` above `n_states`), the
+    tasks of walkers and labels belong to the run of the campaign, in which a survey is made: the run of a generation
+    does not end before its own tasks. A pool without work left, because an earlier run has done it, is not needed.
 
     Args:
         campaign: the open campaign.

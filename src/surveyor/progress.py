@@ -192,7 +192,7 @@ def _counts(directory: RunDirectory, events: Sequence[Event], run: Sequence[Even
     if not begun or directory.generation(begun[-1].generation).is_complete():
         return {}
     number = begun[-1].generation
-    of_generation = events[_begin_of_try(events, number) :]
+    of_generation = _of_generation(events, number)
     # Repeated events (a function that ran twice) count once; a label that came in the end is no failure.
     sampled = _names(of_generation, kinds.Sampled)
     labelled = keys(of_generation, kinds.Labelled)
@@ -212,6 +212,20 @@ def _counts(directory: RunDirectory, events: Sequence[Event], run: Sequence[Even
     epochs = of_kind(since(begun_now, kinds.TrainingBegins), kinds.EpochEnds)
     happened = {type(event) for event in begun_now}
     return counts | {"stage": _stage(happened, counts), "epoch": epoch_of(epochs[-1]) if epochs else None}
+
+
+def _of_generation(events: Sequence[Event], number: int) -> Sequence[Event]:
+    """Return the events of a generation: from the training before it, or the last try without anything new, to its own.
+
+    Walkers may move during a training; what arrives then belongs to the next generation.
+    """
+    begin = _begin_of_try(events, number)
+    trainings = [position for position, event in enumerate(events) if isinstance(event, kinds.TrainingBegins)]
+    before = max((position for position in trainings if position < begin), default=begin)
+    failed = max((n for n, event in enumerate(events[:begin]) if isinstance(event, kinds.GenerationFails)), default=0)
+    last_begin = max(n for n, event in enumerate(events) if isinstance(event, kinds.GenerationBegins))
+    end = min((position for position in trainings if position > last_begin), default=len(events))
+    return events[max(before, failed) : end]
 
 
 def _begin_of_try(events: Sequence[Event], number: int) -> int:

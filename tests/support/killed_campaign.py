@@ -42,11 +42,13 @@ class Kill:
         weapon: what was killed.
         keys: of the labels that were stored before.
         files: that stood for finished work before, with the time at which each was written.
+        journal: of its decisions, as it stood before.
     """
 
     weapon: str
     keys: frozenset[str]
     files: Mapping[Path, int]
+    journal: bytes
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class KilledCampaign:
         pools: of the campaign; by default the local pool.
         n_generations: beside the bootstrap.
         n_states: labels of each generation.
+        labels_ahead: as in `Learning`; walkers then begin while a model is trained.
     """
 
     def __init__(
@@ -81,8 +84,10 @@ class KilledCampaign:
         *,
         n_generations: int = 3,
         n_states: int = 8,
+        labels_ahead: int | None = None,
     ) -> None:
         self.folder, self.n_generations, self.n_states = folder, n_generations, n_states
+        self.is_overlapped = labels_ahead is not None and labels_ahead > n_states
         self.kills: list[Kill] = []
         self.victims: set[int] = set()  # workers that died of a kill
         self._server = server
@@ -96,7 +101,12 @@ class KilledCampaign:
             "reference": {"emt": {"rehearsal": {"log": str(self.log), "delay_s": 0.05}}},
             "model": {"pair": {}},
             "bootstrap": {"n_structures": N_BOOTSTRAP},
-            "learning": {"n_generations": n_generations, "n_states": n_states, **loose},
+            "learning": {
+                "n_generations": n_generations,
+                "n_states": n_states,
+                "labels_ahead": labels_ahead,
+                **loose,
+            },
             "pools": dict(pools or {}),
         }
         (folder / "campaign.yaml").write_text(yaml.safe_dump(campaign))
@@ -120,6 +130,12 @@ class KilledCampaign:
     def n_labels(self) -> int:
         """The number of structures to be labelled, without the isolated atom."""
         return N_BOOTSTRAP + self.n_generations * self.n_states
+
+    @property
+    def journal(self) -> bytes:
+        """The journal of its decisions so far."""
+        path = self.directory.journal
+        return path.read_bytes() if path.exists() else b""
 
     def stored_keys(self) -> frozenset[str]:
         """The keys of the labels that are stored."""
@@ -158,7 +174,7 @@ class KilledCampaign:
             self._wait_for(number * n_finished // n_kills)
             time.sleep(PHASE_S * chance.random())
             weapon = chance.choice(sorted(weapons))
-            self.kills.append(Kill(weapon, self.stored_keys(), self.finished_work()))
+            self.kills.append(Kill(weapon, self.stored_keys(), self.finished_work(), self.journal))
             with (self.folder / "kills.txt").open("a") as history:  # how far a long test is
                 history.write(f"{time.strftime('%H:%M:%S')} {number + 1} of {n_kills}: {weapon}\n")
             weapons[weapon](self)

@@ -30,9 +30,10 @@ class SlowCampaign:
         folder: for all its files; its run directory has the name of the folder.
         api_url: of the Prefect server.
         delay_s: how long each label takes.
+        labels_ahead: as in `Learning`.
     """
 
-    def __init__(self, folder: Path, api_url: str, delay_s: float = 1.0) -> None:
+    def __init__(self, folder: Path, api_url: str, delay_s: float = 1.0, labels_ahead: int | None = None) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.api_url = api_url
@@ -49,7 +50,12 @@ class SlowCampaign:
             "reference": {"emt": {"rehearsal": counting}},
             "model": {"pair": {}},
             "bootstrap": {"n_structures": N_BOOTSTRAP},
-            "learning": {"n_generations": N_GENERATIONS, "n_states": N_STATES, **loose},
+            "learning": {
+                "n_generations": N_GENERATIONS,
+                "n_states": N_STATES,
+                "labels_ahead": labels_ahead,
+                **loose,
+            },
         }
         (folder / "campaign.yaml").write_text(yaml.safe_dump(campaign))
 

@@ -156,9 +156,11 @@ class SurveyRecord:
         """Return the samples of the generation that is trained, with their labels."""
         found = []
         for name in self.schedule.training or ():
-            sample, labels = self._samples.get(name), self.schedule.samples[name].labels or ()
+            status = self.schedule.samples[name]
+            sample, labels = self._samples.get(name), status.labels or ()
             if sample is not None:
-                found.append(LabelledSample(name, sample, self._structures.get(name) if name in labels else None))
+                structure = self._structures[name] if name in labels else None
+                found.append(LabelledSample(name, sample, structure, status.generation, status.lag))
             others = [label for label in labels if label != name or sample is None]
             found += [LabelledSample(label, None, self._structures[label]) for label in others]
         return found

@@ -55,11 +55,15 @@ class LabelledSample:
         name: name of the sample.
         sample: the sample; None for a structure without a walker.
         structure: the structure with its label or failure; None if the walker returned none, or a near-duplicate.
+        moved_on: number of the generation whose model moved the walker; None if unknown.
+        lag: number of other samples that this model had not learned, though they were begun.
     """
 
     name: str
     sample: Sample | None
     structure: Atoms | None
+    moved_on: int | None = None
+    lag: int = 0
 
     @property
     def key(self) -> str | None:
@@ -254,6 +258,8 @@ def _describe(
         "temperatures_K": np.round(sample.temperatures_K, 2).tolist(),
         "is_near_duplicate": sample.structure is not None and labelled.structure is None,
         "n_steps": sample.n_steps,
+        "moved_on": labelled.moved_on,
+        "lag": labelled.lag,
         "n_resets": sample.walker.n_resets,
         "window": sample.walker.window,
         "energy_error": None if error is None else error.energy,

@@ -60,6 +60,8 @@ class SampleStatus:
         walker: index of its walker; None for a structure whose label is late.
         round: round of the walker.
         n_frames: maximum number of frames to label beside it.
+        generation: whose model moves, or moved, the walker.
+        lag: number of other unlearned samples when it began.
         labels: names of the structures to be labelled; None while the walker moves.
         outstanding: names of those without a label.
     """
@@ -67,6 +69,8 @@ class SampleStatus:
     walker: int | None
     round: int
     n_frames: int = 0
+    generation: int = 0
+    lag: int = 0
     labels: tuple[str, ...] | None = None
     outstanding: frozenset[str] = frozenset()
 
@@ -231,7 +235,7 @@ def _(entry: Continues, _schedule: Schedule) -> Schedule:
     plan = None
     if entry.n_samples is not None:
         plan = RoundPlanned(round=entry.round + 1, n_samples=entry.n_samples, n_frames=entry.n_frames)
-    late = {name: SampleStatus(None, 0, 0, (name,), frozenset([name])) for name in entry.late}
+    late = {name: SampleStatus(None, 0, labels=(name,), outstanding=frozenset([name])) for name in entry.late}
     return Schedule(
         generation=entry.generation,
         n_labels=entry.n_labels,
@@ -278,7 +282,12 @@ def _(entry: WalkerBegins, schedule: Schedule) -> Schedule:
     walkers = _with(schedule.walkers, entry.walker, begun)
     samples = {
         **schedule.samples,
-        **{name: SampleStatus(entry.walker, entry.round, planned.n_frames) for name in names},
+        **{
+            name: SampleStatus(
+                entry.walker, entry.round, planned.n_frames, entry.generation, schedule.n_unlearned + turn
+            )
+            for turn, name in enumerate(names)
+        },
     }
     return replace(schedule, walkers=walkers, samples=samples, rounds=_open_rounds(schedule, walkers))
 

@@ -1,0 +1,74 @@
+"""Campaigns whose walkers and labels go on during trainings: real pools and a real Prefect server."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from campaigns import Folder
+from killed_campaign import repeats_in
+from slow_campaign import N_GENERATIONS, N_LABELS, N_STATES, SlowCampaign
+
+from surveyor.errors import InputError
+from surveyor.learning.journal import Journal, first_difference
+from surveyor.progress import read_progress
+from surveyor.testing.references import launches
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+OVERLAPPED = {"n_generations": 3, "n_states": 4, "labels_ahead": 8, "min_difference_A": 0}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def walkers_in(folder: Folder, number: int) -> list[dict[str, Any]]:
+    walkers: list[dict[str, Any]] = json.loads(folder.directory.generation(number).manifest.read_text())["details"][
+        "walkers"
+    ]
+    return walkers
+
+
+def test_walkers_go_on_during_trainings_and_nothing_is_dropped(folder: Folder) -> None:
+    folder.run(n_walkers=4, learning=OVERLAPPED)
+    entries = Journal(folder.directory.journal).read()
+    assert first_difference(entries) is None
+    samples = [sample for number in (1, 2, 3) for sample in walkers_in(folder, number)]
+    assert len({sample["name"] for sample in samples}) == len(samples) == 12
+    assert [folder.n_brought(number) for number in (1, 2, 3)] == [4, 4, 4]
+    assert folder.n_launches() == 6 + 1 + 12  # bootstrap, isolated atom, samples
+    moved_on = [{sample["moved_on"] for sample in walkers_in(folder, number)} for number in (1, 2, 3)]
+    assert moved_on[0] == {0}
+    assert 0 in moved_on[1]  # begun before the training of generation 1 had ended
+    assert all(sample["lag"] < 8 for sample in samples)
+    progress = read_progress(folder.directory)
+    assert (progress.state, progress.n_labels) == ("complete", 18)
+
+
+def test_a_killed_campaign_goes_on_with_what_was_under_way(tmp_path: Path, prefect_api_url: str) -> None:
+    slow = SlowCampaign(tmp_path / "overlapped", prefect_api_url, delay_s=0.5, labels_ahead=2 * N_STATES)
+    with slow.running() as process:
+        slow.wait_for(lambda: slow.directory.generation(1).manifest.exists() and slow.is_labelling(2))
+        process.kill()
+        process.wait()
+    before = slow.directory.journal.read_bytes()
+    with slow.running() as process:
+        slow.wait_for(lambda: process.poll() is not None)
+        assert process.returncode == 0, slow.output.read_text()
+    journal = Journal(slow.directory.journal)
+    assert journal.path.read_bytes().startswith(before)
+    assert first_difference(journal.read()) is None
+    assert slow.directory.read_manifest(N_GENERATIONS)["n_labels"] == N_LABELS - 1
+    repeats = repeats_in(slow.log.read_text().splitlines())
+    assert not repeats.finished
+    assert len(launches(slow.log, "end")) == N_LABELS
+
+
+def test_more_samples_ahead_than_a_generation_has_are_needed(folder: Folder) -> None:
+    with pytest.raises(InputError, match=r"labels_ahead: found 3, expected at least n_states, 4"):
+        folder.run(n_walkers=4, learning=OVERLAPPED | {"labels_ahead": 3})
+    with pytest.raises(InputError, match=r"labels_ahead: found 3, expected at least 4, the number of walkers"):
+        folder.run(n_walkers=4, learning={"labels_ahead": 3})
+    assert not folder.directory.path.exists()
