@@ -11,7 +11,7 @@ from surveyor.files import read_json, write_json
 from surveyor.labels import Label
 from surveyor.metrics import Errors
 from surveyor.run_directory import RunDirectory, check_schema
-from surveyor.sampling.walkers import make_walkers
+from surveyor.sampling.walkers import make_walkers, save_walker
 
 
 @pytest.fixture
@@ -124,42 +124,24 @@ def test_a_record_of_this_schema_is_accepted_and_one_of_a_newer_is_not(tmp_path)
         check_schema({"schema_version": 2}, tmp_path / "record.json")
 
 
-def test_a_plan_of_a_newer_surveyor_is_refused(tmp_path):
+def test_a_plan_of_an_earlier_surveyor_is_read_and_one_of_a_newer_is_refused(tmp_path):
     directory = RunDirectory(tmp_path).generation(1)
-    directory.planned(lambda: (2, 1))
+    assert directory.planned() is None
     plan = directory.path / "plan.json"
-    assert read_json(plan) == {"schema_version": 1, "n_samples": [2, 1]}
-    write_json(plan, read_json(plan) | {"schema_version": 2})
+    write_json(plan, {"schema_version": 1, "n_samples": [2, 1]})
+    assert directory.planned() == (2, 1)
+    write_json(plan, {"schema_version": 2, "n_samples": [2, 1]})
     with pytest.raises(InputError, match=r"plan.json has schema version 2"):
-        directory.planned(lambda: (2, 1))
+        directory.planned()
 
 
-def test_walkers_without_samples_and_duplicates_can_be_set_aside(tmp_path, walkers):
-    directory = RunDirectory(tmp_path).generation(1)
-    reached = tuple(walker.reset() for walker in walkers)
-    directory.set_aside(reached)
-    assert not directory.samples.exists()
-    assert [each.seed for each in directory.walkers_of_last_try(walkers)] == [each.seed for each in reached]
-
-
-def test_a_plan_stays_what_it_was_when_the_generation_began(tmp_path):
-    directory = RunDirectory(tmp_path).generation(1)
-    assert directory.planned(lambda: (2, 1)) == (2, 1)
-    assert directory.planned(lambda: (1, 0)) == (2, 1)
-
-
-def test_a_generation_that_brought_nothing_begins_anew_from_where_its_walkers_are(tmp_path, walkers):
-    directory = RunDirectory(tmp_path).generation(1)
-    assert directory.walkers_of_last_try(walkers) == walkers
-    reached = walkers
-    for number in range(1, 11):
-        write_json(directory.samples / "sample", number)
-        write_json(directory.duplicates, number)
+def test_walkers_go_on_from_the_last_try_that_an_earlier_surveyor_has_set_aside(tmp_path, walkers):
+    run, reached = RunDirectory(tmp_path), tuple(walkers)
+    for walker in walkers:
+        save_walker(run.generation(0).walker(walker.index), walker)
+    assert [each.seed for each in run.walkers_after(0, walkers)] == [each.seed for each in walkers]
+    for number in (1, 2, 10):
         reached = tuple(walker.reset() for walker in reached)
-        directory.set_aside(reached)
-        assert not directory.samples.exists()
-        assert not directory.duplicates.exists()
-        found = directory.walkers_of_last_try(walkers)
-        assert [walker.seed for walker in found] == [walker.seed for walker in reached]
-    assert read_json(directory.path / "samples-2" / "sample") == 2
-    assert read_json(directory.path / "samples-10" / "duplicates.jsonl") == 10
+        for walker in reached:
+            save_walker(run.generation(1).path / f"samples-{number}" / "walkers" / f"{walker.index:04d}.npz", walker)
+    assert [each.seed for each in run.walkers_after(0, walkers)] == [each.seed for each in reached]
