@@ -4,10 +4,13 @@ Events are recorded before they are acted on, and decisions before they are carr
 moment is continued by reading the journal: the decisions follow from the events again.
 """
 
-from collections.abc import Iterable, Sequence
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -36,7 +39,8 @@ class Journal:
         Raises:
             StorageFailed: the disk stays full.
         """
-        line = entry.model_dump_json().encode() + b"\n"
+        record = {"time": round(time.time(), 3), **entry.model_dump(mode="json")}
+        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
         patiently(partial(EventLog(self.path).append_line, line), self.path)
         patiently(partial(synchronize, self.path), self.path)
 
@@ -46,17 +50,21 @@ class Journal:
         Raises:
             InputError: a newer surveyor wrote one, or it is damaged.
         """
+        return [entry for _, entry in self.timed()]
+
+    def timed(self) -> list[tuple[float, Entry]]:
+        """Return all entries, each with its time in seconds since 1970; see `read`."""
         records, _ = read_lines(self.path)
-        entries: list[Entry] = []
-        for number, record in enumerate(records, 1):
-            try:
-                entry = _ADAPTER.validate_python(record)
-            except ValidationError as error:
-                raise InputError(f"{self.path}: entry {number} is not one of this surveyor: {record}") from error
-            if entry.version > VERSION:
-                raise InputError(f"{self.path}: entry {number} is of a newer surveyor; use that one")
-            entries.append(entry)
-        return entries
+        return [(float(record.get("time", 0)), self._entry(number, record)) for number, record in enumerate(records, 1)]
+
+    def _entry(self, number: int, record: Mapping[str, Any]) -> Entry:  # Any: whatever JSON holds
+        try:
+            entry: Entry = _ADAPTER.validate_python(record)
+        except ValidationError as error:
+            raise InputError(f"{self.path}: entry {number} is not one of this surveyor: {record}") from error
+        if entry.version > VERSION:
+            raise InputError(f"{self.path}: entry {number} is of a newer surveyor; use that one")
+        return entry
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from surveyor.report.style import (
     add_legend,
     dress,
     new_figure,
+    unit_of_time,
     whole_numbers,
 )
 from surveyor.report.tables import Manifest, walkers_of
@@ -141,7 +142,7 @@ def wall_time_figure(manifests: Sequence[Manifest]) -> Figure:
     """
     times = [each["details"].get("wall_time_s", {}) for each in manifests]
     longest = max((sum(each.values()) for each in times), default=0.0)
-    factor, unit = (1.0, "s") if longest < 300 else (60.0, "min") if longest < 4 * 3600 else (3600.0, "h")
+    factor, unit = unit_of_time(longest)
     figure = new_figure(6.2, 2.6)
     axes = figure.subplots()
     dress(axes, x="generation", y=f"wall time ({unit})")

@@ -10,6 +10,7 @@ import yaml
 
 from surveyor.files import read_json, write_atomically
 from surveyor.labels import load_theory
+from surveyor.learning.journal import Journal
 from surveyor.progress import CampaignProgress, read_progress, rejections_in_words
 from surveyor.report.activity import failures_by_reason, failures_figure, walkers_figure, wall_time_figure
 from surveyor.report.failures import failed_labels_table
@@ -26,6 +27,7 @@ from surveyor.report.tables import (
     walkers_of,
     walkers_table,
 )
+from surveyor.report.timeline import timeline_figure, timeline_of
 from surveyor.report.walkers import observables_figure, read_courses
 from surveyor.run_directory import RunDirectory
 from surveyor.words import number_of
@@ -51,6 +53,11 @@ WALKERS = (
     "back to their start, and which brought no sample because guards stopped every try."
 )
 OBSERVABLES = "What walkers went through in the newest generation: one line per sample."
+TIMELINE = (
+    "Above: when each walker moved; the colour tells the generation of the model on which it moved. Middle: how many "
+    "labels were awaited, in computation or waiting for a place. Below: when the model of each generation was trained. "
+    "A walker without a bar waits for its turn."
+)
 WALL_TIME = "Wall time of each stage. Sampling and labelling go on side by side, so that their bars overlap."
 TRAINING = (
     "Loss and root mean square errors on the validation set during training, and the learning rate where the engine "
@@ -132,13 +139,18 @@ def _activity(directory: RunDirectory, temperatures_K: Sequence[float], manifest
     return [
         ("walkers", "Walkers", _walkers(directory, temperatures_K, [each for each in manifests if walkers_of(each)])),
         ("failures", "Failures", _failures(directory, manifests)),
-        ("wall-time", "Wall time", [picture(wall_time_figure(manifests), WALL_TIME)]),
+        ("wall-time", "Wall time", [*_timeline(directory), picture(wall_time_figure(manifests), WALL_TIME)]),
         (
             "training",
             "Trainings",
             [picture(training_figure(histories_of(manifests)), TRAINING)] if any(map(has_history, manifests)) else [],
         ),
     ]
+
+
+def _timeline(directory: RunDirectory) -> list[Content]:
+    timeline = timeline_of(Journal(directory.journal).timed())
+    return [picture(timeline_figure(timeline), TIMELINE)] if timeline.samples else []
 
 
 def _walkers(directory: RunDirectory, temperatures_K: Sequence[float], manifests: Sequence[Manifest]) -> list[Content]:

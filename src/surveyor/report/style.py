@@ -70,6 +70,11 @@ def whole_numbers(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
+def unit_of_time(longest_s: float) -> tuple[float, str]:
+    """Return the unit that suits a time in seconds: how many seconds it has, and its name."""
+    return (1.0, "s") if longest_s < 300 else (60.0, "min") if longest_s < 4 * 3600 else (3600.0, "h")
+
+
 def span(values: np.ndarray) -> tuple[float, float]:
     """Return limits that hold all values, with a margin."""
     low, high = float(values.min()), float(values.max())
