@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import task
 
 from surveyor.evaluation import evaluate_dataset
-from surveyor.pools.submission import SubmitOptions
+from surveyor.pools.submission import Priority, SubmitOptions
 from surveyor.potentials import Potential
 from surveyor.tasks.execution import retried, run_with
 
@@ -24,5 +24,6 @@ def evaluate(pool: Executor | None, potential: Potential, *, dataset: Path, dest
     Returns:
         The file with the predictions.
     """
-    options = SubmitOptions(f"evaluate {destination} on {hashlib.sha256(dataset.read_bytes()).hexdigest()}")
+    content = hashlib.sha256(dataset.read_bytes()).hexdigest()
+    options = SubmitOptions(f"evaluate {destination} on {content}", priority=Priority.TRAINING)
     return run_with(pool, options, evaluate_dataset, potential, dataset, destination)

@@ -10,7 +10,7 @@ from surveyor.errors import LabelClaimed
 from surveyor.labelling.chunks import LABELLED, Tally, attempt_chunk, count, label_chunk
 from surveyor.labelling.requests import Chunk
 from surveyor.labels import Label, LabelFailure, LabelRequest, LabelStore
-from surveyor.pools.submission import SubmitOptions
+from surveyor.pools.submission import Priority, SubmitOptions
 from surveyor.reference.labelling import Labeller, attempt_label, label_structure
 from surveyor.reference.reference import time_limit_of
 from surveyor.sampling.walkers import Sample
@@ -49,7 +49,7 @@ def label(
     if atoms is None:
         return Completed(name="Nothing to label", data=None)
     request, store = request or labeller.request(atoms), labeller.store
-    options = SubmitOptions(f"label {request.key} in {store}", time_limit_of(labeller.reference))
+    options = SubmitOptions(f"label {request.key} in {store}", time_limit_of(labeller.reference), Priority.LABELLING)
     compute = label_structure if pool is None else attempt_label
     outcome = labeller.stored(request.key)
     if outcome is None:
@@ -93,7 +93,9 @@ def label_several(
     else:
         limit = time_limit_of(labeller.reference)
         options = SubmitOptions(
-            f"labels {chunk.digest} in {labeller.store}", None if limit is None else limit * len(chunk)
+            f"labels {chunk.digest} in {labeller.store}",
+            None if limit is None else limit * len(chunk),
+            Priority.LABELLING,
         )
         compute = label_chunk if pool is None else attempt_chunk
         tally = run_with(pool, options, compute, chunk, labeller)

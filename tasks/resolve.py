@@ -8,7 +8,7 @@ from prefect.futures import PrefectFuture
 
 from surveyor.labels import LevelOfTheory
 from surveyor.models.choice import ModelParameters, check_model_parameters
-from surveyor.pools.submission import SubmitOptions
+from surveyor.pools.submission import Priority, SubmitOptions
 from surveyor.reference.atomic_energies import atomic_energy
 from surveyor.reference.labelling import Labeller
 from surveyor.reference.reference import Reference, time_limit_of
@@ -76,5 +76,6 @@ def compute_atomic_energy(
         labeller: computes it, and keeps the labels of the atom in all its multiplicities.
     """
     digest, store = labeller.theory.digest, labeller.store
-    options = SubmitOptions(f"atomic energy of {element}, {digest} in {store}", time_limit_of(labeller.reference))
+    key, limit_s = f"atomic energy of {element}, {digest} in {store}", time_limit_of(labeller.reference)
+    options = SubmitOptions(key, limit_s, Priority.LABELLING)
     return run_unclaimed(store, lambda mine: run_with(pool, options, atomic_energy, element, labeller.with_store(mine)))

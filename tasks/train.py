@@ -10,7 +10,7 @@ from surveyor import __version__
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.model import Model, digest_of
 from surveyor.models.training import train_model, train_one_member
-from surveyor.pools.submission import SubmitOptions
+from surveyor.pools.submission import Priority, SubmitOptions
 from surveyor.run_directory import GenerationDirectory
 from surveyor.tasks.execution import retried, run_with
 
@@ -49,7 +49,7 @@ def train(pool: Executor | None, model: Model, *, directory: GenerationDirectory
     """
     trained, _ = run_with(
         pool,
-        SubmitOptions(f"train {directory.model}: {content_of(model, directory)}"),
+        SubmitOptions(f"train {directory.model}: {content_of(model, directory)}", priority=Priority.TRAINING),
         train_model,
         model,
         directory.set_file("train"),
@@ -75,7 +75,9 @@ def train_member(
     """
     run_with(
         pool,
-        SubmitOptions(f"train member {index} of {directory.model}: {content_of(model, directory)}"),
+        SubmitOptions(
+            f"train member {index} of {directory.model}: {content_of(model, directory)}", priority=Priority.TRAINING
+        ),
         train_one_member,
         model,
         index,

@@ -3,9 +3,10 @@
 import asyncio
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import CancelledError, Executor, Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -18,7 +19,7 @@ from distributed.comm import CommClosedError
 
 from surveyor.errors import PoolFailed, WorkerLost
 from surveyor.pools.scheduler import KEPT
-from surveyor.pools.submission import SubmitOptions
+from surveyor.pools.submission import Priority, SubmitOptions
 from surveyor.pools.transport import Raised, name_of, pack, run_packed, unpack
 from surveyor.pools.worker_check import this_side
 
@@ -84,6 +85,7 @@ class Pool(Executor):
         self._attaching = threading.Lock()
         self._is_opening = False
         self._pending: set[Future[Any]] = set()  # Any: the result of whatever was submitted
+        self._waiting: list[Priority] = []  # of what waits for room
         self._changed = threading.Condition()
         self._is_closed = False
 
@@ -148,7 +150,7 @@ class Pool(Executor):
         """
         packed = pack(function, args, kwargs)
         future: Future[T] = Future()
-        attachment = self._admit(future)
+        attachment = self._admit(future, options.priority)
         try:
             remote = _send(attachment.client, packed, options)
             result = asyncio.run_coroutine_threadsafe(_result_of(remote), attachment.client.loop.asyncio_loop)
@@ -213,22 +215,35 @@ class Pool(Executor):
         if former is not None:
             former.close()
 
-    def _admit(self, future: Future[Any]) -> Attachment:  # Any: the result of whatever is submitted
-        """Count a future as in flight, as soon as there is room for it."""
-        while True:
-            attachment = self._attached()
-            with self._changed:
-                if not self._is_closed and len(self._pending) < attachment.capacity:
-                    self._pending.add(future)
-                    break
-                self._changed.wait(0 if self._is_closed else RECOUNT_S)
+    def _admit(self, future: Future[Any], priority: Priority) -> Attachment:  # Any: the result of whatever is submitted
+        """Count a future as in flight, as soon as there is room for it and nothing of a higher priority waits."""
+        with self._waits(priority):
+            while True:
+                attachment = self._attached()
+                with self._changed:
+                    has_room = len(self._pending) < attachment.capacity and priority == max(self._waiting)
+                    if has_room and not self._is_closed:
+                        self._pending.add(future)
+                        break
+                    self._changed.wait(0 if self._is_closed else RECOUNT_S)
         future.add_done_callback(self._release)
         return attachment
+
+    @contextmanager
+    def _waits(self, priority: Priority) -> Iterator[None]:
+        with self._changed:
+            self._waiting.append(priority)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._waiting.remove(priority)
+                self._changed.notify_all()
 
     def _release(self, future: Future[Any]) -> None:  # Any: the result of whatever was submitted
         with self._changed:
             self._pending.discard(future)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _settle(self, future: Future[T], function: str, attachment: Attachment, result: Future[T]) -> None:
         """Hand the outcome over to the future that the submitter holds."""
@@ -261,7 +276,10 @@ def key_of(options: SubmitOptions) -> str:
 
 def _send(client: Client, packed: bytes, options: SubmitOptions) -> RemoteFuture:
     # A scheduler of others takes workers whose versions nobody has compared.
-    remote = client.submit(run_packed, packed, options.time_limit_s, this_side(), key=key_of(options), pure=False)
+    key, priority = key_of(options), int(options.priority)
+    remote = client.submit(
+        run_packed, packed, options.time_limit_s, this_side(), key=key, pure=False, priority=priority
+    )
     if options.key is not None:
         fire_and_forget(remote)
     return remote

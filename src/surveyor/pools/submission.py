@@ -3,10 +3,19 @@
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Priority(IntEnum):
+    """What begins first where several functions wait for the same workers: that with the larger number."""
+
+    SAMPLING = 0
+    LABELLING = 1
+    TRAINING = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +26,12 @@ class SubmitOptions:
         key: name of the result, such as the key of a label and its store. Work under a key continues when its submitter
             dies, and submitting the same key while it runs joins it. None for work that ends with its submitter.
         time_limit_s: time limit in seconds. A job with less walltime left does not start the function.
+        priority: whether it begins before others that wait for the same workers.
     """
 
     key: str | None = None
     time_limit_s: float | None = None
+    priority: Priority = Priority.SAMPLING
 
 
 @runtime_checkable

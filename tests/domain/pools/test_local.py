@@ -25,7 +25,7 @@ from surveyor.pools import local
 from surveyor.pools.local import local_pool
 from surveyor.pools.pool import Attachment, Pool
 from surveyor.pools.sites import LocalSite
-from surveyor.pools.submission import SubmitOptions
+from surveyor.pools.submission import Priority, SubmitOptions
 
 PATIENCE_S = 30.0
 
@@ -416,3 +416,25 @@ def command_of(process: psutil.Process) -> str:
         if process.status() != psutil.STATUS_ZOMBIE:
             return " ".join(process.cmdline())
     return ""
+
+
+def test_what_matters_most_begins_first_wherever_it_waits(tmp_path):
+    def shell(command: str) -> tuple[Any, ...]:
+        return subprocess.check_call, ["sh", "-c", f"cd {tmp_path} && {command}"]
+
+    def options(priority: Priority) -> SubmitOptions:
+        return SubmitOptions(priority=priority)
+
+    with local_pool(LocalSite(cores=1)) as pool, ThreadPoolExecutor(9) as threads:
+        begun = [pool.submit(*shell("until [ -e go ]; do sleep 0.05; done"))]
+        begun.append(pool.submit_with(options(Priority.SAMPLING), *shell("echo SAMPLING >> order")))
+        waiting = [
+            threads.submit(pool.submit_with, options(each), *shell(f"echo {each.name} >> order"))
+            for each in [*Priority, *Priority]
+        ]
+        wait_until(lambda: len(pool._waiting) == 6, lambda: f"waiting: {pool._waiting}")
+        (tmp_path / "go").touch()
+        for future in [*begun, *(each.result() for each in waiting)]:
+            future.result(PATIENCE_S)
+    expected = ["SAMPLING", *2 * ["TRAINING"], *2 * ["LABELLING"], *2 * ["SAMPLING"]]
+    assert (tmp_path / "order").read_text().split() == expected
