@@ -60,6 +60,8 @@ benchmarks: $(MACE)/test.stamp
 	$(MACE)/bin/python benchmarks/overhead.py
 	$(MACE)/bin/python benchmarks/restart.py
 	$(MACE)/bin/python benchmarks/restart.py --without-server
+	$(MACE)/bin/python benchmarks/overlap.py
+	$(MACE)/bin/python benchmarks/overlap.py --slow 0.01 --ahead 2
 	$(MACE)/bin/python benchmarks/labelling.py
 	$(MACE)/bin/python benchmarks/walkers.py --walkers 16
 	$(MACE)/bin/python benchmarks/pools.py --labels 2000 --plain 1000 --rate 50

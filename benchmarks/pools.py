@@ -52,11 +52,12 @@ from surveyor.dataset import DataSets
 from surveyor.flows.following import followed
 from surveyor.flows.labels import label_all
 from surveyor.flows.pool_checks import PoolChecks
-from surveyor.flows.sampling import sample_and_label
 from surveyor.flows.stopwatch import Stopwatch
+from surveyor.flows.survey import Survey
 from surveyor.labels import Label, LevelOfTheory
 from surveyor.pools.scheduler import SETTINGS, PoolScheduler
 from surveyor.run_directory import Generation
+from surveyor.sampling.walkers import save_walker
 
 HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE), str(HERE.parent / "tests" / "support")]
@@ -271,7 +272,9 @@ def campaign_labels(load: Load) -> list[Label]:
 def generation(campaign: Campaign) -> None:
     """Sample and label, as a generation does."""
     previous = Generation(0, DataSets(), campaign.checked.walkers, campaign.checked.model)
-    sample_and_label(campaign, PoolChecks(campaign).begun(), previous, None, Stopwatch())
+    for walker in previous.walkers:
+        save_walker(campaign.directory.generation(0).walker(walker.index), walker)
+    Survey(campaign, PoolChecks(campaign).begun(), previous).samples(previous, None, Stopwatch())
 
 
 def campaign_parameters(load: Load) -> CampaignParameters:

@@ -23,6 +23,12 @@ CASES = [
     ),
     ("restart", "--rounds 1", r"restart to first new launch, median: \d", ()),
     ("restart", "--rounds 1 --without-server", r"restart to first new launch, median: \d", SECOND_FORM),
+    (
+        "overlap",
+        "--places 2 --states 2 --ahead 2 --generations 1 --scale 300",
+        r"  2\.00 +\d+\.\d +\d+\.\d +\d+\.\d",
+        SECOND_FORM,
+    ),
     ("training", "--structures 8 --rounds 1", r"surveyor, later +\d", NETWORKS),
     ("evaluate", "--structures 2", r"largest differences: \S+e(-1\d|\+00) meV, \S+e(-1\d|\+00) meV/Å", NETWORKS),
     ("walkers", "--walkers 2 --steps 1", r"surveyor, one process +\d(?s:.*)network +\d", NETWORKS),

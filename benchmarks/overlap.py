@@ -1,0 +1,196 @@
+"""How near an overlapped campaign comes to the shortest possible time: the real flow, on real Dask pools.
+
+Walkers, labels and trainings take times that are drawn beforehand, as on a cluster, but shorter by a factor; their
+workers sleep. All else is real: Prefect tasks, pools, label store, journal, files.
+
+    python benchmarks/overlap.py [--places 16] [--states 32] [--ahead 1 2] [--generations 20] [--scale 20]
+        [--slow 0.01]
+
+The lower bound is the time that no schedule of the same work can beat (`surveyor.testing.simulation.lower_bound`). The
+lag is the mean number of unlearned samples when a sample begins, in units of a generation's samples.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase.build import bulk
+from distributed import Client, LocalCluster
+from overhead import server
+
+from surveyor.flows.online_learning import online_learning
+from surveyor.learning.entries import GenerationEnds, RunBegins
+from surveyor.learning.journal import Journal, first_difference
+from surveyor.run_directory import RunDirectory
+from surveyor.testing.simulation import Latencies, lower_bound
+
+# Medians in seconds, before they are divided, and widths of their lognormal distributions.
+MEDIANS = {"sample": (30.0, 0.1), "label": (60.0, 0.6), "training": (60.0, 0.0)}
+SLOWER = 10  # times, of labels that are slow
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long work takes; part of a worker.
+
+    Attributes:
+        log: file of the drawn times.
+        scale: by which all times are divided.
+        slow: fraction of the labels that are slow.
+    """
+
+    log: str
+    scale: float
+    slow: float
+
+    def take(self, kind: str, name: str) -> None:
+        """Sleep as long as work of a kind takes, and note it."""
+        median, width = MEDIANS[kind]
+        chance = np.random.default_rng(int(sha256(name.encode()).hexdigest()[:8], 16))
+        seconds = median * float(chance.lognormal(0, width)) / self.scale
+        if kind == "label" and chance.random() < self.slow:
+            seconds *= SLOWER
+        with Path(self.log).open("a") as log:
+            log.write(json.dumps([kind, name, seconds]) + "\n")
+        time.sleep(seconds)
+
+
+def slow_down(pace: Pace) -> None:
+    """Have what this worker does take its time."""
+    from surveyor.models import training
+    from surveyor.reference import ase as reference
+    from surveyor.reference.rehearsal import structure_id
+    from surveyor.sampling import batching
+
+    def slower(function: Callable[..., Any], kind: str, name: Callable[..., str]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            pace.take(kind, name(*args))
+            return function(*args, **kwargs)
+
+        return call
+
+    batching.propagate_together = slower(batching.propagate_together, "sample", lambda plans, _: plans[0].names[0])
+    training.train_model = slower(training.train_model, "training", lambda _, train, __: str(train))
+    reference.begin = slower(reference.begin, "label", lambda _, atoms, __: structure_id(atoms))
+
+
+@contextmanager
+def pools(places: int, states: int, pace: Pace) -> Iterator[dict[str, str]]:
+    """Run a scheduler for each stage, with a worker of many threads, and give their addresses."""
+    with ExitStack() as opened:
+        addresses = {}
+        for stage, n_threads in (("sampling", states), ("labelling", places), ("training", 1)):
+            cluster = LocalCluster(n_workers=1, threads_per_worker=n_threads, dashboard_address=None)
+            client = Client(opened.enter_context(cluster), set_as_default=False)
+            opened.enter_context(client).run(slow_down, pace)
+            addresses[stage] = cluster.scheduler_address
+        yield addresses
+
+
+def measure(options: argparse.Namespace, ahead: float) -> str:
+    """Run a campaign, and return a row of the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        pace = Pace(f"{folder}/times.jsonl", options.scale, options.slow)
+        directory = RunDirectory(Path(folder) / "run")
+        with pools(options.places, options.states, pace) as addresses:
+            parameters = campaign(Path(folder), options, round(ahead * options.states), addresses)
+            online_learning(**parameters, display=False)
+        seconds = seconds_of(directory)
+        bound = lower_bound(
+            latencies_of(Path(pace.log), options.generations), options.states, options.places, options.generations
+        )
+        lag = statistics.mean(lags_of(directory)) / options.states
+    return f"{ahead:>6.2f} {seconds:>9.1f} {bound:>9.1f} {seconds / bound:>8.2f} {lag:>8.2f}"
+
+
+def campaign(folder: Path, options: argparse.Namespace, ahead: int, addresses: dict[str, str]) -> dict[str, Any]:
+    """Return the parameters of a campaign on copper."""
+    ase.io.write(folder / "copper.extxyz", bulk("Cu", cubic=True))
+    loose = {"discard_energy_meV_per_atom": 1e6, "discard_forces_meV_per_A": 1e6}
+    loose |= {"reset_energy_meV_per_atom": 1e6, "reset_forces_meV_per_A": 1e6, "min_difference_A": 0}
+    walkers = {"start": folder / "copper.extxyz", "n_walkers": ahead, "n_steps": 2, "temperature_K": 600}
+    return {
+        "run_directory": folder / "run",
+        "walkers": [walkers],
+        "reference": {"emt": {"rehearsal": {}}},
+        "model": {"pair": {}},
+        "bootstrap": {"n_structures": 8},
+        "learning": {
+            "n_generations": options.generations,
+            "n_states": options.states,
+            "labels_ahead": ahead,
+            **loose,
+        },
+        "pools": addresses,
+    }
+
+
+def seconds_of(directory: RunDirectory) -> float:
+    """Return the time from the first sample to the last model; the journal must be consistent."""
+    timed = Journal(directory.journal).timed()
+    difference = first_difference([entry for _, entry in timed])
+    if difference is not None:
+        raise RuntimeError(str(difference))
+    begin = min(moment for moment, entry in timed if isinstance(entry, RunBegins))
+    return max(moment for moment, entry in timed if isinstance(entry, GenerationEnds)) - begin
+
+
+def latencies_of(log: Path, n_generations: int) -> Latencies:
+    """Return the times that were drawn, without those of the bootstrap."""
+    times: dict[str, dict[str, float]] = {kind: {} for kind in MEDIANS}
+    for line in log.read_text().splitlines():
+        kind, name, seconds = json.loads(line)
+        times[kind][name] = seconds
+    n_samples = len(times["sample"])
+    labels = list(times["label"].values())[-n_samples:]
+    return Latencies(
+        list(times["sample"].values()), labels, statistics.mean([*times["training"].values()][-n_generations:])
+    )
+
+
+def lags_of(directory: RunDirectory) -> list[int]:
+    """Return the lag of each sample."""
+    manifests = [directory.read_manifest(number) for number in range(1, directory.n_complete())]
+    return [walker["lag"] for manifest in manifests for walker in manifest["details"]["walkers"]]
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description="Makespan of an overlapped campaign against its lower bound")
+    parser.add_argument("--places", type=int, default=16, help="labels that are computed at the same time")
+    parser.add_argument("--states", type=int, default=32, help="samples of a generation")
+    parser.add_argument("--ahead", type=float, nargs="+", default=[1, 2], help="labels_ahead, in units of --states")
+    parser.add_argument("--generations", type=int, default=20)
+    parser.add_argument("--scale", type=float, default=20, help="by which the times of a cluster are divided")
+    parser.add_argument("--slow", type=float, default=0.0, help="fraction of the labels that are ten times slower")
+    parser.add_argument("--configured-server", action="store_true", help="use the Prefect server that is configured")
+    options = parser.parse_args()
+    if not options.configured_server:
+        with tempfile.TemporaryDirectory() as home, server(home) as environment, (Path(home) / "log").open("w+") as log:
+            command = [sys.executable, *sys.argv, "--configured-server"]
+            if subprocess.run(command, env=environment, stderr=log, check=False).returncode != 0:
+                log.seek(0)
+                sys.exit(log.read())
+        return
+    print(f"{options.places} places for labels, {options.generations} generations of {options.states} samples")
+    print(f"{'ahead':>6} {'time (s)':>9} {'bound (s)':>9} {'ratio':>8} {'lag':>8}", flush=True)
+    for ahead in options.ahead:
+        print(measure(options, ahead), flush=True)
+
+
+if __name__ == "__main__":
+    from overlap import main as run  # as a module: what is defined here travels to workers by its name
+
+    run()
