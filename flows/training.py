@@ -23,7 +23,7 @@ from surveyor.models.committee import CommitteeModel
 from surveyor.models.history import epoch_to_json, load_history
 from surveyor.models.model import Model
 from surveyor.models.training import DATA
-from surveyor.potentials import Potential
+from surveyor.potentials import Potential, Prediction
 from surveyor.run_directory import GenerationDirectory
 from surveyor.tasks.evaluate import evaluate
 from surveyor.tasks.train import train, train_member
@@ -34,10 +34,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BeforeTraining:
-    """How far a model is off for structures that it has not seen: over all, and by key of the label."""
+    """How far a model is off for structures that it has not seen: over all, and by key; and its predictions by key."""
 
     over_all: Errors
     by_key: Mapping[str, StructureError]
+    predictions: Mapping[str, Prediction]
 
 
 def errors_before_training(
@@ -67,7 +68,8 @@ def errors_before_training(
     errors = errors_of(labelled, predictions)
     text = f"generation {number}: before training {format_errors(errors)}"
     announce(logger, ErrorsMeasured(message=text, errors=errors.to_dict()))
-    return BeforeTraining(errors, structure_errors(labelled, predictions))
+    by_key = dict(zip(labelled.keys(), predictions, strict=True))
+    return BeforeTraining(errors, structure_errors(labelled, predictions), by_key)
 
 
 @dataclass(frozen=True, slots=True)
