@@ -1,5 +1,6 @@
 """A statement of how far the potential of a campaign can be trusted: what audits show, and what was not examined."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from surveyor.sampling.conditions import OPTIMISATIONS, UNDER_BAROSTAT, UNDER_TH
 from surveyor.words import number_of
 
 TOO_FEW = "too few to say"
+REJECTED, FAILED, NEAR = "rejected by guards", "with a failed label", "almost the same as a known structure"
 N_NAMED = 3  # more compositions are counted
 
 
@@ -120,9 +122,16 @@ def _on_element(evidence: Evidence, symbol: str) -> str:
 def _value(estimate: Estimate | None, unit: str = "", how: str = "") -> str:
     if estimate is None:
         return TOO_FEW
-    value = f"{estimate.value:.3g} {unit}".strip()
-    interval = f"{estimate.low:.3g} to {estimate.high:.3g}"
+    value = f"{_digits(estimate.value)} {unit}".strip()
+    interval = f"{_digits(estimate.low)} to {_digits(estimate.high)}"
     return f"{value} (95 %: {interval}; {how})" if how else f"{value} ({interval})"
+
+
+def _digits(value: float) -> str:
+    """Return a number with three significant digits."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
 def _beyond(statement: Statement) -> str:
@@ -159,17 +168,17 @@ def _time(statement: Statement) -> str:
 def _without_label(evidence: Evidence) -> list[str]:
     """Return how many samples brought no label, and why."""
     fates = Counter(_why_without_label(sample) for sample in evidence.samples)
-    told = [f"{fates[why]} {why}" for why in ("rejected by guards", "labels failed", "near-duplicates") if fates[why]]
+    told = [f"{fates[why]} {why}" for why in (REJECTED, FAILED, NEAR) if fates[why]]
     return [f"Samples without a new label: {', '.join(told)}"] if told else []
 
 
 def _why_without_label(sample: Sample) -> str:
     reason = str(sample.get("reason") or "")
     if reason == "no sample":
-        return "rejected by guards"
+        return REJECTED
     if sample.get("is_near_duplicate"):
-        return "near-duplicates"
-    return "labels failed" if reason.startswith("label failed") else ""
+        return NEAR
+    return FAILED if reason.startswith("label failed") else ""
 
 
 def _not_examined(audits: Sequence[Audit]) -> list[str]:

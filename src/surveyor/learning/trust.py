@@ -182,8 +182,8 @@ def _outliers(evidence: Evidence, learning: Learning) -> str:
     if bound < MAX_BEYOND:
         return ""
     return (
-        f"{n_beyond} of {number_of(n, 'audit')} are beyond {FACTOR_BEYOND:g} times a target, which are at most "
-        f"{percent(bound)}, expected less than {percent(MAX_BEYOND)}"
+        f"beyond {FACTOR_BEYOND:g} times a target: {n_beyond} of {number_of(n, 'audit')}, at most {percent(bound)}, "
+        f"expected less than {percent(MAX_BEYOND)}"
     )
 
 
