@@ -107,7 +107,7 @@ def next_generation(campaign: Campaign, checks: PoolChecks, previous: Generation
     trained = train_and_evaluate(campaign, number, model, data, stopwatch)
 
     details = describe(samples, structures, errors.by_key, trained.history, learning) | stopwatch.times
-    details |= examine(structures, data, errors.predictions, samples, campaign.parameters.walkers)
+    details |= examine(structures, data, errors.predictions, samples, campaign.parameters.walkers, errors.coverage)
     return complete(
         campaign, Generation(number, data, walkers, trained.model, errors.over_all, trained.errors, details)
     )

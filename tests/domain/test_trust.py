@@ -203,7 +203,18 @@ def test_the_statement_says_what_guards_did_and_what_brought_no_label(history):
 def test_the_statement_tells_of_the_stated_uncertainty(history):
     assert "stated uncertainty: too few to say" in sentence(with_uncertainty(history, 60.0, ())[:3])
     told = sentence(with_uncertainty(history, 60.0, ()))
-    assert re.search(r"stated uncertainty covered \d+ % \(expected 90 %, by chance \d+ % to 100 %\)", told)
+    expected = r"\(expected 90 %, by chance \d+ % to 100 %\)"
+    assert re.search(rf"stated uncertainty, scaled by earlier audits, covered \d+ % {expected}", told)
+
+
+def test_a_bound_that_is_stated_needs_no_earlier_audits():
+    def bounded(uncertainty):
+        changes = {"largest_error": 60.0, "uncertainty": uncertainty, "coverage": 0.9}
+        return [Examined(0, ()), examined(1, n_audits=30), examined(2, n_audits=30, **changes)]
+
+    assert "stated uncertainty covered 100 % (expected 90 %, by chance 77 % to 100 %)" in sentence(bounded(61.0))
+    assert what_is_not_shown(bounded(61.0), TARGET) == []
+    assert what_is_not_shown(bounded(59.0), TARGET)[0].startswith("the stated uncertainty covers 0 of 30 audits")
 
 
 def test_each_group_has_a_statement_of_its_own():

@@ -75,7 +75,7 @@ def test_targets_that_no_audits_can_show_are_warned_of(folder: Path, capsys: pyt
     assert "this campaign brings about 0, so it will end by its generations or its budget" in said
     enough = {**A_CAMPAIGN, "learning": {**learning, "n_states": 30}}
     assert main(["check", saved(folder, "campaign.yaml", enough)]) == 0
-    assert "audits" not in capsys.readouterr().out
+    assert "a stop by targets" not in capsys.readouterr().out
 
 
 def test_a_labelling_shows_what_would_be_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

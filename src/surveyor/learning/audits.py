@@ -28,6 +28,8 @@ class Audit:
         forces_by_element: likewise, by chemical symbol.
         largest_error: largest error of the force on an atom, meV/Å.
         uncertainty: largest uncertainty that the model stated for the force on an atom, meV/Å; None without one.
+        coverage: share of structures whose largest error the largest uncertainty is to bound; None if the uncertainty
+            is the scale of the error, as that of committees.
         n_atoms: number of atoms, by chemical symbol.
         is_discarded: whether the error kept the structure from the sets.
         is_stopped: whether a guard stopped its walker, also in an earlier try.
@@ -43,6 +45,7 @@ class Audit:
     forces_by_element: Mapping[str, float | None] = field(default_factory=dict)
     largest_error: float | None = None
     uncertainty: float | None = None
+    coverage: float | None = None
     n_atoms: Mapping[str, int] = field(default_factory=dict)
     is_discarded: bool = False
     is_stopped: bool = False

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ def examine(
     predictions: Mapping[str, Prediction],
     samples: Sequence[LabelledSample],
     groups: Sequence[Walkers],
+    coverage: float | None = None,
 ) -> dict[str, Any]:  # Any: whatever JSON holds
     """Return what the manifest keeps of the examination: the audits, and intervals of the errors of all structures.
 
@@ -34,10 +36,13 @@ def examine(
         predictions: of the model that had not seen them, by key.
         samples: of this generation.
         groups: the groups of walkers.
+        coverage: see `Audit`.
     """
     owners, discarded = _owners(samples), {*data.discarded.keys()}
     audits = [
-        _audit(atoms, predictions[key], owners.get(key), groups, is_discarded=key in discarded).to_json()
+        replace(
+            _audit(atoms, predictions[key], owners.get(key), groups), is_discarded=key in discarded, coverage=coverage
+        ).to_json()
         for atoms in audited(structures, data)
         for key in [str(atoms.info[KEY])]
     ]
@@ -52,9 +57,7 @@ def _owners(samples: Sequence[LabelledSample]) -> dict[str, Sample]:
     return {key: owner for key, owner in owners.items() if owner is not None}
 
 
-def _audit(
-    atoms: Atoms, prediction: Prediction, sample: Sample | None, groups: Sequence[Walkers], *, is_discarded: bool
-) -> Audit:
+def _audit(atoms: Atoms, prediction: Prediction, sample: Sample | None, groups: Sequence[Walkers]) -> Audit:
     error, uncertainty = structure_error(atoms, prediction), prediction.uncertainty
     differences = 1e3 * (prediction.forces - label_of(atoms).forces)
     symbols = np.array(atoms.get_chemical_symbols())
@@ -67,7 +70,6 @@ def _audit(
         largest_error=_finite(np.linalg.norm(differences, axis=1).max()),
         uncertainty=None if uncertainty is None else _finite(1e3 * uncertainty.max()),
         n_atoms={symbol: len(each) for symbol, each in by_element.items()},
-        is_discarded=is_discarded,
         distances_A=shortest_distances_A(atoms),
         **({} if sample is None else _circumstances(atoms, sample, groups)),
     )

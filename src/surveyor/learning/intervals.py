@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -98,19 +99,23 @@ def share_bound(n_found: int, n: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How many errors a stated uncertainty covers, once it is scaled by what earlier audits show.
+    """How many errors an uncertainty covers.
 
     Attributes:
-        n_covered: number of audits whose largest error is within the scaled uncertainty.
+        n_covered: number of audits whose largest error is within the largest uncertainty.
         n: number of audits.
-        low: smallest share that chance makes likely, if the audits are like the earlier ones.
+        expected: share of the audits that is to be covered.
+        low: smallest share that chance makes likely.
         high: largest such share; both at 95 %.
+        is_scaled: whether the uncertainty is scaled by what earlier audits show.
     """
 
     n_covered: int
     n: int
+    expected: float
     low: float
     high: float
+    is_scaled: bool
 
     @property
     def share(self) -> float:
@@ -123,8 +128,25 @@ class Coverage:
         return self.share < self.low
 
 
-def coverage_of(ratios: Sequence[float], earlier: Sequence[float]) -> Coverage | None:
-    """Return the coverage of an uncertainty by split conformal prediction (Vovk et al., 2005).
+def coverage_of_bound(ratios: Sequence[float], expected: float) -> Coverage | None:
+    """Return the coverage of an uncertainty that is stated as a bound.
+
+    Args:
+        ratios: largest error divided by largest uncertainty, of each audit.
+        expected: share of the structures that the bound is to cover.
+
+    Returns:
+        The coverage; None if there are fewer audits than `FEWEST`.
+    """
+    if len(ratios) < FEWEST:
+        return None
+    from scipy.stats import binom
+
+    return _coverage(ratios, 1.0, expected, binom(len(ratios), expected), is_scaled=False)
+
+
+def coverage_of_scale(ratios: Sequence[float], earlier: Sequence[float]) -> Coverage | None:
+    """Return the coverage of an uncertainty that is stated as a scale: split conformal prediction (Vovk et al., 2005).
 
     The factor is the error in units of the uncertainty that 90 % of the earlier audits do not exceed. If the new audits
     are like them, the number that is covered has a beta-binomial distribution, whatever the errors are.
@@ -142,7 +164,12 @@ def coverage_of(ratios: Sequence[float], earlier: Sequence[float]) -> Coverage |
     from scipy.stats import betabinom
 
     rank = math.ceil(COVERED * (n_earlier + 1))
-    factor = sorted(earlier)[rank - 1]
-    expected = betabinom(n, rank, n_earlier + 1 - rank)
-    low, high = (float(expected.ppf(tail)) / n for tail in ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
-    return Coverage(sum(bool(ratio <= factor) for ratio in ratios), n, low, high)
+    chance = betabinom(n, rank, n_earlier + 1 - rank)
+    return _coverage(ratios, sorted(earlier)[rank - 1], COVERED, chance, is_scaled=True)
+
+
+def _coverage(ratios: Sequence[float], factor: float, expected: float, chance: Any, *, is_scaled: bool) -> Coverage:
+    # Any: a distribution of SciPy, which has no types.
+    n, tail = len(ratios), (1 - CONFIDENCE) / 2
+    low, high = (float(chance.ppf(each)) / n for each in (tail, 1 - tail))
+    return Coverage(sum(bool(ratio <= factor) for ratio in ratios), n, expected, low, high, is_scaled)

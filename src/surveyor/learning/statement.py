@@ -147,8 +147,10 @@ def _coverage(evidence: Evidence) -> list[str]:
     coverage = evidence.coverage
     if coverage is None:
         return [f"stated uncertainty: {TOO_FEW}"]
-    expected = f"expected 90 %, by chance {percent(coverage.low)} to {percent(coverage.high)}"
-    return [f"stated uncertainty covered {percent(coverage.share)} ({expected})"]
+    scaled = ", scaled by earlier audits," if coverage.is_scaled else ""
+    by_chance = f"by chance {percent(coverage.low)} to {percent(coverage.high)}"
+    expected = f"expected {percent(coverage.expected)}, {by_chance}"
+    return [f"stated uncertainty{scaled} covered {percent(coverage.share)} ({expected})"]
 
 
 def _time(statement: Statement) -> str:

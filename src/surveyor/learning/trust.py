@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from surveyor.learning.audits import Audit, Examined
-from surveyor.learning.intervals import FEWEST, Coverage, Estimate, coverage_of, estimate_rmse, share_bound
+from surveyor.learning.intervals import (
+    FEWEST,
+    Coverage,
+    Estimate,
+    coverage_of_bound,
+    coverage_of_scale,
+    estimate_rmse,
+    share_bound,
+)
 from surveyor.learning.parameters import Learning
 from surveyor.words import number_of
 
@@ -90,7 +98,10 @@ class Evidence:
     @property
     def coverage(self) -> Coverage | None:
         """How much the stated uncertainty covers; None without one, and for too few audits."""
-        return coverage_of(_ratios(self.audits), _ratios(self.earlier))
+        bounded = [audit for audit in self.audits if audit.coverage is not None]
+        if bounded and bounded[-1].coverage is not None:
+            return coverage_of_bound(_ratios(bounded), bounded[-1].coverage)
+        return coverage_of_scale(_ratios(self.audits), _ratios(self.earlier))
 
     @property
     def n_stopped(self) -> int:
