@@ -183,6 +183,10 @@ def test_too_few_audits_are_no_statement():
     assert told == "300 K: too few to say (12 audits, expected 30)."
 
 
+def test_the_bootstrap_is_not_among_the_generations_of_audits():
+    assert "24 audits before training, generation 1)" in sentence([Examined(0, ()), examined(1, n_audits=24)])
+
+
 def test_campaigns_of_before_are_no_statement():
     assert sentence([Examined(0, ()), examined(1, n_audits=0)]) == "300 K: too few to say (0 audits, expected 30)."
 
@@ -226,7 +230,8 @@ def test_each_group_has_a_statement_of_its_own():
     first, other = make_statements([Examined(0, ()), generation], TARGET, [cold, hot])
     assert first.in_words.startswith("group 1, 300 to 350 K: forces 30.")
     assert other.in_words.startswith("group 2, 400 K, 5 MPa: too few to say (10 audits, expected 30)")
-    assert [len(each.evidence.samples) for each in (first, other)] == [20, 20]
+    of_each = [[sample["index"] for sample in each.evidence.samples] for each in (first, other)]
+    assert of_each == [[*range(20)], [*range(20, 40)]]
 
 
 def test_volumes_that_were_examined_are_told():

@@ -61,7 +61,8 @@ def estimate_rmse(errors: Sequence[float | None], weights: Sequence[float]) -> E
 
 
 def _root_mean_square(squares: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.ndarray:
-    return np.sqrt(squares.sum(axis=axis) / counts.sum(axis=axis))
+    root: np.ndarray = np.sqrt(squares.sum(axis=axis) / counts.sum(axis=axis))
+    return root
 
 
 def _interval(squares: np.ndarray, counts: np.ndarray) -> tuple[float, float, float]:
