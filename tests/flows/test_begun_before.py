@@ -51,7 +51,7 @@ def test_a_campaign_goes_on(begun: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert (folder / "generations" / "002" / "manifest.json").is_file()
     told = status(folder, capsys)
     assert "complete" in told
-    assert "300 K: too few to say" in told
+    assert "400 K: too few to say" in told
     assert "generation" in (folder / "report.html").read_text()
     assert json.loads((folder / "parameters.json").read_text())["former_stop"]
 
