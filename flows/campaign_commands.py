@@ -12,7 +12,7 @@ from surveyor.events import kinds
 from surveyor.flows.display import WAITS, View, where_it_runs
 from surveyor.flows.dry_run import dry_running
 from surveyor.flows.work_commands import call_flow, run_work
-from surveyor.progress import CampaignProgress, now, read_progress, render, summary
+from surveyor.progress import CampaignProgress, now, read_progress, read_trust, render, summary
 from surveyor.run_directory import RunDirectory
 from surveyor.words import number_of
 
@@ -25,6 +25,7 @@ def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
 def _conclude(console: Console, directory: RunDirectory, potential: Path) -> int:
     progress = read_progress(directory)
     console.print(_errors_table(progress))
+    _say_trust(console, directory)
     console.print(f"{directory.path} is complete: {progress.reason}")
     isolated = f" ({progress.run_isolated} of isolated atoms)" if progress.run_isolated else ""
     labels, trainings = number_of(progress.run_labels, "new label"), number_of(progress.run_trainings, "training")
@@ -56,6 +57,13 @@ def _show(console: Console, directory: RunDirectory) -> None:
     console.print(render(progress))
     if progress.errors:
         console.print(_errors_table(progress))
+        _say_trust(console, directory)
+
+
+def _say_trust(console: Console, directory: RunDirectory) -> None:
+    """Say how far the potential can be trusted."""
+    for line in read_trust(directory).lines:
+        console.print(line, markup=False, highlight=False)
 
 
 CAMPAIGN_VIEW = View(

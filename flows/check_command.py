@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from surveyor.campaign import CAMPAIGN, CampaignParameters, CheckedCampaign, check_theory
+from surveyor.campaign import CAMPAIGN, CampaignParameters, CheckedCampaign, check_theory, warning_of_stop
 from surveyor.errors import InputError
 from surveyor.flows.work_commands import check_fits
 from surveyor.labelling import LABELLING, CheckedLabelling, LabellingParameters, Requests, make_requests
@@ -82,6 +82,8 @@ def _describe_campaign(parameters: CampaignParameters, checked: CheckedCampaign,
         theory = _theory(console, _reference(parameters, checked.reference))
         check_theory(parameters, checked.walkers, theory)
     _check_model(parameters.model, parameters.pools.training)
+    if warning := warning_of_stop(parameters):
+        console.print(f"warning: {warning}", style="yellow", markup=False)
 
 
 def _describe_labelling(parameters: LabellingParameters, checked: CheckedLabelling, console: Console) -> None:

@@ -18,6 +18,7 @@ from surveyor.flows.training import errors_before_training, train_and_evaluate
 from surveyor.flows.users_flow import users_flow
 from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.learning.decisions import decide_membership, reason_to_stop
+from surveyor.learning.examination import examine
 from surveyor.learning.labelled_samples import describe, new_structures, samples_to_reset
 from surveyor.learning.parameters import Bootstrap, Learning
 from surveyor.models.choice import ModelParameters
@@ -110,5 +111,6 @@ def next_generation(campaign: Campaign, survey: Survey, previous: Generation) ->
     trained = train_and_evaluate(campaign, number, model, data, stopwatch, survey.result)
 
     details = describe(samples, structures, errors.by_key, trained.history, learning) | stopwatch.times
+    details |= examine(structures, data, errors.predictions, samples, campaign.parameters.walkers, errors.coverage)
     generation = Generation(number, data, walkers, trained.model, errors.over_all, trained.errors, details)
     return survey.end_generation(complete(campaign, generation))

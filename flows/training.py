@@ -25,7 +25,7 @@ from surveyor.models.committee import CommitteeModel
 from surveyor.models.history import epoch_to_json, load_history
 from surveyor.models.model import Model
 from surveyor.models.training import DATA
-from surveyor.potentials import Potential
+from surveyor.potentials import Potential, Prediction
 from surveyor.run_directory import GenerationDirectory
 from surveyor.tasks.evaluate import evaluate
 from surveyor.tasks.train import train, train_member
@@ -49,10 +49,20 @@ def result_of(future: PrefectFuture[T], /) -> T:
 
 @dataclass(frozen=True, slots=True)
 class BeforeTraining:
-    """How far a model is off for structures that it has not seen: over all, and by key of the label."""
+    """How far a model is off for structures that it has not seen.
+
+    Attributes:
+        over_all: errors over all structures.
+        by_key: of each structure, by key of the label.
+        predictions: of the model, by key.
+        coverage: share of structures whose largest error the uncertainty that the potential states is to bound, if it
+            says so in an attribute of this name.
+    """
 
     over_all: Errors
     by_key: Mapping[str, StructureError]
+    predictions: Mapping[str, Prediction]
+    coverage: float | None = None
 
 
 def errors_before_training(
@@ -84,7 +94,9 @@ def errors_before_training(
     errors = errors_of(labelled, predictions)
     text = f"generation {number}: before training {format_errors(errors)}"
     announce(logger, ErrorsMeasured(message=text, errors=errors.to_dict()))
-    return BeforeTraining(errors, structure_errors(labelled, predictions))
+    by_key = dict(zip(labelled.keys(), predictions, strict=True))
+    coverage: float | None = getattr(potential, "coverage", None)
+    return BeforeTraining(errors, structure_errors(labelled, predictions), by_key, coverage)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from surveyor.dataset import FAILURE, KEY, Dataset
 from surveyor.files import read_json
 from surveyor.metrics import Errors, structure_error
 from surveyor.potentials import Prediction
-from surveyor.progress import read_comparison
+from surveyor.progress import read_comparison, read_trust
 from surveyor.report import write_figures
 from surveyor.report.parity import SETS, predicted_set
 from surveyor.report.tables import walkers_of
@@ -48,7 +48,7 @@ def log_generation(directory: RunDirectory, number: int, wandb_parameters: WandB
             shown = _tables(wandb, directory, each) | _images(wandb, directory, each)
             session.log(each, _metrics(directory, each) | shown)
         if comparison is not None:
-            session.summarize(_final_errors(read_comparison(directory)))
+            session.summarize(_final_errors(read_comparison(directory)) | _trust(directory))
     if session.logged is not None:
         told = {"generations": generations, "comparison": comparison, "folders": session.logged.folders}
         write_record(directory, record | told)
@@ -101,6 +101,20 @@ def _final_errors(comparison: Mapping[int, Errors]) -> dict[str, float]:
         for number, errors in comparison.items()
         for field, value in _scaled(errors).items()
     }
+
+
+def _trust(directory: RunDirectory) -> dict[str, float | str]:
+    """Return how far the potential can be trusted: in words, and the intervals of each group of walkers in numbers."""
+    trust = read_trust(directory)
+    values: dict[str, float | str] = {"trust": "\n".join(trust.lines)}
+    for number, statement in enumerate(trust.statements, 1):
+        evidence = statement.evidence
+        found = {"forces_rmse_meV_per_A": evidence.forces, "energy_rmse_meV_per_atom": evidence.energy}
+        for name, estimate in found.items():
+            if estimate is not None:
+                ends = {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
+                values |= {f"audits/group_{number}/{name}{end}": value for end, value in ends.items()}
+    return values
 
 
 def _tables(wandb: ModuleType, directory: RunDirectory, number: int) -> dict[str, Any]:  # Any: tables of wandb

@@ -180,7 +180,7 @@ class Session:
         self._run.log(dict(values), step=step, commit=True)
         self._n_steps = step + 1
 
-    def summarize(self, values: Mapping[str, float]) -> None:
+    def summarize(self, values: Mapping[str, float | str]) -> None:
         """Put values into the summary of the run."""
         self._run.summary.update(dict(values))
 

@@ -17,11 +17,15 @@ from surveyor.events import kinds
 from surveyor.events.kinds import Event
 from surveyor.events.log import of_kind, since
 from surveyor.files import read_json
+from surveyor.learning.audits import BAND
+from surveyor.learning.parameters import Learning
+from surveyor.learning.statement import Statement, make_statements, verdict
 from surveyor.lease import is_in_use
 from surveyor.metrics import Errors
 from surveyor.models.history import epoch_of
 from surveyor.models.model import Epoch
 from surveyor.run_directory import Generation, RunDirectory, check_schema
+from surveyor.sampling.conditions import Walkers
 from surveyor.words import number_of
 
 State = Literal["running", "complete", "stopped"]
@@ -44,6 +48,8 @@ class GenerationErrors:
         final_energy_meV_per_atom: of the new model on the final test set.
         final_forces_meV_per_A: likewise.
         epochs: of its training.
+        before_energy_95: 95 % interval of the error before training, meV/atom; None for too few structures.
+        before_forces_95: likewise, meV/Å.
     """
 
     generation: int
@@ -57,6 +63,8 @@ class GenerationErrors:
     final_energy_meV_per_atom: float | None = None
     final_forces_meV_per_A: float | None = None
     epochs: int | None = None
+    before_energy_95: tuple[float, float] | None = None
+    before_forces_95: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +300,40 @@ def read_campaign(path: Path | str) -> CampaignOnDisk:
     return CampaignOnDisk(directory, read_progress(directory), directory.newest_generation(()))
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How far the potential of a campaign can be trusted.
+
+    Attributes:
+        statements: one for each group of walkers; none without a complete generation after the bootstrap.
+        verdict: whether audits show that the targets are met; empty without targets.
+    """
+
+    statements: tuple[Statement, ...] = ()
+    verdict: str = ""
+
+    @property
+    def lines(self) -> list[str]:
+        """All that is to be said, a paragraph for each group of walkers."""
+        return list(filter(None, [*(each.in_words for each in self.statements), self.verdict]))
+
+
+def read_trust(directory: RunDirectory, generation: int | None = None) -> Trust:
+    """Return how far the potential of a campaign can be trusted; it takes a second, so it is not part of the progress.
+
+    Args:
+        directory: of the campaign.
+        generation: newest one to look at; by default the newest complete one.
+    """
+    newest = directory.n_complete() - 1 if generation is None else generation
+    if newest < 1:
+        return Trust()
+    parameters, history = read_json(directory.parameters)["parameters"], directory.examined(newest)
+    learning = Learning.model_validate(parameters["learning"])
+    groups = [Walkers.model_validate(group) for group in parameters["walkers"]]
+    return Trust(make_statements(history, learning, groups), verdict(history, learning))
+
+
 def errors_table(directory: RunDirectory) -> list[GenerationErrors]:
     """Return a row for each complete generation."""
     final = read_comparison(directory)
@@ -328,7 +370,14 @@ def _row(manifest: Mapping[str, Any], final: Errors) -> GenerationErrors:  # Any
         final_energy_meV_per_atom=_milli(final.energy_rmse),
         final_forces_meV_per_A=_milli(final.forces_rmse),
         epochs=manifest["details"].get("epochs"),
+        before_energy_95=_interval(manifest, "energy"),
+        before_forces_95=_interval(manifest, "forces"),
     )
+
+
+def _interval(manifest: Mapping[str, Any], name: str) -> tuple[float, float] | None:  # Any: whatever JSON holds
+    ends = manifest["details"].get(BAND, {}).get(name)
+    return None if ends is None else (ends[0], ends[1])
 
 
 def _milli(value: float | None) -> float | None:

@@ -26,6 +26,7 @@ from surveyor.dataset import KEY, DataSets
 from surveyor.errors import InputError
 from surveyor.events.log import EventLog
 from surveyor.files import read_json, write_json
+from surveyor.learning.audits import Examined
 from surveyor.learning.decisions import Progress
 from surveyor.metrics import Errors
 from surveyor.models.choice import load_model
@@ -37,6 +38,7 @@ from surveyor.weights import without_weights
 SCHEMA_VERSION = 1
 WEIGHTS_COUNT = "weights_count"  # in parameters.json: whether weights of given structures count
 FORMER_WINDOWS = "former_windows"  # in parameters.json: whether windows are placed as by surveyor of before November 28
+FORMER_STOP = "former_stop"  # in parameters.json: whether targets are met as for surveyor of before November 29
 
 Fate = Literal["train", "valid", "test", "failed", "discarded", "pending"]
 
@@ -158,7 +160,8 @@ class Generation:
         before_training: errors of the former model on this generation's structures, before it saw them.
         errors: of the model afterwards, by set.
         details: what else the manifest keeps: `walkers` (a dict for each sample), `epochs`, `failures` (number by
-            reason), `wall_time_s` (by stage; sampling and labelling overlap).
+            reason), `wall_time_s` (by stage; sampling and labelling overlap), `audits`.
+        examined: what all generations up to this one show; None in a campaign that keeps the former stop.
     """
 
     number: int
@@ -168,6 +171,7 @@ class Generation:
     before_training: Errors = field(default_factory=Errors)
     errors: Mapping[str, Errors] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)  # Any: whatever JSON holds
+    examined: tuple[Examined, ...] | None = None
 
     @property
     def n_labels(self) -> int:
@@ -178,7 +182,7 @@ class Generation:
     def progress(self) -> Progress:
         """What the decision to stop looks at."""
         errors = self.before_training
-        return Progress(self.number, self.n_labels, errors.energy_rmse, errors.forces_rmse)
+        return Progress(self.number, self.n_labels, errors.energy_rmse, errors.forces_rmse, self.examined)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +285,11 @@ class RunDirectory:
         """Whether windows are placed by the former rule, as the surveyor did that began the work; see `place`."""
         return self.parameters.is_file() and bool(read_json(self.parameters).get(FORMER_WINDOWS, True))
 
+    @property
+    def has_former_stop(self) -> bool:
+        """Whether targets are met as for the surveyor that began the campaign, which did not know audits."""
+        return self.parameters.is_file() and bool(read_json(self.parameters).get(FORMER_STOP, True))
+
     def generation(self, number: int) -> GenerationDirectory:
         """Return the folder of a generation."""
         return GenerationDirectory(self.path / "generations" / f"{number:03d}")
@@ -321,6 +330,7 @@ class RunDirectory:
             before_training=Errors(**manifest["before_training"]),
             errors={name: Errors(**errors) for name, errors in manifest["errors"].items()},
             details=manifest["details"],
+            examined=None if self.has_former_stop else self.examined(number),
         )
 
     def walkers_after(self, number: int, walkers: Sequence[Walker]) -> tuple[Walker, ...]:
@@ -333,6 +343,10 @@ class RunDirectory:
         directory = self.generation(number)
         reached = [load_walker(directory.walker(walker.index), walker) for walker in walkers]
         return self.generation(number + 1).walkers_of_last_try(reached)
+
+    def examined(self, number: int) -> tuple[Examined, ...]:
+        """Return what the complete generations up to this one show about their models."""
+        return tuple(Examined.from_manifest(self.read_manifest(each)) for each in range(number + 1))
 
     def _data(self, directory: GenerationDirectory) -> DataSets:
         data = DataSets.load(directory.path)

@@ -2,6 +2,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -243,6 +244,31 @@ def test_the_learning_curve_shows_the_test_sets_of_their_time_until_models_are_c
     campaign_on_disk.comparison.unlink()
     rows = errors_table(campaign_on_disk)
     assert list(learning_curve_figure(rows).axes[1].lines[1].get_ydata()) == [row.test_forces_meV_per_A for row in rows]
+
+
+def test_the_learning_curve_shows_the_intervals_that_are_known(finished_campaign: RunDirectory) -> None:
+    rows = errors_table(finished_campaign)
+    assert [row.before_forces_95 for row in rows] == [None] * 4  # of three structures
+    assert [len(axes.collections) for axes in learning_curve_figure(rows).axes] == [0, 0]
+    rows[2:] = [replace(row, before_forces_95=(10.0, 20.0 + row.generation)) for row in rows[2:]]
+    energies, forces = learning_curve_figure(rows).axes
+    band, lines = forces.collections
+    assert len(energies.collections) == 0
+    assert [segment.tolist() for segment in lines.get_segments()] == [
+        [[rows[1].n_labels, 10.0], [rows[1].n_labels, 22.0]],
+        [[rows[2].n_labels, 10.0], [rows[2].n_labels, 23.0]],
+    ]
+    assert band.get_paths()[0].get_extents().height == pytest.approx(13.0)
+
+
+def test_page_and_markdown_say_how_far_the_potential_can_be_trusted(
+    finished_campaign: RunDirectory, page: Page
+) -> None:
+    told = "600 K: too few to say (6 audits, expected 30). Samples without a new label: 3 with a failed label."
+    assert told in page.words
+    assert told in generation_markdown(finished_campaign, 3)
+    assert "600 K: too few to say (4 audits" in generation_markdown(finished_campaign, 2)
+    assert "How far the potential can be trusted" not in generation_markdown(finished_campaign, 0)
 
 
 def test_failures_are_counted_by_reason(finished_campaign: RunDirectory) -> None:

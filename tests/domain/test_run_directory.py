@@ -10,8 +10,9 @@ from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
 from surveyor.labels import Label
 from surveyor.metrics import Errors
-from surveyor.run_directory import RunDirectory, check_schema
+from surveyor.run_directory import FORMER_STOP, RunDirectory, check_schema
 from surveyor.sampling.walkers import make_walkers, save_walker
+from surveyor.works.continuation import record_parameters
 
 
 @pytest.fixture
@@ -27,6 +28,27 @@ def test_the_newest_complete_generation_is_loaded(campaign_on_disk, walkers):
     assert len(generation.walkers) == len(walkers)
     assert generation.model.is_trained
     assert generation.progress.n_labels == generation.n_labels > 0
+
+
+def test_a_campaign_of_before_keeps_the_stop_that_it_was_begun_with(campaign_on_disk, walkers):
+    assert campaign_on_disk.newest_generation(walkers).progress.examined is None
+    record = read_json(campaign_on_disk.parameters)
+    write_json(campaign_on_disk.parameters, record | {FORMER_STOP: False})
+    examined = campaign_on_disk.newest_generation(walkers).progress.examined
+    assert [each.generation for each in examined] == [0, 1, 2, 3]
+    assert [bool(each.audits) for each in examined] == [False, True, True, True]
+    assert {audit.group for each in examined for audit in each.audits} == {0}
+
+
+def test_a_new_campaign_stops_by_audits(tmp_path, campaign_on_disk):
+    parameters = CampaignParameters.model_validate(read_json(campaign_on_disk.parameters)["parameters"])
+    directory = replace(campaign_on_disk, path=tmp_path / "new")
+    record_parameters(directory, parameters, "campaign")
+    assert not directory.has_former_stop
+    record_parameters(directory, parameters, "campaign")  # when it is continued
+    assert not directory.has_former_stop
+    record_parameters(campaign_on_disk, parameters, "campaign")
+    assert campaign_on_disk.has_former_stop
 
 
 def test_a_generation_without_manifest_is_not_complete_and_stays(campaign_on_disk, walkers):

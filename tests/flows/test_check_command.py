@@ -67,6 +67,17 @@ def test_a_campaign_shows_the_files_of_its_walkers_and_its_data(
     assert "is valid; the campaign in" in said
 
 
+def test_targets_that_no_audits_can_show_are_warned_of(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    learning = {"n_generations": 6, "target_forces_meV_per_A": 50}
+    assert main(["check", saved(folder, "campaign.yaml", {**A_CAMPAIGN, "learning": learning})]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "warning: learning: a stop by targets needs 30 audits before the last generation" in said
+    assert "this campaign brings about 0, so it will end by its generations or its budget" in said
+    enough = {**A_CAMPAIGN, "learning": {**learning, "n_states": 30}}
+    assert main(["check", saved(folder, "campaign.yaml", enough)]) == 0
+    assert "a stop by targets" not in capsys.readouterr().out
+
+
 def test_a_labelling_shows_what_would_be_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", saved(folder, "label.yaml", A_LABELLING)]) == 0
     said = capsys.readouterr().out

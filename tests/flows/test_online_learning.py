@@ -26,6 +26,7 @@ from surveyor.events.kinds import CampaignBegins, CampaignComplete, CommitteeCal
 from surveyor.events.log import of_kind
 from surveyor.files import read_json, write_json
 from surveyor.labels import Label, LevelOfTheory, save_theory
+from surveyor.learning.decisions import TARGETS_MET
 from surveyor.lease import hold_lease
 from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.committee import SUMMARY, CommitteeModel
@@ -33,6 +34,7 @@ from surveyor.models.history import load_history
 from surveyor.models.mace import MACEModel
 from surveyor.models.mace_parameters import MACEParameters
 from surveyor.potentials import predict
+from surveyor.progress import read_trust
 from surveyor.run_directory import RunDirectory
 from surveyor.sampling.frames import independent_frames
 from surveyor.testing.references import launches
@@ -153,9 +155,15 @@ def test_several_compositions_until_the_target_and_on_from_there(folder: Folder)
         {**folder.walkers, "n_walkers": 2},
         {**folder.walkers, "start": gold, "n_walkers": 2, "method": "perturbation", "amplitude_A": 0.02},
     ]
-    folder.run(walkers=groups, learning={"n_generations": 9, "target_forces_meV_per_A": 1e5})
-    assert _end(folder) == "the error before training is below its target"
-    assert folder.directory.n_complete() == 2
+    many = {"n_states": 32, "valid_fraction": 0.48, "test_fraction": 0.48}  # so that one generation has enough audits
+    folder.run(walkers=groups, learning={"n_generations": 9, "target_forces_meV_per_A": 1e5, **many})
+    assert _end(folder) == TARGETS_MET
+    assert folder.directory.n_complete() == 3  # two generations in succession
+    assert [len(examined.audits) >= 30 for examined in folder.directory.examined(2)] == [False, True, True]
+    statements = read_trust(folder.directory).statements
+    assert [each.name for each in statements] == ["group 1, 300 K", "group 2, perturbation"]
+    assert all("Not examined: " in each.in_words for each in statements)
+    assert statements[0].in_words in folder.directory.report.read_text()
     formulas = {str(atoms.symbols) for name in ("train", "valid", "test") for atoms in getattr(folder.data(1), name)}
     assert {"Cu4", "AuCu3", "Cu13"} <= formulas
 

@@ -1,6 +1,6 @@
 """A campaign in plain Python, small and whole, for tests of what is read from a run directory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,17 +11,18 @@ from ase.build import bulk
 from ase.cluster import Icosahedron
 
 from surveyor.campaign import CampaignParameters
-from surveyor.dataset import KEY, Dataset, DataSets, with_label
+from surveyor.dataset import Dataset, DataSets, with_label
 from surveyor.evaluation import evaluate_dataset, load_predictions
 from surveyor.events.kinds import CampaignBegins, CampaignComplete
 from surveyor.files import write_json
 from surveyor.labels import LabelFailure, LabelStore, label_key, save_theory
 from surveyor.learning.decisions import decide_membership
+from surveyor.learning.examination import examine
 from surveyor.learning.labelled_samples import LabelledSample, describe, move_on
-from surveyor.metrics import Errors, StructureError, errors_of, structure_error
+from surveyor.metrics import Errors, errors_of, structure_errors
 from surveyor.models.choice import make_model
 from surveyor.models.model import Model
-from surveyor.potentials import Potential
+from surveyor.potentials import Potential, Prediction
 from surveyor.reference.ase import EMTReference
 from surveyor.reference.labelling import Labeller, label_structure
 from surveyor.run_directory import Generation, RunDirectory
@@ -115,7 +116,8 @@ class SmallCampaign:
     ) -> Generation:
         learning, directory = self.parameters.learning, self.directory.generation(number)
         structures = Dataset(each.structure for each in samples if each.structure is not None).ordered_by_key()
-        before, errors = self._before_training(structures.labelled(), former)
+        before, predictions = self._before_training(structures.labelled(), former)
+        errors = structure_errors(structures.labelled(), predictions) if former else {}
         old = former.data if former else DataSets()
         data = old + decide_membership(structures, errors, old, learning)
         data.save(directory.path)
@@ -124,6 +126,9 @@ class SmallCampaign:
         model, history = model.train(data.train, data.valid, directory.training)
         model.save(directory.model)
         details = describe(samples, structures, errors, [asdict(epoch) for epoch in history], learning)
+        if former:
+            by_key = dict(zip(structures.labelled().keys(), predictions, strict=True))
+            details |= examine(structures, data, by_key, samples, self.parameters.walkers)
         return self.directory.complete_generation(
             Generation(
                 number=number,
@@ -136,15 +141,11 @@ class SmallCampaign:
             )
         )
 
-    def _before_training(
-        self, labelled: Dataset, former: Generation | None
-    ) -> tuple[Errors, Mapping[str, StructureError]]:
+    def _before_training(self, labelled: Dataset, former: Generation | None) -> tuple[Errors, list[Prediction]]:
         if former is None:
-            return Errors(), {}
+            return Errors(), []
         predictions = former.model.deploy().evaluate(labelled)
-        pairs = zip(labelled, predictions, strict=True)
-        by_key = {str(atoms.info[KEY]): structure_error(atoms, prediction) for atoms, prediction in pairs}
-        return errors_of(labelled, predictions), by_key
+        return errors_of(labelled, predictions), predictions
 
     def _evaluate(self, number: int, name: str, potential: Potential) -> Errors:
         directory = self.directory.generation(number)

@@ -412,6 +412,7 @@ def test_errors_on_the_final_test_set_are_in_the_summary(logged: RunDirectory) -
             summary |= {item.key: json.loads(item.value_json) for item in record.summary.update}
     expected = json.loads(logged.comparison.read_text())["errors"]["0"]["energy_rmse"]
     assert summary["final_test_set/generation_0/energy_rmse_meV_per_atom"] == pytest.approx(1e3 * expected)
+    assert summary["trust"].startswith("600 K: too few to say (6 audits, expected 30)")
 
 
 def test_without_wandb_the_message_says_how_to_install_it(

@@ -9,7 +9,7 @@ from surveyor.campaign.campaign import (
     labeller_of,
     note_checked_model,
 )
-from surveyor.campaign.checks import CheckedCampaign, check_elements, check_theory
+from surveyor.campaign.checks import CheckedCampaign, check_elements, check_theory, warning_of_stop
 from surveyor.campaign.first_generation import GivenData, given_data, inherit
 from surveyor.campaign.parameters import CampaignParameters, Origin, WandB
 
@@ -30,4 +30,5 @@ __all__ = [
     "is_model_checked",
     "labeller_of",
     "note_checked_model",
+    "warning_of_stop",
 ]

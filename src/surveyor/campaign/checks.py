@@ -12,6 +12,7 @@ from surveyor.campaign.parameters import CampaignParameters, Origin
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.labels import LevelOfTheory
+from surveyor.learning.trust import WINDOW, has_targets, n_audits_expected
 from surveyor.models.choice import make_model, replay_reports
 from surveyor.models.model import Model
 from surveyor.models.weights import check_weights
@@ -193,6 +194,23 @@ def _check_budget(parameters: CampaignParameters) -> None:
             f"learning.max_labels: found {budget}, expected at least bootstrap.n_structures "
             f"({bootstrap.n_structures}), which are labelled first; change one of them"
         )
+
+
+def warning_of_stop(parameters: CampaignParameters) -> str:
+    """Return a warning if targets are given, but the campaign cannot have enough audits to stop by them; else empty."""
+    learning, bootstrap = parameters.learning, parameters.bootstrap
+    if not has_targets(learning):
+        return ""
+    is_requested = bootstrap.data is None and parameters.begin_from is None
+    n_walkers = sum(group.n_walkers for group in parameters.walkers)
+    n_audits = n_audits_expected(learning, n_walkers, bootstrap.n_structures if is_requested else 0)
+    if n_audits >= WINDOW:
+        return ""
+    return (
+        f"learning: a stop by targets needs {WINDOW} audits before the last generation, and this campaign brings about "
+        f"{n_audits}, so it will end by its generations or its budget. More of them come with more n_states, "
+        "n_generations or max_labels, and with larger valid_fraction and test_fraction"
+    )
 
 
 def _check_valid_fraction(parameters: CampaignParameters) -> None:

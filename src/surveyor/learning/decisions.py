@@ -7,11 +7,16 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.dataset import KEY, Dataset, DataSets
+from surveyor.learning.audits import Examined
 from surveyor.learning.parameters import Bootstrap, Learning
+from surveyor.learning.trust import has_targets, what_is_not_shown
 from surveyor.metrics import StructureError
 from surveyor.sampling.perturbation import perturb
 from surveyor.sampling.walkers import Walker
 from surveyor.words import number_of
+
+FORMER_REASON = "the error before training is below its target"
+TARGETS_MET = "audits show that the targets are met"
 
 
 def without_repetitions(structures: Dataset, known: Sequence[str]) -> Dataset:
@@ -87,28 +92,39 @@ class Progress:
         n_labels: how many labels were requested so far.
         energy_rmse: before training on the newest generation's structures, eV/atom; None where nothing was measured.
         forces_rmse: likewise, eV/Å.
+        examined: what all generations so far show; None in a campaign that keeps the former stop, which looks at the
+            errors of the newest generation alone.
     """
 
     generation: int
     n_labels: int
     energy_rmse: float | None = None
     forces_rmse: float | None = None
+    examined: tuple[Examined, ...] | None = None
 
 
 def reason_to_stop(progress: Progress, learning: Learning) -> str | None:
     """Return the reason why a campaign ends, or None if it continues."""
+    limit = _limit_reached(progress, learning)
+    if progress.examined is None or not has_targets(learning):
+        return limit or (FORMER_REASON if is_converged(progress, learning) else None)
+    not_shown = what_is_not_shown(progress.examined, learning)
+    if not not_shown:
+        return TARGETS_MET
+    return limit and f"{limit}; the targets are not shown to be met: {'; '.join(not_shown)}"
+
+
+def _limit_reached(progress: Progress, learning: Learning) -> str | None:
     if progress.generation >= learning.n_generations:
         n = learning.n_generations
         return "the one requested generation is complete" if n == 1 else f"all {n} generations are complete"
     if learning.max_labels is not None and progress.n_labels >= learning.max_labels:
         return f"the budget of {number_of(learning.max_labels, 'label')} is used up"
-    if is_converged(progress, learning):
-        return "the error before training is below its target"
     return None
 
 
 def is_converged(progress: Progress, learning: Learning) -> bool:
-    """Say whether the error before training is below all targets that are given."""
+    """Say whether the error before training on the newest generation is below all targets that are given."""
     targets = (
         (progress.energy_rmse, learning.target_energy_meV_per_atom),
         (progress.forces_rmse, learning.target_forces_meV_per_A),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -136,11 +137,22 @@ def learning_curve_figure(rows: Sequence[GenerationErrors]) -> Figure:
             x, y = _curve(rows, name, field)
             if x:
                 axes.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.2, label=text)
+        _draw_intervals(axes, rows, field)
         if axes.lines:
             scale_errors(axes)
             add_legend(axes)
         whole_numbers(axes)
     return figure
+
+
+def _draw_intervals(axes: Axes, rows: Sequence[GenerationErrors], field: str) -> None:
+    """Draw the 95 % intervals of the errors before training, as far as they are known."""
+    name = f"before_{field.split('_')[0]}_95"
+    known = [(row.n_labels, ends) for row, after in pairwise(rows) if (ends := getattr(after, name)) is not None]
+    if known:
+        x, low, high = [n for n, _ in known], [ends[0] for _, ends in known], [ends[1] for _, ends in known]
+        axes.fill_between(x, low, high, color=BLUE, alpha=0.15, linewidth=0)
+        axes.vlines(x, low, high, color=BLUE, linewidth=0.8)  # seen where a single one is known, too
 
 
 def _curve(rows: Sequence[GenerationErrors], name: str, field: str) -> tuple[list[int], list[float]]:

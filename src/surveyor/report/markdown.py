@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from surveyor.labels import load_theory
-from surveyor.progress import errors_table
+from surveyor.progress import errors_table, read_trust
 from surveyor.report.activity import failures_by_reason
 from surveyor.report.failures import failed_labels_table
 from surveyor.report.figures import learning_curve_figure, parity_figure, training_figure
@@ -54,6 +54,9 @@ def generation_markdown(directory: RunDirectory, generation: int) -> str:
             f"at {_escaped(load_theory(directory.theory).name)}."
         )
     parts.append(_table(generations_table(rows[-N_ROWS:])))
+    if lines := read_trust(directory, generation).lines:
+        trust = "\n".join(f"- {_escaped(line)}" for line in lines[-N_ROWS:])
+        parts += ["## How far the potential can be trusted", trust]
     points = parity_points(directory.generation(generation))
     if points:
         parts += ["## Predictions and labels", _picture(parity_figure(points), "parity"), _errors(manifest)]

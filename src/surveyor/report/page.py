@@ -11,7 +11,7 @@ import yaml
 from surveyor.files import read_json, write_atomically
 from surveyor.labels import load_theory
 from surveyor.learning.journal import Journal
-from surveyor.progress import CampaignProgress, read_progress, rejections_in_words
+from surveyor.progress import CampaignProgress, read_progress, read_trust, rejections_in_words
 from surveyor.report.activity import failures_by_reason, failures_figure, walkers_figure, wall_time_figure
 from surveyor.report.failures import failed_labels_table
 from surveyor.report.figures import learning_curve_figure, parity_figure, training_figure
@@ -45,7 +45,13 @@ PARITY = (
 LEARNING_CURVE = (
     "Root mean square error against the number of labels that had been requested when the model was trained: on the "
     "structures that its walkers then brought, before the next training, and on the final test set (before the "
-    "campaign is complete, on the test set of that time), which no model was trained on."
+    "campaign is complete, on the test set of that time), which no model was trained on. Where a generation brought 20 "
+    "structures or more, the band shows the 95 % interval of the error before training."
+)
+AUDITS = (
+    "What audits show about the models on which the walkers moved: structures that these models had not seen, drawn at "
+    "random from what the walkers brought. The newest model has learned from more. Errors are root mean squares with "
+    "their 95 % intervals; bounds hold at 95 %."
 )
 WALKERS = (
     "Above: mean temperature of each sample; bars show the standard deviation of the temperature along it, which is "
@@ -123,6 +129,7 @@ def _results(directory: RunDirectory, progress: CampaignProgress, manifests: Seq
     curve = [picture(learning_curve_figure(progress.errors), LEARNING_CURVE)] if len(manifests) > 1 else []
     parity = [picture(parity_figure(points), PARITY.format(newest))] if points else []
     return [
+        ("trust", "How far the potential can be trusted", _trust(directory)),
         ("errors", "Errors per generation", [table(generations_table(progress.errors))]),
         ("learning-curve", "Learning curve", curve),
         (
@@ -131,6 +138,11 @@ def _results(directory: RunDirectory, progress: CampaignProgress, manifests: Seq
             [*parity, table(sets_table(manifests[-1]["errors"], generation_caption(newest)))],
         ),
     ]
+
+
+def _trust(directory: RunDirectory) -> list[Content]:
+    lines = read_trust(directory).lines
+    return [element("p", AUDITS), element("ul", *(element("li", line) for line in lines))] if lines else []
 
 
 def _activity(directory: RunDirectory, temperatures_K: Sequence[float], manifests: Sequence[Manifest]) -> list[Section]:

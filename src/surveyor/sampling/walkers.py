@@ -165,6 +165,11 @@ class Sample:
         """Mean temperature, or None."""
         return float(self.temperatures_K.mean()) if len(self.temperatures_K) and self.structure is not None else None
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a guard stopped the walker, in any try; a time limit says nothing about the potential."""
+        return bool(self.rejections) or (self.stop is not None and self.stop.reason != "wall_time")
+
 
 def stops_in_words(rejections: Sequence[Rejection]) -> str:
     """Return how often each guard stopped walkers, with the first finding of each."""
