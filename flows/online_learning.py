@@ -105,7 +105,8 @@ def next_generation(campaign: Campaign, checks: PoolChecks, previous: Generation
         model = model.initialize(rows, atomic_energies=model.atomic_energies, seed=learning.seed + number)
     trained = train_and_evaluate(campaign, number, model, data, stopwatch)
 
-    details = describe(samples, structures, errors.by_key, trained.history, learning) | stopwatch.times
+    details = describe(samples, structures, errors.by_key, trained.history, learning)
+    details |= errors.details | stopwatch.times
     return complete(
         campaign, Generation(number, data, walkers, trained.model, errors.over_all, trained.errors, details)
     )

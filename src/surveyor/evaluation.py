@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def save_predictions(path: Path, predictions: Sequence[Prediction], *, digest: s
     """Write predictions as plain arrays (npz), atomically.
 
     The arrays are `energies` in eV, shape (n,); `forces` in eV/Å, shape (sum of n_atoms, 3); `stresses` in eV/Å³, shape
-    (n, 6), NaN where undefined.
+    (n, 6), NaN where undefined; and, of potentials that state one, `uncertainties` in eV/Å, shape (sum of n_atoms,).
 
     Args:
         path: the file.
@@ -58,6 +59,9 @@ def save_predictions(path: Path, predictions: Sequence[Prediction], *, digest: s
         "forces": np.concatenate([np.empty((0, 3)), *(prediction.forces for prediction in predictions)]),
         "stresses": stresses.reshape(-1, 6),
     }
+    uncertainties = [each.uncertainty for each in predictions if each.uncertainty is not None]
+    if predictions and len(uncertainties) == len(predictions):
+        arrays["uncertainties"] = np.concatenate(uncertainties)
     write_arrays(path, arrays)
 
 
@@ -73,14 +77,21 @@ def load_predictions(path: Path, structures: Sequence[Atoms]) -> list[Prediction
     """
     with np.load(path, allow_pickle=False) as arrays:
         energies, forces, stresses = arrays["energies"], arrays["forces"], arrays["stresses"]
+        uncertainties = arrays.get("uncertainties")
     sizes = [len(atoms) for atoms in structures]
     if len(energies) != len(sizes) or len(forces) != sum(sizes):
         raise ValueError(
             f"{path} holds {number_of(len(energies), 'prediction')} with {number_of(len(forces), 'atom')}, "
             f"expected {json.dumps(sizes)}"
         )
-    by_structure = np.split(forces, np.cumsum(sizes)[:-1]) if sizes else []
+    by_structure = partial(np.split, indices_or_sections=np.cumsum(sizes)[:-1])
     return [
-        Prediction(energy=float(energy), forces=force, stress=None if np.isnan(stress).any() else stress)
-        for energy, force, stress in zip(energies, by_structure, stresses, strict=True)
+        Prediction(float(energy), force, None if np.isnan(stress).any() else stress, uncertainty)
+        for energy, force, stress, uncertainty in zip(
+            energies,
+            by_structure(forces) if sizes else [],
+            stresses,
+            [None] * len(sizes) if uncertainties is None else by_structure(uncertainties),
+            strict=True,
+        )
     ]

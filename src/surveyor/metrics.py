@@ -146,3 +146,29 @@ def structure_errors(labelled: Dataset, predictions: Sequence[Prediction]) -> di
     """Return the errors of predictions, in the order of the structures, by the keys of their labels."""
     pairs = zip(labelled.keys(), labelled, predictions, strict=True)
     return {key: structure_error(atoms, prediction) for key, atoms, prediction in pairs}
+
+
+def covered(structures: Sequence[Atoms], predictions: Sequence[Prediction]) -> tuple[int, int]:
+    """Return for how many structures the largest error of a force is within the largest uncertainty, and of how many.
+
+    Args:
+        structures: labelled; those without labels of forces that count are left out.
+        predictions: one for each structure, in the same order; those without uncertainty are left out.
+    """
+    within = [
+        np.linalg.norm(prediction.forces - label_of(atoms).forces, axis=1).max() <= prediction.uncertainty.max()
+        for atoms, prediction in zip(structures, predictions, strict=True)
+        if prediction.uncertainty is not None and counts(atoms, "forces")
+    ]
+    return int(sum(within)), len(within)
+
+
+def coverage_in_words(n_covered: int, n: int, expected: float) -> str:
+    """Return how often an uncertainty was large enough: "stated uncertainty covered 92 % of 41 (expected 90)".
+
+    Args:
+        n_covered: number of structures whose error was within the uncertainty.
+        n: number of structures.
+        expected: fraction that is to be covered.
+    """
+    return f"stated uncertainty covered {100 * n_covered / n:.0f} % of {n} (expected {100 * expected:.0f})"

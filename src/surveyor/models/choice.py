@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from pydantic import Field
 
@@ -81,11 +81,15 @@ class ModelParameters(MemberParameters):
         return self.of_each.pair is None
 
 
+M = TypeVar("M", bound=MemberParameters)
+
+
 def make_model(parameters: MemberParameters) -> Model:
     """Return an untrained model, to be initialized with data."""
     match parameters.chosen:
         case CommitteeParameters() as chosen:
-            return CommitteeModel(chosen, (make_model(chosen.member),) * chosen.n_members, chosen.resample)
+            member = make_model(without_uncertainty(chosen.member))
+            return CommitteeModel(chosen, (member,) * chosen.n_members, chosen.resample)
         case MACEParameters() as chosen:
             return MACEModel(chosen)
         case NequIPParameters() as chosen:
@@ -93,6 +97,27 @@ def make_model(parameters: MemberParameters) -> Model:
         case PairParameters() as chosen:
             return PairModel(chosen)
     raise ValueError(f"no model is made from {parameters.chosen!r}")
+
+
+def without_uncertainty(parameters: M) -> M:
+    """Return the parameters of a model that states no uncertainty of its own."""
+    if parameters.mace is None:
+        return parameters
+    return parameters.model_copy(update={"mace": parameters.mace.model_copy(update={"uncertainty": False})})
+
+
+def why_no_uncertainty(model: Model) -> str | None:
+    """Return why a model will not state an uncertainty; None if it does, or may after a training."""
+    match model:
+        case CommitteeModel():
+            return None
+        case MACEModel() if not model.parameters.uncertainty:
+            return "the model is to state no uncertainty (uncertainty: false, or begun with an earlier surveyor)"
+        case MACEModel() if model.is_trained and model.uncertainty_file is None:
+            return "the model states no uncertainty, as there were too few structures to calibrate it"
+        case MACEModel():
+            return None
+    return "a single model of this kind states no uncertainty"
 
 
 def with_contents(parameters: ModelParameters) -> ModelParameters:

@@ -1,12 +1,14 @@
 """MACE: equivariant message-passing potentials, trained by their own command line."""
 
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.data import chemical_symbols
@@ -20,7 +22,7 @@ from surveyor.models.devices import Device, Precision, resolve_device
 from surveyor.models.fitted_energies import energies_after
 from surveyor.models.history import history_of
 from surveyor.models.mace_contraction import contract_by_element
-from surveyor.models.mace_evaluation import calculator_of, evaluate_together
+from surveyor.models.mace_evaluation import calculator_of, evaluate_together, features_together
 from surveyor.models.mace_parameters import (
     WEIGHTED_LOSSES,
     MACEParameters,
@@ -32,7 +34,9 @@ from surveyor.models.mace_parameters import (
 from surveyor.models.mace_trainer import NETWORK, TrainerInput, run_training
 from surveyor.models.model import Epoch
 from surveyor.models.quiet import engine_kept_quiet
+from surveyor.models.record import ModelRecord
 from surveyor.models.single_model import SingleModel
+from surveyor.models.uncertainty import COVERAGE, FILE, Uncertainty, calibrate_uncertainty
 from surveyor.models.weights import check_weights
 from surveyor.potentials import Prediction
 from surveyor.reading import read_labelled
@@ -49,13 +53,30 @@ class MACEPotential:
         path: native file of MACE.
         device: device of the evaluation; "auto" uses a GPU if there is one.
         precision: precision of the evaluation.
+        uncertainty_file: file with the uncertainty of the model; None if it states none.
     """
 
     path: Path
     device: Device = "auto"
     precision: Precision = "float64"
+    uncertainty_file: Path | None = None
 
     evaluates_together: ClassVar[bool] = True
+
+    @property
+    def uncertainty(self) -> Uncertainty | None:
+        """The uncertainty of the model; None if it states none."""
+        return None if self.uncertainty_file is None else Uncertainty.load(self.uncertainty_file)
+
+    @property
+    def forces_rmse(self) -> float | None:
+        """Root mean square error of the force components on the validation set, in eV/Å; None if it is not known."""
+        return None if self.uncertainty is None else self.uncertainty.forces_rmse
+
+    @property
+    def coverage(self) -> float | None:
+        """Fraction of structures whose largest error the uncertainty is to cover; None if there is none."""
+        return None if self.uncertainty is None else COVERAGE[0] / COVERAGE[1]
 
     def calculator(self) -> Calculator:
         """Return a new ASE calculator; those of one process share one network.
@@ -65,7 +86,7 @@ class MACEPotential:
         """
         device, network = self._load()
         with engine_kept_quiet():
-            return calculator_of(network, device, self.precision)
+            return calculator_of(network, device, self.precision, self.uncertainty)
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Prediction]:
         """Return a prediction for each structure; many go through the network together.
@@ -75,7 +96,18 @@ class MACEPotential:
         """
         device, network = self._load()
         limits = memory_limits_of(self.path, self.path.stat().st_mtime_ns, device)
-        return evaluate_together(network, structures, precision=self.precision, limits=limits)
+        return evaluate_together(
+            network, structures, precision=self.precision, limits=limits, uncertainty=self.uncertainty
+        )
+
+    def features(self, structures: Sequence[Atoms]) -> list[np.ndarray]:
+        """Return the invariant inputs of the network's readouts for each structure, shape (n_atoms, n_features).
+
+        Raises:
+            InputError: MACE is not installed.
+        """
+        device, network = self._load()
+        return features_together(network, structures, precision=self.precision, device=device)
 
     def _load(self) -> tuple[str, Any]:  # Any: torch is optional
         require_mace()
@@ -182,4 +214,40 @@ class MACEModel(SingleModel[MACEParameters]):
         """
         # A pool without a GPU shall be able to use what one with a GPU has trained.
         device: Device = "cpu" if self.parameters.device == "cpu" else "auto"
-        return MACEPotential(self.network, device, self.parameters.precision)
+        return MACEPotential(self.network, device, self.parameters.precision, self.uncertainty_file)
+
+    @property
+    def uncertainty_file(self) -> Path | None:
+        """The file with the uncertainty of the model; None if it states none."""
+        path = self.network.with_name(FILE)
+        return path if self.parameters.uncertainty and path.exists() else None
+
+    def calibrate_uncertainty(self, train: Dataset, valid: Dataset, others: Dataset) -> None:
+        """Write the uncertainty of the trained model beside its native file, unless it is to state none.
+
+        Args:
+            train: structures of its training.
+            valid: structures of its validation set.
+            others: further structures that the training has not fitted, such as a test set.
+
+        Raises:
+            ValueError: the model is not trained.
+        """
+        if self.parameters.uncertainty:
+            calibrate_uncertainty(self.deploy(), train, valid, others, self.network.with_name(FILE))
+
+    def save(self, directory: Path) -> None:
+        """Write the native file, the uncertainty and `model.json` into a new directory; see `Model.save`."""
+        super().save(directory)
+        if self.uncertainty_file is not None:
+            shutil.copyfile(self.uncertainty_file, directory / FILE)
+
+    @classmethod
+    def load(cls, directory: Path, record: ModelRecord, parameters: type[MACEParameters]) -> Self:
+        """Return the model that `save` wrote; see `SingleModel.load`.
+
+        A model of an earlier version states no uncertainty, and neither do those whose training starts from it: the
+        campaign to which they belong began without.
+        """
+        known = {"uncertainty": False} | dict(record.parameters)
+        return super().load(directory, replace(record, parameters=known), parameters)

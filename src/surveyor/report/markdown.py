@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from surveyor.labels import load_theory
+from surveyor.metrics import coverage_in_words
 from surveyor.progress import errors_table
 from surveyor.report.activity import failures_by_reason
 from surveyor.report.failures import failed_labels_table
@@ -54,6 +55,8 @@ def generation_markdown(directory: RunDirectory, generation: int) -> str:
             f"at {_escaped(load_theory(directory.theory).name)}."
         )
     parts.append(_table(generations_table(rows[-N_ROWS:])))
+    if coverage := manifest["details"].get("coverage"):
+        parts.append(f"Before training, the {coverage_in_words(**coverage)}.")
     points = parity_points(directory.generation(generation))
     if points:
         parts += ["## Predictions and labels", _picture(parity_figure(points), "parity"), _errors(manifest)]

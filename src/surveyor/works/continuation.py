@@ -12,7 +12,14 @@ from surveyor.errors import InputError
 from surveyor.files import read_json, write_atomically, write_json
 from surveyor.labels import LevelOfTheory, load_theory, save_theory
 from surveyor.parameter_files import flat, format_value, parse_parameters, path_in_brackets, with_paths
-from surveyor.run_directory import FORMER_WINDOWS, SCHEMA_VERSION, WEIGHTS_COUNT, RunDirectory, check_schema
+from surveyor.run_directory import (
+    FORMER_WINDOWS,
+    SCHEMA_VERSION,
+    SINGLE_UNCERTAINTY,
+    WEIGHTS_COUNT,
+    RunDirectory,
+    check_schema,
+)
 from surveyor.works.parameters import WorkParameters
 
 P = TypeVar("P", bound=WorkParameters)
@@ -29,6 +36,7 @@ def record_parameters(directory: RunDirectory, parameters: WorkParameters, kind:
         "files": hashes_of(parameters.recorded_files()),
         WEIGHTS_COUNT: directory.obeys_weights,
         FORMER_WINDOWS: directory.has_former_windows,
+        SINGLE_UNCERTAINTY: directory.has_single_uncertainty,
     }
     write_json(directory.parameters, record)
 

@@ -1,0 +1,196 @@
+"""The uncertainty of a single model: how far its atoms are from the training data, in the features of its last layer.
+
+The energy of an atom is a function of features phi, which the network computes anyway. Over the atoms of the training
+set, P = (sum phi phi^T + lambda 1)^-1 measures how well each direction of the features is covered, and
+
+    u = sqrt(phi^T P phi)
+
+is large for an atom whose features lie where there are few data. A factor q in eV/Å makes it a bound on the error of
+forces, by split conformal prediction: on n structures that the training has not fitted, r = max|error of a force| /
+max u, and q is the r of rank ceil(0.9 (n + 1)). For a further structure of the same kind, max|error| <= q max u holds
+with a probability of at least 0.9, whatever the distribution of errors (Vovk, Gammerman and Shafer, Algorithmic
+Learning in a Random World, 2005).
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from ase import Atoms
+
+from surveyor.dataset import Dataset, label_of
+from surveyor.errors import InputError
+from surveyor.events.kinds import UncertaintyCalibrated
+from surveyor.events.recording import announce
+from surveyor.files import write_arrays
+from surveyor.isolated_atoms import without_isolated_atoms
+from surveyor.metrics import errors_of
+from surveyor.models.batches import batches
+from surveyor.potentials import Potential, Prediction
+from surveyor.weights import counted, counts
+from surveyor.words import number_of
+
+logger = logging.getLogger(__name__)
+
+FILE = "uncertainty.npz"  # beside the native file of a model
+SCHEMA_VERSION = 1
+N_MIN = 20  # structures, below which there is no calibration
+COVERAGE = (9, 10)  # fraction of structures whose largest error the uncertainty covers
+RIDGE = 1e-6  # lambda, in units of the mean square of the features, summed over the atoms
+ATOMS_AT_ONCE = 10_000  # whose features are in memory
+
+
+class FeaturePotential(Potential, Protocol):
+    """A potential that shows the features from which it computes energies."""
+
+    def features(self, structures: Sequence[Atoms]) -> list[np.ndarray]:
+        """Return the features of each structure, of shape (n_atoms, n_features)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Uncertainty:
+    """The uncertainty of the forces of a single model.
+
+    Attributes:
+        whitening: matrix W with P = W W^T, shape (n_features, n_features); u is the length of phi W, which, unlike
+            phi^T P phi, is precise for features in single precision.
+        factor: q in eV/Å.
+        n_structures: number of structures of the calibration.
+        forces_rmse: root mean square error of the force components on the validation set, in eV/Å.
+    """
+
+    whitening: np.ndarray
+    factor: float
+    n_structures: int
+    forces_rmse: float
+
+    def of(self, features: np.ndarray) -> np.ndarray:
+        """Return the uncertainty of the force on each atom in eV/Å, shape (n_atoms,).
+
+        Args:
+            features: of the atoms, shape (n_atoms, n_features).
+        """
+        return self.factor * distances(features, self.whitening)
+
+    def save(self, path: Path) -> None:
+        """Write the file, atomically."""
+        write_arrays(
+            path,
+            {
+                "schema_version": np.asarray(SCHEMA_VERSION),
+                "whitening": self.whitening,
+                "factor": np.asarray(self.factor),
+                "n_structures": np.asarray(self.n_structures),
+                "forces_rmse": np.asarray(self.forces_rmse),
+            },
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> "Uncertainty":
+        """Read what `save` wrote; a file that was read before is not read again.
+
+        Raises:
+            InputError: a newer surveyor wrote it.
+        """
+        return _load(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _load(path: Path, _modified_ns: int) -> Uncertainty:
+    with np.load(path, allow_pickle=False) as arrays:
+        if int(arrays["schema_version"]) > SCHEMA_VERSION:
+            raise InputError(
+                f"{path} has schema version {arrays['schema_version']}, this surveyor reads up to {SCHEMA_VERSION}; "
+                "update surveyor"
+            )
+        factor, n, error = (arrays[name].item() for name in ("factor", "n_structures", "forces_rmse"))
+        return Uncertainty(arrays["whitening"], factor, n, error)
+
+
+def distances(features: np.ndarray, whitening: np.ndarray) -> np.ndarray:
+    """Return the distance u of each atom to the training data, shape (n_atoms,)."""
+    return np.linalg.norm(np.asarray(features, dtype=np.float64) @ whitening, axis=1)
+
+
+def whitening_of(features: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the matrix W of `Uncertainty` from the features of the training set, some atoms at a time."""
+    parts = (np.asarray(each, dtype=np.float64) for each in features)
+    moments = sum(each.T @ each for each in parts)
+    squares, directions = np.linalg.eigh(moments)
+    ridge = RIDGE * np.trace(moments) / len(moments)
+    return np.asarray(directions / np.sqrt(np.maximum(squares, 0.0) + ridge))
+
+
+def conformal_factor(ratios: np.ndarray) -> float:
+    """Return the ratio of rank ceil(0.9 (n + 1)), from 1, of n ratios; NaN counts as larger than all others.
+
+    Args:
+        ratios: at least nine.
+    """
+    part, whole = COVERAGE
+    rank = -(-part * (len(ratios) + 1) // whole)  # rounded up
+    return float(np.sort(ratios)[rank - 1])
+
+
+def calibrate_uncertainty(
+    potential: FeaturePotential, train: Dataset, valid: Dataset, others: Dataset, path: Path
+) -> None:
+    """Write the uncertainty of a trained model to a file, unless it is there; none if there are too few data for it.
+
+    Args:
+        potential: of the model.
+        train: structures that the training has fitted.
+        valid: those of its validation set.
+        others: further structures that the training has not fitted, such as a test set.
+        path: the file.
+    """
+    if path.exists():
+        return
+    valid, others = _with_forces(valid), _with_forces(others)
+    unseen = valid + others
+    n = len(unseen)
+    if n < N_MIN:
+        why = f"found {number_of(n, 'structure')} that it was not fitted to, expected at least {N_MIN}"
+        _announce(f"the model states no uncertainty: {why}", n, None)
+        return
+    whitening = whitening_of(_features(potential, counted(without_isolated_atoms(train))))
+    predictions = potential.evaluate(unseen)
+    factor = conformal_factor(_ratios(potential, unseen, predictions, whitening))
+    error = errors_of(valid, predictions[: len(valid)]).forces_rmse
+    if error is None or not np.isfinite(factor):
+        why = "there is no validation set, or some predictions are not finite numbers"
+        _announce(f"the model states no uncertainty: {why}", n, None)
+        return
+    Uncertainty(whitening, factor, n, error).save(path)
+    text = f"the uncertainty of the model is calibrated on {number_of(n, 'structure')} that it was not fitted to"
+    _announce(text, n, factor)
+
+
+def _with_forces(structures: Dataset) -> Dataset:
+    return without_isolated_atoms(structures).where(lambda atoms: counts(atoms, "forces"))
+
+
+def _features(potential: FeaturePotential, structures: Dataset) -> Iterator[np.ndarray]:
+    for batch in batches(structures, ATOMS_AT_ONCE):
+        yield np.concatenate(potential.features(batch))
+
+
+def _ratios(
+    potential: FeaturePotential, structures: Dataset, predictions: Sequence[Prediction], whitening: np.ndarray
+) -> np.ndarray:
+    """Return the largest error of a force over the largest distance, for each structure."""
+    of_atoms = np.concatenate([distances(each, whitening) for each in _features(potential, structures)])
+    errors = [
+        np.linalg.norm(prediction.forces - label_of(atoms).forces, axis=1).max()
+        for atoms, prediction in zip(structures, predictions, strict=True)
+    ]
+    begins = np.cumsum([0, *(len(atoms) for atoms in structures[:-1])])
+    return np.array(errors) / np.maximum.reduceat(of_atoms, begins)
+
+
+def _announce(text: str, n: int, factor: float | None) -> None:
+    announce(logger, UncertaintyCalibrated(message=text, n_structures=n, n_expected=N_MIN, factor=factor))
