@@ -69,9 +69,9 @@ class MACEPotential:
         return None if self.uncertainty_file is None else Uncertainty.load(self.uncertainty_file)
 
     @property
-    def forces_rmse(self) -> float | None:
-        """Root mean square error of the force components on the validation set, in eV/Å; None if it is not known."""
-        return None if self.uncertainty is None else self.uncertainty.forces_rmse
+    def typical_error(self) -> float | None:
+        """Largest error of a force that is typical of the validation set, in eV/Å; None if it is not known."""
+        return None if self.uncertainty is None else self.uncertainty.typical_error
 
     @property
     def coverage(self) -> float | None:

@@ -22,15 +22,15 @@ from typing import Protocol
 import numpy as np
 from ase import Atoms
 
-from surveyor.dataset import Dataset, label_of
+from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.events.kinds import UncertaintyCalibrated
 from surveyor.events.recording import announce
 from surveyor.files import write_arrays
 from surveyor.isolated_atoms import without_isolated_atoms
-from surveyor.metrics import errors_of
+from surveyor.metrics import largest_errors, typical_error
 from surveyor.models.batches import batches
-from surveyor.potentials import Potential, Prediction
+from surveyor.potentials import Potential
 from surveyor.weights import counted, counts
 from surveyor.words import number_of
 
@@ -60,13 +60,13 @@ class Uncertainty:
             phi^T P phi, is precise for features in single precision.
         factor: q in eV/Å.
         n_structures: number of structures of the calibration.
-        forces_rmse: root mean square error of the force components on the validation set, in eV/Å.
+        typical_error: on the validation set, in eV/Å; see `surveyor.metrics.typical_error`.
     """
 
     whitening: np.ndarray
     factor: float
     n_structures: int
-    forces_rmse: float
+    typical_error: float
 
     def of(self, features: np.ndarray) -> np.ndarray:
         """Return the uncertainty of the force on each atom in eV/Å, shape (n_atoms,).
@@ -85,7 +85,7 @@ class Uncertainty:
                 "whitening": self.whitening,
                 "factor": np.asarray(self.factor),
                 "n_structures": np.asarray(self.n_structures),
-                "forces_rmse": np.asarray(self.forces_rmse),
+                "typical_error": np.asarray(self.typical_error),
             },
         )
 
@@ -107,7 +107,7 @@ def _load(path: Path, _modified_ns: int) -> Uncertainty:
                 f"{path} has schema version {arrays['schema_version']}, this surveyor reads up to {SCHEMA_VERSION}; "
                 "update surveyor"
             )
-        factor, n, error = (arrays[name].item() for name in ("factor", "n_structures", "forces_rmse"))
+        factor, n, error = (arrays[name].item() for name in ("factor", "n_structures", "typical_error"))
         return Uncertainty(arrays["whitening"], factor, n, error)
 
 
@@ -159,8 +159,8 @@ def calibrate_uncertainty(
         return
     whitening = whitening_of(_features(potential, counted(without_isolated_atoms(train))))
     predictions = potential.evaluate(unseen)
-    factor = conformal_factor(_ratios(potential, unseen, predictions, whitening))
-    error = errors_of(valid, predictions[: len(valid)]).forces_rmse
+    factor = conformal_factor(largest_errors(unseen, predictions) / _farthest(potential, unseen, whitening))
+    error = typical_error(valid, predictions[: len(valid)])
     if error is None or not np.isfinite(factor):
         why = "there is no validation set, or some predictions are not finite numbers"
         _announce(f"the model states no uncertainty: {why}", n, None)
@@ -179,17 +179,11 @@ def _features(potential: FeaturePotential, structures: Dataset) -> Iterator[np.n
         yield np.concatenate(potential.features(batch))
 
 
-def _ratios(
-    potential: FeaturePotential, structures: Dataset, predictions: Sequence[Prediction], whitening: np.ndarray
-) -> np.ndarray:
-    """Return the largest error of a force over the largest distance, for each structure."""
+def _farthest(potential: FeaturePotential, structures: Dataset, whitening: np.ndarray) -> np.ndarray:
+    """Return the largest distance of an atom of each structure, shape (n_structures,)."""
     of_atoms = np.concatenate([distances(each, whitening) for each in _features(potential, structures)])
-    errors = [
-        np.linalg.norm(prediction.forces - label_of(atoms).forces, axis=1).max()
-        for atoms, prediction in zip(structures, predictions, strict=True)
-    ]
     begins = np.cumsum([0, *(len(atoms) for atoms in structures[:-1])])
-    return np.array(errors) / np.maximum.reduceat(of_atoms, begins)
+    return np.asarray(np.maximum.reduceat(of_atoms, begins))
 
 
 def _announce(text: str, n: int, factor: float | None) -> None:

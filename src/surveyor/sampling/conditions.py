@@ -248,9 +248,9 @@ class Walkers(Parameters):
         500.0,
         title="Guard: uncertainty (meV/Å)",
         description="Stop a walker and label its structure when the uncertainty of the force on an atom is larger: "
-        "the disagreement of a committee, or what a single model states. auto is three times the error of "
-        "forces on the validation set, and at least 100. A walker that starts above the limit continues until it has "
-        "been below it once.",
+        "the disagreement of a committee, or what a single model states. auto is three times the largest error of a "
+        "force in a typical structure of the validation set, and at least 100. A walker that starts above the limit "
+        "continues until it has been below it once.",
     )
     max_wall_time_minutes: float = Field(
         240.0,

@@ -13,7 +13,7 @@ from surveyor.sampling.conditions import MOVING_CELL, Walkers
 from surveyor.sampling.integrators import temperature_of
 from surveyor.sampling.walkers import Rejection
 
-AUTO_FACTOR, AUTO_LEAST = 3.0, 100.0  # errors of the forces, and meV/Å: the limit `auto` of the uncertainty
+AUTO_FACTOR, AUTO_LEAST = 3.0, 100.0  # typical largest errors, and meV/Å: the limit `auto` of the uncertainty
 UNKNOWN_LIMIT = 500.0  # meV/Å: that limit for committees of earlier versions, which do not know their errors
 UNHEARD_OF = 1e-12  # a temperature that is less probable than this at equilibrium is none of equilibrium
 
@@ -129,16 +129,17 @@ def _longest_limit(atoms: Atoms, conditions: Walkers) -> float:
     return max(conditions.min_distance_A, largest)
 
 
-def uncertainty_limit(conditions: Walkers, forces_rmse: float | None) -> float:
+def uncertainty_limit(conditions: Walkers, typical_error: float | None) -> float:
     """Return the largest uncertainty that the guard allows, in meV/Å.
 
     Args:
         conditions: of the walker.
-        forces_rmse: error of the potential on the forces of its validation set in eV/Å; None if it is not known.
+        typical_error: of the potential on its validation set, in eV/Å; see `surveyor.metrics.typical_error`. None if
+            it is not known.
     """
     if conditions.max_uncertainty_meV_per_A != "auto":
         return conditions.max_uncertainty_meV_per_A
-    return UNKNOWN_LIMIT if forces_rmse is None else max(AUTO_LEAST, AUTO_FACTOR * 1e3 * forces_rmse)
+    return UNKNOWN_LIMIT if typical_error is None else max(AUTO_LEAST, AUTO_FACTOR * 1e3 * typical_error)
 
 
 def check_uncertainty(readings: Readings, limit: float) -> Rejection | None:
