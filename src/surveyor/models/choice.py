@@ -18,6 +18,7 @@ from surveyor.models.nequip_check import check_nequip
 from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.models.pair import PairModel, PairParameters
 from surveyor.models.record import ModelRecord
+from surveyor.models.single_model import SingleModel
 from surveyor.models.weights import check_weights
 from surveyor.parameters import Choice, Parameters
 from surveyor.reading import ReadingReport, read_labelled
@@ -101,23 +102,22 @@ def make_model(parameters: MemberParameters) -> Model:
 
 def without_uncertainty(parameters: M) -> M:
     """Return the parameters of a model that states no uncertainty of its own."""
-    if parameters.mace is None:
-        return parameters
-    return parameters.model_copy(update={"mace": parameters.mace.model_copy(update={"uncertainty": False})})
+    chosen = {name: getattr(parameters, name) for name in ("mace", "nequip")}
+    off = {name: each.model_copy(update={"uncertainty": False}) for name, each in chosen.items() if each is not None}
+    return parameters.model_copy(update=off)
 
 
 def why_no_uncertainty(model: Model) -> str | None:
     """Return why a model will not state an uncertainty; None if it does, or may after a training."""
-    match model:
-        case CommitteeModel():
-            return None
-        case MACEModel() if not model.parameters.uncertainty:
-            return "the model is to state no uncertainty (uncertainty: false, or begun with an earlier surveyor)"
-        case MACEModel() if model.is_trained and model.uncertainty_file is None:
-            return "the model states no uncertainty, as there were too few structures to calibrate it"
-        case MACEModel():
-            return None
-    return "a single model of this kind states no uncertainty"
+    if not isinstance(model, SingleModel):
+        return None  # a committee, or a model of others
+    if "uncertainty" not in type(model.parameters).model_fields:
+        return f"a single {model.ENGINE} model states no uncertainty"
+    if not model.may_state_uncertainty:
+        return "the model is to state no uncertainty (uncertainty: false, or begun with an earlier surveyor)"
+    if model.is_trained and model.uncertainty_file is None:
+        return "the model states no uncertainty, as there were too few structures to calibrate it"
+    return None
 
 
 def with_contents(parameters: ModelParameters) -> ModelParameters:

@@ -1,7 +1,6 @@
 """MACE: equivariant message-passing potentials, trained by their own command line."""
 
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -34,9 +33,8 @@ from surveyor.models.mace_parameters import (
 from surveyor.models.mace_trainer import NETWORK, TrainerInput, run_training
 from surveyor.models.model import Epoch
 from surveyor.models.quiet import engine_kept_quiet
-from surveyor.models.record import ModelRecord
 from surveyor.models.single_model import SingleModel
-from surveyor.models.uncertainty import COVERAGE, FILE, Uncertainty, calibrate_uncertainty
+from surveyor.models.uncertainty import StatesUncertainty
 from surveyor.models.weights import check_weights
 from surveyor.potentials import Prediction
 from surveyor.reading import read_labelled
@@ -46,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class MACEPotential:
+class MACEPotential(StatesUncertainty):
     """The potential that a MACE model deploys.
 
     Attributes:
@@ -62,21 +60,6 @@ class MACEPotential:
     uncertainty_file: Path | None = None
 
     evaluates_together: ClassVar[bool] = True
-
-    @property
-    def uncertainty(self) -> Uncertainty | None:
-        """The uncertainty of the model; None if it states none."""
-        return None if self.uncertainty_file is None else Uncertainty.load(self.uncertainty_file)
-
-    @property
-    def typical_error(self) -> float | None:
-        """Largest error of a force that is typical of the validation set, in eV/Å; None if it is not known."""
-        return None if self.uncertainty is None else self.uncertainty.typical_error
-
-    @property
-    def coverage(self) -> float | None:
-        """Fraction of structures whose largest error the uncertainty is to cover; None if there is none."""
-        return None if self.uncertainty is None else COVERAGE[0] / COVERAGE[1]
 
     def calculator(self) -> Calculator:
         """Return a new ASE calculator; those of one process share one network.
@@ -215,39 +198,3 @@ class MACEModel(SingleModel[MACEParameters]):
         # A pool without a GPU shall be able to use what one with a GPU has trained.
         device: Device = "cpu" if self.parameters.device == "cpu" else "auto"
         return MACEPotential(self.network, device, self.parameters.precision, self.uncertainty_file)
-
-    @property
-    def uncertainty_file(self) -> Path | None:
-        """The file with the uncertainty of the model; None if it states none."""
-        path = self.network.with_name(FILE)
-        return path if self.parameters.uncertainty and path.exists() else None
-
-    def calibrate_uncertainty(self, train: Dataset, valid: Dataset, others: Dataset) -> None:
-        """Write the uncertainty of the trained model beside its native file, unless it is to state none.
-
-        Args:
-            train: structures of its training.
-            valid: structures of its validation set.
-            others: further structures that the training has not fitted, such as a test set.
-
-        Raises:
-            ValueError: the model is not trained.
-        """
-        if self.parameters.uncertainty:
-            calibrate_uncertainty(self.deploy(), train, valid, others, self.network.with_name(FILE))
-
-    def save(self, directory: Path) -> None:
-        """Write the native file, the uncertainty and `model.json` into a new directory; see `Model.save`."""
-        super().save(directory)
-        if self.uncertainty_file is not None:
-            shutil.copyfile(self.uncertainty_file, directory / FILE)
-
-    @classmethod
-    def load(cls, directory: Path, record: ModelRecord, parameters: type[MACEParameters]) -> Self:
-        """Return the model that `save` wrote; see `SingleModel.load`.
-
-        A model of an earlier version states no uncertainty, and neither do those whose training starts from it: the
-        campaign to which they belong began without.
-        """
-        known = {"uncertainty": False} | dict(record.parameters)
-        return super().load(directory, replace(record, parameters=known), parameters)

@@ -1,7 +1,7 @@
 """Many structures through a MACE network at once."""
 
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from surveyor.models.batches import MemoryLimits, evaluate_in_batches, split_pre
 from surveyor.models.devices import Precision
 from surveyor.models.mace_cells import with_vacuum
 from surveyor.models.quiet import engine_kept_quiet
-from surveyor.models.uncertainty import Uncertainty
+from surveyor.models.uncertainty import Uncertainty, invariant_columns
 from surveyor.potentials import UNCERTAINTY, Prediction
 
 GEOMETRY_ALONE = ("MACE", "ScaleShiftMACE")  # networks that take positions, cells and elements, and nothing else
@@ -110,26 +110,8 @@ def features_of(network: Any, found: dict[str, Any]) -> np.ndarray:  # Any: a ne
         Shape (n_atoms, n_features), in the precision of the network.
     """
     irreps = tuple(str(product.linear.irreps_out) for product in network.products)
-    features: np.ndarray = found["node_feats"].detach()[:, _invariants(irreps)].cpu().numpy()
+    features: np.ndarray = found["node_feats"].detach()[:, invariant_columns(irreps)].cpu().numpy()
     return features
-
-
-@lru_cache(maxsize=8)
-def _invariants(irreps: Sequence[str]) -> list[int]:
-    """Return which of the features of all layers, one layer after the other, are invariant.
-
-    Args:
-        irreps: representations of each layer. The order of features within one of them may be either of those that
-            e3nn and cuEquivariance have: for scalars, it is the same.
-    """
-    from e3nn.o3 import Irreps
-
-    columns, begin = [], 0
-    for of_layer in map(Irreps, irreps):
-        for (_, irrep), part in zip(of_layer, of_layer.slices(), strict=True):
-            columns += range(begin + part.start, begin + part.stop) if str(irrep) == "0e" else ()
-        begin += of_layer.dim
-    return columns
 
 
 def graphs_of(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # Any: a calculator, and tensors

@@ -12,8 +12,8 @@ from surveyor.files import read_json, synchronize, write_json
 from surveyor.models.choice import load_model
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.history import load_history, save_history
-from surveyor.models.mace import MACEModel
 from surveyor.models.model import Epoch, Model
+from surveyor.models.single_model import SingleModel
 from surveyor.words import number_of
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def train_model(
     if not destination.is_dir():
         sets = Dataset.load(train), Dataset.load(valid)
         trained, history = model.train(*sets, directory)
-        if isinstance(trained, MACEModel):
+        if isinstance(trained, SingleModel):
             trained.calibrate_uncertainty(*sets, Dataset() if test is None else Dataset.load(test))
         _save_atomically(trained, history, destination, digest)
         logger.info("trained %s in %s", destination, number_of(len(history), "epoch"))

@@ -48,7 +48,11 @@ class FeaturePotential(Potential, Protocol):
     """A potential that shows the features from which it computes energies."""
 
     def features(self, structures: Sequence[Atoms]) -> list[np.ndarray]:
-        """Return the features of each structure, of shape (n_atoms, n_features)."""
+        """Return the features of each structure, of shape (n_atoms, n_features).
+
+        Raises:
+            InputError: the network shows none.
+        """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,6 +115,47 @@ def _load(path: Path, _modified_ns: int) -> Uncertainty:
         return Uncertainty(arrays["whitening"], factor, n, error)
 
 
+class StatesUncertainty:
+    """Base of potentials of single models with a field `uncertainty_file`: the file, or None if they state none."""
+
+    __slots__ = ()
+
+    @property
+    def uncertainty(self) -> Uncertainty | None:
+        """The uncertainty of the model; None if it states none."""
+        path: Path | None = self.uncertainty_file  # type: ignore[attr-defined]  # a field of those that inherit
+        return None if path is None else Uncertainty.load(path)
+
+    @property
+    def typical_error(self) -> float | None:
+        """Largest error of a force that is typical of the validation set, in eV/Å; None if it is not known."""
+        return None if self.uncertainty is None else self.uncertainty.typical_error
+
+    @property
+    def coverage(self) -> float | None:
+        """Fraction of structures whose largest error the uncertainty is to cover; None if there is none."""
+        return None if self.uncertainty is None else COVERAGE[0] / COVERAGE[1]
+
+
+@lru_cache(maxsize=8)
+def invariant_columns(irreps: Sequence[str]) -> list[int]:
+    """Return which of the features of all layers, one layer after the other, are invariant.
+
+    Args:
+        irreps: representations of each layer. The order of features within one of them may be either of those that
+            e3nn and cuEquivariance have: for scalars, it is the same.
+    """
+    from e3nn.o3 import Irreps
+
+    columns: list[int] = []
+    begin = 0
+    for of_layer in map(Irreps, irreps):
+        for (_, irrep), part in zip(of_layer, of_layer.slices(), strict=True):
+            columns += range(begin + part.start, begin + part.stop) if str(irrep) == "0e" else ()
+        begin += of_layer.dim
+    return columns
+
+
 def distances(features: np.ndarray, whitening: np.ndarray) -> np.ndarray:
     """Return the distance u of each atom to the training data, shape (n_atoms,)."""
     return np.linalg.norm(np.asarray(features, dtype=np.float64) @ whitening, axis=1)
@@ -157,7 +202,11 @@ def calibrate_uncertainty(
         why = f"found {number_of(n, 'structure')} that it was not fitted to, expected at least {N_MIN}"
         _announce(f"the model states no uncertainty: {why}", n, None)
         return
-    whitening = whitening_of(_features(potential, counted(without_isolated_atoms(train))))
+    try:
+        whitening = whitening_of(_features(potential, counted(without_isolated_atoms(train))))
+    except InputError as error:
+        _announce(f"the model states no uncertainty: {error}", n, None)
+        return
     predictions = potential.evaluate(unseen)
     factor = conformal_factor(largest_errors(unseen, predictions) / _farthest(potential, unseen, whitening))
     error = typical_error(valid, predictions[: len(valid)])

@@ -77,8 +77,8 @@ def check_auto_limits(groups: Sequence[Walkers], why_none: str | None) -> None:
         if why_none is not None and group.max_uncertainty_meV_per_A == "auto":
             raise InputError(
                 f"walkers[{number}].max_uncertainty_meV_per_A: found auto, but {why_none}; expected a committee, or a "
-                "single MACE model with a calibrated uncertainty: choose one, or leave out the field, as nothing stops "
-                "walkers by uncertainty here"
+                "single model of MACE or NequIP with uncertainty: true: choose one, or leave out the field, as nothing "
+                "stops walkers by uncertainty here"
             )
 
 

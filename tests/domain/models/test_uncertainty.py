@@ -32,6 +32,7 @@ from surveyor.models.choice import (
 from surveyor.models.mace import MACEModel, MACEPotential
 from surveyor.models.mace_cuequivariance import converted
 from surveyor.models.mace_parameters import MACEParameters
+from surveyor.models.model import Model
 from surveyor.models.nequip import NequIPModel
 from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.models.pair import PairModel, PairParameters
@@ -379,13 +380,19 @@ def test_members_of_a_committee_state_none_of_their_own() -> None:
     assert why_no_uncertainty(model) is None
 
 
-@pytest.mark.parametrize("model", [NequIPModel(NequIPParameters()), PairModel(PairParameters())])
-def test_an_automatic_limit_is_refused_where_nothing_states_an_uncertainty(model: Any, tmp_path: Path) -> None:
-    why = why_no_uncertainty(model)
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (PairModel(PairParameters()), "a single pair model states no uncertainty"),
+        (NequIPModel(NequIPParameters()), "the model is to state no uncertainty"),
+    ],
+)
+def test_an_automatic_limit_is_refused_where_nothing_states_an_uncertainty(
+    model: Model, why: str, tmp_path: Path
+) -> None:
     fixed, auto = (Walkers(start=tmp_path / "a.xyz", max_uncertainty_meV_per_A=limit) for limit in (300.0, "auto"))
-    check_auto_limits([fixed], why)
-    check_auto_limits([auto], why_no_uncertainty(MACEModel(SMALL)))
-    with pytest.raises(
-        InputError, match=r"walkers\[1\].max_uncertainty_meV_per_A: found auto, but a single .* choose one"
-    ):
-        check_auto_limits([fixed, auto], why)
+    check_auto_limits([fixed], why_no_uncertainty(model))
+    for stating in (MACEModel(SMALL), NequIPModel(NequIPParameters(uncertainty=True))):
+        check_auto_limits([auto], why_no_uncertainty(stating))
+    with pytest.raises(InputError, match=rf"walkers\[1\].max_uncertainty_meV_per_A: found auto, but {why}"):
+        check_auto_limits([fixed, auto], why_no_uncertainty(model))
