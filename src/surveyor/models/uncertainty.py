@@ -145,7 +145,7 @@ def invariant_columns(irreps: Sequence[str]) -> list[int]:
         irreps: representations of each layer. The order of features within one of them may be either of those that
             e3nn and cuEquivariance have: for scalars, it is the same.
     """
-    from e3nn.o3 import Irreps
+    from e3nn.o3 import Irreps  # type: ignore[import-untyped] # it has no types
 
     columns: list[int] = []
     begin = 0
@@ -158,13 +158,13 @@ def invariant_columns(irreps: Sequence[str]) -> list[int]:
 
 def distances(features: np.ndarray, whitening: np.ndarray) -> np.ndarray:
     """Return the distance u of each atom to the training data, shape (n_atoms,)."""
-    return np.linalg.norm(np.asarray(features, dtype=np.float64) @ whitening, axis=1)
+    return np.asarray(np.linalg.norm(np.asarray(features, dtype=np.float64) @ whitening, axis=1))
 
 
 def whitening_of(features: Iterable[np.ndarray]) -> np.ndarray:
     """Return the matrix W of `Uncertainty` from the features of the training set, some atoms at a time."""
     parts = (np.asarray(each, dtype=np.float64) for each in features)
-    moments = sum(each.T @ each for each in parts)
+    moments = sum((each.T @ each for each in parts), start=np.zeros(()))
     squares, directions = np.linalg.eigh(moments)
     ridge = RIDGE * np.trace(moments) / len(moments)
     return np.asarray(directions / np.sqrt(np.maximum(squares, 0.0) + ridge))
@@ -196,27 +196,34 @@ def calibrate_uncertainty(
     if path.exists():
         return
     valid, others = _with_forces(valid), _with_forces(others)
+    n, factor = len(valid) + len(others), None
+    try:
+        found = _calibrated(potential, train, valid, others)
+        found.save(path)
+        factor = found.factor
+        text = f"the uncertainty of the model is calibrated on {number_of(n, 'structure')} that it was not fitted to"
+    except InputError as reason:
+        text = f"the model states no uncertainty: {reason}"
+    announce(logger, UncertaintyCalibrated(message=text, n_structures=n, n_expected=N_MIN, factor=factor))
+
+
+def _calibrated(potential: FeaturePotential, train: Dataset, valid: Dataset, others: Dataset) -> Uncertainty:
+    """Return the uncertainty.
+
+    Raises:
+        InputError: it cannot be calibrated.
+    """
     unseen = valid + others
     n = len(unseen)
     if n < N_MIN:
-        why = f"found {number_of(n, 'structure')} that it was not fitted to, expected at least {N_MIN}"
-        _announce(f"the model states no uncertainty: {why}", n, None)
-        return
-    try:
-        whitening = whitening_of(_features(potential, counted(without_isolated_atoms(train))))
-    except InputError as error:
-        _announce(f"the model states no uncertainty: {error}", n, None)
-        return
+        raise InputError(f"found {number_of(n, 'structure')} that it was not fitted to, expected at least {N_MIN}")
+    whitening = whitening_of(_features(potential, counted(without_isolated_atoms(train))))
     predictions = potential.evaluate(unseen)
     factor = conformal_factor(largest_errors(unseen, predictions) / _farthest(potential, unseen, whitening))
     error = typical_error(valid, predictions[: len(valid)])
     if error is None or not np.isfinite(factor):
-        why = "there is no validation set, or some predictions are not finite numbers"
-        _announce(f"the model states no uncertainty: {why}", n, None)
-        return
-    Uncertainty(whitening, factor, n, error).save(path)
-    text = f"the uncertainty of the model is calibrated on {number_of(n, 'structure')} that it was not fitted to"
-    _announce(text, n, factor)
+        raise InputError("there is no validation set, or some predictions are not finite numbers")
+    return Uncertainty(whitening, factor, n, error)
 
 
 def _with_forces(structures: Dataset) -> Dataset:
@@ -233,7 +240,3 @@ def _farthest(potential: FeaturePotential, structures: Dataset, whitening: np.nd
     of_atoms = np.concatenate([distances(each, whitening) for each in _features(potential, structures)])
     begins = np.cumsum([0, *(len(atoms) for atoms in structures[:-1])])
     return np.asarray(np.maximum.reduceat(of_atoms, begins))
-
-
-def _announce(text: str, n: int, factor: float | None) -> None:
-    announce(logger, UncertaintyCalibrated(message=text, n_structures=n, n_expected=N_MIN, factor=factor))
