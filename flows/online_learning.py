@@ -111,6 +111,7 @@ def next_generation(campaign: Campaign, survey: Survey, previous: Generation) ->
     trained = train_and_evaluate(campaign, number, model, data, stopwatch, survey.result)
 
     details = describe(samples, structures, errors.by_key, trained.history, learning) | stopwatch.times
-    details |= examine(structures, data, errors.predictions, samples, campaign.parameters.walkers, errors.coverage)
+    groups = campaign.parameters.walkers
+    details |= errors.details | examine(structures, data, errors.predictions, samples, groups, errors.coverage_expected)
     generation = Generation(number, data, walkers, trained.model, errors.over_all, trained.errors, details)
     return survey.end_generation(complete(campaign, generation))

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -19,7 +19,7 @@ from surveyor.events.kinds import ErrorsMeasured, TrainingBegins, TrainingEnds
 from surveyor.events.recording import announce
 from surveyor.files import make_folder, patiently
 from surveyor.flows.stopwatch import Stopwatch
-from surveyor.metrics import Errors, StructureError, errors_of, structure_errors
+from surveyor.metrics import Errors, StructureError, coverage_in_words, covered, errors_of, structure_errors
 from surveyor.models.choice import load_model
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.history import epoch_to_json, load_history
@@ -55,14 +55,24 @@ class BeforeTraining:
         over_all: errors over all structures.
         by_key: of each structure, by key of the label.
         predictions: of the model, by key.
-        coverage: share of structures whose largest error the uncertainty that the potential states is to bound, if it
-            says so in an attribute of this name.
+        coverage: `n_covered` of `n` structures, and the `expected` fraction, of the uncertainty that a single model
+            states; empty without one.
     """
 
     over_all: Errors
     by_key: Mapping[str, StructureError]
     predictions: Mapping[str, Prediction]
-    coverage: float | None = None
+    coverage: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def details(self) -> dict[str, Any]:  # Any: JSON
+        """What the manifest of the generation keeps."""
+        return {"coverage": dict(self.coverage)} if self.coverage else {}
+
+    @property
+    def coverage_expected(self) -> float | None:
+        """Fraction of structures whose largest error the stated uncertainty is to bound; None without such a bound."""
+        return self.coverage.get("expected")
 
 
 def errors_before_training(
@@ -92,11 +102,19 @@ def errors_before_training(
         path = wait(evaluation)
     predictions = load_predictions(path, labelled)
     errors = errors_of(labelled, predictions)
-    text = f"generation {number}: before training {format_errors(errors)}"
+    coverage = coverage_of(potential, labelled, predictions)
+    told = f"; {coverage_in_words(**coverage)}" if coverage else ""
+    text = f"generation {number}: before training {format_errors(errors)}{told}"
     announce(logger, ErrorsMeasured(message=text, errors=errors.to_dict()))
     by_key = dict(zip(labelled.keys(), predictions, strict=True))
-    coverage: float | None = getattr(potential, "coverage", None)
     return BeforeTraining(errors, structure_errors(labelled, predictions), by_key, coverage)
+
+
+def coverage_of(potential: Potential, labelled: Dataset, predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Return the coverage of the uncertainty that a single model states; see `BeforeTraining`."""
+    expected: float | None = getattr(potential, "coverage", None)  # a committee states the scale of errors, no bound
+    n_covered, n = covered(labelled, predictions)
+    return {} if expected is None or n == 0 else {"n_covered": n_covered, "n": n, "expected": expected}
 
 
 @dataclass(frozen=True, slots=True)

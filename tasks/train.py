@@ -56,6 +56,7 @@ def train(pool: Executor | None, model: Model, *, directory: GenerationDirectory
         directory.set_file("valid"),
         directory=directory.training,
         destination=directory.model,
+        test=directory.set_file("test"),
     )
     return digest_of(trained)
 

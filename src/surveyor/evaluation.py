@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def save_predictions(path: Path, predictions: Sequence[Prediction], *, digest: s
     """Write predictions as plain arrays (npz), atomically.
 
     The arrays are `energies` in eV, shape (n,); `forces` in eV/Å, shape (sum of n_atoms, 3); `stresses` in eV/Å³, shape
-    (n, 6), NaN where undefined; `uncertainties` in eV/Å, shape (sum of n_atoms,), only if all predictions have them.
+    (n, 6), NaN where undefined; and, of potentials that state one, `uncertainties` in eV/Å, shape (sum of n_atoms,).
 
     Args:
         path: the file.
@@ -83,10 +84,14 @@ def load_predictions(path: Path, structures: Sequence[Atoms]) -> list[Prediction
             f"{path} holds {number_of(len(energies), 'prediction')} with {number_of(len(forces), 'atom')}, "
             f"expected {json.dumps(sizes)}"
         )
-    borders = np.cumsum(sizes)[:-1]
-    by_structure = np.split(forces, borders) if sizes else []
-    of_structures = [None] * len(sizes) if uncertainties is None else np.split(uncertainties, borders)
+    by_structure = partial(np.split, indices_or_sections=np.cumsum(sizes)[:-1])
     return [
         Prediction(float(energy), force, None if np.isnan(stress).any() else stress, uncertainty)
-        for energy, force, stress, uncertainty in zip(energies, by_structure, stresses, of_structures, strict=True)
+        for energy, force, stress, uncertainty in zip(
+            energies,
+            by_structure(forces) if sizes else [],
+            stresses,
+            [None] * len(sizes) if uncertainties is None else by_structure(uncertainties),
+            strict=True,
+        )
     ]

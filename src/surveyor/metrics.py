@@ -146,3 +146,58 @@ def structure_errors(labelled: Dataset, predictions: Sequence[Prediction]) -> di
     """Return the errors of predictions, in the order of the structures, by the keys of their labels."""
     pairs = zip(labelled.keys(), labelled, predictions, strict=True)
     return {key: structure_error(atoms, prediction) for key, atoms, prediction in pairs}
+
+
+def largest_errors(structures: Sequence[Atoms], predictions: Sequence[Prediction]) -> np.ndarray:
+    """Return the largest error of the force on an atom of each structure, in eV/Å, shape (n_structures,).
+
+    Args:
+        structures: labelled.
+        predictions: one for each structure, in the same order.
+    """
+    pairs = zip(structures, predictions, strict=True)
+    differences = (prediction.forces - label_of(atoms).forces for atoms, prediction in pairs)
+    return np.array([np.linalg.norm(each, axis=1).max() for each in differences])
+
+
+def typical_error(structures: Sequence[Atoms], predictions: Sequence[Prediction]) -> float | None:
+    """Return the root mean square, over structures, of the largest error of the force on an atom, in eV/Å.
+
+    An uncertainty is compared with it: both are about the atom of a structure for which the prediction is worst.
+
+    Args:
+        structures: labelled; those whose labels of forces do not count are left out.
+        predictions: one for each structure, in the same order.
+
+    Returns:
+        None if nothing is left, or a prediction is not finite.
+    """
+    counted = [pair for pair in zip(structures, predictions, strict=True) if counts(pair[0], "forces")]
+    return _rmse(largest_errors([atoms for atoms, _ in counted], [each for _, each in counted]))
+
+
+def covered(structures: Sequence[Atoms], predictions: Sequence[Prediction]) -> tuple[int, int]:
+    """Return for how many structures the largest error of a force is within the largest uncertainty, and of how many.
+
+    Args:
+        structures: labelled; those whose labels of forces do not count are left out.
+        predictions: one for each structure, in the same order; those without uncertainty are left out.
+    """
+    errors = largest_errors(structures, predictions)
+    within = [
+        error <= prediction.uncertainty.max()
+        for atoms, prediction, error in zip(structures, predictions, errors, strict=True)
+        if prediction.uncertainty is not None and counts(atoms, "forces")
+    ]
+    return int(sum(within)), len(within)
+
+
+def coverage_in_words(n_covered: int, n: int, expected: float) -> str:
+    """Return how often an uncertainty was large enough: "stated uncertainty covered 92 % of 41 (expected 90)".
+
+    Args:
+        n_covered: number of structures whose error was within the uncertainty.
+        n: number of structures.
+        expected: fraction that is to be covered.
+    """
+    return f"stated uncertainty covered {100 * n_covered / n:.0f} % of {n} (expected {100 * expected:.0f})"

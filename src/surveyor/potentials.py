@@ -22,8 +22,9 @@ class Prediction:
         forces: forces in eV/Å, shape (n_atoms, 3).
         stress: six Voigt components in eV/Å³ with ASE's sign; None if the structure is not periodic in three
             directions.
-        uncertainty: expected error of the force on each atom in eV/Å, shape (n_atoms,); None if the potential does
-            not provide it.
+        uncertainty: of the force on each atom in eV/Å, shape (n_atoms,); None if the potential does not provide it.
+            For a committee it is the calibrated disagreement, the scale of the error. For a single model, the largest
+            one of a structure is a bound that 90 % of the structures observe.
     """
 
     energy: float

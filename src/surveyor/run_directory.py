@@ -39,6 +39,7 @@ SCHEMA_VERSION = 1
 WEIGHTS_COUNT = "weights_count"  # in parameters.json: whether weights of given structures count
 FORMER_WINDOWS = "former_windows"  # in parameters.json: whether windows are placed as by surveyor of before November 28
 FORMER_STOP = "former_stop"  # in parameters.json: whether targets are met as for surveyor of before November 29
+SINGLE_UNCERTAINTY = "single_uncertainty"  # in parameters.json: whether a single model may state an uncertainty
 
 Fate = Literal["train", "valid", "test", "failed", "discarded", "pending"]
 
@@ -289,6 +290,11 @@ class RunDirectory:
     def has_former_stop(self) -> bool:
         """Whether targets are met as for the surveyor that began the campaign, which did not know audits."""
         return self.parameters.is_file() and bool(read_json(self.parameters).get(FORMER_STOP, True))
+
+    @property
+    def has_single_uncertainty(self) -> bool:
+        """Whether a single model may state an uncertainty: not if the work was begun by a surveyor that knew none."""
+        return not self.parameters.is_file() or bool(read_json(self.parameters).get(SINGLE_UNCERTAINTY, False))
 
     def generation(self, number: int) -> GenerationDirectory:
         """Return the folder of a generation."""

@@ -12,13 +12,13 @@ from pydantic import Field
 
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError, NothingLearned
-from surveyor.models.choice import load_model
+from surveyor.models.choice import load_model, why_no_uncertainty
 from surveyor.pools.choice import EXPECTED, LOCAL, PoolName
 from surveyor.potentials import Potential
 from surveyor.reading import ReadingReport
 from surveyor.run_directory import RunDirectory, folder_of_model
 from surveyor.sampling.batching import SamplePlan
-from surveyor.sampling.checks import checked_walkers
+from surveyor.sampling.checks import check_auto_limits, checked_walkers
 from surveyor.sampling.conditions import TriesPerSample, Walkers, WalkersPerBatch
 from surveyor.sampling.duplicates import without_near_duplicates
 from surveyor.sampling.frames import independent_frames
@@ -118,6 +118,7 @@ def _make(parameters: SamplingParameters) -> CheckedSampling:
             f"walkers: found {', '.join(unknown)}, expected only the elements that the model knows "
             f"({', '.join(model.atomic_energies or {})}); give other starts, or a model for them"
         )
+    check_auto_limits(parameters.walkers, why_no_uncertainty(model))
     return CheckedSampling(model.deploy(), walkers, reports)
 
 
@@ -185,6 +186,7 @@ def _described(name: str, sample: Sample) -> dict[str, Any]:  # Any: JSON
         "window": sample.walker.window,
         "is_converged": sample.is_converged,
         "stop": None if sample.stop is None else asdict(sample.stop),
+        "max_uncertainty_meV_per_A": sample.max_uncertainty_meV_per_A,
         "rejections": [
             {**asdict(each), "value": each.value if np.isfinite(each.value) else None} for each in sample.rejections
         ],

@@ -430,6 +430,27 @@ def test_a_campaign_that_a_former_version_began_keeps_its_windows(content, load,
         assert centres() == [[2.0, 2.0], [3.0, 3.0]]
 
 
+def test_a_single_model_of_a_campaign_that_a_former_version_began_states_no_uncertainty(content, load):
+    parameters = load(content | {"model": {"mace": {}}})
+
+    def states_uncertainty():
+        with CAMPAIGN.open(parameters) as campaign:
+            return campaign.checked.model.parameters.uncertainty
+
+    for _ in range(2):
+        assert states_uncertainty()
+    path = RunDirectory(parameters.run_directory).parameters
+    record = json.loads(path.read_text())
+    del record["single_uncertainty"]
+    del record["parameters"]["model"]["mace"]["uncertainty"]
+    path.write_text(json.dumps(record))
+    for _ in range(2):  # the second time, this version has written the parameters
+        assert not states_uncertainty()
+    automatic = load(changed(content | {"model": {"mace": {}}}, "walkers.0.max_uncertainty_meV_per_A", "auto"))
+    with pytest.raises(InputError, match=r"walkers\[0\].max_uncertainty_meV_per_A: found auto, but the model"):
+        CAMPAIGN.check(automatic)
+
+
 def test_a_field_that_a_former_version_did_not_have_counts_as_its_default(content, load):
     directory = opened(load(content))
     record = json.loads(directory.parameters.read_text())

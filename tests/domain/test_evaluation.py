@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,19 @@ def test_predictions_come_back_bit_for_bit(tmp_path: Path) -> None:
     (prediction,) = load_predictions(tmp_path / "water.npz", [water])
     assert prediction.energy == 0.1 + 0.2
     np.testing.assert_array_equal(prediction.forces, forces)
+
+
+def test_uncertainties_come_back_where_the_potential_states_them(tmp_path: Path) -> None:
+    structures = [molecule("H2O"), molecule("H2")]
+    known = [Prediction(0.0, np.zeros((3, 3)), None, np.array([0.1, 0.2, 0.3])), Prediction(1.0, np.zeros((2, 3)))]
+    known[1] = replace(known[1], uncertainty=np.array([0.4, 0.5]))
+    save_predictions(tmp_path / "known.npz", known)
+    found = [each.uncertainty for each in load_predictions(tmp_path / "known.npz", structures)]
+    assert [each.tolist() for each in found if each is not None] == [[0.1, 0.2, 0.3], [0.4, 0.5]]
+    save_predictions(tmp_path / "none.npz", [replace(each, uncertainty=None) for each in known])
+    assert [each.uncertainty for each in load_predictions(tmp_path / "none.npz", structures)] == [None, None]
+    with np.load(tmp_path / "none.npz") as arrays:
+        assert "uncertainties" not in arrays  # as in files of earlier versions
 
 
 def test_what_is_there_is_not_computed_again(dataset: Path, tmp_path: Path) -> None:

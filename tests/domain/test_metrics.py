@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -5,7 +7,7 @@ from ase.build import bulk, molecule
 
 from surveyor.dataset import with_label
 from surveyor.labels import Label
-from surveyor.metrics import Errors, errors_of
+from surveyor.metrics import Errors, coverage_in_words, covered, errors_of, typical_error
 from surveyor.potentials import Prediction
 
 
@@ -111,3 +113,19 @@ def test_predictions_of_another_number_of_structures_are_refused() -> None:
     water = labelled(molecule("H2O"))
     with pytest.raises(ValueError, match="shorter"):
         errors_of([water, water], [off_by(0.3, 0.1, water)])
+
+
+def test_what_an_uncertainty_covers_is_the_largest_error_of_a_structure() -> None:
+    water, hydrogen, weightless = labelled(molecule("H2O")), labelled(molecule("H2")), labelled(molecule("H2"))
+    weightless.info["config_forces_weight"] = 0.0
+    off = np.zeros((3, 3))
+    off[1] = (0.3, 0.0, 0.4)  # 0.5 eV/Å on the second atom
+    errors = [off_by(0, off, water), off_by(0, 0.1, hydrogen), off_by(0, 9.0, weightless)]
+    structures = [water, hydrogen, weightless]
+    stated = [np.array([0.5, 0.1, 0.1]), np.array([0.1, 0.17]), np.array([0.0, 0.0])]  # sqrt(3) 0.1 is 0.173
+    predictions = [replace(each, uncertainty=bound) for each, bound in zip(errors, stated, strict=True)]
+    assert covered(structures, predictions) == (1, 2)
+    assert covered(structures, errors) == (0, 0)
+    assert typical_error(structures, errors) == pytest.approx(np.sqrt((0.5**2 + 3 * 0.1**2) / 2))
+    assert typical_error(structures[2:], errors[2:]) is None
+    assert coverage_in_words(38, 41, 0.9) == "stated uncertainty covered 93 % of 41 (expected 90)"

@@ -112,6 +112,13 @@ HOOKS = [
         "MACECalculator._atoms_to_batch",
         takes("mace.calculators:MACECalculator._atoms_to_batch", "atoms"),
     ),
+    Hook(
+        "mace-torch",
+        "MACECalculator._create_result_tensors",
+        takes("mace.calculators:MACECalculator._create_result_tensors", "num_models", "num_atoms", "batch", "out"),
+    ),
+    Hook("mace-torch", "node_feats", mentions("mace.modules:ScaleShiftMACE", "node_feats", "products")),
+    Hook("mace-torch", "linear.irreps_out", mentions("mace.modules:EquivariantProductBasisBlock", "linear")),
     Hook("mace-torch", "remove_pt_head", takes("mace.tools.scripts_utils:remove_pt_head", "model", "head_to_keep")),
     Hook(
         "nequip",
@@ -122,6 +129,8 @@ HOOKS = [
     ),
     Hook("nequip", "NequIPCalculator.atoms_to_data", has("nequip.integrations.ase:NequIPCalculator.atoms_to_data")),
     Hook("nequip", "call_model", has("nequip.integrations.ase:NequIPCalculator.call_model")),
+    Hook("nequip", "AtomicDataDict.NODE_FEATURES_KEY", has("nequip.data:AtomicDataDict.NODE_FEATURES_KEY")),
+    Hook("nequip", "GraphModel.irreps_out", mentions("nequip.nn:GraphModuleMixin", "irreps_out")),
     Hook("nequip", "nequip.scripts.train.main", has("nequip.scripts.train:main")),
     Hook("lightning", "Trainer.fit_loop.state_dict", has("lightning.pytorch.loops:_FitLoop.state_dict")),
     Hook("lightning", "SIGTERMException", has("lightning.pytorch.utilities.exceptions:SIGTERMException")),

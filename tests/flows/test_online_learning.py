@@ -22,12 +22,13 @@ from prefect.client.schemas.objects import FlowRun
 from surveyor.campaign import CAMPAIGN, Campaign
 from surveyor.dataset import ENERGY, KEY, Dataset, DataSets, with_label
 from surveyor.errors import CampaignInUse, InputError, NothingLearned
-from surveyor.events.kinds import CampaignBegins, CampaignComplete, CommitteeCalibrated, Rejected
+from surveyor.events.kinds import CampaignBegins, CampaignComplete, CommitteeCalibrated, ErrorsMeasured, Rejected
 from surveyor.events.log import of_kind
 from surveyor.files import read_json, write_json
 from surveyor.labels import Label, LevelOfTheory, save_theory
 from surveyor.learning.decisions import TARGETS_MET
 from surveyor.lease import hold_lease
+from surveyor.metrics import coverage_in_words, covered, typical_error
 from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.committee import SUMMARY, CommitteeModel
 from surveyor.models.history import load_history
@@ -35,6 +36,7 @@ from surveyor.models.mace import MACEModel
 from surveyor.models.mace_parameters import MACEParameters
 from surveyor.potentials import predict
 from surveyor.progress import read_trust
+from surveyor.report.markdown import generation_markdown
 from surveyor.run_directory import RunDirectory
 from surveyor.sampling.frames import independent_frames
 from surveyor.testing.references import launches
@@ -212,6 +214,7 @@ def test_members_of_a_committee_are_trained_side_by_side_and_calibrated_together
     assert isinstance(model, CommitteeModel)
     assert model.calibration is not None
     assert model.calibration.forces.factor is not None
+    assert "coverage" not in folder.directory.read_manifest(1)["details"]  # of a bound, which it does not state
     told = of_kind(folder.directory.events.read()[0], CommitteeCalibrated)
     assert [event.forces["n"] for event in told][-1] == model.calibration.forces.n
     assert folder.run(model={"committee": committee}, bootstrap={"n_structures": 10}) == weights
@@ -373,6 +376,37 @@ def test_generations_go_on_from_the_weights_before_with_settings_of_their_own(fo
     np.testing.assert_allclose(*forces, atol=1e-5)
     n_epochs = [len(load_history(folder.directory.generation(number).model)) for number in (0, 1)]
     assert n_epochs == [3, 1]
+
+
+@pytest.mark.long
+@pytest.mark.mace
+def test_a_single_model_states_an_uncertainty_that_stops_walkers_and_is_compared_with_new_labels(
+    folder: Folder, tmp_path: Path
+) -> None:
+    size = {"num_channels": 4, "max_L": 0, "r_max_A": 4.0, "num_interactions": 1}
+    model = {"mace": {**size, "max_num_epochs": 6, "lr": 0.02, "device": "cpu"}}
+    learning = {"valid_fraction": 0.35, "test_fraction": 0.35, "atomic_energies": "least_squares"}
+    starts = write_starts(tmp_path / "copper.extxyz", bulk("Cu", cubic=True))
+    walkers = [{"start": starts, "n_steps": 5, "n_walkers": 2, "max_uncertainty_meV_per_A": "auto"}]
+    bootstrap = {"n_structures": 30}
+    folder.run(model=model, learning=learning, walkers=walkers, bootstrap=bootstrap)
+
+    before = folder.directory.load_generation(0, ())
+    assert isinstance(before.model, MACEModel)
+    potential, labelled = before.model.deploy(), Dataset.load(folder.directory.generation(1).labelled)
+    assert potential.uncertainty is not None
+    assert potential.uncertainty.n_structures == 20  # validation and test set
+    details = folder.directory.read_manifest(1)["details"]
+    n_covered, n = covered(labelled, potential.evaluate(labelled))
+    assert details["coverage"] == {"n_covered": n_covered, "n": n, "expected": 0.9}
+    assert n == 2
+    typical = typical_error(before.data.valid, potential.evaluate(before.data.valid)) or 0.0
+    limits = [walker["max_uncertainty_meV_per_A"] for walker in details["walkers"]]
+    assert limits == pytest.approx([max(100.0, 3e3 * typical)] * 2)
+    told = coverage_in_words(**details["coverage"])
+    errors = [event.message for event in of_kind(folder.directory.events.read()[0], ErrorsMeasured)]
+    assert [told in message for message in errors] == [True]
+    assert f"Before training, the {told}." in generation_markdown(folder.directory, 1)
 
 
 def test_labels_of_a_version_that_calls_the_level_of_theory_otherwise_are_not_bought_again(

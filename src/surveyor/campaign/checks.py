@@ -13,7 +13,7 @@ from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.labels import LevelOfTheory
 from surveyor.learning.trust import WINDOW, has_targets, n_audits_expected
-from surveyor.models.choice import make_model, replay_reports
+from surveyor.models.choice import make_model, replay_reports, why_no_uncertainty, without_uncertainty
 from surveyor.models.model import Model
 from surveyor.models.weights import check_weights
 from surveyor.pools.choice import LOCAL
@@ -26,7 +26,7 @@ from surveyor.reference.choice import make_reference
 from surveyor.reference.cp2k import CP2KReference
 from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.run_directory import RunDirectory
-from surveyor.sampling.checks import checked_walkers
+from surveyor.sampling.checks import check_auto_limits, checked_walkers
 from surveyor.sampling.walkers import Walker
 from surveyor.structures import elements_of
 from surveyor.words import number_of
@@ -81,7 +81,10 @@ def read_and_check(parameters: CampaignParameters) -> CheckedCampaign:
 
 
 def _read_and_check(parameters: CampaignParameters) -> CheckedCampaign:
-    directory, model = RunDirectory(parameters.folder), make_model(parameters.model)
+    directory = RunDirectory(parameters.folder)
+    chosen = parameters.model
+    model = make_model(chosen if directory.has_single_uncertainty else without_uncertainty(chosen))
+    check_auto_limits(parameters.walkers, why_no_uncertainty(model))
     walkers, reports = checked_walkers(
         parameters.walkers,
         parameters.learning.seed,

@@ -290,6 +290,15 @@ class CommitteeCalibrated(Event):
     forces: Mapping[str, Any] = {}
 
 
+class UncertaintyCalibrated(Event):
+    """The uncertainty of a single model was calibrated; `factor` is None if it was not, as there were too few data."""
+
+    event: Literal["uncertainty"] = "uncertainty"
+    n_structures: int = 0
+    n_expected: int = 0
+    factor: float | None = None
+
+
 class TrainingEnds(Event):
     """A model is trained, after `epochs` epochs."""
 

@@ -253,6 +253,7 @@ def _describe(
         "reason": reason,
         "rejections": [_finite(asdict(rejection)) for rejection in sample.rejections],
         "stop": None if sample.stop is None else _finite(asdict(sample.stop)),
+        "max_uncertainty_meV_per_A": sample.max_uncertainty_meV_per_A,
         "is_converged": sample.is_converged,
         "temperature_K": sample.temperature_K,
         "temperatures_K": np.round(sample.temperatures_K, 2).tolist(),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from ase import Atoms
@@ -20,7 +21,8 @@ ATOMS_AT_ONCE = {"cpu": 128, "cuda": 16384}
 FIRST_ATOMS = 512  # on a GPU, from which it is seen how much memory an atom takes
 SHARE = 0.8  # of the memory that is free, as graphs of as many atoms differ in their edges
 
-Evaluate = Callable[[Sequence[Atoms]], Sequence[Prediction]]
+T = TypeVar("T")  # what a network gives for a structure
+Evaluate = Callable[[Sequence[Atoms]], Sequence[T]]
 
 
 @dataclass(slots=True)
@@ -43,7 +45,7 @@ class MemoryLimits:
             return min(largest, FIRST_ATOMS) if self.device == "cuda" else largest
         return min(largest, self.n_atoms)
 
-    def measure(self, evaluate: Evaluate, structures: Sequence[Atoms]) -> list[Prediction]:
+    def measure(self, evaluate: Evaluate[T], structures: Sequence[Atoms]) -> list[T]:
         """Evaluate structures together; on a GPU, learn from the first ones how much memory an atom takes."""
         if self.device != "cuda" or self.n_atoms is not None:
             return [*evaluate(structures)]
@@ -74,15 +76,15 @@ def memory_limits_of(path: Path, modified_ns: int, device: str) -> MemoryLimits:
     return MemoryLimits(device)
 
 
-def evaluate_in_batches(evaluate: Evaluate, structures: Sequence[Atoms], limits: MemoryLimits) -> list[Prediction]:
-    """Return a prediction for each structure, in order.
+def evaluate_in_batches(evaluate: Evaluate[T], structures: Sequence[Atoms], limits: MemoryLimits) -> list[T]:
+    """Return a prediction, or the features, for each structure, in order.
 
     A batch that does not fit into the memory of a GPU is halved, and later batches in this limits are smaller.
 
     Raises:
         torch.OutOfMemoryError: there is no memory for a single structure.
     """
-    predictions: list[Prediction] = []
+    predictions: list[T] = []
     while len(predictions) < len(structures):
         batch = next(batches(structures[len(predictions) :], limits.limit))
         predictions += _halved_where_needed(evaluate, batch, limits)
@@ -102,7 +104,11 @@ def batches(structures: Sequence[Atoms], n_atoms: int) -> Iterator[Sequence[Atom
 
 
 def split_predictions(
-    structures: Sequence[Atoms], energies: np.ndarray, forces: np.ndarray, stresses: np.ndarray
+    structures: Sequence[Atoms],
+    energies: np.ndarray,
+    forces: np.ndarray,
+    stresses: np.ndarray,
+    uncertainties: np.ndarray | None = None,
 ) -> list[Prediction]:
     """Return the predictions for structures that went through a network together.
 
@@ -111,21 +117,24 @@ def split_predictions(
         energies: in eV, shape (n_structures,).
         forces: in eV/Å, of all atoms, shape (sum of n_atoms, 3).
         stresses: in eV/Å³, shape (n_structures, 3, 3).
+        uncertainties: in eV/Å, of all atoms, shape (sum of n_atoms,); None if the network states none.
     """
     ends = np.cumsum([len(atoms) for atoms in structures])[:-1]
+    of_structures = [None] * len(structures) if uncertainties is None else np.split(uncertainties, ends)
     return [
         Prediction(
             energy=float(energy),
             forces=np.array(own_forces, dtype=np.float64),
             stress=full_3x3_to_voigt_6_stress(stress).astype(np.float64) if is_periodic(atoms) else None,
+            uncertainty=uncertainty,
         )
-        for atoms, energy, own_forces, stress in zip(
-            structures, energies, np.split(forces, ends), stresses, strict=True
+        for atoms, energy, own_forces, stress, uncertainty in zip(
+            structures, energies, np.split(forces, ends), stresses, of_structures, strict=True
         )
     ]
 
 
-def _halved_where_needed(evaluate: Evaluate, structures: Sequence[Atoms], limits: MemoryLimits) -> list[Prediction]:
+def _halved_where_needed(evaluate: Evaluate[T], structures: Sequence[Atoms], limits: MemoryLimits) -> list[T]:
     import torch
 
     try:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from surveyor.models.nequip_check import check_nequip
 from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.models.pair import PairModel, PairParameters
 from surveyor.models.record import ModelRecord
+from surveyor.models.single_model import SingleModel
 from surveyor.models.weights import check_weights
 from surveyor.parameters import Choice, Parameters
 from surveyor.reading import ReadingReport, read_labelled
@@ -81,11 +82,15 @@ class ModelParameters(MemberParameters):
         return self.of_each.pair is None
 
 
+M = TypeVar("M", bound=MemberParameters)
+
+
 def make_model(parameters: MemberParameters) -> Model:
     """Return an untrained model, to be initialized with data."""
     match parameters.chosen:
         case CommitteeParameters() as chosen:
-            return CommitteeModel(chosen, (make_model(chosen.member),) * chosen.n_members, chosen.resample)
+            member = make_model(without_uncertainty(chosen.member))
+            return CommitteeModel(chosen, (member,) * chosen.n_members, chosen.resample)
         case MACEParameters() as chosen:
             return MACEModel(chosen)
         case NequIPParameters() as chosen:
@@ -93,6 +98,26 @@ def make_model(parameters: MemberParameters) -> Model:
         case PairParameters() as chosen:
             return PairModel(chosen)
     raise ValueError(f"no model is made from {parameters.chosen!r}")
+
+
+def without_uncertainty(parameters: M) -> M:
+    """Return the parameters of a model that states no uncertainty of its own."""
+    chosen = {name: getattr(parameters, name) for name in ("mace", "nequip")}
+    off = {name: each.model_copy(update={"uncertainty": False}) for name, each in chosen.items() if each is not None}
+    return parameters.model_copy(update=off)
+
+
+def why_no_uncertainty(model: Model) -> str | None:
+    """Return why a model will not state an uncertainty; None if it does, or may after a training."""
+    if not isinstance(model, SingleModel):
+        return None  # a committee, or a model of others
+    if "uncertainty" not in type(model.parameters).model_fields:
+        return f"a single {model.ENGINE} model states no uncertainty"
+    if not model.may_state_uncertainty:
+        return "the model is to state no uncertainty (uncertainty: false, or begun with an earlier surveyor)"
+    if model.is_trained and model.uncertainty_file is None:
+        return "the model states no uncertainty, as there were too few structures to calibrate it"
+    return None
 
 
 def with_contents(parameters: ModelParameters) -> ModelParameters:

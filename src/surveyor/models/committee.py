@@ -16,6 +16,7 @@ from surveyor.events.kinds import CommitteeCalibrated
 from surveyor.events.recording import announce
 from surveyor.files import read_json, write_json
 from surveyor.isolated_atoms import without_isolated_atoms
+from surveyor.metrics import typical_error
 from surveyor.models.disagreement import N_MIN, Calibrations, Disagreement, calibrate, disagreement_of, mean_of
 from surveyor.models.history import MEMBERS, keep_epoch, reported_epochs
 from surveyor.models.model import Epoch, Model, digest_of
@@ -40,10 +41,13 @@ class CommitteePotential:
     Attributes:
         members: at least two.
         calibration: of the disagreement; None where it is not known.
+        typical_error: largest error of a force that is typical of the validation set, in eV/Å; None where it is not
+            known.
     """
 
     members: tuple[Potential, ...]
     calibration: Calibrations | None = None
+    typical_error: float | None = None
 
     @property
     def evaluates_together(self) -> bool:
@@ -166,9 +170,15 @@ class CommitteeModel:
         summary = directory.absolute() / SUMMARY
         if not summary.is_file():
             structures = without_isolated_atoms(valid) or without_isolated_atoms(train)
-            calibration = calibrate(structures, [member.deploy().evaluate(structures) for member in members])
-            digests = [digest_of(member) for member in members]
-            record = {"schema_version": SCHEMA_VERSION, "members": digests, "calibration": calibration.to_json()}
+            predictions = [member.deploy().evaluate(structures) for member in members]
+            calibration = calibrate(structures, predictions)
+            means = [mean_of(each) for each in zip(*predictions, strict=True)]
+            record = {
+                "schema_version": SCHEMA_VERSION,
+                "members": [digest_of(member) for member in members],
+                "calibration": calibration.to_json(),
+                "typical_error": typical_error(structures, means),
+            }
             write_json(summary, record)
             text = _format_calibrations(calibration, len(structures))
             announce(logger, CommitteeCalibrated(message=text, **calibration.to_json()))
@@ -182,7 +192,8 @@ class CommitteeModel:
         """
         if self.weights is None:
             raise ValueError("a committee that is not trained cannot be deployed; train it first")
-        return CommitteePotential(tuple(member.deploy() for member in self.members), self.calibration)
+        members = tuple(member.deploy() for member in self.members)
+        return CommitteePotential(members, self.calibration, read_json(self.weights).get("typical_error"))
 
     def save(self, directory: Path) -> None:
         """Write each member into a folder of its own, `committee.json` and `model.json` into a new directory.

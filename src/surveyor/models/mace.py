@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.data import chemical_symbols
@@ -20,7 +21,7 @@ from surveyor.models.devices import Device, Precision, resolve_device
 from surveyor.models.fitted_energies import energies_after
 from surveyor.models.history import history_of
 from surveyor.models.mace_contraction import contract_by_element
-from surveyor.models.mace_evaluation import calculator_of, evaluate_together
+from surveyor.models.mace_evaluation import calculator_of, evaluate_together, features_together
 from surveyor.models.mace_parameters import (
     WEIGHTED_LOSSES,
     MACEParameters,
@@ -33,6 +34,7 @@ from surveyor.models.mace_trainer import NETWORK, TrainerInput, run_training
 from surveyor.models.model import Epoch
 from surveyor.models.quiet import engine_kept_quiet
 from surveyor.models.single_model import SingleModel
+from surveyor.models.uncertainty import StatesUncertainty
 from surveyor.models.weights import check_weights
 from surveyor.potentials import Prediction
 from surveyor.reading import read_labelled
@@ -42,18 +44,20 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class MACEPotential:
+class MACEPotential(StatesUncertainty):
     """The potential that a MACE model deploys.
 
     Attributes:
         path: native file of MACE.
         device: device of the evaluation; "auto" uses a GPU if there is one.
         precision: precision of the evaluation.
+        uncertainty_file: file with the uncertainty of the model; None if it states none.
     """
 
     path: Path
     device: Device = "auto"
     precision: Precision = "float64"
+    uncertainty_file: Path | None = None
 
     evaluates_together: ClassVar[bool] = True
 
@@ -65,7 +69,7 @@ class MACEPotential:
         """
         device, network = self._load()
         with engine_kept_quiet():
-            return calculator_of(network, device, self.precision)
+            return calculator_of(network, device, self.precision, self.uncertainty)
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Prediction]:
         """Return a prediction for each structure; many go through the network together.
@@ -75,7 +79,18 @@ class MACEPotential:
         """
         device, network = self._load()
         limits = memory_limits_of(self.path, self.path.stat().st_mtime_ns, device)
-        return evaluate_together(network, structures, precision=self.precision, limits=limits)
+        return evaluate_together(
+            network, structures, precision=self.precision, limits=limits, uncertainty=self.uncertainty
+        )
+
+    def features(self, structures: Sequence[Atoms]) -> list[np.ndarray]:
+        """Return the invariant inputs of the network's readouts for each structure, shape (n_atoms, n_features).
+
+        Raises:
+            InputError: MACE is not installed.
+        """
+        device, network = self._load()
+        return features_together(network, structures, precision=self.precision, device=device)
 
     def _load(self) -> tuple[str, Any]:  # Any: torch is optional
         require_mace()
@@ -182,4 +197,4 @@ class MACEModel(SingleModel[MACEParameters]):
         """
         # A pool without a GPU shall be able to use what one with a GPU has trained.
         device: Device = "cpu" if self.parameters.device == "cpu" else "auto"
-        return MACEPotential(self.network, device, self.parameters.precision)
+        return MACEPotential(self.network, device, self.parameters.precision, self.uncertainty_file)

@@ -11,20 +11,41 @@ from surveyor.models.batches import MemoryLimits, evaluate_in_batches, split_pre
 from surveyor.models.devices import Precision
 from surveyor.models.mace_cells import with_vacuum
 from surveyor.models.quiet import engine_kept_quiet
-from surveyor.potentials import Prediction
+from surveyor.models.uncertainty import Uncertainty, invariant_columns
+from surveyor.potentials import UNCERTAINTY, Prediction
 
 GEOMETRY_ALONE = ("MACE", "ScaleShiftMACE")  # networks that take positions, cells and elements, and nothing else
 
 
-def calculator_of(network: Any, device: str, precision: Precision) -> Any:  # Any: MACE is optional
-    """Return a calculator of MACE that treats slabs and chains in any setting of the axes."""
+def calculator_of(
+    network: Any, device: str, precision: Precision, uncertainty: Uncertainty | None = None
+) -> Any:  # Any: MACE is optional
+    """Return a calculator of MACE that treats slabs and chains in any setting of the axes.
+
+    Args:
+        network: of MACE.
+        device: "cpu" or "cuda".
+        precision: of the evaluation.
+        uncertainty: of the network, which is then in the results of the same pass; None without one.
+    """
     from mace.calculators import MACECalculator
 
     class Calculator(MACECalculator):  # type: ignore[misc]  # MACE has no types
         def _atoms_to_batch(self, atoms: Atoms) -> Any:
             return super()._atoms_to_batch(with_vacuum(atoms))
 
-    return Calculator(models=[network], device=device, default_dtype=precision)
+        def _create_result_tensors(self, num_models: int, num_atoms: int, batch: Any, out: dict[str, Any]) -> Any:
+            self.output = out
+            return super()._create_result_tensors(num_models, num_atoms, batch, out)
+
+        def calculate(self, atoms: Atoms | None = None, *others: Any) -> None:
+            super().calculate(atoms, *others)
+            if self.uncertainty is not None:
+                self.results[UNCERTAINTY] = self.uncertainty.of(features_of(network, self.output))
+
+    calculator = Calculator(models=[network], device=device, default_dtype=precision)
+    calculator.uncertainty = uncertainty
+    return calculator
 
 
 def evaluate_together(
@@ -33,6 +54,7 @@ def evaluate_together(
     *,
     precision: Precision,
     limits: MemoryLimits,
+    uncertainty: Uncertainty | None = None,
 ) -> list[Prediction]:
     """Return a prediction for each structure, in order; see `evaluate_in_batches`.
 
@@ -41,7 +63,7 @@ def evaluate_together(
     """
     with engine_kept_quiet():
         # It knows the elements, the cutoff and the head of a network.
-        calculator = calculator_of(network, limits.device, precision)
+        calculator = calculator_of(network, limits.device, precision, uncertainty)
     return evaluate_in_batches(partial(pass_together, calculator), structures, limits)
 
 
@@ -49,7 +71,47 @@ def pass_together(calculator: Any, structures: Sequence[Atoms]) -> list[Predicti
     """Take structures through the network together."""
     found = forward(calculator, graphs_of(calculator, structures))
     energies, forces, stresses = (found[name].detach().cpu().numpy() for name in ("energy", "forces", "stress"))
-    return split_predictions(structures, energies, forces, stresses)
+    uncertainty = calculator.uncertainty
+    of_atoms = None if uncertainty is None else uncertainty.of(features_of(calculator.models[0], found))
+    return split_predictions(structures, energies, forces, stresses, of_atoms)
+
+
+def features_together(
+    network: Any,  # Any: torch is optional
+    structures: Sequence[Atoms],
+    *,
+    precision: Precision,
+    device: str,
+) -> list[np.ndarray]:
+    """Return the features of each structure, shape (n_atoms, n_features), without a pass for the forces.
+
+    Raises:
+        torch.OutOfMemoryError: there is no memory for a single structure.
+    """
+    with engine_kept_quiet():
+        calculator = calculator_of(network, device, precision)
+    return evaluate_in_batches(partial(_pass_for_features, calculator), structures, MemoryLimits(device))
+
+
+def _pass_for_features(calculator: Any, structures: Sequence[Atoms]) -> list[np.ndarray]:  # Any: a calculator of MACE
+    found = forward(calculator, graphs_of(calculator, structures), compute_force=False)
+    ends = np.cumsum([len(atoms) for atoms in structures])[:-1]
+    return np.split(features_of(calculator.models[0], found), ends)
+
+
+def features_of(network: Any, found: dict[str, Any]) -> np.ndarray:  # Any: a network of MACE, and tensors
+    """Return the inputs of the readouts, of all layers, that do not change when a structure is turned.
+
+    Args:
+        network: of MACE.
+        found: its output.
+
+    Returns:
+        Shape (n_atoms, n_features), in the precision of the network.
+    """
+    irreps = tuple(str(product.linear.irreps_out) for product in network.products)
+    features: np.ndarray = found["node_feats"].detach()[:, invariant_columns(irreps)].cpu().numpy()
+    return features
 
 
 def graphs_of(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # Any: a calculator, and tensors
@@ -122,10 +184,12 @@ def _graphs_by_mace(calculator: Any, structures: Sequence[Atoms]) -> dict[str, A
     return together
 
 
-def forward(calculator: Any, graphs: dict[str, Any]) -> dict[str, Any]:  # Any: a calculator, and tensors
-    """Return the output of the network for graphs."""
+def forward(
+    calculator: Any, graphs: dict[str, Any], *, compute_force: bool = True
+) -> dict[str, Any]:  # Any: a calculator, and tensors
+    """Return the output of the network for graphs, with stress and forces or without both."""
     from mace.tools import torch_tools
 
     with torch_tools.default_dtype(calculator.default_dtype):
-        found: dict[str, Any] = calculator.models[0](graphs, compute_stress=True)
+        found: dict[str, Any] = calculator.models[0](graphs, compute_force=compute_force, compute_stress=compute_force)
     return found

@@ -101,6 +101,12 @@ class MACEParameters(Parameters):
     )
     precision: NetworkPrecisionField = "float64"
     device: TrainingDeviceField = "auto"
+    uncertainty: bool = Field(
+        True,
+        title="Uncertainty",
+        description="State an uncertainty of forces, from the features of the network, if there are at least 20 "
+        "structures for validation and test. Members of a committee have none of their own.",
+    )
     options: dict[str, bool | int | float | str] = Field(
         default_factory=dict,
         title="Further options",
@@ -126,6 +132,7 @@ class MACEParameters(Parameters):
 NOT_OPTIONS = {
     "options",
     "device",
+    "uncertainty",
     "continued",
     "time_limit_minutes",
     "foundation_model",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
@@ -20,26 +21,31 @@ from surveyor.models.nequip_network import (
     compiled_files,
     describe,
     evaluate_together,
+    features_together,
+    stating,
 )
 from surveyor.models.nequip_parameters import NequIPParameters, require_nequip
 from surveyor.models.nequip_trainer import NETWORK, TrainerInput, run_training
 from surveyor.models.single_model import SingleModel
+from surveyor.models.uncertainty import StatesUncertainty
 from surveyor.potentials import Prediction
 
 
 @dataclass(frozen=True, slots=True)
-class NequIPPotential:
+class NequIPPotential(StatesUncertainty):
     """The potential that a NequIP model deploys.
 
     Attributes:
         path: package of NequIP; compiled potentials are stored beside it.
         device: device of the evaluation; "auto" uses a GPU if there is one.
         is_compiled: whether calculators use a compiled potential if there is one for this kind of machine.
+        uncertainty_file: file with the uncertainty of the model; None if it states none.
     """
 
     path: Path
     device: Device = "auto"
     is_compiled: bool = True
+    uncertainty_file: Path | None = None
 
     evaluates_together: ClassVar[bool] = True  # on a processor, what is compiled is as fast one by one
 
@@ -50,7 +56,10 @@ class NequIPPotential:
             InputError: NequIP is not installed.
         """
         require_nequip()
-        return calculator_of(self.path, resolve_device(self.device), compiled=self.is_compiled)
+        device, uncertainty = resolve_device(self.device), self.uncertainty
+        if uncertainty is not None:  # what is compiled has no features
+            return stating(calculator_of(self.path, device, compiled=False), uncertainty)
+        return calculator_of(self.path, device, compiled=self.is_compiled)
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Prediction]:
         """Return a prediction for each structure; many go through the network together.
@@ -59,7 +68,16 @@ class NequIPPotential:
             InputError: NequIP is not installed.
         """
         require_nequip()
-        return evaluate_together(self.path, structures, resolve_device(self.device))
+        return evaluate_together(self.path, structures, resolve_device(self.device), self.uncertainty)
+
+    def features(self, structures: Sequence[Atoms]) -> list[np.ndarray]:
+        """Return the invariant inputs of the network's readout for each structure, shape (n_atoms, n_features).
+
+        Raises:
+            InputError: NequIP is not installed, or the network shows none.
+        """
+        require_nequip()
+        return features_together(self.path, structures, resolve_device(self.device))
 
 
 class NequIPModel(SingleModel[NequIPParameters]):
@@ -94,7 +112,7 @@ class NequIPModel(SingleModel[NequIPParameters]):
         """
         # A pool without a GPU shall be able to use what one with a GPU has trained.
         device: Device = "cpu" if self.parameters.device == "cpu" else "auto"
-        return NequIPPotential(self.network, device, self.parameters.is_compiled)
+        return NequIPPotential(self.network, device, self.parameters.is_compiled, self.uncertainty_file)
 
     def save(self, directory: Path) -> None:
         """Write the package, `model.json` and the compiled potentials into a new directory."""

@@ -9,13 +9,16 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 
+from surveyor.errors import InputError
 from surveyor.models.batches import evaluate_in_batches, memory_limits_of, split_predictions
 from surveyor.models.nequip_config import Network
 from surveyor.models.nequip_parameters import require_nequip
 from surveyor.models.quiet import engine_kept_quiet
-from surveyor.potentials import Prediction
+from surveyor.models.uncertainty import Uncertainty, invariant_columns
+from surveyor.potentials import UNCERTAINTY, Prediction
 
 logger = logging.getLogger(__name__)
 
@@ -82,18 +85,65 @@ def _calculator(path: Path, modified_ns: int, device: str) -> Any:  # Any: a cal
         return load(path, device=device, chemical_species_to_atom_type_map=True)
 
 
-def evaluate_together(path: Path, structures: Sequence[Atoms], device: str) -> list[Prediction]:
+def stating(calculator: Any, uncertainty: Uncertainty) -> Any:  # Any: a calculator of NequIP
+    """Return a calculator that shares the network of another, not compiled one, and states an uncertainty."""
+
+    class Calculator(type(calculator)):  # type: ignore[misc]  # NequIP has no types
+        def save_extra_outputs(self, out: dict[str, Any]) -> None:
+            self.results[UNCERTAINTY] = uncertainty.of(_features_of(self, out))
+
+    return Calculator(model=calculator.model, device=calculator.device, transforms=calculator.transforms)
+
+
+def evaluate_together(
+    path: Path, structures: Sequence[Atoms], device: str, uncertainty: Uncertainty | None = None
+) -> list[Prediction]:
     """Return a prediction for each structure, in order; see `evaluate_in_batches`."""
     calculator = calculator_of(path, device, compiled=False)  # what is compiled takes one structure at a time
+    calculator.uncertainty = uncertainty
     limits = memory_limits_of(path, path.stat().st_mtime_ns, device)
     return evaluate_in_batches(partial(pass_together, calculator), structures, limits)
 
 
+def features_together(path: Path, structures: Sequence[Atoms], device: str) -> list[np.ndarray]:
+    """Return the features of each structure, shape (n_atoms, n_features).
+
+    Raises:
+        InputError: the network shows none.
+    """
+    calculator = calculator_of(path, device, compiled=False)
+    limits = memory_limits_of(path, path.stat().st_mtime_ns, device)
+    return evaluate_in_batches(partial(_pass_for_features, calculator), structures, limits)
+
+
 def pass_together(calculator: Any, structures: Sequence[Atoms]) -> list[Prediction]:  # Any: a calculator of NequIP
     """Take structures through the network together."""
+    found = _forward(calculator, structures)
+    energies, forces, stresses = (found[name].detach().cpu().numpy() for name in ("total_energy", "forces", "stress"))
+    uncertainty = calculator.uncertainty
+    of_atoms = None if uncertainty is None else uncertainty.of(_features_of(calculator, found))
+    return split_predictions(structures, energies.ravel(), forces, stresses, of_atoms)
+
+
+def _pass_for_features(calculator: Any, structures: Sequence[Atoms]) -> list[np.ndarray]:  # Any: a calculator of NequIP
+    ends = np.cumsum([len(atoms) for atoms in structures])[:-1]
+    return np.split(_features_of(calculator, _forward(calculator, structures)), ends)
+
+
+def _forward(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # Any: a calculator, and tensors
     from nequip.data import AtomicDataDict
 
     graphs = [calculator.atoms_to_data(atoms) for atoms in structures]
-    found = calculator.call_model(AtomicDataDict.batched_from_list(graphs))
-    energies, forces, stresses = (found[name].detach().cpu().numpy() for name in ("total_energy", "forces", "stress"))
-    return split_predictions(structures, energies.ravel(), forces, stresses)
+    found: dict[str, Any] = calculator.call_model(AtomicDataDict.batched_from_list(graphs))
+    return found
+
+
+def _features_of(calculator: Any, found: dict[str, Any]) -> np.ndarray:  # Any: a calculator, and tensors
+    from nequip.data import AtomicDataDict
+
+    name = AtomicDataDict.NODE_FEATURES_KEY
+    if name not in found or name not in calculator.model.irreps_out:
+        raise InputError(f"this network of NequIP has no {name} in its output; leave out uncertainty")
+    columns = invariant_columns((str(calculator.model.irreps_out[name]),))
+    features: np.ndarray = found[name].detach()[:, columns].cpu().numpy()
+    return features

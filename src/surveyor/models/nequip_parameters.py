@@ -102,6 +102,13 @@ class NequIPParameters(Parameters):
         description="Compile the potential at the end of a training if a compiler is available. This takes about "
         "a minute and makes walkers several times faster.",
     )
+    uncertainty: bool = Field(
+        False,
+        title="Uncertainty",
+        description="State an uncertainty of forces, from the features of the network, if there are at least 20 "
+        "structures for validation and test. A compiled potential has no features, so that walkers then use the "
+        "network as it is. Members of a committee have none of their own.",
+    )
 
     @model_validator(mode="after")
     def _check_config(self) -> "NequIPParameters":
@@ -141,7 +148,7 @@ class NequIPParameters(Parameters):
 
 # What a configuration decides where there is one.
 FIELDS_OF_CONFIG = NequIPParameters.model_fields.keys() - {
-    "config", "config_text", "continued", "time_limit_minutes", "device", "is_compiled",
+    "config", "config_text", "continued", "time_limit_minutes", "device", "is_compiled", "uncertainty",
 }  # fmt: skip
 
 

@@ -4,17 +4,19 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Generic, Self, TypeVar
+from typing import ClassVar, Generic, Self, TypeVar, cast
 
 from ase import Atoms
 
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.isolated_atoms import without_isolated_atoms
+from surveyor.models import uncertainty
 from surveyor.models.atomic_energies import fit_atomic_energies, known_atomic_energies
 from surveyor.models.record import ModelRecord, versions_of
 from surveyor.models.weights import check_weights
 from surveyor.parameters import Parameters
+from surveyor.potentials import Potential
 from surveyor.structures import elements_of
 from surveyor.weights import Property
 
@@ -118,17 +120,55 @@ class SingleModel(Generic[P]):
             )
 
     def save(self, directory: Path) -> None:
-        """Write the native file and `model.json` into a new directory; see `Model.save`."""
+        """Write the native file, the uncertainty and `model.json` into a new directory; see `Model.save`."""
         weights = self.network
         directory.mkdir(parents=True)
         shutil.copyfile(weights, directory / self.FILE)
+        if self.uncertainty_file is not None:
+            shutil.copyfile(self.uncertainty_file, directory / uncertainty.FILE)
         versions = versions_of(["surveyor", *self.PACKAGES, "ase"])
         ModelRecord(self.KIND, self.parameters.model_dump(mode="json"), self.energies, self.seed, versions).save(
             directory
         )
 
+    @property
+    def may_state_uncertainty(self) -> bool:
+        """Whether the model is to state an uncertainty, if there are enough data for its calibration."""
+        return bool(getattr(self.parameters, "uncertainty", False))
+
+    @property
+    def uncertainty_file(self) -> Path | None:
+        """The file with the uncertainty of the trained model; None if it states none."""
+        path = self.network.with_name(uncertainty.FILE)
+        return path if self.may_state_uncertainty and path.exists() else None
+
+    def calibrate_uncertainty(self, train: Dataset, valid: Dataset, others: Dataset) -> None:
+        """Write the uncertainty of the trained model beside its native file, unless it is to state none.
+
+        Args:
+            train: structures of its training.
+            valid: structures of its validation set.
+            others: further structures that the training has not fitted, such as a test set.
+
+        Raises:
+            ValueError: the model is not trained.
+        """
+        if self.may_state_uncertainty:
+            path = self.network.with_name(uncertainty.FILE)
+            potential = cast("uncertainty.FeaturePotential", self.deploy())  # that of each model with this parameter
+            uncertainty.calibrate_uncertainty(potential, train, valid, others, path)
+
+    def deploy(self) -> Potential:
+        """Return the potential for sampling and evaluation; see `Model.deploy`."""
+        raise NotImplementedError
+
     @classmethod
     def load(cls, directory: Path, record: ModelRecord, parameters: type[P]) -> Self:
-        """Return the model that `save` wrote; the native file, which may hold code, is not opened before it is used."""
-        given = parameters.model_validate(record.parameters)
+        """Return the model that `save` wrote; the native file, which may hold code, is not opened before it is used.
+
+        A model of an earlier version states no uncertainty, and neither do those whose training starts from it: the
+        campaign to which they belong began without.
+        """
+        unknown = {"uncertainty": False} if "uncertainty" in parameters.model_fields else {}
+        given = parameters.model_validate(unknown | dict(record.parameters))
         return cls(given, record.atomic_energies, record.seed, directory.absolute() / cls.FILE)

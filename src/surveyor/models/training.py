@@ -13,6 +13,7 @@ from surveyor.models.choice import load_model
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.history import load_history, save_history
 from surveyor.models.model import Epoch, Model
+from surveyor.models.single_model import SingleModel
 from surveyor.words import number_of
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ DATA = "data.json"  # beside a saved model: a digest of what it was trained on
 
 
 def train_model(
-    model: Model, train: Path, valid: Path, *, directory: Path, destination: Path
+    model: Model, train: Path, valid: Path, *, directory: Path, destination: Path, test: Path | None = None
 ) -> tuple[Model, Sequence[Epoch]]:
     """Train a model and save it; return the saved model and the history of its training.
 
@@ -34,6 +35,8 @@ def train_model(
         valid: extxyz file with labelled structures used to choose the best epoch.
         directory: folder for checkpoints and logs; the same one for each call.
         destination: folder to create, with the native file, `model.json` and `history.json`.
+        test: extxyz file with labelled structures that have no part in the training; with those in `valid`, they
+            calibrate the uncertainty of a single model.
 
     Raises:
         InputError: the destination holds a model that was trained on other data.
@@ -41,7 +44,10 @@ def train_model(
     """
     digest = hashlib.sha256(train.read_bytes() + valid.read_bytes()).hexdigest()
     if not destination.is_dir():
-        trained, history = model.train(Dataset.load(train), Dataset.load(valid), directory)
+        sets = Dataset.load(train), Dataset.load(valid)
+        trained, history = model.train(*sets, directory)
+        if isinstance(trained, SingleModel):
+            trained.calibrate_uncertainty(*sets, Dataset() if test is None else Dataset.load(test))
         _save_atomically(trained, history, destination, digest)
         logger.info("trained %s in %s", destination, number_of(len(history), "epoch"))
     elif (destination / DATA).exists() and read_json(destination / DATA)["digest"] != digest:

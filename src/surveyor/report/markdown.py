@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from surveyor.labels import load_theory
+from surveyor.metrics import coverage_in_words
 from surveyor.progress import errors_table, read_trust
 from surveyor.report.activity import failures_by_reason
 from surveyor.report.failures import failed_labels_table
@@ -57,6 +58,8 @@ def generation_markdown(directory: RunDirectory, generation: int) -> str:
     if lines := read_trust(directory, generation).lines:
         trust = "\n".join(f"- {_escaped(line)}" for line in lines[-N_ROWS:])
         parts += ["## How far the potential can be trusted", trust]
+    if coverage := manifest["details"].get("coverage"):
+        parts.append(f"Before training, the {coverage_in_words(**coverage)}.")
     points = parity_points(directory.generation(generation))
     if points:
         parts += ["## Predictions and labels", _picture(parity_figure(points), "parity"), _errors(manifest)]

@@ -63,6 +63,25 @@ def checked_walkers(
     return tuple(walkers), tuple(reports.values())
 
 
+def check_auto_limits(groups: Sequence[Walkers], why_none: str | None) -> None:
+    """Check that no guard takes its limit from an uncertainty that the potential does not state.
+
+    Args:
+        groups: groups of walkers.
+        why_none: why the potential states no uncertainty; None if it does.
+
+    Raises:
+        InputError: a group asks for such a limit; the message gives the reason.
+    """
+    for number, group in enumerate(groups):
+        if why_none is not None and group.max_uncertainty_meV_per_A == "auto":
+            raise InputError(
+                f"walkers[{number}].max_uncertainty_meV_per_A: found auto, but {why_none}; expected a committee, or a "
+                "single model of MACE or NequIP with uncertainty: true: choose one, or leave out the field, as nothing "
+                "stops walkers by uncertainty here"
+            )
+
+
 def _check_group(group: Walkers, starts: Sequence[Atoms], *, has_plumed: bool) -> None:
     for index, atoms in enumerate(starts):
         name = f"structure {index} of {group.start}"

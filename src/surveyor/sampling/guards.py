@@ -13,6 +13,8 @@ from surveyor.sampling.conditions import MOVING_CELL, Walkers
 from surveyor.sampling.integrators import temperature_of
 from surveyor.sampling.walkers import Rejection
 
+AUTO_FACTOR, AUTO_LEAST = 3.0, 100.0  # typical largest errors, and meV/Å: the limit `auto` of the uncertainty
+UNKNOWN_LIMIT = 500.0  # meV/Å: that limit for committees of earlier versions, which do not know their errors
 UNHEARD_OF = 1e-12  # a temperature that is less probable than this at equilibrium is none of equilibrium
 
 
@@ -25,7 +27,7 @@ class Readings:
         forces: forces in eV/Å, shape (n_atoms, 3).
         energy: potential and kinetic energy, including the bias, in eV.
         n_degrees: number of degrees of freedom that share the kinetic energy.
-        uncertainty: expected error of the force on each atom in eV/Å, shape (n_atoms,), or None.
+        uncertainty: of the force on each atom in eV/Å, shape (n_atoms,), or None; see `Prediction`.
     """
 
     step: int
@@ -127,12 +129,30 @@ def _longest_limit(atoms: Atoms, conditions: Walkers) -> float:
     return max(conditions.min_distance_A, largest)
 
 
-def check_uncertainty(readings: Readings, conditions: Walkers) -> Rejection | None:
-    """Check that the members of a committee agree."""
+def uncertainty_limit(conditions: Walkers, typical_error: float | None) -> float:
+    """Return the largest uncertainty that the guard allows, in meV/Å.
+
+    Args:
+        conditions: of the walker.
+        typical_error: of the potential on its validation set, in eV/Å; see `surveyor.metrics.typical_error`. None if
+            it is not known.
+    """
+    if conditions.max_uncertainty_meV_per_A != "auto":
+        return conditions.max_uncertainty_meV_per_A
+    return UNKNOWN_LIMIT if typical_error is None else max(AUTO_LEAST, AUTO_FACTOR * 1e3 * typical_error)
+
+
+def check_uncertainty(readings: Readings, limit: float) -> Rejection | None:
+    """Check that the potential is certain of the force on each atom.
+
+    Args:
+        readings: at this step.
+        limit: largest uncertainty allowed, in meV/Å.
+    """
     if readings.uncertainty is None:
         return None
-    largest, limit = float(1e3 * readings.uncertainty.max()), conditions.max_uncertainty_meV_per_A
-    return Rejection("disagreement", readings.step, largest, limit) if largest > limit else None
+    largest = float(1e3 * readings.uncertainty.max())
+    return Rejection("uncertainty", readings.step, largest, limit) if largest > limit else None
 
 
 def check_wall_time(seconds: float, conditions: Walkers, *, step: int) -> Rejection | None:

@@ -17,7 +17,7 @@ from surveyor.events.kinds import Rejected, Sampled
 from surveyor.events.recording import announce
 from surveyor.files import write_atomically
 from surveyor.potentials import Potential
-from surveyor.sampling.guards import check_distances
+from surveyor.sampling.guards import check_distances, uncertainty_limit
 from surveyor.sampling.observables import append_frames, files_of_bias, keep_last_good
 from surveyor.sampling.perturbation import perturb
 from surveyor.sampling.samples import Attempt, load_attempt, load_sample, save_attempt, save_sample
@@ -109,6 +109,9 @@ def propagate(
     )
     if calculator is None and potential is not None and walker.conditions.method != "perturbation":
         calculator = potential.calculator()
+    if walker.conditions.method != "perturbation":
+        limit = uncertainty_limit(walker.conditions, getattr(potential, "typical_error", None))
+        attempt = replace(attempt, sample=replace(attempt.sample, max_uncertainty_meV_per_A=limit))
     while attempt.sample.structure is None and len(attempt.sample.rejections) < n_tries:
         attempt = _advance(attempt, calculator, files, n_steps=checkpoint_steps, began=began)
         save_attempt(files.checkpoint, attempt, origin=walker)
@@ -158,7 +161,14 @@ def _advance(
 
 def _next_try(attempt: Attempt, rejection: Rejection) -> Attempt:
     sample = attempt.sample
-    return Attempt(Sample(sample.walker.reset(), None, rejections=(*sample.rejections, rejection)))
+    return Attempt(
+        Sample(
+            sample.walker.reset(),
+            None,
+            rejections=(*sample.rejections, rejection),
+            max_uncertainty_meV_per_A=sample.max_uncertainty_meV_per_A,
+        )
+    )
 
 
 def _perturbed(sample: Sample) -> Sample | Rejection:

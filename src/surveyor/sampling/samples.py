@@ -24,6 +24,7 @@ from surveyor.structures import at_rest, identity_of
 from surveyor.words import number_of
 
 OBSERVABLE = "observable."
+LIMIT = "max_uncertainty_meV_per_A"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +35,7 @@ class Attempt:
         sample: as it would be if it ended here, without a structure.
         n_frames: how many frames the trajectory has.
         energy: potential and kinetic, in eV, when the try began; None before its first step.
-        was_certain: whether the members of a committee have agreed since.
+        was_certain: whether the uncertainty of the potential has been within its limit since.
     """
 
     sample: Sample
@@ -72,6 +73,8 @@ def _to_arrays(sample: Sample, origin: Walker) -> dict[str, np.ndarray]:
     arrays["stop"] = np.asarray(json.dumps(None if sample.stop is None else asdict(sample.stop)))
     arrays["is_converged"] = np.asarray(json.dumps(sample.is_converged))
     arrays["sample_n_steps"] = np.asarray(sample.n_steps)
+    if sample.max_uncertainty_meV_per_A is not None:
+        arrays[LIMIT] = np.asarray(sample.max_uncertainty_meV_per_A)
     arrays |= {OBSERVABLE + name: values for name, values in sample.observables.items()}
     if sample.structure is not None:
         arrays["sample_positions"] = sample.structure.positions
@@ -144,6 +147,7 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], origin: Walker, path: Path) -
         stop=None if stop is None else Rejection(**stop),
         is_converged=json.loads(str(arrays["is_converged"])) if version > 1 else None,
         observables=named(arrays, OBSERVABLE) if version > 1 else {"temperature_K": arrays["temperatures_K"]},
+        max_uncertainty_meV_per_A=float(arrays[LIMIT]) if LIMIT in arrays else None,
     )
 
 

@@ -174,8 +174,9 @@ class Segment:
         return found or self._check_uncertainty(readings) or self._check_time()
 
     def _check_uncertainty(self, readings: Readings) -> Rejection | None:
-        # A walker that begins where the members disagree would bring what it brought the last time.
-        found = check_uncertainty(readings, self._conditions)
+        # A walker that begins where the potential is uncertain would bring what it brought the last time.
+        limit = self._attempt.sample.max_uncertainty_meV_per_A
+        found = None if limit is None else check_uncertainty(readings, limit)
         self._was_certain = self._was_certain or found is None
         return found if self._was_certain else None
 

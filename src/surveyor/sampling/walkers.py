@@ -25,7 +25,8 @@ UNITS = {
     "not_finite": "numbers that are not finite",
     "volume": "times the volume",
     "energy_drift": "meV/atom",
-    "disagreement": "meV/Å",
+    "uncertainty": "meV/Å",
+    "disagreement": "meV/Å",  # what earlier versions called the uncertainty of a committee
     "wall_time": "min",
 }  # of what guards find, by reason
 PLAIN = ("positions", "momenta", "cell", "random_state", "n_steps")  # of the state
@@ -110,7 +111,15 @@ class Rejection:
     """
 
     reason: Literal[
-        "force", "distance", "temperature", "not_finite", "volume", "energy_drift", "disagreement", "wall_time"
+        "force",
+        "distance",
+        "temperature",
+        "not_finite",
+        "volume",
+        "energy_drift",
+        "uncertainty",
+        "disagreement",
+        "wall_time",
     ]
     step: int
     value: float
@@ -119,7 +128,7 @@ class Rejection:
     @property
     def brings_structure(self) -> bool:
         """Whether the structure at which the walker was stopped is its sample, rather than one that makes no sense."""
-        return self.reason in ("disagreement", "wall_time")
+        return self.reason in ("uncertainty", "disagreement", "wall_time")
 
     @property
     def in_words(self) -> str:
@@ -145,6 +154,8 @@ class Sample:
         observables: observables along the last try, at most 100 values of each, by name: `step`, `temperature_K`,
             `potential_energy` and `total_energy` (eV), `pressure_MPa`, `volume_A3`, `bias_energy` (eV),
             `uncertainty_eV_per_A` and collective variables, as available.
+        max_uncertainty_meV_per_A: limit of the guard of uncertainty; None for perturbations, and in files of earlier
+            versions.
     """
 
     walker: Walker
@@ -154,6 +165,7 @@ class Sample:
     stop: Rejection | None = None
     is_converged: bool | None = None
     observables: Mapping[str, np.ndarray] = field(default_factory=dict)
+    max_uncertainty_meV_per_A: float | None = None
 
     @property
     def temperatures_K(self) -> np.ndarray:

@@ -16,6 +16,7 @@ from surveyor.run_directory import (
     FORMER_STOP,
     FORMER_WINDOWS,
     SCHEMA_VERSION,
+    SINGLE_UNCERTAINTY,
     WEIGHTS_COUNT,
     RunDirectory,
     check_schema,
@@ -37,6 +38,7 @@ def record_parameters(directory: RunDirectory, parameters: WorkParameters, kind:
         WEIGHTS_COUNT: directory.obeys_weights,
         FORMER_WINDOWS: directory.has_former_windows,
         FORMER_STOP: directory.has_former_stop,
+        SINGLE_UNCERTAINTY: directory.has_single_uncertainty,
     }
     write_json(directory.parameters, record)
 

@@ -56,3 +56,8 @@ def train() -> Dataset:
 @pytest.fixture(scope="session")
 def valid() -> Dataset:
     return metals(6, seed=1)
+
+
+@pytest.fixture(scope="session")
+def unseen() -> Dataset:
+    return metals(90, seed=2)

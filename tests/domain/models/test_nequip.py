@@ -1,8 +1,11 @@
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +14,14 @@ from networks import NetworkTests, check_killed_three_times, replace_program
 
 from surveyor.dataset import STRESS, Dataset
 from surveyor.errors import InputError, TrainingFailed
-from surveyor.metrics import errors_of
+from surveyor.metrics import covered, errors_of
 from surveyor.models import nequip_network, nequip_trainer
 from surveyor.models.choice import load_model
 from surveyor.models.nequip import NequIPModel, NequIPPotential
 from surveyor.models.nequip_network import compiled_file, compiled_files
 from surveyor.models.nequip_parameters import NequIPParameters
-from surveyor.potentials import evaluate_one_by_one
+from surveyor.models.uncertainty import RIDGE
+from surveyor.potentials import evaluate_one_by_one, predict
 from surveyor.testing.models import check_model
 from surveyor.testing.potentials import check_potential
 
@@ -244,3 +248,51 @@ def test_missing_nequip_is_told_with_the_command_that_installs_it(
     monkeypatch.setitem(sys.modules, "nequip", None)
     with pytest.raises(InputError, match=r'pip install "surveyor\[nequip\]"'):
         NequIPPotential(tmp_path / "model.nequip.zip").calculator()
+
+
+def test_a_model_states_the_distance_of_its_features_to_the_training_data(
+    compiled: NequIPModel, train: Dataset, valid: Dataset, unseen: Dataset, tmp_path: Path
+) -> None:
+    stating = replace(compiled, parameters=compiled.parameters.model_copy(update={"uncertainty": True}))
+    stating.calibrate_uncertainty(train, valid, unseen[:30])
+    assert compiled.deploy().evaluate(valid[:1])[0].uncertainty is None
+    potential, test = stating.deploy(), unseen[30:]
+    predictions, features = potential.evaluate(test), potential.features(test)
+    of_training = np.concatenate(potential.features(train))
+    moments = of_training.T @ of_training
+    precision = np.linalg.inv(moments + RIDGE * np.trace(moments) / len(moments) * np.eye(len(moments)))
+    distances = [np.sqrt(np.einsum("ai,ij,aj->a", each, precision, each)) for each in features]
+    factors = [each.uncertainty / far for each, far in zip(predictions, distances, strict=True)]  # type: ignore[operator]
+    assert np.concatenate(factors) == pytest.approx(factors[0][0], rel=1e-5)
+    n_covered, n = covered(test, predictions)
+    assert n_covered / n > 0.8
+    # Alone, too, where a compiled potential would state none; and turned structures are as uncertain.
+    turned = test[0].copy()
+    turned.rotate(40, (1, 2, 3), rotate_cell=True)
+    for atoms in (test[0], turned):
+        found = predict(potential.calculator(), atoms).uncertainty
+        np.testing.assert_allclose(found, predictions[0].uncertainty, rtol=1e-6)
+    stating.save(tmp_path / "saved")
+    assert load_model(tmp_path / "saved").deploy().evaluate(test[:1])[0].uncertainty is not None
+
+
+def test_a_network_without_features_states_no_uncertainty(
+    trained: NequIPModel,
+    train: Dataset,
+    valid: Dataset,
+    unseen: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def without_features(calculator: object, structures: Sequence[Atoms]) -> dict[str, Any]:
+        return {name: value for name, value in forward(calculator, structures).items() if name != "node_features"}
+
+    forward = nequip_network._forward
+    monkeypatch.setattr(nequip_network, "_forward", without_features)
+    caplog.set_level("INFO")
+    package = Path(shutil.copyfile(trained.network, tmp_path / trained.network.name))
+    model = replace(trained, weights=package, parameters=TINY.model_copy(update={"uncertainty": True}))
+    model.calibrate_uncertainty(train, valid, unseen[:20])
+    assert model.uncertainty_file is None
+    assert "this network of NequIP has no node_features in its output" in caplog.text

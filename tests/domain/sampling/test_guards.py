@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from pydantic import ValidationError
 from scipy.stats import chi2
 
 from surveyor.sampling.conditions import Walkers
@@ -12,6 +13,7 @@ from surveyor.sampling.guards import (
     check_uncertainty,
     check_wall_time,
     hottest_K,
+    uncertainty_limit,
 )
 from surveyor.sampling.integrators import temperature_of
 from surveyor.sampling.walkers import Rejection
@@ -194,11 +196,24 @@ def test_a_limit_of_zero_holds_for_crystals(conditions):
 
 
 @pytest.mark.parametrize(("uncertainty", "found"), [([0.1, 0.75, 0.2], 750), ([0.1, 0.5, 0.2], None), (None, None)])
-def test_a_walker_is_stopped_by_the_largest_disagreement_on_an_atom(conditions, uncertainty, found):
+def test_a_walker_is_stopped_by_the_largest_uncertainty_of_an_atom(conditions, uncertainty, found):
     each = None if uncertainty is None else np.array(uncertainty)
     readings = Readings(8, np.zeros((3, 3)), 0.0, n_degrees=9, uncertainty=each)
-    expected = None if found is None else Rejection("disagreement", 8, found, 500)
-    assert check_uncertainty(readings, conditions) == expected
+    expected = None if found is None else Rejection("uncertainty", 8, found, 500)
+    assert check_uncertainty(readings, uncertainty_limit(conditions, None)) == expected
+
+
+@pytest.mark.parametrize(("error", "limit"), [(0.25, 750), (0.01, 100), (None, 500)])
+def test_the_automatic_limit_of_the_uncertainty_is_three_typical_errors(conditions, error, limit):
+    automatic = conditions.model_copy(update={"max_uncertainty_meV_per_A": "auto"})
+    assert uncertainty_limit(automatic, error) == pytest.approx(limit)
+    assert uncertainty_limit(conditions, error) == 500
+
+
+@pytest.mark.parametrize("wrong", ["automatic", 0.0, -1.0])
+def test_other_limits_of_the_uncertainty_are_refused(tmp_path, wrong):
+    with pytest.raises(ValidationError, match="max_uncertainty_meV_per_A"):
+        Walkers(start=tmp_path / "unused.xyz", max_uncertainty_meV_per_A=wrong)
 
 
 @pytest.mark.parametrize(("seconds", "minutes"), [(90, 1.5), (60, None), (1, None)])

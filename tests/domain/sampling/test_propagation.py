@@ -372,11 +372,28 @@ def test_a_walker_stops_where_the_members_of_a_committee_disagree(tmp_path):
     disagreeing = Using(lambda: Constant(uncertainties=[0.1] * 7 + [0.9]))
     walker = walker_of(tmp_path, Octahedron("Cu", 2), n_steps=20)
     sample = propagate(walker, disagreeing, directory=tmp_path, name="0")
-    assert (sample.stop.reason, sample.stop.step, sample.stop.value, sample.stop.limit) == ("disagreement", 7, 900, 500)
+    assert (sample.stop.reason, sample.stop.step, sample.stop.value, sample.stop.limit) == ("uncertainty", 7, 900, 500)
     assert sample.n_steps == sample.walker.state.n_steps == 7  # and it goes on from there
     assert sample.structure == sample.walker.structure
     again = propagate(walker, Using(unused), directory=tmp_path, name="0")
     assert again.stop == sample.stop
+
+
+def test_the_limit_follows_the_error_of_the_potential_and_is_recorded_while_the_walker_keeps_its_conditions(tmp_path):
+    @dataclass(frozen=True)
+    class Sloppy(Using):
+        typical_error: float = 0.25  # eV/Å
+
+    uncertain = Sloppy(lambda: Constant(uncertainties=[0.1] * 7 + [0.9]))
+    walker = walker_of(tmp_path, Octahedron("Cu", 2), n_steps=20, max_uncertainty_meV_per_A="auto")
+    sample = propagate(walker, uncertain, directory=tmp_path, name="0")
+    assert (sample.stop.value, sample.stop.limit, sample.max_uncertainty_meV_per_A) == (900, 750, 750)
+    again = propagate(walker, Using(unused), directory=tmp_path, name="0")
+    assert again.max_uncertainty_meV_per_A == 750
+    assert again.walker.conditions == sample.walker.conditions == walker.conditions  # automatic in the next generation
+    sloppier = Sloppy(lambda: Constant(uncertainties=[0.1] * 7 + [0.9]), typical_error=0.5)
+    sample = propagate(walker, sloppier, directory=tmp_path, name="1")
+    assert (sample.stop, sample.max_uncertainty_meV_per_A) == (None, 1500)
 
 
 def test_what_a_stopped_walker_brings_has_passed_all_guards(tmp_path):
@@ -398,7 +415,7 @@ def test_a_walker_that_begins_where_they_disagree_goes_on_until_they_agree_and_d
     disagreeing = Using(lambda: Constant(uncertainties=[0.9] * 4 + [0.1] * 3 + [0.9]))
     walker = walker_of(tmp_path, Octahedron("Cu", 2), n_steps=20)
     sample = propagate(walker, disagreeing, directory=tmp_path, name="0", checkpoint_steps=3)
-    assert (sample.stop.reason, sample.n_steps) == ("disagreement", 6)  # each segment computes its beginning again
+    assert (sample.stop.reason, sample.n_steps) == ("uncertainty", 6)  # each segment computes its beginning again
 
 
 def test_a_walker_whose_time_is_up_brings_what_it_has_and_says_so(tmp_path, caplog):
