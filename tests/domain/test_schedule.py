@@ -1,5 +1,6 @@
 """The schedule of a campaign: its decisions, and that they can be made again from its journal."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from surveyor.learning.entries import (
     TrainingBegins,
     WalkerBegins,
 )
-from surveyor.learning.journal import first_difference
+from surveyor.learning.journal import Journal, first_difference, n_decisions
 from surveyor.learning.parameters import Learning
 from surveyor.learning.schedule import Schedule, advance, due, frames_per_sample, replayed, samples_of_round
 from surveyor.testing.simulation import Latencies, Simulation, lower_bound
@@ -250,6 +251,14 @@ def test_a_journal_gives_the_same_decisions_and_the_first_other_one_is_named() -
     difference = first_difference(swapped)
     assert difference is not None
     assert difference.number == first + 1
+
+
+# Journals of real campaigns: one was killed at random, one was stopped and continued.
+@pytest.mark.parametrize("path", sorted((Path(__file__).parent / "journals").iterdir()), ids=lambda path: path.stem)
+def test_recorded_campaigns_are_decided_in_the_same_way(path: Path) -> None:
+    entries = Journal(path).read()
+    assert n_decisions(entries) > 20
+    assert first_difference(entries) is None
 
 
 def test_a_run_that_was_killed_before_it_recorded_a_decision_is_no_difference() -> None:

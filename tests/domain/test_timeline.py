@@ -45,7 +45,7 @@ def test_labels_are_counted_until_they_arrive_and_anew_by_each_run() -> None:
     first = SampleReturned(name="g001-w000-0", labels=("g001-w000-0", "g001-w000-0-step-5"))
     entries = journal(*BEGINNING, (103.0, first), (120.0, RULES))
     numbers = dict(timeline_of(entries).outstanding)
-    assert (numbers[101.0], numbers[103.0], numbers[120.0]) == (0, 2, 2)
+    assert (numbers[101.0], numbers[103.0], numbers[120.0]) == (0, 0, 2)  # none between the runs
 
 
 def test_what_a_killed_run_had_under_way_ends_with_it_and_begins_again_with_the_next() -> None:

@@ -17,6 +17,8 @@ from surveyor.flows.run_names import is_made_up
 from surveyor.lease import hold_lease
 from surveyor.run_directory import RunDirectory
 
+JOURNALS = Path(__file__).parents[1] / "domain" / "journals"
+
 
 def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
     yield parser
@@ -59,6 +61,27 @@ def test_the_status_of_running_work_names_what_it_is_at_and_its_process(
         assert int(said.rpartition(", pid ")[2]) > 1
     main(["status", str(tmp_path)])
     assert "pid" not in capsys.readouterr().out
+
+
+def test_replay_makes_all_decisions_again_and_names_the_first_that_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["replay", str(tmp_path)]) == 2
+    assert "journal.jsonl does not exist: expected the folder of a campaign" in capsys.readouterr().err
+    lines = (JOURNALS / "overlapped-stopped.jsonl").read_text().splitlines()
+    path = RunDirectory(tmp_path).journal
+    path.write_text("\n".join(lines) + "\n")
+    assert main(["replay", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert said == "124 entries, 41 decisions: each decision follows from the entries before it\n"
+    number = next(number for number, line in enumerate(lines) if '"entry":"training"' in line)
+    lines[number] = lines[number].replace("g001-w001-0", "g001-w099-0")
+    path.write_text("\n".join(lines) + "\n")
+    assert main(["replay", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert f"journal.jsonl, entry {number + 1}: found " in said
+    assert "g001-w099-0" in said.partition("expected")[0]
+    assert "g001-w001-0" in said.partition("expected")[2]
 
 
 def test_names_that_prefect_makes_up_are_told_from_those_of_users() -> None:

@@ -76,7 +76,7 @@ class _Reader:
 
     def read(self, time: float, entry: Entry) -> None:
         """Read an entry."""
-        if isinstance(entry, RunBegins):  # a former run was killed, or has ended
+        if isinstance(entry, RunBegins) and self.timeline.outstanding:  # a former run was killed, or has ended
             self._end_all(self._last)
         self.schedule = advance(entry, self.schedule)
         if isinstance(entry, SampleReturned):
@@ -109,6 +109,7 @@ class _Reader:
         for walker in list(self._moving):
             self._end_sample(walker, time)
         self._end_training(time)
+        self.timeline.outstanding.append((time, 0))
 
 
 def timeline_of(entries: Sequence[tuple[float, Entry]]) -> Timeline:
@@ -158,7 +159,7 @@ def timeline_figure(timeline: Timeline) -> Figure:
 def _bars(axes: Axes, spans: Sequence[Span], begin: float, unit_s: float) -> None:
     corners = [[((time - begin) / unit_s, span.row + y) for time, y in _corners(span)] for span in spans]
     colours = [COLOURS[span.generation % len(COLOURS)] for span in spans]
-    bars = PolyCollection(corners, facecolors=colours, edgecolors="white", linewidths=0.4)
+    bars = PolyCollection(corners, facecolors=colours, edgecolors="face", linewidths=0.1)
     bars.set_rasterized(len(spans) > MAX_SHAPES)
     axes.add_collection(bars)
     axes.autoscale_view()
