@@ -200,7 +200,7 @@ def labelled_copper(path: Path, shift: float = 0.0) -> Path:
 
 def test_members_of_a_committee_are_trained_side_by_side_and_calibrated_together(folder: Folder) -> None:
     committee = {"n_members": 3, "resample": True, "member": {"pair": {"n_basis": 8}}}
-    weights = folder.run(model={"committee": committee}, bootstrap={"n_structures": 10})
+    weights = folder.run(n_walkers=3, model={"committee": committee}, bootstrap={"n_structures": 10})
     assert weights.name == SUMMARY
     with get_client(sync_client=True) as client:
         by_name = {run.name: run.id for run in flow_runs(client, folder.directory)}
@@ -215,9 +215,11 @@ def test_members_of_a_committee_are_trained_side_by_side_and_calibrated_together
     assert model.calibration is not None
     assert model.calibration.forces.factor is not None
     assert "coverage" not in folder.directory.read_manifest(1)["details"]  # of a bound, which it does not state
+    (_, examined) = folder.directory.examined(1)
+    assert [audit.uncertainty is not None for audit in examined.audits] == [True, True]
     told = of_kind(folder.directory.events.read()[0], CommitteeCalibrated)
     assert [event.forces["n"] for event in told][-1] == model.calibration.forces.n
-    assert folder.run(model={"committee": committee}, bootstrap={"n_structures": 10}) == weights
+    assert folder.run(n_walkers=3, model={"committee": committee}, bootstrap={"n_structures": 10}) == weights
 
 
 def test_given_data_are_taken_only_when_the_reference_agrees(folder: Folder) -> None:

@@ -17,7 +17,7 @@ from surveyor.learning.intervals import (
 from surveyor.learning.parameters import Learning
 from surveyor.words import number_of
 
-WINDOW = 30  # audits; 0 of 30 are the least that bound a share below 10 %
+WINDOW = 30  # audits; 0 of 30 bound a share below 10 %, 0 of 28 do not
 N_CALIBRATION = 50  # audits before the window, from which the factor of an uncertainty is taken
 IN_SUCCESSION = 2  # generations
 FACTOR_BEYOND = 3.0  # times the target
