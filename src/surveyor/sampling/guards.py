@@ -15,9 +15,8 @@ from surveyor.sampling.integrators import temperature_of
 from surveyor.sampling.walkers import Rejection
 
 AUTO_FACTOR, AUTO_LEAST = 3.0, 100.0  # typical largest errors, and meV/Å: the limit `auto` of the uncertainty
-DEFAULT_LIMIT = (
-    500.0  # meV/Å, of committees, and `auto` where a committee of an earlier version does not know its error
-)
+# meV/Å: of committees, and `auto` of those of earlier versions, which do not know their error
+DEFAULT_LIMIT = 500.0
 UNHEARD_OF = 1e-12  # a temperature that is less probable than this at equilibrium is none of equilibrium
 
 
