@@ -128,7 +128,14 @@ SAMPLING = Kind(
     work=Sampling,
     field="potential",
     expected="potential, walkers and output_directory",
-    may_change=("output_directory", "n_samples", "walkers_per_batch", "min_difference_A", "pool"),
+    may_change=(
+        "output_directory",
+        "n_samples",
+        "walkers_per_batch",
+        "min_difference_A",
+        "pool",
+        "walkers.max_uncertainty_meV_per_A",  # earlier versions recorded the default as 500
+    ),
     advice="choose another output directory, or restore the parameters and files",
     make=_make,
 )

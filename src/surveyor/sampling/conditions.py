@@ -244,13 +244,13 @@ class Walkers(Parameters):
         description="Stop and reset a walker in nve without PLUMED if its total energy changes by more during a "
         "propagation.",
     )
-    max_uncertainty_meV_per_A: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
-        500.0,
+    max_uncertainty_meV_per_A: Annotated[float, Field(gt=0)] | Literal["auto"] | None = Field(
+        None,
         title="Guard: uncertainty (meV/Å)",
         description="Stop a walker and label its structure when the uncertainty of the force on an atom is larger: "
         "the disagreement of a committee, or what a single model states. auto is three times the largest error of a "
-        "force in a typical structure of the validation set, and at least 100. A walker that starts above the limit "
-        "continues until it has been below it once.",
+        "force in a typical structure of the validation set, and at least 100. By default 500 for a committee, and "
+        "auto for a single model. A walker that starts above the limit continues until it has been below it once.",
     )
     max_wall_time_minutes: float = Field(
         240.0,

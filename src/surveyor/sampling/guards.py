@@ -9,12 +9,14 @@ from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 from scipy.special import gammainccinv
 
+from surveyor.potentials import Potential
 from surveyor.sampling.conditions import MOVING_CELL, Walkers
 from surveyor.sampling.integrators import temperature_of
 from surveyor.sampling.walkers import Rejection
 
 AUTO_FACTOR, AUTO_LEAST = 3.0, 100.0  # typical largest errors, and meV/Å: the limit `auto` of the uncertainty
-UNKNOWN_LIMIT = 500.0  # meV/Å: that limit for committees of earlier versions, which do not know their errors
+# meV/Å: of committees, and `auto` of those of earlier versions, which do not know their error
+DEFAULT_LIMIT = 500.0
 UNHEARD_OF = 1e-12  # a temperature that is less probable than this at equilibrium is none of equilibrium
 
 
@@ -129,17 +131,19 @@ def _longest_limit(atoms: Atoms, conditions: Walkers) -> float:
     return max(conditions.min_distance_A, largest)
 
 
-def uncertainty_limit(conditions: Walkers, typical_error: float | None) -> float:
+def uncertainty_limit(conditions: Walkers, potential: Potential | None) -> float:
     """Return the largest uncertainty that the guard allows, in meV/Å.
 
     Args:
         conditions: of the walker.
-        typical_error: of the potential on its validation set, in eV/Å; see `surveyor.metrics.typical_error`. None if
-            it is not known.
+        potential: on which it moves. Its attribute `typical_error` in eV/Å, if it has one, is that on its validation
+            set, see `surveyor.metrics.typical_error`; with an attribute `coverage`, its uncertainty is a bound.
     """
-    if conditions.max_uncertainty_meV_per_A != "auto":
-        return conditions.max_uncertainty_meV_per_A
-    return UNKNOWN_LIMIT if typical_error is None else max(AUTO_LEAST, AUTO_FACTOR * 1e3 * typical_error)
+    error, coverage = (getattr(potential, name, None) for name in ("typical_error", "coverage"))
+    wanted = conditions.max_uncertainty_meV_per_A or (DEFAULT_LIMIT if coverage is None else "auto")
+    if wanted != "auto":
+        return wanted
+    return DEFAULT_LIMIT if error is None else max(AUTO_LEAST, AUTO_FACTOR * 1e3 * error)
 
 
 def check_uncertainty(readings: Readings, limit: float) -> Rejection | None:

@@ -110,7 +110,7 @@ def propagate(
     if calculator is None and potential is not None and walker.conditions.method != "perturbation":
         calculator = potential.calculator()
     if walker.conditions.method != "perturbation":
-        limit = uncertainty_limit(walker.conditions, getattr(potential, "typical_error", None))
+        limit = uncertainty_limit(walker.conditions, potential)
         attempt = replace(attempt, sample=replace(attempt.sample, max_uncertainty_meV_per_A=limit))
     while attempt.sample.structure is None and len(attempt.sample.rejections) < n_tries:
         attempt = _advance(attempt, calculator, files, n_steps=checkpoint_steps, began=began)

@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -203,11 +205,34 @@ def test_a_walker_is_stopped_by_the_largest_uncertainty_of_an_atom(conditions, u
     assert check_uncertainty(readings, uncertainty_limit(conditions, None)) == expected
 
 
+@dataclass
+class Committee:
+    """What the guard asks of a potential that states the scale of its errors."""
+
+    typical_error: float | None
+
+    def calculator(self):
+        raise AssertionError("nothing is computed")
+
+    def evaluate(self, structures):
+        raise AssertionError("nothing is computed")
+
+
+@dataclass
+class Single(Committee):
+    """A potential whose uncertainty is a bound."""
+
+    coverage: float = 0.9
+
+
 @pytest.mark.parametrize(("error", "limit"), [(0.25, 750), (0.01, 100), (None, 500)])
 def test_the_automatic_limit_of_the_uncertainty_is_three_typical_errors(conditions, error, limit):
-    automatic = conditions.model_copy(update={"max_uncertainty_meV_per_A": "auto"})
-    assert uncertainty_limit(automatic, error) == pytest.approx(limit)
-    assert uncertainty_limit(conditions, error) == 500
+    automatic, fixed = (conditions.model_copy(update={"max_uncertainty_meV_per_A": each}) for each in ("auto", 321.0))
+    for potential in (Committee(error), Single(error)):
+        assert uncertainty_limit(automatic, potential) == pytest.approx(limit)
+        assert uncertainty_limit(fixed, potential) == 321
+    assert uncertainty_limit(conditions, Committee(error)) == uncertainty_limit(conditions, None) == 500
+    assert uncertainty_limit(conditions, Single(error)) == pytest.approx(limit)
 
 
 @pytest.mark.parametrize("wrong", ["automatic", 0.0, -1.0])
