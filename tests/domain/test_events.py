@@ -223,6 +223,7 @@ def test_names_in_files_stay():
     assert {name: kind.__name__ for name, kind in KINDS.items()} == {
         "batch_halved": "BatchHalved",
         "calibration": "CommitteeCalibrated",
+        "uncertainty": "UncertaintyCalibrated",
         "campaign_begins": "CampaignBegins",
         "campaign_complete": "CampaignComplete",
         "campaign_fails": "CampaignFails",
