@@ -23,6 +23,8 @@ PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 # Tests and demo send nothing home.
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
+# Tests start hundreds of processes; where they may not keep bytecode, each compiles the whole package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types tests tests-long mutants benchmarks docs diagrams clean
 

@@ -17,7 +17,8 @@ from ase import Atoms
 from surveyor.labels import Label, LabelFailure
 from surveyor.reference import cp2k_input
 from surveyor.reference.atomic_energies import isolated_atoms
-from surveyor.reference.cp2k import CP2KCode, CP2KReference
+from surveyor.reference.cp2k import CP2KReference
+from surveyor.reference.cp2k_code import CP2KCode
 
 INPUT = """
 &FORCE_EVAL

@@ -25,7 +25,8 @@ from ase.md.velocitydistribution import thermalize_momenta
 
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory
 from surveyor.programs import run_program
-from surveyor.reference.cp2k import CP2KCode, CP2KReference
+from surveyor.reference.cp2k import CP2KReference
+from surveyor.reference.cp2k_code import CP2KCode
 from surveyor.reference.cp2k_input import read_input, write_input
 from surveyor.reference.labelling import Labeller, label_structure
 

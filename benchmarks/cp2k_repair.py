@@ -20,7 +20,8 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from surveyor.labels import Label, LabelFailure, LevelOfTheory
-from surveyor.reference.cp2k import CP2KCode, CP2KReference
+from surveyor.reference.cp2k import CP2KReference
+from surveyor.reference.cp2k_code import CP2KCode
 from surveyor.reference.cp2k_input import WAVEFUNCTION, read_input
 from surveyor.reference.cp2k_repair import AS_GIVEN, WARM_START, Rung, folder_of, ladder_of, with_rung
 

@@ -86,7 +86,8 @@ def measure(options: argparse.Namespace) -> None:
         )
         with LABELLING.open(parameters) as opened:
             opened.pools.labelling.open()
-            report(replace(opened, checked=replace(opened.checked, reference=reference)), plain, stored)
+            checked = replace(opened.checked, reference=reference)
+            report(replace(opened, checked=checked), plain, stored)  # type: ignore[arg-type]  # which its type leaves open
 
 
 def report(labelling: Labelling, plain_s: float, stored_s: float) -> None:

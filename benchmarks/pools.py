@@ -254,7 +254,7 @@ def structures(number: int) -> list[Atoms]:
 def campaign_labels(load: Load) -> list[Label]:
     """Label in an open campaign, within a flow."""
     with CAMPAIGN.open(campaign_parameters(load)) as opened:
-        campaign = replace(opened, checked=replace(opened.checked, reference=Sleep(load.median_s)))
+        campaign = replace(opened, checked=replace(opened.checked, reference=Sleep(load.median_s)))  # type: ignore[arg-type]  # which its type leaves open
 
         @flow(name=load.path, validate_parameters=False, persist_result=False)
         def labelling() -> None:

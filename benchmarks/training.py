@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -52,7 +53,7 @@ def labelled(n: int) -> Dataset:
 def processor_s() -> float:
     """Return the processor time of this process, of its children that have ended, and of what is kept for trainings."""
     kept = [psutil.Process(each.process.pid).cpu_times() for each in preloaded._kept]
-    return sum(each.user + each.system + each.children_user + each.children_system for each in (os.times(), *kept))
+    return sum(sum(each[:4]) for each in (os.times(), *kept))  # both begin with: user, system, and these of children
 
 
 def timed(act: Callable[[], object]) -> Times:
@@ -95,8 +96,8 @@ def main() -> None:
         for number in range(arguments.rounds + 1):
             forget()
             places = [folder / f"{number}-{what}" for what in ("first", "later", "mace")]
-            taken = [timed(lambda place=place: model.train(train, valid, place)) for place in places[:2]]
-            taken.insert(0, timed(lambda place=places: by_mace(place[0], place[2])))
+            taken = [timed(partial(model.train, train, valid, place)) for place in places[:2]]
+            taken.insert(0, timed(partial(by_mace, places[0], places[2])))
             for contender, each in zip(times, taken, strict=True):
                 times[contender] += [each] if number else []
     forget()

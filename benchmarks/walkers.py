@@ -22,6 +22,9 @@ import time
 import warnings
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+
+from ase import Atoms
 
 ROUNDS = 3
 TIMESTEP_FS = 0.5
@@ -29,7 +32,7 @@ TEMPERATURE_K = 300.0
 MODEL = "mace.model"
 
 
-def structures(system: str, n: int) -> list:
+def structures(system: str, n: int) -> list[Atoms]:
     """Return structures off their equilibrium, all different."""
     from ase.build import bulk, molecule
 
@@ -140,7 +143,7 @@ class TorchSim:
         )
 
 
-KINDS = {"ase": Ase, "surveyor": Surveyor, "torch-sim": TorchSim}
+KINDS: dict[str, type[Any]] = {"ase": Ase, "surveyor": Surveyor, "torch-sim": TorchSim}
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -185,7 +188,7 @@ class Contender:
     def _hear(self, word: str) -> None:
         for process in self._processes:
             if process.stdout.readline().strip() != word:
-                raise SystemExit(f"{' '.join(map(str, process.args))} has failed")
+                raise SystemExit(f"{process.args!r} has failed")
 
     def steps_per_second(self, n_steps: int) -> float:
         """Return the steps of all walkers a second."""

@@ -1,46 +1,52 @@
-"""Each benchmark runs, at its smallest size. Nothing is timed here."""
+"""Each benchmark runs, at its smallest size. Nothing is timed here.
+
+Those marked as long share what they call with the others. `make types` finds what they call and is not there any more.
+"""
 
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-NETWORKS, PROGRAM, SECOND_FORM = (pytest.mark.mace,), (pytest.mark.cp2k,), (pytest.mark.long,)
+LONG, NETWORKS, PROGRAM = pytest.mark.long, pytest.mark.mace, pytest.mark.cp2k
 # Of each benchmark: its options, what it has to print, and what it needs.
 CASES = [
-    ("overhead", "--labels 8", r"8  ratio +\d", ()),
-    ("labelling", "--structures 16", r"ratio of the labelling to the loop with store: \d", ()),
+    ("overhead", "--labels 8", r"8  ratio +\d", (LONG,)),
+    ("labelling", "--structures 16", r"ratio of the labelling to the loop with store: \d", (LONG,)),
     ("pools", "--workers 4 --rate 50 --databases sqlite --labels 12 --plain 8", r"knows 14 of 14 tasks", ()),
     (
         "pools",
         "--workers 4 --rate 50 --databases sqlite --labels 12 --plain 0 --path generation",
         r"knows 18 of 18 tasks",
-        SECOND_FORM,
+        (LONG,),
     ),
-    ("restart", "--rounds 1", r"restart to first new launch, median: \d", ()),
-    ("restart", "--rounds 1 --without-server", r"restart to first new launch, median: \d", SECOND_FORM),
+    ("restart", "--rounds 1", r"restart to first new launch, median: \d", (LONG,)),
+    ("restart", "--rounds 1 --without-server", r"restart to first new launch, median: \d", (LONG,)),
     (
         "overlap",
         "--places 2 --states 2 --ahead 2 --generations 1 --scale 300",
         r"  2\.00 +\d+\.\d +\d+\.\d +\d+\.\d",
-        SECOND_FORM,
+        (LONG,),
     ),
-    ("training", "--structures 8 --rounds 1", r"surveyor, later +\d", NETWORKS),
-    ("evaluate", "--structures 2", r"largest differences: \S+e(-1\d|\+00) meV, \S+e(-1\d|\+00) meV/Å", NETWORKS),
-    ("walkers", "--walkers 2 --steps 1", r"surveyor, one process +\d(?s:.*)network +\d", NETWORKS),
-    ("cp2k_labels", "--frames 2", r"label minus program, median of pairs: -?\d", PROGRAM),
-    ("cp2k_repair", "--only H2O", r"\| 1 \|", PROGRAM),
-    ("atomic_energies", "--elements H --wider", r"H: lowest at multiplicity 2", PROGRAM),
+    ("training", "--structures 8 --rounds 1", r"surveyor, later +\d", (LONG, NETWORKS)),
+    ("evaluate", "--structures 2", r"largest differences: \S+e(-1\d|\+00) meV, \S+e(-1\d|\+00) meV/Å", (NETWORKS,)),
+    ("walkers", "--walkers 2 --steps 1", r"surveyor, one process +\d(?s:.*)network +\d", (LONG, NETWORKS)),
+    ("cp2k_labels", "--frames 2", r"label minus program, median of pairs: -?\d", (LONG, PROGRAM)),
+    ("cp2k_repair", "--only H2O", r"\| 1 \|", (PROGRAM,)),
+    ("atomic_energies", "--elements H --wider", r"H: lowest at multiplicity 2", (PROGRAM,)),
 ]
 
 
 def test_every_benchmark_is_run_here() -> None:
     programs = {path.stem for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text()}
     assert programs == {name for name, *_ in CASES}
+    checked = tomllib.loads((BENCHMARKS.parent / "pyproject.toml").read_text())["tool"]["mypy"]["modules"]
+    assert programs == set(checked)
 
 
 @pytest.mark.slow

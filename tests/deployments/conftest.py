@@ -46,11 +46,11 @@ def client(prefect_api_url: str) -> Iterator[SyncPrefectClient]:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # it asks the server every second
 def worker(prefect: Prefect, environment: dict[str, str], prefect_home: Path) -> Iterator[None]:
     """The deployment as README.md says, and a worker that serves it."""
     for arguments in (
-        ("work-pool", "create", "local", "--type", "process"),
+        ("work-pool", "create", "local", "--type", "process", "--overwrite"),
         ("work-pool", "set-concurrency-limit", "local", "1"),
         ("deploy", "--all"),
     ):

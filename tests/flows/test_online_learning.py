@@ -348,6 +348,7 @@ def foundation(tmp_path: Path) -> Path:
     return trained.network
 
 
+@pytest.mark.long  # the next test trains MACE in a campaign, and those of the model fine-tune
 @pytest.mark.mace
 def test_a_campaign_on_a_foundation_model_fits_its_atomic_energies_beside_it(foundation: Path, tmp_path: Path) -> None:
     folder = Folder(tmp_path / "campaign")

@@ -105,6 +105,7 @@ def test_what_one_had_in_flight_when_it_was_killed_the_other_takes_over(tmp_path
     assert list(shared.store.storage.list("claims/")) == []
 
 
+@pytest.mark.long  # labellings share a store as campaigns do
 def test_two_campaigns_at_once_compute_each_label_once(tmp_path: Path, prefect_api_url: str) -> None:
     campaigns = [SlowCampaign(tmp_path / name, prefect_api_url, delay_s=0.3) for name in ("one", "other")]
     for campaign in campaigns:

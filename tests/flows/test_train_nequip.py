@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,42 +75,54 @@ def surveyor(folder: Path, *arguments: str) -> str:
     return done.stdout if done.returncode == 0 else f"error {done.returncode}: {done.stderr}"
 
 
-def printed_by(script: str, *files: Path) -> list[object]:
+def printed_by(script: str, *files: Path) -> list[Any]:
     command = [sys.executable, "-W", "ignore", "-c", script, *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return list(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_nequip_is_trained_and_exported_for_ase_and_lammps(tmp_path: Path, prefect_api_url: str) -> None:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, prefect_api_url: str) -> Path:
+    """A folder with a training that the command has run, and with structures to test it on."""
+    folder = tmp_path_factory.mktemp("nequip")
     frames = labelled(copper(12))
-    written(tmp_path / "train.extxyz", frames[:9])
-    test = written(tmp_path / "test.extxyz", frames[9:])
+    written(folder / "train.extxyz", frames[:9])
+    written(folder / "test.extxyz", frames[9:])
     content = {"train": "train.extxyz", "test": "test.extxyz", "output_directory": "out", "valid_fraction": 0.25}
-    (tmp_path / "train.yaml").write_text(yaml.safe_dump({**content, "model": MODEL}))
-    assert f"potential: {tmp_path / 'out' / 'model'}" in surveyor(tmp_path, "train", "train.yaml")
-    rates = [epoch.learning_rate for epoch in reported_epochs(tmp_path / "out" / "training")]
-    assert rates == [0.005] * 3
-    predictions = load_model(tmp_path / "out" / "model").deploy().evaluate(Dataset.load(test))
-    energies = [each.energy for each in predictions]
+    (folder / "train.yaml").write_text(yaml.safe_dump({**content, "model": MODEL}))
+    assert f"potential: {folder / 'out' / 'model'}" in surveyor(folder, "train", "train.yaml")
+    return folder
+
+
+def check_predictions(found: Sequence[tuple[float, object]], trained: Path) -> None:
+    """Compare energies and forces with those of surveyor."""
+    predictions = load_model(trained / "out" / "model").deploy().evaluate(Dataset.load(trained / "test.extxyz"))
+    assert [energy for energy, _ in found] == pytest.approx([each.energy for each in predictions], abs=1e-6)
     forces = [each.forces for each in predictions]
+    np.testing.assert_allclose([each for _, each in found], forces, rtol=0, atol=1e-6)
 
-    assert not surveyor(tmp_path, "export", "out", "copper.nequip.zip").startswith("error")
-    native = tmp_path / "out" / "model" / "model.nequip.zip"
-    assert (tmp_path / "copper.nequip.zip").read_bytes() == native.read_bytes()
 
-    assert not surveyor(tmp_path, "export", "out", "copper.nequip.pt2").startswith("error")
-    in_ase = printed_by(IN_ASE, tmp_path / "copper.nequip.pt2", test)
-    assert [energy for energy, _ in in_ase] == pytest.approx(energies, abs=1e-6)
-    np.testing.assert_allclose([each for _, each in in_ase], forces, rtol=0, atol=1e-6)
+def test_nequip_is_trained_and_exported_as_its_package_and_for_lammps(trained: Path) -> None:
+    rates = [epoch.learning_rate for epoch in reported_epochs(trained / "out" / "training")]
+    assert rates == [0.005] * 3
 
-    assert not surveyor(tmp_path, "export", "out", "lammps.nequip.pt2", "--format", "lammps").startswith("error")
+    assert not surveyor(trained, "export", "out", "copper.nequip.zip").startswith("error")
+    native = trained / "out" / "model" / "model.nequip.zip"
+    assert (trained / "copper.nequip.zip").read_bytes() == native.read_bytes()
+
+    assert not surveyor(trained, "export", "out", "lammps.nequip.pt2", "--format", "lammps").startswith("error")
     # What LAMMPS loads; LAMMPS itself, with `pair_style nequip`, is in no package.
-    types, r_max, in_lammps = printed_by(IN_LAMMPS, tmp_path / "lammps.nequip.pt2", test)
+    types, r_max, found = printed_by(IN_LAMMPS, trained / "lammps.nequip.pt2", trained / "test.extxyz")
     assert (types, r_max) == (["Cu"], 4.0)
-    assert [energy for energy, _ in in_lammps] == pytest.approx(energies, abs=1e-6)
-    np.testing.assert_allclose([each for _, each in in_lammps], forces, rtol=0, atol=1e-6)
+    check_predictions(found, trained)
 
-    refused = surveyor(tmp_path, "export", "out", "copper.pt", "--format", "lammps")
+    refused = surveyor(trained, "export", "out", "copper.pt", "--format", "lammps")
     assert refused.startswith("error 2")
     assert "expected a name that ends with .nequip.pt2" in refused
+
+
+@pytest.mark.long  # it is compiled as for LAMMPS, and read as the file that a training has compiled
+def test_nequip_is_exported_for_ase(trained: Path) -> None:
+    assert not surveyor(trained, "export", "out", "copper.nequip.pt2").startswith("error")
+    check_predictions(printed_by(IN_ASE, trained / "copper.nequip.pt2", trained / "test.extxyz"), trained)

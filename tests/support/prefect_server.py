@@ -15,14 +15,18 @@ from server_log import watched
 
 START_S = 180
 POLL_S = 0.2
-# Services that tests wait for look more often than by default, which is every 5 to 60 s. Each look costs some CPU time.
+# Services that tests wait for look more often than by default, and others hardly ever, as each look costs CPU time:
+# with one every 2 s, the servers of the tests took minutes of it while nobody asked them anything.
 SERVICES = {
-    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
-    "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "2",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "10",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "10",
     "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "2",
-    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "5",
-    "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "2",
-    "PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": "5",
+    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "10",
+    "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "10",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": "20",
+    "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "600",
+    "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "600",
+    "PREFECT_SERVER_SERVICES_CLEANUP_RECONCILER_LOOP_SECONDS": "600",
 }
 # A proxy has no business with a server on this machine.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))

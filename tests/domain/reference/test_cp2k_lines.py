@@ -149,7 +149,7 @@ def echo(lines: str, folder: Path) -> str | None:
 
 @pytest.mark.cp2k
 @needs_cp2k
-@pytest.mark.parametrize("some", [slice(0, None, 7), pytest.param(slice(None), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("some", [slice(0, None, 7), pytest.param(slice(None), marks=pytest.mark.long)])
 def test_the_real_program_reads_the_same(some: slice, folder: Path) -> None:
     for lines in list(TAKEN)[some]:
         said = echo(lines, folder)

@@ -159,8 +159,15 @@ def check_volumes(tmp_path, atoms, method, bulk_modulus):
     assert np.isclose(sampled.var(), variance, rtol=0.3)
 
 
-@pytest.mark.parametrize("method", ["npt", "npt_flexible"])
-@pytest.mark.parametrize("bulk_modulus", [0.0, 0.005], ids=["ideal gas", "elastic box"])
+@pytest.mark.parametrize(
+    ("bulk_modulus", "method"),
+    [
+        pytest.param(0.0, "npt", id="ideal gas-npt"),
+        pytest.param(0.0, "npt_flexible", id="ideal gas-npt_flexible", marks=pytest.mark.long),
+        pytest.param(0.005, "npt", id="elastic box-npt", marks=pytest.mark.long),
+        pytest.param(0.005, "npt_flexible", id="elastic box-npt_flexible"),
+    ],
+)
 def test_constant_pressure_gives_the_exact_distribution_of_volumes(tmp_path, bulk_modulus, method):
     check_volumes(tmp_path, gas(bulk_modulus=bulk_modulus), method, bulk_modulus)
 
