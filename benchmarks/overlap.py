@@ -71,7 +71,7 @@ def slow_down(pace: Pace) -> None:
     """Have what this worker does take its time."""
     from surveyor.models import training
     from surveyor.reference import ase as reference
-    from surveyor.reference.rehearsal import structure_id
+    from surveyor.reference import rehearsal
     from surveyor.sampling import batching
 
     def slower(function: Callable[..., Any], kind: str, name: Callable[..., str]) -> Callable[..., Any]:
@@ -83,7 +83,7 @@ def slow_down(pace: Pace) -> None:
 
     batching.propagate_together = slower(batching.propagate_together, "sample", lambda plans, _: plans[0].names[0])
     training.train_model = slower(training.train_model, "training", lambda _, train, __: str(train))
-    reference.begin = slower(reference.begin, "label", lambda _, atoms, __: structure_id(atoms))
+    vars(reference)["begin"] = slower(rehearsal.begin, "label", lambda _, atoms, __: rehearsal.structure_id(atoms))
 
 
 @contextmanager
