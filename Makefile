@@ -52,8 +52,9 @@ tests: $(MACE)/test.stamp $(NEQUIP)/test.stamp $(PLUMED)/test.stamp
 	$(MACE)/bin/python -m pytest $(PARALLEL) -m "not long and not nequip"
 	$(NEQUIP)/bin/python -m pytest $(PARALLEL) -m "not long and nequip"
 
-tests-long: $(MACE)/test.stamp $(PLUMED)/test.stamp
+tests-long: $(MACE)/test.stamp $(NEQUIP)/test.stamp $(PLUMED)/test.stamp
 	$(MACE)/bin/python -m pytest -m "long and not nequip"
+	$(NEQUIP)/bin/python -m pytest -m "long and nequip"
 
 mutants: $(MACE)/mutants.stamp $(PLUMED)/test.stamp
 	$(MACE)/bin/python tests/mutants/campaign.py $(MODULE)

@@ -364,14 +364,17 @@ def test_a_campaign_on_a_foundation_model_fits_its_atomic_energies_beside_it(fou
 
 
 @pytest.mark.mace
-def test_generations_go_on_from_the_weights_before_with_settings_of_their_own(folder: Folder, tmp_path: Path) -> None:
+def test_generations_go_on_from_the_weights_before_with_settings_of_their_own(
+    folder: Folder, tmp_path: Path, one_worker: str
+) -> None:
     size = {"num_channels": 4, "max_L": 0, "r_max_A": 4.0, "num_interactions": 1}
     almost_nothing = {"max_num_epochs": 1, "lr": 1e-9}
     model = {"mace": {**size, "max_num_epochs": 3, "lr": 0.01, "continued": almost_nothing, "device": "cpu"}}
     learning = {"atomic_energies": "least_squares", "train_from_scratch": False}
     starts = write_starts(tmp_path / "copper.extxyz", bulk("Cu", cubic=True))
     walkers = [{"start": starts, "n_steps": 5, "max_temperature_factor": 100}]
-    folder.run(n_walkers=1, model=model, learning=learning, walkers=walkers)
+    pools = dict.fromkeys(("sampling", "labelling", "training"), one_worker)
+    folder.run(n_walkers=1, model=model, learning=learning, walkers=walkers, pools=pools)
 
     before, after = (folder.directory.load_generation(number, ()).model for number in (0, 1))
     probe = folder.data(0).train[:1]

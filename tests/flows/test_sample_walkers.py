@@ -185,14 +185,14 @@ def test_a_folder_that_a_former_version_began_keeps_its_windows(parameters, tmp_
 
 
 @pytest.mark.mace
-def test_walkers_on_mace_move_in_batches_as_they_move_alone(parameters, tmp_path) -> None:
+def test_walkers_on_mace_move_in_batches_as_they_move_alone(parameters, tmp_path, one_worker: str) -> None:
     model = save_model(tmp_path / "mace", {"mace": TINY_MACE})
     guards = {"max_force_eV_per_A": 1e3, "max_temperature_factor": 1e3}
     group = {"start": tmp_path / "start.extxyz", "n_walkers": 4, "timestep_fs": 1, "n_steps": 10, **guards}
     found = {}
     for size in (1, 4):
         out = tmp_path / f"out-{size}"
-        sample_walkers(potential=model, output_directory=out, walkers=[group], walkers_per_batch=size)
+        sample_walkers(potential=model, output_directory=out, walkers=[group], walkers_per_batch=size, pool=one_worker)
         found[size] = Dataset.load(out / "samples.extxyz")
     for one, other in zip(found[1], found[4], strict=True):
         assert np.abs(one.positions - other.positions).max() < 1e-7

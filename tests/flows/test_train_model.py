@@ -238,8 +238,10 @@ def surveyor(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.mace
 @pytest.mark.skipif(find_spec("mace") is None, reason='needs MACE: pip install "surveyor[mace]"')
-def test_mace_is_trained_with_its_epochs_in_the_log_and_exported(parameters: dict[str, Any], tmp_path: Path) -> None:
-    weights = train_model(**{**parameters, "model": TINY_MACE}, valid_fraction=0.25)
+def test_mace_is_trained_with_its_epochs_in_the_log_and_exported(
+    parameters: dict[str, Any], tmp_path: Path, one_worker: str
+) -> None:
+    weights = train_model(**{**parameters, "model": TINY_MACE}, valid_fraction=0.25, pool=one_worker)
     assert weights.name == "mace.model"
     assert [epoch.learning_rate for epoch in reported_epochs(tmp_path / "out" / "training")] == [0.01] * 5
     assert {path.name for path in (tmp_path / "out" / "figures").iterdir()} == {"parity.png", "training.png"}

@@ -105,8 +105,10 @@ def test_isolated_atoms_give_the_atomic_energies_and_leave_the_sets(training: Pa
 
 @pytest.mark.mace
 @pytest.mark.skipif(find_spec("mace") is None, reason='needs MACE: pip install "surveyor[mace]"')
-def test_mace_takes_the_atomic_energies_of_isolated_atoms(training: Path) -> None:
-    train_model(train=training.parent / "train.extxyz", output_directory=training.parent / "out", model=MACE)
+def test_mace_takes_the_atomic_energies_of_isolated_atoms(training: Path, one_worker: str) -> None:
+    train_model(
+        train=training.parent / "train.extxyz", output_directory=training.parent / "out", model=MACE, pool=one_worker
+    )
     summary = read_json(training.parent / "out" / "summary.json")
     assert summary["atomic_energies"] == FREE
     assert summary["n_structures"]["train"] == 11

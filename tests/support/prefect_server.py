@@ -15,8 +15,8 @@ from server_log import watched
 
 START_S = 180
 POLL_S = 0.2
-# Services that tests wait for look more often than by default, and others hardly ever, as each look costs CPU time:
-# with one every 2 s, the servers of the tests took minutes of it while nobody asked them anything.
+# Services that tests wait for look more often than by default, others hardly ever. Each look costs CPU time: with one
+# every 2 s, the servers took minutes of it while no test asked them anything.
 SERVICES = {
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "10",
     "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "10",

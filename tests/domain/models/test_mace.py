@@ -34,6 +34,7 @@ from surveyor.weights import has_stress
 
 pytestmark = [
     pytest.mark.mace,
+    pytest.mark.slow,  # its process would end alone
     pytest.mark.skipif(find_spec("mace") is None, reason='needs MACE: pip install "surveyor[mace]"'),
 ]
 

@@ -254,6 +254,7 @@ def test_what_is_no_configuration_is_told(text: str) -> None:
     assert "<unicode string>" not in str(caught.value)
 
 
+@pytest.mark.long  # ranks wait for each other by computing: a minute and a half of CPU time
 def test_two_ranks_train_together(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
     ranks = given(
         trainer__devices=2,

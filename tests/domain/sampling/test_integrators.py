@@ -20,6 +20,7 @@ from surveyor.sampling.integrators import MPA, degrees_of_freedom, make_integrat
 TEMPERATURE_K = 300.0
 KT = units.kB * TEMPERATURE_K
 
+pytestmark = pytest.mark.slow  # its process would end alone
 
 SHEAR_MODULUS = 0.02  # eV/Å³
 
