@@ -57,7 +57,7 @@ class Survey:
         self._potentials: dict[int, Potential] = {}
         self._to_begin: list[tuple[int, SamplePlan]] = []  # with the generation whose model moves the walker
         self._failed: list[PrefectFuture[Any]] = []
-        self._is_restored = False
+        self._is_restored = self._is_ending = False
 
     def samples(self, previous: Generation, potential: Potential, stopwatch: Stopwatch) -> list[LabelledSample]:
         """Return the samples of the next generation, when all of them have their labels.
@@ -104,7 +104,11 @@ class Survey:
         return newest
 
     def end(self, reason: str) -> None:
-        """Let what is in computation end, and begin nothing more: the campaign is complete."""
+        """Let what is in computation end, and begin nothing more: the campaign is complete.
+
+        Samples that return now are labelled when the campaign is continued.
+        """
+        self._is_ending = True
         self._record.record(RunEnds(reason=reason))
         self._queue.close()
         self._labels.queue.close()
@@ -174,7 +178,8 @@ class Survey:
         if not self._is_restored:
             announce_sample(name, sample, "found on disk")  # as no walker will
         for label, structure in self._record.take_sample(name, sample).items():
-            self._labels.add(label, structure, self._record.take_label)
+            if not self._is_ending:
+                self._labels.add(label, structure, self._record.take_label)
 
     def _serve_until(self, is_done: Callable[[], bool]) -> None:
         """Serve walkers and labels until a condition holds."""

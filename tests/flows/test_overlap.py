@@ -1,6 +1,7 @@
 """Campaigns whose walkers and labels go on during trainings: real pools and a real Prefect server."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ from killed_campaign import repeats_in
 from slow_campaign import N_GENERATIONS, N_LABELS, N_STATES, SlowCampaign
 
 from surveyor.errors import InputError
+from surveyor.learning.decisions import Progress
+from surveyor.learning.entries import LabelArrived, RunEnds, SampleReturned
 from surveyor.learning.journal import Journal, first_difference
+from surveyor.learning.parameters import Learning
 from surveyor.progress import read_progress
 from surveyor.testing.references import launches
 
@@ -64,6 +68,28 @@ def test_a_killed_campaign_goes_on_with_what_was_under_way(tmp_path: Path, prefe
     repeats = repeats_in(slow.log.read_text().splitlines())
     assert not repeats.finished
     assert len(launches(slow.log, "end")) == N_LABELS
+
+
+def test_what_is_in_computation_at_the_end_is_kept_and_learned_when_the_campaign_goes_on(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_early(progress: Progress, _learning: Learning) -> str | None:
+        return "that is enough" if progress.generation == 1 else None
+
+    flow = import_module("surveyor.flows.online_learning")
+    with monkeypatch.context() as patch:
+        patch.setattr(flow, "reason_to_stop", stop_early)
+        folder.run(n_walkers=4, learning=OVERLAPPED)
+    entries = Journal(folder.directory.journal).read()
+    ended = next(number for number, entry in enumerate(entries) if isinstance(entry, RunEnds))
+    begun = {entry.name for entry in entries[:ended] if isinstance(entry, SampleReturned)}
+    arrived = {entry.name for entry in entries if isinstance(entry, LabelArrived)}
+    assert arrived <= begun  # nothing is bought for a sample that returned later
+    assert folder.n_launches() == 6 + 1 + len(arrived)
+    folder.run(n_walkers=4, learning=OVERLAPPED)
+    assert [folder.n_brought(number) for number in (1, 2, 3)] == [4, 4, 4]
+    assert folder.n_launches() == 6 + 1 + 12
+    assert first_difference(Journal(folder.directory.journal).read()) is None
 
 
 def test_more_samples_ahead_than_a_generation_has_are_needed(folder: Folder) -> None:
