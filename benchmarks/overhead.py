@@ -142,7 +142,7 @@ def structures(number: int) -> list[Atoms]:
 def plain_dask(n_workers: int) -> Iterator[Client]:
     """Run the cluster that a user of Dask would start, with as many worker processes as the pool."""
     with (
-        LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client

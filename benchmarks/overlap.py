@@ -92,7 +92,7 @@ def pools(places: int, states: int, pace: Pace) -> Iterator[dict[str, str]]:
     with ExitStack() as opened:
         addresses = {}
         for stage, n_threads in (("sampling", states), ("labelling", places), ("training", 1)):
-            cluster = LocalCluster(n_workers=1, threads_per_worker=n_threads, dashboard_address=None)
+            cluster = LocalCluster(n_workers=1, threads_per_worker=n_threads, dashboard_address="127.0.0.1:0")
             client = Client(opened.enter_context(cluster), set_as_default=False)
             opened.enter_context(client).run(slow_down, pace)
             addresses[stage] = cluster.scheduler_address

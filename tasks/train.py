@@ -47,6 +47,7 @@ def train(pool: Executor | None, model: Model, *, directory: GenerationDirectory
     Returns:
         The digest of the trained model.
     """
+    test = directory.set_file("test")
     trained, _ = run_with(
         pool,
         SubmitOptions(f"train {directory.model}: {content_of(model, directory)}", priority=Priority.TRAINING),
@@ -56,7 +57,7 @@ def train(pool: Executor | None, model: Model, *, directory: GenerationDirectory
         directory.set_file("valid"),
         directory=directory.training,
         destination=directory.model,
-        test=directory.set_file("test"),
+        test=test if test.exists() else None,  # a flow of a user's own may have none
     )
     return digest_of(trained)
 

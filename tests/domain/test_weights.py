@@ -208,7 +208,7 @@ def as_an_earlier_surveyor_wrote(directory: RunDirectory, train: Dataset) -> Non
     )
     model.save(files.model)
     details = {"before_training": Errors(0).to_dict(), "errors": {}, "details": {}}
-    write_json(files.manifest, {"schema_version": 1, **details})
+    write_json(files.manifest, {"schema_version": 1, "number": 0, **details})
 
 
 def test_weights_of_replay_data_are_refused_only_where_they_are_replayed(tmp_path: Path) -> None:

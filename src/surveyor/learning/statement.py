@@ -110,7 +110,8 @@ def _errors(evidence: Evidence) -> str:
     by_element = [_on_element(evidence, symbol) for symbol in symbols] if len(symbols) > 1 else []
     first, last = generations or (0, 0)
     when = f"generation {first}" if first == last else f"generations {first} to {last}"
-    told = f"forces {_value(forces, 'meV/Å', f'{len(evidence.audits)} audits before training, {when}')}"
+    audits = number_of(len(evidence.audits), "audit")
+    told = f"forces {_value(forces, 'meV/Å', f'{audits} before training, {when}')}"
     elements = f", on {', '.join(by_element)}" if by_element else ""
     return f"{told}{elements}; energies {_value(energy, 'meV/atom')}"
 
@@ -186,7 +187,7 @@ def _why_without_label(sample: Sample) -> str:
 def _not_examined(audits: Sequence[Audit]) -> list[str]:
     """Return what lies outside of the ranges of the audits."""
     formulas = sorted({audit.formula for audit in audits})
-    named = ", ".join(formulas) if len(formulas) <= N_NAMED else f"the {len(formulas)} examined ones"
+    named = ", ".join(formulas) if len(formulas) <= N_NAMED else f"the {number_of(len(formulas), 'examined one')}"
     return [
         *_temperatures([audit.temperature_K for audit in audits if audit.temperature_K is not None]),
         f"compositions other than {named}",

@@ -27,7 +27,7 @@ PATIENCE_S = 30.0
 @pytest.fixture
 def empty_cluster() -> Iterator[LocalCluster]:
     with LocalCluster(
-        n_workers=0, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
+        n_workers=0, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0"
     ) as cluster:
         yield cluster
 
@@ -52,7 +52,7 @@ def test_certificates_come_from_the_configuration_of_dask() -> None:
     }
     with (
         LocalCluster(
-            n_workers=1, processes=False, protocol="tls", security=security, dashboard_address=None
+            n_workers=1, processes=False, protocol="tls", security=security, dashboard_address="127.0.0.1:0"
         ) as cluster,
         dask.config.set(certificates),
         pool_at(cluster.scheduler_address) as pool,
@@ -87,7 +87,7 @@ def test_work_without_a_worker_is_said_and_done_when_one_comes(
 
 def test_a_worker_that_does_not_answer_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("surveyor.pools.address.ANSWER_S", 0.5)
-    with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
         worker = psutil.Process(cluster.workers[0].pid)
         worker.suspend()
         try:

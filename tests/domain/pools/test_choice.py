@@ -28,7 +28,7 @@ def test_pools_are_closed_whatever_the_end_is() -> None:
             used.append(pools.labelling)
             raise SystemExit
 
-    with LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0") as cluster:
         with pytest.raises(SystemExit):
             end_early(cluster.scheduler_address)
         with pytest.raises(RuntimeError, match="was shut down"):
