@@ -119,11 +119,11 @@ class NetworkTests:
 
         potential, take, sizes = trained.deploy(), self.evaluation.pass_together, []
 
-        def take_three(calculator: object, structures: Sequence[Atoms]) -> list[Prediction]:
+        def take_three(calculator: object, structures: Sequence[Atoms], **options: object) -> list[Prediction]:
             sizes.append(len(structures))
             if len(structures) > 3:
                 raise torch.OutOfMemoryError("no memory")
-            return take(calculator, structures)  # type: ignore[no-any-return]
+            return take(calculator, structures, **options)  # type: ignore[no-any-return]
 
         expected = potential.evaluate(valid)
         monkeypatch.setitem(batches.ATOMS_AT_ONCE, "cpu", 10_000)

@@ -100,9 +100,8 @@ def evaluate_together(
 ) -> list[Prediction]:
     """Return a prediction for each structure, in order; see `evaluate_in_batches`."""
     calculator = calculator_of(path, device, compiled=False)  # what is compiled takes one structure at a time
-    calculator.uncertainty = uncertainty
     limits = memory_limits_of(path, path.stat().st_mtime_ns, device)
-    return evaluate_in_batches(partial(pass_together, calculator), structures, limits)
+    return evaluate_in_batches(partial(pass_together, calculator, uncertainty=uncertainty), structures, limits)
 
 
 def features_together(path: Path, structures: Sequence[Atoms], device: str) -> list[np.ndarray]:
@@ -116,11 +115,14 @@ def features_together(path: Path, structures: Sequence[Atoms], device: str) -> l
     return evaluate_in_batches(partial(_pass_for_features, calculator), structures, limits)
 
 
-def pass_together(calculator: Any, structures: Sequence[Atoms]) -> list[Prediction]:  # Any: a calculator of NequIP
-    """Take structures through the network together."""
+def pass_together(
+    calculator: Any,  # Any: a calculator of NequIP
+    structures: Sequence[Atoms],
+    uncertainty: Uncertainty | None = None,
+) -> list[Prediction]:
+    """Take structures through the network together; with an uncertainty, predictions state it."""
     found = _forward(calculator, structures)
     energies, forces, stresses = (found[name].detach().cpu().numpy() for name in ("total_energy", "forces", "stress"))
-    uncertainty = calculator.uncertainty
     of_atoms = None if uncertainty is None else uncertainty.of(_features_of(calculator, found))
     return split_predictions(structures, energies.ravel(), forces, stresses, of_atoms)
 
