@@ -17,7 +17,7 @@ from surveyor.dataset import Dataset
 from surveyor.models.choice import load_model
 from surveyor.models.history import reported_epochs
 
-pytestmark = [pytest.mark.nequip, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.nequip, pytest.mark.slow, pytest.mark.timeout(600)]
 
 MODEL = {
     "nequip": {
@@ -70,7 +70,7 @@ def surveyor(folder: Path, *arguments: str) -> str:
     command = [sys.executable, "-m", "surveyor.flows.command_line", *arguments]
     environment = {**os.environ, "COLUMNS": "200"}
     done = subprocess.run(
-        command, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=200
+        command, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=400
     )
     return done.stdout if done.returncode == 0 else f"error {done.returncode}: {done.stderr}"
 
