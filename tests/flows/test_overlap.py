@@ -76,6 +76,7 @@ def test_what_is_in_computation_at_the_end_is_kept_and_learned_when_the_campaign
     def stop_early(progress: Progress, _learning: Learning) -> str | None:
         return "that is enough" if progress.generation == 1 else None
 
+    folder.walkers["n_steps"] = 600  # so that walkers still move when the first model is there
     flow = import_module("surveyor.flows.online_learning")
     with monkeypatch.context() as patch:
         patch.setattr(flow, "reason_to_stop", stop_early)
