@@ -1,4 +1,4 @@
-"""How near an overlapped campaign comes to the shortest possible time: the real flow, on real Dask pools.
+"""Makespan of an overlapped campaign against its lower bound: the real flow, on real Dask pools.
 
 Walkers, labels and trainings take times that are drawn beforehand, as on a cluster, but shorter by a factor; their
 workers sleep. All else is real: Prefect tasks, pools, label store, journal, files.
@@ -43,7 +43,7 @@ SLOWER = 10  # times, of labels that are slow
 
 @dataclass(frozen=True)
 class Pace:
-    """How long work takes; part of a worker.
+    """Durations of the work of a worker.
 
     Attributes:
         log: file of the drawn times.

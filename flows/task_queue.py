@@ -49,7 +49,7 @@ class TaskQueue:
 
     @property
     def is_idle(self) -> bool:
-        """Whether all tasks have ended, and nothing follows."""
+        """True if all tasks have ended, and nothing follows."""
         return not (self._n_unfinished or self._n_deferred or self._waiting or self._held)
 
     def defer(self, action: Callable[[], None]) -> None:

@@ -49,7 +49,7 @@ def result_of(future: PrefectFuture[T], /) -> T:
 
 @dataclass(frozen=True, slots=True)
 class BeforeTraining:
-    """How far a model is off for structures that it has not seen.
+    """Errors of a model for structures that it has not seen.
 
     Attributes:
         over_all: errors over all structures.
@@ -66,7 +66,7 @@ class BeforeTraining:
 
     @property
     def details(self) -> dict[str, Any]:  # Any: JSON
-        """What the manifest of the generation keeps."""
+        """Part of the manifest of the generation."""
         return {"coverage": dict(self.coverage)} if self.coverage else {}
 
     @property

@@ -302,7 +302,7 @@ def read_campaign(path: Path | str) -> CampaignOnDisk:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """How far the potential of a campaign can be trusted.
+    """Statement of how far the potential of a campaign can be trusted.
 
     Attributes:
         statements: one for each group of walkers; none without a complete generation after the bootstrap.

@@ -288,12 +288,12 @@ class RunDirectory:
 
     @property
     def has_former_stop(self) -> bool:
-        """Whether targets are met as for the surveyor that began the campaign, which did not know audits."""
+        """True if targets are met as for the surveyor that began the campaign, which did not know audits."""
         return self.parameters.is_file() and bool(read_json(self.parameters).get(FORMER_STOP, True))
 
     @property
     def has_single_uncertainty(self) -> bool:
-        """Whether a single model may state an uncertainty: not if the work was begun by a surveyor that knew none."""
+        """True if a single model may state an uncertainty: not if the work was begun by a surveyor that knew none."""
         return not self.parameters.is_file() or bool(read_json(self.parameters).get(SINGLE_UNCERTAINTY, False))
 
     def generation(self, number: int) -> GenerationDirectory:

@@ -79,7 +79,7 @@ def test_walkers_are_numbered_through_all_groups():
 
 @pytest.fixture
 def examined():
-    """What is examined of a generation: a walker that was stopped, with a frame; another with an NPT cell."""
+    """Check the record of a generation: a walker that was stopped, with a frame; another with an NPT cell."""
     groups = [
         Walkers(start="a.xyz", n_walkers=1, temperature_K=300, final_temperature_K=500, ramp_steps=100),
         Walkers(start="b.xyz", n_walkers=1, method="npt"),

@@ -54,7 +54,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Stop:
-    """Where a campaign stopped: labels, the labels of one that knows its true error, and the true error there."""
+    """The stop of a campaign: labels, the labels of one that knows its true error, and the true error there."""
 
     n_labels: int
     n_oracle: int
@@ -62,7 +62,7 @@ class Stop:
 
     @property
     def is_false(self) -> bool:
-        """Whether the true error is above the target."""
+        """True if the true error is above the target."""
         return self.true_error > 1
 
 

@@ -1,4 +1,4 @@
-"""What a campaign has of its walkers, samples and labels, and what of it is there again after the process has died."""
+"""Walkers, samples and labels of a campaign, and what of them is there again after the process has died."""
 
 from dataclasses import dataclass
 from pathlib import Path

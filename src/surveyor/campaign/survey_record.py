@@ -140,13 +140,13 @@ class SurveyRecord:
 
     @property
     def may_train(self) -> bool:
-        """Whether the samples of the next generation are decided, and have all their labels."""
+        """True if the samples of the next generation are decided, and have all their labels."""
         training, samples = self.schedule.training, self.schedule.samples
         return training is not None and all(samples[name].has_arrived for name in training)
 
     @property
     def n_expected(self) -> int:
-        """How many samples the next generation has at least."""
+        """Least number of samples of the next generation."""
         schedule = self.schedule
         n_decided = sum(schedule.samples[name].walker is not None for name in schedule.training or ())
         n_states = 0 if schedule.rules is None else schedule.rules.n_states

@@ -89,7 +89,7 @@ class Audit:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What a generation shows about the model on which its walkers moved.
+    """Evidence of a generation about the model on which its walkers moved.
 
     Attributes:
         generation: its number.

@@ -1,4 +1,4 @@
-"""How much few structures say: intervals of errors, bounds of shares, and whether an uncertainty covers the errors.
+"""Statistics of few structures: intervals of errors, bounds of shares, and coverage of an uncertainty.
 
 `scipy.stats` is imported where it is used, as it costs each process half a second.
 """
@@ -100,7 +100,7 @@ def share_bound(n_found: int, n: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How many errors an uncertainty covers.
+    """Coverage of errors by an uncertainty.
 
     Attributes:
         n_covered: number of audits whose largest error is within the largest uncertainty.
@@ -125,7 +125,7 @@ class Coverage:
 
     @property
     def is_too_small(self) -> bool:
-        """Whether the uncertainty is stated too small; one that is too large misleads nobody."""
+        """True if the uncertainty is stated too small; one that is too large misleads nobody."""
         return self.share < self.low
 
 

@@ -29,7 +29,7 @@ from surveyor.learning.entries import (
 
 @dataclass(frozen=True, slots=True)
 class WalkerTurn:
-    """Where a walker is in its rounds.
+    """Position of a walker in its rounds.
 
     Attributes:
         round: the last round that it has begun.
@@ -76,7 +76,7 @@ class SampleStatus:
 
     @property
     def has_arrived(self) -> bool:
-        """Whether the sample has all its labels."""
+        """True if the sample has all its labels."""
         return self.labels is not None and not self.outstanding
 
 
@@ -110,12 +110,12 @@ class Schedule:
 
     @property
     def n_unlearned(self) -> int:
-        """How many samples of walkers are begun that no model has learned."""
+        """Number of samples of walkers that are begun and that no model has learned."""
         return sum(each.walker is not None for each in self.samples.values())
 
     @property
     def n_moving(self) -> int:
-        """How many samples walkers have yet to return."""
+        """Number of samples that walkers have yet to return."""
         return sum(len(walker.moving) for walker in self.walkers)
 
 

@@ -27,7 +27,7 @@ N_NAMED = 3  # more compositions are counted
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What is known about the potential for one group of walkers.
+    """Evidence about the potential for one group of walkers.
 
     Attributes:
         name: the group and its conditions.

@@ -1,4 +1,4 @@
-"""Whether a campaign has shown that its targets are met: the rule by which it stops early."""
+"""The rule by which a campaign stops early: it has shown that its targets are met."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ class Evidence:
 
     @property
     def is_enough(self) -> bool:
-        """Whether there are enough audits to say something."""
+        """True if there are enough audits to say something."""
         return len(self.audits) >= FEWEST
 
     @property
@@ -97,7 +97,7 @@ class Evidence:
 
     @property
     def coverage(self) -> Coverage | None:
-        """How much the stated uncertainty covers; None without one, and for too few audits."""
+        """Coverage of the stated uncertainty; None without one, and for too few audits."""
         bounded = [audit for audit in self.audits if audit.coverage is not None]
         if bounded and bounded[-1].coverage is not None:
             return coverage_of_bound(_ratios(bounded), bounded[-1].coverage)

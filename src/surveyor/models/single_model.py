@@ -133,7 +133,7 @@ class SingleModel(Generic[P]):
 
     @property
     def may_state_uncertainty(self) -> bool:
-        """Whether the model is to state an uncertainty, if there are enough data for its calibration."""
+        """True if the model is to state an uncertainty, provided that there are enough data for its calibration."""
         return bool(getattr(self.parameters, "uncertainty", False))
 
     @property

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Priority(IntEnum):
-    """What begins first where several functions wait for the same workers: that with the larger number."""
+    """Order of functions that wait for the same workers: the one with the larger number begins first."""
 
     SAMPLING = 0
     LABELLING = 1

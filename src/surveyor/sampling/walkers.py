@@ -179,7 +179,7 @@ class Sample:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether a guard stopped the walker, in any try; a time limit says nothing about the potential."""
+        """True if a guard stopped the walker, in any try; a time limit says nothing about the potential."""
         return bool(self.rejections) or (self.stop is not None and self.stop.reason != "wall_time")
 
 

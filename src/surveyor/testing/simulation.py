@@ -19,7 +19,7 @@ from surveyor.learning.schedule import Schedule, advance, due
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """How long things take, in seconds.
+    """Durations of samples, labels and trainings, in seconds.
 
     Attributes:
         samples: of the first sample, the second, ...

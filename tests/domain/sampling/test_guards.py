@@ -207,7 +207,7 @@ def test_a_walker_is_stopped_by_the_largest_uncertainty_of_an_atom(conditions, u
 
 @dataclass
 class Committee:
-    """What the guard asks of a potential that states the scale of its errors."""
+    """A potential that states the scale of its errors, as the guard asks for it."""
 
     typical_error: float | None
 
