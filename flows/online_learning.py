@@ -19,7 +19,7 @@ from surveyor.flows.users_flow import users_flow
 from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.learning.decisions import decide_membership, reason_to_stop
 from surveyor.learning.examination import examine
-from surveyor.learning.labelled_samples import describe, new_structures, samples_to_reset
+from surveyor.learning.labelled_samples import audits_among, describe, new_structures, samples_to_reset
 from surveyor.learning.parameters import Bootstrap, Learning
 from surveyor.models.choice import ModelParameters
 from surveyor.pools.choice import Pools
@@ -101,7 +101,8 @@ def next_generation(campaign: Campaign, survey: Survey, previous: Generation) ->
     survey.wait_for_training_pool()
     errors = errors_before_training(campaign, number, potential, structures, stopwatch, survey.result)
 
-    data = previous.data + decide_membership(structures, errors.by_key, previous.data, learning)
+    audits = audits_among(samples)
+    data = previous.data + decide_membership(structures, errors.by_key, previous.data, learning, audits)
     walkers = survey.move_on(samples_to_reset(samples, errors.by_key, learning))
 
     model = previous.model

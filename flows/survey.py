@@ -1,20 +1,22 @@
 """The survey of a campaign: its walkers move, and their samples are labelled, while models are trained."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from functools import partial
 from threading import Event
 from typing import Any, TypeVar
 
+from ase import Atoms
 from prefect.futures import PrefectFuture
 
 from surveyor.campaign import Campaign
 from surveyor.campaign.survey_record import SurveyRecord
+from surveyor.flows.choices import Choices
 from surveyor.flows.labels import Labels, announce_generation
 from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.stopwatch import Stopwatch
 from surveyor.flows.task_queue import TaskQueue, n_at_once
-from surveyor.learning.entries import ResetsDue, RunEnds
+from surveyor.learning.entries import ChoiceBegins, Chosen, ResetsDue, RunEnds, WalkerBegins
 from surveyor.learning.labelled_samples import LabelledSample
 from surveyor.models.choice import load_model
 from surveyor.potentials import Potential
@@ -32,9 +34,10 @@ class Survey:
     """The walkers of a campaign, their samples, and the labels of these.
 
     Walkers move in batches if the potential is faster in batches, and take the newest model when they begin. Samples
-    are labelled as soon as they exist. If walkers may move during a training (`labels_ahead` above `n_states`), the
-    tasks of walkers and labels belong to the run of the campaign, in which a survey is made: the run of a generation
-    does not end before its own tasks. A pool without work left, because an earlier run has done it, is not needed.
+    are labelled as soon as they exist, or when a selector has chosen them. If walkers may move during a training
+    (`labels_ahead` above `n_states`), the tasks of walkers and labels belong to the run of the campaign, in which a
+    survey is made: the run of a generation does not end before its own tasks. A pool without work left, because an
+    earlier run has done it, is not needed.
 
     Args:
         campaign: the open campaign.
@@ -53,6 +56,7 @@ class Survey:
         self._queue = TaskQueue(
             partial(n_at_once, campaign.pools.sampling), self._labels.queue.ended, is_ready, context
         )
+        self._choices = Choices(campaign, checks, self._labels.queue.ended, self._take_choice, context)
         self._collector = SampleCollector(self._take_sample)
         self._potentials: dict[int, Potential] = {}
         self._to_begin: list[tuple[int, SamplePlan]] = []  # with the generation whose model moves the walker
@@ -112,26 +116,50 @@ class Survey:
         self._record.record(RunEnds(reason=reason))
         self._queue.close()
         self._labels.queue.close()
-        self._serve_until(lambda: self._queue.is_idle and self._labels.queue.is_idle)
+        self._serve_until(lambda: self._is_idle)
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._queue.is_idle and self._choices.queue.is_idle and self._labels.queue.is_idle
 
     def _may_train(self) -> bool:
         """Say whether the next generation has its samples; raise the error of a failed task if no other one runs."""
-        if self._queue.is_idle and self._labels.queue.is_idle and not self._to_begin:
+        if self._is_idle and not self._to_begin:
             self._labels.check()
             for future in self._failed:
                 future.result()
         return self._record.may_train
 
     def _decide(self) -> None:
-        """Make the decisions that are due, and begin the walkers; those that begin together move in batches."""
-        for decision in self._record.decide():
-            plan = self._record.begin(decision)
-            self._collector.expect(plan, self._record.folder_of(plan))
-            self._to_begin.append((decision.generation, plan))
+        """Make the decisions that are due, and carry them out; walkers that begin together move in batches."""
+        while decisions := self._record.decide():
+            for decision in decisions:
+                if isinstance(decision, WalkerBegins):
+                    self._begin(decision)
+                else:
+                    self._choose(decision)
         if self._to_begin and self._checks.is_ready("sampling"):
             begun, self._to_begin = self._to_begin, []
             for number in sorted({number for number, _ in begun}):
                 self._submit(number, [plan for each, plan in begun if each == number])
+
+    def _begin(self, decision: WalkerBegins) -> None:
+        plan = self._record.begin(decision)
+        self._collector.expect(plan, self._record.folder_of(plan))
+        self._to_begin.append((decision.generation, plan))
+
+    def _choose(self, decision: ChoiceBegins) -> None:
+        record, newest = self._record, self._record.schedule.generation
+        self._choices.begin(decision.n, record.candidates, record.requested, newest, self._potential(newest))
+
+    def _take_choice(self, chosen: Chosen) -> None:
+        self._request(self._record.take_choice(chosen))
+
+    def _request(self, structures: Mapping[str, Atoms]) -> None:
+        """Have structures labelled, by name; those that come after the end are labelled in the next run."""
+        if not self._is_ending:
+            for name, structure in structures.items():
+                self._labels.add(name, structure, self._record.take_label)
 
     def _submit(self, number: int, plans: Sequence[SamplePlan]) -> None:
         """Have walkers move on the model of a generation."""
@@ -158,11 +186,11 @@ class Survey:
         """Take up what former runs have begun, once."""
         if self._is_restored:
             return
-        for name, structure in self._record.outstanding.items():
-            self._labels.add(name, structure, self._record.take_label)
+        self._request(self._record.outstanding)
         begun = list(self._record.moving())
         for _, plan, n_returned in begun:
             self._collector.expect(plan, self._record.folder_of(plan), n_returned)
+        self._decide()
         self._collector.look()
         self._is_restored = True
         self._to_begin += [(number, plan) for number, plan, _ in begun if self._record.is_moving(plan)]
@@ -177,18 +205,22 @@ class Survey:
     def _take_sample(self, name: str, sample: Sample) -> None:
         if not self._is_restored:
             announce_sample(name, sample, "found on disk")  # as no walker will
-        for label, structure in self._record.take_sample(name, sample).items():
-            if not self._is_ending:
-                self._labels.add(label, structure, self._record.take_label)
+        self._request(self._record.take_sample(name, sample))
 
     def _serve_until(self, is_done: Callable[[], bool]) -> None:
-        """Serve walkers and labels until a condition holds."""
+        """Serve walkers, choices and labels until a condition holds."""
         self._decide()
         while not is_done():
             self._labels.queue.serve(self._look)
+            self._count_places()
             self._decide()
+
+    def _count_places(self) -> None:
+        if self._checks.is_ready("labelling"):
+            self._record.take_places(self._campaign.pools.labelling.capacity)
 
     def _look(self) -> None:
         self._checks.heed()
         self._collector.look()
         self._queue.fill()
+        self._choices.queue.fill()

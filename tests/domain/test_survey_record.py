@@ -16,7 +16,7 @@ from surveyor.events.kinds import NearDuplicate
 from surveyor.events.log import EventLog
 from surveyor.files import write_json
 from surveyor.labels import Label
-from surveyor.learning.entries import ResetsDue
+from surveyor.learning.entries import Chosen, ResetsDue
 from surveyor.learning.journal import Journal, first_difference
 from surveyor.learning.parameters import Learning
 from surveyor.models.pair import PairModel, PairParameters
@@ -116,6 +116,70 @@ def test_a_new_record_continues_where_the_process_has_died(ground):
     assert third.walkers()[0].state.positions.tolist() == second[1].walker.state.positions.tolist()
     assert set(third.outstanding) >= set(structures)  # labels of a former run come from the store once more
     assert first_difference(Journal(ground.directory.journal).read()) is None
+
+
+def test_samples_that_come_at_once_are_decided_on_one_by_one(ground):
+    record = ground.record(n_states=4, labels_ahead=12, min_difference_A=0)
+    plans = begun(record)
+    for plan in plans.values():  # as a batch of walkers returns them
+        for sample in ground.walk(record, plan):
+            record.take_sample(*sample)
+    assert list(begun(record)) == [0, 1, 2, 3]
+    assert first_difference(Journal(ground.directory.journal).read()) is None
+
+
+SELECTED = {"select": "random", "n_frames": 3, "min_difference_A": 0, "valid_fraction": 0.0, "test_fraction": 0.0}
+
+
+def chosen(*names: str) -> Chosen:
+    return Chosen(labels=names, scores=(0.5,) * len(names), selector="random", generation=0)
+
+
+def test_candidates_are_there_again_after_the_process_has_died_also_those_of_learned_samples(ground):
+    record = ground.record(n_states=2, **SELECTED)
+    plans = begun(record)
+    for plan in plans.values():
+        for sample in ground.walk(record, plan):
+            assert record.take_sample(*sample) == {}  # a selector has yet to choose
+    first, second = (names[0] for names in (plan.names for plan in plans.values()))
+    assert [decision.n for decision in record.decide()] == [2]
+    again = ground.record(n_states=2, **SELECTED)
+    assert again.candidates == record.candidates
+    assert len(again.candidates) > 4
+    frame = next(name for name in again.candidates if name.startswith(f"{first}-step-"))
+    requested = again.take_choice(chosen(frame, first))
+    assert list(requested) == [frame, first]
+    assert list(again.requested) == [requested[first], requested[frame]]
+    third = ground.record(n_states=2, **SELECTED)
+    assert third.outstanding == again.outstanding == requested
+    for name, atoms in third.outstanding.items():
+        third.take_label(name, labelled(atoms, name))
+    assert third.may_train
+    roles = [(each.name, each.role, each.moved_on, each.score) for each in third.samples_in_training()]
+    assert roles == [(first, "chosen", 0, 0.5), (second, "candidate", 0, None), (frame, "chosen", 0, 0.5)]
+    third.end_generation(1, 2)
+    left = third.candidates
+    assert set(left) == set(record.candidates) - {frame, first}
+    assert ground.record(number=1, n_states=2, **SELECTED).candidates == left
+
+
+def test_candidates_that_expire_are_known_structures_no_longer(ground):
+    record = ground.record(n_states=2, **SELECTED | {"min_difference_A": 0.01})
+    plans = begun(record)
+    for plan in plans.values():
+        for sample in ground.walk(record, plan):
+            record.take_sample(*sample)
+    expiring = list(record.candidates.values())[-1]
+    assert not record._is_new("again", expiring)
+    names = list(record.candidates)[:2]
+    record.take_choice(chosen(*names))
+    for name, atoms in record.outstanding.items():
+        record.take_label(name, labelled(atoms, name))
+    record.end_generation(1, 2)
+    assert not record._is_new("again", expiring)
+    record.end_generation(2, 2)
+    assert record.candidates == {}
+    assert record._is_new("again", expiring)
 
 
 def test_samples_are_returned_with_their_labels_when_all_of_them_are_there(ground):

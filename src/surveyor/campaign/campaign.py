@@ -38,6 +38,7 @@ CAMPAIGN = Kind(
         "learning.n_generations",
         "learning.max_labels",
         "learning.labels_ahead",
+        "learning.select",
         "learning.max_failed_fraction",
         "learning.n_tries",
         "learning.min_difference_A",

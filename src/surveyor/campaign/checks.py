@@ -12,6 +12,7 @@ from surveyor.campaign.parameters import CampaignParameters, Origin
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.labels import LevelOfTheory
+from surveyor.learning.candidates import ALL_SAMPLES
 from surveyor.learning.trust import WINDOW, has_targets, n_audits_expected
 from surveyor.models.choice import make_model, replay_reports, why_no_uncertainty, without_uncertainty
 from surveyor.models.model import Model
@@ -28,6 +29,7 @@ from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.run_directory import RunDirectory
 from surveyor.sampling.checks import check_auto_limits, checked_walkers
 from surveyor.sampling.walkers import Walker
+from surveyor.selection import check_selector
 from surveyor.structures import elements_of
 from surveyor.words import number_of
 from surveyor.works.checks import check_walltime
@@ -93,6 +95,7 @@ def _read_and_check(parameters: CampaignParameters) -> CheckedCampaign:
     )
     _check_frames(parameters)
     _check_ahead(parameters, len(walkers))
+    _check_selection(parameters)
     reference = make_reference(parameters.reference, parameters.codes.without_blocks)
     structures = [walker.start for walker in walkers]
     _check_kinds(reference, structures)
@@ -132,6 +135,23 @@ def _check_ahead(parameters: CampaignParameters, n_walkers: int) -> None:
             f"learning.labels_ahead: found {learning.labels_ahead}, expected at least {n_walkers}, the number of "
             "walkers, as each of them brings a sample for each training; or give n_states, too"
         )
+
+
+def _check_selection(parameters: CampaignParameters) -> None:
+    """Check that the selector has something to choose from, and that the model can serve it."""
+    learning = parameters.learning
+    if learning.select == ALL_SAMPLES:
+        return
+    if not learning.n_frames:
+        raise InputError(
+            f"learning.select: found {learning.select} without n_frames, so that each walker brings one structure for "
+            "one label, and there is nothing to choose; give learning.n_frames, such as 10, and frame_interval of "
+            "the walkers, or choose walkers"
+        )
+    try:
+        check_selector(learning.select, parameters.model)
+    except InputError as error:
+        raise InputError(f"learning.{error}") from error
 
 
 def _given(

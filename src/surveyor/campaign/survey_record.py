@@ -1,7 +1,7 @@
 """The walkers, samples and labels of a campaign that no model has learned yet, in memory and in its journal."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ase import Atoms
@@ -10,19 +10,23 @@ from surveyor.dataset import FAILURE, KEY
 from surveyor.events.kinds import NearDuplicate
 from surveyor.events.log import EventLog, of_kind
 from surveyor.events.recording import announce
+from surveyor.learning.candidates import ALL_SAMPLES, Candidate, earned
 from surveyor.learning.entries import (
+    ChoiceBegins,
+    Chosen,
     Continues,
     Entry,
     GenerationEnds,
     LabelArrived,
+    LabelPlaces,
     RunBegins,
     SampleReturned,
     WalkerBegins,
 )
 from surveyor.learning.journal import Journal
-from surveyor.learning.labelled_samples import LabelledSample
+from surveyor.learning.labelled_samples import LabelledSample, Role
 from surveyor.learning.parameters import Learning
-from surveyor.learning.schedule import SampleStatus, Schedule, advance, due, frames_per_sample
+from surveyor.learning.schedule import SampleStatus, Schedule, advance, due, frames_per_sample, origin_of
 from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.batching import SamplePlan
 from surveyor.sampling.collection import structures_of
@@ -37,6 +41,7 @@ logger = logging.getLogger(__name__)
 def rules_of(learning: Learning, n_walkers: int) -> RunBegins:
     """Return the parameters on which the schedule of a campaign depends."""
     n_states = learning.n_states or n_walkers
+    has_audits = learning.select != ALL_SAMPLES
     return RunBegins(
         n_walkers=n_walkers,
         n_states=n_states,
@@ -45,6 +50,8 @@ def rules_of(learning: Learning, n_walkers: int) -> RunBegins:
         max_labels=learning.max_labels,
         n_frames=learning.n_frames,
         seed=learning.seed,
+        select=learning.select,
+        audit_fraction=learning.valid_fraction + learning.test_fraction if has_audits else 0.0,
     )
 
 
@@ -70,9 +77,11 @@ class SurveyRecord:
         self._directory, self._tolerance_A = directory, learning.min_difference_A
         self._journal = Journal(directory.journal)
         self._known = KnownStructures(newest.data.everything if self._tolerance_A else ())
+        self._decisions: list[WalkerBegins | ChoiceBegins] = []
         self._samples: dict[str, Sample] = {}
-        self._structures: dict[str, Atoms] = {}  # to be labelled, or labelled, by name
-        self._continue_from(newest, rules_of(learning, len(starts)))
+        self._structures: dict[str, Atoms] = {}  # candidates, to be labelled, or labelled, by name
+        self._rules = rules_of(learning, len(starts))
+        self._continue_from(newest, self._rules)
         self._passed_over = _passed_over(directory.generation(self.schedule.base + 1).duplicates)
         base = directory.walkers_after(self.schedule.base, starts)
         self._walkers = [self._restored_walker(walker) for walker in base]
@@ -83,14 +92,18 @@ class SurveyRecord:
         self._journal.append(entry)
         self.schedule = advance(entry, self.schedule)
 
-    def decide(self) -> list[WalkerBegins]:
-        """Make all decisions that are due, and return which walkers begin."""
-        begun = []
+    def decide(self) -> list[WalkerBegins | ChoiceBegins]:
+        """Make all decisions that are due, and return those that have yet to be carried out."""
+        self._decide()
+        decisions, self._decisions = self._decisions, []
+        return decisions
+
+    def _decide(self) -> None:
+        """Make all decisions that are due; no event is recorded before they are."""
         while (decision := due(self.schedule)) is not None:
             self.record(decision)
-            if isinstance(decision, WalkerBegins):
-                begun.append(decision)
-        return begun
+            if isinstance(decision, WalkerBegins | ChoiceBegins):
+                self._decisions.append(decision)
 
     def begin(self, decision: WalkerBegins) -> SamplePlan:
         """Return what a walker that begins is to return."""
@@ -120,17 +133,46 @@ class SurveyRecord:
         status = self.schedule.samples[name]
         found = structures_of(name, sample, self._folder(status.round), status.n_frames)
         new = {each: atoms for each, atoms in found.items() if self._is_new(each, atoms)}
-        self.record(SampleReturned(name=name, labels=tuple(new)))
-        if not self.schedule.walkers[sample.walker.index].moving:
-            self._walkers[sample.walker.index] = sample.walker
+        labels, candidates, is_audit = earned(name, tuple(new), self._rules)
         self._samples[name] = sample
         self._structures |= new
-        return new
+        self.record(SampleReturned(name=name, labels=labels, candidates=candidates, is_audit=is_audit))
+        if not self.schedule.walkers[sample.walker.index].moving:
+            self._walkers[sample.walker.index] = sample.walker
+        self._decide()
+        return {each: new[each] for each in labels}
+
+    def take_places(self, n: int) -> None:
+        """Take the number of structures that the labelling pool takes at a time, if a choice depends on it."""
+        is_overlapped = self._rules.labels_ahead > self._rules.n_states
+        may_choose = self._rules.select != ALL_SAMPLES or bool(self.schedule.waiting)
+        if is_overlapped and may_choose and n != self.schedule.n_places:
+            self.record(LabelPlaces(n=n))
+            self._decide()
+
+    def take_choice(self, chosen: Chosen) -> dict[str, Atoms]:
+        """Take the choice of a selector, and return the structures that are to be labelled, by name."""
+        self.record(chosen)
+        self._decide()
+        return {name: self._structures[name] for name in chosen.labels}
+
+    @property
+    def candidates(self) -> Mapping[str, Atoms]:
+        """The structures among which a selector chooses, by name."""
+        return {name: self._structures[name] for name in self.schedule.candidates}
+
+    @property
+    def requested(self) -> list[Atoms]:
+        """The structures whose labels are requested, and which no model has learned."""
+        return [
+            self._structures[label] for each in self.schedule.samples.values() for label in sorted(each.labels or ())
+        ]
 
     def take_label(self, name: str, labelled: Atoms) -> None:
         """Take a structure with its label, or with the reason why there is none."""
         self._structures[name] = labelled
         self.record(LabelArrived(name=name, key=str(labelled.info[KEY]), failure=labelled.info.get(FAILURE)))
+        self._decide()
 
     @property
     def outstanding(self) -> Mapping[str, Atoms]:
@@ -154,16 +196,24 @@ class SurveyRecord:
 
     def samples_in_training(self) -> list[LabelledSample]:
         """Return the samples of the generation that is trained, with their labels."""
-        found = []
-        for name in self.schedule.training or ():
-            status = self.schedule.samples[name]
-            sample, labels = self._samples.get(name), status.labels or ()
-            if sample is not None:
-                structure = self._structures[name] if name in labels else None
-                found.append(LabelledSample(name, sample, structure, status.generation, status.lag))
-            others = [label for label in labels if label != name or sample is None]
-            found += [LabelledSample(label, None, self._structures[label]) for label in others]
-        return found
+        training = self.schedule.training or ()
+        return [each for name in training for each in self._labelled(name, self.schedule.samples[name])]
+
+    def _labelled(self, name: str, status: SampleStatus) -> Iterator[LabelledSample]:
+        """Yield a sample, and the structures that are labelled beside it or in its stead."""
+        sample, labels = self._samples.get(name), status.labels or ()
+        if sample is not None:
+            structure = self._structures[name] if name in labels else None
+            role, score = _role_of(name, status), status.score if structure is not None else None
+            yield LabelledSample(name, sample, structure, status.generation, status.lag, role, score)
+        for label in labels:
+            if label == name and sample is not None:
+                continue
+            if (chosen := status.chosen) is None:
+                yield LabelledSample(label, None, self._structures[label])
+            else:
+                structure, moved_on = self._structures[label], chosen.generation
+                yield LabelledSample(label, None, structure, moved_on, chosen.lag, "chosen", status.score)
 
     def walkers(self) -> tuple[Walker, ...]:
         """Return all walkers: where they are, or at their starts if they are to be reset; moving ones as they began."""
@@ -171,7 +221,7 @@ class SurveyRecord:
         return tuple(walker.reset() if turn.is_reset_due and not turn.moving else walker for walker, turn in pairs)
 
     def end_generation(self, number: int, n_labels: int) -> None:
-        """Forget the samples in training: they are learned, or have brought nothing new.
+        """Forget the samples in training, which are learned or have brought nothing new, and expired candidates.
 
         Args:
             number: of the newest complete generation.
@@ -181,7 +231,12 @@ class SurveyRecord:
             self._samples.pop(name, None)
             for label in self.schedule.samples[name].labels or ():
                 self._structures.pop(label, None)
+        candidates = self.schedule.candidates
         self.record(GenerationEnds(generation=number, n_labels=n_labels))
+        for name in candidates.keys() - self.schedule.candidates.keys():
+            expired = self._structures.pop(name)
+            if self._tolerance_A:
+                self._known.remove(expired)
 
     def _continue_from(self, newest: Generation, rules: RunBegins) -> None:
         entries = self._journal.read()
@@ -214,29 +269,46 @@ class SurveyRecord:
     def _restored_walker(self, base: Walker) -> Walker:
         """Return a walker as it began what it does, or where it is."""
         turn = self.schedule.walkers[base.index]
-        walker = base if turn.last is None else self._load(turn.last[1], turn.last[0], base).walker
+        walker = base if turn.last is None else self._read(turn.last[1], turn.last[0], base).walker
         return walker.reset() if turn.moving and turn.begins_at_start else walker
 
-    def _load(self, name: str, number: int, walker: Walker) -> Sample:
+    def _load(self, name: str, number: int) -> Sample:
+        _, walker = origin_of(name) or (number, 0)
+        return self._read(name, number, self._walkers[walker])
+
+    def _read(self, name: str, number: int, walker: Walker) -> Sample:
         return read_sample(SampleFiles(self._folder(number), name).sample, walker)
 
     def _restore_samples(self, newest: Generation) -> None:
+        wanted = {*self.schedule.candidates}.union(*(each.labels or () for each in self.schedule.samples.values()))
         for name, status in self.schedule.samples.items():
             if status.walker is not None and status.labels is not None:
-                self._restore_sample(name, status, status.labels)
+                self._restore_sample(name, status, wanted)
+        learned = [each for each in _candidates_of(self.schedule) if each.sample not in self._samples]
+        for candidate in dict.fromkeys(learned):
+            sample = self._load(candidate.sample, candidate.round)
+            self._restore_structures(candidate.sample, sample, candidate.round, candidate.n_frames, wanted)
         late = [name for name, status in self.schedule.samples.items() if status.walker is None]
         self._structures |= dict(zip(late, newest.data.pending, strict=True))
 
-    def _restore_sample(self, name: str, status: SampleStatus, labels: Sequence[str]) -> None:
-        sample = self._load(name, status.round, self._walkers[status.walker or 0])
+    def _restore_sample(self, name: str, status: SampleStatus, wanted: Collection[str]) -> None:
+        sample = self._load(name, status.round)
         announce_sample(name, sample, "found on disk")
-        for label, atoms in structures_of(name, sample, self._folder(status.round), status.n_frames).items():
-            if label in labels:
-                self._structures[label] = atoms
-                self._known.add(atoms)
-            else:
+        others = self._restore_structures(name, sample, status.round, status.n_frames, wanted)
+        if not (status.earns_choice or status.is_audit):  # otherwise they may be candidates that have expired
+            for label in others:
                 self._announce_duplicate(label)
         self._samples[name] = sample
+
+    def _restore_structures(
+        self, name: str, sample: Sample, number: int, n_frames: int, wanted: Collection[str]
+    ) -> list[str]:
+        """Restore those structures of a sample that are wanted, and return the names of the others."""
+        found = structures_of(name, sample, self._folder(number), n_frames)
+        for label in found.keys() & wanted:
+            self._structures[label] = found[label]
+            self._known.add(found[label])
+        return sorted(found.keys() - wanted)
 
     def _is_new(self, name: str, structure: Atoms) -> bool:
         if not self._tolerance_A:
@@ -250,6 +322,20 @@ class SurveyRecord:
     def _announce_duplicate(self, name: str) -> None:
         text = f"{name}: not labelled, as it differs from a known structure by less than {self._tolerance_A:g} Å"
         announce(logger, NearDuplicate(message=text, name=name))
+
+
+def _role_of(name: str, status: SampleStatus) -> Role:
+    if status.is_audit:
+        return "audit"
+    if not status.earns_choice:
+        return "sample"
+    return "chosen" if name in (status.labels or ()) else "candidate"
+
+
+def _candidates_of(schedule: Schedule) -> list[Candidate]:
+    """Return the candidates that wait, and those that were chosen and that no model has learned."""
+    chosen = [each.chosen for each in schedule.samples.values() if each.chosen is not None]
+    return [*chosen, *schedule.candidates.values()]
 
 
 def _passed_over(path: Path) -> set[str]:

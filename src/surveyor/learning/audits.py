@@ -1,7 +1,7 @@
 """Audits: structures that a generation brought at random, with the errors of the model that had not seen them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.neighborlist import neighbor_list
 
-from surveyor.dataset import Dataset, DataSets
+from surveyor.dataset import KEY, Dataset, DataSets
 
 REACH_A = 5.0  # pairs of atoms further apart are not looked at
 RECORD = "audits"  # in the details of a manifest
@@ -122,17 +122,21 @@ class Examined:
         )
 
 
-def audited(structures: Dataset, data: DataSets) -> Dataset:
+def audited(structures: Dataset, data: DataSets, audits: Collection[str] | None = None) -> Dataset:
     """Return the structures of a generation that are audits, in the order of their keys.
 
-    Structures join the sets in the order of their keys, which are hashes, so the first ones are a random draw from
-    what the walkers brought. Audits are those before the first that joins the training set: the new structures of the
-    validation and test sets, and what was discarded between them. Without the latter the errors would look too small.
+    Without a selector, structures join the sets in the order of their keys, which are hashes, so the first ones are a
+    random draw from what the walkers brought. Audits are those before the first that joins the training set: the new
+    structures of the validation and test sets, and what was discarded between them. Without the latter the errors
+    would look too small.
 
     Args:
         structures: new ones, labelled or failed.
         data: all sets, which they have joined.
+        audits: keys of those that were labelled as audits, as a selector has chosen the others; None without one.
     """
+    if audits is not None:
+        return structures.labelled().ordered_by_key().where(lambda atoms: atoms.info[KEY] in audits)
     labelled, train = structures.labelled().ordered_by_key(), set(data.train.keys())
     joins = (index for index, key in enumerate(labelled.keys()) if key in train)
     return labelled[: next(joins, len(labelled))]

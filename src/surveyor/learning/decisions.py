@@ -1,6 +1,6 @@
 """The decisions of online learning: pure functions, so that the same data give the same campaign."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,27 +32,35 @@ def without_repetitions(structures: Dataset, known: Sequence[str]) -> Dataset:
 
 
 def decide_membership(
-    structures: Dataset, errors: Mapping[str, StructureError], data: DataSets, learning: Learning
+    structures: Dataset,
+    errors: Mapping[str, StructureError],
+    data: DataSets,
+    learning: Learning,
+    audits: Collection[str] | None = None,
 ) -> DataSets:
     """Return the sets that new structures join permanently.
 
     Structures are ordered by the hash in their key. Validation and test set are filled to their fractions of all
     structures so far, and each gets at least one of three or more new structures. At least one of the first structures,
-    and of three or more, is left for training.
+    and of three or more, is left for training. What a selector has chosen is for training only: validation and test set
+    are filled from audits alone, as far as these suffice.
 
     Args:
         structures: new structures, labelled or failed, with their keys.
         errors: errors of the model before training on them, by key; empty without a model.
         data: the sets of the campaign so far.
         learning: fractions and thresholds.
+        audits: keys of those that may join validation and test set; by default all.
     """
     labelled = structures.labelled().ordered_by_key()
     kept = labelled.where(lambda atoms: not _is_discarded(atoms, errors, learning))
-    n_valid, n_test = _shares(len(kept), data, learning)
+    drawn = kept.where(lambda atoms: audits is None or atoms.info[KEY] in audits)
+    n_valid, n_test = _shares(len(kept), len(drawn), data, learning)
+    others = set(drawn[: n_valid + n_test].keys())
     return DataSets(
-        valid=kept[:n_valid],
-        test=kept[n_valid : n_valid + n_test],
-        train=kept[n_valid + n_test :],
+        valid=drawn[:n_valid],
+        test=drawn[n_valid : n_valid + n_test],
+        train=kept.where(lambda atoms: atoms.info[KEY] not in others),
         failed=structures.failed().ordered_by_key(),
         discarded=labelled.where(lambda atoms: _is_discarded(atoms, errors, learning)),
     )
@@ -63,14 +71,14 @@ def _is_discarded(atoms: Atoms, errors: Mapping[str, StructureError], learning: 
     return error is not None and error.exceeds(learning.discard_energy_meV_per_atom, learning.discard_forces_meV_per_A)
 
 
-def _shares(n_new: int, data: DataSets, learning: Learning) -> tuple[int, int]:
-    """Return how many of the new structures come to the validation and the test set."""
+def _shares(n_new: int, n_drawn: int, data: DataSets, learning: Learning) -> tuple[int, int]:
+    """Return how many of the new structures come to the validation and the test set, at most those that are drawn."""
     n_total = n_new + len(data.train) + len(data.valid) + len(data.test)
     least = 1 if n_new >= 3 else 0
     valid = _lacking(learning.valid_fraction, n_total, len(data.valid), least)
     test = _lacking(learning.test_fraction, n_total, len(data.test), least)
-    n_free = max(0, n_new - 1) if n_new >= 3 or not data.train else n_new
-    n_valid = min(valid, n_free - min(test, least))
+    n_free = min(n_drawn, max(0, n_new - 1) if n_new >= 3 or not data.train else n_new)
+    n_valid = max(0, min(valid, n_free - min(test, least)))
     return n_valid, min(test, n_free - n_valid)
 
 

@@ -46,6 +46,9 @@ class RunBegins(Entry):
     """A run begins or continues the campaign, with these parameters; see `surveyor.learning.parameters.Learning`.
 
     The labels of all samples that no model has learned are requested again, and come from the store.
+
+    Attributes:
+        audit_fraction: probability that the label of a sample is an audit; not used by the selector "walkers".
     """
 
     entry: Literal["run_begins"] = "run_begins"
@@ -56,6 +59,8 @@ class RunBegins(Entry):
     max_labels: int | None = None
     n_frames: int = 0
     seed: int = 0
+    select: str = "walkers"
+    audit_fraction: float = 0.0
 
 
 class RoundPlanned(Entry):
@@ -100,11 +105,52 @@ class SampleReturned(Entry):
     Attributes:
         name: name of the sample.
         labels: names of the structures to be labelled: the sample, and frames of its trajectory.
+        candidates: names of the structures among which a selector chooses. A sample without labels earns one choice.
+        is_audit: whether the structure is labelled because the sample was drawn for an audit.
     """
 
     entry: Literal["sample"] = "sample"
     name: str
     labels: tuple[str, ...] = ()
+    candidates: tuple[str, ...] = ()
+    is_audit: bool = False
+
+
+class LabelPlaces(Entry):
+    """The labelling pool takes a number of structures at a time; a selector chooses no more ahead."""
+
+    entry: Literal["places"] = "places"
+    n: int
+
+
+class ChoiceBegins(Entry):
+    """A selector chooses structures to be labelled.
+
+    Attributes:
+        n: how many.
+    """
+
+    IS_DECISION: ClassVar[bool] = True
+
+    entry: Literal["choice"] = "choice"
+    n: int
+
+
+class Chosen(Entry):
+    """A selector has chosen structures to be labelled.
+
+    Attributes:
+        labels: names of the structures, the best first.
+        scores: of the structures, as the selector gives them.
+        selector: its name, that of another one if it had failed.
+        generation: whose model it has used.
+    """
+
+    entry: Literal["chosen"] = "chosen"
+    labels: tuple[str, ...]
+    scores: tuple[float | None, ...] = ()
+    selector: str
+    generation: int
 
 
 class LabelArrived(Entry):
@@ -170,6 +216,9 @@ AnyEntry = Annotated[
     | RoundPlanned
     | WalkerBegins
     | SampleReturned
+    | LabelPlaces
+    | ChoiceBegins
+    | Chosen
     | LabelArrived
     | TrainingBegins
     | ResetsDue

@@ -11,7 +11,7 @@ from ase import Atoms
 from surveyor.dataset import KEY, Dataset, DataSets, label_of
 from surveyor.learning.audits import BAND, RECORD, Audit, audited, shortest_distances_A
 from surveyor.learning.intervals import estimate_rmse
-from surveyor.learning.labelled_samples import LabelledSample
+from surveyor.learning.labelled_samples import LabelledSample, audits_among
 from surveyor.metrics import structure_error
 from surveyor.potentials import Prediction
 from surveyor.sampling.conditions import MOVING_CELL, UNDER_THERMOSTAT, Walkers
@@ -43,7 +43,7 @@ def examine(
         replace(
             _audit(atoms, predictions[key], owners.get(key), groups), is_discarded=key in discarded, coverage=coverage
         ).to_json()
-        for atoms in audited(structures, data)
+        for atoms in audited(structures, data, audits_among(samples))
         for key in [str(atoms.info[KEY])]
     ]
     return {RECORD: audits, BAND: _intervals(structures.labelled(), predictions)}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
@@ -47,6 +47,11 @@ ADVICE = {
 }
 
 
+# Why a structure has a label: because every sample has one, to examine the model, or because a selector has chosen it.
+# A "candidate" has none: the label of the sample was spent on another structure.
+Role = Literal["sample", "audit", "chosen", "candidate"]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledSample:
     """A sample with its label, or a labelled structure without a walker.
@@ -57,6 +62,8 @@ class LabelledSample:
         structure: the structure with its label or failure; None if the walker returned none, or a near-duplicate.
         moved_on: number of the generation whose model moved the walker; None if unknown.
         lag: number of other samples that this model had not learned, though they were begun.
+        role: why the structure has a label, or, with "candidate", why it has none.
+        score: of the selector that has chosen it.
     """
 
     name: str
@@ -64,6 +71,8 @@ class LabelledSample:
     structure: Atoms | None
     moved_on: int | None = None
     lag: int = 0
+    role: Role = "sample"
+    score: float | None = None
 
     @property
     def key(self) -> str | None:
@@ -101,6 +110,13 @@ def new_structures(samples: Sequence[LabelledSample], known: Sequence[str]) -> D
     """Return the structures that a campaign does not have yet, labelled and failed, in the order of their keys."""
     brought = Dataset(each.structure for each in samples if each.structure is not None)
     return without_repetitions(brought, known).ordered_by_key()
+
+
+def audits_among(samples: Sequence[LabelledSample]) -> frozenset[str] | None:
+    """Return the keys of the labels that are audits; None if no selector has chosen, so that any label may be one."""
+    if all(each.role == "sample" for each in samples):
+        return None
+    return frozenset(each.key for each in samples if each.role == "audit" and each.key is not None)
 
 
 def count_failures(structures: Dataset) -> dict[str, int]:
@@ -156,6 +172,8 @@ def why_nothing_is_new(samples: Sequence[LabelledSample], structures: Dataset) -
 def _why_not_new(labelled: LabelledSample, new: Sequence[str]) -> str | None:
     if labelled.sample is not None and labelled.sample.structure is None:
         return NO_STRUCTURE
+    if labelled.role == "candidate":
+        return None
     if labelled.structure is None:
         return NEAR_DUPLICATES
     if labelled.failure is not None:
@@ -201,9 +219,8 @@ def samples_to_reset(
     samples: Sequence[LabelledSample], errors: Mapping[str, StructureError], learning: Learning
 ) -> tuple[str, ...]:
     """Return the names of the samples whose walkers are to be reset; see `move_on`."""
-    return tuple(
-        each.name for each in samples if each.sample is not None and reason_to_reset(each, errors, learning) is not None
-    )
+    of_walkers = [each for each in samples if each.sample is not None or each.role == "chosen"]
+    return tuple(each.name for each in of_walkers if reason_to_reset(each, errors, learning) is not None)
 
 
 def reason_to_reset(labelled: LabelledSample, errors: Mapping[str, StructureError], learning: Learning) -> str | None:
@@ -234,6 +251,7 @@ def describe(
     """
     return {
         "walkers": [_describe(each, each.sample, errors, learning) for each in samples if each.sample is not None],
+        **_describe_chosen(samples, errors),
         "failures": count_failures(structures),
         "epochs": len(history),
         "history": list(history),
@@ -257,12 +275,40 @@ def _describe(
         "is_converged": sample.is_converged,
         "temperature_K": sample.temperature_K,
         "temperatures_K": np.round(sample.temperatures_K, 2).tolist(),
-        "is_near_duplicate": sample.structure is not None and labelled.structure is None,
+        "is_near_duplicate": sample.structure is not None
+        and labelled.structure is None
+        and labelled.role != "candidate",
+        "role": labelled.role,
         "n_steps": sample.n_steps,
         "moved_on": labelled.moved_on,
         "lag": labelled.lag,
         "n_resets": sample.walker.n_resets,
         "window": sample.walker.window,
+        "energy_error": None if error is None else error.energy,
+        "forces_error": None if error is None else error.forces,
+    }
+    return _finite(record)
+
+
+def _describe_chosen(
+    samples: Sequence[LabelledSample], errors: Mapping[str, StructureError]
+) -> dict[str, Any]:  # Any: whatever JSON holds
+    """Return what a selector has chosen; nothing without one."""
+    if all(each.role == "sample" for each in samples):
+        return {}
+    chosen = [each for each in samples if each.role == "chosen"]
+    return {"chosen": [_describe_label(each, errors.get(each.key or "")) for each in chosen]}
+
+
+def _describe_label(
+    labelled: LabelledSample, error: StructureError | None
+) -> dict[str, Any]:  # Any: whatever JSON holds
+    record = {
+        "name": labelled.name,
+        "label_key": labelled.key,
+        "score": labelled.score,
+        "moved_on": labelled.moved_on,
+        "lag": labelled.lag,
         "energy_error": None if error is None else error.energy,
         "forces_error": None if error is None else error.forces,
     }

@@ -9,6 +9,8 @@ from surveyor.parameters import Fraction, Parameters
 from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.sampling.conditions import TriesPerSample, WalkersPerBatch
 
+Select = Literal["walkers", "informative", "committee", "random"]
+
 
 class Bootstrap(Parameters):
     """Generation 0: from what the first model is trained."""
@@ -145,7 +147,15 @@ class Learning(Parameters):
         le=10_000,
         title="Frames per sample",
         description="Maximum number of frames of the trajectory to label in addition to each sample; "
-        "statistically independent frames are chosen. Needs `frame_interval` of the walkers.",
+        "statistically independent frames are chosen. Needs `frame_interval` of the walkers. With a selector, the "
+        "frames are candidates, and each sample gives one label.",
+    )
+    select: Select = Field(
+        "walkers",
+        title="Selector",
+        description="What is labelled. walkers: what each walker has reached. The others choose among samples and "
+        "their frames, one label per sample: informative: what reduces the uncertainty of the model most; committee: "
+        "where the members of the committee disagree most; random: at random, for comparison.",
     )
     min_difference_A: float = Field(
         0.01,

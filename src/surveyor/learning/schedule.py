@@ -4,19 +4,28 @@ Walkers move in rounds, in each of which `n_states` samples are planned. Each wa
 pace, as long as fewer than `labels_ahead` samples are unlearned, that is, begun and not in the data of a trained model.
 A training begins when `n_states` samples have all their labels, and takes those that arrived first. If both numbers are
 equal, no walker moves during a training, and round and generation are the same.
+
+With a selector, each sample earns one label. If the sample is drawn for an audit, its own structure is labelled;
+otherwise the selector chooses any candidate, as soon as a label can begin. If no walker moves during a training, it
+chooses when all walkers have returned.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import singledispatch
 
 import numpy as np
 
+from surveyor.learning.candidates import ALL_SAMPLES, Candidate, assigned, without_expired
 from surveyor.learning.entries import (
+    ChoiceBegins,
+    Chosen,
     Continues,
     Entry,
     GenerationEnds,
     LabelArrived,
+    LabelPlaces,
     ResetsDue,
     RoundPlanned,
     RunBegins,
@@ -64,6 +73,10 @@ class SampleStatus:
         lag: number of other unlearned samples when it began.
         labels: names of the structures to be labelled; None while the walker moves.
         outstanding: names of those without a label.
+        is_audit: whether its structure is labelled as an audit.
+        earns_choice: whether a selector chooses the structure to be labelled.
+        chosen: that structure, as a candidate; None before the choice.
+        score: of that structure.
     """
 
     walker: int | None
@@ -73,11 +86,20 @@ class SampleStatus:
     lag: int = 0
     labels: tuple[str, ...] | None = None
     outstanding: frozenset[str] = frozenset()
+    is_audit: bool = False
+    earns_choice: bool = False
+    chosen: Candidate | None = None
+    score: float | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """True if a selector has yet to choose the structure to be labelled."""
+        return self.earns_choice and self.chosen is None
 
     @property
     def has_arrived(self) -> bool:
         """True if the sample has all its labels."""
-        return self.labels is not None and not self.outstanding
+        return self.labels is not None and not self.outstanding and not self.is_waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +117,9 @@ class Schedule:
         samples: samples that no model has learned, by name.
         arrived: names of those that have all their labels and are in no training, in the order of their arrival.
         training: names of the samples that are learned now; None without a training.
+        candidates: structures among which a selector chooses, by name, the oldest first.
+        n_places: number of structures that the labelling pool takes at a time; 0 if it is not known.
+        is_choosing: whether a selector chooses now.
     """
 
     rules: RunBegins | None = None
@@ -107,6 +132,14 @@ class Schedule:
     samples: Mapping[str, SampleStatus] = field(default_factory=dict)
     arrived: tuple[str, ...] = ()
     training: tuple[str, ...] | None = None
+    candidates: Mapping[str, Candidate] = field(default_factory=dict)
+    n_places: int = 0
+    is_choosing: bool = False
+
+    @property
+    def waiting(self) -> list[str]:
+        """Names of the samples for which a selector has yet to choose a structure."""
+        return [name for name, each in self.samples.items() if each.is_waiting]
 
     @property
     def n_unlearned(self) -> int:
@@ -124,12 +157,35 @@ def names_of(round_: int, walker: int, n_samples: int) -> tuple[str, ...]:
     return tuple(f"g{round_:03d}-w{walker:03d}-{turn}" for turn in range(n_samples))
 
 
-def due(schedule: Schedule) -> RoundPlanned | WalkerBegins | TrainingBegins | None:
+def origin_of(name: str) -> tuple[int, int] | None:
+    """Return round and walker of a sample, or of a frame of its trajectory; None for structures without a walker."""
+    found = re.match(r"g(\d+)-w(\d+)-", name)
+    return None if found is None else (int(found[1]), int(found[2]))
+
+
+def due(schedule: Schedule) -> RoundPlanned | WalkerBegins | ChoiceBegins | TrainingBegins | None:
     """Return the next decision, or None if nothing can be done before something else happens."""
     if schedule.rules is None:
         return None
     walkers = _walkers_due(schedule, schedule.rules)
-    return _training_due(schedule, schedule.rules, may_anything_come=walkers is not None) or walkers
+    may_anything_come = walkers is not None
+    return (
+        _choice_due(schedule, schedule.rules, may_anything_come=may_anything_come)
+        or _training_due(schedule, schedule.rules, may_anything_come=may_anything_come)
+        or walkers
+    )
+
+
+def _choice_due(schedule: Schedule, rules: RunBegins, *, may_anything_come: bool) -> ChoiceBegins | None:
+    n_waiting = len(schedule.waiting)
+    if not n_waiting or schedule.is_choosing:
+        return None
+    if rules.labels_ahead > rules.n_states:
+        n_outstanding = sum(len(each.outstanding) for each in schedule.samples.values())
+        n = min(n_waiting, schedule.n_places - n_outstanding)
+    else:  # what walkers bring is compared when all have returned
+        n = 0 if may_anything_come or schedule.n_moving else n_waiting
+    return ChoiceBegins(n=n) if n > 0 else None
 
 
 def _training_due(schedule: Schedule, rules: RunBegins, *, may_anything_come: bool) -> TrainingBegins | None:
@@ -179,13 +235,21 @@ def _planned(schedule: Schedule, rules: RunBegins) -> RoundPlanned | None:
 def _n_requested(schedule: Schedule) -> int:
     """Return how many labels were requested or may be: a sample may bring all of its labels until it is learned."""
     of_rounds = sum(
-        n_samples * (1 + each.n_frames)
+        n_samples * _labels_per_sample(each.n_frames, schedule)
         for each in schedule.rounds.values()
         for n_samples, walker in zip(each.n_samples, schedule.walkers, strict=True)
         if walker.round < each.round
     )
-    of_samples = sum(1 + each.n_frames for each in schedule.samples.values() if each.walker is not None)
+    of_samples = sum(
+        max(_labels_per_sample(each.n_frames, schedule), len(each.labels or ()))
+        for each in schedule.samples.values()
+        if each.walker is not None
+    )
     return schedule.n_labels + of_rounds + of_samples
+
+
+def _labels_per_sample(n_frames: int, schedule: Schedule) -> int:
+    return 1 if schedule.rules is not None and schedule.rules.select != ALL_SAMPLES else 1 + n_frames
 
 
 def samples_of_round(number: int, rules: RunBegins, n_requested: int) -> tuple[int, ...]:
@@ -210,8 +274,8 @@ def samples_of_round(number: int, rules: RunBegins, n_requested: int) -> tuple[i
 
 
 def frames_per_sample(n_samples: int, rules: RunBegins, n_requested: int) -> int:
-    """Return how many frames are labelled beside each sample of a round."""
-    if rules.max_labels is None or n_samples == 0:
+    """Return how many frames are labelled, or are candidates, beside each sample of a round."""
+    if rules.max_labels is None or n_samples == 0 or rules.select != ALL_SAMPLES:
         return rules.n_frames
     left = max(0, rules.max_labels - n_requested - n_samples)
     return min(rules.n_frames, left // n_samples)
@@ -256,7 +320,9 @@ def _(entry: RunBegins, schedule: Schedule) -> Schedule:
     walkers = schedule.walkers or (new,) * entry.n_walkers
     learning = schedule.training or ()
     arrived = tuple(name for name, each in samples.items() if each.has_arrived and name not in learning)
-    return replace(schedule, rules=entry, walkers=walkers, samples=samples, arrived=arrived)
+    return replace(
+        schedule, rules=entry, walkers=walkers, samples=samples, arrived=arrived, n_places=0, is_choosing=False
+    )
 
 
 @advance.register
@@ -310,11 +376,50 @@ def _(entry: SampleReturned, schedule: Schedule) -> Schedule:
     returned = replace(walker, moving=moving, last=walker.last if moving else (status.round, entry.name))
     samples = {
         **schedule.samples,
-        entry.name: replace(status, labels=entry.labels, outstanding=frozenset(entry.labels)),
+        entry.name: replace(
+            status,
+            labels=entry.labels,
+            outstanding=frozenset(entry.labels),
+            is_audit=entry.is_audit,
+            earns_choice=bool(entry.candidates) and not entry.labels,
+        ),
     }
-    arrived = schedule.arrived if entry.labels else (*schedule.arrived, entry.name)
-    walkers = _with(schedule.walkers, status.walker, returned)
-    return replace(schedule, walkers=walkers, samples=samples, arrived=arrived)
+    arrived = (*schedule.arrived, entry.name) if samples[entry.name].has_arrived else schedule.arrived
+    new = Candidate(entry.name, status.round, status.generation, status.lag, status.n_frames)
+    return replace(
+        schedule,
+        walkers=_with(schedule.walkers, status.walker, returned),
+        samples=samples,
+        arrived=arrived,
+        candidates={**schedule.candidates, **dict.fromkeys(entry.candidates, new)},
+    )
+
+
+@advance.register
+def _(entry: LabelPlaces, schedule: Schedule) -> Schedule:
+    return replace(schedule, n_places=entry.n)
+
+
+@advance.register
+def _(_entry: ChoiceBegins, schedule: Schedule) -> Schedule:
+    return replace(schedule, is_choosing=True)
+
+
+@advance.register
+def _(entry: Chosen, schedule: Schedule) -> Schedule:
+    scores = dict(zip(entry.labels, entry.scores, strict=False))
+    spent = {
+        sample: replace(
+            schedule.samples[sample],
+            labels=(label,),
+            outstanding=frozenset([label]),
+            chosen=schedule.candidates[label],
+            score=scores.get(label),
+        )
+        for sample, label in assigned(entry.labels, schedule.candidates, schedule.waiting).items()
+    }
+    candidates = {name: each for name, each in schedule.candidates.items() if name not in entry.labels}
+    return replace(schedule, samples={**schedule.samples, **spent}, candidates=candidates, is_choosing=False)
 
 
 @advance.register
@@ -335,9 +440,9 @@ def _(entry: TrainingBegins, schedule: Schedule) -> Schedule:
 @advance.register
 def _(entry: ResetsDue, schedule: Schedule) -> Schedule:
     walkers = schedule.walkers
-    for status in map(schedule.samples.__getitem__, entry.samples):
-        if status.walker is not None and walkers[status.walker].reset <= status.round:
-            walkers = _with(walkers, status.walker, replace(walkers[status.walker], is_reset_due=True))
+    for round_, index in filter(None, map(origin_of, entry.samples)):
+        if walkers[index].reset <= round_:
+            walkers = _with(walkers, index, replace(walkers[index], is_reset_due=True))
     return replace(schedule, walkers=walkers)
 
 
@@ -345,7 +450,15 @@ def _(entry: ResetsDue, schedule: Schedule) -> Schedule:
 def _(entry: GenerationEnds, schedule: Schedule) -> Schedule:
     learned = set(schedule.training or ())
     samples = {name: each for name, each in schedule.samples.items() if name not in learned}
-    return replace(schedule, generation=entry.generation, n_labels=entry.n_labels, training=None, samples=samples)
+    n_waiting = sum(each.is_waiting for each in samples.values())
+    return replace(
+        schedule,
+        generation=entry.generation,
+        n_labels=entry.n_labels,
+        training=None,
+        samples=samples,
+        candidates=without_expired(schedule.candidates, entry.generation, n_waiting),
+    )
 
 
 @advance.register

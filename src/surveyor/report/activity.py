@@ -57,7 +57,8 @@ def walkers_figure(manifests: Sequence[Manifest], temperatures_K: Sequence[float
 
 
 def _fate(sample: Mapping[str, Any]) -> str:
-    is_missing = sample["label_key"] is None and not sample.get("is_near_duplicate")
+    is_candidate = sample.get("is_near_duplicate") or sample.get("role") == "candidate"
+    is_missing = sample["label_key"] is None and not is_candidate
     return "no sample" if is_missing else str(sample["fate"])
 
 

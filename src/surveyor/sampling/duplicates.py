@@ -51,6 +51,11 @@ class KnownStructures:
         """Add a structure."""
         self._known.setdefault(_kind(atoms), []).append(fingerprint(atoms))
 
+    def remove(self, atoms: Atoms) -> None:
+        """Remove a structure that was added."""
+        known, own = self._known[_kind(atoms)], fingerprint(atoms)
+        known.pop(next(index for index, each in enumerate(known) if np.array_equal(each, own)))
+
     def difference_A(self, atoms: Atoms) -> float:
         """Return the largest difference between a structure's fingerprint and that of the nearest known one, in Å.
 

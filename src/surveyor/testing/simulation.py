@@ -3,12 +3,17 @@
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
+from surveyor.learning.candidates import earned
 from surveyor.learning.entries import (
+    ChoiceBegins,
+    Chosen,
     Continues,
     Entry,
     GenerationEnds,
     LabelArrived,
+    LabelPlaces,
     RunBegins,
     SampleReturned,
     TrainingBegins,
@@ -25,11 +30,13 @@ class Latencies:
         samples: of the first sample, the second, ...
         labels: of their labels.
         training: of each training.
+        choice: of each choice of a selector.
     """
 
     samples: Sequence[float]
     labels: Sequence[float]
     training: float
+    choice: float = 0.0
 
 
 @dataclass(slots=True)
@@ -66,6 +73,8 @@ class Simulation:
         self._record(Continues(generation=0, n_labels=0, round=0))
         self._record(self.rules)
         self._decide()
+        self._record(LabelPlaces(n=self.n_labelling))
+        self._decide()
         while self._due:
             self.time, _, happen = heapq.heappop(self._due)
             happen()
@@ -83,6 +92,8 @@ class Simulation:
                 self._walk(self.schedule.walkers[decision.walker].names)
             if isinstance(decision, TrainingBegins):
                 self._after(self.latencies.training, self._learn)
+            if isinstance(decision, ChoiceBegins):
+                self._after(self.latencies.choice, partial(self._choose, decision.n))
         self._fill()
 
     def _walk(self, names: Sequence[str]) -> None:
@@ -93,19 +104,34 @@ class Simulation:
 
         def arrive() -> None:
             self._n_moving -= 1
-            self._record(SampleReturned(name=name, labels=(name,)))
-            self._labels.append((self.latencies.labels[self._numbers[name]], lambda: self._label(name)))
+            structures = [name, *(f"{name}-step-{step}" for step in range(self.rules.n_frames))]
+            labels, candidates, is_audit = earned(name, structures, self.rules)
+            self._record(SampleReturned(name=name, labels=labels, candidates=candidates, is_audit=is_audit))
+            self._request(labels)
             if others:
                 self._walk(others)
 
         self._walks.append((self.latencies.samples[self._numbers[name]], arrive))
+
+    def _choose(self, n: int) -> None:
+        """Choose the newest candidates."""
+        labels = tuple(reversed([*self.schedule.candidates]))[:n]
+        self._record(Chosen(labels=labels, selector=self.rules.select, generation=self.schedule.generation))
+        self._request(labels)
+
+    def _request(self, names: Sequence[str]) -> None:
+        """Have structures labelled; each takes as long as the sample that it is part of."""
+        for name in names:
+            seconds = self.latencies.labels[self._numbers[name.partition("-step-")[0]]]
+            self._labels.append((seconds, partial(self._label, name)))
 
     def _label(self, name: str) -> None:
         self._n_at_reference -= 1
         self._record(LabelArrived(name=name))
 
     def _learn(self) -> None:
-        n_labels = self.schedule.n_labels + len(self.schedule.training or ())
+        learned = [self.schedule.samples[name] for name in self.schedule.training or ()]
+        n_labels = self.schedule.n_labels + sum(len(each.labels or ()) for each in learned)
         self._record(GenerationEnds(generation=self.schedule.generation + 1, n_labels=n_labels))
 
     def _fill(self) -> None:

@@ -1,0 +1,93 @@
+"""The choices of a selector: what is labelled next."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
+from functools import partial
+from queue import SimpleQueue
+
+from ase import Atoms
+
+from surveyor.campaign import Campaign
+from surveyor.flows.pool_checks import PoolChecks
+from surveyor.flows.task_queue import TaskQueue
+from surveyor.learning.candidates import ALL_SAMPLES
+from surveyor.learning.entries import Chosen
+from surveyor.potentials import Potential
+from surveyor.selection import WITHOUT_MODEL
+from surveyor.selection import Chosen as Choice
+from surveyor.selection import choose as choose_here
+from surveyor.tasks.choose import choose
+from surveyor.words import number_of
+
+logger = logging.getLogger(__name__)
+
+
+class Choices:
+    """The choices of a campaign, one at a time, on the sampling pool, whose workers have the models.
+
+    Args:
+        campaign: the open campaign.
+        checks: checks of its pools.
+        ended: actions due because tasks have ended.
+        take: called with each choice.
+        context: context of the flow run whose tasks they are; by default the current one.
+    """
+
+    def __init__(
+        self,
+        campaign: Campaign,
+        checks: PoolChecks,
+        ended: "SimpleQueue[Callable[[], None]]",
+        take: Callable[[Chosen], None],
+        context: Context | None,
+    ) -> None:
+        self.queue = TaskQueue(lambda: 1, ended, partial(checks.is_ready, "sampling"), context)
+        self._pool, self._learning, self._take = campaign.pools.sampling, campaign.parameters.learning, take
+
+    def begin(
+        self,
+        n: int,
+        candidates: Mapping[str, Atoms],
+        requested: Sequence[Atoms],
+        generation: int,
+        potential: Potential,
+    ) -> None:
+        """Have structures chosen.
+
+        Args:
+            n: how many.
+            candidates: structures among which the selector chooses, by name.
+            requested: structures whose labels are requested, and which no model has learned.
+            generation: number of the newest complete generation.
+            potential: its potential.
+        """
+        selector, seed = self._learning.select, self._learning.seed
+        choose_walkers = partial(choose_here, ALL_SAMPLES, None, candidates, (), n, seed=seed)
+        if selector in WITHOUT_MODEL:
+            self._take(_entry(choose_here(selector, None, candidates, (), n, seed=seed), selector, generation))
+            return
+        name = f"{n} of {number_of(len(candidates), 'candidate')}"
+        submit = partial(
+            choose.submit, self._pool, selector, potential, candidates, requested=requested, n=n, seed=seed
+        )
+        self.queue.add(name, submit, partial(self._end, name, generation, choose_walkers))
+
+    def _end(self, name: str, generation: int, choose_walkers: Callable[[], Sequence[Choice]]) -> None:
+        """Take the choice of a task; if it has failed, that of the walkers."""
+        selector, future = self._learning.select, self.queue.futures.pop(name)
+        if future.state.is_completed():
+            self._take(_entry(future.result(), selector, generation))
+            return
+        logger.warning(
+            "the selector %s failed to choose %s: %s; for these labels, the samples of walkers are taken instead",
+            selector,
+            name,
+            future.state.message,
+        )
+        self._take(_entry(choose_walkers(), ALL_SAMPLES, generation))
+
+
+def _entry(choices: Sequence[Choice], selector: str, generation: int) -> Chosen:
+    labels, scores = tuple(each.name for each in choices), tuple(each.score for each in choices)
+    return Chosen(labels=labels, scores=scores, selector=selector, generation=generation)

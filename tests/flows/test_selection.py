@@ -1,0 +1,84 @@
+"""Campaigns in which a selector chooses what is labelled: real pools and a real Prefect server."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from campaigns import Folder
+
+from surveyor.dataset import Dataset
+from surveyor.errors import InputError
+from surveyor.learning.entries import Chosen, LabelArrived, SampleReturned
+from surveyor.learning.journal import Journal, first_difference
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+N_STATES = 4
+LOOSE = {"discard_energy_meV_per_atom": 1e6, "discard_forces_meV_per_A": 1e6, "min_difference_A": 0}
+SELECTED = {"n_generations": 2, "n_states": N_STATES, "n_frames": 3, "select": "random", "test_fraction": 0.3, **LOOSE}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    folder = Folder(tmp_path)
+    folder.walkers |= {"n_steps": 200, "frame_interval": 5}
+    return folder
+
+
+def details(folder: Folder, number: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(folder.directory.generation(number).manifest.read_text())["details"]
+    return found
+
+
+@pytest.mark.parametrize("ahead", [N_STATES, 2 * N_STATES])
+def test_each_sample_gives_one_label_and_sets_for_examination_have_audits_alone(folder: Folder, ahead: int) -> None:
+    folder.run(n_walkers=N_STATES, learning=SELECTED | {"labels_ahead": ahead})
+    entries = Journal(folder.directory.journal).read()
+    assert first_difference(entries) is None
+    assert folder.n_launches() == 6 + 1 + 2 * N_STATES  # bootstrap, isolated atom, samples
+    chosen = [name for entry in entries if isinstance(entry, Chosen) for name in entry.labels]
+    audits = [entry.name for entry in entries if isinstance(entry, SampleReturned) and entry.is_audit]
+    assert any("-step-" in name for name in chosen)
+    assert {*chosen, *audits} == {entry.name for entry in entries if isinstance(entry, LabelArrived)}
+    keys = {entry.name: entry.key for entry in entries if isinstance(entry, LabelArrived)}
+    newest = folder.directory.generation(2)
+    train = set(Dataset.load(newest.set_file("train")).keys())
+    others = {key for name in ("valid", "test") for key in Dataset.load(newest.set_file(name)).keys()}  # noqa: SIM118
+    assert {keys[name] for name in chosen} <= train
+    assert others - train == others
+    bootstrap = folder.directory.generation(0)
+    first = {key for name in ("valid", "test") for key in Dataset.load(bootstrap.set_file(name)).keys()}  # noqa: SIM118
+    assert others - first <= {keys[name] for name in audits}
+    recorded = [each["key"] for number in (1, 2) for each in details(folder, number)["audits"]]
+    assert sorted(recorded) == sorted(keys[name] for name in audits)
+
+
+def test_a_selector_that_fails_is_replaced_for_those_labels_by_what_walkers_have_reached(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The pair model shows no features, which the worker finds.
+    monkeypatch.setattr("surveyor.campaign.checks.check_selector", lambda *_: None)
+    learning = SELECTED | {"select": "informative", "n_generations": 1, "valid_fraction": 0.0, "test_fraction": 0.0}
+    folder.run(n_walkers=2, learning=learning | {"n_states": 2})
+    entries = Journal(folder.directory.journal).read()
+    (chosen,) = [entry for entry in entries if isinstance(entry, Chosen)]
+    assert (chosen.selector, chosen.labels) == ("walkers", ("g001-w000-0", "g001-w001-0"))
+    assert "the selector informative failed to choose 2 of" in caplog.text
+    assert folder.n_brought(1) == 2
+
+
+@pytest.mark.parametrize(
+    ("learning", "message"),
+    [
+        ({"n_frames": 0}, "learning.select: found random without n_frames"),
+        ({"select": "informative"}, "learning.select: informative"),
+        ({"select": "committee"}, "learning.select: committee"),
+    ],
+)
+def test_a_selector_that_cannot_serve_is_refused_before_anything_is_computed(
+    folder: Folder, learning: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        folder.run(learning=SELECTED | learning)
+    assert not folder.directory.path.exists()
