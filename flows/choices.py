@@ -89,5 +89,6 @@ class Choices:
 
 
 def _entry(choices: Sequence[Choice], selector: str, generation: int) -> Chosen:
+    logger.info("%s chosen by the selector %s", number_of(len(choices), "structure"), selector)
     labels, scores = tuple(each.name for each in choices), tuple(each.score for each in choices)
     return Chosen(labels=labels, scores=scores, selector=selector, generation=generation)

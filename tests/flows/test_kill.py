@@ -25,10 +25,11 @@ WEAPONS: Mapping[str, Callable[[KilledCampaign], None]] = {
 SEED = int(os.environ.get("SURVEYOR_TEST_SEED", "1"))
 N_KILLS = {"20 kills": 20, "200 kills": 200, "overlapped": 20, "200 overlapped": 200, "SLURM": 40}
 ON_SLURM = dict.fromkeys(("sampling", "labelling", "training"), "slurm/killed")
+SELECTED = {"select": "random", "n_frames": 3}
 SIZES: Mapping[str, dict[str, Any]] = {  # Any: as the campaign takes it
     "20 kills": {},
-    "overlapped": {"labels_ahead": 16},
-    "200 overlapped": {"n_generations": 12, "n_states": 16, "labels_ahead": 32},
+    "overlapped": {"labels_ahead": 16, **SELECTED},
+    "200 overlapped": {"n_generations": 12, "n_states": 16, "labels_ahead": 32, **SELECTED},
     "200 kills": {"n_generations": 12, "n_states": 16},
     "SLURM": {"pools": ON_SLURM, "n_generations": 8},
 }

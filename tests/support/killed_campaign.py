@@ -74,6 +74,7 @@ class KilledCampaign:
         n_generations: beside the bootstrap.
         n_states: labels of each generation.
         labels_ahead: as in `Learning`; walkers then begin while a model is trained.
+        learning: other parameters of `Learning`.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class KilledCampaign:
         n_generations: int = 3,
         n_states: int = 8,
         labels_ahead: int | None = None,
+        **learning: str | int,
     ) -> None:
         self.folder, self.n_generations, self.n_states = folder, n_generations, n_states
         self.is_overlapped = labels_ahead is not None and labels_ahead > n_states
@@ -97,7 +99,9 @@ class KilledCampaign:
         loose = {"discard_energy_meV_per_atom": 1e6, "discard_forces_meV_per_A": 1e6}
         campaign = {
             "run_directory": "run",
-            "walkers": [{"start": "copper.extxyz", "n_walkers": 6, "n_steps": 60, "temperature_K": 600}],
+            "walkers": [
+                {"start": "copper.extxyz", "n_walkers": 6, "n_steps": 60, "temperature_K": 600, "frame_interval": 5}
+            ],
             "reference": {"emt": {"rehearsal": {"log": str(self.log), "delay_s": 0.05}}},
             "model": {"pair": {}},
             "bootstrap": {"n_structures": N_BOOTSTRAP},
@@ -106,6 +110,7 @@ class KilledCampaign:
                 "n_states": n_states,
                 "labels_ahead": labels_ahead,
                 **loose,
+                **learning,
             },
             "pools": dict(pools or {}),
         }
