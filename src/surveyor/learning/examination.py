@@ -89,7 +89,7 @@ def _temperature_K(sample: Sample) -> float | None:
     walker = sample.walker
     if walker.conditions.method not in UNDER_THERMOSTAT:
         return sample.temperature_K
-    return walker.conditions.temperature_at(0 if walker.state is None else walker.state.n_steps)
+    return walker.conditions.temperature_at(walker.progress)
 
 
 def group_of(index: int, groups: Sequence[Walkers]) -> int:

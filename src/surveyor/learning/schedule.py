@@ -40,6 +40,8 @@ class WalkerTurn:
         begins_at_start: whether it began this round with a reset.
         is_reset_due: whether it begins the next round with a reset.
         reset: the last round that it began with a reset.
+        n_good_labels: how many good labels have moved it along its ramp.
+        began_with: how many of them had when it began this round.
     """
 
     round: int
@@ -50,6 +52,8 @@ class WalkerTurn:
     begins_at_start: bool = False
     is_reset_due: bool = False
     reset: int = 0
+    n_good_labels: int = 0
+    began_with: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class SampleStatus:
         lag: number of other unlearned samples when it began.
         labels: names of the structures to be labelled; None while the walker moves.
         outstanding: names of those without a label.
+        n_good_labels: how many good labels had moved the walker along its ramp; None once its own label has counted.
     """
 
     walker: int | None
@@ -73,6 +78,7 @@ class SampleStatus:
     lag: int = 0
     labels: tuple[str, ...] | None = None
     outstanding: frozenset[str] = frozenset()
+    n_good_labels: int | None = 0
 
     @property
     def has_arrived(self) -> bool:
@@ -159,7 +165,13 @@ def _walkers_due(schedule: Schedule, rules: RunBegins) -> RoundPlanned | WalkerB
     walker, planned = schedule.walkers[index], schedule.rounds[number]
     if planned.n_samples[index] > n_free:
         return None
-    return WalkerBegins(walker=index, round=number, generation=schedule.generation, is_reset=walker.is_reset_due)
+    return WalkerBegins(
+        walker=index,
+        round=number,
+        generation=schedule.generation,
+        is_reset=walker.is_reset_due,
+        n_good_labels=0 if walker.is_reset_due else walker.n_good_labels,
+    )
 
 
 def _next_round(schedule: Schedule, index: int) -> int:
@@ -242,6 +254,7 @@ def _(entry: Continues, _schedule: Schedule) -> Schedule:
         base=entry.generation,
         last_round=entry.round + (plan is not None),
         rounds={} if plan is None else {plan.round: plan},
+        walkers=tuple(WalkerTurn(entry.round, entry.generation, n_good_labels=n) for n in entry.n_good_labels),
         samples=late,
     )
 
@@ -278,13 +291,20 @@ def _(entry: WalkerBegins, schedule: Schedule) -> Schedule:
         begins_at_start=entry.is_reset,
         is_reset_due=False,
         reset=entry.round if entry.is_reset else walker.reset,
+        n_good_labels=entry.n_good_labels,
+        began_with=entry.n_good_labels,
     )
     walkers = _with(schedule.walkers, entry.walker, begun)
     samples = {
         **schedule.samples,
         **{
             name: SampleStatus(
-                entry.walker, entry.round, planned.n_frames, entry.generation, schedule.n_unlearned + turn
+                entry.walker,
+                entry.round,
+                planned.n_frames,
+                entry.generation,
+                schedule.n_unlearned + turn,
+                n_good_labels=entry.n_good_labels,
             )
             for turn, name in enumerate(names)
         },
@@ -312,6 +332,9 @@ def _(entry: SampleReturned, schedule: Schedule) -> Schedule:
         **schedule.samples,
         entry.name: replace(status, labels=entry.labels, outstanding=frozenset(entry.labels)),
     }
+    if entry.is_reset:
+        returned = replace(returned, n_good_labels=0)
+        samples |= {name: replace(samples[name], n_good_labels=0) for name in (entry.name, *moving)}
     arrived = schedule.arrived if entry.labels else (*schedule.arrived, entry.name)
     walkers = _with(schedule.walkers, status.walker, returned)
     return replace(schedule, walkers=walkers, samples=samples, arrived=arrived)
@@ -338,7 +361,24 @@ def _(entry: ResetsDue, schedule: Schedule) -> Schedule:
     for status in map(schedule.samples.__getitem__, entry.samples):
         if status.walker is not None and walkers[status.walker].reset <= status.round:
             walkers = _with(walkers, status.walker, replace(walkers[status.walker], is_reset_due=True))
-    return replace(schedule, walkers=walkers)
+    return _along_ramps(replace(schedule, walkers=walkers), entry.good)
+
+
+def _along_ramps(schedule: Schedule, good: Sequence[str]) -> Schedule:
+    """Return the schedule after good labels: each moves its walker if it comes from the walker's place on its ramp."""
+    walkers, samples = schedule.walkers, dict(schedule.samples)
+    for name in good:
+        status = samples[name]
+        samples[name] = replace(status, n_good_labels=None)
+        if status.walker is not None and _counts(status, walkers[status.walker]):
+            walker = walkers[status.walker]
+            walkers = _with(walkers, status.walker, replace(walker, n_good_labels=walker.n_good_labels + 1))
+    return replace(schedule, walkers=walkers, samples=samples)
+
+
+def _counts(status: SampleStatus, walker: WalkerTurn) -> bool:
+    is_since_reset = walker.reset <= status.round and not walker.is_reset_due
+    return is_since_reset and status.n_good_labels == walker.n_good_labels
 
 
 @advance.register
