@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
+from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 
@@ -14,9 +15,8 @@ from surveyor.flows.task_queue import TaskQueue
 from surveyor.learning.candidates import ALL_SAMPLES
 from surveyor.learning.entries import Chosen
 from surveyor.potentials import Potential
-from surveyor.selection import WITHOUT_MODEL
+from surveyor.selection import BY_MODEL, SelectionRule
 from surveyor.selection import Chosen as Choice
-from surveyor.selection import choose as choose_here
 from surveyor.tasks.choose import choose
 from surveyor.words import number_of
 
@@ -43,7 +43,9 @@ class Choices:
         context: Context | None,
     ) -> None:
         self.queue = TaskQueue(lambda: 1, ended, partial(checks.is_ready, "sampling"), context)
-        self._pool, self._learning, self._take = campaign.pools.sampling, campaign.parameters.learning, take
+        learning = campaign.parameters.learning
+        self._rule = SelectionRule(learning.select, learning.seed, learning.discard_forces_meV_per_A)
+        self._pool, self._take = campaign.pools.sampling, take
 
     def begin(
         self,
@@ -62,20 +64,18 @@ class Choices:
             generation: number of the newest complete generation.
             potential: its potential.
         """
-        selector, seed = self._learning.select, self._learning.seed
-        choose_walkers = partial(choose_here, ALL_SAMPLES, None, candidates, (), n, seed=seed)
-        if selector in WITHOUT_MODEL:
-            self._take(_entry(choose_here(selector, None, candidates, (), n, seed=seed), selector, generation))
+        rule = self._rule
+        choose_walkers = partial(replace(rule, selector=ALL_SAMPLES).choose, None, candidates, requested, n)
+        if rule.selector not in BY_MODEL:
+            self._take(_entry(rule.choose(None, candidates, requested, n), rule.selector, generation))
             return
         name = f"{n} of {number_of(len(candidates), 'candidate')}"
-        submit = partial(
-            choose.submit, self._pool, selector, potential, candidates, requested=requested, n=n, seed=seed
-        )
+        submit = partial(choose.submit, self._pool, rule, potential, candidates, requested=requested, n=n)
         self.queue.add(name, submit, partial(self._end, name, generation, choose_walkers))
 
     def _end(self, name: str, generation: int, choose_walkers: Callable[[], Sequence[Choice]]) -> None:
         """Take the choice of a task; if it has failed, that of the walkers."""
-        selector, future = self._learning.select, self.queue.futures.pop(name)
+        selector, future = self._rule.selector, self.queue.futures.pop(name)
         if future.state.is_completed():
             self._take(_entry(future.result(), selector, generation))
             return

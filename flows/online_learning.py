@@ -19,7 +19,13 @@ from surveyor.flows.users_flow import users_flow
 from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.learning.decisions import decide_membership, reason_to_stop
 from surveyor.learning.examination import examine
-from surveyor.learning.labelled_samples import audits_among, describe, new_structures, samples_to_reset
+from surveyor.learning.labelled_samples import (
+    audits_among,
+    describe,
+    good_samples,
+    new_structures,
+    samples_to_reset,
+)
 from surveyor.learning.parameters import Bootstrap, Learning
 from surveyor.models.choice import ModelParameters
 from surveyor.pools.choice import Pools
@@ -103,7 +109,8 @@ def next_generation(campaign: Campaign, survey: Survey, previous: Generation) ->
 
     audits = audits_among(samples)
     data = previous.data + decide_membership(structures, errors.by_key, previous.data, learning, audits)
-    walkers = survey.move_on(samples_to_reset(samples, errors.by_key, learning))
+    to_reset = samples_to_reset(samples, errors.by_key, learning)
+    walkers = survey.move_on(to_reset, good_samples(samples, errors.by_key, learning))
 
     model = previous.model
     if learning.train_from_scratch:

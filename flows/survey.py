@@ -93,13 +93,14 @@ class Survey:
         """Wait until the training pool has answered; walkers and labels go on meanwhile."""
         self._serve_until(partial(self._checks.is_ready, "training"))
 
-    def move_on(self, to_reset: Sequence[str]) -> tuple[Walker, ...]:
-        """Have walkers reset, and return all walkers as they begin next, or as they began if they move.
+    def move_on(self, to_reset: Sequence[str], good: Sequence[str] = ()) -> tuple[Walker, ...]:
+        """Have walkers reset or moved along their ramps; return all as they begin next, or as they began if they move.
 
         Args:
             to_reset: names of the samples whose walkers are reset.
+            good: names of the samples whose labels move their walkers along their ramps.
         """
-        self._record.record(ResetsDue(samples=tuple(to_reset)))
+        self._record.record(ResetsDue(samples=tuple(to_reset), good=tuple(good)))
         return self._record.walkers()
 
     def end_generation(self, newest: Generation) -> Generation:

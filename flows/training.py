@@ -28,6 +28,7 @@ from surveyor.models.training import DATA
 from surveyor.potentials import Potential, Prediction
 from surveyor.run_directory import GenerationDirectory
 from surveyor.tasks.evaluate import evaluate
+from surveyor.tasks.posterior import write_posterior
 from surveyor.tasks.train import train, train_member
 from surveyor.words import number_of
 
@@ -140,7 +141,12 @@ def train_and_evaluate(
         wait: waits for tasks.
     """
     directory = campaign.directory.generation(number)
-    return train_on(campaign.training, directory, model, data, stopwatch, name=f"generation {number}", wait=wait)
+    name = f"generation {number}"
+    trained = train_on(campaign.training, directory, model, data, stopwatch, name=name, wait=wait)
+    if campaign.parameters.learning.select == "informative":
+        with stopwatch.measuring("training"):
+            wait(write_posterior.submit(campaign.training, directory=directory, name=name))
+    return trained
 
 
 def train_on(

@@ -107,6 +107,7 @@ def _folder(potential: Path) -> Path:
 
 def _make(parameters: SamplingParameters) -> CheckedSampling:
     """Read the starts, make the walkers and load the model."""
+    _check_ramps(parameters.walkers)
     by_former_rule = RunDirectory(parameters.folder).has_former_windows
     walkers, reports = checked_walkers(
         parameters.walkers, parameters.seed, has_plumed=parameters.pool == LOCAL, by_former_rule=by_former_rule
@@ -120,6 +121,14 @@ def _make(parameters: SamplingParameters) -> CheckedSampling:
         )
     check_auto_limits(parameters.walkers, why_no_uncertainty(model))
     return CheckedSampling(model.deploy(), walkers, reports)
+
+
+def _check_ramps(groups: Sequence[Walkers]) -> None:
+    for number, group in enumerate(groups):
+        if group.ramp_by == "labels":
+            raise InputError(
+                f"walkers[{number}].ramp_by: found labels, but nothing is labelled here; expected steps, and ramp_steps"
+            )
 
 
 SAMPLING = Kind(
@@ -191,6 +200,7 @@ def _described(name: str, sample: Sample) -> dict[str, Any]:  # Any: JSON
         "n_steps": sample.n_steps,
         "temperature_K": sample.temperature_K,
         "window": sample.walker.window,
+        "ramp": sample.walker.ramp,
         "is_converged": sample.is_converged,
         "stop": None if sample.stop is None else asdict(sample.stop),
         "max_uncertainty_meV_per_A": sample.max_uncertainty_meV_per_A,

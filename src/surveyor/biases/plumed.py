@@ -52,8 +52,9 @@ class PlumedRun:
         temperature_K: temperature that defines kT, unless actions state it.
         files: other files that the input reads, by name.
         history: text of the files that an earlier run left, by name; empty at the start.
-        last: values of the bias that an earlier run gave for the first structure of this one; None at the start. Hills
-            deposited there then act from the next step on, as in an uninterrupted run.
+        last: values of the bias that an earlier run gave for the first structure of this one; None at the start, or if
+            the input has changed since. Hills deposited there then act from the next step on, as in an uninterrupted
+            run.
 
     Raises:
         InputError: PLUMED is not installed or rejects the input, or the structure lacks the cell that the input needs.
@@ -103,12 +104,13 @@ class PlumedRun:
             step: number of steps of the walker since its start.
             energy: energy of the potential in eV.
         """
-        last, self._last = self._last, None
-        if self._last_step is None and last is not None:
+        if self._last_step is None:
             # Actions do nothing at their first step, or at the first that is a multiple of their pace.
-            self._compute(atoms, step=step - step % self._pace, energy=energy)
+            values = self._compute(atoms, step=step - step % self._pace, energy=energy)
+            if self._last is None and step % self._pace:
+                values = self._compute(atoms, step=step, energy=energy, is_update=False)
             self._last_step = step
-            return last
+            return self._last or values
         # No second hill at one step.
         values = self._compute(atoms, step=step, energy=energy, is_update=step != self._last_step)
         self._last_step = step

@@ -2,8 +2,9 @@
 
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from surveyor.errors import InputError
@@ -73,7 +74,6 @@ PI_NUMBER = re.compile(r"(?P<factor>[-+]?[\d.]*(?:e[-+]?\d+)?)\*?(?P<pi>pi)?(?:/
 WITH_TEMPERATURE = re.compile(r"(BIASFACTOR|DAMPFACTOR|TTBIASFACTOR|TAU)=.*|CALC_RCT")
 WORK = re.compile(r"\w+\.(\w+_)?work")  # of hills, or of a moving restraint
 OF_CELL = ("VOLUME", "CELL", "SCALED_COMPONENTS")
-CENTRES = re.compile(r"(?<!\S)AT=(\{[^}]*\}|\S+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,6 +398,41 @@ def with_shifted_centre(text: str, variable: str, centre: float) -> str:
     Raises:
         InputError: there is not exactly one RESTRAINT that acts on the variable, or it has not one centre for each.
     """
+    restraint = _restraint_on(text, variable)
+    return _with_words(text, restraint, {"AT": f"AT={_centres(restraint, variable, centre)}"})
+
+
+def with_moving_centre(text: str, variable: str, minimum: float, maximum: float, n_steps: int) -> str:
+    """Return a PLUMED input in which the RESTRAINT on a variable is a MOVINGRESTRAINT; all else is left as it is.
+
+    Args:
+        text: the input.
+        variable: label of the variable on which it acts.
+        minimum: centre at step 0, in the unit of the variable in the input.
+        maximum: centre from the last of the steps on.
+        n_steps: number of steps.
+
+    Raises:
+        InputError: there is not exactly one RESTRAINT that acts on the variable, or it has not one centre for each, or
+            a slope.
+    """
+    restraint = _restraint_on(text, variable)
+    if restraint.value("SLOPE") is not None:
+        raise InputError(
+            f"line {restraint.line} of the PLUMED input: found SLOPE of RESTRAINT, whose centre is to move by steps; "
+            "leave it out, or give it in a RESTRAINT of its own"
+        )
+    first, last = (_centres(restraint, variable, centre) for centre in (minimum, maximum))
+    force_constants = ",".join((restraint.value("KAPPA") or "").replace(",", " ").split())
+    words = {
+        "RESTRAINT": "MOVINGRESTRAINT",
+        "AT": f"STEP0=0 AT0={first} STEP1={n_steps} AT1={last}",
+        "KAPPA": f"KAPPA0={force_constants}",
+    }
+    return _with_words(text, restraint, words)
+
+
+def _restraint_on(text: str, variable: str) -> Action:
     actions = parse_plumed(text)
     restraints = [each for each in actions if each.name == "RESTRAINT" and variable in each.arguments]
     if len(restraints) != 1:
@@ -405,15 +440,24 @@ def with_shifted_centre(text: str, variable: str, centre: float) -> str:
             f"the PLUMED input has {len(restraints)} actions RESTRAINT on {variable}; expected exactly one, whose "
             "centre is to be moved"
         )
-    (restraint,) = restraints
-    lines, centres = text.splitlines(keepends=True), _centres(restraint, variable, centre)
-    for number in range(restraint.line - 1, restraint.last_line):
-        code, mark, comment = lines[number].partition("#")
-        moved, n_moved = CENTRES.subn(f"AT={centres}", code)
-        if n_moved:
-            lines[number] = moved + mark + comment
-            return "".join(lines)
-    raise InputError(f"line {restraint.line} of the PLUMED input: found no AT of RESTRAINT on one line; write it so")
+    return restraints[0]
+
+
+def _with_words(text: str, action: Action, words: Mapping[str, str]) -> str:
+    """Return the input with other words for some of an action, by their keywords; each is on one line."""
+    lines = text.splitlines(keepends=True)
+    for keyword, word in words.items():
+        pattern = re.compile(rf"(?<!\S){keyword}(=(\{{[^}}]*\}}|\S+)|(?!\S))")
+        for number in range(action.line - 1, action.last_line):
+            code, mark, comment = lines[number].partition("#")
+            if pattern.search(code):
+                lines[number] = pattern.sub(word, code) + mark + comment
+                break
+        else:
+            raise InputError(
+                f"line {action.line} of the PLUMED input: found no {keyword} of {action.name} on one line; write it so"
+            )
+    return "".join(lines)
 
 
 def _centres(restraint: Action, variable: str, centre: float) -> str:
@@ -427,6 +471,7 @@ def _centres(restraint: Action, variable: str, centre: float) -> str:
     return ",".join(centres)
 
 
+@lru_cache(maxsize=64)  # the centre of a restraint that moves is asked for at each step
 def domain_of(text: str, variable: str) -> tuple[float, float] | None:
     """Return between which values a periodic variable of a PLUMED input is; None for others.
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ase import Atoms
@@ -107,8 +108,9 @@ class SurveyRecord:
 
     def begin(self, decision: WalkerBegins) -> SamplePlan:
         """Return what a walker that begins is to return."""
-        if decision.is_reset:
-            self._walkers[decision.walker] = self._walkers[decision.walker].reset()
+        walker = self._walkers[decision.walker]
+        begun = walker.reset() if decision.is_reset else replace(walker, n_good_labels=decision.n_good_labels)
+        self._walkers[decision.walker] = begun
         return self._plan(decision.walker)
 
     def moving(self) -> Iterator[tuple[int, SamplePlan, int]]:
@@ -136,7 +138,15 @@ class SurveyRecord:
         labels, candidates, is_audit = earned(name, tuple(new), self._rules)
         self._samples[name] = sample
         self._structures |= new
-        self.record(SampleReturned(name=name, labels=labels, candidates=candidates, is_audit=is_audit))
+        self.record(
+            SampleReturned(
+                name=name,
+                labels=labels,
+                candidates=candidates,
+                is_audit=is_audit,
+                is_reset=bool(sample.rejections),
+            )
+        )
         if not self.schedule.walkers[sample.walker.index].moving:
             self._walkers[sample.walker.index] = sample.walker
         self._decide()
@@ -218,7 +228,12 @@ class SurveyRecord:
     def walkers(self) -> tuple[Walker, ...]:
         """Return all walkers: where they are, or at their starts if they are to be reset; moving ones as they began."""
         pairs = zip(self._walkers, self.schedule.walkers, strict=True)
-        return tuple(walker.reset() if turn.is_reset_due and not turn.moving else walker for walker, turn in pairs)
+        return tuple(
+            walker.reset()
+            if turn.is_reset_due and not turn.moving
+            else replace(walker, n_good_labels=turn.n_good_labels)
+            for walker, turn in pairs
+        )
 
     def end_generation(self, number: int, n_labels: int) -> None:
         """Forget the samples in training, which are learned or have brought nothing new, and expired candidates.
@@ -258,6 +273,7 @@ class SurveyRecord:
             late=tuple(f"g{newest.number + 1:03d}-late-{index}" for index in range(len(newest.data.pending))),
             n_samples=planned,
             n_frames=frames_per_sample(sum(planned or ()), rules, newest.n_labels),
+            n_good_labels=tuple(walker.n_good_labels for walker in newest.walkers),
         )
 
     def _folder(self, number: int) -> Path:
@@ -270,7 +286,9 @@ class SurveyRecord:
         """Return a walker as it began what it does, or where it is."""
         turn = self.schedule.walkers[base.index]
         walker = base if turn.last is None else self._read(turn.last[1], turn.last[0], base).walker
-        return walker.reset() if turn.moving and turn.begins_at_start else walker
+        if not turn.moving:
+            return walker
+        return walker.reset() if turn.begins_at_start else replace(walker, n_good_labels=turn.began_with)
 
     def _load(self, name: str, number: int) -> Sample:
         _, walker = origin_of(name) or (number, 0)

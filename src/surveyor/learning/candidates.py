@@ -53,7 +53,7 @@ def is_audit(name: str, rules: RunBegins) -> bool:
 def assigned(chosen: Sequence[str], candidates: Mapping[str, Candidate], waiting: Sequence[str]) -> dict[str, str]:
     """Return on which structure each sample spends its label, by name of the sample.
 
-    A sample spends it on its own structure or else on a frame of its own, if one was chosen; the others follow in order.
+    A sample spends it on its own structure, or else on a frame of its own, if chosen; the others follow in order.
 
     Args:
         chosen: names of candidates, not more than there are samples.

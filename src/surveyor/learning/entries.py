@@ -31,6 +31,7 @@ class Continues(Entry):
         late: names of structures whose labels were requested and had not arrived.
         n_samples: number of samples of each walker in the next round, if an earlier surveyor has decided it.
         n_frames: maximum number of frames to label beside each of them.
+        n_good_labels: number of good labels of each walker, see `Walker`; empty if there were no ramps by labels yet.
     """
 
     entry: Literal["continues"] = "continues"
@@ -40,6 +41,7 @@ class Continues(Entry):
     late: tuple[str, ...] = ()
     n_samples: tuple[int, ...] | None = None
     n_frames: int = 0
+    n_good_labels: tuple[int, ...] = ()
 
 
 class RunBegins(Entry):
@@ -88,6 +90,7 @@ class WalkerBegins(Entry):
         round: number of the round.
         generation: whose model moves it.
         is_reset: whether it begins from its start.
+        n_good_labels: how many good labels have moved it along its ramp.
     """
 
     IS_DECISION: ClassVar[bool] = True
@@ -97,6 +100,7 @@ class WalkerBegins(Entry):
     round: int
     generation: int
     is_reset: bool = False
+    n_good_labels: int = 0
 
 
 class SampleReturned(Entry):
@@ -107,6 +111,7 @@ class SampleReturned(Entry):
         labels: names of the structures to be labelled: the sample, and frames of its trajectory.
         candidates: names of the structures among which a selector chooses. A sample without labels earns one choice.
         is_audit: whether the structure is labelled because the sample was drawn for an audit.
+        is_reset: whether a guard has sent the walker back to its start on the way.
     """
 
     entry: Literal["sample"] = "sample"
@@ -114,6 +119,7 @@ class SampleReturned(Entry):
     labels: tuple[str, ...] = ()
     candidates: tuple[str, ...] = ()
     is_audit: bool = False
+    is_reset: bool = False
 
 
 class LabelPlaces(Entry):
@@ -184,10 +190,16 @@ class TrainingBegins(Entry):
 
 
 class ResetsDue(Entry):
-    """Walkers are to be reset, as the model was too far off for these samples of theirs, or a label failed."""
+    """Walkers are to be reset, as the model was too far off for these samples of theirs, or a label failed.
+
+    Attributes:
+        samples: names of these samples.
+        good: names of samples for which it was not, of walkers whose ramp is by labels.
+    """
 
     entry: Literal["resets"] = "resets"
     samples: tuple[str, ...]
+    good: tuple[str, ...] = ()
 
 
 class GenerationEnds(Entry):

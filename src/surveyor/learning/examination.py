@@ -14,10 +14,9 @@ from surveyor.learning.intervals import estimate_rmse
 from surveyor.learning.labelled_samples import LabelledSample, audits_among
 from surveyor.metrics import structure_error
 from surveyor.potentials import Prediction
+from surveyor.sampling.collection import FRAME
 from surveyor.sampling.conditions import MOVING_CELL, UNDER_THERMOSTAT, Walkers
 from surveyor.sampling.walkers import Sample
-
-FRAME = "-step-"  # in the name of a frame, between that of its sample and its step
 
 
 def examine(
@@ -89,7 +88,7 @@ def _temperature_K(sample: Sample) -> float | None:
     walker = sample.walker
     if walker.conditions.method not in UNDER_THERMOSTAT:
         return sample.temperature_K
-    return walker.conditions.temperature_at(0 if walker.state is None else walker.state.n_steps)
+    return walker.conditions.temperature_at(walker.progress)
 
 
 def group_of(index: int, groups: Sequence[Walkers]) -> int:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from surveyor.learning.decisions import must_reset, without_repetitions
 from surveyor.learning.parameters import Learning
 from surveyor.metrics import StructureError
 from surveyor.potentials import Potential
+from surveyor.sampling.collection import FRAME
 from surveyor.sampling.propagation import propagate
 from surveyor.sampling.walkers import Sample, Walker, stops_in_words
 from surveyor.words import number_of
@@ -203,6 +204,8 @@ def move_on(
 ) -> tuple[Walker, ...]:
     """Return the walkers for the next generation: where they are now, or back at their starts.
 
+    Good labels move walkers along their ramps, if these are by labels.
+
     Args:
         walkers: before this generation.
         samples: of this generation.
@@ -212,7 +215,17 @@ def move_on(
     returned = {each.name: each.sample.walker for each in samples if each.sample is not None}
     reached = {walker.index: walker for walker in [*walkers, *returned.values()]}
     to_reset = {returned[name].index for name in samples_to_reset(samples, errors, learning)}
-    return tuple(walker.reset() if index in to_reset else walker for index, walker in sorted(reached.items()))
+    good = {(returned[name].index, returned[name].n_good_labels) for name in good_samples(samples, errors, learning)}
+    return tuple(
+        _moved_on(walker, is_reset=index in to_reset, is_good=(index, walker.n_good_labels) in good)
+        for index, walker in sorted(reached.items())
+    )
+
+
+def _moved_on(walker: Walker, *, is_reset: bool, is_good: bool) -> Walker:
+    if is_reset:
+        return walker.reset()
+    return replace(walker, n_good_labels=walker.n_good_labels + 1) if is_good else walker
 
 
 def samples_to_reset(
@@ -221,6 +234,26 @@ def samples_to_reset(
     """Return the names of the samples whose walkers are to be reset; see `move_on`."""
     of_walkers = [each for each in samples if each.sample is not None or each.role == "chosen"]
     return tuple(each.name for each in of_walkers if reason_to_reset(each, errors, learning) is not None)
+
+
+def good_samples(
+    samples: Sequence[LabelledSample], errors: Mapping[str, StructureError], learning: Learning
+) -> tuple[str, ...]:
+    """Return the names of the samples whose labels are within the reset thresholds, if these move their walkers.
+
+    A frame that a selector has chosen counts for its sample.
+    """
+    moved_by_labels = {
+        each.name for each in samples if each.sample is not None and each.sample.walker.conditions.ramp_by == "labels"
+    }
+    good = (
+        each.name.partition(FRAME)[0]
+        for each in samples
+        if (each.sample is not None or each.role == "chosen")
+        and each.key in errors
+        and reason_to_reset(each, errors, learning) is None
+    )
+    return tuple(dict.fromkeys(name for name in good if name in moved_by_labels))
 
 
 def reason_to_reset(labelled: LabelledSample, errors: Mapping[str, StructureError], learning: Learning) -> str | None:
@@ -284,6 +317,7 @@ def _describe(
         "lag": labelled.lag,
         "n_resets": sample.walker.n_resets,
         "window": sample.walker.window,
+        "ramp": sample.walker.ramp,
         "energy_error": None if error is None else error.energy,
         "forces_error": None if error is None else error.forces,
     }

@@ -49,6 +49,8 @@ class WalkerTurn:
         begins_at_start: whether it began this round with a reset.
         is_reset_due: whether it begins the next round with a reset.
         reset: the last round that it began with a reset.
+        n_good_labels: how many good labels have moved it along its ramp.
+        began_with: how many of them had when it began this round.
     """
 
     round: int
@@ -59,6 +61,8 @@ class WalkerTurn:
     begins_at_start: bool = False
     is_reset_due: bool = False
     reset: int = 0
+    n_good_labels: int = 0
+    began_with: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class SampleStatus:
         earns_choice: whether a selector chooses the structure to be labelled.
         chosen: that structure, as a candidate; None before the choice.
         score: of that structure.
+        n_good_labels: how many good labels had moved the walker along its ramp; None once its own label has counted.
     """
 
     walker: int | None
@@ -90,6 +95,7 @@ class SampleStatus:
     earns_choice: bool = False
     chosen: Candidate | None = None
     score: float | None = None
+    n_good_labels: int | None = 0
 
     @property
     def is_waiting(self) -> bool:
@@ -215,7 +221,13 @@ def _walkers_due(schedule: Schedule, rules: RunBegins) -> RoundPlanned | WalkerB
     walker, planned = schedule.walkers[index], schedule.rounds[number]
     if planned.n_samples[index] > n_free:
         return None
-    return WalkerBegins(walker=index, round=number, generation=schedule.generation, is_reset=walker.is_reset_due)
+    return WalkerBegins(
+        walker=index,
+        round=number,
+        generation=schedule.generation,
+        is_reset=walker.is_reset_due,
+        n_good_labels=0 if walker.is_reset_due else walker.n_good_labels,
+    )
 
 
 def _next_round(schedule: Schedule, index: int) -> int:
@@ -306,6 +318,7 @@ def _(entry: Continues, _schedule: Schedule) -> Schedule:
         base=entry.generation,
         last_round=entry.round + (plan is not None),
         rounds={} if plan is None else {plan.round: plan},
+        walkers=tuple(WalkerTurn(entry.round, entry.generation, n_good_labels=n) for n in entry.n_good_labels),
         samples=late,
     )
 
@@ -344,13 +357,20 @@ def _(entry: WalkerBegins, schedule: Schedule) -> Schedule:
         begins_at_start=entry.is_reset,
         is_reset_due=False,
         reset=entry.round if entry.is_reset else walker.reset,
+        n_good_labels=entry.n_good_labels,
+        began_with=entry.n_good_labels,
     )
     walkers = _with(schedule.walkers, entry.walker, begun)
     samples = {
         **schedule.samples,
         **{
             name: SampleStatus(
-                entry.walker, entry.round, planned.n_frames, entry.generation, schedule.n_unlearned + turn
+                entry.walker,
+                entry.round,
+                planned.n_frames,
+                entry.generation,
+                schedule.n_unlearned + turn,
+                n_good_labels=entry.n_good_labels,
             )
             for turn, name in enumerate(names)
         },
@@ -384,6 +404,9 @@ def _(entry: SampleReturned, schedule: Schedule) -> Schedule:
             earns_choice=bool(entry.candidates) and not entry.labels,
         ),
     }
+    if entry.is_reset:
+        returned = replace(returned, n_good_labels=0)
+        samples |= {name: replace(samples[name], n_good_labels=0) for name in (entry.name, *moving)}
     arrived = (*schedule.arrived, entry.name) if samples[entry.name].has_arrived else schedule.arrived
     new = Candidate(entry.name, status.round, status.generation, status.lag, status.n_frames)
     return replace(
@@ -443,7 +466,24 @@ def _(entry: ResetsDue, schedule: Schedule) -> Schedule:
     for round_, index in filter(None, map(origin_of, entry.samples)):
         if walkers[index].reset <= round_:
             walkers = _with(walkers, index, replace(walkers[index], is_reset_due=True))
-    return replace(schedule, walkers=walkers)
+    return _along_ramps(replace(schedule, walkers=walkers), entry.good)
+
+
+def _along_ramps(schedule: Schedule, good: Sequence[str]) -> Schedule:
+    """Return the schedule after good labels: each moves its walker if it comes from the walker's place on its ramp."""
+    walkers, samples = schedule.walkers, dict(schedule.samples)
+    for name in good:
+        status = samples[name]
+        samples[name] = replace(status, n_good_labels=None)
+        if status.walker is not None and _counts(status, walkers[status.walker]):
+            walker = walkers[status.walker]
+            walkers = _with(walkers, status.walker, replace(walker, n_good_labels=walker.n_good_labels + 1))
+    return replace(schedule, walkers=walkers, samples=samples)
+
+
+def _counts(status: SampleStatus, walker: WalkerTurn) -> bool:
+    is_since_reset = walker.reset <= status.round and not walker.is_reset_due
+    return is_since_reset and status.n_good_labels == walker.n_good_labels
 
 
 @advance.register

@@ -98,7 +98,8 @@ def _conditions(group: Walkers) -> str:
         final = group.final_temperature_K
         words.append(f"{group.temperature_K:g} K" if final is None else f"{group.temperature_K:g} to {final:g} K")
     if group.method in (*UNDER_BAROSTAT, "cell_optimisation"):
-        words.append(f"{group.pressure_MPa:g} MPa")
+        last = group.final_pressure_MPa
+        words.append(f"{group.pressure_MPa:g} MPa" if last is None else f"{group.pressure_MPa:g} to {last:g} MPa")
     if group.restraints or group.plumed:
         words.append("with a bias")
     return ", ".join(words)

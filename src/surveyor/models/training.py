@@ -5,7 +5,6 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
@@ -65,13 +64,22 @@ def train_model(
             f"{destination} was trained on other data than {train.parent} holds now; delete {destination} and "
             f"{directory} to have it trained anew"
         )
-    saved = load_model(destination)
-    if with_posterior and isinstance(saved, SingleModel):
-        _add_posterior(saved, train, valid)
-    return saved, load_history(destination)
+    if with_posterior:
+        add_posterior(destination, train, valid)
+    return load_model(destination), load_history(destination)
 
 
-def _add_posterior(model: SingleModel[Any], train: Path, valid: Path) -> None:
+def add_posterior(destination: Path, train: Path, valid: Path) -> None:
+    """Write the posterior of a saved single model beside it, unless it is there or cannot be had.
+
+    Args:
+        destination: folder of the model.
+        train: extxyz file with the structures of its training.
+        valid: extxyz file with those of its validation set.
+    """
+    model = load_model(destination)
+    if not isinstance(model, SingleModel):
+        return
     try:
         model.compute_posterior(Dataset.load(train), Dataset.load(valid))
     except InputError as reason:  # the model is as good without one

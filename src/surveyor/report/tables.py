@@ -150,13 +150,14 @@ def walkers_of(manifest: Manifest) -> Sequence[Mapping[str, Any]]:
 
 
 def walkers_table(manifest: Manifest) -> Table:
-    """Return a table of the outcome of each sample of a generation, with the centres of windows, if any."""
+    """Return a table of the outcome of each sample of a generation, with windows and progress along ramps, if any."""
     samples = walkers_of(manifest)
-    has_windows = any(sample.get("window") for sample in samples)
+    has_windows, has_ramps = (any(sample.get(name) for sample in samples) for name in ("window", "ramp"))
     return make_table(
         [
             "Walker",
             *(["Window"] if has_windows else []),
+            *(["Ramp"] if has_ramps else []),
             "Temperature\n(K)",
             "Steps",
             "Rejected\ntries",
@@ -169,6 +170,7 @@ def walkers_table(manifest: Manifest) -> Table:
             [
                 str(sample["index"]),
                 *([_window(sample)] if has_windows else []),
+                *([_ramp(sample)] if has_ramps else []),
                 number(sample.get("temperature_K")),
                 str(sample.get("n_steps", NOTHING)),
                 str(len(sample.get("rejections", ()))),
@@ -186,3 +188,8 @@ def walkers_table(manifest: Manifest) -> Table:
 def _window(sample: Mapping[str, Any]) -> str:  # Any: JSON
     window = sample.get("window")
     return NOTHING if window is None else f"{window['variable']} = {window['centre']:.6g}"
+
+
+def _ramp(sample: Mapping[str, Any]) -> str:  # Any: JSON
+    ramp = sample.get("ramp")
+    return NOTHING if ramp is None else f"{ramp['progress']:.0%}"

@@ -12,7 +12,7 @@ from surveyor.biases.restraints import check_restraints
 from surveyor.errors import InputError
 from surveyor.reading import Reading, ReadingReport
 from surveyor.reading.report import Finding
-from surveyor.sampling.conditions import MOVING_CELL, UNDER_BAROSTAT, Walkers
+from surveyor.sampling.conditions import MOVING_CELL, UNDER_BAROSTAT, UNDER_THERMOSTAT, Walkers
 from surveyor.sampling.guards import check_distances
 from surveyor.sampling.integrators import GLOBAL, degrees_of_freedom, keeps_constraints
 from surveyor.sampling.placement import plumed_files, plumed_text
@@ -57,7 +57,7 @@ def checked_walkers(
         except InputError as error:
             raise InputError(f"walkers[{number}]: {error}") from error
         reports.setdefault(group.start, reading.report)
-        if found := fast_barostat(group):
+        for found in filter(None, (fast_barostat(group), useless_ramp(group))):
             about = Finding(f"walkers[{number}]: {found}", reading.report.n_structures, 0)
             reports[group.start] = reports[group.start].with_findings(about)
     return tuple(walkers), tuple(reports.values())
@@ -110,6 +110,13 @@ def fast_barostat(group: Walkers) -> str | None:
         f"barostat_time_fs is {group.barostat_time_fs:g}; at {coldest:g} K a hard solid explodes below "
         f"{shortest:.0f}: make it longer or the time step shorter, unless the structure is soft"
     )
+
+
+def useless_ramp(group: Walkers) -> str | None:
+    """Return a warning if walkers have a final temperature, but no thermostat; None if not."""
+    if group.final_temperature_K is None or group.method in UNDER_THERMOSTAT:
+        return None
+    return f"final_temperature_K has no effect with method {group.method}, which has no thermostat: leave it out"
 
 
 def _check_start(atoms: Atoms, group: Walkers, name: str) -> None:

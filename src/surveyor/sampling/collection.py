@@ -13,6 +13,8 @@ from surveyor.sampling.propagation import SampleFiles
 from surveyor.sampling.samples import load_sample
 from surveyor.sampling.walkers import Sample, Walker
 
+FRAME = "-step-"  # in the name of a frame, between that of its sample and its step
+
 
 @dataclass(slots=True)
 class _Awaited:
@@ -78,5 +80,5 @@ def structures_of(name: str, sample: Sample, directory: Path, n_frames: int) -> 
     if n_frames:
         frames = independent_frames(directory, name)
         frames.pop(sample.n_steps, None)  # that is the sample itself
-        found |= {f"{name}-step-{step}": frame for step, frame in spread(frames, n_frames).items()}
+        found |= {f"{name}{FRAME}{step}": frame for step, frame in spread(frames, n_frames).items()}
     return found

@@ -23,6 +23,7 @@ OPTIMISATIONS = ("optimisation", "cell_optimisation")
 MOVING_CELL = ("npt", "npt_flexible", "cell_optimisation")
 UNDER_BAROSTAT = ("npt", "npt_flexible")
 UNDER_THERMOSTAT = ("langevin", "bussi", "nose_hoover", *UNDER_BAROSTAT)
+RAMP_LENGTHS = {"steps": "ramp_steps", "labels": "ramp_labels"}  # fields, by what a ramp is measured in
 # Fields that say when a walker is stopped, and not how it moves.
 GUARDS = (
     "max_force_eV_per_A",
@@ -60,7 +61,7 @@ TriesPerSample = Annotated[
 
 
 class Distribution(Parameters):
-    """Windows along a collective variable, one for each walker of a group (umbrella sampling)."""
+    """Windows along a collective variable: one for each walker of a group (umbrella sampling), or one that moves."""
 
     variable: str = Field(
         title="Collective variable",
@@ -71,6 +72,12 @@ class Distribution(Parameters):
     )
     maximum: float = Field(
         title="To", description="Centre of the restraint on the last walker, in the unit of the restraint."
+    )
+    moves: bool = Field(
+        False,
+        title="Centres move",
+        description="All walkers begin at the minimum, and the centre of their restraint moves to the maximum along "
+        "the ramp of the group; otherwise the centres are spaced evenly and stay.",
     )
 
     @model_validator(mode="after")
@@ -108,14 +115,8 @@ class Walkers(Parameters):
         gt=0,
         le=100_000,
         title="Final temperature (K)",
-        description="Target temperature of the ramp, reached after `ramp_steps` steps; a walker that is reset "
-        "starts the ramp again. By default the temperature is constant.",
-    )
-    ramp_steps: int | None = Field(
-        None,
-        ge=1,
-        title="Ramp (steps)",
-        description="Number of steps of a walker, over all generations, after which it reaches the final temperature.",
+        description="Temperature at the end of the ramp (`ramp_by`); a walker that is reset starts the ramp again. "
+        "By default the temperature is constant.",
     )
     initial_velocities: Literal["thermal", "given", "zero"] = Field(
         "thermal",
@@ -128,6 +129,34 @@ class Walkers(Parameters):
         le=1_000_000,
         title="Pressure (MPa)",
         description="External pressure, for npt, npt_flexible and cell_optimisation.",
+    )
+    final_pressure_MPa: float | None = Field(
+        None,
+        ge=-100_000,
+        le=1_000_000,
+        title="Final pressure (MPa)",
+        description="External pressure at the end of the ramp (`ramp_by`); a walker that is reset starts the ramp "
+        "again. By default the pressure is constant.",
+    )
+    ramp_by: Literal["steps", "labels"] = Field(
+        "steps",
+        title="Ramp by",
+        description="What moves a walker along the ramp of temperature, pressure and restraint centres. steps: each "
+        "step of the walker. labels: each good label, whose error is within the reset thresholds; conditions are "
+        "constant during a sample.",
+    )
+    ramp_steps: int | None = Field(
+        None,
+        ge=1,
+        title="Ramp (steps)",
+        description="Number of steps of a walker, over all generations, after which it reaches the end of the ramp.",
+    )
+    ramp_labels: int | None = Field(
+        None,
+        ge=1,
+        title="Ramp (labels)",
+        description="Number of good labels of a walker, over all generations, after which it reaches the end of the "
+        "ramp; at most one counts for each generation.",
     )
     timestep_fs: float = Field(
         0.5,
@@ -275,9 +304,6 @@ class Walkers(Parameters):
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
-        if (self.final_temperature_K is None) != (self.ramp_steps is None):
-            found = "ramp_steps" if self.final_temperature_K is None else "final_temperature_K"
-            raise ValueError(f"expected final_temperature_K and ramp_steps together; found {found} alone")
         if self.plumed is None and self.plumed_files:
             raise ValueError("found plumed_files without plumed; give the PLUMED input that reads them")
         biased = [name for name in ("restraints", "plumed", "distribution") if getattr(self, name)]
@@ -289,18 +315,87 @@ class Walkers(Parameters):
             raise ValueError("found distribution without restraints or plumed; give the restraint that is to be moved")
         return self
 
+    @model_validator(mode="after")
+    def _ramp_has_ends_and_a_length(self) -> Self:
+        length, ends = RAMP_LENGTHS[self.ramp_by], self._ends_of_ramp
+        for name in {*RAMP_LENGTHS.values()} - {length}:
+            if getattr(self, name) is not None:
+                raise ValueError(f"found {name} with ramp_by {self.ramp_by}; expected {length}")
+        is_long = getattr(self, length) is not None
+        if ends and not is_long:
+            raise ValueError(f"expected {ends[0]} and {length} together; found {ends[0]} alone")
+        if not ends and (is_long or self.ramp_by == "labels"):
+            found = length if is_long else "ramp_by: labels"
+            raise ValueError(
+                "expected a ramp to have an end, final_temperature_K, final_pressure_MPa or distribution.moves; found "
+                f"{found} alone"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ramp_suits_the_method(self) -> Self:
+        if self.final_pressure_MPa is not None and self.method not in MOVING_CELL:
+            raise ValueError(
+                f"found final_pressure_MPa with method {self.method}, which has no barostat; expected npt, "
+                "npt_flexible or cell_optimisation"
+            )
+        by_labels = self.ramp_by == "labels"
+        if self.final_temperature_K is not None and by_labels and self.method not in UNDER_THERMOSTAT:
+            raise ValueError(
+                f"found final_temperature_K with method {self.method}, which has no thermostat; leave it out, or "
+                f"choose one of {', '.join(UNDER_THERMOSTAT)}"
+            )
+        if self.is_optimisation and not by_labels and {*self._ends_of_ramp} - {"final_temperature_K"}:
+            raise ValueError(
+                f"found a ramp by steps with method {self.method}, which would never be at its minimum; expected "
+                "ramp_by: labels, and ramp_labels"
+            )
+        return self
+
+    @property
+    def _ends_of_ramp(self) -> list[str]:
+        """The fields that say where the ramp ends."""
+        ends = [name for name in ("final_temperature_K", "final_pressure_MPa") if getattr(self, name) is not None]
+        return [*ends, "distribution.moves"] if self.has_moving_centres else ends
+
+    @property
+    def has_moving_centres(self) -> bool:
+        """True if the centre of a restraint moves along the ramp."""
+        return self.distribution is not None and self.distribution.moves
+
+    @property
+    def has_ramp(self) -> bool:
+        """True if conditions change along a ramp."""
+        return bool(self._ends_of_ramp)
+
     @property
     def is_optimisation(self) -> bool:
         """Whether the walkers go downhill."""
         return self.method in OPTIMISATIONS
 
-    def temperature_at(self, step: int) -> float:
-        """Return the temperature of the thermostat in K.
+    def progress_after(self, *, n_steps: int, n_good_labels: int) -> float:
+        """Return the progress of a walker along its ramp: from 0, also without a ramp, to 1.
 
         Args:
-            step: of the walker since its start or last reset.
+            n_steps: number of its steps since its start or last reset.
+            n_good_labels: number of its labels since then that were good; see `Walker.n_good_labels`.
         """
-        if self.final_temperature_K is None or self.ramp_steps is None:
+        done, length = (n_good_labels, self.ramp_labels) if self.ramp_by == "labels" else (n_steps, self.ramp_steps)
+        return 0.0 if length is None else min(1.0, done / length)
+
+    def temperature_at(self, progress: float) -> float:
+        """Return the temperature of the thermostat in K: linear by steps, and by labels linear in its inverse.
+
+        Args:
+            progress: of the walker along its ramp, from 0 to 1.
+        """
+        if self.final_temperature_K is None:
             return self.temperature_K
-        fraction = min(1.0, step / self.ramp_steps)
-        return self.temperature_K + fraction * (self.final_temperature_K - self.temperature_K)
+        if self.ramp_by == "labels":
+            return 1 / ((1 - progress) / self.temperature_K + progress / self.final_temperature_K)
+        return self.temperature_K + progress * (self.final_temperature_K - self.temperature_K)
+
+    def pressure_at(self, progress: float) -> float:
+        """Return the external pressure in MPa; see `temperature_at`."""
+        final = self.pressure_MPa if self.final_pressure_MPa is None else self.final_pressure_MPa
+        return self.pressure_MPa + progress * (final - self.pressure_MPa)

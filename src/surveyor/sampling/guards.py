@@ -106,7 +106,8 @@ def _check_volume(atoms: Atoms, conditions: Walkers, volume: float, step: int) -
 
 
 def _check_energy(atoms: Atoms, readings: Readings, conditions: Walkers, energy: float | None) -> Rejection | None:
-    if conditions.method != "nve" or conditions.plumed is not None or energy is None:
+    is_isolated = conditions.plumed is None and not (conditions.has_moving_centres and conditions.ramp_by == "steps")
+    if conditions.method != "nve" or not is_isolated or energy is None:
         return None
     drift = 1e3 * abs(readings.energy - energy) / len(atoms)
     limit = conditions.max_energy_drift_meV_per_atom

@@ -169,6 +169,13 @@ def set_temperature(integrator: MolecularDynamics, temperature_K: float) -> None
         integrator.target_kinetic_energy = integrator.ndof / 2 * units.kB * temperature_K
 
 
+def set_pressure(integrator: MolecularDynamics, pressure_MPa: float) -> None:
+    """Change the external pressure of the barostat, if there is one."""
+    if isinstance(integrator, ConstantPressure):
+        stress = -pressure_MPa * MPA  # a pressure is a negative stress
+        integrator.externalstress = stress if integrator.hydrostatic else stress * np.identity(3)
+
+
 REMEMBERED = {"barostat": "p_eps", "barostat_force": "force_eps", "thermostat": "chain"}  # attributes of integrators
 
 

@@ -11,17 +11,18 @@ from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.integrators import MPA
 
 
-def make_optimiser(atoms: Atoms, conditions: Walkers, *, memory: Mapping[str, np.ndarray]) -> BFGS:
+def make_optimiser(atoms: Atoms, conditions: Walkers, *, pressure_MPa: float, memory: Mapping[str, np.ndarray]) -> BFGS:
     """Return an optimiser for the method of a walker; `converged()` returns whether it has finished.
 
     Args:
         atoms: a structure with a calculator, which the optimiser changes as it steps.
-        conditions: method, threshold and pressure.
+        conditions: method and threshold.
+        pressure_MPa: external pressure on the cell.
         memory: result of `memory_of_optimiser`, empty at the start.
     """
     moving = atoms
     if conditions.method == "cell_optimisation":
-        moving = FrechetCellFilter(atoms, scalar_pressure=conditions.pressure_MPa * MPA)
+        moving = FrechetCellFilter(atoms, scalar_pressure=pressure_MPa * MPA)
     optimiser = BFGS(moving, logfile=None)
     optimiser.fmax = conditions.fmax_eV_per_A
     if "hessian" in memory:

@@ -7,8 +7,8 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.biases.evaluation import evaluate_bias
-from surveyor.biases.plumed_input import domain_of, with_shifted_centre
-from surveyor.biases.restraints import difference, same_variable, with_centre, with_one_centre, within
+from surveyor.biases.plumed_input import domain_of, with_moving_centre, with_shifted_centre
+from surveyor.biases.restraints import Restraint, difference, same_variable, with_centre, with_one_centre, within
 from surveyor.errors import InputError
 from surveyor.sampling.conditions import Distribution, Walkers
 
@@ -19,8 +19,8 @@ def place(group: Walkers, starts: Sequence[Atoms], *, by_former_rule: bool = Fal
     """Return conditions, start and PLUMED input of each walker of a group.
 
     Without a distribution the walkers take the starts in turn. With one, their restraints are centred at even distances
-    along the collective variable, and each walker begins from the start that is nearest to its centre. Variable and
-    centre are in `info` of that start, and so of all structures of the walker.
+    along the collective variable, or all at its minimum if the centres move, and each walker begins from the start that
+    is nearest to its centre. Variable and centre are in `info` of that start, and so of all structures of the walker.
 
     Args:
         group: what the user asked for.
@@ -47,11 +47,14 @@ def place(group: Walkers, starts: Sequence[Atoms], *, by_former_rule: bool = Fal
         start = starts[int(np.argmin(distances))].copy()
         start.info |= {WINDOW_VARIABLE: name, WINDOW_CENTRE: centre}
         placed.append((conditions, start, own_text))
+    bias_at(group, text, progress=1.0)  # it has to reach there
     return placed
 
 
 def centres(distribution: Distribution, n_walkers: int, domain: tuple[float, float] | None) -> list[float]:
-    """Return the centres of windows, at even distances; a whole turn has its end, which is its beginning, once.
+    """Return the centres of windows at the beginning: at even distances, or all at the minimum if they move.
+
+    A whole turn has its end, which is its beginning, once.
 
     Args:
         distribution: along the variable.
@@ -70,6 +73,8 @@ def centres(distribution: Distribution, n_walkers: int, domain: tuple[float, flo
             f"{period:g}; correct minimum or maximum"
         )
     even = np.linspace(distribution.minimum, distribution.maximum, n_walkers, endpoint=not is_turn)
+    if distribution.moves:
+        return [within(distribution.minimum, domain)] * n_walkers
     return [within(float(centre), domain) for centre in even]
 
 
@@ -81,8 +86,54 @@ def _domain(group: Walkers, text: str) -> tuple[float, float] | None:
 
 
 def plumed_text(group: Walkers) -> str:
-    """Return the PLUMED input of a group; empty without one."""
-    return "" if group.plumed is None else group.plumed.read_text()
+    """Return the PLUMED input of a group, whose restraint moves by itself if it does so by steps; empty without one."""
+    text = "" if group.plumed is None else group.plumed.read_text()
+    distribution = group.distribution
+    if distribution is None or group.ramp_steps is None or not text or not _moves_by_itself(group):
+        return text
+    return with_moving_centre(text, distribution.variable, distribution.minimum, distribution.maximum, group.ramp_steps)
+
+
+def _moves_by_itself(group: Walkers) -> bool:
+    """Say whether PLUMED moves the centre of a restraint, as it knows the steps of a walker."""
+    return group.has_moving_centres and group.ramp_by == "steps" and not _is_restrained(group)
+
+
+def _is_restrained(group: Walkers) -> bool:
+    """Say whether restraints act on the variable of the distribution, rather than PLUMED."""
+    name = "" if group.distribution is None else group.distribution.variable
+    return any(same_variable(restraint.name, name) for restraint in group.restraints)
+
+
+def centre_at(conditions: Walkers, plumed: str, progress: float) -> float:
+    """Return the centre of a walker's window, in the unit of the restraint.
+
+    Args:
+        conditions: of the walker, with a distribution whose centres move.
+        plumed: its PLUMED input.
+        progress: along its ramp, from 0 to 1.
+    """
+    distribution = conditions.distribution
+    assert distribution is not None
+    centre = distribution.minimum + progress * (distribution.maximum - distribution.minimum)
+    return within(centre, _domain(conditions, plumed))
+
+
+def bias_at(conditions: Walkers, plumed: str, progress: float) -> tuple[tuple[Restraint, ...], str]:
+    """Return the restraints and the PLUMED input of a walker at its place along its ramp.
+
+    Args:
+        conditions: of the walker.
+        plumed: its PLUMED input; one whose restraint moves by steps remains as it is.
+        progress: along its ramp, from 0 to 1.
+
+    Raises:
+        InputError: the variable does not reach there.
+    """
+    if not conditions.has_moving_centres:
+        return conditions.restraints, plumed
+    moved, text = _centred(conditions, plumed, centre_at(conditions, plumed, progress), moves_all=False)
+    return moved.restraints, text
 
 
 def plumed_files(group: Walkers) -> dict[str, bytes]:
@@ -106,7 +157,7 @@ def _centred(group: Walkers, text: str, centre: float, *, moves_all: bool) -> tu
     """Return conditions and PLUMED input with the restraint on the distributed variable moved, or all of them."""
     assert group.distribution is not None
     name = group.distribution.variable
-    if any(same_variable(restraint.name, name) for restraint in group.restraints):
+    if _is_restrained(group):
         move = with_one_centre if moves_all else with_centre
         return group.model_copy(update={"restraints": move(group.restraints, name, centre)}), text
-    return group, with_shifted_centre(text, name, centre)
+    return group, text if _moves_by_itself(group) else with_shifted_centre(text, name, centre)

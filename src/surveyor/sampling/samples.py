@@ -141,7 +141,7 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], origin: Walker, path: Path) -
     stop = json.loads(str(arrays["stop"])) if version > 1 else None
     return Sample(
         walker=walker,
-        structure=_structure(arrays, origin.start),
+        structure=_structure(arrays, walker),
         n_steps=int(arrays["sample_n_steps"]),
         rejections=tuple(Rejection(**rejection) for rejection in json.loads(str(arrays["rejections"]))),
         stop=None if stop is None else Rejection(**stop),
@@ -151,10 +151,10 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], origin: Walker, path: Path) -
     )
 
 
-def _structure(arrays: Mapping[str, np.ndarray], start: Atoms) -> Atoms | None:
+def _structure(arrays: Mapping[str, np.ndarray], walker: Walker) -> Atoms | None:
     if "sample_positions" not in arrays:
         return None
-    structure = start.copy()
+    structure = walker.in_window(walker.start)
     structure.set_cell(arrays["sample_cell"], scale_atoms=False)
     structure.positions = arrays["sample_positions"]
     return at_rest(structure)

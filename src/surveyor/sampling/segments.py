@@ -15,10 +15,16 @@ from surveyor.biases.plumed import PlumedRun
 from surveyor.biases.restraints import evaluate_restraints
 from surveyor.potentials import UNCERTAINTY
 from surveyor.sampling.guards import Readings, check, check_distances, check_uncertainty, check_wall_time
-from surveyor.sampling.integrators import degrees_of_freedom, make_integrator, memory_of, set_temperature
+from surveyor.sampling.integrators import (
+    degrees_of_freedom,
+    make_integrator,
+    memory_of,
+    set_pressure,
+    set_temperature,
+)
 from surveyor.sampling.observables import Recorder
 from surveyor.sampling.optimisers import make_optimiser, memory_of_optimiser
-from surveyor.sampling.placement import plumed_files
+from surveyor.sampling.placement import WINDOW_CENTRE, bias_at, centre_at, plumed_files
 from surveyor.sampling.samples import Attempt
 from surveyor.sampling.states import (
     generator_of,
@@ -90,21 +96,33 @@ class Segment:
     def begin(self, calculator: Calculator) -> None:
         """Start PLUMED, and the integrator or optimiser."""
         biases: list[Bias] = []
-        if self._conditions.restraints:
-            biases.append(lambda atoms, _: evaluate_restraints(self._conditions.restraints, atoms))
+        self._set_bias()
+        if self._restraints:
+            biases.append(lambda atoms, _: evaluate_restraints(self._restraints, atoms))
         if self._walker.plumed:
             self._plumed = PlumedRun(
-                self._walker.plumed,
+                self._plumed_input,
                 self._atoms,
                 timestep_fs=self._conditions.timestep_fs,
-                temperature_K=self._conditions.temperature_K,
+                temperature_K=self._conditions.temperature_at(self._progress),
                 files=plumed_files(self._conditions),
                 history=self._state.history,
-                last=remembered_bias(self._state.memory),
+                last=self._last_bias_of_same_conditions(),
             )
             biases.append(self._biased_by_plumed)
         self._atoms.calc = BiasedCalculator(calculator, biases) if biases else calculator
         self._mover = self._make_mover()
+
+    def _set_bias(self) -> None:
+        """Centre restraints where the walker is along its ramp."""
+        self._restraints, self._plumed_input = bias_at(self._conditions, self._walker.plumed, self._progress)
+        if self._conditions.has_moving_centres:
+            self._atoms.info[WINDOW_CENTRE] = centre_at(self._conditions, self._walker.plumed, self._progress)
+
+    def _last_bias_of_same_conditions(self) -> BiasValues | None:
+        """Return the bias of the present structure; None if the conditions may have changed since."""
+        is_changed = self._conditions.ramp_by == "labels" and self.step == 0
+        return None if is_changed else remembered_bias(self._state.memory)
 
     def _biased_by_plumed(self, atoms: Atoms, energy: float) -> BiasValues:
         assert self._plumed is not None
@@ -116,11 +134,26 @@ class Segment:
         """Steps since its start or last reset."""
         return self._state.n_steps + self.step - self._attempt.sample.n_steps
 
+    @property
+    def _progress(self) -> float:
+        """How far the walker is along its ramp."""
+        n_good_labels = self._walker.n_good_labels
+        return self._conditions.progress_after(n_steps=self._n_steps_of_walker, n_good_labels=n_good_labels)
+
     def _make_mover(self) -> MolecularDynamics | BFGS:
-        memory = without_bias(self._state.memory)
-        if self._conditions.is_optimisation:
-            return make_optimiser(self._atoms, self._conditions, memory=memory)
-        return make_integrator(self._atoms, self._conditions, generator=self._generator, memory=memory)
+        conditions, memory = self._conditions, without_bias(self._state.memory)
+        if conditions.is_optimisation:
+            pressure_MPa = conditions.pressure_at(self._progress)
+            return make_optimiser(self._atoms, conditions, pressure_MPa=pressure_MPa, memory=memory)
+        integrator = make_integrator(self._atoms, conditions, generator=self._generator, memory=memory)
+        self._set_surroundings(integrator)
+        return integrator
+
+    def _set_surroundings(self, mover: MolecularDynamics | BFGS) -> None:
+        """Bring temperature and pressure to the place of the walker along its ramp."""
+        if self._conditions.has_ramp:
+            set_temperature(mover, self._conditions.temperature_at(self._progress))
+            set_pressure(mover, self._conditions.pressure_at(self._progress))
 
     def move(self, n_steps: int) -> None:
         """Make some steps, or fewer where the try ends before."""
@@ -128,8 +161,9 @@ class Segment:
         while (found := self._check()) is None and self.step < last and not self._is_converged:
             self._good = self._places()
             self.step += 1
-            if self._conditions.ramp_steps is not None:
-                set_temperature(self._mover, self._conditions.temperature_at(self._n_steps_of_walker))
+            if self._conditions.has_ramp and self._conditions.ramp_by == "steps":
+                self._set_surroundings(self._mover)
+                self._set_bias()
             self._mover.step()
             self.recorder.see(self._atoms, self.step)
         if found is None or found.brings_structure:  # then the structure may be labelled: nothing is left unchecked

@@ -12,10 +12,11 @@ from ase import Atoms
 from surveyor.files import write_arrays
 from surveyor.reading import Reading, read_structures
 from surveyor.sampling.conditions import Walkers
-from surveyor.sampling.placement import WINDOW_CENTRE, WINDOW_VARIABLE, place
+from surveyor.sampling.placement import WINDOW_CENTRE, WINDOW_VARIABLE, centre_at, place
 from surveyor.structures import at_rest
 
-SCHEMA_VERSION = 3  # 2: the digest of a walker depends on its guards; 1: no observables, stop or convergence
+# 3: no ramps by labels; 2: the digest of a walker depends on its guards; 1: no observables, stop or convergence
+SCHEMA_VERSION = 4
 START_INFO = {"charge", "multiplicity"}  # what samples inherit from a start, beside coordinates and constraints
 START_ARRAYS = {"numbers", "positions", "masses", "kinds", "initial_magmoms"}
 UNITS = {
@@ -67,6 +68,8 @@ class Walker:
         state: None at the start.
         n_resets: how often it was sent back to its start.
         plumed: its PLUMED input; empty without one.
+        n_good_labels: number of labels since its start or last reset that moved it along its ramp; 0 if its ramp is by
+            steps.
     """
 
     index: int
@@ -76,27 +79,54 @@ class Walker:
     state: WalkerState | None = None
     n_resets: int = 0
     plumed: str = ""
+    n_good_labels: int = 0
 
     @property
     def structure(self) -> Atoms:
         """The structure that the walker has reached, in canonical coordinates, without momenta and constraints."""
-        atoms = self.start.copy()
+        atoms = self.in_window(self.start)
         if self.state is not None:
             atoms.set_cell(self.state.cell, scale_atoms=False)
             atoms.positions = self.state.positions
         return at_rest(atoms)
 
     @property
+    def progress(self) -> float:
+        """How far the walker is along its ramp, from 0 to 1."""
+        n_steps = 0 if self.state is None else self.state.n_steps
+        return self.conditions.progress_after(n_steps=n_steps, n_good_labels=self.n_good_labels)
+
+    @property
+    def ramp(self) -> dict[str, float] | None:
+        """How far the walker is along its ramp, and the conditions there; None without a ramp."""
+        conditions, progress = self.conditions, self.progress
+        if not conditions.has_ramp:
+            return None
+        found = {"progress": progress}
+        if conditions.final_temperature_K is not None:
+            found["temperature_K"] = conditions.temperature_at(progress)
+        if conditions.final_pressure_MPa is not None:
+            found["pressure_MPa"] = conditions.pressure_at(progress)
+        return found
+
+    @property
     def window(self) -> dict[str, Any] | None:  # Any: JSON
-        """Variable and centre of its window; None without a distribution."""
-        info = self.start.info
+        """Variable and centre of its window, where it is now; None without a distribution."""
+        info = self.in_window(self.start).info
         if WINDOW_CENTRE not in info:
             return None
         return {"variable": info[WINDOW_VARIABLE], "centre": info[WINDOW_CENTRE]}
 
+    def in_window(self, atoms: Atoms) -> Atoms:
+        """Return a copy of a structure with the present centre of the walker's window in its `info`, if that moves."""
+        copy = atoms.copy()
+        if self.conditions.has_moving_centres:
+            copy.info[WINDOW_CENTRE] = centre_at(self.conditions, self.plumed, self.progress)
+        return copy
+
     def reset(self) -> "Walker":
-        """Return the walker at its start, with another seed."""
-        return replace(self, state=None, seed=self.seed + 1, n_resets=self.n_resets + 1)
+        """Return the walker at its start, also of its ramp, with another seed."""
+        return replace(self, state=None, seed=self.seed + 1, n_resets=self.n_resets + 1, n_good_labels=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +306,7 @@ def walker_to_arrays(walker: Walker) -> dict[str, np.ndarray]:
         "index": walker.index,
         "seed": walker.seed,
         "n_resets": walker.n_resets,
+        "n_good_labels": walker.n_good_labels,
     }
     if state is not None:
         values |= {name: getattr(state, name) for name in PLAIN}
@@ -307,7 +338,9 @@ def walker_from_arrays(arrays: Mapping[str, np.ndarray], walker: Walker, path: P
             memory=_memory(arrays),
             history={name: text.tobytes().decode() for name, text in named(arrays, "history.").items()},
         )
-    return replace(walker, seed=int(arrays["seed"]), n_resets=int(arrays["n_resets"]), state=state)
+    n_good_labels = int(arrays["n_good_labels"]) if "n_good_labels" in arrays else 0
+    seed, n_resets = int(arrays["seed"]), int(arrays["n_resets"])
+    return replace(walker, seed=seed, n_resets=n_resets, state=state, n_good_labels=n_good_labels)
 
 
 def _memory(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

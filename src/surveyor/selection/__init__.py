@@ -1,7 +1,8 @@
 """Selection: which of the structures that walkers reached are labelled."""
 
-from surveyor.selection.checks import WITHOUT_MODEL, check_selector
+from surveyor.selection.checks import check_selector
 from surveyor.selection.ranking import Chosen
-from surveyor.selection.selection import SELECTORS, Selector, choose
+from surveyor.selection.rule import SelectionRule
+from surveyor.selection.selection import BY_MODEL, SELECTORS, Selector, choose
 
-__all__ = ["SELECTORS", "WITHOUT_MODEL", "Chosen", "Selector", "check_selector", "choose"]
+__all__ = ["BY_MODEL", "SELECTORS", "Chosen", "SelectionRule", "Selector", "check_selector", "choose"]

@@ -13,6 +13,7 @@ from ase import Atoms
 
 from surveyor.errors import InputError
 from surveyor.potentials import Potential, Prediction
+from surveyor.sampling.collection import FRAME
 from surveyor.selection.errors import unserved
 from surveyor.selection.farthest import committee, farthest
 from surveyor.selection.informative import informative
@@ -20,7 +21,6 @@ from surveyor.selection.ranking import Chosen
 
 Selector = Literal["walkers", "random", "informative", "committee", "farthest"]
 SELECTORS: tuple[Selector, ...] = get_args(Selector)
-FRAME = "-step-"  # in the names of frames of a trajectory, beside that of its end
 N_CANDIDATES = 2000  # whose scores are computed; of more, some are drawn at random
 
 Scored = Callable[[Any, Mapping[str, Atoms], Sequence[Atoms], int], list[Chosen]]  # Any: the potential that it needs

@@ -20,6 +20,7 @@ from surveyor.learning.entries import (
     WalkerBegins,
 )
 from surveyor.learning.schedule import Schedule, advance, due
+from surveyor.sampling.collection import FRAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class Simulation:
 
         def arrive() -> None:
             self._n_moving -= 1
-            structures = [name, *(f"{name}-step-{step}" for step in range(self.rules.n_frames))]
+            structures = [name, *(f"{name}{FRAME}{step}" for step in range(self.rules.n_frames))]
             labels, candidates, is_audit = earned(name, structures, self.rules)
             self._record(SampleReturned(name=name, labels=labels, candidates=candidates, is_audit=is_audit))
             self._request(labels)
@@ -122,7 +123,7 @@ class Simulation:
     def _request(self, names: Sequence[str]) -> None:
         """Have structures labelled; each takes as long as the sample that it is part of."""
         for name in names:
-            seconds = self.latencies.labels[self._numbers[name.partition("-step-")[0]]]
+            seconds = self.latencies.labels[self._numbers[name.partition(FRAME)[0]]]
             self._labels.append((seconds, partial(self._label, name)))
 
     def _label(self, name: str) -> None:

@@ -18,7 +18,7 @@ from ase.constraints import FixAtoms
 
 from surveyor.events.kinds import Sampled
 from surveyor.potentials import UNCERTAINTY, evaluate_one_by_one
-from surveyor.sampling.conditions import Walkers
+from surveyor.sampling.conditions import UNDER_BAROSTAT, Walkers
 from surveyor.sampling.frames import independent_frames
 from surveyor.sampling.integrators import MPA
 from surveyor.sampling.propagation import propagate
@@ -152,7 +152,7 @@ import os, signal, sys
 from pathlib import Path
 from ase.calculators.emt import EMT
 from surveyor.sampling.propagation import propagate
-from surveyor.sampling.conditions import Walkers
+from surveyor.sampling.conditions import UNDER_BAROSTAT, Walkers
 from surveyor.sampling.frames import independent_frames
 from surveyor.sampling.walkers import make_walkers
 
@@ -173,12 +173,18 @@ propagate(walker, Potential(), directory=Path(sys.argv[2]), name="0", checkpoint
 """
 
 
+PULL = {"variable": "distance", "atoms": (0, 3), "centre": 3.0, "force_constant": 20.0}
 METHODS = ["langevin", "bussi", "nose_hoover", "nve", "npt", "npt_flexible", "optimisation", "cell_optimisation"]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_killed_propagation_continues_bit_for_bit(tmp_path, method):
     settings = {"frame_interval": 3, "fmax_eV_per_A": 1e-9, "final_temperature_K": 400, "ramp_steps": 100}
+    if method in METHODS[:6]:
+        distribution = {"variable": "distance(0,3)", "minimum": 2.5, "maximum": 3.0, "moves": True}
+        settings |= {"restraints": [PULL], "distribution": distribution}
+    if method in UNDER_BAROSTAT:
+        settings["final_pressure_MPa"] = 5000
     structure = bulk("Cu", a=3.75, cubic=True)
     structure.rattle(0.05, seed=1)
     walker = walker_of(tmp_path, structure, method=method, n_steps=60, **settings)
@@ -454,7 +460,7 @@ def test_a_ramp_goes_on_over_propagations_and_begins_again_after_a_reset(tmp_pat
     walker = walker_of(tmp_path, structure, method=method, n_steps=1000, max_temperature_factor=20, **settings)
     first = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="first")
     second = propagate(first.walker, EMT_POTENTIAL, directory=tmp_path, name="second")
-    assert walker.conditions.temperature_at(750) == 325
+    assert walker.conditions.temperature_at(0.5) == 325
     # 20 temperatures of 12 degrees of freedom: standard errors of about 10 %.
     assert np.isclose(first.temperatures_K[40:60].mean(), 233, rtol=0.3)
     assert np.isclose(second.temperatures_K[60:].mean(), 600, rtol=0.25)
@@ -516,9 +522,6 @@ def test_restraints_hold_a_walker_and_their_variables_are_recorded(tmp_path):
     assert abs(held - 4.0) < abs(unheld - 4.0) / 2
     assert sample.observables["distance(0,3)"][-1] == pytest.approx(held, abs=1e-6)
     assert sample.observables["bias_energy"][-1] == pytest.approx(10 * (held - 4.0) ** 2, abs=1e-5)
-
-
-PULL = {"variable": "distance", "atoms": (0, 3), "centre": 3.0, "force_constant": 20.0}
 
 
 PULL_BY_PLUMED = "UNITS LENGTH=A ENERGY=eV\nd: DISTANCE ATOMS=1,4\nRESTRAINT ARG=d AT=3 KAPPA=20"
