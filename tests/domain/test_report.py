@@ -22,7 +22,7 @@ from surveyor.report.activity import failures_by_reason
 from surveyor.report.failures import failed_labels_table
 from surveyor.report.figures import learning_curve_figure, parity_figure
 from surveyor.report.parity import SETS, parity_points
-from surveyor.report.tables import NOTHING, number, walkers_table
+from surveyor.report.tables import NOTHING, chosen_table, number, walkers_table
 from surveyor.run_directory import RunDirectory
 
 VOID = {"meta", "img", "br"}
@@ -331,6 +331,21 @@ def test_the_table_of_walkers_has_the_centres_of_windows(campaign_on_disk: RunDi
     table = walkers_table(manifest)
     assert table.head[1] == "Window"
     assert [row[1] for row in table.rows] == ["torsion(0,1,2,3) = -170", *[NOTHING] * len(others)]
+
+
+def test_what_a_selector_has_chosen_is_in_report_and_artifact(campaign_on_disk: RunDirectory) -> None:
+    path = campaign_on_disk.generation(3).manifest
+    manifest = read_json(path)
+    assert chosen_table(manifest) is None
+    one = {"name": "g003-w000-0-step-40", "score": 1.25, "moved_on": 2, "energy_error": 3.5, "forces_error": 40.0}
+    manifest["details"]["chosen"] = [one, {**one, "name": "g002-w001-0", "score": None}]
+    write_json(path, manifest)
+    table = chosen_table(manifest)
+    assert table is not None
+    assert table.rows[0] == ("g003-w000-0-step-40", "1.25", "2", "3.50", "40.0")
+    assert table.rows[1][:2] == ("g002-w001-0", NOTHING)
+    assert "g003-w000-0-step-40" in Page(write_report(campaign_on_disk).read_text()).words
+    assert "## Chosen structures" in generation_markdown(campaign_on_disk, 3)
 
 
 def test_markdown_of_many_walkers_stays_small(campaign_on_disk: RunDirectory) -> None:

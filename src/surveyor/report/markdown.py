@@ -19,6 +19,7 @@ from surveyor.report.tables import (
     NOTHING,
     Manifest,
     Table,
+    chosen_table,
     generation_caption,
     generation_name,
     generations_table,
@@ -65,8 +66,7 @@ def generation_markdown(directory: RunDirectory, generation: int) -> str:
         parts += ["## Predictions and labels", _picture(parity_figure(points), "parity"), _errors(manifest)]
     if len(rows) > 1:
         parts += ["## Learning curve", _picture(learning_curve_figure(rows), "learning curve")]
-    if walkers_of(manifest):
-        parts += ["## Walkers", _table(walkers_table(manifest))]
+    parts += _walkers(manifest)
     labels, guards = failures_by_reason([manifest])
     failures = [[f"label: {name}", str(n)] for name, n in labels.items()]
     failures += [[f"guard: {name}", str(n)] for name, n in guards.items()]
@@ -81,6 +81,12 @@ def generation_markdown(directory: RunDirectory, generation: int) -> str:
     if times:
         parts += ["## Wall time", _table(make_table(["Stage", "Time (s)"], times, "Sampling and labelling overlap."))]
     return "\n\n".join(parts) + "\n"
+
+
+def _walkers(manifest: Manifest) -> list[str]:
+    parts = ["## Walkers", _table(walkers_table(manifest))] if walkers_of(manifest) else []
+    chosen = chosen_table(manifest)
+    return parts if chosen is None else [*parts, "## Chosen structures", _table(chosen)]
 
 
 def training_markdown(directory: RunDirectory, summary: Mapping[str, Any]) -> str:  # Any: whatever JSON holds

@@ -20,6 +20,7 @@ from surveyor.report.images import has_history, histories_of, thermostats_K
 from surveyor.report.parity import parity_points
 from surveyor.report.tables import (
     Manifest,
+    chosen_table,
     generation_caption,
     generations_table,
     make_table,
@@ -168,12 +169,13 @@ def _timeline(directory: RunDirectory) -> list[Content]:
 def _walkers(directory: RunDirectory, temperatures_K: Sequence[float], manifests: Sequence[Manifest]) -> list[Content]:
     if not manifests:
         return []
-    newest = table(walkers_table(manifests[-1]))
+    newest, chosen = table(walkers_table(manifests[-1])), chosen_table(manifests[-1])
     courses = read_courses(directory.generation(manifests[-1]["number"]).samples)
     return [
         picture(walkers_figure(manifests, temperatures_K), WALKERS),
         *([picture(observables_figure(courses), OBSERVABLES)] if courses else []),
         element("details", element("summary", f"Walkers of generation {manifests[-1]['number']}"), newest),
+        *([] if chosen is None else [element("details", element("summary", "Chosen structures"), table(chosen))]),
     ]
 
 

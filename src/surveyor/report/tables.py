@@ -149,6 +149,28 @@ def walkers_of(manifest: Manifest) -> Sequence[Mapping[str, Any]]:
     return sorted(samples, key=lambda sample: (sample["index"], sample.get("name", "")))
 
 
+def chosen_table(manifest: Manifest) -> Table | None:
+    """Return a table of the structures that a selector has chosen for a generation; None without a selector."""
+    chosen = manifest["details"].get("chosen")
+    if chosen is None:
+        return None
+    return make_table(
+        ["Structure", "Score", "Model", "Energy error\n(meV/atom)", "Forces error\n(meV/Å)"],
+        [
+            [
+                each["name"],
+                number(each["score"]),
+                str(each["moved_on"]),
+                number(each["energy_error"]),
+                number(each["forces_error"]),
+            ]
+            for each in chosen
+        ],
+        f"Structures that the selector has chosen for generation {manifest['number']}. Model: the generation on which "
+        "the walker moved. The errors are those before training.",
+    )
+
+
 def walkers_table(manifest: Manifest) -> Table:
     """Return a table of the outcome of each sample of a generation, with windows and progress along ramps, if any."""
     samples = walkers_of(manifest)
