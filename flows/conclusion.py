@@ -24,7 +24,7 @@ from surveyor.metrics import errors_of
 from surveyor.models.choice import load_model
 from surveyor.run_directory import SCHEMA_VERSION, Generation, RunDirectory
 from surveyor.tasks.evaluate import evaluate
-from surveyor.tasks.report import report, tag_run
+from surveyor.tasks.report import ReportsSoFar, report, tag_run
 from surveyor.words import number_of
 
 logger = logging.getLogger(__name__)
@@ -96,6 +96,7 @@ class Reports:
     def __init__(self, campaign: Campaign) -> None:
         self.campaign = campaign
         self._futures: list[PrefectFuture[Path]] = []
+        self._so_far = ReportsSoFar()
 
     def begin(self, number: int) -> None:
         """Submit the report on a generation, unless a former run has made it and nothing has changed since."""
@@ -107,8 +108,9 @@ class Reports:
     def renew(self, number: int) -> None:
         """Submit the report on a generation; it waits for the one before, and nothing waits for it."""
         before = [allow_failure(future) for future in self._futures[-1:]]
-        wandb = self.campaign.parameters.wandb
-        future = report.submit(self.campaign.directory, number, wandb, wait_for=before, return_state=False)
+        directory, wandb = self.campaign.directory, self.campaign.parameters.wandb
+        self._so_far.newest = number
+        future = report.submit(directory, number, wandb, self._so_far, wait_for=before, return_state=False)
         self._futures.append(future)
 
     def __enter__(self) -> "Reports":

@@ -1,6 +1,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from prefect import runtime, task
@@ -13,35 +14,58 @@ from surveyor.run_directory import GenerationDirectory, RunDirectory
 from surveyor.works.summary import read_summary
 
 
+class ReportsSoFar:
+    """What the reports of a run share: the figures drawn so far, and which report is the newest.
+
+    Attributes:
+        newest: number of the newest generation whose report was begun or waits.
+    """
+
+    def __init__(self) -> None:
+        self.newest = 0
+        self._pictures: Any = None  # Any: `CampaignPictures`, whose module imports matplotlib
+
+    def pictures(self, directory: RunDirectory) -> Any:  # Any: see above
+        """Return the figures of the campaign, as far as they are drawn."""
+        from surveyor.report import CampaignPictures  # matplotlib takes its time
+
+        if self._pictures is None:
+            self._pictures = CampaignPictures(directory)
+        return self._pictures
+
+
 @task(
     task_run_name="report generation {number}",
     retries=2,  # Prefect's server or Weights & Biases may be out of reach for a moment
     retry_delay_seconds=[2, 20],
     cache_policy=NO_CACHE,  # written anew from what is on disk
 )
-def report(directory: RunDirectory, number: int, wandb: WandB | None) -> Path:
+def report(directory: RunDirectory, number: int, wandb: WandB | None, so_far: ReportsSoFar | None = None) -> Path:
     """Write the report of a campaign, and show a generation as an artifact and, when asked, on Weights & Biases.
 
     Args:
         directory: the campaign on disk.
         number: of the generation.
         wandb: where to report there; None for not at all.
+        so_far: shared with other reports; if a newer one waits, the page is left to that one.
 
     Returns:
         The report.
     """
     from surveyor.report import generation_markdown, write_figures, write_report  # matplotlib takes its time
 
-    name = _key(directory, "campaign")
-    markdown = generation_markdown(directory, number)
+    so_far, name = so_far or ReportsSoFar(), _key(directory, "campaign")
+    pictures = so_far.pictures(directory)
+    markdown = generation_markdown(directory, number, pictures)
     create_markdown_artifact(markdown, key=f"{name}-generation-{number}", description=f"Generation {number} of {name}")
-    path = write_report(directory)
-    write_figures(directory, number)  # where they are, the generation was reported on
+    if number >= so_far.newest:
+        write_report(directory, pictures)
+    write_figures(directory, number, pictures)  # where they are, the generation was reported on
     if wandb is not None:
         from surveyor.tasks.wandb_run import log_generation
 
         log_generation(directory, number, wandb)  # what fails here, the next call logs
-    return path
+    return directory.report
 
 
 @task(
@@ -59,12 +83,14 @@ def report_training(directory: RunDirectory) -> tuple[Path, ...]:
     Returns:
         The files of the figures.
     """
-    from surveyor.report import training_markdown, write_training_figures
+    from surveyor.report import training_markdown, training_pictures, write_training_figures
 
     name = _key(directory, "training")
-    markdown = training_markdown(directory, read_summary(directory))
+    files = GenerationDirectory(directory.path)
+    pictures = training_pictures(files)
+    markdown = training_markdown(directory, read_summary(directory), pictures)
     create_markdown_artifact(markdown, key=f"{name}-training", description=f"Training of {directory.path.name}")
-    return write_training_figures(GenerationDirectory(directory.path))  # last, as in `report`
+    return write_training_figures(files, pictures)  # last, as in `report`
 
 
 def _key(directory: RunDirectory, default: str) -> str:

@@ -10,6 +10,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from ase import units
+from matplotlib.figure import Figure
 from prefect_form import open_browser
 
 from surveyor.dataset import KEY, OUTPUT, STRESS, Dataset, label_of
@@ -17,7 +18,14 @@ from surveyor.errors import InputError
 from surveyor.events.kinds import CampaignBegins
 from surveyor.files import read_json, write_json
 from surveyor.labels import LabelFailure, LabelStore, load_theory
-from surveyor.report import errors_table, generation_figures, generation_markdown, write_figures, write_report
+from surveyor.report import (
+    CampaignPictures,
+    errors_table,
+    generation_figures,
+    generation_markdown,
+    write_figures,
+    write_report,
+)
 from surveyor.report.activity import failures_by_reason
 from surveyor.report.failures import failed_labels_table
 from surveyor.report.figures import learning_curve_figure, parity_figure
@@ -300,6 +308,34 @@ def test_figures_drawn_in_several_threads_are_equal(finished_campaign: RunDirect
     with ThreadPoolExecutor(3) as executor:
         first, *others = executor.map(lambda _: generation_figures(finished_campaign, 0), range(3))
     assert all(other == first for other in others)
+
+
+def test_each_figure_is_drawn_once_in_each_format(
+    campaign_on_disk: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    draw = Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda figure, renderer: (drawn.append(figure), draw(figure, renderer)))
+    pictures = CampaignPictures(campaign_on_disk)
+
+    def show() -> tuple[str, str, dict[str, bytes]]:
+        markdown = generation_markdown(campaign_on_disk, 3, pictures)
+        return (
+            markdown,
+            write_report(campaign_on_disk, pictures).read_text(),
+            generation_figures(campaign_on_disk, 3, pictures),
+        )
+
+    shown = show()
+    n_shown = len(drawn)
+    n_svg, n_png = shown[1].count("data:image/svg+xml"), len(shown[2])
+    assert n_shown == n_svg + n_png  # the pictures of the artifact are those of the files, only smaller
+    assert show() == shown
+    assert len(drawn) == n_shown
+
+    campaign_on_disk.comparison.unlink()
+    assert show() != shown
+    assert len(drawn) == n_shown + 2  # the learning curve alone, in both formats
 
 
 def test_figures_leave_the_global_state_of_matplotlib_alone() -> None:

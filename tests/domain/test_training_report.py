@@ -20,8 +20,8 @@ from surveyor.models.history import load_history, save_history
 from surveyor.models.model import Epoch
 from surveyor.report import training_markdown, write_training_figures
 from surveyor.report.figures import History, parity_figure, training_figure
-from surveyor.report.images import history_of_training
 from surveyor.report.parity import parity_points
+from surveyor.report.pictures import history_of_training
 from surveyor.report.tables import number, sets_table
 from surveyor.run_directory import GenerationDirectory, RunDirectory
 from surveyor.training import summarise

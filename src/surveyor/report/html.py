@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from matplotlib.figure import Figure
-
-from surveyor.report.style import data_uri, to_svg
+from surveyor.report.pictures import Picture
+from surveyor.report.style import data_uri
 from surveyor.report.tables import Table
 
 STYLE = """
@@ -99,10 +98,10 @@ def table(content: Table, *, is_text: bool = False) -> Element:
     return element("div", made, class_="wide")
 
 
-def picture(figure: Figure, caption: str) -> Element:
+def picture(drawn: Picture, caption: str) -> Element:
     """Return a figure with its caption, which is also its alternative text."""
-    width = f"{96 * figure.get_figwidth() * 1.25:.0f}"  # a little larger than on paper
-    image = element("img", src=data_uri(to_svg(figure), "svg+xml"), alt=caption, width=width)
+    width = f"{96 * drawn.width * 1.25:.0f}"  # a little larger than on paper
+    image = element("img", src=data_uri(drawn.svg, "svg+xml"), alt=caption, width=width)
     return element("figure", image, element("figcaption", caption))
 
 

@@ -4,17 +4,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from surveyor.labels import load_theory
 from surveyor.metrics import coverage_in_words
 from surveyor.progress import errors_table, read_trust
 from surveyor.report.activity import failures_by_reason
 from surveyor.report.failures import failed_labels_table
-from surveyor.report.figures import learning_curve_figure, parity_figure, training_figure
-from surveyor.report.images import history_of_training
-from surveyor.report.parity import parity_points
-from surveyor.report.style import data_uri, to_png
+from surveyor.report.pictures import CampaignPictures, Picture, history_of_training, training_pictures
+from surveyor.report.style import data_uri
 from surveyor.report.tables import (
     NOTHING,
     Manifest,
@@ -33,21 +29,22 @@ from surveyor.run_directory import GenerationDirectory, RunDirectory
 from surveyor.words import number_of
 
 N_ROWS = 30  # of a table; an artifact shall stay small
-DPI = 80
+DPI = 80  # at which pictures are shown; they have more points
 NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?")
 
 
-def generation_markdown(directory: RunDirectory, generation: int) -> str:
+def generation_markdown(directory: RunDirectory, generation: int, pictures: CampaignPictures | None = None) -> str:
     """Return a generation as Markdown with its key figures in it, less than 300 kB.
 
     Args:
         directory: of the campaign.
         generation: number of a complete generation.
+        pictures: figures that are drawn already.
 
     Raises:
         InputError: it is not complete.
     """
-    manifest = directory.read_manifest(generation)
+    drawn, manifest = pictures or CampaignPictures(directory), directory.read_manifest(generation)
     rows = errors_table(directory)[: generation + 1]
     parts = [f"# {generation_name(generation).capitalize()}" if generation == 0 else f"# Generation {generation}"]
     if directory.theory.exists():
@@ -61,11 +58,10 @@ def generation_markdown(directory: RunDirectory, generation: int) -> str:
         parts += ["## How far the potential can be trusted", trust]
     if coverage := manifest["details"].get("coverage"):
         parts.append(f"Before training, the {coverage_in_words(**coverage)}.")
-    points = parity_points(directory.generation(generation))
-    if points:
-        parts += ["## Predictions and labels", _picture(parity_figure(points), "parity"), _errors(manifest)]
-    if len(rows) > 1:
-        parts += ["## Learning curve", _picture(learning_curve_figure(rows), "learning curve")]
+    if parity := drawn.parity(generation):
+        parts += ["## Predictions and labels", _picture(parity, "parity"), _errors(manifest)]
+    if curve := drawn.learning_curve(rows):
+        parts += ["## Learning curve", _picture(curve, "learning curve")]
     parts += _walkers(manifest)
     labels, guards = failures_by_reason([manifest])
     failures = [[f"label: {name}", str(n)] for name, n in labels.items()]
@@ -89,14 +85,20 @@ def _walkers(manifest: Manifest) -> list[str]:
     return parts if chosen is None else [*parts, "## Chosen structures", _table(chosen)]
 
 
-def training_markdown(directory: RunDirectory, summary: Mapping[str, Any]) -> str:  # Any: whatever JSON holds
+def training_markdown(
+    directory: RunDirectory,
+    summary: Mapping[str, Any],  # Any: whatever JSON holds
+    pictures: Mapping[str, Picture] | None = None,
+) -> str:
     """Return a training on files as Markdown with its figures in it, less than 300 kB.
 
     Args:
         directory: of the training, complete.
         summary: of the training.
+        pictures: its figures, if they are drawn already; see `training_pictures`.
     """
     files = GenerationDirectory(directory.path)
+    drawn = pictures or training_pictures(files)
     counts, history = summary["n_structures"], history_of_training(files)
     used = f"{number_of(counts['train'], 'structure')}, {counts['valid']} for validation, {counts['test']} for the test"
     logs = "".join(f"; log: `{log}`" for log in summary.get("logs", ())[:N_ROWS])
@@ -104,11 +106,11 @@ def training_markdown(directory: RunDirectory, summary: Mapping[str, Any]) -> st
         f"# Training of {_escaped(directory.path.name)}",
         f"{used}; {number_of(len(history.epochs), 'epoch')}. The files are in `{directory.path}`{logs}.",
         "## Predictions and labels",
-        _picture(parity_figure(parity_points(files)), "parity"),
+        _picture(drawn["parity"], "parity"),
         _table(sets_table(summary["errors"], "Errors of the model on each set.")),
     ]
-    if len(history.epochs) > 1:
-        parts += ["## Course of the training", _picture(training_figure([history]), "training")]
+    if course := drawn.get("training"):
+        parts += ["## Course of the training", _picture(course, "training")]
     energies = [[symbol, f"{energy:.6f}"] for symbol, energy in summary["atomic_energies"].items()]
     parts += ["## Atomic energies", _table(make_table(["Element", "Energy (eV)"], energies, "Of the model."))]
     return "\n\n".join(parts) + "\n"
@@ -142,5 +144,5 @@ def _escaped(text: str) -> str:
     return text
 
 
-def _picture(figure: Figure, name: str) -> str:
-    return f'<img width="{DPI * figure.get_figwidth():.0f}" alt="{name}" src="{data_uri(to_png(figure, DPI), "png")}">'
+def _picture(drawn: Picture, name: str) -> str:
+    return f'<img width="{DPI * drawn.width:.0f}" alt="{name}" src="{data_uri(drawn.small_png, "png")}">'

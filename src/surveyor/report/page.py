@@ -10,14 +10,11 @@ import yaml
 
 from surveyor.files import read_json, write_atomically
 from surveyor.labels import load_theory
-from surveyor.learning.journal import Journal
 from surveyor.progress import CampaignProgress, read_progress, read_trust, rejections_in_words
-from surveyor.report.activity import failures_by_reason, failures_figure, walkers_figure, wall_time_figure
+from surveyor.report.activity import failures_by_reason
 from surveyor.report.failures import failed_labels_table
-from surveyor.report.figures import learning_curve_figure, parity_figure, training_figure
 from surveyor.report.html import Content, definitions, document, element, folded, picture, table
-from surveyor.report.images import has_history, histories_of, thermostats_K
-from surveyor.report.parity import parity_points
+from surveyor.report.pictures import CampaignPictures, Picture
 from surveyor.report.tables import (
     Manifest,
     chosen_table,
@@ -28,8 +25,6 @@ from surveyor.report.tables import (
     walkers_of,
     walkers_table,
 )
-from surveyor.report.timeline import timeline_figure, timeline_of
-from surveyor.report.walkers import observables_figure, read_courses
 from surveyor.run_directory import RunDirectory
 from surveyor.words import number_of
 
@@ -72,18 +67,22 @@ TRAINING = (
 )
 
 
-def write_report(directory: RunDirectory) -> Path:
+def write_report(directory: RunDirectory, pictures: CampaignPictures | None = None) -> Path:
     """Write the report of a campaign, as far as it is complete, and return its file.
+
+    Args:
+        directory: of the campaign.
+        pictures: figures that are drawn already.
 
     Raises:
         InputError: the folder is not the run directory of a campaign.
     """
     progress = read_progress(directory)
-    parameters = read_json(directory.parameters)["parameters"]
+    drawn, parameters = pictures or CampaignPictures(directory), read_json(directory.parameters)["parameters"]
     manifests = [directory.read_manifest(number) for number in range(progress.n_complete)]
     sections = [
-        *_results(directory, progress, manifests),
-        *_activity(directory, thermostats_K(directory), manifests),
+        *_results(directory, progress, manifests, drawn),
+        *_activity(directory, manifests, drawn),
         *_origins(directory, parameters),
     ]
     page = document(
@@ -122,13 +121,14 @@ def _status(progress: CampaignProgress) -> str:
     return state + where + (f"; {rejected}" if rejected else "")
 
 
-def _results(directory: RunDirectory, progress: CampaignProgress, manifests: Sequence[Manifest]) -> list[Section]:
+def _results(
+    directory: RunDirectory, progress: CampaignProgress, manifests: Sequence[Manifest], drawn: CampaignPictures
+) -> list[Section]:
     if not manifests:
         return []
     newest = manifests[-1]["number"]
-    points = parity_points(directory.generation(newest))
-    curve = [picture(learning_curve_figure(progress.errors), LEARNING_CURVE)] if len(manifests) > 1 else []
-    parity = [picture(parity_figure(points), PARITY.format(newest))] if points else []
+    curve = _shown(drawn.learning_curve(progress.errors), LEARNING_CURVE)
+    parity = _shown(drawn.parity(newest), PARITY.format(newest))
     return [
         ("trust", "How far the potential can be trusted", _trust(directory)),
         ("errors", "Errors per generation", [table(generations_table(progress.errors))]),
@@ -141,45 +141,45 @@ def _results(directory: RunDirectory, progress: CampaignProgress, manifests: Seq
     ]
 
 
+def _shown(drawn: Picture | None, caption: str) -> list[Content]:
+    """Return a figure with its caption, if there is one."""
+    return [] if drawn is None else [picture(drawn, caption)]
+
+
 def _trust(directory: RunDirectory) -> list[Content]:
     lines = read_trust(directory).lines
     return [element("p", AUDITS), element("ul", *(element("li", line) for line in lines))] if lines else []
 
 
-def _activity(directory: RunDirectory, temperatures_K: Sequence[float], manifests: Sequence[Manifest]) -> list[Section]:
+def _activity(directory: RunDirectory, manifests: Sequence[Manifest], drawn: CampaignPictures) -> list[Section]:
     if not manifests:
         return []
     return [
-        ("walkers", "Walkers", _walkers(directory, temperatures_K, [each for each in manifests if walkers_of(each)])),
-        ("failures", "Failures", _failures(directory, manifests)),
-        ("wall-time", "Wall time", [*_timeline(directory), picture(wall_time_figure(manifests), WALL_TIME)]),
+        ("walkers", "Walkers", _walkers(manifests, drawn)),
+        ("failures", "Failures", _failures(directory, manifests, drawn)),
         (
-            "training",
-            "Trainings",
-            [picture(training_figure(histories_of(manifests)), TRAINING)] if any(map(has_history, manifests)) else [],
+            "wall-time",
+            "Wall time",
+            [*_shown(drawn.timeline(), TIMELINE), *_shown(drawn.wall_time(manifests), WALL_TIME)],
         ),
+        ("training", "Trainings", _shown(drawn.trainings(manifests), TRAINING)),
     ]
 
 
-def _timeline(directory: RunDirectory) -> list[Content]:
-    timeline = timeline_of(Journal(directory.journal).timed())
-    return [picture(timeline_figure(timeline), TIMELINE)] if timeline.samples else []
-
-
-def _walkers(directory: RunDirectory, temperatures_K: Sequence[float], manifests: Sequence[Manifest]) -> list[Content]:
-    if not manifests:
+def _walkers(manifests: Sequence[Manifest], drawn: CampaignPictures) -> list[Content]:
+    moved = [each for each in manifests if walkers_of(each)]
+    if not moved:
         return []
-    newest, chosen = table(walkers_table(manifests[-1])), chosen_table(manifests[-1])
-    courses = read_courses(directory.generation(manifests[-1]["number"]).samples)
+    newest, chosen = moved[-1]["number"], chosen_table(moved[-1])
     return [
-        picture(walkers_figure(manifests, temperatures_K), WALKERS),
-        *([picture(observables_figure(courses), OBSERVABLES)] if courses else []),
-        element("details", element("summary", f"Walkers of generation {manifests[-1]['number']}"), newest),
+        *_shown(drawn.walkers(manifests), WALKERS),
+        *_shown(drawn.observables(newest), OBSERVABLES),
+        element("details", element("summary", f"Walkers of generation {newest}"), table(walkers_table(moved[-1]))),
         *([] if chosen is None else [element("details", element("summary", "Chosen structures"), table(chosen))]),
     ]
 
 
-def _failures(directory: RunDirectory, manifests: Sequence[Manifest]) -> list[Content]:
+def _failures(directory: RunDirectory, manifests: Sequence[Manifest], drawn: CampaignPictures) -> list[Content]:
     labels, guards = failures_by_reason(manifests)
     if not labels and not guards:
         return [element("p", "No label failed, and no walker was stopped by a guard.")]
@@ -187,7 +187,7 @@ def _failures(directory: RunDirectory, manifests: Sequence[Manifest]) -> list[Co
     caption = f"{number_of(labels.total(), 'label')} failed, and guards stopped {stopped} of walkers."
     failed = failed_labels_table(directory, manifests)
     return [
-        picture(failures_figure(manifests), caption),
+        *_shown(drawn.failures(manifests), caption),
         *([] if failed is None else [table(failed, is_text=True)]),
     ]
 

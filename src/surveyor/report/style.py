@@ -82,11 +82,12 @@ def span(values: np.ndarray) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def to_png(figure: Figure, dpi: int = DPI) -> bytes:
+def to_png(figure: Figure) -> bytes:
     """Return a figure as PNG."""
-    figure.set_dpi(dpi)
+    figure.set_dpi(DPI)
     canvas, buffer = FigureCanvasAgg(figure), BytesIO()
     canvas.print_png(buffer)
+    _keep_layout(figure)
     return buffer.getvalue()
 
 
@@ -95,7 +96,13 @@ def to_svg(figure: Figure) -> bytes:
     figure.set_dpi(DPI)  # of the parts that are drawn as points
     canvas, buffer = FigureCanvasSVG(figure), BytesIO()
     canvas.print_svg(buffer, metadata={"Date": None})
+    _keep_layout(figure)
     return buffer.getvalue()
+
+
+def _keep_layout(figure: Figure) -> None:
+    """Have a drawn figure keep its layout, which takes as long as a drawing."""
+    figure.set_layout_engine("none")
 
 
 def data_uri(image: bytes, kind: str) -> str:
