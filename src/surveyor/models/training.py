@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from surveyor.dataset import Dataset
-from surveyor.errors import InputError
+from surveyor.errors import UNFORESEEN, InputError
 from surveyor.files import read_json, synchronize, write_json
 from surveyor.models.choice import load_model
 from surveyor.models.committee import CommitteeModel
@@ -82,7 +82,7 @@ def add_posterior(destination: Path, train: Path, valid: Path) -> None:
         return
     try:
         model.compute_posterior(Dataset.load(train), Dataset.load(valid))
-    except InputError as reason:  # the model is as good without one
+    except UNFORESEEN as reason:  # the model is as good without one
         logger.warning("the model has no posterior: %s", reason)
 
 
