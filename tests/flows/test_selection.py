@@ -55,30 +55,40 @@ def test_each_sample_gives_one_label_and_sets_for_examination_have_audits_alone(
 
 
 def test_a_selector_that_fails_is_replaced_for_those_labels_by_what_walkers_have_reached(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    folder: Folder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # The pair model shows no features, which the worker finds.
-    monkeypatch.setattr("surveyor.campaign.checks.check_selector", lambda *_: None)
-    learning = SELECTED | {"select": "informative", "n_generations": 1, "valid_fraction": 0.0, "test_fraction": 0.0}
-    folder.run(n_walkers=2, learning=learning | {"n_states": 2})
+    learning = SELECTED | {"n_states": 2, "valid_fraction": 0.0, "test_fraction": 0.0}
+    folder.run(n_walkers=2, learning=learning | {"n_generations": 1})
+    # The model of generation 1 was trained without what the new selector needs; that of generation 2 has it.
+    folder.run(n_walkers=2, learning=learning | {"n_generations": 3, "select": "informative"})
     entries = Journal(folder.directory.journal).read()
-    (chosen,) = [entry for entry in entries if isinstance(entry, Chosen)]
-    assert (chosen.selector, chosen.labels) == ("walkers", ("g001-w000-0", "g001-w001-0"))
+    first, second, third = [entry for entry in entries if isinstance(entry, Chosen)]
+    assert [each.selector for each in (first, second, third)] == ["random", "walkers", "informative"]
+    assert all("-step-" not in name for name in second.labels)
     assert "the selector informative failed to choose 2 of" in caplog.text
-    assert folder.n_brought(1) == 2
+    assert all(score is not None and score > 0 for score in third.scores)
+    assert [each["score"] for each in details(folder, 3)["chosen"]] == list(third.scores)
+    assert [folder.n_brought(number) for number in (1, 2, 3)] == [2, 2, 2]
+    assert first_difference(entries) is None
 
 
 @pytest.mark.parametrize(
-    ("learning", "message"),
+    ("changes", "message"),
     [
-        ({"n_frames": 0}, "learning.select: found random without n_frames"),
-        ({"select": "informative"}, "learning.select: informative"),
-        ({"select": "committee"}, "learning.select: committee"),
+        ({"learning": SELECTED | {"n_frames": 0}}, "learning.select: found random without n_frames"),
+        ({"learning": SELECTED | {"select": "committee"}}, "learning.select: committee found a single model"),
+        (
+            {
+                "learning": SELECTED | {"select": "informative"},
+                "model": {"committee": {"n_members": 2, "member": {"pair": {}}}},
+            },
+            "learning.select: informative found a committee",
+        ),
     ],
 )
 def test_a_selector_that_cannot_serve_is_refused_before_anything_is_computed(
-    folder: Folder, learning: dict[str, Any], message: str
+    folder: Folder, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        folder.run(learning=SELECTED | learning)
+        folder.run(**changes)
     assert not folder.directory.path.exists()
