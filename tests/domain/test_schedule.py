@@ -217,6 +217,17 @@ def test_of_several_good_labels_from_one_place_on_the_ramp_one_counts() -> None:
     assert schedule.walkers[0].n_good_labels == 1
 
 
+def test_a_label_counts_once_even_if_its_walker_is_back_where_it_was() -> None:
+    _, schedule = after(Schedule(), BEGINNING, rules(1, labels_ahead=2))
+    names = ("g001-w000-0", "g002-w000-0")
+    good = ResetsDue(samples=(), good=names[:1])
+    _, schedule = after(schedule, returned(names[0]), arrived(names[0]), good)
+    assert schedule.walkers[0].n_good_labels == 1
+    stopped = returned(names[1]).model_copy(update={"is_reset": True})
+    _, schedule = after(schedule, stopped, rules(1, labels_ahead=2), *map(arrived, names), good)
+    assert schedule.walkers[0].n_good_labels == 0
+
+
 def test_good_labels_from_before_a_reset_do_not_count() -> None:
     _, schedule = after(Schedule(), BEGINNING, rules(1, labels_ahead=4))
     names = tuple(f"g00{number}-w000-0" for number in range(1, 5))

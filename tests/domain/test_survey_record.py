@@ -24,7 +24,7 @@ from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.batching import SamplePlan, propagate_together
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.samples import walker_digest
-from surveyor.sampling.walkers import Sample, Walker, make_walkers, save_walker
+from surveyor.sampling.walkers import Rejection, Sample, Walker, make_walkers, save_walker
 from surveyor.testing.calculators import CalculatorPotential
 
 EMT_POTENTIAL = CalculatorPotential("ase.calculators.emt.EMT")
@@ -231,6 +231,14 @@ def test_a_walker_on_a_ramp_continues_from_its_place_after_the_process_has_died(
     third = ground.record(number=1, labels_ahead=4)
     (other,) = [each for _, each, _ in third.moving() if each.walker.index == 0]
     assert walker_digest(other.walker) == walker_digest(plan.walker)
+
+
+def test_a_walker_that_a_guard_has_reset_is_at_the_start_of_its_ramp(ground):
+    ground.walkers = tuple(replace(walker, n_good_labels=3) for walker in ground.walkers)
+    record = ground.record()
+    ((name, sample),) = ground.walk(record, begun(record)[0])
+    record.take_sample(name, replace(sample, rejections=(Rejection("force", 3, 50.0, 40.0),)))
+    assert [turn.n_good_labels for turn in record.schedule.walkers] == [0, 3, 3, 3]
 
 
 def test_walkers_that_another_campaign_has_moved_along_their_ramps_are_there_in_the_journal(ground):
