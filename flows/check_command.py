@@ -7,14 +7,22 @@ from typing import Any
 
 from rich.console import Console
 
-from surveyor.campaign import CAMPAIGN, CampaignParameters, CheckedCampaign, check_theory, warning_of_stop
+from surveyor.campaign import (
+    CAMPAIGN,
+    CampaignParameters,
+    CheckedCampaign,
+    advice_on_ahead,
+    check_theory,
+    warning_of_ramps,
+    warning_of_stop,
+)
 from surveyor.errors import InputError
 from surveyor.flows.work_commands import check_fits
 from surveyor.labelling import LABELLING, CheckedLabelling, LabellingParameters, Requests, make_requests
 from surveyor.labels import LevelOfTheory
 from surveyor.models.choice import ModelParameters, check_model_parameters
 from surveyor.parameter_files import read_fields
-from surveyor.pools.choice import LOCAL
+from surveyor.pools.choice import LOCAL, plain_site
 from surveyor.reading import ReadingReport
 from surveyor.reference.choice import with_codes
 from surveyor.reference.reference import Reference
@@ -82,8 +90,10 @@ def _describe_campaign(parameters: CampaignParameters, checked: CheckedCampaign,
         theory = _theory(console, _reference(parameters, checked.reference))
         check_theory(parameters, checked.walkers, theory)
     _check_model(parameters.model, parameters.pools.training)
-    if warning := warning_of_stop(parameters):
+    for warning in filter(None, (warning_of_stop(parameters), warning_of_ramps(parameters))):
         console.print(f"warning: {warning}", style="yellow", markup=False)
+    if advice := advice_on_ahead(parameters, plain_site(parameters.pools.labelling)):
+        console.print(f"advice: {advice}", markup=False)
 
 
 def _describe_labelling(parameters: LabellingParameters, checked: CheckedLabelling, console: Console) -> None:

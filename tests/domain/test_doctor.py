@@ -21,7 +21,7 @@ from slurm import SlurmCluster
 
 import surveyor
 from surveyor.campaign import CAMPAIGN
-from surveyor.doctor.preflight import examine
+from surveyor.doctor.preflight import check_overlap, examine
 from surveyor.doctor.probe import Question, WorkerView
 from surveyor.doctor.results import CheckResult, Subject
 from surveyor.doctor.worker_checks import Asked, check_cores, check_gpus, wants_gpu
@@ -300,6 +300,17 @@ def test_a_walltime_below_the_time_limit_of_a_label(examine_campaign: Examine, m
     assert walltime.mend.startswith("walltime_minutes: 46  # lower the time limit")
     assert "sbatch" in worker.found
     assert worker.mend.startswith("edit block slurm/cpu")
+
+
+def test_a_pool_that_would_wait_for_walkers_and_trainings(tmp_path: Path) -> None:
+    ase.io.write(tmp_path / "copper.extxyz", bulk("Cu", cubic=True))
+    (tmp_path / "campaign.yaml").write_text(yaml.safe_dump(CONTENT | {"pools": {"labelling": "slurm/genoa"}}))
+    parameters = CAMPAIGN.load(tmp_path / "campaign.yaml")
+    site = SLURMSite(max_jobs=3, workers_per_job=2)
+    (found,) = check_overlap(Subject(tmp_path / "campaign.yaml", parameters, {"slurm/genoa": site}))
+    assert (found.check, found.where, found.severity) == ("overlap", "slurm/genoa", "remark")
+    assert "computes up to 6 labels at once" in found.found
+    assert "n_states: 12 and labels_ahead: 24 would keep it busy" in found.found
 
 
 def test_a_scheduler_that_is_away(examine_campaign: Examine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from surveyor.learning.labelled_samples import (
     check_new_labels,
     count_failures,
     describe,
+    good_samples,
     move_on,
     new_structures,
     why_nothing_is_new,
@@ -62,6 +64,22 @@ def test_a_walker_is_where_its_last_sample_ended_unless_any_of_them_went_wrong(t
     assert walker is second
     (walker,) = move_on([start], samples, {"a": LARGE, "b": SMALL}, Learning())
     assert walker.state is None
+
+
+def test_good_labels_move_walkers_along_ramps_by_labels_and_one_of_each_place(tmp_path):
+    fields = {"start": tmp_path / "unused.xyz", "final_temperature_K": 600}
+    by_labels, by_steps = Walkers(**fields, ramp_by="labels", ramp_labels=2), Walkers(**fields, ramp_steps=20)
+    walkers = [replace(walker_at(index, 0.1, tmp_path), conditions=by_labels) for index in range(5)]
+    walkers[4] = replace(walkers[4], conditions=by_steps)
+    samples = [brought(walker, key) for walker, key in zip(walkers, "abcde", strict=True)]
+    samples.append(replace(brought(walkers[0], "f"), name="another"))
+    samples[3] = brought(walkers[3], "d", "timeout")
+    errors = {"a": SMALL, "c": LARGE, "e": SMALL, "f": SMALL}  # the campaign had the label of b
+    assert good_samples(samples, errors, Learning()) == ("sample of 0", "another")
+    moved = move_on(walkers, samples, errors, Learning())
+    assert [walker.n_good_labels for walker in moved] == [1, 0, 0, 0, 0]
+    temperatures = [walker.conditions.temperature_at(walker.progress) for walker in moved]
+    assert temperatures == pytest.approx([400, 300, 300, 300, 450])
 
 
 def test_structures_that_no_walker_brought_move_no_walker(tmp_path):

@@ -384,6 +384,17 @@ def test_what_a_selector_has_chosen_is_in_report_and_artifact(campaign_on_disk: 
     assert "## Chosen structures" in generation_markdown(campaign_on_disk, 3)
 
 
+def test_the_table_of_walkers_has_their_progress_along_ramps(campaign_on_disk: RunDirectory) -> None:
+    manifest = read_json(campaign_on_disk.generation(3).manifest)
+    assert "Ramp" not in walkers_table(manifest).head
+    first, *others = manifest["details"]["walkers"]
+    ramp = {"progress": 0.25, "pressure_MPa": 5.0}
+    manifest["details"]["walkers"] = [{**first, "ramp": ramp}, *({**other, "ramp": None} for other in others)]
+    table = walkers_table(manifest)
+    assert table.head[1] == "Ramp"
+    assert [row[1] for row in table.rows] == ["25%", *[NOTHING] * len(others)]
+
+
 def test_markdown_of_many_walkers_stays_small(campaign_on_disk: RunDirectory) -> None:
     path = campaign_on_disk.generation(3).manifest
     manifest = read_json(path)

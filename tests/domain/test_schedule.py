@@ -172,6 +172,112 @@ def test_a_walker_is_reset_when_it_returns_unless_it_was_reset_since() -> None:
     assert begun[-1] == WalkerBegins(walker=1, round=5, generation=1)  # it was reset behind that sample
 
 
+def learned(
+    schedule: Schedule, samples: tuple[str, ...], good: tuple[str, ...] = (), bad: tuple[str, ...] = ()
+) -> tuple[list[Entry], Schedule]:
+    """Return the decisions after a training on samples, some of which were good, and which calls others for a reset."""
+    events = [ResetsDue(samples=bad, good=good), GenerationEnds(generation=schedule.generation + 1, n_labels=10)]
+    arrivals = [entry for name in samples for entry in (returned(name), arrived(name))]
+    return after(schedule, *arrivals, *events)
+
+
+def begun_with(entries: list[Entry]) -> dict[int, int]:
+    """Return how many good labels walkers had when they began, by their index."""
+    return {entry.walker: entry.n_good_labels for entry in entries if isinstance(entry, WalkerBegins)}
+
+
+def test_a_good_label_moves_its_walker_along_its_ramp_and_a_reset_takes_it_back() -> None:
+    begun, schedule = after(Schedule(), BEGINNING, rules(2))
+    assert begun_with(begun) == {0: 0, 1: 0}
+    names = [(f"g{number:03d}-w000-0", f"g{number:03d}-w001-0") for number in range(1, 5)]
+    begun, schedule = learned(schedule, names[0], good=names[0])
+    assert begun_with(begun) == {0: 1, 1: 1}
+    begun, schedule = learned(schedule, names[1], good=names[1][:1])  # the label of the other one says nothing
+    assert begun_with(begun) == {0: 2, 1: 1}
+    begun, schedule = learned(schedule, names[2], good=names[2][1:], bad=names[2][:1])
+    assert begun_with(begun) == {0: 0, 1: 2}
+    assert [entry.is_reset for entry in begun if isinstance(entry, WalkerBegins)] == [True, False]
+    begun, schedule = learned(schedule, names[3], good=names[3])
+    assert begun_with(begun) == {0: 1, 1: 3}
+
+
+def test_of_several_good_labels_from_one_place_on_the_ramp_one_counts() -> None:
+    _, schedule = after(Schedule(), BEGINNING, rules(1, n_states=2, labels_ahead=6))
+    names = tuple(f"g00{number}-w000-{turn}" for number in (1, 2) for turn in (0, 1))
+    _, schedule = after(schedule, *(entry for name in names for entry in (returned(name), arrived(name))))
+    assert schedule.training == names[:2]
+    good = ResetsDue(samples=(), good=names[:2])
+    for _ in range(2):  # as if a run was killed in between, which makes no difference
+        _, schedule = after(schedule, good, rules(1, n_states=2, labels_ahead=6))
+        assert schedule.walkers[0].n_good_labels == 1
+    _, schedule = after(schedule, *map(arrived, names))  # of the new run
+    _, schedule = after(schedule, GenerationEnds(generation=1, n_labels=12), *map(arrived, names[2:]))
+    assert schedule.training == names[2:]
+    _, schedule = after(schedule, ResetsDue(samples=(), good=names[2:]))  # they were begun before the first were good
+    assert schedule.walkers[0].n_good_labels == 1
+
+
+def test_a_label_counts_once_even_if_its_walker_is_back_where_it_was() -> None:
+    _, schedule = after(Schedule(), BEGINNING, rules(1, labels_ahead=2))
+    names = ("g001-w000-0", "g002-w000-0")
+    good = ResetsDue(samples=(), good=names[:1])
+    _, schedule = after(schedule, returned(names[0]), arrived(names[0]), good)
+    assert schedule.walkers[0].n_good_labels == 1
+    stopped = returned(names[1]).model_copy(update={"is_reset": True})
+    _, schedule = after(schedule, stopped, rules(1, labels_ahead=2), *map(arrived, names), good)
+    assert schedule.walkers[0].n_good_labels == 0
+
+
+def test_good_labels_from_before_a_reset_do_not_count() -> None:
+    _, schedule = after(Schedule(), BEGINNING, rules(1, labels_ahead=4))
+    names = tuple(f"g00{number}-w000-0" for number in range(1, 5))
+    _, schedule = after(schedule, *map(returned, names[:2]), arrived(names[0]))
+    _, schedule = after(schedule, ResetsDue(samples=names[:1]), GenerationEnds(generation=1, n_labels=11))
+    _, schedule = after(schedule, arrived(names[1]), ResetsDue(samples=(), good=names[1:2]))
+    assert (schedule.walkers[0].is_reset_due, schedule.walkers[0].n_good_labels) == (True, 0)
+    begun, schedule = after(schedule, returned(names[2]))
+    assert begun_with(begun) == {0: 0}
+    _, schedule = after(schedule, GenerationEnds(generation=2, n_labels=12), arrived(names[2]))
+    _, schedule = after(schedule, ResetsDue(samples=(), good=names[2:3]))
+    assert schedule.walkers[0].n_good_labels == 0
+
+
+def test_a_guard_takes_a_walker_back_to_the_start_of_its_ramp() -> None:
+    _, schedule = after(Schedule(), BEGINNING, rules(1, n_states=2))
+    first, second = (tuple(f"g00{number}-w000-{turn}" for turn in (0, 1)) for number in (1, 2))
+    begun, schedule = learned(schedule, first, good=first[:1])
+    assert begun_with(begun) == {0: 1}
+    stopped = returned(second[0]).model_copy(update={"is_reset": True})
+    arrivals = (stopped, arrived(second[0]), returned(second[1]), arrived(second[1]))
+    _, schedule = after(schedule, *arrivals)
+    assert schedule.walkers[0].n_good_labels == 0
+    begun, schedule = after(schedule, ResetsDue(samples=(), good=second[1:]), GenerationEnds(generation=2, n_labels=14))
+    assert begun_with(begun) == {0: 1}  # the second sample began at the start of the ramp, and was good
+
+
+def test_walkers_of_another_campaign_begin_where_they_were_on_their_ramps() -> None:
+    begun, schedule = after(Schedule(), BEGINNING.model_copy(update={"n_good_labels": (3, 0)}), rules(2))
+    assert begun_with(begun) == {0: 3, 1: 0}
+    names = ("g001-w000-0", "g001-w001-0")
+    begun, _ = learned(schedule, names, good=names)
+    assert begun_with(begun) == {0: 4, 1: 1}
+
+
+def test_progress_that_does_not_follow_is_found_in_a_journal() -> None:
+    names = ("g001-w000-0", "g001-w001-0")
+    begun, schedule = after(Schedule(), BEGINNING, rules(2))
+    ends = [ResetsDue(samples=(), good=names[:1]), GenerationEnds(generation=1, n_labels=12)]
+    arrivals = [entry for name in names for entry in (returned(name), arrived(name))]
+    then, _ = learned(schedule, names, good=names[:1])
+    training = TrainingBegins(generation=1, samples=names)
+    journal = [BEGINNING, rules(2), *begun, *arrivals, training, *ends, *then]
+    assert first_difference(journal) is None
+    without = [entry for entry in journal if not isinstance(entry, ResetsDue)]
+    difference = first_difference(without)
+    assert difference is not None
+    assert difference.found == then[1]
+
+
 def test_a_sample_without_a_structure_counts_as_arrived() -> None:
     _, schedule = after(Schedule(), BEGINNING, rules(2))
     nothing = SampleReturned(name="g001-w000-0")

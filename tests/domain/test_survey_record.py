@@ -1,6 +1,6 @@
 """Walkers, samples and labels of a campaign, and what of them is there again after the process has died."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.batching import SamplePlan, propagate_together
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.samples import walker_digest
-from surveyor.sampling.walkers import Sample, Walker, make_walkers, save_walker
+from surveyor.sampling.walkers import Rejection, Sample, Walker, make_walkers, save_walker
 from surveyor.testing.calculators import CalculatorPotential
 
 EMT_POTENTIAL = CalculatorPotential("ase.calculators.emt.EMT")
@@ -262,3 +262,51 @@ def test_a_journal_of_a_newer_surveyor_is_refused(ground):
         file.write(line.replace('"version":1', '"version":2') + "\n")
     with pytest.raises(InputError, match=r"journal.jsonl: entry 3 is of a newer surveyor"):
         ground.record()
+
+
+def test_a_walker_on_a_ramp_continues_from_its_place_after_the_process_has_died(tmp_path):
+    ase.io.write(tmp_path / "start.extxyz", Octahedron("Cu", 2))
+    pull = {"variable": "distance", "atoms": (0, 1), "centre": 1, "force_constant": 5.0}
+    moves = {"variable": "distance(0,1)", "minimum": 2.5, "maximum": 3.0, "moves": True}
+    ramp = {"restraints": [pull], "distribution": moves, "ramp_by": "labels", "ramp_labels": 5}
+    group = Walkers(start=tmp_path / "start.extxyz", n_walkers=2, timestep_fs=3, n_steps=20, **ramp)
+    ground = Ground(RunDirectory(tmp_path / "run"), make_walkers([group], seed=1))
+    record = ground.record(labels_ahead=4)
+    brought = [each for plan in begun(record).values() for each in ground.walk(record, plan)]
+    for name, sample in brought:
+        assert sample.structure.info["window_centre"] == 2.5
+        record.take_sample(name, sample)
+        record.take_label(name, labelled(sample.structure, name))
+    plans = begun(record)  # while the first samples are learned
+    assert [plan.walker.n_good_labels for plan in plans.values()] == [0, 0]
+    record.record(ResetsDue(samples=("g001-w001-0",), good=("g001-w000-0",)))
+    assert [(walker.n_good_labels, walker.progress) for walker in record.walkers()] == [(1, 0.2), (0, 0)]
+
+    again = ground.record(labels_ahead=4)
+    for (_, plan, _), before in zip(again.moving(), plans.values(), strict=True):
+        assert walker_digest(plan.walker) == walker_digest(before.walker)
+    ((name, sample),) = ground.walk(again, plans[0])
+    again.take_sample(name, sample)
+    for name in again.schedule.training:
+        again.take_label(name, labelled(brought[0][1].structure, name))
+    again.end_generation(1, 2)
+    (plan,) = begun(again).values()
+    assert (plan.walker.n_good_labels, plan.walker.window["centre"]) == (1, 2.6)
+    third = ground.record(number=1, labels_ahead=4)
+    (other,) = [each for _, each, _ in third.moving() if each.walker.index == 0]
+    assert walker_digest(other.walker) == walker_digest(plan.walker)
+
+
+def test_a_walker_that_a_guard_has_reset_is_at_the_start_of_its_ramp(ground):
+    ground.walkers = tuple(replace(walker, n_good_labels=3) for walker in ground.walkers)
+    record = ground.record()
+    ((name, sample),) = ground.walk(record, begun(record)[0])
+    record.take_sample(name, replace(sample, rejections=(Rejection("force", 3, 50.0, 40.0),)))
+    assert [turn.n_good_labels for turn in record.schedule.walkers] == [0, 3, 3, 3]
+
+
+def test_walkers_that_another_campaign_has_moved_along_their_ramps_are_there_in_the_journal(ground):
+    ground.walkers = tuple(replace(walker, n_good_labels=index) for index, walker in enumerate(ground.walkers))
+    plans = begun(ground.record())
+    assert [plan.walker.n_good_labels for plan in plans.values()] == [0, 1, 2, 3]
+    assert Journal(ground.directory.journal).read()[0].n_good_labels == (0, 1, 2, 3)

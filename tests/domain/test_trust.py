@@ -222,14 +222,15 @@ def test_a_bound_that_is_stated_needs_no_earlier_audits():
 
 
 def test_each_group_has_a_statement_of_its_own():
-    hot = GROUP.model_copy(update={"n_walkers": 20, "method": "npt", "temperature_K": 400.0, "pressure_MPa": 5.0})
+    pressure = {"method": "npt", "pressure_MPa": 5.0, "final_pressure_MPa": 500.0, "ramp_steps": 10}
+    hot = GROUP.model_copy(update={"n_walkers": 20, "temperature_K": 400.0, **pressure})
     cold = GROUP.model_copy(update={"n_walkers": 20, "final_temperature_K": 350.0, "ramp_steps": 10})
     generation = examined(1, n_audits=30)
     second = tuple(audit(each, group=1, volume_A3=10.0 + each / 10) for each in range(40, 50))
     generation = replace(generation, audits=(*generation.audits, *second))
     first, other = make_statements([Examined(0, ()), generation], TARGET, [cold, hot])
     assert first.in_words.startswith("group 1, 300 to 350 K: forces 30.")
-    assert other.in_words.startswith("group 2, 400 K, 5 MPa: too few to say (10 audits, expected 30)")
+    assert other.in_words.startswith("group 2, 400 K, 5 to 500 MPa: too few to say (10 audits, expected 30)")
     of_each = [[sample["index"] for sample in each.evidence.samples] for each in (first, other)]
     assert of_each == [[*range(20)], [*range(20, 40)]]
 

@@ -18,6 +18,7 @@ from surveyor.files import write_json
 from surveyor.flows.command_line import main
 from surveyor.labelling import LABELLING
 from surveyor.models.choice import ModelParameters, make_model
+from surveyor.pools import machine
 from surveyor.run_directory import RunDirectory
 from surveyor.sampling_work import SamplingParameters
 from surveyor.training import TRAINING
@@ -76,6 +77,39 @@ def test_targets_that_no_audits_can_show_are_warned_of(folder: Path, capsys: pyt
     enough = {**A_CAMPAIGN, "learning": {**learning, "n_states": 30}}
     assert main(["check", saved(folder, "campaign.yaml", enough)]) == 0
     assert "a stop by targets" not in capsys.readouterr().out
+
+
+def test_a_ramp_that_takes_more_generations_than_there_are_is_warned_of(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(n_generations: int) -> str:
+        walkers = [{**A_CAMPAIGN["walkers"][0], "final_temperature_K": 600, "ramp_by": "labels", "ramp_labels": 4}]
+        content = {**A_CAMPAIGN, "walkers": walkers, "learning": {"n_generations": n_generations}}
+        assert main(["check", saved(folder, "campaign.yaml", content)]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "warning: walkers[0].ramp_labels: found 4, but a walker has at most one good label in each of 3" in said(3)
+    assert "ramp_labels" not in said(4)
+
+
+def test_numbers_that_keep_the_labelling_pool_busy_are_advised(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "cpu_count", lambda: 16)
+
+    def said(learning: dict[str, int], **pools: str) -> str:
+        content = {**A_CAMPAIGN, "learning": learning, "pools": pools}
+        assert main(["check", saved(folder, "campaign.yaml", content)]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    elsewhere = {"training": "tcp://10.0.0.1:8786"}
+    advice = "advice: learning: pool local computes up to 16 labels at once, and waits for walkers and trainings with"
+    assert f"{advice} n_states 2 and labels_ahead 2; n_states: 32 and labels_ahead: 64 would" in said({}, **elsewhere)
+    few_ahead = said({"n_states": 40, "labels_ahead": 60}, **elsewhere)
+    assert f"{advice} n_states 40 and labels_ahead 60; n_states: 40 and labels_ahead: 80 would" in few_ahead
+    assert "advice" not in said({"n_states": 32, "labels_ahead": 64}, **elsewhere)
+    assert "advice" not in said({})  # one pool does everything
+    assert "advice" not in said({}, labelling="tcp://10.0.0.1:8786")  # whose scheduler alone knows
 
 
 def test_a_labelling_shows_what_would_be_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

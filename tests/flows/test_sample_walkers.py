@@ -99,6 +99,11 @@ def test_input_that_cannot_work_is_refused_before_anything_moves(parameters, tmp
         check(walkers=[{"start": tmp_path / "water.extxyz"}])
     with pytest.raises(InputError, match=r"walkers\[0\]: .* npt_flexible needs a cell"):
         check(walkers=[{"start": tmp_path / "water.extxyz", "method": "npt_flexible"}])
+    by_labels = {"final_temperature_K": 600, "ramp_by": "labels", "ramp_labels": 5}
+    with pytest.raises(
+        InputError, match=r"walkers\[0\]\.ramp_by: found labels, but nothing is labelled here; expected"
+    ):
+        check(walkers=[{"start": tmp_path / "water.extxyz", **by_labels}])
     with pytest.raises(InputError, match="does not exist"):
         check(walkers=[{"start": tmp_path / "absent.extxyz"}])
     assert not (tmp_path / "out").exists()

@@ -9,7 +9,14 @@ from surveyor.campaign.campaign import (
     labeller_of,
     note_checked_model,
 )
-from surveyor.campaign.checks import CheckedCampaign, check_elements, check_theory, warning_of_stop
+from surveyor.campaign.checks import (
+    CheckedCampaign,
+    advice_on_ahead,
+    check_elements,
+    check_theory,
+    warning_of_ramps,
+    warning_of_stop,
+)
 from surveyor.campaign.first_generation import GivenData, given_data, inherit
 from surveyor.campaign.parameters import CampaignParameters, Origin, WandB
 
@@ -21,6 +28,7 @@ __all__ = [
     "GivenData",
     "Origin",
     "WandB",
+    "advice_on_ahead",
     "check_elements",
     "check_theory",
     "freeze_atomic_energies",
@@ -30,5 +38,6 @@ __all__ = [
     "is_model_checked",
     "labeller_of",
     "note_checked_model",
+    "warning_of_ramps",
     "warning_of_stop",
 ]

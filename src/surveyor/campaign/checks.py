@@ -17,7 +17,7 @@ from surveyor.learning.trust import WINDOW, has_targets, n_audits_expected
 from surveyor.models.choice import make_model, replay_reports, why_no_uncertainty, without_uncertainty
 from surveyor.models.model import Model
 from surveyor.models.weights import check_weights
-from surveyor.pools.choice import LOCAL
+from surveyor.pools.choice import LOCAL, most_places
 from surveyor.pools.sites import Site
 from surveyor.reading import GIVEN_DATA, ReadingReport, read_labelled
 from surveyor.reading.keys import REF_KEYS, LabelKeys
@@ -234,6 +234,40 @@ def warning_of_stop(parameters: CampaignParameters) -> str:
         f"{n_audits}, so it will end by its generations or its budget. More of them come with more n_states, "
         "n_generations or max_labels, and with larger valid_fraction and test_fraction"
     )
+
+
+def advice_on_ahead(parameters: CampaignParameters, site: Site | None) -> str:
+    """Return how the labelling pool would be kept busy; empty if it is, or if one pool does everything.
+
+    Args:
+        parameters: of the campaign.
+        site: of the labelling pool; None if it is not known.
+    """
+    learning, n_places = parameters.learning, None if site is None else most_places(site)
+    if n_places is None or len(parameters.pools.names) == 1:
+        return ""
+    n_states = learning.n_states or sum(group.n_walkers for group in parameters.walkers)
+    n_ahead, expected = learning.labels_ahead or n_states, max(n_states, 2 * n_places)
+    if n_states >= 2 * n_places and n_ahead >= 2 * n_states:
+        return ""
+    return (
+        f"learning: pool {parameters.pools.labelling} computes up to {number_of(n_places, 'label')} at once, and waits "
+        f"for walkers and trainings with n_states {n_states} and labels_ahead {n_ahead}; n_states: {expected} and "
+        f"labels_ahead: {2 * expected} would keep it busy"
+    )
+
+
+def warning_of_ramps(parameters: CampaignParameters) -> str:
+    """Return a warning if the generations do not suffice for a ramp by labels; else empty."""
+    n_generations = parameters.learning.n_generations
+    for number, group in enumerate(parameters.walkers):
+        if (group.ramp_labels or 0) > n_generations:
+            return (
+                f"walkers[{number}].ramp_labels: found {group.ramp_labels}, but a walker has at most one good label in "
+                f"each of {number_of(n_generations, 'generation')}, so it will not be at the end of its ramp; give "
+                "fewer ramp_labels, or more n_generations"
+            )
+    return ""
 
 
 def _check_valid_fraction(parameters: CampaignParameters) -> None:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from surveyor.campaign import CAMPAIGN, CheckedCampaign
+from surveyor.campaign import CAMPAIGN, CheckedCampaign, advice_on_ahead
 from surveyor.doctor.pool_checks import examine_pools
 from surveyor.doctor.probe import WRITTEN_HERE, free_GB
 from surveyor.doctor.results import FIELDS, CheckResult, Subject, fault, fault_of, remark
@@ -35,6 +35,7 @@ def examine(subject: Subject) -> Iterator[CheckResult]:
     subject = replace(subject, checked=(yield from check_inputs(subject)))
     yield from check_lease(subject)
     yield from check_walltime(subject)
+    yield from check_overlap(subject)
     with ExitStack() as made:
         folders: dict[str, Path] = {}
         for name, path in subject.folders.items():
@@ -102,6 +103,14 @@ def check_walltime(subject: Subject) -> Iterator[CheckResult]:
         if isinstance(site, JobQueueSite):
             found = f"a job lasts {site.walltime_minutes:g} min; {work} has no time limit: see that the slowest fits"
             yield remark("walltime", name, found)
+
+
+def check_overlap(subject: Subject) -> Iterator[CheckResult]:
+    """Check that the labelling pool is kept busy."""
+    name = subject.parameters.pools.labelling
+    with suppress(InputError):  # there is no room for a worker, which the check of the pool finds
+        if advice := advice_on_ahead(subject.parameters, subject.sites.get(name)):
+            yield remark("overlap", name, advice)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from surveyor.parameters import Parameters
 from surveyor.pools.address import scheduler_pool
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool
 from surveyor.pools.local import local_pool
+from surveyor.pools.machine import find_capacity
 from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.sites import SITES, JobQueueSite, LocalSite, SchedulerSite, Site
@@ -65,6 +66,13 @@ def plain_site(name: str) -> Site | None:
     if name == LOCAL:
         return LocalSite()
     return SchedulerSite(address=name) if "://" in name else None
+
+
+def most_places(site: Site) -> int | None:
+    """Return how many functions a pool runs at once at most; None if its scheduler alone knows."""
+    if isinstance(site, LocalSite):
+        return find_capacity(site).n_workers
+    return site.most_workers if isinstance(site, JobQueueSite) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,11 +87,14 @@ BY_LABELS = {"restraints": [PULL], "distribution": MOVES, "ramp_by": "labels", "
 IN_PLUMED = "UNITS LENGTH=A ENERGY=eV\nd: DISTANCE ATOMS=1,2\nRESTRAINT ARG=d AT=7 KAPPA=5\n"
 
 
+FREQUENCY = np.sqrt((PULL["force_constant"] + Bond.spring_constant) / 20) * units.fs  # of the reduced mass, 1/fs
+AT_REST = {"method": "nve", "initial_velocities": "zero", "timestep_fs": 1}
+
+
 def dragged(times_fs: np.ndarray, end_fs: float) -> np.ndarray:
     """Return the length of the bond of which a restraint drags the end, from rest, at a constant speed: exact."""
     speed = STIFFNESS * (MOVES["maximum"] - MOVES["minimum"]) / end_fs
-    frequency = np.sqrt((PULL["force_constant"] + Bond.spring_constant) / 20) * units.fs  # of the reduced mass, 1/fs
-    return Bond.length + speed * times_fs - speed / frequency * np.sin(frequency * times_fs)
+    return Bond.length + speed * times_fs - speed / FREQUENCY * np.sin(FREQUENCY * times_fs)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +102,7 @@ def dragged(times_fs: np.ndarray, end_fs: float) -> np.ndarray:
     [("restraints", 100), ("restraints", 7), pytest.param("plumed", 7, marks=pytest.mark.plumed)],
 )
 def test_a_bond_is_dragged_as_its_equation_of_motion_says(tmp_path, bias, checkpoint_steps):
-    fields = {"method": "nve", "initial_velocities": "zero", "timestep_fs": 1, "n_steps": 150, "frame_interval": 50}
+    fields = {**AT_REST, "n_steps": 150, "frame_interval": 50}
     fields |= {**BY_STEPS, "distribution": {**MOVES, "variable": "d"}} if bias == "plumed" else BY_STEPS
     if bias == "plumed":
         (tmp_path / "plumed.dat").write_text(IN_PLUMED)
@@ -191,27 +194,40 @@ def test_pressure_by_labels_compresses_a_cell_that_is_optimised(tmp_path):
     assert walker.ramp == {"progress": 2 / 3, "pressure_MPa": pytest.approx(2000)}
 
 
+@pytest.mark.parametrize("bias", ["restraints", pytest.param("plumed", marks=pytest.mark.plumed)])
+def test_a_centre_jumps_between_two_samples(tmp_path, bias):
+    fields = {**AT_REST, **BY_LABELS, "n_steps": 40}
+    name = "distance(0,1)"
+    if bias == "plumed":
+        (tmp_path / "plumed.dat").write_text(IN_PLUMED)
+        plumed = {"plumed": tmp_path / "plumed.dat", "distribution": {**MOVES, "variable": "d"}}
+        fields, name = {**fields, "restraints": [], **plumed}, "d"
+    first = propagate(walker_of(tmp_path, bond(), **fields), Using(Bond), directory=tmp_path, name="0")
+    assert np.allclose(first.observables[name], Bond.length, atol=1e-5)
+    there = replace(first.walker, n_good_labels=2)
+    second = propagate(there, Using(Bond), directory=tmp_path, name="1", checkpoint_steps=7)
+    exact = Bond.length + STIFFNESS * 0.5 * (1 - np.cos(FREQUENCY * second.observables["step"]))
+    assert np.allclose(second.observables[name], exact, atol=5e-4)
+
+
 @pytest.mark.plumed
-def test_plumed_holds_a_walker_where_its_good_labels_say_and_keeps_its_hills(tmp_path):
-    (tmp_path / "plumed.dat").write_text(f"{IN_PLUMED}METAD ARG=d PACE=8 HEIGHT=0.001 SIGMA=0.1")
-    fields = {
-        **BY_LABELS,
-        "restraints": [],
-        "distribution": {**MOVES, "variable": "d"},
-        "plumed": tmp_path / "plumed.dat",
-    }
-    fields |= {"temperature_K": 10, "timestep_fs": 2, "n_steps": 300, "thermostat_time_fs": 20}
+def test_plumed_holds_a_walker_where_its_good_labels_say_and_keeps_its_kernels(tmp_path):
+    # A bias of at most 5 meV, which does not matter.
+    (tmp_path / "plumed.dat").write_text(f"{IN_PLUMED}OPES_METAD ARG=d PACE=8 BARRIER=0.005 SIGMA=0.1 TEMP=10")
+    plumed = {"plumed": tmp_path / "plumed.dat", "distribution": {**MOVES, "variable": "d"}, "restraints": []}
+    fields = {"temperature_K": 10, "timestep_fs": 2, "n_steps": 300, "thermostat_time_fs": 20, **BY_LABELS, **plumed}
     walker = walker_of(tmp_path, bond(), max_temperature_factor=1000, **fields)
     assert "RESTRAINT ARG=d AT=3 KAPPA=5" in walker.plumed
-    first = propagate(walker, Using(Bond), directory=tmp_path, name="0", checkpoint_steps=70)
-    second = propagate(
-        replace(first.walker, n_good_labels=2), Using(Bond), directory=tmp_path, name="1", checkpoint_steps=70
-    )
+    samples = []
+    for n_good_labels in (0, 2):
+        there = replace(walker, n_good_labels=n_good_labels)
+        samples.append(propagate(there, Using(Bond), directory=tmp_path, name=f"{n_good_labels}", checkpoint_steps=70))
+        walker = samples[-1].walker
     expected = [Bond.length + STIFFNESS * (centre - Bond.length) for centre in (3.0, 3.5)]
-    found = [np.mean(sample.observables["d"][40:]) for sample in (first, second)]
+    found = [np.mean(sample.observables["d"][40:]) for sample in samples]
     assert np.allclose(found, expected, atol=0.03)  # kT at 10 K: 0.01 Å
-    # 300 = 37 * 8 + 4: a hill at each eighth step, also in the samples' and segments' first ones, and each only once.
-    times = [float(line.split()[0]) for line in second.walker.state.history["HILLS"].splitlines() if line[0] != "#"]
+    # Samples and segments begin in between, and no kernel is left out or laid down twice.
+    times = [float(line.split()[0]) for line in walker.state.history["KERNELS"].splitlines() if line[0] != "#"]
     assert times == pytest.approx([0.002 * step for step in range(8, 601, 8)])
 
 
