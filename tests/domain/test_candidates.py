@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from surveyor.learning.advance import advance, replayed
 from surveyor.learning.candidates import Candidate, assigned, earned, is_audit, without_expired
 from surveyor.learning.entries import (
     ChoiceBegins,
@@ -22,7 +23,8 @@ from surveyor.learning.entries import (
     WalkerBegins,
 )
 from surveyor.learning.journal import first_difference
-from surveyor.learning.schedule import Schedule, advance, due, origin_of, replayed
+from surveyor.learning.schedule import due
+from surveyor.learning.states import Schedule, origin_of
 from surveyor.testing.simulation import Latencies, Simulation
 
 BEGINNING = Continues(generation=0, n_labels=10, round=0)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from surveyor.campaign.survey_record import rules_of
+from surveyor.learning.advance import advance, replayed
 from surveyor.learning.entries import (
     Continues,
     Entry,
@@ -22,7 +23,8 @@ from surveyor.learning.entries import (
 )
 from surveyor.learning.journal import Journal, first_difference, n_decisions
 from surveyor.learning.parameters import Learning
-from surveyor.learning.schedule import Schedule, advance, due, frames_per_sample, replayed, samples_of_round
+from surveyor.learning.schedule import due, frames_per_sample, samples_of_round
+from surveyor.learning.states import Schedule
 from surveyor.testing.simulation import Latencies, Simulation, lower_bound
 
 BEGINNING = Continues(generation=0, n_labels=10, round=0)

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from surveyor.learning.advance import advance, replayed
 from surveyor.learning.entries import Continues, Entry, GenerationEnds, RunBegins, SampleReturned, TrainingBegins
-from surveyor.learning.schedule import advance, due, replayed
+from surveyor.learning.schedule import due
 from surveyor.report.style import to_png
 from surveyor.report.timeline import timeline_figure, timeline_of
 

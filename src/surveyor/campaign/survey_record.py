@@ -11,6 +11,7 @@ from surveyor.dataset import FAILURE, KEY
 from surveyor.events.kinds import NearDuplicate
 from surveyor.events.log import EventLog, of_kind
 from surveyor.events.recording import announce
+from surveyor.learning.advance import advance
 from surveyor.learning.candidates import ALL_SAMPLES, Candidate, earned
 from surveyor.learning.entries import (
     ChoiceBegins,
@@ -27,7 +28,8 @@ from surveyor.learning.entries import (
 from surveyor.learning.journal import Journal
 from surveyor.learning.labelled_samples import LabelledSample, Role
 from surveyor.learning.parameters import Learning
-from surveyor.learning.schedule import SampleStatus, Schedule, advance, due, frames_per_sample, origin_of
+from surveyor.learning.schedule import due, frames_per_sample
+from surveyor.learning.states import SampleStatus, Schedule, origin_of
 from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.batching import SamplePlan
 from surveyor.sampling.collection import structures_of

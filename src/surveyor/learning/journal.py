@@ -17,8 +17,10 @@ from pydantic import TypeAdapter, ValidationError
 from surveyor.errors import InputError
 from surveyor.events.log import EventLog, read_lines
 from surveyor.files import patiently, synchronize
+from surveyor.learning.advance import advance
 from surveyor.learning.entries import VERSION, AnyEntry, Continues, Entry, RunBegins, RunEnds
-from surveyor.learning.schedule import Schedule, advance, due
+from surveyor.learning.schedule import due
+from surveyor.learning.states import Schedule
 
 _ADAPTER: TypeAdapter[AnyEntry] = TypeAdapter(AnyEntry)
 

@@ -9,8 +9,9 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from surveyor.learning.advance import advance
 from surveyor.learning.entries import Entry, GenerationEnds, RunBegins, SampleReturned
-from surveyor.learning.schedule import Schedule, advance
+from surveyor.learning.states import Schedule
 from surveyor.report.style import (
     BLUE,
     FONT_SIZE,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from surveyor.learning.advance import advance
 from surveyor.learning.candidates import earned
 from surveyor.learning.entries import (
     ChoiceBegins,
@@ -19,7 +20,8 @@ from surveyor.learning.entries import (
     TrainingBegins,
     WalkerBegins,
 )
-from surveyor.learning.schedule import Schedule, advance, due
+from surveyor.learning.schedule import due
+from surveyor.learning.states import Schedule
 from surveyor.sampling.collection import FRAME
 
 
