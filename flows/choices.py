@@ -83,7 +83,7 @@ class Choices:
             "the selector %s failed to choose %s: %s; for these labels, the samples of walkers are taken instead",
             selector,
             name,
-            future.state.message,
+            future.result(raise_on_failure=False),
         )
         self._take(_entry(choose_walkers(), ALL_SAMPLES, generation))
 
