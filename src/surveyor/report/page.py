@@ -10,11 +10,12 @@ import yaml
 
 from surveyor.files import read_json, write_atomically
 from surveyor.labels import load_theory
+from surveyor.learning.audits import Examined
 from surveyor.learning.journal import Journal
 from surveyor.progress import CampaignProgress, read_progress, read_trust, rejections_in_words
 from surveyor.report.activity import failures_by_reason, failures_figure, walkers_figure, wall_time_figure
 from surveyor.report.failures import failed_labels_table
-from surveyor.report.figures import learning_curve_figure, parity_figure, training_figure
+from surveyor.report.figures import coverage_figure, learning_curve_figure, parity_figure, training_figure
 from surveyor.report.html import Content, definitions, document, element, folded, picture, table
 from surveyor.report.images import has_history, histories_of, thermostats_K
 from surveyor.report.parity import parity_points
@@ -52,6 +53,11 @@ AUDITS = (
     "What audits show about the models on which the walkers moved: structures that these models had not seen, drawn at "
     "random from what the walkers brought. The newest model has learned from more. Errors are root mean squares with "
     "their 95 % intervals; bounds hold at 95 %."
+)
+COVERAGE = (
+    "Largest error of the force on an atom of each audit, against the largest uncertainty that the model stated. Below "
+    "the line, the error is within the uncertainty: of a single model 90 % of the audits should be, of a committee, "
+    "which states the scale of an error, far fewer."
 )
 WALKERS = (
     "Above: mean temperature of each sample; bars show the standard deviation of the temperature along it, which is "
@@ -129,7 +135,7 @@ def _results(directory: RunDirectory, progress: CampaignProgress, manifests: Seq
     curve = [picture(learning_curve_figure(progress.errors), LEARNING_CURVE)] if len(manifests) > 1 else []
     parity = [picture(parity_figure(points), PARITY.format(newest))] if points else []
     return [
-        ("trust", "How far the potential can be trusted", _trust(directory)),
+        ("trust", "How far the potential can be trusted", _trust(directory, manifests)),
         ("errors", "Errors per generation", [table(generations_table(progress.errors))]),
         ("learning-curve", "Learning curve", curve),
         (
@@ -140,9 +146,13 @@ def _results(directory: RunDirectory, progress: CampaignProgress, manifests: Seq
     ]
 
 
-def _trust(directory: RunDirectory) -> list[Content]:
+def _trust(directory: RunDirectory, manifests: Sequence[Manifest]) -> list[Content]:
     lines = read_trust(directory).lines
-    return [element("p", AUDITS), element("ul", *(element("li", line) for line in lines))] if lines else []
+    if not lines:
+        return []
+    audits = [audit for each in manifests for audit in Examined.from_manifest(each).audits]
+    coverage = [picture(coverage_figure(audits), COVERAGE)] if any(each.uncertainty for each in audits) else []
+    return [element("p", AUDITS), element("ul", *(element("li", line) for line in lines)), *coverage]
 
 
 def _activity(directory: RunDirectory, temperatures_K: Sequence[float], manifests: Sequence[Manifest]) -> list[Section]:
