@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from surveyor.learning.audits import Audit
 from surveyor.progress import GenerationErrors
@@ -179,6 +180,10 @@ def coverage_figure(audits: Sequence[Audit]) -> Figure:
     axes = figure.subplots()
     dress(axes, x="largest stated uncertainty (meV/Å)", y="largest error (meV/Å)", title="Stated uncertainty")
     axes.set(xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
     is_covered = pairs[:, 1] <= pairs[:, 0]
     for name, chosen, colour, marker in (
         ("within the uncertainty", pairs[is_covered], BLUE, "o"),
