@@ -27,6 +27,7 @@ from surveyor.models.model import Model
 from surveyor.models.training import DATA
 from surveyor.potentials import Potential, Prediction
 from surveyor.run_directory import GenerationDirectory
+from surveyor.selection import WITH_POSTERIOR
 from surveyor.tasks.evaluate import evaluate
 from surveyor.tasks.posterior import write_posterior
 from surveyor.tasks.train import train, train_member
@@ -143,7 +144,7 @@ def train_and_evaluate(
     directory = campaign.directory.generation(number)
     name = f"generation {number}"
     trained = train_on(campaign.training, directory, model, data, stopwatch, name=name, wait=wait)
-    if campaign.parameters.learning.select == "informative":
+    if campaign.parameters.learning.select in WITH_POSTERIOR:
         with stopwatch.measuring("training"):
             wait(write_posterior.submit(campaign.training, directory=directory, name=name))
     return trained

@@ -18,6 +18,7 @@ from surveyor.errors import InputError
 from surveyor.events.kinds import CampaignBegins
 from surveyor.files import read_json, write_json
 from surveyor.labels import LabelFailure, LabelStore, load_theory
+from surveyor.learning.audits import Audit
 from surveyor.report import (
     CampaignPictures,
     errors_table,
@@ -28,7 +29,7 @@ from surveyor.report import (
 )
 from surveyor.report.activity import failures_by_reason
 from surveyor.report.failures import failed_labels_table
-from surveyor.report.figures import learning_curve_figure, parity_figure
+from surveyor.report.figures import coverage_figure, learning_curve_figure, parity_figure
 from surveyor.report.parity import SETS, parity_points
 from surveyor.report.tables import NOTHING, chosen_table, number, walkers_table
 from surveyor.run_directory import RunDirectory
@@ -252,6 +253,18 @@ def test_the_learning_curve_shows_the_test_sets_of_their_time_until_models_are_c
     campaign_on_disk.comparison.unlink()
     rows = errors_table(campaign_on_disk)
     assert list(learning_curve_figure(rows).axes[1].lines[1].get_ydata()) == [row.test_forces_meV_per_A for row in rows]
+
+
+def test_the_picture_of_coverage_tells_errors_within_the_uncertainty_from_larger_ones() -> None:
+    pairs = [(100.0, 50.0), (100.0, 100.0), (80.0, 90.0), (None, 90.0), (70.0, None)]
+    audits = [Audit(str(n), uncertainty=stated, largest_error=error) for n, (stated, error) in enumerate(pairs)]
+    (axes,) = coverage_figure(audits).axes
+    within, larger, line = axes.lines
+    assert [*zip(within.get_xdata(), within.get_ydata(), strict=True)] == [(100.0, 50.0), (100.0, 100.0)]
+    assert [*zip(larger.get_xdata(), larger.get_ydata(), strict=True)] == [(80.0, 90.0)]
+    assert [*line.get_xdata()] == [*line.get_ydata()] == [40.0, 125.0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["within the uncertainty: 2", "larger: 1"]
+    assert len(coverage_figure([]).axes[0].lines) == 2
 
 
 def test_the_learning_curve_shows_the_intervals_that_are_known(finished_campaign: RunDirectory) -> None:

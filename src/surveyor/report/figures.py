@@ -9,7 +9,9 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from surveyor.learning.audits import Audit
 from surveyor.progress import GenerationErrors
 from surveyor.report.parity import ParityPoints
 from surveyor.report.style import (
@@ -163,6 +165,39 @@ def _curve(rows: Sequence[GenerationErrors], name: str, field: str) -> tuple[lis
         values, models = values[1:], rows[:-1]
     pairs = [(row.n_labels, value) for row, value in zip(models, values, strict=True) if value]
     return [n_labels for n_labels, _ in pairs], [value for _, value in pairs]
+
+
+def coverage_figure(audits: Sequence[Audit]) -> Figure:
+    """Return the largest error of the force on an atom of each audit against the largest uncertainty stated for it.
+
+    Args:
+        audits: those without an uncertainty, or whose error is no finite number, are left out.
+    """
+    pairs = np.array(
+        [(each.uncertainty, each.largest_error) for each in audits if each.uncertainty and each.largest_error]
+    ).reshape(-1, 2)
+    figure = new_figure(3.6, 3.4)
+    axes = figure.subplots()
+    dress(axes, x="largest stated uncertainty (meV/Å)", y="largest error (meV/Å)", title="Stated uncertainty")
+    axes.set(xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
+    is_covered = pairs[:, 1] <= pairs[:, 0]
+    for name, chosen, colour, marker in (
+        ("within the uncertainty", pairs[is_covered], BLUE, "o"),
+        ("larger", pairs[~is_covered], VERMILLION, "^"),
+    ):
+        style: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 0, "markersize": 4, "alpha": 0.75}
+        axes.plot(*chosen.T, color=colour, marker=marker, label=f"{name}: {len(chosen)}", **style)
+    if len(pairs):
+        limits = [0.8 * float(pairs.min()), 1.25 * float(pairs.max())]
+        axes.plot(limits, limits, color=GREY, linewidth=0.8, zorder=1)
+        axes.set(xlim=limits, ylim=limits)
+    axes.set_box_aspect(1)
+    add_legend(axes, place="upper left")
+    return figure
 
 
 def training_figure(histories: Sequence[History]) -> Figure:

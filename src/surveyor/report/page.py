@@ -49,6 +49,11 @@ AUDITS = (
     "random from what the walkers brought. The newest model has learned from more. Errors are root mean squares with "
     "their 95 % intervals; bounds hold at 95 %."
 )
+COVERAGE = (
+    "Largest error of the force on an atom of each audit, against the largest uncertainty that the model stated. Below "
+    "the line, the error is within the uncertainty: of a single model 90 % of the audits should be, of a committee, "
+    "which states the scale of an error, far fewer."
+)
 WALKERS = (
     "Above: mean temperature of each sample; bars show the standard deviation of the temperature along it, which is "
     "large where there are few atoms. Walkers stand side by side within a generation. Below: which walkers were sent "
@@ -130,7 +135,7 @@ def _results(
     curve = _shown(drawn.learning_curve(progress.errors), LEARNING_CURVE)
     parity = _shown(drawn.parity(newest), PARITY.format(newest))
     return [
-        ("trust", "How far the potential can be trusted", _trust(directory)),
+        ("trust", "How far the potential can be trusted", _trust(directory, manifests, drawn)),
         ("errors", "Errors per generation", [table(generations_table(progress.errors))]),
         ("learning-curve", "Learning curve", curve),
         (
@@ -146,9 +151,12 @@ def _shown(drawn: Picture | None, caption: str) -> list[Content]:
     return [] if drawn is None else [picture(drawn, caption)]
 
 
-def _trust(directory: RunDirectory) -> list[Content]:
+def _trust(directory: RunDirectory, manifests: Sequence[Manifest], drawn: CampaignPictures) -> list[Content]:
     lines = read_trust(directory).lines
-    return [element("p", AUDITS), element("ul", *(element("li", line) for line in lines))] if lines else []
+    if not lines:
+        return []
+    coverage = _shown(drawn.coverage(manifests), COVERAGE)
+    return [element("p", AUDITS), element("ul", *(element("li", line) for line in lines)), *coverage]
 
 
 def _activity(directory: RunDirectory, manifests: Sequence[Manifest], drawn: CampaignPictures) -> list[Section]:

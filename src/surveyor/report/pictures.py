@@ -8,11 +8,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from surveyor.files import read_json
+from surveyor.learning.audits import Examined
 from surveyor.learning.journal import Journal
 from surveyor.models.history import epoch_to_json, load_history
 from surveyor.progress import GenerationErrors
 from surveyor.report.activity import failures_figure, walkers_figure, wall_time_figure
-from surveyor.report.figures import History, learning_curve_figure, parity_figure, training_figure
+from surveyor.report.figures import History, coverage_figure, learning_curve_figure, parity_figure, training_figure
 from surveyor.report.parity import parity_points
 from surveyor.report.style import to_png, to_svg
 from surveyor.report.tables import Manifest, walkers_of
@@ -84,6 +85,15 @@ class CampaignPictures:
     def learning_curve(self, rows: Sequence[GenerationErrors]) -> Picture | None:
         """Errors against the number of labels; of two generations or more."""
         return self._get(("learning curve", *rows), lambda: learning_curve_figure(rows) if len(rows) > 1 else None)
+
+    def coverage(self, manifests: Sequence[Manifest]) -> Picture | None:
+        """Stated uncertainties against the true errors of all audits; None without an uncertainty."""
+
+        def draw() -> Figure | None:
+            audits = [audit for each in manifests for audit in Examined.from_manifest(each).audits]
+            return coverage_figure(audits) if any(each.uncertainty for each in audits) else None
+
+        return self._get(("coverage", len(manifests)), draw)
 
     def walkers(self, manifests: Sequence[Manifest]) -> Picture | None:
         """Temperatures and resets of the walkers in all generations up to the last of these."""

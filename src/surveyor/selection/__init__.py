@@ -3,6 +3,15 @@
 from surveyor.selection.checks import check_selector
 from surveyor.selection.ranking import Chosen
 from surveyor.selection.rule import SelectionRule
-from surveyor.selection.selection import BY_MODEL, SELECTORS, Selector, choose
+from surveyor.selection.selection import BY_MODEL, SELECTORS, WITH_POSTERIOR, Selector, choose
 
-__all__ = ["BY_MODEL", "SELECTORS", "Chosen", "SelectionRule", "Selector", "check_selector", "choose"]
+__all__ = [
+    "BY_MODEL",
+    "SELECTORS",
+    "WITH_POSTERIOR",
+    "Chosen",
+    "SelectionRule",
+    "Selector",
+    "check_selector",
+    "choose",
+]

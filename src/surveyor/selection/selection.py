@@ -21,6 +21,7 @@ from surveyor.selection.ranking import Chosen
 
 Selector = Literal["walkers", "random", "informative", "committee", "farthest"]
 SELECTORS: tuple[Selector, ...] = get_args(Selector)
+WITH_POSTERIOR: tuple[Selector, ...] = ("informative", "farthest")  # whose model is trained with its posterior
 N_CANDIDATES = 2000  # whose scores are computed; of more, some are drawn at random
 
 Scored = Callable[[Any, Mapping[str, Atoms], Sequence[Atoms], int], list[Chosen]]  # Any: the potential that it needs

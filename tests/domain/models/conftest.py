@@ -5,7 +5,7 @@ from metals import metals
 
 from surveyor.dataset import Dataset
 
-pytest.register_assert_rewrite("networks")
+pytest.register_assert_rewrite("networks", "gradients")
 
 
 @pytest.fixture(scope="module")

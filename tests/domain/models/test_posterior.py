@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
+from gradients import by_differences, check_gradients, sums_of
 
 from surveyor.dataset import FORCES, Dataset
 from surveyor.errors import InputError
@@ -19,8 +20,6 @@ from surveyor.models.choice import CommitteeParameters, MemberParameters, load_m
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.mace import MACEModel
 from surveyor.models.mace_parameters import MACEParameters
-from surveyor.models.nequip import NequIPModel
-from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.models.pair import PairModel, PairParameters, PairPotential
 from surveyor.models.posterior import GradientPotential, Posterior
 from surveyor.models.training import train_model
@@ -30,30 +29,6 @@ from surveyor.testing.calculators import CalculatorPotential
 needs_mace = pytest.mark.skipif(find_spec("mace") is None, reason='needs MACE: pip install "surveyor[mace]"')
 PAIR = PairParameters(n_basis=4)
 SLAB = Atoms("Au2", positions=[[0, 0, 0], [0, 0, 2.5]], cell=[5, 5, 20], pbc=[True, True, False])
-
-
-def sums_of(potential: GradientPotential, atoms: Atoms) -> np.ndarray:
-    return potential.features([atoms])[0].sum(axis=0, dtype=float)
-
-
-def by_differences(potential: GradientPotential, atoms: Atoms, step_A: float = 1e-4) -> np.ndarray:
-    """Derivatives of the features' sum from displaced structures."""
-    found = np.zeros((len(atoms), 3, len(sums_of(potential, atoms))))
-    for index, axis in np.ndindex(len(atoms), 3):
-        forth, back = atoms.copy(), atoms.copy()
-        forth.positions[index, axis] += step_A
-        back.positions[index, axis] -= step_A
-        found[index, axis] = (sums_of(potential, forth) - sums_of(potential, back)) / (2 * step_A)
-    return found
-
-
-def check_gradients(potential: GradientPotential, structures: list[Atoms]) -> None:
-    """Gradients are those of finite differences, alone and together."""
-    together = potential.feature_gradients(structures)
-    for atoms, found in zip(structures, together, strict=True):
-        np.testing.assert_allclose(found, by_differences(potential, atoms), atol=1e-6 * (1 + np.abs(found).max()))
-        np.testing.assert_allclose(potential.feature_gradients([atoms])[0], found, atol=1e-12)
-    assert max(np.abs(each).max() for each in together) > 0.1
 
 
 def dense_rows(potential: GradientPotential, atoms: Atoms, sigmas: tuple[float, float]) -> np.ndarray:
@@ -257,9 +232,6 @@ def trained(train: Dataset, valid: Dataset, workplace: Path) -> MACEModel:
 class TestMACE:
     """The posterior of a MACE model."""
 
-    def test_gradients_are_those_of_finite_differences(self, trained: MACEModel, unseen: Dataset) -> None:
-        check_gradients(trained.deploy(), [*unseen[:3], SLAB])
-
     def test_an_atom_alone_has_none(self, trained: MACEModel, unseen: Dataset) -> None:
         alone, among = (trained.deploy().feature_gradients(each) for each in ([Atoms("Cu")], [unseen[0], Atoms("Cu")]))
         np.testing.assert_array_equal(alone[0], np.zeros((1, 3, 8)))
@@ -297,23 +269,3 @@ class TestMACE:
         for atoms in other:
             atoms.arrays[FORCES] += 1.0
         np.testing.assert_array_equal(posterior.posterior_of(potential, other, valid).whitening, found.whitening)
-
-
-@pytest.mark.nequip
-def test_gradients_of_nequip(train: Dataset, valid: Dataset, unseen: Dataset, tmp_path: Path) -> None:
-    parameters = NequIPParameters(
-        r_max_A=4.0,
-        num_layers=1,
-        l_max=1,
-        num_features=4,
-        radial_mlp_width=8,
-        max_num_epochs=3,
-        batch_size=4,
-        device="cpu",
-        is_compiled=False,
-    )
-    model = NequIPModel(parameters).initialize(train, atomic_energies=None, seed=0)
-    trained, _ = model.train(train, valid, tmp_path)
-    check_gradients(trained.deploy(), [*unseen[:3], SLAB])
-    trained.compute_posterior(train, valid)
-    assert trained.deploy().posterior is not None
