@@ -405,7 +405,7 @@ def test_the_table_of_walkers_has_their_progress_along_ramps(campaign_on_disk: R
     manifest["details"]["walkers"] = [{**first, "ramp": ramp}, *({**other, "ramp": None} for other in others)]
     table = walkers_table(manifest)
     assert table.head[1] == "Ramp"
-    assert [row[1] for row in table.rows] == ["25%", *[NOTHING] * len(others)]
+    assert [row[1] for row in table.rows] == ["25 %", *[NOTHING] * len(others)]
 
 
 def test_markdown_of_many_walkers_stays_small(campaign_on_disk: RunDirectory) -> None:

@@ -1,5 +1,6 @@
 """Campaigns whose walkers move along ramps by good labels."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,27 @@ def test_a_bond_is_stretched_by_good_labels_and_a_bad_one_takes_it_back(folder: 
         structure = by_key[sample["label_key"]]
         assert structure.info["window_centre"] == centre
         assert structure.get_distance(0, 1) == pytest.approx(centre, abs=0.1)
-    assert [walkers_table(manifest).rows[0][2] for manifest in manifests] == ["0%", "50%", "0%"]
+    assert [walkers_table(manifest).rows[0][2] for manifest in manifests] == ["0 %", "50 %", "0 %"]
 
     entries = Journal(folder.directory.journal).read()
     begun = [(each.n_good_labels, each.is_reset) for each in entries if isinstance(each, WalkerBegins)]
     assert begun == [(0, False), (1, False), (0, True)]
     assert first_difference(entries) is None
+
+
+@pytest.mark.long
+def test_walkers_that_run_ahead_go_along_their_ramps_one_place_at_a_time(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.walkers |= {"final_temperature_K": 600, "ramp_by": "labels", "ramp_labels": 3}
+    folder.run(n_walkers=2, learning={"n_generations": 5, "labels_ahead": 4, "min_difference_A": 0})
+    entries = Journal(folder.directory.journal).read()
+    assert first_difference(entries) is None
+    by_walker: dict[int, list[int]] = {0: [], 1: []}
+    for entry in entries:
+        if isinstance(entry, WalkerBegins):
+            by_walker[entry.walker].append(entry.n_good_labels)
+    for places in by_walker.values():
+        assert {later - earlier for earlier, later in pairwise(places)} == {0, 1}  # 0: began before a label was there
+    samples = [sample for n in range(1, 6) for sample in folder.directory.read_manifest(n)["details"]["walkers"]]
+    found = {sample["ramp"]["progress"]: sample["ramp"]["temperature_K"] for sample in samples}
+    assert (found[0.0], found[1 / 3]) == (pytest.approx(300), pytest.approx(360))  # 1/T: 6/1800, 5/1800 ... 3/1800

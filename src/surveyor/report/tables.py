@@ -214,4 +214,4 @@ def _window(sample: Mapping[str, Any]) -> str:  # Any: JSON
 
 def _ramp(sample: Mapping[str, Any]) -> str:  # Any: JSON
     ramp = sample.get("ramp")
-    return NOTHING if ramp is None else f"{ramp['progress']:.0%}"
+    return NOTHING if ramp is None else f"{100 * ramp['progress']:.0f} %"
