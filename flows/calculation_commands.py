@@ -10,7 +10,9 @@ from surveyor.errors import InputError
 from surveyor.files import read_json
 from surveyor.labels import LabelStore
 from surveyor.run_directory import RunDirectory
+from surveyor.storage import FolderStorage
 from surveyor.words import number_of
+from surveyor.works.store import recorded_mark
 
 EXAMPLE = "surveyor calculations clean campaigns/water --keep 10"
 
@@ -47,7 +49,8 @@ def _count(text: str) -> int:
 
 def _clean(options: argparse.Namespace, console: Console) -> None:
     directory = RunDirectory(options.run_directory.absolute())
-    store = LabelStore.in_folder(_store_of(directory))
+    folder = _store_of(directory)
+    store = LabelStore(FolderStorage(folder, recorded_mark(directory, folder)))  # without its claims all seem idle
     done = clean(directory.scratch, store, n_failed=options.keep, interrupted=options.interrupted)
     console.print(
         f"removed {number_of(done.n_removed, 'folder')} of calculations ({done.n_bytes / 1e6:.1f} MB), "
@@ -67,4 +70,4 @@ def _store_of(directory: RunDirectory) -> Path:
     except (FileNotFoundError, KeyError) as error:
         raise InputError(f"{directory.path} is not the folder of a campaign or a labelling") from error
     labels = parameters.get("labels")
-    return directory.path.parent / "labels" if labels is None else Path(labels)
+    return directory.path.parent / "labels" if labels is None else Path(labels).absolute()

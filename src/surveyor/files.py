@@ -116,6 +116,29 @@ def patiently(attempt: Callable[[], T], path: Path) -> T:
             time.sleep(RETRY_S)
 
 
+def outlast(attempt: Callable[[], T], problem: str, remedy: str) -> T:
+    """Call a function; while its file system is full or away, wait and call it again.
+
+    Args:
+        attempt: reads or writes.
+        problem: what cannot be done meanwhile, for messages.
+        remedy: what to do if waiting does not help, for the message.
+
+    Raises:
+        StorageFailed: the file system stays full or away.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return attempt()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                waited = f"after {PATIENCE_S / 60:g} min of waiting"
+                raise StorageFailed(f"{problem}: {error}, {waited}. {remedy}") from error
+            logger.warning("%s: %s. Until it is mended, this waits", problem, error)
+            time.sleep(RETRY_S)
+
+
 REMEDY = (
     "Make room, then give the same command: it continues, and nothing that was finished is lost. "
     "`surveyor calculations clean` removes outputs of failed calculations"

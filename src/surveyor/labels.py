@@ -20,13 +20,14 @@ from ase import Atoms
 
 from surveyor.claims import ANYBODY, Claimant, Claims
 from surveyor.errors import InputError
-from surveyor.files import write_json
+from surveyor.files import outlast, write_json
 from surveyor.storage import FolderStorage, Storage, key_of, sharded
 from surveyor.structures import canonical, charge_of, check_multiplicity, identity_of, multiplicity_of
 from surveyor.words import number_of
 
 KEY_VERSION = "v1"
 SCHEMA_VERSION = 1
+REMEDY = "Mend the disk, then give the same command: it continues, and nothing that was finished is lost"
 WORK = "work"  # in the provenance of a label: the work that computed it, see `surveyor.claims.Claimant`
 
 Reason = Literal[
@@ -257,6 +258,14 @@ class LabelStore:
         """Return the store in a folder of a file system."""
         return cls(FolderStorage(folder.absolute()))
 
+    @classmethod
+    def in_marked_folder(cls, folder: Path) -> "LabelStore":
+        """Return the store in a folder that has a mark, or gets one.
+
+        If the file system of the folder is away later, the store waits for it; without a mark it would look empty.
+        """
+        return cls(FolderStorage(folder.absolute()).marked())
+
     @property
     def claims(self) -> Claims:
         """The claims on labels in computation."""
@@ -280,7 +289,7 @@ class LabelStore:
 
     def get(self, key: str) -> Label | None:
         """Return the label under a key, bit for bit as it was stored, or None."""
-        content = self.storage.get(f"labels/{sharded(key)}.json")
+        content = self._read(f"labels/{sharded(key)}.json")
         return None if content is None else _label(_record(content, key))
 
     def put(self, key: str, atoms: Atoms, theory: LevelOfTheory, label: Label) -> bool:
@@ -306,12 +315,14 @@ class LabelStore:
         """Return the recorded failures under a key, in the order of the attempts."""
         # Asked for one after the other: to list them takes the longer, the more failures there are of other labels.
         names = (f"failures/{sharded(key)}-{attempt:03d}.json" for attempt in count(1))
-        contents = takewhile(lambda content: content is not None, map(self.storage.get, names))
+        contents = takewhile(lambda content: content is not None, map(self._read, names))
         return tuple(_failure(_record(content, key)) for content in contents if content is not None)
 
     def put_failure(self, key: str, atoms: Atoms, theory: LevelOfTheory, failure: LabelFailure) -> bool:
         """Keep a failure for good; say whether it was kept, or that attempt was recorded before."""
-        return self._put(f"failures/{sharded(key)}-{failure.attempt:03d}.json", key, atoms, theory, asdict(failure))
+        name, record = f"failures/{sharded(key)}-{failure.attempt:03d}.json", asdict(failure)
+        problem = f"a failure of label {key[:11]} ({failure.reason}) cannot be kept in {self}"
+        return outlast(lambda: self._put(name, key, atoms, theory, record), problem, REMEDY)
 
     def outcome(self, key: str, limits: Mapping[Reason, float | None] = NO_LIMITS_KNOWN) -> Label | LabelFailure | None:
         """Return the label, or the last failure where no further attempt is due, None where work is to be done.
@@ -351,7 +362,15 @@ class LabelStore:
 
     def _n_withdrawn(self, key: str, n_failures: int) -> int:
         names = ((n, f"retries/{sharded(key)}-{n:03d}.json") for n in range(n_failures, 0, -1))
-        return next((n for n, name in names if self.storage.get(name) is not None), 0)
+        return next((n for n, name in names if self._read(name) is not None), 0)
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return self.storage.get(name)
+        except PermissionError:
+            raise
+        except OSError:
+            return outlast(lambda: self.storage.get(name), f"the label store {self} cannot be read", REMEDY)
 
     def _put(self, name: str, key: str, atoms: Atoms, theory: LevelOfTheory, result: Mapping[str, Any]) -> bool:
         record = {

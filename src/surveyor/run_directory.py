@@ -6,6 +6,7 @@ provenance.json       what runs there were, on which host, with which versions
 events.jsonl          what happened, as it happened
 journal.jsonl         the decisions of the learning, and what led to them (see `surveyor.learning.journal`)
 lease                 held by the process that works here
+label_store.json      the folder of the label store, and its mark
 level_of_theory.json  frozen when the campaign began
 atomic_energies.json  likewise, in eV
 model_check.json      written when the training pool has taken the model, so that it is not asked again
@@ -240,6 +241,11 @@ class RunDirectory:
     def lease(self) -> Path:
         """File that the process holds which works here."""
         return self.path / "lease"
+
+    @property
+    def label_store(self) -> Path:
+        """File that names the label store, and its mark."""
+        return self.path / "label_store.json"
 
     @property
     def theory(self) -> Path:

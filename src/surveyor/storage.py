@@ -1,12 +1,16 @@
 """Storages: where the label store keeps its records and claims; a few operations, which folders and buckets serve."""
 
+import errno
 import os
+import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from surveyor.files import synchronize, temporary_beside
+
+MARK = "store.txt"  # file with the mark of a folder
 
 
 def sharded(key: str) -> str:
@@ -51,17 +55,46 @@ class Storage(Protocol):
 class FolderStorage:
     """Storage in a folder of a file system, local or shared.
 
+    An empty folder and the mount point of a file system that is away look alike. Operations on a storage with a mark
+    therefore raise an `OSError` while the folder does not have this mark.
+
     Attributes:
         folder: where the files are; created when something is written.
+        mark: content of the folder's `MARK`; empty for whatever folder is there.
     """
 
     folder: Path
+    mark: str = ""
 
     def __str__(self) -> str:
         return str(self.folder)
 
+    def marked(self, mark: str = "") -> "FolderStorage":
+        """Return the storage with the mark of its folder.
+
+        Args:
+            mark: mark to give to a folder that has none; a random one by default.
+        """
+        if not self.found_mark():
+            self.put_new(MARK, f"{mark or secrets.token_hex(8)}\n".encode())
+        return replace(self, mark=self.found_mark())
+
+    def found_mark(self) -> str:
+        """Return the mark that the folder has now, empty without one."""
+        try:
+            return (self.folder / MARK).read_text().strip()
+        except FileNotFoundError:
+            return ""
+
+    def check_present(self) -> None:
+        """Raise an `OSError` if the folder does not have the mark."""
+        if self.mark and self.found_mark() != self.mark:
+            text = "the store is gone, or it is another one; its file system may be away"
+            raise OSError(errno.ESTALE, text, str(self.folder / MARK))
+
     def put_new(self, name: str, content: bytes, *, durable: bool = True) -> bool:
         """Write a file unless it exists: `link` fails if the name is taken, so exactly one of two writers wins."""
+        self.check_present()
         path = self.folder / name
         with temporary_beside(path) as temporary:
             temporary.write_bytes(content)
@@ -77,13 +110,14 @@ class FolderStorage:
 
     def get(self, name: str) -> bytes | None:
         """Read a file, None where it is not there."""
-        try:
-            return (self.folder / name).read_bytes()
-        except FileNotFoundError:
-            return None
+        if (content := self._read(name)) is not None:
+            return content
+        self.check_present()
+        return self._read(name) if self.mark else None  # the file system may have come back since
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the names of files that begin with a prefix, in order, without those being written."""
+        self.check_present()
         folder = self.folder / prefix.rpartition("/")[0]
         paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
         names = sorted(path.relative_to(self.folder).as_posix() for path in paths)
@@ -91,6 +125,7 @@ class FolderStorage:
 
     def replace(self, name: str, content: bytes) -> None:
         """Write a file beside the old one, and give it the name."""
+        self.check_present()
         path = self.folder / name
         with temporary_beside(path) as temporary:
             temporary.write_bytes(content)
@@ -99,3 +134,9 @@ class FolderStorage:
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
         (self.folder / name).unlink(missing_ok=True)
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            return None

@@ -62,7 +62,7 @@ def test_a_label_waits_for_room_in_a_full_store(
     )
     labeller.start()
     deadline = time.monotonic() + PATIENCE_S
-    while "cannot be kept now" not in caplog.text:
+    while "Until it is mended, this waits" not in caplog.text:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     ballast.unlink()
@@ -76,7 +76,7 @@ def test_a_store_that_stays_full_is_said(disk: Path, tmp_path: Path, monkeypatch
     reference = EMTReference()
     fill(disk)
     with pytest.raises(
-        StorageFailed, match=r"is computed, but could not be kept in .*labels.*No space left.*make room"
+        StorageFailed, match=r"is computed, but cannot be kept in .*labels.*No space left.*waiting. Make room"
     ):
         label_structure(
             bulk("Cu"),

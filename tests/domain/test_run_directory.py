@@ -1,17 +1,19 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from surveyor.campaign import CampaignParameters
-from surveyor.dataset import Dataset, with_label
+from surveyor.dataset import Dataset, DataSets, with_label
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
 from surveyor.labels import Label
 from surveyor.metrics import Errors
-from surveyor.run_directory import FORMER_STOP, RunDirectory, check_schema
+from surveyor.run_directory import FORMER_STOP, WEIGHTS_COUNT, RunDirectory, check_schema, folder_of_model
 from surveyor.sampling.walkers import make_walkers, save_walker
+from surveyor.weights import weight_of
 from surveyor.works.continuation import record_parameters
 
 
@@ -60,6 +62,49 @@ def test_a_generation_without_manifest_is_not_complete_and_stays(campaign_on_dis
         InputError, match=f"generation {last} of .* is not complete; complete are {last}, counted from 0"
     ):
         campaign_on_disk.load_generation(last, walkers)
+
+
+def test_the_newest_generation_may_be_the_bootstrap(campaign_on_disk, walkers):
+    campaign_on_disk.generation(1).manifest.unlink()
+    assert campaign_on_disk.newest_generation(walkers).number == 0
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+def test_the_weights_of_all_sets_count_unless_the_campaign_was_begun_without_them(campaign_on_disk, walkers, obeys):
+    directory = campaign_on_disk.generation(0)
+    before = DataSets.load(directory.path)
+    for name in ("train", "valid", "test"):
+        for atoms in (structures := getattr(before, name)):
+            atoms.info["config_weight"] = 3.0
+        structures.save(directory.set_file(name))
+    record = read_json(campaign_on_disk.parameters)
+    write_json(campaign_on_disk.parameters, record | {WEIGHTS_COUNT: obeys})
+    data = campaign_on_disk.load_generation(0, walkers).data
+    for name in ("train", "valid", "test"):
+        assert getattr(data, name).keys() == getattr(before, name).keys()
+        assert {weight_of(atoms, "forces") for atoms in getattr(data, name)} == {3.0 if obeys else 1.0}
+
+
+def test_the_folder_of_a_model_is_that_of_the_model_of_the_training_or_of_the_newest_generation(
+    campaign_on_disk, tmp_path
+):
+    last = campaign_on_disk.n_complete() - 1
+    model = campaign_on_disk.generation(last).model
+    assert folder_of_model(model) == model
+    assert folder_of_model(campaign_on_disk.path) == model
+    assert (
+        folder_of_model(shutil.copytree(model, tmp_path / "training" / "model").parent) == tmp_path / "training/model"
+    )
+    campaign_on_disk.generation(1).manifest.unlink()
+    assert folder_of_model(campaign_on_disk.path) == campaign_on_disk.generation(0).model
+
+
+def test_folders_without_a_model_are_refused(campaign_on_disk, tmp_path):
+    campaign_on_disk.generation(0).manifest.unlink()
+    (tmp_path / "empty").mkdir()
+    for folder in (campaign_on_disk.path, tmp_path / "empty", tmp_path / "missing"):
+        with pytest.raises(InputError, match=f"^{folder}: found no model; expected the folder of a saved model"):
+            folder_of_model(folder)
 
 
 def test_no_generation_is_complete_in_a_new_directory(tmp_path, campaign_on_disk):

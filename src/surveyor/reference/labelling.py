@@ -7,13 +7,12 @@ from pathlib import Path
 
 from ase import Atoms
 
-from surveyor import files
 from surveyor.calculations import folders_of, is_judged, keep_failed, new_folder, remove_folders
 from surveyor.dataset import with_label
-from surveyor.errors import AttemptFailed, LabelClaimed, Preempted, StorageFailed
+from surveyor.errors import AttemptFailed, LabelClaimed, Preempted
 from surveyor.events.kinds import LabelFailed, Labelled
 from surveyor.events.recording import announce
-from surveyor.files import FULL
+from surveyor.files import FULL, outlast
 from surveyor.labels import WORK, Label, LabelFailure, LabelRequest, LabelStore, LevelOfTheory, former_keys
 from surveyor.reference.reference import Reference, Resumable, limits_of
 
@@ -45,7 +44,8 @@ class Labeller:
         Raises:
             InputError: the program of the reference is missing, or lacks what is needed.
         """
-        return cls(reference, reference.resolve(), LabelStore.in_folder(folder / "labels"), folder / "calculations")
+        store = LabelStore.in_marked_folder(folder / "labels")
+        return cls(reference, reference.resolve(), store, folder / "calculations")
 
     def __call__(self, atoms: Atoms) -> Atoms:
         """Return a structure with its label, or with the reason why it has none."""
@@ -206,18 +206,6 @@ def _keep(request: LabelRequest, labeller: Labeller, label: Label, directory: Pa
     key, store = request.key, labeller.store
     if store.claimant.work is not None:
         label = replace(label, provenance={**label.provenance, WORK: store.claimant.work})
-    deadline = time.monotonic() + files.PATIENCE_S
-    while True:
-        try:
-            store.put(key, request.structure, labeller.theory, label)
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise StorageFailed(
-                    f"label {key[:11]} is computed, but could not be kept in {store} for {files.PATIENCE_S / 60:g} "
-                    f"min: {error}; make room or mend the disk, and start the campaign again. The calculation is in "
-                    f"{directory}"
-                ) from error
-            logger.warning("label %s is computed, but cannot be kept now, and waits: %s", key[:11], error)
-            time.sleep(files.RETRY_S)
-        else:
-            return
+    problem = f"label {key[:11]} is computed, but cannot be kept in {store}"
+    remedy = f"Make room or mend the disk, and start the campaign again. The calculation is in {directory}"
+    outlast(lambda: store.put(key, request.structure, labeller.theory, label), problem, remedy)

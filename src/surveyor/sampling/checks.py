@@ -1,6 +1,7 @@
 """What can be known of walkers before any work begins."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def checked_walkers(
             _check_group(group, reading.structures, has_plumed=has_plumed)
             walkers += walkers_of(group, reading.structures, seed, len(walkers), by_former_rule=by_former_rule)
         except InputError as error:
-            raise InputError(f"walkers[{number}]: {error}") from error
+            raise InputError(_under(f"walkers[{number}]", str(error))) from error
         reports.setdefault(group.start, reading.report)
         for found in filter(None, (fast_barostat(group), useless_ramp(group))):
             about = Finding(f"walkers[{number}]: {found}", reading.report.n_structures, 0)
@@ -82,14 +83,35 @@ def check_auto_limits(groups: Sequence[Walkers], why_none: str | None) -> None:
             )
 
 
+def _under(path: str, message: str) -> str:
+    """Return the message of an error with the path of its field, of which the message may begin with the last name."""
+    return f"{path}.{message}" if message.partition(":")[0] in Walkers.model_fields else f"{path}: {message}"
+
+
+@contextmanager
+def _naming(field: str) -> Iterator[None]:
+    """Begin the messages of errors with the name of a field."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{field}: {error}") from error
+
+
 def _check_group(group: Walkers, starts: Sequence[Atoms], *, has_plumed: bool) -> None:
     for index, atoms in enumerate(starts):
         name = f"structure {index} of {group.start}"
         _check_start(atoms, group, name)
-        check_restraints(group.restraints, atoms, name)
-    if group.plumed is not None and group.final_temperature_K not in (None, group.temperature_K):
+        with _naming("restraints"):
+            check_restraints(group.restraints, atoms, name)
+    if group.plumed is not None:
+        with _naming("plumed"):
+            _check_plumed(group, starts, has_plumed=has_plumed)
+
+
+def _check_plumed(group: Walkers, starts: Sequence[Atoms], *, has_plumed: bool) -> None:
+    if group.final_temperature_K not in (None, group.temperature_K):
         check_temperature(plumed_text(group))
-    if group.plumed is not None and has_plumed:
+    if has_plumed:
         check_plumed(plumed_text(group), starts, files=plumed_files(group))
         _check_momenta(group, starts[0])
 

@@ -20,6 +20,7 @@ from surveyor.works.checks import check_writable
 from surveyor.works.continuation import check_same_parameters, keep_inputs, record_parameters
 from surveyor.works.parameters import WorkParameters
 from surveyor.works.provenance import record_run
+from surveyor.works.store import check_store, open_store
 
 P = TypeVar("P", bound=WorkParameters)
 C = TypeVar("C")
@@ -37,6 +38,7 @@ class Work(Generic[P, C]):
         lease: of the folder.
         pools: where functions run.
         sites: where the pools are that the parameters name by a block, by name.
+        store: the labels, of work that labels.
     """
 
     parameters: P
@@ -45,6 +47,7 @@ class Work(Generic[P, C]):
     lease: Lease
     pools: OpenPools
     sites: Mapping[str, Site]
+    store: LabelStore
 
     @property
     def sampling(self) -> Executor:
@@ -60,11 +63,6 @@ class Work(Generic[P, C]):
     def training(self) -> Executor:
         """The pool for trainings and evaluations, whose functions report."""
         return self._reporting(self.pools.training)
-
-    @property
-    def store(self) -> LabelStore:
-        """The labels, of work that labels."""
-        return LabelStore.in_folder(self.parameters.label_store)
 
     def _reporting(self, pool: Executor) -> Executor:
         return ReportingExecutor(pool, self.directory.workers)
@@ -137,10 +135,10 @@ class Kind(Generic[P, C, W]):
         check_no_file(parameters.FOLDER, parameters.folder)
 
     def check_continuation(self, parameters: P) -> None:
-        """Check that the folder is new, or holds such work with these parameters.
+        """Check that the folder is new, or holds such work with these parameters, whose label store is there.
 
         Raises:
-            InputError: it holds other work, or has other parameters: shows the difference.
+            InputError: it holds other work, or has other parameters: shows the difference; or the store is away.
         """
         directory = RunDirectory(parameters.folder)
         if directory.parameters.is_file() and not self.holds(directory):
@@ -150,6 +148,7 @@ class Kind(Generic[P, C, W]):
                 "choose another folder"
             )
         check_same_parameters(directory, parameters, self.may_change, self.name, self.advice)
+        check_store(directory, parameters)
 
     @contextmanager
     def open(
@@ -181,5 +180,6 @@ class Kind(Generic[P, C, W]):
                 keep_inputs(directory, parameters)
             record_parameters(directory, parameters, self.name)
             record_run(directory)
+            store = open_store(directory, parameters)
             with open_pools(parameters.pool_of_stages, sites, directory.pools, pools_by_hand, lease) as pools:
-                yield self.work(parameters, made, directory, lease, pools, sites or {})
+                yield self.work(parameters, made, directory, lease, pools, sites or {}, store)

@@ -139,6 +139,14 @@ def test_walls_act_on_one_side_only():
     }
 
 
+@pytest.mark.parametrize(("pbc", "expected"), [(False, 3.0), ((True, True, False), 3.0), ((False, False, True), 1.0)])
+def test_images_are_those_of_the_periodic_directions_alone(pbc, expected):
+    pair = Atoms("H2", positions=[[0, 0, 0], [0, 0, 3.0]], cell=[4, 4, 4], pbc=pbc)
+    values = evaluate_restraints([CASES["distance"]], pair)
+    assert values.variables == {"distance(0,1)": pytest.approx(expected)}
+    assert values.energy == pytest.approx((expected - 1) ** 2)
+
+
 def test_a_torsion_takes_the_shorter_way_round():
     peroxide = molecule("H2O2")
     peroxide.set_dihedral(2, 0, 1, 3, 175)
@@ -198,7 +206,8 @@ def test_restraints_that_make_no_sense_are_refused(fields, message):
 def test_restraints_that_do_not_suit_a_structure_are_refused():
     water = molecule("H2O")
     with pytest.raises(
-        InputError, match=r"water has 3 atoms, but .*distance\(0,3\) is on atom 3; indices count from 0"
+        InputError,
+        match=r"water has 3 atoms, but .*distance\(0,3\) is on atom 3; indices count from 0, so give at most 2",
     ):
         check_restraints([Restraint(variable="distance", atoms=(0, 3), centre=1, force_constant=1)], water, "water")
     with pytest.raises(InputError, match="needs a cell that is periodic in three directions"):

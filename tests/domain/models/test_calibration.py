@@ -9,7 +9,7 @@ from scipy import stats
 
 from surveyor.dataset import with_label
 from surveyor.labels import Label
-from surveyor.models.disagreement import Calibrations, calibrate, expected_within, student_factor
+from surveyor.models.disagreement import Calibration, Calibrations, calibrate, expected_within, student_factor
 from surveyor.potentials import Prediction
 
 FACTOR = 2.0
@@ -76,6 +76,43 @@ def test_the_factor_is_the_maximum_of_the_likelihood(n_members: int) -> None:
     assert factor is not None
     likelihood = [stats.t.logpdf(ratios, n_members - 1, scale=factor * step).sum() for step in (0.99, 1, 1.01)]
     assert np.argmax(likelihood) == 1
+
+
+def test_the_factor_scales_with_the_errors() -> None:
+    ratios = np.abs(np.random.default_rng(1).normal(size=40))
+    assert student_factor(0.01 * ratios, 3) == pytest.approx(0.01 * student_factor(ratios, 3), rel=1e-6)
+
+
+def test_there_is_no_factor_where_all_but_one_of_m_errors_are_zero() -> None:
+    assert student_factor(np.array([0.0, 1.0]), 2) is None
+    assert student_factor(np.array([0.0, 0.0, 1.0]), 2) is None
+    assert student_factor(np.array([0.0, 1.0, 1.0]), 2) is not None
+
+
+def with_energies(errors: Sequence[float], spreads: Sequence[float]) -> Calibration:
+    """Calibrate the energies of one atom, of which two members differ by the spreads, and the mean by the errors."""
+    bare, forces = Atoms("H", positions=[[0, 0, 0]]), np.zeros((1, 3))
+    structures = [with_label(bare, "v1:0", Label(error, forces, None)) for error in errors]
+    members = [[Prediction(sign * spread, forces) for spread in spreads] for sign in (1, -1)]
+    return calibrate(structures, members).energy
+
+
+@pytest.mark.parametrize(
+    ("errors", "spreads", "expected"),
+    [
+        ([1, 2, 3, 4], [0.1, 0.2, 0.4, 0.5], 1.0),
+        ([1, 2, 3, 4], [0.5, 0.4, 0.2, 0.1], -1.0),
+        ([1, 2, 3, 4], [0.1, 0.2, 0.5, 0.4], 0.8),
+        ([1, 2, 3, 3.5], [0.1, 0.2, 0.4, 1.1], 1.0),  # ranges of more and of less than 1
+        ([1, 2, 1.5, 1.2], [1.1, 2.1, 1.6, 1.3], 1.0),  # both ranges are 1
+        ([1, 1, 1, 1], [0.1, 0.2, 0.4, 0.5], None),
+        ([1, 2, 3, 4], [0.1, 0.1, 0.1, 0.1], None),
+    ],
+)
+def test_the_rank_correlation_is_that_of_errors_and_disagreements(
+    errors: Sequence[float], spreads: Sequence[float], expected: float | None
+) -> None:
+    assert with_energies(errors, spreads).rank_correlation == (None if expected is None else pytest.approx(expected))
 
 
 def test_the_factor_holds_for_forces_in_one_direction_alone() -> None:

@@ -79,12 +79,42 @@ def test_every_number_is_in_its_place(water: Atoms) -> None:
     [
         (r"^( STRESS\|      x +\S+ +)1.98582132006E-01", "1.985822E-01", "1.98592132006E-01"),
         (r"^( STRESS\| 1/3 Trace +)-5.07415961419E-01", "-5.07416061419E-01", "-5.07425961419E-01"),
-        (r"^( SUM OF ATOMIC FORCES +)0.00056941932041", "0.00056941932051", "0.00056941932141"),
+        (r"^( SUM OF ATOMIC FORCES +)0.00056941932041", "0.00056941932051", "0.00056941932086"),
     ],
 )
 def test_sums_and_symmetries_are_kept_up_to_rounding(line: str, accepted: str, refused: str, water: Atoms) -> None:
     assert reason(replaced(line, rf"\g<1>{accepted}"), water) is None
     assert reason(replaced(line, rf"\g<1>{refused}"), water) == "unparsable"
+
+
+@pytest.mark.parametrize(
+    ("factor", "off_GPa", "expected"),
+    [(1e3, 1e-4, None), (1e3, 1e-2, "unparsable"), (0.1, 5e-7, None), (0.1, 1.5e-6, "unparsable")],
+)
+def test_rounding_of_a_stress_is_relative_above_1_GPa(
+    factor: float, off_GPa: float, expected: str | None, water: Atoms
+) -> None:
+    def scaled(line: re.Match[str]) -> str:
+        return re.sub(r"\S+E[+-]\d\d", lambda found: f"{factor * float(found[0]):.11E}", line[0])
+
+    def off(row: re.Match[str]) -> str:
+        return f"{row[1]}{float(row[2]) + off_GPa:.11E}"
+
+    text = re.sub(r"^ STRESS\|.*$", scaled, OUTPUT, flags=re.MULTILINE)
+    wrong = re.sub(r"^( STRESS\|      x +\S+ +)(\S+)", off, text, count=1, flags=re.MULTILINE)
+    assert wrong != text
+    assert reason(wrong, water) == expected
+
+
+@pytest.mark.parametrize(
+    ("total", "expected"), [("1.00000000000010E+02", None), ("1.00000000000100E+02", "unparsable")]
+)
+def test_rounding_of_large_forces_is_relative(total: str, expected: str | None, water: Atoms) -> None:
+    enlarged = re.sub(r"E-0([23])", lambda found: "E+02" if found[1] == "2" else "E+01", NEW_FORCES)
+    forces = enlarged.replace("Sum     1.00000000000000E+02", f"Sum     {total}")
+    old = re.search(r"^ ATOMIC FORCES in.*?^ SUM OF ATOMIC FORCES.*?\n", OUTPUT, re.MULTILINE | re.DOTALL)
+    assert old is not None
+    assert reason(OUTPUT.replace(old.group(), forces), water) == expected
 
 
 def test_coordinates_are_those_of_the_structure_up_to_the_decimals_of_the_output(water: Atoms) -> None:
@@ -216,12 +246,14 @@ ABORT = """\
  *******************************************************************************
  what comes after it
 """
+SAID = "CP2K ended (status 1): The number of electrons is not what it should be. qs_environment.F:99"
 
 
 @pytest.mark.parametrize(
     ("text", "returncode", "message"),
     [
-        (ABORT, 1, "CP2K ended (status 1): The number of electrons is not what it should be. qs_environment.F:99"),
+        (ABORT, 1, SAID),
+        ("a line before\n" * 20 + ABORT + "a line after\n" * 20, 1, SAID),
         (
             "PROGRAM STARTED AT noon\n\n one \n two",
             -11,

@@ -184,7 +184,7 @@ def test_a_bad_start_is_named_by_group_and_index(tmp_path, fields, structure, me
     check_walkers([good])
     if fields.get("initial_velocities") == "given":
         good = good.model_copy(update={"initial_velocities": "thermal"})
-    with pytest.raises(InputError, match=r"walkers\[1\](\.start)?: .*" + message):
+    with pytest.raises(InputError, match=r"walkers\[1\](\.start|\.restraints)?: .*" + message):
         check_walkers([good, bad])
 
 
@@ -194,12 +194,35 @@ def test_a_start_file_without_structures_is_refused(tmp_path):
         check_walkers([Walkers(start=tmp_path / "empty.extxyz")])
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"restraints": [Restraint(variable="distance", atoms=(0, 3), centre=1, force_constant=1)]},
+            r"^walkers\[1\]\.restraints: structure 0 of .* has 3 atoms, but the restraint distance\(0,3\)",
+        ),
+        (
+            {
+                "restraints": [Restraint(variable="distance", atoms=(0, 1), centre=1, force_constant=1)],
+                "distribution": Distribution(variable="d", minimum=1, maximum=2),
+            },
+            r"^walkers\[1\]\.distribution: found variable d, expected one on which a restraint acts",
+        ),
+        ({"method": "npt"}, r"^walkers\[1\]: structure 0 of .* npt needs a cell"),
+    ],
+)
+def test_errors_of_walkers_begin_with_the_path_of_their_field(tmp_path, fields, message):
+    start = start_file(tmp_path / "water.extxyz", molecule("H2O"))
+    with pytest.raises(InputError, match=message):
+        check_walkers([Walkers(start=start), Walkers(start=start, **fields)])
+
+
 @pytest.mark.plumed
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("d: DISTANCE ATOMS=1,4\nRESTRAINT ARG=d AT=1 KAPPA=1", r"walkers\[0\]: line 1 .* atom 4 out of range"),
-        ("d: DISTANCE ATOMS=1\n", r"walkers\[0\]: line 1 of the PLUMED input"),
+        ("d: DISTANCE ATOMS=1,4\nRESTRAINT ARG=d AT=1 KAPPA=1", r"walkers\[0\]\.plumed: line 1 .* atom 4 out of range"),
+        ("d: DISTANCE ATOMS=1\n", r"walkers\[0\]\.plumed: line 1 of the PLUMED input"),
     ],
 )
 def test_what_plumed_rejects_is_refused_before_anything_moves(tmp_path, text, message):
@@ -218,7 +241,7 @@ def test_a_bias_that_needs_a_temperature_states_it_where_that_of_the_walkers_cha
         final_temperature_K=600,
         ramp_steps=100,
     )
-    with pytest.raises(InputError, match=r"walkers\[0\]: line 2 .*METAD needs one temperature"):
+    with pytest.raises(InputError, match=r"walkers\[0\]\.plumed: line 2 .*METAD needs one temperature"):
         checked_walkers([group], 0, has_plumed=False)
     checked_walkers([group.model_copy(update={"final_temperature_K": group.temperature_K})], 0, has_plumed=False)
     (tmp_path / "plumed.dat").write_text(f"{text} TEMP=600")
