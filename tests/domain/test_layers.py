@@ -36,6 +36,7 @@ ROOMS = [
     "reading",
     "models",
     "sampling",
+    "selection",
     "learning",
     "run_directory",
     "progress",
