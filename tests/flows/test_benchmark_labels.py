@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 from ase.build import bulk
-from labelling_inputs import copper, labelled, written
+from labelling_inputs import copper, written
 
-from surveyor.benchmark import BENCHMARK, BenchmarkParameters
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.files import read_json

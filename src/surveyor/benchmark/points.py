@@ -197,9 +197,11 @@ def _choice(point: Point, candidates: Dataset, drawn: Drawn) -> list[int]:
     if point.arm == "walkers":
         return before + in_order_of_time(left, n_new, point.n_train_at_end - len(before), point.seed)
     potential = load_model(point.before.files.model).deploy()
-    names = {f"{index:06d}": candidates[index] for index in left}
-    known = [candidates[index] for index in (*before, *drawn.valid)]
-    return before + [int(name) for name in choose(point.arm, potential, names, known, n_new, seed=point.seed)]
+    by_name = {f"{index:06d}": candidates[index] for index in left}
+    # Structures that the model has learned are known to it, but the distances to them are not.
+    known = [candidates[index] for index in (*before, *drawn.valid)] if point.arm == "farthest" else []
+    chosen = choose(point.arm, potential, by_name, known, n_new, seed=point.seed)
+    return before + [int(each.name) for each in chosen]
 
 
 def in_order_of_time(candidates: Sequence[int], n: int, n_at_end: int, seed: int) -> list[int]:
