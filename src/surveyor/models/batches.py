@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from ase import Atoms
@@ -132,6 +132,24 @@ def split_predictions(
             structures, energies, np.split(forces, ends), stresses, of_structures, strict=True
         )
     ]
+
+
+def gradients_of_sums(sums: Any, positions: Any, structures: Sequence[Atoms]) -> list[np.ndarray]:  # Any: tensors
+    """Return the derivatives of sums over all atoms, for each structure of a batch.
+
+    Args:
+        sums: in a graph of operations, shape (n_features,).
+        positions: of the atoms of all structures, from which the sums were computed.
+        structures: the structures of the batch. None has a part in the sums of others.
+
+    Returns:
+        Each of shape (n_atoms, 3, n_features).
+    """
+    import torch
+
+    gradients = [torch.autograd.grad(each, positions, retain_graph=True)[0] for each in sums]
+    ends = np.cumsum([len(atoms) for atoms in structures])[:-1]
+    return np.split(torch.stack(gradients, dim=-1).cpu().numpy(), ends)
 
 
 def _halved_where_needed(evaluate: Evaluate[T], structures: Sequence[Atoms], limits: MemoryLimits) -> list[T]:

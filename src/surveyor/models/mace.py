@@ -21,7 +21,12 @@ from surveyor.models.devices import Device, Precision, resolve_device
 from surveyor.models.fitted_energies import energies_after
 from surveyor.models.history import history_of
 from surveyor.models.mace_contraction import contract_by_element
-from surveyor.models.mace_evaluation import calculator_of, evaluate_together, features_together
+from surveyor.models.mace_evaluation import (
+    calculator_of,
+    evaluate_together,
+    feature_gradients_together,
+    features_together,
+)
 from surveyor.models.mace_parameters import (
     WEIGHTED_LOSSES,
     MACEParameters,
@@ -32,6 +37,7 @@ from surveyor.models.mace_parameters import (
 )
 from surveyor.models.mace_trainer import NETWORK, TrainerInput, run_training
 from surveyor.models.model import Epoch
+from surveyor.models.posterior import HasPosterior
 from surveyor.models.quiet import engine_kept_quiet
 from surveyor.models.single_model import SingleModel
 from surveyor.models.uncertainty import StatesUncertainty
@@ -44,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class MACEPotential(StatesUncertainty):
+class MACEPotential(StatesUncertainty, HasPosterior):
     """The potential that a MACE model deploys.
 
     Attributes:
@@ -52,12 +58,14 @@ class MACEPotential(StatesUncertainty):
         device: device of the evaluation; "auto" uses a GPU if there is one.
         precision: precision of the evaluation.
         uncertainty_file: file with the uncertainty of the model; None if it states none.
+        posterior_file: file with the posterior of the model; None if it has none.
     """
 
     path: Path
     device: Device = "auto"
     precision: Precision = "float64"
     uncertainty_file: Path | None = None
+    posterior_file: Path | None = None
 
     evaluates_together: ClassVar[bool] = True
 
@@ -91,6 +99,15 @@ class MACEPotential(StatesUncertainty):
         """
         device, network = self._load()
         return features_together(network, structures, precision=self.precision, device=device)
+
+    def feature_gradients(self, structures: Sequence[Atoms]) -> list[np.ndarray]:
+        """Return the derivatives of the features' sums for each structure in 1/Å, shape (n_atoms, 3, n_features).
+
+        Raises:
+            InputError: MACE is not installed.
+        """
+        device, network = self._load()
+        return feature_gradients_together(network, structures, precision=self.precision, device=device)
 
     def _load(self) -> tuple[str, Any]:  # Any: torch is optional
         require_mace()
@@ -197,4 +214,6 @@ class MACEModel(SingleModel[MACEParameters]):
         """
         # A pool without a GPU shall be able to use what one with a GPU has trained.
         device: Device = "cpu" if self.parameters.device == "cpu" else "auto"
-        return MACEPotential(self.network, device, self.parameters.precision, self.uncertainty_file)
+        return MACEPotential(
+            self.network, device, self.parameters.precision, self.uncertainty_file, self.posterior_file
+        )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from surveyor.models.batches import MemoryLimits, evaluate_in_batches, split_predictions
+from surveyor.models.batches import MemoryLimits, evaluate_in_batches, gradients_of_sums, split_predictions
 from surveyor.models.devices import Precision
 from surveyor.models.mace_cells import with_vacuum
 from surveyor.models.quiet import engine_kept_quiet
@@ -109,9 +109,39 @@ def features_of(network: Any, found: dict[str, Any]) -> np.ndarray:  # Any: a ne
     Returns:
         Shape (n_atoms, n_features), in the precision of the network.
     """
-    irreps = tuple(str(product.linear.irreps_out) for product in network.products)
-    features: np.ndarray = found["node_feats"].detach()[:, invariant_columns(irreps)].cpu().numpy()
+    features: np.ndarray = _invariant(network, found).detach().cpu().numpy()
     return features
+
+
+def _invariant(network: Any, found: dict[str, Any]) -> Any:  # Any: a network of MACE, and tensors
+    irreps = tuple(str(product.linear.irreps_out) for product in network.products)
+    return found["node_feats"][:, invariant_columns(irreps)]
+
+
+def feature_gradients_together(
+    network: Any,  # Any: torch is optional
+    structures: Sequence[Atoms],
+    *,
+    precision: Precision,
+    device: str,
+) -> list[np.ndarray]:
+    """Return the derivatives of the features' sums over the atoms of each structure, shape (n_atoms, 3, n_features).
+
+    There is one backward pass for each feature, of all structures together.
+
+    Raises:
+        torch.OutOfMemoryError: there is no memory for a single structure.
+    """
+    with engine_kept_quiet():
+        calculator = calculator_of(network, device, precision)
+    return evaluate_in_batches(partial(_pass_for_gradients, calculator), structures, MemoryLimits(device))
+
+
+def _pass_for_gradients(calculator: Any, structures: Sequence[Atoms]) -> list[np.ndarray]:  # Any: as above
+    graphs = graphs_of(calculator, structures)
+    found = forward(calculator, graphs, compute_force=False)
+    sums = _invariant(calculator.models[0], found).sum(dim=0)
+    return gradients_of_sums(sums, graphs["positions"], structures)
 
 
 def graphs_of(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # Any: a calculator, and tensors

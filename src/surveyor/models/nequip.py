@@ -21,18 +21,20 @@ from surveyor.models.nequip_network import (
     compiled_files,
     describe,
     evaluate_together,
+    feature_gradients_together,
     features_together,
     stating,
 )
 from surveyor.models.nequip_parameters import NequIPParameters, require_nequip
 from surveyor.models.nequip_trainer import NETWORK, TrainerInput, run_training
+from surveyor.models.posterior import HasPosterior
 from surveyor.models.single_model import SingleModel
 from surveyor.models.uncertainty import StatesUncertainty
 from surveyor.potentials import Prediction
 
 
 @dataclass(frozen=True, slots=True)
-class NequIPPotential(StatesUncertainty):
+class NequIPPotential(StatesUncertainty, HasPosterior):
     """The potential that a NequIP model deploys.
 
     Attributes:
@@ -40,12 +42,14 @@ class NequIPPotential(StatesUncertainty):
         device: device of the evaluation; "auto" uses a GPU if there is one.
         is_compiled: whether calculators use a compiled potential if there is one for this kind of machine.
         uncertainty_file: file with the uncertainty of the model; None if it states none.
+        posterior_file: file with the posterior of the model; None if it has none.
     """
 
     path: Path
     device: Device = "auto"
     is_compiled: bool = True
     uncertainty_file: Path | None = None
+    posterior_file: Path | None = None
 
     evaluates_together: ClassVar[bool] = True  # on a processor, what is compiled is as fast one by one
 
@@ -78,6 +82,15 @@ class NequIPPotential(StatesUncertainty):
         """
         require_nequip()
         return features_together(self.path, structures, resolve_device(self.device))
+
+    def feature_gradients(self, structures: Sequence[Atoms]) -> list[np.ndarray]:
+        """Return the derivatives of the features' sums for each structure in 1/Å, shape (n_atoms, 3, n_features).
+
+        Raises:
+            InputError: NequIP is not installed, or the network shows no features.
+        """
+        require_nequip()
+        return feature_gradients_together(self.path, structures, resolve_device(self.device))
 
 
 class NequIPModel(SingleModel[NequIPParameters]):
@@ -112,7 +125,9 @@ class NequIPModel(SingleModel[NequIPParameters]):
         """
         # A pool without a GPU shall be able to use what one with a GPU has trained.
         device: Device = "cpu" if self.parameters.device == "cpu" else "auto"
-        return NequIPPotential(self.network, device, self.parameters.is_compiled, self.uncertainty_file)
+        return NequIPPotential(
+            self.network, device, self.parameters.is_compiled, self.uncertainty_file, self.posterior_file
+        )
 
     def save(self, directory: Path) -> None:
         """Write the package, `model.json` and the compiled potentials into a new directory."""

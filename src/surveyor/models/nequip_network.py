@@ -13,7 +13,13 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.errors import InputError
-from surveyor.models.batches import evaluate_in_batches, memory_limits_of, split_predictions
+from surveyor.models.batches import (
+    MemoryLimits,
+    evaluate_in_batches,
+    gradients_of_sums,
+    memory_limits_of,
+    split_predictions,
+)
 from surveyor.models.nequip_config import Network
 from surveyor.models.nequip_parameters import require_nequip
 from surveyor.models.quiet import engine_kept_quiet
@@ -115,6 +121,18 @@ def features_together(path: Path, structures: Sequence[Atoms], device: str) -> l
     return evaluate_in_batches(partial(_pass_for_features, calculator), structures, limits)
 
 
+def feature_gradients_together(path: Path, structures: Sequence[Atoms], device: str) -> list[np.ndarray]:
+    """Return the derivatives of the features' sums over the atoms of each structure, shape (n_atoms, 3, n_features).
+
+    There is one backward pass for each feature, of all structures together.
+
+    Raises:
+        InputError: the network shows no features, or none without forces.
+    """
+    calculator = calculator_of(path, device, compiled=False)
+    return evaluate_in_batches(partial(_pass_for_gradients, calculator), structures, MemoryLimits(device))
+
+
 def pass_together(
     calculator: Any,  # Any: a calculator of NequIP
     structures: Sequence[Atoms],
@@ -140,12 +158,34 @@ def _forward(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  #
     return found
 
 
+def _pass_for_gradients(calculator: Any, structures: Sequence[Atoms]) -> list[np.ndarray]:  # Any: as above
+    from nequip.data import AtomicDataDict
+
+    data = AtomicDataDict.batched_from_list([calculator.atoms_to_data(atoms) for atoms in structures])
+    positions = data[AtomicDataDict.POSITIONS_KEY].requires_grad_(True)
+    given = {name: data[name] for name in calculator.model.model_input_fields if name in data}
+    sums = _invariant(calculator, _without_forces(calculator.model)(given)).sum(dim=0)
+    return gradients_of_sums(sums, positions, structures)
+
+
+def _without_forces(network: Any) -> Any:  # Any: NequIP has no types
+    """Return the part of a network that gives energies: the pass for forces frees the graph of operations."""
+    found = [module.func for module in network.modules() if hasattr(module, "do_derivatives")]
+    if not found:
+        raise InputError("this network of NequIP has no part that gives energies alone; choose walkers or random")
+    return found[0]
+
+
 def _features_of(calculator: Any, found: dict[str, Any]) -> np.ndarray:  # Any: a calculator, and tensors
+    features: np.ndarray = _invariant(calculator, found).detach().cpu().numpy()
+    return features
+
+
+def _invariant(calculator: Any, found: dict[str, Any]) -> Any:  # Any: a calculator, and tensors
     from nequip.data import AtomicDataDict
 
     name = AtomicDataDict.NODE_FEATURES_KEY
     if name not in found or name not in calculator.model.irreps_out:
         raise InputError(f"this network of NequIP has no {name} in its output; leave out uncertainty")
     columns = invariant_columns((str(calculator.model.irreps_out[name]),))
-    features: np.ndarray = found[name].detach()[:, columns].cpu().numpy()
-    return features
+    return found[name][:, columns]

@@ -21,6 +21,7 @@ from surveyor.models.bonds import Bonds
 from surveyor.models.history import history_of, report_epoch
 from surveyor.models.model import Epoch
 from surveyor.models.plausibility import check_result, from_scratch
+from surveyor.models.posterior import HasPosterior
 from surveyor.models.single_model import SingleModel
 from surveyor.parameters import Parameters
 from surveyor.potentials import PredictingCalculator, Prediction, evaluate_one_by_one, results_of
@@ -62,18 +63,20 @@ class PairParameters(Parameters):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PairPotential:
+class PairPotential(HasPosterior):
     """The potential that a pair model deploys.
 
     Attributes:
         parameters: cutoff and basis.
         atomic_energies: in eV by chemical symbol.
         coefficients: in eV, shape (n_pairs_of_elements, n_basis), in the order of `pair_table`.
+        posterior_file: file with the posterior of the model; None if it has none.
     """
 
     parameters: PairParameters
     atomic_energies: Mapping[str, float]
     coefficients: np.ndarray
+    posterior_file: Path | None = None
 
     def calculator(self) -> Calculator:
         """Return a new ASE calculator."""
@@ -82,6 +85,27 @@ class PairPotential:
     def evaluate(self, structures: Sequence[Atoms]) -> list[Prediction]:
         """Return a prediction for each structure."""
         return evaluate_one_by_one(self, structures)
+
+    def features(self, structures: Sequence[Atoms]) -> list[np.ndarray]:
+        """Return the sums of basis functions at each atom, of which the energy is linear; see `FeaturePotential`."""
+        return [self._features(atoms) for atoms in structures]
+
+    def feature_gradients(self, structures: Sequence[Atoms]) -> list[np.ndarray]:
+        """Return the derivatives of the features' sums for each structure; see `GradientPotential`."""
+        return [-bonds.forces(self._by_pair(bonds, bonds.basis[1])) for bonds in map(self._bonds, structures)]
+
+    def _features(self, atoms: Atoms) -> np.ndarray:
+        bonds = self._bonds(atoms)
+        values = self._by_pair(bonds, bonds.basis[0])
+        features = np.zeros((len(atoms), values.shape[1]))
+        np.add.at(features, bonds.first, 0.5 * values)
+        return features
+
+    def _bonds(self, atoms: Atoms) -> Bonds:
+        return _bonds(atoms, self.parameters, self.atomic_energies)
+
+    def _by_pair(self, bonds: Bonds, basis: np.ndarray) -> np.ndarray:
+        return _by_pair(basis, bonds.pair, len(self.atomic_energies))
 
 
 class PairCalculator(PredictingCalculator):
@@ -149,7 +173,7 @@ class PairModel(SingleModel[PairParameters]):
             ValueError: the model is not trained.
         """
         with np.load(self.network, allow_pickle=False) as arrays:
-            return PairPotential(self.parameters, self.energies, arrays["coefficients"])
+            return PairPotential(self.parameters, self.energies, arrays["coefficients"], self.posterior_file)
 
     def _errors(self, structures: Dataset) -> Epoch:
         errors = errors_of(structures, self.deploy().evaluate(structures))

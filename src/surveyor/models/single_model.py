@@ -11,7 +11,7 @@ from ase import Atoms
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.isolated_atoms import without_isolated_atoms
-from surveyor.models import uncertainty
+from surveyor.models import posterior, uncertainty
 from surveyor.models.atomic_energies import fit_atomic_energies, known_atomic_energies
 from surveyor.models.record import ModelRecord, versions_of
 from surveyor.models.weights import check_weights
@@ -120,12 +120,14 @@ class SingleModel(Generic[P]):
             )
 
     def save(self, directory: Path) -> None:
-        """Write the native file, the uncertainty and `model.json` into a new directory; see `Model.save`."""
+        """Write the native file, uncertainty, posterior and `model.json` into a new directory; see `Model.save`."""
         weights = self.network
         directory.mkdir(parents=True)
         shutil.copyfile(weights, directory / self.FILE)
         if self.uncertainty_file is not None:
             shutil.copyfile(self.uncertainty_file, directory / uncertainty.FILE)
+        if self.posterior_file is not None:
+            shutil.copyfile(self.posterior_file, directory / posterior.FILE)
         versions = versions_of(["surveyor", *self.PACKAGES, "ase"])
         ModelRecord(self.KIND, self.parameters.model_dump(mode="json"), self.energies, self.seed, versions).save(
             directory
@@ -157,6 +159,26 @@ class SingleModel(Generic[P]):
             path = self.network.with_name(uncertainty.FILE)
             potential = cast("uncertainty.FeaturePotential", self.deploy())  # that of each model with this parameter
             uncertainty.calibrate_uncertainty(potential, train, valid, others, path)
+
+    @property
+    def posterior_file(self) -> Path | None:
+        """The file with the posterior of the trained model; None if it was not computed."""
+        path = self.network.with_name(posterior.FILE)
+        return path if path.exists() else None
+
+    def compute_posterior(self, train: Dataset, valid: Dataset) -> None:
+        """Write the posterior of the trained model beside its native file, unless it is there.
+
+        Args:
+            train: structures of its training.
+            valid: structures of its validation set.
+
+        Raises:
+            InputError: the network shows no features.
+            ValueError: the model is not trained.
+        """
+        potential = cast("posterior.GradientPotential", self.deploy())
+        posterior.compute_posterior(potential, train, valid, self.network.with_name(posterior.FILE))
 
     def deploy(self) -> Potential:
         """Return the potential for sampling and evaluation; see `Model.deploy`."""

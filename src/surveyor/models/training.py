@@ -5,6 +5,7 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
@@ -22,7 +23,14 @@ DATA = "data.json"  # beside a saved model: a digest of what it was trained on
 
 
 def train_model(
-    model: Model, train: Path, valid: Path, *, directory: Path, destination: Path, test: Path | None = None
+    model: Model,
+    train: Path,
+    valid: Path,
+    *,
+    directory: Path,
+    destination: Path,
+    test: Path | None = None,
+    with_posterior: bool = False,
 ) -> tuple[Model, Sequence[Epoch]]:
     """Train a model and save it; return the saved model and the history of its training.
 
@@ -37,6 +45,8 @@ def train_model(
         destination: folder to create, with the native file, `model.json` and `history.json`.
         test: extxyz file with labelled structures that have no part in the training; with those in `valid`, they
             calibrate the uncertainty of a single model.
+        with_posterior: whether to write the posterior of a single model, too, which some selectors need; in an existing
+            destination without one, it is added.
 
     Raises:
         InputError: the destination holds a model that was trained on other data.
@@ -55,7 +65,17 @@ def train_model(
             f"{destination} was trained on other data than {train.parent} holds now; delete {destination} and "
             f"{directory} to have it trained anew"
         )
-    return load_model(destination), load_history(destination)
+    saved = load_model(destination)
+    if with_posterior and isinstance(saved, SingleModel):
+        _add_posterior(saved, train, valid)
+    return saved, load_history(destination)
+
+
+def _add_posterior(model: SingleModel[Any], train: Path, valid: Path) -> None:
+    try:
+        model.compute_posterior(Dataset.load(train), Dataset.load(valid))
+    except InputError as reason:  # the model is as good without one
+        logger.warning("the model has no posterior: %s", reason)
 
 
 def train_one_member(model: CommitteeModel, index: int, train: Path, valid: Path, *, directory: Path) -> None:

@@ -164,7 +164,15 @@ def distances(features: np.ndarray, whitening: np.ndarray) -> np.ndarray:
 def whitening_of(features: Iterable[np.ndarray]) -> np.ndarray:
     """Return the matrix W of `Uncertainty` from the features of the training set, some atoms at a time."""
     parts = (np.asarray(each, dtype=np.float64) for each in features)
-    moments = sum((each.T @ each for each in parts), start=np.zeros(()))
+    return inverse_root(sum((each.T @ each for each in parts), start=np.zeros(())))
+
+
+def inverse_root(moments: np.ndarray) -> np.ndarray:
+    """Return a matrix W with W W^T = (moments + lambda 1)^-1, where lambda is `RIDGE` times the mean eigenvalue.
+
+    Args:
+        moments: symmetric, without negative eigenvalues, shape (n_features, n_features).
+    """
     squares, directions = np.linalg.eigh(moments)
     ridge = RIDGE * np.trace(moments) / len(moments)
     return np.asarray(directions / np.sqrt(np.maximum(squares, 0.0) + ridge))

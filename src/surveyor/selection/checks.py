@@ -1,10 +1,8 @@
 """Checks of a selector against the model that is to serve it."""
 
-from surveyor.errors import InputError
 from surveyor.models.choice import ModelParameters
-from surveyor.selection.selection import SELECTORS
-
-WITHOUT_MODEL = ("walkers", "random")
+from surveyor.selection.errors import unserved
+from surveyor.selection.selection import check_name
 
 
 def check_selector(selector: str, model: ModelParameters) -> None:
@@ -12,13 +10,21 @@ def check_selector(selector: str, model: ModelParameters) -> None:
 
     Args:
         selector: one of `SELECTORS`.
-        model: parameters of the model of the campaign.
+        model: parameters of the model.
 
     Raises:
-        InputError: it cannot; the message states the remedy.
+        InputError: there is no such selector, or the model cannot serve it; the message states the remedy.
     """
-    if selector not in SELECTORS:
-        raise InputError(f"select: found {selector!r}, expected one of {', '.join(SELECTORS)}")
-    if selector in WITHOUT_MODEL:
-        return
-    raise InputError(f"select: {selector} is not available yet; choose one of {', '.join(WITHOUT_MODEL)}")
+    check_name(selector)
+    is_committee = model.committee is not None
+    if selector == "committee" and not is_committee:
+        raise unserved(
+            selector,
+            "a single model",
+            "a committee, whose members disagree",
+            "give model.committee, or choose informative, which needs only one model",
+        )
+    if selector in ("informative", "farthest") and is_committee:
+        raise unserved(
+            selector, "a committee", "a single model", "choose committee, or give the model of its members alone"
+        )

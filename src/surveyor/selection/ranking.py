@@ -14,7 +14,7 @@ class Chosen:
 
     Attributes:
         name: name of the candidate.
-        score: score by which it was chosen, rounded to 1e-6; None if the selector has none.
+        score: score by which it was chosen, rounded to 1e-6; None if it has none.
     """
 
     name: str
@@ -23,7 +23,7 @@ class Chosen:
 
 def rounded(scores: np.ndarray) -> np.ndarray:
     """Return scores rounded to 1e-6; those that are no number become minus infinity, the worst."""
-    return np.asarray(np.nan_to_num(np.round(scores, DECIMALS) + 0.0, nan=-np.inf))
+    return np.asarray(np.nan_to_num(np.round(scores, DECIMALS), nan=-np.inf, posinf=np.inf, neginf=-np.inf))
 
 
 def best_first(scores: np.ndarray) -> list[int]:
@@ -31,13 +31,13 @@ def best_first(scores: np.ndarray) -> list[int]:
     return [int(index) for index in np.argsort(-rounded(scores), kind="stable")]
 
 
-def chosen(names: Sequence[str], order: Sequence[int], scores: Sequence[float]) -> list[Chosen]:
+def chosen(names: Sequence[str], order: Sequence[int], scores: Sequence[float] | np.ndarray) -> list[Chosen]:
     """Return the candidates of an order, each with its score.
 
     Args:
         names: of all candidates.
         order: indices of those that are chosen.
-        scores: of those that are chosen, in their order.
+        scores: of those that are chosen, in their order; infinite and undefined ones are left out.
     """
     found = rounded(np.asarray(scores, dtype=float)).tolist()
     return [
