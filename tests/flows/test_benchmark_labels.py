@@ -43,7 +43,7 @@ def parameters(tmp_path: Path) -> dict[str, Any]:
         "output_directory": tmp_path / "out",
         "reference": {"emt": {}},
         "model": {"pair": {"n_basis": 4}},
-        "arms": ["random", "walkers"],
+        "arms": ["random", "walkers", "farthest", "informative"],
         "n_labels": [3, 6, 10],
         "reference_labels": 6,
         "n_seeds": 2,
@@ -54,12 +54,8 @@ def test_a_call_compares_and_the_same_call_computes_nothing_again(parameters: di
     path = benchmark_labels(**parameters)
     out = path.parent
     summary = read_json(out / "summary.json")
-    assert [row[:2] for row in summary["table"][1:]] == [
-        ["hot", "random"],
-        ["hot", "walkers"],
-        ["strained", "random"],
-        ["strained", "walkers"],
-    ]
+    arms = parameters["arms"]
+    assert [row[:2] for row in summary["table"][1:]] == [[test, arm] for test in ("hot", "strained") for arm in arms]
     assert path.read_text().startswith("| test set | arm | forces RMSE (meV/Å) at 6 |")
     assert (out / "learning-curves.png").read_bytes().startswith(b"\x89PNG")
 
@@ -67,7 +63,7 @@ def test_a_call_compares_and_the_same_call_computes_nothing_again(parameters: di
     assert len(candidates) == 16  # of two walkers with 10 frames each, but for the first two
     assert [len(Dataset.load(each)) for each in sorted((out / "sets").glob("*"))] == [16, 5, 3]
     first = read_json(out / "points" / "first-seed-0-labels-3" / "point.json")
-    for arm in ("random", "walkers"):
+    for arm in arms:
         assert summary["errors"]["hot"]["forces_rmse"][arm][0][0] == 1e3 * first["errors"]["hot"]["forces_rmse"]
 
     point = out / "points" / "walkers-seed-1-labels-10"
@@ -84,11 +80,11 @@ def test_a_call_compares_and_the_same_call_computes_nothing_again(parameters: di
 
     done = {each: each.stat().st_mtime_ns for each in out.glob("points/*/point.json")}
     labels = {each: each.stat().st_mtime_ns for each in (out.parent / "labels").rglob("*") if each.is_file()}
-    assert len(done) == 10  # for each seed one that both arms share, and two of each arm
+    assert len(done) == 18  # for each seed one that all arms share, and two of each arm
     assert benchmark_labels(**{**parameters, "n_seeds": 3}) == path
     assert read_json(out / "summary.json")["n_seeds"] == 3
     now = {each: each.stat().st_mtime_ns for each in out.glob("points/*/point.json")}
-    assert len(now) == 15
+    assert len(now) == 27
     assert now.items() >= done.items()
     assert labels == {each: each.stat().st_mtime_ns for each in (out.parent / "labels").rglob("*") if each.is_file()}
     with pytest.raises(InputError, match=r"(?s)holds a benchmark with other parameters:.*n_labels\[0\]: 3 there"):

@@ -19,7 +19,6 @@ ARMS: list[Arm] = [*get_args(Arm)]
 N_LABELS = [10, 17, 30, 53, 92, 160]
 BASELINE: Arm = "random"
 COMMITTEE: Arm = "committee"  # which trains several models at each point
-LINEAR = ("random", "walkers", "farthest")  # arms that every model can serve
 
 
 class Structures(Parameters):
@@ -163,9 +162,8 @@ class BenchmarkParameters(WorkParameters):
     def _check_model(self) -> Self:
         if self.model.committee is not None:
             raise ValueError("model: found committee; expected a single model: the arm committee makes several of it")
-        unserved = [arm for arm in self.arms if arm not in LINEAR]
-        if self.model.pair is not None and unserved:
-            raise ValueError(f"arms: found {', '.join(unserved)}, which the pair model cannot serve; leave it out")
+        if self.model.pair is not None and COMMITTEE in self.arms:
+            raise ValueError("arms: found committee with the pair model, whose members are all the same; leave it out")
         return self
 
     @model_validator(mode="after")

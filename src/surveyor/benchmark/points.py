@@ -25,6 +25,7 @@ from surveyor.models.choice import (
 )
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.model import Model
+from surveyor.models.single_model import SingleModel
 from surveyor.models.training import train_model
 from surveyor.potentials import Potential, Prediction
 from surveyor.run_directory import SCHEMA_VERSION, GenerationDirectory, check_schema
@@ -196,12 +197,17 @@ def _choice(point: Point, candidates: Dataset, drawn: Drawn) -> list[int]:
     n_new = point.n_train - len(before)
     if point.arm == "walkers":
         return before + in_order_of_time(left, n_new, point.n_train_at_end - len(before), point.seed)
-    potential = load_model(point.before.files.model).deploy()
     by_name = {f"{index:06d}": candidates[index] for index in left}
-    # Structures that the model has learned are known to it, but the distances to them are not.
-    known = [candidates[index] for index in (*before, *drawn.valid)] if point.arm == "farthest" else []
-    chosen = choose(point.arm, potential, by_name, known, n_new, seed=point.seed)
+    chosen = choose(point.arm, _potential_to_choose_by(point.before), by_name, (), n_new, seed=point.seed)
     return before + [int(each.name) for each in chosen]
+
+
+def _potential_to_choose_by(point: Point) -> Potential:
+    """Return the potential of a complete point, of whose training set it knows what selectors need."""
+    files, model = point.files, load_model(point.files.model)
+    if isinstance(model, SingleModel):
+        model.compute_posterior(Dataset.load(files.set_file("train")), Dataset.load(files.set_file("valid")))
+    return model.deploy()
 
 
 def in_order_of_time(candidates: Sequence[int], n: int, n_at_end: int, seed: int) -> list[int]:
