@@ -245,7 +245,7 @@ def _initialized(point: Point, train: Dataset) -> Model:
     single = make_model(chosen).initialize(train, atomic_energies=None, seed=point.seed)
     if point.arm != COMMITTEE:
         return single
-    member = MemberParameters(**dict(chosen))
+    member = MemberParameters(**{name: getattr(chosen, name) for name in MemberParameters.model_fields})
     parameters = CommitteeParameters(n_members=point.n_members, member=member)
     committee = make_model(ModelParameters(committee=parameters))
     assert isinstance(committee, CommitteeModel)
