@@ -25,6 +25,7 @@ from surveyor.reading import announce_readings
 from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.reference.potential import ReferencePotential
+from surveyor.reference.reference import Reference
 from surveyor.tasks.learn import learn
 from surveyor.tasks.report import report_benchmark
 from surveyor.tasks.resolve import resolve_theory
@@ -95,17 +96,17 @@ def prepare_sets(benchmark: Benchmark) -> None:
     """Sample and label the candidates and the test sets, unless that is done."""
     if benchmark.sets.exists():
         return
-    if benchmark.checked.walkers:
-        _sample(benchmark)
+    reference = benchmark.checked.reference
+    if reference is not None and benchmark.checked.walkers:
+        _sample(benchmark, reference)
     structures = benchmark.structures()
-    if benchmark.parameters.reference is not None:
+    if reference is not None:
         structures = _labelled(benchmark, structures)
     benchmark.keep_sets(structures)
 
 
-def _sample(benchmark: Benchmark) -> None:
+def _sample(benchmark: Benchmark, reference: Reference) -> None:
     """Run the walkers on the reference."""
-    reference = benchmark.checked.reference
     potential = ReferencePotential(reference, resolve_theory(benchmark.sampling, reference))
     samples = TaskQueue(partial(n_at_once, benchmark.pools.sampling), SimpleQueue())
     for plan in benchmark.plans:

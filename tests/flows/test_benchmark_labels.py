@@ -1,12 +1,16 @@
 """The benchmark of labels at its smallest size: EMT as teacher, the pair model, a local pool, a real Prefect server."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from ase.build import bulk
-from labelling_inputs import copper, written
+from labelling_inputs import copper, labelled, written
+from processes import wait_until
 
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
@@ -89,3 +93,36 @@ def test_a_call_compares_and_the_same_call_computes_nothing_again(parameters: di
     assert labels == {each: each.stat().st_mtime_ns for each in (out.parent / "labels").rglob("*") if each.is_file()}
     with pytest.raises(InputError, match=r"(?s)holds a benchmark with other parameters:.*n_labels\[0\]: 3 there"):
         benchmark_labels(**{**parameters, "n_labels": [4, 6, 10]})
+
+
+@pytest.mark.long
+def test_a_killed_benchmark_continues_and_repeats_no_finished_point(parameters: dict[str, Any], tmp_path: Path) -> None:
+    structures = labelled(copper(40))
+    given = {
+        **parameters,
+        "candidates": {"file": written(tmp_path / "candidates.extxyz", structures[:36])},
+        "tests": [{"name": "alike", "file": written(tmp_path / "alike.extxyz", structures[36:])}],
+        "arms": ["random", "farthest"],
+        "n_seeds": 12,
+    }
+    del given["reference"]  # the files have the labels
+    file, output, out = tmp_path / "benchmark.yaml", tmp_path / "output.txt", tmp_path / "out"
+    file.write_text(json.dumps(given, default=str))
+
+    def finished() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in out.glob("points/*/point.json")}
+
+    with output.open("wb") as printed:
+        command = [sys.executable, "-m", "surveyor.flows.command_line", "benchmark-labels", str(file)]
+        first = subprocess.Popen(command, stdout=printed, stderr=printed)
+    try:
+        wait_until(lambda: len(finished()) >= 4, output.read_text, 120)
+    finally:
+        first.kill()
+        first.wait()
+    assert not (out / "summary.json").exists()
+    before = finished()
+    assert 4 <= len(before) < 60
+    benchmark_labels(**given)
+    assert len(finished()) == 60
+    assert finished().items() >= before.items()

@@ -71,7 +71,7 @@ class Benchmark(Work[BenchmarkParameters, CheckedBenchmark]):
 
     def _structures_of(self, name: str, asked: Structures) -> list[Atoms]:
         if name in self.checked.readings:
-            found = without_isolated_atoms(self.checked.readings[name].structures)
+            found = [*without_isolated_atoms(self.checked.readings[name].structures)]
         else:
             names = map(name_of_sample, self.checked.walkers[name])
             found = frames_of(self.samples, names, asked.skip_steps)

@@ -134,7 +134,7 @@ class Drawn:
     @cached_property
     def order(self) -> list[int]:
         """Indices of all candidates, in random order."""
-        return np.random.default_rng(self.point.seed).permutation(self.n_candidates).tolist()
+        return [int(index) for index in np.random.default_rng(self.point.seed).permutation(self.n_candidates)]
 
     @property
     def valid(self) -> list[int]:
