@@ -60,7 +60,7 @@ def test_a_call_compares_and_the_same_call_computes_nothing_again(parameters: di
     summary = read_json(out / "summary.json")
     arms = parameters["arms"]
     assert [row[:2] for row in summary["table"][1:]] == [[test, arm] for test in ("hot", "strained") for arm in arms]
-    assert path.read_text().startswith("| test set | arm | forces RMSE (meV/Å) at 6 |")
+    assert path.read_text().startswith("| test set | arm | forces RMSE at 6 labels (meV/Å) |")
     assert (out / "learning-curves.png").read_bytes().startswith(b"\x89PNG")
 
     candidates = Dataset.load(out / "sets" / "00-candidates.extxyz").labelled()

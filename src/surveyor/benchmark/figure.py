@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from surveyor.benchmark.parameters import Arm
-from surveyor.benchmark.results import METRICS, Comparison, Metric
+from surveyor.benchmark.results import METRICS, Comparison
 from surveyor.report.style import (
     BLUE,
     GREEN,
@@ -45,7 +45,7 @@ def curves_figure(comparisons: Sequence[Comparison], n_labels: Sequence[int]) ->
     for row, metric in zip(panels, DRAWN, strict=True):
         for axes, test in zip(row, tests, strict=True):
             shown = [each for each in comparisons if (each.test, each.metric) == (test, metric.field)]
-            _draw(axes, shown, n_labels, metric)
+            _draw(axes, shown, n_labels, f"{metric.title}\n({metric.unit})" if axes is row[0] else "")
     for axes, test in zip(panels[0], tests, strict=True):
         axes.set_title(test, fontsize=9, loc="left", fontweight="bold")
     for axes in panels[-1]:
@@ -54,8 +54,8 @@ def curves_figure(comparisons: Sequence[Comparison], n_labels: Sequence[int]) ->
     return figure
 
 
-def _draw(axes: Axes, comparisons: Sequence[Comparison], n_labels: Sequence[int], metric: Metric) -> None:
-    dress(axes, x="", y=f"{metric.title} ({metric.unit})")
+def _draw(axes: Axes, comparisons: Sequence[Comparison], n_labels: Sequence[int], name: str) -> None:
+    dress(axes, x="", y=name)
     for each in comparisons:
         colour, values = COLOURS[each.arm], [mean.value for mean in each.means]
         axes.plot(n_labels, values, color=colour, marker="o", markersize=3, linewidth=1.2, label=each.arm)

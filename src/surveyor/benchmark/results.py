@@ -129,16 +129,16 @@ def table_of(comparisons: Sequence[Comparison], reference_labels: int) -> list[l
         comparisons: the comparisons.
         reference_labels: number of labels of the errors.
     """
-    header = ["test set", "arm"]
-    for metric in METRICS:
-        header += [f"{metric.title} ({metric.unit}) at {reference_labels}", "labels saved: ratio"]
+    shown = METRICS[0]
+    header = ["test set", "arm", f"{shown.title} at {reference_labels} labels ({shown.unit})"]
+    header += [f"ratio: {metric.title}" for metric in METRICS]
     found = {(each.test, each.arm, each.metric): each for each in comparisons}
     rows = dict.fromkeys((each.test, each.arm) for each in comparisons)
     return [header, *([*row, *_cells([found[*row, metric.field] for metric in METRICS])] for row in rows)]
 
 
 def _cells(comparisons: Sequence[Comparison]) -> list[str]:
-    return [text for each in comparisons for text in (f"{each.at_reference.value:.3g}", ratio_in_words(each))]
+    return [f"{comparisons[0].at_reference.value:.3g}", *map(ratio_in_words, comparisons)]
 
 
 def ratio_in_words(comparison: Comparison) -> str:
@@ -147,7 +147,7 @@ def ratio_in_words(comparison: Comparison) -> str:
         return "1"
     mean, n_bounded = comparison.ratio.mean, comparison.ratio.n_bounded
     interval = "" if mean.low is None or mean.high is None else f" ({mean.low:.2f} to {mean.high:.2f})"
-    bounded = f"; {n_bounded} of {mean.n} not reached" if n_bounded else ""
+    bounded = f", {n_bounded} of {mean.n} not reached" if n_bounded else ""
     return f"{'≤ ' if n_bounded else ''}{mean.value:.2f}{interval}{bounded}"
 
 

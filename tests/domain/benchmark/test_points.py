@@ -168,9 +168,9 @@ def test_the_table_shows_errors_and_ratios() -> None:
     fields = ("forces_rmse", "forces_95", "energy_rmse", "energy_rmse_without_offset")
     comparisons = compare({"hot": dict.fromkeys(fields, halved), "cold": dict.fromkeys(fields, never)}, N_LABELS, 10)
     header, *rows = table_of(comparisons, 10)
-    assert header[:4] == ["test set", "arm", "forces RMSE (meV/Å) at 10", "labels saved: ratio"]
+    assert header[:4] == ["test set", "arm", "forces RMSE at 10 labels (meV/Å)", "ratio: forces RMSE"]
     assert rows[0][:4] == ["hot", "random", "2", "1"]
     assert rows[1][:4] == ["hot", "farthest", "1", "1.41 (1.41 to 1.41)"]
     assert rows[3][3].startswith("≤ 0.71 (")
-    assert rows[3][3].endswith("; 1 of 2 not reached")
+    assert rows[3][3].endswith(", 1 of 2 not reached")
     assert markdown_of([["a", "b"], ["1", "2"]]) == "| a | b |\n| -- | -- |\n| 1 | 2 |"
