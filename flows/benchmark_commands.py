@@ -8,9 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from surveyor.benchmark import BENCHMARK
-from surveyor.benchmark.benchmark import n_points_of
+from surveyor.benchmark.benchmark import points_of
 from surveyor.benchmark.parameters import BenchmarkParameters
-from surveyor.benchmark.points import RECORD
 from surveyor.events.kinds import FileRead, SampleEnds, WorkBegins, WorkEnds
 from surveyor.events.log import of_kind
 from surveyor.flows.display import WAITS, View, show_unfinished, waiting_now
@@ -25,10 +24,11 @@ from surveyor.works.summary import is_complete, read_summary
 
 def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
     events = directory.events.read()[0]
-    n_done = len([*directory.path.glob(f"points/*/{RECORD}")])
     n_frames = len({event.name for event in of_kind(events, SampleEnds)})
-    n_points = n_points_of(recorded_parameters(directory, BenchmarkParameters))
-    line = f"models: {n_done} of {n_points}" if n_done else f"trajectories: {n_frames}" if n_frames else ""
+    recorded = recorded_parameters(directory, BenchmarkParameters)
+    points = points_of(recorded.model_copy(update={"output_directory": directory.path}))  # it may have been moved
+    n_done = sum(point.record.exists() for point in points)
+    line = f"models: {n_done} of {len(points)}" if n_done else f"trajectories: {n_frames}" if n_frames else ""
     return Text("\n".join(filter(None, [waiting_now(directory, events), line]))), line
 
 

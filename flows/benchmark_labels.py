@@ -158,7 +158,7 @@ def learn_curves(benchmark: Benchmark) -> None:
 def conclude(benchmark: Benchmark) -> Path:
     """Write the results and show them in the interface; return the file with the comparison."""
     path = write_results(benchmark)
-    announce(logger, WorkEnds(message=f"{benchmark.n_points} models compared: {path}"))
+    announce(logger, WorkEnds(message=f"all models are compared: {path}"))
     state = report_benchmark(benchmark.directory, return_state=True)
     if state.is_failed():
         logger.error("the report failed: %s", state.message)  # the files are there

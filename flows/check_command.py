@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from surveyor.benchmark import BENCHMARK, BenchmarkParameters, CheckedBenchmark
-from surveyor.benchmark.benchmark import n_points_of
+from surveyor.benchmark.benchmark import points_of
 from surveyor.campaign import CAMPAIGN, CampaignParameters, CheckedCampaign, check_theory, warning_of_stop
 from surveyor.errors import InputError
 from surveyor.flows.work_commands import check_fits
@@ -115,7 +115,7 @@ def _describe_benchmark(parameters: BenchmarkParameters, checked: CheckedBenchma
     _check_model(parameters.model, parameters.pools.training)
     if checked.reference is not None and parameters.pools.labelling == LOCAL:
         _theory(console, _reference(parameters, checked.reference))
-    n_models, n_walkers = n_points_of(parameters), sum(map(len, checked.walkers.values()))
+    n_models, n_walkers = len(points_of(parameters)), sum(map(len, checked.walkers.values()))
     console.print(f"arms: {', '.join(parameters.arms)}; models to train: {n_models}; walkers: {n_walkers}")
 
 

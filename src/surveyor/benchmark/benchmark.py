@@ -92,24 +92,8 @@ class Benchmark(Work[BenchmarkParameters, CheckedBenchmark]):
         save_sets(self.sets, candidates, tests)
 
     def point(self, arm: Arm, number: int, n_points: int) -> Point:
-        """Return a point of a curve.
-
-        Args:
-            arm: how labels are chosen.
-            number: number of the seed, from 0.
-            n_points: number of points of the curve up to this one.
-        """
-        parameters = self.parameters
-        return Point(
-            arm=arm,
-            seed=parameters.seed + number,
-            n_labels=tuple(parameters.n_labels[:n_points]),
-            n_at_end=parameters.n_labels[-1],
-            valid_fraction=parameters.valid_fraction,
-            model=parameters.model,
-            n_members=parameters.n_members,
-            folder=self.directory.path,
-        )
+        """Return a point of a curve; see `point_of`."""
+        return point_of(self.parameters, arm, number, n_points)
 
     @property
     def first_points(self) -> list[Point]:
@@ -126,16 +110,38 @@ class Benchmark(Work[BenchmarkParameters, CheckedBenchmark]):
         arms = [arm for arm in self.parameters.arms if arm != COMMITTEE] if is_shared else [point.arm]
         return [self.point(arm, number, n_points) for arm in arms]
 
-    @property
-    def n_points(self) -> int:
-        """Number of points of all curves; those that arms share count once."""
-        return n_points_of(self.parameters)
+
+def point_of(parameters: BenchmarkParameters, arm: Arm, number: int, n_points: int) -> Point:
+    """Return a point of a curve of a benchmark.
+
+    Args:
+        parameters: parameters of the benchmark.
+        arm: how labels are chosen.
+        number: number of the seed, from 0.
+        n_points: number of points of the curve up to this one.
+    """
+    return Point(
+        arm=arm,
+        seed=parameters.seed + number,
+        n_labels=tuple(parameters.n_labels[:n_points]),
+        n_at_end=parameters.n_labels[-1],
+        valid_fraction=parameters.valid_fraction,
+        model=parameters.model,
+        n_members=parameters.n_members,
+        folder=parameters.folder,
+    )
 
 
-def n_points_of(parameters: BenchmarkParameters) -> int:
-    """Return the number of points of all curves of a benchmark; those that arms share count once."""
-    n_first = 1 + (COMMITTEE in parameters.arms)
-    return parameters.n_seeds * (n_first + len(parameters.arms) * (len(parameters.n_labels) - 1))
+def points_of(parameters: BenchmarkParameters) -> list[Point]:
+    """Return the points of all curves of a benchmark; those that arms share are there once."""
+    numbers = range(1, len(parameters.n_labels) + 1)
+    points = (
+        point_of(parameters, arm, seed, n)
+        for arm in parameters.arms
+        for seed in range(parameters.n_seeds)
+        for n in numbers
+    )
+    return [*{point.name: point for point in points}.values()]
 
 
 def name_of_sample(walker: Walker) -> str:

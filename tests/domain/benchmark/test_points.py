@@ -17,7 +17,8 @@ from surveyor.benchmark.sets import check_sets, divided, frames_of, marked, save
 from surveyor.dataset import Dataset, label_of
 from surveyor.errors import InputError
 from surveyor.files import read_json
-from surveyor.models.choice import ModelParameters
+from surveyor.models.choice import ModelParameters, load_model
+from surveyor.models.committee import CommitteeModel
 from surveyor.models.pair import PairParameters
 from surveyor.parameter_files import parse_parameters
 from surveyor.potentials import Prediction
@@ -78,15 +79,20 @@ def test_arms_begin_together_and_choose_differently(folder: Path) -> None:
 def test_what_is_chosen_is_kept_and_a_finished_point_is_not_computed_again(folder: Path) -> None:
     last = point(folder, "farthest", 3)
     record, model = last.record.read_bytes(), last.files.model.stat().st_mtime_ns
+    kept = (last.files.path / "chosen.json").stat().st_mtime_ns
     assert learn_point(last).read_bytes() == record
     last.record.unlink()  # as if it had been killed in the last moment
     assert read_json(learn_point(last))["errors"] == last.errors()
     assert last.files.model.stat().st_mtime_ns == model
+    assert (last.files.path / "chosen.json").stat().st_mtime_ns == kept
 
 
 def test_the_first_member_of_a_committee_is_the_single_model_of_the_other_arms(folder: Path) -> None:
     committee = point(folder, "committee", 1)
     learn_point(committee)
+    model = load_model(committee.files.model)
+    assert isinstance(model, CommitteeModel)
+    assert model.members[0].seed == committee.seed
     assert committee.errors() == point(folder, "random", 1).errors()
 
 
