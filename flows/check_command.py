@@ -39,7 +39,7 @@ def add_check_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
         epilog="example: surveyor check campaign.yaml",
     )
     check.add_argument(
-        "parameters", type=Path, help="parameter file of a campaign, a labelling, a training or a sampling (YAML)"
+        "parameters", type=Path, help="parameter file of a campaign or of other work, such as a labelling (YAML)"
     )
     check.add_argument("--json", action="store_true", help="only print the valid parameters, for a deployment")
     check.set_defaults(command=_check)
