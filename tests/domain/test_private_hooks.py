@@ -130,6 +130,7 @@ HOOKS = [
     Hook("nequip", "NequIPCalculator.atoms_to_data", has("nequip.integrations.ase:NequIPCalculator.atoms_to_data")),
     Hook("nequip", "call_model", has("nequip.integrations.ase:NequIPCalculator.call_model")),
     Hook("nequip", "AtomicDataDict.NODE_FEATURES_KEY", has("nequip.data:AtomicDataDict.NODE_FEATURES_KEY")),
+    Hook("nequip", "do_derivatives", mentions("nequip.nn:ForceStressOutput", "do_derivatives", "func")),
     Hook("nequip", "GraphModel.irreps_out", mentions("nequip.nn:GraphModuleMixin", "irreps_out")),
     Hook("nequip", "nequip.scripts.train.main", has("nequip.scripts.train:main")),
     Hook("lightning", "Trainer.fit_loop.state_dict", has("lightning.pytorch.loops:_FitLoop.state_dict")),

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from ase import Atoms
+from gradients import check_gradients
 from labelling_inputs import labelled
 
 from surveyor.dataset import ENERGY, Dataset
@@ -72,6 +73,10 @@ class NetworkTests:
 
     def test_it_fulfils_what_is_asked_of_potentials(self, trained: Model, valid: Dataset) -> None:
         check_potential(trained.deploy(), [*valid[:3], Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 2.5]])])
+
+    def test_gradients_of_features_are_those_of_finite_differences(self, trained: Any, valid: Dataset) -> None:
+        slab = Atoms("Au2", positions=[[0, 0, 0], [0, 0, 2.5]], cell=[5, 5, 20], pbc=[True, True, False])
+        check_gradients(trained.deploy(), [*valid[:3], slab])
 
     def test_isolated_atoms_give_the_atomic_energies_and_are_not_trained_on(
         self, train: Dataset, valid: Dataset, tmp_path: Path

@@ -144,6 +144,8 @@ def compute_posterior(potential: GradientPotential, train: Dataset, valid: Datas
     """
     if path.exists():
         return
+    if not hasattr(potential, "feature_gradients"):
+        raise InputError(f"{path}: found a potential without feature_gradients, expected one of MACE, NequIP or pair")
     train, valid = counted(without_isolated_atoms(train)), counted(without_isolated_atoms(valid))
     if not train:
         raise InputError(f"{path}: found no structure with labels that count, expected a training set")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from surveyor.dataset import Dataset
-from surveyor.errors import InputError
+from surveyor.errors import UNFORESEEN, InputError
 from surveyor.files import read_json, synchronize, write_json
 from surveyor.models.choice import load_model
 from surveyor.models.committee import CommitteeModel
@@ -74,7 +74,7 @@ def train_model(
 def _add_posterior(model: SingleModel[Any], train: Path, valid: Path) -> None:
     try:
         model.compute_posterior(Dataset.load(train), Dataset.load(valid))
-    except InputError as reason:  # the model is as good without one
+    except UNFORESEEN as reason:  # the model is as good without one
         logger.warning("the model has no posterior: %s", reason)
 
 

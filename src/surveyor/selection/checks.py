@@ -2,7 +2,7 @@
 
 from surveyor.models.choice import ModelParameters
 from surveyor.selection.errors import unserved
-from surveyor.selection.selection import check_name
+from surveyor.selection.selection import WITH_POSTERIOR, check_name
 
 
 def check_selector(selector: str, model: ModelParameters) -> None:
@@ -24,7 +24,7 @@ def check_selector(selector: str, model: ModelParameters) -> None:
             "a committee, whose members disagree",
             "give model.committee, or choose informative, which needs only one model",
         )
-    if selector in ("informative", "farthest") and is_committee:
+    if selector in WITH_POSTERIOR and is_committee:
         raise unserved(
             selector, "a committee", "a single model", "choose committee, or give the model of its members alone"
         )

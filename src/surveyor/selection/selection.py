@@ -20,6 +20,7 @@ from surveyor.selection.ranking import Chosen
 
 Selector = Literal["walkers", "random", "informative", "committee", "farthest"]
 SELECTORS: tuple[Selector, ...] = get_args(Selector)
+WITH_POSTERIOR: tuple[Selector, ...] = ("informative", "farthest")  # whose model is trained with its posterior
 FRAME = "-step-"  # in the names of frames of a trajectory, beside that of its end
 N_CANDIDATES = 2000  # whose scores are computed; of more, some are drawn at random
 
