@@ -3,12 +3,15 @@
 # make tests-long  tests that wait for minutes (a server that is away, runs whose process died) or that are about
 #                  programs which few use (Grid Engine, OAR, PostgreSQL)
 # make mutants  single mutations of the modules that decide most: a test must notice each (MODULE=labels for one of them)
+# make benchmark-labels  do chosen labels go further than random ones? It takes an hour, and continues after a stop
+#                  (SYSTEM=alanine-dipeptide, silicon or water for another one of benchmarks/labels)
 # make docs    the documentation, into site/
 # make diagrams  the figures of the documentation, anew from docs/diagrams/*.mmd; needs Node.js and a network
 # make clean   remove the environments
 
 PYTHON ?= python3.11
 REFERENCE ?= xtb
+SYSTEM ?= formic-acid-dimer
 
 # An environment for each engine that there is, as their dependencies exclude each other (mace-torch and nequip do).
 MACE := .venv/mace
@@ -26,7 +29,7 @@ export DO_NOT_TRACK := 1
 # Tests start hundreds of processes; where they may not keep bytecode, each compiles the whole package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types tests tests-long mutants benchmarks docs diagrams clean
+.PHONY: demo test lint types tests tests-long mutants benchmarks benchmark-labels docs diagrams clean
 
 demo: $(MACE)/demo.stamp
 	$(MACE)/bin/surveyor run $(CAMPAIGN)
@@ -68,6 +71,10 @@ benchmarks: $(MACE)/test.stamp
 	$(MACE)/bin/python benchmarks/labelling.py
 	$(MACE)/bin/python benchmarks/walkers.py --walkers 16
 	$(MACE)/bin/python benchmarks/pools.py --labels 2000 --plain 1000 --rate 50
+
+benchmark-labels: export OMP_NUM_THREADS ?= 1
+benchmark-labels: $(MACE)/test.stamp
+	$(MACE)/bin/surveyor benchmark-labels benchmarks/labels/$(SYSTEM).yaml
 
 docs: $(MACE)/docs.stamp
 	$(MACE)/bin/mkdocs build --strict

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from surveyor.benchmark import BENCHMARK, BenchmarkParameters, CheckedBenchmark
+from surveyor.benchmark.benchmark import points_of
 from surveyor.campaign import (
     CAMPAIGN,
     CampaignParameters,
@@ -45,20 +47,21 @@ def add_check_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
         epilog="example: surveyor check campaign.yaml",
     )
     check.add_argument(
-        "parameters", type=Path, help="parameter file of a campaign, a labelling, a training or a sampling (YAML)"
+        "parameters", type=Path, help="parameter file of a campaign or of other work, such as a labelling (YAML)"
     )
     check.add_argument("--json", action="store_true", help="only print the valid parameters, for a deployment")
     check.set_defaults(command=_check)
 
 
 def _check(options: argparse.Namespace, console: Console) -> None:
-    file, fields = options.parameters, "run_directory, structures, train or potential"
+    file, fields = options.parameters, "run_directory, structures, train, potential or candidates"
     given = read_fields(file, "parameter file", fields)
     kind = next((kind for kind in DESCRIPTIONS if kind.field in given), CAMPAIGN)
     if kind is CAMPAIGN and "run_directory" not in given:
         raise InputError(
             f"{file}: the kind of work is not clear. Expected one of: `run_directory` of a campaign, `structures` of a "
-            f"labelling, `train` of a training, `potential` of a sampling; found {', '.join(map(str, given))}"
+            "labelling, `train` of a training, `potential` of a sampling, `candidates` of a benchmark; found "
+            f"{', '.join(map(str, given))}"
         )
     parameters = kind.load(file)
     checked = kind.check(parameters)
@@ -118,11 +121,20 @@ def _describe_sampling(_parameters: SamplingParameters, checked: CheckedSampling
     console.print(f"walkers: {len(checked.walkers)}, elements {', '.join(elements)}")
 
 
+def _describe_benchmark(parameters: BenchmarkParameters, checked: CheckedBenchmark, console: Console) -> None:
+    _check_model(parameters.model, parameters.pools.training)
+    if checked.reference is not None and parameters.pools.labelling == LOCAL:
+        _theory(console, _reference(parameters, checked.reference))
+    n_models, n_walkers = len(points_of(parameters)), sum(map(len, checked.walkers.values()))
+    console.print(f"arms: {', '.join(parameters.arms)}; models to train: {n_models}; walkers: {n_walkers}")
+
+
 # Any: parameters of each kind of work, and what was checked of them.
 DESCRIPTIONS: Mapping[Kind[Any, Any, Any], Callable[[Any, Any, Console], None]] = {
     LABELLING: _describe_labelling,
     TRAINING: _describe_training,
     SAMPLING: _describe_sampling,
+    BENCHMARK: _describe_benchmark,
     CAMPAIGN: _describe_campaign,
 }
 
@@ -153,7 +165,9 @@ def _check_model(model: ModelParameters | None, pool: str) -> None:
         check_model_parameters(model)
 
 
-def _reference(parameters: CampaignParameters | LabellingParameters, made: Reference) -> Reference:
+def _reference(
+    parameters: CampaignParameters | LabellingParameters | BenchmarkParameters, made: Reference
+) -> Reference:
     """Return the reference with what a block of the Prefect server holds; it is asked only where one is named."""
     if parameters.codes.cp2k_block is None:
         return made

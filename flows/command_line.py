@@ -10,6 +10,7 @@ from rich.console import Console
 
 from surveyor import __version__
 from surveyor.errors import InputError, SurveyorError
+from surveyor.flows.benchmark_commands import BENCHMARK_VIEW, add_benchmark_command
 from surveyor.flows.block_commands import add_block_commands
 from surveyor.flows.calculation_commands import add_calculation_commands
 from surveyor.flows.campaign_commands import CAMPAIGN_VIEW, add_run_command
@@ -24,7 +25,7 @@ from surveyor.flows.train_commands import TRAINING_VIEW, add_train_commands
 from surveyor.parameter_files import located
 from surveyor.run_directory import RunDirectory
 
-VIEWS = (LABELLING_VIEW, TRAINING_VIEW, SAMPLING_VIEW, CAMPAIGN_VIEW)
+VIEWS = (LABELLING_VIEW, TRAINING_VIEW, SAMPLING_VIEW, BENCHMARK_VIEW, CAMPAIGN_VIEW)
 STORAGE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE)
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 TERMINATED = 143  # and after SIGTERM
@@ -88,13 +89,14 @@ def command_parser() -> argparse.ArgumentParser:
     status = commands.add_parser(
         "status", help="show the progress of work; needs no server", epilog="example: surveyor status campaigns/ethanol"
     )
-    status.add_argument("run_directory", type=Path, help="folder of a campaign, a labelling, a training or a sampling")
+    status.add_argument("run_directory", type=Path, help="folder of a campaign or of other work")
     status.set_defaults(command=_status)
     add_replay_command(commands)
     add_label_commands(commands)
     add_calculation_commands(commands)
     add_train_commands(commands)
     add_sample_command(commands)
+    add_benchmark_command(commands)
     add_doctor_command(commands)
     add_pool_commands(commands)
     add_block_commands(commands)

@@ -93,6 +93,25 @@ def report_training(directory: RunDirectory) -> tuple[Path, ...]:
     return write_training_figures(files, pictures)  # last, as in `report`
 
 
+@task(
+    task_run_name="report benchmark {directory.path.name}",
+    retries=2,
+    retry_delay_seconds=[2, 20],
+    cache_policy=NO_CACHE,
+)
+def report_benchmark(directory: RunDirectory) -> None:
+    """Show the comparison of a benchmark as an artifact.
+
+    Args:
+        directory: of the benchmark, complete.
+    """
+    from surveyor.benchmark.results import markdown_of_benchmark
+
+    name = _key(directory, "benchmark")
+    markdown = markdown_of_benchmark(directory)
+    create_markdown_artifact(markdown, key=f"{name}-benchmark", description=f"Benchmark of {directory.path.name}")
+
+
 def _key(directory: RunDirectory, default: str) -> str:
     return re.sub("[^a-z0-9]+", "-", directory.path.name.lower()).strip("-") or default
 

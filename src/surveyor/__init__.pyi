@@ -4,6 +4,7 @@ from surveyor.dataset import Dataset as Dataset
 from surveyor.dataset import DataSets as DataSets
 from surveyor.errors import InputError as InputError
 from surveyor.errors import SurveyorError as SurveyorError
+from surveyor.flows.benchmark_labels import benchmark_labels as benchmark_labels
 from surveyor.flows.label_dataset import label_dataset as label_dataset
 from surveyor.flows.label_dataset import label_structures as label_structures
 from surveyor.flows.online_learning import online_learning as online_learning

@@ -15,6 +15,7 @@ from ase import Atoms
 from ase.build import molecule
 from prefect import flow
 
+from surveyor.benchmark import BenchmarkParameters
 from surveyor.campaign import CampaignParameters
 from surveyor.dataset import ENERGY
 from surveyor.labelling import LabellingParameters
@@ -34,7 +35,8 @@ BLOCK = re.compile(
 TABLE = re.compile(r"^<!-- parameters: (\S+) -->$", re.MULTILINE)
 INCLUDED = "--8<--"  # the block is another file
 COMPLETE, LABELLING, RUNNABLE = "complete campaign file", "complete parameter file", "runnable"
-TRAINING, SAMPLING = "complete training file", "complete sampling file"
+TRAINING, SAMPLING, BENCHMARK = "complete training file", "complete sampling file", "complete benchmark file"
+BENCHMARK_PART = "part of a benchmark file"
 FOREIGN = re.compile(
     r"""<(?:script|link|img|iframe|object|embed|source)\b[^>]*?\b(?:src|href|data)=["']?(?:https?:)?//[^"'> ]+"""
 )
@@ -74,6 +76,17 @@ def test_complete_parameter_files_of_trainings_in_pages_are_valid(text: str) -> 
 @pytest.mark.parametrize("text", blocks("yaml", SAMPLING))
 def test_complete_parameter_files_of_samplings_in_pages_are_valid(text: str) -> None:
     assert parse_parameters(SamplingParameters, yaml.safe_load(text), "example").potential
+
+
+@pytest.mark.parametrize("text", blocks("yaml", BENCHMARK))
+def test_complete_parameter_files_of_benchmarks_in_pages_are_valid(text: str) -> None:
+    assert parse_parameters(BenchmarkParameters, yaml.safe_load(text), "example").tests
+
+
+@pytest.mark.parametrize("text", blocks("yaml", BENCHMARK_PART))
+def test_parts_of_parameter_files_of_benchmarks_in_pages_are_valid(text: str) -> None:
+    least = {"output_directory": "out", "model": {"pair": {}}, "arms": ["random", "farthest"]}
+    assert parse_parameters(BenchmarkParameters, least | yaml.safe_load(text), "example").tests
 
 
 @pytest.mark.parametrize("text", blocks("yaml", None))

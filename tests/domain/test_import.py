@@ -15,9 +15,9 @@ ASEParameters ASEReference Bootstrap CP2KParameters CP2KReference CampaignParame
 CommitteeParameters DataSets Dataset EMTParameters EMTReference InputError Label LabelFailure LabelStore Labeller
 Learning MACEModel MACEParameters MemberParameters Model ModelParameters NequIPModel NequIPParameters PairModel
 PairParameters Potential Reference ReferenceParameters SurveyorError Walkers XTBParameters XTBReference
-decide_membership errors_of explore label_dataset label_structures load_model local_pool make_model make_reference
-make_walkers move_on new_structures online_learning perturbed_starts propagate read_campaign sample_walkers
-structure_errors train_model
+benchmark_labels decide_membership errors_of explore label_dataset label_structures load_model local_pool make_model
+make_reference make_walkers move_on new_structures online_learning perturbed_starts propagate read_campaign
+sample_walkers structure_errors train_model
 """
 
 # Refuses some packages, imports what the arguments name, and prints which packages are there afterwards.
@@ -77,7 +77,14 @@ def test_the_public_names_are_these():
 
 
 def test_public_names_are_there_without_prefect_and_engines_but_for_the_flows():
-    flows = {"label_dataset", "label_structures", "online_learning", "sample_walkers", "train_model"}
+    flows = {
+        "benchmark_labels",
+        "label_dataset",
+        "label_structures",
+        "online_learning",
+        "sample_walkers",
+        "train_model",
+    }
     names = [f"surveyor:{name}" for name in surveyor.__all__ if name not in flows]
     imported_with(tuple(set(REFUSED) - {"dask", "distributed"}), *names)
 
@@ -95,6 +102,7 @@ def test_a_campaign_starts_without_what_only_later_work_needs():
     later = {"matplotlib", "PIL", "torch", "mace", "nequip", "e3nn", "tblite", "wandb", "pandas"}
     assert not imported_with((), "surveyor.flows.command_line", "surveyor.flows.online_learning") & later
     assert not imported_with((), "surveyor.flows.sample_walkers", "surveyor.flows.label_dataset") & later
+    assert not imported_with((), "surveyor.flows.benchmark_labels") & later
 
 
 def test_a_worker_starts_without_what_only_the_flow_needs():

@@ -49,6 +49,7 @@ ROOMS = [
     "training",
     "sampling_work",
     "report",
+    "benchmark",
     "testing",
 ]
 ENGINES = {"torch", "mace", "nequip", "lightning", "hydra", "omegaconf", "tblite", "wandb", "e3nn"}

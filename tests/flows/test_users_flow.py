@@ -11,9 +11,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 
+from surveyor.benchmark import BenchmarkParameters
 from surveyor.campaign import CampaignParameters
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
+from surveyor.flows.benchmark_labels import benchmark_labels
 from surveyor.flows.label_dataset import label_dataset
 from surveyor.flows.online_learning import online_learning
 from surveyor.flows.paths import of_run, run_url
@@ -30,6 +32,7 @@ FLOWS = [
     (label_dataset, LabellingParameters),
     (train_model, TrainingParameters),
     (sample_walkers, SamplingParameters),
+    (benchmark_labels, BenchmarkParameters),
 ]
 
 

@@ -72,7 +72,7 @@ class CampaignComplete(Event):
 
 
 class WorkBegins(Event):
-    """A training on files, or a sampling with `n_samples` planned samples, begins or continues."""
+    """A training on files, a benchmark, or a sampling with `n_samples` planned samples, begins or continues."""
 
     event: Literal["work_begins"] = "work_begins"
     url: str | None = None
@@ -80,7 +80,7 @@ class WorkBegins(Event):
 
 
 class WorkEnds(Event):
-    """A sampling is complete; `n_structures` is the number of structures in each file."""
+    """A sampling or a benchmark is complete; `n_structures` is the number of structures in each file of a sampling."""
 
     event: Literal["work_ends"] = "work_ends"
     n_structures: Mapping[str, int] = {}

@@ -30,10 +30,11 @@ def independent_frames(samples: Path, name: str) -> dict[int, Atoms]:
         return {}
     frames = ase.io.read(path, ":")
     chosen = decorrelated(np.array([fingerprint(frame) for frame in frames], dtype=float))
-    return {int(frames[index].info["step"]): _bare(frames[index]) for index in chosen}
+    return {int(frames[index].info["step"]): without_motion(frames[index]) for index in chosen}
 
 
-def _bare(frame: Atoms) -> Atoms:
+def without_motion(frame: Atoms) -> Atoms:
+    """Return a frame in canonical coordinates, without momenta, constraints, results, and the fields of its walker."""
     atoms = at_rest(frame)
     atoms.info = {name: atoms.info[name] for name in KEPT_INFO if name in atoms.info}
     return atoms

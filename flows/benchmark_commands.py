@@ -1,0 +1,80 @@
+"""`surveyor benchmark-labels`: compare ways to choose labels."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from surveyor.benchmark import BENCHMARK
+from surveyor.benchmark.benchmark import points_of
+from surveyor.benchmark.parameters import BenchmarkParameters
+from surveyor.events.kinds import FileRead, SampleEnds, WorkBegins, WorkEnds
+from surveyor.events.log import of_kind
+from surveyor.flows.display import WAITS, View, show_unfinished, waiting_now
+from surveyor.flows.work_commands import add_work_command
+from surveyor.lease import is_in_use
+from surveyor.models.choice import check_model_parameters
+from surveyor.pools.choice import LOCAL
+from surveyor.run_directory import RunDirectory
+from surveyor.works.continuation import recorded_parameters
+from surveyor.works.summary import is_complete, read_summary
+
+
+def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
+    events = directory.events.read()[0]
+    n_frames = len({event.name for event in of_kind(events, SampleEnds)})
+    recorded = recorded_parameters(directory, BenchmarkParameters)
+    points = points_of(recorded.model_copy(update={"output_directory": directory.path}))  # it may have been moved
+    n_done = sum(point.record.exists() for point in points)
+    line = f"models: {n_done} of {len(points)}" if n_done else f"trajectories: {n_frames}" if n_frames else ""
+    return Text("\n".join(filter(None, [waiting_now(directory, events), line]))), line
+
+
+def _conclude(console: Console, directory: RunDirectory, comparison: Path) -> int:
+    _show_results(console, directory)
+    console.print(f"comparison: {comparison}")
+    return 0
+
+
+def _show(console: Console, directory: RunDirectory) -> None:
+    if is_complete(directory) and not is_in_use(directory.lease):
+        console.print(f"{directory.path} is complete")
+        _show_results(console, directory)
+    else:
+        show_unfinished(console, directory, str(_look(directory)[0]) or "no model is trained yet")
+
+
+BENCHMARK_VIEW = View(
+    begins=WorkBegins,
+    milestones=(WorkBegins, FileRead, *WAITS, WorkEnds),
+    look=_look,
+    conclude=_conclude,
+    show=_show,
+    kind=BENCHMARK,
+    flow="benchmark_labels",
+    run_name="benchmark of {}",
+)
+
+
+def add_benchmark_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `benchmark-labels`."""
+    summary = "compare ways to choose labels with random labels, or continue the comparison"
+    add_work_command(commands, "benchmark-labels", summary, BENCHMARK_VIEW, _check_here)
+
+
+def _check_here(parameters: BenchmarkParameters) -> None:
+    """Check that the engine of the model is installed, if models are trained on this machine."""
+    if parameters.pools.training == LOCAL:
+        check_model_parameters(parameters.model)
+
+
+def _show_results(console: Console, directory: RunDirectory) -> None:
+    header, *rows = read_summary(directory)["table"]
+    table = Table(title="mean errors, and labels that random needs / labels that the arm needs", title_justify="left")
+    for column in header:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
