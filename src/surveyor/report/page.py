@@ -10,7 +10,7 @@ import yaml
 
 from surveyor.files import read_json, write_atomically
 from surveyor.labels import load_theory
-from surveyor.progress import CampaignProgress, read_progress, read_trust, rejections_in_words
+from surveyor.progress import CampaignProgress, read_progress, rejections_in_words
 from surveyor.report.activity import failures_by_reason
 from surveyor.report.failures import failed_labels_table
 from surveyor.report.html import Content, definitions, document, element, folded, picture, table
@@ -24,6 +24,7 @@ from surveyor.report.tables import (
     walkers_of,
     walkers_table,
 )
+from surveyor.report.trust import trust_lines
 from surveyor.run_directory import RunDirectory
 from surveyor.words import number_of
 
@@ -129,7 +130,7 @@ def _results(
     curve = _shown(drawn.learning_curve(progress.errors), LEARNING_CURVE)
     parity = _shown(drawn.parity(newest), PARITY.format(newest))
     return [
-        ("trust", "How far the potential can be trusted", _trust(directory)),
+        ("trust", "How far the potential can be trusted", _trust(directory, manifests[-1])),
         ("errors", "Errors per generation", [table(generations_table(progress.errors))]),
         ("learning-curve", "Learning curve", curve),
         (
@@ -145,8 +146,8 @@ def _shown(drawn: Picture | None, caption: str) -> list[Content]:
     return [] if drawn is None else [picture(drawn, caption)]
 
 
-def _trust(directory: RunDirectory) -> list[Content]:
-    lines = read_trust(directory).lines
+def _trust(directory: RunDirectory, manifest: Manifest) -> list[Content]:
+    lines = trust_lines(directory, manifest)
     return [element("p", AUDITS), element("ul", *(element("li", line) for line in lines))] if lines else []
 
 
