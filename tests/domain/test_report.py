@@ -292,6 +292,26 @@ def test_page_and_markdown_say_how_far_the_potential_can_be_trusted(
     assert "How far the potential can be trusted" not in generation_markdown(finished_campaign, 0)
 
 
+def test_the_coverage_of_the_uncertainty_is_said_once_on_page_and_in_markdown(campaign_on_disk: RunDirectory) -> None:
+    path = campaign_on_disk.generation(3).manifest
+    manifest = read_json(path)
+    manifest["details"]["coverage"] = {"n_covered": 11, "n": 12, "expected": 0.9}
+    write_json(path, manifest)
+    told = "Generation 3, before training: stated uncertainty covered 92 % of 12 (expected 90)."
+    assert generation_markdown(campaign_on_disk, 3).count(told) == 1
+    assert Page(write_report(campaign_on_disk).read_text()).words.count(told) == 1
+
+    for index in range(1, 4):  # with enough audits, the statement on all of them takes its place
+        path = campaign_on_disk.generation(index).manifest
+        manifest = read_json(path)
+        audits = [{**audit, "uncertainty": 1.0, "coverage": 0.9} for audit in manifest["details"]["audits"]]
+        manifest["details"]["audits"] = audits * 20
+        write_json(path, manifest)
+    for text in (generation_markdown(campaign_on_disk, 3), write_report(campaign_on_disk).read_text()):
+        assert text.count("stated uncertainty covered") == 1
+        assert told not in text
+
+
 def test_failures_are_counted_by_reason(finished_campaign: RunDirectory) -> None:
     manifests = [finished_campaign.read_manifest(generation) for generation in range(4)]
     manifests[1]["details"]["walkers"][0]["rejections"] = [{"reason": "force", "step": 3, "value": 50.0, "limit": 40.0}]

@@ -412,7 +412,7 @@ def test_a_single_model_states_an_uncertainty_that_stops_walkers_and_is_compared
     told = coverage_in_words(**details["coverage"])
     errors = [event.message for event in of_kind(folder.directory.events.read()[0], ErrorsMeasured)]
     assert [told in message for message in errors] == [True]
-    assert f"Before training, the {told}." in generation_markdown(folder.directory, 1)
+    assert f"before training: {told}." in generation_markdown(folder.directory, 1)
 
 
 def test_labels_of_a_version_that_calls_the_level_of_theory_otherwise_are_not_bought_again(

@@ -1,19 +1,26 @@
 """A real Prefect server, for tests; it ends with them."""
 
 import os
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 
 from server_log import watched
 
 START_S = 180
+DATABASE = "prefect.db"
+# A server takes 4 s of processor time to make the tables of a new database; each later one begins with a copy.
+NEW_DATABASE = Path(__file__).parents[2] / "build" / f"prefect-{version('prefect')}.db"
 POLL_S = 0.2
 # Services that tests wait for look more often than by default, others hardly ever. Each look costs CPU time: with one
 # every 2 s, the servers took minutes of it while no test asked them anything.
@@ -41,6 +48,8 @@ def prefect_server(home: Path, url: str) -> Iterator[None]:
         url: address of its API, as `free_address` gives it.
     """
     log = home / "server.log"
+    if NEW_DATABASE.exists() and not (home / DATABASE).exists():
+        shutil.copy(NEW_DATABASE, home / DATABASE)
     with (
         watched(log),
         ended_at_last(
@@ -58,6 +67,8 @@ def prefect_server(home: Path, url: str) -> Iterator[None]:
         while not _answers(url):
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(POLL_S)
+        if not NEW_DATABASE.exists() and (home / DATABASE).exists():
+            _keep(home / DATABASE)  # nobody has used it yet
         yield
 
 
@@ -96,6 +107,16 @@ def ended_at_last(command: list[str], *, log: Path, environment: dict[str, str])
             process.wait(15)
         process.kill()
         process.wait()
+
+
+def _keep(database: Path) -> None:
+    """Keep a copy of a database that nobody has used yet."""
+    NEW_DATABASE.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=NEW_DATABASE.parent) as folder:
+        path = Path(folder) / DATABASE
+        with closing(sqlite3.connect(database)) as found, closing(sqlite3.connect(path)) as copy:
+            found.backup(copy)
+        path.replace(NEW_DATABASE)
 
 
 def free_address() -> str:

@@ -86,7 +86,8 @@ class Pool(Executor):
         self._is_opening = False
         self._pending: set[Future[Any]] = set()  # Any: the result of whatever was submitted
         self._waiting: list[Priority] = []  # of what waits for room
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._room = {priority: threading.Condition(self._lock) for priority in Priority}  # waited for under it
         self._is_closed = False
 
     @property
@@ -171,9 +172,10 @@ class Pool(Executor):
                 under a key continues without this process if the cluster does.
             cancel_futures: abandon running work in any case.
         """
-        with self._changed:
+        with self._lock:
             self._is_closed = True
-            self._changed.notify_all()
+            for room in self._room.values():
+                room.notify_all()
             pending = tuple(self._pending)
         if wait and not cancel_futures:
             futures.wait(pending)
@@ -210,7 +212,7 @@ class Pool(Executor):
 
     def _replace(self, attachment: Attachment | None) -> None:
         """Take a connection, or none, in place of the one that there is, which is closed."""
-        with self._changed:
+        with self._lock:
             former, self._attachment = self._attachment, attachment
         if former is not None:
             former.close()
@@ -220,30 +222,35 @@ class Pool(Executor):
         with self._waits(priority):
             while True:
                 attachment = self._attached()
-                with self._changed:
+                with self._lock:
                     has_room = len(self._pending) < attachment.capacity and priority == max(self._waiting)
                     if has_room and not self._is_closed:
                         self._pending.add(future)
                         break
-                    self._changed.wait(0 if self._is_closed else RECOUNT_S)
+                    self._room[priority].wait(0 if self._is_closed else RECOUNT_S)
         future.add_done_callback(self._release)
         return attachment
 
     @contextmanager
     def _waits(self, priority: Priority) -> Iterator[None]:
-        with self._changed:
+        with self._lock:
             self._waiting.append(priority)
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._waiting.remove(priority)
-                self._changed.notify_all()
+                self._wake()
 
     def _release(self, future: Future[Any]) -> None:  # Any: the result of whatever was submitted
-        with self._changed:
+        with self._lock:
             self._pending.discard(future)
-            self._changed.notify_all()
+            self._wake()
+
+    def _wake(self) -> None:
+        """Wake one of those that wait for room, which then wakes the next; waking all would cost each of them time."""
+        if self._waiting:
+            self._room[max(self._waiting)].notify()
 
     def _settle(self, future: Future[T], function: str, attachment: Attachment, result: Future[T]) -> None:
         """Hand the outcome over to the future that the submitter holds."""

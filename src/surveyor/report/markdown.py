@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from surveyor.labels import load_theory
-from surveyor.metrics import coverage_in_words
-from surveyor.progress import errors_table, read_trust
+from surveyor.progress import errors_table
 from surveyor.report.activity import failures_by_reason
 from surveyor.report.failures import failed_labels_table
 from surveyor.report.pictures import CampaignPictures, Picture, history_of_training, training_pictures
@@ -25,6 +24,7 @@ from surveyor.report.tables import (
     walkers_of,
     walkers_table,
 )
+from surveyor.report.trust import trust_lines
 from surveyor.run_directory import GenerationDirectory, RunDirectory
 from surveyor.words import number_of
 
@@ -53,11 +53,9 @@ def generation_markdown(directory: RunDirectory, generation: int, pictures: Camp
             f"at {_escaped(load_theory(directory.theory).name)}."
         )
     parts.append(_table(generations_table(rows[-N_ROWS:])))
-    if lines := read_trust(directory, generation).lines:
+    if lines := trust_lines(directory, manifest):
         trust = "\n".join(f"- {_escaped(line)}" for line in lines[-N_ROWS:])
         parts += ["## How far the potential can be trusted", trust]
-    if coverage := manifest["details"].get("coverage"):
-        parts.append(f"Before training, the {coverage_in_words(**coverage)}.")
     if parity := drawn.parity(generation):
         parts += ["## Predictions and labels", _picture(parity, "parity"), _errors(manifest)]
     if curve := drawn.learning_curve(rows):

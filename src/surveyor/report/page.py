@@ -10,7 +10,7 @@ import yaml
 
 from surveyor.files import read_json, write_atomically
 from surveyor.labels import load_theory
-from surveyor.progress import CampaignProgress, read_progress, read_trust, rejections_in_words
+from surveyor.progress import CampaignProgress, read_progress, rejections_in_words
 from surveyor.report.activity import failures_by_reason
 from surveyor.report.failures import failed_labels_table
 from surveyor.report.html import Content, definitions, document, element, folded, picture, table
@@ -25,6 +25,7 @@ from surveyor.report.tables import (
     walkers_of,
     walkers_table,
 )
+from surveyor.report.trust import trust_lines
 from surveyor.run_directory import RunDirectory
 from surveyor.words import number_of
 
@@ -152,7 +153,7 @@ def _shown(drawn: Picture | None, caption: str) -> list[Content]:
 
 
 def _trust(directory: RunDirectory, manifests: Sequence[Manifest], drawn: CampaignPictures) -> list[Content]:
-    lines = read_trust(directory).lines
+    lines = trust_lines(directory, manifests[-1])
     if not lines:
         return []
     coverage = _shown(drawn.coverage(manifests), COVERAGE)

@@ -22,6 +22,7 @@ from processes import wait_until
 
 from surveyor.errors import AttemptFailed, FunctionFailed, InputError, PoolFailed, WorkerLost
 from surveyor.pools import local
+from surveyor.pools import pool as pool_module
 from surveyor.pools.local import local_pool
 from surveyor.pools.pool import Attachment, Pool
 from surveyor.pools.sites import LocalSite
@@ -438,3 +439,11 @@ def test_what_matters_most_begins_first_wherever_it_waits(tmp_path):
             future.result(PATIENCE_S)
     expected = ["SAMPLING", *2 * ["TRAINING"], *2 * ["LABELLING"], *2 * ["SAMPLING"]]
     assert (tmp_path / "order").read_text().split() == expected
+
+
+def test_whoever_waits_for_room_is_woken_when_there_is_some(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "RECOUNT_S", 60.0)  # who is not woken waits so long
+    with ThreadPoolExecutor(24) as threads:
+        options = [SubmitOptions(priority=priority) for priority in Priority] * 8
+        calls = [threads.submit(pool.submit_with, each, abs, -1) for each in options]
+        assert [call.result(PATIENCE_S).result(PATIENCE_S) for call in calls] == [1] * 24
