@@ -191,6 +191,15 @@ UNWORKABLE = {
     "walkers.0.method": ("npt", r"walkers\[0\]: structure 0 .* npt needs a cell"),
     "learning.n_frames": (2, r"learning\.n_frames: found 2, but no group of walkers keeps frames"),
     "learning.max_labels": (10, r"learning\.max_labels: found 10, expected at least bootstrap\.n_structures \(50\)"),
+    "learning.discard_forces_meV_per_A": (
+        150,
+        r"learning\.discard_forces_meV_per_A: found 150, below reset_forces_meV_per_A \(200\)",
+    ),
+    "learning.target_energy_meV_per_atom": (
+        25,
+        r"learning\.target_energy_meV_per_atom: found 25, above discard_energy_meV_per_atom \(20\)",
+    ),
+    "learning.select": ("random", r"learning\.select: found random without n_frames"),
     "run_directory": ("start.extxyz", r"run_directory: .* is a file; expected a folder"),
     "begin_from": (
         {"run_directory": "run", "generation": 0},

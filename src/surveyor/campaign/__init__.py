@@ -9,15 +9,9 @@ from surveyor.campaign.campaign import (
     labeller_of,
     note_checked_model,
 )
-from surveyor.campaign.checks import (
-    CheckedCampaign,
-    advice_on_ahead,
-    check_elements,
-    check_theory,
-    warning_of_ramps,
-    warning_of_stop,
-)
+from surveyor.campaign.checks import CheckedCampaign, check_elements, check_theory
 from surveyor.campaign.first_generation import GivenData, given_data, inherit
+from surveyor.campaign.learning_checks import advice_on_ahead, warning_of_ramps, warning_of_stop
 from surveyor.campaign.parameters import CampaignParameters, Origin, WandB
 
 __all__ = [

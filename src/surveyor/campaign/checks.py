@@ -8,16 +8,15 @@ from types import MappingProxyType
 
 from ase import Atoms
 
+from surveyor.campaign.learning_checks import check_learning
 from surveyor.campaign.parameters import CampaignParameters, Origin
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.labels import LevelOfTheory
-from surveyor.learning.candidates import ALL_SAMPLES
-from surveyor.learning.trust import WINDOW, has_targets, n_audits_expected
 from surveyor.models.choice import make_model, replay_reports, why_no_uncertainty, without_uncertainty
 from surveyor.models.model import Model
 from surveyor.models.weights import check_weights
-from surveyor.pools.choice import LOCAL, most_places
+from surveyor.pools.choice import LOCAL
 from surveyor.pools.sites import Site
 from surveyor.reading import GIVEN_DATA, ReadingReport, read_labelled
 from surveyor.reading.keys import REF_KEYS, LabelKeys
@@ -29,7 +28,6 @@ from surveyor.reference.reference import Reference, time_limit_of
 from surveyor.run_directory import RunDirectory
 from surveyor.sampling.checks import check_auto_limits, checked_walkers
 from surveyor.sampling.walkers import Walker
-from surveyor.selection import check_selector
 from surveyor.structures import elements_of
 from surveyor.words import number_of
 from surveyor.works.checks import check_walltime
@@ -93,9 +91,7 @@ def _read_and_check(parameters: CampaignParameters) -> CheckedCampaign:
         has_plumed=parameters.pools.sampling == LOCAL,
         by_former_rule=directory.has_former_windows,
     )
-    _check_frames(parameters)
-    _check_ahead(parameters, len(walkers))
-    _check_selection(parameters)
+    check_learning(parameters, len(walkers), is_begun=directory.parameters.is_file())
     reference = make_reference(parameters.reference, parameters.codes.without_blocks)
     structures = [walker.start for walker in walkers]
     _check_kinds(reference, structures)
@@ -108,8 +104,6 @@ def _read_and_check(parameters: CampaignParameters) -> CheckedCampaign:
         raise InputError(
             f"model: it cannot treat {', '.join(unsupported)}; choose another model or leave out those structures"
         )
-    _check_budget(parameters)
-    _check_valid_fraction(parameters)
     if parameters.wandb is not None and find_spec("wandb") is None:
         raise InputError('wandb: asked for, but not installed; pip install "surveyor[wandb]", or leave the field out')
     if parameters.begin_from is not None:
@@ -118,40 +112,6 @@ def _read_and_check(parameters: CampaignParameters) -> CheckedCampaign:
     return CheckedCampaign(
         walkers, reference, model, data, elements, (*reports, *replay_reports(parameters.model, elements))
     )
-
-
-def _check_frames(parameters: CampaignParameters) -> None:
-    if parameters.learning.n_frames and all(group.frame_interval is None for group in parameters.walkers):
-        raise InputError(
-            f"learning.n_frames: found {parameters.learning.n_frames}, but no group of walkers keeps frames; give "
-            "one a frame_interval"
-        )
-
-
-def _check_ahead(parameters: CampaignParameters, n_walkers: int) -> None:
-    learning = parameters.learning
-    if learning.n_states is None and learning.labels_ahead is not None and learning.labels_ahead < n_walkers:
-        raise InputError(
-            f"learning.labels_ahead: found {learning.labels_ahead}, expected at least {n_walkers}, the number of "
-            "walkers, as each of them brings a sample for each training; or give n_states, too"
-        )
-
-
-def _check_selection(parameters: CampaignParameters) -> None:
-    """Check that the selector has something to choose from, and that the model can serve it."""
-    learning = parameters.learning
-    if learning.select == ALL_SAMPLES:
-        return
-    if not learning.n_frames:
-        raise InputError(
-            f"learning.select: found {learning.select} without n_frames, so that each walker brings one structure for "
-            "one label, and there is nothing to choose; give learning.n_frames, such as 10, and frame_interval of "
-            "the walkers, or choose walkers"
-        )
-    try:
-        check_selector(learning.select, parameters.model)
-    except InputError as error:
-        raise InputError(f"learning.{error}") from error
 
 
 def _given(
@@ -202,78 +162,6 @@ def check_learnt(structures: Sequence[Atoms], known: Sequence[str], name: str) -
         raise InputError(
             f"{name} {', '.join(known)}, but the walkers have {', '.join(missing)}, of which the first model "
             "would know nothing; add such structures, or leave out those walkers"
-        )
-
-
-def _check_budget(parameters: CampaignParameters) -> None:
-    budget, bootstrap = parameters.learning.max_labels, parameters.bootstrap
-    if (
-        parameters.begin_from is None
-        and bootstrap.data is None
-        and budget is not None
-        and budget < bootstrap.n_structures
-    ):
-        raise InputError(
-            f"learning.max_labels: found {budget}, expected at least bootstrap.n_structures "
-            f"({bootstrap.n_structures}), which are labelled first; change one of them"
-        )
-
-
-def warning_of_stop(parameters: CampaignParameters) -> str:
-    """Return a warning if targets are given, but the campaign cannot have enough audits to stop by them; else empty."""
-    learning, bootstrap = parameters.learning, parameters.bootstrap
-    if not has_targets(learning):
-        return ""
-    is_requested = bootstrap.data is None and parameters.begin_from is None
-    n_walkers = sum(group.n_walkers for group in parameters.walkers)
-    n_audits = n_audits_expected(learning, n_walkers, bootstrap.n_structures if is_requested else 0)
-    if n_audits >= WINDOW:
-        return ""
-    return (
-        f"learning: a stop by targets needs {WINDOW} audits before the last generation, and this campaign brings about "
-        f"{n_audits}, so it will end by its generations or its budget. More of them come with more n_states, "
-        "n_generations or max_labels, and with larger valid_fraction and test_fraction"
-    )
-
-
-def advice_on_ahead(parameters: CampaignParameters, site: Site | None) -> str:
-    """Return how the labelling pool would be kept busy; empty if it is, or if one pool does everything.
-
-    Args:
-        parameters: of the campaign.
-        site: of the labelling pool; None if it is not known.
-    """
-    learning, n_places = parameters.learning, None if site is None else most_places(site)
-    if n_places is None or len(parameters.pools.names) == 1:
-        return ""
-    n_states = learning.n_states or sum(group.n_walkers for group in parameters.walkers)
-    n_ahead, expected = learning.labels_ahead or n_states, max(n_states, 2 * n_places)
-    if n_states >= 2 * n_places and n_ahead >= 2 * n_states:
-        return ""
-    return (
-        f"learning: pool {parameters.pools.labelling} computes up to {number_of(n_places, 'label')} at once, and waits "
-        f"for walkers and trainings with n_states {n_states} and labels_ahead {n_ahead}; n_states: {expected} and "
-        f"labels_ahead: {2 * expected} would keep it busy"
-    )
-
-
-def warning_of_ramps(parameters: CampaignParameters) -> str:
-    """Return a warning if the generations do not suffice for a ramp by labels; else empty."""
-    n_generations = parameters.learning.n_generations
-    for number, group in enumerate(parameters.walkers):
-        if (group.ramp_labels or 0) > n_generations:
-            return (
-                f"walkers[{number}].ramp_labels: found {group.ramp_labels}, but a walker has at most one good label in "
-                f"each of {number_of(n_generations, 'generation')}, so it will not be at the end of its ramp; give "
-                "fewer ramp_labels, or more n_generations"
-            )
-    return ""
-
-
-def _check_valid_fraction(parameters: CampaignParameters) -> None:
-    if parameters.model.needs_validation and parameters.learning.valid_fraction == 0:
-        raise InputError(
-            "learning.valid_fraction: found 0, expected more: the training needs validation data to choose by"
         )
 
 
