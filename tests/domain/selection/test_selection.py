@@ -232,27 +232,63 @@ def test_informative_takes_the_largest_posterior_variance(
 def test_the_shortlist_of_informative_holds_the_atoms_that_are_farthest(
     pair: PairPotential, candidates: Mapping[str, Atoms], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requested = candidates["g001-w004-0"]
     of_train = pair.posterior
     assert of_train is not None
     precision = np.linalg.inv(of_train.atoms_whitening @ of_train.atoms_whitening.T)
-    features = pair.features([requested])[0]
-    covariance = np.linalg.inv(precision + features.T @ features)
-    far = {
-        name: np.sqrt(np.einsum("ai,ij,aj->a", own, covariance, own).max())
-        for name, own in zip(candidates, pair.features([*candidates.values()]), strict=True)
-    }
-    evaluated: list[int] = []
+
+    def farthest_given(requested: list[Atoms]) -> list[str]:
+        """The eight candidates with the farthest atoms, by a dense matrix."""
+        moments = sum((each.T @ each for each in pair.features(requested)), start=0.0)
+        covariance = np.linalg.inv(precision + moments)
+        far = {
+            name: np.sqrt(np.einsum("ai,ij,aj->a", own, covariance, own).max())
+            for name, own in zip(candidates, pair.features([*candidates.values()]), strict=True)
+        }
+        return sorted(sorted(far, key=lambda name: -far[name])[:8])
+
+    evaluated: list[list[Atoms]] = []
     original = informative.rows_of
 
-    def counting(potential: Any, posterior: Any, structures: Any) -> Any:
-        evaluated.append(len(structures))
+    def seeing(potential: Any, posterior: Any, structures: Any) -> Any:
+        evaluated.append([*structures])
         return original(potential, posterior, structures)
 
-    monkeypatch.setattr(informative, "rows_of", counting)
-    found = choose("informative", pair, candidates, [requested], 2, seed=0)
-    assert evaluated == [2 * 4 + 1]
-    assert {*names_of(found)} <= {*sorted(far, key=lambda name: -far[name])[:8]}
+    monkeypatch.setattr(informative, "rows_of", seeing)
+    requested = [candidates[name] for name in farthest_given([])[:4]]
+    choose("informative", pair, candidates, requested, 2, seed=0)
+    shortlist = farthest_given(requested)
+    assert shortlist != farthest_given([])
+    assert evaluated == [[*(candidates[name] for name in shortlist), *requested]]
+
+
+@pytest.mark.parametrize("n_requested", [0, 1, 3])
+def test_a_committee_chooses_the_farthest_points_of_its_shortlist(
+    pair: PairPotential, candidates: Mapping[str, Atoms], n_requested: int
+) -> None:
+    noise = np.random.default_rng(0).normal(size=pair.coefficients.shape)
+    together = CommitteePotential((pair, replace(pair, coefficients=pair.coefficients + 0.1 * noise)))
+    structures = [*candidates.values()]
+    largest = {
+        name: float(each.uncertainty.max())
+        for name, each in zip(candidates, together.evaluate(structures), strict=True)
+        if each.uncertainty is not None
+    }
+    means = {name: pair.features([atoms])[0].mean(axis=0) for name, atoms in candidates.items()}
+    shortlist = sorted(largest, key=lambda name: -largest[name])[:12]
+    # Requested structures are like those that would be chosen without them.
+    requested = names_of(choose("committee", together, candidates, [], 3, seed=0))[:n_requested]
+    expected, known = [], [means[name] for name in requested]
+    for _ in range(3):
+        left = {
+            name: min((np.linalg.norm(means[name] - each) for each in known), default=np.inf)
+            for name in shortlist
+            if name not in expected
+        }
+        expected.append(max(left, key=lambda name: left[name]))
+        known.append(means[expected[-1]])
+    found = choose("committee", together, candidates, [candidates[name] for name in requested], 3, seed=0)
+    assert names_of(found) == expected
+    assert [each.score for each in found] == [round(largest[name], 6) for name in expected]
 
 
 def test_rows_are_computed_once_as_long_as_they_are_asked_for(
@@ -308,7 +344,13 @@ class Stating:
 def test_structures_that_would_be_discarded_come_last(pair: PairPotential, candidates: Mapping[str, Atoms]) -> None:
     order = names_of(choose("informative", pair, candidates, [], 30, seed=0))
     # An uncertainty of 0.1 sqrt(3) eV/Å for the force on each atom is an error of 100 meV/Å for each component.
-    errors = dict.fromkeys(candidates, 0.1) | {order[0]: np.nan, order[1]: 0.9, order[2]: 0.8, order[5]: 0.501}
+    errors = dict.fromkeys(candidates, 0.1) | {
+        order[0]: np.nan,
+        order[1]: 0.9,
+        order[2]: 0.8,
+        order[5]: 0.501,
+        order[6]: 0.499,
+    }
     of_size = {int(1e4 * candidates[name].positions[0, 0]): error * 3**0.5 for name, error in errors.items()}
     assert len(of_size) == 30
     potential: Any = Stating(pair, of_size)
