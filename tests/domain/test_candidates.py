@@ -144,6 +144,19 @@ def test_candidates_are_forgotten_after_two_models_but_none_that_a_sample_needs(
     assert list(without_expired(candidates, 2, 2)) == ["older", "new"]
 
 
+def test_no_candidate_expires_while_a_selector_chooses() -> None:
+    _, schedule = after(Schedule(), BEGINNING, rules(ahead=3), LabelPlaces(n=2), brought(FIRST))
+    _, schedule = after(schedule, chosen(FIRST), LabelArrived(name=FIRST), brought("g002-w000-0"))
+    assert schedule.is_choosing
+    _, during = after(schedule, GenerationEnds(generation=1, n_labels=11), GenerationEnds(generation=2, n_labels=12))
+    old = f"{FIRST}-step-1"
+    assert old in during.candidates
+    _, later = after(during, chosen(old, generation=2), LabelArrived(name=old))
+    assert later.samples["g002-w000-0"].labels == (old,)
+    _, later = after(later, GenerationEnds(generation=3, n_labels=13))
+    assert all(name.startswith(("g002", "g003")) for name in later.candidates)
+
+
 @pytest.mark.parametrize("ahead", [1, 2, 3])
 def test_each_sample_gives_one_label_and_no_candidate_is_labelled_twice(ahead: int) -> None:
     simulation = simulated(ahead)

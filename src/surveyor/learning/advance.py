@@ -221,14 +221,17 @@ def _counts(status: SampleStatus, walker: WalkerTurn) -> bool:
 def _(entry: GenerationEnds, schedule: Schedule) -> Schedule:
     learned = set(schedule.training or ())
     samples = {name: each for name, each in schedule.samples.items() if name not in learned}
-    n_waiting = sum(each.is_waiting for each in samples.values())
+    candidates = schedule.candidates  # none expires while a selector has them
+    if not schedule.is_choosing:
+        n_waiting = sum(each.is_waiting for each in samples.values())
+        candidates = without_expired(candidates, entry.generation, n_waiting)
     return replace(
         schedule,
         generation=entry.generation,
         n_labels=entry.n_labels,
         training=None,
         samples=samples,
-        candidates=without_expired(schedule.candidates, entry.generation, n_waiting),
+        candidates=candidates,
     )
 
 
