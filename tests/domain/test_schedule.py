@@ -361,11 +361,11 @@ def test_a_journal_gives_the_same_decisions_and_the_first_other_one_is_named() -
     assert difference.number == first + 1
 
 
-# Journals of real campaigns: one was killed at random, one was stopped and continued.
+# Journals of real campaigns: two were killed at random, one was stopped and continued, two have ramps by labels.
 @pytest.mark.parametrize("path", sorted((Path(__file__).parent / "journals").iterdir()), ids=lambda path: path.stem)
 def test_recorded_campaigns_are_decided_in_the_same_way(path: Path) -> None:
     entries = Journal(path).read()
-    assert n_decisions(entries) > 20
+    assert n_decisions(entries) >= 9
     assert first_difference(entries) is None
 
 
