@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -93,6 +94,8 @@ class KilledCampaign:
         self.kills: list[Kill] = []
         self.victims: set[int] = set()  # workers that died of a kill
         self._server = server
+        self._stacks = folder / "stacks"
+        self._stacks.mkdir()
         self._flow: subprocess.Popen[bytes] | None = None
         self._n_begins_before = 0  # runs that had begun when the last one was started
         ase.io.write(folder / "copper.extxyz", bulk("Cu", cubic=True))
@@ -256,6 +259,8 @@ class KilledCampaign:
             environment = {
                 **prefect_environment(self.folder / "prefect", self._server.url),
                 MARK: str(self.folder),
+                "PYTHONPATH": str(Path(__file__).with_name("stacks")),
+                "SURVEYOR_TEST_STACKS": str(self._stacks),
             }
             command = [sys.executable, "-m", "surveyor.flows.command_line", "run", "campaign.yaml"]
             with (self.folder / "output.txt").open("ab") as output:
@@ -273,7 +278,17 @@ class KilledCampaign:
             assert self._running().poll() is None, self._output()
             return len(self.finished_work()) >= n_finished and condition()
 
-        wait_until(is_there, self._output, PATIENCE_S)
+        wait_until(is_there, self._where_it_stands, PATIENCE_S)
+
+    def _where_it_stands(self) -> str:
+        """Return the last lines of the output, and what each process of a campaign that stands still is doing."""
+        for process in self._processes(*HOLDERS, "spawn_main", "command_line"):
+            process.send_signal(signal.SIGUSR1)
+        time.sleep(2)
+        stacks = "\n\n".join(
+            f"{path.name}: {path.read_text()}" for path in self._stacks.iterdir() if path.stat().st_size
+        )
+        return f"{self._output()}\n{stacks}"
 
     def one_of(self, find: Callable[[], set[psutil.Process]]) -> psutil.Process:
         """Wait until there are such processes, and return any of them."""
