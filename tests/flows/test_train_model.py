@@ -105,7 +105,7 @@ def test_a_call_trains_and_the_same_call_does_nothing(parameters: dict[str, Any]
 def test_a_report_that_fails_is_told_and_written_by_the_next_call(
     parameters: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def without_space(_: object) -> None:
+    def without_space(*_: object) -> None:
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
