@@ -83,7 +83,7 @@ class FolderStorage:
         """Return the mark that the folder has now, empty without one."""
         try:
             return (self.folder / MARK).read_text().strip()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return ""
 
     def check_present(self) -> None:

@@ -306,7 +306,7 @@ def test_a_pool_that_would_wait_for_walkers_and_trainings(tmp_path: Path) -> Non
     ase.io.write(tmp_path / "copper.extxyz", bulk("Cu", cubic=True))
     (tmp_path / "campaign.yaml").write_text(yaml.safe_dump(CONTENT | {"pools": {"labelling": "slurm/genoa"}}))
     parameters = CAMPAIGN.load(tmp_path / "campaign.yaml")
-    site = SLURMSite(max_jobs=3, workers_per_job=2)
+    site = SLURMSite(max_jobs=3, cores_per_job=2, workers_per_job=2)
     (found,) = check_overlap(Subject(tmp_path / "campaign.yaml", parameters, {"slurm/genoa": site}))
     assert (found.check, found.where, found.severity) == ("overlap", "slurm/genoa", "remark")
     assert "computes up to 6 labels at once" in found.found
