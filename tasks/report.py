@@ -15,7 +15,7 @@ from surveyor.works.summary import read_summary
 
 
 class ReportsSoFar:
-    """What the reports of a run share: the figures drawn so far, and which report is the newest.
+    """State that the reports of a run share: the figures drawn so far, and which report is the newest.
 
     Attributes:
         newest: number of the newest generation whose report was begun or waits.

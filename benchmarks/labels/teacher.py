@@ -31,7 +31,7 @@ from surveyor.works.parameters import WorkParameters
 
 
 class TeacherParameters(WorkParameters):
-    """What a teacher is to label."""
+    """Structures that a teacher labels."""
 
     FOLDERS: ClassVar = ()
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from surveyor.errors import StorageFailed
+from surveyor.errors import InputError, StorageFailed
 
 T = TypeVar("T")
 
@@ -198,6 +198,25 @@ def write_json(path: Path, value: Any, *, is_patient: bool = True) -> None:  # A
 def read_json(path: Path) -> Any:  # Any: whatever JSON can hold
     """Read what `write_json` wrote."""
     return json.loads(path.read_text())
+
+
+def read_arrays(path: Path, schema_version: int) -> dict[str, np.ndarray]:
+    """Return the arrays that `write_arrays` wrote, by name.
+
+    Args:
+        path: the file; one of its arrays is `schema_version`.
+        schema_version: the newest that can be read.
+
+    Raises:
+        InputError: a newer surveyor wrote the file.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        found = int(arrays["schema_version"])
+        if found > schema_version:
+            raise InputError(
+                f"{path} has schema version {found}, this surveyor reads up to {schema_version}; update surveyor"
+            )
+        return dict(arrays)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

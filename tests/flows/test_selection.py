@@ -42,16 +42,22 @@ def test_each_sample_gives_one_label_and_sets_for_examination_have_audits_alone(
     assert any("-step-" in name for name in chosen)
     assert {*chosen, *audits} == {entry.name for entry in entries if isinstance(entry, LabelArrived)}
     keys = {entry.name: entry.key for entry in entries if isinstance(entry, LabelArrived)}
-    newest = folder.directory.generation(2)
-    train = set(Dataset.load(newest.set_file("train")).keys())
-    others = {key for name in ("valid", "test") for key in Dataset.load(newest.set_file(name)).keys()}  # noqa: SIM118
-    assert {keys[name] for name in chosen} <= train
-    assert others - train == others
-    bootstrap = folder.directory.generation(0)
-    first = {key for name in ("valid", "test") for key in Dataset.load(bootstrap.set_file(name)).keys()}  # noqa: SIM118
-    assert others - first <= {keys[name] for name in audits}
+    check_sets(folder, chosen={keys[name] for name in chosen}, audits={keys[name] for name in audits})
+
+
+def check_sets(folder: Folder, chosen: set[str], audits: set[str]) -> None:
+    """Check that what was chosen is trained on, and that validation and test set have grown by audits alone."""
+    newest = keys_in(folder, 2, "train"), keys_in(folder, 2, "valid", "test")
+    assert chosen <= newest[0]
+    assert newest[0].isdisjoint(newest[1])
+    assert newest[1] - keys_in(folder, 0, "valid", "test") <= audits
     recorded = [each["key"] for number in (1, 2) for each in details(folder, number)["audits"]]
-    assert sorted(recorded) == sorted(keys[name] for name in audits)
+    assert sorted(recorded) == sorted(audits)
+
+
+def keys_in(folder: Folder, number: int, *names: str) -> set[str]:
+    sets = [Dataset.load(folder.directory.generation(number).set_file(name)) for name in names]
+    return {key for each in sets for key in each.keys()}  # noqa: SIM118  (a dataset is no dict)
 
 
 def test_a_selector_that_fails_is_replaced_for_those_labels_by_what_walkers_have_reached(

@@ -1,4 +1,4 @@
-"""How the state of a campaign changes with each entry of its journal."""
+"""Changes of the state of a campaign by the entries of its journal."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -23,7 +23,7 @@ from ase import Atoms
 
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
-from surveyor.files import write_arrays
+from surveyor.files import read_arrays, write_arrays
 from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.metrics import errors_of
 from surveyor.models.batches import batches
@@ -108,14 +108,9 @@ class Posterior:
 
 @lru_cache(maxsize=4)
 def _load(path: Path, _modified_ns: int) -> Posterior:
-    with np.load(path, allow_pickle=False) as arrays:
-        if int(arrays["schema_version"]) > SCHEMA_VERSION:
-            raise InputError(
-                f"{path} has schema version {arrays['schema_version']}, this surveyor reads up to {SCHEMA_VERSION}; "
-                "update surveyor"
-            )
-        matrices = (arrays[name] for name in ("whitening", "atoms_whitening", "means"))
-        return Posterior(*matrices, *(arrays[name].item() for name in ("energy_rmse", "forces_rmse")))
+    arrays = read_arrays(path, SCHEMA_VERSION)
+    errors = {name: float(arrays[name]) for name in ("energy_rmse", "forces_rmse")}
+    return Posterior(arrays["whitening"], arrays["atoms_whitening"], arrays["means"], **errors)
 
 
 class HasPosterior:

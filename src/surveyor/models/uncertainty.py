@@ -26,7 +26,7 @@ from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.events.kinds import UncertaintyCalibrated
 from surveyor.events.recording import announce
-from surveyor.files import write_arrays
+from surveyor.files import read_arrays, write_arrays
 from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.metrics import largest_errors, typical_error
 from surveyor.models.batches import batches
@@ -105,14 +105,9 @@ class Uncertainty:
 
 @lru_cache(maxsize=8)
 def _load(path: Path, _modified_ns: int) -> Uncertainty:
-    with np.load(path, allow_pickle=False) as arrays:
-        if int(arrays["schema_version"]) > SCHEMA_VERSION:
-            raise InputError(
-                f"{path} has schema version {arrays['schema_version']}, this surveyor reads up to {SCHEMA_VERSION}; "
-                "update surveyor"
-            )
-        factor, n, error = (arrays[name].item() for name in ("factor", "n_structures", "typical_error"))
-        return Uncertainty(arrays["whitening"], factor, n, error)
+    arrays = read_arrays(path, SCHEMA_VERSION)
+    factor, n, error = (arrays[name].item() for name in ("factor", "n_structures", "typical_error"))
+    return Uncertainty(arrays["whitening"], factor, n, error)
 
 
 class StatesUncertainty:

@@ -136,7 +136,7 @@ class Segment:
 
     @property
     def _progress(self) -> float:
-        """How far the walker is along its ramp."""
+        """Progress of the walker along its ramp."""
         n_good_labels = self._walker.n_good_labels
         return self._conditions.progress_after(n_steps=self._n_steps_of_walker, n_good_labels=n_good_labels)
 

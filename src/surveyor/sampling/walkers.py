@@ -92,13 +92,13 @@ class Walker:
 
     @property
     def progress(self) -> float:
-        """How far the walker is along its ramp, from 0 to 1."""
+        """Progress of the walker along its ramp, from 0 to 1."""
         n_steps = 0 if self.state is None else self.state.n_steps
         return self.conditions.progress_after(n_steps=n_steps, n_good_labels=self.n_good_labels)
 
     @property
     def ramp(self) -> dict[str, float] | None:
-        """How far the walker is along its ramp, and the conditions there; None without a ramp."""
+        """Progress of the walker along its ramp, and the conditions there; None without a ramp."""
         conditions, progress = self.conditions, self.progress
         if not conditions.has_ramp:
             return None

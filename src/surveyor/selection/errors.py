@@ -1,4 +1,4 @@
-"""What a selector says of a model that cannot serve it."""
+"""The error of a selector that a model cannot serve."""
 
 from surveyor.errors import InputError
 

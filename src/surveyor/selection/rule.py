@@ -12,7 +12,7 @@ from surveyor.selection.selection import choose
 
 @dataclass(frozen=True, slots=True)
 class SelectionRule:
-    """How structures are chosen; see `choose`.
+    """A rule by which structures are chosen; see `choose`.
 
     Attributes:
         selector: name of the selector.

@@ -130,7 +130,7 @@ def test_a_selector_of_another_name_is_refused() -> None:
 
 @pytest.mark.parametrize("selector", ["informative", "farthest"])
 class TestOfSingleModels:
-    """What both selectors with a single model have in common, on the pair model."""
+    """Properties that both selectors with a single model share, on the pair model."""
 
     def test_all_are_chosen_if_there_are_no_more(
         self, selector: str, pair: PairPotential, candidates: Mapping[str, Atoms]
