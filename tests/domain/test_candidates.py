@@ -172,6 +172,9 @@ def test_each_sample_gives_one_label_and_no_candidate_is_labelled_twice(ahead: i
 def test_the_budget_counts_labels_and_not_candidates(ahead: int) -> None:
     simulation = simulated(ahead, max_labels=35, n_frames=10)
     assert simulation.schedule.n_labels == 35
+    learned = [len(entry.samples) for entry in simulation.entries if isinstance(entry, TrainingBegins)]
+    assert learned == [8, 8, 8, 8, 3]
+    assert max(simulation.lags) == 8 * ahead - 1  # no part of the budget is kept for candidates
 
 
 def test_late_binding_keeps_few_labels_waiting() -> None:
