@@ -191,7 +191,7 @@ class KilledCampaign:
     def kill_flow(self) -> None:
         """Kill the process of the campaign; its local pool ends with it, pools of a cluster live on."""
         flow = self._running()
-        dying = self.workers() if self.local_pools() else set()
+        dying = self.note(self.workers()) if self.local_pools() else set()
         flow.kill()
         flow.wait()
         self._flow = None
