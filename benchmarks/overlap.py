@@ -1,7 +1,8 @@
 """Makespan of an overlapped campaign against its lower bound: the real flow, on real Dask pools.
 
-Walkers, labels and trainings take times that are drawn beforehand, as on a cluster, but shorter by a factor; their
-workers sleep. All else is real: Prefect tasks, pools, label store, journal, files.
+Walkers, labels and trainings take times that are drawn beforehand, as on a cluster, but shorter by a factor: what
+their small models compute is part of that time, and workers sleep for the rest of it. The evaluation of a new model
+belongs to its training, and gives zeros. All else is real: Prefect tasks, pools, label store, journal, files.
 
     python benchmarks/overlap.py [--places 16] [--states 32] [--ahead 1 2] [--generations 20] [--scale 20]
         [--slow 0.01]
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from overhead import server
 from surveyor.flows.online_learning import online_learning
 from surveyor.learning.entries import GenerationEnds, RunBegins
 from surveyor.learning.journal import Journal, first_difference
+from surveyor.potentials import Prediction
 from surveyor.run_directory import RunDirectory
 from surveyor.testing.simulation import Latencies, lower_bound
 
@@ -55,8 +58,9 @@ class Pace:
     scale: float
     slow: float
 
-    def take(self, kind: str, name: str) -> None:
-        """Sleep as long as work of a kind takes, and note it."""
+    def take(self, kind: str, name: str, work: Callable[[], Any]) -> Any:  # Any: what the work returns
+        """Do work of a kind, sleep until its drawn time is over, and note that time."""
+        begin = time.monotonic()
         median, width = MEDIANS[kind]
         chance = np.random.default_rng(int(sha256(name.encode()).hexdigest()[:8], 16))
         seconds = median * float(chance.lognormal(0, width)) / self.scale
@@ -64,25 +68,29 @@ class Pace:
             seconds *= SLOWER
         with Path(self.log).open("a") as log:
             log.write(json.dumps([kind, name, seconds]) + "\n")
-        time.sleep(seconds)
+        result = work()
+        time.sleep(max(0.0, begin + seconds - time.monotonic()))
+        return result
 
 
 def slow_down(pace: Pace) -> None:
     """Have what this worker does take its time."""
-    from surveyor.models import training
+    from surveyor.models import pair, training
     from surveyor.reference import ase as reference
     from surveyor.reference import rehearsal
     from surveyor.sampling import batching
 
     def slower(function: Callable[..., Any], kind: str, name: Callable[..., str]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            pace.take(kind, name(*args))
-            return function(*args, **kwargs)
+            return pace.take(kind, name(*args), partial(function, *args, **kwargs))
 
         return call
 
     batching.propagate_together = slower(batching.propagate_together, "sample", lambda plans, _: plans[0].names[0])
     training.train_model = slower(training.train_model, "training", lambda _, train, __: str(train))
+    pair.evaluate_one_by_one = lambda _, structures: [
+        Prediction(0.0, np.zeros((len(atoms), 3)), np.zeros(6)) for atoms in structures
+    ]
     vars(reference)["begin"] = slower(rehearsal.begin, "label", lambda _, atoms, __: rehearsal.structure_id(atoms))
 
 
@@ -125,7 +133,7 @@ def campaign(folder: Path, options: argparse.Namespace, ahead: int, addresses: d
         "run_directory": folder / "run",
         "walkers": [walkers],
         "reference": {"emt": {"rehearsal": {}}},
-        "model": {"pair": {}},
+        "model": {"pair": {"cutoff_A": 3.0, "n_basis": 4}},  # faster than the drawn times, with all labels, too
         "bootstrap": {"n_structures": 8},
         "learning": {
             "n_generations": options.generations,
