@@ -4,7 +4,8 @@ Usage: python -m surveyor.pools.local_process FOLDER PARENT_PROCESS_ID, with a l
 folders searched for modules before the environment of this process (`path`), and the environment variables of each
 worker (`workers`). It answers with a line of JSON on standard output: the address of the scheduler (`address`), and the
 `certificate` and `key` that clients need, because other users of this machine can reach the port. It ends when
-standard input is closed or the parent is gone; both also happen when the parent is killed.
+standard input is closed or the parent is gone; both also happen when the parent is killed. It also ends when all
+workers are gone for good, so that its parent can start another pool.
 
 A separate process is needed because in the flow's process the workers would import the user's main script again, Ctrl-C
 would reach them, and the scheduler would share one interpreter with the flow.
@@ -15,6 +16,7 @@ import logging
 import os
 import select
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,11 @@ from surveyor import launcher
 from surveyor.pools.scheduler import SETTINGS, PoolScheduler
 
 WATCH_S = 0.5  # how often the parent is looked for; mostly the closed standard input tells first
+GONE_S = 5.0  # without the process of any worker, after which none will come; a dead one is replaced at once
 
 HOST = "127.0.0.1"
+# Dask would give up a worker that is being replaced just when it looks for it, some time after any former death.
+NEVER = {"distributed.deploy.lost-worker-timeout": "1000 days"}
 
 
 def main() -> None:
@@ -40,17 +45,26 @@ def main() -> None:
     # What functions print goes to the log, as the answer alone belongs on standard output.
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    with dask.config.set({**SETTINGS, "temporary-directory": str(folder)}):
+    with dask.config.set({**SETTINGS, **NEVER, "temporary-directory": str(folder)}):
         security = Security.temporary()
         cluster = _start_cluster(wanted["workers"], security)
         secrets = {"certificate": security.tls_ca_file, "key": security.tls_client_key}
         answer.write(f"{json.dumps({'address': cluster.scheduler_address, **secrets})}\n")
         answer.close()
-        while os.getppid() == parent and not select.select([sys.stdin], [], [], WATCH_S)[0]:
-            pass
+        _wait_until_unwanted(cluster, parent)
         # Nothing that runs now is wanted any more, and an orderly end would wait for it. A program that takes the place
         # of this one has all its descendants and none of its threads, which would start killed workers again.
         os.execv(sys.executable, [sys.executable, "-S", "-I", launcher.__file__, launcher.END, str(folder)])
+
+
+def _wait_until_unwanted(cluster: SpecCluster, parent: int) -> None:
+    """Wait until the parent is gone or wants nothing more, or there are no workers any more."""
+    seen = time.monotonic()
+    while os.getppid() == parent and time.monotonic() < seen + GONE_S:
+        if select.select([sys.stdin], [], [], WATCH_S)[0]:
+            break
+        if any(nanny.is_alive() for nanny in cluster.workers.values()):
+            seen = time.monotonic()
 
 
 def _start_cluster(environments: Sequence[Mapping[str, str]], security: Security) -> SpecCluster:

@@ -106,6 +106,24 @@ def test_pool_whose_processes_are_gone_starts_again(tmp_path: Path) -> None:
         assert pool.submit(abs, -1).result(PATIENCE_S) == 1
 
 
+def test_a_worker_that_dies_again_and_again_is_replaced_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Dask gives a worker up that is away at a moment so long after any of its deaths.
+    monkeypatch.setenv("DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT", "0.1s")
+    with local_pool(LocalSite(cores=1)) as pool:
+        for _ in range(2):
+            assert isinstance(pool.submit(os._exit, 1).exception(PATIENCE_S), WorkerLost)
+            assert pool.submit(abs, -1).result(PATIENCE_S) == 1
+
+
+def test_a_pool_that_has_lost_its_workers_for_good_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with local_pool(LocalSite(cores=1)) as pool:
+        assert pool.submit(abs, -1).result(PATIENCE_S) == 1
+        # A nanny ends its worker and starts no other one, as where no process can be started.
+        pool._attached().client.run(lambda dask_worker: dask_worker.loop.add_callback(dask_worker.close), nanny=True)
+        assert isinstance(pool.submit(abs, -2).exception(PATIENCE_S), WorkerLost)
+        assert pool.submit(abs, -1).result(PATIENCE_S) == 1
+
+
 @contextmanager
 def killing_at_start(n_times: int, whom: str) -> Iterator[list[int]]:
     """Kill a process of pools that start, as soon as it is there; give the pids of those that were killed.
