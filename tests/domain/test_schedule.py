@@ -361,7 +361,8 @@ def test_a_journal_gives_the_same_decisions_and_the_first_other_one_is_named() -
     assert difference.number == first + 1
 
 
-# Journals of real campaigns: two were killed at random, one was stopped and continued, two have ramps by labels.
+# Journals of real campaigns: two were killed at random, three were stopped and continued, two have ramps by labels, and
+# each selector chose in one.
 @pytest.mark.parametrize("path", sorted((Path(__file__).parent / "journals").iterdir()), ids=lambda path: path.stem)
 def test_recorded_campaigns_are_decided_in_the_same_way(path: Path) -> None:
     entries = Journal(path).read()
