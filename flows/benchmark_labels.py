@@ -138,7 +138,10 @@ def _labelled(benchmark: Benchmark, structures: Dataset) -> Dataset:
 
 
 def learn_curves(benchmark: Benchmark) -> None:
-    """Compute all points of all curves; those of different curves run side by side."""
+    """Compute all points of all curves; those of different curves run side by side.
+
+    Where a point fails, its curve ends, and the other curves are computed before the failure is raised.
+    """
     points = TaskQueue(partial(n_at_once, benchmark.pools.training), SimpleQueue())
 
     def add(point: Point) -> None:
@@ -146,13 +149,15 @@ def learn_curves(benchmark: Benchmark) -> None:
         points.add(point.name, submit, partial(go_on, point))
 
     def go_on(point: Point) -> None:
-        points.futures[point.name].result()
-        for each in benchmark.next_points(point):
-            add(each)
+        if points.futures[point.name].state.is_completed():
+            for each in benchmark.next_points(point):
+                add(each)
 
     for point in benchmark.first_points:
         add(point)
     points.wait()
+    for future in points.futures.values():
+        future.result()
 
 
 def conclude(benchmark: Benchmark) -> Path:

@@ -85,6 +85,13 @@ def test_a_call_compares_and_the_same_call_computes_nothing_again(parameters: di
     done = {each: each.stat().st_mtime_ns for each in out.glob("points/*/point.json")}
     labels = {each: each.stat().st_mtime_ns for each in (out.parent / "labels").rglob("*") if each.is_file()}
     assert len(done) == 18  # for each seed one that all arms share, and two of each arm
+    wrong = out / "points" / "walkers-seed-2-labels-6" / "chosen.json"
+    wrong.parent.mkdir()
+    wrong.write_text(json.dumps({"chosen": [16]}))
+    with pytest.raises(Exception, match="index 16|out of range"):
+        benchmark_labels(**{**parameters, "n_seeds": 3})
+    assert len([*out.glob("points/*/point.json")]) == 25  # all but the rest of that curve
+    wrong.unlink()
     assert benchmark_labels(**{**parameters, "n_seeds": 3}) == path
     assert read_json(out / "summary.json")["n_seeds"] == 3
     now = {each: each.stat().st_mtime_ns for each in out.glob("points/*/point.json")}
