@@ -63,8 +63,15 @@ def _wait_until_unwanted(cluster: SpecCluster, parent: int) -> None:
     while os.getppid() == parent and time.monotonic() < seen + GONE_S:
         if select.select([sys.stdin], [], [], WATCH_S)[0]:
             break
-        if any(nanny.is_alive() for nanny in cluster.workers.values()):
+        if _has_workers(cluster):
             seen = time.monotonic()
+
+
+def _has_workers(cluster: SpecCluster) -> bool:
+    try:
+        return any(nanny.is_alive() for nanny in cluster.workers.values())
+    except AttributeError:  # in this moment, the thread of the cluster notes a death
+        return True
 
 
 def _start_cluster(environments: Sequence[Mapping[str, str]], security: Security) -> SpecCluster:
