@@ -88,7 +88,7 @@ def test_a_call_compares_and_the_same_call_computes_nothing_again(parameters: di
     wrong = out / "points" / "walkers-seed-2-labels-6" / "chosen.json"
     wrong.parent.mkdir()
     wrong.write_text(json.dumps({"chosen": [16]}))
-    with pytest.raises(Exception, match="index 16|out of range"):
+    with pytest.raises(Exception, match=r"index 16|out of range"):
         benchmark_labels(**{**parameters, "n_seeds": 3})
     assert len([*out.glob("points/*/point.json")]) == 25  # all but the rest of that curve
     wrong.unlink()
