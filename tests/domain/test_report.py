@@ -31,6 +31,7 @@ from surveyor.report.activity import failures_by_reason
 from surveyor.report.failures import failed_labels_table
 from surveyor.report.figures import coverage_figure, learning_curve_figure, parity_figure
 from surveyor.report.parity import SETS, parity_points
+from surveyor.report.pictures import thermostats_K
 from surveyor.report.tables import NOTHING, chosen_table, number, walkers_table
 from surveyor.run_directory import RunDirectory
 
@@ -426,6 +427,14 @@ def test_the_table_of_walkers_has_their_progress_along_ramps(campaign_on_disk: R
     table = walkers_table(manifest)
     assert table.head[1] == "Ramp"
     assert [row[1] for row in table.rows] == ["25 %", *[NOTHING] * len(others)]
+
+
+def test_a_ramp_has_the_temperatures_of_both_ends(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    ramp = {"method": "langevin", "temperature_K": 300.0, "final_temperature_K": 600.0}
+    groups = [ramp, {**ramp, "final_temperature_K": None}, {"method": "nve", "temperature_K": 900.0}]
+    write_json(directory.parameters, {"parameters": {"walkers": groups}})
+    assert thermostats_K(directory) == [300.0, 600.0]
 
 
 def test_markdown_of_many_walkers_stays_small(campaign_on_disk: RunDirectory) -> None:

@@ -148,9 +148,11 @@ class CampaignPictures:
 
 
 def thermostats_K(directory: RunDirectory) -> list[float]:
-    """Return the temperatures of the thermostats of a campaign, each once, from low to high."""
+    """Return the temperatures of the thermostats of a campaign, both ends of ramps, each once, from low to high."""
     groups = read_json(directory.parameters)["parameters"]["walkers"]
-    return sorted({group["temperature_K"] for group in groups if group["method"] in UNDER_THERMOSTAT})
+    ends = ("temperature_K", "final_temperature_K")
+    found = {group.get(end) for group in groups if group["method"] in UNDER_THERMOSTAT for end in ends}
+    return sorted(found - {None})
 
 
 def _histories(manifests: Sequence[Manifest]) -> list[History]:
