@@ -18,6 +18,7 @@ from prefect.client.schemas.filters import DeploymentFilter
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.states import Cancelled, Completed, Pending, Running
+from prefect_server import ANSWER_S, post
 from processes import wait_until
 
 from surveyor.flows.bootstrap import bootstrap
@@ -173,7 +174,7 @@ def dead_runs(prefect_api_url: str) -> Iterator[int]:
     """Register our automation, in a hurry; give the seconds of silence after which a run is Crashed."""
     (automation,) = yaml.safe_load((DEPLOYMENTS / "automations.yaml").read_text())["automations"]
     automation["trigger"]["within"] = 10
-    with httpx.Client(base_url=prefect_api_url, trust_env=False) as api:
+    with httpx.Client(base_url=prefect_api_url, trust_env=False, timeout=ANSWER_S) as api:
         made = api.post("/automations/", json=automation).raise_for_status().json()["id"]
         yield automation["trigger"]["within"]
         api.delete(f"/automations/{made}").raise_for_status()
@@ -208,8 +209,7 @@ def test_events_are_removed_when_they_are_old(prefect_api_url: str) -> None:
 def has_heartbeat(url: str, run: UUID) -> bool:
     since = (datetime.now(UTC) - timedelta(days=30)).isoformat()
     wanted = {"resource": {"id": [f"prefect.flow-run.{run}"]}, "occurred": {"since": since}}
-    found = httpx.post(f"{url}/events/filter", json={"filter": wanted}, trust_env=False).raise_for_status()
-    return bool(found.json()["events"])
+    return bool(post(url, "events/filter", {"filter": wanted})["events"])
 
 
 def test_a_worker_that_falls_silent_is_offline_and_its_pool_is_not_ready(
@@ -242,4 +242,4 @@ def heartbeat(url: str, run: UUID, age: timedelta = timedelta()) -> None:
             }
         ],
     }
-    httpx.post(f"{url}/events", json=[event], trust_env=False).raise_for_status()
+    httpx.post(f"{url}/events", json=[event], trust_env=False, timeout=ANSWER_S).raise_for_status()

@@ -19,7 +19,7 @@ from ase.build import bulk
 from labelling_inputs import bad_structures, copper, labelled, written
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect_server import free_address, prefect_environment
+from prefect_server import free_address, post, prefect_environment
 from processes import wait_until
 
 from surveyor.dataset import Dataset
@@ -190,7 +190,7 @@ def runs_of(folder: Path, api_url: str) -> list[dict[str, Any]]:  # Any: whateve
 
     def read(flow_runs: dict[str, Any]) -> list[dict[str, Any]]:
         body = {"flow_runs": flow_runs, "sort": "START_TIME_ASC"}
-        return list(httpx.post(f"{api_url}/flow_runs/filter", json=body, trust_env=False).raise_for_status().json())
+        return list(post(api_url, "flow_runs/filter", body))
 
     (run,) = [run for run in read({"name": {"like_": folder.name}}) if str(folder) in json.dumps(run["parameters"])]
     return [run, *read({"parent_flow_run_id": {"any_": [run["id"]]}})]

@@ -16,11 +16,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 import yaml
-from prefect_server import prefect_environment
+from prefect_server import post, prefect_environment
 from processes import processes_with, wait_until
 from slurm import SlurmCluster
 
@@ -297,8 +296,7 @@ def test_retries_are_visible_in_prefect(campaign: Campaign) -> None:
 def task_runs(api_url: str) -> list[dict[str, object]]:
     runs: list[dict[str, object]] = []
     while True:
-        page = httpx.post(f"{api_url}/task_runs/filter", json={"limit": 200, "offset": len(runs)}, trust_env=False)
-        found = page.raise_for_status().json()
+        found = post(api_url, "task_runs/filter", {"limit": 200, "offset": len(runs)})
         runs += found
         if len(found) < 200:
             return runs

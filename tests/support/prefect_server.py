@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import httpx
 from server_log import watched
 
 START_S = 180
@@ -22,6 +24,7 @@ DATABASE = "prefect.db"
 # A server takes 4 s of processor time to make the tables of a new database; each later one begins with a copy.
 NEW_DATABASE = Path(__file__).parents[2] / "build" / f"prefect-{version('prefect')}.db"
 POLL_S = 0.2
+ANSWER_S = 60.0  # on a busy machine, more than the 5 s that httpx waits for an answer
 # Services that tests wait for look more often than by default, others hardly ever. Each look costs CPU time: with one
 # every 2 s, the servers took minutes of it while no test asked them anything.
 SERVICES = {
@@ -37,6 +40,12 @@ SERVICES = {
 }
 # A proxy has no business with a server on this machine.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def post(api_url: str, path: str, body: Any) -> Any:  # Any: whatever JSON holds
+    """Send a request to a server, and return its answer."""
+    answer = httpx.post(f"{api_url}/{path}", json=body, trust_env=False, timeout=ANSWER_S)
+    return answer.raise_for_status().json()
 
 
 @contextmanager

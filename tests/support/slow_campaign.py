@@ -9,10 +9,9 @@ from typing import Any
 from uuid import UUID
 
 import ase.io
-import httpx
 import yaml
 from ase.build import bulk
-from prefect_server import prefect_environment
+from prefect_server import post, prefect_environment
 from processes import wait_until
 
 from surveyor.run_directory import RunDirectory
@@ -95,8 +94,7 @@ class SlowCampaign:
 
     def _read(self, flow_runs: dict[str, Any]) -> list[dict[str, Any]]:  # Any: whatever JSON holds
         body = {"flow_runs": flow_runs, "sort": "START_TIME_ASC"}
-        answer = httpx.post(f"{self.api_url}/flow_runs/filter", json=body, trust_env=False)
-        return list(answer.raise_for_status().json())
+        return list(post(self.api_url, "flow_runs/filter", body))
 
 
 def stored(log: Path) -> set[str]:
