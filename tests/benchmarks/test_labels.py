@@ -1,4 +1,4 @@
-"""The systems of the benchmark of labels: their files are valid, and a teacher without a reference labels sets."""
+"""The systems of the benchmark of labels: their files are valid; a teacher labels sets; campaigns are compared."""
 
 import importlib.util
 import subprocess
@@ -9,14 +9,17 @@ from types import ModuleType
 import pytest
 import yaml
 from ase.build import bulk
-from labelling_inputs import written
+from labelling_inputs import copper, labelled, written
 
 from surveyor.benchmark import BENCHMARK, BenchmarkParameters
+from surveyor.benchmark.sets import SETS, save_sets
 from surveyor.dataset import Dataset
+from surveyor.files import read_json
 from surveyor.parameter_files import load_parameters
+from surveyor.run_directory import RunDirectory
 
 SYSTEMS = Path(__file__).parents[2] / "benchmarks" / "labels"
-TEACHER = SYSTEMS / "teacher.py"
+TEACHER, ONLINE = SYSTEMS / "teacher.py", SYSTEMS / "online.py"
 REFERENCED = ("formic-acid-dimer", "alanine-dipeptide")
 TAUGHT = ("silicon", "water")
 
@@ -69,3 +72,39 @@ def test_a_teacher_writes_labelled_sets_that_a_benchmark_takes(tmp_path: Path) -
         arms=["random", "farthest"],
     )
     assert len(BENCHMARK.check(parameters).readings["candidates"].structures) == 16
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("prefect_api_url")
+def test_arms_are_compared_in_campaigns_of_their_own(tmp_path: Path) -> None:
+    start = written(tmp_path / "start.extxyz", [bulk("Cu", cubic=True)])
+    walkers = {"start": start.name, "n_walkers": 3, "n_steps": 40, "frame_interval": 4, "timestep_fs": 4}
+    content = {
+        "output_directory": "out",
+        "reference": {"emt": {}},
+        "candidates": {"walkers": [walkers]},
+        "tests": [{"name": "alike", "walkers": [walkers]}],
+        "model": {"pair": {"n_basis": 4}},
+        "arms": ["random", "walkers"],
+        "n_labels": [5, 11],
+        "reference_labels": 8,
+    }
+    file = tmp_path / "benchmark.yaml"
+    file.write_text(yaml.safe_dump(content))
+    (tmp_path / "out").mkdir()
+    save_sets(tmp_path / "out" / SETS, Dataset(), {"alike": Dataset(labelled(copper(4)))})
+    arms = ["--arms", "random", "informative", "--ahead", "1", "2"]
+    command = [sys.executable, ONLINE, file, *arms, "--seeds", "2", "--states", "3", "--steps", "40"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ")[:2] for line in done.stdout.splitlines() if line.startswith("| alike")]
+    assert [arm for _, arm in rows] == ["random", "random, 2 ahead", "informative", "informative, 2 ahead"]
+    for number in range(2):
+        directory = RunDirectory(tmp_path / "out" / "online" / f"informative-2-ahead-seed-{number}")
+        assert directory.n_complete() == 3
+        assert len(directory.read_manifest(2)["labels"]) == 11
+        errors = read_json(directory.path / "errors-on-tests.json")
+        assert errors["n_labels"][0] == 5
+        assert len(errors["errors"]["alike"]["forces_rmse"]) == 3
