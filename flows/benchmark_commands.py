@@ -60,7 +60,7 @@ BENCHMARK_VIEW = View(
 
 def add_benchmark_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `benchmark-labels`."""
-    summary = "compare ways to choose labels with random labels, or continue the comparison"
+    summary = "compare selectors with random choice, or continue the comparison"
     add_work_command(commands, "benchmark-labels", summary, BENCHMARK_VIEW, _check_here)
 
 

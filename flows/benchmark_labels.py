@@ -60,10 +60,10 @@ def benchmark_labels(
         tests: Structures on which the models are compared.
         output_directory: Folder of the results, an absolute path.
         model: The single model that is trained on each set of labels.
-        reference: The cheap teacher that labels all structures; without it, the files have the labels.
-        arms: Ways to choose labels; random is the baseline.
+        reference: The fast reference (teacher) that labels all structures; without it, the files have the labels.
+        arms: Selectors to compare; random is the baseline.
         n_labels: Numbers of labels at which a model is trained.
-        reference_labels: Number of labels of random whose error the labels of all arms are counted for.
+        reference_labels: Number of labels with which the arm random has the error that all arms are to reach.
         n_seeds: Number of repetitions.
         valid_fraction: Fraction of the labels for validation, drawn at random in all arms.
         n_members: Number of models in the committee of the arm `committee`.

@@ -96,7 +96,13 @@ def add_run_command(commands: "argparse._SubParsersAction[argparse.ArgumentParse
         "run", help="run a campaign, or continue it where it stopped", epilog="example: surveyor run campaign.yaml"
     )
     run.add_argument("campaign", type=Path, help="campaign file (YAML)")
-    run.add_argument("--from", dest="origin", type=Path, metavar="RUN_DIRECTORY", help="begin from another campaign")
+    run.add_argument(
+        "--from",
+        dest="origin",
+        type=Path,
+        metavar="RUN_DIRECTORY",
+        help="begin with the data, model and walkers of another campaign",
+    )
     run.add_argument(
         "--generation", type=int, metavar="N", help="generation of the other campaign; by default the newest"
     )

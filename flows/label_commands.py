@@ -128,7 +128,7 @@ def _add_retry(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         action="append",
         choices=REASONS,
         metavar="REASON",
-        help=f"of the failures; may be repeated; by default {', '.join(OF_MACHINES)}",
+        help=f"reason of the failures to retry; may be repeated; by default {', '.join(OF_MACHINES)}",
     )
     retrying.set_defaults(command=_retry)
 

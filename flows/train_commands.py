@@ -73,14 +73,14 @@ def add_train_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         help="write a model in the format of another program",
         epilog="example: surveyor export campaigns/ethanol ethanol.pt --format lammps",
     )
-    export.add_argument("model", type=Path, help="folder of a model, or of a campaign or training: its newest model")
+    export.add_argument("model", type=Path, help="folder of a model; or of a campaign or training, for its newest one")
     export.add_argument("file", type=Path, help="file to write")
     export.add_argument(
         "--format",
         choices=get_args(Format),
         default="ase",
-        help="ase: the native file, for the calculator of the engine; lammps: what its tool makes for LAMMPS; "
-        "ase by default",
+        help="ase: the native file, for the calculator of the engine; lammps: the file for LAMMPS, by the "
+        "engine's tool; ase by default",
     )
     export.set_defaults(command=_export)
 

@@ -28,15 +28,18 @@ class Structures(Parameters):
         None,
         title="File",
         description="Structures, in the order of time if they are a trajectory. The reference labels them; without a "
-        "reference, the file has the labels.",
+        "reference, the file must contain the labels.",
     )
     walkers: list[Walkers] = Field(
         default_factory=list,
         title="Walkers",
-        description="Groups of walkers that move on the reference; each of their frames is a structure.",
+        description="Groups of walkers that move by the forces of the reference; each frame is a structure.",
     )
     skip_steps: int = Field(
-        0, ge=0, title="Equilibration (steps)", description="Steps of each walker whose frames are left out."
+        0,
+        ge=0,
+        title="Equilibration (steps)",
+        description="Number of steps at the beginning of each trajectory whose frames are left out.",
     )
     n_structures: int | None = Field(
         None,
@@ -91,27 +94,29 @@ class BenchmarkParameters(WorkParameters):
     reference: ReferenceParameters | None = Field(
         None,
         title="Reference",
-        description="The cheap teacher that labels all structures; without it, the files have the labels.",
+        description="The fast reference (teacher) that labels all structures; without it, the files must contain the "
+        "labels.",
     )
     arms: list[Arm] = Field(
         ARMS,
         min_length=2,
         title="Arms",
-        description="Ways to choose labels. random is the baseline, and walkers takes candidates in the order of time.",
+        description="Selectors to compare. random is the baseline, and walkers takes candidates in the order of time.",
     )
     n_labels: list[int] = Field(
         N_LABELS,
         min_length=2,
         max_length=100,
         title="Numbers of labels",
-        description="Numbers of labels at which a model is trained, those for validation included; the first labels "
-        "are random in all arms.",
+        description="Numbers of labels at which a model is trained, including those for validation. The first labels "
+        "are drawn at random in all arms.",
     )
     reference_labels: int = Field(
         80,
         ge=1,
         title="Reference number of labels",
-        description="The error of random at this number is the one for which the labels of all arms are counted.",
+        description="The error of the arm random at this number of labels is the target: the result is the number of "
+        "labels with which each arm reaches it.",
     )
     n_seeds: int = Field(
         5, ge=1, le=1000, title="Seeds", description="Number of repetitions, from which the intervals are computed."

@@ -13,7 +13,7 @@ Select = Literal["walkers", "informative", "committee", "random"]
 
 
 class Bootstrap(Parameters):
-    """Generation 0: from what the first model is trained."""
+    """Generation 0: the data of the first model."""
 
     n_structures: int = Field(
         50,
@@ -73,9 +73,9 @@ class Learning(Parameters):
         None,
         ge=1,
         title="Samples ahead",
-        description="Walkers begin samples during a training, as long as fewer than this number are in no model "
-        "yet; by default as many as n_states, so that walkers wait for each training. At most twice to three times "
-        "n_states is useful.",
+        description="Maximum number of samples that are begun, but not yet in the training data of a model. By default "
+        "n_states, so that walkers wait for each training; with more, they continue during it. Twice n_states is a "
+        "good value; more gains little.",
     )
     max_labels: int | None = Field(
         None,
@@ -153,9 +153,9 @@ class Learning(Parameters):
     select: Select = Field(
         "walkers",
         title="Selector",
-        description="What is labelled. walkers: what each walker has reached. The others choose among samples and "
-        "their frames, one label per sample: informative: what reduces the uncertainty of the model most; committee: "
-        "where the members of the committee disagree most; random: at random, for comparison.",
+        description="Structures to label. walkers: every sample and its frames. The others choose among samples and "
+        "frames, one structure per sample. informative: those whose labels reduce the uncertainty of the model most. "
+        "committee: those on which the members of the committee disagree most. random: at random, for comparison.",
     )
     min_difference_A: float = Field(
         0.01,

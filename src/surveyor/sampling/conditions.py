@@ -228,8 +228,8 @@ class Walkers(Parameters):
     distribution: Distribution | None = Field(
         None,
         title="Distribution",
-        description="Spaces the walkers evenly along a collective variable: each gets its own centre of the "
-        "restraint and begins from the nearest start.",
+        description="Centres of a restraint along a collective variable: spaced evenly over the walkers, each of which "
+        "begins from the nearest start, or moving along the ramp.",
     )
     max_force_eV_per_A: float = Field(
         40.0,
