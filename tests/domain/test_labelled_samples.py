@@ -1,9 +1,12 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import ase.io
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.cluster import Octahedron
 
 from surveyor.dataset import Dataset, with_label
 from surveyor.errors import NothingLearned
@@ -11,11 +14,13 @@ from surveyor.labels import Label, LabelFailure
 from surveyor.learning.labelled_samples import (
     KNOWN,
     LabelledSample,
+    audits_among,
     check_bootstrap,
     check_failures,
     check_new_labels,
     count_failures,
     describe,
+    explore,
     good_samples,
     move_on,
     new_structures,
@@ -23,8 +28,10 @@ from surveyor.learning.labelled_samples import (
 )
 from surveyor.learning.parameters import Learning
 from surveyor.metrics import StructureError
+from surveyor.sampling.collection import FRAME
 from surveyor.sampling.conditions import Walkers
-from surveyor.sampling.walkers import Rejection, Sample, Walker, WalkerState
+from surveyor.sampling.walkers import Rejection, Sample, Walker, WalkerState, make_walkers
+from surveyor.testing.calculators import CalculatorPotential
 
 SMALL, LARGE = StructureError(1.0, 10.0), StructureError(15.0, 10.0)
 
@@ -80,6 +87,19 @@ def test_good_labels_move_walkers_along_ramps_by_labels_and_one_of_each_place(tm
     assert [walker.n_good_labels for walker in moved] == [1, 0, 0, 0, 0]
     temperatures = [walker.conditions.temperature_at(walker.progress) for walker in moved]
     assert temperatures == pytest.approx([400, 300, 300, 300, 450])
+
+
+def test_a_frame_that_a_selector_has_chosen_is_a_good_label_of_its_sample(tmp_path):
+    fields = {"start": tmp_path / "unused.xyz", "final_temperature_K": 600}
+    walkers = [
+        replace(walker_at(index, 0.1, tmp_path), conditions=Walkers(**fields, ramp_by="labels", ramp_labels=2))
+        for index in range(2)
+    ]
+    first, second = (replace(brought(each, "v1:a"), role="candidate", structure=None) for each in walkers)
+    frame = LabelledSample(f"{first.name}{FRAME}5", None, brought(walkers[0], "v1:b").structure, role="chosen")
+    bad = LabelledSample(f"{second.name}{FRAME}5", None, brought(walkers[1], "v1:c").structure, role="chosen")
+    errors = {"v1:b": SMALL, "v1:c": LARGE}
+    assert good_samples([first, second, frame, bad], errors, Learning()) == (first.name,)
 
 
 def test_structures_that_no_walker_brought_move_no_walker(tmp_path):
@@ -197,6 +217,7 @@ def test_a_generation_without_a_new_label_says_why_and_what_may_help(tmp_path):
     assert "1 of 5 samples are almost the same as known structures" in said
     assert "1 of 5 samples have labels that the campaign has already" in said
     assert "1 of 5 samples have no label, as it failed" in said
+    assert "Guards stopped 4 tries: " in said
     assert "3 x temperature (1565 K, at most 1500 K are allowed, at step 8)" in said
     assert "1 x distance (0.31 Å, at least 0.5 Å are allowed, at step 10)" in said
     advice = [line.strip().partition(":")[0] for line in said.splitlines()[1:]]
@@ -220,3 +241,69 @@ def test_guards_are_not_named_where_they_stopped_nothing(tmp_path):
 def test_a_sample_with_a_new_label_is_not_counted_among_those_that_brought_nothing(tmp_path):
     samples = [brought(walker_at(index, 0.1 * index, tmp_path), key) for index, key in enumerate("ab")]
     assert why_nothing_is_new(samples, new_structures(samples, ["b"])) == {KNOWN: 1}
+
+
+def test_each_walker_is_propagated_and_what_it_brings_is_labelled(tmp_path):
+    ase.io.write(tmp_path / "start.extxyz", Octahedron("Cu", 2))
+    common = {"start": tmp_path / "start.extxyz", "n_steps": 5}
+    groups = [
+        Walkers(**common, n_walkers=2),
+        Walkers(**common, n_walkers=1, max_force_eV_per_A=0.01),
+    ]  # the last one is stopped
+    labelled, walkers = [], make_walkers(groups, seed=1)
+
+    def label(atoms):
+        labelled.append(atoms)
+        return with_label(atoms, "v1:a", Label(-1.0, 0 * atoms.positions))
+
+    with ThreadPoolExecutor() as pool:
+        rounds = [
+            explore(pool, walkers, CalculatorPotential("ase.calculators.emt.EMT"), label, tmp_path / "samples")
+            for _ in range(2)
+        ]
+    first, second = ({each.name: each for each in samples} for samples in rounds)
+    assert sorted(first) == sorted(second) == ["walker-0", "walker-1", "walker-2"]
+    assert [first[f"walker-{index}"].sample.walker.index for index in range(3)] == [0, 1, 2]
+    assert [first[name].key for name in sorted(first)] == ["v1:a", "v1:a", None]
+    assert len(labelled) == 4
+    assert all((tmp_path / "samples" / f"{name}.npz").exists() for name in first)
+    assert not np.allclose(first["walker-0"].structure.positions, first["walker-1"].structure.positions)
+    for name in ("walker-0", "walker-1"):
+        assert first[name].structure.positions.tolist() == first[name].sample.structure.positions.tolist()
+        assert first[name].sample.structure == second[name].sample.structure  # as it was on disk
+
+
+def with_roles(tmp_path):
+    """The samples of a generation in which a selector has chosen."""
+    walkers = [walker_at(index, 0.1 * index, tmp_path) for index in range(4)]
+    audit, candidate, lost = (
+        brought(walker, key) for walker, key in zip(walkers[:3], ("v1:a", "v1:b", "v1:c"), strict=True)
+    )
+    frame = LabelledSample("frame", None, brought(walkers[3], "v1:d").structure, 2, 5, "chosen", 0.25)
+    return [
+        replace(audit, role="audit"),
+        replace(candidate, role="candidate", structure=None),
+        replace(lost, role="audit", structure=None),
+        frame,
+        replace(frame, name="unlike", structure=brought(walkers[0], "v1:e").structure, score=float("nan")),
+    ]
+
+
+def test_audits_are_those_of_samples_that_were_drawn_if_a_selector_has_chosen(tmp_path):
+    samples = with_roles(tmp_path)
+    assert audits_among(samples) == {"v1:a"}
+    assert audits_among(samples[1:2]) == frozenset()
+    assert audits_among([brought(walker_at(0, 0.1, tmp_path), "v1:a")]) is None
+
+
+def test_a_description_has_what_a_selector_has_chosen(tmp_path):
+    samples = with_roles(tmp_path)
+    details = describe(samples, Dataset(), {"v1:d": LARGE}, [], Learning())
+    assert [each["role"] for each in details["walkers"]] == ["audit", "candidate", "audit"]
+    assert [each["is_near_duplicate"] for each in details["walkers"]] == [False, False, True]
+    common = {"moved_on": 2, "lag": 5}
+    assert details["chosen"] == [
+        {"name": "frame", "label_key": "v1:d", "score": 0.25, "energy_error": 15.0, "forces_error": 10.0, **common},
+        {"name": "unlike", "label_key": "v1:e", "score": None, "energy_error": None, "forces_error": None, **common},
+    ]
+    assert "chosen" not in describe([brought(walker_at(0, 0.1, tmp_path), "v1:a")], Dataset(), {}, [], Learning())

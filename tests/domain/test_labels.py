@@ -1,3 +1,4 @@
+import errno
 import json
 import multiprocessing
 import os
@@ -11,8 +12,9 @@ import pytest
 from ase.build import bulk, molecule
 from dict_storage import DictStorage
 
+from surveyor import files
 from surveyor.claims import Claimant
-from surveyor.errors import InputError, LabelClaimed
+from surveyor.errors import InputError, LabelClaimed, StorageFailed
 from surveyor.labels import (
     POLICIES,
     REASONS,
@@ -25,7 +27,7 @@ from surveyor.labels import (
     load_theory,
     save_theory,
 )
-from surveyor.storage import FolderStorage
+from surveyor.storage import MARK, FolderStorage
 from surveyor.testing.storage import check_storage
 
 THEORY = LevelOfTheory("toy", {"program": "toy", "cutoff": 5.0, "basis": {"H": "a", "O": "b"}})
@@ -464,6 +466,79 @@ def test_the_conformance_check_finds_a_storage_that_overwrites():
 
     with pytest.raises(AssertionError, match="a name that is taken"):
         check_storage(Overwriting())
+
+
+class Away(DictStorage):
+    """A storage whose file system is away when it is first asked for something, as often as is said."""
+
+    def __init__(self, n_failures: int) -> None:
+        super().__init__()
+        self.n_failures = n_failures
+
+    def __str__(self) -> str:
+        return "the disk"
+
+    def get(self, name: str) -> bytes | None:
+        self._fail()
+        return super().get(name)
+
+    def put_new(self, name: str, content: bytes, *, durable: bool = True) -> bool:
+        self._fail()
+        return super().put_new(name, content, durable=durable)
+
+    def _fail(self) -> None:
+        self.n_failures -= 1
+        if self.n_failures >= 0:
+            raise OSError(errno.ESTALE, "the disk is away")
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(files, "RETRY_S", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_label_in_a_store_that_is_away_is_waited_for(caplog):
+    store = LabelStore(Away(0))
+    store.put(KEY, WATER, THEORY, label())
+    store.storage.n_failures = 2
+    assert store.get(KEY).energy == label().energy
+    assert "the label store the disk cannot be read: [Errno 116] the disk is away. Until it is mended" in caplog.text
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_failure_is_kept_when_the_store_is_there_again(caplog):
+    store = LabelStore(Away(2))
+    assert store.put_failure(KEY, WATER, THEORY, LabelFailure("crash", "it broke"))
+    assert [failure.message for failure in store.failures(KEY)] == ["it broke"]
+    assert f"a failure of label {KEY[:11]} (crash) cannot be kept in the disk: [Errno 116]" in caplog.text
+
+
+def test_a_store_that_stays_away_is_said_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(files, "PATIENCE_S", -1.0)
+    with pytest.raises(StorageFailed, match=r"the disk cannot be read: .*Mend the disk, then give the same command"):
+        LabelStore(Away(9)).get(KEY)
+    with pytest.raises(StorageFailed, match=r"cannot be kept in the disk: .*Mend the disk, then give the same command"):
+        LabelStore(Away(9)).put_failure(KEY, WATER, THEORY, LabelFailure("crash", "it broke"))
+
+
+def test_what_a_user_may_not_read_is_said_at_once():
+    class Forbidden(DictStorage):
+        def get(self, name: str) -> bytes | None:
+            raise PermissionError(errno.EACCES, "not yours")
+
+    with pytest.raises(PermissionError):
+        LabelStore(Forbidden()).get(KEY)
+
+
+def test_a_store_that_is_opened_gets_a_mark_and_knows_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PATIENCE_S", -1.0)
+    store = LabelStore.in_marked_folder(tmp_path / "labels")
+    store.put(KEY, WATER, THEORY, label())
+    assert LabelStore.in_marked_folder(tmp_path / "labels") == store
+    (tmp_path / "labels" / MARK).write_text("another\n")
+    with pytest.raises(StorageFailed, match="it is another one"):
+        store.put_failure(KEY, WATER, THEORY, LabelFailure("crash", "it broke"))
 
 
 def test_what_a_label_costs_does_not_grow_with_the_failures_of_others():

@@ -94,6 +94,17 @@ def test_membership_does_not_depend_on_the_order_of_arrival():
         assert getattr(shuffled, name).keys() == getattr(sets, name).keys()
 
 
+def test_what_a_selector_has_chosen_is_for_training_only():
+    structures = numbered(20)
+    audits = set(structures[:6].keys())
+    sets = decide_membership(structures, {}, DataSets(), Learning(), audits)
+    assert sizes(sets) == (16, 2, 2)
+    assert {*sets.valid.keys(), *sets.test.keys()} <= audits
+    few = decide_membership(structures, {}, DataSets(), Learning(), structures[:1].keys())
+    assert sizes(few) == (19, 0, 1)
+    assert sizes(decide_membership(structures, {}, DataSets(), Learning(), ())) == (20, 0, 0)
+
+
 def test_zero_fractions_give_empty_sets():
     assert sizes(decide_membership(numbered(9), {}, DataSets(), Learning(valid_fraction=0, test_fraction=0))) == (
         9,

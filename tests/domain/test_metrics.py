@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -5,9 +6,19 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from surveyor.dataset import with_label
+from surveyor.dataset import Dataset, with_label
 from surveyor.labels import Label
-from surveyor.metrics import Errors, coverage_in_words, covered, errors_of, typical_error
+from surveyor.metrics import (
+    Errors,
+    StructureError,
+    coverage_in_words,
+    covered,
+    errors_of,
+    largest_errors,
+    structure_error,
+    structure_errors,
+    typical_error,
+)
 from surveyor.potentials import Prediction
 
 
@@ -109,10 +120,59 @@ def test_errors_survive_as_json() -> None:
     assert Errors(**errors.to_dict()) == errors
 
 
-def test_predictions_of_another_number_of_structures_are_refused() -> None:
+@pytest.mark.parametrize("compare", [errors_of, largest_errors, typical_error, covered])
+def test_predictions_of_another_number_of_structures_are_refused(compare: Callable[..., object]) -> None:
     water = labelled(molecule("H2O"))
     with pytest.raises(ValueError, match="shorter"):
-        errors_of([water, water], [off_by(0.3, 0.1, water)])
+        compare([water, water], [off_by(0.3, 0.1, water)])
+    with pytest.raises(ValueError, match="longer"):
+        compare([water], [off_by(0.3, 0.1, water)] * 2)
+
+
+def test_an_error_that_is_as_large_as_the_uncertainty_is_covered() -> None:
+    water, off = labelled(molecule("H2O")), np.zeros((3, 3))
+    off[2, 0] = 1.0
+    assert covered([water], [replace(off_by(0.0, off, water), uncertainty=np.array([0.0, 1.0, 0.5]))]) == (1, 1)
+
+
+def test_the_error_of_a_structure_is_per_atom_and_component_in_thousandths() -> None:
+    water = labelled(molecule("H2O"))
+    found = structure_error(water, off_by(-0.3, np.array([[0.3], [0.0], [0.0]]), water))
+    assert (found.energy, found.forces) == (pytest.approx(100), pytest.approx(300 / np.sqrt(3)))
+    other = structure_error(water, Label(-2.7, np.ones((3, 3)) - 0.2))
+    assert (other.energy, other.forces) == (pytest.approx(100), pytest.approx(200))
+
+
+@pytest.mark.parametrize(("name", "expected"), [("energy", (0.0, 200.0)), ("forces", (100.0, 0.0))])
+def test_what_has_no_weight_is_no_error_of_a_structure(name: str, expected: tuple[float, float]) -> None:
+    water = labelled(molecule("H2O"))
+    water.info[f"config_{name}_weight"] = 0.0
+    found = structure_error(water, off_by(0.3, 0.2, water))
+    assert (found.energy, found.forces) == (pytest.approx(expected[0]), pytest.approx(expected[1]))
+
+
+def test_errors_of_structures_are_named_by_the_keys_of_their_labels() -> None:
+    structures = Dataset(
+        with_label(molecule(name), f"v1:{name}", Label(-3.0, np.ones((len(molecule(name)), 3))))
+        for name in ("H2O", "H2")
+    )
+    found = structure_errors(structures, [off_by(0.3, 0.0, structures[0]), off_by(0.4, 0.0, structures[1])])
+    assert {key: error.energy for key, error in found.items()} == {
+        "v1:H2O": pytest.approx(100),
+        "v1:H2": pytest.approx(200),
+    }
+    with pytest.raises(ValueError, match="shorter"):
+        structure_errors(structures, [off_by(0.3, 0.0, structures[0])])
+
+
+@pytest.mark.parametrize(
+    ("energy", "forces", "expected"),
+    [(10, 200, False), (10.1, 200, True), (10, 200.1, True), (np.nan, 1, True), (1, np.nan, True), (11, 201, True)],
+)
+def test_an_error_exceeds_thresholds_if_either_of_its_parts_does(
+    energy: float, forces: float, *, expected: bool
+) -> None:
+    assert StructureError(energy, forces).exceeds(10, 200) is expected
 
 
 def test_what_an_uncertainty_covers_is_the_largest_error_of_a_structure() -> None:

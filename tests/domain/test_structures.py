@@ -3,6 +3,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -10,6 +11,7 @@ from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.labels import LevelOfTheory, label_key
 from surveyor.structures import (
+    at_rest,
     canonical,
     charge_of,
     check_structure,
@@ -23,6 +25,20 @@ from surveyor.structures import (
 )
 
 KINDS = LevelOfTheory("kinds", {"program": "any"}, distinguishes_kinds=True)
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_a_structure_at_rest_is_canonical_and_has_no_momenta_and_constraints(moves):
+    atoms = Atoms("H2", [[1 / 3, 0, 0], [0, 0, 0.7]], info={"name": "a"}, constraint=FixAtoms([0]))
+    if moves:
+        atoms.set_momenta(np.ones((2, 3)), apply_constraint=False)
+    before = atoms.copy()
+    rest = at_rest(atoms)
+    assert "momenta" not in rest.arrays
+    assert not rest.constraints
+    assert rest == canonical(Atoms("H2", atoms.positions))
+    assert rest.info == atoms.info
+    np.testing.assert_array_equal(atoms.get_momenta(), before.get_momenta())  # of the given one
 
 
 def test_canonical_coordinates_are_rounded_to_eight_decimals():

@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 
@@ -67,11 +68,13 @@ def test_outputs_of_failed_calculations_are_removed_on_request(
     run = tmp_path / "runs" / "one"
     write_json(run / "parameters.json", {"parameters": {"labels": str(tmp_path / "labels")}})
     failed = [new_folder(run / "calculations", f"v1:{digit * 64}", 1) for digit in "ab"]
-    for folder in failed:
+    for age, folder in enumerate(failed):
         keep_failed(folder, "crash: as told")
+        os.utime(folder, (age, age))
     interrupted = new_folder(run / "calculations", f"v1:{'c' * 64}", 1)
     assert main(["calculations", "clean", str(run), "--keep", "1"]) == 0
     assert capsys.readouterr().out.startswith("removed 1 folder of calculations (0.0 MB), kept 2 in ")
+    assert sorted((run / "calculations").iterdir()) == [failed[-1], interrupted]  # the newest is kept
     assert main(["calculations", "clean", str(run)]) == 0
     assert list((run / "calculations").iterdir()) == [interrupted]
     claim = {"token": "t0", "holder": {"host": "node3", "pid": 17, "started": 0.0}, "work": None, "beats": 0}
@@ -85,3 +88,9 @@ def test_outputs_of_failed_calculations_are_removed_on_request(
     assert list((run / "calculations").iterdir()) == []
     assert main(["calculations", "clean", str(tmp_path)]) == 2
     assert "is not the folder of a campaign or a labelling" in capsys.readouterr().err
+
+
+def test_fewer_than_no_failed_calculations_cannot_be_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["calculations", "clean", str(tmp_path), "--keep", "-1"])
+    assert "argument --keep: found -1, expected 0 or more" in capsys.readouterr().err

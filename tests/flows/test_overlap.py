@@ -35,6 +35,17 @@ def walkers_in(folder: Folder, number: int) -> list[dict[str, Any]]:
     return walkers
 
 
+def cut_after_last_decision(journal: Journal) -> bytes:
+    """Leave a journal as of a process that died right after its last decision; what came since is on disk as well.
+
+    A label that is missing in it would come from the store in any case; a decision that is missing would be made twice.
+    """
+    n_lines = max(number for number, entry in enumerate(journal.read(), 1) if entry.IS_DECISION)
+    content = b"".join(journal.path.read_bytes().splitlines(keepends=True)[:n_lines])
+    journal.path.write_bytes(content)
+    return content
+
+
 def test_walkers_go_on_during_trainings_and_nothing_is_dropped(folder: Folder) -> None:
     folder.run(n_walkers=4, learning=OVERLAPPED)
     entries = Journal(folder.directory.journal).read()
@@ -57,11 +68,11 @@ def test_a_killed_campaign_goes_on_with_what_was_under_way(tmp_path: Path, prefe
         slow.wait_for(lambda: N_LABELS - 10 < len(launches(slow.log, "end")) < N_LABELS - 2)
         process.kill()
         process.wait()
-    before = slow.directory.journal.read_bytes()
+    journal = Journal(slow.directory.journal)
+    before = cut_after_last_decision(journal)
     with slow.running() as process:
         slow.wait_for(lambda: process.poll() is not None)
         assert process.returncode == 0, slow.output.read_text()
-    journal = Journal(slow.directory.journal)
     assert journal.path.read_bytes().startswith(before)
     assert first_difference(journal.read()) is None
     assert slow.directory.read_manifest(N_GENERATIONS)["n_labels"] == N_LABELS - 1

@@ -71,13 +71,17 @@ class Campaign:
         )
         return done.stdout
 
-    def state_messages(self) -> list[str]:
-        """The messages of the states of its runs, the newest run first."""
+    def messages(self) -> list[str]:
+        """The messages of the states of its newest run in which that was running, the newest state last."""
         body = {"flow_runs": {"name": {"any_": ["campaign run"]}}, "sort": "START_TIME_DESC"}
         runs = httpx.post(f"{self.api_url}/flow_runs/filter", json=body, trust_env=False).raise_for_status().json()
         ours = [run for run in runs if run["parameters"]["run_directory"] == str(self.directory.path)]
         assert all(run["run_count"] == 1 for run in ours)
-        return [str(run["state"]["message"] or "") for run in ours]
+        states = httpx.get(
+            f"{self.api_url}/flow_run_states/", params={"flow_run_id": ours[0]["id"]}, trust_env=False
+        ).raise_for_status()
+        in_order = sorted(states.json(), key=lambda state: str(state["timestamp"]))
+        return [str(state["message"] or "") for state in in_order if state["type"] == "RUNNING"]
 
     def n_labels(self) -> int:
         return len(list(LabelStore.in_folder(self.folder / "labels").keys()))
@@ -87,7 +91,7 @@ class Campaign:
 
     def wait_until_it_waits(self) -> None:
         self.wait_for(lambda: self.output.exists() and WAITS in self.output.read_text(), "word of the wait")
-        self.wait_for(lambda: self.state_messages()[0].startswith(WAITS), "message in the state of the run")
+        self.wait_for(lambda: self.messages()[-1].startswith(WAITS), "message in the state of the run")
         assert WAITS in self.status()
 
 
@@ -116,7 +120,7 @@ def test_labels_and_walkers_wait_for_no_job_that_trains(campaign: Campaign, slur
     slurm_cluster.release("gpu")
     assert flow.wait(PATIENCE_S) == 0, campaign.output.read_text()
     assert "no longer waiting, after" in campaign.output.read_text()
-    assert WAITS not in campaign.state_messages()[0]
+    assert campaign.messages()[-1] == ""
     assert "waiting" not in campaign.status()
 
     # On a restart the model is there, and so is all that walkers and labels need.

@@ -14,7 +14,7 @@ from surveyor.weights import counts
 from surveyor.words import number_of
 
 N_MIN = 3  # values, below which a calibration says nothing
-RESOLUTION = 1e-9  # eV/atom and eV/Å: members that differ by less agree, up to rounding
+RESOLUTION = 1e-9  # eV/atom and eV/Å: members that differ by no more agree, up to rounding
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,15 @@ from scipy import stats
 
 from surveyor.dataset import with_label
 from surveyor.labels import Label
-from surveyor.models.disagreement import Calibration, Calibrations, calibrate, expected_within, student_factor
+from surveyor.models.disagreement import (
+    RESOLUTION,
+    Calibration,
+    Calibrations,
+    calibrate,
+    disagreement_of,
+    expected_within,
+    student_factor,
+)
 from surveyor.potentials import Prediction
 
 FACTOR = 2.0
@@ -153,6 +161,34 @@ def test_what_cannot_be_calibrated_says_why(energies: Sequence[float], reason: s
     found = calibrate(structures, [[Prediction(each, np.zeros((1, 3)))] * 3 for each in energies])
     assert found.energy.factor is None
     assert reason in str(found.energy.reason)
+    assert found.energy.n == (3 if np.isfinite(energies).all() else 0)
+
+
+def test_values_without_disagreement_are_counted_also_where_most_errors_are_zero() -> None:
+    found = with_energies([0, 0, 0, 0], [0.1, 0.2, 0.3, 0])
+    assert (found.n, found.n_agreed, found.reason) == (3, 1, "most errors are exactly zero")
+
+
+def test_members_that_differ_by_the_resolution_agree() -> None:
+    structures = [with_label(Atoms("H"), "v1:0", Label(1.0, np.zeros((1, 3)), None))] * 5
+    forces = np.zeros((1, 3))
+    members = [[Prediction(sign * RESOLUTION, forces)] * 3 + [Prediction(sign, forces)] * 2 for sign in (-1, 0, 1)]
+    found = calibrate(structures, members)
+    assert disagreement_of([each[0] for each in members]).energy == RESOLUTION
+    assert (found.energy.n, found.energy.n_agreed) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("n_structures", "n_predictions", "n_atoms"),
+    [(3, (2, 2), 2), (2, (3, 2), 2), (2, (2, 3), 2), (2, (2, 2), 1)],
+)
+def test_predictions_of_other_structures_are_refused(
+    n_structures: int, n_predictions: Sequence[int], n_atoms: int
+) -> None:
+    structures = [with_label(Atoms("H2"), "v1:0", Label(0.0, np.zeros((2, 3)), None))] * n_structures
+    members = [[Prediction(0.0, np.zeros((n_atoms, 3)))] * n for n in n_predictions]
+    with pytest.raises(ValueError, match=r"zip\(\) argument 2 is"):
+        calibrate(structures, members)
 
 
 def test_a_calibration_of_an_earlier_version_is_read() -> None:

@@ -126,3 +126,17 @@ def test_there_are_no_images_along_open_directions():
     assert fingerprint(pair)[0] == 9
     pair.pbc = True
     assert fingerprint(pair)[0] == 1
+
+
+def test_of_known_structures_the_one_that_is_removed_is_known_no_longer(structure):
+    others = [structure.copy(), structure.copy()]
+    others[0].positions[0] += 0.2
+    others[1].positions[1] += 0.3
+    known = KnownStructures([others[0], structure, others[1], structure])
+    known.remove(structure)
+    assert known.difference_A(structure) == 0  # it was added twice
+    known.remove(structure)
+    assert known.difference_A(structure) > 0.01
+    assert [known.difference_A(other) for other in others] == [0, 0]
+    with pytest.raises(StopIteration):
+        known.remove(structure)

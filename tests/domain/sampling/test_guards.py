@@ -177,6 +177,21 @@ def test_energy_may_drift_where_it_is_not_conserved_or_not_known(conditions, cha
     assert checked(pair, zero_forces(pair), moving, energy=5.0, begin=begin) is None
 
 
+@pytest.mark.parametrize(("ramp", "is_checked"), [({"ramp_steps": 20}, False), ({"ramp_labels": 5}, True)])
+def test_energy_may_drift_while_the_centre_of_a_restraint_moves(conditions, ramp, is_checked):
+    pull = {"variable": "distance", "atoms": (0, 1), "centre": 1, "force_constant": 5.0}
+    moves = {"variable": "distance(0,1)", "minimum": 2.5, "maximum": 3.0, "moves": True}
+    by = {"restraints": [pull], "distribution": moves, "ramp_by": "steps" if "ramp_steps" in ramp else "labels", **ramp}
+    moving = Walkers(start=conditions.start, method="nve", **by)
+    pair = Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 4]])
+    assert (checked(pair, zero_forces(pair), moving, energy=5.0) is not None) == is_checked
+
+
+def test_atoms_may_be_as_close_as_the_limit(conditions):
+    atoms = Atoms("H2Cu", positions=[[0, 0, 0], [0, 0, 0.5], [0, 9, 9]])  # the limit of copper is larger
+    assert check_distances(atoms, conditions, step=0) is None
+
+
 @pytest.mark.parametrize(
     ("symbol", "distance", "limit"), [("H", 0.4, 0.5), ("H", 0.51, None), ("Cu", 1.2, 1.32), ("Cu", 1.33, None)]
 )
