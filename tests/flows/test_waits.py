@@ -11,7 +11,7 @@ import httpx
 import pytest
 import yaml
 from ase.build import bulk
-from prefect_server import prefect_environment
+from prefect_server import ANSWER_S, post, prefect_environment
 from processes import processes_with, wait_until
 from slurm import SlurmCluster
 
@@ -74,13 +74,13 @@ class Campaign:
     def messages(self) -> list[str]:
         """The messages of the states of its newest run in which that was running, the newest state last."""
         body = {"flow_runs": {"name": {"any_": ["campaign run"]}}, "sort": "START_TIME_DESC"}
-        runs = httpx.post(f"{self.api_url}/flow_runs/filter", json=body, trust_env=False).raise_for_status().json()
+        runs = post(self.api_url, "flow_runs/filter", body)
         ours = [run for run in runs if run["parameters"]["run_directory"] == str(self.directory.path)]
         assert all(run["run_count"] == 1 for run in ours)
         states = httpx.get(
-            f"{self.api_url}/flow_run_states/", params={"flow_run_id": ours[0]["id"]}, trust_env=False
-        ).raise_for_status()
-        in_order = sorted(states.json(), key=lambda state: str(state["timestamp"]))
+            f"{self.api_url}/flow_run_states/", params={"flow_run_id": ours[0]["id"]}, trust_env=False, timeout=ANSWER_S
+        )
+        in_order = sorted(states.raise_for_status().json(), key=lambda state: str(state["timestamp"]))
         return [str(state["message"] or "") for state in in_order if state["type"] == "RUNNING"]
 
     def n_labels(self) -> int:
