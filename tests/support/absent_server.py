@@ -40,38 +40,40 @@ class AbsentServer:
     @contextmanager
     def open(self) -> Iterator[None]:
         """Be there as long as this lasts, except when away."""
-        loop, is_there = asyncio.new_event_loop(), threading.Event()
-
-        def serve() -> None:
-            with asyncio.Runner(loop_factory=lambda: loop) as runner:  # ends all connections at last
-                runner.run(self._open())
-                is_there.set()
-                loop.run_forever()
-
-        thread = threading.Thread(target=serve, name="absent server", daemon=True)
+        is_there = threading.Event()
+        thread = threading.Thread(target=lambda: asyncio.run(self._serve(is_there)), name="absent server", daemon=True)
         thread.start()
         try:
             assert is_there.wait(60)
             yield
         finally:
-            asyncio.run_coroutine_threadsafe(self._end(), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
+            self._loop.call_soon_threadsafe(self._end.set)
             thread.join()
 
+    async def _serve(self, is_there: threading.Event) -> None:
+        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        await self._open()
+        is_there.set()
+        await self._end.wait()
+        await self._close()
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=0.1)
+            await self._close()  # who has come in this moment gets in, too
+        await asyncio.sleep(0.1)  # what was aborted is closed a turn of the loop later
+
     async def _open(self) -> None:
-        self._door = await asyncio.start_server(self._connect, "127.0.0.1", urlsplit(self.url).port)
+        if not self._end.is_set():
+            self._door = await asyncio.start_server(self._connect, "127.0.0.1", urlsplit(self.url).port)
 
     async def _close(self) -> None:
         if self._door is not None:
-            self._door.close()
-            self._door = None
+            door, self._door = self._door, None
+            for listening in door.sockets:
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+            await asyncio.sleep(0.01)  # Python 3.11 loses whom it is letting in when a door is closed
+            door.close()
         for connection in self._connections:
             connection.transport.abort()
-
-    async def _end(self) -> None:
-        await self._close()
-        await asyncio.sleep(0.1)  # who has come in this moment gets in, too
-        await self._close()
 
     async def _leave(self, asked: str) -> None:
         self.left.append(asked)
