@@ -199,9 +199,8 @@ class KilledCampaign:
             wait_until(lambda: not self.note(self.workers()), lambda: f"left: {self.workers()}")
 
     def kill_pool(self) -> None:
-        """Kill the process that holds a pool and its workers; a pool that cannot even start ends the campaign."""
-        self.one_of(self.workers)
-        holder = self.one_of(self.holders)
+        """Kill the process that holds a pool and its workers."""
+        holder = self.one_of(self.open_holders)
         self.note(self.workers())
         with suppress(psutil.NoSuchProcess):
             holder.kill()
@@ -209,6 +208,7 @@ class KilledCampaign:
 
     def kill_worker(self) -> None:
         """Kill a worker of a pool."""
+        self.one_of(self.open_holders)
         worker = self.one_of(self.workers)
         self.note({worker})
         with suppress(psutil.NoSuchProcess):
@@ -233,6 +233,12 @@ class KilledCampaign:
     def holders(self) -> set[psutil.Process]:
         """The processes that hold its pools."""
         return self._processes(*HOLDERS)
+
+    def open_holders(self) -> set[psutil.Process]:
+        """Those to which the campaign is connected: it ends if a pool is killed three times while it starts."""
+        flow = psutil.Process(self._running().pid)
+        ports = {each.raddr.port for each in flow.net_connections("tcp") if each.status == psutil.CONN_ESTABLISHED}
+        return {holder for holder in self.holders() if ports & _listening_ports(holder)}
 
     def local_pools(self) -> set[psutil.Process]:
         """Those of them that end with the flow."""
@@ -317,6 +323,13 @@ class KilledCampaign:
 
     def _output(self) -> str:
         return (self.folder / "output.txt").read_text()[-5000:]
+
+
+def _listening_ports(process: psutil.Process) -> set[int]:
+    with suppress(psutil.NoSuchProcess):
+        connections = process.net_connections("tcp")
+        return {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
+    return set()
 
 
 class MortalServer:
