@@ -7,8 +7,8 @@ The file is one of `surveyor benchmark-labels`, which has been run: its test set
 campaign of its own for each seed, with the walkers of the candidates, the same teacher and the same model. Its
 bootstrap has the first of `n_labels`; each generation brings as many labels as `--states`, up to the last of
 `n_labels`. `--ahead` gives `labels_ahead` in units of `--states`: 2 overlaps sampling, labelling and training. The
-baseline is the first arm with the first value. An interrupted run continues. `PREFECT_API_URL` is to name a server,
-such as that of `prefect server start`.
+baseline is `random` without overlap, so `random` and 1 come first. An interrupted run continues. `PREFECT_API_URL` is
+to name a server, such as that of `prefect server start`.
 """
 
 import argparse
@@ -137,11 +137,10 @@ class Tier:
     def table(self) -> str:
         """Run all campaigns, and return the comparison."""
         found = {arm: [self.curve(arm, seed) for seed in range(self.options.seeds)] for arm in self.arms}
-        names = {arm: BASELINE if arm == self.arms[0] else arm.name for arm in self.arms}
         curves = {
             test.name: {
                 metric.field: {
-                    names[arm]: [curve[test.name][metric.field] for curve in of_arm] for arm, of_arm in found.items()
+                    arm.name: [curve[test.name][metric.field] for curve in of_arm] for arm, of_arm in found.items()
                 }
                 for metric in METRICS
             }
@@ -161,6 +160,8 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=15, help="labels of a generation")
     parser.add_argument("--steps", type=int, default=300, help="of each sample")
     options = parser.parse_args()
+    if options.arms[0] != BASELINE or options.ahead[0] != 1:
+        parser.error(f"expected {BASELINE} as the first of --arms and 1 as the first of --ahead: they are the baseline")
     parameters = BENCHMARK.load(options.file)
     if not (parameters.output_directory / SETS).exists():
         parser.error(f"first run: surveyor benchmark-labels {options.file}")

@@ -31,8 +31,8 @@ WATCH_S = 0.5  # how often the parent is looked for; mostly the closed standard 
 GONE_S = 5.0  # without the process of any worker, after which none will come; a dead one is replaced at once
 
 HOST = "127.0.0.1"
-# Dask would give up a worker that is being replaced just when it looks for it, some time after any former death.
-NEVER = {"distributed.deploy.lost-worker-timeout": "1000 days"}
+# Some time after each death of a worker, Dask checks whether it is back, and gives it up if it is restarting just then.
+NEVER_GIVE_UP = {"distributed.deploy.lost-worker-timeout": "1000 days"}
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     # What functions print goes to the log, as the answer alone belongs on standard output.
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    with dask.config.set({**SETTINGS, **NEVER, "temporary-directory": str(folder)}):
+    with dask.config.set({**SETTINGS, **NEVER_GIVE_UP, "temporary-directory": str(folder)}):
         security = Security.temporary()
         cluster = _start_cluster(wanted["workers"], security)
         secrets = {"certificate": security.tls_ca_file, "key": security.tls_client_key}
