@@ -29,12 +29,14 @@ export DO_NOT_TRACK := 1
 # Tests start hundreds of processes; where they may not keep bytecode, each compiles the whole package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types tests tests-long mutants benchmarks benchmark-labels docs diagrams clean
+.PHONY: demo environments test lint types tests tests-long mutants benchmarks benchmark-labels docs diagrams clean
 
 demo: $(MACE)/demo.stamp
 	$(MACE)/bin/surveyor run $(CAMPAIGN)
 
 test: lint types tests
+
+environments: $(MACE)/test.stamp $(NEQUIP)/test.stamp $(PLUMED)/test.stamp
 
 lint: $(MACE)/test.stamp
 	$(MACE)/bin/ruff check
@@ -50,6 +52,9 @@ types: $(MACE)/test.stamp
 # Processes share the machine; threads of torch in each of them would be in each other's way. There are more than
 # cores, as tests wait for servers, queues and each other's programs.
 tests tests-long mutants: export OMP_NUM_THREADS := 1
+# Nor do processes of MPI burn a core while they wait for each other, or insist on the same one.
+tests tests-long mutants: export OMPI_MCA_mpi_yield_when_idle := 1
+tests tests-long mutants: export OMPI_MCA_hwloc_base_binding_policy := none
 tests tests-long mutants: export PLUMED_KERNEL ?= $(CURDIR)/$(PLUMED)/plumed/_lib/lib/libplumedKernel.so
 tests: $(MACE)/test.stamp $(NEQUIP)/test.stamp $(PLUMED)/test.stamp
 	$(MACE)/bin/python -m pytest $(PARALLEL) -m "not long and not nequip"
