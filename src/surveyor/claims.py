@@ -180,9 +180,9 @@ def _new(name: str, claimant: Claimant) -> Claim:
 
 
 def _content(claim: Claim, n_beats: int) -> bytes:
-    return json.dumps(
-        {"token": claim.token, "holder": dict(claim.holder), "work": claim.work, "beats": n_beats}
-    ).encode()
+    # Of one length, so that a folder's readers see no part of a change.
+    record = {"token": claim.token, "holder": dict(claim.holder), "work": claim.work, "beats": f"{n_beats:06d}"}
+    return json.dumps(record).encode()
 
 
 @dataclass(slots=True, eq=False)
@@ -207,7 +207,7 @@ class _Pulse:
             if content is None or Claim.read(self.claim.name, content).token != self.claim.token:
                 return  # another process took this one for dead, and is done
             self.n_beats += 1
-            self.storage.replace(self.claim.name, _content(self.claim, self.n_beats))
+            self.storage.renew(self.claim.name, content, _content(self.claim, self.n_beats))
 
 
 class _Heart:
