@@ -181,11 +181,12 @@ def prove(storage: ObjectStorage) -> None:
             _prove_race(storage, f"{name}-2")
             _prove_renewal(storage, f"{name}-1")
         finally:
-            for each in (f"{name}-1", f"{name}-2"):
-                storage.remove(each)
+            with suppress(OSError):  # the error of the proof says more
+                for each in (f"{name}-1", f"{name}-2"):
+                    storage.remove(each)
     except PermissionError as error:
         raise InputError(
-            f"{storage} refuses access ({error.strerror}); give permission to read, write, list and delete objects there"
+            f"{storage} refuses access ({error.strerror}); permit to read, write, list and delete objects"
         ) from error
     except OSError as error:
         raise InputError(
@@ -222,6 +223,6 @@ def _prove_renewal(storage: ObjectStorage, name: str) -> None:
 
 def _unfit(storage: ObjectStorage, why: str) -> InputError:
     return InputError(
-        f"{storage} cannot keep labels: {why}; labels would be computed twice there, or lost. Use a service, or a newer "
-        "version of it, that supports conditional writes"
+        f"{storage} cannot keep labels: {why}. Labels would be computed twice, or lost; use a service, or a version of "
+        "it, that supports conditional writes"
     )
