@@ -34,7 +34,12 @@ def add_doctor_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         help="check files, machines and pools for faults before a run",
         epilog="example: surveyor doctor campaign.yaml --wait-minutes 30",
     )
-    doctor.add_argument("subject", metavar="CAMPAIGN", help="campaign file (YAML), or a bucket: s3://bucket/labels")
+    doctor.add_argument(
+        "subject",
+        type=store_argument,
+        metavar="CAMPAIGN",
+        help="campaign file (YAML), or the bucket of a label store, such as s3://bucket/labels",
+    )
     add_storage_option(doctor)
     doctor.add_argument(
         "--wait-minutes", type=float, default=10.0, metavar="N", help="maximum time to wait for workers; 10 by default"
@@ -44,13 +49,13 @@ def add_doctor_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
 
 def _doctor(options: argparse.Namespace, console: Console) -> int:
     with console.status("looking") as status:
-        if "://" in options.subject:
-            results = list(look_at_bucket(str(store_argument(options.subject)), options.storage))
+        if isinstance(options.subject, str):
+            results = list(look_at_bucket(options.subject, options.storage))
         elif options.storage is not None:
             raise InputError("--storage: expected only with a bucket; a campaign file has its own field `storage`")
         else:
             on_progress = _progress_printer(console, status)
-            results = list(look(Path(options.subject), 60 * options.wait_minutes, on_progress))
+            results = list(look(options.subject, 60 * options.wait_minutes, on_progress))
     console.print(results_table(results))
     faults = [result for result in results if result.severity == "fault"]
     for result in faults:

@@ -252,6 +252,7 @@ def client_of(bucket: Bucket, access: BucketAccess | None, n_retries: int) -> An
 def without_secrets(error: BaseException, access: BucketAccess | None) -> str:
     """Return the message of an error of obstore in one line, without secrets."""
     text = " ".join(str(error).partition("\n\nDebug source")[0].split())
+    text = re.sub(r"<\?xml.*?<Code>([^<]*)</Code>(.*?<Message>([^<]*)</Message>)?.*", r"\1: \3", text)
     text = re.sub(r"(https?://[^\s?]+)\?\S+", rf"\1?{MASK}", text)  # the query of an address may be a signature
     for secret in () if access is None else access.secrets:
         text = text.replace(secret, MASK)

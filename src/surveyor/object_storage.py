@@ -144,16 +144,23 @@ class ObjectStorage:
 
         try:
             yield
-        except FileNotFoundError as error:
-            if any(each in str(error) for each in NO_BUCKET):
-                raise OSError(errno.ENXIO, "there is no such bucket", str(self)) from None
-            raise FileNotFoundError(errno.ENOENT, "there is no such object", f"{self}/{name}") from None
-        except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
-            raise FileExistsError(errno.EEXIST, "another one was written there", f"{self}/{name}") from None
-        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-            raise PermissionError(errno.EACCES, without_secrets(error, self.access), f"{self}/{name}") from None
-        except exceptions.BaseError as error:
-            raise OSError(errno.EIO, without_secrets(error, self.access), f"{self}/{name}") from None
+        except (FileNotFoundError, exceptions.BaseError) as error:
+            raise self._translated(error, name) from None
+
+    def _translated(self, error: Exception, name: str) -> OSError:
+        from obstore import exceptions
+
+        place = f"{self}/{name}"
+        if any(each in str(error) for each in NO_BUCKET):
+            return OSError(errno.ENXIO, "there is no such bucket", str(self))
+        match error:
+            case FileNotFoundError():
+                return FileNotFoundError(errno.ENOENT, "there is no such object", place)
+            case exceptions.AlreadyExistsError() | exceptions.PreconditionError():
+                return FileExistsError(errno.EEXIST, "another one was written there", place)
+            case exceptions.PermissionDeniedError() | exceptions.UnauthenticatedError():
+                return PermissionError(errno.EACCES, without_secrets(error, self.access), place)
+        return OSError(errno.EIO, without_secrets(error, self.access), place)
 
 
 def storage_at(address: Path | str, access: BucketAccess | None = None) -> FolderStorage | ObjectStorage:
