@@ -100,7 +100,7 @@ $(MACE)/demo.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
 	touch $@
 
 $(MACE)/test.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
-	$(PIP) --editable ".[mace,cuequivariance,xtb,wandb,plumed,test,lint]"
+	$(PIP) --editable ".[mace,cuequivariance,xtb,wandb,plumed,storage,test,lint]"
 	touch $@
 
 $(MACE)/mutants.stamp: $(MACE)/test.stamp

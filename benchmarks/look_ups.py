@@ -87,7 +87,7 @@ def service(round_trip_ms: float) -> Iterator[str]:
 
 async def serve(round_trip_s: float) -> None:
     """Serve objects from memory, each request after the round trip."""
-    objects = {}
+    objects: dict[str, bytes] = {}
 
     async def answer(reader, writer):
         try:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from dict_storage import DictStorage
+from object_stores import S3
 
 from surveyor.claims import Claimant, Claims, Watch, _Heart
 from surveyor.errors import LabelClaimed
@@ -107,7 +108,7 @@ def test_an_observer_takes_a_process_elsewhere_for_dead_when_it_has_seen_no_sign
     beat(storage, 1)
     now = 400.0
     assert watch.is_held(KEY)
-    now = 699.0
+    now = 695.0
     assert watch.is_held(KEY)
     assert watch.dead == frozenset()
     now = 701.0
@@ -358,3 +359,18 @@ def test_claims_are_no_labels(storage: Storage) -> None:
         assert list(storage.list("claims/")) == [ROOT]
         assert list(store.keys()) == list(store.failed_keys()) == []
         assert store.outcome(KEY) is None
+
+
+def test_a_claim_in_a_bucket_is_asked_for_every_few_seconds_only(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, storage = 0.0, s3.storage()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    put_claim(storage)
+    watch, before = Watch(Claims(storage)), len(s3.requests)
+    assert watch.is_held(KEY)
+    once = len(s3.requests) - before
+    for now in (1.0, 2.0, 3.0, 4.0):
+        assert watch.is_held(KEY)
+    assert len(s3.requests) - before == once
+    storage.remove(ROOT)
+    now = 6.0
+    assert not watch.is_held(KEY)
