@@ -143,7 +143,8 @@ def _retry(options: argparse.Namespace, console: Console) -> None:
     with reaching(store):
         failed = list(store.failed_keys())
     if not failed and not any(store.storage.list("failures/")):
-        raise InputError(f"{options.store}: there are no failures; expected a label store that has some")
+        expected = "the folder or bucket of a label store that has some"
+        raise InputError(f"{options.store}: there are no failures; expected {expected}")
     retried: Counter[str] = Counter()
     for key in failed:
         outcome = store.outcome(key)
