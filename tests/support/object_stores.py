@@ -58,11 +58,13 @@ class S3:
         url: its address.
         fault: what goes wrong at present.
         requests: method and path of each request so far.
+        tokens: session tokens that requests came with.
     """
 
     url: str = ""
     fault: Fault = field(default_factory=Fault)
     requests: list[tuple[str, str]] = field(default_factory=list)
+    tokens: set[str] = field(default_factory=set)
 
     @property
     def access(self) -> S3Access:
@@ -101,6 +103,7 @@ def _between(service: WSGIApplication, s3: S3) -> WSGIApplication:
     def application(environment: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         request = environment["REQUEST_METHOD"], environment["PATH_INFO"]
         s3.requests.append(request)
+        s3.tokens |= {environment["HTTP_X_AMZ_SECURITY_TOKEN"]} if "HTTP_X_AMZ_SECURITY_TOKEN" in environment else set()
         fault = s3.fault
         for name in fault.removed:
             environment.pop(name, None)
