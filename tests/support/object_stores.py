@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,12 +40,14 @@ class Fault:
 
     Attributes:
         removed: headers that get lost, as WSGI names them.
+        is_atomic: whether conditions of requests hold, too, while other requests for the object are under way.
         status: what is answered in place of an answer that gets lost; None for the service's own answer.
         is_lost: says of a method and a path whether its answer gets lost, after the service has done its work.
         is_refused: says of a method and a path whether it is answered by `status` and never reaches the service.
     """
 
     removed: tuple[str, ...] = ()
+    is_atomic: bool = True
     status: str = "500 Internal Server Error"
     is_lost: Callable[[str, str], bool] = lambda *_: False
     is_refused: Callable[[str, str], bool] = lambda *_: False
@@ -59,12 +62,14 @@ class S3:
         fault: what goes wrong at present.
         requests: method and path of each request so far.
         tokens: session tokens that requests came with.
+        under_way: number of requests that are under way, by path, at a service that is not atomic.
     """
 
     url: str = ""
     fault: Fault = field(default_factory=Fault)
     requests: list[tuple[str, str]] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
+    under_way: "Counter[str]" = field(default_factory=Counter)
 
     @property
     def access(self) -> S3Access:
@@ -113,7 +118,26 @@ def _between(service: WSGIApplication, s3: S3) -> WSGIApplication:
         if fault.is_lost(*request):
             list(service(environment, lambda *_: lambda _: None))
             return _answer(start, fault.status)
-        return service(environment, start)
+        if fault.is_atomic:
+            return service(environment, start)
+        return _meanwhile(service, s3.under_way)(environment, start)
+
+    return application
+
+
+def _meanwhile(service: WSGIApplication, under_way: "Counter[str]") -> WSGIApplication:
+    """Return a service that heeds no condition while another request for the object is under way."""
+
+    def application(environment: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        path = environment["PATH_INFO"]
+        if under_way[path]:
+            environment.pop("HTTP_IF_NONE_MATCH", None)
+        under_way[path] += 1
+        time.sleep(0.05)
+        try:
+            return list(service(environment, start))
+        finally:
+            under_way[path] -= 1
 
     return application
 
