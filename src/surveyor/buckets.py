@@ -220,6 +220,8 @@ ACCESS: Mapping[str, type[BucketAccess]] = {access.kind: access for access in (S
 def client_of(bucket: Bucket, access: BucketAccess | None, n_retries: int) -> Any:  # Any: a store of obstore
     """Return obstore's client of a bucket; one for each process.
 
+    A process that was forked from one with clients must not use any: the threads that serve them are not there.
+
     Args:
         bucket: the bucket.
         access: None for that of the environment.

@@ -441,6 +441,6 @@ def test_workers_are_asked_whether_they_reach_the_bucket(
     assert (fault.check, fault.where) == ("label store", "local")
     assert f"cannot use {address}: " in fault.found
     with s3.failing(Fault(removed=("HTTP_IF_NONE_MATCH",))):
-        fault = the_fault(examine_campaign(labels=address))
+        fault = the_fault(examine_campaign(labels=address, pools=all_on("slurm/not-asked")))
     assert (fault.check, fault.where) == ("label store", "here")
     assert "of two writers of one object, both succeed" in fault.found
