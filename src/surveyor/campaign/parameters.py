@@ -11,7 +11,7 @@ from surveyor.parameters import Parameters
 from surveyor.pools.choice import Pools
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.sampling.conditions import Walkers
-from surveyor.works.parameters import Labels, StorageBlock, WorkParameters
+from surveyor.works.parameters import LabelsField, StorageField, WorkParameters
 
 
 class WandB(Parameters):
@@ -61,8 +61,8 @@ class CampaignParameters(WorkParameters):
     )
     pools: Pools = Field(Pools(), title="Pools", description="Pools that run sampling, labelling and training.")
     codes: Codes = Field(Codes(), title="Codes", description="Command and limits of reference programs at this site.")
-    labels: Labels = None
-    storage: StorageBlock = None
+    labels: LabelsField = None
+    storage: StorageField = None
     begin_from: Origin | None = Field(
         None, title="Begin from", description="Take data, model and walkers from a generation of another campaign."
     )

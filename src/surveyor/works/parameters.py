@@ -21,7 +21,7 @@ OutputDirectory = Annotated[
     ),
 ]
 
-Labels = Annotated[
+LabelsField = Annotated[
     StoreAddress | None,
     Field(
         title="Label store",
@@ -29,7 +29,7 @@ Labels = Annotated[
         "folder of the work.",
     ),
 ]
-StorageBlock = Annotated[
+StorageField = Annotated[
     StorageName | None,
     Field(
         title="Storage",
