@@ -74,6 +74,7 @@ benchmarks: $(MACE)/test.stamp
 	$(MACE)/bin/python benchmarks/overlap.py
 	$(MACE)/bin/python benchmarks/overlap.py --slow 0.01 --ahead 2
 	$(MACE)/bin/python benchmarks/labelling.py
+	$(MACE)/bin/python benchmarks/look_ups.py
 	$(MACE)/bin/python benchmarks/walkers.py --walkers 16
 	$(MACE)/bin/python benchmarks/pools.py --labels 2000 --plain 1000 --rate 50
 
@@ -104,7 +105,7 @@ $(MACE)/demo.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
 	touch $@
 
 $(MACE)/test.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
-	$(PIP) --editable ".[mace,cuequivariance,xtb,wandb,plumed,test,lint]"
+	$(PIP) --editable ".[mace,cuequivariance,xtb,wandb,plumed,storage,test,lint]"
 	touch $@
 
 $(MACE)/mutants.stamp: $(MACE)/test.stamp

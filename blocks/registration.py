@@ -19,6 +19,7 @@ from surveyor.blocks.pools import (
     stored_pools,
 )
 from surveyor.blocks.site_blocks import SiteBlock
+from surveyor.blocks.storages import STORAGES, AzureStorage, GCSStorage, S3Storage, stored_storages
 
 # Lines of a job script: what is commented out there is a comment on the example.
 MODULES = ("# Each job runs these lines first; they make the programs of the reference known:", "# module load CP2K")
@@ -27,7 +28,7 @@ LABELS = "labels with 16 ranks of MPI, for at most 12 hours each"
 
 
 def examples() -> Mapping[str, tuple[SiteBlock, str]]:
-    """Return an example of each kind of pool and code by its name, with what it is for."""
+    """Return an example of each kind of pool, code and storage by its name, with what it is for."""
     cpu = {"cores_per_job": 16, "memory_GB": 32.0, "walltime_minutes": 720.0, "prologue": list(MODULES)}
     certificates = Path("/home/ada/certificates")
     return {
@@ -55,12 +56,18 @@ def examples() -> Mapping[str, tuple[SiteBlock, str]]:
             CP2KCodeBlock(command="mpirun -np {ranks} cp2k.psmp", ranks=16, memory_GB=30, timeout_minutes=60),
             "CP2K with 16 ranks of MPI, for slurm/example and its like",
         ),
+        "s3/example": (
+            S3Storage(endpoint="https://minio.example.org", region="eu-west-1"),
+            "buckets of a service that speaks the protocol of S3; give it an access key",
+        ),
+        "gcs/example": (GCSStorage(), f"buckets of Google Cloud Storage ({EXPERIMENTAL})"),
+        "azure/example": (AzureStorage(account_name="campaigns"), "containers of an account of Azure Blob Storage"),
     }
 
 
 def register_types() -> None:
     """Make all types of blocks known to the Prefect server, or bring them up to date."""
-    for block in (*POOLS.values(), *CODES.values()):
+    for block in (*POOLS.values(), *CODES.values(), *STORAGES.values()):
         block.register_type_and_schema()
 
 
@@ -71,7 +78,7 @@ def create_examples() -> dict[str, bool]:
         For the name of each example, whether it was created.
     """
     with get_client(sync_client=True) as client:
-        there = [*stored_pools(client), *stored_codes(client)]
+        there = [*stored_pools(client), *stored_codes(client), *stored_storages(client)]
     missing = {name: block for name, (block, _) in examples().items() if name not in there}
     for name, block in missing.items():
         block.save(name.partition("/")[2])

@@ -101,7 +101,7 @@ def stored_block(client: SyncPrefectClient, block: type[B], name: str, what: str
         client: of the server.
         block: its class.
         name: kind and name, such as slurm/genoa.
-        what: it is: a pool or a code; for messages.
+        what: it is: a pool, a code or a storage; for messages.
         there: gives the names of those that the server has.
 
     Raises:
@@ -136,9 +136,10 @@ def _missing(client: SyncPrefectClient, block: type[SiteBlock], named: str, ther
 def stored_names(client: SyncPrefectClient, kinds: Mapping[str, type[SiteBlock]]) -> list[str]:
     """Return the names of the blocks of some kinds that a server has, such as `slurm/genoa`."""
     names = []
-    for kind in kinds:
+    for kind, block in kinds.items():
         try:
-            names += [f"{kind}/{document.name}" for document in client.read_block_documents_by_type(kind)]
+            documents = client.read_block_documents_by_type(block.get_block_type_slug())
+            names += [f"{kind}/{document.name}" for document in documents]
         except PrefectHTTPStatusError as error:
             if error.response.status_code != NOT_FOUND:
                 raise

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from surveyor.benchmark import BENCHMARK, Benchmark, Point
 from surveyor.benchmark.parameters import ARMS, N_LABELS, Arm, HeldOut, Structures
 from surveyor.benchmark.results import write_results
+from surveyor.buckets import StorageName, StoreAddress
 from surveyor.dataset import Dataset
 from surveyor.events.kinds import EpochEnds, TrainingEnds, WorkBegins, WorkEnds
 from surveyor.events.recording import announce
@@ -51,7 +52,8 @@ def benchmark_labels(
     seed: int = 0,
     pools: Pools = Pools(),
     codes: Codes = Codes(),
-    labels: Path | None = None,
+    labels: StoreAddress | None = None,
+    storage: StorageName | None = None,
 ) -> Path:
     """Compare ways to choose labels; the same call on the same folder continues where it stopped.
 
@@ -71,7 +73,9 @@ def benchmark_labels(
         seed: Seed of all random numbers.
         pools: Pools that run sampling, labelling and training.
         codes: Command and limits of reference programs at this site.
-        labels: Folder of the label store; by default `labels` beside the output directory.
+        labels: Folder of the label store, or a bucket such as s3://bucket/labels; by default
+            `labels` beside the output directory.
+        storage: Block with the endpoint and credentials of that bucket, such as s3/minio.
 
     Returns:
         The comparison, a Markdown file; beside it are the learning curves as a figure, and `summary.json`.
@@ -133,6 +137,7 @@ def _labelled(benchmark: Benchmark, structures: Dataset) -> Dataset:
         pool=parameters.pools.labelling,
         codes=parameters.codes,
         labels=parameters.label_store,
+        storage=parameters.storage,
     )
     return Dataset.load(labelled)
 

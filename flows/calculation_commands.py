@@ -5,14 +5,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from surveyor.buckets import store_address
 from surveyor.calculations import clean
 from surveyor.errors import InputError
 from surveyor.files import read_json
-from surveyor.labels import LabelStore
+from surveyor.flows.stores import open_label_store
 from surveyor.run_directory import RunDirectory
-from surveyor.storage import FolderStorage
 from surveyor.words import number_of
-from surveyor.works.store import recorded_mark
 
 EXAMPLE = "surveyor calculations clean campaigns/water --keep 10"
 
@@ -49,8 +48,7 @@ def _count(text: str) -> int:
 
 def _clean(options: argparse.Namespace, console: Console) -> None:
     directory = RunDirectory(options.run_directory.absolute())
-    folder = _store_of(directory)
-    store = LabelStore(FolderStorage(folder, recorded_mark(directory, folder)))  # without its claims all seem idle
+    store = open_label_store(*_store_of(directory), directory)  # without its claims all seem idle
     done = clean(directory.scratch, store, n_failed=options.keep, interrupted=options.interrupted)
     console.print(
         f"removed {number_of(done.n_removed, 'folder')} of calculations ({done.n_bytes / 1e6:.1f} MB), "
@@ -64,10 +62,12 @@ def _clean(options: argparse.Namespace, console: Console) -> None:
         )
 
 
-def _store_of(directory: RunDirectory) -> Path:
+def _store_of(directory: RunDirectory) -> tuple[Path | str, str | None]:
+    """Return the address of the label store of work, and the block with the access to it."""
     try:
         parameters = read_json(directory.parameters)["parameters"]
     except (FileNotFoundError, KeyError) as error:
         raise InputError(f"{directory.path} is not the folder of a campaign or a labelling") from error
     labels = parameters.get("labels")
-    return directory.path.parent / "labels" if labels is None else Path(labels).absolute()
+    store = directory.path.parent / "labels" if labels is None else store_address(labels)
+    return store, parameters.get("storage")

@@ -110,7 +110,8 @@ class Reports:
         before = [allow_failure(future) for future in self._futures[-1:]]
         directory, wandb = self.campaign.directory, self.campaign.parameters.wandb
         self._so_far.newest = number
-        future = report.submit(directory, number, wandb, self._so_far, wait_for=before, return_state=False)
+        store = self.campaign.store
+        future = report.submit(directory, number, wandb, self._so_far, store, wait_for=before, return_state=False)
         self._futures.append(future)
 
     def __enter__(self) -> "Reports":
@@ -138,7 +139,7 @@ class Reports:
         from surveyor.report import write_report  # matplotlib takes its time
 
         try:
-            write_report(self.campaign.directory)
+            write_report(self.campaign.directory, store=self.campaign.store)
         except Exception:  # whatever it is must not take the place of why the campaign ends
             logger.exception("the report failed")
 

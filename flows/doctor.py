@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -10,11 +11,14 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from surveyor.buckets import Bucket, BucketAccess
 from surveyor.campaign import CAMPAIGN, CampaignParameters
-from surveyor.doctor.preflight import HERE, examine
+from surveyor.doctor.preflight import HERE, examine, proof_of
 from surveyor.doctor.results import CheckResult, Subject, fault, fault_of, remark
 from surveyor.errors import InputError
 from surveyor.flows.pool_commands import users_pools
+from surveyor.flows.stores import access_to, add_storage_option, store_argument
+from surveyor.object_storage import ObjectStorage, prove
 from surveyor.pools.choice import plain_site
 from surveyor.pools.sites import Site
 from surveyor.reference.choice import Codes
@@ -30,7 +34,13 @@ def add_doctor_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         help="check files, machines and pools for faults before a run",
         epilog="example: surveyor doctor campaign.yaml --wait-minutes 30",
     )
-    doctor.add_argument("campaign", type=Path, help="campaign file (YAML)")
+    doctor.add_argument(
+        "subject",
+        type=store_argument,
+        metavar="CAMPAIGN",
+        help="campaign file (YAML), or the bucket of a label store, such as s3://bucket/labels",
+    )
+    add_storage_option(doctor)
     doctor.add_argument(
         "--wait-minutes", type=float, default=10.0, metavar="N", help="maximum time to wait for workers; 10 by default"
     )
@@ -39,7 +49,13 @@ def add_doctor_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
 
 def _doctor(options: argparse.Namespace, console: Console) -> int:
     with console.status("looking") as status:
-        results = list(look(options.campaign, 60 * options.wait_minutes, _progress_printer(console, status)))
+        if isinstance(options.subject, str):
+            results = list(look_at_bucket(options.subject, options.storage))
+        elif options.storage is not None:
+            raise InputError("--storage: expected only with a bucket; a campaign file has its own field `storage`")
+        else:
+            on_progress = _progress_printer(console, status)
+            results = list(look(options.subject, 60 * options.wait_minutes, on_progress))
     console.print(results_table(results))
     faults = [result for result in results if result.severity == "fault"]
     for result in faults:
@@ -87,13 +103,42 @@ def look(file: Path, wait_s: float, on_progress: Callable[[str], None]) -> Itera
         return
     sites = {name: site for name in parameters.pools.names if (site := plain_site(name)) is not None}
     on_progress("asking the Prefect server")
-    codes = yield from _check_server(parameters, sites)
-    parameters = parameters.model_copy(update={"codes": codes})
-    yield from examine(Subject(file, parameters, sites, users_pools(), wait_s, on_progress))
+    stored = yield from _check_server(parameters, sites)
+    parameters = parameters.model_copy(update={"codes": stored.codes})
+    subject = Subject(file, parameters, sites, users_pools(), wait_s, on_progress, access=stored.access)
+    yield from examine(subject, has_access=stored.has_access)
 
 
-def _check_server(parameters: CampaignParameters, sites: dict[str, Site]) -> Generator[CheckResult, None, Codes]:
-    """Check the server and the blocks of pools and codes; add the sites that they hold, and return the codes."""
+def look_at_bucket(address: str, storage: str | None) -> Iterator[CheckResult]:
+    """Check that a bucket can keep labels.
+
+    Args:
+        address: address of the bucket.
+        storage: name of the block with the access to it; None for the access that the environment gives.
+
+    Raises:
+        InputError: the address or the name of the block is wrong.
+    """
+    bucket = ObjectStorage(Bucket.at(address), access_to(address, storage))
+    try:
+        prove(bucket)
+    except InputError as error:
+        yield fault_of(error, "label store", HERE, f"edit {f'block {storage}' if storage else 'the environment'}")
+    else:
+        yield proof_of(bucket)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What blocks hold; `has_access` is false if the access to the bucket of the label store is not known."""
+
+    codes: Codes
+    access: BucketAccess | None = None
+    has_access: bool = True
+
+
+def _check_server(parameters: CampaignParameters, sites: dict[str, Site]) -> Generator[CheckResult, None, _Stored]:
+    """Check the server and the blocks; add the sites that they hold, and return the rest."""
     # Prefect takes seconds to import, and a campaign file with a fault needs none of it.
     from prefect.settings import PREFECT_API_URL
 
@@ -101,22 +146,23 @@ def _check_server(parameters: CampaignParameters, sites: dict[str, Site]) -> Gen
     from surveyor.flows.server_checks import check_installed, check_server
 
     missing = [name for name in parameters.pools.names if name not in sites]
-    codes, configured = parameters.codes, PREFECT_API_URL.value()
+    codes, storage, configured = parameters.codes, parameters.storage, PREFECT_API_URL.value()
     url = configured or f"http://{HOST}:{PORT}/api"
     yield from check_installed()
-    if not configured and not missing and codes.cp2k_block is None and not answers(url):
+    if not (configured or missing or codes.cp2k_block or storage or answers(url)):
         yield remark("Prefect server", HERE, "none is configured; `surveyor run` starts one on this machine")
-        return codes
+        return _Stored(codes)
     with ExitStack() as stack:
         try:
             stack.enter_context(using_server())
         except ServerUnreachable as error:
             yield fault_of(error, "Prefect server", HERE, "prefect server start")
-            return codes
+            return _Stored(codes, has_access=storage is None)
         yield from check_server(url)
         for name in missing:
             yield _load(name, sites)
-        return (yield from _load_codes(codes))
+        codes = yield from _load_codes(codes)
+        return (yield from _load_storage(storage, codes))
 
 
 def _load(name: str, sites: dict[str, Site]) -> CheckResult:
@@ -142,6 +188,19 @@ def _load_codes(codes: Codes) -> Generator[CheckResult, None, Codes]:
         return codes
     yield CheckResult("block", name, f"runs `{loaded.cp2k_code.command}`")
     return loaded
+
+
+def _load_storage(name: str | None, codes: Codes) -> Generator[CheckResult, None, _Stored]:
+    from surveyor.blocks.storages import load_access
+
+    try:
+        access = load_access(name)
+    except InputError as error:
+        yield _fault_of_block(error, name or "")
+        return _Stored(codes, has_access=False)
+    if access is not None and name is not None:
+        yield CheckResult("block", name, f"access to buckets, of kind {access.kind}")
+    return _Stored(codes, access)
 
 
 def _fault_of_block(error: InputError, name: str) -> CheckResult:

@@ -11,7 +11,7 @@ from rich.table import Table
 from surveyor.campaign import CampaignParameters
 from surveyor.campaign.dry_run import StageTime, label_times, n_labels, reduced, stage_times
 from surveyor.errors import CampaignInUse, InputError
-from surveyor.labels import LabelStore
+from surveyor.flows.stores import open_label_store
 from surveyor.lease import is_in_use
 from surveyor.pools.cluster import close_cluster_pool
 from surveyor.pools.pool_folder import PoolFolder
@@ -45,7 +45,7 @@ def dry_running(parameters: CampaignParameters, console: Console) -> Iterator[Ca
         console.print(f"the dry run failed; its files are in {directory.path}", markup=False)
         raise
     console.print(_table(stage_times(directory, small)))
-    _print_labels(parameters, label_times(directory, LabelStore.in_folder(small.label_store)), console)
+    _print_labels(parameters, label_times(directory, open_label_store(small.label_store, small.storage)), console)
     shutil.rmtree(directory.path)
 
 

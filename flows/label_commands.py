@@ -13,12 +13,13 @@ from rich.console import Console, RenderableType
 from surveyor.errors import InputError
 from surveyor.events.kinds import FileRead, LabellingBegins, LabelsRequested
 from surveyor.flows.display import WAITS, View, where_it_runs
+from surveyor.flows.stores import add_storage_option, open_label_store, reaching, store_argument
 from surveyor.flows.work_commands import add_work_command
 from surveyor.labelling import LABELLING
 from surveyor.labelling.imports import GivenLabels, check_labels, import_labels, read_labels, stated_theory
 from surveyor.labelling.progress import labelling_summary, read_labelling_progress, render_labelling
 from surveyor.labelling.results import failed_file, labelled_file
-from surveyor.labels import POLICIES, REASONS, LabelFailure, LabelStore, LevelOfTheory
+from surveyor.labels import POLICIES, REASONS, LabelFailure, LevelOfTheory
 from surveyor.reading.keys import NAMES, LabelKeys
 from surveyor.reference.reference import Reference
 from surveyor.run_directory import RunDirectory
@@ -84,7 +85,10 @@ def _add_import(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         epilog="example: surveyor labels import old.extxyz --store labels --level-of-theory level_of_theory.json",
     )
     importing.add_argument("dataset", type=Path, help="labelled structures (extxyz, or another format that ASE reads)")
-    importing.add_argument("--store", type=Path, required=True, metavar="FOLDER", help="the label store")
+    importing.add_argument(
+        "--store", type=store_argument, required=True, metavar="STORE", help="folder or bucket of the label store"
+    )
+    add_storage_option(importing)
     importing.add_argument(
         "--level-of-theory",
         type=Path,
@@ -122,7 +126,8 @@ def _add_retry(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="allow new attempts for labels whose failure is final, after the cause is corrected",
         epilog="example: surveyor labels retry labels --reason timeout",
     )
-    retrying.add_argument("store", type=Path, help="folder of the label store")
+    retrying.add_argument("store", type=store_argument, help="folder or bucket of the label store")
+    add_storage_option(retrying)
     retrying.add_argument(
         "--reason",
         action="append",
@@ -134,11 +139,14 @@ def _add_retry(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def _retry(options: argparse.Namespace, console: Console) -> None:
-    if not (options.store / "failures").is_dir():
-        raise InputError(f"{options.store}: there are no failures; expected the folder of a label store that has some")
-    store = LabelStore.in_folder(options.store)
+    store = open_label_store(options.store, options.storage)
+    with reaching(store):
+        failed = list(store.failed_keys())
+    if not failed and not any(store.storage.list("failures/")):
+        expected = "the folder or bucket of a label store that has some"
+        raise InputError(f"{options.store}: there are no failures; expected {expected}")
     retried: Counter[str] = Counter()
-    for key in store.failed_keys():
+    for key in failed:
         outcome = store.outcome(key)
         if isinstance(outcome, LabelFailure) and outcome.reason in (options.reason or OF_MACHINES):
             store.retry(key)
@@ -183,6 +191,7 @@ def _check(
 def _import(options: argparse.Namespace, console: Console) -> None:
     if options.check is not None and options.check < 0:
         raise InputError(f"--check: found {options.check}, expected a number of labels, from 0 on")
+    store = open_label_store(options.store, options.storage)
     theory, reference = stated_theory(options.level_of_theory)
     given = read_labels(options.dataset, theory, _keys(options.prefix, options.key))
     for line in given.report.lines:
@@ -194,7 +203,8 @@ def _import(options: argparse.Namespace, console: Console) -> None:
         "by": f"{getpass.getuser()} on {socket.gethostname()}",
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    done = import_labels(given, theory, LabelStore.in_folder(options.store), source)
+    with reaching(store):
+        done = import_labels(given, theory, store, source)
     console.print(f"level of theory: {theory.name} ({theory.digest[:12]})")
     new = number_of(done.n_new, "new label")
     console.print(f"{new} in {options.store}; there before, and unchanged: {done.n_present}")

@@ -16,6 +16,7 @@ from ase import Atoms
 from prefect import runtime
 from prefect.futures import PrefectFuture
 
+from surveyor.buckets import StorageName, StoreAddress
 from surveyor.claims import Claimant, Watch
 from surveyor.dataset import Dataset
 from surveyor.errors import AttemptFailed, StorageFailed, WorkerLost
@@ -31,6 +32,7 @@ from surveyor.labelling import LABELLING, Chunk, Labelling, Requests, write_resu
 from surveyor.labelling.chunks import LABELLED, Tally, count
 from surveyor.labelling.results import labelled_file
 from surveyor.labels import Label, LabelFailure, LevelOfTheory, load_theory
+from surveyor.look_ups import reading_ahead
 from surveyor.pools.choice import LOCAL
 from surveyor.reading import announce_readings
 from surveyor.reference.choice import Codes, ReferenceParameters
@@ -55,7 +57,8 @@ def label_dataset(
     reference: ReferenceParameters,
     pool: str = LOCAL,
     codes: Codes = Codes(),
-    labels: Path | None = None,
+    labels: StoreAddress | None = None,
+    storage: StorageName | None = None,
     chunk_size: int | None = None,
 ) -> Path:
     """Label the structures of a file; the same call on the same folder continues where it stopped.
@@ -66,7 +69,9 @@ def label_dataset(
         reference: The level of theory that labels structures; give exactly one.
         pool: Pool that runs the reference.
         codes: Command and limits of reference programs at this site.
-        labels: Folder of the label store; by default `labels` beside the output directory.
+        labels: Folder of the label store, or a bucket such as s3://bucket/labels; by default
+            `labels` beside the output directory.
+        storage: Block with the endpoint and credentials of that bucket, such as s3/minio.
         chunk_size: Number of structures that a task labels in sequence; by default one, or more if labels are cheap.
 
     Returns:
@@ -279,14 +284,15 @@ def _conclude(
     labelling: Labelling, theory: LevelOfTheory, requests: Requests, lost: Mapping[str, LabelFailure]
 ) -> Path:
     """Write the results, and report them."""
+    with reading_ahead(labelling.store, requests.by_key) as stored:
 
-    def outcome_of(key: str) -> Label | LabelFailure:
-        outcome = labelling.store.outcome(key) or lost.get(key)
-        if outcome is None:
-            raise StorageFailed(f"label {key[:11]} was computed, but {labelling.store} does not have it any more")
-        return outcome
+        def outcome_of(key: str) -> Label | LabelFailure:
+            outcome = stored(key) or lost.get(key)
+            if outcome is None:
+                raise StorageFailed(f"label {key[:11]} was computed, but {labelling.store} does not have it any more")
+            return outcome
 
-    summary = write_results(labelling.directory, requests, theory, outcome_of, str(runtime.flow_run.id))
+        summary = write_results(labelling.directory, requests, theory, outcome_of, str(runtime.flow_run.id))
     reasons = "".join(f", {n} {reason}" for reason, n in summary["failures"].items())
     text = f"{summary['n_labelled']} of {number_of(summary['n_structures'], 'structure')} labelled{reasons}"
     announce(logger, LabellingComplete(message=text))

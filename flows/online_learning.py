@@ -4,6 +4,7 @@ from pathlib import Path
 
 from prefect import flow, runtime
 
+from surveyor.buckets import StorageName, StoreAddress
 from surveyor.campaign import CAMPAIGN, Campaign, Origin, WandB
 from surveyor.flows.bootstrap import bootstrap as bootstrap_generation
 from surveyor.flows.campaign_commands import CAMPAIGN_VIEW
@@ -49,7 +50,8 @@ def online_learning(
     learning: Learning = Learning(),
     pools: Pools = Pools(),
     codes: Codes = Codes(),
-    labels: Path | None = None,
+    labels: StoreAddress | None = None,
+    storage: StorageName | None = None,
     begin_from: Origin | None = None,
     wandb: WandB | None = None,
 ) -> Path:
@@ -64,7 +66,9 @@ def online_learning(
         learning: Generations, budget, targets, and decisions of the campaign.
         pools: Pools that run sampling, labelling and training.
         codes: Command and limits of reference programs at this site.
-        labels: Folder of the label store; by default `labels` beside the run directory.
+        labels: Folder of the label store, or a bucket such as s3://bucket/labels; by default
+            `labels` beside the run directory.
+        storage: Block with the endpoint and credentials of that bucket, such as s3/minio.
         begin_from: Take data, model and walkers from a generation of another campaign.
         wandb: Also report to Weights & Biases.
 

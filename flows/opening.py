@@ -10,6 +10,7 @@ from prefect.logging import get_run_logger
 
 from surveyor.blocks.codes import load_codes
 from surveyor.blocks.pools import load_sites
+from surveyor.blocks.storages import load_access
 from surveyor.events.kinds import Event
 from surveyor.events.recording import reporting
 from surveyor.events.relay import Relay
@@ -63,8 +64,8 @@ def opened(kind: Kind[P, C, W], fields: Mapping[str, Any]) -> Iterator[W]:  # An
         codes = load_codes(fields["codes"])
         parameters = parameters.model_copy(update={"codes": codes})
         checked = checked and replace(checked, reference=with_codes(checked.reference, codes))
-    sites = load_sites(parameters.pool_of_stages.names)
-    with kind.open(parameters, sites, users_pools(), checked) as work:
+    sites, access = load_sites(parameters.pool_of_stages.names), load_access(parameters.storage_block)
+    with kind.open(parameters, sites, users_pools(), checked, access) as work:
         yield work
 
 

@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 
 from surveyor.campaign import WandB
+from surveyor.labels import LabelStore
 from surveyor.run_directory import GenerationDirectory, RunDirectory
 from surveyor.works.summary import read_summary
 
@@ -40,7 +41,13 @@ class ReportsSoFar:
     retry_delay_seconds=[2, 20],
     cache_policy=NO_CACHE,  # written anew from what is on disk
 )
-def report(directory: RunDirectory, number: int, wandb: WandB | None, so_far: ReportsSoFar | None = None) -> Path:
+def report(
+    directory: RunDirectory,
+    number: int,
+    wandb: WandB | None,
+    so_far: ReportsSoFar | None = None,
+    store: LabelStore | None = None,
+) -> Path:
     """Write the report of a campaign, and show a generation as an artifact and, when asked, on Weights & Biases.
 
     Args:
@@ -48,6 +55,7 @@ def report(directory: RunDirectory, number: int, wandb: WandB | None, so_far: Re
         number: of the generation.
         wandb: where to report there; None for not at all.
         so_far: shared with other reports; if a newer one waits, the page is left to that one.
+        store: label store of the campaign, which has to be given if it is in a bucket.
 
     Returns:
         The report.
@@ -56,10 +64,10 @@ def report(directory: RunDirectory, number: int, wandb: WandB | None, so_far: Re
 
     so_far, name = so_far or ReportsSoFar(), _key(directory, "campaign")
     pictures = so_far.pictures(directory)
-    markdown = generation_markdown(directory, number, pictures)
+    markdown = generation_markdown(directory, number, pictures, store)
     create_markdown_artifact(markdown, key=f"{name}-generation-{number}", description=f"Generation {number} of {name}")
     if number >= so_far.newest:
-        write_report(directory, pictures)
+        write_report(directory, pictures, store)
     write_figures(directory, number, pictures)  # where they are, the generation was reported on
     if wandb is not None:
         from surveyor.tasks.wandb_run import log_generation

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from gridengine import GridEngine, grid_engine, has_grid_engine
 from oar import OAR, has_oar, oar
+from object_stores import S3, Azure, azure_server, azurite_program, s3_server
 from postgresql import postgresql_programs
 from prefect_server import free_address, prefect_environment, prefect_server
 from server_log import check_watched_logs
@@ -46,6 +47,7 @@ REQUIREMENTS = {
         lambda: shutil.which("pw.x"),
         "Quantum ESPRESSO: apt-get install quantum-espresso quantum-espresso-data",
     ),
+    "azurite": (azurite_program, "Azurite: npm install --prefix .venv/azurite azurite"),
     "postgresql": (postgresql_programs, "PostgreSQL: apt-get install postgresql"),
     "browser": (lambda: shutil.which("chromedriver"), "Chromium: apt-get install chromium chromium-driver"),
     "mount": (lambda: os.geteuid() == 0, "root, to mount a file system"),
@@ -131,4 +133,18 @@ def sge() -> Iterator[GridEngine]:
 def oar_server() -> Iterator[OAR]:
     """A real OAR that all tests share; it starts when the first of them wants it."""
     with oar() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3]:
+    """S3 on loopback, for the tests of a file: it has threads in this process."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def azure() -> Iterator[Azure]:
+    """Azure Blob Storage on loopback, for the tests of a file."""
+    with azure_server() as server:
         yield server

@@ -101,6 +101,7 @@ class Tier:
             "pools": given.pools,
             "codes": given.codes,
             "labels": given.label_store,
+            "storage": given.storage,
         }
 
     def curve(self, arm: Arm, seed: int) -> dict[str, dict[str, list[float]]]:

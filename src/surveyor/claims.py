@@ -31,6 +31,7 @@ HEARTBEAT_S = 20.0
 SILENT_S = 300.0  # who is silent for so long is taken for dead
 QUIET_S = 60.0  # who is silent for so long is told, and how long that is waited for
 LOOK_S = 1.0  # how often those who wait look
+REMOTE_LOOK_S = 5.0  # how often they ask for one claim where each look is a request to a service
 
 logger = logging.getLogger(__name__)
 
@@ -180,9 +181,9 @@ def _new(name: str, claimant: Claimant) -> Claim:
 
 
 def _content(claim: Claim, n_beats: int) -> bytes:
-    return json.dumps(
-        {"token": claim.token, "holder": dict(claim.holder), "work": claim.work, "beats": n_beats}
-    ).encode()
+    # Of one length, so that a folder's readers see no part of a change.
+    record = {"token": claim.token, "holder": dict(claim.holder), "work": claim.work, "beats": f"{n_beats:06d}"}
+    return json.dumps(record).encode()
 
 
 @dataclass(slots=True, eq=False)
@@ -207,7 +208,7 @@ class _Pulse:
             if content is None or Claim.read(self.claim.name, content).token != self.claim.token:
                 return  # another process took this one for dead, and is done
             self.n_beats += 1
-            self.storage.replace(self.claim.name, _content(self.claim, self.n_beats))
+            self.storage.renew(self.claim.name, content, _content(self.claim, self.n_beats))
 
 
 class _Heart:
@@ -282,6 +283,8 @@ class Watch:
         self.dead: frozenset[str] = frozenset()
         self._seen: dict[str, tuple[bytes | None, float]] = {}  # by token, the last content and when it was seen first
         self._waits_until = 0.0  # the latest time that was told
+        self._held: dict[str, float] = {}  # by key, when its claim was last seen to be held
+        self._look_s = min(REMOTE_LOOK_S, silent_s) if claims.storage.n_at_once > 1 else 0.0
 
     def is_held(self, key: str, work: str | None = None) -> bool:
         """Say whether another process that lives, as far as this observer has seen, computes a label.
@@ -290,6 +293,9 @@ class Watch:
             key: of the label.
             work: of the observer, see `Claimant`.
         """
+        now = time.monotonic()
+        if now < self._held.get(key, -self._look_s) + self._look_s:
+            return True
         try:
             claim = self.claims.of(key)
         except OSError:  # a file system that is away for a moment
@@ -297,6 +303,7 @@ class Watch:
         if claim is None:
             return False
         if Claimant(work, self.dead).heeds(claim) and self._silence_s(key, claim) <= self.silent_s:
+            self._held[key] = now
             return True
         self.dead |= {claim.token}  # also what only this host can know to have ended
         return False

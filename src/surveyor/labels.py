@@ -18,9 +18,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 from ase import Atoms
 
+from surveyor.buckets import BucketAccess, store_address
 from surveyor.claims import ANYBODY, Claimant, Claims
 from surveyor.errors import InputError
 from surveyor.files import outlast, write_json
+from surveyor.object_storage import storage_at
 from surveyor.storage import FolderStorage, Storage, key_of, sharded
 from surveyor.structures import canonical, charge_of, check_multiplicity, identity_of, multiplicity_of
 from surveyor.words import number_of
@@ -265,6 +267,19 @@ class LabelStore:
         If the file system of the folder is away later, the store waits for it; without a mark it would look empty.
         """
         return cls(FolderStorage(folder.absolute()).marked())
+
+    @classmethod
+    def at(cls, address: Path | str, access: BucketAccess | None = None) -> "LabelStore":
+        """Return the store in a folder or in a bucket, which is not asked.
+
+        Args:
+            address: path of the folder, or address of the bucket, such as s3://bucket/labels.
+            access: how the bucket is reached; None for the access that the environment gives.
+
+        Raises:
+            ValueError: it is no such address.
+        """
+        return cls(storage_at(store_address(address), access))
 
     @property
     def claims(self) -> Claims:

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from surveyor.files import synchronize, temporary_beside
 
@@ -27,7 +27,13 @@ def key_of(name: str) -> str:
 
 @runtime_checkable  # Prefect derives a schema from the parameters of flows, which asks for isinstance
 class Storage(Protocol):
-    """Named byte strings: records, which are written once and never changed, and claims, which come and go."""
+    """Named byte strings: records, which are written once and never changed, and claims, which come and go.
+
+    Attributes:
+        n_at_once: number of operations that are worth doing at once: many where each waits for a network.
+    """
+
+    n_at_once: ClassVar[int]
 
     def put_new(self, name: str, content: bytes, *, durable: bool = True) -> bool:
         """Write unless the name is taken; say whether it was written.
@@ -44,8 +50,16 @@ class Storage(Protocol):
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the names that begin with a prefix, in order."""
 
-    def replace(self, name: str, content: bytes) -> None:
-        """Write, whether the name is taken or not; readers see the former content or the new."""
+    def renew(self, name: str, former: bytes, content: bytes) -> bool:
+        """Change a record that has not been removed or written anew by others; say whether it was still there.
+
+        A request that arrives late, or a process that was stopped in the middle, changes no record of others.
+
+        Args:
+            name: where.
+            former: the record as its only writer has left it.
+            content: what follows; readers see the former content or the new.
+        """
 
     def remove(self, name: str) -> None:
         """Remove the record under a name, if there is one; the name is free afterwards."""
@@ -63,6 +77,8 @@ class FolderStorage:
         mark: content of the folder's `MARK`; empty for whatever folder is there.
     """
 
+    n_at_once: ClassVar[int] = 1
+
     folder: Path
     mark: str = ""
 
@@ -78,6 +94,10 @@ class FolderStorage:
         if not self.found_mark():
             self.put_new(MARK, f"{mark or secrets.token_hex(8)}\n".encode())
         return replace(self, mark=self.found_mark())
+
+    def expecting(self, mark: str) -> "FolderStorage":
+        """Return the storage that has to have a mark."""
+        return replace(self, mark=mark)
 
     def found_mark(self) -> str:
         """Return the mark that the folder has now, empty without one."""
@@ -123,13 +143,20 @@ class FolderStorage:
         names = sorted(path.relative_to(self.folder).as_posix() for path in paths)
         yield from (name for name in names if name.startswith(prefix))
 
-    def replace(self, name: str, content: bytes) -> None:
-        """Write a file beside the old one, and give it the name."""
+    def renew(self, name: str, former: bytes, content: bytes) -> bool:
+        """Write into the same file: if it has been removed or replaced since it was opened, nobody sees that."""
         self.check_present()
-        path = self.folder / name
-        with temporary_beside(path) as temporary:
-            temporary.write_bytes(content)
-            temporary.replace(path)
+        try:
+            with (self.folder / name).open("r+b", buffering=0) as file:
+                if file.read() != former:
+                    return False
+                file.seek(0)
+                file.write(content)
+                if len(content) < len(former):
+                    file.truncate()
+        except FileNotFoundError:
+            return False
+        return True
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""

@@ -18,6 +18,7 @@ LONG, NETWORKS, PROGRAM = pytest.mark.long, pytest.mark.mace, pytest.mark.cp2k
 CASES = [
     ("overhead", "--labels 8", r"8  ratio +\d", (LONG,)),
     ("labelling", "--structures 16", r"ratio of the labelling to the loop with store: \d", (LONG,)),
+    ("look_ups", "--keys 100 --round-trip-ms 1", r"none there +\d", ()),
     ("pools", "--workers 4 --rate 50 --databases sqlite --labels 12 --plain 8", r"knows 14 of 14 tasks", ()),
     (
         "pools",

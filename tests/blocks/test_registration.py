@@ -5,6 +5,7 @@ import sys
 from surveyor.blocks.codes import CODES, CP2KCodeBlock, load_codes
 from surveyor.blocks.pools import POOLS, PoolBlock, SLURMPool, load_sites
 from surveyor.blocks.registration import examples
+from surveyor.blocks.storages import STORAGES, StorageBlock, load_access
 from surveyor.pools.sites import SLURMSite
 from surveyor.reference.choice import Codes
 
@@ -17,7 +18,7 @@ def register(environment: dict[str, str] | None = None) -> "subprocess.Completed
 
 
 def test_there_is_an_example_of_each_kind() -> None:
-    assert {name.partition("/")[0] for name in examples()} == {*POOLS, *CODES}
+    assert {name.partition("/")[0] for name in examples()} == {*POOLS, *CODES, *STORAGES}
 
 
 def test_examples_are_created_once_and_then_left_alone(prefect_api_url: str) -> None:
@@ -28,6 +29,10 @@ def test_examples_are_created_once_and_then_left_alone(prefect_api_url: str) -> 
     code = examples()["cp2k/example"][0]
     assert isinstance(code, CP2KCodeBlock)
     assert load_codes(Codes(cp2k_block="cp2k/example")) == Codes(cp2k=code.code)
+
+    for name, (block, _) in examples().items():
+        if isinstance(block, StorageBlock):
+            assert load_access(name) == block.bucket_access
 
     SLURMPool(queue="mine").save("example", overwrite=True)
     second = register()
@@ -48,6 +53,6 @@ def test_a_server_that_does_not_answer_is_said() -> None:
 
 def test_what_was_never_tried_on_a_real_queue_says_so_where_it_is_chosen() -> None:
     for name, (block, purpose) in examples().items():
-        experimental = name.partition("/")[0] in {"lsf", "htcondor"}
+        experimental = name.partition("/")[0] in {"lsf", "htcondor", "gcs"}
         assert ("experimental" in purpose) == experimental
         assert ("experimental" in block.get_description()) == experimental

@@ -141,7 +141,7 @@ def test_what_a_killed_process_has_claimed_is_not_being_computed(scene: Scene) -
     process.start()
     process.join()
     claim = {"token": "t0", "holder": {**this_process(), "host": "another"}, "work": None, "beats": 0}
-    scene.store.storage.replace(f"claims/v1/33/{'3' * 64}.json", json.dumps(claim).encode())
+    scene.store.storage.put_new(f"claims/v1/33/{'3' * 64}.json", json.dumps(claim).encode())
     assert scene.store.claims.of(key) is not None
     assert clean(scene.scratch, scene.store).n_removed == 0
     assert left.exists()

@@ -15,17 +15,20 @@ import pytest
 import yaml
 from ase import Atoms
 from ase.build import bulk
+from object_stores import S3, Fault
 from prefect_server import ended_at_last
 from processes import wait_until
 from slurm import SlurmCluster
 
 import surveyor
+from surveyor.buckets import client_of
 from surveyor.campaign import CAMPAIGN
 from surveyor.doctor.preflight import check_overlap, examine
 from surveyor.doctor.probe import Question, WorkerView
 from surveyor.doctor.results import CheckResult, Subject
 from surveyor.doctor.worker_checks import Asked, check_cores, check_gpus, wants_gpu
 from surveyor.lease import hold_lease
+from surveyor.object_storage import storage_at
 from surveyor.pools.choice import plain_site
 from surveyor.pools.sites import LocalSite, SchedulerSite, Site, SLURMSite
 
@@ -413,3 +416,31 @@ def test_jobs_on_a_cluster(examine_campaign: Examine, tmp_path: Path, slurm_clus
     assert "is pending (PartitionDown)" in found(findings, "worker", "remark")
     wait_until(lambda: not slurm_cluster.queue(), lambda: str(slurm_cluster.queue()))
     assert not (tmp_path / "runs").exists()
+
+
+def test_workers_are_asked_whether_they_reach_the_bucket(
+    examine_campaign: Examine, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    client_of.cache_clear()
+    address = f"{s3.new_bucket()}/labels"
+    findings = examine_campaign(labels=address)
+    assert faults(findings) == []
+    assert [(each.where, each.found) for each in findings if each.check == "label store"] == [
+        ("here", f"{address}: writable; of several writers of one object, exactly one wins"),
+        ("local", f"{address}: shared and writable"),
+    ]
+    assert list(storage_at(address).list("")) == []
+
+    def is_of_a_worker(method: str, path: str) -> bool:
+        return "from-local" in path and method == "PUT"
+
+    with s3.failing(Fault(status="403 Forbidden", is_refused=is_of_a_worker)):
+        fault = the_fault(examine_campaign(labels=address))
+    assert (fault.check, fault.where) == ("label store", "local")
+    assert f"cannot use {address}: " in fault.found
+    with s3.failing(Fault(removed=("HTTP_IF_NONE_MATCH",))):
+        fault = the_fault(examine_campaign(labels=address, pools=all_on("slurm/not-asked")))
+    assert (fault.check, fault.where) == ("label store", "here")
+    assert "of two writers of one object, both succeed" in fault.found

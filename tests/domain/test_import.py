@@ -8,7 +8,19 @@ import pytest
 import surveyor
 
 REPOSITORY = Path(__file__).parents[2]
-REFUSED = ("prefect", "prefect_dask", "torch", "mace", "nequip", "e3nn", "tblite", "wandb", "dask", "distributed")
+REFUSED = (
+    "prefect",
+    "prefect_dask",
+    "torch",
+    "mace",
+    "nequip",
+    "e3nn",
+    "tblite",
+    "wandb",
+    "obstore",
+    "dask",
+    "distributed",
+)
 
 PUBLIC = """
 ASEParameters ASEReference Bootstrap CP2KParameters CP2KReference CampaignParameters Codes CommitteeModel
@@ -99,7 +111,7 @@ def test_a_name_that_is_not_public_is_an_attribute_error():
 
 
 def test_a_campaign_starts_without_what_only_later_work_needs():
-    later = {"matplotlib", "PIL", "torch", "mace", "nequip", "e3nn", "tblite", "wandb", "pandas"}
+    later = {"matplotlib", "PIL", "torch", "mace", "nequip", "e3nn", "tblite", "wandb", "obstore", "pandas"}
     assert not imported_with((), "surveyor.flows.command_line", "surveyor.flows.online_learning") & later
     assert not imported_with((), "surveyor.flows.sample_walkers", "surveyor.flows.label_dataset") & later
     assert not imported_with((), "surveyor.flows.benchmark_labels") & later

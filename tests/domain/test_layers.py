@@ -18,12 +18,15 @@ ROOMS = [
     "potentials",
     "biases",
     "storage",
+    "buckets",
+    "object_storage",
     "lease",
     "launcher",
     "events",
     "pools",
     "claims",
     "labels",
+    "look_ups",
     "calculations",
     "dataset",
     "programs",
@@ -52,7 +55,7 @@ ROOMS = [
     "benchmark",
     "testing",
 ]
-ENGINES = {"torch", "mace", "nequip", "lightning", "hydra", "omegaconf", "tblite", "wandb", "e3nn"}
+ENGINES = {"torch", "mace", "nequip", "lightning", "hydra", "omegaconf", "tblite", "wandb", "e3nn", "obstore"}
 
 
 def modules(layer: str) -> list[Path]:

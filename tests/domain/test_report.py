@@ -128,6 +128,13 @@ def test_each_failed_label_has_a_row_with_where_to_look(campaign_on_disk: RunDir
     assert "\n| --- | --: | --: | --- | --- | --- | --- |\n" in markdown  # numbers to the right, words to the left
     assert markdown.count("0123456789abcdef-1-") == 1  # of this generation alone
 
+    record = read_json(campaign_on_disk.parameters)
+    record["parameters"] |= {"labels": "s3://bucket/labels", "storage": "s3/minio"}
+    write_json(campaign_on_disk.parameters, record)
+    assert "NOT converged" not in write_report(campaign_on_disk).read_text()  # the folder tells no access to the bucket
+    assert "NOT converged" in write_report(campaign_on_disk, store=store).read_text()
+    assert "NOT converged" in generation_markdown(campaign_on_disk, 3, store=store)
+
 
 def test_walkers_are_in_their_order(campaign_on_disk: RunDirectory) -> None:
     path = campaign_on_disk.generation(3).manifest

@@ -59,7 +59,7 @@ def test_nothing_is_left_to_try_a_second_time(
 
 def test_folder_that_is_no_store_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["labels", "retry", str(tmp_path)]) == 2
-    assert "expected the folder of a label store" in capsys.readouterr().err
+    assert "expected the folder or bucket of a label store" in capsys.readouterr().err
 
 
 def test_outputs_of_failed_calculations_are_removed_on_request(

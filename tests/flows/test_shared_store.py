@@ -13,10 +13,12 @@ import psutil
 import pytest
 import yaml
 from labelling_inputs import copper, counting, written
-from prefect_server import prefect_environment
+from object_stores import S3, SECRET
+from prefect_server import post, prefect_environment
 from processes import wait_until
 from slow_campaign import N_BOOTSTRAP, N_STATES, SlowCampaign
 
+from surveyor.blocks.storages import S3Storage
 from surveyor.labels import LabelStore
 from surveyor.run_directory import RunDirectory
 from surveyor.testing.references import launches
@@ -29,16 +31,29 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 class Shared:
-    """Labellings of the same structures, each by `surveyor label` in a process of its own, on one store."""
+    """Labellings of the same structures, each by `surveyor label` in a process of its own, on one store.
 
-    def __init__(self, folder: Path, api_url: str, delay_s: float) -> None:
+    Args:
+        folder: for their files.
+        api_url: of the Prefect server.
+        delay_s: how long each label takes.
+        s3: where the store is; None for a folder.
+        storage: block with the access to it; None for the access that the environment gives.
+    """
+
+    def __init__(
+        self, folder: Path, api_url: str, delay_s: float, s3: S3 | None = None, storage: str | None = None
+    ) -> None:
         self.folder, self.log = folder, folder / "launches.log"
-        self.store = LabelStore.in_folder(folder / "labels")
+        self.store = LabelStore.in_folder(folder / "labels") if s3 is None else LabelStore(s3.storage())
         self.environment = prefect_environment(folder / "prefect", api_url)
+        if s3 is not None and storage is None:
+            self.environment |= s3.environment
         written(folder / "copper.extxyz", copper(N_STRUCTURES))
         for name in ("one", "other"):
             fields = {"structures": "copper.extxyz", "output_directory": name, "chunk_size": 2}
-            text = yaml.safe_dump({**fields, "reference": counting(self.log, delay_s)})
+            fields |= {"labels": str(self.store), "storage": storage, "reference": counting(self.log, delay_s)}
+            text = yaml.safe_dump(fields)
             (folder / f"{name}.yaml").write_text(text)
 
     @contextmanager
@@ -70,8 +85,19 @@ class Shared:
         return [structure for event, structure, pid in self.events() if event == "begin" and pid in workers]
 
 
-def test_of_two_labellings_at_once_each_takes_the_labels_of_the_other(tmp_path: Path, prefect_api_url: str) -> None:
-    shared = Shared(tmp_path, prefect_api_url, delay_s=1.0)
+@pytest.fixture(params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest) -> S3 | None:
+    """Where labels are shared."""
+    return request.getfixturevalue("s3") if request.param == "bucket" else None
+
+
+def test_of_two_labellings_at_once_each_takes_the_labels_of_the_other(
+    tmp_path: Path, prefect_api_url: str, prefect_home: Path, place: S3 | None
+) -> None:
+    storage = None if place is None else "s3/shared"
+    if place is not None:
+        S3Storage(**place.access.model_dump()).save("shared", overwrite=True)
+    shared = Shared(tmp_path, prefect_api_url, 1.0, place, storage)
     with shared.running("one") as one, shared.running("other") as other:
         shared.wait_for(lambda: shared.begun_by(one) != [] and shared.begun_by(other) != [])
         assert one.wait(PATIENCE_S) == other.wait(PATIENCE_S) == 0, shared.printed()
@@ -81,10 +107,24 @@ def test_of_two_labellings_at_once_each_takes_the_labels_of_the_other(tmp_path: 
         assert f"{N_STRUCTURES} of {N_STRUCTURES} structures labelled" in (tmp_path / f"{name}.txt").read_text()
     assert sum(read_summary(RunDirectory(tmp_path / name))["n_new"] for name in ("one", "other")) == N_STRUCTURES
     assert list(shared.store.storage.list("claims/")) == []
+    if place is not None:
+        assert files_with(SECRET, tmp_path) == files_with(SECRET, prefect_home) == []
+        runs = post(prefect_api_url, "flow_runs/filter", {})
+        assert str(shared.store) in str(runs)  # that is where it would be
+        assert SECRET not in str(runs)
 
 
-def test_what_one_had_in_flight_when_it_was_killed_the_other_takes_over(tmp_path: Path, prefect_api_url: str) -> None:
-    shared = Shared(tmp_path, prefect_api_url, delay_s=1.5)
+def files_with(secret: str, folder: Path) -> list[Path]:
+    """Return the files that hold a secret, those of databases and logs included."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files
+    return [path for path in files if secret.encode() in path.read_bytes()]
+
+
+def test_what_one_had_in_flight_when_it_was_killed_the_other_takes_over(
+    tmp_path: Path, prefect_api_url: str, place: S3 | None
+) -> None:
+    shared = Shared(tmp_path, prefect_api_url, 1.5, place)
     with shared.running("one") as one, shared.running("other") as other:
         shared.wait_for(lambda: shared.begun_by(one) != [] and shared.begun_by(other) != [])
         shared.wait_for(lambda: len(launches(shared.log, "end")) >= 3)
@@ -106,11 +146,13 @@ def test_what_one_had_in_flight_when_it_was_killed_the_other_takes_over(tmp_path
 
 
 @pytest.mark.long  # labellings share a store as campaigns do
-def test_two_campaigns_at_once_compute_each_label_once(tmp_path: Path, prefect_api_url: str) -> None:
+def test_two_campaigns_at_once_compute_each_label_once(tmp_path: Path, prefect_api_url: str, place: S3 | None) -> None:
+    store = None if place is None else f"{place.new_bucket()}/labels"
     campaigns = [SlowCampaign(tmp_path / name, prefect_api_url, delay_s=0.3) for name in ("one", "other")]
     for campaign in campaigns:
         fields = yaml.safe_load((campaign.folder / "campaign.yaml").read_text())
-        fields["labels"] = str(tmp_path / "labels")
+        fields["labels"] = str(tmp_path / "labels") if place is None else store
+        campaign.environment |= {} if place is None else place.environment
         fields["learning"]["n_generations"] = 1
         fields["reference"] = counting(tmp_path / "launches.log", 0.3)
         (campaign.folder / "campaign.yaml").write_text(yaml.safe_dump(fields))

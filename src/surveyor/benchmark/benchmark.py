@@ -187,7 +187,7 @@ BENCHMARK = Kind(
     work=Benchmark,
     field="candidates",
     expected="candidates, tests, model and output_directory",
-    may_change=("output_directory", "pools", "codes", "labels", "arms", "n_seeds", "reference_labels"),
+    may_change=("output_directory", "pools", "codes", "labels", "storage", "arms", "n_seeds", "reference_labels"),
     advice="choose another output directory, or restore the parameters and files; the labels are in the store in any "
     "case",
     make=_make,

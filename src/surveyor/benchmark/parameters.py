@@ -12,7 +12,7 @@ from surveyor.pools.choice import Pools
 from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.sampling.conditions import Walkers
-from surveyor.works.parameters import OutputDirectory, WorkParameters
+from surveyor.works.parameters import LabelsField, OutputDirectory, StorageField, WorkParameters
 
 Arm = Literal["random", "walkers", "farthest", "informative", "committee"]
 ARMS: list[Arm] = [*get_args(Arm)]
@@ -137,11 +137,8 @@ class BenchmarkParameters(WorkParameters):
     seed: int = Field(0, ge=0, lt=2**31, title="Seed", description="Seed of all random numbers.")
     pools: Pools = Field(Pools(), title="Pools", description="Pools that run sampling, labelling and training.")
     codes: Codes = Field(Codes(), title="Codes", description="Command and limits of reference programs at this site.")
-    labels: Path | None = Field(
-        None,
-        title="Label store",
-        description="Folder of the label store; by default `labels` beside the output directory.",
-    )
+    labels: LabelsField = None
+    storage: StorageField = None
 
     @model_validator(mode="after")
     def _check_comparison(self) -> Self:

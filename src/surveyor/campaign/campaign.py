@@ -35,6 +35,7 @@ CAMPAIGN = Kind(
     may_change=(
         "run_directory",
         "labels",
+        "storage",
         "learning.n_generations",
         "learning.max_labels",
         "learning.labels_ahead",

@@ -11,7 +11,7 @@ from surveyor.parameters import Parameters
 from surveyor.pools.choice import Pools
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.sampling.conditions import Walkers
-from surveyor.works.parameters import WorkParameters
+from surveyor.works.parameters import LabelsField, StorageField, WorkParameters
 
 
 class WandB(Parameters):
@@ -61,11 +61,8 @@ class CampaignParameters(WorkParameters):
     )
     pools: Pools = Field(Pools(), title="Pools", description="Pools that run sampling, labelling and training.")
     codes: Codes = Field(Codes(), title="Codes", description="Command and limits of reference programs at this site.")
-    labels: Path | None = Field(
-        None,
-        title="Label store",
-        description="Folder of the label store; by default `labels` beside the run directory.",
-    )
+    labels: LabelsField = None
+    storage: StorageField = None
     begin_from: Origin | None = Field(
         None, title="Begin from", description="Take data, model and walkers from a generation of another campaign."
     )

@@ -18,6 +18,7 @@ from surveyor.doctor.worker_checks import WORKER_CHECKS, Asked, stages_of, wants
 from surveyor.errors import InputError, PoolFailed, SurveyorError
 from surveyor.labels import LevelOfTheory, load_theory
 from surveyor.models.choice import check_model_parameters, with_contents
+from surveyor.object_storage import ObjectStorage
 from surveyor.pools.choice import Pools, folder_of, open_pools
 from surveyor.pools.jobs import Jobs, QueueSilent
 from surveyor.pools.machine import find_capacity
@@ -65,8 +66,16 @@ class _Opened:
         return self.subject.sites[self.name]
 
 
-def examine_pools(subject: Subject, folders: Mapping[str, Path]) -> Iterator[CheckResult]:
-    """Check a worker of each pool of a campaign."""
+def examine_pools(
+    subject: Subject, folders: Mapping[str, Path], bucket: ObjectStorage | None = None
+) -> Iterator[CheckResult]:
+    """Check a worker of each pool of a campaign.
+
+    Args:
+        subject: the campaign.
+        folders: the folders that all pools have to see, by purpose.
+        bucket: a part of the bucket that all pools have to see.
+    """
     of_closing: list[CheckResult] = []
     with ExitStack() as stack:
         pools = []
@@ -78,7 +87,7 @@ def examine_pools(subject: Subject, folders: Mapping[str, Path]) -> Iterator[Che
                 continue
             subject.on_progress(f"opening pool {name}")
             try:
-                pools.append(stack.enter_context(_opened(subject, name, folders, of_closing)))
+                pools.append(stack.enter_context(_opened(subject, name, folders, bucket, of_closing)))
             except InputError as error:
                 yield _no_worker(subject, name, error)
         deadline = time.monotonic() + subject.wait_s
@@ -90,7 +99,11 @@ def examine_pools(subject: Subject, folders: Mapping[str, Path]) -> Iterator[Che
 
 @contextmanager
 def _opened(
-    subject: Subject, name: str, folders: Mapping[str, Path], of_closing: list[CheckResult]
+    subject: Subject,
+    name: str,
+    folders: Mapping[str, Path],
+    bucket: ObjectStorage | None,
+    of_closing: list[CheckResult],
 ) -> Iterator[_Opened]:
     site, run_directory = subject.sites[name], folders.get("run directory")
     folder = None if run_directory is None else run_directory / "pools"
@@ -99,6 +112,7 @@ def _opened(
         folders=folders,
         scratch=site.scratch if isinstance(site, JobQueueSite) else None,
         wants_gpu=wants_gpu(subject.parameters, name, site),
+        bucket=bucket,
     )
     pools = Pools(sampling=name, labelling=name, training=name)
     used = _small(site) if _opened_by_hand(subject, name) is None else site

@@ -5,6 +5,7 @@ the folders of the campaign.
 """
 
 import math
+import secrets
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
@@ -19,18 +20,24 @@ from surveyor.doctor.results import FIELDS, CheckResult, Subject, fault, fault_o
 from surveyor.errors import InputError
 from surveyor.files import make_folder
 from surveyor.lease import holder_of
+from surveyor.object_storage import ObjectStorage
 from surveyor.pools.sites import JobQueueSite
 from surveyor.reference.reference import time_limit_of
 from surveyor.storage import FolderStorage
 from surveyor.words import number_of
+from surveyor.works.store import check_bucket
 
 HERE = "here"
 
 
-def examine(subject: Subject) -> Iterator[CheckResult]:
+def examine(subject: Subject, *, has_access: bool = True) -> Iterator[CheckResult]:
     """Look at a campaign: first what can be seen from here, then what workers of its pools see.
 
     Pools are opened for it, with one job at most, and closed again. Those that were opened by hand are used.
+
+    Args:
+        subject: the campaign.
+        has_access: whether the access to the bucket of its label store is known; without it, the bucket is not asked.
     """
     subject = replace(subject, checked=(yield from check_inputs(subject)))
     yield from check_lease(subject)
@@ -45,7 +52,41 @@ def examine(subject: Subject) -> Iterator[CheckResult]:
             except OSError as error:
                 line = f"{FIELDS[name]}: FOLDER  # that this machine can write to; or mend {path}"
                 yield fault(name, HERE, f"{path} cannot be written: {error.strerror}", line)
-        yield from examine_pools(subject, folders)
+        part = (yield from _check_bucket(subject, made)) if has_access else None
+        yield from examine_pools(subject, folders, part)
+
+
+def _check_bucket(subject: Subject, made: ExitStack) -> Generator[CheckResult, None, ObjectStorage | None]:
+    """Prove that the bucket of the label store keeps its promises; return a part of it to show to workers."""
+    if subject.bucket is None:
+        return None
+    try:
+        check_bucket(subject.directory, subject.parameters, subject.access)
+        part = made.enter_context(temporary_part(subject.bucket))
+    except (InputError, OSError) as error:
+        yield fault_of(error, "label store", HERE, "labels: s3://BUCKET/labels")
+        return None
+    yield proof_of(subject.bucket)
+    return part
+
+
+def proof_of(bucket: ObjectStorage) -> CheckResult:
+    """Return the result for a bucket that keeps its promises."""
+    return CheckResult("label store", HERE, f"{bucket}: writable; of several writers of one object, exactly one wins")
+
+
+@contextmanager
+def temporary_part(bucket: ObjectStorage) -> Iterator[ObjectStorage]:
+    """Give a part of a bucket with a record of this process, and remove it with all that others add to it."""
+    name = f"probes/{secrets.token_hex(8)}"
+    part = replace(bucket, bucket=bucket.bucket.part(name))
+    part.put_new(WRITTEN_HERE, b"written by surveyor doctor\n")
+    try:
+        yield part
+    finally:
+        with suppress(OSError):
+            for each in list(part.list("")):
+                part.remove(each)
 
 
 def check_inputs(subject: Subject) -> Generator[CheckResult, None, CheckedCampaign | None]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from surveyor.errors import InputError
+from surveyor.object_storage import ObjectStorage
 from surveyor.pools.machine import GB, VISIBLE, _listed
 from surveyor.pools.worker_check import versions
 from surveyor.storage import FolderStorage
@@ -27,12 +29,14 @@ class Question:
         folders: shared folders, by purpose; this process has written `WRITTEN_HERE` into each of them.
         scratch: a folder on the worker's machine, or None.
         wants_gpu: also ask torch for GPUs, which takes seconds.
+        bucket: bucket of the label store, with the part of it in which this process has written `WRITTEN_HERE`.
     """
 
     answer: str
     folders: Mapping[str, Path]
     scratch: Path | None = None
     wants_gpu: bool = False
+    bucket: ObjectStorage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class WorkerView:
         visible: value of CUDA_VISIBLE_DEVICES, or None if it is not set.
         gpus: GPUs listed by the driver.
         torch_gpus: number of GPUs available to torch; None if torch was not asked or is not installed.
+        bucket: why the bucket of the label store cannot be used; empty if it can, or is not asked for.
     """
 
     time: float
@@ -77,6 +82,7 @@ class WorkerView:
     visible: str | None
     gpus: tuple[str, ...]
     torch_gpus: int | None
+    bucket: str = ""
 
 
 def look_around(question: Question) -> WorkerView:
@@ -92,7 +98,20 @@ def look_around(question: Question) -> WorkerView:
         visible=os.environ.get(VISIBLE),
         gpus=tuple(_listed()) if question.wants_gpu else (),
         torch_gpus=_torch_gpus() if question.wants_gpu else None,
+        bucket="" if question.bucket is None else _look_at_bucket(question.bucket, question.answer),
     )
+
+
+def _look_at_bucket(bucket: ObjectStorage, answer: str) -> str:
+    try:
+        if bucket.get(WRITTEN_HERE) is None:
+            return "it does not see what was written there"
+        bucket.put_new(answer, b"written by a worker\n")
+    except InputError as error:  # obstore is missing, say
+        return str(error)
+    except OSError as error:
+        return str(error.strerror or error)
+    return ""
 
 
 def _look_at(folder: Path, question: Question) -> FolderView:

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from surveyor.buckets import BucketAccess
 from surveyor.campaign import CampaignParameters, CheckedCampaign
+from surveyor.object_storage import ObjectStorage, storage_at
 from surveyor.pools.sites import Site
 from surveyor.run_directory import RunDirectory
 
@@ -27,6 +29,7 @@ class Subject:
         wait_s: maximum time to wait for a worker.
         on_progress: called with a description of each wait.
         checked: results of the checks of the campaign; None before the checks, or if they found a fault.
+        access: how the bucket of the label store is reached; None for the access that the environment gives.
     """
 
     file: Path
@@ -36,6 +39,7 @@ class Subject:
     wait_s: float = 600.0
     on_progress: Callable[[str], None] = lambda _: None
     checked: CheckedCampaign | None = None
+    access: BucketAccess | None = None
 
     @property
     def directory(self) -> RunDirectory:
@@ -45,8 +49,14 @@ class Subject:
     @property
     def folders(self) -> Mapping[str, Path]:
         """The folders that all pools have to see."""
-        folders = self.directory.path, self.parameters.label_store.absolute()
-        return dict(zip(FIELDS, folders, strict=True))
+        folders = dict(zip(FIELDS, (self.directory.path, self.parameters.label_store), strict=True))
+        return {name: each.absolute() for name, each in folders.items() if isinstance(each, Path)}
+
+    @property
+    def bucket(self) -> ObjectStorage | None:
+        """The bucket of the label store; None if it is in a folder."""
+        storage = storage_at(self.parameters.label_store, self.access)
+        return storage if isinstance(storage, ObjectStorage) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,18 @@ def check_folders(asked: Asked) -> Iterator[CheckResult]:
         yield fault(name, asked.pool, found, line)
 
 
+def check_bucket(asked: Asked) -> Iterator[CheckResult]:
+    """Check that the worker can use the bucket of the label store."""
+    store, host = asked.parameters.label_store, asked.view.host
+    if asked.question.bucket is None:
+        return
+    if asked.view.bucket:
+        line = f"storage: KIND/NAME  # a block whose endpoint and credentials serve {host}, which needs obstore, too"
+        yield fault("label store", asked.pool, f"{host} cannot use {store}: {asked.view.bucket}", line)
+    else:
+        yield CheckResult("label store", asked.pool, f"{store}: shared and writable")
+
+
 def check_scratch(asked: Asked) -> Iterator[CheckResult]:
     """Check the folder that the worker has for itself."""
     path, seen = asked.question.scratch, asked.view.scratch
@@ -223,6 +235,7 @@ def wants_cuda(parameters: CampaignParameters) -> bool:
 WORKER_CHECKS: tuple[Callable[[Asked], Iterator[CheckResult]], ...] = (
     check_worker,
     check_folders,
+    check_bucket,
     check_scratch,
     check_cores,
     check_gpus,

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from surveyor.pools.choice import EXPECTED, LOCAL, PoolName
 from surveyor.reference.choice import Codes, ReferenceParameters
-from surveyor.works.parameters import OutputDirectory, WorkParameters
+from surveyor.works.parameters import LabelsField, OutputDirectory, StorageField, WorkParameters
 
 
 class LabellingParameters(WorkParameters):
@@ -23,11 +23,8 @@ class LabellingParameters(WorkParameters):
     reference: ReferenceParameters = Field(title="Reference", description="The level of theory that labels structures.")
     pool: PoolName = Field(LOCAL, title="Pool", description=f"Pool that runs the reference: {EXPECTED}.")
     codes: Codes = Field(Codes(), title="Codes", description="Command and limits of reference programs at this site.")
-    labels: Path | None = Field(
-        None,
-        title="Label store",
-        description="Folder of the label store; by default `labels` beside the output directory.",
-    )
+    labels: LabelsField = None
+    storage: StorageField = None
     chunk_size: int | None = Field(
         None,
         ge=1,

@@ -10,6 +10,7 @@ from ase import Atoms
 from surveyor.dataset import without_label
 from surveyor.errors import InputError
 from surveyor.labels import NO_LIMITS_KNOWN, LabelFailure, LabelRequest, LabelStore, LevelOfTheory, Reason
+from surveyor.look_ups import outcomes
 from surveyor.reference.reference import Reference, objection_of, time_limit_of
 from surveyor.structures import check_description, check_overlap, elements_of
 
@@ -86,7 +87,7 @@ class Requests:
             store: where labels and failures are.
             limits: what the code allows now, see `LabelStore.outcome`.
         """
-        return [key for key in self.by_key if store.outcome(key, limits) is None]
+        return [key for key, outcome in outcomes(store, self.by_key, limits) if outcome is None]
 
 
 def make_requests(

@@ -1,10 +1,10 @@
 """Failed labels one by one: what failed, why, and where to look."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from ase import Atoms
 
+from surveyor.buckets import store_address
 from surveyor.calculations import folder_in
 from surveyor.dataset import FAILURE, KEY, MESSAGE, OUTPUT, Dataset
 from surveyor.files import read_json
@@ -16,12 +16,15 @@ N_LINES = 5  # of the output
 HEAD = ("Structure", "Generation", "Walker", "Reason", "Message", "Folder", "Last lines")
 
 
-def failed_labels_table(directory: RunDirectory, manifests: Sequence[Manifest]) -> Table | None:
+def failed_labels_table(
+    directory: RunDirectory, manifests: Sequence[Manifest], store: LabelStore | None = None
+) -> Table | None:
     """Return a table with a row for each failed label of the given generations; None without failures.
 
     Args:
         directory: run directory of the campaign.
         manifests: manifests of the generations, in order.
+        store: the label store; by default that of the campaign, if it is in a folder.
     """
     generations = {key: number for number, key in _failed_keys(directory, manifests)}
     if not generations:
@@ -29,7 +32,7 @@ def failed_labels_table(directory: RunDirectory, manifests: Sequence[Manifest]) 
     walkers = {s["label_key"]: f"{s['index']}" for each in manifests for s in walkers_of(each) if s.get("label_key")}
     newest = directory.generation(max(generations.values()))
     failed = {str(atoms.info.get(KEY)): atoms for atoms in Dataset.load(newest.set_file("failed"))}
-    store = _store(directory)
+    store = store or _store(directory)
     rows = [
         _row(failed[key], generation_name(number), walkers.get(key, NOTHING), store)
         for key, number in generations.items()
@@ -48,9 +51,9 @@ def _failed_keys(directory: RunDirectory, manifests: Sequence[Manifest]) -> Iter
                 yield number, key
 
 
-def _row(atoms: Atoms, generation: str, walker: str, store: LabelStore) -> list[str]:
+def _row(atoms: Atoms, generation: str, walker: str, store: LabelStore | None) -> list[str]:
     key = str(atoms.info[KEY])
-    recorded = store.failures(key)
+    recorded = () if store is None else store.failures(key)
     lines = recorded[-1].last_lines.strip().splitlines() if recorded else []
     output = str(atoms.info.get(OUTPUT, ""))
     return [
@@ -64,6 +67,10 @@ def _row(atoms: Atoms, generation: str, walker: str, store: LabelStore) -> list[
     ]
 
 
-def _store(directory: RunDirectory) -> LabelStore:
+def _store(directory: RunDirectory) -> LabelStore | None:
+    """Return the label store of a campaign; None for one in a bucket, to which a run directory has no access."""
     labels = read_json(directory.parameters)["parameters"].get("labels")
-    return LabelStore.in_folder(Path(labels) if labels else directory.path.absolute().parent / "labels")
+    store = directory.path.absolute().parent / "labels" if labels is None else store_address(labels)
+    if isinstance(store, str):
+        return None
+    return LabelStore.in_folder(store)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from surveyor.labels import load_theory
+from surveyor.labels import LabelStore, load_theory
 from surveyor.progress import errors_table
 from surveyor.report.activity import failures_by_reason
 from surveyor.report.failures import failed_labels_table
@@ -33,13 +33,19 @@ DPI = 80  # at which pictures are shown; they have more points
 NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?")
 
 
-def generation_markdown(directory: RunDirectory, generation: int, pictures: CampaignPictures | None = None) -> str:
+def generation_markdown(
+    directory: RunDirectory,
+    generation: int,
+    pictures: CampaignPictures | None = None,
+    store: LabelStore | None = None,
+) -> str:
     """Return a generation as Markdown with its key figures in it, less than 300 kB.
 
     Args:
         directory: of the campaign.
         generation: number of a complete generation.
         pictures: figures that are drawn already.
+        store: label store of the campaign, which has to be given if it is in a bucket.
 
     Raises:
         InputError: it is not complete.
@@ -69,7 +75,7 @@ def generation_markdown(directory: RunDirectory, generation: int, pictures: Camp
             "## Failures",
             _table(make_table(["Reason", "Number"], failures, "Failed labels and stopped tries of walkers.")),
         ]
-    if failed := failed_labels_table(directory, [manifest]):
+    if failed := failed_labels_table(directory, [manifest], store):
         parts.append(_table(failed))
     times = [[stage, number(seconds)] for stage, seconds in manifest["details"].get("wall_time_s", {}).items()]
     if times:

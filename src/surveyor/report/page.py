@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 import yaml
 
 from surveyor.files import read_json, write_atomically
-from surveyor.labels import load_theory
+from surveyor.labels import LabelStore, load_theory
 from surveyor.progress import CampaignProgress, read_progress, rejections_in_words
 from surveyor.report.activity import failures_by_reason
 from surveyor.report.failures import failed_labels_table
@@ -73,12 +73,15 @@ TRAINING = (
 )
 
 
-def write_report(directory: RunDirectory, pictures: CampaignPictures | None = None) -> Path:
+def write_report(
+    directory: RunDirectory, pictures: CampaignPictures | None = None, store: LabelStore | None = None
+) -> Path:
     """Write the report of a campaign, as far as it is complete, and return its file.
 
     Args:
         directory: of the campaign.
         pictures: figures that are drawn already.
+        store: label store of the campaign, which has to be given if it is in a bucket.
 
     Raises:
         InputError: the folder is not the run directory of a campaign.
@@ -88,7 +91,7 @@ def write_report(directory: RunDirectory, pictures: CampaignPictures | None = No
     manifests = [directory.read_manifest(number) for number in range(progress.n_complete)]
     sections = [
         *_results(directory, progress, manifests, drawn),
-        *_activity(directory, manifests, drawn),
+        *_activity(directory, manifests, drawn, store),
         *_origins(directory, parameters),
     ]
     page = document(
@@ -160,12 +163,14 @@ def _trust(directory: RunDirectory, manifests: Sequence[Manifest], drawn: Campai
     return [element("p", AUDITS), element("ul", *(element("li", line) for line in lines)), *coverage]
 
 
-def _activity(directory: RunDirectory, manifests: Sequence[Manifest], drawn: CampaignPictures) -> list[Section]:
+def _activity(
+    directory: RunDirectory, manifests: Sequence[Manifest], drawn: CampaignPictures, store: LabelStore | None
+) -> list[Section]:
     if not manifests:
         return []
     return [
         ("walkers", "Walkers", _walkers(manifests, drawn)),
-        ("failures", "Failures", _failures(directory, manifests, drawn)),
+        ("failures", "Failures", _failures(directory, manifests, drawn, store)),
         (
             "wall-time",
             "Wall time",
@@ -188,13 +193,15 @@ def _walkers(manifests: Sequence[Manifest], drawn: CampaignPictures) -> list[Con
     ]
 
 
-def _failures(directory: RunDirectory, manifests: Sequence[Manifest], drawn: CampaignPictures) -> list[Content]:
+def _failures(
+    directory: RunDirectory, manifests: Sequence[Manifest], drawn: CampaignPictures, store: LabelStore | None
+) -> list[Content]:
     labels, guards = failures_by_reason(manifests)
     if not labels and not guards:
         return [element("p", "No label failed, and no walker was stopped by a guard.")]
     stopped = number_of(guards.total(), "try", "tries")
     caption = f"{number_of(labels.total(), 'label')} failed, and guards stopped {stopped} of walkers."
-    failed = failed_labels_table(directory, manifests)
+    failed = failed_labels_table(directory, manifests, store)
     return [
         *_shown(drawn.failures(manifests), caption),
         *([] if failed is None else [table(failed, is_text=True)]),

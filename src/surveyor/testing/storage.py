@@ -1,7 +1,14 @@
 """What every storage must hold to."""
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 from surveyor.storage import Storage
 from surveyor.testing.checks import check_equal
+
+N_RIVALS, N_RACES = 8, 4
+PATIENCE_S = 60.0
 
 SHARDS = ("labels/v1/aa/1.json", "labels/v1/ab/2.json", "labels-old/v1/aa/1.json")
 
@@ -31,16 +38,63 @@ def check_storage(storage: Storage) -> None:
     check_equal("list() by the beginning of a folder's name", list(storage.list("labels")), sorted(SHARDS))
     check_equal("list() by the beginning of a file's name", list(storage.list("labels/v1/ab/2")), [SHARDS[1]])
     check_equal("list() by what no name begins with", list(storage.list("labels/v2/")), [])
+    check_equal("n_at_once of at least 1", storage.n_at_once >= 1, True)
+    for number in range(N_RACES):
+        _check_race(storage, f"races/{number}")
+        _check_late_renewal(storage, f"claims/{number}")
+
+
+def _check_race(storage: Storage, name: str) -> None:
+    """Check that of writers of one name at the same moment, one wins, and readers find what it has written."""
+    contents = [f"{number}".encode() * 2000 for number in range(N_RIVALS)]
+    won = _at_once(lambda number: storage.put_new(name, contents[number]))
+    check_equal(f"number of winners of {N_RIVALS} put_new() at once", won.count(True), 1)
+    check_equal("get() after a race", storage.get(name), contents[won.index(True)])
+
+
+def _check_late_renewal(storage: Storage, name: str) -> None:
+    """Check that the renewal of a record changes nothing that others have written since, whenever it arrives."""
+    storage.put_new(name, b"mine 000000", durable=False)
+
+    def act(number: int) -> None:
+        if number:
+            former = b"mine 000000"
+            for n in range(1, 6):
+                content = b"mine %06d" % n
+                if storage.renew(name, former, content):
+                    former = content
+        else:
+            storage.remove(name)
+            storage.put_new(name, b"another one", durable=False)
+
+    _at_once(act, 2)
+    check_equal("get() after a renewal that came too late", storage.get(name), b"another one")
+    storage.remove(name)
+
+
+def _at_once(act: Callable[[int], bool | None], n: int = N_RIVALS) -> list[bool | None]:
+    barrier = threading.Barrier(n, timeout=PATIENCE_S)
+
+    def go(number: int) -> bool | None:
+        barrier.wait()
+        return act(number)
+
+    with ThreadPoolExecutor(n) as threads:
+        return list(threads.map(go, range(n)))
 
 
 def _check_claims(storage: Storage) -> None:
     """Check what comes and goes; nothing of it is left afterwards."""
     check_equal("put_new() of a claim", storage.put_new("claims/a", b"first", durable=False), True)
     check_equal("put_new() of a second claim", storage.put_new("claims/a", b"second", durable=False), False)
-    storage.replace("claims/a", b"changed")
-    check_equal("get() after replace()", storage.get("claims/a"), b"changed")
-    storage.replace("claims/b", b"new")
-    check_equal("replace() of a name that is free", storage.get("claims/b"), b"new")
+    check_equal("renew()", storage.renew("claims/a", b"first", b"changed"), True)
+    check_equal("get() after renew()", storage.get("claims/a"), b"changed")
+    check_equal("renew() of what was written since", storage.renew("claims/a", b"first", b"wrong"), False)
+    check_equal("get() after renew() in vain", storage.get("claims/a"), b"changed")
+    check_equal("renew() by less", storage.renew("claims/a", b"changed", b"less"), True)
+    check_equal("get() after renew() by less", storage.get("claims/a"), b"less")
+    check_equal("renew() of a name that is free", storage.renew("claims/b", b"", b"new"), False)
+    check_equal("get() after renew() of a name that is free", storage.get("claims/b"), None)
     for name in ("claims/a", "claims/b", "claims/that/never/was"):
         storage.remove(name)
         check_equal(f"get() after remove() of {name}", storage.get(name), None)

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from surveyor.buckets import Bucket, StorageName, StoreAddress
 from surveyor.errors import InputError
 from surveyor.models.choice import load_model
 from surveyor.models.record import RECORD
@@ -17,6 +18,23 @@ OutputDirectory = Annotated[
     Field(
         title="Output directory",
         description="Folder of the results; the same call on the same folder continues where it stopped.",
+    ),
+]
+
+LabelsField = Annotated[
+    StoreAddress | None,
+    Field(
+        title="Label store",
+        description="Folder of the label store, or a bucket such as s3://bucket/labels; by default `labels` beside the "
+        "folder of the work.",
+    ),
+]
+StorageField = Annotated[
+    StorageName | None,
+    Field(
+        title="Storage",
+        description="Block with the endpoint and credentials of the bucket of the label store, such as s3/minio; by "
+        "default those in the environment of each process.",
     ),
 ]
 
@@ -38,16 +56,39 @@ class WorkParameters(Parameters):
         folder: Path = getattr(self, self.FOLDER)
         return folder.absolute()
 
+    @model_validator(mode="after")
+    def _check_storage(self) -> "WorkParameters":
+        block, store = self.storage_block, getattr(self, "labels", None)
+        if block is None:
+            return self
+        if not isinstance(store, str):
+            raise ValueError(f"storage: found {block}, expected a bucket in labels, such as s3://bucket/labels")
+        if block.partition("/")[0] != (service := Bucket.at(store).service):
+            raise ValueError(f"storage: found {block}, expected a block of kind {service} for {store}")
+        return self
+
     @property
-    def label_store(self) -> Path:
-        """Folder of the label store, of work that labels."""
-        labels: Path | None = getattr(self, "labels", None)
+    def label_store(self) -> Path | str:
+        """Folder or bucket of the label store, of work that labels."""
+        labels: Path | str | None = getattr(self, "labels", None)
         return self.folder.parent / "labels" if labels is None else labels
+
+    @property
+    def storage_block(self) -> str | None:
+        """Name of the block with the access to the bucket of the label store."""
+        name: str | None = getattr(self, "storage", None)
+        return name
+
+    @property
+    def keeps_labels(self) -> bool:
+        """Whether it is work that labels."""
+        return "labels" in type(self).model_fields
 
     @property
     def written_folders(self) -> dict[str, Path]:
         """The folders that are written to, by the field that names them."""
-        stores = {"labels": self.label_store} if "labels" in type(self).model_fields else {}
+        store = self.label_store
+        stores = {"labels": store} if self.keeps_labels and isinstance(store, Path) else {}
         return {self.FOLDER: self.folder, **stores}
 
     @property

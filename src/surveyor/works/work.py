@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from surveyor.buckets import BucketAccess
 from surveyor.errors import InputError
 from surveyor.files import naming_full_disks, read_json
 from surveyor.labels import LabelStore
@@ -20,7 +21,7 @@ from surveyor.works.checks import check_writable
 from surveyor.works.continuation import check_same_parameters, keep_inputs, record_parameters
 from surveyor.works.parameters import WorkParameters
 from surveyor.works.provenance import record_run
-from surveyor.works.store import check_store, open_store
+from surveyor.works.store import check_bucket, check_store, open_store
 
 P = TypeVar("P", bound=WorkParameters)
 C = TypeVar("C")
@@ -157,6 +158,7 @@ class Kind(Generic[P, C, W]):
         sites: Mapping[str, Site] | None = None,
         pools_by_hand: Path | None = None,
         checked: C | None = None,
+        access: BucketAccess | None = None,
     ) -> Iterator[W]:
         """Check work, take its folder and open its pools, as long as this lasts.
 
@@ -165,21 +167,23 @@ class Kind(Generic[P, C, W]):
             sites: where the pools are that the parameters name by a block, by name.
             pools_by_hand: folder of the pools that the user has opened by hand, which are used where they are open.
             checked: what `check` has returned for these parameters; None has them checked here.
+            access: how the bucket of the label store is reached; None for the access that the environment gives.
 
         Raises:
-            InputError: the parameters cannot work, or are not those of the folder.
+            InputError: the parameters cannot work, or are not those of the folder; or the bucket cannot be used.
             CampaignInUse: a live process works in the folder.
         """
         made = self.check(parameters) if checked is None else checked
         self.check_sites(parameters, made, sites or {})
         folders, directory = parameters.written_folders, RunDirectory(parameters.folder)
         check_writable(folders)
+        check_bucket(directory, parameters, access)
         with naming_full_disks(*folders.values()), hold_lease(directory.lease) as lease:
             self.check_continuation(parameters)
             if self.keeps_inputs:
                 keep_inputs(directory, parameters)
             record_parameters(directory, parameters, self.name)
             record_run(directory)
-            store = open_store(directory, parameters)
+            store = open_store(directory, parameters, access)
             with open_pools(parameters.pool_of_stages, sites, directory.pools, pools_by_hand, lease) as pools:
                 yield self.work(parameters, made, directory, lease, pools, sites or {}, store)
