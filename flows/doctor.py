@@ -16,7 +16,7 @@ from surveyor.doctor.results import CheckResult, Subject, fault, fault_of, remar
 from surveyor.errors import InputError
 from surveyor.flows.pool_commands import users_pools
 from surveyor.pools.choice import plain_site
-from surveyor.pools.sites import Site
+from surveyor.pools.site import Site
 from surveyor.reference.choice import Codes
 from surveyor.words import number_of
 

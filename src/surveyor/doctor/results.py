@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from surveyor.campaign import CampaignParameters, CheckedCampaign
-from surveyor.pools.sites import Site
+from surveyor.pools.site import Site
 from surveyor.run_directory import RunDirectory
 
 Severity = Literal["good", "remark", "fault"]
