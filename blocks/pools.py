@@ -10,6 +10,7 @@ from pydantic import HttpUrl, ValidationError
 from surveyor.blocks.site_blocks import SiteBlock, asking_server, stored_block, stored_names, stripped
 from surveyor.errors import InputError
 from surveyor.pools.choice import plain_site
+from surveyor.pools.site import Site
 from surveyor.pools.sites import (
     SITES,
     HTCondorSite,
@@ -19,7 +20,6 @@ from surveyor.pools.sites import (
     PBSSite,
     SchedulerSite,
     SGESite,
-    Site,
     SLURMSite,
 )
 

@@ -20,7 +20,7 @@ from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.stores import access_to, add_storage_option, store_argument
 from surveyor.object_storage import ObjectStorage, prove
 from surveyor.pools.choice import plain_site
-from surveyor.pools.sites import Site
+from surveyor.pools.site import Site
 from surveyor.reference.choice import Codes
 from surveyor.words import number_of
 

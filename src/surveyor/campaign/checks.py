@@ -17,7 +17,7 @@ from surveyor.models.choice import make_model, replay_reports, why_no_uncertaint
 from surveyor.models.model import Model
 from surveyor.models.weights import check_weights
 from surveyor.pools.choice import LOCAL
-from surveyor.pools.sites import Site
+from surveyor.pools.site import Site
 from surveyor.reading import GIVEN_DATA, ReadingReport, read_labelled
 from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.reading.learnable import TrainingData, learnable

@@ -6,7 +6,7 @@ from surveyor.learning.candidates import ALL_SAMPLES
 from surveyor.learning.parameters import Learning
 from surveyor.learning.trust import WINDOW, has_targets, n_audits_expected
 from surveyor.pools.choice import most_places
-from surveyor.pools.sites import Site
+from surveyor.pools.site import Site
 from surveyor.selection import check_selector
 from surveyor.words import number_of
 

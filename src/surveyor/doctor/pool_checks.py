@@ -20,11 +20,13 @@ from surveyor.labels import LevelOfTheory, load_theory
 from surveyor.models.choice import check_model_parameters, with_contents
 from surveyor.object_storage import ObjectStorage
 from surveyor.pools.choice import Pools, folder_of, open_pools
-from surveyor.pools.jobs import Jobs, QueueSilent
 from surveyor.pools.machine import find_capacity
+from surveyor.pools.machines import QueueSilent
 from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
-from surveyor.pools.sites import JobQueueSite, LocalSite, SchedulerSite, Site
+from surveyor.pools.site import Site
+from surveyor.pools.site_machines import machines_of
+from surveyor.pools.sites import JobQueueSite, LocalSite, SchedulerSite
 from surveyor.pools.worker_check import CODE, PACKAGES, versions
 
 P = ParamSpec("P")
@@ -267,7 +269,7 @@ def job_state(site: JobQueueSite, folder: PoolFolder) -> str:
     """Return the state of the jobs of a pool in the queue."""
     jobs = folder.read_jobs()
     try:
-        shown = asyncio.run(Jobs(site, folder.path, "").look(jobs))
+        shown = asyncio.run(machines_of(site, folder.path).look(jobs))
     except QueueSilent as error:
         return f"the queue does not answer: {error}"
     states = [

@@ -8,7 +8,7 @@ from typing import Literal
 from surveyor.buckets import BucketAccess
 from surveyor.campaign import CampaignParameters, CheckedCampaign
 from surveyor.object_storage import ObjectStorage, storage_at
-from surveyor.pools.sites import Site
+from surveyor.pools.site import Site
 from surveyor.run_directory import RunDirectory
 
 Severity = Literal["good", "remark", "fault"]

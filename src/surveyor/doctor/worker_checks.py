@@ -13,7 +13,8 @@ from surveyor.models.mace_parameters import MACEParameters
 from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.pools.choice import LOCAL
 from surveyor.pools.machine import HIDDEN
-from surveyor.pools.sites import JobQueueSite, LocalSite, Site, SLURMSite
+from surveyor.pools.site import Site
+from surveyor.pools.sites import JobQueueSite, LocalSite, SLURMSite
 from surveyor.reference.cp2k_code import CP2KCode
 from surveyor.storage import FolderStorage
 from surveyor.words import number_of

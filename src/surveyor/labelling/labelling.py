@@ -8,7 +8,7 @@ from ase import Atoms
 from surveyor.labelling.parameters import LabellingParameters
 from surveyor.labelling.requests import Chunk, Requests, default_chunk_size, make_requests
 from surveyor.labels import LevelOfTheory
-from surveyor.pools.sites import Site
+from surveyor.pools.site import Site
 from surveyor.reading import Reading, ReadingReport, read_unchecked
 from surveyor.reference.choice import make_reference
 from surveyor.reference.reference import Reference, time_limit_of

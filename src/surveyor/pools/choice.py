@@ -20,7 +20,8 @@ from surveyor.pools.local import local_pool
 from surveyor.pools.machine import find_capacity
 from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
-from surveyor.pools.sites import SITES, JobQueueSite, LocalSite, SchedulerSite, Site
+from surveyor.pools.site import Site, WorkersSite
+from surveyor.pools.sites import SITES, LocalSite, SchedulerSite
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def most_places(site: Site) -> int | None:
     """Return how many functions a pool runs at once at most; None if its scheduler alone knows."""
     if isinstance(site, LocalSite):
         return find_capacity(site).n_workers
-    return site.most_workers if isinstance(site, JobQueueSite) else None
+    return site.most_workers if isinstance(site, WorkersSite) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ def _pool(name: str, site: Site | None, folder: Path | None, by_hand: Path | Non
             return local_pool(site, name)
         case SchedulerSite():
             return scheduler_pool(name, site)
-        case JobQueueSite():
+        case WorkersSite():
             if folder is None:
                 raise InputError(f"pool {name} needs a folder for the process that holds its jobs")
             users = None if by_hand is None else folder_of(name, by_hand)

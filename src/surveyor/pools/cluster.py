@@ -21,10 +21,11 @@ from surveyor.files import read_json
 from surveyor.lease import holder_of
 from surveyor.pools import cluster_process
 from surveyor.pools.client import PoolClient
-from surveyor.pools.jobs import Jobs, QueueSilent
+from surveyor.pools.machines import QueueSilent
 from surveyor.pools.pool import Attachment, Pool
 from surveyor.pools.pool_folder import PoolFolder
-from surveyor.pools.sites import JobQueueSite
+from surveyor.pools.site import WorkersSite
+from surveyor.pools.site_machines import machines_of
 from surveyor.pools.worker_check import difference
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ OF_A_JOB = re.compile(r"(SLURM_(?!CONF$)|SBATCH_|SQUEUE_|SRUN_)")
 PLAIN_PATH = re.compile(r"[\w./+@-]+", re.ASCII)
 
 
-def cluster_pool(name: str, site: JobQueueSite, folder: Path) -> Pool:
+def cluster_pool(name: str, site: WorkersSite, folder: Path) -> Pool:
     """Return a pool whose workers run in jobs of a cluster; its process starts when the pool is first used.
 
     The process outlives this one. Shutting the pool down detaches from it; `close_cluster_pool` ends it.
@@ -56,7 +57,7 @@ def cluster_pool(name: str, site: JobQueueSite, folder: Path) -> Pool:
     return Pool(name, lambda: _attach(name, site, PoolFolder(folder)))
 
 
-def open_cluster_pool(name: str, site: JobQueueSite, folder: PoolFolder) -> str:
+def open_cluster_pool(name: str, site: WorkersSite, folder: PoolFolder) -> str:
     """Start the process of a pool unless it runs, and return the address of its scheduler.
 
     Raises:
@@ -122,8 +123,8 @@ def _cancel_left(folder: PoolFolder) -> None:
     """Cancel the jobs of a process that was killed."""
     left = folder.read_jobs()
     _, site = folder.read_site() if left else ("", None)
-    if isinstance(site, JobQueueSite):
-        jobs = Jobs(site, folder.path, address="")
+    if isinstance(site, WorkersSite):
+        jobs = machines_of(site, folder.path)
         deadline = time.monotonic() + CANCEL_S
         while left and time.monotonic() < deadline:
             try:
@@ -137,7 +138,7 @@ def _cancel_left(folder: PoolFolder) -> None:
             raise PoolFailed(f"jobs {', '.join(left)} of the pool in {folder.path} cannot be cancelled; see why")
 
 
-def _attach(name: str, site: JobQueueSite, folder: PoolFolder) -> Attachment:
+def _attach(name: str, site: WorkersSite, folder: PoolFolder) -> Attachment:
     with ExitStack() as opened:
         client = _connect(name, site, folder)
         opened.callback(client.close)
@@ -160,7 +161,7 @@ def _waiting(name: str, folder: PoolFolder) -> str | None:
     return f"a job of {name} ({told})" if told and time.time() - state["time"] < SILENT_S else None
 
 
-def _connect(name: str, site: JobQueueSite, folder: PoolFolder) -> PoolClient:
+def _connect(name: str, site: WorkersSite, folder: PoolFolder) -> PoolClient:
     """Return a client of the pool; start its process if there is none."""
     while True:
         address = open_cluster_pool(name, site, folder)

@@ -29,12 +29,14 @@ from surveyor.errors import CampaignInUse, PoolFailed
 from surveyor.files import write_json
 from surveyor.lease import Lease, hold_lease
 from surveyor.pools import worker_check
-from surveyor.pools.jobs import Jobs, QueueSilent, Refused
+from surveyor.pools.job_record import JobRecord
+from surveyor.pools.machines import Machines, QueueSilent, Refused
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
 from surveyor.pools.scheduler import SETTINGS, PoolScheduler
-from surveyor.pools.sites import JobQueueSite
-from surveyor.pools.watch import FAILED_STARTS, Job, Plan, plan, what_is_awaited
+from surveyor.pools.site import WorkersSite
+from surveyor.pools.site_machines import machines_of
+from surveyor.pools.watch import FAILED_STARTS, Plan, plan, what_is_awaited
 
 logger = logging.getLogger("surveyor.pools.cluster")
 
@@ -65,8 +67,8 @@ def main() -> None:
 
 async def _hold(folder: PoolFolder, lease: Lease) -> None:
     name, site = folder.read_site()
-    if not isinstance(site, JobQueueSite):
-        raise TypeError(f"{name} is no cluster with a queue")
+    if not isinstance(site, WorkersSite):
+        raise TypeError(f"{name} has no jobs")
     folder.failure.unlink(missing_ok=True)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -82,8 +84,8 @@ async def _hold(folder: PoolFolder, lease: Lease) -> None:
         dashboard=False,
         dashboard_address="127.0.0.1:0",
     ) as scheduler:
-        jobs = Jobs(site, folder.path, scheduler.address, security, f"{folder.check} {folder.versions}")
-        await _keep_open(_Keeper(name, site, folder, lease, scheduler, jobs), stop)
+        machines = machines_of(site, folder.path, scheduler.address, security, f"{folder.check} {folder.versions}")
+        await _keep_open(_Keeper(name, site, folder, lease, scheduler, machines), stop)
     logger.info("pool %s is closed", name)
 
 
@@ -108,43 +110,16 @@ async def _keep_open(keeper: "_Keeper", stop: asyncio.Event) -> None:
 
 
 @dataclass(slots=True)
-class _Record:
-    """The history of a job, in seconds of the monotonic clock."""
-
-    name: str
-    busy: float  # when it last had something to do
-    entry: Entry | None = None
-    missed: float | None = None  # since when the queue has not shown it
-    running: float | None = None
-    connected: float | None = None  # when a worker was last seen
-    leaving: float | None = None  # when it was cancelled, or its workers were told to leave
-
-    def view(self, job: str, now: float) -> Job:
-        """Return the job as it is now."""
-        return Job(
-            id=job,
-            name=self.name,
-            entry=self.entry,
-            unseen_s=0.0 if self.missed is None else now - self.missed,
-            was_connected=self.connected is not None,
-            runs_s=0.0 if self.running is None else now - self.running,
-            idle_s=now - self.busy,
-            away_s=0.0 if self.connected is None else now - self.connected,
-            leaving_s=None if self.leaving is None else now - self.leaving,
-        )
-
-
-@dataclass(slots=True)
 class _Keeper:
     """Keeps as many jobs as there is work for."""
 
     name: str
-    site: JobQueueSite
+    site: WorkersSite
     folder: PoolFolder
     lease: Lease
     scheduler: PoolScheduler
-    jobs: Jobs
-    records: dict[str, _Record] = field(default_factory=dict)
+    machines: Machines
+    records: dict[str, JobRecord] = field(default_factory=dict)
     n_submitted: int = 0
     failures: list[str] = field(default_factory=list)  # in a row, since a worker connected
     is_certain: bool = False  # whether the last one would come again
@@ -179,7 +154,7 @@ class _Keeper:
         """Cancel all jobs; those that could not be cancelled remain recorded for the next process of the pool."""
         if self.lease.is_lost:  # what is written in the folder now is of the other process
             with suppress(QueueSilent):
-                await self.jobs.cancel(list(self.records))
+                await self.machines.cancel(list(self.records))
             return
         left = await self._cancelled([*{*self.folder.read_jobs(), *self.records}], CANCEL_S, whole=False)
         if left:
@@ -198,8 +173,8 @@ class _Keeper:
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
             with suppress(QueueSilent):
-                await self.jobs.cancel(jobs)
-                shown = await self.jobs.look(jobs)
+                await self.machines.cancel(jobs)
+                shown = await self.machines.look(jobs)
                 jobs = [job for job, entry in shown.items() if whole or entry.state != "ending"]
             if not jobs:
                 break
@@ -215,7 +190,7 @@ class _Keeper:
     async def _look(self) -> None:
         may_have_strays = time.monotonic() < self.unanswered + STRAYS_S
         try:
-            entries = await self.jobs.look(list(self.records)) if self.records or may_have_strays else {}
+            entries = await self.machines.look(list(self.records)) if self.records or may_have_strays else {}
         except QueueSilent as error:
             self._bear_silence(error)
             self._note()
@@ -235,7 +210,8 @@ class _Keeper:
 
     async def _carry_out(self, decided: Plan, workers: dict[str, list[WorkerState]]) -> None:
         for job, reason in decided.failed:
-            message = f"job {job}: {reason}. {self.jobs.output(job)}"
+            output = await asyncio.to_thread(self.machines.output, job)  # a cloud takes a while to answer
+            message = f"job {job}: {reason}. {output}"
             self._note_failure(message, is_certain=job in decided.certain or worker_check.DIFFERENT in message)
         for job in decided.ended:
             await self._remove_workers(workers[job], job)
@@ -247,7 +223,7 @@ class _Keeper:
         for _ in range(min(decided.n_submit, SUBMIT_AT_ONCE)):
             await self._submit()
 
-    def _note_job(self, record: _Record, entry: Entry | None, workers: list[WorkerState], now: float) -> None:
+    def _note_job(self, record: JobRecord, entry: Entry | None, workers: list[WorkerState], now: float) -> None:
         if entry is not None and entry.reason and (record.entry is None or record.entry.reason != entry.reason):
             logger.info("pool %s: %s waits: %s", self.name, record.name, entry.reason)
         record.entry = entry
@@ -261,7 +237,7 @@ class _Keeper:
         if any(worker.processing for worker in workers):
             record.busy = now
 
-    def _was_connected(self, record: _Record) -> bool:
+    def _was_connected(self, record: JobRecord) -> bool:
         several = (f"{record.name}-{number}" for number in range(self.site.workers_per_job))
         return not self.scheduler.names_seen.isdisjoint([record.name, *several])
 
@@ -285,7 +261,7 @@ class _Keeper:
         for job in self.records.keys() & {*jobs}:
             self.records[job].leaving = time.monotonic()
         try:
-            await self.jobs.cancel(jobs)
+            await self.machines.cancel(jobs)
         except QueueSilent as error:
             logger.warning("pool %s: jobs could not be cancelled: %s", self.name, error)
 
@@ -336,7 +312,7 @@ class _Keeper:
         self.n_submitted += 1
         name = f"{self.folder.label}-{self.n_submitted}"
         try:
-            job = await self.jobs.submit(name)
+            job = await self.machines.submit(name)
         except QueueSilent as error:
             self.unanswered = time.monotonic()
             self.next_submission = self.unanswered + SILENT_S
@@ -347,7 +323,7 @@ class _Keeper:
             self._judge()
             return
         self.silent = None
-        self.records[job] = _Record(name, busy=time.monotonic())
+        self.records[job] = JobRecord(name, busy=time.monotonic())
         self._note()
 
     def _note(self) -> None:

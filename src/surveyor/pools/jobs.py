@@ -16,6 +16,7 @@ from distributed import Security
 
 from surveyor.errors import PoolFailed
 from surveyor.pools.machine import THREADS, UNBOUND
+from surveyor.pools.machines import QueueSilent, Refused
 from surveyor.pools.queues import QUEUES, Entry
 from surveyor.pools.sites import HTCondorSite, JobQueueSite, LSFSite, OARSite, PBSSite, SGESite, SLURMSite
 
@@ -42,14 +43,6 @@ CERTAIN = re.compile(
 
 # OAR says so even where it then names a failure: while its server is away, a job waits in its database.
 TAKEN = re.compile(r"^OAR_JOB_ID=(\d+)$", re.MULTILINE)
-
-
-class Refused(PoolFailed):
-    """The queue refuses a job, and would refuse another one that asks for the same."""
-
-
-class QueueSilent(Exception):
-    """The queue does not answer, which says nothing about its jobs."""
 
 
 class Jobs:

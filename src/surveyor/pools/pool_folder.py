@@ -12,7 +12,8 @@ from distributed import Security
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
 from surveyor.lease import holder_of
-from surveyor.pools.sites import SITES, Site
+from surveyor.pools.site import Site
+from surveyor.pools.sites import SITES
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from surveyor.parameters import Parameters
-
-START_S = 20.0  # of a job that pass before its worker is at work
-END_S = 30.0  # of a job that are left when a function is over: to write its label, and to deliver what it returns
-
-
-class Site(Parameters):
-    """Base of all sites."""
-
-    kind: ClassVar[str]
+from surveyor.pools.site import END_S, START_S, Site, WorkersSite
 
 
 class LocalSite(Site):
@@ -62,18 +53,10 @@ class LocalSite(Site):
     )
 
 
-class JobQueueSite(Site):
+class JobQueueSite(WorkersSite):
     """A cluster with a queue: jobs are submitted when there is work, and leave when there is none."""
 
-    is_experimental: ClassVar[bool] = False  # never tried on a real queue of its kind
-
     cores_per_job: int = Field(1, ge=1, title="Cores per job", description="Cores requested by each job.")
-    workers_per_job: int = Field(
-        1,
-        ge=1,
-        title="Workers per job",
-        description="Number of labels, walkers or trainings that run at the same time in one job and share its cores.",
-    )
     memory_GB: float = Field(
         4.0,
         gt=0,
@@ -95,18 +78,6 @@ class JobQueueSite(Site):
     account: str | None = Field(
         None, min_length=1, title="Account", description="Account or project to charge; by default the user's."
     )
-    python: str | None = Field(
-        None,
-        min_length=1,
-        title="Interpreter",
-        description="Full path of the Python interpreter on the compute nodes, in an environment with surveyor "
-        "and the engine of the stage; by default that of the flow.",
-    )
-    prologue: list[str] = Field(
-        default_factory=list,
-        title="Prologue",
-        description="Shell commands at the start of each job, such as: module load cp2k. Never a secret.",
-    )
     directives: list[str] = Field(
         default_factory=list,
         title="Directives",
@@ -118,28 +89,12 @@ class JobQueueSite(Site):
         description="Directives to omit because the cluster refuses them: all that contain one of these texts, "
         "such as --mem.",
     )
-    min_jobs: int = Field(0, ge=0, title="Minimum jobs", description="Number of jobs to keep even without work.")
-    max_jobs: int = Field(4, ge=1, title="Maximum jobs", description="Maximum number of pending and running jobs.")
-    idle_minutes: float = Field(
-        2.0,
-        ge=0,
-        title="Idle time (min)",
-        description="Time after which a job without work ends, and a pool without clients closes.",
-    )
-    interface: str | None = Field(
-        None,
-        min_length=1,
-        title="Network interface",
-        description="Network interface between the jobs and the process of the pool, such as ib0.",
-    )
     scratch: Path | None = Field(
         None, title="Scratch", description="Folder on the compute nodes for temporary files of the workers."
     )
 
     @model_validator(mode="after")
-    def _check_jobs(self) -> "JobQueueSite":
-        if self.min_jobs > self.max_jobs:
-            raise ValueError(f"min_jobs: found {self.min_jobs}, expected at most max_jobs, which is {self.max_jobs}")
+    def _check_workers(self) -> "JobQueueSite":
         if self.gpus_per_job and self.workers_per_job > 1:
             raise ValueError(
                 f"workers_per_job: found {self.workers_per_job}, expected 1 where a job has GPUs, as all of its "
@@ -156,11 +111,6 @@ class JobQueueSite(Site):
     def cores_per_worker(self) -> int:
         """Cores of one label, walker or training."""
         return self.cores_per_job // self.workers_per_job
-
-    @property
-    def most_workers(self) -> int:
-        """How many functions can run at once, when all jobs run."""
-        return self.max_jobs * self.workers_per_job
 
     @property
     def walltime_s(self) -> int:

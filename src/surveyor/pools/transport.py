@@ -14,7 +14,7 @@ from distributed import Reschedule, Worker, get_worker
 from distributed.core import Status
 
 from surveyor.errors import AttemptFailed, FunctionFailed, InputError, PoolFailed
-from surveyor.pools.sites import END_S, START_S
+from surveyor.pools.site import END_S, START_S
 from surveyor.pools.worker_check import difference
 
 DELIVERY_S = 1.0

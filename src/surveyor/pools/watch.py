@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from surveyor.pools.queues import Entry
-from surveyor.pools.sites import JobQueueSite
+from surveyor.pools.site import WorkersSite
 
 CONNECT_S = 180.0  # a job that runs has its workers connected after so long, or never: importing is slow on some disks
 FAILED_STARTS = 3  # so many jobs in a row may fail before any worker of theirs has connected
@@ -60,7 +60,7 @@ class Plan:
     certain: tuple[str, ...] = ()
 
 
-def plan(jobs: Sequence[Job], n_unfinished: int, site: JobQueueSite) -> Plan:
+def plan(jobs: Sequence[Job], n_unfinished: int, site: WorkersSite) -> Plan:
     """Return the actions that a pool takes on its jobs.
 
     Args:
@@ -86,7 +86,7 @@ def plan(jobs: Sequence[Job], n_unfinished: int, site: JobQueueSite) -> Plan:
     )
 
 
-def wanted_jobs(n_unfinished: int, site: JobQueueSite) -> int:
+def wanted_jobs(n_unfinished: int, site: WorkersSite) -> int:
     """Return the number of jobs needed for a number of waiting and running functions."""
     return min(site.max_jobs, max(site.min_jobs, -(-n_unfinished // site.workers_per_job)))
 

@@ -10,7 +10,8 @@ from surveyor.dataset import FAILURE, is_labelled, label_of
 from surveyor.errors import InputError
 from surveyor.files import temporary_beside
 from surveyor.metrics import structure_error
-from surveyor.pools.sites import JobQueueSite, Site
+from surveyor.pools.site import Site
+from surveyor.pools.sites import JobQueueSite
 from surveyor.reading.suspicions import SAME_ENERGY_MEV, SAME_FORCES_MEV
 
 SAME_STRESS = 1e-4  # eV/Å³

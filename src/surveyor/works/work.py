@@ -15,7 +15,7 @@ from surveyor.lease import Lease, hold_lease
 from surveyor.parameter_files import check_files_exist, check_no_file, load_parameters
 from surveyor.pools.choice import OpenPools, open_pools
 from surveyor.pools.reporting import ReportingExecutor
-from surveyor.pools.sites import Site
+from surveyor.pools.site import Site
 from surveyor.run_directory import RunDirectory
 from surveyor.works.checks import check_writable
 from surveyor.works.continuation import check_same_parameters, keep_inputs, record_parameters

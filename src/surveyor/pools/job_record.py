@@ -1,0 +1,33 @@
+"""What the process of a pool remembers of a job."""
+
+from dataclasses import dataclass
+
+from surveyor.pools.queues import Entry
+from surveyor.pools.watch import Job
+
+
+@dataclass(slots=True)
+class JobRecord:
+    """The history of a job, in seconds of the monotonic clock."""
+
+    name: str
+    busy: float  # when it last had something to do
+    entry: Entry | None = None
+    missed: float | None = None  # since when the queue has not shown it
+    running: float | None = None
+    connected: float | None = None  # when a worker was last seen
+    leaving: float | None = None  # when it was cancelled, or its workers were told to leave
+
+    def view(self, job: str, now: float) -> Job:
+        """Return the job as it is now."""
+        return Job(
+            id=job,
+            name=self.name,
+            entry=self.entry,
+            unseen_s=0.0 if self.missed is None else now - self.missed,
+            was_connected=self.connected is not None,
+            runs_s=0.0 if self.running is None else now - self.running,
+            idle_s=now - self.busy,
+            away_s=0.0 if self.connected is None else now - self.connected,
+            leaving_s=None if self.leaving is None else now - self.leaving,
+        )

@@ -1,0 +1,48 @@
+"""What a pool needs of the service that runs its jobs: a queue of a cluster, or a cloud."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+from surveyor.errors import PoolFailed
+from surveyor.pools.queues import Entry
+
+
+class Refused(PoolFailed):
+    """The service refuses a job, and would refuse another one that asks for the same."""
+
+
+class QueueSilent(Exception):
+    """The service does not answer, which says nothing about its jobs."""
+
+
+class Machines(Protocol):
+    """The jobs of one pool, wherever they run."""
+
+    async def submit(self, name: str) -> str:
+        """Submit a job and return its id.
+
+        Args:
+            name: name of the job and of its worker; several workers append -0, -1 and so on.
+
+        Raises:
+            Refused: the service refuses the job permanently; with its message.
+            PoolFailed: the service refuses the job for now.
+            QueueSilent: the service does not answer.
+        """
+
+    async def look(self, jobs: Sequence[str]) -> Mapping[str, Entry]:
+        """Return the state of some jobs, and of any other one known to be of this pool, without those that have ended.
+
+        Raises:
+            QueueSilent: the service does not answer.
+        """
+
+    async def cancel(self, jobs: Collection[str]) -> None:
+        """Cancel jobs; those that have ended are passed over.
+
+        Raises:
+            QueueSilent: the service does not answer.
+        """
+
+    def output(self, job: str) -> str:
+        """Return the last lines that a job printed; it may wait for the service."""

@@ -1,0 +1,66 @@
+"""The bases of all sites: where workers run, and what a pool must know of jobs to keep as many as there is work for."""
+
+from typing import ClassVar
+
+from pydantic import Field, model_validator
+
+from surveyor.parameters import Parameters
+
+START_S = 20.0  # of a job that pass before its worker is at work
+END_S = 30.0  # of a job that are left when a function is over: to write its label, and to deliver what it returns
+
+
+class Site(Parameters):
+    """Base of all sites."""
+
+    kind: ClassVar[str]
+
+
+class WorkersSite(Site):
+    """What a pool must know to decide how many jobs it keeps, and to start workers in them."""
+
+    is_experimental: ClassVar[bool] = False  # never tried on a real queue of its kind
+
+    workers_per_job: int = Field(
+        1,
+        ge=1,
+        title="Workers per job",
+        description="Number of labels, walkers or trainings that run at the same time in one job and share its cores.",
+    )
+    python: str | None = Field(
+        None,
+        min_length=1,
+        title="Interpreter",
+        description="Full path of the Python interpreter on the compute nodes, in an environment with surveyor "
+        "and the engine of the stage; by default that of the flow.",
+    )
+    prologue: list[str] = Field(
+        default_factory=list,
+        title="Prologue",
+        description="Shell commands at the start of each job, such as: module load cp2k. Never a secret.",
+    )
+    min_jobs: int = Field(0, ge=0, title="Minimum jobs", description="Number of jobs to keep even without work.")
+    max_jobs: int = Field(4, ge=1, title="Maximum jobs", description="Maximum number of pending and running jobs.")
+    idle_minutes: float = Field(
+        2.0,
+        ge=0,
+        title="Idle time (min)",
+        description="Time after which a job without work ends, and a pool without clients closes.",
+    )
+    interface: str | None = Field(
+        None,
+        min_length=1,
+        title="Network interface",
+        description="Network interface between the jobs and the process of the pool, such as ib0.",
+    )
+
+    @model_validator(mode="after")
+    def _check_jobs(self) -> "WorkersSite":
+        if self.min_jobs > self.max_jobs:
+            raise ValueError(f"min_jobs: found {self.min_jobs}, expected at most max_jobs, which is {self.max_jobs}")
+        return self
+
+    @property
+    def most_workers(self) -> int:
+        """How many functions can run at once, when all jobs run."""
+        return self.max_jobs * self.workers_per_job

@@ -1,0 +1,27 @@
+"""Which service runs the jobs of a site."""
+
+from pathlib import Path
+
+from distributed import Security
+
+from surveyor.pools.jobs import Jobs
+from surveyor.pools.machines import Machines
+from surveyor.pools.site import WorkersSite
+from surveyor.pools.sites import JobQueueSite
+
+
+def machines_of(
+    site: WorkersSite, folder: Path, address: str = "", security: Security | None = None, check: str = ""
+) -> Machines:
+    """Return the jobs of a pool.
+
+    Args:
+        site: what a job asks for.
+        folder: of the pool.
+        address: of the scheduler that the workers look for; needed to submit.
+        security: certificates for the workers.
+        check: command that a job runs before its worker, and without whose success it ends.
+    """
+    if isinstance(site, JobQueueSite):
+        return Jobs(site, folder, address, security, check)
+    raise TypeError(f"no jobs for {type(site).__name__}")
