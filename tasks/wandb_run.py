@@ -128,18 +128,8 @@ def _tables(wandb: ModuleType, directory: RunDirectory, number: int) -> dict[str
     failed = Dataset.load(generation.set_file("failed"))
     columns = ["index", "formula", "n_atoms", "reason", "label_key"]
     tables["structures/failed"] = wandb.Table(columns=columns, data=_failed_rows(failed))
-    columns = [
-        "index",
-        "temperature_K",
-        "n_steps",
-        "n_rejected",
-        "energy_error_meV_per_atom",
-        "forces_error_meV_per_A",
-        "fate",
-        "reason",
-        "label_key",
-    ]
-    tables["walkers"] = wandb.Table(columns=columns, data=_walker_rows(walkers_of(directory.read_manifest(number))))
+    columns, rows = _walker_table(walkers_of(directory.read_manifest(number)))
+    tables["walkers"] = wandb.Table(columns=columns, data=rows)
     return tables
 
 
@@ -158,10 +148,27 @@ def _failed_rows(structures: Sequence[Atoms]) -> list[Row]:
     ]
 
 
-def _walker_rows(samples: Sequence[Mapping[str, Any]]) -> list[Row]:
-    fields = ("temperature_K", "n_steps", "rejections", "energy_error", "forces_error", "fate", "reason", "label_key")
-    rows = [[sample["index"], *(sample.get(field) for field in fields)] for sample in samples]
-    return [[len(value) if isinstance(value, list) else value for value in row] for row in rows]
+def _walker_table(samples: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Row]]:
+    """Return columns and rows of the walkers; those of ramps and windows only where there are any."""
+    rows = [_walker_row(sample) for sample in samples]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return columns, [[row.get(name) for name in columns] for row in rows]
+
+
+def _walker_row(sample: Mapping[str, Any]) -> dict[str, Any]:  # Any: numbers, strings and None
+    return {
+        "index": sample["index"],
+        "temperature_K": sample.get("temperature_K"),
+        "n_steps": sample.get("n_steps"),
+        "n_rejected": len(sample.get("rejections", ())),
+        "energy_error_meV_per_atom": sample.get("energy_error"),
+        "forces_error_meV_per_A": sample.get("forces_error"),
+        "fate": sample.get("fate"),
+        "reason": sample.get("reason"),
+        "label_key": sample.get("label_key"),
+        **{f"ramp_{name}": value for name, value in (sample.get("ramp") or {}).items()},
+        **{f"window_{name}": value for name, value in (sample.get("window") or {}).items()},
+    }
 
 
 def _images(wandb: ModuleType, directory: RunDirectory, number: int) -> dict[str, Any]:  # Any: images of wandb

@@ -15,6 +15,7 @@ from wandb_server import WandbServer
 from surveyor.campaign import WandB
 from surveyor.errors import InputError
 from surveyor.events.kinds import EpochEnds, GenerationComplete, Sampled
+from surveyor.files import read_json, write_json
 from surveyor.models.history import report_epoch
 from surveyor.models.model import Epoch
 from surveyor.run_directory import RunDirectory
@@ -397,6 +398,22 @@ def test_tables_list_structures_and_walkers(logged: RunDirectory) -> None:
     for field, unit in (("energy_error", "meV_per_atom"), ("forces_error", "meV_per_A")):
         assert [row[f"{field}_{unit}"] for row in rows] == [walker.get(field) for walker in walkers]
     assert [row["n_rejected"] for row in rows] == [len(walker.get("rejections", ())) for walker in walkers]
+    assert not [name for name in rows[0] if name.startswith(("ramp", "window"))]
+
+
+@pytest.mark.wandb
+def test_walkers_are_listed_with_their_ramps_and_windows(campaign: RunDirectory, wandb_folders: Path) -> None:
+    there = RunDirectory(wandb_folders / "run")
+    shutil.copytree(campaign.path, there.path, ignore=shutil.ignore_patterns("wandb*"))
+    manifest = read_json(there.generation(1).manifest)
+    first = manifest["details"]["walkers"][0]
+    first |= {"ramp": {"progress": 0.5, "pressure_MPa": 50.0}, "window": {"variable": "distance(0,1)", "centre": 2.5}}
+    write_json(there.generation(1).manifest, manifest)
+    log_generation(there, 1, OFFLINE)
+    row, other, *_ = table(there, 1, "walkers")
+    assert (row["ramp_progress"], row["ramp_pressure_MPa"]) == (0.5, 50.0)
+    assert (row["window_variable"], row["window_centre"]) == ("distance(0,1)", 2.5)
+    assert other["ramp_progress"] is None
 
 
 @pytest.mark.wandb
