@@ -53,8 +53,8 @@ class LocalSite(Site):
     )
 
 
-class JobQueueSite(WorkersSite):
-    """A cluster with a queue: jobs are submitted when there is work, and leave when there is none."""
+class JobRequest(Site):
+    """What each job asks the queue of a cluster for."""
 
     cores_per_job: int = Field(1, ge=1, title="Cores per job", description="Cores requested by each job.")
     memory_GB: float = Field(
@@ -78,6 +78,11 @@ class JobQueueSite(WorkersSite):
     account: str | None = Field(
         None, min_length=1, title="Account", description="Account or project to charge; by default the user's."
     )
+
+
+class JobQueueSite(WorkersSite, JobRequest):  # in forms, the fields of the last one come first
+    """A cluster with a queue: jobs are submitted when there is work, and leave when there is none."""
+
     directives: list[str] = Field(
         default_factory=list,
         title="Directives",
