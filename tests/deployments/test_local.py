@@ -29,6 +29,7 @@ from surveyor.works.summary import read_summary
 
 PATIENCE_S = 150
 POLL_S = 0.5
+REPORTS_S = {"Cancelled": 10, "Crashed": 25}
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("worker"), pytest.mark.timeout(400)]
 
@@ -191,10 +192,9 @@ def test_a_campaign_that_was_ended_leaves_no_process_and_a_retry_continues_it(
     finished = stored(log)
     assert directory.n_complete() == n_complete
 
-    if end == "Crashed":
-        # Prefect's worker reports a death a second time, seconds after the first (more where the machine is busy),
-        # and would end what was retried between.
-        time.sleep(25)
+    # Prefect's worker reports an end a second time, seconds after the first (more where the machine is busy), and would
+    # end what was retried between.
+    time.sleep(REPORTS_S[end])
     retry(run, client)
     assert directory.n_complete() == 2
     begun = Counter(launches(log))
