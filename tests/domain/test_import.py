@@ -8,7 +8,8 @@ import pytest
 import surveyor
 
 REPOSITORY = Path(__file__).parents[2]
-REFUSED = ("prefect", "prefect_dask", "torch", "mace", "nequip", "e3nn", "tblite", "wandb", "dask", "distributed")
+ENGINES = ("torch", "mace", "nequip", "e3nn", "tblite", "wandb")
+REFUSED = ("prefect", "prefect_dask", *ENGINES, "boto3", "botocore", "dask", "distributed")
 
 PUBLIC = """
 ASEParameters ASEReference Bootstrap CP2KParameters CP2KReference CampaignParameters Codes CommitteeModel
