@@ -10,6 +10,7 @@ from pydantic import HttpUrl, ValidationError
 from surveyor.blocks.site_blocks import SiteBlock, asking_server, stored_block, stored_names, stripped
 from surveyor.errors import InputError
 from surveyor.pools.choice import plain_site
+from surveyor.pools.ec2_site import EC2Site
 from surveyor.pools.site import Site
 from surveyor.pools.sites import (
     SITES,
@@ -174,6 +175,34 @@ class HTCondorPool(HTCondorSite, PoolBlock):
     _documentation_url = HttpUrl(f"{JOBQUEUE_DOCS}HTCondorCluster.html")
 
 
+class EC2Pool(EC2Site, PoolBlock):
+    """Instances of Amazon EC2 (experimental: never tried for real). Campaigns name it as ec2/gpu, for instance.
+
+    Credentials are those that AWS's client finds on the flow's machine; the block holds none.
+
+    Example:
+        Store a pool, and load a stored one:
+        ```python
+        from surveyor.blocks.pools import EC2Pool
+
+        EC2Pool(
+            region="eu-west-1",
+            machine_image="ami-0123456789abcdef0",
+            instance_types=["g5.xlarge", "g6.xlarge"],
+            subnets=["subnet-0123456789abcdef0"],
+            security_groups=["sg-0123456789abcdef0"],
+            price_per_hour=1.12,
+            budget=50,
+        ).save("gpu")
+        pool = EC2Pool.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "EC2 pool"
+    _block_type_slug = EC2Site.kind
+    _documentation_url = HttpUrl("https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/concepts.html")
+
+
 class DaskPool(SchedulerSite, PoolBlock):
     """A running Dask scheduler. Campaigns name it, for instance, as dask/shared.
 
@@ -195,7 +224,8 @@ class DaskPool(SchedulerSite, PoolBlock):
 
 
 POOLS: dict[str, type[PoolBlock]] = {
-    block.kind: block for block in (LocalPool, SLURMPool, PBSPool, LSFPool, SGEPool, OARPool, HTCondorPool, DaskPool)
+    block.kind: block
+    for block in (LocalPool, SLURMPool, PBSPool, LSFPool, SGEPool, OARPool, HTCondorPool, EC2Pool, DaskPool)
 }
 
 

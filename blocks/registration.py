@@ -9,6 +9,7 @@ from surveyor.blocks.codes import CODES, CP2KCodeBlock, stored_codes
 from surveyor.blocks.pools import (
     POOLS,
     DaskPool,
+    EC2Pool,
     HTCondorPool,
     LocalPool,
     LSFPool,
@@ -43,6 +44,19 @@ def examples() -> Mapping[str, tuple[SiteBlock, str]]:
         "sge/example": (SGEPool(queue="all.q", parallel_environment="smp", **cpu), LABELS),
         "oar/example": (OARPool(queue="default", **cpu), LABELS),
         "htcondor/example": (HTCondorPool(disk_GB=10, **cpu), f"{LABELS} ({EXPERIMENTAL})"),
+        "ec2/example": (
+            EC2Pool(
+                region="eu-west-1",
+                machine_image="ami-0123456789abcdef0",
+                instance_types=["g5.xlarge", "g6.xlarge"],
+                subnets=["subnet-0123456789abcdef0"],
+                security_groups=["sg-0123456789abcdef0"],
+                prologue=["# Each instance runs these lines first, as root; they mount the folder of the campaigns:"],
+                lifetime_minutes=720,
+                max_jobs=2,
+            ),
+            "trainings on rented GPUs, each instance for at most 12 hours (experimental: never tried for real)",
+        ),
         "dask/example": (
             DaskPool(
                 address="tls://10.0.0.1:8786",

@@ -10,8 +10,9 @@ from rich.table import Table
 from surveyor.errors import InputError
 from surveyor.pools.choice import folder_of
 from surveyor.pools.cluster import close_cluster_pool, open_cluster_pool
+from surveyor.pools.ec2_site import EC2Site
 from surveyor.pools.pool_folder import PoolFolder
-from surveyor.pools.sites import JobQueueSite
+from surveyor.pools.site import Site, WorkersSite
 from surveyor.run_directory import RunDirectory
 
 
@@ -40,6 +41,18 @@ def add_pool_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
         "close", help="close a pool: its jobs are cancelled", epilog="example: surveyor pool close slurm/genoa"
     )
     closing.add_argument("name", help="kind and name of its block, such as slurm/genoa")
+    sweeping = actions.add_parser(
+        "sweep",
+        help="end rented instances that should have ended, and list the others of a pool; needs no run directory",
+        epilog="example: surveyor pool sweep ec2/gpu",
+    )
+    sweeping.add_argument("name", help="kind and name of its block, such as ec2/gpu")
+    sweeping.add_argument(
+        "--all",
+        action="store_true",
+        help="also end those that still may work, if this user has started them on this machine",
+    )
+    sweeping.set_defaults(command=_sweep)
     for each in (listing, closing):
         each.add_argument(
             "--run-directory",
@@ -51,12 +64,8 @@ def add_pool_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
 
 
 def _open(options: argparse.Namespace, console: Console) -> None:
-    from surveyor.blocks.pools import load_sites
-    from surveyor.flows.server import using_server
-
-    with using_server():
-        site = load_sites([options.name])[options.name]
-    if not isinstance(site, JobQueueSite):
+    site = _stored(options.name)
+    if not isinstance(site, WorkersSite):
         raise InputError(f"{options.name}: found a pool of kind {site.kind}, expected one on a cluster, with jobs")
     folder = folder_of(options.name, users_pools())
     address = open_cluster_pool(options.name, site, folder)
@@ -65,6 +74,14 @@ def _open(options: argparse.Namespace, console: Console) -> None:
         f"campaigns of this user that name it use it; it ends {site.idle_minutes:g} min after its last use, or by "
         f"`surveyor pool close {options.name}`"
     )
+
+
+def _stored(name: str) -> Site:
+    from surveyor.blocks.pools import load_sites
+    from surveyor.flows.server import using_server
+
+    with using_server():
+        return load_sites([name])[name]
 
 
 def _list(options: argparse.Namespace, console: Console) -> None:
@@ -93,6 +110,8 @@ def _row(folder: PoolFolder) -> list[str]:
     if age >= 60:
         is_open = f"silent for {age:.0f} s"
     numbers = [str(state[what]) for what in ("workers", "unfinished", "attached")]
+    if state.get("spent") is not None:
+        jobs = f"{jobs}; cost {state['spent']:.2f}"
     return [name, is_open, jobs, *numbers, holder["address"]]
 
 
@@ -102,6 +121,22 @@ def _close(options: argparse.Namespace, console: Console) -> None:
         raise InputError(f"there is no pool {options.name} in {folder.path.parent}; `surveyor pool list` shows them")
     was_open = close_cluster_pool(folder)
     console.print(f"pool {options.name} {'is closed' if was_open else 'was not open'}")
+
+
+def _sweep(options: argparse.Namespace, console: Console) -> None:
+    from surveyor.pools.ec2 import sweep
+
+    site = _stored(options.name)
+    if not isinstance(site, EC2Site):
+        raise InputError(f"{options.name}: found a pool of kind {site.kind}, expected one that rents instances: ec2")
+    table = Table()
+    for header in ("instance", "type", "state", "started by", "expires", "now"):
+        table.add_column(header)
+    for each in sweep(options.name, site, also_alive=options.all):
+        expires = "unknown" if each.expires is None else f"{each.expires:%Y-%m-%d %H:%M} UTC"
+        now = "ended" if each.was_ended else "left"
+        table.add_row(each.id, each.instance_type, each.state, each.owner, expires, now)
+    console.print(table if table.row_count else f"no instances of pool {options.name}")
 
 
 def _pools(options: argparse.Namespace) -> Path:

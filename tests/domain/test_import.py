@@ -8,19 +8,9 @@ import pytest
 import surveyor
 
 REPOSITORY = Path(__file__).parents[2]
-REFUSED = (
-    "prefect",
-    "prefect_dask",
-    "torch",
-    "mace",
-    "nequip",
-    "e3nn",
-    "tblite",
-    "wandb",
-    "obstore",
-    "dask",
-    "distributed",
-)
+ENGINES = ("torch", "mace", "nequip", "e3nn", "tblite", "wandb")
+CLOUDS = ("obstore", "boto3", "botocore")
+REFUSED = ("prefect", "prefect_dask", *ENGINES, *CLOUDS, "dask", "distributed")
 
 PUBLIC = """
 ASEParameters ASEReference Bootstrap CP2KParameters CP2KReference CampaignParameters Codes CommitteeModel

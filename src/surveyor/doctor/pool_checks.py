@@ -20,11 +20,12 @@ from surveyor.labels import LevelOfTheory, load_theory
 from surveyor.models.choice import check_model_parameters, with_contents
 from surveyor.object_storage import ObjectStorage
 from surveyor.pools.choice import Pools, folder_of, open_pools
+from surveyor.pools.ec2_site import EC2Site
 from surveyor.pools.machine import find_capacity
 from surveyor.pools.machines import QueueSilent
 from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
-from surveyor.pools.site import Site
+from surveyor.pools.site import Site, WorkersSite
 from surveyor.pools.site_machines import machines_of
 from surveyor.pools.sites import JobQueueSite, LocalSite, SchedulerSite
 from surveyor.pools.worker_check import CODE, PACKAGES, versions
@@ -83,7 +84,7 @@ def examine_pools(
         pools = []
         for name in subject.parameters.pools.names:
             site = subject.sites.get(name)
-            if site is None or (isinstance(site, JobQueueSite) and "run directory" not in folders):
+            if site is None or (isinstance(site, WorkersSite) and "run directory" not in folders):
                 lacks = "where it is, is not known" if site is None else "its process needs the run directory"
                 yield remark("worker", name, f"not asked, as {lacks}")
                 continue
@@ -178,7 +179,7 @@ def _asked_engine(subject: Subject, name: str, pool: Pool) -> Future[None] | Non
 def _small(site: Site) -> Site:
     """Return a site that gives one worker."""
     match site:
-        case JobQueueSite():
+        case WorkersSite():
             return site.model_copy(update={"min_jobs": 0, "max_jobs": 1})
         case LocalSite():
             find_capacity(site)  # for the whole of it
@@ -195,10 +196,10 @@ def _small(site: Site) -> Site:
 def _queue(subject: Subject, name: str, folder: Path | None) -> Callable[[], str]:
     """Return a function that describes the state of the job of a pool."""
     site = subject.sites[name]
-    if not isinstance(site, JobQueueSite) or folder is None:
+    if not isinstance(site, WorkersSite) or folder is None:
         return lambda: "no worker yet"
     used = _opened_by_hand(subject, name) or folder_of(name, folder)
-    return lambda: job_state(site, used)
+    return lambda: job_state(name, site, used)
 
 
 def _opened_by_hand(subject: Subject, name: str) -> PoolFolder | None:
@@ -243,7 +244,7 @@ def _is_done(opened: _Opened, future: Future[T], deadline: float) -> bool:
 def _still_waiting(opened: _Opened) -> CheckResult:
     name, minutes = opened.name, opened.subject.wait_s / 60
     found = f"no worker within {minutes:g} min: {opened.state()}"
-    if isinstance(opened.site, JobQueueSite):
+    if isinstance(opened.site, WorkersSite):
         return remark("worker", name, f"{found}; wait longer (--wait-minutes), or look when it has begun")
     address = opened.site.address if isinstance(opened.site, SchedulerSite) else name
     return fault("worker", name, found, f"dask worker {address} --nthreads 1  # where the pool has its machines")
@@ -256,7 +257,9 @@ def _no_worker(subject: Subject, name: str, error: Exception) -> CheckResult:
         line = f"pip install {same}  # in the environment of pool {name}, or name another one in its block (python)"
         if CODE in said:
             line = f"pip install SOURCE  # the same code of surveyor in the environment of pool {name} as here"
-    elif isinstance(site, JobQueueSite):
+    elif isinstance(site, EC2Site):
+        line = f"edit block {name}  # image, types, subnets, security groups, prologue or python, as the message says"
+    elif isinstance(site, WorkersSite):
         line = f"edit block {name}  # queue, account, directives, prologue or python, as the message says"
     elif isinstance(site, SchedulerSite):
         line = f"dask scheduler  # so that it listens at {site.address}; or name another pool in {subject.file}"
@@ -265,12 +268,12 @@ def _no_worker(subject: Subject, name: str, error: Exception) -> CheckResult:
     return fault("worker", name, said, line)
 
 
-def job_state(site: JobQueueSite, folder: PoolFolder) -> str:
+def job_state(name: str, site: WorkersSite, folder: PoolFolder) -> str:
     """Return the state of the jobs of a pool in the queue."""
     jobs = folder.read_jobs()
     try:
-        shown = asyncio.run(machines_of(site, folder.path).look(jobs))
-    except QueueSilent as error:
+        shown = asyncio.run(machines_of(name, site, folder.path).look(jobs))
+    except (QueueSilent, PoolFailed) as error:
         return f"the queue does not answer: {error}"
     states = [
         f"job {job} is {entry.state}{f' ({entry.reason})' if entry.reason else ''}" for job, entry in shown.items()

@@ -21,7 +21,7 @@ from surveyor.errors import InputError
 from surveyor.files import make_folder
 from surveyor.lease import holder_of
 from surveyor.object_storage import ObjectStorage
-from surveyor.pools.sites import JobQueueSite
+from surveyor.pools.site import WorkersSite
 from surveyor.reference.reference import time_limit_of
 from surveyor.storage import FolderStorage
 from surveyor.words import number_of
@@ -128,21 +128,21 @@ def check_walltime(subject: Subject) -> Iterator[CheckResult]:
     pools = subject.parameters.pools
     site, checked = subject.sites.get(pools.labelling), subject.checked
     limit = None if checked is None else time_limit_of(checked.reference)
-    if isinstance(site, JobQueueSite) and checked is not None and limit is not None:
-        lasts = f"a label ends within {limit / 60:g} min, a job lasts {site.walltime_minutes:g} min"
+    if isinstance(site, WorkersSite) and checked is not None and limit is not None:
+        lasts = f"a label ends within {limit / 60:g} min, a job lasts {site.walltime_s / 60:g} min"
         try:
             CAMPAIGN.check_sites(subject.parameters, checked, subject.sites)
             yield CheckResult("walltime", pools.labelling, lasts)
         except InputError as error:
-            minutes = math.ceil(limit / 60 + site.walltime_minutes - site.longest_function_s / 60)
-            yield fault_of(error, "walltime", pools.labelling, f"walltime_minutes: {minutes}")
+            minutes = math.ceil((limit + site.walltime_s - site.longest_function_s) / 60)
+            yield fault_of(error, "walltime", pools.labelling, f"{site.limit_field}: {minutes}")
     unlimited = {pools.sampling: "a walk", pools.training: "a training"}
     if limit is None:
         unlimited[pools.labelling] = "a label"
     for name, work in unlimited.items():
         site = subject.sites.get(name)
-        if isinstance(site, JobQueueSite):
-            found = f"a job lasts {site.walltime_minutes:g} min; {work} has no time limit: see that the slowest fits"
+        if isinstance(site, WorkersSite):
+            found = f"a job lasts {site.walltime_s / 60:g} min; {work} has no time limit: see that the slowest fits"
             yield remark("walltime", name, found)
 
 

@@ -31,7 +31,7 @@ from surveyor.pools.worker_check import difference
 logger = logging.getLogger(__name__)
 
 N_STARTS = 3
-START_S = 240.0  # imports from a busy network disk take their time, and so do jobs of a former process that have to go
+START_S = 120.0  # imports from a busy network disk take their time
 CONNECT_S = 20.0
 CLOSE_S = 60.0
 CANCEL_S = 20.0
@@ -73,14 +73,16 @@ def open_cluster_pool(name: str, site: WorkersSite, folder: PoolFolder) -> str:
     if holder is None:
         if site.is_experimental:
             logger.warning(
-                "pool %s: pools of the kind %s are experimental: their scripts and commands were never tried on a real "
-                "queue; see what `surveyor doctor` says before the first campaign",
+                "pool %s: pools of the kind %s are experimental: %s; see what `surveyor doctor` says before the first "
+                "campaign",
                 name,
                 site.kind,
+                site.untried,
             )
         folder.make(name, site)
         folder.failure.unlink(missing_ok=True)
-        holder = _wait_for_holder(name, folder, _start(folder))
+        machines_of(name, site, folder.path)  # what its process would lack is said here
+        holder = _wait_for_holder(name, folder, _start(folder), START_S + site.leave_s)
     elif folder.read_site()[1] != site:
         logger.warning("pool %s is open with other settings, and keeps them until it is closed", name)
     return str(holder["address"])
@@ -122,9 +124,9 @@ def close_cluster_pool(folder: PoolFolder) -> bool:
 def _cancel_left(folder: PoolFolder) -> None:
     """Cancel the jobs of a process that was killed."""
     left = folder.read_jobs()
-    _, site = folder.read_site() if left else ("", None)
+    name, site = folder.read_site() if left else ("", None)
     if isinstance(site, WorkersSite):
-        jobs = machines_of(site, folder.path)
+        jobs = machines_of(name, site, folder.path)
         deadline = time.monotonic() + CANCEL_S
         while left and time.monotonic() < deadline:
             try:
@@ -193,8 +195,10 @@ def _start(folder: PoolFolder) -> "subprocess.Popen[bytes]":
     return process
 
 
-def _wait_for_holder(name: str, folder: PoolFolder, process: "subprocess.Popen[bytes]") -> dict[str, object]:
-    deadline, n_starts = time.monotonic() + START_S, 1
+def _wait_for_holder(
+    name: str, folder: PoolFolder, process: "subprocess.Popen[bytes]", within_s: float
+) -> dict[str, object]:
+    deadline, n_starts = time.monotonic() + within_s, 1
     while (holder := folder.read_holder()) is None:
         if (process.poll() or 0) < 0 and n_starts < N_STARTS:  # somebody has killed it
             process, n_starts = _start(folder), n_starts + 1

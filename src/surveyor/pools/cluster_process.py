@@ -12,43 +12,25 @@ The process survives the death of the campaign's process.
 
 import asyncio
 import logging
-import math
 import shutil
 import signal
 import sys
-import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import dask
-from distributed.core import Status
-from distributed.scheduler import WorkerState
 
 from surveyor.errors import CampaignInUse, PoolFailed
 from surveyor.files import write_json
 from surveyor.lease import Lease, hold_lease
 from surveyor.pools import worker_check
-from surveyor.pools.job_record import JobRecord
-from surveyor.pools.machines import Machines, QueueSilent, Refused
+from surveyor.pools.keeper import Keeper
 from surveyor.pools.pool_folder import PoolFolder
-from surveyor.pools.queues import Entry
 from surveyor.pools.scheduler import SETTINGS, PoolScheduler
 from surveyor.pools.site import WorkersSite
 from surveyor.pools.site_machines import machines_of
-from surveyor.pools.watch import FAILED_STARTS, Plan, plan, what_is_awaited
 
 logger = logging.getLogger("surveyor.pools.cluster")
-
-LOOK_S = 2.0  # how often the queue is asked; each answer costs the cluster's controller something
-SUBMIT_AT_ONCE = 10  # then the queue is looked at again, and a signal is heeded
-RETRY_S = 60.0  # until jobs are submitted again, where jobs fail but some workers are there
-SILENCE_S = 3600.0  # so long may the queue be silent while work waits and nothing runs: masters are updated
-STRAYS_S = 300.0  # so long after a submission that was not answered its job may turn up
-SILENT_S = 15.0  # until jobs are submitted again, where the controller of the queue does not answer
-LEAVE_S = 120.0  # so long may cancelled jobs of a former process take to leave the queue
-CANCEL_S = 30.0  # so long is it tried to cancel the jobs of a pool that closes
-ATTACH_S = 60.0  # so long does a new pool wait for its first client before it counts as idle
 
 
 def main() -> None:
@@ -84,12 +66,14 @@ async def _hold(folder: PoolFolder, lease: Lease) -> None:
         dashboard=False,
         dashboard_address="127.0.0.1:0",
     ) as scheduler:
-        machines = machines_of(site, folder.path, scheduler.address, security, f"{folder.check} {folder.versions}")
-        await _keep_open(_Keeper(name, site, folder, lease, scheduler, machines), stop)
+        machines = machines_of(
+            name, site, folder.path, scheduler.address, security, f"{folder.check} {folder.versions}"
+        )
+        await _keep_open(Keeper(name, site, folder, lease, scheduler, machines), stop)
     logger.info("pool %s is closed", name)
 
 
-async def _keep_open(keeper: "_Keeper", stop: asyncio.Event) -> None:
+async def _keep_open(keeper: "Keeper", stop: asyncio.Event) -> None:
     name, folder, address = keeper.name, keeper.folder, keeper.scheduler.address
     try:
         await keeper.end_former_jobs()
@@ -107,255 +91,6 @@ async def _keep_open(keeper: "_Keeper", stop: asyncio.Event) -> None:
             with suppress(OSError):  # whatever the disk does, the jobs are to be cancelled
                 folder.address.unlink(missing_ok=True)
         await keeper.close()
-
-
-@dataclass(slots=True)
-class _Keeper:
-    """Keeps as many jobs as there is work for."""
-
-    name: str
-    site: WorkersSite
-    folder: PoolFolder
-    lease: Lease
-    scheduler: PoolScheduler
-    machines: Machines
-    records: dict[str, JobRecord] = field(default_factory=dict)
-    n_submitted: int = 0
-    failures: list[str] = field(default_factory=list)  # in a row, since a worker connected
-    is_certain: bool = False  # whether the last one would come again
-    next_submission: float = 0.0
-    silent: float | None = None  # since when the queue does not answer
-    unanswered: float = -math.inf  # when a submission was last not answered
-    used: float = field(default_factory=lambda: time.monotonic() + ATTACH_S)
-
-    async def end_former_jobs(self) -> None:
-        """Cancel the jobs left by a killed process, which would otherwise compute the same work as the new jobs."""
-        left = await self._cancelled(self.folder.read_jobs(), LEAVE_S, whole=True)
-        if left:
-            raise PoolFailed(
-                f"pool {self.name}: jobs {', '.join(left)} of its former process do not leave the queue; cancel them "
-                "and see why"
-            )
-
-    async def keep(self, stop: asyncio.Event) -> None:
-        """Look after the jobs until the pool is to be closed, or another process has its folder.
-
-        Raises:
-            PoolFailed: jobs fail again and again.
-        """
-        while not stop.is_set() and self.scheduler.status == Status.running and not self._is_unused():
-            if self.lease.is_lost:
-                break
-            await self._look()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), LOOK_S)
-
-    async def close(self) -> None:
-        """Cancel all jobs; those that could not be cancelled remain recorded for the next process of the pool."""
-        if self.lease.is_lost:  # what is written in the folder now is of the other process
-            with suppress(QueueSilent):
-                await self.machines.cancel(list(self.records))
-            return
-        left = await self._cancelled([*{*self.folder.read_jobs(), *self.records}], CANCEL_S, whole=False)
-        if left:
-            logger.error("pool %s: jobs %s could not be cancelled", self.name, ", ".join(left))
-        with suppress(OSError):
-            self.folder.write_jobs(left)
-
-    async def _cancelled(self, jobs: list[str], within_s: float, *, whole: bool) -> list[str]:
-        """Cancel jobs and any others of this pool in the queue; return those that remain.
-
-        Args:
-            jobs: their ids.
-            within_s: time limit.
-            whole: also wait for the end of jobs that are being terminated.
-        """
-        deadline = time.monotonic() + within_s
-        while time.monotonic() < deadline:
-            with suppress(QueueSilent):
-                await self.machines.cancel(jobs)
-                shown = await self.machines.look(jobs)
-                jobs = [job for job, entry in shown.items() if whole or entry.state != "ending"]
-            if not jobs:
-                break
-            await asyncio.sleep(0.5)
-        return jobs
-
-    def _is_unused(self) -> bool:
-        now = time.monotonic()
-        if self.scheduler.n_attached or self.scheduler.n_unfinished:
-            self.used = now
-        return now - self.used >= 60 * self.site.idle_minutes
-
-    async def _look(self) -> None:
-        may_have_strays = time.monotonic() < self.unanswered + STRAYS_S
-        try:
-            entries = await self.machines.look(list(self.records)) if self.records or may_have_strays else {}
-        except QueueSilent as error:
-            self._bear_silence(error)
-            self._note()
-            return
-        if self.records:
-            self.silent = None
-        if self.lease.is_lost:
-            return  # what the queue shows of this folder may be of the other process
-        strays = tuple(job for job, entry in entries.items() if job not in self.records and entry.state != "ending")
-        await self._cancel(strays)  # the answer to their submission was lost
-        now, workers = time.monotonic(), self._workers_by_job()
-        for job, record in self.records.items():
-            self._note_job(record, entries.get(job), workers[job], now)
-        views = [record.view(job, now) for job, record in self.records.items()]
-        await self._carry_out(plan(views, self.scheduler.n_unfinished, self.site), workers)
-        self._note()
-
-    async def _carry_out(self, decided: Plan, workers: dict[str, list[WorkerState]]) -> None:
-        for job, reason in decided.failed:
-            output = await asyncio.to_thread(self.machines.output, job)  # a cloud takes a while to answer
-            message = f"job {job}: {reason}. {output}"
-            self._note_failure(message, is_certain=job in decided.certain or worker_check.DIFFERENT in message)
-        for job in decided.ended:
-            await self._remove_workers(workers[job], job)
-        await self._retire(decided.retire, workers)
-        await self._cancel(decided.cancel)
-        for job in decided.ended:
-            del self.records[job]
-        self._judge()
-        for _ in range(min(decided.n_submit, SUBMIT_AT_ONCE)):
-            await self._submit()
-
-    def _note_job(self, record: JobRecord, entry: Entry | None, workers: list[WorkerState], now: float) -> None:
-        if entry is not None and entry.reason and (record.entry is None or record.entry.reason != entry.reason):
-            logger.info("pool %s: %s waits: %s", self.name, record.name, entry.reason)
-        record.entry = entry
-        record.missed = None if entry is not None else now if record.missed is None else record.missed
-        if entry is not None and entry.state == "running" and record.running is None:
-            record.running = now
-        if workers or (record.connected is None and self._was_connected(record)):
-            if record.connected is None:
-                self.failures.clear()
-            record.connected = now
-        if any(worker.processing for worker in workers):
-            record.busy = now
-
-    def _was_connected(self, record: JobRecord) -> bool:
-        several = (f"{record.name}-{number}" for number in range(self.site.workers_per_job))
-        return not self.scheduler.names_seen.isdisjoint([record.name, *several])
-
-    def _workers_by_job(self) -> dict[str, list[WorkerState]]:
-        names = {record.name: job for job, record in self.records.items()}
-        found: dict[str, list[WorkerState]] = {job: [] for job in self.records}
-        for worker in self.scheduler.workers.values():
-            name = str(worker.name)
-            job = names.get(name) or names.get(name.rpartition("-")[0])
-            if job is not None:
-                found[job].append(worker)
-        return found
-
-    async def _remove_workers(self, workers: list[WorkerState], job: str) -> None:
-        for worker in workers:  # the node is gone, and the connection has not noticed it yet
-            logger.warning("pool %s: job %s is over, and takes worker %s with it", self.name, job, worker.name)
-            await self.scheduler.remove_worker(worker.address, stimulus_id=f"job-{job}-is-over", close=False)
-
-    async def _cancel(self, jobs: tuple[str, ...]) -> None:
-        """Cancel jobs; one is forgotten when the queue shows it no more, and cancelled again when that takes long."""
-        for job in self.records.keys() & {*jobs}:
-            self.records[job].leaving = time.monotonic()
-        try:
-            await self.machines.cancel(jobs)
-        except QueueSilent as error:
-            logger.warning("pool %s: jobs could not be cancelled: %s", self.name, error)
-
-    async def _retire(self, jobs: tuple[str, ...], workers: dict[str, list[WorkerState]]) -> None:
-        for job in jobs:
-            self.records[job].leaving = time.monotonic()
-            await self.scheduler.retire_workers([worker.address for worker in workers[job]], close_workers=True)
-
-    def _note_failure(self, message: str, *, is_certain: bool) -> None:
-        logger.warning("pool %s: %s", self.name, message)
-        self.failures.append(message)
-        self.is_certain = is_certain
-        # The first failures are answered at once; a cluster that refuses is not asked again and again.
-        self.next_submission = time.monotonic() + LOOK_S * len(self.failures)
-
-    def _bear_silence(self, error: QueueSilent) -> None:
-        """Wait for a queue that does not answer, as long as something works, or a while where nothing does.
-
-        Raises:
-            PoolFailed: it has not answered for very long, there is work, and no worker.
-        """
-        now = time.monotonic()
-        self.silent = now if self.silent is None else self.silent
-        logger.warning("pool %s: the queue does not answer: %s", self.name, error)
-        if now - self.silent > SILENCE_S and self.scheduler.n_unfinished and not self.scheduler.workers:
-            raise PoolFailed(
-                f"pool {self.name}: work waits, and the queue has not answered for {SILENCE_S / 60:.0f} min: {error}"
-            )
-
-    def _judge(self) -> None:
-        # Another job would find the same environment or limits, maybe after hours in the queue.
-        is_final = bool(self.failures) and self.is_certain
-        if len(self.failures) < FAILED_STARTS and not is_final:
-            return
-        if any(record.connected is not None for record in self.records.values()):
-            self.next_submission = time.monotonic() + RETRY_S  # what there is goes on
-            self.failures.clear()
-            return
-        if is_final:
-            raise PoolFailed(f"pool {self.name}: a job gave no worker, nor would another: {self.failures[-1]}")
-        raise PoolFailed(
-            f"pool {self.name}: {len(self.failures)} jobs in a row gave no worker. The last one: {self.failures[-1]}"
-        )
-
-    async def _submit(self) -> None:
-        if time.monotonic() < self.next_submission:
-            return
-        self.n_submitted += 1
-        name = f"{self.folder.label}-{self.n_submitted}"
-        try:
-            job = await self.machines.submit(name)
-        except QueueSilent as error:
-            self.unanswered = time.monotonic()
-            self.next_submission = self.unanswered + SILENT_S
-            self._bear_silence(error)
-            return
-        except PoolFailed as error:
-            self._note_failure(str(error), is_certain=isinstance(error, Refused))
-            self._judge()
-            return
-        self.silent = None
-        self.records[job] = JobRecord(name, busy=time.monotonic())
-        self._note()
-
-    def _note(self) -> None:
-        try:
-            self._write_state()
-        except OSError as error:  # a full disk is no reason to end jobs that work
-            logger.warning("pool %s: its state cannot be written: %s", self.name, error)
-
-    def _write_state(self) -> None:
-        self.folder.write_jobs(list(self.records))
-        states = [record.entry.state if record.entry else "submitted" for record in self.records.values()]
-        write_json(
-            self.folder.state,
-            {
-                "time": time.time(),
-                "jobs": {state: states.count(state) for state in set(states)},
-                "workers": len(self.scheduler.workers),
-                "unfinished": self.scheduler.n_unfinished,
-                "attached": self.scheduler.n_attached,
-                "failures": self.failures,
-                "queue_is_silent": self.silent is not None,
-                "waiting": self._waiting(),
-            },
-            is_patient=False,  # what looks after the jobs must not stand still
-        )
-
-    def _waiting(self) -> str | None:
-        if not self.scheduler.n_unfinished or self.scheduler.workers:
-            return None
-        if self.silent is not None:
-            return "the queue does not answer"
-        return what_is_awaited([record.entry for record in self.records.values()], self.failures)
 
 
 if __name__ == "__main__":

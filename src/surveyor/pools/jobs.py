@@ -16,12 +16,11 @@ from distributed import Security
 
 from surveyor.errors import PoolFailed
 from surveyor.pools.machine import THREADS, UNBOUND
-from surveyor.pools.machines import QueueSilent, Refused
+from surveyor.pools.machines import OUTPUT_LINES, QueueSilent, Refused
 from surveyor.pools.queues import QUEUES, Entry
 from surveyor.pools.sites import HTCondorSite, JobQueueSite, LSFSite, OARSite, PBSSite, SGESite, SLURMSite
 
 COMMAND_TIMEOUT_S = 60.0
-OUTPUT_LINES = 15
 
 # What commands say while the controller of a queue is away or overloaded.
 PASSING = re.compile(

@@ -6,6 +6,8 @@ from typing import Protocol
 from surveyor.errors import PoolFailed
 from surveyor.pools.queues import Entry
 
+OUTPUT_LINES = 15  # of a job, in messages
+
 
 class Refused(PoolFailed):
     """The service refuses a job, and would refuse another one that asks for the same."""
@@ -13,6 +15,23 @@ class Refused(PoolFailed):
 
 class QueueSilent(Exception):
     """The service does not answer, which says nothing about its jobs."""
+
+
+class NoCapacity(Exception):
+    """The service has no room for a job at present; another one may begin later.
+
+    Args:
+        message: what the service said.
+        is_offered: whether the service has such machines at all.
+    """
+
+    def __init__(self, message: str, is_offered: bool = True) -> None:
+        super().__init__(message, is_offered)
+        self.message = message
+        self.is_offered = is_offered
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class Machines(Protocol):
@@ -27,6 +46,7 @@ class Machines(Protocol):
         Raises:
             Refused: the service refuses the job permanently; with its message.
             PoolFailed: the service refuses the job for now.
+            NoCapacity: the service has no room for the job at present, which is no failure.
             QueueSilent: the service does not answer.
         """
 

@@ -1,5 +1,7 @@
 """The bases of all sites: where workers run, and what a pool must know of jobs to keep as many as there is work for."""
 
+from abc import abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 from pydantic import Field, model_validator
@@ -8,6 +10,21 @@ from surveyor.parameters import Parameters
 
 START_S = 20.0  # of a job that pass before its worker is at work
 END_S = 30.0  # of a job that are left when a function is over: to write its label, and to deliver what it returns
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Cost of the jobs of a pool.
+
+    Attributes:
+        per_hour: price of a job, in any currency.
+        budget: cost at which the pool ends its jobs; None for no limit.
+        unwatched_s: time in seconds after which jobs have ended that nobody watches.
+    """
+
+    per_hour: float
+    budget: float | None
+    unwatched_s: float
 
 
 class Site(Parameters):
@@ -19,7 +36,10 @@ class Site(Parameters):
 class WorkersSite(Site):
     """What a pool must know to decide how many jobs it keeps, and to start workers in them."""
 
-    is_experimental: ClassVar[bool] = False  # never tried on a real queue of its kind
+    is_experimental: ClassVar[bool] = False  # never tried on a real queue or cloud of its kind
+    untried: ClassVar[str] = "their scripts and commands were never tried on a real queue"
+    limit_field: ClassVar[str] = "walltime_minutes"  # the field that limits the duration of a job
+    leave_s: ClassVar[float] = 120.0  # so long may cancelled jobs of a former process take to be gone
 
     workers_per_job: int = Field(
         1,
@@ -64,3 +84,23 @@ class WorkersSite(Site):
     def most_workers(self) -> int:
         """How many functions can run at once, when all jobs run."""
         return self.max_jobs * self.workers_per_job
+
+    @property
+    @abstractmethod
+    def walltime_s(self) -> int:
+        """How long a job may last, in whole seconds."""
+
+    @property
+    @abstractmethod
+    def longest_function_s(self) -> float:
+        """How long a function may take that a new job can run."""
+
+    @property
+    def connect_s(self) -> float | None:
+        """Time in seconds within which the workers of a running job connect; None for the usual time."""
+        return None
+
+    @property
+    def price(self) -> Price | None:
+        """Price of the jobs; None where they cost nothing."""
+        return None

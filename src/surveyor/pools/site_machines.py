@@ -4,6 +4,8 @@ from pathlib import Path
 
 from distributed import Security
 
+from surveyor.pools.ec2 import Instances
+from surveyor.pools.ec2_site import EC2Site
 from surveyor.pools.jobs import Jobs
 from surveyor.pools.machines import Machines
 from surveyor.pools.site import WorkersSite
@@ -11,17 +13,24 @@ from surveyor.pools.sites import JobQueueSite
 
 
 def machines_of(
-    site: WorkersSite, folder: Path, address: str = "", security: Security | None = None, check: str = ""
+    name: str, site: WorkersSite, folder: Path, address: str = "", security: Security | None = None, check: str = ""
 ) -> Machines:
     """Return the jobs of a pool.
 
     Args:
+        name: name of the pool, such as slurm/genoa.
         site: what a job asks for.
         folder: of the pool.
         address: of the scheduler that the workers look for; needed to submit.
         security: certificates for the workers.
         check: command that a job runs before its worker, and without whose success it ends.
+
+    Raises:
+        InputError: a package that the service needs is missing.
     """
-    if isinstance(site, JobQueueSite):
-        return Jobs(site, folder, address, security, check)
+    match site:
+        case JobQueueSite():
+            return Jobs(site, folder, address, security, check)
+        case EC2Site():
+            return Instances(name, site, folder, address, security, check)
     raise TypeError(f"no jobs for {type(site).__name__}")

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
+from surveyor.pools.ec2_site import EC2Site
 from surveyor.pools.site import END_S, START_S, Site, WorkersSite
 
 
@@ -256,4 +257,9 @@ class SchedulerSite(Site):
 JOB_QUEUES: dict[str, type[JobQueueSite]] = {
     site.kind: site for site in (SLURMSite, PBSSite, LSFSite, SGESite, OARSite, HTCondorSite)
 }
-SITES: dict[str, type[Site]] = {LocalSite.kind: LocalSite, **JOB_QUEUES, SchedulerSite.kind: SchedulerSite}
+SITES: dict[str, type[Site]] = {
+    LocalSite.kind: LocalSite,
+    **JOB_QUEUES,
+    EC2Site.kind: EC2Site,
+    SchedulerSite.kind: SchedulerSite,
+}

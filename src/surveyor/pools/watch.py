@@ -69,7 +69,7 @@ def plan(jobs: Sequence[Job], n_unfinished: int, site: WorkersSite) -> Plan:
         site: limits on the number of jobs.
     """
     ended = tuple(job.id for job in jobs if _is_over(job))
-    reasons = {job.id: reason for job in jobs if (reason := _why_it_failed(job)) is not None}
+    reasons = {job.id: reason for job in jobs if (reason := _why_it_failed(job, site)) is not None}
     abandoned = [job.id for job in jobs if job.id not in ended and _is_abandoned(job)]
     alive = [job for job in jobs if job.leaving_s is None and job.id not in (*ended, *reasons, *abandoned)]
     wanted = wanted_jobs(n_unfinished, site)
@@ -109,7 +109,7 @@ def what_is_awaited(entries: Sequence[Entry | None], failures: Sequence[str]) ->
     return "submitted"
 
 
-def _why_it_failed(job: Job) -> str | None:
+def _why_it_failed(job: Job, site: WorkersSite) -> str | None:
     """Say why a job will never give a worker; None where it gave one, or still may."""
     if job.was_connected or job.leaving_s is not None:
         return None
@@ -119,7 +119,7 @@ def _why_it_failed(job: Job) -> str | None:
         return None
     if job.entry.is_hopeless:
         return f"the queue would never start it: {job.entry.reason}"
-    if job.runs_s > CONNECT_S:
+    if job.runs_s > (site.connect_s or CONNECT_S):
         return f"it ran for {job.runs_s:.0f} s without its worker connecting"
     return None
 

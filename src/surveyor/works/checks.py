@@ -10,8 +10,7 @@ from surveyor.dataset import FAILURE, is_labelled, label_of
 from surveyor.errors import InputError
 from surveyor.files import temporary_beside
 from surveyor.metrics import structure_error
-from surveyor.pools.site import Site
-from surveyor.pools.sites import JobQueueSite
+from surveyor.pools.site import Site, WorkersSite
 from surveyor.reading.suspicions import SAME_ENERGY_MEV, SAME_FORCES_MEV
 
 SAME_STRESS = 1e-4  # eV/Å³
@@ -31,11 +30,11 @@ def check_writable(folders: Mapping[str, Path]) -> None:
 
 def check_walltime(field: str, name: str, site: Site | None, limit_s: float | None) -> None:
     """Check that the jobs of a pool last long enough for its tasks."""
-    if isinstance(site, JobQueueSite) and limit_s is not None and limit_s > site.longest_function_s:
+    if isinstance(site, WorkersSite) and limit_s is not None and limit_s > site.longest_function_s:
         raise InputError(
             f"{field}: a label may take {limit_s / 60:g} min (the time limit of the code), expected at most "
-            f"{site.longest_function_s / 60:.3g} min, as a job of {name} lasts {site.walltime_minutes:g} min and "
-            "takes a while to start and to end; lower the time limit, or raise walltime_minutes of the pool"
+            f"{site.longest_function_s / 60:.3g} min, as a job of {name} lasts {site.walltime_s / 60:g} min and "
+            f"takes a while to start and to end; lower the time limit, or raise {site.limit_field} of the pool"
         )
 
 

@@ -1,0 +1,273 @@
+"""The instances of a pool in Amazon EC2: started, looked for, terminated, swept."""
+
+import asyncio
+import getpass
+import hashlib
+import socket
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from distributed import Security
+
+from surveyor.errors import PoolFailed
+from surveyor.pools.ec2_client import EC2, MissingInstance
+from surveyor.pools.ec2_refusals import of_all
+from surveyor.pools.ec2_site import OF_SURVEYOR, EC2Site
+from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, Refused
+from surveyor.pools.queues import Entry
+from surveyor.pools.user_data import user_data
+
+POOL, FOLDER, OWNER, EXPIRES = (f"{OF_SURVEYOR}{word}" for word in ("pool", "folder", "owner", "expires"))
+COSTS = ["pending", "running", "stopping", "stopped"]  # states in which an instance or its volumes cost something
+SHOWN_S = 60.0  # so long after its start an instance may be missing in the answers of EC2
+MOST_BYTES = 16384  # of user data
+LATE = timedelta(minutes=10)  # between the request for an instance and the begin of its life
+OVER = "terminated"  # EC2 shows it for an hour
+ENTRIES = {
+    "pending": Entry("pending"),
+    "running": Entry("running"),
+    "shutting-down": Entry("ending"),
+    # Its worker is gone, and its disk costs. Nobody starts it again.
+    "stopping": Entry("pending", "the instance was stopped", is_hopeless=True),
+    "stopped": Entry("pending", "the instance was stopped", is_hopeless=True),
+}
+
+
+class Instances:
+    """The instances of one pool.
+
+    Args:
+        name: name of the pool, such as ec2/gpu.
+        site: what an instance is.
+        folder: folder of the pool, under a path that the instances see, too.
+        address: address of the scheduler that the workers look for; needed to submit.
+        security: certificates for the workers, by their files; needed to submit.
+        check: arguments of the interpreter that compare the versions before a worker starts.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        site: EC2Site,
+        folder: Path,
+        address: str = "",
+        security: Security | None = None,
+        check: str = "",
+    ) -> None:
+        self.name = name
+        self.site = site
+        self.folder = folder.resolve()
+        self._address, self._security, self._check = address, security or Security(), check
+        self._begun = uuid4().hex  # the numbers of jobs begin again with each process
+        self._young: dict[str, float] = {}  # when instances were started that EC2 may not show yet
+        self._names: dict[str, str] = {}
+        self._ec2 = EC2(site)
+        self._image: Any = None  # Any: as boto3 gives it
+
+    async def submit(self, name: str) -> str:
+        """Start an instance of the first type that a zone has room for, and return its id.
+
+        Args:
+            name: name of the job and of its worker; several workers append -0, -1 and so on.
+
+        Raises:
+            Refused: a quota, a missing permission or a wrong setting.
+            NoCapacity: no zone has room for any of the types at present.
+            QueueSilent: EC2 does not answer.
+        """
+        script = user_data(self.site, name, self.folder, self._address, self._security, self._check)
+        if len(script.encode()) > MOST_BYTES:
+            raise Refused(
+                f"found {len(script.encode())} bytes of user data, expected at most {MOST_BYTES}; put the prologue "
+                "into a file of the image or of the shared folder"
+            )
+        (self.folder / "jobs").mkdir(exist_ok=True)
+        refusals = []
+        for instance_type in self.site.instance_types:
+            for subnet in self.site.subnets:
+                try:
+                    return await asyncio.to_thread(self._start, name, script, instance_type, subnet)
+                except NoCapacity as refusal:
+                    refusals.append(refusal)
+        raise of_all(refusals)
+
+    async def look(self, jobs: Sequence[str]) -> Mapping[str, Entry]:
+        """Return the state of all instances of this pool, whoever started them; those that are over are not shown.
+
+        Raises:
+            QueueSilent: EC2 does not answer.
+            Refused: the credentials may not look.
+        """
+        filters = {"tag:" + FOLDER: [self.identity], "instance-state-name": [*ENTRIES, OVER]}
+        found = await asyncio.to_thread(self._ec2.instances, filters)
+        states = {each["InstanceId"]: each["State"]["Name"] for each in found}
+        now = time.monotonic()
+        self._young = {job: begun for job, begun in self._young.items() if job not in states and now < begun + SHOWN_S}
+        shown = {job: ENTRIES[state] for job, state in states.items() if state != OVER}
+        return {**{job: Entry("pending", "just started") for job in self._young}, **shown}
+
+    async def cancel(self, jobs: Collection[str]) -> None:
+        """Terminate instances; those that are over are passed over.
+
+        Raises:
+            QueueSilent: EC2 does not answer, or refuses; with its words.
+        """
+        if jobs:
+            unknown = await asyncio.to_thread(self._ec2.terminate, list(jobs))
+            self._young = {job: begun for job, begun in self._young.items() if job in unknown or job not in jobs}
+
+    def output(self, job: str) -> str:
+        """Return why an instance ended, and the last lines of its console or, if that is empty, of its worker."""
+        path = self.folder / "jobs" / f"{self._names.get(job, job)}.out"
+        try:
+            reason, lines, whence = self._reason(job), self._console(job), "its console"
+        except (QueueSilent, PoolFailed) as error:
+            reason, lines, whence = f"its console cannot be read: {error}. ", [], ""
+        if not lines and path.is_file():
+            lines, whence = path.read_text(errors="replace").splitlines(), str(path)
+        if not lines:
+            return f"{reason}Instance {job} printed nothing on its console"
+        return "\n".join([f"{reason}Instance {job} printed last ({whence}):", *lines[-OUTPUT_LINES:]])
+
+    @property
+    def identity(self) -> str:
+        """What tells the instances of this folder from those of any other, also of other machines and users."""
+        path = self.folder / "pool-id"
+        if not path.exists():
+            path.write_text(uuid4().hex)
+        return _digest(path.read_text(), str(self.folder))[:16]
+
+    def _start(self, name: str, script: str, instance_type: str, subnet: str) -> str:
+        request = self._request(name) | {
+            "UserData": script,
+            "InstanceType": instance_type,
+            "SubnetId": subnet,
+            # A request that is sent again, as its answer was lost, starts no second instance.
+            "ClientToken": _digest(self.identity, self._begun, name, instance_type, subnet),
+        }
+        job = str(self._ec2.ask("run_instances", instance_type, **request)["Instances"][0]["InstanceId"])
+        self._names[job] = name
+        self._young[job] = time.monotonic()
+        return job
+
+    def _request(self, name: str) -> dict[str, Any]:  # Any: nested, as boto3 takes it
+        site, profile = self.site, self.site.instance_profile
+        expires = datetime.now(UTC) + timedelta(seconds=site.walltime_s) + LATE
+        pairs = [each.partition("=")[::2] for each in site.tags]
+        pairs += [("Name", name), (POOL, self.name), (FOLDER, self.identity), (OWNER, owner())]
+        pairs += [(EXPIRES, expires.isoformat(timespec="seconds"))]
+        tags = [{"Key": key, "Value": value} for key, value in pairs]
+        of_profile = {} if profile is None else {"Arn" if profile.startswith("arn:") else "Name": profile}
+        return {
+            "ImageId": site.machine_image,
+            "MinCount": 1,
+            "MaxCount": 1,
+            "SecurityGroupIds": list(site.security_groups),
+            "InstanceInitiatedShutdownBehavior": "terminate",
+            "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
+            "BlockDeviceMappings": self._volumes(),
+            "TagSpecifications": [{"ResourceType": each, "Tags": tags} for each in ("instance", "volume")],
+            **({"IamInstanceProfile": of_profile} if of_profile else {}),
+        }
+
+    def _volumes(self) -> list[dict[str, Any]]:  # Any: nested, as boto3 takes it
+        """Return the volumes of the image, all of which end with the instance."""
+        if self._image is None:
+            images = self._ec2.ask("describe_images", ImageIds=[self.site.machine_image])["Images"]
+            if not images:
+                raise Refused(f"there is no machine image {self.site.machine_image} in this region")
+            self._image = images[0]
+        root, volumes = self._image["RootDeviceName"], []
+        for each in self._image["BlockDeviceMappings"]:
+            if size := each.get("Ebs", {}).get("VolumeSize"):
+                if each["DeviceName"] == root and self.site.disk_GB is not None:
+                    size = self.site.disk_GB
+                ebs = {"DeleteOnTermination": True, "VolumeSize": size}
+                volumes.append({"DeviceName": each["DeviceName"], "Ebs": ebs})
+        return volumes
+
+    def _reason(self, job: str) -> str:
+        try:
+            found = self._ec2.instances({"instance-id": [job]})
+        except MissingInstance:
+            return ""
+        reason = found[0].get("StateReason", {}).get("Message") if found else None
+        return f"EC2 says: {reason}. " if reason else ""
+
+    def _console(self, job: str) -> list[str]:
+        try:
+            answer = self._ec2.ask("get_console_output", InstanceId=job, Latest=True)
+        except MissingInstance:
+            return []
+        except PoolFailed:  # instances of older types have only what was printed some time ago
+            answer = self._ec2.ask("get_console_output", InstanceId=job)
+        return [line for line in str(answer.get("Output") or "").splitlines() if line.strip()]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An instance of a pool that still costs something.
+
+    Attributes:
+        id: id of the instance.
+        instance_type: its type.
+        state: its state, in the words of EC2.
+        owner: user and machine of the process that started it.
+        expires: when it should have ended by itself; None if the tag is missing.
+        was_ended: whether the sweep has terminated it.
+    """
+
+    id: str
+    instance_type: str
+    state: str
+    owner: str
+    expires: datetime | None
+    was_ended: bool
+
+
+def sweep(name: str, site: EC2Site, *, also_alive: bool = False) -> Iterator[Found]:
+    """Terminate the instances of a pool that should have ended, and yield all that there are; it needs no folder.
+
+    Args:
+        name: name of the pool, such as ec2/gpu.
+        site: gives region and credentials.
+        also_alive: also terminate the instances of this user and machine that may still work.
+
+    Raises:
+        PoolFailed: EC2 refuses, or does not answer.
+    """
+    ec2 = EC2(site)
+    try:
+        for each in ec2.instances({"tag:" + POOL: [name], "instance-state-name": COSTS}):
+            found = _found_from(each)
+            is_expired = found.expires is None or found.expires < datetime.now(UTC)
+            if is_expired or (also_alive and found.owner == owner()):
+                ec2.terminate([found.id])
+                found = Found(found.id, found.instance_type, found.state, found.owner, found.expires, True)
+            yield found
+    except QueueSilent as error:
+        raise PoolFailed(str(error)) from error
+
+
+def owner() -> str:
+    """Return the user and the machine of this process, as instances name them."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def _found_from(instance: Mapping[str, Any]) -> Found:  # Any: as boto3 gives it
+    tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
+    try:
+        expires = datetime.fromisoformat(tags.get(EXPIRES, ""))
+    except ValueError:
+        expires = None
+    state, kind = instance["State"]["Name"], instance["InstanceType"]
+    return Found(instance["InstanceId"], kind, state, tags.get(OWNER, "unknown"), expires, False)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

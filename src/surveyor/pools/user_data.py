@@ -1,0 +1,73 @@
+"""The script that an instance runs at its first boot. It holds no secret, as everybody on the instance can read it."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from distributed import Security
+
+from surveyor.pools import instance_watch
+from surveyor.pools.ec2_site import EC2Site
+from surveyor.pools.machine import THREADS, UNBOUND
+
+SCRIPT = """\
+#!/bin/bash
+systemd-run --on-active={lifetime_s} poweroff || {{ echo "no end of life could be set"; poweroff; exit 1; }}
+trap poweroff EXIT
+export SURVEYOR_JOB_BEGIN=$(date +%s)
+export SURVEYOR_JOB_WALLTIME_S={lifetime_s}
+threads=$(($(nproc) / {n_workers}))
+[ "$threads" -ge 1 ] || threads=1
+{exports}
+{prologue}
+setpriv --reuid={uid} --regid={gid} --clear-groups /bin/bash <<'SURVEYOR_WORKER'
+exec > >(tee -a {output}) 2>&1
+export HOME=$(mktemp -d)
+cd "$HOME"
+{check}
+exec {command} </dev/null
+SURVEYOR_WORKER
+"""
+
+
+def user_data(site: EC2Site, name: str, folder: Path, address: str, security: Security, check: str) -> str:
+    """Return the script of an instance.
+
+    Its first act is to set the end of its own life. It holds no secret: the certificate lies in the folder of the pool,
+    on the file system that the instances mount, and only the owner of the folder can read it. Therefore the worker runs
+    under the numbers of that user, and its files belong to the user.
+
+    Args:
+        site: settings of the pool.
+        name: name of the worker; several workers append -0, -1 and so on.
+        folder: folder of the pool, under the path that the instances see.
+        address: address of the scheduler.
+        security: certificates, by their files.
+        check: arguments of the interpreter that compare the versions; empty for no check.
+    """
+    python = shlex.quote(site.python or sys.executable)
+    exports = [f"export {variable}=$threads" for variable in THREADS]
+    exports += [f"export {variable}={value}" for variable, value in UNBOUND.items() if site.workers_per_job > 1]
+    return SCRIPT.format(
+        lifetime_s=site.walltime_s,
+        n_workers=site.workers_per_job,
+        exports="\n".join(exports),
+        prologue="\n".join(site.prologue),
+        uid=os.getuid(),
+        gid=os.getgid(),
+        output=shlex.quote(str(folder / "jobs" / f"{name}.out")),
+        check=f"{python} {check} </dev/null || exit 1" if check else "",
+        command=_command(site, name, python, address, security),
+    )
+
+
+def _command(site: EC2Site, name: str, python: str, address: str, security: Security) -> str:
+    files = {"--tls-ca-file": security.tls_ca_file, "--tls-cert": security.tls_worker_cert}
+    files["--tls-key"] = security.tls_worker_key
+    orphan_s = 60 * site.orphan_minutes
+    watch = [python, "-m", instance_watch.__name__, address, f"{orphan_s:g}", *files.values()]
+    worker = [python, "-m", "distributed.cli.dask_worker", address, "--name", name]
+    worker += ["--nthreads", "1", "--nworkers", str(site.workers_per_job), "--memory-limit", "0", "--no-dashboard"]
+    worker += ["--nanny", "--death-timeout", f"{orphan_s:g}", *(word for pair in files.items() for word in pair)]
+    return " ".join([*watch, *worker])

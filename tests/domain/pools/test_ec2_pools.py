@@ -1,0 +1,225 @@
+"""Pools on a played EC2: instances that come and go, what happens when anything dies, and that none is left."""
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from counted_work import names, work
+from played_cloud import SECRET, Fault, PlayedCloud, played_cloud
+from processes import wait_until
+
+from surveyor.errors import PoolFailed, WorkerLost
+from surveyor.pools import instance_watch
+from surveyor.pools.cluster import close_cluster_pool, cluster_pool
+from surveyor.pools.ec2_site import EC2Site
+from surveyor.pools.pool import Pool
+from surveyor.pools.pool_folder import PoolFolder
+from surveyor.pools.submission import SubmitOptions
+
+PATIENCE_S = 120.0
+ORPHAN_S = 6.0
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A pool, and what can be done to it."""
+
+    cloud: PlayedCloud
+    path: Path
+    pools: list[Pool] = field(default_factory=list)
+
+    @property
+    def folder(self) -> PoolFolder:
+        return PoolFolder(self.path / "pool")
+
+    @property
+    def log(self) -> Path:
+        return self.path / "work.log"
+
+    @property
+    def holder(self) -> int:
+        holder = self.folder.read_holder()
+        assert holder is not None
+        return int(holder["pid"])
+
+    def site(self, **fields: Any) -> EC2Site:
+        plain = {"max_jobs": 1, "idle_minutes": 0.05, "orphan_minutes": ORPHAN_S / 60, "start_minutes": 2}
+        return EC2Site.model_validate(self.cloud.fields(**plain | fields))
+
+    def open_pool(self, **fields: Any) -> Pool:
+        self.pools.append(cluster_pool("ec2/test", self.site(**fields), self.folder.path))
+        return self.pools[-1]
+
+    def start(self, pool: Pool, name: str, seconds: float) -> Future[str]:
+        """Submit work and wait until it runs."""
+        future = pool.submit_with(SubmitOptions(name), work, self.log, name, seconds)
+        wait_until(lambda: name in names(self.log, "begin"), self.said, PATIENCE_S)
+        return future
+
+    def said(self) -> str:
+        return self.folder.log.read_text() if self.folder.log.exists() else "no log"
+
+    def instances(self) -> list[str]:
+        """Those of this pool."""
+        mine = (self.folder.path / "pool-id").exists() and self.folder.read_jobs()
+        return [job for job in self.cloud.alive() if job in (mine or [])]
+
+    def wait_for_the_end_of_the_pool(self) -> None:
+        wait_until(lambda: self.folder.read_holder() is None, self.said, PATIENCE_S)
+
+    def wait_for_the_end_of(self, instance: str) -> None:
+        wait_until(lambda: instance not in self.cloud.alive(), self.said, PATIENCE_S)
+
+    def close(self) -> None:
+        for pool in self.pools:
+            pool.shutdown(wait=False)
+        close_cluster_pool(self.folder)
+
+
+@pytest.fixture(scope="module")
+def shared_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedCloud]:
+    with played_cloud() as cloud, pytest.MonkeyPatch.context() as environment:
+        for name, value in cloud.environment.items():
+            environment.setenv(name, value)
+        environment.delenv("AWS_PROFILE", raising=False)
+        yield cloud
+        cloud.faults.clear()
+        cloud.wait_for_the_end(PATIENCE_S)
+        assert cloud.strangers() == ""
+
+
+@pytest.fixture
+def scene(shared_cloud: PlayedCloud, tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(shared_cloud, tmp_path)
+    try:
+        yield scene
+    finally:
+        shared_cloud.faults.clear()
+        scene.close()
+
+
+def test_instances_come_with_work_are_replaced_when_taken_away_and_leave_without_work(scene: Scene) -> None:
+    """One that Amazon takes away, one whose answer is lost beyond all repeats, one that leaves; and no secret."""
+    pool = scene.open_pool(price_per_hour=3600.0)
+    future = scene.start(pool, "a", 60)
+    (first,) = scene.instances()
+    assert (scene.cloud.folder / f"{first}.guard").read_text() == "--on-active=43200 poweroff\n"
+    scene.cloud.take_away(first)
+    with pytest.raises(WorkerLost):
+        future.result(PATIENCE_S)
+    scene.cloud.faults.append(Fault("RunInstances", None, times=3))  # as often as the client asks
+    scene.cloud.answers.clear()
+    assert pool.submit_with(SubmitOptions("a"), work, scene.log, "a", 0).result(PATIENCE_S)
+    state = scene.folder.read_state() or {}
+    assert state["spent"] > 1.0
+    pool.shutdown()
+    scene.wait_for_the_end_of_the_pool()
+    scene.cloud.wait_for_the_end(PATIENCE_S)  # of the one that nobody knew of, too
+    written = [path.read_text(errors="replace") for path in scene.path.rglob("*") if path.is_file()]
+    written += [path.read_text(errors="replace") for path in scene.cloud.folder.rglob("*") if path.is_file()]
+    assert [text for text in written if SECRET in text] == []
+    assert [text for text in written if "PRIVATE KEY" in text] == [(scene.folder.path / "key.pem").read_text()]
+
+
+def test_when_the_process_of_a_pool_is_killed_its_instance_ends_by_itself_and_another_continues(scene: Scene) -> None:
+    pool = scene.open_pool()
+    scene.start(pool, "a", 300)
+    (first,) = scene.instances()
+    os.kill(scene.holder, signal.SIGKILL)
+    scene.wait_for_the_end_of(first)
+    assert scene.folder.read_holder() is None  # nobody has ended it
+    assert (scene.cloud.folder / f"{first}.off").exists()
+    assert scene.open_pool().submit_with(SubmitOptions("a"), work, scene.log, "a", 0).result(PATIENCE_S)
+
+
+def test_an_instance_whose_scheduler_is_silent_ends_by_itself(scene: Scene) -> None:
+    """A machine that sleeps or hangs closes no connection."""
+    scene.start(scene.open_pool(), "a", 300)
+    (instance,) = scene.instances()
+    holder = scene.holder
+    os.kill(holder, signal.SIGSTOP)
+    try:
+        scene.wait_for_the_end_of(instance)
+        console = (scene.cloud.folder / f"{instance}.console").read_text()
+        assert "has not answered for 6 s: this instance ends" in console
+    finally:
+        os.kill(holder, signal.SIGCONT)
+
+
+FLOW = """
+import sys, time
+from pathlib import Path
+from counted_work import work
+from surveyor.pools.cluster import cluster_pool
+from surveyor.pools.pool_folder import PoolFolder
+from surveyor.pools.submission import SubmitOptions
+
+folder, log = Path(sys.argv[1]), Path(sys.argv[2])
+name, site = PoolFolder(folder).read_site()
+cluster_pool(name, site, folder).submit_with(SubmitOptions("a"), work, log, "a", 15)
+time.sleep(300)
+"""
+
+
+def test_when_the_flow_is_killed_its_work_is_finished_and_the_instance_leaves(scene: Scene) -> None:
+    scene.folder.make("ec2/test", scene.site())
+    flow = subprocess.Popen([sys.executable, "-c", FLOW, str(scene.folder.path), str(scene.log)])
+    try:
+        wait_until(lambda: names(scene.log, "begin") == ["a"], scene.said, PATIENCE_S)
+    finally:
+        flow.kill()
+        flow.wait()
+    (instance,) = scene.instances()
+    scene.wait_for_the_end_of_the_pool()
+    assert names(scene.log, "end") == ["a"]
+    assert instance not in scene.cloud.alive()
+
+
+def broken_prologue(scene: Scene) -> None:
+    with pytest.raises(PoolFailed, match=r"3 jobs in a row gave no worker[\s\S]*no shared folder here"):
+        scene.open_pool(prologue=["echo no shared folder here", "exit 3"]).submit(abs, -1).result(PATIENCE_S)
+
+
+def no_permission(scene: Scene) -> None:
+    scene.cloud.faults.append(Fault("RunInstances", "UnauthorizedOperation", "You are not authorized.", 403))
+    with pytest.raises(PoolFailed, match=r"nor would another: EC2 refused.*the permission ec2:RunInstances"):
+        scene.open_pool().submit(abs, -1).result(PATIENCE_S)
+
+
+def no_capacity_and_then_a_budget(scene: Scene) -> None:
+    full = Fault("RunInstances", "InsufficientInstanceCapacity", "We have none.")
+    scene.cloud.faults.append(full)
+    pool = scene.open_pool(prologue=["sleep 300"], price_per_hour=3600.0, budget=3.0)
+    future = pool.submit(abs, -1)
+    wait_until(lambda: "no capacity" in str(pool.waiting), scene.said, PATIENCE_S)
+    assert not future.done()
+    scene.cloud.faults.clear()
+    with pytest.raises(PoolFailed, match=r"its instances have cost \d.\d\d, and its budget is 3"):
+        future.result(PATIENCE_S)
+    scene.wait_for_the_end_of_the_pool()
+    with pytest.raises(PoolFailed, match="its budget is 3"):  # opened again, it has nothing left
+        scene.open_pool(price_per_hour=3600.0, budget=3.0).submit(abs, -1).result(PATIENCE_S)
+
+
+@pytest.mark.parametrize("play", [broken_prologue, no_permission, no_capacity_and_then_a_budget])
+def test_a_pool_without_a_worker_says_why(scene: Scene, play: Callable[[Scene], None]) -> None:
+    play(scene)
+
+
+def test_a_scheduler_that_accepts_no_handshake_does_not_answer() -> None:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        address = f"tls://127.0.0.1:{deaf.getsockname()[1]}"
+        assert not instance_watch.answers(address, context, 0.5)

@@ -1,0 +1,48 @@
+"""`surveyor pool sweep` on a played EC2: what a block and tags are enough for, where folders and processes are gone."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from distributed import Security
+from played_cloud import SECRET, played_cloud
+
+from surveyor.blocks.pools import EC2Pool, load_sites
+from surveyor.pools.ec2 import Instances
+from surveyor.pools.ec2_site import EC2Site
+
+NAME = "ec2/swept"
+
+pytestmark = pytest.mark.timeout(200)
+
+
+def surveyor(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "surveyor.flows.command_line", "pool", *arguments]
+    environment = {**os.environ, "COLUMNS": "200"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_a_sweep_needs_the_block_alone(prefect_api_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with played_cloud() as cloud:
+        for name, value in cloud.environment.items():
+            monkeypatch.setenv(name, value)
+        EC2Pool(**cloud.fields(prologue=["sleep 100"])).save("swept", overwrite=True)
+        site = load_sites([NAME])[NAME]
+        assert isinstance(site, EC2Site)
+        files = {"tls_ca_file": "/ca.pem", "tls_worker_cert": "/ca.pem", "tls_worker_key": "/key.pem"}
+        pool = Instances(NAME, site, tmp_path, "tls://127.0.0.1:1", Security(**files))
+        expired, alive = (asyncio.run(pool.submit(name)) for name in ("a", "b"))
+        past = {"Key": "surveyor-expires", "Value": "2026-01-01T00:00:00+00:00"}
+        cloud.client.create_tags(Resources=[expired], Tags=[past])
+        swept = surveyor("sweep", NAME)
+        assert swept.returncode == 0, swept.stderr
+        rows = {line.split("│")[1].strip(): line for line in swept.stdout.splitlines() if "i-" in line}
+        assert "ended" in rows[expired]
+        assert "left" in rows[alive]
+        assert cloud.alive() == [alive]
+        assert "ended" in surveyor("sweep", NAME, "--all").stdout
+        assert cloud.alive() == []
+        assert SECRET not in swept.stdout + swept.stderr

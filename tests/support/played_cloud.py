@@ -1,0 +1,350 @@
+"""EC2 on loopback: requests go by real HTTP to moto, and the metal below runs the user data of instances as processes.
+
+moto invents public addresses for instances. Nothing ever connects to them: processes of a played cloud, and those of
+pools that use it, note each attempt to connect to an address that is not loopback.
+"""
+
+import base64
+import http.client
+import os
+import secrets
+import subprocess
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from processes import kill_all, processes_with, servers, wait_until
+
+REGION = "eu-west-1"
+SECRET = "planted-secret-0815"  # what the secret access key is here, and what must be found nowhere
+POLL_S = 0.3
+ALIVE = ["pending", "running", "stopping", "stopped"]
+
+# The guards of an instance act on the machine, so these stand before the real ones.
+PLAYED = {
+    "systemd-run": '#!/bin/sh\necho "$@" > "$PLAYED_FOLDER/$PLAYED_INSTANCE.guard"\nseconds=${1#--on-active=}\nshift\n'
+    '(sleep "$seconds"; "$@") >/dev/null 2>&1 </dev/null &\n',
+    "poweroff": '#!/bin/sh\ntouch "$PLAYED_FOLDER/$PLAYED_INSTANCE.off"\n',
+}
+# Users other than root cannot change who they are.
+AS_THEY_ARE = '#!/bin/sh\nwhile [ "${1#--}" != "$1" ]; do shift; done\nexec "$@"\n'
+
+WATCHED = """
+import ipaddress, os, socket, sys
+
+def watch(event, arguments):
+    if event == "socket.connect":
+        connection, address = arguments
+        if isinstance(address, tuple) and connection.type == socket.SOCK_STREAM:
+            if address[0] != "localhost" and not ipaddress.ip_address(address[0]).is_loopback:
+                with open(os.environ["PLAYED_FOLDER"] + "/strangers", "a") as file:
+                    file.write(f"{sys.argv} {address}\\n")
+                raise OSError(f"{address} is not loopback")
+
+sys.addaudithook(watch)
+"""
+ENDED = '<TerminateInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>r</requestId>{}{}'
+ENDED = ENDED.format("<instancesSet/>", "</TerminateInstancesResponse>")
+
+
+@dataclass
+class Fault:
+    """What goes wrong with requests.
+
+    Attributes:
+        action: of the requests, such as RunInstances.
+        code: what EC2 answers; none where its answer gets lost, after it has done its work.
+        message: its words.
+        status: of the answer.
+        times: how often it goes wrong.
+        concerns: says of the parameters of a request whether it goes wrong.
+    """
+
+    action: str
+    code: str | None
+    message: str = "no"
+    status: int = 400
+    times: int = 10**6
+    concerns: Callable[[dict[str, str]], bool] = lambda _: True
+
+
+@dataclass
+class PlayedCloud:
+    """EC2 on this machine.
+
+    Attributes:
+        folder: where its instances have their files.
+        client: a client of moto itself, beside all faults.
+        faults: what goes wrong at present.
+        requests: parameters of all requests so far.
+        ids: of an image, two subnets and a security group.
+    """
+
+    folder: Path
+    client: Any
+    url: str = ""
+    faults: list[Fault] = field(default_factory=list)
+    requests: list[dict[str, str]] = field(default_factory=list)
+    ids: dict[str, Any] = field(default_factory=dict)
+    has_changed: threading.Event = field(default_factory=threading.Event)
+    answers: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # by client token, which moto ignores
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which processes find it and their credentials."""
+        return {
+            "AWS_ENDPOINT_URL_EC2": self.url,
+            "AWS_ACCESS_KEY_ID": "me",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": str(self.folder / "no-config"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(self.folder / "no-credentials"),
+            "NO_PROXY": "127.0.0.1",
+            "PLAYED_FOLDER": str(self.folder),
+            "PYTHONPATH": os.pathsep.join([str(self.folder / "watched"), *_paths()]),
+        }
+
+    def fields(self, **fields: Any) -> dict[str, Any]:
+        """The fields of a block for it."""
+        return {"region": REGION, "instance_types": ["g5.xlarge"], "interface": "lo", **self.ids, **fields}
+
+    def instances(self, *states: str) -> list[dict[str, Any]]:
+        """All instances that there are; of some states, or all that cost."""
+        filters = [{"Name": "instance-state-name", "Values": list(states) or ALIVE}]
+        pages = self.client.get_paginator("describe_instances").paginate(Filters=filters)
+        return [each for page in pages for reservation in page["Reservations"] for each in reservation["Instances"]]
+
+    def take_away(self, instance: str) -> None:
+        """End an instance as Amazon does that wants it back."""
+        self.client.terminate_instances(InstanceIds=[instance])
+        self.has_changed.set()
+
+    def alive(self) -> list[str]:
+        return [each["InstanceId"] for each in self.instances()]
+
+    def user_data(self, instance: str) -> str:
+        answer = self.client.describe_instance_attribute(InstanceId=instance, Attribute="userData")
+        return base64.b64decode(answer["UserData"]["Value"]).decode()
+
+    def requested(self, action: str) -> list[dict[str, str]]:
+        return [each for each in self.requests if each["Action"] == action]
+
+    def processes(self) -> set[Any]:
+        """The processes of all instances."""
+        return processes_with({"PLAYED_METAL": str(self.folder)})
+
+    def wait_for_the_end(self, timeout_s: float) -> None:
+        """Wait until no instance and no process of one is left."""
+        wait_until(lambda: not self.alive(), lambda: f"alive: {self.alive()}", timeout_s)
+        wait_until(lambda: not self.processes(), lambda: f"alive: {self.processes()}", timeout_s)
+
+    def strangers(self) -> str:
+        """The attempts to reach an address that is not loopback."""
+        path = self.folder / "strangers"
+        return path.read_text() if path.exists() else ""
+
+    def fault_of(self, form: dict[str, str]) -> Fault | None:
+        for fault in self.faults:
+            if fault.action == form["Action"] and fault.times > 0 and fault.concerns(form):
+                fault.times -= 1
+                return fault
+        return None
+
+
+@contextmanager
+def played_cloud() -> Iterator[PlayedCloud]:
+    """Play EC2; in the end, no instance is left, also when the test run is killed."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    client = boto3.client(
+        "ec2",
+        endpoint_url=f"http://{host}:{port}",
+        region_name=REGION,
+        aws_access_key_id="m",
+        aws_secret_access_key="m",
+    )
+    with servers("/tmp/svy-cloud-") as started:
+        cloud = PlayedCloud(started.folder, client, ids=_ids(client))
+        _write_programs(cloud.folder)
+        proxy = ThreadingHTTPServer(("127.0.0.1", 0), _handler(cloud, port))
+        cloud.url = f"http://127.0.0.1:{proxy.server_port}"
+        metal, stop = _Metal(cloud), threading.Event()
+        threads = [threading.Thread(target=proxy.serve_forever), threading.Thread(target=metal.play, args=(stop,))]
+        for thread in threads:
+            thread.start()
+        try:
+            yield cloud
+        finally:
+            stop.set()
+            proxy.shutdown()
+            for thread in threads:
+                thread.join()
+            proxy.server_close()
+            kill_all(cloud.processes)
+            metal.wait()
+            moto.stop()
+
+
+class _Metal:
+    """What a cloud does with instances, on this machine."""
+
+    def __init__(self, cloud: PlayedCloud) -> None:
+        self.cloud = cloud
+        self.started: dict[str, subprocess.Popen[bytes]] = {}
+        self.over: set[str] = set()
+
+    def play(self, stop: threading.Event) -> None:
+        running: set[str] = set()
+        while not stop.wait(POLL_S):
+            if self.cloud.has_changed.is_set():
+                self.cloud.has_changed.clear()
+                running = {each["InstanceId"] for each in self.cloud.instances("running")}
+            for instance in running - {*self.started}:
+                self.started[instance] = self._boot(instance)
+            for instance, process in self.started.items():
+                is_off = process.poll() is not None or (self.cloud.folder / f"{instance}.off").exists()
+                if instance not in self.over and (instance not in running or is_off):
+                    self._end(instance)
+
+    def wait(self) -> None:
+        for process in self.started.values():
+            process.wait()
+
+    def _boot(self, instance: str) -> "subprocess.Popen[bytes]":
+        folder, script = self.cloud.folder, self.cloud.folder / f"{instance}.sh"
+        script.write_text(self.cloud.user_data(instance))
+        environment = {
+            "PATH": f"{folder / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PYTHONPATH": os.pathsep.join([str(folder / "watched"), *_paths()]),
+            "PLAYED_FOLDER": str(folder),
+            "PLAYED_METAL": str(folder),
+            "PLAYED_INSTANCE": instance,
+        }
+        with (folder / f"{instance}.console").open("wb") as console:
+            return subprocess.Popen(
+                ["bash", str(script)],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+                cwd=folder,
+                env=environment,
+            )
+
+    def _end(self, instance: str) -> None:
+        self.over.add(instance)
+        kill_all(lambda: processes_with({"PLAYED_INSTANCE": instance}))
+        self.started[instance].wait()
+        if instance in self.cloud.alive():  # it has powered itself off
+            self.cloud.take_away(instance)
+
+
+def _handler(cloud: PlayedCloud, port: int) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            form = dict(urllib.parse.parse_qsl(body.decode()))
+            cloud.requests.append(form)
+            fault = cloud.fault_of(form)
+            if fault is not None and fault.code is not None:
+                self._answer(fault.status, _complaint(fault.code, fault.message))
+                return
+            status, content = _answered(cloud, form, self._ask(body))
+            if fault is None:
+                self._answer(status, content)
+            else:
+                self.close_connection = True
+
+        def _ask(self, body: bytes) -> Callable[[], tuple[int, bytes]]:
+            def ask() -> tuple[int, bytes]:
+                connection = http.client.HTTPConnection("127.0.0.1", port)
+                connection.request("POST", self.path, body, dict(self.headers))
+                answer = connection.getresponse()
+                content = answer.read()
+                connection.close()
+                return answer.status, content
+
+            return ask
+
+        def _answer(self, status: int, content: bytes) -> None:
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Handler
+
+
+def _answered(cloud: PlayedCloud, form: dict[str, str], ask: Callable[[], tuple[int, bytes]]) -> tuple[int, bytes]:
+    """Return what EC2 answers where moto would not."""
+    token, action = form.get("ClientToken"), form["Action"]
+    if action == "GetConsoleOutput":
+        path = cloud.folder / f"{form['InstanceId']}.console"
+        text = base64.b64encode(path.read_bytes()).decode() if path.exists() else ""
+        return 200, _console(form["InstanceId"], text)
+    if token is not None and token in cloud.answers:
+        return cloud.answers[token]
+    answer = ask()
+    if action in ("RunInstances", "TerminateInstances"):
+        cloud.has_changed.set()
+    if token is not None and answer[0] == 200:
+        cloud.answers[token] = answer
+    if action == "TerminateInstances" and answer[0] != 200 and b"InvalidInstanceID" not in answer[1]:
+        return 200, ENDED.encode()  # moto does not end an instance twice
+    return answer
+
+
+def _complaint(code: str, message: str) -> bytes:
+    return (
+        f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>"
+        "<RequestID>r</RequestID></Response>"
+    ).encode()
+
+
+def _console(instance: str, text: str) -> bytes:
+    return (
+        '<GetConsoleOutputResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>r</requestId>'
+        f"<instanceId>{instance}</instanceId><timestamp>2026-01-01T00:00:00.000Z</timestamp><output>{text}</output>"
+        "</GetConsoleOutputResponse>"
+    ).encode()
+
+
+def _ids(client: Any) -> dict[str, Any]:
+    subnets = client.describe_subnets()["Subnets"]
+    group = client.create_security_group(
+        GroupName=f"closed-{secrets.token_hex(4)}", Description="lets in itself", VpcId=subnets[0]["VpcId"]
+    )
+    return {
+        "machine_image": client.describe_images()["Images"][0]["ImageId"],
+        "subnets": [subnet["SubnetId"] for subnet in subnets[:2]],
+        "security_groups": [group["GroupId"]],
+    }
+
+
+def _write_programs(folder: Path) -> None:
+    (folder / "bin").mkdir()
+    played = PLAYED | ({} if os.geteuid() == 0 else {"setpriv": AS_THEY_ARE})
+    for name, text in played.items():
+        (folder / "bin" / name).write_text(text)
+        (folder / "bin" / name).chmod(0o755)
+    (folder / "watched").mkdir()
+    (folder / "watched" / "sitecustomize.py").write_text(WATCHED)
+
+
+def _paths() -> list[str]:
+    """Folders of the modules that tests share, and those in which the code under test stands if it is not installed."""
+    given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and "svy-cloud" not in path]
+    return [str(Path(__file__).parent), *given]
