@@ -210,8 +210,8 @@ class _Metal:
                 running = {each["InstanceId"] for each in self.cloud.instances("running")}
             for instance in running - {*self.started}:
                 self.started[instance] = self._boot(instance)
-            for instance, process in self.started.items():
-                is_off = process.poll() is not None or (self.cloud.folder / f"{instance}.off").exists()
+            for instance in self.started:  # an instance whose script is over lives on
+                is_off = (self.cloud.folder / f"{instance}.off").exists()
                 if instance not in self.over and (instance not in running or is_off):
                     self._end(instance)
 

@@ -183,7 +183,7 @@ def test_when_the_flow_is_killed_its_work_is_finished_and_the_instance_leaves(sc
     (instance,) = scene.instances()
     scene.wait_for_the_end_of_the_pool()
     assert names(scene.log, "end") == ["a"]
-    assert instance not in scene.cloud.alive()
+    scene.wait_for_the_end_of(instance)
 
 
 def broken_prologue(scene: Scene) -> None:
