@@ -119,13 +119,13 @@ def test_the_environment_of_the_flow_has_no_engine(two: TwoEnvironments) -> None
     assert two.python("-c", missing) == f"{[*ENGINES]}\n"
 
 
-def test_a_pool_with_other_versions_ends_a_campaign_before_any_work(two: TwoEnvironments) -> None:
+def test_a_pool_with_other_versions_ends_a_campaign_before_it_learns(two: TwoEnvironments) -> None:
     python = make_environment(two.folder / "old", "surveyor", versions={"surveyor": "0.0.1"})
     LocalPool(cores=1, python=str(python)).save("old")
-    two.write(1, sampling="local/old")  # what samples is needed last
+    two.write(1, sampling="local/old")  # what samples is needed last; labels wait for their own pool alone
     with pytest.raises(PoolFailed, match=r"pool local/old: versions differ: .* has surveyor 0\.0\.1 \(there "):
         online_learning(**dict(CAMPAIGN.load(two.folder / "campaign.yaml")))
-    assert [*LabelStore.in_folder(two.folder / "labels").keys()] == []
+    assert two.directory.n_complete() == 0
 
 
 def test_walkers_and_trainings_run_in_another_environment_of_this_machine(two: TwoEnvironments) -> None:
