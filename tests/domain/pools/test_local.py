@@ -121,6 +121,9 @@ def test_a_pool_that_has_lost_its_workers_for_good_starts_again(monkeypatch: pyt
         # A nanny ends its worker and starts no other one, as where no process can be started.
         pool._attached().client.run(lambda dask_worker: dask_worker.loop.add_callback(dask_worker.close), nanny=True)
         assert isinstance(pool.submit(abs, -2).exception(PATIENCE_S), WorkerLost)
+        deadline = time.monotonic() + PATIENCE_S
+        while isinstance(pool.submit(abs, -1).exception(PATIENCE_S), WorkerLost):  # it is ending
+            assert time.monotonic() < deadline
         assert pool.submit(abs, -1).result(PATIENCE_S) == 1
 
 
