@@ -1,4 +1,4 @@
-"""How long many look-ups take in a label store whose service is a round trip away.
+"""Measure many look-ups in a label store whose service is a round trip away.
 
 Run by hand, with the defaults of 10,000 keys and 20 ms, or with others:
 

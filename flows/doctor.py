@@ -130,7 +130,7 @@ def look_at_bucket(address: str, storage: str | None) -> Iterator[CheckResult]:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """What blocks hold; `has_access` is false if the access to the bucket of the label store is not known."""
+    """Contents of blocks; `has_access` is false if the access to the bucket of the label store is not known."""
 
     codes: Codes
     access: BucketAccess | None = None

@@ -87,7 +87,7 @@ class Shared:
 
 @pytest.fixture(params=["folder", "bucket"])
 def place(request: pytest.FixtureRequest) -> S3 | None:
-    """Where labels are shared."""
+    """A place where labels are shared."""
     return request.getfixturevalue("s3") if request.param == "bucket" else None
 
 

@@ -36,7 +36,7 @@ OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy
 
 @dataclass
 class Fault:
-    """What stands between a client and the service.
+    """A proxy between a client and the service.
 
     Attributes:
         removed: headers that get lost, as WSGI names them.

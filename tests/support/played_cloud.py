@@ -54,7 +54,7 @@ ENDED = ENDED.format("<instancesSet/>", "</TerminateInstancesResponse>")
 
 @dataclass
 class Fault:
-    """What goes wrong with requests.
+    """Faults that a proxy makes of requests.
 
     Attributes:
         action: of the requests, such as RunInstances.
@@ -195,7 +195,7 @@ def played_cloud() -> Iterator[PlayedCloud]:
 
 
 class _Metal:
-    """What a cloud does with instances, on this machine."""
+    """A cloud that runs instances as processes on this machine."""
 
     def __init__(self, cloud: PlayedCloud) -> None:
         self.cloud = cloud

@@ -136,7 +136,7 @@ class Instances:
 
     @property
     def identity(self) -> str:
-        """What tells the instances of this folder from those of any other, also of other machines and users."""
+        """Identity of this folder, by which its instances differ from those of any other machine, user or folder."""
         path = self.folder / "pool-id"
         if not path.exists():
             path.write_text(uuid4().hex)

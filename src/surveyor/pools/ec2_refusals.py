@@ -1,4 +1,4 @@
-"""What a refusal of Amazon EC2 means: no capacity at present, a quota, a missing permission, or a fault."""
+"""Meanings of refusals by Amazon EC2: no capacity at present, a quota, a missing permission, or a fault."""
 
 import re
 from collections.abc import Sequence

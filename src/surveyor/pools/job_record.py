@@ -1,4 +1,4 @@
-"""What the process of a pool remembers of a job."""
+"""History of a job, as the process of a pool remembers it."""
 
 from dataclasses import dataclass
 

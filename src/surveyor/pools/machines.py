@@ -1,4 +1,4 @@
-"""What a pool needs of the service that runs its jobs: a queue of a cluster, or a cloud."""
+"""The operations that a pool needs of the service that runs its jobs: a queue of a cluster, or a cloud."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol

@@ -34,7 +34,7 @@ class Site(Parameters):
 
 
 class WorkersSite(Site):
-    """What a pool must know to decide how many jobs it keeps, and to start workers in them."""
+    """Settings by which a pool decides how many jobs it keeps, and starts workers in them."""
 
     is_experimental: ClassVar[bool] = False  # never tried on a real queue or cloud of its kind
     untried: ClassVar[str] = "their scripts and commands were never tried on a real queue"
@@ -82,18 +82,18 @@ class WorkersSite(Site):
 
     @property
     def most_workers(self) -> int:
-        """How many functions can run at once, when all jobs run."""
+        """Number of functions that run at the same time when all jobs run."""
         return self.max_jobs * self.workers_per_job
 
     @property
     @abstractmethod
     def walltime_s(self) -> int:
-        """How long a job may last, in whole seconds."""
+        """Walltime of a job, in whole seconds."""
 
     @property
     @abstractmethod
     def longest_function_s(self) -> float:
-        """How long a function may take that a new job can run."""
+        """Longest time limit of a function that a new job can run, in seconds."""
 
     @property
     def connect_s(self) -> float | None:

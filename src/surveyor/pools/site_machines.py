@@ -1,4 +1,4 @@
-"""Which service runs the jobs of a site."""
+"""Choice of the service that runs the jobs of a site."""
 
 from pathlib import Path
 

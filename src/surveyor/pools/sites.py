@@ -55,7 +55,7 @@ class LocalSite(Site):
 
 
 class JobRequest(Site):
-    """What each job asks the queue of a cluster for."""
+    """Resources that each job requests from the queue of a cluster."""
 
     cores_per_job: int = Field(1, ge=1, title="Cores per job", description="Cores requested by each job.")
     memory_GB: float = Field(
@@ -120,12 +120,12 @@ class JobQueueSite(WorkersSite, JobRequest):  # in forms, the fields of the last
 
     @property
     def walltime_s(self) -> int:
-        """How long a job may last, in whole seconds."""
+        """Walltime of a job, in whole seconds."""
         return int(60 * self.walltime_minutes)
 
     @property
     def longest_function_s(self) -> float:
-        """How long a function may take that a new job can run."""
+        """Longest time limit of a function that a new job can run, in seconds."""
         return self.walltime_s - START_S - END_S
 
 

@@ -1,4 +1,4 @@
-"""What the jobs of a pool have cost, counted by their time; and when that is enough."""
+"""Cost of the jobs of a pool, counted by their time, and the budget that bounds it."""
 
 from dataclasses import dataclass
 

@@ -81,7 +81,7 @@ class WorkParameters(Parameters):
 
     @property
     def keeps_labels(self) -> bool:
-        """Whether it is work that labels."""
+        """True for work that labels."""
         return "labels" in type(self).model_fields
 
     @property
