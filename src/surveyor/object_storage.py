@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from surveyor.buckets import Bucket, BucketAccess, client_of, without_secrets
 from surveyor.errors import InputError
-from surveyor.storage import MARK, FolderStorage
+from surveyor.storage import MARK, FolderStorage, MarkedStorage
 
 N_RETRIES = 4
 DELAYS_S = (0.0, 0.1, 0.5, 2.0, 5.0)  # before each attempt to send a record whose fate is unknown
@@ -21,7 +21,7 @@ N_RIVALS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectStorage:
+class ObjectStorage(MarkedStorage):
     """Storage in a bucket of S3, Google Cloud Storage or Azure Blob Storage.
 
     Operations raise an `OSError` if the service does not answer, or the bucket does not exist, and a `PermissionError`
@@ -37,24 +37,9 @@ class ObjectStorage:
 
     bucket: Bucket
     access: BucketAccess | None = None
-    mark: str = ""
 
     def __str__(self) -> str:
         return str(self.bucket)
-
-    def marked(self, mark: str = "") -> "ObjectStorage":
-        """Return the storage with its mark.
-
-        Args:
-            mark: mark to give to a bucket that has none; a random one by default.
-        """
-        if not self.found_mark():
-            self.put_new(MARK, f"{mark or secrets.token_hex(8)}\n".encode())
-        return replace(self, mark=self.found_mark())
-
-    def expecting(self, mark: str) -> "ObjectStorage":
-        """Return the storage that has to have a mark."""
-        return replace(self, mark=mark)
 
     def found_mark(self) -> str:
         """Return the mark that the bucket has now, empty without one."""

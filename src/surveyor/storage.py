@@ -3,10 +3,11 @@
 import errno
 import os
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 from surveyor.files import synchronize, temporary_beside
 
@@ -66,7 +67,40 @@ class Storage(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class FolderStorage:
+class MarkedStorage(ABC):
+    """Base of storages that are recognized by a mark, a record that is written when they are first used.
+
+    Attributes:
+        mark: the mark that the storage has to have; empty for whatever storage is there.
+    """
+
+    mark: str = field(default="", kw_only=True)
+
+    @abstractmethod
+    def put_new(self, name: str, content: bytes, *, durable: bool = True) -> bool:
+        """Write unless the name is taken; see `Storage`."""
+
+    @abstractmethod
+    def found_mark(self) -> str:
+        """Return the mark that the storage has now, empty without one."""
+
+    def marked(self, mark: str = "") -> Self:
+        """Return the storage with its mark.
+
+        Args:
+            mark: mark to give to a storage that has none; a random one by default.
+        """
+        if not self.found_mark():
+            self.put_new(MARK, f"{mark or secrets.token_hex(8)}\n".encode())
+        return self.expecting(self.found_mark())
+
+    def expecting(self, mark: str) -> Self:
+        """Return the storage that has to have a mark."""
+        return replace(self, mark=mark)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderStorage(MarkedStorage):
     """Storage in a folder of a file system, local or shared.
 
     An empty folder and the mount point of a file system that is away look alike. Operations on a storage with a mark
@@ -80,24 +114,9 @@ class FolderStorage:
     n_at_once: ClassVar[int] = 1
 
     folder: Path
-    mark: str = ""
 
     def __str__(self) -> str:
         return str(self.folder)
-
-    def marked(self, mark: str = "") -> "FolderStorage":
-        """Return the storage with the mark of its folder.
-
-        Args:
-            mark: mark to give to a folder that has none; a random one by default.
-        """
-        if not self.found_mark():
-            self.put_new(MARK, f"{mark or secrets.token_hex(8)}\n".encode())
-        return replace(self, mark=self.found_mark())
-
-    def expecting(self, mark: str) -> "FolderStorage":
-        """Return the storage that has to have a mark."""
-        return replace(self, mark=mark)
 
     def found_mark(self) -> str:
         """Return the mark that the folder has now, empty without one."""
