@@ -6,7 +6,7 @@ import hashlib
 import socket
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from surveyor.pools.ec2_site import OF_SURVEYOR, EC2Site
 from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, Refused
 from surveyor.pools.queues import Entry
 from surveyor.pools.user_data import user_data
+from surveyor.words import number_of
 
 POOL, FOLDER, OWNER, EXPIRES = (f"{OF_SURVEYOR}{word}" for word in ("pool", "folder", "owner", "expires"))
 COSTS = ["pending", "running", "stopping", "stopped"]  # states in which an instance or its volumes cost something
@@ -83,8 +84,8 @@ class Instances:
         script = user_data(self.site, name, self.folder, self._address, self._security, self._check)
         if len(script.encode()) > MOST_BYTES:
             raise Refused(
-                f"found {len(script.encode())} bytes of user data, expected at most {MOST_BYTES}; put the prologue "
-                "into a file of the image or of the shared folder"
+                f"found {number_of(len(script.encode()), 'byte')} of user data, expected at most {MOST_BYTES}; put the "
+                "prologue into a file of the image or of the shared folder"
             )
         (self.folder / "jobs").mkdir(exist_ok=True)
         refusals = []
@@ -106,9 +107,10 @@ class Instances:
         filters = {"tag:" + FOLDER: [self.identity], "instance-state-name": [*ENTRIES, OVER]}
         found = await asyncio.to_thread(self._ec2.instances, filters)
         states = {each["InstanceId"]: each["State"]["Name"] for each in found}
+        names = {each["InstanceId"]: _tags(each).get("Name", "") for each in found}
         now = time.monotonic()
         self._young = {job: begun for job, begun in self._young.items() if job not in states and now < begun + SHOWN_S}
-        shown = {job: ENTRIES[state] for job, state in states.items() if state != OVER}
+        shown = {job: replace(ENTRIES[state], name=names[job]) for job, state in states.items() if state != OVER}
         return {**{job: Entry("pending", "just started") for job in self._young}, **shown}
 
     async def cancel(self, jobs: Collection[str]) -> None:
@@ -260,13 +262,17 @@ def owner() -> str:
 
 
 def _found_from(instance: Mapping[str, Any]) -> Found:  # Any: as boto3 gives it
-    tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
+    tags = _tags(instance)
     try:
         expires = datetime.fromisoformat(tags.get(EXPIRES, ""))
     except ValueError:
         expires = None
     state, kind = instance["State"]["Name"], instance["InstanceType"]
     return Found(instance["InstanceId"], kind, state, tags.get(OWNER, "unknown"), expires, False)
+
+
+def _tags(instance: Mapping[str, Any]) -> dict[str, str]:  # Any: as boto3 gives it
+    return {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
 
 
 def _digest(*parts: str) -> str:

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-import math
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -53,7 +53,9 @@ class Keeper:
     is_certain: bool = False  # whether the last one would come again
     next_submission: float = 0.0
     silent: float | None = None  # since when the queue does not answer
-    unanswered: float = -math.inf  # when a submission was last not answered
+    unanswered: dict[str, float] = field(
+        default_factory=dict
+    )  # names of jobs whose submission was not answered, and when
     short: tuple[float, float, str] | None = None  # since when the cloud has no room, when that was said, and its words
     spending: Spending | None = None
     used: float = field(default_factory=lambda: time.monotonic() + ATTACH_S)
@@ -94,6 +96,9 @@ class Keeper:
         left = await self._cancelled([*{*self.folder.read_jobs(), *self.records}], CANCEL_S, whole=False)
         if left:
             logger.error("pool %s: jobs %s could not be cancelled", self.name, ", ".join(left))
+        if self.spending is not None:
+            self.spending.count(len(self.records), time.monotonic())
+        self._note()  # the next process of the pool goes on with what was spent
         with suppress(OSError):
             self.folder.write_jobs(left)
 
@@ -124,9 +129,9 @@ class Keeper:
 
     async def _look(self) -> None:
         self._count()
-        may_have_strays = time.monotonic() < self.unanswered + STRAYS_S
+        self.unanswered = {job: at for job, at in self.unanswered.items() if time.monotonic() < at + STRAYS_S}
         try:
-            entries = await self.machines.look(list(self.records)) if self.records or may_have_strays else {}
+            entries = await self.machines.look(list(self.records)) if self.records or self.unanswered else {}
         except QueueSilent as error:
             self._bear_silence(error)
             self._note()
@@ -135,14 +140,22 @@ class Keeper:
             self.silent = None
         if self.lease.is_lost:
             return  # what the queue shows of this folder may be of the other process
-        strays = tuple(job for job, entry in entries.items() if job not in self.records and entry.state != "ending")
-        await self._cancel(strays)  # the answer to their submission was lost
+        await self._settle_unknown(entries)
         now, workers = time.monotonic(), self._workers_by_job()
         for job, record in self.records.items():
             self._note_job(record, entries.get(job), workers[job], now)
         views = [record.view(job, now) for job, record in self.records.items()]
         await self._carry_out(plan(views, self.scheduler.n_unfinished, self.site), workers)
         self._note()
+
+    async def _settle_unknown(self, entries: Mapping[str, Entry]) -> None:
+        """Keep the jobs whose submission was not answered, as their workers may be at work, and cancel all others."""
+        unknown = {job: entry for job, entry in entries.items() if job not in self.records and entry.state != "ending"}
+        for job, entry in unknown.items():
+            if self.unanswered.pop(entry.name, None) is not None:
+                logger.info("pool %s: %s was submitted, although the queue did not say so", self.name, entry.name)
+                self.records[job] = JobRecord(entry.name, busy=time.monotonic())
+        await self._cancel(tuple(unknown.keys() - self.records.keys()))
 
     def _count(self) -> None:
         """Count what the jobs cost.
@@ -272,8 +285,8 @@ class Keeper:
         try:
             job = await self.machines.submit(name)
         except QueueSilent as error:
-            self.unanswered = time.monotonic()
-            self.next_submission = self.unanswered + SILENT_S
+            self.unanswered[name] = time.monotonic()
+            self.next_submission = time.monotonic() + SILENT_S
             self._bear_silence(error)
             return
         except NoCapacity as error:

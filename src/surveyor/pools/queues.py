@@ -22,6 +22,7 @@ class Entry:
         is_hopeless: whether it will never run according to the queue.
         is_certain: whether an identical job would not run either.
         folder: its working directory, if the queue reports it.
+        name: its name, if the queue reports it.
     """
 
     state: State
@@ -29,6 +30,7 @@ class Entry:
     is_hopeless: bool = False
     is_certain: bool = False
     folder: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +60,20 @@ HELD = "JobHeldAdmin"  # somebody has held this one
 
 
 def read_slurm(answer: str) -> dict[str, Entry]:
-    """Read `squeue -h -o "%i|%T|%r|%Z"`."""
+    """Read `squeue -h -o "%i|%T|%r|%j|%Z"`."""
     pending = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
     over = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
     over |= {"REVOKED", "TIMEOUT"}
     entries = {}
     for line in answer.splitlines():
-        job, state, reason, folder = [*line.split("|", 3), "", "", ""][:4]
+        job, state, reason, name, folder = [*line.split("|", 4), "", "", "", ""][:5]
         if state in pending:
             is_certain = CERTAIN.search(reason) is not None
-            entries[job] = Entry("pending", reason, is_certain or HELD in reason, is_certain, folder)
+            entries[job] = Entry("pending", reason, is_certain or HELD in reason, is_certain, folder, name)
         elif state == "COMPLETING":
-            entries[job] = Entry("ending", folder=folder)
+            entries[job] = Entry("ending", folder=folder, name=name)
         elif state not in over:  # there are many ways to be alive, such as SUSPENDED, RESIZING and SIGNALING
-            entries[job] = Entry("running", folder=folder)
+            entries[job] = Entry("running", folder=folder, name=name)
     return entries
 
 
@@ -153,7 +155,7 @@ def _entry(state: State, word: str) -> Entry:
 QUEUES: Mapping[str, Queue] = {
     "slurm": Queue(
         "scancel",
-        lambda user, _: ["squeue", "-a", "-h", "-u", user, "-o", "%i|%T|%r|%Z"],
+        lambda user, _: ["squeue", "-a", "-h", "-u", user, "-o", "%i|%T|%r|%j|%Z"],
         read_slurm,
         tells_folder=True,
     ),

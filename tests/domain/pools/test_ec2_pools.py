@@ -115,17 +115,18 @@ def test_instances_come_with_work_are_replaced_when_taken_away_and_leave_without
     future = scene.start(pool, "a", 60)
     (first,) = scene.instances()
     assert (scene.cloud.folder / f"{first}.guard").read_text() == "--on-active=43200 poweroff\n"
+    scene.cloud.faults.append(Fault("RunInstances", None, times=3))  # as often as the client asks
+    n_requests = len(scene.cloud.requested("RunInstances"))
     scene.cloud.take_away(first)
     with pytest.raises(WorkerLost):
         future.result(PATIENCE_S)
-    scene.cloud.faults.append(Fault("RunInstances", None, times=3))  # as often as the client asks
-    scene.cloud.answers.clear()
     assert pool.submit_with(SubmitOptions("a"), work, scene.log, "a", 0).result(PATIENCE_S)
+    assert len(scene.cloud.requested("RunInstances")) == n_requests + 3  # the one that nobody knew of has worked
     state = scene.folder.read_state() or {}
     assert state["spent"] > 1.0
     pool.shutdown()
     scene.wait_for_the_end_of_the_pool()
-    scene.cloud.wait_for_the_end(PATIENCE_S)  # of the one that nobody knew of, too
+    scene.cloud.wait_for_the_end(PATIENCE_S)
     written = [path.read_text(errors="replace") for path in scene.path.rglob("*") if path.is_file()]
     written += [path.read_text(errors="replace") for path in scene.cloud.folder.rglob("*") if path.is_file()]
     assert [text for text in written if SECRET in text] == []
@@ -208,6 +209,7 @@ def no_capacity_and_then_a_budget(scene: Scene) -> None:
     with pytest.raises(PoolFailed, match=r"its instances have cost \d.\d\d, and its budget is 3"):
         future.result(PATIENCE_S)
     scene.wait_for_the_end_of_the_pool()
+    assert (scene.folder.read_state() or {})["spent"] >= 3.0
     with pytest.raises(PoolFailed, match="its budget is 3"):  # opened again, it has nothing left
         scene.open_pool(price_per_hour=3600.0, budget=3.0).submit(abs, -1).result(PATIENCE_S)
 

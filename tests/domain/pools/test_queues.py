@@ -41,15 +41,15 @@ def test_every_job_queue_can_be_asked() -> None:
 
 def test_slurm_shows_who_waits_and_why() -> None:
     answer = (
-        "1|RUNNING|None|/home/ada\n2|PENDING|Resources|/pool\n3|PENDING|PartitionTimeLimit|/pool\n"
-        "4|COMPLETING|None|/pool\n5|NODE_FAIL||/pool\n6|SIGNALING|None|/pool\n"
+        "1|RUNNING|None|a|/home/ada\n2|PENDING|Resources|b|/pool\n3|PENDING|PartitionTimeLimit|c|/pool\n"
+        "4|COMPLETING|None|d|/pool\n5|NODE_FAIL||e|/pool\n6|SIGNALING|None|f|/po|ol\n"
     )
     assert read_slurm(answer) == {
-        "1": Entry(RUNNING, folder="/home/ada"),
-        "2": Entry(PENDING, "Resources", folder="/pool"),
-        "3": Entry(PENDING, "PartitionTimeLimit", is_hopeless=True, is_certain=True, folder="/pool"),
-        "4": Entry("ending", folder="/pool"),
-        "6": Entry(RUNNING, folder="/pool"),
+        "1": Entry(RUNNING, folder="/home/ada", name="a"),
+        "2": Entry(PENDING, "Resources", folder="/pool", name="b"),
+        "3": Entry(PENDING, "PartitionTimeLimit", is_hopeless=True, is_certain=True, folder="/pool", name="c"),
+        "4": Entry("ending", folder="/pool", name="d"),
+        "6": Entry(RUNNING, folder="/po|ol", name="f"),
     }
 
 
