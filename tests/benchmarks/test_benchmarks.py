@@ -1,6 +1,6 @@
 """Each benchmark runs, at its smallest size. Nothing is timed here.
 
-Those marked as long share what they call with the others. `make types` finds what they call and is not there any more.
+Most are marked as long, as `make types` finds in each of them what it calls and is not there any more.
 """
 
 import os
@@ -19,7 +19,12 @@ CASES = [
     ("overhead", "--labels 8", r"8  ratio +\d", (LONG,)),
     ("labelling", "--structures 16", r"ratio of the labelling to the loop with store: \d", (LONG,)),
     ("look_ups", "--keys 100 --round-trip-ms 1", r"none there +\d", ()),
-    ("pools", "--workers 4 --rate 50 --databases sqlite --labels 12 --plain 8", r"knows 14 of 14 tasks", ()),
+    (
+        "pools",
+        "--workers 4 --rate 50 --databases sqlite --labels 12 --plain 8",
+        r"knows 14 of 14 tasks",
+        (LONG,),
+    ),
     (
         "pools",
         "--workers 4 --rate 50 --databases sqlite --labels 12 --plain 0 --path generation",
@@ -35,11 +40,16 @@ CASES = [
         (LONG,),
     ),
     ("training", "--structures 8 --rounds 1", r"surveyor, later +\d", (LONG, NETWORKS)),
-    ("evaluate", "--structures 2", r"largest differences: \S+e(-1\d|\+00) meV, \S+e(-1\d|\+00) meV/Å", (NETWORKS,)),
+    (
+        "evaluate",
+        "--structures 2",
+        r"largest differences: \S+e(-1\d|\+00) meV, \S+e(-1\d|\+00) meV/Å",
+        (LONG, NETWORKS),
+    ),
     ("walkers", "--walkers 2 --steps 1", r"surveyor, one process +\d(?s:.*)network +\d", (LONG, NETWORKS)),
     ("cp2k_labels", "--frames 2", r"label minus program, median of pairs: -?\d", (LONG, PROGRAM)),
-    ("cp2k_repair", "--only H2O", r"\| 1 \|", (PROGRAM,)),
-    ("atomic_energies", "--elements H --wider", r"H: lowest at multiplicity 2", (PROGRAM,)),
+    ("cp2k_repair", "--only H2O", r"\| 1 \|", (LONG, PROGRAM)),
+    ("atomic_energies", "--elements H --wider", r"H: lowest at multiplicity 2", (LONG, PROGRAM)),
 ]
 
 
