@@ -13,13 +13,14 @@ from rich.text import Text
 
 from surveyor.buckets import Bucket, BucketAccess
 from surveyor.campaign import CAMPAIGN, CampaignParameters
+from surveyor.doctor.one_pool import examine_pool
 from surveyor.doctor.preflight import HERE, examine, proof_of
 from surveyor.doctor.results import CheckResult, Subject, fault, fault_of, remark
 from surveyor.errors import InputError
-from surveyor.flows.pool_commands import users_pools
+from surveyor.flows.pool_commands import stored_site, users_pools
 from surveyor.flows.stores import access_to, add_storage_option, store_argument
 from surveyor.object_storage import ObjectStorage, prove
-from surveyor.pools.choice import plain_site
+from surveyor.pools.choice import BLOCK, plain_site
 from surveyor.pools.site import Site
 from surveyor.reference.choice import Codes
 from surveyor.words import number_of
@@ -36,9 +37,10 @@ def add_doctor_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     )
     doctor.add_argument(
         "subject",
-        type=store_argument,
-        metavar="CAMPAIGN",
-        help="campaign file (YAML), or the bucket of a label store, such as s3://bucket/labels",
+        type=_subject,
+        metavar="SUBJECT",
+        help="campaign file (YAML); or the kind and name of the block of a pool, such as ec2/gpu; or the bucket of a "
+        "label store, such as s3://bucket/labels",
     )
     add_storage_option(doctor)
     doctor.add_argument(
@@ -49,13 +51,7 @@ def add_doctor_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
 
 def _doctor(options: argparse.Namespace, console: Console) -> int:
     with console.status("looking") as status:
-        if isinstance(options.subject, str):
-            results = list(look_at_bucket(options.subject, options.storage))
-        elif options.storage is not None:
-            raise InputError("--storage: expected only with a bucket; a campaign file has its own field `storage`")
-        else:
-            on_progress = _progress_printer(console, status)
-            results = list(look(options.subject, 60 * options.wait_minutes, on_progress))
+        results = list(_results(options, _progress_printer(console, status)))
     console.print(results_table(results))
     faults = [result for result in results if result.severity == "fault"]
     for result in faults:
@@ -63,6 +59,22 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
         console.print(Text(f"  mend: {result.mend}", "bold"))
     console.print(f"\n{number_of(len(faults), 'fault')} in {number_of(len(results), 'result')}")
     return 1 if faults else 0
+
+
+def _subject(text: str) -> Path | str:
+    """Return a campaign file, the address of a bucket, or the name of a block of a pool."""
+    return text if BLOCK.fullmatch(text) and not Path(text).exists() else store_argument(text)
+
+
+def _results(options: argparse.Namespace, on_progress: Callable[[str], None]) -> Iterator[CheckResult]:
+    subject, wait_s = options.subject, 60 * options.wait_minutes
+    if isinstance(subject, str) and not BLOCK.fullmatch(subject):
+        return look_at_bucket(subject, options.storage)
+    if options.storage is not None:
+        raise InputError("--storage: expected only with a bucket; a campaign file has its own field `storage`")
+    if isinstance(subject, str):
+        return look_at_pool(subject, wait_s, on_progress)
+    return look(subject, wait_s, on_progress)
 
 
 def _progress_printer(console: Console, status: Status) -> Callable[[str], None]:
@@ -126,6 +138,21 @@ def look_at_bucket(address: str, storage: str | None) -> Iterator[CheckResult]:
         yield fault_of(error, "label store", HERE, f"edit {f'block {storage}' if storage else 'the environment'}")
     else:
         yield proof_of(bucket)
+
+
+def look_at_pool(name: str, wait_s: float, on_progress: Callable[[str], None]) -> Iterator[CheckResult]:
+    """Start one job of a pool, and check what its worker sees; its files are in the current folder meanwhile.
+
+    Args:
+        name: kind and name of its block.
+        wait_s: maximum time to wait for a worker.
+        on_progress: called with a description of each wait.
+
+    Raises:
+        InputError: there is no such block.
+    """
+    site = stored_site(name)
+    yield from examine_pool(name, site, Path.cwd(), by_hand=users_pools(), wait_s=wait_s, on_progress=on_progress)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ def add_pool_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
 
 
 def _open(options: argparse.Namespace, console: Console) -> None:
-    site = _stored(options.name)
+    site = stored_site(options.name)
     if not isinstance(site, WorkersSite):
         raise InputError(f"{options.name}: found a pool of kind {site.kind}, expected one on a cluster, with jobs")
     folder = folder_of(options.name, users_pools())
@@ -76,7 +76,12 @@ def _open(options: argparse.Namespace, console: Console) -> None:
     )
 
 
-def _stored(name: str) -> Site:
+def stored_site(name: str) -> Site:
+    """Return the site that the block of a pool holds.
+
+    Raises:
+        InputError: there is no such block.
+    """
     from surveyor.blocks.pools import load_sites
     from surveyor.flows.server import using_server
 
@@ -126,7 +131,7 @@ def _close(options: argparse.Namespace, console: Console) -> None:
 def _sweep(options: argparse.Namespace, console: Console) -> None:
     from surveyor.pools.ec2 import sweep
 
-    site = _stored(options.name)
+    site = stored_site(options.name)
     if not isinstance(site, EC2Site):
         raise InputError(f"{options.name}: found a pool of kind {site.kind}, expected one that rents instances: ec2")
     table = Table()

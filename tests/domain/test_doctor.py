@@ -26,7 +26,7 @@ from surveyor.campaign import CAMPAIGN
 from surveyor.doctor.preflight import check_overlap, examine
 from surveyor.doctor.probe import Question, WorkerView
 from surveyor.doctor.results import CheckResult, Subject
-from surveyor.doctor.worker_checks import Asked, check_cores, check_gpus, wants_gpu
+from surveyor.doctor.worker_checks import AskedForCampaign, check_cores, check_gpus, wants_gpu
 from surveyor.lease import hold_lease
 from surveyor.object_storage import storage_at
 from surveyor.pools.choice import plain_site
@@ -261,7 +261,7 @@ def test_what_a_block_asks_for_already_is_not_the_advice(
     (tmp_path / "campaign.yaml").write_text(yaml.safe_dump(campaign))
     parameters = CAMPAIGN.load(tmp_path / "campaign.yaml")
     question = Question("answer", {}, wants_gpu=wants_gpu(parameters, name, site))
-    asked = Asked(parameters, name, site, question, the_view(**fields), 0.0)
+    asked = AskedForCampaign(name, site, question, the_view(**fields), 0.0, parameters)
     fault = faults([*check_gpus(asked), *check_cores(asked)])[0]
     if fault.check == "cores":
         assert fault.found == f"4 ranks of 1 thread: 4 cores; block {name} asks for 4, node7 has 2"
@@ -274,7 +274,8 @@ def test_what_a_block_asks_for_already_is_not_the_advice(
 def test_a_node_with_fewer_cores_than_the_block_asks_for_is_told_whatever_runs_there(tmp_path: Path) -> None:
     (tmp_path / "campaign.yaml").write_text(yaml.safe_dump({**CONTENT, "pools": all_on("slurm/cpu")}))
     parameters = CAMPAIGN.load(tmp_path / "campaign.yaml")
-    asked = Asked(parameters, "slurm/cpu", SLURMSite(cores_per_job=4), Question("answer", {}), the_view(), 0.0)
+    site, question = SLURMSite(cores_per_job=4), Question("answer", {})
+    asked = AskedForCampaign("slurm/cpu", site, question, the_view(), 0.0, parameters)
     (finding,) = check_cores(asked)
     assert (finding.severity, finding.found) == ("remark", "block slurm/cpu asks for 4, node7 has 2")
 

@@ -51,7 +51,9 @@ class CommandLine:
         environment = {**os.environ, "PREFECT_API_URL": api_url or self.api_url}
         command = [sys.executable, "-m", "surveyor.flows.command_line", *map(str, arguments)]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            command, cwd=self.folder, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True
+        )
 
     def __call__(self, *arguments: str | Path, api_url: str | None = None) -> tuple[int, str]:
         with self.start(*arguments, api_url=api_url) as process:
@@ -73,6 +75,19 @@ def test_doctor_finds_nothing_in_a_good_campaign(command: CommandLine) -> None:
     assert f"{command.api_url}: version" in said
     assert not command.log.exists()
     assert not (command.folder / "runs").exists()
+
+
+def test_doctor_examines_one_pool_without_a_campaign(command: CommandLine) -> None:
+    LocalPool(cores=1).save("doctor-alone")
+    status, said = command("doctor", "local/doctor-alone")
+    assert "0 faults" in said
+    assert status == 0
+    for check in ("worker", "run directory", "GPUs", "clock"):
+        assert check in said
+    assert {path.name for path in command.folder.iterdir()} == {"copper.extxyz"}
+    status, said = command("doctor", "local/nowhere")
+    assert status == 2
+    assert "there is no such block" in said
 
 
 def test_doctor_goes_on_where_the_server_is_away(command: CommandLine) -> None:

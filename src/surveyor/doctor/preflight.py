@@ -47,7 +47,7 @@ def examine(subject: Subject, *, has_access: bool = True) -> Iterator[CheckResul
         folders: dict[str, Path] = {}
         for name, path in subject.folders.items():
             try:
-                folders[name] = _written(made.enter_context(temporary_in(path)))
+                folders[name] = written(made.enter_context(temporary_in(path)))
                 yield CheckResult(name, HERE, f"{path}: writable, {free_GB(path):.0f} GB are free")
             except OSError as error:
                 line = f"{FIELDS[name]}: FOLDER  # that this machine can write to; or mend {path}"
@@ -175,6 +175,7 @@ def temporary_in(folder: Path) -> Iterator[Path]:
                 each.rmdir()
 
 
-def _written(folder: Path) -> Path:
+def written(folder: Path) -> Path:
+    """Write a record of this process into a folder, for workers to find, and return the folder."""
     FolderStorage(folder).put_new(WRITTEN_HERE, b"written by surveyor doctor\n")
     return folder

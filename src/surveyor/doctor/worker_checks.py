@@ -29,7 +29,6 @@ class Asked:
     """A worker that has described its environment.
 
     Attributes:
-        parameters: parameters of the campaign.
         pool: name of the pool.
         site: site of the pool.
         question: the request to the worker.
@@ -37,12 +36,22 @@ class Asked:
         waited_s: time to open the pool and to get the answer, including the time in the queue.
     """
 
-    parameters: CampaignParameters
     pool: str
     site: Site
     question: Question
     view: WorkerView
     waited_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AskedForCampaign(Asked):
+    """A worker of a campaign that has described its environment.
+
+    Attributes:
+        parameters: parameters of the campaign.
+    """
+
+    parameters: CampaignParameters
 
 
 def stages_of(parameters: CampaignParameters, pool: str) -> list[str]:
@@ -52,9 +61,12 @@ def stages_of(parameters: CampaignParameters, pool: str) -> list[str]:
 
 def check_worker(asked: Asked) -> Iterator[CheckResult]:
     """Say where the worker runs, and with which versions."""
-    view, stages = asked.view, ", ".join(stages_of(asked.parameters, asked.pool))
+    view = asked.view
+    stages = (
+        f", for {', '.join(stages_of(asked.parameters, asked.pool))}" if isinstance(asked, AskedForCampaign) else ""
+    )
     versions = ", ".join(f"{name} {version}" for name, version in view.versions.items())
-    found = f"on {view.host} after {asked.waited_s:.0f} s, for {stages}: {versions} ({view.python})"
+    found = f"on {view.host} after {asked.waited_s:.0f} s{stages}: {versions} ({view.python})"
     yield CheckResult("worker", asked.pool, found)
 
 
@@ -78,7 +90,7 @@ def check_folders(asked: Asked) -> Iterator[CheckResult]:
         yield fault(name, asked.pool, found, line)
 
 
-def check_bucket(asked: Asked) -> Iterator[CheckResult]:
+def check_bucket(asked: AskedForCampaign) -> Iterator[CheckResult]:
     """Check that the worker can use the bucket of the label store."""
     store, host = asked.parameters.label_store, asked.view.host
     if asked.question.bucket is None:
@@ -109,7 +121,7 @@ def _space(check: str, where: str, found: str, free: float | None, field: str) -
     return fault(check, where, f"{found}, but only {free:.2f} GB are free", line)
 
 
-def check_cores(asked: Asked) -> Iterator[CheckResult]:
+def check_cores(asked: AskedForCampaign) -> Iterator[CheckResult]:
     """Check the MPI ranks and threads of the reference against the cores of the worker."""
     cores = min(asked.view.cores, cores_of(asked.site) or asked.view.cores)
     short = _shortage(asked)
@@ -140,7 +152,7 @@ def check_cores(asked: Asked) -> Iterator[CheckResult]:
         yield fault("slots", asked.pool, found, f"tasks_per_job: {ranks}  # in block {asked.pool}")
 
 
-def _shortage(asked: Asked) -> str:
+def _shortage(asked: AskedForCampaign) -> str:
     """Say how many cores a block asks for, where its worker has fewer; return nothing where it has them."""
     asks, has = cores_of(asked.site), asked.view.cores
     return f"block {asked.pool} asks for {asks}, {asked.view.host} has {has}" if asks is not None and asks > has else ""
@@ -163,7 +175,7 @@ def ranks_of(code: CP2KCode, site: Site) -> int | None:
     return site.tasks_per_job if isinstance(site, SLURMSite) else None
 
 
-def _line_for_cores(asked: Asked, needed: int) -> str:
+def _line_for_cores(asked: AskedForCampaign, needed: int) -> str:
     fewer = "or fewer ranks in codes: {cp2k: …}"
     match asked.site:
         case JobQueueSite() if _shortage(asked):
@@ -179,7 +191,7 @@ def _line_for_cores(asked: Asked, needed: int) -> str:
     return f"pools: {{labelling: …}}  # a pool whose workers have {needed} cores; {fewer}"
 
 
-def check_gpus(asked: Asked) -> Iterator[CheckResult]:
+def check_gpus(asked: AskedForCampaign) -> Iterator[CheckResult]:
     """Check that the worker sees GPUs, where its site or the model asks for them."""
     view = asked.view
     if not asked.question.wants_gpu:
@@ -199,7 +211,7 @@ def check_gpus(asked: Asked) -> Iterator[CheckResult]:
         yield CheckResult("GPUs", asked.pool, found)
 
 
-def _line_for_gpus(asked: Asked) -> str:
+def _line_for_gpus(asked: AskedForCampaign) -> str:
     cpu = "or model: {mace: {device: cpu}}" if wants_cuda(asked.parameters) else "or none, to train on cores"
     if isinstance(asked.site, JobQueueSite) and asked.site.gpus_per_job:
         return f"queue: …  # in block {asked.pool}, one whose nodes have GPUs; {cpu}"
@@ -233,7 +245,7 @@ def wants_cuda(parameters: CampaignParameters) -> bool:
     return isinstance(chosen, MACEParameters | NequIPParameters) and chosen.device == "cuda"
 
 
-WORKER_CHECKS: tuple[Callable[[Asked], Iterator[CheckResult]], ...] = (
+WORKER_CHECKS: tuple[Callable[[AskedForCampaign], Iterator[CheckResult]], ...] = (
     check_worker,
     check_folders,
     check_bucket,

@@ -98,9 +98,10 @@ class Keeper:
             logger.error("pool %s: jobs %s could not be cancelled", self.name, ", ".join(left))
         if self.spending is not None:
             self.spending.count(len(self.records), time.monotonic())
+        self.records = {job: record for job, record in self.records.items() if job in left}
         self._note()  # the next process of the pool goes on with what was spent
         with suppress(OSError):
-            self.folder.write_jobs(left)
+            self.folder.write_jobs(left)  # those of the process before, too
 
     async def _cancelled(self, jobs: list[str], within_s: float, *, whole: bool) -> list[str]:
         """Cancel jobs and any others of this pool in the queue; return those that remain.

@@ -17,6 +17,7 @@ from counted_work import names, work
 from played_cloud import SECRET, Fault, PlayedCloud, played_cloud
 from processes import wait_until
 
+from surveyor.doctor.one_pool import examine_pool
 from surveyor.errors import PoolFailed, WorkerLost
 from surveyor.pools import instance_watch
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool
@@ -131,6 +132,19 @@ def test_instances_come_with_work_are_replaced_when_taken_away_and_leave_without
     written += [path.read_text(errors="replace") for path in scene.cloud.folder.rglob("*") if path.is_file()]
     assert [text for text in written if SECRET in text] == []
     assert [text for text in written if "PRIVATE KEY" in text] == [(scene.folder.path / "key.pem").read_text()]
+
+
+def test_doctor_starts_one_instance_looks_around_ends_it_and_says_what_it_cost(scene: Scene) -> None:
+    results = {each.check: each for each in examine_pool("ec2/test", scene.site(price_per_hour=3600.0), scene.path)}
+    assert {each.severity for each in results.values()} == {"good"}
+    assert {*results} == {"worker", "run directory", "GPUs", "clock", "cost"}
+    assert float(results["cost"].found.partition(",")[0]) > 1.0
+    assert scene.cloud.alive() == []
+    assert [*scene.path.iterdir()] == []
+    # What credentials may not do is named.
+    scene.cloud.faults.append(Fault("RunInstances", "UnauthorizedOperation", "You are not authorized.", 403))
+    (fault,) = [each for each in examine_pool("ec2/test", scene.site(), scene.path) if each.severity == "fault"]
+    assert "the permission ec2:RunInstances" in fault.found
 
 
 def test_when_the_process_of_a_pool_is_killed_its_instance_ends_by_itself_and_another_continues(scene: Scene) -> None:

@@ -1,0 +1,116 @@
+"""Preflight of one pool without a campaign: one job is started, examined and ended."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from surveyor.doctor.opened_pools import UNANSWERED, OpenedPool, no_worker, opened_pool
+from surveyor.doctor.preflight import temporary_in, written
+from surveyor.doctor.probe import Question, look_around
+from surveyor.doctor.results import CheckResult, fault, remark
+from surveyor.doctor.worker_checks import Asked, check_folders, check_scratch, check_worker, gpus_of
+from surveyor.errors import InputError
+from surveyor.pools.choice import folder_of
+from surveyor.pools.pool_folder import PoolFolder
+from surveyor.pools.site import Site, WorkersSite
+from surveyor.pools.sites import JobQueueSite
+
+CLOCKS_S = 30.0  # beyond this difference, times in logs and events of several machines mislead
+
+
+def examine_pool(
+    name: str,
+    site: Site,
+    folder: Path,
+    *,
+    by_hand: Path | None = None,
+    wait_s: float = 600.0,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> Iterator[CheckResult]:
+    """Start one job of a pool, check what its worker sees, end it, and say what that cost.
+
+    A pool that was opened by hand is used, and stays open.
+
+    Args:
+        name: name of the pool, such as ec2/gpu.
+        site: its site.
+        folder: a folder that workers are to share with this machine; nothing is left in it.
+        by_hand: folder of the pools that the user has opened by hand.
+        wait_s: maximum time to wait for the worker.
+        on_progress: called with a description of each wait.
+    """
+    of_closing: list[CheckResult] = []
+    with temporary_in(folder) as shared:
+        question = Question(
+            answer=f"from-{name.replace('/', '-')}",
+            folders={"run directory": written(shared)},
+            scratch=site.scratch if isinstance(site, JobQueueSite) else None,
+            wants_gpu=True,
+        )
+        pools = shared / "pools"
+        try:
+            with opened_pool(name, site, pools, by_hand, on_progress, of_closing) as pool:
+                yield from _ask(pool, question, wait_s)
+                on_progress(f"closing pool {name}")
+        except InputError as error:
+            yield no_worker(name, site, error)
+        yield from of_closing
+        if isinstance(site, WorkersSite):
+            yield from _check_cost(name, site, folder_of(name, pools))
+
+
+def _ask(pool: OpenedPool, question: Question, wait_s: float) -> Iterator[CheckResult]:
+    asked = pool.submit(look_around, question)
+    if not pool.is_done(asked, time.monotonic() + wait_s):
+        yield pool.without_worker(wait_s)
+        return
+    try:
+        view = asked.result()
+    except UNANSWERED as error:
+        yield no_worker(pool.name, pool.site, error)
+        return
+    seen = Asked(pool.name, pool.site, question, view, max(0.0, view.time - pool.began))
+    for check in (check_worker, check_folders, check_scratch, _check_cards):
+        yield from check(seen)
+    yield from _check_clock(pool)
+
+
+def _check_cards(asked: Asked) -> Iterator[CheckResult]:
+    view, asks = asked.view, gpus_of(asked.site)
+    usable = "" if view.torch_gpus is None else f", torch can use {view.torch_gpus}"
+    found = f"{view.host}: nvidia-smi lists {', '.join(view.gpus) or 'none'}{usable}"
+    if asks > len(view.gpus):
+        line = f"edit block {asked.pool}  # it asks for {asks}: another queue or image, or fewer"
+        yield fault("GPUs", asked.pool, found, line)
+    elif view.gpus and view.torch_gpus == 0:
+        line = f"{view.python} -m pip install torch  # a build for CUDA, and for the driver of {view.host}"
+        yield fault("GPUs", asked.pool, found, line)
+    else:
+        yield CheckResult("GPUs", asked.pool, found)
+
+
+def _check_clock(pool: OpenedPool) -> Iterator[CheckResult]:
+    """Compare the clock of the worker with the clock here; the time of the answer bounds the error."""
+    with suppress(*UNANSWERED):
+        before = time.time()
+        there = pool.answer(pool.submit(time.time))
+        after = time.time()
+        ahead = there - (before + after) / 2
+        found = (
+            f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine, within {after - before:.1f} s"
+        )
+        if abs(ahead) > CLOCKS_S + (after - before):
+            yield remark(
+                "clock", pool.name, f"{found}; set both by NTP, as times in logs and reports mislead otherwise"
+            )
+        else:
+            yield CheckResult("clock", pool.name, found)
+
+
+def _check_cost(name: str, site: WorkersSite, folder: PoolFolder) -> Iterator[CheckResult]:
+    """Say what the job cost, where the site has a price."""
+    spent = (folder.read_state() or {}).get("spent")
+    if site.price is None or spent is None:
+        return
+    yield CheckResult("cost", name, f"{spent:.2f}, at {site.price.per_hour:g} per hour from the request to the end")
