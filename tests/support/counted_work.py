@@ -22,6 +22,16 @@ def work(log: Path, name: str, seconds: float) -> str:
     return job
 
 
+def work_until(log: Path, name: str, end: Path) -> str:
+    """Work until a file is there; see `work`."""
+    job = os.environ.get("PLAYED_INSTANCE", "none")
+    _append(log, f"begin {name} {job} {os.getpid()}")
+    while not end.exists():
+        time.sleep(0.1)
+    _append(log, f"end {name} {job} {os.getpid()}")
+    return job
+
+
 def be_unfit() -> None:
     """Fail as a label does where programs do not start."""
     raise AttemptFailed("no srun here", is_worker_unfit=True)

@@ -6,6 +6,7 @@ pools that use it, note each attempt to connect to an address that is not loopba
 
 import base64
 import http.client
+import json
 import os
 import secrets
 import subprocess
@@ -14,6 +15,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,7 @@ class PlayedCloud:
     requests: list[dict[str, str]] = field(default_factory=list)
     ids: dict[str, Any] = field(default_factory=dict)
     has_changed: threading.Event = field(default_factory=threading.Event)
+    notices: dict[str, str] = field(default_factory=dict)  # when instances are taken away, as their metadata say
     answers: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # by client token, which moto ignores
 
     @property
@@ -123,6 +126,10 @@ class PlayedCloud:
         """End an instance as Amazon does that wants it back."""
         self.client.terminate_instances(InstanceIds=[instance])
         self.has_changed.set()
+
+    def announce(self, instance: str, in_s: float) -> None:
+        """Let the metadata of an instance say that it is taken away."""
+        self.notices[instance] = f"{datetime.now(UTC) + timedelta(seconds=in_s):%Y-%m-%dT%H:%M:%SZ}"
 
     def alive(self) -> list[str]:
         return [each["InstanceId"] for each in self.instances()]
@@ -228,6 +235,7 @@ class _Metal:
             "PLAYED_FOLDER": str(folder),
             "PLAYED_METAL": str(folder),
             "PLAYED_INSTANCE": instance,
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{self.cloud.url}/{instance}",
         }
         with (folder / f"{instance}.console").open("wb") as console:
             return subprocess.Popen(
@@ -263,6 +271,12 @@ def _handler(cloud: PlayedCloud, port: int) -> type[BaseHTTPRequestHandler]:
                 self._answer(status, content)
             else:
                 self.close_connection = True
+
+        def do_PUT(self) -> None:
+            self._answer(200, b"token" if self.path.endswith("/latest/api/token") else b"")
+
+        def do_GET(self) -> None:
+            self._answer(*_metadata(cloud, self.path, self.headers["X-aws-ec2-metadata-token"]))
 
         def _ask(self, body: bytes) -> Callable[[], tuple[int, bytes]]:
             def ask() -> tuple[int, bytes]:
@@ -305,6 +319,16 @@ def _answered(cloud: PlayedCloud, form: dict[str, str], ask: Callable[[], tuple[
     if action == "TerminateInstances" and answer[0] != 200 and b"InvalidInstanceID" not in answer[1]:
         return 200, ENDED.encode()  # moto does not end an instance twice
     return answer
+
+
+def _metadata(cloud: PlayedCloud, path: str, token: str | None) -> tuple[int, bytes]:
+    """Return what the metadata service of an instance answers."""
+    instance, _, rest = path[1:].partition("/")
+    if token != "token":
+        return 401, b""
+    if rest != "latest/meta-data/spot/instance-action" or instance not in cloud.notices:
+        return 404, b""
+    return 200, json.dumps({"action": "terminate", "time": cloud.notices[instance]}).encode()
 
 
 def _complaint(code: str, message: str) -> bytes:

@@ -20,7 +20,8 @@ from surveyor.pools.ec2_refusals import of_all
 from surveyor.pools.ec2_site import OF_SURVEYOR, EC2Site
 from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, Refused
 from surveyor.pools.queues import Entry
-from surveyor.pools.user_data import user_data
+from surveyor.pools.spot_notice import taken_at
+from surveyor.pools.user_data import notice_file, user_data
 from surveyor.words import number_of
 
 POOL, FOLDER, OWNER, EXPIRES = (f"{OF_SURVEYOR}{word}" for word in ("pool", "folder", "owner", "expires"))
@@ -36,6 +37,15 @@ ENTRIES = {
     # Its worker is gone, and its disk costs. Nobody starts it again.
     "stopping": Entry("pending", "the instance was stopped", is_hopeless=True),
     "stopped": Entry("pending", "the instance was stopped", is_hopeless=True),
+}
+
+
+# One that is taken away is gone, with its volumes; the pool starts another one.
+SPOT = {
+    "InstanceMarketOptions": {
+        "MarketType": "spot",
+        "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
+    }
 }
 
 
@@ -70,11 +80,12 @@ class Instances:
         self._ec2 = EC2(site)
         self._image: Any = None  # Any: as boto3 gives it
 
-    async def submit(self, name: str) -> str:
+    async def submit(self, name: str, *, firm: bool = False) -> str:
         """Start an instance of the first type that a zone has room for, and return its id.
 
         Args:
             name: name of the job and of its worker; several workers append -0, -1 and so on.
+            firm: start one on demand, whatever the settings say.
 
         Raises:
             Refused: a quota, a missing permission or a wrong setting.
@@ -92,7 +103,8 @@ class Instances:
         for instance_type in self.site.instance_types:
             for subnet in self.site.subnets:
                 try:
-                    return await asyncio.to_thread(self._start, name, script, instance_type, subnet)
+                    market = SPOT if self.site.spot and not firm else {}
+                    return await asyncio.to_thread(self._start, name, script, instance_type, subnet, market)
                 except NoCapacity as refusal:
                     refusals.append(refusal)
         raise of_all(refusals)
@@ -110,7 +122,11 @@ class Instances:
         names = {each["InstanceId"]: _tags(each).get("Name", "") for each in found}
         now = time.monotonic()
         self._young = {job: begun for job, begun in self._young.items() if job not in states and now < begun + SHOWN_S}
-        shown = {job: replace(ENTRIES[state], name=names[job]) for job, state in states.items() if state != OVER}
+        shown = {
+            job: replace(ENTRIES[state], name=names[job], taken_at=taken_at(notice_file(self.folder, names[job])))
+            for job, state in states.items()
+            if state != OVER
+        }
         return {**{job: Entry("pending", "just started") for job in self._young}, **shown}
 
     async def cancel(self, jobs: Collection[str]) -> None:
@@ -144,8 +160,15 @@ class Instances:
             path.write_text(uuid4().hex)
         return _digest(path.read_text(), str(self.folder))[:16]
 
-    def _start(self, name: str, script: str, instance_type: str, subnet: str) -> str:
-        request = self._request(name) | {
+    def _start(
+        self,
+        name: str,
+        script: str,
+        instance_type: str,
+        subnet: str,
+        market: Mapping[str, Any],  # Any: nested, as boto3 takes it
+    ) -> str:
+        request = {**self._request(name), **market} | {
             "UserData": script,
             "InstanceType": instance_type,
             "SubnetId": subnet,

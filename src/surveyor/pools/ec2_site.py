@@ -93,6 +93,19 @@ class EC2Site(WorkersSite):
         title="Budget",
         description="Cost, in the currency of the price, at which a pool of one campaign ends all its instances.",
     )
+    spot: bool = Field(
+        False,
+        title="Spot instances",
+        description="Use cheaper instances, which Amazon may take away with a notice of two minutes; their work then "
+        "goes to another instance.",
+    )
+    on_demand_after: int = Field(
+        3,
+        ge=1,
+        title="On demand after",
+        description="Number of spot instances taken away, with no function finished in between, after which the next "
+        "one is on demand.",
+    )
     tags: list[Tag] = Field(
         default_factory=list,
         title="Tags",
@@ -126,6 +139,11 @@ class EC2Site(WorkersSite):
     def connect_s(self) -> float:
         """Time in seconds within which the worker of a running instance connects."""
         return 60 * self.start_minutes
+
+    @property
+    def firm_after(self) -> int | None:
+        """Number of spot instances taken away, with nothing finished in between, after which one is on demand."""
+        return self.on_demand_after if self.spot else None
 
     @property
     def price(self) -> Price | None:

@@ -1,6 +1,6 @@
 """Runs the worker of an instance, and ends it when the scheduler of its pool does not answer for long.
 
-Usage: python -m surveyor.pools.instance_watch ADDRESS ORPHAN_S CA_FILE CERTIFICATE_FILE KEY_FILE COMMAND...
+Usage: python -m surveyor.pools.instance_watch ADDRESS ORPHAN_S NOTICE_FILE CA_FILE CERTIFICATE_FILE KEY_FILE COMMAND...
 
 A connection that breaks ends a worker by itself. A machine that sleeps or hangs breaks none: its worker would wait, and
 cost, for ever. The user data of the instance power it off when this program ends.
@@ -13,10 +13,14 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from urllib.parse import urlsplit
+
+from surveyor.pools import spot_notice
 
 logger = logging.getLogger("surveyor.pools.instance")
 
+NO_NOTICE = "-"  # for an instance that nobody takes away
 ANSWER_S = 10.0  # a scheduler with much to do takes its time
 LOOK_S = 10.0
 END_S = 10.0
@@ -24,11 +28,13 @@ END_S = 10.0
 
 def main() -> None:
     """Run a worker as long as its scheduler answers."""
-    address, orphan_s, ca_file, certificate, key, *command = sys.argv[1:]
+    address, orphan_s, notice, ca_file, certificate, key, *command = sys.argv[1:]
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     context = ssl.create_default_context(cafile=ca_file)
     context.check_hostname = False  # the certificate of a pool names no host
     context.load_cert_chain(certificate, key)
+    if notice != NO_NOTICE:
+        spot_notice.listen(Path(notice))
     sys.exit(_watch(subprocess.Popen(command), address, float(orphan_s), context))
 
 

@@ -1,5 +1,6 @@
 """History of a job, as the process of a pool remembers it."""
 
+import time
 from dataclasses import dataclass
 
 from surveyor.pools.queues import Entry
@@ -18,6 +19,11 @@ class JobRecord:
     connected: float | None = None  # when a worker was last seen
     leaving: float | None = None  # when it was cancelled, or its workers were told to leave
 
+    @property
+    def taken_at(self) -> float | None:
+        """When its machine will be taken away, in seconds since the epoch; None where that is not announced."""
+        return None if self.entry is None else self.entry.taken_at
+
     def view(self, job: str, now: float) -> Job:
         """Return the job as it is now."""
         return Job(
@@ -30,4 +36,5 @@ class JobRecord:
             idle_s=now - self.busy,
             away_s=0.0 if self.connected is None else now - self.connected,
             leaving_s=None if self.leaving is None else now - self.leaving,
+            taken_in_s=None if self.taken_at is None else self.taken_at - time.time(),
         )

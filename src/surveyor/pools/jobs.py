@@ -68,11 +68,12 @@ class Jobs:
         """Return the script of a job."""
         return str(self._job(name).job_script())
 
-    async def submit(self, name: str) -> str:
+    async def submit(self, name: str, *, firm: bool = False) -> str:
         """Submit a job and return its id.
 
         Args:
             name: name of the job and of its worker; several workers append -0, -1 and so on.
+            firm: of no effect.
 
         Raises:
             Refused: the queue refuses the job permanently; with the message of the command.

@@ -14,6 +14,7 @@ from surveyor.errors import PoolFailed
 from surveyor.files import write_json
 from surveyor.lease import Lease
 from surveyor.pools import worker_check
+from surveyor.pools.interruptions import Interruptions
 from surveyor.pools.job_record import JobRecord
 from surveyor.pools.machines import Machines, NoCapacity, QueueSilent, Refused
 from surveyor.pools.pool_folder import PoolFolder
@@ -58,6 +59,7 @@ class Keeper:
     )  # names of jobs whose submission was not answered, and when
     short: tuple[float, float, str] | None = None  # since when the cloud has no room, when that was said, and its words
     spending: Spending | None = None
+    interruptions: Interruptions = field(default_factory=Interruptions)
     used: float = field(default_factory=lambda: time.monotonic() + ATTACH_S)
 
     async def end_former_jobs(self) -> None:
@@ -178,6 +180,8 @@ class Keeper:
         for job in decided.ended:
             await self._remove_workers(workers[job], job)
         await self._retire(decided.retire, workers)
+        await self._pause(decided.pause, workers)
+        await self._evict(decided.evict, workers)
         await self._cancel(decided.cancel)
         for job in decided.ended:
             del self.records[job]
@@ -188,6 +192,8 @@ class Keeper:
     def _note_job(self, record: JobRecord, entry: Entry | None, workers: list[WorkerState], now: float) -> None:
         if entry is not None and entry.reason and (record.entry is None or record.entry.reason != entry.reason):
             logger.info("pool %s: %s waits: %s", self.name, record.name, entry.reason)
+        if entry is not None and entry.taken_at is not None and record.taken_at is None:
+            self._note_interruption(record)
         record.entry = entry
         record.missed = None if entry is not None else now if record.missed is None else record.missed
         if entry is not None and entry.state == "running" and record.running is None:
@@ -231,6 +237,22 @@ class Keeper:
         for job in jobs:
             self.records[job].leaving = time.monotonic()
             await self.scheduler.retire_workers([worker.address for worker in workers[job]], close_workers=True)
+
+    async def _pause(self, jobs: tuple[str, ...], workers: dict[str, list[WorkerState]]) -> None:
+        """Let nothing more begin on these workers."""
+        addresses = [each.address for job in jobs for each in workers[job] if each.status == Status.running]
+        if addresses:
+            await self.scheduler.retire_workers(addresses, close_workers=False, remove=False)
+
+    async def _evict(self, jobs: tuple[str, ...], workers: dict[str, list[WorkerState]]) -> None:
+        """End jobs before their machines are taken away; what they run waits for another worker, and is no failure."""
+        for worker in (each for job in jobs for each in workers[job]):
+            await self.scheduler.remove_worker(worker.address, stimulus_id="taken-away", expected=True)
+        await self._cancel(jobs)
+
+    def _note_interruption(self, record: JobRecord) -> None:
+        self.interruptions.note(self.scheduler.n_finished)
+        logger.warning("pool %s: the machine of %s is taken away; its work goes to another one", self.name, record.name)
 
     def _note_failure(self, message: str, *, is_certain: bool) -> None:
         logger.warning("pool %s: %s", self.name, message)
@@ -284,7 +306,8 @@ class Keeper:
         self.n_submitted += 1
         name = f"{self.folder.label}-{self.n_submitted}"
         try:
-            job = await self.machines.submit(name)
+            firm = self.interruptions.are_many(self.site.firm_after, self.scheduler.n_finished)
+            job = await self.machines.submit(name, firm=firm)
         except QueueSilent as error:
             self.unanswered[name] = time.monotonic()
             self.next_submission = time.monotonic() + SILENT_S

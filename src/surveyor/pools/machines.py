@@ -37,11 +37,12 @@ class NoCapacity(Exception):
 class Machines(Protocol):
     """The jobs of one pool, wherever they run."""
 
-    async def submit(self, name: str) -> str:
+    async def submit(self, name: str, *, firm: bool = False) -> str:
         """Submit a job and return its id.
 
         Args:
             name: name of the job and of its worker; several workers append -0, -1 and so on.
+            firm: ask for a machine that is not taken away, where the pool prefers cheaper ones that may be.
 
         Raises:
             Refused: the service refuses the job permanently; with its message.

@@ -31,7 +31,8 @@ class PoolScheduler(Scheduler):  # type: ignore[misc]  # it is untyped
     def __init__(self, **options: Any) -> None:  # Any: those of Dask
         super().__init__(**options)
         self.names_seen: set[str] = set()  # of all workers that ever connected, however soon they left
-        self.add_plugin(_ForgetFailures(self))
+        self.n_finished = 0  # functions that have returned
+        self.add_plugin(_NoteEnds(self))
         self.add_plugin(_NoteWorkers(self.names_seen))
 
     def is_rootish(self, ts: Any) -> bool:  # Any: Dask's state of a task
@@ -49,13 +50,15 @@ class PoolScheduler(Scheduler):  # type: ignore[misc]  # it is untyped
         return len(self.clients) - 1  # one of them stands for what is kept
 
 
-class _ForgetFailures(SchedulerPlugin):  # type: ignore[misc]  # it is untyped
-    """Forgets a failure once its waiting clients have received it, so that the same key can be submitted again."""
+class _NoteEnds(SchedulerPlugin):  # type: ignore[misc]  # it is untyped
+    """Counts what has returned; forgets a failure once its clients have received it, so that its key is free again."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: PoolScheduler) -> None:
         self.scheduler = scheduler
 
     def transition(self, key: Any, start: str, finish: str, *_args: Any, **_kwargs: Any) -> None:
+        if (start, finish) == ("processing", "memory"):
+            self.scheduler.n_finished += 1
         if finish == "erred" and key in self.scheduler.tasks:
             self.scheduler.loop.add_callback(self._forget, key)
 

@@ -101,6 +101,11 @@ class WorkersSite(Site):
         return None
 
     @property
+    def firm_after(self) -> int | None:
+        """Number of interruptions, with nothing finished in between, after which a job is firm; None: all are."""
+        return None
+
+    @property
     def price(self) -> Price | None:
         """Price of the jobs; None where they cost nothing."""
         return None

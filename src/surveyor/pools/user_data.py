@@ -58,15 +58,21 @@ def user_data(site: EC2Site, name: str, folder: Path, address: str, security: Se
         gid=os.getgid(),
         output=shlex.quote(str(folder / "jobs" / f"{name}.out")),
         check=f"{python} {check} </dev/null || exit 1" if check else "",
-        command=_command(site, name, python, address, security),
+        command=_command(site, name, folder, python, address, security),
     )
 
 
-def _command(site: EC2Site, name: str, python: str, address: str, security: Security) -> str:
+def notice_file(folder: Path, name: str) -> Path:
+    """Return the file to which an instance writes when it is taken away; see `spot_notice`."""
+    return folder / "jobs" / f"{name}.notice"
+
+
+def _command(site: EC2Site, name: str, folder: Path, python: str, address: str, security: Security) -> str:
     files = {"--tls-ca-file": security.tls_ca_file, "--tls-cert": security.tls_worker_cert}
     files["--tls-key"] = security.tls_worker_key
     orphan_s = 60 * site.orphan_minutes
-    watch = [python, "-m", instance_watch.__name__, address, f"{orphan_s:g}", *files.values()]
+    notice = shlex.quote(str(notice_file(folder, name))) if site.spot else instance_watch.NO_NOTICE
+    watch = [python, "-m", instance_watch.__name__, address, f"{orphan_s:g}", notice, *files.values()]
     worker = [python, "-m", "distributed.cli.dask_worker", address, "--name", name]
     worker += ["--nthreads", "1", "--nworkers", str(site.workers_per_job), "--memory-limit", "0", "--no-dashboard"]
     worker += ["--nanny", "--death-timeout", f"{orphan_s:g}", *(word for pair in files.items() for word in pair)]

@@ -9,6 +9,8 @@ from surveyor.pools.site import WorkersSite
 CONNECT_S = 180.0  # a job that runs has its workers connected after so long, or never: importing is slow on some disks
 FAILED_STARTS = 3  # so many jobs in a row may fail before any worker of theirs has connected
 RETURN_S = 60.0  # a worker that was killed is started again by its job within seconds
+DELIVERED_S = 5.0  # after the end of a function, its result has left the worker
+HURRY_S = 30.0  # before a machine is taken away, what runs on it goes back to the queue: its end takes a while
 GONE_S = 5.0  # a job that the queue does not show for so long is over; one answer may lack jobs that are there
 
 
@@ -26,6 +28,7 @@ class Job:
         idle_s: time for which it has had no work.
         away_s: time without a connected worker, after one was connected.
         leaving_s: time since it was cancelled or its workers were told to end; None if it is to stay.
+        taken_in_s: time until its machine is taken away; None where that is not announced.
     """
 
     id: str
@@ -37,6 +40,7 @@ class Job:
     idle_s: float = 0.0
     away_s: float = 0.0
     leaving_s: float | None = None
+    taken_in_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,8 @@ class Plan:
         n_submit: number of jobs to submit.
         cancel: jobs to cancel: they are not needed, or will never provide a worker.
         retire: jobs whose workers are to end after their current work.
+        pause: jobs whose machines are taken away soon: nothing more is to begin there.
+        evict: of these, the jobs to end now; their work goes back to the queue as if it had never begun.
         ended: jobs that have ended; workers of theirs that seem connected are gone.
         failed: jobs that ended or hung before any worker connected, each with its description.
         certain: failed jobs whose successors would also fail.
@@ -55,6 +61,8 @@ class Plan:
     n_submit: int = 0
     cancel: tuple[str, ...] = ()
     retire: tuple[str, ...] = ()
+    pause: tuple[str, ...] = ()
+    evict: tuple[str, ...] = ()
     ended: tuple[str, ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
     certain: tuple[str, ...] = ()
@@ -71,7 +79,9 @@ def plan(jobs: Sequence[Job], n_unfinished: int, site: WorkersSite) -> Plan:
     ended = tuple(job.id for job in jobs if _is_over(job))
     reasons = {job.id: reason for job in jobs if (reason := _why_it_failed(job, site)) is not None}
     abandoned = [job.id for job in jobs if job.id not in ended and _is_abandoned(job)]
-    alive = [job for job in jobs if job.leaving_s is None and job.id not in (*ended, *reasons, *abandoned)]
+    staying = [job for job in jobs if job.leaving_s is None and job.id not in (*ended, *reasons, *abandoned)]
+    alive = [job for job in staying if job.taken_in_s is None]
+    taken = [job for job in staying if job.taken_in_s is not None]
     wanted = wanted_jobs(n_unfinished, site)
     idle = [job for job in reversed(alive) if job.idle_s >= 60 * site.idle_minutes]
     surplus = idle[: max(0, len(alive) - wanted)]
@@ -80,6 +90,8 @@ def plan(jobs: Sequence[Job], n_unfinished: int, site: WorkersSite) -> Plan:
         n_submit=max(0, wanted - len(alive)),
         cancel=(*useless, *abandoned, *(job for job in reasons if job not in ended)),
         retire=tuple(job.id for job in surplus if job.was_connected),
+        pause=tuple(job.id for job in taken),
+        evict=tuple(job.id for job in taken if job.idle_s > DELIVERED_S or (job.taken_in_s or 0.0) < HURRY_S),
         ended=ended,
         failed=tuple(reasons.items()),
         certain=tuple(job.id for job in jobs if job.id in reasons and job.entry is not None and job.entry.is_certain),

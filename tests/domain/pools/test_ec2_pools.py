@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from counted_work import names, work
+from counted_work import names, work, work_until
 from played_cloud import SECRET, Fault, PlayedCloud, played_cloud
 from processes import wait_until
 
 from surveyor.doctor.one_pool import examine_pool
 from surveyor.errors import PoolFailed, WorkerLost
-from surveyor.pools import instance_watch
+from surveyor.pools import instance_watch, watch
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool
 from surveyor.pools.ec2_site import EC2Site
 from surveyor.pools.pool import Pool
@@ -170,6 +170,20 @@ def test_an_instance_whose_scheduler_is_silent_ends_by_itself(scene: Scene) -> N
         assert "has not answered for 6 s: this instance ends" in console
     finally:
         os.kill(holder, signal.SIGCONT)
+
+
+def test_work_of_a_spot_instance_that_is_taken_away_goes_to_one_on_demand_and_is_no_failure(scene: Scene) -> None:
+    pool, end = scene.open_pool(spot=True, on_demand_after=1), scene.path / "end"
+    future = pool.submit_with(SubmitOptions("a"), work_until, scene.log, "a", end)
+    wait_until(lambda: len(names(scene.log, "begin")) == 1, scene.said, PATIENCE_S)
+    (first,) = scene.instances()
+    scene.cloud.announce(first, watch.HURRY_S + 8)
+    wait_until(lambda: len(names(scene.log, "begin")) == 2, scene.said, PATIENCE_S)
+    scene.wait_for_the_end_of(first)
+    end.touch()
+    assert future.result(PATIENCE_S) not in ("none", first)
+    markets = [each.get("InstanceMarketOptions.MarketType") for each in scene.cloud.requested("RunInstances")[-2:]]
+    assert markets == ["spot", None]
 
 
 FLOW = """

@@ -2,9 +2,20 @@ from dataclasses import replace
 
 import pytest
 
+from surveyor.pools.interruptions import Interruptions
 from surveyor.pools.queues import Entry
 from surveyor.pools.sites import SLURMSite
-from surveyor.pools.watch import CONNECT_S, GONE_S, RETURN_S, Job, plan, wanted_jobs, what_is_awaited
+from surveyor.pools.watch import (
+    CONNECT_S,
+    DELIVERED_S,
+    GONE_S,
+    HURRY_S,
+    RETURN_S,
+    Job,
+    plan,
+    wanted_jobs,
+    what_is_awaited,
+)
 
 SITE = SLURMSite(cores_per_job=4, workers_per_job=2, min_jobs=0, max_jobs=3, idle_minutes=1)
 NEW = Job("1", "pool-1", entry=None, unseen_s=1.0)
@@ -71,6 +82,30 @@ def test_a_pending_job_that_nobody_needs_any_more_is_cancelled() -> None:
     waited = replace(PENDING, idle_s=61.0)
     assert plan([waited], 0, SITE).cancel == ("1",)
     assert plan([waited], 1, SITE).cancel == ()
+
+
+def test_a_job_whose_machine_is_taken_away_is_replaced_and_ends_when_its_work_is_done_or_time_is_short() -> None:
+    taken = replace(RUNNING, taken_in_s=100.0)
+    decided = plan([taken], 1, SITE)
+    assert (decided.pause, decided.evict, decided.n_submit, decided.cancel) == (("1",), (), 1, ())
+    assert plan([replace(taken, idle_s=DELIVERED_S)], 1, SITE).evict == ()
+    assert plan([replace(taken, idle_s=DELIVERED_S + 1)], 1, SITE).evict == ("1",)
+    assert plan([replace(taken, taken_in_s=HURRY_S)], 1, SITE).evict == ()
+    assert plan([replace(taken, taken_in_s=HURRY_S - 1)], 1, SITE).evict == ("1",)
+    leaving = plan([replace(taken, taken_in_s=1.0, leaving_s=1.0)], 1, SITE)
+    assert (leaving.pause, leaving.evict) == ((), ())
+
+
+def test_machines_taken_away_count_in_a_row() -> None:
+    interruptions = Interruptions()
+    for _ in range(2):
+        interruptions.note(n_finished=5)
+    assert not interruptions.are_many(3, 5)
+    assert interruptions.are_many(2, 5)
+    assert not interruptions.are_many(2, 6)
+    assert not interruptions.are_many(None, 5)
+    interruptions.note(n_finished=6)
+    assert not interruptions.are_many(2, 6)
 
 
 def test_of_several_idle_jobs_the_newest_leaves() -> None:
