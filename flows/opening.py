@@ -19,6 +19,7 @@ from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.waits import reporting_waits
 from surveyor.pools.pool import Pool
+from surveyor.pools.site import BorderSite
 from surveyor.reference.choice import with_codes
 from surveyor.run_directory import RunDirectory
 from surveyor.works.parameters import WorkParameters
@@ -65,7 +66,9 @@ def opened(kind: Kind[P, C, W], fields: Mapping[str, Any]) -> Iterator[W]:  # An
         parameters = parameters.model_copy(update={"codes": codes})
         checked = checked and replace(checked, reference=with_codes(checked.reference, codes))
     sites, access = load_sites(parameters.pool_of_stages.names), load_access(parameters.storage_block)
-    with kind.open(parameters, sites, users_pools(), checked, access) as work:
+    blocks = {name: site.storage for name, site in sites.items() if isinstance(site, BorderSite)}
+    accesses = {name: found for name, block in blocks.items() if (found := load_access(block)) is not None}
+    with kind.open(parameters, sites, users_pools(), checked, access, accesses) as work:
         yield work
 
 
