@@ -10,7 +10,7 @@ from prefect.logging import get_run_logger
 
 from surveyor.blocks.codes import load_codes
 from surveyor.blocks.pools import load_sites
-from surveyor.blocks.storages import load_access
+from surveyor.blocks.storages import load_access, load_accesses
 from surveyor.events.kinds import Event
 from surveyor.events.recording import reporting
 from surveyor.events.relay import Relay
@@ -19,7 +19,6 @@ from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.waits import reporting_waits
 from surveyor.pools.pool import Pool
-from surveyor.pools.site import BorderSite
 from surveyor.reference.choice import with_codes
 from surveyor.run_directory import RunDirectory
 from surveyor.works.parameters import WorkParameters
@@ -66,9 +65,7 @@ def opened(kind: Kind[P, C, W], fields: Mapping[str, Any]) -> Iterator[W]:  # An
         parameters = parameters.model_copy(update={"codes": codes})
         checked = checked and replace(checked, reference=with_codes(checked.reference, codes))
     sites, access = load_sites(parameters.pool_of_stages.names), load_access(parameters.storage_block)
-    blocks = {name: site.storage for name, site in sites.items() if isinstance(site, BorderSite)}
-    accesses = {name: found for name, block in blocks.items() if (found := load_access(block)) is not None}
-    with kind.open(parameters, sites, users_pools(), checked, access, accesses) as work:
+    with kind.open(parameters, sites, users_pools(), checked, access, load_accesses(sites)) as work:
         yield work
 
 

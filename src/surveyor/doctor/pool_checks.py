@@ -1,34 +1,36 @@
 """Asking the pools of a campaign, before it begins, what only their workers know."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import Executor, Future, wait
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import psutil
 
 from surveyor.campaign import CheckedCampaign, check_theory
-from surveyor.doctor.probe import Question, WorkerView, look_around
+from surveyor.doctor.probe import Question, WorkerView, look_around, temporary_part
 from surveyor.doctor.results import CheckResult, Subject, fault, fault_of, remark
 from surveyor.doctor.worker_checks import WORKER_CHECKS, Asked, stages_of, wants_gpu
 from surveyor.errors import InputError, PoolFailed, SurveyorError
 from surveyor.labels import LevelOfTheory, load_theory
 from surveyor.models.choice import check_model_parameters, with_contents
-from surveyor.object_storage import ObjectStorage
+from surveyor.object_storage import ObjectStorage, prove
 from surveyor.pools.choice import Pools, folder_of, open_pools
 from surveyor.pools.ec2_site import EC2Site
 from surveyor.pools.machine import find_capacity
 from surveyor.pools.machines import QueueSilent
-from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.site import Site, WorkersSite
 from surveyor.pools.site_machines import machines_of
 from surveyor.pools.sites import JobQueueSite, LocalSite, SchedulerSite
 from surveyor.pools.worker_check import CODE, PACKAGES, versions
+from surveyor.pools.workspace import Border, Workspace
+from surveyor.works.workspaces import bucket_of, workspace_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -110,9 +112,10 @@ def _opened(
 ) -> Iterator[_Opened]:
     site, run_directory = subject.sites[name], folders.get("run directory")
     folder = None if run_directory is None else run_directory / "pools"
+    address = workspace_of(site)
     question = Question(
         answer=f"from-{name.replace('/', '-')}",
-        folders=folders,
+        folders=folders if address is None else {},
         scratch=site.scratch if isinstance(site, JobQueueSite) else None,
         wants_gpu=wants_gpu(subject.parameters, name, site),
         bucket=bucket,
@@ -120,12 +123,20 @@ def _opened(
     pools = Pools(sampling=name, labelling=name, training=name)
     used = _small(site) if _opened_by_hand(subject, name) is None else site
     try:
-        with open_pools(pools, {name: used}, folder, subject.by_hand) as opened:
+        with ExitStack() as stack:
+            pool: Executor = stack.enter_context(open_pools(pools, {name: used}, folder, subject.by_hand)).labelling
+            if address is not None:
+                storage = bucket_of(address, subject.accesses.get(name))
+                prove(storage)
+                part = stack.enter_context(temporary_part(storage))
+                question = replace(question, workspace=part)
+                border = Border(name, part, subject.directory.path, checkpoint_s=math.inf)
+                pool = stack.enter_context(Workspace(pool, border))
             began = time.time()
-            view = _submitted(opened.labelling, look_around, question)
+            view = _submitted(pool, look_around, question)
             is_open = not view.done() or view.exception() is None
-            theory = _asked_theory(subject, name, opened.labelling) if is_open else None
-            engine = _asked_engine(subject, name, opened.labelling) if is_open else None
+            theory = _asked_theory(subject, name, pool) if is_open else None
+            engine = _asked_engine(subject, name, pool) if is_open else None
             yield _Opened(subject, name, _queue(subject, name, folder), began, question, view, theory, engine)
     except PoolFailed as error:
         of_closing.append(fault("closing", name, str(error), "end that process and cancel these jobs by hand"))
@@ -150,7 +161,7 @@ def _command(process: psutil.Process) -> list[str]:
         return []  # it is gone
 
 
-def _submitted(pool: Pool, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+def _submitted(pool: Executor, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
     """Submit a function; if that fails, return a failed future, so that the pool is still closed properly."""
     try:
         return pool.submit(function, *args, **kwargs)
@@ -160,13 +171,13 @@ def _submitted(pool: Pool, function: Callable[P, T], /, *args: P.args, **kwargs:
         return failed
 
 
-def _asked_theory(subject: Subject, name: str, pool: Pool) -> Future[LevelOfTheory] | None:
+def _asked_theory(subject: Subject, name: str, pool: Executor) -> Future[LevelOfTheory] | None:
     if subject.checked is None or "labelling" not in stages_of(subject.parameters, name):
         return None  # a campaign file with a fault has been told
     return _submitted(pool, subject.checked.reference.resolve)
 
 
-def _asked_engine(subject: Subject, name: str, pool: Pool) -> Future[None] | None:
+def _asked_engine(subject: Subject, name: str, pool: Executor) -> Future[None] | None:
     if stages_of(subject.parameters, name) == ["labelling"]:
         return None
     try:

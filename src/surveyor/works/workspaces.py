@@ -38,7 +38,7 @@ def check_workspaces(
     for name in parameters.pool_of_stages.names:
         if (address := workspace_of(sites.get(name))) is not None:
             try:
-                prove(_bucket(address, accesses.get(name)))
+                prove(bucket_of(address, accesses.get(name)))
             except InputError as error:
                 raise InputError(f"pool {name}: workspace: {error}") from error
 
@@ -72,7 +72,7 @@ def open_workspaces(
             if pool.name in workspaces or not isinstance(site, BorderSite) or site.workspace is None:
                 continue
             part = f"{site.workspace}/{_identifier(directory)}/{pool.name.replace('/', '-')}"
-            storage = _bucket(part, accesses.get(pool.name))
+            storage = bucket_of(part, accesses.get(pool.name))
             border = Border(pool.name, storage, directory.path, 60 * site.checkpoint_minutes)
             workspaces[pool.name] = opened.enter_context(Workspace(pool, border))
         yield workspaces
@@ -81,7 +81,8 @@ def open_workspaces(
                 workspace.clean()
 
 
-def _bucket(address: str, access: BucketAccess | None) -> ObjectStorage:
+def bucket_of(address: str, access: BucketAccess | None) -> ObjectStorage:
+    """Return the storage in a workspace, or in a part of one."""
     storage = storage_at(address, access)
     if not isinstance(storage, ObjectStorage):
         raise TypeError(f"{address} is no bucket")
