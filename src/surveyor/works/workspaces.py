@@ -90,10 +90,13 @@ def bucket_of(address: str, access: BucketAccess | None) -> ObjectStorage:
 
 
 def _identifier(directory: RunDirectory) -> str:
-    """Return the name of the work in buckets; make one at first."""
-    path = directory.workspace
-    if not path.exists():
-        write_json(path, {"schema_version": SCHEMA_VERSION, "name": secrets.token_hex(8)})
-    record = read_json(path)
-    check_schema(record, path)
-    return str(record["name"])
+    """Return the name of the work in buckets; make one at first, and another one for a copy of the folder."""
+    path, folder = directory.workspace, str(directory.path)
+    if path.exists():
+        record = read_json(path)
+        check_schema(record, path)
+        if record["folder"] == folder:
+            return str(record["name"])
+    name = secrets.token_hex(8)
+    write_json(path, {"schema_version": SCHEMA_VERSION, "folder": folder, "name": name})
+    return name
