@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 
 from surveyor.errors import TrainingFailed
+from surveyor.events.kinds import Event
+from surveyor.events.recording import announce
 from surveyor.files import write_atomically
 from surveyor.pools.told import as_told
 
@@ -34,7 +36,7 @@ def learn(
     for epoch in range(first, n_epochs):
         with (control / "epochs").open("a") as file:
             file.write(f"{epoch}\n")
-        logger.info("epoch %d in %s", epoch, directory)
+        announce(logger, Event(message=f"epoch {epoch} in {directory}"))
         write_atomically(state, str(epoch + 1))
         deadline = time.monotonic() + PATIENCE_S
         while (control / f"wait-{epoch + 1}").exists():

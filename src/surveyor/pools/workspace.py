@@ -265,8 +265,12 @@ class Workspace(Executor):
         rmtree(arriving, ignore_errors=True)
 
     def _remove(self, call: RemoteCall, names: list[str]) -> None:
-        """Remove objects of a call. The manifest is the last: a flow that is killed on the way finds it again."""
-        for name in sorted(names, key=lambda name: name == call.objects.manifest):
+        """Remove objects of a call but its events, which are removed as they are taken.
+
+        The manifest is the last: a flow that is killed on the way finds it again.
+        """
+        left = [name for name in names if not name.startswith(call.objects.events)]
+        for name in sorted(left, key=lambda name: name == call.objects.manifest):
             self._border.storage.remove(name)
 
     def _listen(self, call: RemoteCall) -> None:

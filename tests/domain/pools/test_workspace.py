@@ -1,7 +1,7 @@
 """What calls on workers that do not see the folder of the work need and leave; and what survives kills and faults."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,7 @@ class Scene:
 
     path: Path
     storage: DictStorage = field(default_factory=DictStorage)
+    checkpoint_s: float = 0.02
     opened: list[Workspace] = field(default_factory=list)
 
     @property
@@ -63,7 +64,7 @@ class Scene:
 
     def workspace(self, pool: Executor) -> Workspace:
         """Return the workspace of a flow that was just started."""
-        self.opened.append(Workspace(pool, Border("dask/far", self.storage, self.folder, 0.02)))
+        self.opened.append(Workspace(pool, Border("dask/far", self.storage, self.folder, self.checkpoint_s)))
         return self.opened[-1]
 
     def learn(self, pool: Executor, **options: Any) -> Future[Path]:
@@ -163,27 +164,57 @@ def test_a_flow_that_is_started_again_finds_what_has_ended_meanwhile(scene: Scen
     assert scene.left() == []
 
 
-@pytest.mark.parametrize("n_removed", [0, 1, 2])
-def test_a_flow_may_be_killed_while_it_brings_files(scene: Scene, n_removed: int, monkeypatch: Any) -> None:
+def test_a_flow_may_be_killed_at_any_moment_while_it_brings_files(scene: Scene, monkeypatch: Any) -> None:
+    monkeypatch.setattr(workspace, "LOOK_S", PATIENCE_S)
     with pytest.raises(WorkerLost):
         scene.learn(Losing()).result(PATIENCE_S)
+    scene.opened[-1].shutdown()
+    contents, n_objects, before = dict(scene.storage.contents), len(scene.left()), scene.path / "before"
+    assert n_objects > 3
+    scene.folder.rename(before)
+    for n_removed in range(n_objects):
+        scene.storage.contents = dict(contents)
+        shutil.rmtree(scene.folder, ignore_errors=True)
+        shutil.copytree(before, scene.folder)
+        with monkeypatch.context() as patch:
+            patch.setattr(DictStorage, "remove", deadly(n_removed))
+            with pytest.raises(Killed):
+                scene.learn(Unusable())
+        assert scene.learn(Unusable()).result(PATIENCE_S).read_bytes() == b"begun 3"
+        assert len(scene.events()) == 3
+        assert scene.left() == []
 
-    class Killed(BaseException):
-        pass
 
-    def remove(self: DictStorage, name: str, left: list[int] = [n_removed]) -> None:  # noqa: B006
+class Killed(BaseException):
+    """The end of a process."""
+
+
+def deadly(n_removed: int) -> Callable[[DictStorage, str], None]:
+    """Return an operation of a storage at which a process is killed after a number of objects."""
+    left = [n_removed]
+
+    def remove(storage: DictStorage, name: str) -> None:
         if not left[0]:
             raise Killed
         left[0] -= 1
-        self.contents.pop(name)
+        storage.contents.pop(name)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(DictStorage, "remove", remove)
-        with pytest.raises(Killed):
-            scene.learn(Unusable())
-    assert scene.learn(Unusable()).result(PATIENCE_S).read_bytes() == b"begun 3"
-    assert len(scene.events()) == 3
-    assert scene.left() == []
+    return remove
+
+
+def test_what_had_ended_before_its_worker_was_lost_is_not_called_again(scene: Scene) -> None:
+    class Late(Executor):
+        """A pool that is given a call which ends before it begins there."""
+
+        def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            function(*args, **kwargs)
+            again: Future[Any] = Future()
+            again.set_result(function(*args, **kwargs))
+            return again
+
+    scene.checkpoint_s = PATIENCE_S
+    assert scene.learn(Late()).result(PATIENCE_S) == scene.model / "model"
+    assert scene.epochs() == [0, 1, 2]
 
 
 def test_what_somebody_has_removed_is_computed_again(scene: Scene, pool: Executor) -> None:
