@@ -1,6 +1,7 @@
 """Access to buckets as blocks of Prefect, under a name that campaigns give as `s3/minio`."""
 
 from abc import ABC
+from collections.abc import Mapping
 from typing import ClassVar
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -9,6 +10,7 @@ from pydantic import HttpUrl
 from surveyor.blocks.site_blocks import SiteBlock, asking_server, stored_block, stored_names, stripped
 from surveyor.buckets import ACCESS, AzureAccess, BucketAccess, GCSAccess, S3Access
 from surveyor.errors import InputError
+from surveyor.pools.site import BorderSite, Site
 
 OBSTORE_LOGO = HttpUrl("https://avatars.githubusercontent.com/u/104614781?s=200&v=4")
 OBSTORE_DOCS = "https://developmentseed.org/obstore/latest/api/store/"
@@ -106,6 +108,16 @@ def load_access(name: str | None) -> BucketAccess | None:
     with asking_server(f"storage {name}") as client:
         block = stored_block(client, STORAGES[kind], name, "storage", lambda: stored_storages(client))
     return block.bucket_access
+
+
+def load_accesses(sites: Mapping[str, Site]) -> dict[str, BucketAccess]:
+    """Return the accesses to the workspaces of pools that name a block for them, by the name of the pool.
+
+    Raises:
+        InputError: see `load_access`.
+    """
+    blocks = {name: site.storage for name, site in sites.items() if isinstance(site, BorderSite)}
+    return {name: access for name, block in blocks.items() if (access := load_access(block)) is not None}
 
 
 def stored_storages(client: SyncPrefectClient) -> list[str]:

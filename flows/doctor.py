@@ -1,9 +1,9 @@
 """`surveyor doctor`: what would fail hours later, found before a campaign begins."""
 
 import argparse
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -117,7 +117,9 @@ def look(file: Path, wait_s: float, on_progress: Callable[[str], None]) -> Itera
     on_progress("asking the Prefect server")
     stored = yield from _check_server(parameters, sites)
     parameters = parameters.model_copy(update={"codes": stored.codes})
-    subject = Subject(file, parameters, sites, users_pools(), wait_s, on_progress, access=stored.access)
+    subject = Subject(
+        file, parameters, sites, users_pools(), wait_s, on_progress, access=stored.access, accesses=stored.accesses
+    )
     yield from examine(subject, has_access=stored.has_access)
 
 
@@ -157,11 +159,16 @@ def look_at_pool(name: str, wait_s: float, on_progress: Callable[[str], None]) -
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """Contents of blocks; `has_access` is false if the access to the bucket of the label store is not known."""
+    """Contents of blocks.
+
+    `has_access` is false if the access to the bucket of the label store is not known; `accesses` are those to the
+    workspaces of pools.
+    """
 
     codes: Codes
     access: BucketAccess | None = None
     has_access: bool = True
+    accesses: Mapping[str, BucketAccess] = field(default_factory=dict)
 
 
 def _check_server(parameters: CampaignParameters, sites: dict[str, Site]) -> Generator[CheckResult, None, _Stored]:
@@ -189,7 +196,8 @@ def _check_server(parameters: CampaignParameters, sites: dict[str, Site]) -> Gen
         for name in missing:
             yield _load(name, sites)
         codes = yield from _load_codes(codes)
-        return (yield from _load_storage(storage, codes))
+        accesses = yield from _load_accesses(sites)
+        return replace((yield from _load_storage(storage, codes)), accesses=accesses)
 
 
 def _load(name: str, sites: dict[str, Site]) -> CheckResult:
@@ -215,6 +223,20 @@ def _load_codes(codes: Codes) -> Generator[CheckResult, None, Codes]:
         return codes
     yield CheckResult("block", name, f"runs `{loaded.cp2k_code.command}`")
     return loaded
+
+
+def _load_accesses(sites: dict[str, Site]) -> Generator[CheckResult, None, dict[str, BucketAccess]]:
+    """Load the blocks of the workspaces of pools; a pool whose block cannot be loaded is not asked."""
+    from surveyor.blocks.storages import load_accesses
+
+    accesses: dict[str, BucketAccess] = {}
+    for name, site in list(sites.items()):
+        try:
+            accesses |= load_accesses({name: site})
+        except InputError as error:
+            yield _fault_of_block(error, name)
+            del sites[name]
+    return accesses
 
 
 def _load_storage(name: str | None, codes: Codes) -> Generator[CheckResult, None, _Stored]:

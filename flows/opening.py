@@ -10,7 +10,7 @@ from prefect.logging import get_run_logger
 
 from surveyor.blocks.codes import load_codes
 from surveyor.blocks.pools import load_sites
-from surveyor.blocks.storages import load_access
+from surveyor.blocks.storages import load_access, load_accesses
 from surveyor.events.kinds import Event
 from surveyor.events.recording import reporting
 from surveyor.events.relay import Relay
@@ -65,7 +65,7 @@ def opened(kind: Kind[P, C, W], fields: Mapping[str, Any]) -> Iterator[W]:  # An
         parameters = parameters.model_copy(update={"codes": codes})
         checked = checked and replace(checked, reference=with_codes(checked.reference, codes))
     sites, access = load_sites(parameters.pool_of_stages.names), load_access(parameters.storage_block)
-    with kind.open(parameters, sites, users_pools(), checked, access) as work:
+    with kind.open(parameters, sites, users_pools(), checked, access, load_accesses(sites)) as work:
         yield work
 
 

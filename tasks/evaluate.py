@@ -25,5 +25,6 @@ def evaluate(pool: Executor | None, potential: Potential, *, dataset: Path, dest
         The file with the predictions.
     """
     content = hashlib.sha256(dataset.read_bytes()).hexdigest()
-    options = SubmitOptions(f"evaluate {destination} on {content}", priority=Priority.TRAINING)
+    key = f"evaluate {destination} on {content}"
+    options = SubmitOptions(key, priority=Priority.TRAINING, outputs=(str(destination),), continues=True)
     return run_with(pool, options, evaluate_dataset, potential, dataset, destination)

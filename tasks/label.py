@@ -49,7 +49,8 @@ def label(
     if atoms is None:
         return Completed(name="Nothing to label", data=None)
     request, store = request or labeller.request(atoms), labeller.store
-    options = SubmitOptions(f"label {request.key} in {store}", time_limit_of(labeller.reference), Priority.LABELLING)
+    limit, left = time_limit_of(labeller.reference), (f"{labeller.scratch}/",)
+    options = SubmitOptions(f"label {request.key} in {store}", limit, Priority.LABELLING, left)
     compute = label_structure if pool is None else attempt_label
     outcome = labeller.stored(request.key)
     if outcome is None:
@@ -96,6 +97,7 @@ def label_several(
             f"labels {chunk.digest} in {labeller.store}",
             None if limit is None else limit * len(chunk),
             Priority.LABELLING,
+            (f"{labeller.scratch}/",),
         )
         compute = label_chunk if pool is None else attempt_chunk
         tally = run_with(pool, options, compute, chunk, labeller)

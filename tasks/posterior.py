@@ -17,6 +17,7 @@ def write_posterior(pool: Executor | None, *, directory: GenerationDirectory, na
         directory: folder with the sets and the model.
         name: name of the training, for people.
     """
-    options = SubmitOptions(f"posterior {directory.model}", priority=Priority.TRAINING)
+    key, outputs = f"posterior {directory.model}", (f"{directory.model}/",)
+    options = SubmitOptions(key, priority=Priority.TRAINING, outputs=outputs, continues=True)
     train, valid = directory.set_file("train"), directory.set_file("valid")
     run_with(pool, options, add_posterior, directory.model, train, valid)

@@ -77,5 +77,5 @@ def compute_atomic_energy(
     """
     digest, store = labeller.theory.digest, labeller.store
     key, limit_s = f"atomic energy of {element}, {digest} in {store}", time_limit_of(labeller.reference)
-    options = SubmitOptions(key, limit_s, Priority.LABELLING)
+    options = SubmitOptions(key, limit_s, Priority.LABELLING, (f"{labeller.scratch}/",))
     return run_unclaimed(store, lambda mine: run_with(pool, options, atomic_energy, element, labeller.with_store(mine)))

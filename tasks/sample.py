@@ -37,5 +37,6 @@ def sample(
     """
     digests = [f"{walker_digest(each.walker)} {each.names}" for each in plans]
     key = hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    options = SubmitOptions(f"sample {directory} {key}")
+    outputs = tuple(f"{directory}/{sample_name}." for each in plans for sample_name in each.names)
+    options = SubmitOptions(f"sample {directory} {key}", outputs=outputs, continues=True)
     return run_with(pool, options, propagate_together, plans, potential, directory=directory, n_tries=n_tries)

@@ -8,6 +8,7 @@ from prefect.context import TaskRunContext
 
 from surveyor import __version__
 from surveyor.models.committee import CommitteeModel
+from surveyor.models.history import MEMBERS
 from surveyor.models.model import Model, digest_of
 from surveyor.models.training import train_model, train_one_member
 from surveyor.pools.submission import Priority, SubmitOptions
@@ -47,10 +48,15 @@ def train(pool: Executor | None, model: Model, *, directory: GenerationDirectory
     Returns:
         The digest of the trained model.
     """
-    test = directory.set_file("test")
+    test, written = directory.set_file("test"), (f"{directory.model}/", f"{directory.training}/")
     trained, _ = run_with(
         pool,
-        SubmitOptions(f"train {directory.model}: {content_of(model, directory)}", priority=Priority.TRAINING),
+        SubmitOptions(
+            f"train {directory.model}: {content_of(model, directory)}",
+            priority=Priority.TRAINING,
+            outputs=written,
+            continues=True,
+        ),
         train_model,
         model,
         directory.set_file("train"),
@@ -78,7 +84,10 @@ def train_member(
     run_with(
         pool,
         SubmitOptions(
-            f"train member {index} of {directory.model}: {content_of(model, directory)}", priority=Priority.TRAINING
+            f"train member {index} of {directory.model}: {content_of(model, directory)}",
+            priority=Priority.TRAINING,
+            outputs=(f"{directory.training / MEMBERS / str(index)}/",),
+            continues=True,
         ),
         train_one_member,
         model,

@@ -75,6 +75,7 @@ def store_address(value: object) -> Path | str:
     return str(Bucket.at(value)) if isinstance(value, str) and "://" in value else Path(value)
 
 
+BucketAddress = Annotated[str, AfterValidator(lambda address: str(Bucket.at(address)))]
 StoreAddress = Annotated[Path | str, PlainValidator(store_address), WithJsonSchema({"type": "string"})]
 
 

@@ -12,6 +12,7 @@ atomic_energies.json  likewise, in eV
 model_check.json      written when the training pool has taken the model, so that it is not asked again
 generations/000/      the bootstrap; generations/001/ ... follow (see `GenerationDirectory`)
 pools/                pools on clusters that the campaign has opened, with the outputs of their jobs
+workspace.json        the name of its part of the buckets of pools that share no disk with it
 comparison.json       the models of all generations on the final test set
 report.html           figures and tables of the whole campaign
 
@@ -231,6 +232,11 @@ class RunDirectory:
     def pools(self) -> Path:
         """Folder of the pools on clusters that the campaign has opened."""
         return self.path / "pools"
+
+    @property
+    def workspace(self) -> Path:
+        """File with the name of its part of the buckets of pools that share no disk with it."""
+        return self.path / "workspace.json"
 
     @property
     def scratch(self) -> Path:

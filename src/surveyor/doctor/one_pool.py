@@ -15,6 +15,7 @@ from surveyor.pools.choice import folder_of
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.site import Site, WorkersSite
 from surveyor.pools.sites import JobQueueSite
+from surveyor.works.workspaces import workspace_of
 
 CLOCKS_S = 30.0  # beyond this difference, times in logs and events of several machines mislead
 
@@ -42,9 +43,12 @@ def examine_pool(
     """
     of_closing: list[CheckResult] = []
     with temporary_in(folder) as shared:
+        address = workspace_of(site)
+        if address is not None:
+            yield remark("workspace", name, f"{address} is examined with a campaign: surveyor doctor CAMPAIGN")
         question = Question(
             answer=f"from-{name.replace('/', '-')}",
-            folders={"run directory": written(shared)},
+            folders={"run directory": written(shared)} if address is None else {},
             scratch=site.scratch if isinstance(site, JobQueueSite) else None,
             wants_gpu=True,
         )

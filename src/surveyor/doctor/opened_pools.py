@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,6 @@ from surveyor.pools.choice import Pools, folder_of, open_pools
 from surveyor.pools.ec2_site import EC2Site
 from surveyor.pools.machine import find_capacity
 from surveyor.pools.machines import QueueSilent
-from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.site import Site, WorkersSite
 from surveyor.pools.site_machines import machines_of
@@ -49,7 +48,7 @@ class OpenedPool:
 
     name: str
     site: Site
-    pool: Pool
+    pool: Executor
     state: Callable[[], str]
     on_progress: Callable[[str], None]
     began: float

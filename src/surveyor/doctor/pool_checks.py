@@ -1,23 +1,26 @@
 """Asking the pools of a campaign, before it begins, what only their workers know."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from surveyor.campaign import CheckedCampaign, check_theory
 from surveyor.doctor.opened_pools import UNANSWERED, OpenedPool, no_worker, opened_pool
-from surveyor.doctor.probe import Question, WorkerView, look_around
+from surveyor.doctor.probe import Question, WorkerView, look_around, temporary_part
 from surveyor.doctor.results import CheckResult, Subject, fault, fault_of, remark
 from surveyor.doctor.worker_checks import WORKER_CHECKS, AskedForCampaign, stages_of, wants_gpu
 from surveyor.errors import InputError
 from surveyor.labels import LevelOfTheory, load_theory
 from surveyor.models.choice import check_model_parameters, with_contents
-from surveyor.object_storage import ObjectStorage
+from surveyor.object_storage import ObjectStorage, prove
 from surveyor.pools.site import WorkersSite
 from surveyor.pools.sites import JobQueueSite
+from surveyor.pools.workspace import Border, Workspace
+from surveyor.works.workspaces import bucket_of, workspace_of
 
 # What is to be edited where a reference cannot be computed, by what is said of it.
 LINES = (
@@ -84,14 +87,25 @@ def _asked(
 ) -> Iterator[_Examined]:
     site, run_directory = subject.sites[name], folders.get("run directory")
     folder = None if run_directory is None else run_directory / "pools"
+    address = workspace_of(site)
     question = Question(
         answer=f"from-{name.replace('/', '-')}",
-        folders=folders,
+        folders=folders if address is None else {},
         scratch=site.scratch if isinstance(site, JobQueueSite) else None,
         wants_gpu=wants_gpu(subject.parameters, name, site),
         bucket=bucket,
     )
-    with opened_pool(name, site, folder, subject.by_hand, subject.on_progress, of_closing) as pool:
+    with (
+        opened_pool(name, site, folder, subject.by_hand, subject.on_progress, of_closing) as pool,
+        ExitStack() as stack,
+    ):
+        if address is not None:
+            storage = bucket_of(address, subject.accesses.get(name))
+            prove(storage)
+            part = stack.enter_context(temporary_part(storage))
+            question = replace(question, workspace=part)
+            border = Border(name, part, subject.directory.path, checkpoint_s=math.inf)
+            pool = replace(pool, pool=stack.enter_context(Workspace(pool.pool, border)))
         view = pool.submit(look_around, question)
         is_open = not view.done() or view.exception() is None
         theory = _asked_theory(subject, pool) if is_open else None

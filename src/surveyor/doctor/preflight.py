@@ -5,7 +5,6 @@ the folders of the campaign.
 """
 
 import math
-import secrets
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from surveyor.campaign import CAMPAIGN, CheckedCampaign, advice_on_ahead
 from surveyor.doctor.pool_checks import examine_pools
-from surveyor.doctor.probe import WRITTEN_HERE, free_GB
+from surveyor.doctor.probe import WRITTEN_HERE, free_GB, temporary_part
 from surveyor.doctor.results import FIELDS, CheckResult, Subject, fault, fault_of, remark
 from surveyor.errors import InputError
 from surveyor.files import make_folder
@@ -73,20 +72,6 @@ def _check_bucket(subject: Subject, made: ExitStack) -> Generator[CheckResult, N
 def proof_of(bucket: ObjectStorage) -> CheckResult:
     """Return the result for a bucket that keeps its promises."""
     return CheckResult("label store", HERE, f"{bucket}: writable; of several writers of one object, exactly one wins")
-
-
-@contextmanager
-def temporary_part(bucket: ObjectStorage) -> Iterator[ObjectStorage]:
-    """Give a part of a bucket with a record of this process, and remove it with all that others add to it."""
-    name = f"probes/{secrets.token_hex(8)}"
-    part = replace(bucket, bucket=bucket.bucket.part(name))
-    part.put_new(WRITTEN_HERE, b"written by surveyor doctor\n")
-    try:
-        yield part
-    finally:
-        with suppress(OSError):
-            for each in list(part.list("")):
-                part.remove(each)
 
 
 def check_inputs(subject: Subject) -> Generator[CheckResult, None, CheckedCampaign | None]:

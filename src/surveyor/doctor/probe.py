@@ -1,13 +1,15 @@
 """What a worker of a pool sees of its machine and of the folders of a campaign."""
 
 import os
+import secrets
 import shutil
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,6 +32,7 @@ class Question:
         scratch: a folder on the worker's machine, or None.
         wants_gpu: also ask torch for GPUs, which takes seconds.
         bucket: bucket of the label store, with the part of it in which this process has written `WRITTEN_HERE`.
+        workspace: likewise, of the workspace of a pool whose workers do not see the folders.
     """
 
     answer: str
@@ -37,6 +40,7 @@ class Question:
     scratch: Path | None = None
     wants_gpu: bool = False
     bucket: ObjectStorage | None = None
+    workspace: ObjectStorage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ class WorkerView:
         gpus: GPUs listed by the driver.
         torch_gpus: number of GPUs available to torch; None if torch was not asked or is not installed.
         bucket: why the bucket of the label store cannot be used; empty if it can, or is not asked for.
+        workspace: likewise, the workspace.
     """
 
     time: float
@@ -83,6 +88,21 @@ class WorkerView:
     gpus: tuple[str, ...]
     torch_gpus: int | None
     bucket: str = ""
+    workspace: str = ""
+
+
+@contextmanager
+def temporary_part(bucket: ObjectStorage) -> Iterator[ObjectStorage]:
+    """Give a part of a bucket with a record of this process, and remove it with all that others add to it."""
+    name = f"probes/{secrets.token_hex(8)}"
+    part = replace(bucket, bucket=bucket.bucket.part(name))
+    part.put_new(WRITTEN_HERE, b"written by surveyor doctor\n")
+    try:
+        yield part
+    finally:
+        with suppress(OSError):
+            for each in list(part.list("")):
+                part.remove(each)
 
 
 def look_around(question: Question) -> WorkerView:
@@ -99,6 +119,7 @@ def look_around(question: Question) -> WorkerView:
         gpus=tuple(_listed()) if question.wants_gpu else (),
         torch_gpus=_torch_gpus() if question.wants_gpu else None,
         bucket="" if question.bucket is None else _look_at_bucket(question.bucket, question.answer),
+        workspace="" if question.workspace is None else _look_at_bucket(question.workspace, question.answer),
     )
 
 

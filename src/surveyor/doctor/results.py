@@ -30,6 +30,7 @@ class Subject:
         on_progress: called with a description of each wait.
         checked: results of the checks of the campaign; None before the checks, or if they found a fault.
         access: how the bucket of the label store is reached; None for the access that the environment gives.
+        accesses: how the workspaces of pools are reached, by name of the pool; likewise.
     """
 
     file: Path
@@ -40,6 +41,7 @@ class Subject:
     on_progress: Callable[[str], None] = lambda _: None
     checked: CheckedCampaign | None = None
     access: BucketAccess | None = None
+    accesses: Mapping[str, BucketAccess] = field(default_factory=dict)
 
     @property
     def directory(self) -> RunDirectory:

@@ -13,7 +13,7 @@ from surveyor.models.mace_parameters import MACEParameters
 from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.pools.choice import LOCAL
 from surveyor.pools.machine import HIDDEN
-from surveyor.pools.site import Site
+from surveyor.pools.site import BorderSite, Site
 from surveyor.pools.sites import JobQueueSite, LocalSite, SLURMSite
 from surveyor.reference.cp2k_code import CP2KCode
 from surveyor.storage import FolderStorage
@@ -100,6 +100,22 @@ def check_bucket(asked: AskedForCampaign) -> Iterator[CheckResult]:
         yield fault("label store", asked.pool, f"{host} cannot use {store}: {asked.view.bucket}", line)
     else:
         yield CheckResult("label store", asked.pool, f"{store}: shared and writable")
+
+
+def check_workspace(asked: AskedForCampaign) -> Iterator[CheckResult]:
+    """Check that the worker can use the workspace of its pool."""
+    workspace, host = asked.question.workspace, asked.view.host
+    if workspace is None:
+        return
+    address = asked.site.workspace if isinstance(asked.site, BorderSite) else workspace
+    if asked.view.workspace:
+        line = f"workspace: s3://BUCKET/PREFIX  # in block {asked.pool}; with access for {host}, which needs obstore"
+        yield fault("workspace", asked.pool, f"{host} cannot use {address}: {asked.view.workspace}", line)
+    else:
+        yield CheckResult("workspace", asked.pool, f"{address}: shared and writable")
+    store = asked.parameters.label_store
+    if isinstance(store, Path) and "labelling" in stages_of(asked.parameters, asked.pool):
+        yield fault("label store", asked.pool, f"{host} does not see the folder {store}", "labels: s3://BUCKET/labels")
 
 
 def check_scratch(asked: Asked) -> Iterator[CheckResult]:
@@ -249,6 +265,7 @@ WORKER_CHECKS: tuple[Callable[[AskedForCampaign], Iterator[CheckResult]], ...] =
     check_worker,
     check_folders,
     check_bucket,
+    check_workspace,
     check_scratch,
     check_cores,
     check_gpus,

@@ -148,6 +148,12 @@ def _pool(name: str, site: Site | None, folder: Path | None, by_hand: Path | Non
             users = None if by_hand is None else folder_of(name, by_hand)
             if users is not None and users.read_holder() is not None:
                 return cluster_pool(name, site, users.path)
+            if site.workspace is not None:
+                raise InputError(
+                    f"pool {name}: found workspace {site.workspace}, so that its jobs do not see the run directory; "
+                    "the folder of the pool would be in it, which they have to see. Open the pool by hand, in a folder "
+                    f"that they see: surveyor pool open {name}"
+                )
             ours.append(folder_of(name, folder))
             return cluster_pool(name, site, ours[-1].path)
     raise InputError(f"pool {name}: its site is not known; load the block {name}, and give its site")

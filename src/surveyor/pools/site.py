@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
+from surveyor.buckets import Bucket, BucketAddress, StorageName
 from surveyor.parameters import Parameters
 
 START_S = 20.0  # of a job that pass before its worker is at work
@@ -33,7 +34,41 @@ class Site(Parameters):
     kind: ClassVar[str]
 
 
-class WorkersSite(Site):
+class BorderSite(Site):
+    """Settings of a pool whose workers may not see the disk of the flow."""
+
+    workspace: BucketAddress | None = Field(
+        None,
+        title="Workspace (bucket)",
+        description="Bucket such as s3://bucket/workspace, through which files travel if the workers do not see the "
+        "run directory; by default they see it.",
+    )
+    storage: StorageName | None = Field(
+        None,
+        title="Storage",
+        description="Block with the endpoint and credentials of the workspace, such as s3/minio; by default those in "
+        "the environment of each process.",
+    )
+    checkpoint_minutes: float = Field(
+        5.0,
+        gt=0,
+        le=1440,
+        title="Checkpoints (min)",
+        description="Time between two copies of an unfinished walker or training to the workspace.",
+    )
+
+    @model_validator(mode="after")
+    def _check_workspace(self) -> "BorderSite":
+        if self.storage is None:
+            return self
+        if self.workspace is None:
+            raise ValueError(f"storage: found {self.storage}, expected a bucket in workspace, such as s3://bucket/work")
+        if self.storage.partition("/")[0] != (service := Bucket.at(self.workspace).service):
+            raise ValueError(f"storage: found {self.storage}, expected a block of kind {service} for {self.workspace}")
+        return self
+
+
+class WorkersSite(BorderSite):
     """Settings by which a pool decides how many jobs it keeps, and starts workers in them."""
 
     is_experimental: ClassVar[bool] = False  # never tried on a real queue or cloud of its kind

@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from surveyor.pools.ec2_site import EC2Site
-from surveyor.pools.site import END_S, START_S, Site, WorkersSite
+from surveyor.pools.site import END_S, START_S, BorderSite, Site, WorkersSite
 
 
 class LocalSite(Site):
@@ -224,7 +224,7 @@ class HTCondorSite(JobQueueSite):
     disk_GB: float = Field(1.0, gt=0, title="Disk (GB)", description="Disk space requested by each job.")
 
 
-class SchedulerSite(Site):
+class SchedulerSite(BorderSite):
     """A Dask scheduler that runs already, with workers of its own."""
 
     kind: ClassVar[str] = "dask"
@@ -251,6 +251,11 @@ class SchedulerSite(Site):
         files = (self.tls_ca_file, self.tls_cert_file, self.tls_key_file)
         if any(files) and not all(files):
             raise ValueError("expected all of tls_ca_file, tls_cert_file and tls_key_file, or none of them")
+        if self.storage is not None and not self.address.startswith("tls://"):
+            raise ValueError(
+                f"storage: found {self.storage} for {self.address}, expected an encrypted address (tls://), as the "
+                "credentials travel to the workers; or leave it out, and give the workers credentials of their own"
+            )
         return self
 
 

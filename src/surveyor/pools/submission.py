@@ -27,11 +27,16 @@ class SubmitOptions:
             dies, and submitting the same key while it runs joins it. None for work that ends with its submitter.
         time_limit_s: time limit in seconds. A job with less walltime left does not start the function.
         priority: whether it begins before others that wait for the same workers.
+        outputs: how the full paths of the files begin that it writes and leaves, such as `/run/model/`. A pool whose
+            workers do not see them brings them; see `surveyor.pools.workspace`.
+        continues: whether a repeated call continues from these files, which are then kept on the way.
     """
 
     key: str | None = None
     time_limit_s: float | None = None
     priority: Priority = Priority.SAMPLING
+    outputs: tuple[str, ...] = ()
+    continues: bool = False
 
 
 @runtime_checkable

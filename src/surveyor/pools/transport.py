@@ -36,7 +36,7 @@ def pack(function: Callable[..., object], args: Sequence[object], kwargs: Mappin
     Raises:
         InputError: something in it cannot travel.
     """
-    return _dumps((function, tuple(args), dict(kwargs)), f"the call of {name_of(function)}")
+    return dumps((function, tuple(args), dict(kwargs)), f"the call of {name_of(function)}")
 
 
 def unpack(content: bytes) -> Any:  # Any: whatever was packed
@@ -102,7 +102,7 @@ def run_packed(
     try:
         function, args, kwargs = unpack(packed)
         name = name_of(function)
-        return _dumps(function(*args, **kwargs), f"the result of {name}")
+        return dumps(function(*args, **kwargs), f"the result of {name}")
     except SystemExit as error:  # it would end the worker
         raised = Raised.by(RuntimeError(f"{name} called sys.exit({error.code!r})"))
     except Exception as error:  # noqa: BLE001 (it is raised where it belongs)
@@ -150,9 +150,19 @@ async def _pause_and_close(worker: Worker, reason: str) -> None:
     await worker.close_gracefully(reason=reason)
 
 
-def _dumps(value: object, what: str) -> bytes:
+def dumps(value: object, what: str, pickled: Callable[[object], bytes] = cloudpickle.dumps) -> bytes:
+    """Return a value as bytes.
+
+    Args:
+        value: the value.
+        what: it is, for messages.
+        pickled: returns the bytes.
+
+    Raises:
+        InputError: something in it cannot travel.
+    """
     try:
-        return bytes(cloudpickle.dumps(value))
+        return bytes(pickled(value))
     except (TypeError, AttributeError, pickle.PicklingError) as error:
         raise InputError(
             f"{what} cannot travel to another process: {error}; use plain data, arrays, structures, parameters, paths"

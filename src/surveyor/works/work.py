@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -14,14 +14,17 @@ from surveyor.labels import LabelStore
 from surveyor.lease import Lease, hold_lease
 from surveyor.parameter_files import check_files_exist, check_no_file, load_parameters
 from surveyor.pools.choice import OpenPools, open_pools
+from surveyor.pools.pool import Pool
 from surveyor.pools.reporting import ReportingExecutor
 from surveyor.pools.site import Site
+from surveyor.pools.workspace import Workspace
 from surveyor.run_directory import RunDirectory
 from surveyor.works.checks import check_writable
 from surveyor.works.continuation import check_same_parameters, keep_inputs, record_parameters
 from surveyor.works.parameters import WorkParameters
 from surveyor.works.provenance import record_run
 from surveyor.works.store import check_bucket, check_store, open_store
+from surveyor.works.workspaces import check_workspaces, open_workspaces
 
 P = TypeVar("P", bound=WorkParameters)
 C = TypeVar("C")
@@ -40,6 +43,7 @@ class Work(Generic[P, C]):
         pools: where functions run.
         sites: where the pools are that the parameters name by a block, by name.
         store: the labels, of work that labels.
+        workspaces: of the pools whose workers do not see the folder, by name.
     """
 
     parameters: P
@@ -49,6 +53,7 @@ class Work(Generic[P, C]):
     pools: OpenPools
     sites: Mapping[str, Site]
     store: LabelStore
+    workspaces: Mapping[str, Workspace] = field(default_factory=dict)
 
     @property
     def sampling(self) -> Executor:
@@ -65,8 +70,8 @@ class Work(Generic[P, C]):
         """The pool for trainings and evaluations, whose functions report."""
         return self._reporting(self.pools.training)
 
-    def _reporting(self, pool: Executor) -> Executor:
-        return ReportingExecutor(pool, self.directory.workers)
+    def _reporting(self, pool: Pool) -> Executor:
+        return ReportingExecutor(self.workspaces.get(pool.name, pool), self.directory.workers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +164,7 @@ class Kind(Generic[P, C, W]):
         pools_by_hand: Path | None = None,
         checked: C | None = None,
         access: BucketAccess | None = None,
+        accesses: Mapping[str, BucketAccess] | None = None,
     ) -> Iterator[W]:
         """Check work, take its folder and open its pools, as long as this lasts.
 
@@ -168,6 +174,7 @@ class Kind(Generic[P, C, W]):
             pools_by_hand: folder of the pools that the user has opened by hand, which are used where they are open.
             checked: what `check` has returned for these parameters; None has them checked here.
             access: how the bucket of the label store is reached; None for the access that the environment gives.
+            accesses: how the workspaces of pools are reached, by name of the pool; likewise.
 
         Raises:
             InputError: the parameters cannot work, or are not those of the folder; or the bucket cannot be used.
@@ -178,6 +185,7 @@ class Kind(Generic[P, C, W]):
         folders, directory = parameters.written_folders, RunDirectory(parameters.folder)
         check_writable(folders)
         check_bucket(directory, parameters, access)
+        check_workspaces(parameters, sites or {}, accesses or {})
         with naming_full_disks(*folders.values()), hold_lease(directory.lease) as lease:
             self.check_continuation(parameters)
             if self.keeps_inputs:
@@ -185,5 +193,8 @@ class Kind(Generic[P, C, W]):
             record_parameters(directory, parameters, self.name)
             record_run(directory)
             store = open_store(directory, parameters, access)
-            with open_pools(parameters.pool_of_stages, sites, directory.pools, pools_by_hand, lease) as pools:
-                yield self.work(parameters, made, directory, lease, pools, sites or {}, store)
+            with (
+                open_pools(parameters.pool_of_stages, sites, directory.pools, pools_by_hand, lease) as pools,
+                open_workspaces(directory, pools, sites or {}, accesses or {}, lease) as workspaces,
+            ):
+                yield self.work(parameters, made, directory, lease, pools, sites or {}, store, workspaces)
