@@ -135,7 +135,7 @@ def _sweep(options: argparse.Namespace, console: Console) -> None:
     for each in sweep(options.name, site, also_alive=options.all):
         expires = "unknown" if each.expires is None else f"{each.expires:%Y-%m-%d %H:%M} UTC"
         now = "ended" if each.was_ended else "left"
-        table.add_row(each.id, each.instance_type, each.state, each.owner, expires, now)
+        table.add_row(each.id, each.what, each.state, each.owner, expires, now)
     console.print(table if table.row_count else f"no instances of pool {options.name}")
 
 
