@@ -21,6 +21,7 @@ from surveyor.models.choice import check_model_parameters, with_contents
 from surveyor.object_storage import ObjectStorage
 from surveyor.pools.choice import Pools, folder_of, open_pools
 from surveyor.pools.ec2_site import EC2Site
+from surveyor.pools.kubernetes_site import KubernetesSite
 from surveyor.pools.machine import find_capacity
 from surveyor.pools.machines import QueueSilent
 from surveyor.pools.pool import Pool
@@ -259,6 +260,8 @@ def _no_worker(subject: Subject, name: str, error: Exception) -> CheckResult:
             line = f"pip install SOURCE  # the same code of surveyor in the environment of pool {name} as here"
     elif isinstance(site, EC2Site):
         line = f"edit block {name}  # image, types, subnets, security groups, prologue or python, as the message says"
+    elif isinstance(site, KubernetesSite):
+        line = f"edit block {name}  # image, resources, claims, tolerations, prologue or python, as the message says"
     elif isinstance(site, WorkersSite):
         line = f"edit block {name}  # queue, account, directives, prologue or python, as the message says"
     elif isinstance(site, SchedulerSite):

@@ -52,7 +52,7 @@ class Kubernetes:
             told = str(error).rstrip(". ")
             raise InputError(f"{told}; {OUTSIDE if site.context is None else 'name one that there is'}") from error
         self.namespace = site.namespace or own
-        self._api = client.CoreV1Api(client.ApiClient(settings))
+        self._api: Any = client.CoreV1Api(client.ApiClient(settings))  # Any: the client is untyped
         self._was_answered = False
 
     def create(self, pod: Mapping[str, Any]) -> None:  # Any: nested, as JSON

@@ -98,18 +98,18 @@ class KubernetesSite(CloudSite, PodRequest):  # in forms, the fields of the last
     def _check_pods(self) -> "KubernetesSite":
         if self.gpus and self.workers_per_job > 1:
             raise ValueError(
-                f"workers_per_job: found {self.workers_per_job}, expected 1 where a pod has GPUs, as all of its workers "
-                "would use the same one; ask for more pods with a GPU each"
+                f"workers_per_job: found {self.workers_per_job}, expected 1 where a pod has GPUs, as all of its "
+                "workers would use the same one; ask for more pods with a GPU each"
             )
         if self.workers_per_job > self.cores:
             raise ValueError(
-                f"workers_per_job: found {self.workers_per_job}, expected at most cores, which is {self.cores}, as each "
-                "worker needs a core"
+                f"workers_per_job: found {self.workers_per_job}, expected at most cores, which is {self.cores}, as "
+                "each worker needs a core"
             )
         if self.longest_function_s <= 0:
             raise ValueError(
-                f"start_minutes: found {self.start_minutes:g}, expected less, as only {self.lifetime_minutes:g} min are "
-                "there for start and work (lifetime_minutes)"
+                f"start_minutes: found {self.start_minutes:g}, expected less, as only {self.lifetime_minutes:g} min "
+                "are there for start and work (lifetime_minutes)"
             )
         if changed := _changed_by(self.pod_patch):
             raise ValueError(f"pod_patch: found {', '.join(changed)}, which the pool sets itself; remove it from there")

@@ -89,7 +89,8 @@ def manifest(
             **_where(site),
         },
     }
-    return merged(made, site.pod_patch)
+    patched: dict[str, Any] = merged(made, site.pod_patch)  # Any: nested, as JSON
+    return patched
 
 
 def merged(value: Any, patch: Any) -> Any:  # Any: whatever JSON holds
