@@ -45,7 +45,7 @@ class PlayedKubernetes:
     folder: Path
     port: int
     admin: Any = None
-    node: Node | None = None
+    node: Any = None  # a `Node`, as soon as the server is there
 
     @property
     def campaigns(self) -> Path:
@@ -54,7 +54,7 @@ class PlayedKubernetes:
 
     @property
     def kubeconfig(self) -> Path:
-        """Configuration of kubectl: the contexts `surveyor`, the account with the shipped role, and `admin`."""
+        """Configuration of kubectl: the contexts `surveyor` (the account with the shipped role), `admin`, `silent`."""
         return self.folder / "kubeconfig"
 
     @property
@@ -73,9 +73,12 @@ class PlayedKubernetes:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def apply_role(self) -> None:
+        """Make the account and its role, as they are shipped."""
+        self.kubectl("apply", "-f", str(ROLE))
+
     def pods(self) -> dict[str, dict[str, Any]]:
         """All pods by their names."""
-        assert self.node is not None
         return {pod["metadata"]["name"]: pod for pod in self.node.pods()}
 
     def alive(self) -> list[str]:
@@ -109,7 +112,7 @@ def played_kubernetes() -> Iterator[PlayedKubernetes]:
         cluster.admin.create_namespace({"metadata": {"name": NAMESPACE}})
         cluster.campaigns.mkdir()
         _write_kubeconfig(cluster, {"admin": ADMIN})
-        cluster.kubectl("apply", "-f", str(ROLE))
+        cluster.apply_role()
         _write_kubeconfig(cluster, {"admin": ADMIN, ACCOUNT: cluster.token()})
         server = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(cluster.port)}
         batch = client.BatchV1Api(connection)
@@ -173,10 +176,14 @@ def _is_ready(cluster: PlayedKubernetes) -> bool:
 def _write_kubeconfig(cluster: PlayedKubernetes, tokens: Mapping[str, str]) -> None:
     server = {"server": f"https://127.0.0.1:{cluster.port}", "certificate-authority": str(cluster.authority)}
     contexts = {name: {"cluster": "played", "user": name, "namespace": NAMESPACE} for name in tokens}
+    contexts["silent"] = {"cluster": "silent", "user": "admin"}
     config = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "played", "cluster": server}],
+        "clusters": [
+            {"name": "played", "cluster": server},
+            {"name": "silent", "cluster": {"server": "https://127.0.0.1:9"}},  # nobody listens there
+        ],
         "users": [{"name": name, "user": {"token": token}} for name, token in tokens.items()],
         "contexts": [{"name": name, "context": context} for name, context in contexts.items()],
         "current-context": "admin",
