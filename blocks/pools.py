@@ -11,6 +11,7 @@ from surveyor.blocks.site_blocks import SiteBlock, asking_server, stored_block, 
 from surveyor.errors import InputError
 from surveyor.pools.choice import plain_site
 from surveyor.pools.ec2_site import EC2Site
+from surveyor.pools.kubernetes_site import KubernetesSite
 from surveyor.pools.site import Site
 from surveyor.pools.sites import (
     SITES,
@@ -203,6 +204,34 @@ class EC2Pool(EC2Site, PoolBlock):
     _documentation_url = HttpUrl("https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/concepts.html")
 
 
+class KubernetesPool(KubernetesSite, PoolBlock):
+    """Pods of Kubernetes (experimental: never tried for real). Campaigns name it as kubernetes/gpu, for instance.
+
+    The flow runs in a pod of the cluster, whose service account creates the pods; the block holds no credentials.
+
+    Example:
+        Store a pool, and load a stored one:
+        ```python
+        from surveyor.blocks.pools import KubernetesPool
+
+        KubernetesPool(
+            container="registry.example.org/surveyor-mace:1",
+            cores=4,
+            memory_GB=16,
+            gpus=1,
+            tolerations=["nvidia.com/gpu:NoSchedule"],
+            volume_claims=["campaigns=/campaigns"],
+            lifetime_minutes=720,
+        ).save("gpu")
+        pool = KubernetesPool.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "Kubernetes pool"
+    _block_type_slug = KubernetesSite.kind
+    _documentation_url = HttpUrl("https://kubernetes.io/docs/concepts/workloads/pods/")
+
+
 class DaskPool(SchedulerSite, PoolBlock):
     """A running Dask scheduler. Campaigns name it, for instance, as dask/shared.
 
@@ -225,7 +254,18 @@ class DaskPool(SchedulerSite, PoolBlock):
 
 POOLS: dict[str, type[PoolBlock]] = {
     block.kind: block
-    for block in (LocalPool, SLURMPool, PBSPool, LSFPool, SGEPool, OARPool, HTCondorPool, EC2Pool, DaskPool)
+    for block in (
+        LocalPool,
+        SLURMPool,
+        PBSPool,
+        LSFPool,
+        SGEPool,
+        OARPool,
+        HTCondorPool,
+        EC2Pool,
+        KubernetesPool,
+        DaskPool,
+    )
 }
 
 

@@ -11,6 +11,7 @@ from surveyor.blocks.pools import (
     DaskPool,
     EC2Pool,
     HTCondorPool,
+    KubernetesPool,
     LocalPool,
     LSFPool,
     OARPool,
@@ -56,6 +57,18 @@ def examples() -> Mapping[str, tuple[SiteBlock, str]]:
                 max_jobs=2,
             ),
             "trainings on rented GPUs, each instance for at most 12 hours (experimental: never tried for real)",
+        ),
+        "kubernetes/example": (
+            KubernetesPool(
+                container="registry.example.org/surveyor-mace:1",
+                cores=4,
+                memory_GB=16,
+                gpus=1,
+                tolerations=["nvidia.com/gpu:NoSchedule"],
+                volume_claims=["campaigns=/campaigns"],
+                max_jobs=2,
+            ),
+            "trainings on GPUs of a cluster of containers (experimental: never tried for real)",
         ),
         "dask/example": (
             DaskPool(

@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +12,8 @@ from surveyor.errors import InputError
 from surveyor.pools.choice import folder_of
 from surveyor.pools.cluster import close_cluster_pool, open_cluster_pool
 from surveyor.pools.ec2_site import EC2Site
+from surveyor.pools.kubernetes_site import KubernetesSite
+from surveyor.pools.marks import Found
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.site import Site, WorkersSite
 from surveyor.run_directory import RunDirectory
@@ -43,14 +46,14 @@ def add_pool_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     closing.add_argument("name", help="kind and name of its block, such as slurm/genoa")
     sweeping = actions.add_parser(
         "sweep",
-        help="end rented instances that should have ended, and list the others of a pool; needs no run directory",
+        help="end instances or pods that should have ended, and list the others of a pool; needs no run directory",
         epilog="example: surveyor pool sweep ec2/gpu",
     )
-    sweeping.add_argument("name", help="kind and name of its block, such as ec2/gpu")
+    sweeping.add_argument("name", help="kind and name of its block, such as ec2/gpu or kubernetes/gpu")
     sweeping.add_argument(
         "--all",
         action="store_true",
-        help="also end those that still may work, if this user has started them on this machine",
+        help="also end those that still may work: instances that this user has started on this machine, all pods",
     )
     sweeping.set_defaults(command=_sweep)
     for each in (listing, closing):
@@ -129,19 +132,25 @@ def _close(options: argparse.Namespace, console: Console) -> None:
 
 
 def _sweep(options: argparse.Namespace, console: Console) -> None:
-    from surveyor.pools.ec2 import sweep
-
-    site = stored_site(options.name)
-    if not isinstance(site, EC2Site):
-        raise InputError(f"{options.name}: found a pool of kind {site.kind}, expected one that rents instances: ec2")
     table = Table()
-    for header in ("instance", "type", "state", "started by", "expires", "now"):
+    for header in ("instance or pod", "type or image", "state", "started by", "expires", "now"):
         table.add_column(header)
-    for each in sweep(options.name, site, also_alive=options.all):
+    for each in _swept(options.name, stored_site(options.name), options.all):
         expires = "unknown" if each.expires is None else f"{each.expires:%Y-%m-%d %H:%M} UTC"
         now = "ended" if each.was_ended else "left"
-        table.add_row(each.id, each.instance_type, each.state, each.owner, expires, now)
-    console.print(table if table.row_count else f"no instances of pool {options.name}")
+        table.add_row(each.id, each.what, each.state, each.owner, expires, now)
+    console.print(table if table.row_count else f"no instances or pods of pool {options.name}")
+
+
+def _swept(name: str, site: Site, also_alive: bool) -> Iterator[Found]:
+    from surveyor.pools import ec2, pods
+
+    match site:
+        case EC2Site():
+            return ec2.sweep(name, site, also_alive=also_alive)
+        case KubernetesSite():
+            return pods.sweep(name, site, also_alive=also_alive)
+    raise InputError(f"{name}: found a pool of kind {site.kind}, expected one in a cloud: ec2 or kubernetes")
 
 
 def _pools(options: argparse.Namespace) -> Path:

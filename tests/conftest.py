@@ -10,6 +10,7 @@ import pytest
 from gridengine import GridEngine, grid_engine, has_grid_engine
 from oar import OAR, has_oar, oar
 from object_stores import S3, Azure, azure_server, azurite_program, s3_server
+from played_kubernetes import has_kubernetes
 from postgresql import postgresql_programs
 from prefect_server import free_address, prefect_environment, prefect_server
 from server_log import check_watched_logs
@@ -48,6 +49,11 @@ REQUIREMENTS = {
         "Quantum ESPRESSO: apt-get install quantum-espresso quantum-espresso-data",
     ),
     "azurite": (azurite_program, "Azurite: npm install --prefix .venv/azurite azurite"),
+    "kubernetes": (
+        has_kubernetes,
+        "root, etcd, kubectl and kube-apiserver: apt-get install etcd-server kubernetes-client golang-go dpkg-dev, and "
+        "tests/support/build_kube_apiserver.sh",
+    ),
     "postgresql": (postgresql_programs, "PostgreSQL: apt-get install postgresql"),
     "browser": (lambda: shutil.which("chromedriver"), "Chromium: apt-get install chromium chromium-driver"),
     "mount": (lambda: os.geteuid() == 0, "root, to mount a file system"),

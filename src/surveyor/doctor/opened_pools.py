@@ -14,7 +14,6 @@ import psutil
 from surveyor.doctor.results import CheckResult, fault, remark
 from surveyor.errors import PoolFailed, SurveyorError
 from surveyor.pools.choice import Pools, folder_of, open_pools
-from surveyor.pools.ec2_site import EC2Site
 from surveyor.pools.machine import find_capacity
 from surveyor.pools.machines import QueueSilent
 from surveyor.pools.pool_folder import PoolFolder
@@ -208,10 +207,8 @@ def no_worker(name: str, site: Site, error: Exception) -> CheckResult:
         line = f"pip install {same}  # in the environment of pool {name}, or name another one in its block (python)"
         if CODE in said:
             line = f"pip install SOURCE  # the same code of surveyor in the environment of pool {name} as here"
-    elif isinstance(site, EC2Site):
-        line = f"edit block {name}  # image, types, subnets, security groups, prologue or python, as the message says"
     elif isinstance(site, WorkersSite):
-        line = f"edit block {name}  # queue, account, directives, prologue or python, as the message says"
+        line = f"edit block {name}  # {site.causes}, as the message says"
     elif isinstance(site, SchedulerSite):
         line = f"dask scheduler  # so that it listens at {site.address}; or name another pool in the campaign file"
     else:

@@ -1,12 +1,9 @@
 """The instances of a pool in Amazon EC2: started, looked for, terminated, swept."""
 
 import asyncio
-import getpass
-import hashlib
-import socket
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,14 +14,14 @@ from distributed import Security
 from surveyor.errors import PoolFailed
 from surveyor.pools.ec2_client import EC2, MissingInstance
 from surveyor.pools.ec2_refusals import of_all
-from surveyor.pools.ec2_site import OF_SURVEYOR, EC2Site
+from surveyor.pools.ec2_site import EC2Site
 from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, Refused
+from surveyor.pools.marks import EXPIRES, FOLDER, OWNER, POOL, Found, digest, identity_of, owner
 from surveyor.pools.queues import Entry
 from surveyor.pools.spot_notice import taken_at
 from surveyor.pools.user_data import notice_file, user_data
 from surveyor.words import number_of
 
-POOL, FOLDER, OWNER, EXPIRES = (f"{OF_SURVEYOR}{word}" for word in ("pool", "folder", "owner", "expires"))
 COSTS = ["pending", "running", "stopping", "stopped"]  # states in which an instance or its volumes cost something
 SHOWN_S = 60.0  # so long after its start an instance may be missing in the answers of EC2
 MOST_BYTES = 16384  # of user data
@@ -155,10 +152,7 @@ class Instances:
     @property
     def identity(self) -> str:
         """Identity of this folder, by which its instances differ from those of any other machine, user or folder."""
-        path = self.folder / "pool-id"
-        if not path.exists():
-            path.write_text(uuid4().hex)
-        return _digest(path.read_text(), str(self.folder))[:16]
+        return identity_of(self.folder)
 
     def _start(
         self,
@@ -173,7 +167,7 @@ class Instances:
             "InstanceType": instance_type,
             "SubnetId": subnet,
             # A request that is sent again, as its answer was lost, starts no second instance.
-            "ClientToken": _digest(self.identity, self._begun, name, instance_type, subnet),
+            "ClientToken": digest(self.identity, self._begun, name, instance_type, subnet),
         }
         job = str(self._ec2.ask("run_instances", instance_type, **request)["Instances"][0]["InstanceId"])
         self._names[job] = name
@@ -234,27 +228,6 @@ class Instances:
         return [line for line in str(answer.get("Output") or "").splitlines() if line.strip()]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """An instance of a pool that still costs something.
-
-    Attributes:
-        id: id of the instance.
-        instance_type: its type.
-        state: its state, in the words of EC2.
-        owner: user and machine of the process that started it.
-        expires: when it should have ended by itself; None if the tag is missing.
-        was_ended: whether the sweep has terminated it.
-    """
-
-    id: str
-    instance_type: str
-    state: str
-    owner: str
-    expires: datetime | None
-    was_ended: bool
-
-
 def sweep(name: str, site: EC2Site, *, also_alive: bool = False) -> Iterator[Found]:
     """Terminate the instances of a pool that should have ended, and yield all that there are; it needs no folder.
 
@@ -273,15 +246,10 @@ def sweep(name: str, site: EC2Site, *, also_alive: bool = False) -> Iterator[Fou
             is_expired = found.expires is None or found.expires < datetime.now(UTC)
             if is_expired or (also_alive and found.owner == owner()):
                 ec2.terminate([found.id])
-                found = Found(found.id, found.instance_type, found.state, found.owner, found.expires, True)
+                found = Found(found.id, found.what, found.state, found.owner, found.expires, True)
             yield found
     except QueueSilent as error:
         raise PoolFailed(str(error)) from error
-
-
-def owner() -> str:
-    """Return the user and the machine of this process, as instances name them."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def _found_from(instance: Mapping[str, Any]) -> Found:  # Any: as boto3 gives it
@@ -296,7 +264,3 @@ def _found_from(instance: Mapping[str, Any]) -> Found:  # Any: as boto3 gives it
 
 def _tags(instance: Mapping[str, Any]) -> dict[str, str]:  # Any: as boto3 gives it
     return {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

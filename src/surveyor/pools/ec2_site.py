@@ -4,21 +4,22 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints, model_validator
 
-from surveyor.pools.site import END_S, Price, WorkersSite
+from surveyor.pools.cloud_site import CloudSite
+from surveyor.pools.marks import OF_SURVEYOR
+from surveyor.pools.site import Price
 
 InstanceType = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")]
 Subnet = Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-f]+$")]
 SecurityGroup = Annotated[str, StringConstraints(pattern=r"^sg-[0-9a-f]+$")]
 Tag = Annotated[str, StringConstraints(pattern=r"^[^=]+=.*$", max_length=384)]
 
-OF_SURVEYOR = "surveyor-"  # begins the keys of the tags by which the instances of a pool are found
 
-
-class EC2Site(WorkersSite):
+class EC2Site(CloudSite):
     """Instances of Amazon EC2: one is started for each job, and terminates itself at the end."""
 
     kind: ClassVar[str] = "ec2"
     is_experimental: ClassVar[bool] = True
+    causes: ClassVar[str] = "image, types, subnets, security groups, prologue or python"
     untried: ClassVar[str] = "their requests were tried on a played cloud alone, never on Amazon's"
     limit_field: ClassVar[str] = "lifetime_minutes"
     leave_s: ClassVar[float] = 480.0  # instances with GPUs shut down for minutes
@@ -62,25 +63,6 @@ class EC2Site(WorkersSite):
     disk_GB: int | None = Field(
         None, ge=1, title="Disk (GB)", description="Size of the root volume; by default that of the image."
     )
-    lifetime_minutes: float = Field(
-        720.0,
-        ge=1,
-        title="Lifetime (min)",
-        description="Time after which an instance powers itself off, whatever runs on it. A label whose time limit "
-        "exceeds the remaining time starts on another instance.",
-    )
-    start_minutes: float = Field(
-        15.0,
-        gt=0,
-        title="Start (min)",
-        description="Time within which the worker of an instance connects: boot, prologue and imports.",
-    )
-    orphan_minutes: float = Field(
-        5.0,
-        gt=0,
-        title="Orphan time (min)",
-        description="Time after which an instance powers itself off if the process of the pool does not answer.",
-    )
     price_per_hour: float | None = Field(
         None,
         gt=0,
@@ -116,29 +98,9 @@ class EC2Site(WorkersSite):
     def _check_costs(self) -> "EC2Site":
         if self.budget is not None and self.price_per_hour is None:
             raise ValueError("price_per_hour: found none, expected one, as the budget is counted by it")
-        if self.start_minutes >= self.lifetime_minutes:
-            raise ValueError(
-                f"start_minutes: found {self.start_minutes:g}, expected less than lifetime_minutes, which is "
-                f"{self.lifetime_minutes:g}"
-            )
         if own := [tag for tag in self.tags if tag.startswith(OF_SURVEYOR)]:
             raise ValueError(f"tags: found {own[0]}, expected none that begins with {OF_SURVEYOR}")
         return self
-
-    @property
-    def walltime_s(self) -> int:
-        """Lifetime of an instance, in whole seconds."""
-        return int(60 * self.lifetime_minutes)
-
-    @property
-    def longest_function_s(self) -> float:
-        """Longest time limit of a function that a new instance can run, in seconds."""
-        return self.walltime_s - 60 * self.start_minutes - END_S
-
-    @property
-    def connect_s(self) -> float:
-        """Time in seconds within which the worker of a running instance connects."""
-        return 60 * self.start_minutes
 
     @property
     def firm_after(self) -> int | None:

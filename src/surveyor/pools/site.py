@@ -73,6 +73,7 @@ class WorkersSite(BorderSite):
 
     is_experimental: ClassVar[bool] = False  # never tried on a real queue or cloud of its kind
     untried: ClassVar[str] = "their scripts and commands were never tried on a real queue"
+    causes: ClassVar[str] = "queue, account, directives, prologue or python"  # fields by which a job gives no worker
     limit_field: ClassVar[str] = "walltime_minutes"  # the field that limits the duration of a job
     leave_s: ClassVar[float] = 120.0  # so long may cancelled jobs of a former process take to be gone
 

@@ -7,7 +7,9 @@ from distributed import Security
 from surveyor.pools.ec2 import Instances
 from surveyor.pools.ec2_site import EC2Site
 from surveyor.pools.jobs import Jobs
+from surveyor.pools.kubernetes_site import KubernetesSite
 from surveyor.pools.machines import Machines
+from surveyor.pools.pods import Pods
 from surveyor.pools.site import WorkersSite
 from surveyor.pools.sites import JobQueueSite
 
@@ -26,11 +28,13 @@ def machines_of(
         check: command that a job runs before its worker, and without whose success it ends.
 
     Raises:
-        InputError: a package that the service needs is missing.
+        InputError: a package that the service needs is missing, or a setting cannot work here.
     """
     match site:
         case JobQueueSite():
             return Jobs(site, folder, address, security, check)
         case EC2Site():
             return Instances(name, site, folder, address, security, check)
+        case KubernetesSite():
+            return Pods(name, site, folder, address, security, check)
     raise TypeError(f"no jobs for {type(site).__name__}")

@@ -2,14 +2,13 @@
 
 import os
 import shlex
-import sys
 from pathlib import Path
 
 from distributed import Security
 
-from surveyor.pools import instance_watch
 from surveyor.pools.ec2_site import EC2Site
 from surveyor.pools.machine import THREADS, UNBOUND
+from surveyor.pools.worker_command import python_of, worker_command
 
 SCRIPT = """\
 #!/bin/bash
@@ -46,7 +45,6 @@ def user_data(site: EC2Site, name: str, folder: Path, address: str, security: Se
         security: certificates, by their files.
         check: arguments of the interpreter that compare the versions; empty for no check.
     """
-    python = shlex.quote(site.python or sys.executable)
     exports = [f"export {variable}=$threads" for variable in THREADS]
     exports += [f"export {variable}={value}" for variable, value in UNBOUND.items() if site.workers_per_job > 1]
     return SCRIPT.format(
@@ -57,23 +55,11 @@ def user_data(site: EC2Site, name: str, folder: Path, address: str, security: Se
         uid=os.getuid(),
         gid=os.getgid(),
         output=shlex.quote(str(folder / "jobs" / f"{name}.out")),
-        check=f"{python} {check} </dev/null || exit 1" if check else "",
-        command=_command(site, name, folder, python, address, security),
+        check=f"{python_of(site)} {check} </dev/null || exit 1" if check else "",
+        command=worker_command(site, name, address, security, notice_file(folder, name) if site.spot else None),
     )
 
 
 def notice_file(folder: Path, name: str) -> Path:
     """Return the file to which an instance writes when it is taken away; see `spot_notice`."""
     return folder / "jobs" / f"{name}.notice"
-
-
-def _command(site: EC2Site, name: str, folder: Path, python: str, address: str, security: Security) -> str:
-    files = {"--tls-ca-file": security.tls_ca_file, "--tls-cert": security.tls_worker_cert}
-    files["--tls-key"] = security.tls_worker_key
-    orphan_s = 60 * site.orphan_minutes
-    notice = shlex.quote(str(notice_file(folder, name))) if site.spot else instance_watch.NO_NOTICE
-    watch = [python, "-m", instance_watch.__name__, address, f"{orphan_s:g}", notice, *files.values()]
-    worker = [python, "-m", "distributed.cli.dask_worker", address, "--name", name]
-    worker += ["--nthreads", "1", "--nworkers", str(site.workers_per_job), "--memory-limit", "0", "--no-dashboard"]
-    worker += ["--nanny", "--death-timeout", f"{orphan_s:g}", *(word for pair in files.items() for word in pair)]
-    return " ".join([*watch, *worker])

@@ -1,0 +1,53 @@
+"""Clouds: what pools have in common that rent the machines of their jobs."""
+
+from pydantic import Field, model_validator
+
+from surveyor.pools.site import END_S, WorkersSite
+
+
+class CloudSite(WorkersSite):
+    """Machines that a pool starts for its jobs, one for each, and that end by themselves."""
+
+    lifetime_minutes: float = Field(
+        720.0,
+        ge=1,
+        title="Lifetime (min)",
+        description="Time after which an instance powers itself off, or the cluster ends a pod, whatever runs on it. A "
+        "label whose time limit exceeds the remaining time starts on another one.",
+    )
+    start_minutes: float = Field(
+        15.0,
+        gt=0,
+        title="Start (min)",
+        description="Time within which the worker connects: boot or download of the image, prologue and imports.",
+    )
+    orphan_minutes: float = Field(
+        5.0,
+        gt=0,
+        title="Orphan time (min)",
+        description="Time after which an instance or pod ends itself if the process of the pool does not answer.",
+    )
+
+    @model_validator(mode="after")
+    def _check_start(self) -> "CloudSite":
+        if self.start_minutes >= self.lifetime_minutes:
+            raise ValueError(
+                f"start_minutes: found {self.start_minutes:g}, expected less than lifetime_minutes, which is "
+                f"{self.lifetime_minutes:g}"
+            )
+        return self
+
+    @property
+    def walltime_s(self) -> int:
+        """Lifetime of a machine, in whole seconds."""
+        return int(60 * self.lifetime_minutes)
+
+    @property
+    def longest_function_s(self) -> float:
+        """Longest time limit of a function that a new machine can run, in seconds."""
+        return self.walltime_s - 60 * self.start_minutes - END_S
+
+    @property
+    def connect_s(self) -> float:
+        """Time in seconds within which the worker of a running machine connects."""
+        return 60 * self.start_minutes

@@ -1,0 +1,173 @@
+"""The manifest of a pod. It holds no secret, as everybody who may look at pods can read it."""
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from distributed import Security
+
+from surveyor.pools.kubernetes_site import KubernetesSite
+from surveyor.pools.machine import THREADS, UNBOUND
+from surveyor.pools.worker_command import python_of, worker_command
+
+CONTAINER = "worker"
+
+# A shell that is the first process of a container ends at a signal only if it says so, and all others end with it.
+SCRIPT = """\
+trap 'sleep 1' EXIT
+trap 'exit 143' TERM
+exec > >(tee -a {output}) 2>&1 </dev/null
+export SURVEYOR_JOB_BEGIN=$(date +%s)
+export SURVEYOR_JOB_WALLTIME_S={time_s:.0f}
+{exports}
+export HOME=$(mktemp -d) USER=${{USER:-surveyor}}
+cd "$HOME"
+{prologue}
+{check}
+{command} &
+wait $!
+"""
+
+
+def script(site: KubernetesSite, name: str, output: Path, address: str, security: Security, check: str) -> str:
+    """Return the script that a pod runs.
+
+    Args:
+        site: settings of the pool.
+        name: name of the worker; several workers append -0, -1 and so on.
+        output: file that keeps what the pod prints.
+        address: address of the scheduler.
+        security: certificates, by their files.
+        check: arguments of the interpreter that compare the versions; empty for no check.
+    """
+    exports = [f"export {variable}={site.cores // site.workers_per_job}" for variable in THREADS]
+    exports += [f"export {variable}={value}" for variable, value in UNBOUND.items() if site.workers_per_job > 1]
+    return SCRIPT.format(
+        output=shlex.quote(str(output)),
+        time_s=site.worker_time_s,
+        exports="\n".join(exports),
+        prologue="\n".join(site.prologue),
+        check=f"{python_of(site)} {check} || exit 1" if check else "",
+        command=worker_command(site, name, address, security),
+    )
+
+
+def manifest(
+    site: KubernetesSite,
+    name: str,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    script: str,
+) -> dict[str, Any]:  # Any: nested, as JSON
+    """Return the manifest of a pod.
+
+    Its worker runs under the numbers of this process's user and groups: the certificate of the pool lies in the pool's
+    folder, on a volume that both mount, where that user alone can read it, and what the worker writes belongs to the
+    user.
+
+    Args:
+        site: settings of the pool.
+        name: name of the pod.
+        labels: labels by which the pod is found.
+        annotations: further marks.
+        script: what the pod runs.
+    """
+    made = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": dict(labels), "annotations": dict(annotations)},
+        "spec": {
+            "restartPolicy": "Never",
+            "activeDeadlineSeconds": site.walltime_s,
+            "automountServiceAccountToken": site.service_account is not None,
+            "enableServiceLinks": False,
+            "securityContext": _identity(),
+            "containers": [_container(site, script)],
+            "volumes": [*_claims(site), {"name": "shm", "emptyDir": {"medium": "Memory"}}],
+            **_where(site),
+        },
+    }
+    patched: dict[str, Any] = merged(made, site.pod_patch)  # Any: nested, as JSON
+    return patched
+
+
+def merged(value: Any, patch: Any) -> Any:  # Any: whatever JSON holds
+    """Return a value into which a patch is merged: lists of named entries by name; null removes; others replace."""
+    if isinstance(value, Mapping) and isinstance(patch, Mapping):
+        changed = {key: merged(value.get(key), each) for key, each in patch.items() if each is not None}
+        return {key: each for key, each in value.items() if key not in patch} | changed
+    if isinstance(patch, Mapping):
+        return {key: merged(None, each) for key, each in patch.items() if each is not None}
+    if _is_named(value) and _is_named(patch):
+        by_name = {each["name"]: each for each in value}
+        return list((by_name | {each["name"]: merged(by_name.get(each["name"]), each) for each in patch}).values())
+    return patch
+
+
+def sees(pod: Mapping[str, Any], folder: Path) -> bool:  # Any: nested, as JSON
+    """Say whether the worker of a pod mounts something at a folder, or above it."""
+    of_worker = [each for each in pod["spec"]["containers"] if each["name"] == CONTAINER]
+    mounts = [mount["mountPath"] for each in of_worker for mount in each.get("volumeMounts") or []]
+    return any(PurePosixPath(folder).is_relative_to(mount) for mount in mounts)
+
+
+def _is_named(value: Any) -> bool:  # Any: whatever JSON holds
+    return isinstance(value, list) and all(isinstance(each, Mapping) and "name" in each for each in value)
+
+
+def _identity() -> dict[str, Any]:  # Any: numbers and lists of them
+    others = sorted({*os.getgroups()} - {os.getgid()})
+    return {
+        "runAsUser": os.getuid(),
+        "runAsGroup": os.getgid(),
+        **({"supplementalGroups": others} if others else {}),
+    }
+
+
+def _container(site: KubernetesSite, script: str) -> dict[str, Any]:  # Any: nested, as JSON
+    asked = {"cpu": str(site.cores), "memory": f"{round(site.memory_GB * 1000)}M"}
+    if site.gpus:
+        asked[site.gpu_resource] = str(site.gpus)
+    mounts = [
+        {"name": f"claim-{number}", "mountPath": claim.partition("=")[2]}
+        for number, claim in enumerate(site.volume_claims)
+    ]
+    return {
+        "name": CONTAINER,
+        "image": site.container,
+        # Kubernetes would put values in the place of $(NAME).
+        "command": ["/bin/bash", "-c", script.replace("$", "$$")],
+        "resources": {"requests": asked, "limits": asked},
+        # The ranks of MPI and the loaders of torch exchange data there; containers have 64 MB of it by default.
+        "volumeMounts": [*mounts, {"name": "shm", "mountPath": "/dev/shm"}],
+    }
+
+
+def _claims(site: KubernetesSite) -> list[dict[str, Any]]:  # Any: nested, as JSON
+    names = [claim.partition("=")[0] for claim in site.volume_claims]
+    return [
+        {"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": name}} for number, name in enumerate(names)
+    ]
+
+
+def _where(site: KubernetesSite) -> dict[str, Any]:  # Any: nested, as JSON
+    """Return what decides on the node of a pod, and on the secrets that its image and its programs need."""
+    found: dict[str, Any] = {}  # Any: nested, as JSON
+    if site.node_selector:
+        found["nodeSelector"] = dict(each.split("=", 1) for each in site.node_selector)
+    if site.tolerations:
+        found["tolerations"] = [_toleration(each) for each in site.tolerations]
+    if site.service_account is not None:
+        found["serviceAccountName"] = site.service_account
+    if site.image_pull_secret is not None:
+        found["imagePullSecrets"] = [{"name": site.image_pull_secret}]
+    return found
+
+
+def _toleration(text: str) -> dict[str, str]:
+    taint, _, effect = text.partition(":")
+    key, has_value, value = taint.partition("=")
+    made = {"key": key, "operator": "Equal" if has_value else "Exists"}
+    return made | ({"value": value} if has_value else {}) | ({"effect": effect} if effect else {})

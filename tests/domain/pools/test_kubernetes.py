@@ -1,0 +1,343 @@
+"""Pools of pods on a real API server with a played node; the pool acts with the account and role that are shipped."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from counted_work import names, work
+from distributed import Security
+from played_kubernetes import NAMESPACE, PlayedKubernetes, played_kubernetes
+from processes import wait_until
+
+from surveyor.errors import InputError, PoolFailed, WorkerLost
+from surveyor.pools.cluster import close_cluster_pool, cluster_pool
+from surveyor.pools.kubernetes_site import KubernetesSite
+from surveyor.pools.machines import QueueSilent, Refused
+from surveyor.pools.pod_manifest import merged
+from surveyor.pools.pods import Pods, sweep
+from surveyor.pools.pool import Pool
+from surveyor.pools.pool_folder import PoolFolder
+from surveyor.pools.queues import Entry
+from surveyor.pools.submission import SubmitOptions
+
+PATIENCE_S = 120.0
+PATCH = {"spec": {"containers": [{"name": "worker", "env": [{"name": "SLURM_JOB_ID", "value": "of-the-patch"}]}]}}
+
+on_a_cluster = pytest.mark.kubernetes
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def shared_cluster() -> Iterator[PlayedKubernetes]:
+    from kubernetes.config import kube_config
+
+    with played_kubernetes() as cluster, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("KUBECONFIG", str(cluster.kubeconfig))
+        environment.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(cluster.kubeconfig))  # read at its import
+        environment.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+        yield cluster
+        wait_until(lambda: not cluster.processes(), lambda: f"alive: {cluster.processes()}", PATIENCE_S)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A pool, and what can be done to it."""
+
+    cluster: PlayedKubernetes
+    path: Path
+    pools: list[Pool] = field(default_factory=list)
+
+    @property
+    def folder(self) -> PoolFolder:
+        return PoolFolder(self.path / "pool")
+
+    @property
+    def log(self) -> Path:
+        return self.path / "work.log"
+
+    @property
+    def pods(self) -> list[str]:
+        """Those that the pool knows and that are not over."""
+        return [pod for pod in self.cluster.alive() if pod in self.folder.read_jobs()]
+
+    def site(self, **fields: Any) -> KubernetesSite:
+        plain = {"max_jobs": 1, "idle_minutes": 0.05, "orphan_minutes": 0.1, "start_minutes": 2}
+        return KubernetesSite.model_validate(self.cluster.fields(**plain | fields))
+
+    def requests(self, **fields: Any) -> Pods:
+        """The pods of a pool without a process."""
+        self.folder.path.mkdir(exist_ok=True)
+        security = Security(tls_ca_file="/pool/ca.pem", tls_worker_cert="/pool/ca.pem", tls_worker_key="/pool/k.pem")
+        site, address = self.site(**{"gpus": 8, **fields}), "tls://127.0.0.1:8786"  # there is no node for 8
+        return Pods("kubernetes/gpu", site, self.folder.path, address, security, "/pool/check.py /pool/versions.json")
+
+    def open_pool(self, **fields: Any) -> Pool:
+        self.pools.append(cluster_pool("kubernetes/test", self.site(**fields), self.folder.path))
+        return self.pools[-1]
+
+    def start(self, pool: Pool, name: str, seconds: float) -> Future[str]:
+        """Submit work and wait until it runs."""
+        future = pool.submit_with(SubmitOptions(name), work, self.log, name, seconds)
+        wait_until(lambda: name in names(self.log, "begin"), self.said, PATIENCE_S)
+        return future
+
+    def said(self) -> str:
+        outputs = [self.folder.log, *(self.folder.path / "jobs").glob("*")]
+        return "\n".join(f"{path}:\n{path.read_text()[-3000:]}" for path in outputs if path.exists())
+
+    def wait_for_the_end_of_the_pool(self) -> None:
+        wait_until(lambda: self.folder.read_holder() is None, self.said, PATIENCE_S)
+
+    def close(self) -> None:
+        for pool in self.pools:
+            pool.shutdown(wait=False)
+        close_cluster_pool(self.folder)
+        self.cluster.kubectl("delete", "pods", "--all", "--grace-period=1", "--wait=false")
+
+
+@pytest.fixture
+def scene(shared_cluster: PlayedKubernetes, request: pytest.FixtureRequest) -> Iterator[Scene]:
+    path = shared_cluster.campaigns / f"scene-{len(list(shared_cluster.campaigns.iterdir()))}"
+    path.mkdir()
+    scene = Scene(shared_cluster, path)
+    try:
+        yield scene
+    finally:
+        scene.close()
+
+
+@on_a_cluster
+def test_pods_wait_for_a_node_come_with_work_are_replaced_when_deleted_and_leave_without_work(scene: Scene) -> None:
+    """And a patch arrives in them, and none of them holds a secret."""
+    scene.cluster.node.n_gpus = 0
+    pool = scene.open_pool(gpus=1, pod_patch=PATCH)
+    future = pool.submit_with(SubmitOptions("a"), work, scene.log, "a", 60)
+    told = "PENDING: Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu"
+    wait_until(lambda: told in str(pool.waiting), scene.said, PATIENCE_S)
+    assert not future.done()
+    scene.cluster.node.n_gpus = 1
+    wait_until(lambda: names(scene.log, "begin") == ["a"], scene.said, PATIENCE_S)
+    (first,) = scene.pods
+    secrets = [(scene.folder.path / name).read_text() for name in ("key.pem", "certificate.pem")]
+    stored = json.loads(scene.cluster.kubectl("get", "pod", first, "-o", "json"))
+    assert not [text for text in ["PRIVATE KEY", *map(str.strip, secrets)] if text in json.dumps(stored)]
+    assert not [line for text in secrets for line in text.splitlines() if line in json.dumps(stored)]
+    scene.cluster.kubectl("delete", "pod", first, "--wait=false")
+    with pytest.raises(WorkerLost):
+        future.result(PATIENCE_S)
+    assert pool.submit_with(SubmitOptions("a"), work, scene.log, "a", 0).result(PATIENCE_S) == "of-the-patch"
+    assert first not in scene.pods
+    pool.shutdown()
+    scene.wait_for_the_end_of_the_pool()
+    wait_until(lambda: not scene.cluster.pods(), lambda: str(scene.cluster.pods().keys()), PATIENCE_S)
+
+
+@on_a_cluster
+def test_when_the_process_of_a_pool_is_killed_its_pod_ends_by_itself_and_the_next_process_removes_it(
+    scene: Scene,
+) -> None:
+    pool = scene.open_pool()
+    scene.start(pool, "a", 300)
+    (first,) = scene.pods
+    holder = scene.folder.read_holder()
+    assert holder is not None
+    os.kill(int(holder["pid"]), signal.SIGKILL)
+    wait_until(lambda: first not in scene.cluster.alive(), scene.said, PATIENCE_S)
+    assert scene.folder.read_holder() is None  # nobody has ended it
+    assert scene.cluster.pods().keys() == {first}
+    assert scene.open_pool().submit_with(SubmitOptions("a"), work, scene.log, "a", 0).result(PATIENCE_S)
+    assert first not in scene.cluster.pods()
+
+
+@on_a_cluster
+def test_a_pool_whose_image_cannot_be_pulled_says_so_and_gives_up(scene: Scene) -> None:
+    told = r'nor would another: job .*never start it: ImagePullBackOff: Back-off pulling image "nowhere/x:1"'
+    with pytest.raises(PoolFailed, match=told):
+        scene.open_pool(container="nowhere/x:1").submit(abs, -1).result(PATIENCE_S)
+    scene.wait_for_the_end_of_the_pool()
+    assert scene.cluster.alive() == []
+
+
+@on_a_cluster
+def test_a_pod_asks_for_what_the_block_says_ends_itself_and_is_found_again(scene: Scene) -> None:
+    fields = {"cores": 4, "memory_GB": 7.5, "lifetime_minutes": 90, "start_minutes": 10, "image_pull_secret": "reader"}
+    fields |= {"node_selector": ["disk=fast"], "tolerations": ["nvidia.com/gpu:NoSchedule", "team=ada"]}
+    name = asyncio.run(scene.requests(**fields, prologue=["echo $$ $(HOME) > $HOME/x"]).submit("Pool_9-1"))
+    pod = scene.cluster.pods()[name]
+    spec, (container,) = pod["spec"], pod["spec"]["containers"]
+    assert (spec["restartPolicy"], spec["activeDeadlineSeconds"]) == ("Never", 5400)
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["imagePullSecrets"] == [{"name": "reader"}]
+    assert spec["nodeSelector"] == {"disk": "fast"}
+    asked = [each for each in spec["tolerations"] if "tolerationSeconds" not in each]  # of the server
+    assert asked == [
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+        {"key": "team", "operator": "Equal", "value": "ada"},
+    ]
+    resources = {"cpu": "4", "memory": "7500M", "nvidia.com/gpu": "8"}
+    assert container["resources"] == {"requests": resources, "limits": resources}
+    assert (spec["securityContext"]["runAsUser"], spec["securityContext"]["runAsGroup"]) == (os.getuid(), os.getgid())
+    text = container["command"][2]
+    assert "SURVEYOR_JOB_WALLTIME_S=4800\n" in text  # the image is downloaded within the lifetime
+    assert "echo $$$$ $$(HOME) > $$HOME/x" in text  # as the kubelet would put values in their place
+    assert "--name Pool_9-1 " in text
+
+    again = scene.requests()
+    words = "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+    wait_until(lambda: asyncio.run(again.look([])) == {name: Entry("pending", words)}, scene.said)
+    asyncio.run(again.cancel([name, name, "another"]))
+    assert asyncio.run(again.look([name])) == {}
+    assert scene.cluster.pods() == {}
+
+
+def quota(scene: Scene) -> Pods:
+    scene.cluster.kubectl("create", "quota", "few", "--hard=pods=0")
+    api, status = scene.cluster.admin, {"status": {"hard": {"pods": "0"}, "used": {"pods": "0"}}}
+    api.patch_namespaced_resource_quota_status("few", NAMESPACE, status)  # the controller that counts is not here
+    return scene.requests()
+
+
+def no_role(scene: Scene) -> Pods:
+    scene.cluster.kubectl("delete", "rolebinding", "surveyor")
+    return scene.requests()
+
+
+def wrong_patch(scene: Scene) -> Pods:
+    return scene.requests(pod_patch={"spec": {"containers": [{"name": "worker", "imagePullPolicy": "Sometimes"}]}})
+
+
+def other_namespace(scene: Scene) -> Pods:
+    return scene.requests(namespace="elsewhere")
+
+
+def silent_server(scene: Scene) -> Pods:
+    return scene.requests(context="silent")
+
+
+@on_a_cluster
+@pytest.mark.parametrize(
+    ("play", "kind", "told"),
+    [
+        (quota, Refused, r"\(403\).*exceeded quota: few.*Have that quota raised, or lower max_jobs"),
+        (no_role, Refused, r'cannot create resource "pods".*Give the role .* the permission create on pods$'),
+        (wrong_patch, Refused, r'\(422\): Pod .* is invalid: .*imagePullPolicy: Unsupported value: "Sometimes"'),
+        (other_namespace, Refused, r"\(403\).*in the namespace \"elsewhere\""),
+        (silent_server, QueueSilent, r"cannot be asked to create a pod.*refused"),
+    ],
+)
+def test_a_refusal_says_what_is_missing_and_silence_is_none(
+    scene: Scene, play: Any, kind: type[Exception], told: str
+) -> None:
+    try:
+        with pytest.raises(kind, match=told) as failure:
+            asyncio.run(play(scene).submit("gpu-1"))
+        assert type(failure.value) is kind
+        assert scene.cluster.pods() == {}
+    finally:
+        scene.cluster.kubectl("delete", "quota", "--all")
+        scene.cluster.apply_role()
+
+
+@on_a_cluster
+def test_a_claim_that_is_missing_is_hopeless(scene: Scene) -> None:
+    pods = scene.requests(volume_claims=["campaigns=" + str(scene.cluster.campaigns), "none=/none"], gpus=0)
+    name = asyncio.run(pods.submit("gpu-1"))
+    told = 'Unschedulable: persistentvolumeclaim "none" not found'
+    expected = {name: Entry("pending", told, is_hopeless=True, is_certain=True)}
+    wait_until(lambda: asyncio.run(pods.look([])) == expected, scene.said)
+
+
+@on_a_cluster
+def test_a_pod_that_fails_says_why_and_is_removed_and_its_output_stays(scene: Scene) -> None:
+    pods = scene.requests(gpus=0, prologue=["echo no CUDA here", "exit 3"])
+    name = asyncio.run(pods.submit("gpu-1"))
+    wait_until(lambda: not scene.cluster.alive() and scene.cluster.pods() != {}, scene.said)
+    assert asyncio.run(pods.look([name])) == {}
+    assert (
+        pods.output(name) == f"Kubernetes says: Error (exit code 3). Pod {name} printed last (its log):\nno CUDA here"
+    )
+    asyncio.run(pods.cancel([]))
+    assert scene.cluster.pods() == {}
+    assert pods.output(name).endswith(f"{name}.out):\nno CUDA here")
+
+
+@on_a_cluster
+def test_a_sweep_removes_what_is_over_and_with_all_the_rest(scene: Scene) -> None:
+    waiting = asyncio.run(scene.requests().submit("gpu-1"))
+    over = asyncio.run(scene.requests(gpus=0, prologue=["exit 3"]).submit("gpu-2"))
+    wait_until(lambda: over not in scene.cluster.alive(), scene.said)
+    site = scene.site()
+    assert {each.id: each.was_ended for each in sweep("kubernetes/gpu", site)} == {waiting: False, over: True}
+    assert list(sweep("kubernetes/other", site, also_alive=True)) == []
+    assert scene.cluster.pods().keys() == {waiting}
+    assert [each.was_ended for each in sweep("kubernetes/gpu", site, also_alive=True)] == [True]
+    assert scene.cluster.pods() == {}
+
+
+PLAIN = {"container": "registry.example.org/surveyor:1", "volume_claims": ["campaigns=/campaigns"]}
+
+
+def test_outside_a_cluster_the_pool_is_refused_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(InputError, match=r"runs outside the cluster.*run the campaign in a pod.*name a context"):
+        Pods("kubernetes/gpu", KubernetesSite.model_validate(PLAIN), tmp_path)
+
+
+@on_a_cluster
+def test_a_folder_that_pods_do_not_see_is_refused(scene: Scene, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"lies under none of the volumes that a pod mounts \(campaigns=.*CLAIM=PATH"):
+        Pods("kubernetes/gpu", scene.site(), tmp_path)
+    with pytest.raises(InputError, match="name one that there is"):
+        scene.requests(context="nobody-has-it")
+
+
+def test_without_the_client_the_command_that_installs_it_is_said() -> None:
+    script = "import sys; sys.modules['kubernetes'] = None\n"
+    script += f"from surveyor.pools.pods import *; Pods('kubernetes/gpu', KubernetesSite(**{PLAIN}), Path())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert 'pools of the kind kubernetes need its client: pip install "surveyor[kubernetes]"' in done.stderr
+
+
+def test_a_patch_is_merged_into_lists_by_name_and_null_removes() -> None:
+    value = {"a": 1, "b": {"c": 1, "d": 2}, "list": [{"name": "x", "v": 1, "w": 1}, {"name": "y"}], "plain": [1]}
+    patch = {"a": None, "b": {"c": 3}, "list": [{"name": "x", "v": 2}, {"name": "z", "v": None}], "plain": [2]}
+    assert merged(value, patch) == {
+        "b": {"c": 3, "d": 2},
+        "list": [{"name": "x", "v": 2, "w": 1}, {"name": "y"}, {"name": "z"}],
+        "plain": [2],
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"container": "two words"}, "container"),
+        ({"volume_claims": ["campaigns"]}, "volume_claims"),
+        ({"volume_claims": ["campaigns=relative"]}, "volume_claims"),
+        ({"tolerations": ["a=b:Sometimes"]}, "tolerations"),
+        ({"node_selector": ["disk"]}, "node_selector"),
+        ({"gpus": 1, "cores": 2, "workers_per_job": 2}, "expected 1 where a pod has GPUs"),
+        ({"workers_per_job": 2}, "expected at most cores, which is 1"),
+        ({"lifetime_minutes": 10, "start_minutes": 9.5}, "start_minutes: found 9.5, expected less"),
+        ({"pod_patch": {"spec": {"restartPolicy": "Always"}}}, "pod_patch: found spec.restartPolicy"),
+        ({"pod_patch": {"metadata": {"labels": {"surveyor-pool": "x"}}}}, "pod_patch: found surveyor-pool"),
+        ({"pod_patch": {"metadata": {"namespace": "x"}}}, "pod_patch: found metadata.namespace"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        KubernetesSite.model_validate({**PLAIN, **fields})
+
+
+def test_a_time_limit_must_fit_into_what_the_download_of_an_image_leaves() -> None:
+    site = KubernetesSite.model_validate({**PLAIN, "lifetime_minutes": 60, "start_minutes": 15})
+    assert (site.connect_s, site.worker_time_s, site.longest_function_s) == (900, 2700, 2650)
