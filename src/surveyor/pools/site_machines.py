@@ -10,6 +10,8 @@ from surveyor.pools.jobs import Jobs
 from surveyor.pools.machines import Machines
 from surveyor.pools.site import WorkersSite
 from surveyor.pools.sites import JobQueueSite
+from surveyor.pools.ssh import Hosts
+from surveyor.pools.ssh_site import SSHSite
 
 
 def machines_of(
@@ -26,11 +28,13 @@ def machines_of(
         check: command that a job runs before its worker, and without whose success it ends.
 
     Raises:
-        InputError: a package that the service needs is missing.
+        InputError: a package or program that the service needs is missing.
     """
     match site:
         case JobQueueSite():
             return Jobs(site, folder, address, security, check)
         case EC2Site():
             return Instances(name, site, folder, address, security, check)
+        case SSHSite():
+            return Hosts(name, site, folder, address, security)
     raise TypeError(f"no jobs for {type(site).__name__}")

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from surveyor.pools.ec2_site import EC2Site
 from surveyor.pools.site import END_S, START_S, Site, WorkersSite
+from surveyor.pools.ssh_site import SSHSite
 
 
 class LocalSite(Site):
@@ -261,5 +262,6 @@ SITES: dict[str, type[Site]] = {
     LocalSite.kind: LocalSite,
     **JOB_QUEUES,
     EC2Site.kind: EC2Site,
+    SSHSite.kind: SSHSite,
     SchedulerSite.kind: SchedulerSite,
 }
