@@ -23,6 +23,7 @@ from surveyor.pools.sites import (
     SGESite,
     SLURMSite,
 )
+from surveyor.pools.ssh_site import SSHSite
 
 DASK_LOGO = HttpUrl("https://avatars.githubusercontent.com/u/17131925?s=200&v=4")
 JOBQUEUE_DOCS = "https://jobqueue.dask.org/en/latest/generated/dask_jobqueue."
@@ -203,6 +204,26 @@ class EC2Pool(EC2Site, PoolBlock):
     _documentation_url = HttpUrl("https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/concepts.html")
 
 
+class SSHPool(SSHSite, PoolBlock):
+    """Machines that are reached by ssh, each with a job of its own. Campaigns name it as ssh/lab, for instance.
+
+    Keys are those that ssh finds, or in a file; the block holds none.
+
+    Example:
+        Store a pool, and load a stored one:
+        ```python
+        from surveyor.blocks.pools import SSHPool
+
+        SSHPool(hosts=["gpu1", "ada@gpu2", "203.0.113.7:41022"], python="/opt/mace/bin/python").save("lab")
+        pool = SSHPool.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "SSH pool"
+    _block_type_slug = SSHSite.kind
+    _documentation_url = HttpUrl("https://man.openbsd.org/ssh")
+
+
 class DaskPool(SchedulerSite, PoolBlock):
     """A running Dask scheduler. Campaigns name it, for instance, as dask/shared.
 
@@ -225,7 +246,7 @@ class DaskPool(SchedulerSite, PoolBlock):
 
 POOLS: dict[str, type[PoolBlock]] = {
     block.kind: block
-    for block in (LocalPool, SLURMPool, PBSPool, LSFPool, SGEPool, OARPool, HTCondorPool, EC2Pool, DaskPool)
+    for block in (LocalPool, SLURMPool, PBSPool, LSFPool, SGEPool, OARPool, HTCondorPool, EC2Pool, SSHPool, DaskPool)
 }
 
 

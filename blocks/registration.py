@@ -17,6 +17,7 @@ from surveyor.blocks.pools import (
     PBSPool,
     SGEPool,
     SLURMPool,
+    SSHPool,
     stored_pools,
 )
 from surveyor.blocks.site_blocks import SiteBlock
@@ -56,6 +57,10 @@ def examples() -> Mapping[str, tuple[SiteBlock, str]]:
                 max_jobs=2,
             ),
             "trainings on rented GPUs, each instance for at most 12 hours (experimental: never tried for real)",
+        ),
+        "ssh/example": (
+            SSHPool(hosts=["gpu1", "ada@gpu2"], prologue=["# Each machine runs these lines first."]),
+            "workstations or rented machines, each with one training or walker at a time",
         ),
         "dask/example": (
             DaskPool(

@@ -12,6 +12,7 @@ from typing import ParamSpec, TypeVar
 import psutil
 
 from surveyor.campaign import CheckedCampaign, check_theory
+from surveyor.doctor.host_checks import check_hosts
 from surveyor.doctor.probe import Question, WorkerView, look_around
 from surveyor.doctor.results import CheckResult, Subject, fault, fault_of, remark
 from surveyor.doctor.worker_checks import WORKER_CHECKS, Asked, stages_of, wants_gpu
@@ -28,6 +29,7 @@ from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.site import Site, WorkersSite
 from surveyor.pools.site_machines import machines_of
 from surveyor.pools.sites import JobQueueSite, LocalSite, SchedulerSite
+from surveyor.pools.ssh_site import SSHSite
 from surveyor.pools.worker_check import CODE, PACKAGES, versions
 
 P = ParamSpec("P")
@@ -88,6 +90,12 @@ def examine_pools(
                 lacks = "where it is, is not known" if site is None else "its process needs the run directory"
                 yield remark("worker", name, f"not asked, as {lacks}")
                 continue
+            if isinstance(site, SSHSite):
+                subject.on_progress(f"asking the machines of pool {name}")
+                of_hosts = list(check_hosts(name, site, folders, wants_gpu=wants_gpu(subject.parameters, name, site)))
+                yield from of_hosts
+                if all(each.severity == "fault" for each in of_hosts):
+                    continue
             subject.on_progress(f"opening pool {name}")
             try:
                 pools.append(stack.enter_context(_opened(subject, name, folders, bucket, of_closing)))
@@ -259,6 +267,8 @@ def _no_worker(subject: Subject, name: str, error: Exception) -> CheckResult:
             line = f"pip install SOURCE  # the same code of surveyor in the environment of pool {name} as here"
     elif isinstance(site, EC2Site):
         line = f"edit block {name}  # image, types, subnets, security groups, prologue or python, as the message says"
+    elif isinstance(site, SSHSite):
+        line = f"edit block {name}  # hosts, user, key_file, prologue or python, as the message says"
     elif isinstance(site, WorkersSite):
         line = f"edit block {name}  # queue, account, directives, prologue or python, as the message says"
     elif isinstance(site, SchedulerSite):

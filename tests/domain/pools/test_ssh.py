@@ -1,0 +1,89 @@
+"""Machines reached by ssh: their names, the command, and the meaning of its refusals. The rest is in test_ssh_pools."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from surveyor.errors import PoolFailed
+from surveyor.pools.machines import NoCapacity, Refused
+from surveyor.pools.ssh_command import command_of, destination_of, refusal_of
+from surveyor.pools.ssh_look import MARK, _read
+from surveyor.pools.ssh_script import Order
+from surveyor.pools.ssh_site import SSHSite
+from surveyor.pools.watch import plan
+
+
+@pytest.mark.parametrize(
+    ("host", "arguments"),
+    [
+        ("gpu1", ["-l", "ada", "--", "gpu1"]),
+        ("eve@gpu1.example.org", ["-l", "eve", "--", "gpu1.example.org"]),
+        ("203.0.113.7:41022", ["-p", "41022", "-l", "ada", "--", "203.0.113.7"]),
+        ("eve@[2001:db8::1]:22", ["-p", "22", "-l", "eve", "--", "2001:db8::1"]),
+        ("[fe80::1%eth0]", ["-l", "ada", "--", "fe80::1%eth0"]),
+    ],
+)
+def test_names_of_machines(host: str, arguments: list[str]) -> None:
+    assert destination_of(SSHSite(hosts=[host], user="ada"), host) == arguments
+
+
+@pytest.mark.parametrize("host", ["-oProxyCommand=evil", "a@-b", "gpu1:0", "gpu 1", "", "a@b@c", "gpu1:22:22"])
+def test_what_is_no_machine_is_refused(host: str) -> None:
+    with pytest.raises(ValidationError, match="hosts"):
+        SSHSite(hosts=[host])
+
+
+def test_a_machine_is_named_once() -> None:
+    with pytest.raises(ValidationError, match="found gpu1 twice"):
+        SSHSite(hosts=["gpu1", "gpu2", "gpu1"])
+
+
+def test_there_are_no_more_jobs_than_machines() -> None:
+    site = SSHSite(hosts=["gpu1", "gpu2"], workers_per_job=2)
+    assert site.most_workers == 4
+    assert plan([], 100, site).n_submit == 2
+    assert plan([], 100, SSHSite(hosts=["gpu1", "gpu2"], max_jobs=1)).n_submit == 1
+
+
+def test_the_command_checks_keys_and_asks_nobody() -> None:
+    site = SSHSite(hosts=["gpu1"], key_file=Path("/k"), config_file=Path("/c"), proxy_command="ssh -W %h:%p bastion")
+    command = command_of(site, "gpu1", ["-R", "1:2:3"])
+    assert command[:6] == ["ssh", "-T", "-F", "/c", "-i", "/k"]
+    options = [value for name, value in zip(command, command[1:], strict=False) if name == "-o"]
+    assert {"StrictHostKeyChecking=yes", "BatchMode=yes", "ForwardAgent=no", "IdentitiesOnly=yes"} <= {*options}
+    assert "ProxyCommand=ssh -W %h:%p bastion" in options
+    assert "ServerAliveInterval=15" in options
+    assert command[-5:] == ["-R", "1:2:3", "--", "gpu1", "exec bash -s"]
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "words"),
+    [
+        ("ssh: Could not resolve hostname gpu1: Name or service not known", NoCapacity, "resolve"),
+        ("kex_exchange_identification: Connection closed by remote host", NoCapacity, "closed"),
+        ("@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\n@@@", Refused, "compare its fingerprint"),
+        ("ada@gpu1: Permission denied (publickey,password).", Refused, "ssh gpu1 true"),
+        ("Error: remote port forwarding failed for listen port 0", Refused, "AllowTcpForwarding"),
+        ("command-line: line 0: Bad configuration option: x", Refused, "Bad configuration option"),
+        ("Something new", PoolFailed, "ssh to gpu1 says: Something new"),
+    ],
+)
+def test_refusals(said: str, kind: type[Exception], words: str) -> None:
+    error = refusal_of(SSHSite(hosts=["gpu1"]), "gpu1", said)
+    assert type(error) is kind
+    assert words in str(error)
+
+
+def test_an_order_shows_no_secret_but_to_its_worker() -> None:
+    order = Order("job", "tls://127.0.0.1:1", [2], ["tls://127.0.0.1:3"], "CERTIFICATE", "SECRET", 60, 600)
+    assert "SECRET" not in repr(order)
+    assert json.loads(order.line)["key"] == "SECRET"
+    assert order.line.count("\n") == 1
+
+
+def test_what_a_machine_says_is_read_between_other_lines() -> None:
+    lines = ["welcome", f"{MARK}name node 7", f"{MARK}cores 8", f"{MARK}gpu NVIDIA A100", f"{MARK}gpu NVIDIA A100"]
+    view = _read("gpu1", lines)
+    assert (view.name, view.cores, view.gpus, view.unseen) == ("node 7", 8, ("NVIDIA A100",) * 2, ())
