@@ -109,6 +109,11 @@ def network_of(process: int) -> str:
     return str(Path(f"/proc/{process}/ns/net").readlink())
 
 
+def network_and_bytes(count: int) -> tuple[str, bytes]:
+    """Return the network namespace of this process, and some bytes."""
+    return network_of(os.getpid()), bytes(count)
+
+
 @contextmanager
 def natted() -> Iterator[Natted]:
     """Set the namespaces and the sshd up; nothing of them is left."""

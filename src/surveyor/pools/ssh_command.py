@@ -1,6 +1,7 @@
 """The command that connects to a machine, and what it means when that fails."""
 
 import re
+import shlex
 from collections.abc import Sequence
 
 from surveyor.errors import PoolFailed
@@ -67,12 +68,15 @@ def command_of(site: SSHSite, host: str, options: Sequence[str] = ()) -> list[st
     settings = [*OPTIONS, f"ServerAliveInterval={alive_s}"]
     if site.key_file is not None:
         settings.append("IdentitiesOnly=yes")
-    if site.proxy_command is not None:
-        settings.append(f"ProxyCommand={site.proxy_command}")
-    files = [("-F", site.config_file), ("-i", site.key_file)]
-    given = [word for option, path in files if path is not None for word in (option, str(path))]
     named = [word for setting in settings for word in ("-o", setting)]
-    return ["ssh", "-T", *given, *named, *options, *destination_of(site, host), "exec bash -s"]
+    return ["ssh", "-T", *_given(site), *named, *options, *destination_of(site, host), "exec bash -s"]
+
+
+def _given(site: SSHSite) -> list[str]:
+    """Return the options of ssh that the user has given to the pool."""
+    proxy = None if site.proxy_command is None else f"ProxyCommand={site.proxy_command}"
+    given = [("-F", site.config_file), ("-i", site.key_file), ("-o", proxy)]
+    return [word for option, value in given if value is not None for word in (option, str(value))]
 
 
 def refusal_of(site: SSHSite, host: str, said: str) -> PoolFailed | NoCapacity:
@@ -85,7 +89,7 @@ def refusal_of(site: SSHSite, host: str, said: str) -> PoolFailed | NoCapacity:
     """
     words = " ".join(line.strip() for line in said.splitlines() if line.strip(" @\r")) or "nothing"
     told = f"ssh to {host} says: {words}"
-    by_hand = " ".join(["ssh", *destination_of(site, host)]).replace("-- ", "")
+    by_hand = shlex.join(["ssh", *_given(site), *(word for word in destination_of(site, host) if word != "--")])
     if UNKNOWN_KEY.search(said):
         return Refused(
             f"{told} The key of {host} is not the one that this user knows; compare its fingerprint with what the "

@@ -1,6 +1,7 @@
 """Machines reached by ssh: their names, the command, and the meaning of its refusals. The rest is in test_ssh_pools."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,9 @@ def test_there_are_no_more_jobs_than_machines() -> None:
 def test_the_command_checks_keys_and_asks_nobody() -> None:
     site = SSHSite(hosts=["gpu1"], key_file=Path("/k"), config_file=Path("/c"), proxy_command="ssh -W %h:%p bastion")
     command = command_of(site, "gpu1", ["-R", "1:2:3"])
-    assert command[:6] == ["ssh", "-T", "-F", "/c", "-i", "/k"]
-    options = [value for name, value in zip(command, command[1:], strict=False) if name == "-o"]
+    assert command[:8] == ["ssh", "-T", "-F", "/c", "-i", "/k", "-o", "ProxyCommand=ssh -W %h:%p bastion"]
+    options = [value for name, value in pairwise(command) if name == "-o"]
     assert {"StrictHostKeyChecking=yes", "BatchMode=yes", "ForwardAgent=no", "IdentitiesOnly=yes"} <= {*options}
-    assert "ProxyCommand=ssh -W %h:%p bastion" in options
     assert "ServerAliveInterval=15" in options
     assert command[-5:] == ["-R", "1:2:3", "--", "gpu1", "exec bash -s"]
 

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from counted_work import names, work
-from natted import ADDRESS, LAPTOP, OUTSIDE, Natted, natted, network_of
+from natted import ADDRESS, LAPTOP, OUTSIDE, Natted, natted, network_and_bytes
 from processes import wait_until
 
 from surveyor.errors import PoolFailed, WorkerLost
@@ -98,10 +98,6 @@ def scene(shared_net: Natted, tmp_path: Path) -> Iterator[Scene]:
         finally:
             scene.close()
             shared_net.wait_until_idle(PATIENCE_S)
-
-
-def network_and_bytes(count: int) -> tuple[str, bytes]:
-    return network_of(os.getpid()), bytes(count)
 
 
 def check_secrets(folder: PoolFolder) -> None:
@@ -201,9 +197,11 @@ def test_what_a_machine_lacks_is_said(scene: Scene, hosts: Callable[..., Hosts])
 def test_refusals_are_told_apart_and_other_machines_are_used(scene: Scene, hosts: Callable[..., Hosts]) -> None:
     outside, net = f"root@{ADDRESS}", scene.net.folder
     (net / "empty").write_text(f"UserKnownHostsFile {net}/none\nGlobalKnownHostsFile none\n")
-    with pytest.raises(Refused, match=rf"host key is known for {ADDRESS}.*accept it by hand: ssh -l root {ADDRESS}"):
+    with pytest.raises(Refused, match=rf"host key is known for {ADDRESS}.*accept it by hand: ssh -F .* {ADDRESS}$"):
         submitted(hosts(config_file=net / "empty"))
-    with pytest.raises(Refused, match=rf"Permission denied \(publickey\).*ssh -l root {ADDRESS} true"):
+    with pytest.raises(
+        Refused, match=rf"Permission denied \(publickey.*: ssh -F .* -i {net}/stranger -l root {ADDRESS} true$"
+    ):
         submitted(hosts(key_file=net / "stranger"))
     with pytest.raises(NoCapacity, match=f"ssh to {NOBODY} says: .*Connection refused"):
         submitted(hosts(hosts=[NOBODY]))
