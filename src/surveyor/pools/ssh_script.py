@@ -6,16 +6,26 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
 from surveyor.pools.machine import THREADS, UNBOUND
 from surveyor.pools.ssh_site import SSHSite
 
 WATCH = "surveyor.pools.ssh_watch"
 
-# Bash reads all of the block before it runs any of it, so no command of the prologue can take the order for its input.
-SCRIPT = """\
+# Bash reads all of the block before it runs any of it, so no command of the prologue takes the order for its input. And
+# it reads the prologue as text: a quotation that does not end there would go on into the order, and into a message.
+BLOCK = """\
 {{
+IFS= read -r -d '' script <<'{end}'
+{script}
+{end}
 exec 3<&0 </dev/null
+eval "$script"
+exit 1
+}}
+"""
+SCRIPT = """\
 say() {{ echo "surveyor: $*" >&2; exit 1; }}
 python={python}
 export SURVEYOR_JOB_BEGIN=$(date +%s)
@@ -35,7 +45,6 @@ SURVEYOR_CHECK
 SURVEYOR_VERSIONS
 {act}
 exit
-}}
 """
 SEEN = """\
 [ -w {folder} ] || say "$(uname -n) does not see the folder "{folder}", or cannot write into it; the machines of a \
@@ -84,7 +93,7 @@ def script_of(site: SSHSite, check: str, versions: str, act: str) -> str:
     """
     exports = [f"export {variable}=$threads" for variable in THREADS]
     exports += [f"export {variable}={value}" for variable, value in UNBOUND.items() if site.workers_per_job > 1]
-    return SCRIPT.format(
+    script = SCRIPT.format(
         python=shlex.quote(site.python or sys.executable),
         lifetime_s=site.walltime_s,
         n_workers=site.workers_per_job,
@@ -94,6 +103,7 @@ def script_of(site: SSHSite, check: str, versions: str, act: str) -> str:
         versions=versions,
         act=act,
     )
+    return BLOCK.format(script=script, end=f"SURVEYOR_{uuid4().hex}")
 
 
 def worker_script(site: SSHSite, folder: Path, check: str, versions: str) -> str:

@@ -5,6 +5,7 @@ The flow and the process of the pool are on a laptop behind a router, of which n
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -18,6 +19,8 @@ from counted_work import names, work
 from natted import ADDRESS, LAPTOP, OUTSIDE, Natted, natted, network_and_bytes
 from processes import wait_until
 
+from surveyor.doctor.host_checks import check_hosts
+from surveyor.doctor.results import CheckResult
 from surveyor.errors import PoolFailed, WorkerLost
 from surveyor.files import write_json
 from surveyor.pools import worker_check
@@ -143,8 +146,9 @@ def test_work_passes_through_a_router_and_no_worker_outlives_its_connection(scen
 
 
 def test_when_the_process_of_a_pool_is_killed_its_worker_ends_and_another_continues(scene: Scene) -> None:
-    pool = scene.open_pool()
+    pool = scene.open_pool(workers_per_job=2)
     scene.start(pool, "a")
+    wait_until(lambda: (scene.folder.read_state() or {})["workers"] == 2, scene.said, PATIENCE_S)
     holder = scene.holder
     (job,) = scene.folder.read_jobs()
     assert job == f"pool-1:root@{ADDRESS}"
@@ -190,6 +194,10 @@ ENDS = ("cat", "echo no licence", "exit 1")  # the first one takes all of its in
 def test_what_a_machine_lacks_is_said(scene: Scene, hosts: Callable[..., Hosts]) -> None:
     assert "there is no interpreter /no/python on" in submitted(hosts(python="/no/python"))
     assert "no licence" in submitted(hosts(prologue=ENDS))
+    unclosed = hosts(prologue=["echo 'unclosed"])
+    said = submitted(unclosed)
+    assert "unexpected EOF" in said
+    check_secrets(unclosed.folder)
     unseen = scene.net.unseen / "pool"
     assert f"does not see the folder {unseen}" in submitted(hosts(unseen))
 
@@ -208,3 +216,25 @@ def test_refusals_are_told_apart_and_other_machines_are_used(scene: Scene, hosts
     assert "no licence" in submitted(hosts(hosts=[NOBODY, outside], prologue=ENDS))
     through = f"ssh -F {net}/config -i {net}/user -W %h:%p {outside}"
     assert "no licence" in submitted(hosts(proxy_command=through, prologue=ENDS))
+
+
+def test_doctor_looks_at_each_machine(scene: Scene) -> None:
+    seen, unseen, outside = scene.path, scene.net.unseen / "new", f"root@{ADDRESS}"
+    unseen.mkdir(exist_ok=True)
+    site = scene.site(hosts=[outside, NOBODY])
+
+    def results(folder: Path, **options: bool) -> list[CheckResult]:
+        return list(check_hosts("ssh/test", site, {"run directory": folder}, **{"wants_gpu": False, **options}))
+
+    good, away = results(seen)
+    assert good.severity == "good"
+    assert re.search(rf"{outside} \(\S+\): the same versions, \d+ cores?, \d+ GPUs?", good.found)
+    assert (away.severity, "Connection refused" in away.found) == ("remark", True)
+    blind, _ = results(unseen)
+    assert (blind.severity, f"does not see what was written here into {unseen.parent}" in blind.found) == (
+        "fault",
+        True,
+    )
+    other = scene.site(python="/usr/bin/python3")
+    (different,) = check_hosts("ssh/test", other, {}, wants_gpu=False)
+    assert (different.severity, "versions differ" in different.found) == ("fault", True)
