@@ -1,6 +1,10 @@
 """Machines reached by ssh: their names, the command, and the meaning of its refusals. The rest is in test_ssh_pools."""
 
+import asyncio
 import json
+import shutil
+import time
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,10 +13,13 @@ from pydantic import ValidationError
 
 from surveyor.errors import PoolFailed
 from surveyor.pools.machines import NoCapacity, Refused
+from surveyor.pools.queues import Entry
+from surveyor.pools.ssh import Hosts
 from surveyor.pools.ssh_command import command_of, destination_of, refusal_of
 from surveyor.pools.ssh_look import MARK, _read
 from surveyor.pools.ssh_script import Order
 from surveyor.pools.ssh_site import SSHSite
+from surveyor.pools.ssh_watch import ENDED
 from surveyor.pools.watch import plan
 
 
@@ -87,3 +94,25 @@ def test_what_a_machine_says_is_read_between_other_lines() -> None:
     lines = ["welcome", f"{MARK}name node 7", f"{MARK}cores 8", f"{MARK}gpu NVIDIA A100", f"{MARK}gpu NVIDIA A100"]
     view = _read("gpu1", lines)
     assert (view.name, view.cores, view.gpus, view.unseen) == ("node 7", 8, ("NVIDIA A100",) * 2, ())
+
+
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="needs ssh: apt-get install openssh-client")
+def test_a_job_of_a_former_process_may_run_until_it_says_its_end_or_has_not_heard_of_that_process_for_long(
+    tmp_path: Path,
+) -> None:
+    hosts, job = Hosts("ssh/lab", SSHSite(hosts=["gpu1"]), tmp_path), "lab-1:gpu1"
+    (tmp_path / "jobs").mkdir()
+    output, state = tmp_path / "jobs" / "lab-1.out", tmp_path / "state.json"
+
+    def shown() -> Mapping[str, Entry]:
+        return asyncio.run(hosts.look([job]))
+
+    state.write_text(json.dumps({"time": time.time()}))
+    output.write_text("Registered\n")
+    assert shown() == {job: Entry("ending")}
+    output.write_text(f"Registered\n{ENDED}\n")
+    assert shown() == {}
+    output.unlink()
+    assert shown() == {job: Entry("ending")}
+    state.write_text(json.dumps({"time": time.time() - 60 - 30}))
+    assert shown() == {}

@@ -154,6 +154,8 @@ def test_when_the_process_of_a_pool_is_killed_its_worker_ends_and_another_contin
     assert job == f"pool-1:root@{ADDRESS}"
     os.kill(holder.pid, signal.SIGKILL)
     scene.net.wait_until_idle(ORPHAN_S)  # nobody has ended it
+    output = scene.folder.path / "jobs" / "pool-1.out"
+    wait_until(lambda: "the connection to the pool is closed" in output.read_text(), output.read_text)
     assert scene.open_pool().submit_with(SubmitOptions("a"), work, scene.log, "a", 0).result(PATIENCE_S)
 
 
