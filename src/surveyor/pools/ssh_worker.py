@@ -51,7 +51,6 @@ async def _work(order: Mapping[str, Any]) -> None:  # Any: as JSON gives it
             nthreads=1,
             memory_limit=None,
             dashboard=False,
-            death_timeout=order["orphan_s"],
         )
         for name, port, contact in zip(names, order["ports"], contacts, strict=True)
     ]

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from itertools import pairwise
@@ -12,6 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from surveyor.errors import PoolFailed
+from surveyor.pools import ssh_watch
 from surveyor.pools.machines import NoCapacity, Refused
 from surveyor.pools.queues import Entry
 from surveyor.pools.ssh import Hosts
@@ -116,3 +120,16 @@ def test_a_job_of_a_former_process_may_run_until_it_says_its_end_or_has_not_hear
     assert shown() == {job: Entry("ending")}
     state.write_text(json.dumps({"time": time.time() - 60 - 30}))
     assert shown() == {}
+
+
+def test_the_workers_of_a_machine_end_when_nobody_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    readable, writable = os.pipe()
+    with os.fdopen(readable) as leash, subprocess.Popen(["sleep", "60"]) as worker:
+        monkeypatch.setattr(sys, "stdin", leash)
+        try:
+            assert "lifetime of 0 s" in ssh_watch._watch(worker, lambda: True, orphan_s=60, lifetime_s=0.1)
+            assert "not answered for 0 s" in ssh_watch._watch(worker, lambda: False, orphan_s=0.1, lifetime_s=60)
+            os.close(writable)
+            assert "the connection to the pool is closed" in ssh_watch._watch(worker, lambda: True, 60, 60)
+        finally:
+            worker.kill()

@@ -33,7 +33,7 @@ from surveyor.pools.ssh_site import SSHSite
 from surveyor.pools.submission import SubmitOptions
 
 PATIENCE_S = 90.0
-ORPHAN_S = 6.0
+ORPHAN_S = 10.0  # a machine that is overloaded does not answer at once
 SUPPORT = Path(__file__).parents[2] / "support"
 NOBODY = "127.0.0.1:9"  # nobody listens there
 
