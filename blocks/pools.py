@@ -24,6 +24,7 @@ from surveyor.pools.sites import (
     SGESite,
     SLURMSite,
 )
+from surveyor.pools.ssh_site import SSHSite
 
 DASK_LOGO = HttpUrl("https://avatars.githubusercontent.com/u/17131925?s=200&v=4")
 JOBQUEUE_DOCS = "https://jobqueue.dask.org/en/latest/generated/dask_jobqueue."
@@ -232,6 +233,26 @@ class KubernetesPool(KubernetesSite, PoolBlock):
     _documentation_url = HttpUrl("https://kubernetes.io/docs/concepts/workloads/pods/")
 
 
+class SSHPool(SSHSite, PoolBlock):
+    """Machines that are reached by ssh, each with a job of its own. Campaigns name it as ssh/lab, for instance.
+
+    Keys are those that ssh finds, or in a file; the block holds none.
+
+    Example:
+        Store a pool, and load a stored one:
+        ```python
+        from surveyor.blocks.pools import SSHPool
+
+        SSHPool(hosts=["gpu1", "ada@gpu2", "203.0.113.7:41022"], python="/opt/mace/bin/python").save("lab")
+        pool = SSHPool.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "SSH pool"
+    _block_type_slug = SSHSite.kind
+    _documentation_url = HttpUrl("https://man.openbsd.org/ssh")
+
+
 class DaskPool(SchedulerSite, PoolBlock):
     """A running Dask scheduler. Campaigns name it, for instance, as dask/shared.
 
@@ -264,6 +285,7 @@ POOLS: dict[str, type[PoolBlock]] = {
         HTCondorPool,
         EC2Pool,
         KubernetesPool,
+        SSHPool,
         DaskPool,
     )
 }

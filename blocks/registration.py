@@ -18,6 +18,7 @@ from surveyor.blocks.pools import (
     PBSPool,
     SGEPool,
     SLURMPool,
+    SSHPool,
     stored_pools,
 )
 from surveyor.blocks.site_blocks import SiteBlock
@@ -69,6 +70,10 @@ def examples() -> Mapping[str, tuple[SiteBlock, str]]:
                 max_jobs=2,
             ),
             "trainings on GPUs of a cluster of containers (experimental: never tried for real)",
+        ),
+        "ssh/example": (
+            SSHPool(hosts=["gpu1", "ada@gpu2"], prologue=["# Each machine runs these lines first."]),
+            "workstations or rented machines, each with one training or walker at a time",
         ),
         "dask/example": (
             DaskPool(

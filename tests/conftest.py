@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from gridengine import GridEngine, grid_engine, has_grid_engine
+from natted import has_sshd
 from oar import OAR, has_oar, oar
 from object_stores import S3, Azure, azure_server, azurite_program, s3_server
 from played_kubernetes import has_kubernetes
@@ -57,6 +58,10 @@ REQUIREMENTS = {
     "postgresql": (postgresql_programs, "PostgreSQL: apt-get install postgresql"),
     "browser": (lambda: shutil.which("chromedriver"), "Chromium: apt-get install chromium chromium-driver"),
     "mount": (lambda: os.geteuid() == 0, "root, to mount a file system"),
+    "ssh": (
+        has_sshd,
+        "root, network namespaces, and OpenSSH's server: apt-get install openssh-server iproute2 iptables",
+    ),
     "slurm": (has_slurm, "root and SLURM: apt-get install slurm-wlm munge"),
     "torque": (
         has_torque,

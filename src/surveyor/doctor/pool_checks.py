@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from surveyor.campaign import CheckedCampaign, check_theory
+from surveyor.doctor.host_checks import check_hosts
 from surveyor.doctor.opened_pools import UNANSWERED, OpenedPool, no_worker, opened_pool
 from surveyor.doctor.probe import Question, WorkerView, look_around, temporary_part
 from surveyor.doctor.results import CheckResult, Subject, fault, fault_of, remark
@@ -19,6 +20,7 @@ from surveyor.models.choice import check_model_parameters, with_contents
 from surveyor.object_storage import ObjectStorage, prove
 from surveyor.pools.site import WorkersSite
 from surveyor.pools.sites import JobQueueSite
+from surveyor.pools.ssh_site import SSHSite
 from surveyor.pools.workspace import Border, Workspace
 from surveyor.works.workspaces import bucket_of, workspace_of
 
@@ -65,6 +67,12 @@ def examine_pools(
                 lacks = "where it is, is not known" if site is None else "its process needs the run directory"
                 yield remark("worker", name, f"not asked, as {lacks}")
                 continue
+            if isinstance(site, SSHSite):
+                subject.on_progress(f"asking the machines of pool {name}")
+                of_hosts = list(check_hosts(name, site, folders, wants_gpu=wants_gpu(subject.parameters, name, site)))
+                yield from of_hosts
+                if all(each.severity == "fault" for each in of_hosts):
+                    continue
             subject.on_progress(f"opening pool {name}")
             try:
                 pools.append(stack.enter_context(_asked(subject, name, folders, bucket, of_closing)))

@@ -60,6 +60,7 @@ async def _hold(folder: PoolFolder, lease: Lease) -> None:
     security = folder.make_certificates()
     async with PoolScheduler(
         interface=site.interface,
+        host=site.listening_host,
         protocol="tls",
         port=0,
         security=security,

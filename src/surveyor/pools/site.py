@@ -117,9 +117,19 @@ class WorkersSite(BorderSite):
         return self
 
     @property
+    def most_jobs(self) -> int:
+        """Maximum number of jobs."""
+        return self.max_jobs
+
+    @property
     def most_workers(self) -> int:
         """Number of functions that run at the same time when all jobs run."""
-        return self.max_jobs * self.workers_per_job
+        return self.most_jobs * self.workers_per_job
+
+    @property
+    def listening_host(self) -> str | None:
+        """Address at which the scheduler listens; None for that of the interface, or all."""
+        return None
 
     @property
     @abstractmethod

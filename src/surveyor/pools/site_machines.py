@@ -12,6 +12,8 @@ from surveyor.pools.machines import Machines
 from surveyor.pools.pods import Pods
 from surveyor.pools.site import WorkersSite
 from surveyor.pools.sites import JobQueueSite
+from surveyor.pools.ssh import Hosts
+from surveyor.pools.ssh_site import SSHSite
 
 
 def machines_of(
@@ -28,7 +30,7 @@ def machines_of(
         check: command that a job runs before its worker, and without whose success it ends.
 
     Raises:
-        InputError: a package that the service needs is missing, or a setting cannot work here.
+        InputError: a package or program that the service needs is missing, or a setting cannot work here.
     """
     match site:
         case JobQueueSite():
@@ -37,4 +39,6 @@ def machines_of(
             return Instances(name, site, folder, address, security, check)
         case KubernetesSite():
             return Pods(name, site, folder, address, security, check)
+        case SSHSite():
+            return Hosts(name, site, folder, address, security)
     raise TypeError(f"no jobs for {type(site).__name__}")

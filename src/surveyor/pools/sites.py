@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from surveyor.pools.ec2_site import EC2Site
 from surveyor.pools.kubernetes_site import KubernetesSite
 from surveyor.pools.site import END_S, START_S, BorderSite, Site, WorkersSite
+from surveyor.pools.ssh_site import SSHSite
 
 
 class LocalSite(Site):
@@ -268,5 +269,6 @@ SITES: dict[str, type[Site]] = {
     **JOB_QUEUES,
     EC2Site.kind: EC2Site,
     KubernetesSite.kind: KubernetesSite,
+    SSHSite.kind: SSHSite,
     SchedulerSite.kind: SchedulerSite,
 }

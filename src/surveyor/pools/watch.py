@@ -100,7 +100,7 @@ def plan(jobs: Sequence[Job], n_unfinished: int, site: WorkersSite) -> Plan:
 
 def wanted_jobs(n_unfinished: int, site: WorkersSite) -> int:
     """Return the number of jobs needed for a number of waiting and running functions."""
-    return min(site.max_jobs, max(site.min_jobs, -(-n_unfinished // site.workers_per_job)))
+    return min(site.most_jobs, max(site.min_jobs, -(-n_unfinished // site.workers_per_job)))
 
 
 def what_is_awaited(entries: Sequence[Entry | None], failures: Sequence[str]) -> str:
