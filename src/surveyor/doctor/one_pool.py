@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from surveyor.doctor.host_checks import check_hosts
 from surveyor.doctor.opened_pools import UNANSWERED, OpenedPool, no_worker, opened_pool
 from surveyor.doctor.preflight import temporary_in, written
 from surveyor.doctor.probe import Question, look_around
@@ -15,6 +16,7 @@ from surveyor.pools.choice import folder_of
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.site import Site, WorkersSite
 from surveyor.pools.sites import JobQueueSite
+from surveyor.pools.ssh_site import SSHSite
 from surveyor.works.workspaces import workspace_of
 
 CLOCKS_S = 30.0  # beyond this difference, times in logs and events of several machines mislead
@@ -52,6 +54,9 @@ def examine_pool(
             scratch=site.scratch if isinstance(site, JobQueueSite) else None,
             wants_gpu=True,
         )
+        if isinstance(site, SSHSite):
+            on_progress(f"asking the machines of pool {name}")
+            yield from check_hosts(name, site, question.folders, wants_gpu=False)
         pools = shared / "pools"
         try:
             with opened_pool(name, site, pools, by_hand, on_progress, of_closing) as pool:
