@@ -11,6 +11,7 @@ from surveyor.blocks.site_blocks import SiteBlock, asking_server, stored_block, 
 from surveyor.errors import InputError
 from surveyor.pools.choice import plain_site
 from surveyor.pools.ec2_site import EC2Site
+from surveyor.pools.gcp_site import GCPSite
 from surveyor.pools.kubernetes_site import KubernetesSite
 from surveyor.pools.site import Site
 from surveyor.pools.sites import (
@@ -205,6 +206,34 @@ class EC2Pool(EC2Site, PoolBlock):
     _documentation_url = HttpUrl("https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/concepts.html")
 
 
+class GCPPool(GCPSite, PoolBlock):
+    """Instances of Google Compute Engine (experimental: never tried for real). Campaigns name it as gcp/gpu.
+
+    Credentials are those that Google's client finds where the flow runs; the block holds none.
+
+    Example:
+        Store a pool, and load a stored one:
+        ```python
+        from surveyor.blocks.pools import GCPPool
+
+        GCPPool(
+            project="my-project",
+            zones=["europe-west4-a", "europe-west4-b"],
+            machine_types=["g2-standard-8"],
+            machine_image="projects/my-project/global/images/family/surveyor",
+            lifetime_minutes=720,
+            price_per_hour=0.95,
+            budget=50,
+        ).save("gpu")
+        pool = GCPPool.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "GCP pool"
+    _block_type_slug = GCPSite.kind
+    _documentation_url = HttpUrl("https://cloud.google.com/compute/docs/instances")
+
+
 class KubernetesPool(KubernetesSite, PoolBlock):
     """Pods of Kubernetes (experimental: never tried for real). Campaigns name it as kubernetes/gpu, for instance.
 
@@ -284,6 +313,7 @@ POOLS: dict[str, type[PoolBlock]] = {
         OARPool,
         HTCondorPool,
         EC2Pool,
+        GCPPool,
         KubernetesPool,
         SSHPool,
         DaskPool,

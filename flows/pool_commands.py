@@ -12,6 +12,7 @@ from surveyor.errors import InputError
 from surveyor.pools.choice import folder_of
 from surveyor.pools.cluster import close_cluster_pool, open_cluster_pool
 from surveyor.pools.ec2_site import EC2Site
+from surveyor.pools.gcp_site import GCPSite
 from surveyor.pools.kubernetes_site import KubernetesSite
 from surveyor.pools.marks import Found
 from surveyor.pools.pool_folder import PoolFolder
@@ -143,14 +144,16 @@ def _sweep(options: argparse.Namespace, console: Console) -> None:
 
 
 def _swept(name: str, site: Site, also_alive: bool) -> Iterator[Found]:
-    from surveyor.pools import ec2, pods
+    from surveyor.pools import ec2, gcp, pods
 
     match site:
         case EC2Site():
             return ec2.sweep(name, site, also_alive=also_alive)
+        case GCPSite():
+            return gcp.sweep(name, site, also_alive=also_alive)
         case KubernetesSite():
             return pods.sweep(name, site, also_alive=also_alive)
-    raise InputError(f"{name}: found a pool of kind {site.kind}, expected one in a cloud: ec2 or kubernetes")
+    raise InputError(f"{name}: found a pool of kind {site.kind}, expected one in a cloud: ec2, gcp or kubernetes")
 
 
 def _pools(options: argparse.Namespace) -> Path:

@@ -13,9 +13,8 @@ from distributed import Security
 
 from surveyor.errors import PoolFailed
 from surveyor.pools.ec2_client import EC2, MissingInstance
-from surveyor.pools.ec2_refusals import of_all
 from surveyor.pools.ec2_site import EC2Site
-from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, Refused
+from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, Refused, of_all
 from surveyor.pools.marks import EXPIRES, FOLDER, OWNER, POOL, Found, digest, identity_of, owner
 from surveyor.pools.queues import Entry
 from surveyor.pools.spot_notice import taken_at

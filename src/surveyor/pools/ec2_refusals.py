@@ -1,10 +1,8 @@
 """Meanings of refusals by Amazon EC2: no capacity at present, a quota, a missing permission, or a fault."""
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
-from surveyor.errors import PoolFailed
 from surveyor.pools.machines import NoCapacity, QueueSilent, Refused
 
 NO_CAPACITY = {
@@ -71,11 +69,3 @@ def _advice_on_quota(code: str, instance_type: str) -> str:
     family = re.match(r"[a-z]+", instance_type)
     quota = QUOTAS.get(family[0] if family else "", STANDARD)
     return f"Raise the quota {quota} in Service Quotas, or lower max_jobs of the pool"
-
-
-def of_all(refusals: Sequence[NoCapacity]) -> PoolFailed | NoCapacity:
-    """Return the exception for an instance that no zone and no type has room for."""
-    told = "; ".join(dict.fromkeys(str(refusal) for refusal in refusals))
-    if not any(refusal.is_offered for refusal in refusals):
-        return Refused(f"no zone of the subnets offers these instance types: {told}")
-    return NoCapacity(told)

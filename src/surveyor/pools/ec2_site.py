@@ -4,9 +4,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints, model_validator
 
-from surveyor.pools.cloud_site import CloudSite
 from surveyor.pools.marks import OF_SURVEYOR
-from surveyor.pools.site import Price
+from surveyor.pools.rented_site import RentedSite
 
 InstanceType = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")]
 Subnet = Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-f]+$")]
@@ -14,7 +13,7 @@ SecurityGroup = Annotated[str, StringConstraints(pattern=r"^sg-[0-9a-f]+$")]
 Tag = Annotated[str, StringConstraints(pattern=r"^[^=]+=.*$", max_length=384)]
 
 
-class EC2Site(CloudSite):
+class EC2Site(RentedSite):
     """Instances of Amazon EC2: one is started for each job, and terminates itself at the end."""
 
     kind: ClassVar[str] = "ec2"
@@ -60,34 +59,6 @@ class EC2Site(CloudSite):
         title="Instance profile",
         description="Name or ARN of the instance profile, whose role the instances have; by default they have none.",
     )
-    disk_GB: int | None = Field(
-        None, ge=1, title="Disk (GB)", description="Size of the root volume; by default that of the image."
-    )
-    price_per_hour: float | None = Field(
-        None,
-        gt=0,
-        title="Price per hour",
-        description="Price of the most expensive of the instance types, in any currency.",
-    )
-    budget: float | None = Field(
-        None,
-        gt=0,
-        title="Budget",
-        description="Cost, in the currency of the price, at which a pool of one campaign ends all its instances.",
-    )
-    spot: bool = Field(
-        False,
-        title="Spot instances",
-        description="Use cheaper instances, which Amazon may take away with a notice of two minutes; their work then "
-        "goes to another instance.",
-    )
-    on_demand_after: int = Field(
-        3,
-        ge=1,
-        title="On demand after",
-        description="Number of spot instances taken away, with no function finished in between, after which the next "
-        "one is on demand.",
-    )
     tags: list[Tag] = Field(
         default_factory=list,
         title="Tags",
@@ -95,21 +66,7 @@ class EC2Site(CloudSite):
     )
 
     @model_validator(mode="after")
-    def _check_costs(self) -> "EC2Site":
-        if self.budget is not None and self.price_per_hour is None:
-            raise ValueError("price_per_hour: found none, expected one, as the budget is counted by it")
+    def _check_tags(self) -> "EC2Site":
         if own := [tag for tag in self.tags if tag.startswith(OF_SURVEYOR)]:
             raise ValueError(f"tags: found {own[0]}, expected none that begins with {OF_SURVEYOR}")
         return self
-
-    @property
-    def firm_after(self) -> int | None:
-        """Number of spot instances taken away, with nothing finished in between, after which one is on demand."""
-        return self.on_demand_after if self.spot else None
-
-    @property
-    def price(self) -> Price | None:
-        """Price and budget of the instances."""
-        if self.price_per_hour is None:
-            return None
-        return Price(self.price_per_hour, self.budget, unwatched_s=60 * self.orphan_minutes)

@@ -1,6 +1,8 @@
 """Runs the worker of an instance, and ends it when the scheduler of its pool does not answer for long.
 
-Usage: python -m surveyor.pools.instance_watch ADDRESS ORPHAN_S NOTICE_FILE CA_FILE CERTIFICATE_FILE KEY_FILE COMMAND...
+Usage: python -m surveyor.pools.instance_watch ADDRESS ORPHAN_S NOTICE CA_FILE CERTIFICATE_FILE KEY_FILE COMMAND...
+
+NOTICE is the cloud with the file of a notice, such as ec2=/pool/jobs/gpu-1.notice, or a hyphen for none.
 
 A connection that breaks ends a worker by itself. A machine that sleeps or hangs breaks none: its worker would wait, and
 cost, for ever. The user data of the instance power it off when this program ends.
@@ -34,7 +36,8 @@ def main() -> None:
     context.check_hostname = False  # the certificate of a pool names no host
     context.load_cert_chain(certificate, key)
     if notice != NO_NOTICE:
-        spot_notice.listen(Path(notice))
+        cloud, _, file = notice.partition("=")
+        spot_notice.listen(cloud, Path(file))
     sys.exit(_watch(subprocess.Popen(command), address, float(orphan_s), context))
 
 

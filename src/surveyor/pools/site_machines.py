@@ -6,6 +6,8 @@ from distributed import Security
 
 from surveyor.pools.ec2 import Instances
 from surveyor.pools.ec2_site import EC2Site
+from surveyor.pools.gcp import GoogleInstances
+from surveyor.pools.gcp_site import GCPSite
 from surveyor.pools.jobs import Jobs
 from surveyor.pools.kubernetes_site import KubernetesSite
 from surveyor.pools.machines import Machines
@@ -37,6 +39,8 @@ def machines_of(
             return Jobs(site, folder, address, security, check)
         case EC2Site():
             return Instances(name, site, folder, address, security, check)
+        case GCPSite():
+            return GoogleInstances(name, site, folder, address, security, check)
         case KubernetesSite():
             return Pods(name, site, folder, address, security, check)
         case SSHSite():

@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from surveyor.pools.ec2_site import EC2Site
+from surveyor.pools.gcp_site import GCPSite
 from surveyor.pools.kubernetes_site import KubernetesSite
 from surveyor.pools.site import END_S, START_S, BorderSite, Site, WorkersSite
 from surveyor.pools.ssh_site import SSHSite
@@ -268,6 +269,7 @@ SITES: dict[str, type[Site]] = {
     LocalSite.kind: LocalSite,
     **JOB_QUEUES,
     EC2Site.kind: EC2Site,
+    GCPSite.kind: GCPSite,
     KubernetesSite.kind: KubernetesSite,
     SSHSite.kind: SSHSite,
     SchedulerSite.kind: SchedulerSite,

@@ -1,48 +1,69 @@
-"""The notice that Amazon gives an instance which it is about to take away, heard inside the instance."""
+"""The notice that a cloud gives an instance which it is about to take away, heard inside the instance."""
 
 import json
 import os
 import threading
 import time
 import urllib.request
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT"  # the variable by which AWS's own clients find another one
-METADATA = "http://169.254.169.254"
+# Where the metadata are, and the variables by which the clients of Amazon and Google find them elsewhere.
+AMAZON, AMAZONS = "http://169.254.169.254", "AWS_EC2_METADATA_SERVICE_ENDPOINT"
+GOOGLE, GOOGLES = "metadata.google.internal", "GCE_METADATA_HOST"
 ASK_S = 5.0  # how often; Amazon recommends it, and gives notice two minutes before
+GOOGLES_S = 30.0  # how long before Google gives notice
 ANSWER_S = 2.0
 TOKEN_S = 60
 
 
-def listen(file: Path) -> None:
+def listen(cloud: str, file: Path) -> None:
     """Ask for a notice, in a thread of its own, until there is one, and write it to a file.
 
     Args:
+        cloud: kind of the pool.
         file: is to hold the time at which the instance is taken away, in seconds since the epoch.
     """
-    threading.Thread(target=_listen, args=(file,), daemon=True).start()
+    threading.Thread(target=_listen, args=(NOTICES[cloud], file), daemon=True).start()
 
 
-def _listen(file: Path) -> None:
+def _listen(announced: Callable[[], float | None], file: Path) -> None:
     while (at := announced()) is None:
         time.sleep(ASK_S)
     file.write_text(json.dumps({"taken_at": at}))
 
 
-def announced() -> float | None:
+def announced_by_amazon() -> float | None:
     """Return when the instance is to be taken away, in seconds since the epoch; None without a notice.
 
     The metadata service is asked as its second version demands, with a token; see "Spot Instance interruption notices"
     in the user guide of EC2. A service that does not answer has given no notice.
     """
+    url = f"{os.environ.get(AMAZONS, AMAZON).rstrip('/')}/latest"
     try:
-        token = _ask("api/token", "PUT", {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_S)})
-        notice = json.loads(_ask("meta-data/spot/instance-action", "GET", {"X-aws-ec2-metadata-token": token}))
+        token = _ask(f"{url}/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_S)}, "PUT")
+        notice = json.loads(_ask(f"{url}/meta-data/spot/instance-action", {"X-aws-ec2-metadata-token": token}))
         return datetime.fromisoformat(notice["time"]).timestamp()
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def announced_by_google() -> float | None:
+    """Return when the instance is to be taken away, in seconds since the epoch; None without a notice.
+
+    See "Preemption process" in the documentation of Compute Engine.
+    """
+    url = f"http://{os.environ.get(GOOGLES, GOOGLE)}/computeMetadata/v1/instance/preempted"
+    try:
+        is_announced = _ask(url, {"Metadata-Flavor": "Google"}).strip() == "TRUE"
+    except OSError:
+        return None
+    return time.time() + GOOGLES_S if is_announced else None
+
+
+NOTICES: Mapping[str, Callable[[], float | None]] = {"ec2": announced_by_amazon, "gcp": announced_by_google}
 
 
 def taken_at(file: Path) -> float | None:
@@ -54,8 +75,7 @@ def taken_at(file: Path) -> float | None:
     return float(record["taken_at"])
 
 
-def _ask(path: str, method: str, headers: dict[str, str]) -> str:
-    url = f"{os.environ.get(ENDPOINT, METADATA).rstrip('/')}/latest/{path}"
-    request = urllib.request.Request(url, method=method, headers=headers)
+def _ask(url: str, headers: Mapping[str, str], method: str = "GET") -> str:
+    request = urllib.request.Request(url, method=method, headers=dict(headers))
     with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
         return str(answer.read().decode())

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from distributed import Security
 
-from surveyor.pools.ec2_site import EC2Site
 from surveyor.pools.machine import THREADS, UNBOUND
+from surveyor.pools.rented_site import RentedSite
 from surveyor.pools.worker_command import python_of, worker_command
 
 SCRIPT = """\
@@ -30,7 +30,7 @@ SURVEYOR_WORKER
 """
 
 
-def user_data(site: EC2Site, name: str, folder: Path, address: str, security: Security, check: str) -> str:
+def user_data(site: RentedSite, name: str, folder: Path, address: str, security: Security, check: str) -> str:
     """Return the script of an instance.
 
     Its first act is to set the end of its own life. It holds no secret: the certificate lies in the folder of the pool,

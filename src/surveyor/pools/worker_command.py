@@ -28,7 +28,7 @@ def worker_command(site: CloudSite, name: str, address: str, security: Security,
     files = {"--tls-ca-file": security.tls_ca_file, "--tls-cert": security.tls_worker_cert}
     files["--tls-key"] = security.tls_worker_key
     orphan_s, python = 60 * site.orphan_minutes, python_of(site)
-    notice_argument = instance_watch.NO_NOTICE if notice is None else shlex.quote(str(notice))
+    notice_argument = instance_watch.NO_NOTICE if notice is None else shlex.quote(f"{site.kind}={notice}")
     watch = [python, "-m", instance_watch.__name__, address, f"{orphan_s:g}", notice_argument, *files.values()]
     worker = [python, "-m", "distributed.cli.dask_worker", address, "--name", name]
     worker += ["--nthreads", "1", "--nworkers", str(site.workers_per_job), "--memory-limit", "0", "--no-dashboard"]

@@ -134,7 +134,7 @@ def test_where_there_is_no_capacity_the_next_zone_and_the_next_type_are_asked(
     ("code", "status", "message", "kind", "told"),
     [
         ("InsufficientInstanceCapacity", 400, "We do not have it.", NoCapacity, r"We do not have it"),
-        ("Unsupported", 400, "not supported in your zone", Refused, r"no zone of the subnets offers"),
+        ("Unsupported", 400, "not supported in your zone", Refused, r"no zone of the pool offers"),
         (
             "VcpuLimitExceeded",
             400,

@@ -1,0 +1,235 @@
+"""The instances of a pool in Google Compute Engine: created, looked for, deleted, swept."""
+
+import asyncio
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_URL, uuid4, uuid5
+
+from distributed import Security
+
+from surveyor.errors import PoolFailed
+from surveyor.pools.gcp_client import Compute
+from surveyor.pools.gcp_site import GCPSite
+from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, of_all
+from surveyor.pools.marks import EXPIRES, FOLDER, JOB, OWNER, POOL, Found, digest, identity_of, owner
+from surveyor.pools.queues import Entry
+from surveyor.pools.spot_notice import taken_at
+from surveyor.pools.user_data import notice_file, user_data
+
+LATE = timedelta(minutes=10)  # between the request for an instance and the begin of its life
+LONGEST_NAME = 54  # of an instance, without what tells it from others
+LONGEST_LABEL = 63
+STOPPED = Entry("pending", "the instance was stopped", is_hopeless=True)  # its worker is gone, and its disk costs
+ENTRIES = {
+    "PENDING": Entry("pending"),
+    "PROVISIONING": Entry("pending"),
+    "STAGING": Entry("pending"),
+    "RUNNING": Entry("running"),
+    "REPAIRING": Entry("running"),
+    "PENDING_STOP": Entry("running"),
+    "STOPPING": Entry("running"),  # it is deleted once it has stopped
+    "SUSPENDING": STOPPED,
+    "SUSPENDED": STOPPED,
+    "STOPPED": STOPPED,
+    "TERMINATED": STOPPED,
+    "DEPROVISIONING": Entry("ending"),
+}
+
+
+class GoogleInstances:
+    """The instances of one pool.
+
+    Args:
+        name: name of the pool, such as gcp/gpu.
+        site: what an instance is.
+        folder: folder of the pool, under a path that the instances see, too.
+        address: address of the scheduler that the workers look for; needed to submit.
+        security: certificates for the workers, by their files; needed to submit.
+        check: arguments of the interpreter that compare the versions before a worker starts.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        site: GCPSite,
+        folder: Path,
+        address: str = "",
+        security: Security | None = None,
+        check: str = "",
+    ) -> None:
+        self.name = name
+        self.site = site
+        self.folder = folder.resolve()
+        self._address, self._security, self._check = address, security or Security(), check
+        self._begun = uuid4().hex  # the numbers of jobs begin again with each process
+        self._names: dict[str, str] = {}
+        self._compute = Compute(site)
+
+    async def submit(self, name: str, *, firm: bool = False) -> str:
+        """Create an instance of the first type that a zone has room for, and return its id, ZONE/NAME.
+
+        Args:
+            name: name of the job and of its worker; several workers append -0, -1 and so on.
+            firm: create one on demand, whatever the settings say.
+
+        Raises:
+            Refused: a quota, a missing permission or a wrong setting.
+            NoCapacity: no zone has room for any of the types at present.
+            QueueSilent: Google does not answer.
+        """
+        script = user_data(self.site, name, self.folder, self._address, self._security, self._check)
+        (self.folder / "jobs").mkdir(exist_ok=True)
+        refusals = []
+        for machine_type in self.site.machine_types:
+            for zone in self.site.zones:
+                body = self._body(name, zone, machine_type, script, is_spot=self.site.spot and not firm)
+                request_id = str(uuid5(NAMESPACE_URL, f"{body['name']}/{zone}/{machine_type}"))
+                try:
+                    await asyncio.to_thread(self._compute.create, zone, body, request_id)
+                except NoCapacity as refusal:
+                    refusals.append(refusal)
+                    continue
+                job = f"{zone}/{body['name']}"
+                self._names[job] = name
+                return job
+        raise of_all(refusals)
+
+    async def look(self, jobs: Sequence[str]) -> Mapping[str, Entry]:
+        """Return the state of all instances of this pool, whoever created them; those that are gone are not shown.
+
+        Raises:
+            QueueSilent: Google does not answer.
+            Refused: the credentials may not look.
+        """
+        found = await asyncio.to_thread(lambda: [*self._compute.instances(FOLDER, self.identity)])
+        return {_id(each): self._entry(each) for each in found}
+
+    async def cancel(self, jobs: Collection[str]) -> None:
+        """Delete instances; those that are gone are passed over.
+
+        Raises:
+            QueueSilent: Google does not answer, or refuses; with its words.
+        """
+        for job in jobs:
+            zone, _, name = job.partition("/")
+            await asyncio.to_thread(self._compute.delete, zone, name)
+
+    def output(self, job: str) -> str:
+        """Return the last lines of the serial port of an instance or, if that is empty, of its worker."""
+        path = self.folder / "jobs" / f"{self._names.get(job, job)}.out"
+        zone, _, name = job.partition("/")
+        try:
+            lines, whence = _lines(self._compute.console(zone, name)), "its serial port"
+        except (QueueSilent, PoolFailed, NoCapacity):
+            lines, whence = [], ""
+        if not lines and path.is_file():
+            lines, whence = _lines(path.read_text(errors="replace")), str(path)
+        if not lines:
+            return f"Instance {job} printed nothing on its serial port"
+        return "\n".join([f"Instance {job} printed last ({whence}):", *lines[-OUTPUT_LINES:]])
+
+    @property
+    def identity(self) -> str:
+        """Identity of this folder, by which its instances differ from those of any other machine, user or folder."""
+        return identity_of(self.folder)
+
+    def _entry(self, instance: Mapping[str, Any]) -> Entry:  # Any: as Google gives it
+        name = _metadata(instance).get(JOB, "")
+        entry = ENTRIES.get(instance["status"], Entry("running"))
+        return replace(entry, name=name, taken_at=taken_at(notice_file(self.folder, name)))
+
+    def _body(self, job: str, zone: str, machine_type: str, script: str, *, is_spot: bool) -> dict[str, Any]:
+        """Return the description of an instance, as Google takes it."""
+        site = self.site
+        name = re.sub("[^a-z0-9-]", "-", job.lower())[:LONGEST_NAME].strip("-")
+        expires = datetime.now(UTC) + timedelta(seconds=site.walltime_s) + LATE
+        marks = {OWNER: owner(), EXPIRES: expires.isoformat(timespec="seconds"), JOB: job, "startup-script": script}
+        disk = {"sourceImage": site.machine_image}
+        interface = {"network": site.network}
+        body: dict[str, Any] = {  # Any: nested
+            "name": f"s-{name}-{digest(self.identity, self._begun, job)[:6]}",
+            "machineType": f"zones/{zone}/machineTypes/{machine_type}",
+            "labels": dict(each.split("=", 1) for each in site.labels)
+            | {POOL: _label(self.name), FOLDER: self.identity},
+            "metadata": {"items": [{"key": key, "value": value} for key, value in marks.items()]},
+            "scheduling": self._scheduling(is_spot=is_spot),
+            "disks": [
+                {
+                    "boot": True,
+                    "autoDelete": True,
+                    "initializeParams": disk | ({"diskSizeGb": str(site.disk_GB)} if site.disk_GB else {}),
+                }
+            ],
+            "networkInterfaces": [interface | ({"subnetwork": site.subnetwork} if site.subnetwork else {})],
+        }
+        if site.accelerator is not None:
+            kind = f"zones/{zone}/acceleratorTypes/{site.accelerator}"
+            body["guestAccelerators"] = [{"acceleratorType": kind, "acceleratorCount": site.n_accelerators}]
+        if site.service_account is not None:
+            scopes = ["https://www.googleapis.com/auth/cloud-platform"]
+            body["serviceAccounts"] = [{"email": site.service_account, "scopes": scopes}]
+        return body
+
+    def _scheduling(self, *, is_spot: bool) -> dict[str, Any]:
+        """Return when an instance ends whatever happens: Google itself deletes it at the end of its life."""
+        return {
+            "provisioningModel": "SPOT" if is_spot else "STANDARD",
+            "instanceTerminationAction": "DELETE",
+            "maxRunDuration": {"seconds": str(self.site.walltime_s)},
+            "onHostMaintenance": "TERMINATE",  # instances with GPUs cannot move
+            "automaticRestart": False,
+        }
+
+
+def sweep(name: str, site: GCPSite, *, also_alive: bool = False) -> Iterator[Found]:
+    """Delete the instances of a pool that should have ended, and yield all that there are; it needs no folder.
+
+    Args:
+        name: name of the pool, such as gcp/gpu.
+        site: gives project and credentials.
+        also_alive: also delete the instances of this user and machine that may still work.
+
+    Raises:
+        PoolFailed: Google refuses, or does not answer.
+    """
+    compute = Compute(site)
+    try:
+        for each in compute.instances(POOL, _label(name)):
+            marks, state = _metadata(each), str(each["status"])
+            expires = _time(marks.get(EXPIRES, ""))
+            whose = marks.get(OWNER, "unknown")
+            is_over = expires is None or expires < datetime.now(UTC) or ENTRIES.get(state) is STOPPED
+            if was_ended := is_over or (also_alive and whose == owner()):
+                zone, _, instance = _id(each).partition("/")
+                compute.delete(zone, instance)
+            yield Found(_id(each), each["machineType"].rpartition("/")[2], state, whose, expires, was_ended)
+    except QueueSilent as error:
+        raise PoolFailed(str(error)) from error
+
+
+def _id(instance: Mapping[str, Any]) -> str:  # Any: as Google gives it
+    return f"{instance['zone'].rpartition('/')[2]}/{instance['name']}"
+
+
+def _metadata(instance: Mapping[str, Any]) -> dict[str, str]:  # Any: as Google gives it
+    return {each["key"]: str(each.get("value", "")) for each in instance.get("metadata", {}).get("items", [])}
+
+
+def _label(name: str) -> str:
+    """Return the name of a pool as the value of a label, in which there may be no slash."""
+    return re.sub("[^a-z0-9_-]", "_", name.lower())[:LONGEST_LABEL]
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]

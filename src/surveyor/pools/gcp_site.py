@@ -1,0 +1,79 @@
+"""Instances of Google Compute Engine: the settings of a pool that rents its machines."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, StringConstraints, model_validator
+
+from surveyor.pools.marks import OF_SURVEYOR
+from surveyor.pools.rented_site import RentedSite
+
+Zone = Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z0-9]+-[a-z]$")]
+MachineType = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*-[a-z0-9-]+$")]
+Label = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}=[a-z0-9_-]{0,63}$")]
+
+
+class GCPSite(RentedSite):
+    """Instances of Google Compute Engine: one is created for each job, and deleted at its end."""
+
+    kind: ClassVar[str] = "gcp"
+    is_experimental: ClassVar[bool] = True
+    causes: ClassVar[str] = "image, machine types, zones, network, prologue or python"
+    untried: ClassVar[str] = "their requests were checked against Google's description of them, never sent to Google"
+    limit_field: ClassVar[str] = "lifetime_minutes"
+    leave_s: ClassVar[float] = 480.0  # instances with GPUs shut down for minutes
+
+    project: str = Field(
+        pattern=r"^[a-z][a-z0-9.:-]+$", title="Project", description="Id of the project that pays for the instances."
+    )
+    zones: list[Zone] = Field(
+        min_length=1,
+        title="Zones",
+        description="Zones such as europe-west4-a, best first; the next is taken where there is no capacity in one.",
+    )
+    machine_types: list[MachineType] = Field(
+        min_length=1,
+        title="Machine types",
+        description="Types such as g2-standard-8, best first; the next is taken where there is no capacity for one.",
+    )
+    accelerator: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9-]+$",
+        title="Accelerator",
+        description="Type of the GPUs to attach, such as nvidia-tesla-t4, to machine types that have none themselves.",
+    )
+    n_accelerators: int = Field(1, ge=1, title="Accelerators", description="Number of GPUs to attach.")
+    machine_image: str = Field(
+        pattern=r"^projects/[^/]+/global/images/(family/)?[^/]+$",
+        title="Machine image",
+        description="Image from which instances boot, with bash, systemd and the driver of the GPUs, such as "
+        "projects/PROJECT/global/images/family/FAMILY.",
+    )
+    network: str = Field(
+        "global/networks/default",
+        pattern=r"^(projects/[^/]+/)?global/networks/[^/]+$",
+        title="Network",
+        description="Network of the flow's machine, such as global/networks/default.",
+    )
+    subnetwork: str | None = Field(
+        None,
+        pattern=r"^(projects/[^/]+/)?regions/[^/]+/subnetworks/[^/]+$",
+        title="Subnetwork",
+        description="Subnetwork of the instances; needed where the network does not choose one by itself.",
+    )
+    service_account: str | None = Field(
+        None,
+        pattern=r"^\S+@\S+$",
+        title="Service account",
+        description="Address of the service account whose rights the instances have; by default they have none.",
+    )
+    labels: list[Label] = Field(
+        default_factory=list,
+        title="Labels",
+        description="Additional labels of the instances, such as project=water.",
+    )
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> "GCPSite":
+        if own := [label for label in self.labels if label.startswith(OF_SURVEYOR)]:
+            raise ValueError(f"labels: found {own[0]}, expected none that begins with {OF_SURVEYOR}")
+        return self

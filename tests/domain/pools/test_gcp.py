@@ -1,0 +1,190 @@
+"""Requests for instances of Compute Engine, each checked against Google's description of an instance."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import Security
+from played_compute import PlayedCompute, complaints, played_compute
+
+from surveyor.errors import InputError, PoolFailed
+from surveyor.pools import spot_notice
+from surveyor.pools.gcp import GoogleInstances, sweep
+from surveyor.pools.gcp_site import GCPSite
+from surveyor.pools.machines import NoCapacity, QueueSilent, Refused
+from surveyor.pools.marks import owner
+
+PLAIN = {
+    "project": "p-1",
+    "zones": ["europe-west4-a", "europe-west4-b"],
+    "machine_types": ["g2-standard-8", "n1-standard-8"],
+    "machine_image": "projects/p-1/global/images/family/surveyor",
+}
+FULL = {"code": "ZONE_RESOURCE_POOL_EXHAUSTED", "message": "The zone does not have enough resources available."}
+
+
+@pytest.fixture
+def compute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[PlayedCompute]:
+    with played_compute() as played:
+        for name, value in played.environment(tmp_path).items():
+            monkeypatch.setenv(name, value)
+        yield played
+        assert played.complaints == []
+
+
+def instances(folder: Path, **fields: Any) -> GoogleInstances:
+    security = Security(tls_ca_file="/pool/ca.pem", tls_worker_cert="/pool/ca.pem", tls_worker_key="/pool/k.pem")
+    site = GCPSite.model_validate(PLAIN | fields)
+    return GoogleInstances("gcp/gpu", site, folder, "tls://127.0.0.1:8786", security, "/pool/check.py /pool/v.json")
+
+
+def test_an_instance_is_deleted_by_google_itself_and_is_marked(compute: PlayedCompute, tmp_path: Path) -> None:
+    fields = {"accelerator": "nvidia-tesla-t4", "n_accelerators": 2, "disk_GB": 80, "lifetime_minutes": 90}
+    of_network = {"subnetwork": "regions/europe-west4/subnetworks/s", "service_account": "a@p-1.iam"}
+    pool = instances(tmp_path, labels=["project=water"], **fields, **of_network)
+    job = asyncio.run(pool.submit("Pool_gpu-1"))
+    (body,) = compute.bodies
+    assert job == f"europe-west4-a/{body['name']}"
+    assert body["scheduling"]["instanceTerminationAction"] == "DELETE"
+    assert body["scheduling"]["maxRunDuration"] == {"seconds": "5400"}
+    assert body["scheduling"]["provisioningModel"] == "STANDARD"
+    assert body["disks"][0]["autoDelete"]
+    assert body["labels"] == {"project": "water", "surveyor-pool": "gcp_gpu", "surveyor-folder": pool.identity}
+    marks = {each["key"]: each["value"] for each in body["metadata"]["items"]}
+    assert marks["surveyor-owner"] == owner()
+    script = marks["startup-script"]
+    assert "systemd-run --on-active=5400 poweroff" in script.splitlines()[1]
+    assert "PRIVATE KEY" not in script
+
+
+def test_what_google_does_not_know_is_noticed() -> None:
+    """The check of all other tests here finds something."""
+    body = {"scheduling": {"provisioningModel": "CHEAP", "maxRunTime": 3}, "labels": {"a": 1}, "disks": {}}
+    assert sorted(each.partition(":")[0] for each in complaints(body, {"$ref": "Instance"})) == [
+        "Instance.disks",
+        "Instance.labels.a",
+        "Instance.scheduling.maxRunTime",
+        "Instance.scheduling.provisioningModel",
+    ]
+
+
+def test_instances_of_a_folder_are_found_by_whoever_created_them_and_deleted(
+    compute: PlayedCompute, tmp_path: Path
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    pool, other = instances(tmp_path / "a"), instances(tmp_path / "b")
+    mine, _ = asyncio.run(pool.submit("gpu-1")), asyncio.run(other.submit("gpu-1"))
+    again = instances(tmp_path / "a")
+    shown = asyncio.run(again.look([]))
+    assert {job: (entry.state, entry.name) for job, entry in shown.items()} == {mine: ("running", "gpu-1")}
+    compute.serial = "boot\nno driver\n"
+    assert again.output(mine).endswith("boot\nno driver")
+    compute.instances[("europe-west4-a", mine.partition("/")[2])]["status"] = "TERMINATED"
+    assert asyncio.run(again.look([]))[mine].is_hopeless
+    asyncio.run(again.cancel([mine, mine]))
+    assert asyncio.run(again.look([])) == {}
+    assert len(compute.instances) == 1
+
+
+def test_where_a_zone_is_full_the_next_is_asked_and_then_the_next_type(compute: PlayedCompute, tmp_path: Path) -> None:
+    compute.failures = {"europe-west4-a": {"errors": [FULL]}}
+    pool = instances(tmp_path)
+    assert asyncio.run(pool.submit("gpu-1")).startswith("europe-west4-b/")
+    compute.failures["europe-west4-b"] = {"errors": [FULL]}
+    with pytest.raises(NoCapacity, match="does not have enough resources"):
+        asyncio.run(pool.submit("gpu-2"))
+    asked = [each["machineType"] for each in compute.bodies[2:]]
+    assert asked == [f"zones/{zone}/machineTypes/{kind}" for kind in PLAIN["machine_types"] for zone in PLAIN["zones"]]
+    assert len({*compute.request_ids}) == len(compute.request_ids)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "kind", "words"),
+    [
+        (
+            403,
+            {"message": "Quota 'GPUS_ALL_REGIONS' exceeded. Limit: 0.0."},
+            Refused,
+            "GPUS_ALL_REGIONS raised",
+        ),
+        (
+            403,
+            {"message": "Required 'compute.instances.create' permission for 'projects/p-1'"},
+            Refused,
+            "Give the credentials the permission compute.instances.create",
+        ),
+        (400, {"message": "Invalid value for field"}, Refused, "Invalid value for field"),
+        (403, {"errors": [{"reason": "rateLimitExceeded", "message": "slow"}]}, QueueSilent, "slow"),
+        (503, {"message": "backend"}, QueueSilent, "backend"),
+        (
+            404,
+            {"message": "The resource 'projects/p-1/zones/z/machineTypes/g2-standard-8' was not found"},
+            Refused,
+            "no zone of the pool offers",
+        ),
+    ],
+)
+def test_what_a_refusal_means(
+    compute: PlayedCompute, tmp_path: Path, status: int, error: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    compute.status = status, error
+    with pytest.raises(kind, match=words):
+        asyncio.run(instances(tmp_path).submit("gpu-1"))
+
+
+def test_a_spot_instance_is_asked_for_until_one_must_stay(compute: PlayedCompute, tmp_path: Path) -> None:
+    pool = instances(tmp_path, spot=True)
+    asyncio.run(pool.submit("gpu-1"))
+    asyncio.run(pool.submit("gpu-2", firm=True))
+    assert [each["scheduling"]["provisioningModel"] for each in compute.bodies] == ["SPOT", "STANDARD"]
+    marks = {each["key"]: each["value"] for each in compute.bodies[0]["metadata"]["items"]}
+    assert "gcp=" in marks["startup-script"]
+
+
+def test_the_notice_of_google_is_heard(compute: PlayedCompute) -> None:
+    assert spot_notice.announced_by_google() is None
+    compute.is_preempted = True
+    taken_at = spot_notice.announced_by_google()
+    assert taken_at is not None
+    assert 20 < taken_at - time.time() <= 30
+
+
+def test_a_sweep_deletes_what_has_expired_or_stopped_and_lists_the_rest(compute: PlayedCompute, tmp_path: Path) -> None:
+    pool = instances(tmp_path)
+    jobs = [asyncio.run(pool.submit(f"gpu-{number}")) for number in range(3)]
+    first, second = (compute.instances[tuple(job.split("/"))] for job in jobs[:2])  # type: ignore[index]
+    first["status"] = "TERMINATED"
+    for each in second["metadata"]["items"]:
+        if each["key"] == "surveyor-expires":
+            each["value"] = "2020-01-01T00:00:00+00:00"
+    found = {each.id: each.was_ended for each in sweep("gcp/gpu", pool.site)}
+    assert found == {jobs[0]: True, jobs[1]: True, jobs[2]: False}
+    assert [each.was_ended for each in sweep("gcp/gpu", pool.site, also_alive=True)] == [True]
+    assert compute.instances == {}
+    compute.status = 403, {"message": "Required 'compute.instances.list' permission for 'projects/p-1'"}
+    with pytest.raises(PoolFailed, match=r"compute\.instances\.list"):
+        list(sweep("gcp/gpu", pool.site))
+
+
+def test_without_credentials_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    with pytest.raises(InputError, match=r"no credentials.*none\.json"):
+        instances(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"zones": ["europe-west4"]}, "zones"),
+        ({"budget": 3.0}, "price_per_hour: found none"),
+        ({"labels": ["surveyor-pool=x"]}, "expected none that begins with surveyor-"),
+        ({"machine_image": "ubuntu"}, "machine_image"),
+    ],
+)
+def test_wrong_settings_are_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        GCPSite.model_validate(PLAIN | fields)

@@ -1,0 +1,159 @@
+"""Compute Engine on loopback: it checks what it is asked against Google's description of an instance.
+
+The description, compute_engine_instance.json, is the part of Google's discovery document (compute.v1, of the revision
+that it names) that an instance needs, without its texts. There is no imitation of Compute Engine to install.
+"""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+SCHEMAS = json.loads((Path(__file__).parent / "compute_engine_instance.json").read_text())["schemas"]
+PATH = re.compile(r"/projects/p-1/(?:zones/(?P<zone>[^/]+)|aggregated)/(?P<kind>instances|operations)/?(?P<rest>.*)")
+
+
+@dataclass
+class PlayedCompute:
+    """Compute Engine on this machine.
+
+    Attributes:
+        url: where it answers.
+        instances: bodies of the instances that there are, by zone and name.
+        bodies: bodies of all requests to create one.
+        request_ids: of these requests.
+        complaints: what is wrong with the bodies, by Google's description.
+        failures: errors of operations, by zone; `None` for those that go well.
+        status: HTTP status and error of all answers, if they are refusals.
+        serial: output of the serial ports.
+        is_preempted: whether the metadata say that the instance is taken away.
+    """
+
+    url: str = ""
+    instances: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    request_ids: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    failures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    status: tuple[int, dict[str, Any]] | None = None
+    serial: str = ""
+    is_preempted: bool = False
+
+    def environment(self, folder: Path) -> dict[str, str]:
+        """The variables by which Google's client finds it, and credentials that it accepts."""
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        account = {
+            "type": "service_account",
+            "client_email": "surveyor@p-1.iam.gserviceaccount.com",
+            "private_key": key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+            "token_uri": f"{self.url}/token",
+        }
+        (folder / "account.json").write_text(json.dumps(account))
+        return {
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": self.url,
+            "GOOGLE_APPLICATION_CREDENTIALS": str(folder / "account.json"),
+            "GCE_METADATA_HOST": self.url.removeprefix("http://"),
+            "NO_PROXY": "127.0.0.1",
+        }
+
+    def answer(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, Any]:
+        if path == "/token":
+            return 200, {"access_token": "token", "expires_in": 3600, "token_type": "Bearer"}
+        if path == "/computeMetadata/v1/instance/preempted":
+            return 200, "TRUE" if self.is_preempted else "FALSE"
+        if self.status is not None:
+            return self.status[0], {"error": self.status[1]}
+        found = PATH.fullmatch(path)
+        assert found is not None, path
+        zone, rest = found["zone"], found["rest"]
+        match method, found["kind"], zone:
+            case "POST", "instances", str():
+                return 200, self._create(zone, body, query["requestId"][0])
+            case "POST", "operations", str():
+                failure = self.failures.get(zone)
+                return 200, {"name": rest, "status": "DONE"} | ({"error": failure} if failure else {})
+            case "GET", "instances", None:
+                return 200, self._listed(*query["filter"][0].removeprefix("labels.").split("="))
+            case "GET", "instances", str():
+                return 200, {"contents": self.serial}
+        is_there = self.instances.pop((zone, rest), None) is not None
+        return (200, {"name": "op", "status": "RUNNING"}) if is_there else (404, {"error": {"message": "not found"}})
+
+    def _create(self, zone: str, body: dict[str, Any], request_id: str) -> dict[str, Any]:
+        self.complaints += complaints(body, {"$ref": "Instance"})
+        self.bodies.append(body)
+        is_new = request_id not in self.request_ids
+        self.request_ids.append(request_id)
+        if is_new and zone not in self.failures:
+            self.instances[zone, body["name"]] = body | {"status": "RUNNING", "zone": f"{self.url}/zones/{zone}"}
+        return {"name": "op", "status": "RUNNING"}
+
+    def _listed(self, label: str, value: str) -> dict[str, Any]:
+        zones: dict[str, dict[str, Any]] = {"zones/empty": {"warning": {"code": "NO_RESULTS_ON_PAGE"}}}
+        for (zone, _), each in self.instances.items():
+            if each["labels"].get(label) == value:
+                zones.setdefault(f"zones/{zone}", {"instances": []})["instances"].append(each)
+        return {"items": zones}
+
+
+def complaints(value: Any, schema: dict[str, Any], at: str = "Instance") -> list[str]:
+    """Return what is wrong with a value by Google's description: unknown fields and words, and wrong types."""
+    if "$ref" in schema:
+        return complaints(value, SCHEMAS[schema["$ref"]], at)
+    kinds = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": float}
+    if not isinstance(value, kinds[schema["type"]]):
+        return [f"{at}: {value!r} is no {schema['type']}"]
+    if isinstance(value, list):
+        return [each for item in value for each in complaints(item, schema["items"], at)]
+    if isinstance(value, dict):
+        known = {key: schema.get("properties", {}).get(key, schema.get("additionalProperties")) for key in value}
+        unknown = [f"{at}.{key}: unknown" for key, of_key in known.items() if of_key is None]
+        return unknown + [
+            each for key, of_key in known.items() if of_key for each in complaints(value[key], of_key, f"{at}.{key}")
+        ]
+    return [f"{at}: {value!r} not in {schema['enum']}"] if "enum" in schema and value not in schema["enum"] else []
+
+
+@contextmanager
+def played_compute() -> Iterator[PlayedCompute]:
+    """Play Compute Engine."""
+    played = PlayedCompute()
+
+    class Handler(BaseHTTPRequestHandler):
+        def _handle(self) -> None:
+            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            url = urlsplit(self.path)
+            is_json = content[:1] == b"{"
+            status, said = played.answer(
+                self.command, url.path, parse_qs(url.query), json.loads(content) if is_json else None
+            )
+            body = said.encode() if isinstance(said, str) else json.dumps(said).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = do_DELETE = _handle
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    played.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield played
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
