@@ -44,7 +44,6 @@ class Site:
         template = ("--base-job-template", "base-job-template.json")
         self.call("prefect", "work-pool", "create", "kubernetes", "--type", "kubernetes", *template)
         self.call("prefect", "deploy", "--all")
-        self.call("prefect", "work-queue", "set-concurrency-limit", "campaigns", "4", "--pool", "kubernetes")
         fields = {"container": IMAGES[0], "volume_claims": [f"campaigns={cluster.campaigns}"], "interface": "lo"}
         KubernetesPool(**fields, max_jobs=1, idle_minutes=0.05).save("cpu", overwrite=True)
 

@@ -167,6 +167,7 @@ def _started(started: Servers) -> PlayedKubernetes:
         *(str(PROGRAM), f"--etcd-servers={here}", "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"),
         *(f"--secure-port={port}", f"--cert-dir={folder / 'certificates'}", f"--token-auth-file={folder}/tokens.csv"),
         *(f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}"),
+        "--feature-gates=TTLAfterFinished=true",  # it is on in later versions
         *("--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=RBAC"),
         # The controller that makes tokens for accounts is not here.
         *("--service-cluster-ip-range=10.96.0.0/24", "--disable-admission-plugins=ServiceAccount"),
