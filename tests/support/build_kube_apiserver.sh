@@ -15,7 +15,7 @@ sed -s 's/^Types:.*/Types: deb-src/' /etc/apt/sources.list.d/*.sources >parts/al
 sed -n 's/^deb /deb-src /p' /etc/apt/sources.list /etc/apt/sources.list.d/*.list >parts/all.list 2>/dev/null || true
 options=(-o "Dir::Etc::SourceList=/dev/null" -o "Dir::Etc::SourceParts=$work/parts" -o "Dir::State::Lists=$work/lists"
     -o APT::Sandbox::User=root)
-apt-get "${options[@]}" update -qq
+apt-get "${options[@]}" update -qq || true # some may have no sources
 apt-get "${options[@]}" source -qq kubernetes
 version=$(sed -n '1s/.*(\([^)]*\)).*/\1/p' kubernetes-*/debian/changelog)
 

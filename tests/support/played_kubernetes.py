@@ -77,6 +77,24 @@ class PlayedKubernetes:
         """Make the account and its role, as they are shipped."""
         self.kubectl("apply", "-f", str(ROLE))
 
+    def write_kubeconfig(self, path: Path, tokens: Mapping[str, str]) -> None:
+        """Write a configuration of kubectl with a context for each account; the first is the current one."""
+        server = {"server": f"https://127.0.0.1:{self.port}", "certificate-authority": str(self.authority)}
+        contexts = {name: {"cluster": "played", "user": name, "namespace": NAMESPACE} for name in tokens}
+        contexts["silent"] = {"cluster": "silent", "user": next(iter(tokens))}
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {"name": "played", "cluster": server},
+                {"name": "silent", "cluster": {"server": "https://127.0.0.1:9"}},  # nobody listens there
+            ],
+            "users": [{"name": name, "user": {"token": token}} for name, token in tokens.items()],
+            "contexts": [{"name": name, "context": context} for name, context in contexts.items()],
+            "current-context": next(iter(tokens)),
+        }
+        path.write_text(json.dumps(config))
+
     def pods(self) -> dict[str, dict[str, Any]]:
         """All pods by their names."""
         return {pod["metadata"]["name"]: pod for pod in self.node.pods()}
@@ -89,10 +107,10 @@ class PlayedKubernetes:
         """The processes of all pods."""
         return processes_with({"PLAYED_NODE": str(self.folder)})
 
-    def token(self) -> str:
-        """A token of the account with the shipped role, made by the server."""
+    def token(self, account: str = ACCOUNT) -> str:
+        """A token of an account, by default of that with the shipped role, made by the server."""
         body = {"spec": {"audiences": [], "expirationSeconds": 7200}}
-        answer = self.admin.create_namespaced_service_account_token(ACCOUNT, NAMESPACE, body, _preload_content=False)
+        answer = self.admin.create_namespaced_service_account_token(account, NAMESPACE, body, _preload_content=False)
         return str(json.loads(answer.data)["status"]["token"])
 
 
@@ -111,9 +129,9 @@ def played_kubernetes() -> Iterator[PlayedKubernetes]:
         cluster.admin = client.CoreV1Api(connection)
         cluster.admin.create_namespace({"metadata": {"name": NAMESPACE}})
         cluster.campaigns.mkdir()
-        _write_kubeconfig(cluster, {"admin": ADMIN})
+        cluster.write_kubeconfig(cluster.kubeconfig, {"admin": ADMIN})
         cluster.apply_role()
-        _write_kubeconfig(cluster, {"admin": ADMIN, ACCOUNT: cluster.token()})
+        cluster.write_kubeconfig(cluster.kubeconfig, {"admin": ADMIN, ACCOUNT: cluster.token()})
         server = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(cluster.port)}
         batch = client.BatchV1Api(connection)
         cluster.node = Node(cluster.folder, cluster.admin, batch, server, cluster.authority, cluster.token)
@@ -149,6 +167,7 @@ def _started(started: Servers) -> PlayedKubernetes:
         *(str(PROGRAM), f"--etcd-servers={here}", "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"),
         *(f"--secure-port={port}", f"--cert-dir={folder / 'certificates'}", f"--token-auth-file={folder}/tokens.csv"),
         *(f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}"),
+        "--feature-gates=TTLAfterFinished=true",  # it is on in later versions
         *("--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=RBAC"),
         # The controller that makes tokens for accounts is not here.
         *("--service-cluster-ip-range=10.96.0.0/24", "--disable-admission-plugins=ServiceAccount"),
@@ -171,21 +190,3 @@ def _is_ready(cluster: PlayedKubernetes) -> bool:
     ):
         return bool(connections.request("GET", address, headers=bearer).status == 200)
     return False
-
-
-def _write_kubeconfig(cluster: PlayedKubernetes, tokens: Mapping[str, str]) -> None:
-    server = {"server": f"https://127.0.0.1:{cluster.port}", "certificate-authority": str(cluster.authority)}
-    contexts = {name: {"cluster": "played", "user": name, "namespace": NAMESPACE} for name in tokens}
-    contexts["silent"] = {"cluster": "silent", "user": "admin"}
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [
-            {"name": "played", "cluster": server},
-            {"name": "silent", "cluster": {"server": "https://127.0.0.1:9"}},  # nobody listens there
-        ],
-        "users": [{"name": name, "user": {"token": token}} for name, token in tokens.items()],
-        "contexts": [{"name": name, "context": context} for name, context in contexts.items()],
-        "current-context": "admin",
-    }
-    cluster.kubeconfig.write_text(json.dumps(config))

@@ -235,6 +235,7 @@ class Node:
         for number, mount in mounts:
             path, is_claim = shlex.quote(mount["mountPath"]), claims[mount["name"]]
             lines += [f"mkdir -p {path}", f"mount {'--bind' if is_claim else '-t tmpfs'} /run/claims/{number} {path}"]
+        lines += [f"cd {container.get('workingDir', '/run')}"]
         words = [*container.get("command", []), *container.get("args", [])]
         # As the kubelet reads them; variables are named nowhere.
         command = [word.replace("$$", "$") for word in words]
@@ -244,7 +245,7 @@ class Node:
         of_image = {
             "PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
-            "HOME": "/",
+            "HOME": "/run",  # where nothing outlives the pod
             "PLAYED_NODE": str(self.folder),
         }
         given = {each["name"]: each.get("value", "") for each in container.get("env", [])}

@@ -164,7 +164,7 @@ def test_a_pool_whose_image_cannot_be_pulled_says_so_and_gives_up(scene: Scene) 
     with pytest.raises(PoolFailed, match=told):
         scene.open_pool(container="nowhere/x:1").submit(abs, -1).result(PATIENCE_S)
     scene.wait_for_the_end_of_the_pool()
-    assert scene.cluster.alive() == []
+    wait_until(lambda: not scene.cluster.pods(), lambda: str(scene.cluster.pods().keys()), PATIENCE_S)
 
 
 @on_a_cluster

@@ -1,0 +1,114 @@
+"""The deployment `kubernetes` on a real API server with a played node, by the commands that its README.md gives."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import ase.io
+import pytest
+from ase.build import bulk
+from played_kubernetes import NAMESPACE, PlayedKubernetes, played_kubernetes
+from played_node import IMAGES
+from prefect.client.orchestration import SyncPrefectClient
+from prefect_server import ended_at_last
+from processes import wait_until
+
+from surveyor.blocks.pools import KubernetesPool
+from surveyor.dataset import Dataset
+from surveyor.run_directory import RunDirectory
+from surveyor.testing.references import launches
+
+DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
+FOLDER = DEPLOYMENTS / "kubernetes"
+PATIENCE_S = 240
+
+pytestmark = [pytest.mark.timeout(600)]
+
+
+class Site:
+    """The deployment, with a Prefect worker under the account that is shipped for it."""
+
+    def __init__(self, cluster: PlayedKubernetes, environment: dict[str, str]) -> None:
+        self.cluster = cluster
+        config = cluster.folder / "worker.kubeconfig"
+        programs = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+        observed = {"PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES": NAMESPACE}
+        self.environment = {**environment, **observed, "PATH": programs, "KUBECONFIG": str(config)}
+        cluster.kubectl("apply", "-f", str(FOLDER / "worker.yaml"))
+        cluster.write_kubeconfig(config, {"prefect-worker": cluster.token("prefect-worker")})
+        template = ("--base-job-template", "base-job-template.json")
+        self.call("prefect", "work-pool", "create", "kubernetes", "--type", "kubernetes", *template)
+        self.call("prefect", "deploy", "--all")
+        fields = {"container": IMAGES[0], "volume_claims": [f"campaigns={cluster.campaigns}"], "interface": "lo"}
+        KubernetesPool(**fields, max_jobs=1, idle_minutes=0.05).save("cpu", overwrite=True)
+
+    def call(self, *command: str) -> str:
+        done = subprocess.run(
+            command, env=self.environment, cwd=FOLDER, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def run(self, flow: str, parameters: dict[str, Any]) -> UUID:
+        variables = {"image": IMAGES[0], "volume_path": str(self.cluster.campaigns), "user_id": 0}
+        given = [word for name, value in variables.items() for word in ("--job-variable", f"{name}={value}")]
+        words = self.call(
+            "prefect", "deployment", "run", f"{flow}/kubernetes", "--params", json.dumps(parameters), *given
+        ).split()
+        return UUID(words[words.index("UUID:") + 1])
+
+    def said(self) -> str:
+        outputs = [*self.cluster.folder.glob("logs/*"), self.cluster.folder / "worker.log"]
+        return "\n".join(f"{path}:\n{path.read_text()[-4000:]}" for path in outputs if path.exists())
+
+
+@pytest.fixture(scope="module")
+def site(environment: dict[str, str]) -> Iterator[Site]:
+    with played_kubernetes() as cluster:
+        site = Site(cluster, environment)
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "kubernetes"]
+        with ended_at_last(command, log=cluster.folder / "worker.log", environment=site.environment):
+            yield site
+
+
+@pytest.mark.kubernetes
+@pytest.mark.slow
+def test_a_run_is_a_job_whose_pool_has_pods_and_continues_after_its_pod_is_evicted(
+    site: Site, client: SyncPrefectClient
+) -> None:
+    cluster, folder = site.cluster, site.cluster.campaigns / "copper"
+    folder.mkdir()
+    ase.io.write(folder / "copper.extxyz", [bulk("Cu", a=3.5 + number / 50) for number in range(4)])
+    log = folder / "launches.log"
+    parameters = {
+        "structures": str(folder / "copper.extxyz"),
+        "output_directory": str(folder / "out"),
+        "reference": {"emt": {"rehearsal": {"log": str(log), "delay_s": 2}}},
+        "chunk_size": 1,
+        "pool": "kubernetes/cpu",
+    }
+    run = site.run("label-dataset", parameters)
+
+    def has_completed() -> bool:
+        state = client.read_flow_run(run).state_name
+        assert state not in ("Failed", "Crashed"), site.said()
+        return bool(state == "Completed")
+
+    wait_until(lambda: len(launches(log, "end")) >= 1 or has_completed(), site.said, PATIENCE_S)
+    job, *_ = json.loads(cluster.kubectl("get", "jobs", "-o", "json"))["items"]
+    assert (job["spec"]["backoffLimit"], job["spec"]["ttlSecondsAfterFinished"]) == (0, 86400)
+    assert job["spec"]["template"]["spec"]["serviceAccountName"] == "surveyor"
+    pods = cluster.pods()
+    assert len([pod for pod in pods if pod.startswith("kubernetes-cpu-1-")]) == 1
+    (first,) = (pod for pod in pods if pod.startswith(job["metadata"]["name"]))
+    cluster.kubectl("delete", "pod", first, "--wait=false")
+    wait_until(has_completed, site.said, PATIENCE_S)
+    assert len(Dataset.load(folder / "out" / "labelled.extxyz").labelled()) == 4
+    assert len(json.loads(cluster.kubectl("get", "jobs", "-o", "json"))["items"]) == 2
+    wait_until(lambda: not cluster.alive(), site.said, PATIENCE_S)
+    assert not RunDirectory(folder / "out").lease.exists()
