@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 import hashlib
+import os
 import socket
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -14,11 +15,15 @@ from uuid import uuid4
 
 from distributed import Security
 
+from surveyor.buckets import Bucket
 from surveyor.errors import PoolFailed
+from surveyor.object_storage import ObjectStorage
 from surveyor.pools.ec2_client import EC2, MissingInstance
 from surveyor.pools.ec2_refusals import of_all
 from surveyor.pools.ec2_site import OF_SURVEYOR, EC2Site
 from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, Refused
+from surveyor.pools.parcels import Parcels, certificates_in, check_in
+from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
 from surveyor.pools.user_data import user_data
 
@@ -36,6 +41,13 @@ ENTRIES = {
     "stopping": Entry("pending", "the instance was stopped", is_hopeless=True),
     "stopped": Entry("pending", "the instance was stopped", is_hopeless=True),
 }
+
+
+def _parcels(site: EC2Site, folder: Path) -> Parcels | None:
+    """Return the parcels of a pool whose instances do not see its folder; None if they do."""
+    if site.workspace is None:
+        return None
+    return Parcels(ObjectStorage(Bucket.at(site.workspace)), PoolFolder(folder), 60 * site.start_minutes)
 
 
 class Instances:
@@ -67,6 +79,7 @@ class Instances:
         self._young: dict[str, float] = {}  # when instances were started that EC2 may not show yet
         self._names: dict[str, str] = {}
         self._ec2 = EC2(site)
+        self._parcels = _parcels(site, self.folder)
         self._image: Any = None  # Any: as boto3 gives it
 
     async def submit(self, name: str) -> str:
@@ -80,7 +93,7 @@ class Instances:
             NoCapacity: no zone has room for any of the types at present.
             QueueSilent: EC2 does not answer.
         """
-        script = user_data(self.site, name, self.folder, self._address, self._security, self._check)
+        script = await asyncio.to_thread(self._script, name)
         if len(script.encode()) > MOST_BYTES:
             raise Refused(
                 f"found {len(script.encode())} bytes of user data, expected at most {MOST_BYTES}; put the prologue "
@@ -96,6 +109,22 @@ class Instances:
                     refusals.append(refusal)
         raise of_all(refusals)
 
+    def _script(self, name: str) -> str:
+        """Return the script of an instance.
+
+        Raises:
+            QueueSilent: the workspace, through which it gets the certificate, does not answer.
+        """
+        if self._parcels is None:
+            return user_data(self.site, name, self.folder, self._address, self._security, self._check)
+        try:
+            place, before = self._parcels.send(f"{os.getuid()}:{os.getgid()}")
+        except OSError as error:
+            raise QueueSilent(f"workspace {self.site.workspace}: {error}") from error
+        security = certificates_in(place, self._security)
+        check = check_in(place, PoolFolder(self.folder))
+        return user_data(self.site, name, place, self._address, security, check, before)
+
     async def look(self, jobs: Sequence[str]) -> Mapping[str, Entry]:
         """Return the state of all instances of this pool, whoever started them; those that are over are not shown.
 
@@ -103,6 +132,8 @@ class Instances:
             QueueSilent: EC2 does not answer.
             Refused: the credentials may not look.
         """
+        if self._parcels is not None:
+            await asyncio.to_thread(self._parcels.remove_old)
         filters = {"tag:" + FOLDER: [self.identity], "instance-state-name": [*ENTRIES, OVER]}
         found = await asyncio.to_thread(self._ec2.instances, filters)
         states = {each["InstanceId"]: each["State"]["Name"] for each in found}

@@ -21,6 +21,7 @@ threads=$(($(nproc) / {n_workers}))
 [ "$threads" -ge 1 ] || threads=1
 {exports}
 {prologue}
+{before}
 setpriv --reuid={uid} --regid={gid} --clear-groups /bin/bash <<'SURVEYOR_WORKER'
 exec > >(tee -a {output}) 2>&1
 export HOME=$(mktemp -d)
@@ -31,7 +32,9 @@ SURVEYOR_WORKER
 """
 
 
-def user_data(site: EC2Site, name: str, folder: Path, address: str, security: Security, check: str) -> str:
+def user_data(
+    site: EC2Site, name: str, folder: Path, address: str, security: Security, check: str, before: str = ""
+) -> str:
     """Return the script of an instance.
 
     Its first act is to set the end of its own life. It holds no secret: the certificate lies in the folder of the pool,
@@ -45,6 +48,7 @@ def user_data(site: EC2Site, name: str, folder: Path, address: str, security: Se
         address: address of the scheduler.
         security: certificates, by their files.
         check: arguments of the interpreter that compare the versions; empty for no check.
+        before: commands that bring the folder to an instance that does not see it.
     """
     python = shlex.quote(site.python or sys.executable)
     exports = [f"export {variable}=$threads" for variable in THREADS]
@@ -54,6 +58,7 @@ def user_data(site: EC2Site, name: str, folder: Path, address: str, security: Se
         n_workers=site.workers_per_job,
         exports="\n".join(exports),
         prologue="\n".join(site.prologue),
+        before=before,
         uid=os.getuid(),
         gid=os.getgid(),
         output=shlex.quote(str(folder / "jobs" / f"{name}.out")),

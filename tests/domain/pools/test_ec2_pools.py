@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 from counted_work import names, work
+from object_stores import S3
 from played_cloud import SECRET, Fault, PlayedCloud, played_cloud
 from processes import wait_until
 
 from surveyor.errors import PoolFailed, WorkerLost
+from surveyor.object_storage import storage_at
 from surveyor.pools import instance_watch
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool
 from surveyor.pools.ec2_site import EC2Site
@@ -155,6 +157,22 @@ def test_an_instance_whose_scheduler_is_silent_ends_by_itself(scene: Scene) -> N
         assert "has not answered for 6 s: this instance ends" in console
     finally:
         os.kill(holder, signal.SIGCONT)
+
+
+@pytest.mark.mount
+def test_an_instance_that_does_not_see_the_folder_of_the_pool_fetches_its_certificate_once(
+    scene: Scene, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_REGION"):
+        monkeypatch.setenv(name, s3.environment[name])
+    monkeypatch.setattr(scene.cloud, "hidden", scene.path)
+    workspace = f"{s3.new_bucket()}/workspace"
+    pool = scene.open_pool(workspace=workspace)
+    assert pool.submit(os.listdir, scene.path).result(PATIENCE_S) == []
+    assert list(storage_at(workspace, s3.access).list("")) == []
+    assert [verb for verb, path in s3.requests if "/parcels/" in path] == ["PUT", "GET", "DELETE"]
+    (instance,) = scene.instances()
+    assert "PRIVATE KEY" not in scene.cloud.user_data(instance)
 
 
 FLOW = """
