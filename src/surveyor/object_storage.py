@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -99,6 +100,21 @@ class ObjectStorage(MarkedStorage):
             import obstore
 
             obstore.delete(self._client(0), name)
+
+    def signed(self, name: str, verb: str, valid_s: float) -> str:
+        """Return an address at which anybody may fetch or remove an object for a while.
+
+        Args:
+            name: of the object.
+            verb: GET or DELETE.
+            valid_s: time in seconds for which the address is valid.
+        """
+        with self._translating(name):
+            import obstore
+
+            client = self._client(N_RETRIES)
+            address: str = obstore.sign(client, verb, name, timedelta(seconds=valid_s))  # type: ignore[call-overload]
+            return address
 
     def _get(self, name: str) -> tuple[bytes, dict[str, str]] | None:
         """Return the content and the version of an object."""

@@ -13,6 +13,11 @@ HIDE = 'mount --make-rprivate / && mount -t tmpfs none "$0" && exec "$@"'  # in 
 PATIENCE_S = 120
 
 
+def hiding(folder: Path) -> list[str]:
+    """Return the beginning of a command that does not see what is in a folder; needs root."""
+    return ["unshare", "--mount", "bash", "-c", HIDE, str(folder)]
+
+
 class HiddenWorkers:
     """A scheduler with one worker.
 
@@ -35,8 +40,7 @@ class HiddenWorkers:
         options = ["--port", self.address.rpartition(":")[2], "--host", "127.0.0.1", "--no-dashboard"]
         started.start(*dask, "distributed.cli.dask_scheduler", *options, environment=common)
         worker = [*dask, "distributed.cli.dask_worker", self.address, "--nthreads", "1", "--no-dashboard"]
-        command = ["unshare", "--mount", "bash", "-c", HIDE, str(hidden), *worker]
-        self._nanny = started.start(*command, environment=common)
+        self._nanny = started.start(*hiding(hidden), *worker, environment=common)
 
     @property
     def worker(self) -> psutil.Process:

@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from hidden_workers import hiding
 from processes import kill_all, processes_with, servers, wait_until
 
 REGION = "eu-west-1"
@@ -85,6 +86,7 @@ class PlayedCloud:
         faults: what goes wrong at present.
         requests: parameters of all requests so far.
         ids: of an image, two subnets and a security group.
+        hidden: folder that instances do not see; None if they see all of this machine.
     """
 
     folder: Path
@@ -93,6 +95,7 @@ class PlayedCloud:
     faults: list[Fault] = field(default_factory=list)
     requests: list[dict[str, str]] = field(default_factory=list)
     ids: dict[str, Any] = field(default_factory=dict)
+    hidden: Path | None = None
     has_changed: threading.Event = field(default_factory=threading.Event)
     notices: dict[str, str] = field(default_factory=dict)  # when instances are taken away, as their metadata say
     answers: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # by client token, which moto ignores
@@ -239,7 +242,7 @@ class _Metal:
         }
         with (folder / f"{instance}.console").open("wb") as console:
             return subprocess.Popen(
-                ["bash", str(script)],
+                [*(hiding(self.cloud.hidden) if self.cloud.hidden else []), "bash", str(script)],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,

@@ -19,6 +19,7 @@ from surveyor.sampling.batching import SamplePlan
 from surveyor.sampling.checks import check_auto_limits, checked_walkers
 from surveyor.sampling.walkers import Walker
 from surveyor.works.work import Kind, Work
+from surveyor.works.workspaces import refuse_workspaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,4 +192,5 @@ BENCHMARK = Kind(
     advice="choose another output directory, or restore the parameters and files; the labels are in the store in any "
     "case",
     make=_make,
+    check_sites=lambda parameters, _, sites: refuse_workspaces(parameters, sites, "benchmark"),
 )

@@ -1,6 +1,7 @@
 """The instances of a pool in Amazon EC2: started, looked for, terminated, swept."""
 
 import asyncio
+import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,14 +12,17 @@ from uuid import uuid4
 
 from distributed import Security
 
+from surveyor.buckets import Bucket
 from surveyor.errors import PoolFailed
+from surveyor.object_storage import ObjectStorage
 from surveyor.pools.ec2_client import EC2, MissingInstance
 from surveyor.pools.ec2_site import EC2Site
 from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, Refused, of_all
 from surveyor.pools.marks import EXPIRES, FOLDER, OWNER, POOL, Found, digest, identity_of, owner
+from surveyor.pools.parcels import Parcels, certificates_in, check_in
+from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
-from surveyor.pools.spot_notice import taken_at
-from surveyor.pools.user_data import notice_file, user_data
+from surveyor.pools.user_data import user_data
 from surveyor.words import number_of
 
 COSTS = ["pending", "running", "stopping", "stopped"]  # states in which an instance or its volumes cost something
@@ -43,6 +47,13 @@ SPOT = {
         "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
     }
 }
+
+
+def _parcels(site: EC2Site, folder: Path) -> Parcels | None:
+    """Return the parcels of a pool whose instances do not see its folder; None if they do."""
+    if site.workspace is None:
+        return None
+    return Parcels(ObjectStorage(Bucket.at(site.workspace)), PoolFolder(folder), 60 * site.start_minutes)
 
 
 class Instances:
@@ -74,6 +85,7 @@ class Instances:
         self._young: dict[str, float] = {}  # when instances were started that EC2 may not show yet
         self._names: dict[str, str] = {}
         self._ec2 = EC2(site)
+        self._parcels = _parcels(site, self.folder)
         self._image: Any = None  # Any: as boto3 gives it
 
     async def submit(self, name: str, *, firm: bool = False) -> str:
@@ -88,7 +100,7 @@ class Instances:
             NoCapacity: no zone has room for any of the types at present.
             QueueSilent: EC2 does not answer.
         """
-        script = user_data(self.site, name, self.folder, self._address, self._security, self._check)
+        script = await asyncio.to_thread(self._script, name)
         if len(script.encode()) > MOST_BYTES:
             raise Refused(
                 f"found {number_of(len(script.encode()), 'byte')} of user data, expected at most {MOST_BYTES}; put the "
@@ -105,6 +117,22 @@ class Instances:
                     refusals.append(refusal)
         raise of_all(refusals)
 
+    def _script(self, name: str) -> str:
+        """Return the script of an instance.
+
+        Raises:
+            QueueSilent: the workspace, through which it gets the certificate, does not answer.
+        """
+        if self._parcels is None:
+            return user_data(self.site, name, self.folder, self._address, self._security, self._check)
+        try:
+            place, before = self._parcels.send(f"{os.getuid()}:{os.getgid()}")
+        except OSError as error:
+            raise QueueSilent(f"workspace {self.site.workspace}: {error}") from error
+        security = certificates_in(place, self._security)
+        check = check_in(place, PoolFolder(self.folder))
+        return user_data(self.site, name, place, self._address, security, check, before)
+
     async def look(self, jobs: Sequence[str]) -> Mapping[str, Entry]:
         """Return the state of all instances of this pool, whoever started them; those that are over are not shown.
 
@@ -112,17 +140,15 @@ class Instances:
             QueueSilent: EC2 does not answer.
             Refused: the credentials may not look.
         """
+        if self._parcels is not None:
+            await asyncio.to_thread(self._parcels.remove_old)
         filters = {"tag:" + FOLDER: [self.identity], "instance-state-name": [*ENTRIES, OVER]}
         found = await asyncio.to_thread(self._ec2.instances, filters)
         states = {each["InstanceId"]: each["State"]["Name"] for each in found}
         names = {each["InstanceId"]: _tags(each).get("Name", "") for each in found}
         now = time.monotonic()
         self._young = {job: begun for job, begun in self._young.items() if job not in states and now < begun + SHOWN_S}
-        shown = {
-            job: replace(ENTRIES[state], name=names[job], taken_at=taken_at(notice_file(self.folder, names[job])))
-            for job, state in states.items()
-            if state != OVER
-        }
+        shown = {job: replace(ENTRIES[state], name=names[job]) for job, state in states.items() if state != OVER}
         return {**{job: Entry("pending", "just started") for job in self._young}, **shown}
 
     async def cancel(self, jobs: Collection[str]) -> None:

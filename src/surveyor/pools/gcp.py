@@ -17,8 +17,7 @@ from surveyor.pools.gcp_site import GCPSite
 from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, of_all
 from surveyor.pools.marks import EXPIRES, FOLDER, JOB, OWNER, POOL, Found, digest, identity_of, owner
 from surveyor.pools.queues import Entry
-from surveyor.pools.spot_notice import taken_at
-from surveyor.pools.user_data import notice_file, user_data
+from surveyor.pools.user_data import user_data
 
 LATE = timedelta(minutes=10)  # between the request for an instance and the begin of its life
 LONGEST_NAME = 54  # of an instance, without what tells it from others
@@ -106,7 +105,7 @@ class GoogleInstances:
             Refused: the credentials may not look.
         """
         found = await asyncio.to_thread(lambda: [*self._compute.instances(FOLDER, self.identity)])
-        return {_id(each): self._entry(each) for each in found}
+        return {_id(each): _entry(each) for each in found}
 
     async def cancel(self, jobs: Collection[str]) -> None:
         """Delete instances; those that are gone are passed over.
@@ -136,11 +135,6 @@ class GoogleInstances:
     def identity(self) -> str:
         """Identity of this folder, by which its instances differ from those of any other machine, user or folder."""
         return identity_of(self.folder)
-
-    def _entry(self, instance: Mapping[str, Any]) -> Entry:  # Any: as Google gives it
-        name = _metadata(instance).get(JOB, "")
-        entry = ENTRIES.get(instance["status"], Entry("running"))
-        return replace(entry, name=name, taken_at=taken_at(notice_file(self.folder, name)))
 
     def _body(self, job: str, zone: str, machine_type: str, script: str, *, is_spot: bool) -> dict[str, Any]:
         """Return the description of an instance, as Google takes it."""
@@ -209,6 +203,10 @@ def sweep(name: str, site: GCPSite, *, also_alive: bool = False) -> Iterator[Fou
             yield Found(_id(each), each["machineType"].rpartition("/")[2], state, whose, expires, was_ended)
     except QueueSilent as error:
         raise PoolFailed(str(error)) from error
+
+
+def _entry(instance: Mapping[str, Any]) -> Entry:  # Any: as Google gives it
+    return replace(ENTRIES.get(instance["status"], Entry("running")), name=_metadata(instance).get(JOB, ""))
 
 
 def _id(instance: Mapping[str, Any]) -> str:  # Any: as Google gives it

@@ -2,12 +2,14 @@
 
 Usage: python -m surveyor.pools.instance_watch ADDRESS ORPHAN_S NOTICE CA_FILE CERTIFICATE_FILE KEY_FILE COMMAND...
 
-NOTICE is the cloud with the file of a notice, such as ec2=/pool/jobs/gpu-1.notice, or a hyphen for none.
+NOTICE is the kind of the cloud that may take the instance away, with the name of its job, such as ec2=gpu-1. The
+scheduler is told when the cloud announces it. A hyphen stands for an instance that stays.
 
 A connection that breaks ends a worker by itself. A machine that sleeps or hangs breaks none: its worker would wait, and
 cost, for ever. The user data of the instance power it off when this program ends.
 """
 
+import asyncio
 import logging
 import socket
 import ssl
@@ -15,10 +17,13 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 from urllib.parse import urlsplit
 
+from distributed import Security
+from distributed.core import rpc
+
 from surveyor.pools import spot_notice
+from surveyor.pools.scheduler import NOTICE
 
 logger = logging.getLogger("surveyor.pools.instance")
 
@@ -36,8 +41,9 @@ def main() -> None:
     context.check_hostname = False  # the certificate of a pool names no host
     context.load_cert_chain(certificate, key)
     if notice != NO_NOTICE:
-        cloud, _, file = notice.partition("=")
-        spot_notice.listen(cloud, Path(file))
+        cloud, _, job = notice.partition("=")
+        files = Security(tls_ca_file=ca_file, tls_worker_cert=certificate, tls_worker_key=key, require_encryption=True)
+        spot_notice.listen(cloud, lambda at: send_notice(address, files, job, at))
     sys.exit(_watch(subprocess.Popen(command), address, float(orphan_s), context))
 
 
@@ -56,6 +62,26 @@ def _watch(worker: "subprocess.Popen[bytes]", address: str, orphan_s: float, con
         with suppress(subprocess.TimeoutExpired):
             worker.wait(min(LOOK_S, orphan_s / 3))
     return worker.returncode
+
+
+def send_notice(address: str, security: Security, job: str, at: float) -> None:
+    """Tell the scheduler of a pool that the machine of a job is taken away.
+
+    Args:
+        address: address of the scheduler.
+        security: certificates, by their files.
+        job: name of the job.
+        at: when, in seconds since the epoch.
+
+    Raises:
+        OSError: the scheduler does not answer.
+    """
+
+    async def send() -> None:
+        async with rpc(address, connection_args=security.get_connection_args("worker")) as scheduler:
+            await asyncio.wait_for(getattr(scheduler, NOTICE)(job=job, at=at), ANSWER_S)
+
+    asyncio.run(send())
 
 
 def answers(address: str, context: ssl.SSLContext, within_s: float) -> bool:

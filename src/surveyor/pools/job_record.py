@@ -18,11 +18,7 @@ class JobRecord:
     running: float | None = None
     connected: float | None = None  # when a worker was last seen
     leaving: float | None = None  # when it was cancelled, or its workers were told to leave
-
-    @property
-    def taken_at(self) -> float | None:
-        """When its machine will be taken away, in seconds since the epoch; None where that is not announced."""
-        return None if self.entry is None else self.entry.taken_at
+    taken_at: float | None = None  # when its machine is taken away, in seconds since the epoch
 
     def view(self, job: str, now: float) -> Job:
         """Return the job as it is now."""

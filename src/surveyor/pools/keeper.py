@@ -192,8 +192,8 @@ class Keeper:
     def _note_job(self, record: JobRecord, entry: Entry | None, workers: list[WorkerState], now: float) -> None:
         if entry is not None and entry.reason and (record.entry is None or record.entry.reason != entry.reason):
             logger.info("pool %s: %s waits: %s", self.name, record.name, entry.reason)
-        if entry is not None and entry.taken_at is not None and record.taken_at is None:
-            self._note_interruption(record)
+        if record.taken_at is None and (at := self.scheduler.taken.get(record.name)) is not None:
+            self._note_interruption(record, at)
         record.entry = entry
         record.missed = None if entry is not None else now if record.missed is None else record.missed
         if entry is not None and entry.state == "running" and record.running is None:
@@ -250,7 +250,8 @@ class Keeper:
             await self.scheduler.remove_worker(worker.address, stimulus_id="taken-away", expected=True)
         await self._cancel(jobs)
 
-    def _note_interruption(self, record: JobRecord) -> None:
+    def _note_interruption(self, record: JobRecord, at: float) -> None:
+        record.taken_at = at
         self.interruptions.note(self.scheduler.n_finished)
         logger.warning("pool %s: the machine of %s is taken away; its work goes to another one", self.name, record.name)
 

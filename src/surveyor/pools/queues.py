@@ -23,7 +23,6 @@ class Entry:
         is_certain: whether an identical job would not run either.
         folder: its working directory, if the queue reports it.
         name: its name, if the queue reports it.
-        taken_at: when its machine will be taken away, in seconds since the epoch; None where that is not announced.
     """
 
     state: State
@@ -32,7 +31,6 @@ class Entry:
     is_certain: bool = False
     folder: str = ""
     name: str = ""
-    taken_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Any
 from distributed import Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
 
+NOTICE = "surveyor_notice"  # name of the request by which a machine says that it is taken away
 KEPT = "fire-and-forget"  # as whose wish Dask notes what is to be finished even when its submitter is gone
 
 SETTINGS: Mapping[str, Any] = {  # Any: whatever Dask's configuration holds
@@ -32,8 +33,13 @@ class PoolScheduler(Scheduler):  # type: ignore[misc]  # it is untyped
         super().__init__(**options)
         self.names_seen: set[str] = set()  # of all workers that ever connected, however soon they left
         self.n_finished = 0  # functions that have returned
+        self.taken: dict[str, float] = {}  # jobs whose machines are taken away, and when, in seconds since the epoch
+        self.handlers[NOTICE] = self._note_taken
         self.add_plugin(_NoteEnds(self))
         self.add_plugin(_NoteWorkers(self.names_seen))
+
+    def _note_taken(self, job: str, at: float) -> None:
+        self.taken.setdefault(job, at)
 
     def is_rootish(self, ts: Any) -> bool:  # Any: Dask's state of a task
         """Say that a task may wait at the scheduler."""

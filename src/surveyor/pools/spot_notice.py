@@ -6,9 +6,8 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
-from typing import Any
 
 # Where the metadata are, and the variables by which the clients of Amazon and Google find them elsewhere.
 AMAZON, AMAZONS = "http://169.254.169.254", "AWS_EC2_METADATA_SERVICE_ENDPOINT"
@@ -19,20 +18,25 @@ ANSWER_S = 2.0
 TOKEN_S = 60
 
 
-def listen(cloud: str, file: Path) -> None:
-    """Ask for a notice, in a thread of its own, until there is one, and write it to a file.
+def listen(cloud: str, send: Callable[[float], None]) -> None:
+    """Ask for a notice, in a thread of its own, until there is one, and send it.
 
     Args:
         cloud: kind of the pool.
-        file: is to hold the time at which the instance is taken away, in seconds since the epoch.
+        send: takes the time at which the instance is taken away, in seconds since the epoch; called again when it
+            raises `OSError`.
     """
-    threading.Thread(target=_listen, args=(NOTICES[cloud], file), daemon=True).start()
+    threading.Thread(target=_listen, args=(NOTICES[cloud], send), daemon=True).start()
 
 
-def _listen(announced: Callable[[], float | None], file: Path) -> None:
-    while (at := announced()) is None:
+def _listen(announced: Callable[[], float | None], send: Callable[[float], None]) -> None:
+    while True:
+        at = announced()
+        with suppress(OSError):
+            if at is not None:
+                send(at)
+                return
         time.sleep(ASK_S)
-    file.write_text(json.dumps({"taken_at": at}))
 
 
 def announced_by_amazon() -> float | None:
@@ -64,15 +68,6 @@ def announced_by_google() -> float | None:
 
 
 NOTICES: Mapping[str, Callable[[], float | None]] = {"ec2": announced_by_amazon, "gcp": announced_by_google}
-
-
-def taken_at(file: Path) -> float | None:
-    """Return the time that a file of `listen` holds; None without a notice."""
-    try:
-        record: dict[str, Any] = json.loads(file.read_text())  # Any: whatever JSON holds
-    except (OSError, ValueError):  # not there, or half written
-        return None
-    return float(record["taken_at"])
 
 
 def _ask(url: str, headers: Mapping[str, str], method: str = "GET") -> str:

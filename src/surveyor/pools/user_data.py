@@ -20,6 +20,7 @@ threads=$(($(nproc) / {n_workers}))
 [ "$threads" -ge 1 ] || threads=1
 {exports}
 {prologue}
+{before}
 setpriv --reuid={uid} --regid={gid} --clear-groups /bin/bash <<'SURVEYOR_WORKER'
 exec > >(tee -a {output}) 2>&1
 export HOME=$(mktemp -d)
@@ -30,7 +31,9 @@ SURVEYOR_WORKER
 """
 
 
-def user_data(site: RentedSite, name: str, folder: Path, address: str, security: Security, check: str) -> str:
+def user_data(
+    site: RentedSite, name: str, folder: Path, address: str, security: Security, check: str, before: str = ""
+) -> str:
     """Return the script of an instance.
 
     Its first act is to set the end of its own life. It holds no secret: the certificate lies in the folder of the pool,
@@ -44,6 +47,7 @@ def user_data(site: RentedSite, name: str, folder: Path, address: str, security:
         address: address of the scheduler.
         security: certificates, by their files.
         check: arguments of the interpreter that compare the versions; empty for no check.
+        before: commands that bring the folder to an instance that does not see it.
     """
     exports = [f"export {variable}=$threads" for variable in THREADS]
     exports += [f"export {variable}={value}" for variable, value in UNBOUND.items() if site.workers_per_job > 1]
@@ -52,14 +56,10 @@ def user_data(site: RentedSite, name: str, folder: Path, address: str, security:
         n_workers=site.workers_per_job,
         exports="\n".join(exports),
         prologue="\n".join(site.prologue),
+        before=before,
         uid=os.getuid(),
         gid=os.getgid(),
         output=shlex.quote(str(folder / "jobs" / f"{name}.out")),
         check=f"{python_of(site)} {check} </dev/null || exit 1" if check else "",
-        command=worker_command(site, name, address, security, notice_file(folder, name) if site.spot else None),
+        command=worker_command(site, name, address, security, hears_notice=site.spot),
     )
-
-
-def notice_file(folder: Path, name: str) -> Path:
-    """Return the file to which an instance writes when it is taken away; see `spot_notice`."""
-    return folder / "jobs" / f"{name}.notice"

@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-from pathlib import Path
 
 from distributed import Security
 
@@ -15,7 +14,7 @@ def python_of(site: CloudSite) -> str:
     return shlex.quote(site.python or sys.executable)
 
 
-def worker_command(site: CloudSite, name: str, address: str, security: Security, notice: Path | None = None) -> str:
+def worker_command(site: CloudSite, name: str, address: str, security: Security, *, hears_notice: bool = False) -> str:
     """Return a line of a shell script.
 
     Args:
@@ -23,13 +22,13 @@ def worker_command(site: CloudSite, name: str, address: str, security: Security,
         name: name of the worker; several workers append -0, -1 and so on.
         address: address of the scheduler.
         security: certificates, by their files.
-        notice: file to which the machine writes when it is taken away; None for one that stays.
+        hears_notice: whether the machine may be taken away, and is to say so when it hears of it.
     """
     files = {"--tls-ca-file": security.tls_ca_file, "--tls-cert": security.tls_worker_cert}
     files["--tls-key"] = security.tls_worker_key
     orphan_s, python = 60 * site.orphan_minutes, python_of(site)
-    notice_argument = instance_watch.NO_NOTICE if notice is None else shlex.quote(f"{site.kind}={notice}")
-    watch = [python, "-m", instance_watch.__name__, address, f"{orphan_s:g}", notice_argument, *files.values()]
+    notice = f"{site.kind}={name}" if hears_notice else instance_watch.NO_NOTICE
+    watch = [python, "-m", instance_watch.__name__, address, f"{orphan_s:g}", notice, *files.values()]
     worker = [python, "-m", "distributed.cli.dask_worker", address, "--name", name]
     worker += ["--nthreads", "1", "--nworkers", str(site.workers_per_job), "--memory-limit", "0", "--no-dashboard"]
     worker += ["--nanny", "--death-timeout", f"{orphan_s:g}", *(word for pair in files.items() for word in pair)]

@@ -43,6 +43,19 @@ def check_workspaces(
                 raise InputError(f"pool {name}: workspace: {error}") from error
 
 
+def refuse_workspaces(parameters: WorkParameters, sites: Mapping[str, Site], work: str) -> None:
+    """Refuse pools that share no disk, for work whose functions read the folder as they like.
+
+    Raises:
+        InputError: a pool has a workspace.
+    """
+    for name in parameters.pool_of_stages.names:
+        if (address := workspace_of(sites.get(name))) is not None:
+            raise InputError(
+                f"pool {name}: found workspace {address}, expected none, as a {work} needs workers that see its folder"
+            )
+
+
 def workspace_of(site: Site | None) -> str | None:
     """Return the address of the workspace of a pool; None if its workers see the folder of the work."""
     return site.workspace if isinstance(site, BorderSite) else None

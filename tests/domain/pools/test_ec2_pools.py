@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 from counted_work import names, work, work_until
+from object_stores import S3
 from played_cloud import SECRET, Fault, PlayedCloud, played_cloud
 from processes import wait_until
 
 from surveyor.doctor.one_pool import examine_pool
 from surveyor.errors import PoolFailed, WorkerLost
+from surveyor.object_storage import storage_at
 from surveyor.pools import instance_watch, watch
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool
 from surveyor.pools.ec2_site import EC2Site
@@ -184,6 +186,22 @@ def test_work_of_a_spot_instance_that_is_taken_away_goes_to_one_on_demand_and_is
     assert future.result(PATIENCE_S) not in ("none", first)
     markets = [each.get("InstanceMarketOptions.MarketType") for each in scene.cloud.requested("RunInstances")[-2:]]
     assert markets == ["spot", None]
+
+
+@pytest.mark.mount
+def test_an_instance_that_does_not_see_the_folder_of_the_pool_fetches_its_certificate_once(
+    scene: Scene, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_REGION"):
+        monkeypatch.setenv(name, s3.environment[name])
+    monkeypatch.setattr(scene.cloud, "hidden", scene.path)
+    workspace = f"{s3.new_bucket()}/workspace"
+    pool = scene.open_pool(workspace=workspace)
+    assert pool.submit(os.listdir, scene.path).result(PATIENCE_S) == []
+    assert list(storage_at(workspace, s3.access).list("")) == []
+    assert [verb for verb, path in s3.requests if "/parcels/" in path] == ["PUT", "GET", "DELETE"]
+    (instance,) = scene.instances()
+    assert "PRIVATE KEY" not in scene.cloud.user_data(instance)
 
 
 FLOW = """

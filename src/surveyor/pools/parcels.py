@@ -1,0 +1,81 @@
+"""Parcels: what an instance needs of the folder of its pool where it does not see it. Each is fetched once.
+
+A parcel holds the certificate of the pool. It lies in the workspace under a random name. The script of the instance has
+signed addresses at which the parcel is fetched and then removed; they are valid until the worker must have connected.
+"""
+
+import io
+import secrets
+import tarfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from distributed import Security
+
+from surveyor.object_storage import ObjectStorage
+from surveyor.pools.pool_folder import PoolFolder
+
+OPENED = """\
+mkdir -m 700 {place} {place}/jobs || exit 1
+curl -fsS --retry 5 --retry-connrefused -o {place}/parcel.tar '{fetched}' || exit 1
+curl -fsS --retry 5 -X DELETE '{removed}'
+tar -x -C {place} -f {place}/parcel.tar && rm {place}/parcel.tar || exit 1
+chown -R {owner} {place}"""
+
+
+class Parcels:
+    """The parcels of one pool.
+
+    Args:
+        storage: the workspace.
+        folder: folder of the pool.
+        valid_s: time in seconds within which an instance fetches its parcel.
+    """
+
+    def __init__(self, storage: ObjectStorage, folder: PoolFolder, valid_s: float) -> None:
+        self._storage, self._folder, self._valid_s = storage, folder, valid_s
+        self._sent: dict[str, float] = {}  # until when each is valid
+
+    def send(self, owner: str) -> tuple[Path, str]:
+        """Send a parcel; return where it will be on the instance, and the commands that fetch it.
+
+        Args:
+            owner: user and group number of the worker, such as 1000:1000.
+
+        Raises:
+            OSError: the workspace does not take it.
+        """
+        token = secrets.token_hex(16)
+        name, place = f"parcels/{token}", Path(f"/tmp/surveyor-{token}")
+        self._storage.put_new(name, self._content())
+        self._sent[name] = time.monotonic() + self._valid_s
+        fetched, removed = (self._storage.signed(name, verb, self._valid_s) for verb in ("GET", "DELETE"))
+        return place, OPENED.format(place=place, fetched=fetched, removed=removed, owner=owner)
+
+    def remove_old(self) -> None:
+        """Remove the parcels that no instance has fetched in time."""
+        for name in [name for name, end in self._sent.items() if time.monotonic() > end]:
+            with suppress(OSError):  # it is tried again
+                self._storage.remove(name)
+                del self._sent[name]
+
+    def _content(self) -> bytes:
+        certificates = self._folder.read_certificates()
+        paths = [certificates.tls_worker_cert, certificates.tls_worker_key, self._folder.check, self._folder.versions]
+        with io.BytesIO() as file:
+            with tarfile.open(fileobj=file, mode="w") as tar:
+                for path in map(Path, paths):
+                    tar.add(path, path.name)
+            return file.getvalue()
+
+
+def check_in(folder: Path, pool: PoolFolder) -> str:
+    """Return the arguments of the interpreter that compare the versions, with the files in another folder."""
+    return f"{folder / pool.check.name} {folder / pool.versions.name}"
+
+
+def certificates_in(folder: Path, security: Security) -> Security:
+    """Return the certificates of a pool by their files in another folder."""
+    names = ("tls_ca_file", "tls_worker_cert", "tls_worker_key")
+    return Security(**{name: str(folder / Path(getattr(security, name)).name) for name in names})
