@@ -71,8 +71,7 @@ benchmarks: $(MACE)/test.stamp
 	$(MACE)/bin/python benchmarks/overhead.py
 	$(MACE)/bin/python benchmarks/restart.py
 	$(MACE)/bin/python benchmarks/restart.py --without-server
-	$(MACE)/bin/python benchmarks/overlap.py
-	$(MACE)/bin/python benchmarks/overlap.py --slow 0.01 --ahead 2
+	$(MACE)/bin/python benchmarks/overlap.py --places 16 64 --slow 0 0.01
 	$(MACE)/bin/python benchmarks/labelling.py
 	$(MACE)/bin/python benchmarks/look_ups.py
 	$(MACE)/bin/python benchmarks/walkers.py --walkers 16

@@ -109,4 +109,7 @@ def _first_generation(
     checks.wait_for("training")
     trained = train_and_evaluate(campaign, 0, model, data, stopwatch)
     details = describe((), data.failed, {}, trained.history, campaign.parameters.learning) | stopwatch.times
-    return complete(campaign, Generation(0, data, walkers, trained.model, errors=trained.errors, details=details))
+    campaign.directory.save_walkers(0, walkers)
+    return complete(
+        campaign, Generation(0, trained.data, walkers, trained.model, errors=trained.errors, details=details)
+    )

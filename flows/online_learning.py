@@ -1,5 +1,6 @@
 """Online learning: sample with the current model, label the samples, retrain, and repeat."""
 
+from functools import partial
 from pathlib import Path
 
 from prefect import flow, runtime
@@ -116,14 +117,16 @@ def next_generation(campaign: Campaign, survey: Survey, previous: Generation) ->
     to_reset = samples_to_reset(samples, errors.by_key, learning)
     walkers = survey.move_on(to_reset, good_samples(samples, errors.by_key, learning))
 
+    groups, expected, examined = campaign.parameters.walkers, errors.coverage_expected, dict(errors.details)
+    survey.meanwhile(partial(campaign.directory.save_walkers, number, walkers))
+    survey.meanwhile(lambda: examined.update(examine(structures, data, errors.predictions, samples, groups, expected)))
     model = previous.model
     if learning.train_from_scratch:
         rows = without_isolated_atoms(data.train)  # an earlier surveyor took isolated atoms for others
         model = model.initialize(rows, atomic_energies=model.atomic_energies, seed=learning.seed + number)
     trained = train_and_evaluate(campaign, number, model, data, stopwatch, survey.result)
 
-    details = describe(samples, structures, errors.by_key, trained.history, learning) | stopwatch.times
-    groups = campaign.parameters.walkers
-    details |= errors.details | examine(structures, data, errors.predictions, samples, groups, errors.coverage_expected)
-    generation = Generation(number, data, walkers, trained.model, errors.over_all, trained.errors, details)
-    return survey.end_generation(complete(campaign, generation))
+    details = describe(samples, structures, errors.by_key, trained.history, learning) | stopwatch.times | examined
+    generation = Generation(number, trained.data, walkers, trained.model, errors.over_all, trained.errors, details)
+    completed = complete(campaign, generation)
+    return survey.end_generation(completed, goes_on=reason_to_stop(completed.progress, learning) is None)

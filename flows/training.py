@@ -121,10 +121,11 @@ def coverage_of(potential: Potential, labelled: Dataset, predictions: Sequence[P
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A trained model, its errors by set, and the history of its training, ready for JSON."""
+    """A trained model, its errors by set, the sets as they are loaded, and the history of its training for JSON."""
 
     model: Model
     errors: Mapping[str, Errors]
+    data: DataSets
     history: Sequence[Mapping[str, Any]]  # Any: numbers and None
 
 
@@ -184,11 +185,11 @@ def train_on(
         wait(train.with_options(refresh_cache=not is_trained).submit(pool, model, directory=directory, name=name))
     trained = load_model(directory.model)
     with stopwatch.measuring("evaluation"):
-        errors = evaluate_sets(pool, directory, trained.deploy(), name, wait)
+        errors, loaded = evaluate_sets(pool, directory, trained.deploy(), name, wait)
     history = load_history(directory.model)
     text = f"{name}: trained in {number_of(len(history), 'epoch')}"
     announce(logger, TrainingEnds(message=text, epochs=len(history)))
-    return Trained(trained, errors, [epoch_to_json(epoch) for epoch in history])
+    return Trained(trained, errors, loaded, [epoch_to_json(epoch) for epoch in history])
 
 
 def _train_members(
@@ -204,8 +205,8 @@ def _train_members(
 
 def evaluate_sets(
     pool: Executor, directory: GenerationDirectory, potential: Potential, name: str, wait: Wait
-) -> dict[str, Errors]:
-    """Evaluate a potential on training, validation and test set."""
+) -> tuple[dict[str, Errors], DataSets]:
+    """Evaluate a potential on training, validation and test set; return its errors, and all sets as they are loaded."""
     futures = {
         each: evaluate.submit(
             pool,
@@ -216,8 +217,10 @@ def evaluate_sets(
         )
         for each in ("train", "valid", "test")
     }
-    datasets = {each: Dataset.load(directory.set_file(each)) for each in futures}
-    return {each: errors_of(datasets[each], load_predictions(wait(f), datasets[each])) for each, f in futures.items()}
+    data = DataSets.load(directory.path)  # while they are evaluated
+    sets: dict[str, Dataset] = {each: getattr(data, each) for each in futures}
+    errors = {each: errors_of(sets[each], load_predictions(wait(f), sets[each])) for each, f in futures.items()}
+    return errors, data
 
 
 def adopt(model: Model, directory: GenerationDirectory) -> None:

@@ -20,7 +20,7 @@ Other work has a folder of the same layout, as far as it has the same files, and
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -339,16 +339,19 @@ class RunDirectory:
             InputError: it is not complete, or was written by a newer surveyor.
         """
         directory = self.generation(number)
-        manifest = self.read_manifest(number)
-        return Generation(
-            number=number,
-            data=self._data(directory),
-            walkers=tuple(load_walker(directory.walker(walker.index), walker) for walker in walkers),
-            model=load_model(directory.model),
+        self.read_manifest(number)  # there is nothing to load without it
+        loaded = tuple(load_walker(directory.walker(walker.index), walker) for walker in walkers)
+        return self._with_manifest(Generation(number, self._data(directory), loaded, load_model(directory.model)))
+
+    def _with_manifest(self, generation: Generation) -> Generation:
+        """Return a complete generation with what its manifest holds."""
+        manifest = self.read_manifest(generation.number)
+        return replace(
+            generation,
             before_training=Errors(**manifest["before_training"]),
             errors={name: Errors(**errors) for name, errors in manifest["errors"].items()},
             details=manifest["details"],
-            examined=None if self.has_former_stop else self.examined(number),
+            examined=None if self.has_former_stop else self.examined(generation.number),
         )
 
     def walkers_after(self, number: int, walkers: Sequence[Walker]) -> tuple[Walker, ...]:
@@ -387,14 +390,20 @@ class RunDirectory:
         check_schema(manifest, directory.manifest)
         return manifest
 
-    def complete_generation(self, generation: Generation) -> Generation:
-        """Write the walkers and, last of all, the manifest; return the generation as it will be loaded.
+    def save_walkers(self, number: int, walkers: Sequence[Walker]) -> None:
+        """Write the walkers at the end of a generation that is not complete yet."""
+        for walker in walkers:
+            save_walker(self.generation(number).walker(walker.index), walker)
 
-        The sets and the model were written before, by the steps that made them.
+    def complete_generation(self, generation: Generation) -> Generation:
+        """Write the manifest, last of all; return the generation as it will be loaded.
+
+        The sets, the walkers and the model were written before, by the steps that made them.
+
+        Args:
+            generation: with the sets as they are loaded.
         """
         directory = self.generation(generation.number)
-        for walker in generation.walkers:
-            save_walker(directory.walker(walker.index), walker)
         write_json(
             directory.manifest,
             {
@@ -407,7 +416,7 @@ class RunDirectory:
                 "details": dict(generation.details),
             },
         )
-        return self.load_generation(generation.number, generation.walkers)
+        return self._with_manifest(generation)
 
 
 def _fates(data: DataSets) -> dict[str, Fate]:

@@ -35,8 +35,8 @@ CASES = [
     ("restart", "--rounds 1 --without-server", r"restart to first new launch, median: \d", (LONG,)),
     (
         "overlap",
-        "--places 2 --states 2 --ahead 2 --generations 1 --scale 300",
-        r"  2\.00 +\d+\.\d +\d+\.\d +\d+\.\d",
+        "--places 2 --ahead 1 2 --slow 0.5 --generations 1 --scale 300",
+        r"  0\.50   1\.00( +\d+\.\d+){6}\n +2 +0\.50   2\.00( +\d+\.\d+){6}",
         (LONG,),
     ),
     ("training", "--structures 8 --rounds 1", r"surveyor, later +\d", (LONG, NETWORKS)),

@@ -129,11 +129,13 @@ class SmallCampaign:
         if former:
             by_key = dict(zip(structures.labelled().keys(), predictions, strict=True))
             details |= examine(structures, data, by_key, samples, self.parameters.walkers)
+        moved = move_on(walkers, samples, errors, learning)
+        self.directory.save_walkers(number, moved)
         return self.directory.complete_generation(
             Generation(
                 number=number,
                 data=data,
-                walkers=move_on(walkers, samples, errors, learning),
+                walkers=moved,
                 model=model,
                 before_training=before,
                 errors={name: self._evaluate(number, name, model.deploy()) for name in ("train", "valid", "test")},
