@@ -5,9 +5,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from campaigns import Folder
 from killed_campaign import repeats_in
+from prefect_server import ANSWER_S, post
+from processes import wait_until
 from slow_campaign import N_GENERATIONS, N_LABELS, N_STATES, SlowCampaign
 
 from surveyor.errors import InputError
@@ -46,7 +49,15 @@ def cut_after_last_decision(journal: Journal) -> bytes:
     return content
 
 
-def test_walkers_go_on_during_trainings_and_nothing_is_dropped(folder: Folder) -> None:
+def nodes_in_run_graph(api_url: str) -> list[tuple[str, int]]:
+    """Return the name and the number of parents of each node in the graph of the last campaign."""
+    campaigns = {"flows": {"name": {"any_": ["online-learning"]}}, "sort": "START_TIME_DESC", "limit": 1}
+    (run,) = post(api_url, "flow_runs/filter", campaigns)
+    answer = httpx.get(f"{api_url}/flow_runs/{run['id']}/graph-v2", trust_env=False, timeout=ANSWER_S)
+    return [(node["label"], len(node["parents"])) for _, node in answer.raise_for_status().json()["nodes"]]
+
+
+def test_walkers_go_on_during_trainings_and_nothing_is_dropped(folder: Folder, prefect_api_url: str) -> None:
     folder.run(n_walkers=4, learning=OVERLAPPED)
     entries = Journal(folder.directory.journal).read()
     assert first_difference(entries) is None
@@ -60,6 +71,12 @@ def test_walkers_go_on_during_trainings_and_nothing_is_dropped(folder: Folder) -
     assert all(sample["lag"] < 8 for sample in samples)
     progress = read_progress(folder.directory)
     assert (progress.state, progress.n_labels) == ("complete", 18)
+
+    def parents_of_labels() -> list[int]:
+        return [n_parents for name, n_parents in nodes_in_run_graph(prefect_api_url) if name.startswith("label ")]
+
+    wait_until(lambda: len(parents_of_labels()) == 12, lambda: str(nodes_in_run_graph(prefect_api_url)), 60)
+    assert set(parents_of_labels()) == {0}  # the graph of hundreds of linked tasks has hundreds of rows
 
 
 def test_a_killed_campaign_goes_on_with_what_was_under_way(tmp_path: Path, prefect_api_url: str) -> None:
