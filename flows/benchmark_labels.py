@@ -27,6 +27,7 @@ from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.reference.potential import ReferencePotential
 from surveyor.reference.reference import Reference
+from surveyor.tasks.execution import submit_unlinked
 from surveyor.tasks.learn import learn
 from surveyor.tasks.report import report_benchmark
 from surveyor.tasks.resolve import resolve_theory
@@ -118,7 +119,14 @@ def _sample(benchmark: Benchmark, reference: Reference) -> None:
         samples.add(
             name,
             partial(
-                sample.submit, benchmark.sampling, [plan], potential, directory=benchmark.samples, n_tries=5, name=name
+                submit_unlinked,
+                sample,
+                benchmark.sampling,
+                [plan],
+                potential,
+                directory=benchmark.samples,
+                n_tries=5,
+                name=name,
             ),
         )
     samples.wait()
@@ -150,7 +158,7 @@ def learn_curves(benchmark: Benchmark) -> None:
     points = TaskQueue(partial(n_at_once, benchmark.pools.training), SimpleQueue())
 
     def add(point: Point) -> None:
-        submit = partial(learn.submit, benchmark.training, point, name=point.name)
+        submit = partial(submit_unlinked, learn, benchmark.training, point, name=point.name)
         points.add(point.name, submit, partial(go_on, point))
 
     def go_on(point: Point) -> None:

@@ -18,6 +18,7 @@ from surveyor.potentials import Potential
 from surveyor.selection import BY_MODEL, SelectionRule
 from surveyor.selection import Chosen as Choice
 from surveyor.tasks.choose import choose
+from surveyor.tasks.execution import submit_unlinked
 from surveyor.words import number_of
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Choices:
             self._take(_entry(rule.choose(None, candidates, requested, n), rule.selector, generation))
             return
         name = f"{n} of {number_of(len(candidates), 'candidate')}"
-        submit = partial(choose.submit, self._pool, rule, potential, candidates, requested=requested, n=n)
+        submit = partial(submit_unlinked, choose, self._pool, rule, potential, candidates, requested=requested, n=n)
         self.queue.add(name, submit, partial(self._end, name, generation, choose_walkers))
 
     def _end(self, name: str, generation: int, choose_walkers: Callable[[], Sequence[Choice]]) -> None:

@@ -38,6 +38,7 @@ from surveyor.reading import announce_readings
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.reference.labelling import Labeller
 from surveyor.reference.reference import limits_of
+from surveyor.tasks.execution import submit_unlinked
 from surveyor.tasks.label import label_several
 from surveyor.tasks.report import tag_run
 from surveyor.tasks.resolve import resolve_theory
@@ -211,7 +212,8 @@ class _Work:
         if len(chunk) > 1:
             # What is unlabelled after a few goes to tasks of one each, so that no structure holds up others for long.
             task = task.with_options(retries=len(TOGETHER_S), retry_delay_seconds=TOGETHER_S)
-        return task.submit(
+        return submit_unlinked(
+            task,
             labelling.labelling,
             chunk,
             labeller=Labeller(

@@ -23,6 +23,7 @@ from surveyor.labels import LabelRequest
 from surveyor.learning.labelled_samples import LabelledSample
 from surveyor.reference.labelling import Labeller
 from surveyor.structures import elements_of
+from surveyor.tasks.execution import submit_unlinked
 from surveyor.tasks.label import CLAIMED, label
 from surveyor.tasks.resolve import compute_atomic_energy
 from surveyor.words import number_of
@@ -103,7 +104,8 @@ class Labels:
         # A task and its retries: a claim of the same work is that of a lost worker.
         store = self.campaign.store.on_behalf_of(Claimant(f"{runtime.flow_run.id} {name}", self.watch.dead))
         labeller = self.labeller.with_store(store)
-        return label.submit(self.campaign.labelling, structure, labeller=labeller, name=name, request=request)
+        pool = self.campaign.labelling
+        return submit_unlinked(label, pool, structure, labeller=labeller, name=name, request=request)
 
     def _take(self, name: str, structure: Atoms, handle: Handler) -> None:
         """Hand a label over, or ask again for what another process has claimed meanwhile."""

@@ -16,7 +16,9 @@ from surveyor.pools.choice import LOCAL
 from surveyor.reading import announce_readings
 from surveyor.sampling.batching import batch_size, in_batches, name_of_batch
 from surveyor.sampling.conditions import Walkers
+from surveyor.sampling.walkers import Sample
 from surveyor.sampling_work import SAMPLING, Sampling, check_yield, write_results
+from surveyor.tasks.execution import submit_unlinked
 from surveyor.tasks.resolve import ask_about_biases
 from surveyor.tasks.sample import sample
 
@@ -70,21 +72,14 @@ def walk(work: Sampling) -> Path:
     Raises:
         NothingLearned: no walker returned a structure.
     """
-    parameters, checked, pool = work.parameters, work.checked, work.pools.sampling
+    parameters, checked = work.parameters, work.checked
     path, url = work.directory.path, run_url()
     n_samples = parameters.n_samples * len(checked.walkers)
     announce(logger, WorkBegins(message=f"{path}{of_run(url)}", url=url, n_samples=n_samples))
     announce_readings(checked.reports)
     if asked := ask_about_biases(work.sampling, parameters.walkers):
         asked.result()
-    samples = TaskQueue(partial(n_at_once, pool), SimpleQueue())
-    size = batch_size(parameters.walkers_per_batch, checked.potential, len(checked.walkers), pool.size)
-    options = {"directory": work.samples, "n_tries": parameters.n_tries}
-    for batch in in_batches(work.plans, size):
-        name = name_of_batch(batch)
-        samples.add(name, partial(sample.submit, work.sampling, batch, checked.potential, name=name, **options))
-    samples.wait()
-    brought = [each for future in samples.futures.values() for each in future.result()]
+    brought = _move(work)
     summary = write_results(work, brought)
     from surveyor.report.walkers import write_observables_figure  # matplotlib takes its time
 
@@ -93,3 +88,25 @@ def walk(work: Sampling) -> Path:
     announce(logger, WorkEnds(message=f"structures: {counts}", n_structures=summary["n_structures"]))
     check_yield(summary, work.directory)
     return path / "samples.extxyz"
+
+
+def _move(work: Sampling) -> list[tuple[str, Sample]]:
+    """Move the walkers, and return their samples."""
+    parameters, checked, pool = work.parameters, work.checked, work.pools.sampling
+    samples = TaskQueue(partial(n_at_once, pool), SimpleQueue())
+    size = batch_size(parameters.walkers_per_batch, checked.potential, len(checked.walkers), pool.size)
+    for batch in in_batches(work.plans, size):
+        name = name_of_batch(batch)
+        submit = partial(
+            submit_unlinked,
+            sample,
+            work.sampling,
+            batch,
+            checked.potential,
+            directory=work.samples,
+            n_tries=parameters.n_tries,
+            name=name,
+        )
+        samples.add(name, submit)
+    samples.wait()
+    return [each for future in samples.futures.values() for each in future.result()]

@@ -25,6 +25,7 @@ from surveyor.sampling.batching import SamplePlan, batch_size, in_batches, name_
 from surveyor.sampling.collection import SampleCollector
 from surveyor.sampling.propagation import announce_sample
 from surveyor.sampling.walkers import Sample, Walker
+from surveyor.tasks.execution import submit_unlinked
 from surveyor.tasks.sample import sample
 
 T = TypeVar("T")
@@ -185,10 +186,18 @@ class Survey:
         size = batch_size(learning.walkers_per_batch, potential, len(plans), pool.size)
         for directory in sorted({self._record.folder_of(plan) for plan in plans}):
             of_round = [plan for plan in plans if self._record.folder_of(plan) == directory]
-            options = {"directory": directory, "n_tries": learning.n_tries}
             for batch in in_batches(of_round, size):
                 name = name_of_batch(batch)
-                submit = partial(sample.submit, self._campaign.sampling, batch, potential, name=name, **options)
+                submit = partial(
+                    submit_unlinked,
+                    sample,
+                    self._campaign.sampling,
+                    batch,
+                    potential,
+                    directory=directory,
+                    n_tries=learning.n_tries,
+                    name=name,
+                )
                 self._queue.add(name, submit, partial(self._take_batch, name))
 
     def _potential(self, number: int) -> Potential:

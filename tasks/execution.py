@@ -9,6 +9,8 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task, runtime
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.futures import PrefectFuture
+from prefect.utilities.annotations import quote
 
 from surveyor.claims import Claimant, Watch
 from surveyor.errors import AttemptFailed, LabelClaimed, WorkerLost
@@ -28,6 +30,22 @@ def with_known_signature(function: Callable[P, T]) -> Callable[P, T]:
     """
     function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     return function
+
+
+def submit_unlinked(task: Task[P, T], /, *args: P.args, **kwargs: P.kwargs) -> PrefectFuture[T]:
+    """Submit a task without having Prefect search its arguments for results of other tasks.
+
+    Prefect recognizes a result by its identity. The empty tuple is always the same object, so a task whose result has
+    one would be linked to each task whose argument has one; the run graph gives each linked task a row of its own.
+
+    Args:
+        task: the task.
+        args: its arguments, which hold no future.
+        kwargs: its keyword arguments, which hold no future.
+    """
+    submit: Any = task.submit  # Any: it takes quoted arguments
+    future: PrefectFuture[T] = submit(*map(quote, args), **{name: quote(value) for name, value in kwargs.items()})
+    return future
 
 
 def run_on(pool: Executor | None, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -5,10 +5,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from campaigns import Folder, flow_runs
 from killed_campaign import repeats_in
 from prefect.client.orchestration import get_client
+from prefect_server import ANSWER_S, post
+from processes import wait_until
 from slow_campaign import N_GENERATIONS, N_LABELS, N_STATES, SlowCampaign
 
 from surveyor.errors import InputError
@@ -47,7 +50,15 @@ def cut_after_last_decision(journal: Journal) -> bytes:
     return content
 
 
-def test_walkers_go_on_during_trainings_and_nothing_is_dropped(folder: Folder) -> None:
+def nodes_in_run_graph(api_url: str) -> list[tuple[str, int]]:
+    """Return the name and the number of parents of each node in the graph of the last campaign."""
+    campaigns = {"flows": {"name": {"any_": ["online-learning"]}}, "sort": "START_TIME_DESC", "limit": 1}
+    (run,) = post(api_url, "flow_runs/filter", campaigns)
+    answer = httpx.get(f"{api_url}/flow_runs/{run['id']}/graph-v2", trust_env=False, timeout=ANSWER_S)
+    return [(node["label"], len(node["parents"])) for _, node in answer.raise_for_status().json()["nodes"]]
+
+
+def test_walkers_go_on_during_trainings_and_nothing_is_dropped(folder: Folder, prefect_api_url: str) -> None:
     folder.run(n_walkers=4, learning=OVERLAPPED)
     entries = Journal(folder.directory.journal).read()
     assert first_difference(entries) is None
@@ -62,6 +73,7 @@ def test_walkers_go_on_during_trainings_and_nothing_is_dropped(folder: Folder) -
     progress = read_progress(folder.directory)
     assert (progress.state, progress.n_labels) == ("complete", 18)
     walkers_begin_before_the_run_of_a_generation_ends(folder)
+    labels_stand_alone_in_the_run_graph(prefect_api_url)
 
 
 def walkers_begin_before_the_run_of_a_generation_ends(folder: Folder) -> None:
@@ -73,6 +85,16 @@ def walkers_begin_before_the_run_of_a_generation_ends(folder: Folder) -> None:
     assert run.end_time is not None
     moment, entry = timed[ended + 1]
     assert not isinstance(entry, WalkerBegins) or moment < run.end_time.timestamp()  # all may move still
+
+
+def labels_stand_alone_in_the_run_graph(api_url: str) -> None:
+    """The graph of hundreds of linked tasks has hundreds of rows."""
+
+    def parents_of_labels() -> list[int]:
+        return [n_parents for name, n_parents in nodes_in_run_graph(api_url) if name.startswith("label ")]
+
+    wait_until(lambda: len(parents_of_labels()) == 12, lambda: str(nodes_in_run_graph(api_url)), 60)
+    assert set(parents_of_labels()) == {0}
 
 
 def test_a_killed_campaign_goes_on_with_what_was_under_way(tmp_path: Path, prefect_api_url: str) -> None:
