@@ -23,7 +23,16 @@ from surveyor.models.model import Epoch, Model, digest_of
 from surveyor.models.record import ModelRecord, versions_of
 from surveyor.models.weights import weights_of_loss
 from surveyor.parameters import Parameters
-from surveyor.potentials import Potential, PredictingCalculator, Prediction, evaluates_together, predict, results_of
+from surveyor.potentials import (
+    Evaluator,
+    Potential,
+    PredictingCalculator,
+    Prediction,
+    evaluates_together,
+    evaluator_of,
+    predict,
+    results_of,
+)
 from surveyor.weights import Property, counted
 from surveyor.words import number_of
 
@@ -61,6 +70,13 @@ class CommitteePotential:
     def evaluate(self, structures: Sequence[Atoms]) -> list[Prediction]:
         """Return the mean prediction for each structure, with its uncertainty."""
         return [self.combine(each) for each in self._of_members(structures)]
+
+    def evaluator(self) -> Evaluator:
+        """Return a function that evaluates the structures of walkers by the members' own such functions."""
+        evaluators = [evaluator_of(member) for member in self.members]
+        return lambda requests: [
+            self.combine(each) for each in zip(*(evaluate(requests) for evaluate in evaluators), strict=True)
+        ]
 
     def combine(self, predictions: Sequence[Prediction]) -> Prediction:
         """Return the mean prediction of the members for one structure, with its uncertainty.

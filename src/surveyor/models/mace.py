@@ -26,6 +26,7 @@ from surveyor.models.mace_evaluation import (
     evaluate_together,
     feature_gradients_together,
     features_together,
+    takes_geometry_alone,
 )
 from surveyor.models.mace_parameters import (
     WEIGHTED_LOSSES,
@@ -35,6 +36,7 @@ from surveyor.models.mace_parameters import (
     require_mace,
     settings_of,
 )
+from surveyor.models.mace_steps import MACEEvaluator
 from surveyor.models.mace_trainer import NETWORK, TrainerInput, run_training
 from surveyor.models.model import Epoch
 from surveyor.models.posterior import HasPosterior
@@ -42,7 +44,7 @@ from surveyor.models.quiet import engine_kept_quiet
 from surveyor.models.single_model import SingleModel
 from surveyor.models.uncertainty import StatesUncertainty
 from surveyor.models.weights import check_weights
-from surveyor.potentials import Prediction
+from surveyor.potentials import Evaluator, Prediction
 from surveyor.reading import read_labelled
 from surveyor.weights import PROPERTY_WEIGHTS, Property
 
@@ -90,6 +92,19 @@ class MACEPotential(StatesUncertainty, HasPosterior):
         return evaluate_together(
             network, structures, precision=self.precision, limits=limits, uncertainty=self.uncertainty
         )
+
+    def evaluator(self) -> Evaluator:
+        """Return a function that evaluates the structures of walkers, and keeps their neighbour lists.
+
+        Raises:
+            InputError: MACE is not installed.
+        """
+        device, network = self._load()
+        with engine_kept_quiet():
+            calculator = calculator_of(network, device, self.precision, self.uncertainty)
+        if not takes_geometry_alone(calculator, []):
+            return lambda requests: self.evaluate([request.atoms for request in requests])
+        return MACEEvaluator(calculator, memory_limits_of(self.path, self.path.stat().st_mtime_ns, device))
 
     def features(self, structures: Sequence[Atoms]) -> list[np.ndarray]:
         """Return the invariant inputs of the network's readouts for each structure, shape (n_atoms, n_features).
