@@ -124,17 +124,27 @@ class Request:
         return len(self.atoms)
 
 
-Evaluator = Callable[[Sequence[Request]], list[Prediction]]
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluator:
+    """Evaluates the structures of walkers step by step.
+
+    Attributes:
+        evaluate: returns a prediction for each request, in order.
+        is_on_device: whether the processor is free to move other walkers meanwhile.
+    """
+
+    evaluate: Callable[[Sequence[Request]], list[Prediction]]
+    is_on_device: bool = False
 
 
 def evaluator_of(potential: Potential) -> Evaluator:
-    """Return a function that evaluates the structures of walkers step by step.
+    """Return the evaluator of a potential.
 
-    A potential that gains from what it remembers of the last step has a method `evaluator`, which returns such a
-    function; those of others only call `evaluate`.
+    A potential that gains from what it remembers of the last step, or computes beside the processor, has a method
+    `evaluator`; that of others only calls `evaluate`.
     """
     make: Callable[[], Evaluator] | None = getattr(potential, "evaluator", None)
-    return make() if make else lambda requests: potential.evaluate([request.atoms for request in requests])
+    return make() if make else Evaluator(lambda requests: potential.evaluate([each.atoms for each in requests]))
 
 
 def evaluate_one_by_one(potential: Potential, structures: Sequence[Atoms]) -> list[Prediction]:

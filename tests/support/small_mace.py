@@ -1,5 +1,6 @@
 """A network of MACE with random weights, in a tenth of a second."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ def small_mace(seed: int = 0, r_max_A: float = 3.5) -> Any:  # Any: MACE has no 
 
     from e3nn import o3
 
-    with engine_kept_quiet(), torch_tools.default_dtype("float64"):
+    with warnings.catch_warnings(), torch_tools.default_dtype("float64"):
+        warnings.simplefilter("ignore")  # of TorchScript, which e3nn uses
         torch.manual_seed(seed)
         block = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
         return modules.ScaleShiftMACE(
@@ -48,5 +50,8 @@ def save_small_mace(path: Path) -> Path:
     """Save the network to a file."""
     import torch
 
-    torch.save(small_mace(), path)
+    network = small_mace()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
+        torch.save(network, path)
     return path

@@ -28,6 +28,7 @@ from surveyor.potentials import (
     Potential,
     PredictingCalculator,
     Prediction,
+    Request,
     evaluates_together,
     evaluator_of,
     predict,
@@ -72,11 +73,14 @@ class CommitteePotential:
         return [self.combine(each) for each in self._of_members(structures)]
 
     def evaluator(self) -> Evaluator:
-        """Return a function that evaluates the structures of walkers by the members' own such functions."""
-        evaluators = [evaluator_of(member) for member in self.members]
-        return lambda requests: [
-            self.combine(each) for each in zip(*(evaluate(requests) for evaluate in evaluators), strict=True)
-        ]
+        """Return an evaluator for walkers, from those of the members."""
+        members = [evaluator_of(member) for member in self.members]
+
+        def evaluate(requests: Sequence[Request]) -> list[Prediction]:
+            found = zip(*(member.evaluate(requests) for member in members), strict=True)
+            return [self.combine(predictions) for predictions in found]
+
+        return Evaluator(evaluate, all(member.is_on_device for member in members))
 
     def combine(self, predictions: Sequence[Prediction]) -> Prediction:
         """Return the mean prediction of the members for one structure, with its uncertainty.

@@ -15,12 +15,12 @@ from ase.data import chemical_symbols
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.isolated_atoms import without_isolated_atoms
-from surveyor.models import mace_cuequivariance as cuequivariance
 from surveyor.models.batches import memory_limits_of
 from surveyor.models.devices import Device, Precision, resolve_device
 from surveyor.models.fitted_energies import energies_after
 from surveyor.models.history import history_of
 from surveyor.models.mace_contraction import contract_by_element
+from surveyor.models.mace_cuequivariance import accelerated
 from surveyor.models.mace_evaluation import (
     calculator_of,
     evaluate_together,
@@ -94,7 +94,7 @@ class MACEPotential(StatesUncertainty, HasPosterior):
         )
 
     def evaluator(self) -> Evaluator:
-        """Return a function that evaluates the structures of walkers, and keeps their neighbour lists.
+        """Return an evaluator for walkers, which keeps their neighbour lists.
 
         Raises:
             InputError: MACE is not installed.
@@ -102,9 +102,11 @@ class MACEPotential(StatesUncertainty, HasPosterior):
         device, network = self._load()
         with engine_kept_quiet():
             calculator = calculator_of(network, device, self.precision, self.uncertainty)
+        is_on_device = device == "cuda"
         if not takes_geometry_alone(calculator, []):
-            return lambda requests: self.evaluate([request.atoms for request in requests])
-        return MACEEvaluator(calculator, memory_limits_of(self.path, self.path.stat().st_mtime_ns, device))
+            return Evaluator(lambda requests: self.evaluate([each.atoms for each in requests]), is_on_device)
+        limits = memory_limits_of(self.path, self.path.stat().st_mtime_ns, device)
+        return Evaluator(MACEEvaluator(calculator, limits), is_on_device)
 
     def features(self, structures: Sequence[Atoms]) -> list[np.ndarray]:
         """Return the invariant inputs of the network's readouts for each structure, shape (n_atoms, n_features).
@@ -142,9 +144,9 @@ def _network(path: Path, modified_ns: int, device: str, precision: Precision) ->
     network = network.to(dtype=getattr(torch, precision))
     if device == "cpu":
         contract_by_element(network)
-    if cuequivariance.is_used(device):
+    if device == "cuda":
         with engine_kept_quiet():
-            network = cuequivariance.converted(network, device)
+            network = accelerated(network, device, precision)
     return network
 
 

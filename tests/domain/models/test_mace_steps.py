@@ -105,7 +105,7 @@ def test_pairs_are_those_of_a_fresh_list_at_each_step(
 
 
 def test_predictions_are_those_of_evaluation(potential: MACEPotential) -> None:
-    evaluate = evaluator_of(CommitteePotential((potential, potential)))
+    evaluate = evaluator_of(CommitteePotential((potential, potential))).evaluate
     for step, structures in enumerate(zip(*(walk(s, seed=9, strains=True) for s in STARTS.values()), strict=True)):
         if step % 10:
             continue
@@ -154,7 +154,7 @@ def test_the_guard_of_distances_finds_in_the_edges_what_it_finds_in_a_list_of_it
     potential: MACEPotential, tmp_path: Path
 ) -> None:
     (walker, *_) = walkers(bulk("Cu", cubic=True), tmp_path)
-    evaluate = evaluator_of(potential)
+    evaluate = evaluator_of(potential).evaluate
     rng = np.random.default_rng(3)
     outcomes = set()
     for _ in range(40):
