@@ -251,11 +251,13 @@ def profile(options: argparse.Namespace, n_walkers: int) -> None:
 
     work = Surveyor(options.keep, options.system, range(n_walkers), options.device)
     work.run(2)
-    graphs = mace_steps.MACEEvaluator
-    mace_steps.neighbour_list = timed(mace_steps.neighbour_list, "neighbours")
-    graphs.graph_of = timed(graphs.graph_of, "graphs")
-    mace_steps.PairGraph.at = timed(mace_steps.PairGraph.at, "graphs")
-    mace_steps.forward = timed(mace_steps.forward, "network")
+    for owner, name, part in (
+        (mace_steps, "neighbour_list", "neighbours"),
+        (mace_steps.MACEEvaluator, "graph_of", "graphs"),
+        (mace_steps.PairGraph, "at", "graphs"),
+        (mace_steps, "forward", "network"),
+    ):
+        setattr(owner, name, timed(getattr(owner, name), part))
     begin = time.perf_counter()
     work.run(options.steps)
     whole = time.perf_counter() - begin

@@ -80,9 +80,8 @@ def predictions_of(
     contacts: Sequence[Contact] | None = None,
 ) -> list[Prediction]:
     """Return the predictions in the output of the network for structures; without stress where it has none."""
-    energies, forces, stresses = (
-        None if found[name] is None else found[name].detach().cpu().numpy() for name in ("energy", "forces", "stress")
-    )
+    energies, forces = (found[name].detach().cpu().numpy() for name in ("energy", "forces"))
+    stresses = None if found["stress"] is None else found["stress"].detach().cpu().numpy()
     uncertainty = calculator.uncertainty
     of_atoms = None if uncertainty is None else uncertainty.of(features_of(calculator.models[0], found))
     predictions = split_predictions(structures, energies, forces, stresses, of_atoms)
