@@ -233,9 +233,8 @@ def compare(options: argparse.Namespace, n_walkers: int) -> None:
 def profile(options: argparse.Namespace, n_walkers: int) -> None:
     """Print where the time of a step goes in one process."""
     import torch
-    from mace.data import atomic_data
 
-    from surveyor.models import mace_evaluation
+    from surveyor.models import mace_steps
 
     spent = {"neighbours": 0.0, "graphs": 0.0, "network": 0.0}
 
@@ -252,9 +251,13 @@ def profile(options: argparse.Namespace, n_walkers: int) -> None:
 
     work = Surveyor(options.keep, options.system, range(n_walkers), options.device)
     work.run(2)
-    atomic_data.get_neighborhood = timed(atomic_data.get_neighborhood, "neighbours")
-    mace_evaluation.graphs_of = timed(mace_evaluation.graphs_of, "graphs")
-    mace_evaluation.forward = timed(mace_evaluation.forward, "network")
+    for owner, name, part in (
+        (mace_steps, "neighbour_list", "neighbours"),
+        (mace_steps.MACEEvaluator, "graph_of", "graphs"),
+        (mace_steps.PairGraph, "at", "graphs"),
+        (mace_steps, "forward", "network"),
+    ):
+        setattr(owner, name, timed(getattr(owner, name), part))
     begin = time.perf_counter()
     work.run(options.steps)
     whole = time.perf_counter() - begin

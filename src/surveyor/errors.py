@@ -11,6 +11,7 @@
     ├── PoolFailed          a pool cannot be opened, or cannot give workers
     ├── StorageFailed       a file system is full, read-only or away
     ├── AtomicEnergyFailed  an isolated atom has no energy, or none in its ground state
+    ├── OutOfMemory         a device has not enough memory for one structure
     ├── TrainingFailed      a training ended without a model; carries its directory
     └── NothingLearned      no new label or structure came of the work, or too many failed
 
@@ -95,6 +96,10 @@ class StorageFailed(SurveyorError):
 
 class AtomicEnergyFailed(SurveyorError):
     """No multiplicity of an isolated atom gave an energy, or not that of its ground state."""
+
+
+class OutOfMemory(SurveyorError):
+    """A device has not enough memory for one structure; the message states how large a structure would fit."""
 
 
 class TrainingFailed(SurveyorError):

@@ -1,6 +1,6 @@
 """Potentials, which give energies, forces and stress of structures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +10,23 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from surveyor.structures import is_periodic
 
-UNCERTAINTY = "forces_uncertainty"  # what calculators call `Prediction.uncertainty` in their results
+# What calculators call `Prediction.uncertainty` and `Prediction.contact` in their results
+UNCERTAINTY, CONTACT = "forces_uncertainty", "contact"
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """How close the atoms of a structure come, periodic images included.
+
+    Attributes:
+        distance_A: shortest distance between two atoms; infinite if none are within the reach.
+        in_radii: smallest distance as a multiple of the sum of the two covalent radii; infinite likewise.
+        reach_A: pairs that are farther apart do not count.
+    """
+
+    distance_A: float
+    in_radii: float
+    reach_A: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,17 +41,24 @@ class Prediction:
         uncertainty: of the force on each atom in eV/Å, shape (n_atoms,); None if the potential does not provide it.
             For a committee it is the calibrated disagreement, the scale of the error. For a single model, the largest
             one of a structure is a bound that 90 % of the structures observe.
+        contact: how close the atoms are; None if the potential has not looked.
     """
 
     energy: float
     forces: np.ndarray
     stress: np.ndarray | None = None
     uncertainty: np.ndarray | None = None
+    contact: Contact | None = None
 
 
 class PredictingCalculator(Calculator):  # type: ignore[misc]  # mypy sees no types of ASE's
-    """Base of surveyor's ASE calculators, which compute energy, forces and, where there is one, the stress at once."""
+    """Base of surveyor's ASE calculators, which compute energy, forces and, where there is one, the stress at once.
 
+    Attributes:
+        needs_stress: whether the stress of the next structures is wanted; without it, a potential may leave it out.
+    """
+
+    needs_stress = True
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  (ASE declares a plain list)
 
     def calculate(
@@ -56,7 +79,7 @@ class PredictingCalculator(Calculator):  # type: ignore[misc]  # mypy sees no ty
 def results_of(prediction: Prediction) -> dict[str, Any]:  # Any: numbers and arrays
     """Return a prediction as the results of an ASE calculator."""
     results = {"energy": prediction.energy, "free_energy": prediction.energy, "forces": prediction.forces}
-    others = {"stress": prediction.stress, UNCERTAINTY: prediction.uncertainty}
+    others = {"stress": prediction.stress, UNCERTAINTY: prediction.uncertainty, CONTACT: prediction.contact}
     return results | {name: value for name, value in others.items() if value is not None}
 
 
@@ -81,6 +104,49 @@ def evaluates_together(potential: Potential) -> bool:
     return bool(getattr(potential, "evaluates_together", False))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """A structure of a walker, whose prediction the walker needs for its next step.
+
+    Attributes:
+        atoms: the structure.
+        place: number of the walker among those that move together, from 0. At the next step it has moved a little; a
+            new walker may take the place of one that has ended.
+        needs_stress: whether the prediction is to have the stress of a periodic structure.
+    """
+
+    atoms: Atoms
+    place: int
+    needs_stress: bool = True
+
+    def __len__(self) -> int:
+        """Return the number of atoms."""
+        return len(self.atoms)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluator:
+    """Evaluates the structures of walkers step by step.
+
+    Attributes:
+        evaluate: returns a prediction for each request, in order.
+        is_on_device: whether the processor is free to move other walkers meanwhile.
+    """
+
+    evaluate: Callable[[Sequence[Request]], list[Prediction]]
+    is_on_device: bool = False
+
+
+def evaluator_of(potential: Potential) -> Evaluator:
+    """Return the evaluator of a potential.
+
+    A potential that gains from what it remembers of the last step, or computes beside the processor, has a method
+    `evaluator`; that of others only calls `evaluate`.
+    """
+    make: Callable[[], Evaluator] | None = getattr(potential, "evaluator", None)
+    return make() if make else Evaluator(lambda requests: potential.evaluate([each.atoms for each in requests]))
+
+
 def evaluate_one_by_one(potential: Potential, structures: Sequence[Atoms]) -> list[Prediction]:
     """Return a prediction for each structure from the ASE calculator of a potential."""
     calculator = potential.calculator()
@@ -91,9 +157,11 @@ def predict(calculator: Calculator, atoms: Atoms) -> Prediction:
     """Return the prediction of an ASE calculator for a structure, which is not changed."""
     copy = atoms.copy()
     copy.calc = calculator
+    has_stress = is_periodic(copy) and getattr(calculator, "needs_stress", True)
     return Prediction(
         energy=float(copy.get_potential_energy()),
         forces=np.array(copy.get_forces(apply_constraint=False)),
-        stress=np.array(copy.get_stress(apply_constraint=False)) if is_periodic(copy) else None,
+        stress=np.array(copy.get_stress(apply_constraint=False)) if has_stress else None,
         uncertainty=calculator.results.get(UNCERTAINTY),
+        contact=calculator.results.get(CONTACT),
     )

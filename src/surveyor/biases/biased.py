@@ -1,6 +1,7 @@
 """A calculator of a potential with its biases."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,4 +39,4 @@ class BiasedCalculator(PredictingCalculator):
         stress = None
         if unbiased.stress is not None and is_periodic(atoms):
             stress = unbiased.stress + np.sum([each.stress for each in added if each.stress is not None], axis=0)
-        return results_of(Prediction(unbiased.energy + self.bias_energy, forces, stress, unbiased.uncertainty))
+        return results_of(replace(unbiased, energy=unbiased.energy + self.bias_energy, forces=forces, stress=stress))

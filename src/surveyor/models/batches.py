@@ -11,8 +11,11 @@ import numpy as np
 from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from surveyor.errors import OutOfMemory
+from surveyor.models.memory import ERRORS, is_out_of_memory
 from surveyor.potentials import Prediction
 from surveyor.structures import is_periodic
+from surveyor.words import number_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +35,12 @@ class MemoryLimits:
     Attributes:
         device: "cpu" or "cuda".
         n_atoms: as many as there is memory for; None where that is not known yet.
+        n_fitted: the most that have gone through so far.
     """
 
     device: str
     n_atoms: int | None = None
+    n_fitted: int = 0
 
     @property
     def limit(self) -> int:
@@ -47,8 +52,15 @@ class MemoryLimits:
 
     def measure(self, evaluate: Evaluate[T], structures: Sequence[Atoms]) -> list[T]:
         """Evaluate structures together; on a GPU, learn from the first ones how much memory an atom takes."""
+        n_atoms = sum(len(atoms) for atoms in structures)
         if self.device != "cuda" or self.n_atoms is not None:
-            return [*evaluate(structures)]
+            predictions = [*evaluate(structures)]
+        else:
+            predictions = self._measure(evaluate, structures, n_atoms)
+        self.n_fitted = max(self.n_fitted, n_atoms)
+        return predictions
+
+    def _measure(self, evaluate: Evaluate[T], structures: Sequence[Atoms], n_atoms: int) -> list[T]:
         import torch
 
         before = torch.cuda.memory_allocated()
@@ -56,7 +68,7 @@ class MemoryLimits:
         predictions = [*evaluate(structures)]
         taken = max(1, torch.cuda.max_memory_allocated() - before)
         free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-        self.n_atoms = max(1, int(SHARE * free * sum(len(atoms) for atoms in structures) / taken))
+        self.n_atoms = max(1, int(SHARE * free * n_atoms / taken))
         return predictions
 
     def lower(self, structures: Sequence[Atoms]) -> None:
@@ -82,7 +94,7 @@ def evaluate_in_batches(evaluate: Evaluate[T], structures: Sequence[Atoms], limi
     A batch that does not fit into the memory of a GPU is halved, and later batches in this limits are smaller.
 
     Raises:
-        torch.OutOfMemoryError: there is no memory for a single structure.
+        OutOfMemory: there is no memory for a single structure.
     """
     predictions: list[T] = []
     while len(predictions) < len(structures):
@@ -107,7 +119,7 @@ def split_predictions(
     structures: Sequence[Atoms],
     energies: np.ndarray,
     forces: np.ndarray,
-    stresses: np.ndarray,
+    stresses: np.ndarray | None,
     uncertainties: np.ndarray | None = None,
 ) -> list[Prediction]:
     """Return the predictions for structures that went through a network together.
@@ -116,20 +128,23 @@ def split_predictions(
         structures: the structures, in order.
         energies: in eV, shape (n_structures,).
         forces: in eV/Å, of all atoms, shape (sum of n_atoms, 3).
-        stresses: in eV/Å³, shape (n_structures, 3, 3).
+        stresses: in eV/Å³, shape (n_structures, 3, 3); None if they were not computed.
         uncertainties: in eV/Å, of all atoms, shape (sum of n_atoms,); None if the network states none.
     """
     ends = np.cumsum([len(atoms) for atoms in structures])[:-1]
     of_structures = [None] * len(structures) if uncertainties is None else np.split(uncertainties, ends)
+    of_cells = [None] * len(structures) if stresses is None else stresses
     return [
         Prediction(
             energy=float(energy),
             forces=np.array(own_forces, dtype=np.float64),
-            stress=full_3x3_to_voigt_6_stress(stress).astype(np.float64) if is_periodic(atoms) else None,
+            stress=None
+            if stress is None or not is_periodic(atoms)
+            else full_3x3_to_voigt_6_stress(stress).astype(np.float64),
             uncertainty=uncertainty,
         )
         for atoms, energy, own_forces, stress, uncertainty in zip(
-            structures, energies, np.split(forces, ends), stresses, of_structures, strict=True
+            structures, energies, np.split(forces, ends), of_cells, of_structures, strict=True
         )
     ]
 
@@ -157,12 +172,23 @@ def _halved_where_needed(evaluate: Evaluate[T], structures: Sequence[Atoms], lim
 
     try:
         return limits.measure(evaluate, structures)
-    except torch.OutOfMemoryError:
-        if len(structures) == 1:
+    except ERRORS as error:
+        if not is_out_of_memory(error):
             raise
+        if len(structures) == 1:
+            raise OutOfMemory(_does_not_fit(len(structures[0]), limits)) from error
     limits.lower(structures)
     half = len(structures) // 2
     logger.warning("no memory to evaluate %d structures at once; %d are tried", len(structures), half)
     torch.cuda.empty_cache()
     first = _halved_where_needed(evaluate, structures[:half], limits)
     return [*first, *_halved_where_needed(evaluate, structures[half:], limits)]
+
+
+def _does_not_fit(n_atoms: int, limits: MemoryLimits) -> str:
+    device, larger = ("GPU", "a GPU") if limits.device == "cuda" else ("machine", "a machine")
+    fitted = f"the most that have fitted are {limits.n_fitted}" if limits.n_fitted else "nothing has fitted yet"
+    return (
+        f"the {device} has no memory for the network on a structure of {number_of(n_atoms, 'atom')}; {fitted}. Use "
+        f"precision float32 (of MACE) or a smaller network, {larger} with more memory, or smaller structures"
+    )

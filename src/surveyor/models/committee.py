@@ -23,7 +23,17 @@ from surveyor.models.model import Epoch, Model, digest_of
 from surveyor.models.record import ModelRecord, versions_of
 from surveyor.models.weights import weights_of_loss
 from surveyor.parameters import Parameters
-from surveyor.potentials import Potential, PredictingCalculator, Prediction, evaluates_together, predict, results_of
+from surveyor.potentials import (
+    Evaluator,
+    Potential,
+    PredictingCalculator,
+    Prediction,
+    Request,
+    evaluates_together,
+    evaluator_of,
+    predict,
+    results_of,
+)
 from surveyor.weights import Property, counted
 from surveyor.words import number_of
 
@@ -61,6 +71,16 @@ class CommitteePotential:
     def evaluate(self, structures: Sequence[Atoms]) -> list[Prediction]:
         """Return the mean prediction for each structure, with its uncertainty."""
         return [self.combine(each) for each in self._of_members(structures)]
+
+    def evaluator(self) -> Evaluator:
+        """Return an evaluator for walkers, from those of the members."""
+        members = [evaluator_of(member) for member in self.members]
+
+        def evaluate(requests: Sequence[Request]) -> list[Prediction]:
+            found = zip(*(member.evaluate(requests) for member in members), strict=True)
+            return [self.combine(predictions) for predictions in found]
+
+        return Evaluator(evaluate, all(member.is_on_device for member in members))
 
     def combine(self, predictions: Sequence[Prediction]) -> Prediction:
         """Return the mean prediction of the members for one structure, with its uncertainty.

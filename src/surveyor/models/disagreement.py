@@ -37,6 +37,7 @@ def mean_of(predictions: Sequence[Prediction]) -> Prediction:
         energy=float(np.mean([each.energy for each in predictions])),
         forces=np.mean([each.forces for each in predictions], axis=0),
         stress=np.mean(stresses, axis=0) if stresses else None,
+        contact=predictions[0].contact,
     )
 
 

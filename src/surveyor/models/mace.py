@@ -15,17 +15,18 @@ from ase.data import chemical_symbols
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.isolated_atoms import without_isolated_atoms
-from surveyor.models import mace_cuequivariance as cuequivariance
 from surveyor.models.batches import memory_limits_of
 from surveyor.models.devices import Device, Precision, resolve_device
 from surveyor.models.fitted_energies import energies_after
 from surveyor.models.history import history_of
 from surveyor.models.mace_contraction import contract_by_element
+from surveyor.models.mace_cuequivariance import accelerated
 from surveyor.models.mace_evaluation import (
     calculator_of,
     evaluate_together,
     feature_gradients_together,
     features_together,
+    takes_geometry_alone,
 )
 from surveyor.models.mace_parameters import (
     WEIGHTED_LOSSES,
@@ -35,6 +36,7 @@ from surveyor.models.mace_parameters import (
     require_mace,
     settings_of,
 )
+from surveyor.models.mace_steps import MACEEvaluator
 from surveyor.models.mace_trainer import NETWORK, TrainerInput, run_training
 from surveyor.models.model import Epoch
 from surveyor.models.posterior import HasPosterior
@@ -42,7 +44,7 @@ from surveyor.models.quiet import engine_kept_quiet
 from surveyor.models.single_model import SingleModel
 from surveyor.models.uncertainty import StatesUncertainty
 from surveyor.models.weights import check_weights
-from surveyor.potentials import Prediction
+from surveyor.potentials import Evaluator, Prediction
 from surveyor.reading import read_labelled
 from surveyor.weights import PROPERTY_WEIGHTS, Property
 
@@ -91,6 +93,21 @@ class MACEPotential(StatesUncertainty, HasPosterior):
             network, structures, precision=self.precision, limits=limits, uncertainty=self.uncertainty
         )
 
+    def evaluator(self) -> Evaluator:
+        """Return an evaluator for walkers, which keeps their neighbour lists.
+
+        Raises:
+            InputError: MACE is not installed.
+        """
+        device, network = self._load()
+        with engine_kept_quiet():
+            calculator = calculator_of(network, device, self.precision, self.uncertainty)
+        is_on_device = device == "cuda"
+        if not takes_geometry_alone(calculator, []):
+            return Evaluator(lambda requests: self.evaluate([each.atoms for each in requests]), is_on_device)
+        limits = memory_limits_of(self.path, self.path.stat().st_mtime_ns, device)
+        return Evaluator(MACEEvaluator(calculator, limits), is_on_device)
+
     def features(self, structures: Sequence[Atoms]) -> list[np.ndarray]:
         """Return the invariant inputs of the network's readouts for each structure, shape (n_atoms, n_features).
 
@@ -127,9 +144,9 @@ def _network(path: Path, modified_ns: int, device: str, precision: Precision) ->
     network = network.to(dtype=getattr(torch, precision))
     if device == "cpu":
         contract_by_element(network)
-    if cuequivariance.is_used(device):
+    if device == "cuda":
         with engine_kept_quiet():
-            network = cuequivariance.converted(network, device)
+            network = accelerated(network, device, precision)
     return network
 
 

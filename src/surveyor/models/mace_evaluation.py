@@ -1,6 +1,7 @@
 """Many structures through a MACE network at once."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from surveyor.models.devices import Precision
 from surveyor.models.mace_cells import with_vacuum
 from surveyor.models.quiet import engine_kept_quiet
 from surveyor.models.uncertainty import Uncertainty, invariant_columns
-from surveyor.potentials import UNCERTAINTY, Prediction
+from surveyor.potentials import UNCERTAINTY, Contact, Prediction
 
 GEOMETRY_ALONE = ("MACE", "ScaleShiftMACE")  # networks that take positions, cells and elements, and nothing else
 
@@ -59,7 +60,7 @@ def evaluate_together(
     """Return a prediction for each structure, in order; see `evaluate_in_batches`.
 
     Raises:
-        torch.OutOfMemoryError: there is no memory for a single structure.
+        OutOfMemory: there is no memory for a single structure.
     """
     with engine_kept_quiet():
         # It knows the elements, the cutoff and the head of a network.
@@ -69,11 +70,24 @@ def evaluate_together(
 
 def pass_together(calculator: Any, structures: Sequence[Atoms]) -> list[Prediction]:  # Any: a calculator of MACE
     """Take structures through the network together."""
-    found = forward(calculator, graphs_of(calculator, structures))
-    energies, forces, stresses = (found[name].detach().cpu().numpy() for name in ("energy", "forces", "stress"))
+    return predictions_of(calculator, structures, forward(calculator, graphs_of(calculator, structures)))
+
+
+def predictions_of(
+    calculator: Any,  # Any: a calculator of MACE
+    structures: Sequence[Atoms],
+    found: dict[str, Any],  # Any: tensors
+    contacts: Sequence[Contact] | None = None,
+) -> list[Prediction]:
+    """Return the predictions in the output of the network for structures; without stress where it has none."""
+    energies, forces = (found[name].detach().cpu().numpy() for name in ("energy", "forces"))
+    stresses = None if found["stress"] is None else found["stress"].detach().cpu().numpy()
     uncertainty = calculator.uncertainty
     of_atoms = None if uncertainty is None else uncertainty.of(features_of(calculator.models[0], found))
-    return split_predictions(structures, energies, forces, stresses, of_atoms)
+    predictions = split_predictions(structures, energies, forces, stresses, of_atoms)
+    if contacts is None:
+        return predictions
+    return [replace(each, contact=contact) for each, contact in zip(predictions, contacts, strict=True)]
 
 
 def features_together(
@@ -86,7 +100,7 @@ def features_together(
     """Return the features of each structure, shape (n_atoms, n_features), without a pass for the forces.
 
     Raises:
-        torch.OutOfMemoryError: there is no memory for a single structure.
+        OutOfMemory: there is no memory for a single structure.
     """
     with engine_kept_quiet():
         calculator = calculator_of(network, device, precision)
@@ -130,7 +144,7 @@ def feature_gradients_together(
     There is one backward pass for each feature, of all structures together.
 
     Raises:
-        torch.OutOfMemoryError: there is no memory for a single structure.
+        OutOfMemory: there is no memory for a single structure.
     """
     with engine_kept_quiet():
         calculator = calculator_of(network, device, precision)
@@ -147,11 +161,16 @@ def _pass_for_gradients(calculator: Any, structures: Sequence[Atoms]) -> list[np
 def graphs_of(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # Any: a calculator, and tensors
     """Return what a network of MACE takes: the graphs of structures in one, with their neighbours."""
     structures = [with_vacuum(atoms) for atoms in structures]
-    network = calculator.models[0]
-    is_known = np.isin(np.concatenate([atoms.numbers for atoms in structures]), calculator.z_table.zs).all()
-    if type(network).__name__ in GEOMETRY_ALONE and not getattr(network, "embedding_specs", None) and is_known:
+    if takes_geometry_alone(calculator, structures):
         return _graphs(calculator, structures)
     return _graphs_by_mace(calculator, structures)
+
+
+def takes_geometry_alone(calculator: Any, structures: Sequence[Atoms]) -> bool:  # Any: a calculator of MACE
+    """Return whether a network takes positions, cells and elements alone, and knows the elements of structures."""
+    network = calculator.models[0]
+    is_known = all(np.isin(atoms.numbers, calculator.z_table.zs).all() for atoms in structures)
+    return is_known and type(network).__name__ in GEOMETRY_ALONE and not getattr(network, "embedding_specs", None)
 
 
 def _graphs(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # Any: a calculator, and tensors
@@ -169,29 +188,38 @@ def _graphs(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # 
         for atoms in structures
     ]
     edges, shifts, unit_shifts, cells = zip(*found, strict=True)
-    sizes = np.array([len(atoms) for atoms in structures])
-    begins = np.concatenate([[0], np.cumsum(sizes)])
-    elements = np.zeros(max(calculator.z_table.zs) + 1, dtype=int)
-    elements[calculator.z_table.zs] = np.arange(len(calculator.z_table))
-    kinds = elements[np.concatenate([atoms.numbers for atoms in structures])]
-    heads = [*calculator.available_heads]
-    head = heads.index(calculator.head) if calculator.head in heads else len(heads) - 1
+    nodes = node_tensors(calculator, structures)
+    begins = np.cumsum([0, *map(len, structures)])
+    edge_index = np.concatenate([edge + begin for edge, begin in zip(edges, begins, strict=False)], axis=1)
     floats = {
-        "node_attrs": np.eye(len(calculator.z_table))[kinds],
         "positions": np.concatenate([atoms.positions for atoms in structures]),
         "shifts": np.concatenate(shifts),
         "unit_shifts": np.concatenate(unit_shifts),
         "cell": np.concatenate(cells),
     }
+    options = {"device": calculator.device, "dtype": getattr(torch, calculator.default_dtype)}
+    tensors = {name: torch.as_tensor(array, **options) for name, array in floats.items()}
+    return nodes | tensors | {"edge_index": torch.as_tensor(edge_index, device=calculator.device).long()}
+
+
+def node_tensors(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # Any: a calculator, and tensors
+    """Return the part of a graph that does not depend on the positions."""
+    import torch
+
+    sizes = np.array([len(atoms) for atoms in structures])
+    elements = np.zeros(max(calculator.z_table.zs) + 1, dtype=int)
+    elements[calculator.z_table.zs] = np.arange(len(calculator.z_table))
+    kinds = elements[np.concatenate([atoms.numbers for atoms in structures])]
+    heads = [*calculator.available_heads]
+    head = heads.index(calculator.head) if calculator.head in heads else len(heads) - 1
     integers = {
-        "edge_index": np.concatenate([edge + begin for edge, begin in zip(edges, begins, strict=False)], axis=1),
         "batch": np.repeat(np.arange(len(structures)), sizes),
-        "ptr": begins,
+        "ptr": np.concatenate([[0], np.cumsum(sizes)]),
         "head": np.full(len(structures), head),
     }
     options = {"device": calculator.device, "dtype": getattr(torch, calculator.default_dtype)}
-    tensors = {name: torch.as_tensor(array, **options) for name, array in floats.items()}
-    return tensors | {name: torch.as_tensor(array, device=calculator.device).long() for name, array in integers.items()}
+    tensors = {name: torch.as_tensor(array, device=calculator.device).long() for name, array in integers.items()}
+    return tensors | {"node_attrs": torch.as_tensor(np.eye(len(calculator.z_table))[kinds], **options)}
 
 
 def _graphs_by_mace(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # Any: a calculator, and tensors
@@ -215,11 +243,13 @@ def _graphs_by_mace(calculator: Any, structures: Sequence[Atoms]) -> dict[str, A
 
 
 def forward(
-    calculator: Any, graphs: dict[str, Any], *, compute_force: bool = True
+    calculator: Any, graphs: dict[str, Any], *, compute_force: bool = True, compute_stress: bool = True
 ) -> dict[str, Any]:  # Any: a calculator, and tensors
-    """Return the output of the network for graphs, with stress and forces or without both."""
+    """Return the output of the network for graphs, with forces and stress, with forces, or without both."""
     from mace.tools import torch_tools
 
     with torch_tools.default_dtype(calculator.default_dtype):
-        found: dict[str, Any] = calculator.models[0](graphs, compute_force=compute_force, compute_stress=compute_force)
+        found: dict[str, Any] = calculator.models[0](
+            graphs, compute_force=compute_force, compute_stress=compute_force and compute_stress
+        )
     return found

@@ -5,22 +5,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from surveyor.models.memory import ERRORS, is_out_of_memory
+
 # Exit codes: there is no epoch to take the network from; there is no memory for so large a batch; the energies are
 # absurd before the first epoch; the network has other atomic energies than those that were given.
 DIVERGED, OUT_OF_MEMORY, ABSURD, OTHER_ATOMIC_ENERGIES = 65, 66, 67, 68
-NO_MEMORY = "can't allocate memory"  # what torch says on a CPU
 EXPLODED = 1e6  # a validation loss that so many times exceeds that of the untrained network is as good as NaN
 
 
 @contextmanager
 def exit_when_out_of_memory() -> Iterator[None]:
     """End the process with `OUT_OF_MEMORY` if torch runs out of memory in the block."""
-    import torch
-
     try:
         yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and NO_MEMORY not in str(error):
+    except ERRORS as error:
+        if not is_out_of_memory(error):
             raise
         logging.exception("there is no memory for so large a batch")
         sys.exit(OUT_OF_MEMORY)

@@ -9,7 +9,7 @@ from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 from scipy.special import gammainccinv
 
-from surveyor.potentials import Potential
+from surveyor.potentials import Contact, Potential
 from surveyor.sampling.conditions import MOVING_CELL, Walkers
 from surveyor.sampling.integrators import temperature_of
 from surveyor.sampling.walkers import Rejection
@@ -114,9 +114,22 @@ def _check_energy(atoms: Atoms, readings: Readings, conditions: Walkers, energy:
     return Rejection("energy_drift", readings.step, drift, limit) if drift > limit else None
 
 
-def check_distances(atoms: Atoms, conditions: Walkers, *, step: int) -> Rejection | None:
-    """Check that no two atoms, periodic images included, are closer than the limit."""
-    first, second, distances = neighbor_list("ijd", atoms, _longest_limit(atoms, conditions))
+def check_distances(
+    atoms: Atoms, conditions: Walkers, *, step: int, contact: Contact | None = None
+) -> Rejection | None:
+    """Check that no two atoms, periodic images included, are closer than the limit.
+
+    Args:
+        atoms: the structure.
+        conditions: of the walker; they hold the limits.
+        step: of the propagation.
+        contact: how close the atoms come, if the potential has said so; a structure that passes by it needs no
+            neighbour list.
+    """
+    longest = _longest_limit(atoms, conditions)
+    if contact is not None and _passes(contact, conditions, longest):
+        return None
+    first, second, distances = neighbor_list("ijd", atoms, longest)
     radii = covalent_radii[atoms.numbers]
     limits = np.maximum(conditions.min_distance_A, conditions.min_distance_factor * (radii[first] + radii[second]))
     is_close = distances < limits
@@ -124,6 +137,11 @@ def check_distances(atoms: Atoms, conditions: Walkers, *, step: int) -> Rejectio
         return None
     worst = np.argmin(np.where(is_close, distances - limits, np.inf))
     return Rejection("distance", step, float(distances[worst]), float(limits[worst]))
+
+
+def _passes(contact: Contact, conditions: Walkers, longest_A: float) -> bool:
+    is_far = contact.distance_A > conditions.min_distance_A and contact.in_radii > conditions.min_distance_factor
+    return is_far and longest_A < contact.reach_A
 
 
 def _longest_limit(atoms: Atoms, conditions: Walkers) -> float:

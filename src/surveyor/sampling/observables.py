@@ -58,6 +58,16 @@ class Recorder:
         """The records so far, each of shape (n_records,)."""
         return {name: np.array(values) for name, values in self.records.items()}
 
+    def is_due(self, step: int) -> bool:
+        """Return whether the structure of a step is recorded."""
+        return self._is_record(step) or self._is_frame(step)
+
+    def _is_record(self, step: int) -> bool:
+        return step % -(-self.conditions.n_steps // N_RECORDS) == 0  # rounded up
+
+    def _is_frame(self, step: int) -> bool:
+        return self.conditions.frame_interval is not None and step % self.conditions.frame_interval == 0
+
     def see(self, atoms: Atoms, step: int) -> None:
         """Record a structure with its calculator, if its step is one of those that are recorded.
 
@@ -65,15 +75,13 @@ class Recorder:
             atoms: as the walker has it.
             step: of the propagation, from 1.
         """
-        interval = -(-self.conditions.n_steps // N_RECORDS)  # rounded up
-        is_frame = self.conditions.frame_interval is not None and step % self.conditions.frame_interval == 0
-        if step % interval and not is_frame:
+        if not self.is_due(step):
             return
         observed = observe(atoms, self.conditions, self.n_degrees)
-        if step % interval == 0:
+        if self._is_record(step):
             for name, value in {"step": float(step), **observed}.items():
                 self.records.setdefault(name, []).append(value)
-        if is_frame:
+        if self._is_frame(step):
             self.frames.append(_frame(atoms, {"step": step, **observed}))
 
 

@@ -13,7 +13,8 @@ from surveyor.biases.bias import BiasValues
 from surveyor.biases.biased import Bias, BiasedCalculator
 from surveyor.biases.plumed import PlumedRun
 from surveyor.biases.restraints import evaluate_restraints
-from surveyor.potentials import UNCERTAINTY
+from surveyor.potentials import CONTACT, UNCERTAINTY, PredictingCalculator
+from surveyor.sampling.conditions import MOVING_CELL
 from surveyor.sampling.guards import Readings, check, check_distances, check_uncertainty, check_wall_time
 from surveyor.sampling.integrators import (
     degrees_of_freedom,
@@ -95,6 +96,8 @@ class Segment:
 
     def begin(self, calculator: Calculator) -> None:
         """Start PLUMED, and the integrator or optimiser."""
+        self._of_potential = calculator
+        self._ask_for_stress()
         biases: list[Bias] = []
         self._set_bias()
         if self._restraints:
@@ -112,6 +115,12 @@ class Segment:
             biases.append(self._biased_by_plumed)
         self._atoms.calc = BiasedCalculator(calculator, biases) if biases else calculator
         self._mover = self._make_mover()
+
+    def _ask_for_stress(self) -> None:
+        """Have the potential compute the stress if the method needs it, or the record of this step."""
+        if isinstance(self._of_potential, PredictingCalculator):
+            is_needed = self._conditions.method in MOVING_CELL or self.recorder.is_due(self.step)
+            self._of_potential.needs_stress = is_needed
 
     def _set_bias(self) -> None:
         """Centre restraints where the walker is along its ramp."""
@@ -164,11 +173,12 @@ class Segment:
             if self._conditions.has_ramp and self._conditions.ramp_by == "steps":
                 self._set_surroundings(self._mover)
                 self._set_bias()
+            self._ask_for_stress()
             self._mover.step()
             self.recorder.see(self._atoms, self.step)
         if found is None or found.brings_structure:  # then the structure may be labelled: nothing is left unchecked
             self._stop = found
-            self.rejection = check_distances(self._atoms, self._conditions, step=self.step)
+            self.rejection = self._check_distances()
         else:
             self.rejection = found
 
@@ -204,8 +214,12 @@ class Segment:
         volume = abs(float(np.linalg.det(self._walker.start.cell.array)))
         found = check(atoms, readings, conditions, volume=volume, energy=self._energy)
         if found is None and step % DISTANCE_STRIDE == 0:
-            found = check_distances(atoms, conditions, step=step)
+            found = self._check_distances()
         return found or self._check_uncertainty(readings) or self._check_time()
+
+    def _check_distances(self) -> Rejection | None:
+        contact = self._atoms.calc.results.get(CONTACT)  # of these positions: their forces have been asked for
+        return check_distances(self._atoms, self._conditions, step=self.step, contact=contact)
 
     def _check_uncertainty(self, readings: Readings) -> Rejection | None:
         # A walker that begins where the potential is uncertain would bring what it brought the last time.

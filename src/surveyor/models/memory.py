@@ -1,0 +1,26 @@
+"""Errors by which torch, and the libraries below it, say that there is not enough memory."""
+
+import re
+
+# A RuntimeError by its text: of TorchScript, of CUDA's driver, of Triton and the compiler ("... out of memory"); of
+# cuBLAS, cuSOLVER, cuSPARSE and cuDNN, whose handles need memory beside torch's; of torch on a CPU.
+PHRASES = re.compile(
+    r"out of memory|STATUS_ALLOC_FAILED|cudaErrorMemoryAllocation|can't allocate memory"
+    r"|(CUBLAS|CUSOLVER|CUSPARSE|CUDNN)_STATUS_\w+.*when calling `\w+Create\(",
+    re.IGNORECASE | re.DOTALL,
+)
+ERRORS = (RuntimeError, MemoryError)  # the classes of all of them
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error, or one that caused it, says that there is not enough memory."""
+    import torch
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, torch.OutOfMemoryError | MemoryError):
+            return True
+        if isinstance(cause, RuntimeError) and PHRASES.search(str(cause)):
+            return True
+        cause = cause.__cause__
+    return False
