@@ -114,6 +114,11 @@ def network_and_bytes(count: int) -> tuple[str, bytes]:
     return network_of(os.getpid()), bytes(count)
 
 
+def start_a_program() -> None:
+    """Start a program that has nothing to do with this process any more."""
+    subprocess.Popen(["sleep", "1000"], start_new_session=True)
+
+
 @contextmanager
 def natted() -> Iterator[Natted]:
     """Set the namespaces and the sshd up; nothing of them is left."""

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from counted_work import names, work
-from natted import ADDRESS, LAPTOP, OUTSIDE, Natted, natted, network_and_bytes
+from natted import ADDRESS, LAPTOP, OUTSIDE, Natted, natted, network_and_bytes, start_a_program
 from processes import wait_until
 
 from surveyor.doctor.host_checks import check_hosts
@@ -128,6 +128,8 @@ def test_work_passes_through_a_router_and_no_worker_outlives_its_connection(scen
     assert network == scene.net.namespace(OUTSIDE)
     assert len(content) == 20_000_000
     check_secrets(scene.folder)
+    pool.submit(start_a_program).result(PATIENCE_S)
+    assert "sleep 1000" in scene.net.workers()
 
     future = scene.start(pool, "a")
     (connection,) = scene.holder.children()
@@ -183,8 +185,12 @@ def submitted(hosts: Hosts) -> str:
 
     async def submit() -> str:
         job = await hosts.submit("job")
-        while await hosts.look([job]):
-            await asyncio.sleep(0.1)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while await hosts.look([job]):
+                    await asyncio.sleep(0.1)
+        finally:
+            await hosts.cancel([job])
         return hosts.output(job)
 
     return asyncio.run(submit())
