@@ -20,6 +20,7 @@ from natted import ADDRESS, LAPTOP, OUTSIDE, Natted, natted, network_and_bytes, 
 from processes import wait_until
 
 from surveyor.doctor.host_checks import check_hosts
+from surveyor.doctor.pool_checks import job_state
 from surveyor.doctor.results import CheckResult
 from surveyor.errors import PoolFailed, WorkerLost
 from surveyor.files import write_json
@@ -152,8 +153,7 @@ def test_when_the_process_of_a_pool_is_killed_its_worker_ends_and_another_contin
     scene.start(pool, "a")
     wait_until(lambda: (scene.folder.read_state() or {})["workers"] == 2, scene.said, PATIENCE_S)
     holder = scene.holder
-    (job,) = scene.folder.read_jobs()
-    assert job == f"pool-1:root@{ADDRESS}"
+    assert job_state("ssh/test", scene.site(), scene.folder) == f"job pool-1:root@{ADDRESS} is running"
     os.kill(holder.pid, signal.SIGKILL)
     scene.net.wait_until_idle(ORPHAN_S)  # nobody has ended it
     output = scene.folder.path / "jobs" / "pool-1.out"
