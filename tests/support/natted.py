@@ -22,7 +22,7 @@ CONFIG = """\
 Port 22
 ListenAddress {address}
 HostKey {folder}/host
-AuthorizedKeysFile {folder}/user.pub
+AuthorizedKeysFile {folder}/authorized
 PasswordAuthentication no
 PermitRootLogin prohibit-password
 StrictModes no
@@ -169,8 +169,10 @@ def _connect(scene: Natted) -> None:
 
 
 def _write_keys(folder: Path) -> None:
-    for name in ("user", "host", "stranger"):
+    for name in ("user", "host", "stranger", "restricted"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    user, restricted = (folder / "user.pub").read_text(), (folder / "restricted.pub").read_text()
+    (folder / "authorized").write_text(f"{user}no-port-forwarding {restricted}")
     (folder / "known").write_text(f"{ADDRESS} {(folder / 'host.pub').read_text()}")
     (folder / "config").write_text(f"UserKnownHostsFile {folder}/known\nGlobalKnownHostsFile none\n")
     (folder / "sshd_config").write_text(CONFIG.format(address=ADDRESS, folder=folder))

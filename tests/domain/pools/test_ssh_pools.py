@@ -219,6 +219,8 @@ def test_refusals_are_told_apart_and_other_machines_are_used(scene: Scene, hosts
         Refused, match=rf"Permission denied \(publickey.*: ssh -F .* -i {net}/stranger -l root {ADDRESS} true$"
     ):
         submitted(hosts(key_file=net / "stranger"))
+    with pytest.raises(Refused, match=r"port forwarding failed.*AllowTcpForwarding yes"):
+        submitted(hosts(key_file=net / "restricted"))
     with pytest.raises(NoCapacity, match=f"ssh to {NOBODY} says: .*Connection refused"):
         submitted(hosts(hosts=[NOBODY]))
     assert "no licence" in submitted(hosts(hosts=[NOBODY, outside], prologue=ENDS))
