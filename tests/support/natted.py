@@ -8,12 +8,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from processes import Servers, servers, wait_until
+from processes import Servers, kill_all, processes_where, servers, wait_until
 
 SSHD = "/usr/sbin/sshd"
 ADDRESS = "203.0.113.2"
@@ -22,7 +22,7 @@ CONFIG = """\
 Port 22
 ListenAddress {address}
 HostKey {folder}/host
-AuthorizedKeysFile {folder}/user.pub
+AuthorizedKeysFile {folder}/authorized
 PasswordAuthentication no
 PermitRootLogin prohibit-password
 StrictModes no
@@ -86,19 +86,23 @@ class Natted:
         finally:
             self.run(ROUTER, "iptables", "-D", "FORWARD", "-j", "DROP")
 
-    def workers(self) -> list[str]:
-        """The command lines of all that runs on the machine outside, but for its sshd."""
-        namespace, found = self.namespace(OUTSIDE), []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):
-                if network_of(process.pid) == namespace and process.pid != self.holders[OUTSIDE]:
-                    command = process.cmdline()
-                    found += [" ".join(command)] if command and not command[0].startswith(("sshd", SSHD)) else []
-        return found
+    def processes(self) -> set[psutil.Process]:
+        """All that runs on the machine outside, but for its sshd."""
+        namespace = self.namespace(OUTSIDE)
+
+        def is_meant(process: psutil.Process) -> bool:
+            if process.pid == self.holders[OUTSIDE] or process.name().startswith("sshd"):
+                return False
+            try:
+                return network_of(process.pid) == namespace
+            except OSError:  # it is gone
+                return False
+
+        return processes_where(is_meant)
 
     def wait_until_idle(self, timeout_s: float) -> None:
         """Wait until nothing but sshd runs on the machine outside."""
-        wait_until(lambda: not self.workers(), lambda: f"there is still {self.workers()}", timeout_s)
+        wait_until(lambda: not self.processes(), lambda: f"there is still {self.processes()}", timeout_s)
 
     def namespace(self, where: str) -> str:
         return network_of(self.holders[where])
@@ -112,6 +116,11 @@ def network_of(process: int) -> str:
 def network_and_bytes(count: int) -> tuple[str, bytes]:
     """Return the network namespace of this process, and some bytes."""
     return network_of(os.getpid()), bytes(count)
+
+
+def start_a_program() -> None:
+    """Start a program that has nothing to do with this process any more."""
+    subprocess.Popen(["sleep", "1000"], start_new_session=True)
 
 
 @contextmanager
@@ -133,7 +142,10 @@ def natted() -> Iterator[Natted]:
         serve = f"mount -t tmpfs none {scene.unseen} && exec {SSHD} -D -e -f {scene.folder}/sshd_config"
         started.start(*enter, serve, environment=environment)
         wait_until(lambda: "Server listening" in started.logs(), started.logs)
-        yield scene
+        try:
+            yield scene
+        finally:
+            kill_all(scene.processes)
 
 
 def _connect(scene: Natted) -> None:
@@ -157,8 +169,10 @@ def _connect(scene: Natted) -> None:
 
 
 def _write_keys(folder: Path) -> None:
-    for name in ("user", "host", "stranger"):
+    for name in ("user", "host", "stranger", "restricted"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    user, restricted = (folder / "user.pub").read_text(), (folder / "restricted.pub").read_text()
+    (folder / "authorized").write_text(f"{user}no-port-forwarding {restricted}")
     (folder / "known").write_text(f"{ADDRESS} {(folder / 'host.pub').read_text()}")
     (folder / "config").write_text(f"UserKnownHostsFile {folder}/known\nGlobalKnownHostsFile none\n")
     (folder / "sshd_config").write_text(CONFIG.format(address=ADDRESS, folder=folder))

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -67,12 +67,8 @@ def examine_pools(
                 lacks = "where it is, is not known" if site is None else "its process needs the run directory"
                 yield remark("worker", name, f"not asked, as {lacks}")
                 continue
-            if isinstance(site, SSHSite):
-                subject.on_progress(f"asking the machines of pool {name}")
-                of_hosts = list(check_hosts(name, site, folders, wants_gpu=wants_gpu(subject.parameters, name, site)))
-                yield from of_hosts
-                if all(each.severity == "fault" for each in of_hosts):
-                    continue
+            if isinstance(site, SSHSite) and not (yield from _is_any_host_good(subject, name, site, folders)):
+                continue
             subject.on_progress(f"opening pool {name}")
             try:
                 pools.append(stack.enter_context(_asked(subject, name, folders, bucket, of_closing)))
@@ -83,6 +79,16 @@ def examine_pools(
             yield from _hear(pool, deadline)
         subject.on_progress("closing pools")
     yield from of_closing
+
+
+def _is_any_host_good(
+    subject: Subject, name: str, site: SSHSite, folders: Mapping[str, Path]
+) -> Generator[CheckResult, None, bool]:
+    """Check the machines of a pool by ssh; say whether it can be opened."""
+    subject.on_progress(f"asking the machines of pool {name}")
+    results = list(check_hosts(name, site, folders, wants_gpu=wants_gpu(subject.parameters, name, site)))
+    yield from results
+    return any(each.severity != "fault" for each in results)
 
 
 @contextmanager

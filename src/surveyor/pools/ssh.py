@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import random
 import shutil
 import socket
@@ -121,7 +122,7 @@ class Hosts:
         raise _of_all(list(reasons.values()), is_any_busy=bool(busy))
 
     async def look(self, jobs: Sequence[str]) -> Mapping[str, Entry]:
-        """Return the jobs whose connection is open, and those of a former process that may still run."""
+        """Return the jobs whose connection is open, and those of another process of the pool that may still run."""
         now = time.monotonic()
         for job, connection in list(self._connections.items()):
             if connection.is_open:
@@ -133,11 +134,13 @@ class Hosts:
             connection.end_input()
             self._over.add(job)
             del self._connections[job]
-        left = [job for job in jobs if job not in {*self._connections, *self._over} and self._may_run_still(job)]
+        others = [job for job in jobs if job not in {*self._connections, *self._over} and self._may_run_still(job)]
+        holder = self.folder.read_holder() if others else None
+        is_held = holder is not None and holder["pid"] != os.getpid()  # asked by another process, such as the doctor's
         open_ones = {
             job: Entry("running" if each.leaving is None else "ending") for job, each in self._connections.items()
         }
-        return {**{job: Entry("ending") for job in left}, **open_ones}
+        return {**{job: Entry("running" if is_held else "ending") for job in others}, **open_ones}
 
     async def cancel(self, jobs: Collection[str]) -> None:
         """End jobs: their workers end when the standard input of ssh does."""
@@ -239,7 +242,7 @@ class Hosts:
             self._failed[host] = now
 
     def _may_run_still(self, job: str) -> bool:
-        """Say whether the workers of a job may run that a former process of the pool has started.
+        """Say whether the workers of a job may run that another process of the pool has started.
 
         They have ended where the output says so; or else when they have not heard of that process for long enough.
         """

@@ -87,21 +87,21 @@ def refusal_of(site: SSHSite, host: str, said: str) -> PoolFailed | NoCapacity:
         host: the machine.
         said: what ssh printed.
     """
-    words = " ".join(line.strip() for line in said.splitlines() if line.strip(" @\r")) or "nothing"
+    words = " ".join(line.strip() for line in said.splitlines() if line.strip(" @\r")).rstrip(".") or "nothing"
     told = f"ssh to {host} says: {words}"
     by_hand = shlex.join(["ssh", *_given(site), *(word for word in destination_of(site, host) if word != "--")])
     if UNKNOWN_KEY.search(said):
         return Refused(
-            f"{told} The key of {host} is not the one that this user knows; compare its fingerprint with what the "
+            f"{told}. The key of {host} is not the one that this user knows; compare its fingerprint with what the "
             f"owner of the machine says, and accept it by hand: {by_hand}"
         )
     if NO_PERMISSION.search(said):
         return Refused(
-            f"{told} The machine does not accept this user; give the pool the right user and key (user, key_file), "
+            f"{told}. The machine does not accept this user; give the pool the right user and key (user, key_file), "
             f"and see that this works without a question: {by_hand} true"
         )
     if NO_FORWARD.search(said):
-        return Refused(f"{told} The machine does not forward ports; have AllowTcpForwarding yes in its sshd_config")
+        return Refused(f"{told}. The machine does not forward ports; have AllowTcpForwarding yes in its sshd_config")
     if MISTAKEN.search(said):
         return Refused(told)
     return NoCapacity(told) if UNREACHABLE.search(said) else PoolFailed(told)

@@ -40,7 +40,7 @@ async def _work(order: Mapping[str, Any]) -> None:  # Any: as JSON gives it
     contacts = order["contacts"]
     names = [order["name"]] if len(contacts) == 1 else [f"{order['name']}-{number}" for number in range(len(contacts))]
     nannies = [
-        await Nanny(
+        Nanny(
             order["scheduler"],
             name=name,
             host=HOST,
@@ -54,6 +54,7 @@ async def _work(order: Mapping[str, Any]) -> None:  # Any: as JSON gives it
         )
         for name, port, contact in zip(names, order["ports"], contacts, strict=True)
     ]
+    await asyncio.gather(*nannies)
     await asyncio.gather(*(nanny.finished() for nanny in nannies))
 
 

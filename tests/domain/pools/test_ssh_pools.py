@@ -16,10 +16,11 @@ from typing import Any
 import psutil
 import pytest
 from counted_work import names, work
-from natted import ADDRESS, LAPTOP, OUTSIDE, Natted, natted, network_and_bytes
+from natted import ADDRESS, LAPTOP, OUTSIDE, Natted, natted, network_and_bytes, start_a_program
 from processes import wait_until
 
 from surveyor.doctor.host_checks import check_hosts
+from surveyor.doctor.pool_checks import job_state
 from surveyor.doctor.results import CheckResult
 from surveyor.errors import PoolFailed, WorkerLost
 from surveyor.files import write_json
@@ -128,6 +129,8 @@ def test_work_passes_through_a_router_and_no_worker_outlives_its_connection(scen
     assert network == scene.net.namespace(OUTSIDE)
     assert len(content) == 20_000_000
     check_secrets(scene.folder)
+    pool.submit(start_a_program).result(PATIENCE_S)
+    assert "sleep" in {process.name() for process in scene.net.processes()}
 
     future = scene.start(pool, "a")
     (connection,) = scene.holder.children()
@@ -150,8 +153,7 @@ def test_when_the_process_of_a_pool_is_killed_its_worker_ends_and_another_contin
     scene.start(pool, "a")
     wait_until(lambda: (scene.folder.read_state() or {})["workers"] == 2, scene.said, PATIENCE_S)
     holder = scene.holder
-    (job,) = scene.folder.read_jobs()
-    assert job == f"pool-1:root@{ADDRESS}"
+    assert job_state("ssh/test", scene.site(), scene.folder) == f"job pool-1:root@{ADDRESS} is running"
     os.kill(holder.pid, signal.SIGKILL)
     scene.net.wait_until_idle(ORPHAN_S)  # nobody has ended it
     output = scene.folder.path / "jobs" / "pool-1.out"
@@ -183,8 +185,12 @@ def submitted(hosts: Hosts) -> str:
 
     async def submit() -> str:
         job = await hosts.submit("job")
-        while await hosts.look([job]):
-            await asyncio.sleep(0.1)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while await hosts.look([job]):
+                    await asyncio.sleep(0.1)
+        finally:
+            await hosts.cancel([job])
         return hosts.output(job)
 
     return asyncio.run(submit())
@@ -213,6 +219,8 @@ def test_refusals_are_told_apart_and_other_machines_are_used(scene: Scene, hosts
         Refused, match=rf"Permission denied \(publickey.*: ssh -F .* -i {net}/stranger -l root {ADDRESS} true$"
     ):
         submitted(hosts(key_file=net / "stranger"))
+    with pytest.raises(Refused, match=r"port forwarding failed.*AllowTcpForwarding yes"):
+        submitted(hosts(key_file=net / "restricted"))
     with pytest.raises(NoCapacity, match=f"ssh to {NOBODY} says: .*Connection refused"):
         submitted(hosts(hosts=[NOBODY]))
     assert "no licence" in submitted(hosts(hosts=[NOBODY, outside], prologue=ENDS))
