@@ -1,5 +1,6 @@
 """The deployment `kubernetes` on a real API server with a played node, by the commands that its README.md gives."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from ase.build import bulk
 from played_kubernetes import NAMESPACE, PlayedKubernetes, played_kubernetes
 from played_node import IMAGES
 from prefect.client.orchestration import SyncPrefectClient
+from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 from prefect_server import ended_at_last
 from processes import wait_until
 
@@ -76,8 +78,23 @@ def site(environment: dict[str, str]) -> Iterator[Site]:
             yield site
 
 
+def test_the_template_gives_jobs_that_are_not_repeated_and_see_the_volume_of_campaigns() -> None:
+    template = json.loads((FOLDER / "base-job-template.json").read_text())
+    values = {"image": IMAGES[0], "tolerations": [{"key": "campaigns", "operator": "Exists"}]}
+    made = KubernetesWorkerJobConfiguration.from_template_and_values(template, values)
+    spec = asyncio.run(made).job_manifest["spec"]
+    pod, (container,) = spec["template"]["spec"], spec["template"]["spec"]["containers"]
+    assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"], pod["restartPolicy"]) == (0, 86400, "Never")
+    assert pod["serviceAccountName"] == "surveyor"
+    assert pod["tolerations"] == values["tolerations"]
+    claims = {each["name"]: each.get("persistentVolumeClaim", {}).get("claimName") for each in pod["volumes"]}
+    mounts = {each["mountPath"]: claims[each["name"]] for each in container["volumeMounts"]}
+    # Prefect copies the folder in which it starts: that must be an empty one.
+    assert mounts == {"/campaigns": "campaigns", container["workingDir"]: None}
+
+
 @pytest.mark.kubernetes
-@pytest.mark.slow
+@pytest.mark.long  # a minute and a half of processor time, most of it Prefect's
 def test_a_run_is_a_job_whose_pool_has_pods_and_continues_after_its_pod_is_evicted(
     site: Site, client: SyncPrefectClient
 ) -> None:
@@ -112,3 +129,4 @@ def test_a_run_is_a_job_whose_pool_has_pods_and_continues_after_its_pod_is_evict
     assert len(json.loads(cluster.kubectl("get", "jobs", "-o", "json"))["items"]) == 2
     wait_until(lambda: not cluster.alive(), site.said, PATIENCE_S)
     assert not RunDirectory(folder / "out").lease.exists()
+    assert "no instances or pods of pool kubernetes/cpu" in site.call("surveyor", "pool", "sweep", "kubernetes/cpu")
