@@ -193,7 +193,7 @@ def test_a_pod_asks_for_what_the_block_says_ends_itself_and_is_found_again(scene
 
     again = scene.requests()
     words = "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
-    wait_until(lambda: asyncio.run(again.look([])) == {name: Entry("pending", words)}, scene.said)
+    wait_until(lambda: asyncio.run(again.look([])) == {name: Entry("pending", words, name="Pool_9-1")}, scene.said)
     asyncio.run(again.cancel([name, name, "another"]))
     assert asyncio.run(again.look([name])) == {}
     assert scene.cluster.pods() == {}
@@ -252,7 +252,7 @@ def test_a_claim_that_is_missing_is_hopeless(scene: Scene) -> None:
     pods = scene.requests(volume_claims=["campaigns=" + str(scene.cluster.campaigns), "none=/none"], gpus=0)
     name = asyncio.run(pods.submit("gpu-1"))
     told = 'Unschedulable: persistentvolumeclaim "none" not found'
-    expected = {name: Entry("pending", told, is_hopeless=True, is_certain=True)}
+    expected = {name: Entry("pending", told, is_hopeless=True, is_certain=True, name="gpu-1")}
     wait_until(lambda: asyncio.run(pods.look([])) == expected, scene.said)
 
 
