@@ -12,6 +12,7 @@ from typing import ParamSpec, TypeVar
 
 import psutil
 
+from surveyor.buckets import BucketAccess
 from surveyor.campaign import CheckedCampaign, check_theory
 from surveyor.doctor.probe import Question, WorkerView, look_around, temporary_part
 from surveyor.doctor.results import CheckResult, Subject, fault, fault_of, remark
@@ -112,26 +113,16 @@ def _opened(
 ) -> Iterator[_Opened]:
     site, run_directory = subject.sites[name], folders.get("run directory")
     folder = None if run_directory is None else run_directory / "pools"
-    address = workspace_of(site)
-    question = Question(
-        answer=f"from-{name.replace('/', '-')}",
-        folders=folders if address is None else {},
-        scratch=site.scratch if isinstance(site, JobQueueSite) else None,
-        wants_gpu=wants_gpu(subject.parameters, name, site),
-        bucket=bucket,
-    )
+    question = _question(subject, name, folders, bucket)
     pools = Pools(sampling=name, labelling=name, training=name)
     used = _small(site) if _opened_by_hand(subject, name) is None else site
     try:
         with ExitStack() as stack:
             pool: Executor = stack.enter_context(open_pools(pools, {name: used}, folder, subject.by_hand)).labelling
-            if address is not None:
-                storage = bucket_of(address, subject.accesses.get(name))
-                prove(storage)
-                part = stack.enter_context(temporary_part(storage))
-                question = replace(question, workspace=part)
+            if (address := workspace_of(site)) is not None:
+                part = stack.enter_context(_part_of_workspace(address, subject.accesses.get(name)))
                 border = Border(name, part, subject.directory.path, checkpoint_s=math.inf)
-                pool = stack.enter_context(Workspace(pool, border))
+                question, pool = replace(question, workspace=part), stack.enter_context(Workspace(pool, border))
             began = time.time()
             view = _submitted(pool, look_around, question)
             is_open = not view.done() or view.exception() is None
@@ -143,6 +134,26 @@ def _opened(
     finally:
         if folder is not None:
             _see_off(folder_of(name, folder))
+
+
+def _question(subject: Subject, name: str, folders: Mapping[str, Path], bucket: ObjectStorage | None) -> Question:
+    site = subject.sites[name]
+    return Question(
+        answer=f"from-{name.replace('/', '-')}",
+        folders=folders if workspace_of(site) is None else {},
+        scratch=site.scratch if isinstance(site, JobQueueSite) else None,
+        wants_gpu=wants_gpu(subject.parameters, name, site),
+        bucket=bucket,
+    )
+
+
+@contextmanager
+def _part_of_workspace(address: str, access: BucketAccess | None) -> Iterator[ObjectStorage]:
+    """Prove that a workspace keeps its promises, and give a temporary part of it."""
+    storage = bucket_of(address, access)
+    prove(storage)
+    with temporary_part(storage) as part:
+        yield part
 
 
 def _see_off(folder: PoolFolder) -> None:
