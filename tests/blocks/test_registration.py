@@ -53,6 +53,6 @@ def test_a_server_that_does_not_answer_is_said() -> None:
 
 def test_what_was_never_tried_on_a_real_queue_says_so_where_it_is_chosen() -> None:
     for name, (block, purpose) in examples().items():
-        experimental = name.partition("/")[0] in {"lsf", "htcondor", "ec2", "kubernetes", "gcs"}
+        experimental = name.partition("/")[0] in {"lsf", "htcondor", "ec2", "gcp", "kubernetes", "gcs"}
         assert ("experimental" in purpose) == experimental
         assert ("experimental" in block.get_description()) == experimental

@@ -4,7 +4,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import pytest
@@ -29,28 +31,51 @@ N_BOOTSTRAP, N_STATES, N_EPOCHS = 10, 2, 60
 PATIENCE_S = 240
 TRAINING, WALKING = "training/state.pt", ".checkpoint.npz"  # files that are there meanwhile
 
-pytestmark = [pytest.mark.slow, pytest.mark.mace, pytest.mark.mount, pytest.mark.timeout(900)]
+SIZE = {"r_max_A": 4.0, "num_channels": 4, "max_L": 0, "correlation": 1, "num_interactions": 1, "device": "cpu"}
+MORE = {"max_ell": 1, "num_radial_basis": 4, "radial_MLP": "[8]"}
+NETWORK = {"mace": {**SIZE, "max_num_epochs": N_EPOCHS, "batch_size": 2, "lr": 0.01, "options": MORE}}
+
+pytestmark = [pytest.mark.slow, pytest.mark.mount, pytest.mark.timeout(900)]
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a campaign does.
+
+    Attributes:
+        model: what it trains.
+        n_steps: of a walker; enough for two checkpoints.
+        meanwhile: what is there while worker and flow are killed: parts of the paths of files, or none for labels.
+    """
+
+    model: dict[str, Any]
+    n_steps: int
+    meanwhile: tuple[str, ...]
+
+
+SIZES = {
+    "pair": Size({"pair": {}}, 500, ("", WALKING)),
+    "mace": Size(NETWORK, 1000, ("", TRAINING, WALKING)),
+}
 
 
 class Campaign:
-    """Copper by EMT and a tiny network, run by the command in a process of its own."""
+    """Copper by EMT, run by the command in a process of its own."""
 
-    def __init__(self, folder: Path, api_url: str, s3: S3) -> None:
+    def __init__(self, folder: Path, api_url: str, s3: S3, size: Size) -> None:
+        self.size = size
         self.folder, self.log, self.output = folder, folder / "launches.log", folder / "output.txt"
         self.directory = RunDirectory(folder / "hidden" / "run")
         self.environment = {**prefect_environment(folder / "prefect", api_url), **s3.environment}
         bucket = s3.new_bucket()
         self.workspace = storage_at(f"{bucket}/workspace", s3.access)
         ase.io.write(folder / "hidden" / "copper.extxyz", bulk("Cu", cubic=True))
-        size = {"r_max_A": 4.0, "num_channels": 4, "max_L": 0, "correlation": 1, "num_interactions": 1}
-        more = {"max_ell": 1, "num_radial_basis": 4, "radial_MLP": "[8]"}
-        network = {**size, "max_num_epochs": N_EPOCHS, "batch_size": 2, "lr": 0.01, "device": "cpu", "options": more}
         loose = {"discard_energy_meV_per_atom": 1e6, "discard_forces_meV_per_A": 1e6}
         campaign = {
             "run_directory": "run",
-            "walkers": [{"start": "copper.extxyz", "n_walkers": 2, "n_steps": 1000, "temperature_K": 300}],
+            "walkers": [{"start": "copper.extxyz", "n_walkers": 2, "n_steps": size.n_steps}],
             "reference": {"emt": {"rehearsal": {"log": str(self.log), "delay_s": 0.3}}},
-            "model": {"mace": network},
+            "model": size.model,
             "bootstrap": {"n_structures": N_BOOTSTRAP},
             "learning": {"n_generations": 1, "n_states": N_STATES, **loose},
             "labels": f"{bucket}/labels",
@@ -58,7 +83,6 @@ class Campaign:
         }
         (folder / "hidden" / "campaign.yaml").write_text(yaml.safe_dump(campaign))
         self.flow: subprocess.Popen[bytes] | None = None
-        self.finished: dict[Path, int] = {}
 
     def start(self) -> None:
         command = [sys.executable, "-m", "surveyor.flows.command_line", "run", "campaign.yaml"]
@@ -111,18 +135,19 @@ class Campaign:
         else:
             self.wait_for(lambda: self.n_begun() > n_begun + 1)
 
-    def samples(self) -> dict[Path, int]:
-        """The finished samples, with the time at which each was written."""
-        return {path: path.stat().st_mtime_ns for path in self.directory.path.glob("generations/*/samples/*-?.npz")}
 
-
-@pytest.fixture(scope="module")
-def campaign(tmp_path_factory: pytest.TempPathFactory, prefect_api_url: str, s3: S3) -> Iterator[Campaign]:
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("pair"), pytest.param("mace", marks=[pytest.mark.mace, pytest.mark.long])],
+)
+def campaign(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, prefect_api_url: str, s3: S3
+) -> Iterator[Campaign]:
     """The campaign after its kills and its end."""
     folder = tmp_path_factory.mktemp("no-shared-disk")
     with hidden_workers(folder / "hidden", s3.environment) as workers:
-        campaign = Campaign(folder, prefect_api_url, s3)
-        pool = DaskPool(address=workers.address, workspace=str(campaign.workspace), checkpoint_minutes=0.01)
+        campaign = Campaign(folder, prefect_api_url, s3, SIZES[request.param])
+        pool = DaskPool(address=workers.address, workspace=str(campaign.workspace), checkpoint_minutes=0.02)
         pool.save("hidden", overwrite=True)
         try:
             campaign.start()
@@ -135,7 +160,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory, prefect_api_url: str, s3:
 
 def disturb(campaign: Campaign, workers: HiddenWorkers) -> None:
     """Kill the worker and the flow in each stage."""
-    for text in ("", TRAINING, WALKING):
+    for text in campaign.size.meanwhile:
         campaign.wait_for_progress(text)
         workers.kill_worker()
         campaign.wait_for_progress(text)
@@ -153,8 +178,9 @@ def test_no_label_that_was_finished_is_computed_again(campaign: Campaign) -> Non
 
 
 def test_a_training_does_not_begin_again_from_its_first_epoch(campaign: Campaign) -> None:
+    n_epochs = N_EPOCHS if "mace" in campaign.size.model else 1
     numbers = [epoch.number for epoch in reported_epochs(campaign.directory.generation(0).training)]
-    assert {*numbers} == {*range(N_EPOCHS)}
+    assert {*numbers} == {*range(n_epochs)}
     assert numbers.count(0) == 1
 
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from surveyor.buckets import BucketAccess
 from surveyor.campaign import CheckedCampaign, check_theory
 from surveyor.doctor.host_checks import check_hosts
 from surveyor.doctor.opened_pools import UNANSWERED, OpenedPool, no_worker, opened_pool
@@ -101,30 +102,41 @@ def _asked(
 ) -> Iterator[_Examined]:
     site, run_directory = subject.sites[name], folders.get("run directory")
     folder = None if run_directory is None else run_directory / "pools"
-    address = workspace_of(site)
-    question = Question(
-        answer=f"from-{name.replace('/', '-')}",
-        folders=folders if address is None else {},
-        scratch=site.scratch if isinstance(site, JobQueueSite) else None,
-        wants_gpu=wants_gpu(subject.parameters, name, site),
-        bucket=bucket,
-    )
+    question = _question(subject, name, folders, bucket)
     with (
         opened_pool(name, site, folder, subject.by_hand, subject.on_progress, of_closing) as pool,
         ExitStack() as stack,
     ):
-        if address is not None:
-            storage = bucket_of(address, subject.accesses.get(name))
-            prove(storage)
-            part = stack.enter_context(temporary_part(storage))
-            question = replace(question, workspace=part)
+        if (address := workspace_of(site)) is not None:
+            part = stack.enter_context(_part_of_workspace(address, subject.accesses.get(name)))
             border = Border(name, part, subject.directory.path, checkpoint_s=math.inf)
+            question = replace(question, workspace=part)
             pool = replace(pool, pool=stack.enter_context(Workspace(pool.pool, border)))
         view = pool.submit(look_around, question)
         is_open = not view.done() or view.exception() is None
         theory = _asked_theory(subject, pool) if is_open else None
         engine = _asked_engine(subject, pool) if is_open else None
         yield _Examined(subject, pool, question, view, theory, engine)
+
+
+def _question(subject: Subject, name: str, folders: Mapping[str, Path], bucket: ObjectStorage | None) -> Question:
+    site = subject.sites[name]
+    return Question(
+        answer=f"from-{name.replace('/', '-')}",
+        folders=folders if workspace_of(site) is None else {},
+        scratch=site.scratch if isinstance(site, JobQueueSite) else None,
+        wants_gpu=wants_gpu(subject.parameters, name, site),
+        bucket=bucket,
+    )
+
+
+@contextmanager
+def _part_of_workspace(address: str, access: BucketAccess | None) -> Iterator[ObjectStorage]:
+    """Prove that a workspace keeps its promises, and give a temporary part of it."""
+    storage = bucket_of(address, access)
+    prove(storage)
+    with temporary_part(storage) as part:
+        yield part
 
 
 def _asked_theory(subject: Subject, pool: OpenedPool) -> Future[LevelOfTheory] | None:

@@ -15,7 +15,7 @@ from remote_work import learn
 from surveyor.errors import InputError, StorageFailed, TrainingFailed, WorkerLost
 from surveyor.events.log import EventLog
 from surveyor.pools import remote_call, workspace
-from surveyor.pools.bucket_files import OBJECTS
+from surveyor.pools.bucket_files import OBJECTS, Manifest
 from surveyor.pools.reporting import ReportingExecutor
 from surveyor.pools.sites import SchedulerSite
 from surveyor.pools.submission import SubmitOptions, submit_with
@@ -82,6 +82,12 @@ class Scene:
         """Names of objects other than what the flow has sent."""
         return [name for name in self.storage.list("") if not name.startswith(f"{OBJECTS}/")]
 
+    def kept(self) -> list[bytes | None]:
+        """Contents of the files in the newest checkpoint."""
+        (newest,) = [name for name in self.left() if "/checkpoints/" in name][-1:] or [""]
+        content = self.storage.get(newest)
+        return [self.storage.get(name) for name in Manifest.from_json(content).files.values()] if content else []
+
     def events(self) -> list[str]:
         paths = (self.folder / "events").glob("*.jsonl")
         return [event.message for path in paths for event in EventLog(path).read()[0]]
@@ -142,11 +148,8 @@ def test_files_are_sent_once_and_again_only_with_another_content(scene: Scene, p
 def test_the_next_attempt_continues_from_the_newest_checkpoint(scene: Scene, pool: Executor) -> None:
     (scene.control / "wait-2").touch()
     scene.learn(pool)
-    checkpoints = scene.opened[-1]._under_way.copy().pop().checkpoints
-    wait_until(lambda: "000001.json" in "".join(scene.storage.list(checkpoints)), lambda: str(scene.left()), PATIENCE_S)
-    wait_until(lambda: b"2" in scene.storage.contents.values(), lambda: str(scene.left()), PATIENCE_S)
+    wait_until(lambda: b"2" in scene.kept(), lambda: str(scene.left()), PATIENCE_S)
     other = Scene(scene.path, DictStorage())
-    wait_until(lambda: len([*scene.storage.list(checkpoints)]) > 0, lambda: str(scene.left()), PATIENCE_S)
     other.storage.contents = dict(scene.storage.contents)  # as a machine that died then has left them
     (scene.control / "wait-2").unlink()
     assert other.learn(pool).result(PATIENCE_S).read_bytes() == b"begun 3"
