@@ -163,7 +163,8 @@ def test_when_the_process_of_a_pool_is_killed_its_worker_ends_and_another_contin
 
 def test_a_machine_with_other_versions_says_so_and_another_one_is_used(scene: Scene) -> None:
     good, other = f"root@{ADDRESS}", f"root@{ADDRESS}:2222"
-    prologue = [*scene.site().prologue, 'case "$SSH_CONNECTION" in *" 2222") python=/usr/bin/python3;; esac']
+    late = 'case "$SSH_CONNECTION" in *" 2222") python=/usr/bin/python3;; *) sleep 10;; esac'
+    prologue = [*scene.site().prologue, late]
     pool = scene.open_pool(hosts=[other, good], prologue=prologue)
     futures = [pool.submit(abs, -1), pool.submit(abs, -2)]
     assert [future.result(PATIENCE_S) for future in futures] == [1, 2]
