@@ -19,8 +19,8 @@ SSHD = "/usr/sbin/sshd"
 ADDRESS = "203.0.113.2"
 LAPTOP, ROUTER, OUTSIDE = "laptop", "router", "outside"
 CONFIG = """\
-Port 22
-ListenAddress {address}
+ListenAddress {address}:22
+ListenAddress {address}:2222
 HostKey {folder}/host
 AuthorizedKeysFile {folder}/authorized
 PasswordAuthentication no
@@ -163,8 +163,23 @@ def _connect(scene: Natted) -> None:
     scene.run(LAPTOP, "ip", "route", "add", "default", "via", "192.168.77.1")
     scene.run(ROUTER, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
     scene.run(ROUTER, "iptables", "-t", "nat", "-A", "POSTROUTING", "-o", "o1", "-j", "MASQUERADE")
-    # Only ssh comes in, as where a provider closes all other ports.
-    scene.run(OUTSIDE, "iptables", "-A", "INPUT", "-i", "o0", "-p", "tcp", "--dport", "22", "-j", "ACCEPT")
+    # Only ssh comes in (by two ports, as to two machines), as where a provider closes all other ports.
+    scene.run(
+        OUTSIDE,
+        "iptables",
+        "-A",
+        "INPUT",
+        "-i",
+        "o0",
+        "-p",
+        "tcp",
+        "-m",
+        "multiport",
+        "--dports",
+        "22,2222",
+        "-j",
+        "ACCEPT",
+    )
     scene.run(OUTSIDE, "iptables", "-A", "INPUT", "-i", "o0", "-j", "DROP")
 
 
@@ -173,7 +188,7 @@ def _write_keys(folder: Path) -> None:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
     user, restricted = (folder / "user.pub").read_text(), (folder / "restricted.pub").read_text()
     (folder / "authorized").write_text(f"{user}no-port-forwarding {restricted}")
-    (folder / "known").write_text(f"{ADDRESS} {(folder / 'host.pub').read_text()}")
+    (folder / "known").write_text(f"{ADDRESS},[{ADDRESS}]:2222 {(folder / 'host.pub').read_text()}")
     (folder / "config").write_text(f"UserKnownHostsFile {folder}/known\nGlobalKnownHostsFile none\n")
     (folder / "sshd_config").write_text(CONFIG.format(address=ADDRESS, folder=folder))
 

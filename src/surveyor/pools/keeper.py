@@ -176,7 +176,8 @@ class Keeper:
         for job, reason in decided.failed:
             output = await asyncio.to_thread(self.machines.output, job)  # a cloud takes a while to answer
             message = f"job {job}: {reason}. {output}"
-            self._note_failure(message, is_certain=job in decided.certain or worker_check.DIFFERENT in message)
+            is_different = self.site.has_equal_jobs and worker_check.DIFFERENT in message
+            self._note_failure(message, is_certain=job in decided.certain or is_different)
         for job in decided.ended:
             await self._remove_workers(workers[job], job)
         await self._retire(decided.retire, workers)
@@ -295,6 +296,8 @@ class Keeper:
             self.next_submission = time.monotonic() + RETRY_S  # what there is goes on
             self.failures.clear()
             return
+        if self.records and not self.site.has_equal_jobs:
+            return  # another machine may still give a worker
         if is_final:
             raise PoolFailed(f"pool {self.name}: a job gave no worker, nor would another: {self.failures[-1]}")
         raise PoolFailed(

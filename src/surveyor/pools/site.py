@@ -75,6 +75,7 @@ class WorkersSite(BorderSite):
     untried: ClassVar[str] = "their scripts and commands were never tried on a real queue"
     causes: ClassVar[str] = "queue, account, directives, prologue or python"  # fields by which a job gives no worker
     limit_field: ClassVar[str] = "walltime_minutes"  # the field that limits the duration of a job
+    has_equal_jobs: ClassVar[bool] = True  # what one job lacks, every other one would lack, too
     leave_s: ClassVar[float] = 120.0  # so long may cancelled jobs of a former process take to be gone
 
     workers_per_job: int = Field(

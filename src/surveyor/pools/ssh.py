@@ -22,7 +22,7 @@ from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, Refused
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
 from surveyor.pools.ssh_command import ALLOCATED, LOGIN_S, command_of, refusal_of
-from surveyor.pools.ssh_script import Order, worker_script
+from surveyor.pools.ssh_script import UNFIT, Order, worker_script
 from surveyor.pools.ssh_site import SSHSite
 from surveyor.pools.ssh_watch import ENDED
 
@@ -129,11 +129,7 @@ class Hosts:
                 if connection.leaving is not None and now > connection.leaving + CLOSE_S:
                     connection.process.kill()
                 continue
-            if connection.process.returncode and connection.leaving is None:
-                self._failed[connection.host] = now
-            connection.end_input()
-            self._over.add(job)
-            del self._connections[job]
+            self._note_end(job, connection)
         others = [job for job in jobs if job not in {*self._connections, *self._over} and self._may_run_still(job)]
         holder = self.folder.read_holder() if others else None
         is_held = holder is not None and holder["pid"] != os.getpid()  # asked by another process, such as the doctor's
@@ -228,6 +224,17 @@ class Hosts:
             connection.process.stdin.flush()
         except BrokenPipeError as error:
             raise NoCapacity(f"the connection to {connection.host} broke at once") from error
+
+    def _note_end(self, job: str, connection: _Connection) -> None:
+        connection.end_input()
+        self._over.add(job)
+        del self._connections[job]
+        status, host = connection.process.returncode, connection.host
+        if status == UNFIT:
+            said = _lines(self._output(job.partition(":")[0]))[-1:]
+            self._note_trouble(host, Refused(f"{host}: {' '.join(said)}"))
+        elif status and connection.leaving is None:
+            self._failed[host] = time.monotonic()
 
     def _is_aside(self, host: str) -> bool:
         return host in self._aside and time.monotonic() < self._aside[host].until

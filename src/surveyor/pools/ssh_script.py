@@ -12,6 +12,7 @@ from surveyor.pools.machine import THREADS, UNBOUND
 from surveyor.pools.ssh_site import SSHSite
 
 WATCH = "surveyor.pools.ssh_watch"
+UNFIT = 78  # status of a script that finds what no later one would find otherwise
 
 # Bash reads all of the block before it runs any of it, so no command of the prologue takes the order for its input. And
 # it reads the prologue as text: a quotation that does not end there would go on into the order, and into a message.
@@ -26,7 +27,7 @@ exit 1
 }}
 """
 SCRIPT = """\
-say() {{ echo "surveyor: $*" >&2; exit 1; }}
+say() {{ echo "surveyor: $*" >&2; exit {unfit}; }}
 python={python}
 export SURVEYOR_JOB_BEGIN=$(date +%s)
 export SURVEYOR_JOB_WALLTIME_S={lifetime_s}
@@ -40,7 +41,7 @@ full path of one in an environment with surveyor"
 IFS= read -r -d '' check <<'SURVEYOR_CHECK'
 {check}
 SURVEYOR_CHECK
-"$python" -c "$check" /dev/stdin <<'SURVEYOR_VERSIONS' || exit 1
+"$python" -c "$check" /dev/stdin <<'SURVEYOR_VERSIONS' || exit {unfit}
 {versions}
 SURVEYOR_VERSIONS
 {act}
@@ -102,6 +103,7 @@ def script_of(site: SSHSite, check: str, versions: str, act: str) -> str:
         check=check,
         versions=versions,
         act=act,
+        unfit=UNFIT,
     )
     return BLOCK.format(script=script, end=f"SURVEYOR_{uuid4().hex}")
 

@@ -20,6 +20,7 @@ class SSHSite(WorkersSite):
     kind: ClassVar[str] = "ssh"
     causes: ClassVar[str] = "hosts, user, key_file, prologue or python"
     limit_field: ClassVar[str] = "lifetime_minutes"
+    has_equal_jobs: ClassVar[bool] = False
     leave_s: ClassVar[float] = 660.0  # more than the longest orphan time
 
     hosts: list[Host] = Field(

@@ -161,7 +161,15 @@ def test_when_the_process_of_a_pool_is_killed_its_worker_ends_and_another_contin
     assert scene.open_pool().submit_with(SubmitOptions("a"), work, scene.log, "a", 0).result(PATIENCE_S)
 
 
-def test_a_machine_with_other_versions_is_a_failure_that_says_so(scene: Scene) -> None:
+def test_a_machine_with_other_versions_says_so_and_another_one_is_used(scene: Scene) -> None:
+    good, other = f"root@{ADDRESS}", f"root@{ADDRESS}:2222"
+    late = 'case "$SSH_CONNECTION" in *" 2222") python=/usr/bin/python3;; *) sleep 10;; esac'
+    prologue = [*scene.site().prologue, late]
+    pool = scene.open_pool(hosts=[other, good], prologue=prologue)
+    futures = [pool.submit(abs, -1), pool.submit(abs, -2)]
+    assert [future.result(PATIENCE_S) for future in futures] == [1, 2]
+    assert f"{other}: versions differ" in scene.folder.log.read_text()
+    scene.close()
     with pytest.raises(PoolFailed, match=r"nor would another: [\s\S]*versions differ: /usr/bin/python3 on .* surveyor"):
         scene.open_pool(python="/usr/bin/python3").submit(abs, -1).result(PATIENCE_S)
 
