@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 LOOK_S = 5.0  # how often events of calls under way are looked for
 N_AT_ONCE = 8  # files that are sent or brought at once
+ARRIVING = ".arriving-"  # beginning of the names of folders for files that are being brought
 TAIL = 1_000_000  # bytes at the end of a file of events in which repeated ones are looked for
 
 logger = logging.getLogger(__name__)
@@ -253,8 +254,7 @@ class Workspace(Executor):
 
     def _bring_files(self, call: RemoteCall, manifest: Manifest) -> None:
         folder = self._border.folder
-        arriving = folder / f".arriving-{call.objects.call[:16]}"
-        rmtree(arriving, ignore_errors=True)
+        arriving = folder / f"{ARRIVING}{uuid4().hex}"
         for path, name in manifest.files.items():
             if not _is_there(folder / path, name):
                 fetch(self._border.storage, name, arriving / path)

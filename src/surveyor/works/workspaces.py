@@ -1,6 +1,7 @@
 """The workspaces of work: the buckets through which files travel to and from pools that do not see its folder."""
 
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
@@ -11,7 +12,7 @@ from surveyor.lease import Lease
 from surveyor.object_storage import ObjectStorage, prove, storage_at
 from surveyor.pools.choice import OpenPools
 from surveyor.pools.site import BorderSite, Site
-from surveyor.pools.workspace import Border, Workspace
+from surveyor.pools.workspace import ARRIVING, Border, Workspace
 from surveyor.run_directory import SCHEMA_VERSION, RunDirectory, check_schema
 from surveyor.works.parameters import WorkParameters
 
@@ -78,6 +79,8 @@ def open_workspaces(
         accesses: how the buckets are reached, by name of the pool.
         lease: of the folder; if it is lost, the files belong to another process.
     """
+    for left in directory.path.glob(f"{ARRIVING}*"):  # of a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     with ExitStack() as opened:
         workspaces: dict[str, Workspace] = {}
         for pool in pools:
