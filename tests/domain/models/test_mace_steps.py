@@ -119,6 +119,20 @@ def test_predictions_are_those_of_evaluation(potential: MACEPotential) -> None:
                 np.testing.assert_allclose(one.stress, other.stress, rtol=0, atol=1e-9)
 
 
+def test_energies_in_single_precision_are_not_rounded_with_those_of_the_atoms(workplace: Path) -> None:
+    path = save_small_mace(workplace / "all-electron.model", atomic_energies=(-45000.0, -518000.0))
+    crystal = bulk("Cu", cubic=True) * (2, 2, 2)
+    moved = [crystal.copy() for _ in range(6)]
+    for number, atoms in enumerate(moved):
+        atoms.rattle(0.01 * number, seed=number)
+    double, single = (
+        np.array([each.energy for each in MACEPotential(path, "cpu", precision).evaluate(moved)])
+        for precision in ("float64", "float32")
+    )
+    assert np.ptp(double) > 1e-3
+    assert np.diff(single) == pytest.approx(np.diff(double), abs=1e-4)  # a sum of 32 atoms has steps of 0.125 eV
+
+
 RESTRAINT = {"variable": "distance", "atoms": [0, 1], "centre": 2.6, "force_constant": 1.0}
 
 
