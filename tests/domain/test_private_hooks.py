@@ -117,6 +117,7 @@ HOOKS = [
         "MACECalculator._create_result_tensors",
         takes("mace.calculators:MACECalculator._create_result_tensors", "num_models", "num_atoms", "batch", "out"),
     ),
+    Hook("mace-torch", "node_energy", mentions("mace.modules:ScaleShiftMACE", "node_energy")),
     Hook("mace-torch", "node_feats", mentions("mace.modules:ScaleShiftMACE", "node_feats", "products")),
     Hook("mace-torch", "linear.irreps_out", mentions("mace.modules:EquivariantProductBasisBlock", "linear")),
     Hook("mace-torch", "remove_pt_head", takes("mace.tools.scripts_utils:remove_pt_head", "model", "head_to_keep")),

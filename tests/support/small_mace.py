@@ -9,8 +9,8 @@ import numpy as np
 from surveyor.models.quiet import engine_kept_quiet
 
 
-def small_mace(seed: int = 0, r_max_A: float = 3.5) -> Any:  # Any: MACE has no types
-    """Return a network for copper and gold whose forces are those of a soft solid."""
+def small_mace(atomic_energies: tuple[float, float] = (-1.0, -2.0)) -> Any:  # Any: MACE has no types
+    """Return a network for copper and gold with a cutoff of 3.5 Å, which are very soft."""
     import torch
 
     with engine_kept_quiet():
@@ -21,10 +21,10 @@ def small_mace(seed: int = 0, r_max_A: float = 3.5) -> Any:  # Any: MACE has no 
 
     with warnings.catch_warnings(), torch_tools.default_dtype("float64"):
         warnings.simplefilter("ignore")  # of TorchScript, which e3nn uses
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         block = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
         return modules.ScaleShiftMACE(
-            r_max=r_max_A,
+            r_max=3.5,
             num_bessel=4,
             num_polynomial_cutoff=5,
             max_ell=1,
@@ -35,7 +35,7 @@ def small_mace(seed: int = 0, r_max_A: float = 3.5) -> Any:  # Any: MACE has no 
             hidden_irreps=o3.Irreps("4x0e + 4x1o"),
             MLP_irreps=o3.Irreps("4x0e"),
             gate=torch.nn.functional.silu,
-            atomic_energies=np.array([-1.0, -2.0]),
+            atomic_energies=np.array(atomic_energies),
             avg_num_neighbors=12.0,
             atomic_numbers=[29, 79],
             correlation=1,
@@ -46,11 +46,11 @@ def small_mace(seed: int = 0, r_max_A: float = 3.5) -> Any:  # Any: MACE has no 
         )
 
 
-def save_small_mace(path: Path) -> Path:
+def save_small_mace(path: Path, **options: Any) -> Path:
     """Save the network to a file."""
     import torch
 
-    network = small_mace()
+    network = small_mace(**options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as above
         torch.save(network, path)

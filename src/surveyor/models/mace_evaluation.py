@@ -80,7 +80,7 @@ def predictions_of(
     contacts: Sequence[Contact] | None = None,
 ) -> list[Prediction]:
     """Return the predictions in the output of the network for structures; without stress where it has none."""
-    energies, forces = (found[name].detach().cpu().numpy() for name in ("energy", "forces"))
+    energies, forces = _energies(structures, found), found["forces"].detach().cpu().numpy()
     stresses = None if found["stress"] is None else found["stress"].detach().cpu().numpy()
     uncertainty = calculator.uncertainty
     of_atoms = None if uncertainty is None else uncertainty.of(features_of(calculator.models[0], found))
@@ -88,6 +88,21 @@ def predictions_of(
     if contacts is None:
         return predictions
     return [replace(each, contact=contact) for each, contact in zip(predictions, contacts, strict=True)]
+
+
+def _energies(structures: Sequence[Atoms], found: dict[str, Any]) -> np.ndarray:  # Any: tensors
+    """Return the energies, shape (n_structures,), in double precision.
+
+    Those of a network in single precision are the sums of the atoms' energies: its own sums, of some thousand eV with
+    all-electron atomic energies, are rounded to tenths of a meV.
+    """
+    import torch
+
+    name = "node_energy" if found["energy"].dtype == torch.float32 and "node_energy" in found else "energy"
+    energies: np.ndarray = found[name].detach().cpu().double().numpy()
+    if name == "energy":
+        return energies
+    return np.add.reduceat(energies, np.cumsum([0, *map(len, structures[:-1])]))
 
 
 def features_together(
