@@ -113,7 +113,7 @@ def test_a_killed_campaign_goes_on_with_what_was_under_way(tmp_path: Path, prefe
     assert slow.directory.read_manifest(N_GENERATIONS)["n_labels"] == N_LABELS - 1
     repeats = repeats_in(slow.log.read_text().splitlines())
     assert not repeats.finished
-    assert len(launches(slow.log, "end")) == N_LABELS
+    assert len({*launches(slow.log, "end")}) == N_LABELS  # one may have ended at the kill, before it was stored
 
 
 def test_what_is_in_computation_at_the_end_is_kept_and_learned_when_the_campaign_goes_on(
