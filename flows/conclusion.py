@@ -75,7 +75,7 @@ def check_something_is_new(
     except NothingLearned as error:
         number = previous.number + 1
         survey.move_on([each.name for each in samples if each.failure is not None])
-        survey.end_generation(previous, goes_on=False)
+        survey.end_generation(previous)
         text = f"generation {number} brought nothing new: {error}"
         announce(logger, GenerationFails(message=text, generation=number))
         raise NothingLearned(

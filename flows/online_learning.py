@@ -128,5 +128,4 @@ def next_generation(campaign: Campaign, survey: Survey, previous: Generation) ->
 
     details = describe(samples, structures, errors.by_key, trained.history, learning) | stopwatch.times | examined
     generation = Generation(number, trained.data, walkers, trained.model, errors.over_all, trained.errors, details)
-    completed = complete(campaign, generation)
-    return survey.end_generation(completed, goes_on=reason_to_stop(completed.progress, learning) is None)
+    return survey.end_generation(complete(campaign, generation))

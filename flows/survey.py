@@ -51,7 +51,7 @@ class Survey:
         self._record = SurveyRecord(campaign.directory, learning, campaign.checked.walkers, newest)
         rules = self._record.schedule.rules
         is_overlapped = rules is not None and rules.labels_ahead > rules.n_states
-        self._context = context = copy_context() if is_overlapped else None
+        context = copy_context() if is_overlapped else None
         self._labels = Labels.begin(campaign, checks, context)
         is_ready = partial(checks.is_ready, "sampling")
         self._queue = TaskQueue(
@@ -108,18 +108,9 @@ class Survey:
         """Perform an action while the result of the next task is awaited, and before it is returned."""
         self._labels.queue.defer(action)
 
-    def end_generation(self, newest: Generation, *, goes_on: bool) -> Generation:
-        """Forget the samples of a generation, which are learned, or have brought nothing new; return the newest one.
-
-        Args:
-            newest: the newest complete generation.
-            goes_on: whether another generation follows. Walkers that may move during trainings then begin at once, and
-                not after the run of this generation has ended and that of the next one has begun.
-        """
+    def end_generation(self, newest: Generation) -> Generation:
+        """Forget the samples of a generation, which are learned, or have brought nothing new; return the newest one."""
         self._record.end_generation(newest.number, newest.n_labels)
-        if goes_on and self._context is not None:
-            self._potentials[newest.number] = newest.model.deploy()
-            self._decide()
         return newest
 
     def end(self, reason: str) -> None:

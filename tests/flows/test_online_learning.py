@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from campaigns import Folder, flow_runs, newest_run, write_starts
-from prefect.client.orchestration import get_client
+from campaigns import Folder, write_starts
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
+from prefect.client.schemas.objects import FlowRun
 
 from surveyor.campaign import CAMPAIGN, Campaign
 from surveyor.dataset import ENERGY, KEY, Dataset, DataSets, with_label
 from surveyor.errors import CampaignInUse, InputError, NothingLearned
-from surveyor.events.kinds import CampaignComplete, CommitteeCalibrated, ErrorsMeasured, Rejected
+from surveyor.events.kinds import CampaignBegins, CampaignComplete, CommitteeCalibrated, ErrorsMeasured, Rejected
 from surveyor.events.log import of_kind
 from surveyor.files import read_json, write_json
 from surveyor.labels import Label, LevelOfTheory, save_theory
@@ -48,12 +49,26 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
+def newest_run(directory: RunDirectory) -> str:
+    """The identifier of the newest run of a campaign."""
+    url = of_kind(directory.events.read()[0], CampaignBegins)[-1].url
+    identifier: str = url.rsplit("/", 1)[-1]
+    return identifier
+
+
 def reports_of(directory: RunDirectory) -> list[str]:
     """The names of the tasks of the newest run of a campaign that report on a generation."""
     of_run = FlowRunFilter.model_validate({"id": {"any_": [newest_run(directory)]}})
     with get_client(sync_client=True) as client:
         names = [task.name for task in client.read_task_runs(flow_run_filter=of_run)]
     return [name for name in names if name.startswith("report")]
+
+
+def flow_runs(client: SyncPrefectClient, directory: RunDirectory) -> list[FlowRun]:
+    """The generations of the newest run of a campaign."""
+    campaign = client.read_flow_run(newest_run(directory))
+    children = FlowRunFilter.model_validate({"parent_flow_run_id": {"any_": [campaign.id]}})
+    return client.read_flow_runs(flow_run_filter=children)
 
 
 def test_a_call_runs_a_campaign_and_the_same_call_finds_it_done(folder: Folder) -> None:

@@ -7,16 +7,15 @@ from typing import Any
 
 import httpx
 import pytest
-from campaigns import Folder, flow_runs
+from campaigns import Folder
 from killed_campaign import repeats_in
-from prefect.client.orchestration import get_client
 from prefect_server import ANSWER_S, post
 from processes import wait_until
 from slow_campaign import N_GENERATIONS, N_LABELS, N_STATES, SlowCampaign
 
 from surveyor.errors import InputError
 from surveyor.learning.decisions import Progress
-from surveyor.learning.entries import GenerationEnds, LabelArrived, RunEnds, SampleReturned, WalkerBegins
+from surveyor.learning.entries import LabelArrived, RunEnds, SampleReturned
 from surveyor.learning.journal import Journal, first_difference
 from surveyor.learning.parameters import Learning
 from surveyor.progress import read_progress
@@ -72,19 +71,7 @@ def test_walkers_go_on_during_trainings_and_nothing_is_dropped(folder: Folder, p
     assert all(sample["lag"] < 8 for sample in samples)
     progress = read_progress(folder.directory)
     assert (progress.state, progress.n_labels) == ("complete", 18)
-    walkers_begin_before_the_run_of_a_generation_ends(folder)
     labels_stand_alone_in_the_run_graph(prefect_api_url)
-
-
-def walkers_begin_before_the_run_of_a_generation_ends(folder: Folder) -> None:
-    """The run of the next generation begins a second later on a busy machine, and places for labels stay empty."""
-    timed = Journal(folder.directory.journal).timed()
-    (ended,) = [n for n, (_, entry) in enumerate(timed) if isinstance(entry, GenerationEnds) and entry.generation == 1]
-    with get_client(sync_client=True) as client:
-        (run,) = [each for each in flow_runs(client, folder.directory) if each.name == "generation 1"]
-    assert run.end_time is not None
-    moment, entry = timed[ended + 1]
-    assert not isinstance(entry, WalkerBegins) or moment < run.end_time.timestamp()  # all may move still
 
 
 def labels_stand_alone_in_the_run_graph(api_url: str) -> None:
@@ -132,7 +119,6 @@ def test_what_is_in_computation_at_the_end_is_kept_and_learned_when_the_campaign
     begun = {entry.name for entry in entries[:ended] if isinstance(entry, SampleReturned)}
     arrived = {entry.name for entry in entries if isinstance(entry, LabelArrived)}
     assert arrived <= begun  # nothing is bought for a sample that returned later
-    assert isinstance(entries[ended - 1], GenerationEnds)  # no walker begins in vain
     assert folder.n_launches() == 6 + 1 + len(arrived)
     folder.run(n_walkers=4, learning=OVERLAPPED)
     assert [folder.n_brought(number) for number in (1, 2, 3)] == [4, 4, 4]

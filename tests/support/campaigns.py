@@ -7,13 +7,8 @@ import ase.io
 from ase import Atoms
 from ase.build import bulk
 from ase.cluster import Icosahedron
-from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import FlowRun
 
 from surveyor.dataset import DataSets
-from surveyor.events.kinds import CampaignBegins
-from surveyor.events.log import of_kind
 from surveyor.flows.online_learning import online_learning
 from surveyor.run_directory import RunDirectory
 from surveyor.testing.references import launches
@@ -29,20 +24,6 @@ LOOSE = {
 def write_starts(path: Path, *structures: Atoms) -> Path:
     ase.io.write(path, structures or [bulk("Cu", cubic=True), Icosahedron("Cu", 2)], format="extxyz")
     return path
-
-
-def newest_run(directory: RunDirectory) -> str:
-    """The identifier of the newest run of a campaign."""
-    url = of_kind(directory.events.read()[0], CampaignBegins)[-1].url
-    identifier: str = url.rsplit("/", 1)[-1]
-    return identifier
-
-
-def flow_runs(client: SyncPrefectClient, directory: RunDirectory) -> list[FlowRun]:
-    """The generations of the newest run of a campaign."""
-    campaign = client.read_flow_run(newest_run(directory))
-    children = FlowRunFilter.model_validate({"parent_flow_run_id": {"any_": [campaign.id]}})
-    return client.read_flow_runs(flow_run_filter=children)
 
 
 class Folder:
