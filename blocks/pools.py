@@ -10,9 +10,9 @@ from pydantic import HttpUrl, ValidationError
 from surveyor.blocks.site_blocks import SiteBlock, asking_server, stored_block, stored_names, stripped
 from surveyor.errors import InputError
 from surveyor.pools.choice import plain_site
-from surveyor.pools.ec2_site import EC2Site
-from surveyor.pools.gcp_site import GCPSite
-from surveyor.pools.kubernetes_site import KubernetesSite
+from surveyor.pools.ec2.site import EC2Site
+from surveyor.pools.gcp.site import GCPSite
+from surveyor.pools.kubernetes.site import KubernetesSite
 from surveyor.pools.site import Site
 from surveyor.pools.sites import (
     SITES,
@@ -25,7 +25,7 @@ from surveyor.pools.sites import (
     SGESite,
     SLURMSite,
 )
-from surveyor.pools.ssh_site import SSHSite
+from surveyor.pools.ssh.site import SSHSite
 
 DASK_LOGO = HttpUrl("https://avatars.githubusercontent.com/u/17131925?s=200&v=4")
 JOBQUEUE_DOCS = "https://jobqueue.dask.org/en/latest/generated/dask_jobqueue."

@@ -10,11 +10,11 @@ from rich.table import Table
 
 from surveyor.errors import InputError
 from surveyor.pools.choice import folder_of
+from surveyor.pools.clouds.marks import Found
 from surveyor.pools.cluster import close_cluster_pool, open_cluster_pool
-from surveyor.pools.ec2_site import EC2Site
-from surveyor.pools.gcp_site import GCPSite
-from surveyor.pools.kubernetes_site import KubernetesSite
-from surveyor.pools.marks import Found
+from surveyor.pools.ec2.site import EC2Site
+from surveyor.pools.gcp.site import GCPSite
+from surveyor.pools.kubernetes.site import KubernetesSite
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.site import Site, WorkersSite
 from surveyor.run_directory import RunDirectory
@@ -144,7 +144,9 @@ def _sweep(options: argparse.Namespace, console: Console) -> None:
 
 
 def _swept(name: str, site: Site, also_alive: bool) -> Iterator[Found]:
-    from surveyor.pools import ec2, gcp, pods
+    from surveyor.pools.ec2 import instances as ec2
+    from surveyor.pools.gcp import instances as gcp
+    from surveyor.pools.kubernetes import pods
 
     match site:
         case EC2Site():

@@ -116,7 +116,9 @@ def test_every_room_of_the_domain_has_its_place():
 
 def test_an_installation_has_every_room_of_the_domain():
     packages = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    rooms = {f"surveyor.{path.parent.name}" for path in (REPOSITORY / "src" / "surveyor").glob("*/__init__.py")}
+    source = REPOSITORY / "src"
+    folders = [path.parent.relative_to(source) for path in (source / "surveyor").rglob("*/__init__.py")]
+    rooms = {".".join(folder.parts) for folder in folders}
     assert rooms <= {*packages}
 
 

@@ -23,8 +23,8 @@ from surveyor.events.kinds import Sampled
 from surveyor.events.log import of_kind
 from surveyor.models.history import reported_epochs
 from surveyor.object_storage import storage_at
-from surveyor.pools.bucket_files import Manifest
-from surveyor.pools.remote_call import FOLDERS
+from surveyor.pools.workspace.bucket_files import Manifest
+from surveyor.pools.workspace.remote_call import FOLDERS
 from surveyor.run_directory import RunDirectory
 
 N_BOOTSTRAP, N_STATES, N_EPOCHS = 10, 2, 60

@@ -11,8 +11,8 @@ from distributed import Security
 from played_cloud import SECRET, played_cloud
 
 from surveyor.blocks.pools import EC2Pool, load_sites
-from surveyor.pools.ec2 import Instances
-from surveyor.pools.ec2_site import EC2Site
+from surveyor.pools.ec2.instances import Instances
+from surveyor.pools.ec2.site import EC2Site
 
 NAME = "ec2/swept"
 

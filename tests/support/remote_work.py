@@ -8,7 +8,7 @@ from surveyor.errors import TrainingFailed
 from surveyor.events.kinds import Event
 from surveyor.events.recording import announce
 from surveyor.files import write_atomically
-from surveyor.pools.told import as_told
+from surveyor.pools.workspace.translation import as_told
 
 logger = logging.getLogger("surveyor.work")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from surveyor.doctor.results import CheckResult, fault, fault_of, remark
 from surveyor.pools.machines import NoCapacity
-from surveyor.pools.ssh_look import HostView, look_at_hosts
-from surveyor.pools.ssh_site import SSHSite
+from surveyor.pools.ssh.look import HostView, look_at_hosts
+from surveyor.pools.ssh.site import SSHSite
 from surveyor.words import number_of
 
 

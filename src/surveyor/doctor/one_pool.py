@@ -16,7 +16,7 @@ from surveyor.pools.choice import folder_of
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.site import Site, WorkersSite
 from surveyor.pools.sites import JobQueueSite
-from surveyor.pools.ssh_site import SSHSite
+from surveyor.pools.ssh.site import SSHSite
 from surveyor.works.workspaces import workspace_of
 
 CLOCKS_S = 30.0  # beyond this difference, times in logs and events of several machines mislead

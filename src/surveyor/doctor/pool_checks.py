@@ -21,8 +21,8 @@ from surveyor.models.choice import check_model_parameters, with_contents
 from surveyor.object_storage import ObjectStorage, prove
 from surveyor.pools.site import WorkersSite
 from surveyor.pools.sites import JobQueueSite
-from surveyor.pools.ssh_site import SSHSite
-from surveyor.pools.workspace import Border, Workspace
+from surveyor.pools.ssh.site import SSHSite
+from surveyor.pools.workspace.workspace import Border, Workspace
 from surveyor.works.workspaces import bucket_of, workspace_of
 
 # What is to be edited where a reference cannot be computed, by what is said of it.

@@ -16,7 +16,7 @@ from surveyor.lease import Lease
 from surveyor.parameters import Parameters
 from surveyor.pools.address import scheduler_pool
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool
-from surveyor.pools.ec2_site import EC2Site
+from surveyor.pools.ec2.site import EC2Site
 from surveyor.pools.local import local_pool
 from surveyor.pools.machine import find_capacity
 from surveyor.pools.pool import Pool

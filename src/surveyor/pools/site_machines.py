@@ -4,18 +4,18 @@ from pathlib import Path
 
 from distributed import Security
 
-from surveyor.pools.ec2 import Instances
-from surveyor.pools.ec2_site import EC2Site
-from surveyor.pools.gcp import GoogleInstances
-from surveyor.pools.gcp_site import GCPSite
+from surveyor.pools.ec2.instances import Instances
+from surveyor.pools.ec2.site import EC2Site
+from surveyor.pools.gcp.instances import GoogleInstances
+from surveyor.pools.gcp.site import GCPSite
 from surveyor.pools.jobs import Jobs
-from surveyor.pools.kubernetes_site import KubernetesSite
+from surveyor.pools.kubernetes.pods import Pods
+from surveyor.pools.kubernetes.site import KubernetesSite
 from surveyor.pools.machines import Machines
-from surveyor.pools.pods import Pods
 from surveyor.pools.site import WorkersSite
 from surveyor.pools.sites import JobQueueSite
-from surveyor.pools.ssh import Hosts
-from surveyor.pools.ssh_site import SSHSite
+from surveyor.pools.ssh.hosts import Hosts
+from surveyor.pools.ssh.site import SSHSite
 
 
 def machines_of(

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from surveyor.pools.ec2_site import EC2Site
-from surveyor.pools.gcp_site import GCPSite
-from surveyor.pools.kubernetes_site import KubernetesSite
+from surveyor.pools.ec2.site import EC2Site
+from surveyor.pools.gcp.site import GCPSite
+from surveyor.pools.kubernetes.site import KubernetesSite
 from surveyor.pools.site import END_S, START_S, BorderSite, Site, WorkersSite
-from surveyor.pools.ssh_site import SSHSite
+from surveyor.pools.ssh.site import SSHSite
 
 
 class LocalSite(Site):

@@ -28,7 +28,7 @@ class SubmitOptions:
         time_limit_s: time limit in seconds. A job with less walltime left does not start the function.
         priority: whether it begins before others that wait for the same workers.
         outputs: how the full paths of the files begin that it writes and leaves, such as `/run/model/`. A pool whose
-            workers do not see them brings them; see `surveyor.pools.workspace`.
+            workers do not see them brings them; see `surveyor.pools.workspace.workspace`.
         continues: whether a repeated call continues from these files, which are then kept on the way.
     """
 

@@ -14,7 +14,7 @@ from surveyor.events.kinds import LabelFailed, Labelled
 from surveyor.events.recording import announce
 from surveyor.files import FULL, outlast
 from surveyor.labels import WORK, Label, LabelFailure, LabelRequest, LabelStore, LevelOfTheory, former_keys
-from surveyor.pools.told import as_told
+from surveyor.pools.workspace.translation import translated
 from surveyor.reference.reference import Reference, Resumable, limits_of
 
 logger = logging.getLogger(__name__)
@@ -191,7 +191,7 @@ def _attempt(request: LabelRequest, labeller: Labeller) -> LabelFailure | None:
         result = labeller.reference.compute(request.structure, directory)
     if isinstance(result, LabelFailure):
         limit = limits_of(labeller.reference).get(result.reason)
-        failure = replace(result, attempt=attempt, output=as_told(result.output or str(directory)), limit=limit)
+        failure = replace(result, attempt=attempt, output=translated(result.output or str(directory)), limit=limit)
         store.put_failure(key, request.structure, labeller.theory, failure)
         logger.warning("label %s failed (%s): %s", key[:11], failure.reason, failure.message)
         if directory != scratch:

@@ -17,7 +17,7 @@ from surveyor.pools.choice import OpenPools, open_pools
 from surveyor.pools.pool import Pool
 from surveyor.pools.reporting import ReportingExecutor
 from surveyor.pools.site import Site
-from surveyor.pools.workspace import Workspace
+from surveyor.pools.workspace.workspace import Workspace
 from surveyor.run_directory import RunDirectory
 from surveyor.works.checks import check_writable
 from surveyor.works.continuation import check_same_parameters, keep_inputs, record_parameters

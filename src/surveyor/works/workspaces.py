@@ -12,7 +12,7 @@ from surveyor.lease import Lease
 from surveyor.object_storage import ObjectStorage, prove, storage_at
 from surveyor.pools.choice import OpenPools
 from surveyor.pools.site import BorderSite, Site
-from surveyor.pools.workspace import ARRIVING, Border, Workspace
+from surveyor.pools.workspace.workspace import ARRIVING, Border, Workspace
 from surveyor.run_directory import SCHEMA_VERSION, RunDirectory, check_schema
 from surveyor.works.parameters import WorkParameters
 

@@ -15,9 +15,9 @@ from distributed import Security
 from played_cloud import SECRET, Fault, PlayedCloud, played_cloud
 
 from surveyor.errors import InputError, PoolFailed
-from surveyor.pools import ec2
-from surveyor.pools.ec2 import Instances, sweep
-from surveyor.pools.ec2_site import EC2Site
+from surveyor.pools.ec2 import instances as ec2
+from surveyor.pools.ec2.instances import Instances, sweep
+from surveyor.pools.ec2.site import EC2Site
 from surveyor.pools.machines import NoCapacity, QueueSilent, Refused
 from surveyor.pools.site import Price
 from surveyor.pools.spending import Spending
@@ -97,7 +97,7 @@ def test_the_first_act_of_an_instance_is_to_set_its_end(cloud: PlayedCloud, tmp_
         "setpriv --reuid=",
         f"tee -a {tmp_path}/jobs/gpu-1.out",
         "/opt/env/python /pool/check.py /pool/versions.json </dev/null || exit 1",
-        "/opt/env/python -m surveyor.pools.instance_watch tls://127.0.0.1:8786 120 - /pool/ca.pem",
+        "/opt/env/python -m surveyor.pools.clouds.instance_watch tls://127.0.0.1:8786 120 - /pool/ca.pem",
         "distributed.cli.dask_worker tls://127.0.0.1:8786 --name gpu-1 --nthreads 1 --nworkers 2 --memory-limit 0",
         "--death-timeout 120",
         "--tls-key /pool/k.pem",
@@ -275,7 +275,7 @@ def test_no_request_holds_a_secret(cloud: PlayedCloud, tmp_path: Path) -> None:
 
 def test_without_boto3_the_command_that_installs_it_is_said() -> None:
     script = "import sys; sys.modules['boto3'] = None\n"
-    script += f"from surveyor.pools.ec2 import *; Instances('ec2/gpu', EC2Site(**{PLAIN}), Path())"
+    script += f"from surveyor.pools.ec2.instances import *; Instances('ec2/gpu', EC2Site(**{PLAIN}), Path())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert 'pools of the kind ec2 need boto3: pip install "surveyor[aws]"' in done.stderr
 

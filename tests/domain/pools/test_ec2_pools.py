@@ -21,9 +21,10 @@ from processes import wait_until
 from surveyor.doctor.one_pool import examine_pool
 from surveyor.errors import PoolFailed, WorkerLost
 from surveyor.object_storage import storage_at
-from surveyor.pools import instance_watch, watch
+from surveyor.pools import watch
+from surveyor.pools.clouds import instance_watch
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool
-from surveyor.pools.ec2_site import EC2Site
+from surveyor.pools.ec2.site import EC2Site
 from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.submission import SubmitOptions

@@ -11,11 +11,11 @@ from distributed import Security
 from played_compute import PlayedCompute, complaints, played_compute
 
 from surveyor.errors import InputError, PoolFailed
-from surveyor.pools import spot_notice
-from surveyor.pools.gcp import GoogleInstances, sweep
-from surveyor.pools.gcp_site import GCPSite
+from surveyor.pools.clouds import spot_notice
+from surveyor.pools.clouds.marks import owner
+from surveyor.pools.gcp.instances import GoogleInstances, sweep
+from surveyor.pools.gcp.site import GCPSite
 from surveyor.pools.machines import NoCapacity, QueueSilent, Refused
-from surveyor.pools.marks import owner
 
 PLAIN = {
     "project": "p-1",

@@ -20,10 +20,10 @@ from processes import wait_until
 
 from surveyor.errors import InputError, PoolFailed, WorkerLost
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool
-from surveyor.pools.kubernetes_site import KubernetesSite
+from surveyor.pools.kubernetes.manifest import merged
+from surveyor.pools.kubernetes.pods import Pods, sweep
+from surveyor.pools.kubernetes.site import KubernetesSite
 from surveyor.pools.machines import QueueSilent, Refused
-from surveyor.pools.pod_manifest import merged
-from surveyor.pools.pods import Pods, sweep
 from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
@@ -302,7 +302,7 @@ def test_a_folder_that_pods_do_not_see_is_refused(scene: Scene, tmp_path: Path) 
 
 def test_without_the_client_the_command_that_installs_it_is_said() -> None:
     script = "import sys; sys.modules['kubernetes'] = None\n"
-    script += f"from surveyor.pools.pods import *; Pods('kubernetes/gpu', KubernetesSite(**{PLAIN}), Path())"
+    script += f"from surveyor.pools.kubernetes.pods import *; Pods('kubernetes/gpu', KubernetesSite(**{PLAIN}), Path())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert 'pools of the kind kubernetes need its client: pip install "surveyor[kubernetes]"' in done.stderr
 

@@ -15,15 +15,15 @@ import pytest
 from pydantic import ValidationError
 
 from surveyor.errors import PoolFailed
-from surveyor.pools import ssh_watch
 from surveyor.pools.machines import NoCapacity, Refused
 from surveyor.pools.queues import Entry
-from surveyor.pools.ssh import Hosts
-from surveyor.pools.ssh_command import command_of, destination_of, refusal_of
-from surveyor.pools.ssh_look import MARK, _read
-from surveyor.pools.ssh_script import Order
-from surveyor.pools.ssh_site import SSHSite
-from surveyor.pools.ssh_watch import ENDED
+from surveyor.pools.ssh import watch as ssh_watch
+from surveyor.pools.ssh.command import command_of, destination_of, refusal_of
+from surveyor.pools.ssh.hosts import Hosts
+from surveyor.pools.ssh.look import MARK, _read
+from surveyor.pools.ssh.script import Order
+from surveyor.pools.ssh.site import SSHSite
+from surveyor.pools.ssh.watch import ENDED
 from surveyor.pools.watch import plan
 
 

@@ -29,8 +29,8 @@ from surveyor.pools.cluster import close_cluster_pool, cluster_pool
 from surveyor.pools.machines import NoCapacity, Refused
 from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
-from surveyor.pools.ssh import Hosts
-from surveyor.pools.ssh_site import SSHSite
+from surveyor.pools.ssh.hosts import Hosts
+from surveyor.pools.ssh.site import SSHSite
 from surveyor.pools.submission import SubmitOptions
 
 PATIENCE_S = 90.0

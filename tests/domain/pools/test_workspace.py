@@ -14,12 +14,12 @@ from remote_work import learn
 
 from surveyor.errors import InputError, StorageFailed, TrainingFailed, WorkerLost
 from surveyor.events.log import EventLog
-from surveyor.pools import remote_call, workspace
-from surveyor.pools.bucket_files import OBJECTS, Manifest
 from surveyor.pools.reporting import ReportingExecutor
 from surveyor.pools.sites import SchedulerSite
 from surveyor.pools.submission import SubmitOptions, submit_with
-from surveyor.pools.workspace import Border, Workspace
+from surveyor.pools.workspace import remote_call, workspace
+from surveyor.pools.workspace.bucket_files import OBJECTS, Manifest
+from surveyor.pools.workspace.workspace import Border, Workspace
 
 PATIENCE_S = 60.0
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from surveyor.errors import InputError, PoolFailed
-from surveyor.pools.gcp_refusals import refusal_of
-from surveyor.pools.gcp_site import GCPSite
+from surveyor.pools.gcp.refusals import refusal_of
+from surveyor.pools.gcp.site import GCPSite
 from surveyor.pools.machines import QueueSilent
 
 ENDPOINT = "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE"  # the variable by which Google's own programs find another one

@@ -1,6 +1,6 @@
 """Runs the worker of an instance, and ends it when the scheduler of its pool does not answer for long.
 
-Usage: python -m surveyor.pools.instance_watch ADDRESS ORPHAN_S NOTICE CA_FILE CERTIFICATE_FILE KEY_FILE COMMAND...
+Usage: python -m surveyor.pools.clouds.instance_watch ADDRESS ORPHAN_S NOTICE CA_FILE CERTIFICATE_FILE KEY_FILE PROGRAM
 
 NOTICE is the kind of the cloud that may take the instance away, with the name of its job, such as ec2=gpu-1. The
 scheduler is told when the cloud announces it. A hyphen stands for an instance that stays.
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from distributed import Security
 from distributed.core import rpc
 
-from surveyor.pools import spot_notice
+from surveyor.pools.clouds import spot_notice
 from surveyor.pools.scheduler import NOTICE
 
 logger = logging.getLogger("surveyor.pools.instance")

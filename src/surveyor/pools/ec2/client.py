@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from surveyor.errors import InputError, PoolFailed
-from surveyor.pools.ec2_refusals import code_of, refusal_of
-from surveyor.pools.ec2_site import EC2Site
+from surveyor.pools.ec2.refusals import code_of, refusal_of
+from surveyor.pools.ec2.site import EC2Site
 from surveyor.pools.machines import QueueSilent, Refused
 
 # They may be renewed while instances work; where none was ever accepted, somebody has to give some.

@@ -5,8 +5,8 @@ import sys
 
 from distributed import Security
 
-from surveyor.pools import instance_watch
-from surveyor.pools.cloud_site import CloudSite
+from surveyor.pools.clouds import instance_watch
+from surveyor.pools.clouds.cloud_site import CloudSite
 
 
 def python_of(site: CloudSite) -> str:

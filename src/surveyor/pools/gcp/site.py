@@ -4,8 +4,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints, model_validator
 
-from surveyor.pools.marks import OF_SURVEYOR
-from surveyor.pools.rented_site import RentedSite
+from surveyor.pools.clouds.marks import OF_SURVEYOR
+from surveyor.pools.clouds.rented_site import RentedSite
 
 Zone = Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z0-9]+-[a-z]$")]
 MachineType = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*-[a-z0-9-]+$")]

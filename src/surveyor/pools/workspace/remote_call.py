@@ -15,9 +15,9 @@ from typing import Any
 
 from surveyor.errors import StorageFailed
 from surveyor.files import outlast
-from surveyor.pools.bucket_files import OBJECTS, CallObjects, Manifest, ObjectLost, cached, digest_of, fetch
-from surveyor.pools.told import telling
-from surveyor.pools.travel import FLOW, PLACE, Mark, pack_paths, unpack_paths
+from surveyor.pools.workspace.bucket_files import OBJECTS, CallObjects, Manifest, ObjectLost, cached, digest_of, fetch
+from surveyor.pools.workspace.translation import translating
+from surveyor.pools.workspace.travel import FLOW, PLACE, Mark, pack_paths, unpack_paths
 from surveyor.storage import Storage
 
 EVENTS = "events"  # folder of the event files of processes, in that of the work
@@ -37,7 +37,7 @@ class RemoteCall:
 
     Attributes:
         name: name of the function.
-        packed: function and arguments, see `surveyor.pools.travel`.
+        packed: function and arguments, see `surveyor.pools.workspace.travel`.
         storage: the bucket.
         objects: names of the objects of the call.
         folder: the folder of the work, where the flow is.
@@ -100,11 +100,11 @@ class _Attempt:
                 "it sends the file again"
             ) from error
         try:
-            with telling(self._as_told), self._sending():
+            with translating(self._in_words_of_flow), self._sending():
                 value = function(*args, **kwargs)
         except Exception as error:
             self._send_after_failure()
-            _translate(error, self._as_told)
+            _translate(error, self._in_words_of_flow)
             raise
         packed = pack_paths(value, f"the result of {call.name}", self._mark_of)
         return outlast(lambda: self._deliver(packed), self._problem, REMEDY)
@@ -126,7 +126,7 @@ class _Attempt:
             return FLOW, self._origins[path]
         return (PLACE, str(path.relative_to(self._root))) if path.is_relative_to(self._root) else None
 
-    def _as_told(self, text: str) -> str:
+    def _in_words_of_flow(self, text: str) -> str:
         for path, origin in self._origins.items():
             text = text.replace(str(path), origin)
         return text.replace(str(self._root), self._call.folder)
@@ -263,7 +263,7 @@ class _Attempt:
             whole = content[: content.rfind(b"\n") + 1]
             if whole:
                 self._positions[path] = self._positions.get(path, 0) + len(whole)
-                lines[path.stem] = self._as_told(whole.decode(errors="replace"))
+                lines[path.stem] = self._in_words_of_flow(whole.decode(errors="replace"))
         return lines
 
     def _send_events(self) -> None:
@@ -307,17 +307,17 @@ def _signature(path: Path) -> tuple[int, ...]:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _translate(error: Exception, as_told: Callable[[str], str]) -> None:
+def _translate(error: Exception, translation: Callable[[str], str]) -> None:
     """Put the paths of the flow into an exception."""
 
-    def told(value: Any) -> Any:  # Any: whatever an exception holds
+    def translated(value: Any) -> Any:  # Any: whatever an exception holds
         if isinstance(value, str | Path):
-            return type(value)(as_told(str(value)))
+            return type(value)(translation(str(value)))
         return value
 
-    error.args = tuple(map(told, error.args))
+    error.args = tuple(map(translated, error.args))
     if hasattr(error, "__dict__"):
-        vars(error).update({name: told(value) for name, value in vars(error).items()})
+        vars(error).update({name: translated(value) for name, value in vars(error).items()})
 
 
 @contextmanager

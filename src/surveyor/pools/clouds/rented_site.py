@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from surveyor.pools.cloud_site import CloudSite
+from surveyor.pools.clouds.cloud_site import CloudSite
 from surveyor.pools.site import Price
 
 

@@ -1,6 +1,6 @@
 """Runs the workers of a job on a machine that is reached by ssh, and ends them when nobody wants them any more.
 
-Usage: python -m surveyor.pools.ssh_watch, with the order as a line of JSON on standard input, which stays open.
+Usage: python -m surveyor.pools.ssh.watch, with the order as a line of JSON on standard input, which stays open.
 
 The workers end, with all that they have started, when standard input is closed: the connection is gone, or the process
 of the pool. A machine that sleeps or hangs closes nothing, so they also end when the scheduler does not answer for the
@@ -22,9 +22,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from surveyor import launcher
-from surveyor.pools.instance_watch import ANSWER_S, LOOK_S, answers
+from surveyor.pools.clouds.instance_watch import ANSWER_S, LOOK_S, answers
 
-WORKER = "surveyor.pools.ssh_worker"  # importing it takes long
+WORKER = "surveyor.pools.ssh.worker"  # importing it takes long
 POLL_S = 0.5
 ENDED = "surveyor: this worker has ended with all its processes"
 

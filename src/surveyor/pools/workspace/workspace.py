@@ -19,11 +19,11 @@ from uuid import uuid4
 
 from surveyor.errors import InputError, PoolFailed, WorkerLost
 from surveyor.files import make_folder, outlast, publish, synchronize
-from surveyor.pools.bucket_files import CALLS, OBJECTS, CallObjects, Manifest, ObjectLost, digest_of, fetch
-from surveyor.pools.remote_call import EVENTS, REMEDY, RemoteCall, files_beginning
 from surveyor.pools.submission import SubmitOptions, submit_with
 from surveyor.pools.transport import name_of
-from surveyor.pools.travel import FILE, PLACE, Mark, pack_paths, unpack_paths
+from surveyor.pools.workspace.bucket_files import CALLS, OBJECTS, CallObjects, Manifest, ObjectLost, digest_of, fetch
+from surveyor.pools.workspace.remote_call import EVENTS, REMEDY, RemoteCall, files_beginning
+from surveyor.pools.workspace.travel import FILE, PLACE, Mark, pack_paths, unpack_paths
 from surveyor.storage import Storage
 
 P = ParamSpec("P")

@@ -15,14 +15,14 @@ from distributed import Security
 from surveyor.buckets import Bucket
 from surveyor.errors import PoolFailed
 from surveyor.object_storage import ObjectStorage
-from surveyor.pools.ec2_client import EC2, MissingInstance
-from surveyor.pools.ec2_site import EC2Site
+from surveyor.pools.clouds.marks import EXPIRES, FOLDER, OWNER, POOL, Found, digest, identity_of, owner
+from surveyor.pools.clouds.parcels import Parcels, certificates_in, check_in
+from surveyor.pools.clouds.user_data import user_data
+from surveyor.pools.ec2.client import EC2, MissingInstance
+from surveyor.pools.ec2.site import EC2Site
 from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, Refused, of_all
-from surveyor.pools.marks import EXPIRES, FOLDER, OWNER, POOL, Found, digest, identity_of, owner
-from surveyor.pools.parcels import Parcels, certificates_in, check_in
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
-from surveyor.pools.user_data import user_data
 from surveyor.words import number_of
 
 COSTS = ["pending", "running", "stopping", "stopped"]  # states in which an instance or its volumes cost something

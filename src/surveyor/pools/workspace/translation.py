@@ -7,13 +7,13 @@ from contextvars import ContextVar
 _translation: ContextVar[Callable[[str], str]] = ContextVar("translation", default=lambda text: text)
 
 
-def as_told(text: str) -> str:
+def translated(text: str) -> str:
     """Return a text for people and records, with the paths of the flow in place of those of a temporary folder."""
     return _translation.get()(text)
 
 
 @contextmanager
-def telling(translation: Callable[[str], str]) -> Iterator[None]:
+def translating(translation: Callable[[str], str]) -> Iterator[None]:
     """Have texts translated within the block."""
     token = _translation.set(translation)
     try:

@@ -8,9 +8,9 @@ from typing import Any
 
 from distributed import Security
 
-from surveyor.pools.kubernetes_site import KubernetesSite
+from surveyor.pools.clouds.worker_command import python_of, worker_command
+from surveyor.pools.kubernetes.site import KubernetesSite
 from surveyor.pools.machine import THREADS, UNBOUND
-from surveyor.pools.worker_command import python_of, worker_command
 
 CONTAINER = "worker"
 

@@ -13,11 +13,11 @@ from uuid import uuid4
 from distributed import Security
 
 from surveyor.errors import InputError, PoolFailed
-from surveyor.pools.kubernetes_client import Kubernetes
-from surveyor.pools.kubernetes_site import KubernetesSite
+from surveyor.pools.clouds.marks import FOLDER, JOB, OWNER, POOL, Found, digest, identity_of, owner
+from surveyor.pools.kubernetes.client import Kubernetes
+from surveyor.pools.kubernetes.manifest import manifest, script, sees
+from surveyor.pools.kubernetes.site import KubernetesSite
 from surveyor.pools.machines import OUTPUT_LINES, QueueSilent
-from surveyor.pools.marks import FOLDER, JOB, OWNER, POOL, Found, digest, identity_of, owner
-from surveyor.pools.pod_manifest import manifest, script, sees
 from surveyor.pools.queues import Entry
 
 OVER = ("Succeeded", "Failed")  # the server keeps them until somebody deletes them

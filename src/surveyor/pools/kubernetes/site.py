@@ -5,8 +5,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, StringConstraints, model_validator
 
-from surveyor.pools.cloud_site import CloudSite
-from surveyor.pools.marks import OF_SURVEYOR
+from surveyor.pools.clouds.cloud_site import CloudSite
+from surveyor.pools.clouds.marks import OF_SURVEYOR
 from surveyor.pools.site import END_S, START_S, Site
 
 NAME = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"

@@ -17,14 +17,14 @@ from urllib.parse import urlsplit
 from distributed import Security
 
 from surveyor.errors import InputError, PoolFailed
-from surveyor.pools.instance_watch import ANSWER_S, LOOK_S
+from surveyor.pools.clouds.instance_watch import ANSWER_S, LOOK_S
 from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, Refused
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
-from surveyor.pools.ssh_command import ALLOCATED, LOGIN_S, command_of, refusal_of
-from surveyor.pools.ssh_script import UNFIT, Order, worker_script
-from surveyor.pools.ssh_site import SSHSite
-from surveyor.pools.ssh_watch import ENDED
+from surveyor.pools.ssh.command import ALLOCATED, LOGIN_S, command_of, refusal_of
+from surveyor.pools.ssh.script import UNFIT, Order, worker_script
+from surveyor.pools.ssh.site import SSHSite
+from surveyor.pools.ssh.watch import ENDED
 
 logger = logging.getLogger("surveyor.pools.cluster")
 

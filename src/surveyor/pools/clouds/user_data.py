@@ -6,9 +6,9 @@ from pathlib import Path
 
 from distributed import Security
 
+from surveyor.pools.clouds.rented_site import RentedSite
+from surveyor.pools.clouds.worker_command import python_of, worker_command
 from surveyor.pools.machine import THREADS, UNBOUND
-from surveyor.pools.rented_site import RentedSite
-from surveyor.pools.worker_command import python_of, worker_command
 
 SCRIPT = """\
 #!/bin/bash

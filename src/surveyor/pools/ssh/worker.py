@@ -1,6 +1,6 @@
 """The workers of a job on a machine that is reached by ssh. It is started by `ssh_watch`.
 
-Usage: python -m surveyor.pools.ssh_worker, with the order as a line of JSON on standard input.
+Usage: python -m surveyor.pools.ssh.worker, with the order as a line of JSON on standard input.
 """
 
 import asyncio

@@ -12,12 +12,12 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 from distributed import Security
 
 from surveyor.errors import PoolFailed
-from surveyor.pools.gcp_client import Compute
-from surveyor.pools.gcp_site import GCPSite
+from surveyor.pools.clouds.marks import EXPIRES, FOLDER, JOB, OWNER, POOL, Found, digest, identity_of, owner
+from surveyor.pools.clouds.user_data import user_data
+from surveyor.pools.gcp.client import Compute
+from surveyor.pools.gcp.site import GCPSite
 from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, of_all
-from surveyor.pools.marks import EXPIRES, FOLDER, JOB, OWNER, POOL, Found, digest, identity_of, owner
 from surveyor.pools.queues import Entry
-from surveyor.pools.user_data import user_data
 
 LATE = timedelta(minutes=10)  # between the request for an instance and the begin of its life
 LONGEST_NAME = 54  # of an instance, without what tells it from others

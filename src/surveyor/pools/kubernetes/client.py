@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from surveyor.errors import InputError
-from surveyor.pools.kubernetes_refusals import FORBIDDEN, UNAUTHORIZED, refusal_of
-from surveyor.pools.kubernetes_site import KubernetesSite
+from surveyor.pools.kubernetes.refusals import FORBIDDEN, UNAUTHORIZED, refusal_of
+from surveyor.pools.kubernetes.site import KubernetesSite
 from surveyor.pools.machines import QueueSilent, Refused
 
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")

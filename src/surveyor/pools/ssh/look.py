@@ -11,9 +11,9 @@ from pathlib import Path
 from surveyor.errors import PoolFailed
 from surveyor.pools import worker_check
 from surveyor.pools.machines import NoCapacity
-from surveyor.pools.ssh_command import FAILED, LOGIN_S, command_of, refusal_of
-from surveyor.pools.ssh_script import script_of
-from surveyor.pools.ssh_site import SSHSite
+from surveyor.pools.ssh.command import FAILED, LOGIN_S, command_of, refusal_of
+from surveyor.pools.ssh.script import script_of
+from surveyor.pools.ssh.site import SSHSite
 
 LOOK_S = LOGIN_S + 60.0  # the prologue and the imports of the check take their time
 FORWARD = ("-R", "127.0.0.1:0:127.0.0.1:9")  # nobody connects to it: it shows that the machine forwards

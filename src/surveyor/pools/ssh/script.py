@@ -9,9 +9,9 @@ from pathlib import Path
 from uuid import uuid4
 
 from surveyor.pools.machine import THREADS, UNBOUND
-from surveyor.pools.ssh_site import SSHSite
+from surveyor.pools.ssh.site import SSHSite
 
-WATCH = "surveyor.pools.ssh_watch"
+WATCH = "surveyor.pools.ssh.watch"
 UNFIT = 78  # status of a script that finds what no later one would find otherwise
 
 # Bash reads all of the block before it runs any of it, so no command of the prologue takes the order for its input. And

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from surveyor.errors import PoolFailed
 from surveyor.pools.machines import NoCapacity, Refused
-from surveyor.pools.ssh_site import SSHSite
+from surveyor.pools.ssh.site import SSHSite
 
 LOGIN_S = 30.0  # for the connection with the authentication
 CONNECT_S = 10.0

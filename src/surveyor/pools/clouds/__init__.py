@@ -1,0 +1,1 @@
+"""Machines in clouds: what pools of all kinds of them have in common."""

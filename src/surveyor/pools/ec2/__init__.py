@@ -1,0 +1,1 @@
+"""Pools of instances of Amazon EC2."""

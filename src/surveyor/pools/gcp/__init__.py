@@ -1,0 +1,1 @@
+"""Pools of instances of Google Compute Engine."""

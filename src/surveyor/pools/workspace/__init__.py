@@ -1,0 +1,1 @@
+"""Pools whose workers do not see the folder of the work: files travel through a bucket."""
