@@ -145,8 +145,7 @@ def _network(path: Path, modified_ns: int, device: str, precision: Precision) ->
     if device == "cpu":
         contract_by_element(network)
     if device == "cuda":
-        with engine_kept_quiet():
-            network = accelerated(network, device, precision)
+        network = accelerated(network, device, precision)
     return network
 
 

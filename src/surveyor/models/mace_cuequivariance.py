@@ -18,6 +18,7 @@ from ase import Atoms
 from surveyor.errors import UNFORESEEN
 from surveyor.models.devices import Precision
 from surveyor.models.mace_evaluation import calculator_of, forward, graphs_of
+from surveyor.models.quiet import engine_kept_quiet
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +85,9 @@ def accelerated(network: Any, device: str, precision: Precision) -> Any:  # Any:
         if not accelerator.is_installed:
             continue
         try:
-            faster = accelerator.convert(network, device)
-            difference = _difference(faster, network, device, precision)
+            with engine_kept_quiet():  # not the warning below
+                faster = accelerator.convert(network, device)
+                difference = _difference(faster, network, device, precision)
         except FAILURES as error:
             why = f"{type(error).__name__}: {error}"
         else:
