@@ -61,7 +61,7 @@ def test_prefect_that_schedules_nothing_is_excluded() -> None:
     assert "3.8.8" not in wanted.specifier  # it allows SQLAlchemy 2.1, with which its scheduler fails
 
 
-@pytest.mark.parametrize("folder", ["local", "slurm"])
+@pytest.mark.parametrize("folder", ["local", "slurm", "cloud-gpu", "kubernetes"])
 def test_deploying_asks_for_no_schedule(folder: str) -> None:
     """In a terminal, `prefect deploy` asks for the schedule of a deployment that does not say whether it has one."""
     deployments = yaml.safe_load((DEPLOYMENTS / folder / "prefect.yaml").read_text())["deployments"]
