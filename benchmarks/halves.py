@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from functools import partial
+from unittest.mock import patch
 
 import numpy as np
 from ase import Atoms
@@ -21,6 +22,7 @@ from ase.calculators.calculator import Calculator
 
 from surveyor.potentials import Evaluator, Prediction, Request
 from surveyor.sampling import lockstep
+from surveyor.words import number_of
 
 
 class Sleeping:
@@ -72,7 +74,7 @@ def main() -> None:
     device, processor = options.device_ms / 1e3, options.processor_ms / 1e3
     for n_groups, ideal in ((1, device + processor), (2, max(device, processor))):
         found = seconds_of_steps(options, n_groups)
-        print(f"{n_groups} groups: a step takes {1e3 * statistics.median(found):.1f} ms", end="")
+        print(f"{number_of(n_groups, 'group')}: a step takes {1e3 * statistics.median(found):.1f} ms", end="")
         print(
             f" (lower quartile {1e3 * statistics.quantiles(found)[0]:.1f}); without any overhead {1e3 * ideal:.1f} ms"
         )
@@ -86,11 +88,8 @@ def seconds_of_steps(options: argparse.Namespace, n_groups: int) -> list[float]:
         lambda calculator, own=own: walk(calculator, options.steps, processor / n, own)  # each has its list
         for own in ends
     ]
-    choice, lockstep.Pace = lockstep.Pace, partial(Fixed, n_groups)
-    try:
+    with patch.object(lockstep, "Pace", partial(Fixed, n_groups)):
         lockstep.Lockstep(Sleeping(device / n, options.launches), n).run(functions)
-    finally:
-        lockstep.Pace = choice
     return [later - earlier for earlier, later in itertools.pairwise(ends[0])][5:]
 
 

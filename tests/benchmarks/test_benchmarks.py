@@ -46,6 +46,7 @@ CASES = [
         r"largest differences: \S+e(-1\d|\+00) meV, \S+e(-1\d|\+00) meV/Å",
         (LONG, NETWORKS),
     ),
+    ("halves", "--walkers 2 --steps 9 --device-ms 2 --processor-ms 2", r"2 groups: a step takes \d", ()),
     ("walkers", "--walkers 2 --steps 1", r"surveyor, one process +\d(?s:.*)network +\d", (LONG, NETWORKS)),
     ("cp2k_labels", "--frames 2", r"label minus program, median of pairs: -?\d", (LONG, PROGRAM)),
     ("cp2k_repair", "--only H2O", r"\| 1 \|", (LONG, PROGRAM)),
