@@ -143,7 +143,17 @@ def test_the_domain_imports_neither_prefect_nor_wandb():
 def test_dask_is_the_business_of_pools_alone():
     dask = ("dask", "distributed", "dask_jobqueue", "dask_cloudprovider")
     pools = REPOSITORY / "src/surveyor/pools"
-    assert violations("surveyor", lambda path, name: top(name) in dask and path.parent != pools) == []
+    assert violations("surveyor", lambda path, name: top(name) in dask and pools not in path.parents) == []
+
+
+KINDS = ("ec2", "gcp", "kubernetes", "ssh")  # of pools, each with a folder of its own
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_of_pool_does_not_know_the_others(kind):
+    folder = REPOSITORY / "src/surveyor/pools" / kind
+    others = tuple(f"surveyor.pools.{other}" for other in KINDS if other != kind)
+    assert violations("surveyor", lambda path, name: path.parent == folder and name.startswith(others)) == []
 
 
 # Derives from classes of its engine, and is imported by the engine's own program alone.
