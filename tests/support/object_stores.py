@@ -105,6 +105,8 @@ class S3:
 
 
 def _between(service: WSGIApplication, s3: S3) -> WSGIApplication:
+    one_at_a_time = threading.Lock()  # moto may serve another request between a condition and what depends on it
+
     def application(environment: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         request = environment["REQUEST_METHOD"], environment["PATH_INFO"]
         s3.requests.append(request)
@@ -119,7 +121,8 @@ def _between(service: WSGIApplication, s3: S3) -> WSGIApplication:
             list(service(environment, lambda *_: lambda _: None))
             return _answer(start, fault.status)
         if fault.is_atomic:
-            return service(environment, start)
+            with one_at_a_time:
+                return list(service(environment, start))
         return _meanwhile(service, s3.under_way)(environment, start)
 
     return application

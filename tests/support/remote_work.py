@@ -8,7 +8,7 @@ from surveyor.errors import TrainingFailed
 from surveyor.events.kinds import Event
 from surveyor.events.recording import announce
 from surveyor.files import write_atomically
-from surveyor.pools.workspace.translation import as_told
+from surveyor.pools.workspace.translation import translated
 
 logger = logging.getLogger("surveyor.work")
 
@@ -43,6 +43,6 @@ def learn(
             assert time.monotonic() < deadline
             time.sleep(0.01)
     if fails:
-        raise TrainingFailed(f"no model, see {as_told(str(state))} and {start}", directory)
+        raise TrainingFailed(f"no model, see {translated(str(state))} and {start}", directory)
     write_atomically(model, start.read_bytes() + str(n_epochs).encode())
     return model

@@ -20,7 +20,7 @@ from natted import ADDRESS, LAPTOP, OUTSIDE, Natted, natted, network_and_bytes, 
 from processes import wait_until
 
 from surveyor.doctor.host_checks import check_hosts
-from surveyor.doctor.pool_checks import job_state
+from surveyor.doctor.opened_pools import job_state
 from surveyor.doctor.results import CheckResult
 from surveyor.errors import PoolFailed, WorkerLost
 from surveyor.files import write_json
