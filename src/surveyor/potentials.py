@@ -16,7 +16,7 @@ UNCERTAINTY, CONTACT = "forces_uncertainty", "contact"
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """How close the atoms of a structure come, periodic images included.
+    """The closest contacts of the atoms of a structure, periodic images included.
 
     Attributes:
         distance_A: shortest distance between two atoms; infinite if none are within the reach.

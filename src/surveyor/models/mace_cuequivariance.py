@@ -43,7 +43,7 @@ class Accelerator:
 
     @property
     def is_installed(self) -> bool:
-        """Whether it is here with its kernels."""
+        """Return whether it is here with its kernels."""
         return all(find_spec(name) is not None for name in self.modules)
 
     def convert(self, network: Any, device: str) -> Any:  # Any: torch is optional

@@ -8,14 +8,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from distributed import Security
 
 from surveyor.buckets import Bucket
 from surveyor.errors import PoolFailed
 from surveyor.object_storage import ObjectStorage
-from surveyor.pools.clouds.marks import EXPIRES, FOLDER, OWNER, POOL, Found, digest, identity_of, owner
+from surveyor.pools.clouds.cloud_machines import CloudMachines
+from surveyor.pools.clouds.marks import EXPIRES, FOLDER, OWNER, POOL, Found, digest, owner
 from surveyor.pools.clouds.parcels import Parcels, certificates_in, check_in
 from surveyor.pools.clouds.user_data import user_data
 from surveyor.pools.ec2.client import EC2, MissingInstance
@@ -56,16 +56,10 @@ def _parcels(site: EC2Site, folder: Path) -> Parcels | None:
     return Parcels(ObjectStorage(Bucket.at(site.workspace)), PoolFolder(folder), 60 * site.start_minutes)
 
 
-class Instances:
+class Instances(CloudMachines[EC2Site]):
     """The instances of one pool.
 
-    Args:
-        name: name of the pool, such as ec2/gpu.
-        site: what an instance is.
-        folder: folder of the pool, under a path that the instances see, too.
-        address: address of the scheduler that the workers look for; needed to submit.
-        security: certificates for the workers, by their files; needed to submit.
-        check: arguments of the interpreter that compare the versions before a worker starts.
+    Its arguments are those of `CloudMachines`.
     """
 
     def __init__(
@@ -77,11 +71,7 @@ class Instances:
         security: Security | None = None,
         check: str = "",
     ) -> None:
-        self.name = name
-        self.site = site
-        self.folder = folder.resolve()
-        self._address, self._security, self._check = address, security or Security(), check
-        self._begun = uuid4().hex  # the numbers of jobs begin again with each process
+        super().__init__(name, site, folder, address, security, check)
         self._young: dict[str, float] = {}  # when instances were started that EC2 may not show yet
         self._names: dict[str, str] = {}
         self._ec2 = EC2(site)
@@ -173,11 +163,6 @@ class Instances:
         if not lines:
             return f"{reason}Instance {job} printed nothing on its console"
         return "\n".join([f"{reason}Instance {job} printed last ({whence}):", *lines[-OUTPUT_LINES:]])
-
-    @property
-    def identity(self) -> str:
-        """Identity of this folder, by which its instances differ from those of any other machine, user or folder."""
-        return identity_of(self.folder)
 
     def _start(
         self,

@@ -7,12 +7,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import NAMESPACE_URL, uuid4, uuid5
+from uuid import NAMESPACE_URL, uuid5
 
 from distributed import Security
 
 from surveyor.errors import PoolFailed
-from surveyor.pools.clouds.marks import EXPIRES, FOLDER, JOB, OWNER, POOL, Found, digest, identity_of, owner
+from surveyor.pools.clouds.cloud_machines import CloudMachines
+from surveyor.pools.clouds.marks import EXPIRES, FOLDER, JOB, OWNER, POOL, Found, digest, owner
 from surveyor.pools.clouds.user_data import user_data
 from surveyor.pools.gcp.client import Compute
 from surveyor.pools.gcp.site import GCPSite
@@ -39,16 +40,10 @@ ENTRIES = {
 }
 
 
-class GoogleInstances:
+class GoogleInstances(CloudMachines[GCPSite]):
     """The instances of one pool.
 
-    Args:
-        name: name of the pool, such as gcp/gpu.
-        site: what an instance is.
-        folder: folder of the pool, under a path that the instances see, too.
-        address: address of the scheduler that the workers look for; needed to submit.
-        security: certificates for the workers, by their files; needed to submit.
-        check: arguments of the interpreter that compare the versions before a worker starts.
+    Its arguments are those of `CloudMachines`.
     """
 
     def __init__(
@@ -60,11 +55,7 @@ class GoogleInstances:
         security: Security | None = None,
         check: str = "",
     ) -> None:
-        self.name = name
-        self.site = site
-        self.folder = folder.resolve()
-        self._address, self._security, self._check = address, security or Security(), check
-        self._begun = uuid4().hex  # the numbers of jobs begin again with each process
+        super().__init__(name, site, folder, address, security, check)
         self._names: dict[str, str] = {}
         self._compute = Compute(site)
 
@@ -130,11 +121,6 @@ class GoogleInstances:
         if not lines:
             return f"Instance {job} printed nothing on its serial port"
         return "\n".join([f"Instance {job} printed last ({whence}):", *lines[-OUTPUT_LINES:]])
-
-    @property
-    def identity(self) -> str:
-        """Identity of this folder, by which its instances differ from those of any other machine, user or folder."""
-        return identity_of(self.folder)
 
     def _body(self, job: str, zone: str, machine_type: str, script: str, *, is_spot: bool) -> dict[str, Any]:
         """Return the description of an instance, as Google takes it."""

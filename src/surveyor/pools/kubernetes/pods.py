@@ -8,12 +8,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from distributed import Security
 
 from surveyor.errors import InputError, PoolFailed
-from surveyor.pools.clouds.marks import FOLDER, JOB, OWNER, POOL, Found, digest, identity_of, owner
+from surveyor.pools.clouds.cloud_machines import CloudMachines
+from surveyor.pools.clouds.marks import FOLDER, JOB, OWNER, POOL, Found, digest, owner
 from surveyor.pools.kubernetes.client import Kubernetes
 from surveyor.pools.kubernetes.manifest import manifest, script, sees
 from surveyor.pools.kubernetes.site import KubernetesSite
@@ -35,16 +35,10 @@ CERTAIN = {
 NO_CLAIM = re.compile(r"persistentvolumeclaim \S+ not found")
 
 
-class Pods:
+class Pods(CloudMachines[KubernetesSite]):
     """The pods of one pool.
 
-    Args:
-        name: name of the pool, such as kubernetes/gpu.
-        site: what a pod is.
-        folder: folder of the pool, under a path that the pods see, too.
-        address: address of the scheduler that the workers look for; needed to submit.
-        security: certificates for the workers, by their files; needed to submit.
-        check: arguments of the interpreter that compare the versions before a worker starts.
+    Its arguments are those of `CloudMachines`.
 
     Raises:
         InputError: the client is missing, this process is outside the cluster, or pods do not see the folder.
@@ -59,11 +53,7 @@ class Pods:
         security: Security | None = None,
         check: str = "",
     ) -> None:
-        self.name = name
-        self.site = site
-        self.folder = folder.resolve()
-        self._address, self._security, self._check = address, security or Security(), check
-        self._begun = uuid4().hex  # the numbers of jobs begin again with each process
+        super().__init__(name, site, folder, address, security, check)
         self._over: dict[str, float] = {}  # when the end of pods was seen that are still there
         self._client = Kubernetes(site)
         if not sees(manifest(site, "any", {}, {}, ""), self.folder):
@@ -131,11 +121,6 @@ class Pods:
         if not lines:
             return f"{reason}Pod {job} printed nothing"
         return "\n".join([f"{reason}Pod {job} printed last ({whence}):", *lines[-OUTPUT_LINES:]])
-
-    @property
-    def identity(self) -> str:
-        """Identity of this folder, by which its pods differ from those of any other folder."""
-        return identity_of(self.folder)
 
     def _output(self, pod: str) -> Path:
         return self.folder / "jobs" / f"{pod}.out"

@@ -23,7 +23,7 @@ OF_SPEC = ("restartPolicy", "activeDeadlineSeconds")
 
 
 class PodRequest(Site):
-    """What each pod of a pool asks for."""
+    """Settings of a pool of pods, and of each of them."""
 
     container: str = Field(
         min_length=1,

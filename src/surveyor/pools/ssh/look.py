@@ -1,4 +1,4 @@
-"""What a machine of a pool that is reached by ssh has, before a job is sent to it."""
+"""Description of a machine that is reached by ssh, asked for before a job is sent to it."""
 
 import json
 import shlex
@@ -28,7 +28,7 @@ exit 0"""
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """What a machine says of itself.
+    """The description of a machine by itself.
 
     Attributes:
         host: the machine, as the pool names it.

@@ -55,7 +55,7 @@ pool of the kind ssh have to see the run directory under the same path"
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a worker has to know. It holds the certificate, so it is printed nowhere.
+    """Instructions for a worker. They hold the certificate, so they are printed nowhere.
 
     Attributes:
         name: name of the job.

@@ -53,7 +53,7 @@ class CallObjects:
 
     @property
     def manifest(self) -> str:
-        """What the call has left and returned."""
+        """Name of the object with the outcome of the call."""
         return f"{self.folder}manifest.json"
 
     @property
@@ -73,7 +73,7 @@ class CallObjects:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a call has left.
+    """The outcome of a call.
 
     Attributes:
         files: names of the objects, by the path of the file below the folder of the work.

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Border:
-    """What a pool without the disk of the flow needs.
+    """The connection of a pool to the disk of the flow, which its workers do not see.
 
     Attributes:
         name: name of the pool, for messages.
