@@ -20,6 +20,13 @@ class JobRecord:
     leaving: float | None = None  # when it was cancelled, or its workers were told to leave
     taken_at: float | None = None  # when its machine is taken away, in seconds since the epoch
 
+    def note_entry(self, entry: Entry | None, now: float) -> None:
+        """Note what the queue shows of the job; None for nothing."""
+        self.entry = entry
+        self.missed = None if entry is not None else now if self.missed is None else self.missed
+        if entry is not None and entry.state == "running" and self.running is None:
+            self.running = now
+
     def view(self, job: str, now: float) -> Job:
         """Return the job as it is now."""
         return Job(

@@ -195,10 +195,7 @@ class Keeper:
             logger.info("pool %s: %s waits: %s", self.name, record.name, entry.reason)
         if record.taken_at is None and (at := self.scheduler.taken.get(record.name)) is not None:
             self._note_interruption(record, at)
-        record.entry = entry
-        record.missed = None if entry is not None else now if record.missed is None else record.missed
-        if entry is not None and entry.state == "running" and record.running is None:
-            record.running = now
+        record.note_entry(entry, now)
         if workers or (record.connected is None and self._was_connected(record)):
             if record.connected is None:
                 self.failures.clear()

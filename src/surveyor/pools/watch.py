@@ -91,7 +91,7 @@ def plan(jobs: Sequence[Job], n_unfinished: int, site: WorkersSite) -> Plan:
         cancel=(*useless, *abandoned, *(job for job in reasons if job not in ended)),
         retire=tuple(job.id for job in surplus if job.was_connected),
         pause=tuple(job.id for job in taken),
-        evict=tuple(job.id for job in taken if job.idle_s > DELIVERED_S or (job.taken_in_s or 0.0) < HURRY_S),
+        evict=tuple(job.id for job in taken if _is_to_be_evicted(job)),
         ended=ended,
         failed=tuple(reasons.items()),
         certain=tuple(job.id for job in jobs if job.id in reasons and job.entry is not None and job.entry.is_certain),
@@ -139,6 +139,11 @@ def _why_it_failed(job: Job, site: WorkersSite) -> str | None:
 def _is_abandoned(job: Job) -> bool:
     """Say whether a job is in the queue although its workers do not come back, or although it was to leave."""
     return job.leaving_s > RETURN_S if job.leaving_s is not None else job.away_s > RETURN_S
+
+
+def _is_to_be_evicted(job: Job) -> bool:
+    """Say whether a job whose machine is taken away has nothing more to do, or no more time for it."""
+    return job.idle_s > DELIVERED_S or (job.taken_in_s is not None and job.taken_in_s < HURRY_S)
 
 
 def _is_over(job: Job) -> bool:
