@@ -7,9 +7,9 @@ from itertools import combinations_with_replacement
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
-from ase.neighborlist import neighbor_list
 
 from surveyor.errors import InputError
+from surveyor.models.neighbours import NeighbourList, neighbour_list
 from surveyor.structures import elements_of, is_periodic
 
 SHORTEST_A = 0.5  # where the first basis function has its centre
@@ -25,17 +25,27 @@ class Bonds:
         cutoff_A: atoms further apart make no bond.
         n_basis: number of basis functions.
         symbols: the elements of the model.
+        neighbours: list with all pairs within the cutoff, among others; made if it is not given.
 
     Raises:
         InputError: the structure holds other elements.
     """
 
-    def __init__(self, atoms: Atoms, *, cutoff_A: float, n_basis: int, symbols: Sequence[str]) -> None:
+    def __init__(
+        self,
+        atoms: Atoms,
+        *,
+        cutoff_A: float,
+        n_basis: int,
+        symbols: Sequence[str],
+        neighbours: NeighbourList | None = None,
+    ) -> None:
         self.cutoff_A = cutoff_A
         self.n_basis = n_basis
         self.n_atoms = len(atoms)
         self.volume = atoms.get_volume() if is_periodic(atoms) else None
-        self.first, second, self.distance, self.vector = neighbor_list("ijdD", atoms, cutoff_A)
+        self.first, second, self.vector = _pairs_within(cutoff_A, atoms, neighbours or neighbour_list(atoms, cutoff_A))
+        self.distance = np.linalg.norm(self.vector, axis=1)
         elements = _element_indices(atoms, symbols)
         self.pair = pair_table(len(symbols))[elements[self.first], elements[second]]
         radii = covalent_radii[atoms.numbers]
@@ -75,6 +85,16 @@ class Bonds:
         dyads = np.stack([self.vector[:, a] * self.vector[:, b] for a, b in VOIGT]) / self.distance
         stress: np.ndarray = 0.5 * dyads @ slopes / self.volume
         return stress
+
+
+def _pairs_within(
+    cutoff_A: float, atoms: Atoms, neighbours: NeighbourList
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the first and second atoms of the pairs of a list within a cutoff, and the vectors between them."""
+    first, second = neighbours.edges
+    vectors = atoms.positions[second] - atoms.positions[first] + neighbours.unit_shifts @ atoms.cell.array
+    near = (vectors**2).sum(axis=1) < cutoff_A**2
+    return first[near], second[near], vectors[near]
 
 
 def pair_table(n_elements: int) -> np.ndarray:

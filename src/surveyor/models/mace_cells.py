@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.dataset import STRESS
+from surveyor.models.neighbours import NeighbourList
 
 VACUUM_A = 50.0  # more than any cutoff
 
@@ -30,3 +31,14 @@ def with_vacuum(atoms: Atoms) -> Atoms:
     crystal.pbc = True
     crystal.info.pop(STRESS, None)
     return crystal
+
+
+def neighbour_list(atoms: Atoms, reach_A: float) -> NeighbourList:
+    """Return the pairs of a structure that are closer than a reach, as MACE finds them."""
+    from mace.data.neighborhood import get_neighborhood
+
+    crystal = with_vacuum(atoms)
+    edges, _, unit_shifts, _ = get_neighborhood(
+        positions=crystal.positions, cutoff=reach_A, pbc=tuple(crystal.pbc.tolist()), cell=crystal.cell.array.copy()
+    )
+    return NeighbourList.in_order(atoms, edges, unit_shifts)

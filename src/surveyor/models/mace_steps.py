@@ -8,8 +8,9 @@ import numpy as np
 from ase.data import covalent_radii
 
 from surveyor.models.batches import MemoryLimits, evaluate_in_batches
+from surveyor.models.mace_cells import neighbour_list
 from surveyor.models.mace_evaluation import forward, node_tensors, predictions_of
-from surveyor.models.neighbours import NeighbourList, neighbour_list, still_hold
+from surveyor.models.neighbours import NeighbourList, still_hold
 from surveyor.potentials import Contact, Prediction, Request
 
 SKIN_A = 0.5

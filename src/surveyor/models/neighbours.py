@@ -7,11 +7,11 @@ does not depend on when its list was made.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from ase import Atoms
-
-from surveyor.models.mace_cells import with_vacuum
+from ase.neighborlist import neighbor_list
 
 MARGIN_A = 1e-6  # of the rounding of positions in single precision
 
@@ -30,6 +30,12 @@ class NeighbourList:
     edges: np.ndarray
     unit_shifts: np.ndarray
 
+    @classmethod
+    def in_order(cls, atoms: Atoms, edges: np.ndarray, unit_shifts: np.ndarray) -> Self:
+        """Return the list of pairs that were found in any order."""
+        order = np.lexsort([*unit_shifts.T, edges[1], edges[0]])
+        return cls(atoms.copy(), edges[:, order], unit_shifts[order])
+
     def is_of(self, atoms: Atoms) -> bool:
         """Return whether a structure has the same atoms, and is periodic in the same directions."""
         return np.array_equal(self.atoms.numbers, atoms.numbers) and np.array_equal(self.atoms.pbc, atoms.pbc)
@@ -37,14 +43,8 @@ class NeighbourList:
 
 def neighbour_list(atoms: Atoms, reach_A: float) -> NeighbourList:
     """Return the pairs of a structure that are closer than a reach."""
-    from mace.data.neighborhood import get_neighborhood
-
-    crystal = with_vacuum(atoms)
-    edges, _, unit_shifts, _ = get_neighborhood(
-        positions=crystal.positions, cutoff=reach_A, pbc=tuple(crystal.pbc.tolist()), cell=crystal.cell.array.copy()
-    )
-    order = np.lexsort([*unit_shifts.T, edges[1], edges[0]])
-    return NeighbourList(atoms.copy(), edges[:, order], unit_shifts[order])
+    first, second, unit_shifts = neighbor_list("ijS", atoms, reach_A)
+    return NeighbourList.in_order(atoms, np.stack([first, second]), unit_shifts)
 
 
 def still_hold(

@@ -20,6 +20,7 @@ from surveyor.metrics import errors_of
 from surveyor.models.bonds import Bonds
 from surveyor.models.history import history_of, report_epoch
 from surveyor.models.model import Epoch
+from surveyor.models.neighbours import NeighbourList, neighbour_list, still_hold
 from surveyor.models.plausibility import check_result, from_scratch
 from surveyor.models.posterior import HasPosterior
 from surveyor.models.single_model import SingleModel
@@ -27,6 +28,8 @@ from surveyor.parameters import Parameters
 from surveyor.potentials import PredictingCalculator, Prediction, evaluate_one_by_one, results_of
 from surveyor.structures import is_periodic
 from surveyor.weights import PROPERTY_WEIGHTS, Property, weight_of
+
+SKIN_A = 0.5  # by which the neighbour lists of walkers reach farther than the cutoff
 
 
 class PairParameters(Parameters):
@@ -114,11 +117,12 @@ class PairCalculator(PredictingCalculator):
     def __init__(self, potential: PairPotential) -> None:
         super().__init__()
         self.potential = potential
+        self._neighbours: NeighbourList | None = None
 
     def results_for(self, atoms: Atoms) -> dict[str, Any]:  # Any: numbers and arrays
         """Return the results of the pair potential."""
         potential = self.potential
-        bonds = _bonds(atoms, potential.parameters, potential.atomic_energies)
+        bonds = _bonds(atoms, potential.parameters, potential.atomic_energies, self._neighbours_of(atoms))
         values, slopes = bonds.basis
         coefficients = potential.coefficients[bonds.pair]
         energies = np.sum(coefficients * values, axis=1) + bonds.repulsion[0]
@@ -129,13 +133,31 @@ class PairCalculator(PredictingCalculator):
             Prediction(energy, forces, bonds.stress(slope[:, None])[:, 0] if is_periodic(atoms) else None)
         )
 
+    def _neighbours_of(self, atoms: Atoms) -> NeighbourList:
+        """Return the list of the last structure if it holds for this one, otherwise a new one."""
+        kept, cutoff_A = self._neighbours, self.potential.parameters.cutoff_A
+        if kept is None or not kept.is_of(atoms) or not all(still_hold([kept], [atoms], cutoff_A, SKIN_A)):
+            kept = self._neighbours = neighbour_list(atoms, cutoff_A + SKIN_A)
+        return kept
+
 
 def _isolated(atoms: Atoms, atomic_energies: Mapping[str, float]) -> float:
     return sum(atomic_energies[symbol] for symbol in atoms.symbols)
 
 
-def _bonds(atoms: Atoms, parameters: PairParameters, atomic_energies: Mapping[str, float]) -> Bonds:
-    return Bonds(atoms, cutoff_A=parameters.cutoff_A, n_basis=parameters.n_basis, symbols=tuple(atomic_energies))
+def _bonds(
+    atoms: Atoms,
+    parameters: PairParameters,
+    atomic_energies: Mapping[str, float],
+    neighbours: NeighbourList | None = None,
+) -> Bonds:
+    return Bonds(
+        atoms,
+        cutoff_A=parameters.cutoff_A,
+        n_basis=parameters.n_basis,
+        symbols=tuple(atomic_energies),
+        neighbours=neighbours,
+    )
 
 
 class PairModel(SingleModel[PairParameters]):

@@ -16,8 +16,8 @@ from surveyor.models import mace_steps, neighbours
 from surveyor.models.batches import MemoryLimits
 from surveyor.models.committee import CommitteePotential
 from surveyor.models.mace import MACEPotential
+from surveyor.models.mace_cells import neighbour_list
 from surveyor.models.mace_steps import MACEEvaluator
-from surveyor.models.neighbours import neighbour_list
 from surveyor.potentials import Request, evaluator_of
 from surveyor.sampling.batching import SamplePlan, propagate_together
 from surveyor.sampling.conditions import Walkers

@@ -8,6 +8,7 @@ from ase.build import bulk
 from surveyor.dataset import Dataset, with_label
 from surveyor.errors import InputError
 from surveyor.labels import Label
+from surveyor.models import neighbours, pair
 from surveyor.models.choice import load_model
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.pair import PairModel, PairParameters, PairPotential
@@ -48,6 +49,36 @@ def test_fit_is_reproducible_bit_for_bit(train: Dataset, valid: Dataset, tmp_pat
     one = trained(train, valid, tmp_path / "one").deploy()
     other = trained(train, valid, tmp_path / "other").deploy()
     assert np.array_equal(one.coefficients, other.coefficients)
+
+
+def test_walkers_get_from_kept_neighbour_lists_what_new_ones_give(
+    train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    potential = trained(train, valid, tmp_path).deploy()
+    made: list[float] = []
+
+    def neighbour_list(atoms: Atoms, reach_A: float) -> neighbours.NeighbourList:
+        made.append(reach_A)
+        return neighbours.neighbour_list(atoms, reach_A)
+
+    monkeypatch.setattr(pair, "neighbour_list", neighbour_list)
+    walker, chance = bulk("Cu", cubic=True), np.random.default_rng(0)
+    walker.calc = potential.calculator()
+    for step in range(60):
+        walker.positions += chance.normal(0, 0.03, (4, 3))
+        walker.positions[0, 0] += 4.0 * (step == 30)
+        if step % 3 == 0:
+            walker.set_cell(walker.cell.array @ (np.eye(3) + chance.normal(0, 0.005, (3, 3))), scale_atoms=True)
+        (expected,) = potential.evaluate([walker])
+        assert walker.get_potential_energy() == expected.energy
+        assert np.array_equal(walker.get_forces(), expected.forces)
+        assert expected.stress is not None
+        assert np.array_equal(walker.get_stress(), expected.stress)
+    n_made = len(made) - 60  # those of `evaluate`
+    assert 5 < n_made < 30
+    other = bulk("Cu", cubic=True).repeat((2, 1, 1))
+    other.calc = walker.calc
+    assert other.get_potential_energy() == potential.evaluate([other])[0].energy
 
 
 def test_isolated_atoms_are_passed_over_and_atoms_without_bonds_are_no_trouble(
