@@ -88,18 +88,18 @@ def heeding_cancellation(look_s: float = LOOK_S) -> Iterator[None]:
 
 def _watch(run: UUID, look_s: float, stop: threading.Event) -> None:
     n_seen = 0
-    while not stop.wait(look_s):
-        n_seen = n_seen + 1 if _is_cancelled(run) else 0
-        if n_seen == 2:
-            logger.warning("the run was cancelled, and no worker has ended it: it ends now")
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        while not stop.wait(look_s):
+            n_seen = n_seen + 1 if _is_cancelled(run) else 0
+            if n_seen == 2:
+                logger.warning("the run was cancelled, and no worker has ended it: it ends now")
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
 
 
 def _is_cancelled(run: UUID) -> bool:
     try:
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-            state = get_client(sync_client=True).read_flow_run(run).state  # by the client of the run, which is open
+        state = get_client(sync_client=True).read_flow_run(run).state  # by the client of the run, which is open
     except (httpx.TransportError, PrefectHTTPStatusError):
         return False
     return state is not None and state.type in CANCELLED
