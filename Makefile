@@ -5,6 +5,8 @@
 # make mutants  single mutations of the modules that decide most: a test must notice each (MODULE=labels for one of them)
 # make benchmark-labels  do chosen labels go further than random ones? It takes an hour, and continues after a stop
 #                  (SYSTEM=alanine-dipeptide, silicon or water for another one of benchmarks/labels)
+# make images  images with MACE and with NequIP for pods and tasks, by docker or any other builder
+#                  (BUILD="buildah build", BASE, TAG, OPTIONS="--build-arg PACKAGES=cp2k")
 # make docs    the documentation, into site/
 # make diagrams  the figures of the documentation, anew from docs/diagrams/*.mmd; needs Node.js and a network
 # make clean   remove the environments
@@ -12,6 +14,12 @@
 PYTHON ?= python3.11
 REFERENCE ?= xtb
 SYSTEM ?= formic-acid-dimer
+
+# Images for pods and tasks: what builds them, from what, and how they are called.
+BUILD ?= docker build
+BASE ?= debian:bookworm-slim
+TAG ?= latest
+OPTIONS ?=
 
 # An environment for each engine that there is, as their dependencies exclude each other (mace-torch and nequip do).
 MACE := .venv/mace
@@ -29,7 +37,7 @@ export DO_NOT_TRACK := 1
 # Tests start hundreds of processes; where they may not keep bytecode, each compiles the whole package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo environments test lint types tests tests-long mutants benchmarks benchmark-labels docs diagrams clean
+.PHONY: demo environments test lint types tests tests-long mutants benchmarks benchmark-labels images image-mace image-nequip docs diagrams clean
 
 demo: $(MACE)/demo.stamp
 	$(MACE)/bin/surveyor run $(CAMPAIGN)
@@ -80,6 +88,18 @@ benchmarks: $(MACE)/test.stamp
 benchmark-labels: export OMP_NUM_THREADS ?= 1
 benchmark-labels: $(MACE)/test.stamp
 	$(MACE)/bin/surveyor benchmark-labels benchmarks/labels/$(SYSTEM).yaml
+
+images: image-mace image-nequip
+
+image-mace: ENGINE := --build-arg EXTRAS=mace,xtb
+image-nequip: ENGINE := --build-arg EXTRAS=nequip --build-arg CONSTRAINTS=constraints-nequip.txt
+# The builder sees the wheel and the constraints, and no other file of this folder.
+image-mace image-nequip: image-%: | $(MACE)/bin/python
+	rm -rf build/image-$* build/lib
+	$(MACE)/bin/pip wheel --disable-pip-version-check --quiet --no-deps --wheel-dir build/image-$* .
+	cp constraints.txt constraints-nequip.txt build/image-$*/
+	$(BUILD) $(ENGINE) --build-arg BASE=$(BASE) $(OPTIONS) --file deployments/images/Dockerfile \
+	    --tag surveyor-$*:$(TAG) build/image-$*
 
 docs: $(MACE)/docs.stamp
 	$(MACE)/bin/mkdocs build --strict

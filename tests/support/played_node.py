@@ -1,4 +1,4 @@
-"""The parts of Kubernetes that are played: scheduler, node and controller of jobs, which run pods as processes.
+"""The parts of Kubernetes that are played: scheduler, node and controllers, which run pods as processes.
 
 A pod has namespaces of its own for processes, mounts and its host name: of the folder of the cluster it sees what its
 volumes mount, and nothing outlives its first process. Its image is this machine, and its address is that of loopback.
@@ -104,10 +104,16 @@ class Node:
         return _items(self.admin.list_namespaced_pod)
 
     def _look(self) -> None:
+        secrets = _items(self.admin.list_namespaced_secret)  # before the pods, which are older than their secrets
         pods = self.pods()
         for pod in pods:
             with suppress(_Changed):
                 self._look_after(pod)
+        uids = {pod["metadata"]["uid"] for pod in pods}
+        for each in (each["metadata"] for each in secrets):
+            with suppress(_Changed):
+                if uids.isdisjoint(owner["uid"] for owner in each.get("ownerReferences", [])):
+                    _ask(self.admin.delete_namespaced_secret, each["name"], NAMESPACE)
         by_owner = {owner["uid"]: pod for pod in pods for owner in pod["metadata"].get("ownerReferences", [])}
         for job in _items(self.batch.list_namespaced_job):
             with suppress(_Changed):
@@ -222,6 +228,7 @@ class Node:
     def _script(self, pod: dict[str, Any], container: dict[str, Any]) -> str:
         """Return what a pod runs: its mounts, and then its command in place of the shell that made them."""
         spec, mounts = pod["spec"], list(enumerate(container.get("volumeMounts", [])))
+        secrets = {each["name"]: self._secret(each["secret"]) for each in spec.get("volumes", []) if "secret" in each}
         claims = {each["name"]: each.get("persistentVolumeClaim") for each in spec.get("volumes", [])}
         lines = ["set -e", f"hostname {pod['metadata']['name']}", "mount -t tmpfs tmpfs /run", "mkdir /run/claims"]
         for number, mount in mounts:
@@ -235,11 +242,18 @@ class Node:
         for number, mount in mounts:
             path, is_claim = shlex.quote(mount["mountPath"]), claims[mount["name"]]
             lines += [f"mkdir -p {path}", f"mount {'--bind' if is_claim else '-t tmpfs'} /run/claims/{number} {path}"]
+            files = secrets.get(mount["name"], {}).items()
+            lines += [f"echo {content} | base64 -d > {path}/{name}" for name, content in files]
         lines += [f"cd {container.get('workingDir', '/run')}"]
         words = [*container.get("command", []), *container.get("args", [])]
         # As the kubelet reads them; variables are named nowhere.
         command = [word.replace("$$", "$") for word in words]
         return "\n".join([*lines, f"exec {shlex.join(['env', '-i', *self._variables(container), *command])}"])
+
+    def _secret(self, volume: dict[str, Any]) -> dict[str, str]:
+        """Return the files of a secret; a pod waits as long as it is not there."""
+        answer = _ask(self.admin.read_namespaced_secret, volume["secretName"], NAMESPACE)
+        return dict(json.loads(answer.data)["data"])
 
     def _variables(self, container: dict[str, Any]) -> list[str]:
         of_image = {
@@ -256,11 +270,11 @@ class _Changed(Exception):
     """Somebody else was faster; the next look shows it."""
 
 
-def _ask(request: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+def _ask(request: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     from kubernetes.client import ApiException
 
     try:
-        request(*arguments, _preload_content=False, **options)
+        return request(*arguments, _preload_content=False, **options)
     except ApiException as error:
         if error.status in (404, 409):
             raise _Changed from error

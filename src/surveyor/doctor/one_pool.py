@@ -122,4 +122,5 @@ def _check_cost(name: str, site: WorkersSite, folder: PoolFolder) -> Iterator[Ch
     spent = (folder.read_state() or {}).get("spent")
     if site.price is None or spent is None:
         return
-    yield CheckResult("cost", name, f"{spent:.2f}, at {site.price.per_hour:g} per hour from the request to the end")
+    since = "request" if site.price.counts_pending else "begin"
+    yield CheckResult("cost", name, f"{spent:.2f}, at {site.price.per_hour:g} per hour from the {since} to the end")

@@ -16,7 +16,6 @@ from surveyor.lease import Lease
 from surveyor.parameters import Parameters
 from surveyor.pools.address import scheduler_pool
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool
-from surveyor.pools.ec2.site import EC2Site
 from surveyor.pools.local import local_pool
 from surveyor.pools.machine import find_capacity
 from surveyor.pools.pool import Pool
@@ -149,7 +148,7 @@ def _pool(name: str, site: Site | None, folder: Path | None, by_hand: Path | Non
             users = None if by_hand is None else folder_of(name, by_hand)
             if users is not None and users.read_holder() is not None:
                 return cluster_pool(name, site, users.path)
-            if site.workspace is not None and not isinstance(site, EC2Site):
+            if site.workspace is not None and not site.carries_folder:
                 raise InputError(
                     f"pool {name}: found workspace {site.workspace}, so that its jobs do not see the run directory; "
                     "the folder of the pool would be in it, which they have to see. Open the pool by hand, in a folder "

@@ -99,7 +99,7 @@ class Keeper:
         if left:
             logger.error("pool %s: jobs %s could not be cancelled", self.name, ", ".join(left))
         if self.spending is not None:
-            self.spending.count(len(self.records), time.monotonic())
+            self._count_cost(self.spending)
         self.records = {job: record for job, record in self.records.items() if job in left}
         self._note()  # the next process of the pool goes on with what was spent
         with suppress(OSError):
@@ -168,9 +168,13 @@ class Keeper:
         """
         if self.spending is None:
             return
-        self.spending.count(len(self.records), time.monotonic())
+        self._count_cost(self.spending)
         if self.spending.complaint is not None and (self.records or self.scheduler.n_unfinished):
             raise PoolFailed(f"pool {self.name}: {self.spending.complaint}")
+
+    def _count_cost(self, spending: Spending) -> None:
+        costs = [spending.price.counts_pending or each.running is not None for each in self.records.values()]
+        spending.count(sum(costs), time.monotonic())
 
     async def _carry_out(self, decided: Plan, workers: dict[str, list[WorkerState]]) -> None:
         for job, reason in decided.failed:

@@ -21,11 +21,13 @@ class Price:
         per_hour: price of a job, in any currency.
         budget: cost at which the pool ends its jobs; None for no limit.
         unwatched_s: time in seconds after which jobs have ended that nobody watches.
+        counts_pending: whether a job that waits for its machine costs as much.
     """
 
     per_hour: float
     budget: float | None
     unwatched_s: float
+    counts_pending: bool = True
 
 
 class Site(Parameters):
@@ -76,6 +78,7 @@ class WorkersSite(BorderSite):
     causes: ClassVar[str] = "queue, account, directives, prologue or python"  # fields by which a job gives no worker
     limit_field: ClassVar[str] = "walltime_minutes"  # the field that limits the duration of a job
     has_equal_jobs: ClassVar[bool] = True  # what one job lacks, every other one would lack, too
+    carries_folder: ClassVar[bool] = False  # with a workspace, jobs get what they need of the pool's folder
     leave_s: ClassVar[float] = 120.0  # so long may cancelled jobs of a former process take to be gone
 
     workers_per_job: int = Field(

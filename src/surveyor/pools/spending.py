@@ -45,6 +45,6 @@ class Spending:
         if budget is None or self.spent < budget:
             return None
         return (
-            f"its instances have cost {self.spent:.2f}, and its budget is {budget:g}; labels and checkpoints are kept: "
+            f"it has cost {self.spent:.2f}, and its budget is {budget:g}; labels and checkpoints are kept: "
             "raise budget in the block, and start the campaign again to continue it"
         )

@@ -253,7 +253,7 @@ def no_capacity_and_then_a_budget(scene: Scene) -> None:
     wait_until(lambda: "no capacity" in str(pool.waiting), scene.said, PATIENCE_S)
     assert not future.done()
     scene.cloud.faults.clear()
-    with pytest.raises(PoolFailed, match=r"its instances have cost \d.\d\d, and its budget is 3"):
+    with pytest.raises(PoolFailed, match=r"it has cost \d.\d\d, and its budget is 3"):
         future.result(PATIENCE_S)
     scene.wait_for_the_end_of_the_pool()
     assert (scene.folder.read_state() or {})["spent"] >= 3.0

@@ -1,8 +1,10 @@
 """Pools of pods on a real API server with a played node; the pool acts with the account and role that are shipped."""
 
 import asyncio
+import base64
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 from counted_work import names, work
 from distributed import Security
+from object_stores import S3
 from played_kubernetes import NAMESPACE, PlayedKubernetes, played_kubernetes
 from processes import wait_until
 
@@ -28,6 +31,7 @@ from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
 from surveyor.pools.submission import SubmitOptions
+from surveyor.pools.workspace.workspace import Border, Workspace
 
 PATIENCE_S = 120.0
 PATCH = {"spec": {"containers": [{"name": "worker", "env": [{"name": "SLURM_JOB_ID", "value": "of-the-patch"}]}]}}
@@ -90,6 +94,9 @@ class Scene:
         wait_until(lambda: name in names(self.log, "begin"), self.said, PATIENCE_S)
         return future
 
+    def spent(self) -> float:
+        return float((self.folder.read_state() or {})["spent"])
+
     def said(self) -> str:
         outputs = [self.folder.log, *(self.folder.path / "jobs").glob("*")]
         return "\n".join(f"{path}:\n{path.read_text()[-3000:]}" for path in outputs if path.exists())
@@ -119,11 +126,12 @@ def scene(shared_cluster: PlayedKubernetes, request: pytest.FixtureRequest) -> I
 def test_pods_wait_for_a_node_come_with_work_are_replaced_when_deleted_and_leave_without_work(scene: Scene) -> None:
     """And a patch arrives in them, and none of them holds a secret."""
     scene.cluster.node.n_gpus = 0
-    pool = scene.open_pool(gpus=1, pod_patch=PATCH)
+    pool = scene.open_pool(gpus=1, pod_patch=PATCH, price_per_hour=3600.0)
     future = pool.submit_with(SubmitOptions("a"), work, scene.log, "a", 60)
     told = "PENDING: Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu"
     wait_until(lambda: told in str(pool.waiting), scene.said, PATIENCE_S)
     assert not future.done()
+    assert scene.spent() == 0.0  # what has no node costs nothing
     scene.cluster.node.n_gpus = 1
     wait_until(lambda: names(scene.log, "begin") == ["a"], scene.said, PATIENCE_S)
     (first,) = scene.pods
@@ -139,6 +147,10 @@ def test_pods_wait_for_a_node_come_with_work_are_replaced_when_deleted_and_leave
     pool.shutdown()
     scene.wait_for_the_end_of_the_pool()
     wait_until(lambda: not scene.cluster.pods(), lambda: str(scene.cluster.pods().keys()), PATIENCE_S)
+    spent = scene.spent()
+    assert spent > 1.0
+    with pytest.raises(PoolFailed, match="and its budget is 1;"):  # opened again, it has nothing left
+        scene.open_pool(price_per_hour=3600.0, budget=1.0).submit(abs, -1).result(PATIENCE_S)
 
 
 @on_a_cluster
@@ -211,6 +223,15 @@ def no_role(scene: Scene) -> Pods:
     return scene.requests()
 
 
+def no_right_to_secrets(scene: Scene) -> Pods:
+    scene.cluster.kubectl("patch", "role", "surveyor", "--type=json", '-p=[{"op": "remove", "path": "/rules/2"}]')
+    scene.folder.path.mkdir()
+    scene.folder.make_certificates()
+    for path in (scene.folder.check, scene.folder.versions):
+        path.touch()
+    return scene.requests(workspace="s3://bucket/workspace")
+
+
 def wrong_patch(scene: Scene) -> Pods:
     return scene.requests(pod_patch={"spec": {"containers": [{"name": "worker", "imagePullPolicy": "Sometimes"}]}})
 
@@ -229,6 +250,7 @@ def silent_server(scene: Scene) -> Pods:
     [
         (quota, Refused, r"\(403\).*exceeded quota: few.*Have that quota raised, or lower max_jobs"),
         (no_role, Refused, r'cannot create resource "pods".*Give the role .* the permission create on pods$'),
+        (no_right_to_secrets, Refused, r'cannot create resource "secrets".*the permission create on secrets$'),
         (wrong_patch, Refused, r'\(422\): Pod .* is invalid: .*imagePullPolicy: Unsupported value: "Sometimes"'),
         (other_namespace, Refused, r"\(403\).*in the namespace \"elsewhere\""),
         (silent_server, QueueSilent, r"cannot be asked to create a pod.*refused"),
@@ -293,11 +315,29 @@ def test_outside_a_cluster_the_pool_is_refused_with_advice(tmp_path: Path, monke
 
 
 @on_a_cluster
-def test_a_folder_that_pods_do_not_see_is_refused(scene: Scene, tmp_path: Path) -> None:
+def test_a_folder_that_pods_do_not_see_is_refused_without_a_workspace(scene: Scene, tmp_path: Path, s3: S3) -> None:
+    """With one, the certificate of the pool comes to each pod as a secret, which goes with it."""
     with pytest.raises(InputError, match=r"lies under none of the volumes that a pod mounts \(campaigns=.*CLAIM=PATH"):
         Pods("kubernetes/gpu", scene.site(), tmp_path)
     with pytest.raises(InputError, match="name one that there is"):
         scene.requests(context="nobody-has-it")
+    storage, (begin, end) = s3.storage("workspace"), (scene.path / name for name in ("begin", "end"))
+    begin.write_text("what no pod sees")
+    pool = scene.open_pool(volume_claims=[], workspace=str(storage), idle_minutes=5)
+    assert pool.submit(os.path.exists, begin).result(PATIENCE_S) is False
+    workspace = Workspace(pool, Border("kubernetes/test", storage, scene.path, checkpoint_s=60))
+    workspace.submit_with(SubmitOptions("copy", outputs=(str(end),)), shutil.copyfile, begin, end).result(PATIENCE_S)
+    workspace.shutdown()
+    assert end.read_text() == "what no pod sees"
+    (pod,) = scene.pods
+    stored = {kind: json.loads(scene.cluster.kubectl("get", kind, pod, "-o", "json")) for kind in ("pod", "secret")}
+    (owner,) = stored["secret"]["metadata"]["ownerReferences"]
+    assert owner["uid"] == stored["pod"]["metadata"]["uid"]
+    key = (scene.folder.path / "key.pem").read_bytes()
+    assert base64.b64decode(stored["secret"]["data"]["key.pem"]) == key
+    assert not [line for line in key.decode().splitlines() if line in json.dumps(stored["pod"])]
+    close_cluster_pool(scene.folder)
+    wait_until(lambda: not scene.cluster.kubectl("get", "secrets,pods", "-o", "name"), scene.said, PATIENCE_S)
 
 
 def test_without_the_client_the_command_that_installs_it_is_said() -> None:

@@ -1,12 +1,16 @@
 """Clouds: what pools have in common that rent the machines of their jobs."""
 
+from typing import ClassVar
+
 from pydantic import Field, model_validator
 
-from surveyor.pools.site import END_S, WorkersSite
+from surveyor.pools.site import END_S, Price, WorkersSite
 
 
 class CloudSite(WorkersSite):
     """Machines that a pool starts for its jobs, one for each, and that end by themselves."""
+
+    costs_while_pending: ClassVar[bool] = True  # a job that waits for its machine has a price, too
 
     lifetime_minutes: float = Field(
         720.0,
@@ -28,6 +32,26 @@ class CloudSite(WorkersSite):
         description="Time after which an instance or pod ends itself if the process of the pool does not answer.",
     )
 
+    price_per_hour: float | None = Field(
+        None,
+        gt=0,
+        title="Price per hour",
+        description="Price of the most expensive type of instance, or of a pod, in any currency.",
+    )
+    budget: float | None = Field(
+        None,
+        gt=0,
+        title="Budget",
+        description="Cost, in the currency of the price, at which a pool of one campaign ends all its instances or "
+        "pods.",
+    )
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> "CloudSite":
+        if self.budget is not None and self.price_per_hour is None:
+            raise ValueError("price_per_hour: found none, expected one, as the budget is counted by it")
+        return self
+
     @model_validator(mode="after")
     def _check_start(self) -> "CloudSite":
         if self.start_minutes >= self.lifetime_minutes:
@@ -46,6 +70,13 @@ class CloudSite(WorkersSite):
     def longest_function_s(self) -> float:
         """Longest time limit of a function that a new machine can run, in seconds."""
         return self.walltime_s - 60 * self.start_minutes - END_S
+
+    @property
+    def price(self) -> Price | None:
+        """Price and budget of the jobs."""
+        if self.price_per_hour is None:
+            return None
+        return Price(self.price_per_hour, self.budget, 60 * self.orphan_minutes, self.costs_while_pending)
 
     @property
     def connect_s(self) -> float:

@@ -61,13 +61,18 @@ class Parcels:
                 del self._sent[name]
 
     def _content(self) -> bytes:
-        certificates = self._folder.read_certificates()
-        paths = [certificates.tls_worker_cert, certificates.tls_worker_key, self._folder.check, self._folder.versions]
         with io.BytesIO() as file:
             with tarfile.open(fileobj=file, mode="w") as tar:
-                for path in map(Path, paths):
+                for path in files_for_workers(self._folder):
                     tar.add(path, path.name)
             return file.getvalue()
+
+
+def files_for_workers(pool: PoolFolder) -> list[Path]:
+    """Return the files of the folder of a pool that its workers need: certificate, key, and the check of versions."""
+    certificates = pool.read_certificates()
+    files = {certificates.tls_ca_file, certificates.tls_worker_cert, certificates.tls_worker_key}
+    return [*map(Path, sorted(files)), pool.check, pool.versions]
 
 
 def check_in(folder: Path, pool: PoolFolder) -> str:

@@ -21,6 +21,7 @@ class EC2Site(RentedSite):
     causes: ClassVar[str] = "image, types, subnets, security groups, prologue or python"
     untried: ClassVar[str] = "their requests were tried on a played cloud alone, never on Amazon's"
     limit_field: ClassVar[str] = "lifetime_minutes"
+    carries_folder: ClassVar[bool] = True
     leave_s: ClassVar[float] = 480.0  # instances with GPUs shut down for minutes
 
     machine_image: str = Field(

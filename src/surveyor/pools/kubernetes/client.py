@@ -55,14 +55,23 @@ class Kubernetes:
         self._api: Any = client.CoreV1Api(client.ApiClient(settings))  # Any: the client is untyped
         self._was_answered = False
 
-    def create(self, pod: Mapping[str, Any]) -> None:  # Any: nested, as JSON
-        """Create a pod.
+    def create(self, pod: Mapping[str, Any]) -> str:  # Any: nested, as JSON
+        """Create a pod, and return its unique id.
 
         Raises:
             Refused: the server refuses, and would again.
             QueueSilent: it does not answer, or not now.
         """
-        self._ask("to create a pod", self._api.create_namespaced_pod, self.namespace, pod)
+        made = self._ask("to create a pod", self._api.create_namespaced_pod, self.namespace, pod)
+        return str(made.metadata.uid)
+
+    def create_secret(self, secret: Mapping[str, Any]) -> None:  # Any: nested, as JSON
+        """Create a secret.
+
+        Raises:
+            Refused, QueueSilent: as above.
+        """
+        self._ask("to create a secret", self._api.create_namespaced_secret, self.namespace, secret)
 
     def pods(self, selector: str) -> list[Any]:  # Any: the client is untyped
         """Return the pods with some labels.

@@ -1,8 +1,9 @@
 """The manifest of a pod. It holds no secret, as everybody who may look at pods can read it."""
 
+import base64
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,6 +14,7 @@ from surveyor.pools.kubernetes.site import KubernetesSite
 from surveyor.pools.machine import THREADS, UNBOUND
 
 CONTAINER = "worker"
+PLACE = Path("/run/surveyor-pool")  # where a pod that does not see the folder of the pool finds what it needs of it
 
 # A shell that is the first process of a container ends at a signal only if it says so, and all others end with it.
 SCRIPT = """\
@@ -65,7 +67,7 @@ def manifest(
 
     Its worker runs under the numbers of this process's user and groups: the certificate of the pool lies in the pool's
     folder, on a volume that both mount, where that user alone can read it, and what the worker writes belongs to the
-    user.
+    user. With a workspace, the pod mounts a secret of its own name instead, and waits until the secret is there.
 
     Args:
         site: settings of the pool.
@@ -85,12 +87,30 @@ def manifest(
             "enableServiceLinks": False,
             "securityContext": _identity(),
             "containers": [_container(site, script)],
-            "volumes": [*_claims(site), {"name": "shm", "emptyDir": {"medium": "Memory"}}],
+            "volumes": [*_claims(site), *_secret_of(site, name), {"name": "shm", "emptyDir": {"medium": "Memory"}}],
             **_where(site),
         },
     }
     patched: dict[str, Any] = merged(made, site.pod_patch)  # Any: nested, as JSON
     return patched
+
+
+def secret(pod: str, uid: str, labels: Mapping[str, str], files: Sequence[Path]) -> dict[str, Any]:  # Any: as JSON
+    """Return the secret with the files that a pod needs of the folder of its pool; it goes when the pod goes.
+
+    Args:
+        pod: name of the pod, and of the secret.
+        uid: unique id of the pod.
+        labels: labels of the pod.
+        files: the files, which must be there.
+    """
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": uid}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": pod, "labels": dict(labels), "ownerReferences": [owner]},
+        "data": {path.name: base64.b64encode(path.read_bytes()).decode() for path in files},
+    }
 
 
 def merged(value: Any, patch: Any) -> Any:  # Any: whatever JSON holds
@@ -130,10 +150,12 @@ def _container(site: KubernetesSite, script: str) -> dict[str, Any]:  # Any: nes
     asked = {"cpu": str(site.cores), "memory": f"{round(site.memory_GB * 1000)}M"}
     if site.gpus:
         asked[site.gpu_resource] = str(site.gpus)
-    mounts = [
+    mounts: list[dict[str, Any]] = [  # Any: texts, and whether it is read-only
         {"name": f"claim-{number}", "mountPath": claim.partition("=")[2]}
         for number, claim in enumerate(site.volume_claims)
     ]
+    if site.workspace is not None:
+        mounts.append({"name": "pool", "mountPath": str(PLACE), "readOnly": True})
     return {
         "name": CONTAINER,
         "image": site.container,
@@ -150,6 +172,10 @@ def _claims(site: KubernetesSite) -> list[dict[str, Any]]:  # Any: nested, as JS
     return [
         {"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": name}} for number, name in enumerate(names)
     ]
+
+
+def _secret_of(site: KubernetesSite, pod: str) -> list[dict[str, Any]]:  # Any: nested, as JSON
+    return [] if site.workspace is None else [{"name": "pool", "secret": {"secretName": pod}}]
 
 
 def _where(site: KubernetesSite) -> dict[str, Any]:  # Any: nested, as JSON

@@ -1,9 +1,11 @@
 """The pods of a pool in Kubernetes: created, looked for, deleted, swept."""
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,10 +16,12 @@ from distributed import Security
 from surveyor.errors import InputError, PoolFailed
 from surveyor.pools.clouds.cloud_machines import CloudMachines
 from surveyor.pools.clouds.marks import FOLDER, JOB, OWNER, POOL, Found, digest, owner
+from surveyor.pools.clouds.parcels import certificates_in, check_in, files_for_workers
 from surveyor.pools.kubernetes.client import Kubernetes
-from surveyor.pools.kubernetes.manifest import manifest, script, sees
+from surveyor.pools.kubernetes.manifest import PLACE, manifest, script, secret, sees
 from surveyor.pools.kubernetes.site import KubernetesSite
 from surveyor.pools.machines import OUTPUT_LINES, QueueSilent
+from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
 
 OVER = ("Succeeded", "Failed")  # the server keeps them until somebody deletes them
@@ -56,11 +60,12 @@ class Pods(CloudMachines[KubernetesSite]):
         super().__init__(name, site, folder, address, security, check)
         self._over: dict[str, float] = {}  # when the end of pods was seen that are still there
         self._client = Kubernetes(site)
-        if not sees(manifest(site, "any", {}, {}, ""), self.folder):
+        if site.workspace is None and not sees(manifest(site, "any", {}, {}, ""), self.folder):
             raise InputError(
                 f"pool {name}: its folder {self.folder} lies under none of the volumes that a pod mounts "
                 f"({', '.join(site.volume_claims) or 'none'}); give volume_claims of the block the claim of the run "
-                "directory with its path in the flow's pod, as CLAIM=PATH"
+                "directory with its path in the flow's pod, as CLAIM=PATH, or let files travel through a bucket "
+                "(workspace)"
             )
 
     async def submit(self, name: str, *, firm: bool = False) -> str:
@@ -75,14 +80,30 @@ class Pods(CloudMachines[KubernetesSite]):
             QueueSilent: the server does not answer.
         """
         pod = f"{re.sub('[^a-z0-9-]', '-', name.lower())[:LONGEST_NAME]}-{digest(self.identity, self._begun, name)[:8]}"
-        path = self._output(pod)
-        path.parent.mkdir(exist_ok=True)
-        text = script(self.site, name, path, self._address, self._security, self._check)
         labels = {POOL: _label(self.name), FOLDER: self.identity}
-        await asyncio.to_thread(
-            self._client.create, manifest(self.site, pod, labels, {OWNER: owner(), JOB: name}, text)
-        )
+        made = manifest(self.site, pod, labels, {OWNER: owner(), JOB: name}, self._script(pod, name))
+        await asyncio.to_thread(self._create, pod, made)
         return pod
+
+    def _script(self, pod: str, name: str) -> str:
+        if self.site.workspace is None:
+            path = self._output(pod)
+            path.parent.mkdir(exist_ok=True)
+            return script(self.site, name, path, self._address, self._security, self._check)
+        check = check_in(PLACE, PoolFolder(self.folder))
+        return script(self.site, name, Path(os.devnull), self._address, certificates_in(PLACE, self._security), check)
+
+    def _create(self, pod: str, made: Mapping[str, Any]) -> None:  # Any: nested, as JSON
+        uid = self._client.create(made)
+        if self.site.workspace is None:
+            return
+        try:
+            files = files_for_workers(PoolFolder(self.folder))
+            self._client.create_secret(secret(pod, uid, made["metadata"]["labels"], files))
+        except Exception:
+            with suppress(QueueSilent):
+                self._client.delete(pod)  # it would wait for its secret
+            raise
 
     async def look(self, jobs: Sequence[str]) -> Mapping[str, Entry]:
         """Return the state of all pods of this pool, whoever created them; those that are over are not shown.

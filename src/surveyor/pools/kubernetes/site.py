@@ -45,7 +45,7 @@ class PodRequest(Site):
         default_factory=list,
         title="Volume claims",
         description="Persistent volume claims and the paths at which pods mount them, such as campaigns=/campaigns. "
-        "The run directory lies on one of them, under the same path as in the flow's pod.",
+        "The run directory lies on one of them, under the same path as in the flow's pod, unless there is a workspace.",
     )
 
 
@@ -56,6 +56,8 @@ class KubernetesSite(CloudSite, PodRequest):  # in forms, the fields of the last
     is_experimental: ClassVar[bool] = True
     untried: ClassVar[str] = "they were tried on a real API server with played nodes alone, never on a real cluster"
     limit_field: ClassVar[str] = "lifetime_minutes"
+    carries_folder: ClassVar[bool] = True
+    costs_while_pending: ClassVar[bool] = False  # a pod without a node
     causes: ClassVar[str] = "image, resources, claims, tolerations, prologue or python"
 
     namespace: Name | None = Field(
