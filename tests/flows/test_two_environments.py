@@ -180,6 +180,7 @@ print([name for name in ("torch", "mace", "nequip", "e3nn") if find_spec(name)])
 """
 
 
+@pytest.mark.long
 def test_one_flow_has_mace_explore_and_nequip_go_on_with_its_data(two: TwoEnvironments) -> None:
     if not NEQUIP.exists():
         report = pytest.fail if os.environ.get("SURVEYOR_TEST_EVERYTHING") else pytest.skip

@@ -50,23 +50,6 @@ class LockstepCalculator(PredictingCalculator):
         self._is_asked_for_stress = "stress" in properties
         super().calculate(atoms, properties, system_changes)
 
-    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """Return the changes since the last structure: everything or nothing.
-
-        ASE compares all properties of a structure several times per step, which for small molecules costs more than
-        everything else.
-        """
-        last = self.atoms
-        # Bytes, since `numpy.array_equal` takes as long as a step of a small molecule allows for all checks.
-        is_same = (
-            last is not None
-            and last.positions.tobytes() == atoms.positions.tobytes()
-            and last.cell.array.tobytes() == atoms.cell.array.tobytes()
-            and last.numbers.tobytes() == atoms.numbers.tobytes()
-            and last.pbc.tobytes() == atoms.pbc.tobytes()
-        )
-        return [] if is_same else list(all_changes)
-
     def results_for(self, atoms: Atoms) -> dict[str, Any]:  # Any: numbers and arrays
         """Ask for energy and forces, and for the stress if it is needed, and rest."""
         needs_stress = self.needs_stress or self._is_asked_for_stress
