@@ -18,7 +18,7 @@ from surveyor.errors import PoolFailed
 from surveyor.pools.machines import NoCapacity, Refused
 from surveyor.pools.queues import Entry
 from surveyor.pools.ssh import watch as ssh_watch
-from surveyor.pools.ssh.command import command_of, destination_of, refusal_of
+from surveyor.pools.ssh.command import command_of, destination_of, login_of, refusal_of
 from surveyor.pools.ssh.hosts import Hosts
 from surveyor.pools.ssh.look import MARK, _read
 from surveyor.pools.ssh.script import Order
@@ -38,7 +38,7 @@ from surveyor.pools.watch import plan
     ],
 )
 def test_names_of_machines(host: str, arguments: list[str]) -> None:
-    assert destination_of(SSHSite(hosts=[host], user="ada"), host) == arguments
+    assert destination_of(login_of(SSHSite(hosts=[host], user="ada")), host) == arguments
 
 
 @pytest.mark.parametrize("host", ["-oProxyCommand=evil", "a@-b", "gpu1:0", "gpu 1", "", "a@b@c", "gpu1:22:22"])
@@ -61,7 +61,7 @@ def test_there_are_no_more_jobs_than_machines() -> None:
 
 def test_the_command_checks_keys_and_asks_nobody() -> None:
     site = SSHSite(hosts=["gpu1"], key_file=Path("/k"), config_file=Path("/c"), proxy_command="ssh -W %h:%p bastion")
-    command = command_of(site, "gpu1", ["-R", "1:2:3"])
+    command = command_of(login_of(site), "gpu1", ["-R", "1:2:3"])
     assert command[:8] == ["ssh", "-T", "-F", "/c", "-i", "/k", "-o", "ProxyCommand=ssh -W %h:%p bastion"]
     options = [value for name, value in pairwise(command) if name == "-o"]
     assert {"StrictHostKeyChecking=yes", "BatchMode=yes", "ForwardAgent=no", "IdentitiesOnly=yes"} <= {*options}
@@ -82,7 +82,7 @@ def test_the_command_checks_keys_and_asks_nobody() -> None:
     ],
 )
 def test_refusals(said: str, kind: type[Exception], words: str) -> None:
-    error = refusal_of(SSHSite(hosts=["gpu1"]), "gpu1", said)
+    error = refusal_of(login_of(SSHSite(hosts=["gpu1"])), "gpu1", said)
     assert type(error) is kind
     assert words in str(error)
 
