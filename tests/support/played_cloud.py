@@ -256,7 +256,8 @@ class _Metal:
 
     def _boot(self, instance: str) -> "subprocess.Popen[bytes]":
         folder, script = self.cloud.folder, self.cloud.folder / f"{instance}.sh"
-        script.write_text(self.cloud.user_data(instance))
+        script.write_text(text := self.cloud.user_data(instance))
+        boot = self.cloud.boot or (["true"] if "/etc/ssh" in text else [])  # never the settings of this machine
         environment = {
             "PATH": f"{folder / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
             "PYTHONPATH": self.cloud.python_path,
@@ -267,7 +268,7 @@ class _Metal:
         }
         with (folder / f"{instance}.console").open("wb") as console:
             return subprocess.Popen(
-                [*(hiding(self.cloud.hidden) if self.cloud.hidden else self.cloud.boot), "bash", str(script)],
+                [*(hiding(self.cloud.hidden) if self.cloud.hidden else boot), "bash", str(script)],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,

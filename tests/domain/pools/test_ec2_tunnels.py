@@ -1,5 +1,6 @@
 """Pools on a played EC2 whose instances are reached by ssh alone: real sshd, a router, a laptop that falls asleep."""
 
+import asyncio
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ from tunnelled_cloud import METADATA, tunnelled_cloud
 from surveyor.doctor.one_pool import examine_pool
 from surveyor.errors import PoolFailed, WorkerLost
 from surveyor.pools import watch
+from surveyor.pools.site_machines import machines_of
 from surveyor.pools.submission import SubmitOptions
 
 HOST_KEY = re.compile(r"(surveyor-host-key ssh-ed25519) \S+ ")
@@ -123,6 +125,15 @@ def test_an_instance_with_other_versions_says_so_and_is_ended(scene: Scene) -> N
     with pytest.raises(PoolFailed, match=r"nor would another: [\s\S]*versions differ: /usr/bin/python3 on"):
         scene.open_pool(python="/usr/bin/python3").submit(abs, -1).result(PATIENCE_S)
     scene.cloud.wait_for_the_end(PATIENCE_S)
+
+
+def test_an_instance_to_which_nobody_connects_ends_by_itself(scene: Scene) -> None:
+    """As when the laptop falls asleep while it boots."""
+    machines = machines_of("ec2/test", scene.site(start_minutes=0.05), scene.path)
+    instance = asyncio.run(machines.submit("test-1"))
+    scene.wait_for_the_end_of(instance)
+    console = (scene.cloud.folder / f"{instance}.console").read_text()
+    assert "no worker was started within 3 s: this instance ends" in console
 
 
 @contextmanager
