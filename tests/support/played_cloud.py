@@ -203,19 +203,18 @@ def played_cloud(rooms: Sequence[Callable[[], AbstractContextManager[None]]] = (
                 proxies.append(ThreadingHTTPServer(("127.0.0.1", own), _handler(cloud, port)))
         cloud.url = f"http://127.0.0.1:{proxies[0].server_port}"
         metal, stop = _Metal(cloud), threading.Event()
-        threads = [threading.Thread(target=each.serve_forever) for each in proxies]
-        threads.append(threading.Thread(target=metal.play, args=(stop,)))
-        for thread in threads:
+        servings = [threading.Thread(target=each.serve_forever) for each in proxies]
+        playing = threading.Thread(target=metal.play, args=(stop,))
+        for thread in (*servings, playing):
             thread.start()
         try:
             yield cloud
         finally:
             stop.set()
-            for proxy in proxies:
+            playing.join()  # it asks the proxies
+            for proxy, thread in zip(proxies, servings, strict=True):
                 proxy.shutdown()
-            for thread in threads:
                 thread.join()
-            for proxy in proxies:
                 proxy.server_close()
             kill_all(cloud.processes)
             metal.wait()

@@ -39,12 +39,14 @@ class EC2Site(RentedSite):
     subnets: list[Subnet] = Field(
         min_length=1,
         title="Subnets",
-        description="Ids of subnets in the network of the flow's machine, best first; each lies in one zone.",
+        description="Ids of subnets, best first; each lies in one zone. With connection private, those in the network "
+        "of the flow's machine.",
     )
     security_groups: list[SecurityGroup] = Field(
         min_length=1,
         title="Security groups",
-        description="Ids of security groups of the instances. One that lets in its own members alone is enough.",
+        description="Ids of security groups of the instances. With connection private, one that lets in its own "
+        "members alone is enough.",
     )
     region: str | None = Field(
         None, min_length=1, title="Region", description="Region such as eu-west-1; by default that of the profile."
