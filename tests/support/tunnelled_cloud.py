@@ -23,7 +23,7 @@ UsePAM no
 PidFile /run/sshd.pid
 END
 until {SSHD} -E /run/sshd.log && sleep 0.2 && kill -0 "$(cat /run/sshd.pid)"; do sleep 0.2; done
-[ -z "$PLAYED_HIDDEN" ] || mount -t tmpfs none "$PLAYED_HIDDEN" || exit 1
+[ -z "$PLAYED_HIDDEN" ] || mount -t tmpfs -o ro none "$PLAYED_HIDDEN" || exit 1
 exec "$@"
 """
 ISOLATED = ("unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc")
