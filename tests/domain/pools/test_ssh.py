@@ -76,7 +76,7 @@ def test_an_instance_is_known_by_its_id_and_its_own_keys_alone(tmp_path: Path) -
     told, known = tmp_path / "told", tmp_path / "known"
     lax = tmp_path / "config"  # of a user who trusts everybody
     lax.write_text("Host *\n StrictHostKeyChecking no\n UserKnownHostsFile /dev/null\n HostName elsewhere\n")
-    login = Login("ada", None, lax, f"echo %n %h >{told}", 15, address="203.0.113.2", known_keys=known)
+    login = Login("ada", None, lax, f"echo %n %h | tee {told}", 15, address="203.0.113.2", known_keys=known)
     command = command_of(login, "i-0abc")
     effective = subprocess.run([command[0], "-G", *command[1:]], check=True, capture_output=True, text=True).stdout
     assert {
