@@ -118,14 +118,23 @@ def network_and_bytes(count: int) -> tuple[str, bytes]:
     return network_of(os.getpid()), bytes(count)
 
 
+def settings_of_sshd() -> set[str]:
+    """Return the settings of the sshd of this machine."""
+    return {*subprocess.run([SSHD, "-T"], check=True, capture_output=True, text=True).stdout.splitlines()}
+
+
 def start_a_program() -> None:
     """Start a program that has nothing to do with this process any more."""
     subprocess.Popen(["sleep", "1000"], start_new_session=True)
 
 
 @contextmanager
-def natted() -> Iterator[Natted]:
-    """Set the namespaces and the sshd up; nothing of them is left."""
+def natted(*, serves: bool = True) -> Iterator[Natted]:
+    """Set the namespaces and the sshd up; nothing of them is left.
+
+    Args:
+        serves: whether there is an sshd.
+    """
     with servers("/tmp/svy-ssh-") as started:
         environment = {"SVY_FOLDER": str(started.folder)}
         holders = {
@@ -138,10 +147,11 @@ def natted() -> Iterator[Natted]:
         _write_keys(scene.folder)
         Path("/run/sshd").mkdir(exist_ok=True)
         scene.unseen.mkdir()
-        enter = ("nsenter", "-t", str(holders[OUTSIDE]), "-n", "unshare", "-m", "sh", "-c")
-        serve = f"mount -t tmpfs none {scene.unseen} && exec {SSHD} -D -e -f {scene.folder}/sshd_config"
-        started.start(*enter, serve, environment=environment)
-        wait_until(lambda: "Server listening" in started.logs(), started.logs)
+        if serves:
+            enter = ("nsenter", "-t", str(holders[OUTSIDE]), "-n", "unshare", "-m", "sh", "-c")
+            serve = f"mount -t tmpfs none {scene.unseen} && exec {SSHD} -D -e -f {scene.folder}/sshd_config"
+            started.start(*enter, serve, environment=environment)
+            wait_until(lambda: "Server listening" in started.logs(), started.logs)
         try:
             yield scene
         finally:

@@ -8,12 +8,13 @@ import base64
 import http.client
 import json
 import os
+import re
 import secrets
 import subprocess
 import threading
 import urllib.parse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,7 +34,10 @@ PLAYED = {
     "systemd-run": '#!/bin/sh\necho "$@" > "$PLAYED_FOLDER/$PLAYED_INSTANCE.guard"\nseconds=${1#--on-active=}\nshift\n'
     '(sleep "$seconds"; "$@") >/dev/null 2>&1 </dev/null &\n',
     "poweroff": '#!/bin/sh\ntouch "$PLAYED_FOLDER/$PLAYED_INSTANCE.off"\n',
+    "systemctl": '#!/bin/sh\n[ "$*" = "try-reload-or-restart ssh" ] && kill -HUP "$(cat /run/sshd.pid)"\n',
 }
+MOTO = "moto"  # path at which moto itself is asked, beside all faults
+ADDRESSES = re.compile(rb"<(ipAddress|privateIpAddress)>[^<]*<")
 # Users other than root cannot change who they are.
 AS_THEY_ARE = '#!/bin/sh\nwhile [ "${1#--}" != "$1" ]; do shift; done\nexec "$@"\n'
 
@@ -87,6 +91,8 @@ class PlayedCloud:
         requests: parameters of all requests so far.
         ids: of an image, two subnets and a security group.
         hidden: folder that instances do not see; None if they see all of this machine.
+        boot: beginning of the command that runs the script of an instance.
+        address: address of all instances; None for those that moto invents, to which nothing may connect.
     """
 
     folder: Path
@@ -96,8 +102,11 @@ class PlayedCloud:
     requests: list[dict[str, str]] = field(default_factory=list)
     ids: dict[str, Any] = field(default_factory=dict)
     hidden: Path | None = None
+    boot: Sequence[str] = ()
+    address: str | None = None
     has_changed: threading.Event = field(default_factory=threading.Event)
     notices: dict[str, str] = field(default_factory=dict)  # when instances are taken away, as their metadata say
+    shown: Callable[[str], str] = lambda text: text  # what the cloud shows of the text on a console
     answers: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # by client token, which moto ignores
 
     @property
@@ -112,8 +121,13 @@ class PlayedCloud:
             "AWS_SHARED_CREDENTIALS_FILE": str(self.folder / "no-credentials"),
             "NO_PROXY": "127.0.0.1",
             "PLAYED_FOLDER": str(self.folder),
-            "PYTHONPATH": os.pathsep.join([str(self.folder / "watched"), *_paths()]),
+            "PYTHONPATH": self.python_path,
         }
+
+    @property
+    def python_path(self) -> str:
+        """Where processes find modules. Those with an address are not watched, as no packet leaves this machine."""
+        return os.pathsep.join([*([] if self.address else [str(self.folder / "watched")]), *_paths()])
 
     def fields(self, **fields: Any) -> dict[str, Any]:
         """The fields of a block for it."""
@@ -167,41 +181,51 @@ class PlayedCloud:
 
 
 @contextmanager
-def played_cloud() -> Iterator[PlayedCloud]:
-    """Play EC2; in the end, no instance is left, also when the test run is killed."""
-    import boto3
+def played_cloud(rooms: Sequence[Callable[[], AbstractContextManager[None]]] = (nullcontext,)) -> Iterator[PlayedCloud]:
+    """Play EC2; in the end, no instance is left, also when the test run is killed.
+
+    Args:
+        rooms: enter the network namespaces in which it answers.
+    """
     from moto.server import ThreadedMotoServer
 
     moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     moto.start()
     host, port = moto.get_host_and_port()
-    client = boto3.client(
-        "ec2",
-        endpoint_url=f"http://{host}:{port}",
-        region_name=REGION,
-        aws_access_key_id="m",
-        aws_secret_access_key="m",
-    )
+    client = client_at(f"http://{host}:{port}")
     with servers("/tmp/svy-cloud-") as started:
         cloud = PlayedCloud(started.folder, client, ids=_ids(client))
         _write_programs(cloud.folder)
-        proxy = ThreadingHTTPServer(("127.0.0.1", 0), _handler(cloud, port))
-        cloud.url = f"http://127.0.0.1:{proxy.server_port}"
+        proxies: list[ThreadingHTTPServer] = []
+        for room in rooms:
+            with room():
+                own = proxies[0].server_port if proxies else 0
+                proxies.append(ThreadingHTTPServer(("127.0.0.1", own), _handler(cloud, port)))
+        cloud.url = f"http://127.0.0.1:{proxies[0].server_port}"
         metal, stop = _Metal(cloud), threading.Event()
-        threads = [threading.Thread(target=proxy.serve_forever), threading.Thread(target=metal.play, args=(stop,))]
-        for thread in threads:
+        servings = [threading.Thread(target=each.serve_forever) for each in proxies]
+        playing = threading.Thread(target=metal.play, args=(stop,))
+        for thread in (*servings, playing):
             thread.start()
         try:
             yield cloud
         finally:
             stop.set()
-            proxy.shutdown()
-            for thread in threads:
+            playing.join()  # it asks the proxies
+            for proxy, thread in zip(proxies, servings, strict=True):
+                proxy.shutdown()
                 thread.join()
-            proxy.server_close()
+                proxy.server_close()
             kill_all(cloud.processes)
             metal.wait()
             moto.stop()
+
+
+def client_at(url: str) -> Any:
+    """Return a client of moto itself."""
+    import boto3
+
+    return boto3.client("ec2", endpoint_url=url, region_name=REGION, aws_access_key_id="m", aws_secret_access_key="m")
 
 
 class _Metal:
@@ -231,10 +255,11 @@ class _Metal:
 
     def _boot(self, instance: str) -> "subprocess.Popen[bytes]":
         folder, script = self.cloud.folder, self.cloud.folder / f"{instance}.sh"
-        script.write_text(self.cloud.user_data(instance))
+        script.write_text(text := self.cloud.user_data(instance))
+        boot = self.cloud.boot or (["true"] if "/etc/ssh" in text else [])  # never the settings of this machine
         environment = {
             "PATH": f"{folder / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
-            "PYTHONPATH": os.pathsep.join([str(folder / "watched"), *_paths()]),
+            "PYTHONPATH": self.cloud.python_path,
             "PLAYED_FOLDER": str(folder),
             "PLAYED_METAL": str(folder),
             "PLAYED_INSTANCE": instance,
@@ -242,7 +267,7 @@ class _Metal:
         }
         with (folder / f"{instance}.console").open("wb") as console:
             return subprocess.Popen(
-                [*(hiding(self.cloud.hidden) if self.cloud.hidden else []), "bash", str(script)],
+                [*(hiding(self.cloud.hidden) if self.cloud.hidden else boot), "bash", str(script)],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -259,11 +284,32 @@ class _Metal:
             self.cloud.take_away(instance)
 
 
+class _Answering(BaseHTTPRequestHandler):
+    def do_PUT(self) -> None:
+        self._answer(200, b"token" if self.path.endswith("/latest/api/token") else b"")
+
+    def _answer(self, status: int, content: bytes) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
 def _handler(cloud: PlayedCloud, port: int) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(_Answering):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             form = dict(urllib.parse.parse_qsl(body.decode()))
+            if self.path == f"/{MOTO}":
+                self._answer(*self._ask(body)())
+            else:
+                self._play(form, body)
+
+        def _play(self, form: dict[str, str], body: bytes) -> None:
             cloud.requests.append(form)
             fault = cloud.fault_of(form)
             if fault is not None and fault.code is not None:
@@ -275,32 +321,19 @@ def _handler(cloud: PlayedCloud, port: int) -> type[BaseHTTPRequestHandler]:
             else:
                 self.close_connection = True
 
-        def do_PUT(self) -> None:
-            self._answer(200, b"token" if self.path.endswith("/latest/api/token") else b"")
-
         def do_GET(self) -> None:
             self._answer(*_metadata(cloud, self.path, self.headers["X-aws-ec2-metadata-token"]))
 
         def _ask(self, body: bytes) -> Callable[[], tuple[int, bytes]]:
             def ask() -> tuple[int, bytes]:
                 connection = http.client.HTTPConnection("127.0.0.1", port)
-                connection.request("POST", self.path, body, dict(self.headers))
+                connection.request("POST", "/", body, dict(self.headers))
                 answer = connection.getresponse()
                 content = answer.read()
                 connection.close()
                 return answer.status, content
 
             return ask
-
-        def _answer(self, status: int, content: bytes) -> None:
-            with suppress(BrokenPipeError, ConnectionResetError):
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-        def log_message(self, *_: Any) -> None:
-            pass
 
     return Handler
 
@@ -310,11 +343,13 @@ def _answered(cloud: PlayedCloud, form: dict[str, str], ask: Callable[[], tuple[
     token, action = form.get("ClientToken"), form["Action"]
     if action == "GetConsoleOutput":
         path = cloud.folder / f"{form['InstanceId']}.console"
-        text = base64.b64encode(path.read_bytes()).decode() if path.exists() else ""
-        return 200, _console(form["InstanceId"], text)
+        shown = cloud.shown(path.read_text() if path.exists() else "")
+        return 200, _console(form["InstanceId"], base64.b64encode(shown.encode()).decode())
     if token is not None and token in cloud.answers:
         return cloud.answers[token]
     answer = ask()
+    if cloud.address is not None:
+        answer = answer[0], ADDRESSES.sub(rb"<\1>" + cloud.address.encode() + b"<", answer[1])
     if action in ("RunInstances", "TerminateInstances"):
         cloud.has_changed.set()
     if token is not None and answer[0] == 200:

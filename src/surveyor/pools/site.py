@@ -2,13 +2,14 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from surveyor.buckets import Bucket, BucketAddress, StorageName
 from surveyor.parameters import Parameters
 
+User = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$")]  # of ssh; with a dash it would be an option
 START_S = 20.0  # of a job that pass before its worker is at work
 END_S = 30.0  # of a job that are left when a function is over: to write its label, and to deliver what it returns
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from distributed import Security
 
+from surveyor.pools.clouds.ssh_door import alive_s_of
 from surveyor.pools.ec2.instances import Instances
 from surveyor.pools.ec2.site import EC2Site
 from surveyor.pools.gcp.instances import GoogleInstances
@@ -14,8 +15,10 @@ from surveyor.pools.kubernetes.site import KubernetesSite
 from surveyor.pools.machines import Machines
 from surveyor.pools.site import WorkersSite
 from surveyor.pools.sites import JobQueueSite
+from surveyor.pools.ssh.command import Login
 from surveyor.pools.ssh.hosts import Hosts
 from surveyor.pools.ssh.site import SSHSite
+from surveyor.pools.ssh.tunnels import Tunnels
 
 
 def machines_of(
@@ -38,7 +41,13 @@ def machines_of(
         case JobQueueSite():
             return Jobs(site, folder, address, security, check)
         case EC2Site():
-            return Instances(name, site, folder, address, security, check)
+            instances = Instances(name, site, folder, address, security, check)
+            if site.connection == "private":
+                return instances
+            login = Login(
+                site.ssh_user, site.ssh_key_file, None, site.proxy_command, alive_s_of(60 * site.orphan_minutes)
+            )
+            return Tunnels(instances, site, login, folder, address, security)
         case GCPSite():
             return GoogleInstances(name, site, folder, address, security, check)
         case KubernetesSite():

@@ -130,7 +130,8 @@ def _why_it_failed(job: Job, site: WorkersSite) -> str | None:
     if job.entry is None:
         return None
     if job.entry.is_hopeless:
-        return f"the queue would never start it: {job.entry.reason}"
+        what = "the queue would never start it" if job.entry.state == "pending" else "no worker can be started in it"
+        return f"{what}: {job.entry.reason}"
     if job.runs_s > (site.connect_s or CONNECT_S):
         return f"it ran for {job.runs_s:.0f} s without its worker connecting"
     return None

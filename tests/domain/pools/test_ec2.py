@@ -15,11 +15,13 @@ from distributed import Security
 from played_cloud import SECRET, Fault, PlayedCloud, played_cloud
 
 from surveyor.errors import InputError, PoolFailed
+from surveyor.pools.clouds.ssh_door import Door, host_keys_in
 from surveyor.pools.ec2 import instances as ec2
 from surveyor.pools.ec2.instances import Instances, sweep
 from surveyor.pools.ec2.site import EC2Site
 from surveyor.pools.machines import NoCapacity, QueueSilent, Refused
 from surveyor.pools.site import Price
+from surveyor.pools.site_machines import machines_of
 from surveyor.pools.spending import Spending
 
 PLAIN = {
@@ -294,11 +296,106 @@ def test_an_unknown_profile_is_said(tmp_path: Path) -> None:
         ({"start_minutes": 800}, "start_minutes: found 800"),
         ({"tags": ["surveyor-pool=mine"]}, "expected none that begins with surveyor-"),
         ({"tags": ["project"]}, "tags"),
+        ({"connection": "ssh"}, "ssh_user: found none, expected one, as connection is ssh"),
+        ({"connection": "ssh", "ssh_user": "ubuntu"}, "ssh_key_file: found none"),
+        ({"connection": "ssh", "ssh_user": "-oX", "ssh_key_file": "/k"}, "ssh_user"),
+        (
+            {"connection": "ssh", "ssh_user": "ubuntu", "ssh_key_file": "k"},
+            "ssh_key_file: found k, expected a full path",
+        ),
+        (
+            {"proxy_command": "ssh -W %h:%p b"},
+            "proxy_command: found ssh -W .*, expected none, as connection is private",
+        ),
+        ({"ssh_user": "ubuntu"}, "ssh_user: found ubuntu, expected none"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(fields: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         EC2Site.model_validate({**PLAIN, **fields})
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a good key, one that others can read, and one with a passphrase."""
+    folder = tmp_path_factory.mktemp("keys")
+    for name, passphrase in (("good", ""), ("open", ""), ("locked", "secret")):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", "ada@laptop", "-f", folder / name]
+        subprocess.run(command, check=True)
+    (folder / "open").chmod(0o644)
+    return folder
+
+
+@pytest.mark.ssh
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("none", r"none, expected a private key: No such file or directory; make one: ssh-keygen"),
+        ("open", r"open, which others can use \(mode 644\), expected a file of its owner alone: chmod 600"),
+        ("locked", r"locked, expected a private key without passphrase; ssh-keygen says: .*passphrase"),
+        ("good.pub", r"good.pub, .*(which others can use|ssh-keygen says)"),
+    ],
+)
+def test_a_key_with_which_no_instance_can_be_reached_is_refused_before_anything_is_started(
+    cloud: PlayedCloud, tmp_path: Path, keys: Path, name: str, told: str
+) -> None:
+    site = EC2Site.model_validate(cloud.fields(connection="ssh", ssh_user="ubuntu", ssh_key_file=keys / name))
+    with pytest.raises(InputError, match=f"ssh_key_file: found .*{told}"):
+        machines_of("ec2/gpu", site, tmp_path)
+    assert cloud.requests == []
+
+
+@pytest.mark.ssh
+def test_an_instance_that_is_reached_by_ssh_sets_its_end_knows_the_key_and_watches_its_connection(
+    cloud: PlayedCloud, tmp_path: Path, keys: Path
+) -> None:
+    fields = {"connection": "ssh", "ssh_user": "ubuntu", "ssh_key_file": keys / "good"}
+    text = cloud.user_data(asyncio.run(instances(cloud, tmp_path, lifetime_minutes=90, **fields).submit("gpu-1")))
+    kind, key, _ = (keys / "good.pub").read_text().split()
+    in_order = [
+        "#!/bin/bash\nsystemd-run --on-active=5400 poweroff ||",
+        "\ntrap poweroff EXIT\n",
+        "chown ubuntu /run/surveyor/leash",
+        f"echo '{kind} {key}' >/etc/ssh/surveyor/ubuntu",
+        "ClientAliveInterval 15",
+        "surveyor-host-key",
+        "read -r -t 900 -u 8",
+    ]
+    positions = [text.index(each) for each in in_order]
+    assert positions == sorted(positions)
+    assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+    assert [word for word in ("PRIVATE", "CERTIFICATE", "ada@laptop", str(keys)) if word in text] == []
+
+
+def test_the_keys_of_an_instance_are_read_from_its_console() -> None:
+    console = [
+        "[   21.4] cloud-init[900]: surveyor-host-key ssh-ed25519 AAAA+/= end",
+        "surveyor-host-key ssh-rsa AAAAB3",  # the rest of the line is not there yet
+        "surveyor-host-key ssh-ed25519 AAAA+/= end",
+    ]
+    assert host_keys_in(console) == ("ssh-ed25519 AAAA+/=",)
+
+
+@pytest.mark.parametrize(("proxy_command", "address"), [(None, "PublicIpAddress"), ("ssh b", "PrivateIpAddress")])
+def test_an_instance_has_a_door_once_it_has_shown_its_keys(
+    cloud: PlayedCloud, tmp_path: Path, keys: Path, proxy_command: str | None, address: str
+) -> None:
+    fields = {"connection": "ssh", "ssh_user": "ubuntu", "ssh_key_file": keys / "good"}
+    pool = instances(cloud, tmp_path, proxy_command=proxy_command, **fields)
+    job = asyncio.run(pool.submit("gpu-1"))
+    console = cloud.folder / f"{job}.console"
+    console.write_text("booting\n")
+    assert pool.door(job) is None
+    console.write_text("surveyor-host-key ssh-ed25519 AAAA end\n")
+    (found,) = (each for each in cloud.instances() if each["InstanceId"] == job)
+    assert pool.door(job) == Door(found[address], ("ssh-ed25519 AAAA",))
+
+
+def test_an_instance_that_boots_unwatched_costs_until_its_worker_should_begin() -> None:
+    fields = {**PLAIN, "price_per_hour": 1.0, "orphan_minutes": 5, "start_minutes": 15}
+    by_ssh = {"connection": "ssh", "ssh_user": "ubuntu", "ssh_key_file": "/k"}
+    prices = [EC2Site.model_validate({**fields, **more}).price for more in ({}, by_ssh)]
+    assert [price.unwatched_s for price in prices if price is not None] == [300, 900]
 
 
 def test_security_groups_have_no_default() -> None:

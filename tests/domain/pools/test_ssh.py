@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,14 +15,16 @@ import pytest
 from pydantic import ValidationError
 
 from surveyor.errors import PoolFailed
+from surveyor.pools.ec2.site import EC2Site
 from surveyor.pools.machines import NoCapacity, Refused
 from surveyor.pools.queues import Entry
 from surveyor.pools.ssh import watch as ssh_watch
-from surveyor.pools.ssh.command import command_of, destination_of, refusal_of
+from surveyor.pools.ssh.command import Login, command_of, destination_of, login_of, refusal_of
 from surveyor.pools.ssh.hosts import Hosts
 from surveyor.pools.ssh.look import MARK, _read
 from surveyor.pools.ssh.script import Order
 from surveyor.pools.ssh.site import SSHSite
+from surveyor.pools.ssh.tunnels import Tunnels
 from surveyor.pools.ssh.watch import ENDED
 from surveyor.pools.watch import plan
 
@@ -38,7 +40,7 @@ from surveyor.pools.watch import plan
     ],
 )
 def test_names_of_machines(host: str, arguments: list[str]) -> None:
-    assert destination_of(SSHSite(hosts=[host], user="ada"), host) == arguments
+    assert destination_of(login_of(SSHSite(hosts=[host], user="ada")), host) == arguments
 
 
 @pytest.mark.parametrize("host", ["-oProxyCommand=evil", "a@-b", "gpu1:0", "gpu 1", "", "a@b@c", "gpu1:22:22"])
@@ -61,12 +63,34 @@ def test_there_are_no_more_jobs_than_machines() -> None:
 
 def test_the_command_checks_keys_and_asks_nobody() -> None:
     site = SSHSite(hosts=["gpu1"], key_file=Path("/k"), config_file=Path("/c"), proxy_command="ssh -W %h:%p bastion")
-    command = command_of(site, "gpu1", ["-R", "1:2:3"])
+    command = command_of(login_of(site), "gpu1", ["-R", "1:2:3"])
     assert command[:8] == ["ssh", "-T", "-F", "/c", "-i", "/k", "-o", "ProxyCommand=ssh -W %h:%p bastion"]
     options = [value for name, value in pairwise(command) if name == "-o"]
     assert {"StrictHostKeyChecking=yes", "BatchMode=yes", "ForwardAgent=no", "IdentitiesOnly=yes"} <= {*options}
     assert "ServerAliveInterval=15" in options
     assert command[-5:] == ["-R", "1:2:3", "--", "gpu1", "exec bash -s"]
+
+
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="needs ssh: apt-get install openssh-client")
+def test_an_instance_is_known_by_its_id_and_its_own_keys_alone(tmp_path: Path) -> None:
+    told, known = tmp_path / "told", tmp_path / "known"
+    lax = tmp_path / "config"  # of a user who trusts everybody
+    lax.write_text("Host *\n StrictHostKeyChecking no\n UserKnownHostsFile /dev/null\n HostName elsewhere\n")
+    login = Login("ada", None, lax, f"echo %n %h | tee {told}", 15, address="203.0.113.2", known_keys=known)
+    command = command_of(login, "i-0abc")
+    effective = subprocess.run([command[0], "-G", *command[1:]], check=True, capture_output=True, text=True).stdout
+    assert {
+        "hostname 203.0.113.2",
+        "hostkeyalias i-0abc",
+        "stricthostkeychecking true",
+        f"userknownhostsfile {known}",
+        "globalknownhostsfile none",
+    } <= {*effective.splitlines()}
+    subprocess.run(command, check=False, capture_output=True, stdin=subprocess.DEVNULL)
+    assert told.read_text() == "i-0abc 203.0.113.2\n"
+    error = refusal_of(login, "i-0abc", "Host key verification failed.")
+    assert isinstance(error, Refused)
+    assert "ssh to i-0abc (203.0.113.2): its key is not the one that its console shows" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +106,7 @@ def test_the_command_checks_keys_and_asks_nobody() -> None:
     ],
 )
 def test_refusals(said: str, kind: type[Exception], words: str) -> None:
-    error = refusal_of(SSHSite(hosts=["gpu1"]), "gpu1", said)
+    error = refusal_of(login_of(SSHSite(hosts=["gpu1"])), "gpu1", said)
     assert type(error) is kind
     assert words in str(error)
 
@@ -120,6 +144,43 @@ def test_a_job_of_a_former_process_may_run_until_it_says_its_end_or_has_not_hear
     assert shown() == {job: Entry("ending")}
     state.write_text(json.dumps({"time": time.time() - 60 - 30}))
     assert shown() == {}
+
+
+class Running:
+    """An instance that runs, and has shown no keys."""
+
+    async def submit(self, name: str, *, firm: bool = False) -> str:
+        return "i-0abc"
+
+    async def look(self, jobs: Sequence[str]) -> Mapping[str, Entry]:
+        return {"i-0abc": Entry("running", name="gpu-1")}
+
+    async def cancel(self, jobs: Collection[str]) -> None:
+        pass
+
+    def output(self, job: str) -> str:
+        return "nothing"
+
+    def door(self, job: str) -> None:
+        return None
+
+
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="needs ssh: apt-get install openssh-client")
+@pytest.mark.parametrize(
+    ("address", "jobs", "n_connecting"),
+    [("tls://127.0.0.1:9", ["i-0abc"], 1), ("tls://127.0.0.1:9", [], 0), ("", ["i-0abc"], 0)],
+)
+def test_the_process_of_a_pool_alone_connects_to_its_instances_and_to_no_others(
+    tmp_path: Path, address: str, jobs: list[str], n_connecting: int
+) -> None:
+    site = EC2Site(machine_image="ami-0", instance_types=["a.b"], subnets=["subnet-0"], security_groups=["sg-0"])
+    login = Login("ada", None, None, None, 15)
+
+    async def look() -> int:
+        await Tunnels(Running(), site, login, tmp_path, address).look(jobs)
+        return len(asyncio.all_tasks()) - 1
+
+    assert asyncio.run(look()) == n_connecting
 
 
 def test_the_workers_of_a_machine_end_when_nobody_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from counted_work import names, work
 from natted import ADDRESS, LAPTOP, OUTSIDE, Natted, natted, network_and_bytes, start_a_program
+from pool_secrets import check_secrets
 from processes import wait_until
 
 from surveyor.doctor.host_checks import check_hosts
@@ -102,24 +103,6 @@ def scene(shared_net: Natted, tmp_path: Path) -> Iterator[Scene]:
         finally:
             scene.close()
             shared_net.wait_until_idle(PATIENCE_S)
-
-
-def check_secrets(folder: PoolFolder) -> None:
-    """Check that the key of a pool is in no argument, environment, output or file but its own."""
-    key = (folder.path / "key.pem").read_text()
-    line = key.splitlines()[1]
-    shown = []
-    for process in psutil.process_iter():
-        try:
-            shown += [*process.cmdline(), *process.environ().values()]
-        except psutil.Error:
-            continue
-    assert shown
-    assert [text for text in shown if line in text] == []
-    written = [path for path in folder.path.rglob("*") if path.is_file()]
-    for left in Path("/tmp").glob("surveyor-worker-*"):
-        written += [path for path in left.rglob("*") if path.is_file()]
-    assert [path.name for path in written if line in path.read_text(errors="replace")] == ["key.pem"]
 
 
 def test_work_passes_through_a_router_and_no_worker_outlives_its_connection(scene: Scene) -> None:

@@ -10,10 +10,13 @@ from surveyor.pools.clouds.rented_site import RentedSite
 from surveyor.pools.clouds.worker_command import python_of, worker_command
 from surveyor.pools.machine import THREADS, UNBOUND
 
-SCRIPT = """\
+# The first act of an instance, whatever else it does.
+END_OF_LIFE = """\
 #!/bin/bash
 systemd-run --on-active={lifetime_s} poweroff || {{ echo "no end of life could be set"; poweroff; exit 1; }}
-trap poweroff EXIT
+trap poweroff EXIT"""
+SCRIPT = """\
+{end_of_life}
 export SURVEYOR_JOB_BEGIN=$(date +%s)
 export SURVEYOR_JOB_WALLTIME_S={lifetime_s}
 threads=$(($(nproc) / {n_workers}))
@@ -52,6 +55,7 @@ def user_data(
     exports = [f"export {variable}=$threads" for variable in THREADS]
     exports += [f"export {variable}={value}" for variable, value in UNBOUND.items() if site.workers_per_job > 1]
     return SCRIPT.format(
+        end_of_life=END_OF_LIFE.format(lifetime_s=site.walltime_s),
         lifetime_s=site.walltime_s,
         n_workers=site.workers_per_job,
         exports="\n".join(exports),

@@ -17,6 +17,7 @@ from surveyor.object_storage import ObjectStorage
 from surveyor.pools.clouds.cloud_machines import CloudMachines
 from surveyor.pools.clouds.marks import EXPIRES, FOLDER, OWNER, POOL, Found, digest, owner
 from surveyor.pools.clouds.parcels import Parcels, certificates_in, check_in
+from surveyor.pools.clouds.ssh_door import Door, door_data, host_keys_in, public_key_of
 from surveyor.pools.clouds.user_data import user_data
 from surveyor.pools.ec2.client import EC2, MissingInstance
 from surveyor.pools.ec2.site import EC2Site
@@ -50,8 +51,8 @@ SPOT = {
 
 
 def _parcels(site: EC2Site, folder: Path) -> Parcels | None:
-    """Return the parcels of a pool whose instances do not see its folder; None if they do."""
-    if site.workspace is None:
+    """Return the parcels of a pool whose instances do not see its folder, nor get the certificate by ssh."""
+    if site.workspace is None or site.connection == "ssh":
         return None
     return Parcels(ObjectStorage(Bucket.at(site.workspace)), PoolFolder(folder), 60 * site.start_minutes)
 
@@ -76,6 +77,7 @@ class Instances(CloudMachines[EC2Site]):
         self._names: dict[str, str] = {}
         self._ec2 = EC2(site)
         self._parcels = _parcels(site, self.folder)
+        self._public_key = None if site.ssh_key_file is None else public_key_of(site.ssh_key_file)
         self._image: Any = None  # Any: as boto3 gives it
 
     async def submit(self, name: str, *, firm: bool = False) -> str:
@@ -113,6 +115,8 @@ class Instances(CloudMachines[EC2Site]):
         Raises:
             QueueSilent: the workspace, through which it gets the certificate, does not answer.
         """
+        if self._public_key is not None:
+            return door_data(self.site, str(self.site.ssh_user), self._public_key)
         if self._parcels is None:
             return user_data(self.site, name, self.folder, self._address, self._security, self._check)
         try:
@@ -150,6 +154,22 @@ class Instances(CloudMachines[EC2Site]):
         if jobs:
             unknown = await asyncio.to_thread(self._ec2.terminate, list(jobs))
             self._young = {job: begun for job, begun in self._young.items() if job in unknown or job not in jobs}
+
+    def door(self, job: str) -> Door | None:
+        """Return where a running instance is reached by ssh; None as long as it has not shown its keys.
+
+        Its address is the public one, where it has one and no proxy command leads into its network.
+
+        Raises:
+            QueueSilent: EC2 does not answer.
+            Refused: the credentials may not ask.
+        """
+        keys = host_keys_in(self._console(job))
+        found = self._ec2.instances({"instance-id": [job]}) if keys else []
+        if not found:
+            return None
+        address = found[0].get("PublicIpAddress") if self.site.proxy_command is None else None
+        return Door(str(address or found[0]["PrivateIpAddress"]), keys)
 
     def output(self, job: str) -> str:
         """Return why an instance ended, and the last lines of its console or, if that is empty, of its worker."""

@@ -3,8 +3,11 @@
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from surveyor.errors import PoolFailed
+from surveyor.pools.clouds.ssh_door import ALIVE_COUNT, alive_s_of
 from surveyor.pools.machines import NoCapacity, Refused
 from surveyor.pools.ssh.site import SSHSite
 
@@ -26,11 +29,9 @@ OPTIONS = (
     "PermitLocalCommand=no",
     "RemoteCommand=none",
     "LogLevel=INFO",
-    "ServerAliveCountMax=3",
+    f"ServerAliveCountMax={ALIVE_COUNT}",
     f"ConnectTimeout={CONNECT_S:.0f}",
 )
-MOST_ALIVE_S = 15.0  # between two questions whether the other side is there
-
 ALLOCATED = re.compile(r"^Allocated port (\d+) for remote forward", re.MULTILINE)
 UNKNOWN_KEY = re.compile(r"host key is known for|Host key verification failed|HOST IDENTIFICATION HAS CHANGED")
 NO_PERMISSION = re.compile(r"Permission denied|Too many authentication failures|No more authentication methods")
@@ -44,64 +45,104 @@ UNREACHABLE = re.compile(
 )
 
 
-def destination_of(site: SSHSite, host: str) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Login:
+    """The way in which ssh logs in to machines.
+
+    Attributes:
+        user: user on the machines, where a host names none; None for that of ssh.
+        key_file: private key; None for those that ssh finds.
+        config_file: configuration of ssh; None for that of the user.
+        proxy_command: command through which ssh connects; None for a direct connection.
+        alive_s: time in seconds between two questions whether the other side is there.
+        address: address of the machine, if its name is none; None where the name is enough.
+        known_keys: file with the keys of the machine, by its name; None for the keys that the user knows.
+    """
+
+    user: str | None
+    key_file: Path | None
+    config_file: Path | None
+    proxy_command: str | None
+    alive_s: int
+    address: str | None = None
+    known_keys: Path | None = None
+
+    def options(self, host: str) -> list[str]:
+        """Return the options of ssh that the user has given to the pool, and those of one machine."""
+        options = {"ProxyCommand": self.proxy_command, "HostName": self.address}
+        if self.known_keys is not None:  # and no others
+            options |= {"UserKnownHostsFile": str(self.known_keys), "GlobalKnownHostsFile": "none"}
+            options |= {"HostKeyAlias": host, "VerifyHostKeyDNS": "no"}
+        files = {"-F": self.config_file, "-i": self.key_file}
+        given = [(flag, str(file)) for flag, file in files.items() if file is not None]
+        given += [("-o", f"{name}={value}") for name, value in options.items() if value is not None]
+        return [word for pair in given for word in pair]
+
+
+def login_of(site: SSHSite) -> Login:
+    """Return how ssh logs in to the machines of a pool."""
+    return Login(site.user, site.key_file, site.config_file, site.proxy_command, alive_s_of(site.orphan_s))
+
+
+def destination_of(login: Login, host: str) -> list[str]:
     """Return the arguments of ssh that name a machine: port, user and host."""
     user, _, rest = host.rpartition("@")
     name, colon, port = rest.rpartition(":")
     if not colon or rest.endswith("]"):
         name, port = rest, ""
-    user = user or site.user or ""
+    user = user or login.user or ""
     return [*(["-p", port] if port else []), *(["-l", user] if user else []), "--", name.strip("[]")]
 
 
-def command_of(site: SSHSite, host: str, options: Sequence[str] = ()) -> list[str]:
+def command_of(login: Login, host: str, options: Sequence[str] = ()) -> list[str]:
     """Return the command that runs on a machine the commands of standard input.
 
     Nothing of it is secret, as all users of both machines can read it.
 
     Args:
-        site: settings of the pool.
+        login: user, key and way to the machine.
         host: the machine.
         options: further options of ssh, such as forwards.
     """
-    alive_s = max(1, int(min(MOST_ALIVE_S, site.orphan_s / 4)))
-    settings = [*OPTIONS, f"ServerAliveInterval={alive_s}"]
-    if site.key_file is not None:
+    settings = [*OPTIONS, f"ServerAliveInterval={login.alive_s}"]
+    if login.key_file is not None:
         settings.append("IdentitiesOnly=yes")
     named = [word for setting in settings for word in ("-o", setting)]
-    return ["ssh", "-T", *_given(site), *named, *options, *destination_of(site, host), "exec bash -s"]
+    return ["ssh", "-T", *login.options(host), *named, *options, *destination_of(login, host), "exec bash -s"]
 
 
-def _given(site: SSHSite) -> list[str]:
-    """Return the options of ssh that the user has given to the pool."""
-    proxy = None if site.proxy_command is None else f"ProxyCommand={site.proxy_command}"
-    given = [("-F", site.config_file), ("-i", site.key_file), ("-o", proxy)]
-    return [word for option, value in given if value is not None for word in (option, str(value))]
-
-
-def refusal_of(site: SSHSite, host: str, said: str) -> PoolFailed | NoCapacity:
+def refusal_of(login: Login, host: str, said: str) -> PoolFailed | NoCapacity:
     """Return the exception that says what the end of ssh means.
 
     Args:
-        site: settings of the pool.
+        login: user, key and way to the machine.
         host: the machine.
         said: what ssh printed.
     """
     words = " ".join(line.strip() for line in said.splitlines() if line.strip(" @\r")).rstrip(".") or "nothing"
     told = f"ssh to {host} says: {words}"
-    by_hand = shlex.join(["ssh", *_given(site), *(word for word in destination_of(site, host) if word != "--")])
+    by_hand = shlex.join(["ssh", *login.options(host), *(word for word in destination_of(login, host) if word != "--")])
     if UNKNOWN_KEY.search(said):
-        return Refused(
-            f"{told}. The key of {host} is not the one that this user knows; compare its fingerprint with what the "
-            f"owner of the machine says, and accept it by hand: {by_hand}"
-        )
+        return _of_unknown_key(login, host, told, by_hand)
     if NO_PERMISSION.search(said):
         return Refused(
-            f"{told}. The machine does not accept this user; give the pool the right user and key (user, key_file), "
-            f"and see that this works without a question: {by_hand} true"
+            f"{told}. The machine does not accept this user; give the pool the right user and key, and "
+            f"see that this works without a question: {by_hand} true"
         )
     if NO_FORWARD.search(said):
         return Refused(f"{told}. The machine does not forward ports; have AllowTcpForwarding yes in its sshd_config")
     if MISTAKEN.search(said):
         return Refused(told)
     return NoCapacity(told) if UNREACHABLE.search(said) else PoolFailed(told)
+
+
+def _of_unknown_key(login: Login, host: str, told: str, by_hand: str) -> Refused:
+    if login.known_keys is not None:
+        return Refused(
+            f"ssh to {host} ({login.address}): its key is not the one that its console shows: another machine answers "
+            "in its place, and gets nothing; see what the network or the proxy command leads to"
+        )
+    return Refused(
+        f"{told}. The key of {host} is not the one that this user knows; compare its fingerprint with what the owner "
+        f"of the machine says, and accept it by hand: {by_hand}"
+    )

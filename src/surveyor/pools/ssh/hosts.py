@@ -1,58 +1,31 @@
 """The machines of a pool that are reached by ssh: one connection for each job, in both directions."""
 
-import asyncio
 import logging
 import os
-import random
 import shutil
-import socket
-import subprocess
 import time
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from distributed import Security
 
 from surveyor.errors import InputError, PoolFailed
 from surveyor.pools.clouds.instance_watch import ANSWER_S, LOOK_S
-from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, Refused
+from surveyor.pools.machines import NoCapacity, Refused
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
-from surveyor.pools.ssh.command import ALLOCATED, LOGIN_S, command_of, refusal_of
-from surveyor.pools.ssh.script import UNFIT, Order, worker_script
+from surveyor.pools.ssh.command import LOGIN_S, login_of
+from surveyor.pools.ssh.connection import Connection, Dialer, Work, lines_of
+from surveyor.pools.ssh.script import UNFIT
 from surveyor.pools.ssh.site import SSHSite
 from surveyor.pools.ssh.watch import ENDED
 
 logger = logging.getLogger("surveyor.pools.cluster")
 
-LOCAL = "127.0.0.1"
-POLL_S = 0.1
 UNREACHABLE_S = 60.0  # until a machine that cannot be reached is tried again
 REFUSED_S = 600.0  # until one that refuses is tried again
 CLOSE_S = 10.0  # in which the workers of a cancelled job end, before its connection is cut
-PORTS = range(20000, 32000)  # of workers: below those that systems give to whoever asks for any
-
-
-@dataclass(slots=True)
-class _Connection:
-    """A process of ssh, whose other end is a machine."""
-
-    host: str
-    process: "subprocess.Popen[bytes]"
-    leaving: float | None = None  # when its workers were told to end
-
-    @property
-    def is_open(self) -> bool:
-        return self.process.poll() is None
-
-    def end_input(self) -> None:
-        """Close the standard input of the watch on the machine, which then ends the workers."""
-        if self.process.stdin is not None:
-            with suppress(BrokenPipeError):
-                self.process.stdin.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +58,9 @@ class Hosts:
         self.name = name
         self.site = site
         self.folder = PoolFolder(folder.resolve())
-        self._address, self._security = address, security or Security()
-        self._connections: dict[str, _Connection] = {}
+        self._dialer = Dialer(site, self.folder, address, security or Security(), site.orphan_s)
+        self._login = login_of(site)
+        self._connections: dict[str, Connection] = {}
         self._over: set[str] = set()
         self._aside: dict[str, _Aside] = {}
         self._failed: dict[str, float] = {}  # when something last went wrong on a machine that can be reached
@@ -103,7 +77,6 @@ class Hosts:
             PoolFailed: ssh fails for another reason.
             NoCapacity: all machines are in use, or cannot be reached.
         """
-        self._outputs.mkdir(exist_ok=True)
         begin, busy = time.monotonic(), {each.host for each in self._connections.values() if each.is_open}
         free = [host for host in self.site.hosts if host not in busy]
         reasons: dict[str, PoolFailed | NoCapacity] = {
@@ -148,90 +121,24 @@ class Hosts:
     def output(self, job: str) -> str:
         """Return the last lines that a job printed, and what ssh said."""
         name = job.partition(":")[0]
-        said = [line for line in _lines(self._log(name)) if not ALLOCATED.match(line)]
-        lines = [line for line in _lines(self._output(name)) if line != ENDED] + said
+        lines, path = self._dialer.said(name), self._dialer.output(name)
         if not lines:
-            return f"job {job} printed nothing into {self._output(name)}"
-        return "\n".join([f"job {job} printed last ({self._output(name)}):", *lines[-OUTPUT_LINES:]])
-
-    @property
-    def _outputs(self) -> Path:
-        return self.folder.path / "jobs"
-
-    def _output(self, name: str) -> Path:
-        return self._outputs / f"{name}.out"
-
-    def _log(self, name: str) -> Path:
-        """The file to which ssh itself writes."""
-        return self._outputs / f"{name}.ssh"
+            return f"job {job} printed nothing into {path}"
+        return "\n".join([f"job {job} printed last ({path}):", *lines])
 
     async def _start(self, host: str, name: str) -> str:
-        ports = random.sample(PORTS, self.site.workers_per_job)
-        own = _free_ports(len(ports))
-        scheduler = urlsplit(self._address)
-        forwards = ["-E", str(self._log(name)), "-R", f"{LOCAL}:0:{scheduler.hostname}:{scheduler.port}"]
-        for here, there in zip(own, ports, strict=True):
-            forwards += ["-L", f"{LOCAL}:{here}:{LOCAL}:{there}"]
-        self._log(name).unlink(missing_ok=True)
-        with self._output(name).open("wb") as output:
-            process = subprocess.Popen(
-                command_of(self.site, host, forwards), stdin=subprocess.PIPE, stdout=output, stderr=output
-            )
-        connection = _Connection(host, process)
-        with ExitStack() as unfinished:
-            unfinished.callback(_cut, connection)
-            port = await self._forwarded_port(host, name, process)
-            self._send(connection, name, f"{scheduler.scheme}://{LOCAL}:{port}", ports, own)
-            unfinished.pop_all()
         job = f"{name}:{host}"
-        self._connections[job] = connection
+        self._connections[job] = await self._dialer.open(self._login, host, Work(name))
         self._aside.pop(host, None)
         return job
 
-    async def _forwarded_port(self, host: str, name: str, process: "subprocess.Popen[bytes]") -> int:
-        """Wait for the login, and return the port at which the machine reaches the scheduler."""
-        deadline = time.monotonic() + LOGIN_S
-        while True:
-            has_ended, said = process.poll() is not None, _text(self._log(name))
-            if allocated := ALLOCATED.search(said):
-                return int(allocated[1])
-            if has_ended:
-                raise refusal_of(self.site, host, f"{said}{_text(self._output(name))}")
-            if time.monotonic() > deadline:
-                raise NoCapacity(f"ssh to {host} gave no connection within {LOGIN_S:.0f} s")
-            await asyncio.sleep(POLL_S)
-
-    def _send(
-        self, connection: _Connection, name: str, scheduler: str, ports: Sequence[int], own: Sequence[int]
-    ) -> None:
-        """Send the script and the order, which holds the certificate."""
-        security, folder = self._security, self.folder
-        order = Order(
-            name,
-            scheduler,
-            ports,
-            [f"tls://{LOCAL}:{port}" for port in own],
-            Path(str(security.tls_ca_file)).read_text(),
-            Path(str(security.tls_worker_key)).read_text(),
-            self.site.orphan_s,
-            self.site.walltime_s,
-        )
-        script = worker_script(self.site, folder.path, folder.check.read_text(), folder.versions.read_text())
-        if connection.process.stdin is None:
-            raise RuntimeError("ssh has no standard input")
-        try:
-            connection.process.stdin.write(f"{script}{order.line}".encode())
-            connection.process.stdin.flush()
-        except BrokenPipeError as error:
-            raise NoCapacity(f"the connection to {connection.host} broke at once") from error
-
-    def _note_end(self, job: str, connection: _Connection) -> None:
+    def _note_end(self, job: str, connection: Connection) -> None:
         connection.end_input()
         self._over.add(job)
         del self._connections[job]
         status, host = connection.process.returncode, connection.host
         if status == UNFIT:
-            said = _lines(self._output(job.partition(":")[0]))[-1:]
+            said = lines_of(self._dialer.output(job.partition(":")[0]))[-1:]
             self._note_trouble(host, Refused(f"{host}: {' '.join(said)}"))
         elif status and connection.leaving is None:
             self._failed[host] = time.monotonic()
@@ -253,7 +160,7 @@ class Hosts:
 
         They have ended where the output says so; or else when they have not heard of that process for long enough.
         """
-        if ENDED in _lines(self._output(job.partition(":")[0]))[-1:]:
+        if ENDED in lines_of(self._dialer.output(job.partition(":")[0]))[-1:]:
             return False
         last_known = float((self.folder.read_state() or {}).get("time", 0.0))
         return time.time() < last_known + self.site.orphan_s + ANSWER_S + LOOK_S
@@ -267,27 +174,3 @@ def _of_all(reasons: Sequence[PoolFailed | NoCapacity], *, is_any_busy: bool) ->
     if all(isinstance(reason, Refused) for reason in reasons):
         return Refused(told)
     return NoCapacity(told) if any(isinstance(reason, NoCapacity) for reason in reasons) else PoolFailed(told)
-
-
-def _cut(connection: _Connection) -> None:
-    connection.process.kill()
-    connection.process.wait()
-    connection.end_input()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports of this machine that nobody listens at now."""
-    with ExitStack() as opened:
-        probes = [opened.enter_context(socket.create_server((LOCAL, 0))) for _ in range(count)]
-        return [int(probe.getsockname()[1]) for probe in probes]
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except FileNotFoundError:
-        return ""
-
-
-def _lines(path: Path) -> list[str]:
-    return [line for line in _text(path).splitlines() if line.strip()]

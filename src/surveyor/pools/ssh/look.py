@@ -11,7 +11,7 @@ from pathlib import Path
 from surveyor.errors import PoolFailed
 from surveyor.pools import worker_check
 from surveyor.pools.machines import NoCapacity
-from surveyor.pools.ssh.command import FAILED, LOGIN_S, command_of, refusal_of
+from surveyor.pools.ssh.command import FAILED, LOGIN_S, command_of, login_of, refusal_of
 from surveyor.pools.ssh.script import script_of
 from surveyor.pools.ssh.site import SSHSite
 
@@ -59,18 +59,19 @@ def look_at_hosts(site: SSHSite, folders: Collection[Path]) -> list[HostView]:
 
 
 def _look_at(site: SSHSite, host: str, folders: Collection[Path]) -> HostView:
-    act = LOOK.format(mark=MARK, folders=" ".join(shlex.quote(str(folder)) for folder in folders))
+    login, wanted = login_of(site), " ".join(shlex.quote(str(folder)) for folder in folders)
+    act = LOOK.format(mark=MARK, folders=wanted)
     script = script_of(site, Path(worker_check.__file__).read_text(), json.dumps(worker_check.this_side()), act)
     try:
         done = subprocess.run(
-            command_of(site, host, FORWARD), input=script, capture_output=True, text=True, timeout=LOOK_S, check=False
+            command_of(login, host, FORWARD), input=script, capture_output=True, text=True, timeout=LOOK_S, check=False
         )
     except FileNotFoundError:
         return HostView(host, error=PoolFailed("there is no program ssh; install the client of OpenSSH"))
     except subprocess.TimeoutExpired:
         return HostView(host, error=NoCapacity(f"ssh to {host} gave no answer within {LOOK_S:.0f} s"))
     if done.returncode == FAILED:
-        return HostView(host, error=refusal_of(site, host, done.stderr))
+        return HostView(host, error=refusal_of(login, host, done.stderr))
     if done.returncode:
         said = [line for line in f"{done.stdout}{done.stderr}".splitlines() if not line.startswith("Allocated port")]
         return HostView(host, error=PoolFailed("\n".join(said[-5:]) or f"its script ended with {done.returncode}"))

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
+from surveyor.pools.clouds.ssh_door import BEGIN
 from surveyor.pools.machine import THREADS, UNBOUND
-from surveyor.pools.ssh.site import SSHSite
+from surveyor.pools.site import WorkersSite
 
 WATCH = "surveyor.pools.ssh.watch"
 UNFIT = 78  # status of a script that finds what no later one would find otherwise
@@ -29,7 +30,7 @@ exit 1
 SCRIPT = """\
 say() {{ echo "surveyor: $*" >&2; exit {unfit}; }}
 python={python}
-export SURVEYOR_JOB_BEGIN=$(date +%s)
+export SURVEYOR_JOB_BEGIN=$(cat {begin} 2>/dev/null || date +%s)
 export SURVEYOR_JOB_WALLTIME_S={lifetime_s}
 cores=$(nproc)
 threads=$((cores / {n_workers}))
@@ -48,8 +49,8 @@ SURVEYOR_VERSIONS
 exit
 """
 SEEN = """\
-[ -w {folder} ] || say "$(uname -n) does not see the folder "{folder}", or cannot write into it; the machines of a \
-pool of the kind ssh have to see the run directory under the same path"
+[ -w {folder} ] || say "$(uname -n) does not see the folder "{folder}", or cannot write into it; the machines of \
+this pool have to see the run directory under the same path"
 """
 
 
@@ -66,6 +67,8 @@ class Order:
         key: its private key.
         orphan_s: time in seconds after which the workers end if the scheduler does not answer.
         lifetime_s: time in seconds after which the workers end.
+        leash: file that is held open while the workers run; empty for none.
+        notice: kind of the cloud that may take the machine away; empty where nobody does.
     """
 
     name: str
@@ -76,6 +79,8 @@ class Order:
     key: str = field(repr=False)
     orphan_s: float
     lifetime_s: float
+    leash: str = ""
+    notice: str = ""
 
     @property
     def line(self) -> str:
@@ -83,7 +88,7 @@ class Order:
         return json.dumps(asdict(self)) + "\n"
 
 
-def script_of(site: SSHSite, check: str, versions: str, act: str) -> str:
+def script_of(site: WorkersSite, check: str, versions: str, act: str) -> str:
     """Return a script that prepares the environment, compares the versions, and acts.
 
     Args:
@@ -95,6 +100,7 @@ def script_of(site: SSHSite, check: str, versions: str, act: str) -> str:
     exports = [f"export {variable}=$threads" for variable in THREADS]
     exports += [f"export {variable}={value}" for variable, value in UNBOUND.items() if site.workers_per_job > 1]
     script = SCRIPT.format(
+        begin=BEGIN,
         python=shlex.quote(site.python or sys.executable),
         lifetime_s=site.walltime_s,
         n_workers=site.workers_per_job,
@@ -108,14 +114,14 @@ def script_of(site: SSHSite, check: str, versions: str, act: str) -> str:
     return BLOCK.format(script=script, end=f"SURVEYOR_{uuid4().hex}")
 
 
-def worker_script(site: SSHSite, folder: Path, check: str, versions: str) -> str:
+def worker_script(site: WorkersSite, folder: Path | None, check: str, versions: str) -> str:
     """Return the script of a job, which the line of an order has to follow.
 
     Args:
         site: settings of the pool.
-        folder: folder of the pool, under the path that the machine sees.
+        folder: folder that the machine has to see under this path; None for none.
         check: the program that compares versions.
         versions: those of this side, as the program reads them.
     """
-    act = SEEN.format(folder=shlex.quote(str(folder))) + f'exec "$python" -m {WATCH} <&3 3<&-'
-    return script_of(site, check, versions, act)
+    seen = "" if folder is None else SEEN.format(folder=shlex.quote(str(folder)))
+    return script_of(site, check, versions, f'{seen}exec "$python" -m {WATCH} <&3 3<&-')

@@ -5,13 +5,12 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints, model_validator
 
-from surveyor.pools.site import END_S, START_S, WorkersSite
+from surveyor.pools.site import END_S, START_S, User, WorkersSite
 
 # Never one that begins with a dash: it would be an option of ssh.
 Host = Annotated[
     str, StringConstraints(pattern=r"^(\w[\w.-]*@)?(\w[\w.-]*|\[[0-9A-Fa-f:.]+(%\w+)?\])(:[1-9]\d{0,4})?$")
 ]
-User = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$")]
 
 
 class SSHSite(WorkersSite):

@@ -5,6 +5,9 @@ Usage: python -m surveyor.pools.ssh.watch, with the order as a line of JSON on s
 The workers end, with all that they have started, when standard input is closed: the connection is gone, or the process
 of the pool. A machine that sleeps or hangs closes nothing, so they also end when the scheduler does not answer for the
 orphan time, whatever the settings of ssh on both sides; and at the end of their lifetime.
+
+On an instance of a cloud, this program holds the leash: when it ends, however that happens, the instance does. The
+scheduler is told when the cloud announces that it takes the instance away.
 """
 
 import json
@@ -17,12 +20,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from distributed import Security
 
 from surveyor import launcher
-from surveyor.pools.clouds.instance_watch import ANSWER_S, LOOK_S, answers
+from surveyor.pools.clouds import spot_notice
+from surveyor.pools.clouds.instance_watch import ANSWER_S, LOOK_S, answers, send_notice
 
 WORKER = "surveyor.pools.ssh.worker"  # importing it takes long
 POLL_S = 0.5
@@ -36,10 +43,13 @@ def main() -> None:
         signal.signal(number, lambda number, _: sys.exit(f"surveyor: ended by signal {number}"))
     line = sys.stdin.buffer.readline()
     order = json.loads(line)
+    leash = _held(order["leash"]) if order["leash"] else None
     folder = Path(tempfile.mkdtemp(prefix="surveyor-worker-"))
     reason = "surveyor: the workers were not started"
     try:
         context = _context(order["certificate"], order["key"])
+        if order["notice"]:
+            _listen(order)
         worker = _start(line, folder)
         orphan_s, lifetime_s = float(order["orphan_s"]), float(order["lifetime_s"])
         reason = _watch(
@@ -48,9 +58,27 @@ def main() -> None:
     finally:
         launcher.kill_descendants()
         shutil.rmtree(folder, ignore_errors=True)
+        if leash is not None:
+            os.close(leash)  # before what may wait for a reader that is gone
         with suppress(OSError):  # nobody may listen any more
             print(f"{reason}\n{ENDED}", flush=True)  # noqa: T201 (the pool reads it)
     sys.exit(worker.returncode and 1)
+
+
+def _held(leash: str) -> int:
+    """Take the leash of an instance, which no process that this one starts inherits."""
+    descriptor = os.open(leash, os.O_WRONLY)
+    os.write(descriptor, b"\n")
+    return descriptor
+
+
+def _listen(order: Mapping[str, Any]) -> None:  # Any: as JSON gives it
+    """Tell the scheduler when the cloud announces that it takes the instance away."""
+    certificate, key = order["certificate"], order["key"]
+    security = Security(
+        tls_ca_file=certificate, tls_worker_cert=certificate, tls_worker_key=key, require_encryption=True
+    )
+    spot_notice.listen(order["notice"], lambda at: send_notice(order["scheduler"], security, str(order["name"]), at))
 
 
 def _start(line: bytes, folder: Path) -> "subprocess.Popen[bytes]":

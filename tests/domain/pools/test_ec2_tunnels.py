@@ -1,0 +1,177 @@
+"""Pools on a played EC2 whose instances are reached by ssh alone: real sshd, a router, a laptop that falls asleep."""
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from cloud_scene import ORPHAN_S, PATIENCE_S, Scene
+from counted_work import names, work
+from natted import LAPTOP, OUTSIDE, ROUTER, Natted, network_and_bytes, settings_of_sshd
+from played_cloud import PlayedCloud
+from pool_secrets import check_secrets
+from processes import wait_until
+from tunnelled_cloud import METADATA, tunnelled_cloud
+
+from surveyor.doctor.one_pool import examine_pool
+from surveyor.errors import PoolFailed, WorkerLost
+from surveyor.pools import watch
+from surveyor.pools.site_machines import machines_of
+from surveyor.pools.submission import SubmitOptions
+
+HOST_KEY = re.compile(r"(surveyor-host-key ssh-ed25519) \S+ ")
+SUPPORT = Path(__file__).parents[2] / "support"
+
+pytestmark = [pytest.mark.ssh, pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[tuple[Natted, PlayedCloud]]:
+    with tunnelled_cloud() as (net, cloud), pytest.MonkeyPatch.context() as environment:
+        for name, value in cloud.environment.items():
+            environment.setenv(name, value)
+        environment.delenv("AWS_PROFILE", raising=False)
+        yield net, cloud
+        cloud.wait_for_the_end(PATIENCE_S)
+        net.wait_until_idle(PATIENCE_S)
+
+
+@pytest.fixture
+def net(world: tuple[Natted, PlayedCloud]) -> Natted:
+    return world[0]
+
+
+@pytest.fixture
+def scene(world: tuple[Natted, PlayedCloud], tmp_path: Path) -> Iterator[Scene]:
+    net, cloud = world
+    fields = {"connection": "ssh", "ssh_user": "root", "ssh_key_file": net.folder / "user", "interface": None}
+    scene = Scene(cloud, tmp_path, fields | {"prologue": [f"export PYTHONPATH={SUPPORT}", METADATA]})
+    with net.inside(LAPTOP):
+        try:
+            yield scene
+        finally:
+            scene.close()
+
+
+@contextmanager
+def stopped(scene: Scene) -> Iterator[None]:
+    """Stop the process of a pool with all its children, as when their machine sleeps."""
+    holder = psutil.Process(scene.holder)
+    family = [holder, *holder.children(recursive=True)]
+    with ExitStack() as ends:
+        for process in family:
+            process.suspend()
+            ends.callback(process.resume)
+        yield
+
+
+def test_an_instance_is_reached_through_a_router_and_none_outlives_its_pool(
+    scene: Scene, net: Natted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Secrets; an instance that Amazon wants back; a laptop that sleeps; a pool that is killed.
+
+    The instances see a folder of the work, where it is counted, but not that of the pool.
+    """
+    scene.folder.path.mkdir()
+    monkeypatch.setattr(scene.cloud, "boot", ("env", f"PLAYED_HIDDEN={scene.folder.path}", *scene.cloud.boot))
+    pool = scene.open_pool(spot=True, on_demand_after=1, workspace="s3://nobody/asks-it")
+    network, content = pool.submit(network_and_bytes, 5_000_000).result(PATIENCE_S)
+    assert (network, len(content)) == (net.namespace(OUTSIDE), 5_000_000)
+    check_secrets(scene.folder)
+    alive = {f"clientaliveinterval {int(ORPHAN_S / 4)}", "clientalivecountmax 3"}
+    assert alive <= pool.submit(settings_of_sshd).result(PATIENCE_S)
+    (first,) = scene.instances()
+    script = scene.cloud.user_data(first)
+    assert script.startswith("#!/bin/bash\nsystemd-run --on-active=43200 poweroff ||")
+    assert "PRIVATE" not in script
+    assert "BEGIN CERTIFICATE" not in script
+
+    moved = scene.start(pool, "a", 300)
+    scene.cloud.announce(first, watch.HURRY_S + 4)
+    wait_until(lambda: names(scene.log, "begin") == ["a", "a"], scene.said, PATIENCE_S)
+    (second,) = (each for each in scene.instances() if each != first)  # with another host key at the same address
+
+    with net.asleep(), stopped(scene):
+        scene.wait_for_the_end_of(second)
+        net.wait_until_idle(PATIENCE_S)
+    assert (scene.cloud.folder / f"{second}.off").exists()
+    with pytest.raises(WorkerLost):
+        moved.result(PATIENCE_S)
+
+    scene.start(pool, "b", 300)
+    (third,) = scene.instances()
+    os.kill(scene.holder, signal.SIGKILL)
+    scene.wait_for_the_end_of(third)
+    assert (scene.cloud.folder / f"{third}.off").exists()
+    assert (
+        scene.open_pool(workspace="s3://nobody/asks-it")
+        .submit_with(SubmitOptions("b"), work, scene.log, "b", 0)
+        .result(PATIENCE_S)
+    )
+    check_secrets(scene.folder)
+
+
+def test_doctor_starts_an_instance_and_what_answers_in_its_place_gets_nothing(
+    scene: Scene, net: Natted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = {each.check: each for each in examine_pool("ec2/test", scene.site(price_per_hour=3600.0), scene.path)}
+    assert {*results} == {"worker", "run directory", "GPUs", "clock", "cost"}
+    assert {each.severity for each in results.values()} == {"good"}
+    assert scene.cloud.alive() == []
+
+    other = (net.folder / "stranger.pub").read_text().split()[1]
+    monkeypatch.setattr(scene.cloud, "shown", lambda text: HOST_KEY.sub(rf"\1 {other} ", text))
+    told = r"nor would another: [\s\S]*not the one that its console shows[\s\S]*Host key verification failed"
+    with pytest.raises(PoolFailed, match=told):
+        scene.open_pool().submit(abs, -1).result(PATIENCE_S)
+    assert list(scene.folder.path.glob("jobs/*.out")) != []
+    assert [path for path in scene.folder.path.glob("jobs/*.out") if "Start" in path.read_text()] == []
+
+
+def test_an_instance_with_other_versions_says_so_and_is_ended(scene: Scene) -> None:
+    with pytest.raises(PoolFailed, match=r"nor would another: [\s\S]*versions differ: /usr/bin/python3 on"):
+        scene.open_pool(python="/usr/bin/python3").submit(abs, -1).result(PATIENCE_S)
+    scene.cloud.wait_for_the_end(PATIENCE_S)
+
+
+def test_an_instance_to_which_nobody_connects_ends_by_itself(scene: Scene) -> None:
+    """As when the laptop falls asleep while it boots."""
+    machines = machines_of("ec2/test", scene.site(start_minutes=0.05), scene.path)
+    instance = asyncio.run(machines.submit("test-1"))
+    scene.wait_for_the_end_of(instance)
+    console = (scene.cloud.folder / f"{instance}.console").read_text()
+    assert "no worker was started within 3 s: this instance ends" in console
+
+
+@contextmanager
+def beside(net: Natted) -> Iterator[None]:
+    """Be in the network of the instances, and a member of their security group."""
+    rule = ("INPUT", "-s", "203.0.113.1", "-j", "ACCEPT")
+    net.run(OUTSIDE, "iptables", "-I", *rule)
+    with net.inside(ROUTER):
+        yield
+    net.run(OUTSIDE, "iptables", "-D", *rule)
+
+
+def test_an_instance_beside_ends_by_itself_when_no_packet_of_its_pool_arrives(
+    world: tuple[Natted, PlayedCloud], tmp_path: Path
+) -> None:
+    net, cloud = world
+    scene, drop = Scene(cloud, tmp_path, {"interface": "o1"}), ("INPUT", "-i", "o1", "-j", "DROP")
+    with beside(net):
+        try:
+            scene.start(scene.open_pool(), "a", 300)
+            (instance,) = scene.instances()
+            net.run(ROUTER, "iptables", "-I", *drop)
+            with stopped(scene):
+                scene.wait_for_the_end_of(instance)
+        finally:
+            net.run(ROUTER, "iptables", "-F", "INPUT")
+            scene.close()
+    console = (cloud.folder / f"{instance}.console").read_text()
+    assert "has not answered for 6 s: this instance ends" in console
