@@ -143,9 +143,8 @@ def _walk(system: System, n: int, seed: int) -> list[Atoms]:
     atoms.calc = system.teacher()
     MaxwellBoltzmannDistribution(atoms, temperature_K=system.temperature_K, rng=generator)
     friction = 0.02 / units.fs
-    dynamics = Langevin(
-        atoms, system.timestep_fs * units.fs, temperature_K=system.temperature_K, friction=friction, rng=generator
-    )
+    options = {"temperature_K": system.temperature_K, "friction": friction, "fixcm": False, "rng": generator}
+    dynamics = Langevin(atoms, system.timestep_fs * units.fs, **options)
     frames = []
     for _ in range(n):
         dynamics.run(system.interval)
@@ -167,11 +166,13 @@ def parameters_of(arguments: argparse.Namespace) -> MACEParameters:
         r_max_A=4.0,
         num_channels=arguments.channels,
         max_L=arguments.max_L,
-        correlation=arguments.correlation,
+        correlation=2,
+        num_interactions=arguments.layers,
         max_num_epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         precision=arguments.precision,
         device=arguments.device,
+        options={"max_ell": 2, "radial_MLP": "[16,16]"},
     )
 
 
@@ -222,7 +223,7 @@ def errors_in_milli(model: MACEModel, test: Dataset) -> tuple[float, float]:
 
 def report(name: str, results: list[dict[str, Result]]) -> None:
     """Print the means of a system over its seeds."""
-    print(f"{name}\n{'':18}{'forces, meV/Å':>24}{'energy, meV/atom':>24}{'forces, ratio':>24}{'times faster':>24}")
+    print(f"| {name} | forces, meV/Å | energy, meV/atom | ratio of forces | times faster |\n{'| -- ' * 5}|")
     for way in results[0]:
         found, reference = [each[way] for each in results], [each[SCRATCH] for each in results]
         pairs = list(zip(found, reference, strict=True))
@@ -232,7 +233,7 @@ def report(name: str, results: list[dict[str, Result]]) -> None:
             [one.forces / other.forces for one, other in pairs],
             [other.seconds / one.seconds for one, other in pairs],
         ]
-        print(f"{way:18}" + "".join(f"{in_words(geometric_mean(each)):>24}" for each in columns))
+        print(f"| {way} | {' | '.join(in_words(geometric_mean(each)) for each in columns)} |")
 
 
 def in_words(mean: Mean) -> str:
@@ -251,8 +252,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--update-epochs", type=int, default=20)
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--max-L", type=int, default=0)
-    parser.add_argument("--correlation", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=10)
+    parser.add_argument("--layers", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=5)
     parser.add_argument("--precision", choices=["float64", "float32"], default="float32")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--keep", type=Path, help="folder in which the trainings are kept")

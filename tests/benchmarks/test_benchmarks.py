@@ -48,7 +48,7 @@ CASES = [
     (
         "update",
         "--systems copper-gold --ways new-labels --seeds 2 --labels 20 --new 10 --test 2 --epochs 2 --update-epochs 1",
-        r"from scratch( +\d\S* \(\S+ to \S+\)){2} +1 .+\n(?s:.*)new-labels +\d",
+        r"\| from scratch( \| \d\S* \(\S+ to \S+\)){4} \|\n\| new-labels( \| \d\S* \(\S+ to \S+\)){4} \|",
         (LONG, NETWORKS),
     ),
     (
