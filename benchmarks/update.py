@@ -249,7 +249,7 @@ def parsed() -> argparse.Namespace:
     for option, default in {"labels": 100, "new": 20, "test": 100, "seeds": 3, "processes": 1}.items():
         parser.add_argument(f"--{option}", type=int, default=default)
     parser.add_argument("--epochs", type=int, default=200, help="from scratch")
-    parser.add_argument("--update-epochs", type=int, default=20)
+    parser.add_argument("--update-epochs", type=int, default=30)
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--max-L", type=int, default=0)
     parser.add_argument("--layers", type=int, default=1)
