@@ -3,9 +3,9 @@
 #
 #     benchmarks/gpu.sh WHEELS [TORCH_SIM_PYTHON]
 #
-# WHEELS is a folder with surveyor's wheel and those of its extra `mace`, made where there is a network:
+# WHEELS is a folder with surveyor's wheel and those of its extras `mace` and `xtb`, made where there is a network:
 #
-#     pip wheel --wheel-dir WHEELS --constraint constraints.txt ".[mace]"
+#     pip wheel --wheel-dir WHEELS --constraint constraints.txt ".[mace,xtb]"
 #
 # The packages go into an environment of their own that sees the torch of the machine. TORCH_SIM_PYTHON is an
 # interpreter with torch-sim (0.6 or later) and mace-torch, for comparison. A benchmark that fails does not stop the next.
@@ -20,7 +20,7 @@ trap 'rm -rf "$work"' EXIT
 
 python3 -m venv --system-site-packages "$work/environment" || exit 1
 python="$work/environment/bin/python"
-"$python" -m pip install --quiet --no-index --find-links "$wheels" "surveyor[mace]" || exit 1
+"$python" -m pip install --quiet --no-index --find-links "$wheels" "surveyor[mace,xtb]" || exit 1
 "$python" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name())' || exit 1
 
 failed=0
@@ -35,4 +35,8 @@ for precision in float64 float32; do
     run "$here/evaluate.py" --device cuda --structures 2000 --precision "$precision"
 done
 run "$here/halves.py" --launches 300
+run "$here/training.py" --device cuda --structures 100 --channels 64 --max-L 1 --epochs 10 --rounds 2
+for system in ethanol copper-gold; do
+    run "$here/update.py" --systems "$system" --device cuda --processes 3 --batch-size 10
+done
 exit $failed

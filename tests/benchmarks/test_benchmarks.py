@@ -39,7 +39,18 @@ CASES = [
         r"  0\.50   1\.00( +\d+\.\d+){6}\n +2 +0\.50   2\.00( +\d+\.\d+){6}",
         (LONG,),
     ),
-    ("training", "--structures 8 --rounds 1", r"surveyor, later +\d", (LONG, NETWORKS)),
+    (
+        "training",
+        "--structures 8 --rounds 1 --epochs 3",
+        r"surveyor, later +\d(?s:.*)one epoch, surveyor, later +\d",
+        (LONG, NETWORKS),
+    ),
+    (
+        "update",
+        "--systems copper-gold --ways new-labels --seeds 2 --labels 20 --new 10 --test 2 --epochs 2 --update-epochs 1",
+        r"\| from scratch( \| \d\S* \(\S+ to \S+\)){4} \|\n\| new-labels( \| \d\S* \(\S+ to \S+\)){4} \|",
+        (LONG, NETWORKS),
+    ),
     (
         "evaluate",
         "--structures 2",

@@ -1,15 +1,18 @@
 """cuEquivariance and OpenEquivariance: kernels for GPUs, which MACE can use in place of its own operations.
 
 Which versions of these packages work with which of MACE is not written anywhere, and a package whose kernels do not
-load may fail only when it is used. So a network with kernels is compared with the plain one before it is used.
+load may fail only when it is used. So a network with kernels is compared with the plain one before it is used, and
+before a training, gradients of its weights are computed as well.
 """
 
 import logging
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,11 +38,13 @@ class Accelerator:
         name: of its distribution.
         modules: all that have to be installed.
         converter: module of MACE whose function `run` returns a network with the kernels.
+        option: of MACE's training program, to use it.
     """
 
     name: str
     modules: tuple[str, ...]
     converter: str
+    option: str
 
     @property
     def is_installed(self) -> bool:
@@ -61,8 +66,8 @@ class Accelerator:
 def accelerators() -> list[Accelerator]:
     """Return the packages that MACE can use, the faster one first."""
     return [
-        Accelerator("cuequivariance-torch", PACKAGES, "mace.cli.convert_e3nn_cueq"),
-        Accelerator("openequivariance", ("openequivariance",), "mace.cli.convert_e3nn_oeq"),
+        Accelerator("cuequivariance-torch", PACKAGES, "mace.cli.convert_e3nn_cueq", "enable_cueq"),
+        Accelerator("openequivariance", ("openequivariance",), "mace.cli.convert_e3nn_oeq", "enable_oeq"),
     ]
 
 
@@ -84,25 +89,87 @@ def accelerated(network: Any, device: str, precision: Precision) -> Any:  # Any:
     for accelerator in accelerators():
         if not accelerator.is_installed:
             continue
-        try:
-            with engine_kept_quiet():  # not the warning below
-                faster = accelerator.convert(network, device)
-                difference = _difference(faster, network, device, precision)
-        except FAILURES as error:
-            why = f"{type(error).__name__}: {error}"
-        else:
-            if difference <= TOLERANCE[precision]:
-                return faster
-            why = f"energy, forces or stress of a small structure differ by {difference:.2g}"
-        logger.warning(
-            "%s is not used, since it does not work with mace-torch %s here (%s); walkers and evaluations use MACE's "
-            "own operations. Install versions that match, or uninstall %s",
-            f"{accelerator.name} {_version(accelerator.name)}",
-            _version("mace-torch"),
-            why,
-            accelerator.name,
-        )
+        faster, why = _tried(accelerator, network, device, precision)
+        if not why:
+            return faster
+        logger.warning(_refusal(accelerator, why, "walkers and evaluations use"))
     return network
+
+
+def trying_kernels(configure: Callable[..., Any], refusal: Path) -> Callable[..., Any]:  # Any: objects of MACE
+    """Return MACE's function that builds the network of a training, extended to try the kernels that it would get.
+
+    If they fail or give something else, the training has none, and a file says why. Then they are not tried again: the
+    state of a training without them does not fit a network with them.
+
+    Args:
+        configure: MACE's `configure_model`.
+        refusal: the file.
+    """
+
+    def configured(args: Any, *others: Any) -> Any:  # Any: objects of MACE
+        network, outputs = configure(args, *others)
+        for accelerator in accelerators():
+            if not getattr(args, accelerator.option):
+                continue
+            why = "" if refusal.exists() else _complaint(accelerator, network, args.device, args.default_dtype)
+            if why:
+                refusal.write_text(_refusal(accelerator, why, "the training uses"))
+            if refusal.exists():
+                setattr(args, accelerator.option, False)
+        return network, outputs
+
+    return configured
+
+
+def _complaint(accelerator: Accelerator, network: Any, device: str, precision: Precision) -> str:  # Any: a network
+    """Return why a network cannot be trained with kernels; an empty text if it can."""
+    with engine_kept_quiet():
+        copy = deepcopy(network).to(device)
+    faster, why = _tried(accelerator, copy, device, precision)
+    if why:
+        return why
+    try:
+        with engine_kept_quiet():
+            largest = _largest_gradient(faster, device, precision)
+    except FAILURES as error:
+        return f"{type(error).__name__}: {error}"
+    return "" if np.isfinite(largest) else "gradients of the weights are not finite"
+
+
+def _largest_gradient(network: Any, device: str, precision: Precision) -> float:  # Any: a network
+    """Return the largest gradient of the squared forces on a small structure with respect to the weights."""
+    from mace.tools import torch_tools
+
+    calculator = calculator_of(network, device, precision)
+    network.requires_grad_(True)  # which the calculator has switched off
+    with torch_tools.default_dtype(precision):
+        graphs = graphs_of(calculator, [_small_structure_of(calculator)])
+        network(graphs, training=True, compute_force=True)["forces"].square().sum().backward()
+    return max(float(weights.grad.abs().max()) for weights in network.parameters() if weights.grad is not None)
+
+
+def _tried(
+    accelerator: Accelerator, network: Any, device: str, precision: Precision
+) -> tuple[Any, str]:  # Any: networks
+    """Return a network with kernels, and an empty text; or nothing, and why they cannot be used."""
+    try:
+        with engine_kept_quiet():
+            faster = accelerator.convert(network, device)
+            difference = _difference(faster, network, device, precision)
+    except FAILURES as error:
+        return None, f"{type(error).__name__}: {error}"
+    if difference <= TOLERANCE[precision]:
+        return faster, ""
+    return None, f"energy, forces or stress of a small structure differ by {difference:.2g}"
+
+
+def _refusal(accelerator: Accelerator, why: str, who_uses: str) -> str:
+    return (
+        f"{accelerator.name} {_version(accelerator.name)} is not used, since it does not work with mace-torch "
+        f"{_version('mace-torch')} here ({why}); {who_uses} MACE's own operations. Install versions that match, or "
+        f"uninstall {accelerator.name}"
+    )
 
 
 def _version(name: str) -> str:
@@ -122,16 +189,16 @@ def _difference(one: Any, other: Any, device: str, precision: Precision) -> floa
 
 def _results(network: Any, device: str, precision: Precision) -> np.ndarray:  # Any: a network
     calculator = calculator_of(network, device, precision)
-    atoms = _small_structure([*calculator.z_table.zs], float(calculator.r_max))
-    output = forward(calculator, graphs_of(calculator, [atoms]))
+    output = forward(calculator, graphs_of(calculator, [_small_structure_of(calculator)]))
     parts = (
         output[name].detach().cpu().double().numpy().ravel() for name in ("interaction_energy", "forces", "stress")
     )
     return np.concatenate([*parts])
 
 
-def _small_structure(numbers: list[int], r_max_A: float) -> Atoms:
+def _small_structure_of(calculator: Any) -> Atoms:  # Any: of MACE
     """Return a periodic structure of up to eight elements of a network, in which each atom has some neighbours."""
+    numbers, r_max_A = [*calculator.z_table.zs], float(calculator.r_max)
     chosen = [numbers[index % len(numbers)] for index in range(8)]
     corners = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], dtype=float)
     spacing = 0.45 * r_max_A

@@ -5,14 +5,15 @@
 JOB is a file with a `Job`. Everything except the loop and the atomic energies is that of `mace_run_train`.
 The loop of `mace_run_train` saves a checkpoint only when the validation loss has improved, with averaged weights, and
 without the state of the average, the order of batches and the search for the best epoch, so a resumed training is a
-different one. This loop saves the complete state after each epoch, in the file STATE. The
-order of batches follows from the seed and the number of the epoch.
+different one. This loop saves the complete state in the file STATE, after the first epoch and then as often as it can
+within a small part of the time. The order of batches follows from the seed and the number of the epoch.
 """
 
 import json
 import logging
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +23,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from surveyor.models.mace_cuequivariance import trying_kernels
 from surveyor.models.mace_energies import HEAD, check_energies, expected_energies, setting_energies
 from surveyor.models.trainer_process import DIVERGED, EXPLODED, end_if_absurd, exit_when_out_of_memory
+
+SAVING_SHARE = 0.02  # of the time of a training, for its complete state
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,13 @@ class Job:
     """Instructions to the program in addition to MACE's options.
 
     Attributes:
-        state: file of the complete state, to resume from.
+        state: file of the state, to resume from.
         outcomes: files in which MACE may leave a network; the first existing one is used.
         result: file for the network, with only the readout for the data.
         limit_s: time limit; the training ends with the epoch that exceeds it. None for no limit.
         highest: largest plausible error of the energies before the first epoch, in eV/atom.
         atomic_energies: atomic energies of the data, in eV by atomic number.
+        refusal: file that says why kernels for GPUs are not used, if they fail.
         fits: atomic numbers of the elements whose energies are fitted together with the foundation model.
         fitted: file for all atomic energies after the fit; None without a fit.
     """
@@ -47,6 +52,7 @@ class Job:
     limit_s: float | None
     highest: float
     atomic_energies: Mapping[str, float]
+    refusal: str
     fits: Sequence[int] = ()
     fitted: str | None = None
 
@@ -143,11 +149,15 @@ class Loop:
         self.energy_rmse: float | None = None  # of the newest validation, on the data
         self.training_loss: float | None = None  # of the newest epoch
         self.seed = self.given.train_loader.generator.initial_seed()
+        self.next_save = -math.inf  # by the monotonic clock
+        self.superseded: list[str] = []  # checkpoints that the saved state may name
 
     def run(self) -> None:
         """Train until the last epoch, the time limit, or the end of patience."""
         if self.state.exists():
             self._load()
+        self._remove_newer_checkpoints()
+        if self.progress.epoch:
             check_energies(self.given.model, self.job.expected, "in the state of the training")
         else:
             check_energies(self.given.model, self.job.expected, "before the first epoch")
@@ -157,11 +167,13 @@ class Loop:
         while progress.epoch < self.given.max_num_epochs and not progress.is_over:
             if progress.elapsed_s >= self.limit_s:
                 logging.info("Stopping: the time limit of %.0f s is reached", self.limit_s)
-                return
+                break
             begin = time.monotonic()
             progress.is_over = not self._next_epoch()
             progress.elapsed_s += time.monotonic() - begin
-            self._save()
+            if time.monotonic() >= self.next_save:
+                self._save()
+        self._save()
 
     def _next_epoch(self) -> bool:
         """Train one epoch, and say whether there may be another one."""
@@ -269,7 +281,9 @@ class Loop:
         given, progress = self.given, self.progress
         progress.lowest_loss, progress.n_without_improvement = progress.valid_loss, 0
         state = CheckpointState(given.model, given.optimizer, given.lr_scheduler)
-        given.checkpoint_handler.save(state=state, epochs=epoch, keep_last=progress.keep_last)
+        if progress.checkpoint is not None and not (progress.keep_last or given.checkpoint_handler.io.keep):
+            self.superseded.append(progress.checkpoint)
+        given.checkpoint_handler.save(state=state, epochs=epoch, keep_last=True)
         progress.keep_last, progress.checkpoint = False, given.checkpoint_handler.io.old_path
 
     def _parts(self) -> dict[str, Any]:  # Any: whatever has a state, in the way of torch
@@ -284,10 +298,20 @@ class Loop:
     def _save(self) -> None:
         import torch
 
+        begin = time.monotonic()
         temporary = self.state.with_suffix(".new")
         states = {name: part.state_dict() for name, part in self._parts().items()}
         torch.save({"progress": asdict(self.progress), **states}, temporary)
         temporary.replace(self.state)
+        while self.superseded:
+            Path(self.superseded.pop()).unlink(missing_ok=True)
+        self.next_save = time.monotonic() + (time.monotonic() - begin) / SAVING_SHARE
+
+    def _remove_newer_checkpoints(self) -> None:
+        """Remove checkpoints of epochs that are yet to come: of a part of the training that is not in the state."""
+        for file in Path(self.given.checkpoint_handler.io.directory).glob("*_epoch-*.pt"):
+            if int(re.findall(r"_epoch-(\d+)", file.name)[-1]) >= self.progress.epoch:
+                file.unlink()
 
     def _load(self) -> None:
         import torch
@@ -296,9 +320,6 @@ class Loop:
         self.progress = TrainerState(**saved["progress"])
         for name, part in self._parts().items():
             part.load_state_dict(saved[name])
-        kept = self.progress.checkpoint
-        # A checkpoint that is newer than this state is of the next epoch, and will be written again.
-        self.given.checkpoint_handler.io.old_path = kept if kept is not None and Path(kept).exists() else None
         logging.info("Continuing with epoch %d", self.progress.epoch)
 
 
@@ -326,7 +347,8 @@ def main() -> None:
             Loop(given, job).run()
 
     tools.train = train
-    run_train.configure_model = setting_energies(run_train.configure_model, job.given, job.fits, job.fitted_file)
+    configure = setting_energies(run_train.configure_model, job.given, job.fits, job.fitted_file)
+    run_train.configure_model = trying_kernels(configure, Path(job.refusal))
     run_train.jit = SimpleNamespace(compile=_do_not_compile)
     with exit_when_out_of_memory():
         run_train.main()

@@ -54,6 +54,7 @@ REPLAY_HEAD = "pt_head"  # readout for the replay data, as MACE calls it
 # What MACE may leave. Where the options ask for a second stage of training (swa), its network is the one to use.
 OUTCOMES = (f"{NAME}_stagetwo.model", f"{NAME}.model")
 RESULT = "result.model"
+REFUSAL = "kernels-refused.txt"  # there when kernels for GPUs do not work
 RESULTS = f"results/{NAME}_run-{{seed}}_train.txt"  # to which the trainer appends lines of JSON
 NETWORK = "mace.model"  # the native file, there when the training is complete
 
@@ -171,6 +172,8 @@ def run_training(training: TrainerInput, train: Dataset, valid: Dataset, directo
         Trainer("MACE", directory, directory / RESULTS.format(seed=training.seed), _errors),
         beginning,
     )
+    if (directory / REFUSAL).exists():
+        logger.warning((directory / REFUSAL).read_text())
     if not (directory / RESULT).is_file():
         raise failed("the trainer of MACE has left no network", directory)
     publish(directory / RESULT, network)
@@ -208,6 +211,7 @@ def _job(training: TrainerInput, beginning: Beginning, directory: Path) -> Job:
         atomic_energies={str(atomic_numbers[name]): energy for name, energy in training.atomic_energies.items()},
         fits=[atomic_numbers[name] for name in training.fits],
         fitted=FITTED if is_fitted else None,
+        refusal=REFUSAL,
     )
 
 

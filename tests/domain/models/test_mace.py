@@ -1,4 +1,5 @@
 import json
+import logging
 import math
 import shutil
 import subprocess
@@ -62,8 +63,15 @@ def trained(train: Dataset, valid: Dataset, workplace: Path) -> MACEModel:
 
 NARROW = """
 import sys, torch
+import mace.data.atomic_data
 import mace.tools
 from surveyor.models import mace_program
+mace_program.SAVING_SHARE = 1e-9  # the time between two states is longer than the training
+get_neighborhood = mace.data.atomic_data.get_neighborhood
+def counted(**structure):
+    print("a graph is built")
+    return get_neighborhood(**structure)
+mace.data.atomic_data.get_neighborhood = counted
 loop = sys.modules["mace.tools.train"]
 train_one_epoch = loop.train_one_epoch
 def narrow(*, data_loader, epoch, **others):
@@ -78,8 +86,16 @@ mace_program.main()
 class TestMACE(NetworkTests):
     """Tests of the networks of all engines."""
 
-    untrained, narrow = MACEModel(TINY), NARROW
+    untrained, narrow, n_repeated = MACEModel(TINY), NARROW, 1
     runner, evaluation = mace_trainer, mace_evaluation
+
+    def test_batches_are_halved_when_memory_is_lacking(
+        self, train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        super().test_batches_are_halved_when_memory_is_lacking(train, valid, tmp_path, monkeypatch)
+        # The log is that of the second process. It trained three epochs, and built the graph of each structure once.
+        n_built = (tmp_path / trainer.LOG).read_text().count("a graph is built")
+        assert n_built == len(train) + len(valid)
 
 
 def test_graphs_are_those_of_mace(trained: MACEModel, valid: Dataset) -> None:
@@ -325,7 +341,8 @@ def test_training_killed_three_times_is_the_one_that_was_not_disturbed(
         """Leave a checkpoint, in the writing of which the trainer was killed."""
         (directory / "checkpoints" / "training_run-0_epoch-99999.pt").write_bytes(b"torn")
 
-    check_killed_three_times(model, (train, valid), tmp_path, last_kill=40, after_kill=tear)
+    sets = train, valid
+    check_killed_three_times(model, sets, tmp_path, last_kill=40, after_kill=tear, saves_each_epoch=False)
 
 
 def test_no_memory_for_a_single_structure_is_told(
@@ -362,6 +379,16 @@ def test_failure_of_the_trainer_is_told_with_its_last_lines(train: Dataset, vali
     with pytest.raises(TrainingFailed, match=r"(?s)exit code 1:.*nonsense") as caught:
         model.train(train, valid, tmp_path)
     assert caught.value.directory == tmp_path
+
+
+def test_kernels_that_a_training_refuses_are_told(
+    train: Dataset, valid: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = "import json; open(json.load(open('job.json'))['refusal'], 'w').write('they give something else')"
+    replace_program(monkeypatch, mace_trainer, code)
+    with caplog.at_level(logging.WARNING, logger="surveyor"), pytest.raises(TrainingFailed, match="left no network"):
+        MACEModel(TINY).initialize(train, atomic_energies=None, seed=0).train(train, valid, tmp_path)
+    assert [record.getMessage() for record in caplog.records] == ["they give something else"]
 
 
 def test_member_of_a_committee_killed_from_outside_is_told(
