@@ -41,6 +41,9 @@ LOOK_S = 5.0
 LAST_LINES = 20
 PID_FILE = "server.pid"  # the one in Prefect's folder by which `prefect server stop` finds a server
 N_RETRIES = 2  # of Prefect's own, after 2 and 4 s; then a run looks for the server every few seconds
+# The server refuses a request for which its SQLite database is locked, which takes milliseconds. Prefect waits for 2 s
+# before it repeats the request, and for twice as long each further time.
+RETRY_AFTER_S, N_SOON = 0.2, 3
 # As the job variables of deployments/*/prefect.yaml have it; what the user has set holds.
 SETTINGS = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}  # seconds: by it deployments/automations.yaml tells who is dead
 AWAY = (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT)
@@ -211,6 +214,7 @@ def _patient(send: Send) -> Send:
     @wraps(send)
     def send_patiently(client: httpx.Client, request: httpx.Request, *args: Any, **kwargs: Any) -> httpx.Response:
         deadline = _PATIENCE.deadline(request)
+        _add_hook(client, _repeat_soon)
         while True:
             try:
                 response = send(client, request, *args, **kwargs)
@@ -229,6 +233,7 @@ def _patient_async(send: AsyncSend) -> AsyncSend:
         client: httpx.AsyncClient, request: httpx.Request, *args: Any, **kwargs: Any
     ) -> httpx.Response:
         deadline = _PATIENCE.deadline(request)
+        _add_hook(client, _repeat_soon_async)
         while True:
             try:
                 response = await send(client, request, *args, **kwargs)
@@ -239,6 +244,25 @@ def _patient_async(send: AsyncSend) -> AsyncSend:
                 return response
 
     return send_patiently
+
+
+def _add_hook(client: httpx.Client | httpx.AsyncClient, hook: Callable[[httpx.Response], object]) -> None:
+    hooks = client.event_hooks
+    if hook not in hooks["response"]:
+        client.event_hooks = {**hooks, "response": [*hooks["response"], hook]}
+
+
+def _repeat_soon(response: httpx.Response) -> None:
+    """Have Prefect soon repeat a request that the server was too busy for, a few times."""
+    repeats = response.request.extensions
+    n_repeats = repeats.get(_repeat_soon.__name__, 0)
+    if response.status_code == httpx.codes.SERVICE_UNAVAILABLE and n_repeats < N_SOON:
+        response.headers.setdefault("Retry-After", f"{RETRY_AFTER_S}")
+        repeats[_repeat_soon.__name__] = n_repeats + 1
+
+
+async def _repeat_soon_async(response: httpx.Response) -> None:
+    _repeat_soon(response)
 
 
 def wait_for_server(patience_s: float = PATIENCE_S) -> None:
