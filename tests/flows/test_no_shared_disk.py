@@ -54,7 +54,7 @@ class Size:
 
 
 SIZES = {
-    "pair": Size({"pair": {}}, 500, ("", WALKING)),
+    "pair": Size({"pair": {}}, 8000, ("", WALKING)),
     "mace": Size(NETWORK, 1000, ("", TRAINING, WALKING)),
 }
 
