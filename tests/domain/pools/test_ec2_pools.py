@@ -60,7 +60,8 @@ def test_instances_come_with_work_are_replaced_when_taken_away_and_leave_without
     with pytest.raises(WorkerLost):
         future.result(PATIENCE_S)
     assert pool.submit_with(SubmitOptions("a"), work, scene.log, "a", 0).result(PATIENCE_S)
-    assert len(scene.cloud.requested("RunInstances")) == n_requests + 3  # the one that nobody knew of has worked
+    # The one that nobody knew of has worked, maybe before the client had asked for the last time.
+    assert n_requests < len(scene.cloud.requested("RunInstances")) <= n_requests + 3
     state = scene.folder.read_state() or {}
     assert state["spent"] > 1.0
     pool.shutdown()
