@@ -50,7 +50,7 @@ BAR = "bar: at least 5 times faster, at most 1.05 times the error of forces"
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one training.
+    """Result of one training.
 
     Attributes:
         forces: root mean square error of forces, in meV/Å.

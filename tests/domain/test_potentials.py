@@ -1,4 +1,4 @@
-"""What all calculators of surveyor share."""
+"""Tests of what all calculators of surveyor share."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Where the key of a pool is looked for: on the whole machine."""
+"""A search for the key of a pool on the whole machine."""
 
 from pathlib import Path
 

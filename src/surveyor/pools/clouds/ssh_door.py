@@ -47,7 +47,7 @@ echo "the workers have ended: this instance ends"
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Where and by what an instance is known to ssh.
+    """Address and public keys of an instance, by which ssh knows it.
 
     Attributes:
         address: its address.

@@ -35,7 +35,7 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        """Whether the process runs."""
+        """True while its process runs."""
         return self.process.poll() is None
 
     def end_input(self) -> None:
@@ -53,7 +53,7 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a machine does for a job.
+    """Work of a machine for a job.
 
     Attributes:
         name: name of the job and of its worker; several workers append -0, -1 and so on.
