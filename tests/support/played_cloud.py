@@ -126,7 +126,7 @@ class PlayedCloud:
 
     @property
     def python_path(self) -> str:
-        """Paths on which processes find modules. Those with an address are not watched, as no packet leaves this machine."""
+        """Paths of modules; those with an address are not watched, as no packet leaves this machine."""
         return os.pathsep.join([*([] if self.address else [str(self.folder / "watched")]), *_paths()])
 
     def fields(self, **fields: Any) -> dict[str, Any]:

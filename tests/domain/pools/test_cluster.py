@@ -17,6 +17,7 @@ import psutil
 import pytest
 from counted_work import be_unfit, lines, names, work
 from distributed import Client, Security
+from pool_scene import PoolScene
 from processes import wait_until
 from slurm import Job, SlurmCluster
 
@@ -53,7 +54,7 @@ def site(**fields: Any) -> SLURMSite:
 
 
 @dataclass(frozen=True)
-class Scene:
+class Scene(PoolScene):
     """A pool on a partition that no other scene uses, and what can be done to it.
 
     Attributes:
@@ -63,31 +64,15 @@ class Scene:
         pools: what was opened.
     """
 
+    pool_name = "slurm/test"
+
     cluster: SlurmCluster
     partition: str
     path: Path
     pools: list[Pool] = field(default_factory=list)
 
-    @property
-    def folder(self) -> PoolFolder:
-        return PoolFolder(self.path / "pool")
-
-    @property
-    def log(self) -> Path:
-        return self.path / "work.log"
-
     def site(self, **fields: Any) -> SLURMSite:
         return site(**{"queue": self.partition, **fields})
-
-    def open_pool(self, **fields: Any) -> Pool:
-        self.pools.append(cluster_pool("slurm/test", self.site(**fields), self.folder.path))
-        return self.pools[-1]
-
-    def start(self, pool: Pool, name: str, seconds: float) -> Future[str]:
-        """Submit work and wait until it runs."""
-        future = pool.submit_with(SubmitOptions(name), work, self.log, name, seconds)
-        wait_until(lambda: name in names(self.log, "begin"), lambda: f"{name} has not begun", PATIENCE_S)
-        return future
 
     def job_of(self, name: str) -> int:
         """The job in which work last began."""
@@ -102,9 +87,6 @@ class Scene:
         holder = self.folder.read_holder()
         assert holder is not None
         return int(holder["pid"])
-
-    def wait_for_the_end_of_the_pool(self) -> None:
-        wait_until(lambda: self.folder.read_holder() is None, lambda: "it lives", PATIENCE_S)
 
     def queue(self) -> list[Job]:
         return [job for job in self.cluster.queue() if job.partition == self.partition]
@@ -122,11 +104,6 @@ class Scene:
     def submit_sleep(self, folder: Path) -> int:
         """Submit a job that is not one of the pool's."""
         return self.cluster.submit("sleep 60", folder=folder, options=[f"--partition={self.partition}"])
-
-    def close(self) -> None:
-        for pool in self.pools:
-            pool.shutdown(wait=False)
-        close_cluster_pool(self.folder)
 
 
 SCENES: dict[str, Callable[[Scene], None]] = {}

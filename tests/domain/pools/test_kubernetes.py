@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,16 @@ from counted_work import names, work
 from distributed import Security
 from object_stores import S3
 from played_kubernetes import NAMESPACE, PlayedKubernetes, played_kubernetes
+from pool_scene import PoolScene
 from processes import wait_until
 
 from surveyor.errors import InputError, PoolFailed, WorkerLost
-from surveyor.pools.cluster import close_cluster_pool, cluster_pool
+from surveyor.pools.cluster import close_cluster_pool
 from surveyor.pools.kubernetes.manifest import merged
 from surveyor.pools.kubernetes.pods import Pods, sweep
 from surveyor.pools.kubernetes.site import KubernetesSite
 from surveyor.pools.machines import QueueSilent, Refused
 from surveyor.pools.pool import Pool
-from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
 from surveyor.pools.submission import SubmitOptions
 from surveyor.pools.workspace.workspace import Border, Workspace
@@ -53,20 +52,14 @@ def shared_cluster() -> Iterator[PlayedKubernetes]:
 
 
 @dataclass(frozen=True)
-class Scene:
+class Scene(PoolScene):
     """A pool, and what can be done to it."""
+
+    pool_name = "kubernetes/test"
 
     cluster: PlayedKubernetes
     path: Path
     pools: list[Pool] = field(default_factory=list)
-
-    @property
-    def folder(self) -> PoolFolder:
-        return PoolFolder(self.path / "pool")
-
-    @property
-    def log(self) -> Path:
-        return self.path / "work.log"
 
     @property
     def pods(self) -> list[str]:
@@ -84,30 +77,11 @@ class Scene:
         site, address = self.site(**{"gpus": 8, **fields}), "tls://127.0.0.1:8786"  # there is no node for 8
         return Pods("kubernetes/gpu", site, self.folder.path, address, security, "/pool/check.py /pool/versions.json")
 
-    def open_pool(self, **fields: Any) -> Pool:
-        self.pools.append(cluster_pool("kubernetes/test", self.site(**fields), self.folder.path))
-        return self.pools[-1]
-
-    def start(self, pool: Pool, name: str, seconds: float) -> Future[str]:
-        """Submit work and wait until it runs."""
-        future = pool.submit_with(SubmitOptions(name), work, self.log, name, seconds)
-        wait_until(lambda: name in names(self.log, "begin"), self.said, PATIENCE_S)
-        return future
-
     def spent(self) -> float:
         return float((self.folder.read_state() or {})["spent"])
 
-    def said(self) -> str:
-        outputs = [self.folder.log, *(self.folder.path / "jobs").glob("*")]
-        return "\n".join(f"{path}:\n{path.read_text()[-3000:]}" for path in outputs if path.exists())
-
-    def wait_for_the_end_of_the_pool(self) -> None:
-        wait_until(lambda: self.folder.read_holder() is None, self.said, PATIENCE_S)
-
     def close(self) -> None:
-        for pool in self.pools:
-            pool.shutdown(wait=False)
-        close_cluster_pool(self.folder)
+        super().close()
         self.cluster.kubectl("delete", "pods", "--all", "--grace-period=1", "--wait=false")
 
 

@@ -8,15 +8,15 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from counted_work import names, work
+from counted_work import work
 from natted import ADDRESS, LAPTOP, OUTSIDE, Natted, natted, network_and_bytes, start_a_program
+from pool_scene import PoolScene
 from pool_secrets import check_secrets
 from processes import wait_until
 
@@ -26,7 +26,6 @@ from surveyor.doctor.results import CheckResult
 from surveyor.errors import PoolFailed, WorkerLost
 from surveyor.files import write_json
 from surveyor.pools import worker_check
-from surveyor.pools.cluster import close_cluster_pool, cluster_pool
 from surveyor.pools.machines import NoCapacity, Refused
 from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
@@ -43,20 +42,14 @@ pytestmark = [pytest.mark.ssh, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @dataclass(frozen=True)
-class Scene:
+class Scene(PoolScene):
     """A pool, and what can be done to it."""
+
+    pool_name = "ssh/test"
 
     net: Natted
     path: Path
     pools: list[Pool] = field(default_factory=list)
-
-    @property
-    def folder(self) -> PoolFolder:
-        return PoolFolder(self.path / "pool")
-
-    @property
-    def log(self) -> Path:
-        return self.path / "work.log"
 
     @property
     def holder(self) -> psutil.Process:
@@ -67,25 +60,6 @@ class Scene:
     def site(self, **fields: Any) -> SSHSite:
         plain = {"idle_minutes": 0.05, "orphan_minutes": ORPHAN_S / 60, "prologue": [f"export PYTHONPATH={SUPPORT}"]}
         return SSHSite.model_validate(self.net.fields | plain | fields)
-
-    def open_pool(self, **fields: Any) -> Pool:
-        self.pools.append(cluster_pool("ssh/test", self.site(**fields), self.folder.path))
-        return self.pools[-1]
-
-    def start(self, pool: Pool, name: str, seconds: float = 300) -> Future[str]:
-        """Submit work and wait until it runs."""
-        future = pool.submit_with(SubmitOptions(name), work, self.log, name, seconds)
-        wait_until(lambda: name in names(self.log, "begin"), self.said, PATIENCE_S)
-        return future
-
-    def said(self) -> str:
-        files = [self.folder.log, *self.folder.path.glob("jobs/*")]
-        return "\n".join(path.read_text() for path in files if path.exists())
-
-    def close(self) -> None:
-        for pool in self.pools:
-            pool.shutdown(wait=False)
-        close_cluster_pool(self.folder)
 
 
 @pytest.fixture(scope="module")
