@@ -236,9 +236,14 @@ class Keeper:
             logger.warning("pool %s: jobs could not be cancelled: %s", self.name, error)
 
     async def _retire(self, jobs: tuple[str, ...], workers: dict[str, list[WorkerState]]) -> None:
+        """End idle jobs, except those that hold results which no other worker can take: they stay for a while more."""
         for job in jobs:
-            self.records[job].leaving = time.monotonic()
-            await self.scheduler.retire_workers([worker.address for worker in workers[job]], close_workers=True)
+            record, addresses = self.records[job], {worker.address for worker in workers[job]}
+            record.leaving = time.monotonic()
+            retired = await self.scheduler.retire_workers(list(addresses), close_workers=True)
+            if not addresses.isdisjoint(self.scheduler.workers.keys() - retired.keys()):
+                logger.info("pool %s: %s stays, as results on it have not been fetched yet", self.name, record.name)
+                record.leaving, record.busy = None, time.monotonic()
 
     async def _pause(self, jobs: tuple[str, ...], workers: dict[str, list[WorkerState]]) -> None:
         """Let nothing more begin on these workers."""

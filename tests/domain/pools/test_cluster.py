@@ -25,6 +25,7 @@ from surveyor.errors import AttemptFailed, InputError, PoolFailed, WorkerLost
 from surveyor.files import read_json, write_json
 from surveyor.pools import cluster
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool, open_cluster_pool
+from surveyor.pools.keeper import LOOK_S
 from surveyor.pools.pool import Pool
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.sites import LSFSite, SLURMSite
@@ -104,6 +105,10 @@ class Scene(PoolScene):
     def submit_sleep(self, folder: Path) -> int:
         """Submit a job that is not one of the pool's."""
         return self.cluster.submit("sleep 60", folder=folder, options=[f"--partition={self.partition}"])
+
+
+def python_environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(SUPPORT)}
 
 
 SCENES: dict[str, Callable[[Scene], None]] = {}
@@ -268,17 +273,36 @@ pool.shutdown()
 def what_a_killed_flow_has_submitted_is_finished_and_joined(scene: Scene) -> None:
     """Two jobs, four functions: two run and two wait when their submitter is killed."""
     arguments = [str(scene.folder.path), str(scene.log), scene.site().model_dump_json()]
-    environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
     command = [sys.executable, "-c", JOINING, *arguments]
-    with subprocess.Popen(command, env=environment) as flow:
+    with subprocess.Popen(command, env=python_environment()) as flow:
         wait_until(lambda: len(names(scene.log, "begin")) == 2, lambda: "two should run", PATIENCE_S)
         flow.kill()
     wait_until(lambda: len(names(scene.log, "begin")) > 2, lambda: "nobody went on without the flow", PATIENCE_S)
-    subprocess.run(command, env=environment, check=True, timeout=PATIENCE_S)
+    subprocess.run(command, env=python_environment(), check=True, timeout=PATIENCE_S)
     joined = names(scene.log, "begin")
     # What was over before the flow came back is done again, as here nothing keeps it; what ran was joined.
     assert sorted({*joined}) == ["w0", "w1", "w2", "w3"]
     assert len(joined) == 4 + len(["w0", "w1"])
+
+
+HOLDING = JOINING.replace("range(4)", "range(1)")
+
+
+@side_by_side
+def an_idle_job_stays_with_a_result_that_nobody_has_fetched(scene: Scene) -> None:
+    """Its flow stands still, as on a laptop that sleeps."""
+    arguments = [str(scene.folder.path), str(scene.log), scene.site(max_jobs=1).model_dump_json()]
+    with subprocess.Popen([sys.executable, "-c", HOLDING, *arguments], env=python_environment()) as flow:
+        wait_until(lambda: names(scene.log, "begin") == ["w0"], scene.said, PATIENCE_S)
+        flow.send_signal(signal.SIGSTOP)
+        wait_until(lambda: "have not been fetched" in scene.folder.log.read_text(), scene.said, PATIENCE_S)
+        first = scene.job_of("w0")
+        pool = scene.open_pool(max_jobs=1)
+        assert scene.start(pool, "b", 3 * LOOK_S).result(PATIENCE_S) == str(first)
+        assert scene.alive() == [first]  # no job has come in its place
+        flow.send_signal(signal.SIGCONT)
+        assert flow.wait(PATIENCE_S) == 0
+    scene.wait_for_the_end_of_the_jobs()
 
 
 @side_by_side

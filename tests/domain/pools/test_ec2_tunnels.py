@@ -79,8 +79,7 @@ def test_an_instance_is_reached_through_a_router_and_none_outlives_its_pool(
     """
     scene.folder.path.mkdir()
     monkeypatch.setattr(scene.cloud, "boot", ("env", f"PLAYED_HIDDEN={scene.folder.path}", *scene.cloud.boot))
-    # An instance that leaves with a result that nobody has fetched does not hear of its end: it is to stay here.
-    pool = scene.open_pool(spot=True, on_demand_after=1, workspace="s3://nobody/asks-it", idle_minutes=1)
+    pool = scene.open_pool(spot=True, on_demand_after=1, workspace="s3://nobody/asks-it")
     network, content = pool.submit(network_and_bytes, 5_000_000).result(PATIENCE_S)
     assert (network, len(content)) == (net.namespace(OUTSIDE), 5_000_000)
     check_secrets(scene.folder)

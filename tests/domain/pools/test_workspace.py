@@ -167,10 +167,16 @@ def test_a_flow_that_is_started_again_finds_what_has_ended_meanwhile(scene: Scen
     assert scene.left() == []
 
 
-def test_a_flow_may_be_killed_at_any_moment_while_it_brings_files(scene: Scene, monkeypatch: Any) -> None:
+def test_a_flow_may_be_killed_at_any_moment_while_it_brings_files(
+    scene: Scene, pool: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(workspace, "LOOK_S", PATIENCE_S)
+    (scene.control / "wait-2").touch()
+    lost = pool.submit(lambda: scene.learn(Losing()).result(PATIENCE_S))
+    wait_until(lambda: b"2" in scene.kept(), lambda: str(scene.left()), PATIENCE_S)  # there is a checkpoint to remove
+    (scene.control / "wait-2").unlink()
     with pytest.raises(WorkerLost):
-        scene.learn(Losing()).result(PATIENCE_S)
+        lost.result(PATIENCE_S)
     scene.opened[-1].shutdown()
     contents, n_objects, before = dict(scene.storage.contents), len(scene.left()), scene.path / "before"
     assert n_objects > 3
