@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -292,7 +293,9 @@ HOLDING = JOINING.replace("range(4)", "range(1)")
 def an_idle_job_stays_with_a_result_that_nobody_has_fetched(scene: Scene) -> None:
     """Its flow stands still, as on a laptop that sleeps."""
     arguments = [str(scene.folder.path), str(scene.log), scene.site(max_jobs=1).model_dump_json()]
-    with subprocess.Popen([sys.executable, "-c", HOLDING, *arguments], env=python_environment()) as flow:
+    command = [sys.executable, "-c", HOLDING, *arguments]
+    with subprocess.Popen(command, env=python_environment()) as flow, ExitStack() as ends:
+        ends.callback(flow.kill)
         wait_until(lambda: names(scene.log, "begin") == ["w0"], scene.said, PATIENCE_S)
         flow.send_signal(signal.SIGSTOP)
         wait_until(lambda: "have not been fetched" in scene.folder.log.read_text(), scene.said, PATIENCE_S)
