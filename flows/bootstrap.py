@@ -13,6 +13,7 @@ from surveyor.campaign import (
 from surveyor.dataset import Dataset, DataSets
 from surveyor.flows.cancellation import ending_at_once
 from surveyor.flows.conclusion import complete, judge
+from surveyor.flows.heartbeats import sending_heartbeats
 from surveyor.flows.labels import label_all, label_isolated_atoms
 from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.stopwatch import Stopwatch
@@ -29,6 +30,7 @@ from surveyor.works.checks import check_given_label
 
 @flow(name="bootstrap", flow_run_name="generation 0", validate_parameters=False, persist_result=False)
 @ending_at_once
+@sending_heartbeats
 def bootstrap(campaign: Campaign, checks: PoolChecks) -> Generation:
     """Bring about generation 0: a first model, from perturbed structures, given data or another campaign.
 

@@ -12,6 +12,7 @@ from surveyor.flows.campaign_commands import CAMPAIGN_VIEW
 from surveyor.flows.cancellation import ending_at_once
 from surveyor.flows.conclusion import Reports, check_something_is_new, complete, conclude, judge
 from surveyor.flows.following import followed
+from surveyor.flows.heartbeats import sending_heartbeats
 from surveyor.flows.opening import opened
 from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.stopwatch import Stopwatch
@@ -92,6 +93,7 @@ def online_learning(
 
 @flow(name="generation", flow_run_name=_generation_name, validate_parameters=False, persist_result=False)
 @ending_at_once
+@sending_heartbeats
 def next_generation(campaign: Campaign, survey: Survey, previous: Generation) -> Generation:
     """Sample with the newest model, label the samples, and train on all labels so far.
 

@@ -15,6 +15,7 @@ from surveyor.events.kinds import Event
 from surveyor.events.recording import reporting
 from surveyor.events.relay import Relay
 from surveyor.flows.cancellation import heeding_cancellation
+from surveyor.flows.heartbeats import without_heartbeats_of_prefect
 from surveyor.flows.paths import with_absolute_paths
 from surveyor.flows.pool_commands import users_pools
 from surveyor.flows.waits import reporting_waits
@@ -102,5 +103,11 @@ def relayed(
     # starts one more where none is.
     context = copy_context()
     relay = Relay(directory.workers, directory.events, lambda event: context.run(on_event, event))
-    with reporting(directory.events), relay.running(), reporting_waits([*pools]), heeding_cancellation():
+    with (
+        reporting(directory.events),
+        relay.running(),
+        reporting_waits([*pools]),
+        heeding_cancellation(),
+        without_heartbeats_of_prefect(),
+    ):
         yield

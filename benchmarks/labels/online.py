@@ -5,10 +5,10 @@
 
 The file is one of `surveyor benchmark-labels`, which has been run: its test sets judge the models. Each arm is a
 campaign of its own for each seed, with the walkers of the candidates, the same teacher and the same model. Its
-bootstrap has the first of `n_labels`; each generation brings as many labels as `--states`, up to the last of
-`n_labels`. `--ahead` gives `labels_ahead` in units of `--states`: 2 overlaps sampling, labelling and training. The
-baseline is `random` without overlap, so `random` and 1 come first. An interrupted run continues. `PREFECT_API_URL` is
-to name a server, such as that of `prefect server start`.
+bootstrap has the first of `n_labels`; each generation brings as many labels as `--states`, or fewer where walkers were
+rejected, up to the last of `n_labels`. `--ahead` gives `labels_ahead` in units of `--states`: 2 overlaps sampling,
+labelling and training. The baseline is `random` without overlap, so `random` and 1 come first. An interrupted run
+continues. `PREFECT_API_URL` is to name a server, such as that of `prefect server start`.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from surveyor.models.choice import load_model
 from surveyor.run_directory import RunDirectory
 
 ERRORS = "errors-on-tests.json"  # of the models of a campaign
+PATIENCE = 4  # times the generations of a campaign none of whose walkers is rejected
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ class Tier:
             "learning": {
                 "select": arm.select,
                 "n_frames": 3,
-                "n_generations": len(self.n_labels) - 1,
+                "n_generations": PATIENCE * (len(self.n_labels) - 1),
+                "max_labels": given.n_labels[-1],
                 "n_states": self.options.states,
                 "labels_ahead": arm.ahead * self.options.states,
                 "valid_fraction": given.valid_fraction,

@@ -18,6 +18,7 @@ from campaigns import Folder, write_starts
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun
+from prefect_events import heartbeats
 
 from surveyor.campaign import CAMPAIGN, Campaign
 from surveyor.dataset import ENERGY, KEY, Dataset, DataSets, with_label
@@ -248,6 +249,8 @@ def test_failed_labels_are_kept_apart_and_shown_by_their_reason(folder: Folder) 
         generations = flow_runs(client, folder.directory)
         by_name = {run.name: run for run in generations}
         assert set(by_name) == {"generation 0", "generation 1"}
+        assert {*heartbeats(by_name["generation 0"].id)} == {"bootstrap"}
+        assert {*heartbeats(by_name["generation 1"].id)} == {"generation"}
         assert "scf_not_converged" in by_name["generation 0"].tags
         parent = client.read_task_run(by_name["generation 0"].parent_task_run_id)
         assert "scf_not_converged" in client.read_flow_run(parent.flow_run_id).tags
