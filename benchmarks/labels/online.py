@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from surveyor.benchmark import BENCHMARK, BenchmarkParameters
+from surveyor.benchmark.comparison import METRICS, MILLI, compare, markdown_of, table_of
 from surveyor.benchmark.parameters import BASELINE
 from surveyor.benchmark.points import measured
-from surveyor.benchmark.results import METRICS, MILLI, compare, markdown_of, table_of
 from surveyor.benchmark.sets import SETS, load_sets
 from surveyor.benchmark.statistics import error_at
 from surveyor.files import read_json, write_json

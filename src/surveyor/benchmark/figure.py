@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from surveyor.benchmark.comparison import METRICS, Comparison
 from surveyor.benchmark.parameters import Arm
-from surveyor.benchmark.results import METRICS, Comparison
 from surveyor.report.style import (
     BLUE,
     GREEN,

@@ -10,9 +10,9 @@ import pytest
 from ase.build import bulk
 from labelling_inputs import copper, labelled
 
+from surveyor.benchmark.comparison import compare, markdown_of, table_of
 from surveyor.benchmark.parameters import BenchmarkParameters
 from surveyor.benchmark.points import Drawn, Point, in_order_of_time, learn_point, measured
-from surveyor.benchmark.results import compare, markdown_of, table_of
 from surveyor.benchmark.sets import check_sets, divided, frames_of, marked, save_sets, thinned
 from surveyor.dataset import Dataset, label_of
 from surveyor.errors import InputError
