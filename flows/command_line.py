@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in STORAGE_FAULTS:
             raise
         errors.print(
-            f"[bold red]error:[/] {_escaped(str(error))}; make room or mend the disk, then give the same command: it "
+            f"[bold red]error:[/] {_escaped(str(error))}; make room or repair the disk, then give the same command: it "
             "continues, and nothing that was finished is lost"
         )
         return 1

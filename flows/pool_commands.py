@@ -28,7 +28,9 @@ def users_pools() -> Path:
 def add_pool_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `pool` and its subcommands."""
     pool = commands.add_parser(
-        "pool", help="open, list and close pools on clusters", epilog="example: surveyor pool open slurm/genoa"
+        "pool",
+        help="open, list, close and sweep pools on clusters and in clouds",
+        epilog="example: surveyor pool open slurm/genoa",
     )
     actions = pool.add_subparsers(required=True, metavar="ACTION")
     opening = actions.add_parser(
@@ -47,14 +49,14 @@ def add_pool_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     closing.add_argument("name", help="kind and name of its block, such as slurm/genoa")
     sweeping = actions.add_parser(
         "sweep",
-        help="end instances or pods that should have ended, and list the others of a pool; needs no run directory",
+        help="end expired instances or pods of a pool, and list its others; needs no run directory",
         epilog="example: surveyor pool sweep ec2/gpu",
     )
     sweeping.add_argument("name", help="kind and name of its block, such as ec2/gpu or kubernetes/gpu")
     sweeping.add_argument(
         "--all",
         action="store_true",
-        help="also end those that still may work: instances that this user has started on this machine, all pods",
+        help="also end those that may still work: instances that you have started from this machine; all pods",
     )
     sweeping.set_defaults(command=_sweep)
     for each in (listing, closing):

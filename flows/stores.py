@@ -82,5 +82,5 @@ def reaching(store: LabelStore) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"{store} cannot be used ({error.strerror or error}); mend its address, or the access to it"
+            f"{store} cannot be used ({error.strerror or error}); correct its address, or the access to it"
         ) from error

@@ -135,7 +135,7 @@ def outlast(attempt: Callable[[], T], problem: str, remedy: str) -> T:
             if time.monotonic() > deadline:
                 waited = f"after {PATIENCE_S / 60:g} min of waiting"
                 raise StorageFailed(f"{problem}: {error}, {waited}. {remedy}") from error
-            logger.warning("%s: %s. Until it is mended, this waits", problem, error)
+            logger.warning("%s: %s. Until this is fixed, the work waits", problem, error)
             time.sleep(RETRY_S)
 
 

@@ -69,7 +69,7 @@ def during_absence(disk, caplog) -> Callable[[Callable[[], object]], object]:
         thread = threading.Thread(target=lambda: results.append(function()))
         thread.start()
         deadline = time.monotonic() + PATIENCE_S
-        while "Until it is mended, this waits" not in caplog.text:
+        while "Until this is fixed, the work waits" not in caplog.text:
             assert time.monotonic() < deadline
             assert thread.is_alive()
             time.sleep(0.02)

@@ -62,7 +62,7 @@ def test_a_label_waits_for_room_in_a_full_store(
     )
     labeller.start()
     deadline = time.monotonic() + PATIENCE_S
-    while "Until it is mended, this waits" not in caplog.text:
+    while "Until this is fixed, the work waits" not in caplog.text:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     ballast.unlink()

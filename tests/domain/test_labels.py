@@ -503,7 +503,7 @@ def test_a_label_in_a_store_that_is_away_is_waited_for(caplog):
     store.put(KEY, WATER, THEORY, label())
     store.storage.n_failures = 2
     assert store.get(KEY).energy == label().energy
-    assert "the label store the disk cannot be read: [Errno 116] the disk is away. Until it is mended" in caplog.text
+    assert "the label store the disk cannot be read: [Errno 116] the disk is away. Until this is fixed" in caplog.text
 
 
 @pytest.mark.usefixtures("impatient")

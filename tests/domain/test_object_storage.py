@@ -225,7 +225,7 @@ def test_a_label_waits_for_a_service_that_is_away(
 
     def is_away(*_request: str) -> bool:
         away.append(1)
-        return "Until it is mended, this waits" not in caplog.text
+        return "Until this is fixed, the work waits" not in caplog.text
 
     labeller = Labeller(REFERENCE, THEORY, store, tmp_path / "scratch")
     with s3.failing(Fault(status="503 Service Unavailable", is_refused=is_away)):
@@ -340,7 +340,7 @@ def test_secrets_are_in_no_message_and_no_representation(s3: S3) -> None:
 
 def test_a_wrong_key_of_a_service_account_is_said_without_the_key() -> None:
     key = SecretStr(json.dumps({"private_key": "planted"}))
-    with pytest.raises(InputError, match=r"^gs://bucket: .*; mend the access to it") as caught:
+    with pytest.raises(InputError, match=r"^gs://bucket: .*; correct the access to it") as caught:
         prove(storage_at("gs://bucket", GCSAccess(service_account_key=key)))
     assert "planted" not in str(caught.value)
 

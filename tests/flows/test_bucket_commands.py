@@ -45,7 +45,7 @@ def test_doctor_refuses_a_service_where_two_writers_both_succeed(
         assert main(["doctor", address]) == 1
     said = capsys.readouterr().out
     assert "of two writers of one object, both succeed, as it ignores `If-None-Match: *`" in said.replace("\n", " ")
-    assert "mend: edit the environment" in said
+    assert "fix: edit the environment" in said
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_doctor_goes_on_where_the_server_is_away(command: CommandLine) -> None:
     status, said = command("doctor", command.write(pools={"labelling": "local/doctor-test"}), api_url=UNREACHABLE)
     assert status == 1
     assert f"the Prefect server at {UNREACHABLE} does not answer" in said
-    assert "  mend: prefect server start  # start it, or unset PREFECT_API_URL" in said
+    assert "  fix: prefect server start  # start it, or unset PREFECT_API_URL" in said
     assert "not asked, as where it is, is not known" in said
     assert "for sampling, training" in said  # the other pool was asked all the same
 
@@ -103,12 +103,12 @@ def test_doctor_names_blocks_that_are_missing_and_files_that_are_wrong(command: 
     status, said = command("doctor", command.write(pools={"training": "slurm/nowhere"}))
     assert status == 1
     assert "pool slurm/nowhere: there is no such block on the Prefect server" in said
-    assert "  mend: surveyor blocks register  # then create it" in said
+    assert "  fix: surveyor blocks register  # then create it" in said
 
     status, said = command("doctor", command.write(modle={}))
     assert status == 1
     assert re.search(r"modle \(line \d+, column 1\): Extra inputs are not permitted", said)
-    assert f"  mend: edit {command.folder / 'campaign.yaml'}  # did you mean model?" in said
+    assert f"  fix: edit {command.folder / 'campaign.yaml'}  # did you mean model?" in said
 
 
 @pytest.mark.slurm

@@ -39,5 +39,7 @@ def _result(name: str, view: HostView, *, wants_gpu: bool, is_any_reached: bool)
     gpus = f"{number_of(len(view.gpus), 'GPU')}{f' ({view.gpus[0]})' if view.gpus else ''}"
     found = f"{view.host} ({view.name}): the same versions, {number_of(view.cores, 'core')}, {gpus}"
     if wants_gpu and not view.gpus:
-        return fault("machine", name, f"{found}; the model wants a GPU", f"{without}; or mend its driver (nvidia-smi)")
+        return fault(
+            "machine", name, f"{found}; the model wants a GPU", f"{without}; or repair its driver (nvidia-smi)"
+        )
     return CheckResult("machine", name, found)

@@ -49,7 +49,7 @@ def examine(subject: Subject, *, has_access: bool = True) -> Iterator[CheckResul
                 folders[name] = written(made.enter_context(temporary_in(path)))
                 yield CheckResult(name, HERE, f"{path}: writable, {free_GB(path):.0f} GB are free")
             except OSError as error:
-                line = f"{FIELDS[name]}: FOLDER  # that this machine can write to; or mend {path}"
+                line = f"{FIELDS[name]}: FOLDER  # that this machine can write to; or repair {path}"
                 yield fault(name, HERE, f"{path} cannot be written: {error.strerror}", line)
         part = (yield from _check_bucket(subject, made)) if has_access else None
         yield from examine_pools(subject, folders, part)

@@ -80,7 +80,7 @@ def check_folders(asked: Asked) -> Iterator[CheckResult]:
             line = f"{FIELDS[name]}: FOLDER  # on a disk that {host} shares with this machine"
         elif seen.complaint:
             found = f"{host} cannot write into {path}: {seen.complaint}"
-            line = f"{FIELDS[name]}: FOLDER  # that {host} can write to; or mend {path} there"
+            line = f"{FIELDS[name]}: FOLDER  # that {host} can write to; or repair {path} there"
         elif FolderStorage(folder).get(asked.question.answer) is None:
             found = f"what {host} wrote into {path} is not seen here"
             line = f"{FIELDS[name]}: FOLDER  # on a disk that {host} shares with this machine"

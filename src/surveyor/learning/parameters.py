@@ -87,15 +87,15 @@ class Learning(Parameters):
         None,
         gt=0,
         title="Target: energy (meV/atom)",
-        description="The campaign completes when audits show, in two successive generations, that the error before "
-        "training is below all given targets.",
+        description="The campaign completes when audits, structures drawn at random, show in two successive "
+        "generations that the error before training is below all given targets.",
     )
     target_forces_meV_per_A: float | None = Field(
         None,
         gt=0,
         title="Target: forces (meV/Å)",
-        description="The campaign completes when audits show, in two successive generations, that the error before "
-        "training is below all given targets.",
+        description="The campaign completes when audits, structures drawn at random, show in two successive "
+        "generations that the error before training is below all given targets.",
     )
     train_from_scratch: bool = Field(
         True,

@@ -63,7 +63,7 @@ def atomic_energy(element: str, labeller: Labeller) -> float:
         # The missing multiplicity may be the lowest one.
         raise AtomicEnergyFailed(
             f"an isolated {element} atom at {theory.name} failed, maybe by its machine ({by_machine[0].reason}: "
-            f"{by_machine[0].message}); mend that, and give: surveyor labels retry {store}"
+            f"{by_machine[0].message}); correct that, and give: surveyor labels retry {store}"
         )
     energy = lowest_energy(outcomes)
     if energy is None:
@@ -83,7 +83,7 @@ def _check_ground_state(element: str, theory: LevelOfTheory, outcomes: Sequence[
         if multiplicity == known:
             raise AtomicEnergyFailed(
                 f"an isolated {element} atom at {theory.name} has no energy in the multiplicity of its ground state, "
-                f"{multiplicity} ({outcome.reason}: {outcome.message}); mend that, or set learning.atomic_energies to "
-                "least_squares"
+                f"{multiplicity} ({outcome.reason}: {outcome.message}); correct that, or set learning.atomic_energies "
+                "to least_squares"
             )
         logger.warning("%s atom without multiplicity %d (%s)", element, multiplicity, outcome.reason)

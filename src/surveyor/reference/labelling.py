@@ -208,5 +208,5 @@ def _keep(request: LabelRequest, labeller: Labeller, label: Label, directory: Pa
     if store.claimant.work is not None:
         label = replace(label, provenance={**label.provenance, WORK: store.claimant.work})
     problem = f"label {key[:11]} is computed, but cannot be kept in {store}"
-    remedy = f"Make room or mend the disk, and start the campaign again. The calculation is in {directory}"
+    remedy = f"Make room or repair the disk, and start the campaign again. The calculation is in {directory}"
     outlast(lambda: store.put(key, request.structure, labeller.theory, label), problem, remedy)

@@ -249,7 +249,7 @@ def client_of(bucket: Bucket, access: BucketAccess | None, n_retries: int) -> An
             **given,
         )
     except (BaseError, ValueError, TypeError) as error:
-        raise InputError(f"{bucket}: {without_secrets(error, access)}; mend the access to it") from None
+        raise InputError(f"{bucket}: {without_secrets(error, access)}; correct the access to it") from None
 
 
 def without_secrets(error: BaseException, access: BucketAccess | None) -> str:

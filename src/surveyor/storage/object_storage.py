@@ -199,7 +199,7 @@ def prove(storage: ObjectStorage) -> None:
     except OSError as error:
         raise InputError(
             f"{storage} cannot be used ({error.strerror or error}); expected a bucket that exists, at a service that "
-            "answers from here; create the bucket, or mend endpoint, region and credentials"
+            "answers from here; create the bucket, or correct endpoint, region and credentials"
         ) from error
 
 

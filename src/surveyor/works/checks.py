@@ -24,7 +24,7 @@ def check_writable(folders: Mapping[str, Path]) -> None:
                 pass
         except OSError as error:
             raise InputError(
-                f"{name}: {folder} cannot be written to ({error.strerror}); mend that, or choose another folder"
+                f"{name}: {folder} cannot be written to ({error.strerror}); correct that, or choose another folder"
             ) from error
 
 

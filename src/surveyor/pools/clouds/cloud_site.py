@@ -16,14 +16,14 @@ class CloudSite(WorkersSite):
         720.0,
         ge=1,
         title="Lifetime (min)",
-        description="Time after which an instance powers itself off, or the cluster ends a pod, whatever runs on it. A "
+        description="Time after which an instance powers itself off, or the cluster ends a pod, even while it works. A "
         "label whose time limit exceeds the remaining time starts on another one.",
     )
     start_minutes: float = Field(
         15.0,
         gt=0,
         title="Start (min)",
-        description="Time within which the worker connects: boot or download of the image, prologue and imports.",
+        description="Maximum time until the worker connects: boot or download of the image, prologue and imports.",
     )
     orphan_minutes: float = Field(
         5.0,
@@ -36,13 +36,13 @@ class CloudSite(WorkersSite):
         None,
         gt=0,
         title="Price per hour",
-        description="Price of the most expensive type of instance, or of a pod, in any currency.",
+        description="Price of an instance of the most expensive type, or of a pod, in any currency.",
     )
     budget: float | None = Field(
         None,
         gt=0,
         title="Budget",
-        description="Cost, in the currency of the price, at which a pool of one campaign ends all its instances or "
+        description="Cost, in the currency of the price, at which the pool of a campaign ends all its instances or "
         "pods.",
     )
 

@@ -14,15 +14,15 @@ class RentedSite(CloudSite):
     spot: bool = Field(
         False,
         title="Spot instances",
-        description="Use cheaper instances, which the cloud may take away at short notice; their work then goes to "
+        description="Use cheaper instances, which the cloud may take away at short notice; their work then moves to "
         "another instance.",
     )
     on_demand_after: int = Field(
         3,
         ge=1,
         title="On demand after",
-        description="Number of spot instances taken away, with no function finished in between, after which the next "
-        "one is on demand.",
+        description="Number of spot instances that are taken away, with no function finished in between, before the "
+        "pool starts one on demand.",
     )
 
     @property

@@ -22,7 +22,7 @@ class EC2Site(RentedSite):
     kind: ClassVar[str] = "ec2"
     is_experimental: ClassVar[bool] = True
     causes: ClassVar[str] = "image, types, subnets, security groups, prologue or python"
-    untried: ClassVar[str] = "their requests were tried on a played cloud alone, never on Amazon's"
+    untried: ClassVar[str] = "their requests were tried on a simulated cloud only, never on Amazon's"
     limit_field: ClassVar[str] = "lifetime_minutes"
     carries_folder: ClassVar[bool] = True
     leave_s: ClassVar[float] = 480.0  # instances with GPUs shut down for minutes
@@ -30,24 +30,24 @@ class EC2Site(RentedSite):
     machine_image: str = Field(
         pattern=r"^ami-[0-9a-f]+$",
         title="Machine image",
-        description="Id of the image (AMI) from which instances boot, with bash, systemd and the driver of the GPUs.",
+        description="ID of the image (AMI) from which instances boot. It needs bash, systemd and the GPU driver.",
     )
     instance_types: list[InstanceType] = Field(
         min_length=1,
         title="Instance types",
-        description="Types such as g5.xlarge, best first; the next is taken where there is no capacity for one.",
+        description="Types such as g5.xlarge, best first; if one has no capacity, the next is used.",
     )
     subnets: list[Subnet] = Field(
         min_length=1,
         title="Subnets",
-        description="Ids of subnets, best first; each lies in one zone. With connection private, those in the network "
-        "of the flow's machine.",
+        description="IDs of subnets, best first; each is in one zone. With connection private, in the network of the "
+        "flow's machine.",
     )
     security_groups: list[SecurityGroup] = Field(
         min_length=1,
         title="Security groups",
-        description="Ids of security groups of the instances. With connection private, one that lets in its own "
-        "members alone is enough.",
+        description="IDs of the security groups of the instances. With connection private, one that admits only its "
+        "own members is enough.",
     )
     region: str | None = Field(
         None, min_length=1, title="Region", description="Region such as eu-west-1; by default that of the profile."
@@ -56,31 +56,31 @@ class EC2Site(RentedSite):
         None,
         min_length=1,
         title="Profile",
-        description="Profile of the AWS configuration that has the credentials; by default those that AWS's client "
-        "finds, such as the role of the flow's machine.",
+        description="Profile of the AWS configuration with the credentials; by default those that AWS's client finds, "
+        "such as the role of the flow's machine.",
     )
     instance_profile: str | None = Field(
         None,
         min_length=1,
         title="Instance profile",
-        description="Name or ARN of the instance profile, whose role the instances have; by default they have none.",
+        description="Name or ARN of the instance profile with the role of the instances; by default they have no role.",
     )
     connection: Literal["private", "ssh"] = Field(
         "private",
         title="Connection",
-        description="Way between the flow's machine and the instances: private, in the same network; or ssh, one "
-        "outgoing connection to each instance, as from a laptop.",
+        description="How the pool reaches the instances. private: within the same network. ssh: through one outgoing "
+        "connection to each instance, also from a laptop.",
     )
     ssh_user: User | None = Field(
         None,
         title="SSH user",
-        description="For connection ssh: user of the image who runs the workers, such as ubuntu or ec2-user.",
+        description="For connection ssh: user on the instances who runs the workers, such as ubuntu or ec2-user.",
     )
     ssh_key_file: Path | None = Field(
         None,
         title="SSH key (file)",
-        description="For connection ssh: private key without passphrase, readable only by its owner. Instances get its "
-        "public half.",
+        description="For connection ssh: private key without passphrase, readable only by its owner. Instances get "
+        "the public key.",
     )
     proxy_command: str | None = Field(
         None,

@@ -23,30 +23,30 @@ class GCPSite(RentedSite):
     leave_s: ClassVar[float] = 480.0  # instances with GPUs shut down for minutes
 
     project: str = Field(
-        pattern=r"^[a-z][a-z0-9.:-]+$", title="Project", description="Id of the project that pays for the instances."
+        pattern=r"^[a-z][a-z0-9.:-]+$", title="Project", description="ID of the project that pays for the instances."
     )
     zones: list[Zone] = Field(
         min_length=1,
         title="Zones",
-        description="Zones such as europe-west4-a, best first; the next is taken where there is no capacity in one.",
+        description="Zones such as europe-west4-a, best first; if one has no capacity, the next is used.",
     )
     machine_types: list[MachineType] = Field(
         min_length=1,
         title="Machine types",
-        description="Types such as g2-standard-8, best first; the next is taken where there is no capacity for one.",
+        description="Types such as g2-standard-8, best first; if one has no capacity, the next is used.",
     )
     accelerator: str | None = Field(
         None,
         pattern=r"^[a-z0-9-]+$",
         title="Accelerator",
-        description="Type of the GPUs to attach, such as nvidia-tesla-t4, to machine types that have none themselves.",
+        description="Type of the GPUs to attach to machine types without GPUs, such as nvidia-tesla-t4.",
     )
     n_accelerators: int = Field(1, ge=1, title="Accelerators", description="Number of GPUs to attach.")
     machine_image: str = Field(
         pattern=r"^projects/[^/]+/global/images/(family/)?[^/]+$",
         title="Machine image",
-        description="Image from which instances boot, with bash, systemd and the driver of the GPUs, such as "
-        "projects/PROJECT/global/images/family/FAMILY.",
+        description="Image from which instances boot, such as projects/PROJECT/global/images/family/FAMILY. It needs "
+        "bash, systemd and the GPU driver.",
     )
     network: str = Field(
         "global/networks/default",
@@ -58,13 +58,13 @@ class GCPSite(RentedSite):
         None,
         pattern=r"^(projects/[^/]+/)?regions/[^/]+/subnetworks/[^/]+$",
         title="Subnetwork",
-        description="Subnetwork of the instances; needed where the network does not choose one by itself.",
+        description="Subnetwork of the instances; needed if the network does not choose one by itself.",
     )
     service_account: str | None = Field(
         None,
         pattern=r"^\S+@\S+$",
         title="Service account",
-        description="Address of the service account whose rights the instances have; by default they have none.",
+        description="Address of the service account whose permissions the instances have; by default they have none.",
     )
     labels: list[Label] = Field(
         default_factory=list,

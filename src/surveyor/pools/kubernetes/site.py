@@ -30,10 +30,10 @@ class PodRequest(Site):
         pattern=r"^\S+$",
         title="Container image",
         description="Image with bash, surveyor and the engine of the stage, such as "
-        "registry.example.org/surveyor-mace:1. The version of surveyor is that of the flow's image.",
+        "registry.example.org/surveyor-mace:1. Its version of surveyor must be that of the flow's image.",
     )
-    cores: int = Field(1, ge=1, title="Cores", description="Cores of each pod, requested and at most.")
-    memory_GB: float = Field(4.0, gt=0, title="Memory (GB)", description="Memory of each pod, requested and at most.")
+    cores: int = Field(1, ge=1, title="Cores", description="Cores of each pod: request and limit.")
+    memory_GB: float = Field(4.0, gt=0, title="Memory (GB)", description="Memory of each pod: request and limit.")
     gpus: int = Field(0, ge=0, title="GPUs", description="GPUs of each pod.")
     gpu_resource: str = Field(
         "nvidia.com/gpu",
@@ -54,7 +54,7 @@ class KubernetesSite(CloudSite, PodRequest):  # in forms, the fields of the last
 
     kind: ClassVar[str] = "kubernetes"
     is_experimental: ClassVar[bool] = True
-    untried: ClassVar[str] = "they were tried on a real API server with played nodes alone, never on a real cluster"
+    untried: ClassVar[str] = "they were tried on a real API server with simulated nodes only, never on a real cluster"
     limit_field: ClassVar[str] = "lifetime_minutes"
     carries_folder: ClassVar[bool] = True
     costs_while_pending: ClassVar[bool] = False  # a pod without a node
@@ -87,14 +87,14 @@ class KubernetesSite(CloudSite, PodRequest):  # in forms, the fields of the last
         None,
         min_length=1,
         title="Context",
-        description="Context of the configuration file of kubectl, for a flow outside the cluster, which its pods must "
-        "reach; by default the flow runs in a pod, with its service account.",
+        description="Context of kubectl's configuration file, for a flow outside the cluster; pods must be able to "
+        "reach the flow's machine. By default the flow runs in a pod, with its service account.",
     )
     pod_patch: dict[str, Any] = Field(  # Any: whatever a manifest holds
         default_factory=dict,
         title="Patch",
-        description="Part of the manifest of a pod, merged into that of the pool at last. Lists whose entries have a "
-        "name are merged by it; the container is called worker. Other values replace; null removes. Never a secret.",
+        description="Part of the manifest of a pod, merged last into that of the pool. Lists whose entries have a name "
+        "are merged by name; the container is called worker. Other values are replaced; null removes. Never a secret.",
     )
 
     @model_validator(mode="after")

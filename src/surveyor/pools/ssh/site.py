@@ -53,14 +53,14 @@ class SSHSite(WorkersSite):
         min_length=1,
         title="Network interface",
         description="Network interface at which the process of the pool listens for flows on other machines; by "
-        "default, it listens to its own machine alone.",
+        "default, it listens only to its own machine.",
     )
     lifetime_minutes: float = Field(
         10080.0,
         ge=1,
         title="Lifetime (min)",
-        description="Time after which a worker ends, whatever it runs. A label whose time limit exceeds the remaining "
-        "time starts in another one.",
+        description="Time after which a worker ends, even while it works. A label whose time limit exceeds the "
+        "remaining time starts in another one.",
     )
     orphan_minutes: float = Field(
         1.0,

@@ -238,7 +238,7 @@ def check_labels(given: GivenLabels, reference: Reference, theory: LevelOfTheory
         if isinstance(outcome, LabelFailure):
             raise InputError(
                 f"{name}: the reference fails here on a structure that has a label ({outcome.reason}: "
-                f"{outcome.message}); mend that, or leave out the comparison with --check 0"
+                f"{outcome.message}); correct that, or leave out the comparison with --check 0"
             )
         check_given_label(with_label(atoms, key, given.labels[number]), with_label(atoms, key, outcome), name)
 
