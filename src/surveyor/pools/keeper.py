@@ -258,7 +258,7 @@ class Keeper:
         await self._cancel(jobs)
 
     def _note_interruption(self, record: JobRecord, at: float) -> None:
-        record.taken_at = at
+        record.taken_at, record.warned = at, time.monotonic()
         self.interruptions.note(self.scheduler.n_finished)
         logger.warning("pool %s: the machine of %s is taken away; its work goes to another one", self.name, record.name)
 
