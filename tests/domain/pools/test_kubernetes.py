@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ import pytest
 from counted_work import names, work
 from distributed import Security
 from object_stores import S3
-from played_kubernetes import NAMESPACE, PlayedKubernetes, played_kubernetes
+from played_kubernetes import ACCOUNT, NAMESPACE, PlayedKubernetes, played_kubernetes
 from pool_scene import PoolScene
 from processes import wait_until
+from relay import relay_before
 
 from surveyor.errors import InputError, PoolFailed, WorkerLost
+from surveyor.object_storage import ObjectStorage
 from surveyor.pools.cluster import close_cluster_pool
 from surveyor.pools.kubernetes.manifest import merged
 from surveyor.pools.kubernetes.pods import Pods, sweep
@@ -289,16 +291,34 @@ def test_outside_a_cluster_the_pool_is_refused_with_advice(tmp_path: Path, monke
 
 
 @on_a_cluster
-def test_a_folder_that_pods_do_not_see_is_refused_without_a_workspace(scene: Scene, tmp_path: Path, s3: S3) -> None:
-    """With one, the certificate of the pool comes to each pod as a secret, which goes with it."""
+def test_a_folder_that_pods_do_not_see_is_refused_without_a_workspace(
+    scene: Scene, tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one, the certificate of the pool comes to each pod as a secret, which goes with it.
+
+    Also to a pod of which the pool hears late, as the answer to its creation gets lost.
+    """
     with pytest.raises(InputError, match=r"lies under none of the volumes that a pod mounts \(campaigns=.*CLAIM=PATH"):
         Pods("kubernetes/gpu", scene.site(), tmp_path)
     with pytest.raises(InputError, match="name one that there is"):
         scene.requests(context="nobody-has-it")
     storage, (begin, end) = s3.storage("workspace"), (scene.path / name for name in ("begin", "end"))
     begin.write_text("what no pod sees")
-    pool = scene.open_pool(volume_claims=[], workspace=str(storage), idle_minutes=5)
-    assert pool.submit(os.path.exists, begin).result(PATIENCE_S) is False
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    with relay_before(scene.cluster.port) as relay:
+        replace(scene.cluster, port=relay.port).write_kubeconfig(
+            tmp_path / "kubeconfig", {ACCOUNT: scene.cluster.token()}
+        )
+        pool = scene.open_pool(volume_claims=[], workspace=str(storage), idle_minutes=5)
+        assert pool.address
+        with relay.losing_answers():
+            future = pool.submit(os.path.exists, begin)
+            wait_until(lambda: bool(scene.cluster.pods()), scene.said, PATIENCE_S)
+        assert future.result(PATIENCE_S) is False
+        check_a_pool_with_a_workspace(scene, pool, storage, begin, end)
+
+
+def check_a_pool_with_a_workspace(scene: Scene, pool: Pool, storage: ObjectStorage, begin: Path, end: Path) -> None:
     workspace = Workspace(pool, Border("kubernetes/test", storage, scene.path, checkpoint_s=60))
     workspace.submit_with(SubmitOptions("copy", outputs=(str(end),)), shutil.copyfile, begin, end).result(PATIENCE_S)
     workspace.shutdown()

@@ -12,7 +12,7 @@ from surveyor.pools.machines import QueueSilent, Refused
 
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 PATIENCE_S = (5.0, 20.0)  # to connect, and for an answer
-NOT_FOUND = (404,)
+NOT_FOUND, THERE = (404,), (409,)
 NO_LOG = (400, 404)  # a container has not begun, or is gone
 MOST_LINES = 200  # of a log
 OUTSIDE = (
@@ -66,12 +66,12 @@ class Kubernetes:
         return str(made.metadata.uid)
 
     def create_secret(self, secret: Mapping[str, Any]) -> None:  # Any: nested, as JSON
-        """Create a secret.
+        """Create a secret, unless it is there: the answer to an earlier request may have got lost.
 
         Raises:
             Refused, QueueSilent: as above.
         """
-        self._ask("to create a secret", self._api.create_namespaced_secret, self.namespace, secret)
+        self._ask("to create a secret", self._api.create_namespaced_secret, self.namespace, secret, without=THERE)
 
     def pods(self, selector: str) -> list[Any]:  # Any: the client is untyped
         """Return the pods with some labels.
