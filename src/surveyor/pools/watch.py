@@ -152,4 +152,7 @@ def _is_to_be_evicted(job: Job) -> bool:
 
 
 def _is_over(job: Job) -> bool:
-    return job.unseen_s > GONE_S if job.entry is None else job.entry.state == "ending"
+    if job.entry is None:
+        return job.unseen_s > GONE_S
+    is_left_time = job.taken_in_s is not None and job.leaving_s is None  # then it is evicted first
+    return job.entry.state == "ending" and not is_left_time

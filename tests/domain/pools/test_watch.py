@@ -95,6 +95,9 @@ def test_a_job_whose_machine_is_taken_away_is_replaced_and_ends_when_its_work_is
     assert plan([replace(warned, taken_in_s=HURRY_S)], 1, SITE).evict == ()
     assert plan([replace(warned, taken_in_s=HURRY_S - 1)], 1, SITE).evict == ("1",)
     assert plan([replace(warned, taken_in_s=HURRY_S - 1, warned_s=SAVING_S)], 1, SITE).evict == ()
+    ending = replace(warned, entry=Entry("ending"))
+    assert (plan([ending], 1, SITE).ended, plan([ending], 1, SITE).pause) == ((), ("1",))
+    assert plan([replace(ending, leaving_s=1.0)], 1, SITE).ended == ("1",)
     leaving = plan([replace(taken, taken_in_s=1.0, leaving_s=1.0)], 1, SITE)
     assert (leaving.pause, leaving.evict) == ((), ())
 

@@ -15,6 +15,7 @@ PATIENCE_S = (5.0, 20.0)  # to connect, and for an answer
 NOT_FOUND, THERE = (404,), (409,)
 NO_LOG = (400, 404)  # a container has not begun, or is gone
 MOST_LINES = 200  # of a log
+END_S = 2  # so long after its deletion by its pool, a pod ends
 OUTSIDE = (
     "this process runs outside the cluster, where its pods could not reach it: run the campaign in a pod, as "
     "deployments/kubernetes/README.md says. On a machine that the pods of the cluster do reach, name a context of "
@@ -97,7 +98,8 @@ class Kubernetes:
             QueueSilent: the server does not answer, or refuses; with its words.
         """
         try:
-            self._ask("to delete a pod", self._api.delete_namespaced_pod, name, self.namespace, without=NOT_FOUND)
+            ask = self._api.delete_namespaced_pod
+            self._ask("to delete a pod", ask, name, self.namespace, grace_period_seconds=END_S, without=NOT_FOUND)
         except Refused as error:
             raise QueueSilent(str(error)) from error
 

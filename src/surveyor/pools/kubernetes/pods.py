@@ -166,10 +166,10 @@ def entry_of(pod: Any) -> Entry:  # Any: the client is untyped
     """Return the state of a pod that is not over.
 
     One for which there is a node counts as running: it occupies the node while its image is downloaded, and the time
-    for its start is limited.
+    for its start is limited. A pod that somebody deletes, such as whoever drains its node, has some time left.
     """
     if pod.metadata.deletion_timestamp is not None:
-        return Entry("ending")
+        return Entry("ending", taken_at=pod.metadata.deletion_timestamp.timestamp())
     if pod.status.phase != "Pending":
         return Entry("running")
     scheduled = {each.type: each for each in pod.status.conditions or []}.get("PodScheduled")
