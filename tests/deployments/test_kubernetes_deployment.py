@@ -23,8 +23,8 @@ from processes import wait_until
 
 from surveyor.blocks.pools import KubernetesPool
 from surveyor.blocks.storages import S3Storage
-from surveyor.object_storage import storage_at
 from surveyor.run_directory import RunDirectory
+from surveyor.storage.object_storage import storage_at
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 FOLDER = DEPLOYMENTS / "kubernetes"

@@ -23,7 +23,6 @@ from processes import wait_until
 from relay import relay_before
 
 from surveyor.errors import InputError, PoolFailed
-from surveyor.object_storage import ObjectStorage
 from surveyor.pools.cluster import close_cluster_pool
 from surveyor.pools.kubernetes.manifest import merged
 from surveyor.pools.kubernetes.pods import Pods, sweep
@@ -33,6 +32,7 @@ from surveyor.pools.pool import Pool
 from surveyor.pools.queues import Entry
 from surveyor.pools.submission import SubmitOptions
 from surveyor.pools.workspace.workspace import Border, Workspace
+from surveyor.storage.object_storage import ObjectStorage
 
 PATIENCE_S = 120.0
 PATCH = {"spec": {"containers": [{"name": "worker", "env": [{"name": "PLAYED_INSTANCE", "value": "of-the-patch"}]}]}}
