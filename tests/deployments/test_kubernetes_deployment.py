@@ -13,6 +13,7 @@ from uuid import UUID
 import ase.io
 import pytest
 from ase.build import bulk
+from object_stores import S3
 from played_kubernetes import NAMESPACE, PlayedKubernetes, played_kubernetes
 from played_node import IMAGES
 from prefect.client.orchestration import SyncPrefectClient
@@ -21,15 +22,15 @@ from prefect_server import ended_at_last
 from processes import wait_until
 
 from surveyor.blocks.pools import KubernetesPool
-from surveyor.dataset import Dataset
+from surveyor.blocks.storages import S3Storage
 from surveyor.run_directory import RunDirectory
-from surveyor.testing.references import launches
+from surveyor.storage.object_storage import storage_at
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 FOLDER = DEPLOYMENTS / "kubernetes"
 PATIENCE_S = 240
 
-pytestmark = [pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.timeout(900)]
 
 
 class Site:
@@ -46,8 +47,10 @@ class Site:
         template = ("--base-job-template", "base-job-template.json")
         self.call("prefect", "work-pool", "create", "kubernetes", "--type", "kubernetes", *template)
         self.call("prefect", "deploy", "--all")
-        fields = {"container": IMAGES[0], "volume_claims": [f"campaigns={cluster.campaigns}"], "interface": "lo"}
-        KubernetesPool(**fields, max_jobs=1, idle_minutes=0.05).save("cpu", overwrite=True)
+
+    def save_pool(self, **fields: Any) -> None:
+        plain = {"container": IMAGES[0], "interface": "lo", "max_jobs": 1, "idle_minutes": 5}
+        KubernetesPool.model_validate({**plain, **fields}).save("cpu", overwrite=True)
 
     def call(self, *command: str) -> str:
         done = subprocess.run(
@@ -94,39 +97,48 @@ def test_the_template_gives_jobs_that_are_not_repeated_and_see_the_volume_of_cam
 
 
 @pytest.mark.kubernetes
-@pytest.mark.long  # a minute and a half of processor time, most of it Prefect's
-def test_a_run_is_a_job_whose_pool_has_pods_and_continues_after_its_pod_is_evicted(
-    site: Site, client: SyncPrefectClient
+@pytest.mark.long  # three to four minutes of processor time, most of it Prefect's and of what polls
+def test_a_campaign_is_a_job_whose_pool_has_pods_that_share_no_disk_and_continues_after_its_pod_is_evicted(
+    site: Site, client: SyncPrefectClient, s3: S3
 ) -> None:
-    cluster, folder = site.cluster, site.cluster.campaigns / "copper"
+    cluster, folder, bucket = site.cluster, site.cluster.campaigns / "copper", s3.new_bucket()
+    workspace, labels = (storage_at(f"{bucket}/{name}", s3.access) for name in ("workspace", "labels"))
+    S3Storage(**s3.access.model_dump()).save("played", overwrite=True)
+    site.save_pool(volume_claims=[], workspace=str(workspace), storage="s3/played")
     folder.mkdir()
-    ase.io.write(folder / "copper.extxyz", [bulk("Cu", a=3.5 + number / 50) for number in range(4)])
-    log = folder / "launches.log"
-    parameters = {
-        "structures": str(folder / "copper.extxyz"),
-        "output_directory": str(folder / "out"),
-        "reference": {"emt": {"rehearsal": {"log": str(log), "delay_s": 2}}},
-        "chunk_size": 1,
-        "pool": "kubernetes/cpu",
+    ase.io.write(folder / "copper.extxyz", bulk("Cu", cubic=True))
+    loose = {"discard_energy_meV_per_atom": 1e6, "discard_forces_meV_per_A": 1e6}
+    campaign = {
+        "run_directory": str(folder / "run"),
+        "walkers": [{"start": str(folder / "copper.extxyz"), "n_walkers": 1, "n_steps": 20}],
+        "reference": {"emt": {"rehearsal": {"delay_s": 1}}},
+        "model": {"pair": {}},
+        "bootstrap": {"n_structures": 4},
+        "learning": {"n_generations": 1, "n_states": 1, **loose},
+        "labels": str(labels),
+        "storage": "s3/played",
+        "pools": dict.fromkeys(("sampling", "labelling", "training"), "kubernetes/cpu"),
     }
-    run = site.run("label-dataset", parameters)
+    run = site.run("online-learning", campaign)
 
     def has_completed() -> bool:
         state = client.read_flow_run(run).state_name
         assert state not in ("Failed", "Crashed"), site.said()
         return bool(state == "Completed")
 
-    wait_until(lambda: len(launches(log, "end")) >= 1 or has_completed(), site.said, PATIENCE_S)
+    wait_until(lambda: any(labels.list("labels/")) or has_completed(), site.said, PATIENCE_S)
     job, *_ = json.loads(cluster.kubectl("get", "jobs", "-o", "json"))["items"]
     assert (job["spec"]["backoffLimit"], job["spec"]["ttlSecondsAfterFinished"]) == (0, 86400)
     assert job["spec"]["template"]["spec"]["serviceAccountName"] == "surveyor"
     pods = cluster.pods()
-    assert len([pod for pod in pods if pod.startswith("kubernetes-cpu-1-")]) == 1
+    (worker,) = (pod for name, pod in pods.items() if name.startswith("kubernetes-cpu-1-"))
+    assert [each for each in worker["spec"]["volumes"] if "persistentVolumeClaim" in each] == []
     (first,) = (pod for pod in pods if pod.startswith(job["metadata"]["name"]))
     cluster.kubectl("delete", "pod", first, "--wait=false")
     wait_until(has_completed, site.said, PATIENCE_S)
-    assert len(Dataset.load(folder / "out" / "labelled.extxyz").labelled()) == 4
+    assert RunDirectory(folder / "run").n_complete() == 2
+    assert list(workspace.list("")) == []
     assert len(json.loads(cluster.kubectl("get", "jobs", "-o", "json"))["items"]) == 2
     wait_until(lambda: not cluster.alive(), site.said, PATIENCE_S)
-    assert not RunDirectory(folder / "out").lease.exists()
+    assert not RunDirectory(folder / "run").lease.exists()
     assert "no instances or pods of pool kubernetes/cpu" in site.call("surveyor", "pool", "sweep", "kubernetes/cpu")

@@ -243,7 +243,7 @@ class _Metal:
                 self.cloud.has_changed.clear()
                 running = {each["InstanceId"] for each in self.cloud.instances("running")}
             for instance in running - {*self.started}:
-                self.started[instance] = self._boot(instance)
+                self.started[instance] = boot(self.cloud, instance, self.cloud.user_data(instance))
             for instance in self.started:  # an instance whose script is over lives on
                 is_off = (self.cloud.folder / f"{instance}.off").exists()
                 if instance not in self.over and (instance not in running or is_off):
@@ -253,35 +253,37 @@ class _Metal:
         for process in self.started.values():
             process.wait()
 
-    def _boot(self, instance: str) -> "subprocess.Popen[bytes]":
-        folder, script = self.cloud.folder, self.cloud.folder / f"{instance}.sh"
-        script.write_text(text := self.cloud.user_data(instance))
-        boot = self.cloud.boot or (["true"] if "/etc/ssh" in text else [])  # never the settings of this machine
-        environment = {
-            "PATH": f"{folder / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
-            "PYTHONPATH": self.cloud.python_path,
-            "PLAYED_FOLDER": str(folder),
-            "PLAYED_METAL": str(folder),
-            "PLAYED_INSTANCE": instance,
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{self.cloud.url}/{instance}",
-        }
-        with (folder / f"{instance}.console").open("wb") as console:
-            return subprocess.Popen(
-                [*(hiding(self.cloud.hidden) if self.cloud.hidden else boot), "bash", str(script)],
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
-                start_new_session=True,
-                cwd=folder,
-                env=environment,
-            )
-
     def _end(self, instance: str) -> None:
         self.over.add(instance)
         kill_all(lambda: processes_with({"PLAYED_INSTANCE": instance}))
         self.started[instance].wait()
         if instance in self.cloud.alive():  # it has powered itself off
             self.cloud.take_away(instance)
+
+
+def boot(cloud: PlayedCloud, instance: str, text: str) -> "subprocess.Popen[bytes]":
+    """Run the script of an instance; what it prints is in INSTANCE.console in the folder of the cloud."""
+    folder, script = cloud.folder, cloud.folder / f"{instance}.sh"
+    script.write_text(text)
+    before = cloud.boot or (["true"] if "/etc/ssh" in text else [])  # never the settings of this machine
+    environment = {
+        "PATH": f"{folder / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTHONPATH": cloud.python_path,
+        "PLAYED_FOLDER": str(folder),
+        "PLAYED_METAL": str(folder),
+        "PLAYED_INSTANCE": instance,
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{cloud.url}/{instance}",
+    }
+    with (folder / f"{instance}.console").open("wb") as console:
+        return subprocess.Popen(
+            [*(hiding(cloud.hidden) if cloud.hidden else before), "bash", str(script)],
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=console,
+            start_new_session=True,
+            cwd=folder,
+            env=environment,
+        )
 
 
 class _Answering(BaseHTTPRequestHandler):

@@ -7,7 +7,7 @@ that it names) that an instance needs, without its texts. There is no imitation 
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,6 +36,9 @@ class PlayedCompute:
         status: HTTP status and error of all answers, if they are refusals.
         serial: output of the serial ports.
         is_preempted: whether the metadata say that the instance is taken away.
+        boot: is given name and script of each new instance.
+        shown: returns what is on the serial port of an instance, unless `serial` is.
+        address: public address of all instances.
     """
 
     url: str = ""
@@ -47,6 +50,9 @@ class PlayedCompute:
     status: tuple[int, dict[str, Any]] | None = None
     serial: str = ""
     is_preempted: bool = False
+    boot: Callable[[str, str], None] = lambda *_: None
+    shown: Callable[[str], str] = lambda _: ""
+    address: str = "192.0.2.2"
 
     def environment(self, folder: Path) -> dict[str, str]:
         """The variables by which Google's client finds it, and credentials that it accepts."""
@@ -84,7 +90,7 @@ class PlayedCompute:
             case "GET", "instances", None:
                 return 200, self._listed(*query["filter"][0].removeprefix("labels.").split("="))
             case "GET", "instances", str():
-                return 200, {"contents": self.serial}
+                return 200, {"contents": self.serial or self.shown(rest.partition("/")[0])}
         is_there = self.instances.pop((zone, rest), None) is not None
         return (200, {"name": "op", "status": "RUNNING"}) if is_there else (404, {"error": {"message": "not found"}})
 
@@ -94,8 +100,16 @@ class PlayedCompute:
         is_new = request_id not in self.request_ids
         self.request_ids.append(request_id)
         if is_new and zone not in self.failures:
-            self.instances[zone, body["name"]] = body | {"status": "RUNNING", "zone": f"{self.url}/zones/{zone}"}
+            shown = {"status": "RUNNING", "zone": f"{self.url}/zones/{zone}"}
+            interfaces = [self._with_addresses(each) for each in body["networkInterfaces"]]
+            self.instances[zone, body["name"]] = {**body, **shown, "networkInterfaces": interfaces}
+            (script,) = (each["value"] for each in body["metadata"]["items"] if each["key"] == "startup-script")
+            self.boot(body["name"], script)
         return {"name": "op", "status": "RUNNING"}
+
+    def _with_addresses(self, interface: dict[str, Any]) -> dict[str, Any]:
+        public = [{**each, "natIP": self.address} for each in interface.get("accessConfigs", [])]
+        return {**interface, "networkIP": "10.0.0.2", **({"accessConfigs": public} if public else {})}
 
     def _listed(self, label: str, value: str) -> dict[str, Any]:
         zones: dict[str, dict[str, Any]] = {"zones/empty": {"warning": {"code": "NO_RESULTS_ON_PAGE"}}}

@@ -19,6 +19,7 @@ class JobRecord:
     connected: float | None = None  # when a worker was last seen
     leaving: float | None = None  # when it was cancelled, or its workers were told to leave
     taken_at: float | None = None  # when its machine is taken away, in seconds since the epoch
+    warned: float | None = None  # when that was announced
 
     def note_entry(self, entry: Entry | None, now: float) -> None:
         """Note what the queue shows of the job; None for nothing."""
@@ -40,4 +41,5 @@ class JobRecord:
             away_s=0.0 if self.connected is None else now - self.connected,
             leaving_s=None if self.leaving is None else now - self.leaving,
             taken_in_s=None if self.taken_at is None else self.taken_at - time.time(),
+            warned_s=0.0 if self.warned is None else now - self.warned,
         )

@@ -23,6 +23,7 @@ class Entry:
         is_certain: whether an identical job would not run either.
         folder: its working directory, if the queue reports it.
         name: its name, if the queue reports it.
+        taken_at: when its machine is taken away, in seconds since the epoch, if somebody has asked for that.
     """
 
     state: State
@@ -31,6 +32,7 @@ class Entry:
     is_certain: bool = False
     folder: str = ""
     name: str = ""
+    taken_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

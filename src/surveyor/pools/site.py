@@ -79,7 +79,6 @@ class WorkersSite(BorderSite):
     causes: ClassVar[str] = "queue, account, directives, prologue or python"  # fields by which a job gives no worker
     limit_field: ClassVar[str] = "walltime_minutes"  # the field that limits the duration of a job
     has_equal_jobs: ClassVar[bool] = True  # what one job lacks, every other one would lack, too
-    carries_folder: ClassVar[bool] = False  # with a workspace, jobs get what they need of the pool's folder
     leave_s: ClassVar[float] = 120.0  # so long may cancelled jobs of a former process take to be gone
 
     workers_per_job: int = Field(
@@ -130,6 +129,11 @@ class WorkersSite(BorderSite):
     def most_workers(self) -> int:
         """Number of functions that run at the same time when all jobs run."""
         return self.most_jobs * self.workers_per_job
+
+    @property
+    def carries_folder(self) -> bool:
+        """Whether jobs that do not see the pool's folder get what they need of it."""
+        return False
 
     @property
     def listening_host(self) -> str | None:

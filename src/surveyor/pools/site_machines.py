@@ -4,6 +4,7 @@ from pathlib import Path
 
 from distributed import Security
 
+from surveyor.pools.clouds.rented_site import RentedSite
 from surveyor.pools.clouds.ssh_door import alive_s_of
 from surveyor.pools.ec2.instances import Instances
 from surveyor.pools.ec2.site import EC2Site
@@ -18,7 +19,7 @@ from surveyor.pools.sites import JobQueueSite
 from surveyor.pools.ssh.command import Login
 from surveyor.pools.ssh.hosts import Hosts
 from surveyor.pools.ssh.site import SSHSite
-from surveyor.pools.ssh.tunnels import Tunnels
+from surveyor.pools.ssh.tunnels import InstancesWithDoors, Tunnels
 
 
 def machines_of(
@@ -42,16 +43,22 @@ def machines_of(
             return Jobs(site, folder, address, security, check)
         case EC2Site():
             instances = Instances(name, site, folder, address, security, check)
-            if site.connection == "private":
-                return instances
-            login = Login(
-                site.ssh_user, site.ssh_key_file, None, site.proxy_command, alive_s_of(60 * site.orphan_minutes)
-            )
-            return Tunnels(instances, site, login, folder, address, security)
+            return _reached(instances, site, folder, address, security)
         case GCPSite():
-            return GoogleInstances(name, site, folder, address, security, check)
+            of_google = GoogleInstances(name, site, folder, address, security, check)
+            return _reached(of_google, site, folder, address, security)
         case KubernetesSite():
             return Pods(name, site, folder, address, security, check)
         case SSHSite():
             return Hosts(name, site, folder, address, security)
     raise TypeError(f"no jobs for {type(site).__name__}")
+
+
+def _reached(
+    instances: InstancesWithDoors, site: RentedSite, folder: Path, address: str, security: Security | None
+) -> Machines:
+    """Return instances as they are reached from here: directly, or by ssh."""
+    if site.connection == "private":
+        return instances
+    login = Login(site.ssh_user, site.ssh_key_file, None, site.proxy_command, alive_s_of(60 * site.orphan_minutes))
+    return Tunnels(instances, site, login, folder, address, security)

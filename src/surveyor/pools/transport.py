@@ -120,6 +120,14 @@ def time_left_s() -> float:
     return float("inf") if begin is None else float(begin) + float(os.environ[JOB_WALLTIME_S]) - time.time()
 
 
+def is_leaving() -> bool:
+    """Say whether the worker that makes this call is to leave, as its machine is taken away; False without a worker."""
+    try:
+        return bool(get_worker().status == Status.closing_gracefully)
+    except ValueError:
+        return False
+
+
 def _hand_back(time_limit_s: float) -> None:
     left, walltime = time_left_s(), float(os.environ[JOB_WALLTIME_S])
     if time_limit_s > walltime - START_S - END_S:

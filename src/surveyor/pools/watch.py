@@ -11,6 +11,7 @@ FAILED_STARTS = 3  # so many jobs in a row may fail before any worker of theirs 
 RETURN_S = 60.0  # a worker that was killed is started again by its job within seconds
 DELIVERED_S = 5.0  # after the end of a function, its result has left the worker
 HURRY_S = 30.0  # before a machine is taken away, what runs on it goes back to the queue: its end takes a while
+SAVING_S = 10.0  # so long after the notice, what runs has sent its checkpoint, even where there is less than that time
 GONE_S = 5.0  # a job that the queue does not show for so long is over; one answer may lack jobs that are there
 
 
@@ -29,6 +30,7 @@ class Job:
         away_s: time without a connected worker, after one was connected.
         leaving_s: time since it was cancelled or its workers were told to end; None if it is to stay.
         taken_in_s: time until its machine is taken away; None where that is not announced.
+        warned_s: time since that was announced.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Job:
     away_s: float = 0.0
     leaving_s: float | None = None
     taken_in_s: float | None = None
+    warned_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +147,12 @@ def _is_abandoned(job: Job) -> bool:
 
 def _is_to_be_evicted(job: Job) -> bool:
     """Say whether a job whose machine is taken away has nothing more to do, or no more time for it."""
-    return job.idle_s > DELIVERED_S or (job.taken_in_s is not None and job.taken_in_s < HURRY_S)
+    is_short = job.taken_in_s is not None and job.taken_in_s < HURRY_S and job.warned_s > SAVING_S
+    return is_short or job.idle_s > DELIVERED_S
 
 
 def _is_over(job: Job) -> bool:
-    return job.unseen_s > GONE_S if job.entry is None else job.entry.state == "ending"
+    if job.entry is None:
+        return job.unseen_s > GONE_S
+    is_left_time = job.taken_in_s is not None and job.leaving_s is None  # then it is evicted first
+    return job.entry.state == "ending" and not is_left_time

@@ -11,16 +11,18 @@ from pathlib import Path
 
 import pytest
 from cloud_scene import PATIENCE_S, Scene
-from counted_work import names, work, work_until
+from counted_work import names, work
 from object_stores import S3
 from played_cloud import SECRET, Fault, PlayedCloud, played_cloud
 from processes import wait_until
+from remote_work import learn
 
 from surveyor.doctor.one_pool import examine_pool
 from surveyor.errors import PoolFailed, WorkerLost
 from surveyor.pools import watch
 from surveyor.pools.clouds import instance_watch
 from surveyor.pools.submission import SubmitOptions
+from surveyor.pools.workspace.workspace import Border, Workspace
 from surveyor.storage.object_storage import storage_at
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -111,16 +113,27 @@ def test_an_instance_whose_scheduler_is_silent_ends_by_itself(scene: Scene) -> N
         os.kill(holder, signal.SIGCONT)
 
 
-def test_work_of_a_spot_instance_that_is_taken_away_goes_to_one_on_demand_and_is_no_failure(scene: Scene) -> None:
-    pool, end = scene.open_pool(spot=True, on_demand_after=1), scene.path / "end"
-    future = pool.submit_with(SubmitOptions("a"), work_until, scene.log, "a", end)
-    wait_until(lambda: len(names(scene.log, "begin")) == 1, scene.said, PATIENCE_S)
+def test_work_of_a_spot_instance_that_is_taken_away_goes_to_one_on_demand_and_is_no_failure(
+    scene: Scene, s3: S3
+) -> None:
+    """It continues there from what it had at the notice, long before a checkpoint is due."""
+    for name in ("run", "control"):
+        (scene.path / name).mkdir()
+    start, control, epochs = scene.path / "start", scene.path / "control", scene.path / "control" / "epochs"
+    start.write_text("begun ")
+    (control / "wait-2").touch()  # the first attempt comes to no end
+    border = Border("ec2/test", s3.storage("workspace"), scene.path / "run", checkpoint_s=3600)
+    workspace = Workspace(scene.open_pool(spot=True, on_demand_after=1), border)
+    places = border.folder / "training", border.folder / "model"
+    options = SubmitOptions("a", outputs=tuple(f"{place}/" for place in places), continues=True)
+    future = workspace.submit_with(options, learn, start, *places, control=control, n_epochs=3)
+    wait_until(lambda: epochs.exists() and epochs.read_text() == "0\n1\n", scene.said, PATIENCE_S)
     (first,) = scene.instances()
     scene.cloud.announce(first, watch.HURRY_S + 8)
-    wait_until(lambda: len(names(scene.log, "begin")) == 2, scene.said, PATIENCE_S)
+    assert future.result(PATIENCE_S).read_text() == "begun 3"
+    workspace.shutdown()
+    assert epochs.read_text() == "0\n1\n2\n"
     scene.wait_for_the_end_of(first)
-    end.touch()
-    assert future.result(PATIENCE_S) not in ("none", first)
     markets = [each.get("InstanceMarketOptions.MarketType") for each in scene.cloud.requested("RunInstances")[-2:]]
     assert markets == ["spot", None]
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,8 +13,9 @@ import psutil
 import pytest
 from cloud_scene import ORPHAN_S, PATIENCE_S, Scene
 from counted_work import names, work
-from natted import LAPTOP, OUTSIDE, ROUTER, Natted, network_and_bytes, settings_of_sshd
-from played_cloud import PlayedCloud
+from natted import ADDRESS, LAPTOP, OUTSIDE, ROUTER, Natted, network_and_bytes, settings_of_sshd
+from played_cloud import PlayedCloud, boot
+from played_compute import played_compute
 from pool_secrets import check_secrets
 from processes import wait_until
 from tunnelled_cloud import METADATA, tunnelled_cloud
@@ -21,6 +23,9 @@ from tunnelled_cloud import METADATA, tunnelled_cloud
 from surveyor.doctor.one_pool import examine_pool
 from surveyor.errors import PoolFailed, WorkerLost
 from surveyor.pools import watch
+from surveyor.pools.cluster import close_cluster_pool, cluster_pool
+from surveyor.pools.gcp.site import GCPSite
+from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.site_machines import machines_of
 from surveyor.pools.submission import SubmitOptions
 
@@ -146,6 +151,33 @@ def test_an_instance_to_which_nobody_connects_ends_by_itself(scene: Scene) -> No
     scene.wait_for_the_end_of(instance)
     console = (scene.cloud.folder / f"{instance}.console").read_text()
     assert "no worker was started within 3 s: this instance ends" in console
+
+
+def test_an_instance_of_google_is_reached_in_the_same_way_and_ends_by_itself(
+    world: tuple[Natted, PlayedCloud], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, cloud = world
+    with net.inside(LAPTOP), played_compute() as compute:
+        started: dict[str, subprocess.Popen[bytes]] = {}
+        compute.boot = lambda name, script: started.update({name: boot(cloud, name, script)})
+        compute.shown = lambda name: (cloud.folder / f"{name}.console").read_text()
+        compute.address = ADDRESS
+        for name, value in compute.environment(tmp_path).items():
+            monkeypatch.setenv(name, value)
+        of_google = {"project": "p-1", "zones": ["europe-west4-a"], "machine_types": ["g2-standard-8"]}
+        by_ssh = {"connection": "ssh", "ssh_user": "root", "ssh_key_file": net.folder / "user"}
+        more = {"machine_image": "projects/p-1/global/images/i", "prologue": [f"export PYTHONPATH={SUPPORT}"]}
+        folder = PoolFolder(tmp_path / "pool")
+        pool = cluster_pool("gcp/test", GCPSite.model_validate({**of_google, **by_ssh, **more}), folder.path)
+        try:
+            assert pool.submit(network_and_bytes, 1).result(PATIENCE_S)[0] == net.namespace(OUTSIDE)
+        finally:
+            pool.shutdown()
+            close_cluster_pool(folder)
+        assert compute.instances == {}
+        assert compute.complaints == []
+        (process,) = started.values()
+        process.wait(PATIENCE_S)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Requests for instances of Compute Engine, each checked against Google's description of an instance."""
 
 import asyncio
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,12 @@ from played_compute import PlayedCompute, complaints, played_compute
 from surveyor.errors import InputError, PoolFailed
 from surveyor.pools.clouds import spot_notice
 from surveyor.pools.clouds.marks import owner
+from surveyor.pools.clouds.ssh_door import Door
 from surveyor.pools.gcp.instances import GoogleInstances, sweep
 from surveyor.pools.gcp.site import GCPSite
 from surveyor.pools.machines import NoCapacity, QueueSilent, Refused
+from surveyor.pools.site_machines import machines_of
+from surveyor.pools.ssh.tunnels import Tunnels
 
 PLAIN = {
     "project": "p-1",
@@ -143,6 +147,27 @@ def test_a_spot_instance_is_asked_for_until_one_must_stay(compute: PlayedCompute
     assert [each["scheduling"]["provisioningModel"] for each in compute.bodies] == ["SPOT", "STANDARD"]
     marks = {each["key"]: each["value"] for each in compute.bodies[0]["metadata"]["items"]}
     assert "gcp=" in marks["startup-script"]
+
+
+@pytest.mark.ssh
+@pytest.mark.parametrize(("proxy_command", "address"), [(None, "192.0.2.2"), ("ssh -W %h:%p bastion", "10.0.0.2")])
+def test_an_instance_that_is_reached_by_ssh_has_a_door_once_it_has_shown_its_keys(
+    compute: PlayedCompute, tmp_path: Path, proxy_command: str | None, address: str
+) -> None:
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    fields = {"connection": "ssh", "ssh_user": "ada", "ssh_key_file": key, "proxy_command": proxy_command}
+    pool = instances(tmp_path, **fields)
+    assert isinstance(machines_of("gcp/gpu", pool.site, tmp_path), Tunnels)
+    job = asyncio.run(pool.submit("gpu-1"))
+    (body,) = compute.bodies
+    (script,) = (each["value"] for each in body["metadata"]["items"] if each["key"] == "startup-script")
+    assert " ".join((tmp_path / "key.pub").read_text().split()[:2]) in script
+    compute.serial = "booting\n"
+    assert pool.door(job) is None
+    compute.serial = "startup-script: surveyor-host-key ssh-ed25519 AAAA end\n"
+    assert pool.door(job) == Door(address, ("ssh-ed25519 AAAA",))
+    assert pool.site.carries_folder
 
 
 def test_the_notice_of_google_is_heard(compute: PlayedCompute) -> None:

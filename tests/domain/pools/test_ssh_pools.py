@@ -173,6 +173,13 @@ def test_what_a_machine_lacks_is_said(scene: Scene, hosts: Callable[..., Hosts])
     check_secrets(unclosed.folder)
     unseen = scene.net.unseen / "pool"
     assert f"does not see the folder {unseen}" in submitted(hosts(unseen))
+    (scene.net.unseen / "far").mkdir()
+    far = Scene(scene.net, scene.net.unseen / "far")
+    try:  # with a workspace, it does not have to
+        pool = far.open_pool(workspace="s3://nobody/asks-it")
+        assert pool.submit(os.path.exists, far.path).result(PATIENCE_S) is False
+    finally:
+        far.close()
 
 
 def test_refusals_are_told_apart_and_other_machines_are_used(scene: Scene, hosts: Callable[..., Hosts]) -> None:

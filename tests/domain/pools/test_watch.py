@@ -11,6 +11,7 @@ from surveyor.pools.watch import (
     GONE_S,
     HURRY_S,
     RETURN_S,
+    SAVING_S,
     Job,
     plan,
     wanted_jobs,
@@ -90,8 +91,13 @@ def test_a_job_whose_machine_is_taken_away_is_replaced_and_ends_when_its_work_is
     assert (decided.pause, decided.evict, decided.n_submit, decided.cancel) == (("1",), (), 1, ())
     assert plan([replace(taken, idle_s=DELIVERED_S)], 1, SITE).evict == ()
     assert plan([replace(taken, idle_s=DELIVERED_S + 1)], 1, SITE).evict == ("1",)
-    assert plan([replace(taken, taken_in_s=HURRY_S)], 1, SITE).evict == ()
-    assert plan([replace(taken, taken_in_s=HURRY_S - 1)], 1, SITE).evict == ("1",)
+    warned = replace(taken, warned_s=SAVING_S + 1)
+    assert plan([replace(warned, taken_in_s=HURRY_S)], 1, SITE).evict == ()
+    assert plan([replace(warned, taken_in_s=HURRY_S - 1)], 1, SITE).evict == ("1",)
+    assert plan([replace(warned, taken_in_s=HURRY_S - 1, warned_s=SAVING_S)], 1, SITE).evict == ()
+    ending = replace(warned, entry=Entry("ending"))
+    assert (plan([ending], 1, SITE).ended, plan([ending], 1, SITE).pause) == ((), ("1",))
+    assert plan([replace(ending, leaving_s=1.0)], 1, SITE).ended == ("1",)
     leaving = plan([replace(taken, taken_in_s=1.0, leaving_s=1.0)], 1, SITE)
     assert (leaving.pause, leaving.evict) == ((), ())
 

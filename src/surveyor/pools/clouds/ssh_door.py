@@ -28,6 +28,7 @@ OTHERS = 0o077  # bits of a file that others may use
 SCRIPT = """\
 {end_of_life}
 umask 022
+id {user} >/dev/null 2>&1 || useradd -m -s /bin/bash {user} || exit 1
 mkdir {place} && date +%s >{begin} && mkfifo -m 600 {leash} && chown {user} {leash} || exit 1
 exec 8<>{leash}
 mkdir {keys} && echo {public_key} >{keys}/{user} || exit 1

@@ -14,6 +14,7 @@ from distributed import Security
 from surveyor.errors import PoolFailed
 from surveyor.pools.clouds.cloud_machines import CloudMachines
 from surveyor.pools.clouds.marks import EXPIRES, FOLDER, JOB, OWNER, POOL, Found, digest, owner
+from surveyor.pools.clouds.ssh_door import Door, door_data, host_keys_in, public_key_of
 from surveyor.pools.clouds.user_data import user_data
 from surveyor.pools.gcp.client import Compute
 from surveyor.pools.gcp.site import GCPSite
@@ -58,6 +59,7 @@ class GoogleInstances(CloudMachines[GCPSite]):
         super().__init__(name, site, folder, address, security, check)
         self._names: dict[str, str] = {}
         self._compute = Compute(site)
+        self._public_key = None if site.ssh_key_file is None else public_key_of(site.ssh_key_file)
 
     async def submit(self, name: str, *, firm: bool = False) -> str:
         """Create an instance of the first type that a zone has room for, and return its id, ZONE/NAME.
@@ -71,7 +73,7 @@ class GoogleInstances(CloudMachines[GCPSite]):
             NoCapacity: no zone has room for any of the types at present.
             QueueSilent: Google does not answer.
         """
-        script = user_data(self.site, name, self.folder, self._address, self._security, self._check)
+        script = self._script(name)
         (self.folder / "jobs").mkdir(exist_ok=True)
         refusals = []
         for machine_type in self.site.machine_types:
@@ -87,6 +89,12 @@ class GoogleInstances(CloudMachines[GCPSite]):
                 self._names[job] = name
                 return job
         raise of_all(refusals)
+
+    def _script(self, name: str) -> str:
+        """Return the script of an instance."""
+        if self._public_key is not None:
+            return door_data(self.site, str(self.site.ssh_user), self._public_key)
+        return user_data(self.site, name, self.folder, self._address, self._security, self._check)
 
     async def look(self, jobs: Sequence[str]) -> Mapping[str, Entry]:
         """Return the state of all instances of this pool, whoever created them; those that are gone are not shown.
@@ -107,6 +115,24 @@ class GoogleInstances(CloudMachines[GCPSite]):
         for job in jobs:
             zone, _, name = job.partition("/")
             await asyncio.to_thread(self._compute.delete, zone, name)
+
+    def door(self, job: str) -> Door | None:
+        """Return where a running instance is reached by ssh; None as long as it has not shown its keys.
+
+        Its address is the public one, unless a proxy command leads into its network.
+
+        Raises:
+            QueueSilent: Google does not answer.
+            Refused: the credentials may not ask.
+        """
+        zone, _, name = job.partition("/")
+        keys = host_keys_in(_lines(self._compute.console(zone, name)))
+        found = [each for each in self._compute.instances(FOLDER, self.identity) if _id(each) == job] if keys else []
+        if not found:
+            return None
+        (interface,) = found[0]["networkInterfaces"]
+        public = interface.get("accessConfigs", [{}])[0].get("natIP") if self.site.proxy_command is None else None
+        return Door(str(public or interface["networkIP"]), keys)
 
     def output(self, job: str) -> str:
         """Return the last lines of the serial port of an instance or, if that is empty, of its worker."""
@@ -129,7 +155,9 @@ class GoogleInstances(CloudMachines[GCPSite]):
         expires = datetime.now(UTC) + timedelta(seconds=site.walltime_s) + LATE
         marks = {OWNER: owner(), EXPIRES: expires.isoformat(timespec="seconds"), JOB: job, "startup-script": script}
         disk = {"sourceImage": site.machine_image}
-        interface = {"network": site.network}
+        interface: dict[str, Any] = {"network": site.network}  # Any: nested
+        if site.connection == "ssh" and site.proxy_command is None:
+            interface["accessConfigs"] = [{"type": "ONE_TO_ONE_NAT", "name": "External NAT"}]
         body: dict[str, Any] = {  # Any: nested
             "name": f"s-{name}-{digest(self.identity, self._begun, job)[:6]}",
             "machineType": f"zones/{zone}/machineTypes/{machine_type}",

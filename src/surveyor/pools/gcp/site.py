@@ -77,3 +77,8 @@ class GCPSite(RentedSite):
         if own := [label for label in self.labels if label.startswith(OF_SURVEYOR)]:
             raise ValueError(f"labels: found {own[0]}, expected none that begins with {OF_SURVEYOR}")
         return self
+
+    @property
+    def carries_folder(self) -> bool:
+        """Whether instances that do not see the pool's folder get what they need of it, as they do by ssh."""
+        return self.connection == "ssh"

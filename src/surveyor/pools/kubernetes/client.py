@@ -12,9 +12,10 @@ from surveyor.pools.machines import QueueSilent, Refused
 
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 PATIENCE_S = (5.0, 20.0)  # to connect, and for an answer
-NOT_FOUND = (404,)
+NOT_FOUND, THERE = (404,), (409,)
 NO_LOG = (400, 404)  # a container has not begun, or is gone
 MOST_LINES = 200  # of a log
+END_S = 2  # so long after its deletion by its pool, a pod ends
 OUTSIDE = (
     "this process runs outside the cluster, where its pods could not reach it: run the campaign in a pod, as "
     "deployments/kubernetes/README.md says. On a machine that the pods of the cluster do reach, name a context of "
@@ -66,12 +67,12 @@ class Kubernetes:
         return str(made.metadata.uid)
 
     def create_secret(self, secret: Mapping[str, Any]) -> None:  # Any: nested, as JSON
-        """Create a secret.
+        """Create a secret, unless it is there: the answer to an earlier request may have got lost.
 
         Raises:
             Refused, QueueSilent: as above.
         """
-        self._ask("to create a secret", self._api.create_namespaced_secret, self.namespace, secret)
+        self._ask("to create a secret", self._api.create_namespaced_secret, self.namespace, secret, without=THERE)
 
     def pods(self, selector: str) -> list[Any]:  # Any: the client is untyped
         """Return the pods with some labels.
@@ -97,7 +98,8 @@ class Kubernetes:
             QueueSilent: the server does not answer, or refuses; with its words.
         """
         try:
-            self._ask("to delete a pod", self._api.delete_namespaced_pod, name, self.namespace, without=NOT_FOUND)
+            ask = self._api.delete_namespaced_pod
+            self._ask("to delete a pod", ask, name, self.namespace, grace_period_seconds=END_S, without=NOT_FOUND)
         except Refused as error:
             raise QueueSilent(str(error)) from error
 

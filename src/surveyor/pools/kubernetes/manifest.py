@@ -16,7 +16,8 @@ from surveyor.pools.machine import THREADS, UNBOUND
 CONTAINER = "worker"
 PLACE = Path("/run/surveyor-pool")  # where a pod that does not see the folder of the pool finds what it needs of it
 
-# A shell that is the first process of a container ends at a signal only if it says so, and all others end with it.
+# A shell that is the first process of a container ends at a signal only if it says so, and all others end with it. It
+# does not while there is a worker: Kubernetes tells the pool, which moves the work before the time of the pod is over.
 SCRIPT = """\
 trap 'sleep 1' EXIT
 trap 'exit 143' TERM
@@ -28,8 +29,9 @@ export HOME=$(mktemp -d) USER=${{USER:-surveyor}}
 cd "$HOME"
 {prologue}
 {check}
+trap : TERM
 {command} &
-wait $!
+while kill -0 $! 2>/dev/null; do wait $!; done
 """
 
 

@@ -59,6 +59,7 @@ class Pods(CloudMachines[KubernetesSite]):
     ) -> None:
         super().__init__(name, site, folder, address, security, check)
         self._over: dict[str, float] = {}  # when the end of pods was seen that are still there
+        self._without_secret: set[str] = set()  # pods that were asked for, maybe without an answer, and wait for theirs
         self._client = Kubernetes(site)
         if site.workspace is None and not sees(manifest(site, "any", {}, {}, ""), self.folder):
             raise InputError(
@@ -94,16 +95,23 @@ class Pods(CloudMachines[KubernetesSite]):
         return script(self.site, name, Path(os.devnull), self._address, certificates_in(PLACE, self._security), check)
 
     def _create(self, pod: str, made: Mapping[str, Any]) -> None:  # Any: nested, as JSON
+        if self.site.workspace is not None:
+            self._without_secret.add(pod)
         uid = self._client.create(made)
-        if self.site.workspace is None:
-            return
         try:
-            files = files_for_workers(PoolFolder(self.folder))
-            self._client.create_secret(secret(pod, uid, made["metadata"]["labels"], files))
+            self._give_secret(pod, uid, made["metadata"]["labels"])
+        except QueueSilent:
+            raise  # it gets one as soon as it is seen
         except Exception:
             with suppress(QueueSilent):
-                self._client.delete(pod)  # it would wait for its secret
+                self._client.delete(pod)
             raise
+
+    def _give_secret(self, pod: str, uid: str, labels: Mapping[str, str]) -> None:
+        """Create the secret for which a pod waits, if it waits for one."""
+        if pod in self._without_secret:
+            self._client.create_secret(secret(pod, uid, labels, files_for_workers(PoolFolder(self.folder))))
+            self._without_secret.discard(pod)
 
     async def look(self, jobs: Sequence[str]) -> Mapping[str, Entry]:
         """Return the state of all pods of this pool, whoever created them; those that are over are not shown.
@@ -118,6 +126,8 @@ class Pods(CloudMachines[KubernetesSite]):
         self._over = {name: self._over.get(name, now) for name in over}
         await self._delete([name for name, seen in self._over.items() if now > seen + KEPT_S])
         alive = [each for each in found if each.status.phase not in OVER]
+        for each in alive:
+            await asyncio.to_thread(self._give_secret, each.metadata.name, each.metadata.uid, each.metadata.labels)
         names = {each.metadata.name: (each.metadata.annotations or {}).get(JOB, "") for each in alive}
         return {each.metadata.name: replace(entry_of(each), name=names[each.metadata.name]) for each in alive}
 
@@ -156,10 +166,10 @@ def entry_of(pod: Any) -> Entry:  # Any: the client is untyped
     """Return the state of a pod that is not over.
 
     One for which there is a node counts as running: it occupies the node while its image is downloaded, and the time
-    for its start is limited.
+    for its start is limited. A pod that somebody deletes, such as whoever drains its node, has some time left.
     """
     if pod.metadata.deletion_timestamp is not None:
-        return Entry("ending")
+        return Entry("ending", taken_at=pod.metadata.deletion_timestamp.timestamp())
     if pod.status.phase != "Pending":
         return Entry("running")
     scheduled = {each.type: each for each in pod.status.conditions or []}.get("PodScheduled")

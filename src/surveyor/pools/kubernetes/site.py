@@ -56,7 +56,6 @@ class KubernetesSite(CloudSite, PodRequest):  # in forms, the fields of the last
     is_experimental: ClassVar[bool] = True
     untried: ClassVar[str] = "they were tried on a real API server with simulated nodes only, never on a real cluster"
     limit_field: ClassVar[str] = "lifetime_minutes"
-    carries_folder: ClassVar[bool] = True
     costs_while_pending: ClassVar[bool] = False  # a pod without a node
     causes: ClassVar[str] = "image, resources, claims, tolerations, prologue or python"
 
@@ -117,6 +116,11 @@ class KubernetesSite(CloudSite, PodRequest):  # in forms, the fields of the last
         if changed := _changed_by(self.pod_patch):
             raise ValueError(f"pod_patch: found {', '.join(changed)}, which the pool sets itself; remove it from there")
         return self
+
+    @property
+    def carries_folder(self) -> bool:
+        """Whether pods that do not see the pool's folder get what they need of it."""
+        return True
 
     @property
     def longest_function_s(self) -> float:

@@ -84,7 +84,7 @@ class Dialer:
     address: str
     security: Security
     orphan_s: float
-    shares_folder: bool = True
+    shares_folder: bool
 
     def output(self, name: str) -> Path:
         """Return the file with all that a job prints."""

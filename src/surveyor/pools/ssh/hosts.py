@@ -42,7 +42,7 @@ class Hosts:
     Args:
         name: name of the pool, such as ssh/lab.
         site: names the machines.
-        folder: folder of the pool, under a path that the machines see, too.
+        folder: folder of the pool; without a workspace, under a path that the machines see, too.
         address: address of the scheduler that the workers look for; needed to submit.
         security: certificates for the workers, by their files; needed to submit.
 
@@ -58,7 +58,8 @@ class Hosts:
         self.name = name
         self.site = site
         self.folder = PoolFolder(folder.resolve())
-        self._dialer = Dialer(site, self.folder, address, security or Security(), site.orphan_s)
+        shares_folder = site.workspace is None
+        self._dialer = Dialer(site, self.folder, address, security or Security(), site.orphan_s, shares_folder)
         self._login = login_of(site)
         self._connections: dict[str, Connection] = {}
         self._over: set[str] = set()

@@ -81,6 +81,11 @@ class SSHSite(WorkersSite):
         return self
 
     @property
+    def carries_folder(self) -> bool:
+        """Whether machines that do not see the pool's folder get what they need of it."""
+        return True
+
+    @property
     def most_jobs(self) -> int:
         """Maximum number of machines in use."""
         return min(self.max_jobs, len(self.hosts))

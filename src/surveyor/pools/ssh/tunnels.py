@@ -150,7 +150,8 @@ class Tunnels:
             try:
                 door = await asyncio.to_thread(self._instances.door, job)
                 if door is not None:
-                    return await self._dialer.open(self._login_to(job, name, door), job, self._work(name))
+                    host = _host(job)
+                    return await self._dialer.open(self._login_to(host, name, door), host, self._work(name))
                 self._failures[job] = f"Instance {job} has not shown its keys on its console"
             except Refused as error:
                 n_refusals += 1
@@ -161,12 +162,17 @@ class Tunnels:
                 n_refusals, self._failures[job] = 0, str(error)
             await asyncio.sleep(RETRY_S)
 
-    def _login_to(self, job: str, name: str, door: Door) -> Login:
+    def _login_to(self, host: str, name: str, door: Door) -> Login:
         """Return how to log in to an instance that shows keys, and to no other machine."""
         known = self._dialer.output(name).with_suffix(".known")
         known.parent.mkdir(exist_ok=True)
-        known.write_text("".join(f"{job} {key}\n" for key in door.keys))
+        known.write_text("".join(f"{host} {key}\n" for key in door.keys))
         return replace(self._login, address=door.address, known_keys=known)
 
     def _work(self, name: str) -> Work:
         return Work(name, LEASH, self._site.kind if self._site.spot else "")
+
+
+def _host(job: str) -> str:
+    """Return the name of an instance as ssh takes it, without its zone."""
+    return job.rpartition("/")[2]

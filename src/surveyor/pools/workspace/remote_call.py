@@ -1,5 +1,6 @@
 """A call on a worker that does not see the folder of the work: it runs in a temporary folder in its place."""
 
+import contextvars
 import fcntl
 import logging
 import secrets
@@ -15,6 +16,7 @@ from typing import Any
 
 from surveyor.errors import StorageFailed
 from surveyor.files import outlast
+from surveyor.pools.transport import is_leaving
 from surveyor.pools.workspace.bucket_files import OBJECTS, CallObjects, Manifest, ObjectLost, cached, digest_of, fetch
 from surveyor.pools.workspace.translation import translating
 from surveyor.pools.workspace.travel import FLOW, PLACE, Mark, pack_paths, unpack_paths
@@ -22,6 +24,7 @@ from surveyor.storage import Storage
 
 EVENTS = "events"  # folder of the event files of processes, in that of the work
 EVENTS_S = 5.0  # how often they are sent
+LOOK_S = 1.0  # how often it is seen whether the machine is taken away; Google's notice is half a minute before
 LARGEST_MB = 50.0  # a larger file of a call that does not continue is left out
 N_SNAPSHOTS = 5
 FOLDERS = "surveyor-call-"
@@ -160,7 +163,8 @@ class _Attempt:
     def _sending(self) -> Iterator[None]:
         """Send events and checkpoints meanwhile, from a thread."""
         stop = threading.Event()
-        thread = threading.Thread(target=self._keep_sending, args=(stop,), name="workspace", daemon=True)
+        run = contextvars.copy_context().run  # it knows the worker
+        thread = threading.Thread(target=run, args=(self._keep_sending, stop), name="workspace", daemon=True)
         thread.start()
         try:
             yield
@@ -169,13 +173,17 @@ class _Attempt:
             thread.join()
 
     def _keep_sending(self, stop: threading.Event) -> None:
-        call, last = self._call, time.monotonic()
-        while not stop.wait(min(EVENTS_S, call.checkpoint_s)):
+        call, events_s = self._call, min(EVENTS_S, self._call.checkpoint_s)
+        told = saved = time.monotonic()
+        while not stop.wait(min(LOOK_S, events_s)):
+            is_last, now = is_leaving(), time.monotonic()  # then what is not sent is lost
             try:
-                self._send_events()
-                if call.continues and time.monotonic() >= last + call.checkpoint_s:
+                if is_last or now >= told + events_s:
+                    self._send_events()
+                    told = now
+                if call.continues and (is_last or now >= saved + call.checkpoint_s):
                     self._send_checkpoint()
-                    last = time.monotonic()
+                    saved = time.monotonic()
             except OSError as error:
                 logger.warning("%s: %s. It is tried again", self._problem, error)
 
