@@ -116,7 +116,7 @@ def stored_block(client: SyncPrefectClient, block: type[B], name: str, what: str
         return block.model_validate(document.data)
     except ValidationError as error:
         raise InputError(
-            f"{what} {name}: its block cannot be used: {_complaints(error)}. Mend it at {_page(client, document)}"
+            f"{what} {name}: its block cannot be used: {_complaints(error)}. Fix it at {_page(client, document)}"
         ) from error
 
 

@@ -157,7 +157,7 @@ def test_a_block_that_cannot_be_used_is_said_with_its_fields_and_its_page(prefec
     with pytest.raises(InputError, match=r"workers_per_job: found 8, expected at most cores_per_job") as caught:
         load_sites(["slurm/wrong"])
     assert str(caught.value).startswith("pool slurm/wrong: its block cannot be used")
-    assert str(caught.value).endswith(f"Mend it at {page}")
+    assert str(caught.value).endswith(f"Fix it at {page}")
 
 
 def test_a_block_with_a_field_that_is_gone_is_said() -> None:

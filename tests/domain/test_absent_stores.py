@@ -117,7 +117,7 @@ def test_a_store_that_stays_away_is_said(disk, tmp_path, monkeypatch):
     store = LabelStore.in_marked_folder(disk.labels)
     disk.unmount()
     with pytest.raises(
-        StorageFailed, match=rf"the label store {disk.labels} cannot be read: .* may be away: .*0 min.*Mend the disk"
+        StorageFailed, match=rf"the label store {disk.labels} cannot be read: .* may be away: .*0 min.*Repair the disk"
     ):
         label_structure(COPPER, labeller(store, tmp_path))
     assert not (tmp_path / "scratch").exists()

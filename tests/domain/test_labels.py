@@ -516,9 +516,11 @@ def test_a_failure_is_kept_when_the_store_is_there_again(caplog):
 
 def test_a_store_that_stays_away_is_said_with_the_remedy(monkeypatch):
     monkeypatch.setattr(files, "PATIENCE_S", -1.0)
-    with pytest.raises(StorageFailed, match=r"the disk cannot be read: .*Mend the disk, then give the same command"):
+    with pytest.raises(StorageFailed, match=r"the disk cannot be read: .*Repair the disk, then give the same command"):
         LabelStore(Away(9)).get(KEY)
-    with pytest.raises(StorageFailed, match=r"cannot be kept in the disk: .*Mend the disk, then give the same command"):
+    with pytest.raises(
+        StorageFailed, match=r"cannot be kept in the disk: .*Repair the disk, then give the same command"
+    ):
         LabelStore(Away(9)).put_failure(KEY, WATER, THEORY, LabelFailure("crash", "it broke"))
 
 

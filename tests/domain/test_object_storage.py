@@ -206,7 +206,7 @@ def test_work_that_continues_wants_the_bucket_that_it_has_used(s3: S3, tmp_path:
         assert work.store.storage == storage
     storage.remove(MARK)
     with (
-        pytest.raises(InputError, match=r"which now holds none; .* Mend the access to its service"),
+        pytest.raises(InputError, match=r"which now holds none; .* Restore the access to its service"),
         LABELLING.open(parameters, access=s3.access),
     ):
         pass

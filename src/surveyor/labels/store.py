@@ -28,7 +28,7 @@ from surveyor.storage.storage import FolderStorage, Storage, key_of, sharded
 from surveyor.structures import identity_of
 from surveyor.words import number_of
 
-REMEDY = "Mend the disk, then give the same command: it continues, and nothing that was finished is lost"
+REMEDY = "Repair the disk, then give the same command: it continues, and nothing that was finished is lost"
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def check_bucket(directory: RunDirectory, parameters: WorkParameters, access: Bu
 def _check_mark(directory: RunDirectory, storage: FolderStorage | ObjectStorage) -> None:
     mark, found = recorded_mark(directory, str(storage)), storage.found_mark()
     if mark and found != mark and (found or not any(storage.list("labels/"))):
-        away = "Mount its file system" if isinstance(storage, FolderStorage) else "Mend the access to its service"
+        away = "Mount its file system" if isinstance(storage, FolderStorage) else "Restore the access to its service"
         raise InputError(
             f"labels: {directory.path} has kept labels in {storage}, which now holds "
             f"{'another label store' if found else 'none'}; expected {MARK} with {mark} there. {away}, "

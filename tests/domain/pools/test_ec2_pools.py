@@ -149,7 +149,7 @@ def test_an_instance_that_does_not_see_the_folder_of_the_pool_fetches_its_certif
     pool = scene.open_pool(workspace=workspace)
     assert pool.submit(os.listdir, scene.path).result(PATIENCE_S) == []
     assert list(storage_at(workspace, s3.access).list("")) == []
-    assert [verb for verb, path in s3.requests if "/parcels/" in path] == ["PUT", "GET", "DELETE"]
+    assert [verb for verb, path in s3.requests if "/credentials/" in path] == ["PUT", "GET", "DELETE"]
     (instance,) = scene.instances()
     assert "PRIVATE KEY" not in scene.cloud.user_data(instance)
 

@@ -39,8 +39,8 @@ class RentedSite(CloudSite):
     ssh_user: User | None = Field(
         None,
         title="SSH user",
-        description="For connection ssh: user on the instances who runs the workers, such as ubuntu or ec2-user; in "
-        "Compute Engine, the user is created if the image has none of this name.",
+        description="For connection ssh: user on the instances who runs the workers, such as ubuntu or ec2-user; "
+        "created if the image has no user of this name.",
     )
     ssh_key_file: Path | None = Field(
         None,

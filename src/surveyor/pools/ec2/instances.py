@@ -13,8 +13,8 @@ from distributed import Security
 
 from surveyor.errors import PoolFailed
 from surveyor.pools.clouds.cloud_machines import CloudMachines
+from surveyor.pools.clouds.credentials import Credentials, certificates_in, check_in
 from surveyor.pools.clouds.marks import EXPIRES, FOLDER, OWNER, POOL, Found, digest, owner
-from surveyor.pools.clouds.parcels import Parcels, certificates_in, check_in
 from surveyor.pools.clouds.ssh_door import Door, door_data, host_keys_in, public_key_of
 from surveyor.pools.clouds.user_data import user_data
 from surveyor.pools.ec2.client import EC2, MissingInstance
@@ -50,11 +50,11 @@ SPOT = {
 }
 
 
-def _parcels(site: EC2Site, folder: Path) -> Parcels | None:
-    """Return the parcels of a pool whose instances do not see its folder, nor get the certificate by ssh."""
+def _credentials(site: EC2Site, folder: Path) -> Credentials | None:
+    """Return the credentials of a pool whose instances do not see its folder, nor get the certificate by ssh."""
     if site.workspace is None or site.connection == "ssh":
         return None
-    return Parcels(ObjectStorage(Bucket.at(site.workspace)), PoolFolder(folder), 60 * site.start_minutes)
+    return Credentials(ObjectStorage(Bucket.at(site.workspace)), PoolFolder(folder), 60 * site.start_minutes)
 
 
 class Instances(CloudMachines[EC2Site]):
@@ -76,7 +76,7 @@ class Instances(CloudMachines[EC2Site]):
         self._young: dict[str, float] = {}  # when instances were started that EC2 may not show yet
         self._names: dict[str, str] = {}
         self._ec2 = EC2(site)
-        self._parcels = _parcels(site, self.folder)
+        self._credentials = _credentials(site, self.folder)
         self._public_key = None if site.ssh_key_file is None else public_key_of(site.ssh_key_file)
         self._image: Any = None  # Any: as boto3 gives it
 
@@ -117,10 +117,10 @@ class Instances(CloudMachines[EC2Site]):
         """
         if self._public_key is not None:
             return door_data(self.site, str(self.site.ssh_user), self._public_key)
-        if self._parcels is None:
+        if self._credentials is None:
             return user_data(self.site, name, self.folder, self._address, self._security, self._check)
         try:
-            place, before = self._parcels.send(f"{os.getuid()}:{os.getgid()}")
+            place, before = self._credentials.send(f"{os.getuid()}:{os.getgid()}")
         except OSError as error:
             raise QueueSilent(f"workspace {self.site.workspace}: {error}") from error
         security = certificates_in(place, self._security)
@@ -134,8 +134,8 @@ class Instances(CloudMachines[EC2Site]):
             QueueSilent: EC2 does not answer.
             Refused: the credentials may not look.
         """
-        if self._parcels is not None:
-            await asyncio.to_thread(self._parcels.remove_old)
+        if self._credentials is not None:
+            await asyncio.to_thread(self._credentials.remove_old)
         filters = {"tag:" + FOLDER: [self.identity], "instance-state-name": [*ENTRIES, OVER]}
         found = await asyncio.to_thread(self._ec2.instances, filters)
         states = {each["InstanceId"]: each["State"]["Name"] for each in found}

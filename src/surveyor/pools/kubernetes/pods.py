@@ -15,8 +15,8 @@ from distributed import Security
 
 from surveyor.errors import InputError, PoolFailed
 from surveyor.pools.clouds.cloud_machines import CloudMachines
+from surveyor.pools.clouds.credentials import certificates_in, check_in, files_for_workers
 from surveyor.pools.clouds.marks import FOLDER, JOB, OWNER, POOL, Found, digest, owner
-from surveyor.pools.clouds.parcels import certificates_in, check_in, files_for_workers
 from surveyor.pools.kubernetes.client import Kubernetes
 from surveyor.pools.kubernetes.manifest import PLACE, manifest, script, secret, sees
 from surveyor.pools.kubernetes.site import KubernetesSite

@@ -29,7 +29,7 @@ LARGEST_MB = 50.0  # a larger file of a call that does not continue is left out
 N_SNAPSHOTS = 5
 FOLDERS = "surveyor-call-"
 OLD_S = 60.0
-REMEDY = "Mend the access to the bucket; what had been sent before is not lost"
+REMEDY = "Restore the access to the bucket; what had been sent before is not lost"
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
-"""Parcels: what an instance needs of the folder of its pool where it does not see it. Each is fetched once.
+"""Credentials: what an instance needs of the folder of its pool where it does not see it, the certificate above all.
 
-A parcel holds the certificate of the pool. It lies in the workspace under a random name. The script of the instance has
-signed addresses at which the parcel is fetched and then removed; they are valid until the worker must have connected.
+They lie in the workspace under a random name. The script of the instance has signed addresses at which they are fetched
+and then removed; they are valid until the worker must have connected.
 """
 
 import io
@@ -18,19 +18,19 @@ from surveyor.storage.object_storage import ObjectStorage
 
 OPENED = """\
 mkdir -m 700 {place} {place}/jobs || exit 1
-curl -fsS --retry 5 --retry-connrefused -o {place}/parcel.tar '{fetched}' || exit 1
+curl -fsS --retry 5 --retry-connrefused -o {place}/credentials.tar '{fetched}' || exit 1
 curl -fsS --retry 5 -X DELETE '{removed}'
-tar -x -C {place} -f {place}/parcel.tar && rm {place}/parcel.tar || exit 1
+tar -x -C {place} -f {place}/credentials.tar && rm {place}/credentials.tar || exit 1
 chown -R {owner} {place}"""
 
 
-class Parcels:
-    """The parcels of one pool.
+class Credentials:
+    """The credentials of one pool, sent to each of its instances.
 
     Args:
         storage: the workspace.
         folder: folder of the pool.
-        valid_s: time in seconds within which an instance fetches its parcel.
+        valid_s: time in seconds within which an instance fetches its credentials.
     """
 
     def __init__(self, storage: ObjectStorage, folder: PoolFolder, valid_s: float) -> None:
@@ -38,7 +38,7 @@ class Parcels:
         self._sent: dict[str, float] = {}  # until when each is valid
 
     def send(self, owner: str) -> tuple[Path, str]:
-        """Send a parcel; return where it will be on the instance, and the commands that fetch it.
+        """Send credentials; return where they will be on the instance, and the commands that fetch them.
 
         Args:
             owner: user and group number of the worker, such as 1000:1000.
@@ -47,14 +47,14 @@ class Parcels:
             OSError: the workspace does not take it.
         """
         token = secrets.token_hex(16)
-        name, place = f"parcels/{token}", Path(f"/tmp/surveyor-{token}")
+        name, place = f"credentials/{token}", Path(f"/tmp/surveyor-{token}")
         self._storage.put_new(name, self._content())
         self._sent[name] = time.monotonic() + self._valid_s
         fetched, removed = (self._storage.signed(name, verb, self._valid_s) for verb in ("GET", "DELETE"))
         return place, OPENED.format(place=place, fetched=fetched, removed=removed, owner=owner)
 
     def remove_old(self) -> None:
-        """Remove the parcels that no instance has fetched in time."""
+        """Remove the credentials that no instance has fetched in time."""
         for name in [name for name, end in self._sent.items() if time.monotonic() > end]:
             with suppress(OSError):  # it is tried again
                 self._storage.remove(name)
