@@ -238,7 +238,7 @@ def chain(name: str, seed: int, arguments: argparse.Namespace, folder: Path) -> 
     test = labelled_frames(SYSTEMS[name], arguments.test, TEST_SEED + seed)
     parameters, (first, new) = parameters_of(arguments), (labels[: arguments.labels], labels[arguments.labels :])
 
-    def from_scratch(data: Dataset, way: str) -> tuple[MACEModel, float]:
+    def from_scratch(data: Dataset, way: str) -> tuple[MACEModel, Times]:
         model = MACEModel(parameters).initialize(divided(data)[0], atomic_energies=None, seed=seed)
         return trained(model, divided(data), folder / way)
 
@@ -285,8 +285,8 @@ def report_times(name: str, chains: list[Chain], kind: int, n_epochs: int) -> No
     """Print the times of trainings, 0 for those of the processor, 1 for those of the clock."""
     print(f"\n| {name} | s | times faster | new worker | epochs alone |\n{'| -- ' * 5}|")
     for way in [each for each in chains[0].results if each != BEFORE]:
-        columns = [[each.results[way].times[kind] for each in chains]]
-        columns += zip(*(each.times_faster(way, n_epochs, kind) for each in chains), strict=True)
+        ratios = [each.times_faster(way, n_epochs, kind) for each in chains]
+        columns = [[each.results[way].times[kind] for each in chains], *map(list, zip(*ratios, strict=True))]
         print(f"| {way} | {' | '.join(in_words(geometric_mean(each)) for each in columns)} |")
     for way, times in ((FIRST, [each.first for each in chains]), (LATER, [each.later for each in chains])):
         print(f"| {way} | {in_words(geometric_mean([each[kind] for each in times]))} | | | |")

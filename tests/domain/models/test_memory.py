@@ -18,6 +18,8 @@ TEXTS = {
     "TorchScript": f"The following operation failed in the TorchScript interpreter.\nRuntimeError: {CUDA}",
     "driver": "CUDA driver error: out of memory",
     "runtime": "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+    "driver, by name": "CUDA driver error: CUDA_ERROR_OUT_OF_MEMORY (2)",
+    "cuFFT": "cuFFT error: CUFFT_ALLOC_FAILED",
     "Triton": "Triton Error [CUDA]: out of memory",
     "cuBLAS": "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
     "cuBLAS, not initialized": "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
