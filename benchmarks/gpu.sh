@@ -10,8 +10,10 @@
 #     rm -f WHEELS/{torch,nvidia_*,triton}-*.whl
 #
 # The packages go into an environment of their own that sees the torch of the machine. TORCH_SIM_PYTHON is an
-# interpreter with torch-sim (0.6 or later) and mace-torch, for comparison. A benchmark that fails does not stop the next.
-# With REHEARSAL=1, everything runs on a CPU at its smallest size, to try the wheels before a GPU is paid for.
+# interpreter with torch-sim (0.6 or later) and mace-torch, for comparison. A benchmark that fails does not stop the
+# next. If WHEELS also holds cuEquivariance and its kernels (wheels of `.[cuequivariance]` and
+# `cuequivariance-ops-torch-cu12`, or for another CUDA), they are installed at the end, and what they change is measured
+# again. With REHEARSAL=1, everything runs on a CPU at its smallest size, to try the wheels before a GPU is paid for.
 set -uo pipefail
 
 wheels=$(realpath "${1:?give the folder of wheels}")
@@ -50,14 +52,24 @@ run() {
     timeout 240 "$python" "$@" || { echo "FAILED with status $?: $*"; failed=1; }
 }
 
-run "$here/walkers.py" --system molecule "${molecules[@]}" "${device[@]}" "${torch_sim[@]}"
-run "$here/walkers.py" --system bulk "${cells[@]}" "${device[@]}" "${torch_sim[@]}"
-for precision in float64 float32; do
-    run "$here/evaluate.py" "${evaluations[@]}" "${device[@]}" --precision "$precision"
-done
+networks() {
+    run "$here/walkers.py" --system molecule "${molecules[@]}" "${device[@]}" "${torch_sim[@]}"
+    run "$here/walkers.py" --system bulk "${cells[@]}" "${device[@]}" "${torch_sim[@]}"
+    for precision in float64 float32; do
+        run "$here/evaluate.py" "${evaluations[@]}" "${device[@]}" --precision "$precision"
+    done
+    run "$here/training.py" "${trainings[@]}" "${device[@]}"
+}
+
+networks
 run "$here/halves.py" --launches 300 "${halves[@]}"
-run "$here/training.py" "${trainings[@]}" "${device[@]}"
 for system in ethanol copper-gold; do
     run "$here/update.py" --systems "$system" "${updates[@]}" "${device[@]}"
 done
+kernels=("$wheels"/cuequivariance_ops_torch_*.whl)
+if [ -e "${kernels[0]}" ]; then
+    "$python" -m pip install --quiet --no-index --find-links "$wheels" "surveyor[cuequivariance]" "${kernels[@]}" || exit 1
+    echo "== with cuEquivariance"
+    networks
+fi
 exit $failed
