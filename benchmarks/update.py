@@ -290,7 +290,7 @@ def report_times(name: str, chains: list[Chain], kind: int, n_epochs: int) -> No
         print(f"| {way} | {' | '.join(in_words(geometric_mean(each)) for each in columns)} |")
     for way, times in ((FIRST, [each.first for each in chains]), (LATER, [each.later for each in chains])):
         print(f"| {way} | {in_words(geometric_mean([each[kind] for each in times]))} | | | |")
-    print()
+    print(flush=True)
 
 
 def in_words(mean: Mean) -> str:
