@@ -24,7 +24,7 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
 
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory
-from surveyor.programs import run_program
+from surveyor.programs.program import run_program
 from surveyor.reference.cp2k import CP2KReference
 from surveyor.reference.cp2k_code import CP2KCode
 from surveyor.reference.cp2k_input import read_input, write_input

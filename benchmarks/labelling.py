@@ -32,9 +32,9 @@ from surveyor.events.kinds import Labelled
 from surveyor.events.log import of_kind
 from surveyor.flows.label_dataset import label_everything
 from surveyor.flows.opening import relayed
-from surveyor.labelling import LABELLING, Labelling, LabellingParameters
 from surveyor.labels import LabelStore, label_key
 from surveyor.reference.labelling import Labeller, label_structure
+from surveyor.works.labelling import LABELLING, Labelling, LabellingParameters
 from surveyor.works.summary import read_summary
 
 LOCKED = "database is locked"

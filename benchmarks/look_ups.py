@@ -21,10 +21,10 @@ from contextlib import contextmanager
 
 from ase.build import molecule
 
-from surveyor.buckets import S3Access
 from surveyor.labels import Label, LabelStore, LevelOfTheory
-from surveyor.look_ups import outcomes
-from surveyor.object_storage import storage_at
+from surveyor.labels.look_ups import outcomes
+from surveyor.storage.buckets import S3Access
+from surveyor.storage.object_storage import storage_at
 
 LIMIT_S = 30.0  # for 10,000 keys at 20 ms
 N_SINGLE = 100

@@ -47,7 +47,6 @@ from ase import Atoms
 from distributed import Client, Worker, as_completed
 from prefect import flow
 
-from surveyor.campaign import CAMPAIGN, Campaign, CampaignParameters
 from surveyor.dataset import DataSets
 from surveyor.flows.following import followed
 from surveyor.flows.labels import label_all
@@ -58,6 +57,7 @@ from surveyor.labels import Label, LevelOfTheory
 from surveyor.pools.scheduler import SETTINGS, PoolScheduler
 from surveyor.run_directory import Generation
 from surveyor.sampling.walkers import save_walker
+from surveyor.works.campaign import CAMPAIGN, Campaign, CampaignParameters
 
 HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE), str(HERE.parent / "tests" / "support")]

@@ -35,8 +35,8 @@ from training import Times, forget, timed
 
 from surveyor.benchmark.statistics import Mean, geometric_mean
 from surveyor.dataset import Dataset, with_label
+from surveyor.dataset.metrics import errors_of
 from surveyor.labels import Label
-from surveyor.metrics import errors_of
 from surveyor.models.mace import MACEModel
 from surveyor.models.mace_parameters import MACEParameters
 from surveyor.models.shared_fields import ContinuedTraining

@@ -15,8 +15,8 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from pydantic import ConfigDict, ValidationError, model_validator
 
 from surveyor.errors import InputError
-from surveyor.parameter_files import complaint_of
 from surveyor.parameters import Parameters
+from surveyor.parameters.files import complaint_of
 
 NOT_FOUND = 404
 P = TypeVar("P", bound=Parameters)

@@ -8,9 +8,9 @@ from prefect.client.orchestration import SyncPrefectClient
 from pydantic import HttpUrl
 
 from surveyor.blocks.site_blocks import SiteBlock, asking_server, stored_block, stored_names, stripped
-from surveyor.buckets import ACCESS, AzureAccess, BucketAccess, GCSAccess, S3Access
 from surveyor.errors import InputError
 from surveyor.pools.site import BorderSite, Site
+from surveyor.storage.buckets import ACCESS, AzureAccess, BucketAccess, GCSAccess, S3Access
 
 OBSTORE_LOGO = HttpUrl("https://avatars.githubusercontent.com/u/104614781?s=200&v=4")
 OBSTORE_DOCS = "https://developmentseed.org/obstore/latest/api/store/"

@@ -10,7 +10,6 @@ from queue import SimpleQueue
 from surveyor.benchmark import BENCHMARK, Benchmark, Point
 from surveyor.benchmark.parameters import ARMS, N_LABELS, Arm, HeldOut, Structures
 from surveyor.benchmark.results import write_results
-from surveyor.buckets import StorageName, StoreAddress
 from surveyor.dataset import Dataset
 from surveyor.events.kinds import EpochEnds, TrainingEnds, WorkBegins, WorkEnds
 from surveyor.events.recording import announce
@@ -27,6 +26,7 @@ from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.reference.potential import ReferencePotential
 from surveyor.reference.reference import Reference
+from surveyor.storage.buckets import StorageName, StoreAddress
 from surveyor.tasks.execution import submit_unlinked
 from surveyor.tasks.learn import learn
 from surveyor.tasks.report import report_benchmark

@@ -2,7 +2,21 @@ from dataclasses import replace
 
 from prefect import flow
 
-from surveyor.campaign import (
+from surveyor.dataset import Dataset, DataSets
+from surveyor.dataset.isolated_atoms import without_isolated_atoms
+from surveyor.flows.cancellation import ending_at_once
+from surveyor.flows.conclusion import complete, judge
+from surveyor.flows.labels import label_all, label_isolated_atoms
+from surveyor.flows.pool_checks import PoolChecks
+from surveyor.flows.stopwatch import Stopwatch
+from surveyor.flows.training import adopt, train_and_evaluate
+from surveyor.learning.decisions import decide_membership, perturbed_starts
+from surveyor.learning.labelled_samples import check_bootstrap, describe, new_structures
+from surveyor.models.atomic_energies import fit_atomic_energies
+from surveyor.models.model import Model
+from surveyor.run_directory import Generation
+from surveyor.sampling.walkers import Walker, start_copy
+from surveyor.works.campaign import (
     Campaign,
     GivenData,
     Origin,
@@ -10,20 +24,6 @@ from surveyor.campaign import (
     given_data,
     inherit,
 )
-from surveyor.dataset import Dataset, DataSets
-from surveyor.flows.cancellation import ending_at_once
-from surveyor.flows.conclusion import complete, judge
-from surveyor.flows.labels import label_all, label_isolated_atoms
-from surveyor.flows.pool_checks import PoolChecks
-from surveyor.flows.stopwatch import Stopwatch
-from surveyor.flows.training import adopt, train_and_evaluate
-from surveyor.isolated_atoms import without_isolated_atoms
-from surveyor.learning.decisions import decide_membership, perturbed_starts
-from surveyor.learning.labelled_samples import check_bootstrap, describe, new_structures
-from surveyor.models.atomic_energies import fit_atomic_energies
-from surveyor.models.model import Model
-from surveyor.run_directory import Generation
-from surveyor.sampling.walkers import Walker, start_copy
 from surveyor.works.checks import check_given_label
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from surveyor.buckets import store_address
-from surveyor.calculations import clean
 from surveyor.errors import InputError
 from surveyor.files import read_json
 from surveyor.flows.stores import open_label_store
+from surveyor.labels.calculations import clean
 from surveyor.run_directory import RunDirectory
+from surveyor.storage.buckets import store_address
 from surveyor.words import number_of
 
 EXAMPLE = "surveyor calculations clean campaigns/water --keep 10"

@@ -6,7 +6,6 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from surveyor.campaign import CAMPAIGN, CampaignParameters, Origin
 from surveyor.errors import InputError
 from surveyor.events import kinds
 from surveyor.flows.display import WAITS, View, where_it_runs
@@ -15,6 +14,7 @@ from surveyor.flows.work_commands import call_flow, run_work
 from surveyor.progress import CampaignProgress, now, read_progress, read_trust, render, summary
 from surveyor.run_directory import RunDirectory
 from surveyor.words import number_of
+from surveyor.works.campaign import CAMPAIGN, CampaignParameters, Origin
 
 
 def _look(directory: RunDirectory) -> tuple[RenderableType, str]:

@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from surveyor.campaign import Campaign
+from surveyor.works.campaign import Campaign
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -9,7 +9,19 @@ from rich.console import Console
 
 from surveyor.benchmark import BENCHMARK, BenchmarkParameters, CheckedBenchmark
 from surveyor.benchmark.benchmark import points_of
-from surveyor.campaign import (
+from surveyor.errors import InputError
+from surveyor.flows.work_commands import check_fits
+from surveyor.labels import LevelOfTheory
+from surveyor.models.choice import ModelParameters, check_model_parameters
+from surveyor.parameters.files import read_fields
+from surveyor.pools.choice import LOCAL, plain_site
+from surveyor.reading import ReadingReport
+from surveyor.reference.choice import with_codes
+from surveyor.reference.reference import Reference
+from surveyor.run_directory import RunDirectory
+from surveyor.structures import elements_of
+from surveyor.words import number_of
+from surveyor.works.campaign import (
     CAMPAIGN,
     CampaignParameters,
     CheckedCampaign,
@@ -18,22 +30,10 @@ from surveyor.campaign import (
     warning_of_ramps,
     warning_of_stop,
 )
-from surveyor.errors import InputError
-from surveyor.flows.work_commands import check_fits
-from surveyor.labelling import LABELLING, CheckedLabelling, LabellingParameters, Requests, make_requests
-from surveyor.labels import LevelOfTheory
-from surveyor.models.choice import ModelParameters, check_model_parameters
-from surveyor.parameter_files import read_fields
-from surveyor.pools.choice import LOCAL, plain_site
-from surveyor.reading import ReadingReport
-from surveyor.reference.choice import with_codes
-from surveyor.reference.reference import Reference
-from surveyor.run_directory import RunDirectory
-from surveyor.sampling_work import SAMPLING, CheckedSampling, SamplingParameters
-from surveyor.structures import elements_of
-from surveyor.training import SETS, TRAINING, CheckedTraining, TrainingParameters
-from surveyor.words import number_of
+from surveyor.works.labelling import LABELLING, CheckedLabelling, LabellingParameters, Requests, make_requests
+from surveyor.works.sampling import SAMPLING, CheckedSampling, SamplingParameters
 from surveyor.works.summary import is_complete
+from surveyor.works.training import SETS, TRAINING, CheckedTraining, TrainingParameters
 from surveyor.works.work import Kind
 
 N_SHOWN = 8  # refused structures

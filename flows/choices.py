@@ -9,7 +9,6 @@ from queue import SimpleQueue
 
 from ase import Atoms
 
-from surveyor.campaign import Campaign
 from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.task_queue import TaskQueue
 from surveyor.learning.candidates import ALL_SAMPLES
@@ -20,6 +19,7 @@ from surveyor.selection import Chosen as Choice
 from surveyor.tasks.choose import choose
 from surveyor.tasks.execution import submit_unlinked
 from surveyor.words import number_of
+from surveyor.works.campaign import Campaign
 
 logger = logging.getLogger(__name__)
 

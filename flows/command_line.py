@@ -22,7 +22,7 @@ from surveyor.flows.replay_command import add_replay_command
 from surveyor.flows.sample_commands import SAMPLING_VIEW, add_sample_command
 from surveyor.flows.termination import Terminated, raising_at_sigterm
 from surveyor.flows.train_commands import TRAINING_VIEW, add_train_commands
-from surveyor.parameter_files import located
+from surveyor.parameters.files import located
 from surveyor.run_directory import RunDirectory
 
 VIEWS = (LABELLING_VIEW, TRAINING_VIEW, SAMPLING_VIEW, BENCHMARK_VIEW, CAMPAIGN_VIEW)

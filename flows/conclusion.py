@@ -8,10 +8,10 @@ from pathlib import Path
 from prefect import allow_failure
 from prefect.futures import PrefectFuture, wait
 
-from surveyor.campaign import Campaign
 from surveyor.dataset import Dataset
+from surveyor.dataset.evaluation import load_predictions
+from surveyor.dataset.metrics import errors_of
 from surveyor.errors import InputError, NothingLearned, SurveyorError
-from surveyor.evaluation import load_predictions
 from surveyor.events.kinds import CampaignBegins, CampaignComplete, CampaignFails, GenerationComplete, GenerationFails
 from surveyor.events.recording import announce
 from surveyor.files import read_json, write_json
@@ -20,12 +20,12 @@ from surveyor.flows.survey import Survey
 from surveyor.flows.training import format_errors
 from surveyor.learning.labelled_samples import LabelledSample, check_failures, check_new_labels, count_failures
 from surveyor.learning.parameters import Learning
-from surveyor.metrics import errors_of
 from surveyor.models.choice import load_model
 from surveyor.run_directory import SCHEMA_VERSION, Generation, RunDirectory
 from surveyor.tasks.evaluate import evaluate
 from surveyor.tasks.report import ReportsSoFar, report, tag_run
 from surveyor.words import number_of
+from surveyor.works.campaign import Campaign
 
 logger = logging.getLogger(__name__)
 

@@ -11,19 +11,19 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from surveyor.buckets import Bucket, BucketAccess
-from surveyor.campaign import CAMPAIGN, CampaignParameters
 from surveyor.doctor.one_pool import examine_pool
 from surveyor.doctor.preflight import HERE, examine, proof_of
 from surveyor.doctor.results import CheckResult, Subject, fault, fault_of, remark
 from surveyor.errors import InputError
 from surveyor.flows.pool_commands import stored_site, users_pools
 from surveyor.flows.stores import access_to, add_storage_option, store_argument
-from surveyor.object_storage import ObjectStorage, prove
 from surveyor.pools.choice import BLOCK, plain_site
 from surveyor.pools.site import Site
 from surveyor.reference.choice import Codes
+from surveyor.storage.buckets import Bucket, BucketAccess
+from surveyor.storage.object_storage import ObjectStorage, prove
 from surveyor.words import number_of
+from surveyor.works.campaign import CAMPAIGN, CampaignParameters
 
 MARKS = {"good": ("ok", "green"), "remark": ("note", "yellow"), "fault": ("FAULT", "bold red")}
 

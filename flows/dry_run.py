@@ -8,8 +8,6 @@ from statistics import mean
 from rich.console import Console
 from rich.table import Table
 
-from surveyor.campaign import CampaignParameters
-from surveyor.campaign.dry_run import StageTime, label_times, n_labels, reduced, stage_times
 from surveyor.errors import CampaignInUse, InputError
 from surveyor.flows.stores import open_label_store
 from surveyor.lease import is_in_use
@@ -17,6 +15,8 @@ from surveyor.pools.cluster import close_cluster_pool
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.run_directory import RunDirectory
 from surveyor.words import number_of
+from surveyor.works.campaign import CampaignParameters
+from surveyor.works.campaign.dry_run import StageTime, label_times, n_labels, reduced, stage_times
 
 MARK = "dry-run"  # file that tells the run directory of a dry run, which may be removed, from all others
 

@@ -4,12 +4,12 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from surveyor.campaign import Campaign
 from surveyor.events.kinds import CampaignBegins
 from surveyor.events.recording import announce
 from surveyor.flows.opening import relayed
 from surveyor.flows.paths import of_run, run_url
 from surveyor.reading import announce_readings
+from surveyor.works.campaign import Campaign
 
 logger = logging.getLogger(__name__)
 

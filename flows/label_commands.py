@@ -15,15 +15,15 @@ from surveyor.events.kinds import FileRead, LabellingBegins, LabelsRequested
 from surveyor.flows.display import WAITS, View, where_it_runs
 from surveyor.flows.stores import add_storage_option, open_label_store, reaching, store_argument
 from surveyor.flows.work_commands import add_work_command
-from surveyor.labelling import LABELLING
-from surveyor.labelling.imports import GivenLabels, check_labels, import_labels, read_labels, stated_theory
-from surveyor.labelling.progress import labelling_summary, read_labelling_progress, render_labelling
-from surveyor.labelling.results import failed_file, labelled_file
 from surveyor.labels import POLICIES, REASONS, LabelFailure, LevelOfTheory
 from surveyor.reading.keys import NAMES, LabelKeys
 from surveyor.reference.reference import Reference
 from surveyor.run_directory import RunDirectory
 from surveyor.words import number_of
+from surveyor.works.labelling import LABELLING
+from surveyor.works.labelling.imports import GivenLabels, check_labels, import_labels, read_labels, stated_theory
+from surveyor.works.labelling.progress import labelling_summary, read_labelling_progress, render_labelling
+from surveyor.works.labelling.results import failed_file, labelled_file
 from surveyor.works.summary import read_summary
 
 OF_MACHINES = tuple(reason for reason in REASONS if POLICIES[reason].is_by_machine)

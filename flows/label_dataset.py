@@ -16,8 +16,6 @@ from ase import Atoms
 from prefect import runtime
 from prefect.futures import PrefectFuture
 
-from surveyor.buckets import StorageName, StoreAddress
-from surveyor.claims import Claimant, Watch
 from surveyor.dataset import Dataset
 from surveyor.errors import AttemptFailed, StorageFailed, WorkerLost
 from surveyor.events.kinds import LabelFailed, Labelled, LabellingBegins, LabellingComplete, LabelsRequested
@@ -28,22 +26,24 @@ from surveyor.flows.opening import opened, relayed
 from surveyor.flows.paths import of_run, run_url
 from surveyor.flows.task_queue import TaskQueue, n_at_once
 from surveyor.flows.users_flow import users_flow
-from surveyor.labelling import LABELLING, Chunk, Labelling, Requests, write_results
-from surveyor.labelling.chunks import LABELLED, Tally, count
-from surveyor.labelling.results import labelled_file
 from surveyor.labels import Label, LabelFailure, LevelOfTheory, load_theory
-from surveyor.look_ups import reading_ahead
+from surveyor.labels.claims import Claimant, Watch
+from surveyor.labels.look_ups import reading_ahead
 from surveyor.pools.choice import LOCAL
 from surveyor.reading import announce_readings
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.reference.labelling import Labeller
 from surveyor.reference.reference import limits_of
+from surveyor.storage.buckets import StorageName, StoreAddress
 from surveyor.tasks.execution import submit_unlinked
 from surveyor.tasks.label import label_several
 from surveyor.tasks.report import tag_run
 from surveyor.tasks.resolve import resolve_theory
 from surveyor.words import number_of
 from surveyor.works.continuation import frozen_theory
+from surveyor.works.labelling import LABELLING, Chunk, Labelling, Requests, write_results
+from surveyor.works.labelling.chunks import LABELLED, Tally, count
+from surveyor.works.labelling.results import labelled_file
 
 TOGETHER_S = [1.0, 10.0]  # delays of the retries at several structures together
 LINE_S = 5.0  # a line of progress at most so often: each costs the server something

@@ -12,14 +12,13 @@ from ase import Atoms
 from prefect import runtime
 from prefect.futures import PrefectFuture
 
-from surveyor.campaign import Campaign, freeze_atomic_energies, labeller_of
-from surveyor.claims import Claimant, Watch
 from surveyor.dataset import with_label
 from surveyor.events.kinds import GenerationBegins
 from surveyor.events.recording import announce
 from surveyor.flows.pool_checks import PoolChecks
 from surveyor.flows.task_queue import TaskQueue, n_at_once
 from surveyor.labels import LabelRequest
+from surveyor.labels.claims import Claimant, Watch
 from surveyor.learning.labelled_samples import LabelledSample
 from surveyor.reference.labelling import Labeller
 from surveyor.structures import elements_of
@@ -27,6 +26,7 @@ from surveyor.tasks.execution import submit_unlinked
 from surveyor.tasks.label import CLAIMED, label
 from surveyor.tasks.resolve import compute_atomic_energy
 from surveyor.words import number_of
+from surveyor.works.campaign import Campaign, freeze_atomic_energies, labeller_of
 
 logger = logging.getLogger(__name__)
 

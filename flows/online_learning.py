@@ -5,8 +5,7 @@ from pathlib import Path
 
 from prefect import flow, runtime
 
-from surveyor.buckets import StorageName, StoreAddress
-from surveyor.campaign import CAMPAIGN, Campaign, Origin, WandB
+from surveyor.dataset.isolated_atoms import without_isolated_atoms
 from surveyor.flows.bootstrap import bootstrap as bootstrap_generation
 from surveyor.flows.campaign_commands import CAMPAIGN_VIEW
 from surveyor.flows.cancellation import ending_at_once
@@ -18,7 +17,6 @@ from surveyor.flows.stopwatch import Stopwatch
 from surveyor.flows.survey import Survey
 from surveyor.flows.training import errors_before_training, train_and_evaluate
 from surveyor.flows.users_flow import users_flow
-from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.learning.decisions import decide_membership, reason_to_stop
 from surveyor.learning.examination import examine
 from surveyor.learning.labelled_samples import (
@@ -34,7 +32,9 @@ from surveyor.pools.choice import Pools
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.run_directory import Generation
 from surveyor.sampling.conditions import Walkers
+from surveyor.storage.buckets import StorageName, StoreAddress
 from surveyor.tasks.wandb_session import check_wandb
+from surveyor.works.campaign import CAMPAIGN, Campaign, Origin, WandB
 
 
 def _generation_name() -> str:

@@ -5,8 +5,8 @@ from typing import TypeVar
 from prefect import runtime
 
 from surveyor.errors import InputError
-from surveyor.parameter_files import absolute_paths, files_named
 from surveyor.parameters import Parameters
+from surveyor.parameters.files import absolute_paths, files_named
 
 P = TypeVar("P", bound=Parameters)
 

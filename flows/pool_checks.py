@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from prefect.futures import PrefectFuture
 
-from surveyor.campaign import Campaign, freeze_theory, is_model_checked, note_checked_model
 from surveyor.labels import LevelOfTheory, load_theory
 from surveyor.models.choice import with_contents
 from surveyor.pools.pool import Pool
 from surveyor.tasks.resolve import ask_about_biases, check_model, resolve_theory
+from surveyor.works.campaign import Campaign, freeze_theory, is_model_checked, note_checked_model
 
 Stage = Literal["sampling", "labelling", "training"]
 

@@ -15,7 +15,7 @@ from surveyor.flows.display import WAITS, View, show_unfinished, waiting_now
 from surveyor.flows.work_commands import add_work_command
 from surveyor.lease import is_in_use
 from surveyor.run_directory import RunDirectory
-from surveyor.sampling_work import SAMPLING
+from surveyor.works.sampling import SAMPLING
 from surveyor.works.summary import is_complete, read_summary
 
 

@@ -17,10 +17,10 @@ from surveyor.reading import announce_readings
 from surveyor.sampling.batching import batch_size, in_batches, name_of_batch
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.walkers import Sample
-from surveyor.sampling_work import SAMPLING, Sampling, check_yield, write_results
 from surveyor.tasks.execution import submit_unlinked
 from surveyor.tasks.resolve import ask_about_biases
 from surveyor.tasks.sample import sample
+from surveyor.works.sampling import SAMPLING, Sampling, check_yield, write_results
 
 logger = logging.getLogger(__name__)
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from surveyor.buckets import Bucket, BucketAccess, store_address
 from surveyor.errors import InputError
 from surveyor.labels import LabelStore
-from surveyor.object_storage import storage_at
 from surveyor.run_directory import RunDirectory
+from surveyor.storage.buckets import Bucket, BucketAccess, store_address
+from surveyor.storage.object_storage import storage_at
 from surveyor.works.store import recorded_mark
 
 

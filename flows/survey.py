@@ -9,8 +9,6 @@ from typing import Any, TypeVar
 from ase import Atoms
 from prefect.futures import PrefectFuture
 
-from surveyor.campaign import Campaign
-from surveyor.campaign.survey_record import SurveyRecord
 from surveyor.flows.choices import Choices
 from surveyor.flows.labels import Labels, announce_generation
 from surveyor.flows.pool_checks import PoolChecks
@@ -27,6 +25,8 @@ from surveyor.sampling.propagation import announce_sample
 from surveyor.sampling.walkers import Sample, Walker
 from surveyor.tasks.execution import submit_unlinked
 from surveyor.tasks.sample import sample
+from surveyor.works.campaign import Campaign
+from surveyor.works.campaign.survey_record import SurveyRecord
 
 T = TypeVar("T")
 

@@ -9,6 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from surveyor.dataset.metrics import Errors
 from surveyor.events.kinds import (
     BatchHalved,
     CommitteeCalibrated,
@@ -21,13 +22,12 @@ from surveyor.events.kinds import (
 from surveyor.events.log import of_kind
 from surveyor.flows.display import WAITS, View, show_unfinished, waiting_now
 from surveyor.flows.work_commands import add_work_command
-from surveyor.metrics import Errors
 from surveyor.models.choice import check_model_parameters
 from surveyor.models.export import Format, export_model
 from surveyor.pools.choice import LOCAL
 from surveyor.run_directory import GenerationDirectory, RunDirectory, folder_of_model
-from surveyor.training import TRAINING, TrainingParameters
 from surveyor.works.summary import is_complete, read_summary
+from surveyor.works.training import TRAINING, TrainingParameters
 
 
 def _look(directory: RunDirectory) -> tuple[RenderableType, str]:

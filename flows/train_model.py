@@ -17,7 +17,7 @@ from surveyor.pools.choice import LOCAL
 from surveyor.reading import announce_readings
 from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.tasks.report import report_training
-from surveyor.training import TRAINING, Training, summarise
+from surveyor.works.training import TRAINING, Training, summarise
 
 logger = logging.getLogger(__name__)
 

@@ -12,14 +12,13 @@ from typing import Any, Protocol, TypeVar
 
 from prefect.futures import PrefectFuture
 
-from surveyor.campaign import Campaign
 from surveyor.dataset import Dataset, DataSets
-from surveyor.evaluation import load_predictions
+from surveyor.dataset.evaluation import load_predictions
+from surveyor.dataset.metrics import Errors, StructureError, coverage_in_words, covered, errors_of, structure_errors
 from surveyor.events.kinds import ErrorsMeasured, TrainingBegins, TrainingEnds
 from surveyor.events.recording import announce
 from surveyor.files import make_folder, patiently
 from surveyor.flows.stopwatch import Stopwatch
-from surveyor.metrics import Errors, StructureError, coverage_in_words, covered, errors_of, structure_errors
 from surveyor.models.choice import load_model
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.history import epoch_to_json, load_history
@@ -32,6 +31,7 @@ from surveyor.tasks.evaluate import evaluate
 from surveyor.tasks.posterior import write_posterior
 from surveyor.tasks.train import train, train_member
 from surveyor.words import number_of
+from surveyor.works.campaign import Campaign
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)

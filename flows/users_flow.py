@@ -26,8 +26,8 @@ from surveyor.errors import InputError, SurveyorError
 from surveyor.flows.display import View, following
 from surveyor.flows.run_names import unless_named
 from surveyor.flows.server import outlasting_outages, wait_for_server
-from surveyor.parameter_files import absolute_paths, parse_parameters
 from surveyor.parameters import Parameters
+from surveyor.parameters.files import absolute_paths, parse_parameters
 from surveyor.run_directory import RunDirectory
 from surveyor.works.parameters import WorkParameters
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import task
 
-from surveyor.evaluation import evaluate_dataset
+from surveyor.dataset.evaluation import evaluate_dataset
 from surveyor.pools.submission import Priority, SubmitOptions
 from surveyor.potentials import Potential
 from surveyor.tasks.execution import retried, run_with

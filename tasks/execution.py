@@ -12,9 +12,9 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture
 from prefect.utilities.annotations import quote
 
-from surveyor.claims import Claimant, Watch
 from surveyor.errors import AttemptFailed, LabelClaimed, WorkerLost
 from surveyor.labels import LabelStore
+from surveyor.labels.claims import Claimant, Watch
 from surveyor.pools.submission import SubmitOptions, submit_with
 
 P = ParamSpec("P")

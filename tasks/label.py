@@ -4,17 +4,17 @@ from ase import Atoms
 from prefect import State, task
 from prefect.states import Completed
 
-from surveyor.claims import ANYBODY
 from surveyor.dataset import FAILURE, with_label
 from surveyor.errors import LabelClaimed
-from surveyor.labelling.chunks import LABELLED, Tally, attempt_chunk, count, label_chunk
-from surveyor.labelling.requests import Chunk
 from surveyor.labels import Label, LabelFailure, LabelRequest, LabelStore
+from surveyor.labels.claims import ANYBODY
 from surveyor.pools.submission import Priority, SubmitOptions
 from surveyor.reference.labelling import Labeller, attempt_label, label_structure
 from surveyor.reference.reference import time_limit_of
 from surveyor.sampling.walkers import Sample
 from surveyor.tasks.execution import retried, run_unclaimed, run_with, with_known_signature
+from surveyor.works.labelling.chunks import LABELLED, Tally, attempt_chunk, count, label_chunk
+from surveyor.works.labelling.requests import Chunk
 
 # More often than the store allows attempts; only for what may be the fault of a worker: any other failure is a result.
 RETRIED = retried(12)  # the label store is the cache

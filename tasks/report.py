@@ -9,9 +9,9 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 
-from surveyor.campaign import WandB
 from surveyor.labels import LabelStore
 from surveyor.run_directory import GenerationDirectory, RunDirectory
+from surveyor.works.campaign import WandB
 from surveyor.works.summary import read_summary
 
 

@@ -6,10 +6,9 @@ from typing import Any
 
 from ase import Atoms
 
-from surveyor.campaign import WandB
 from surveyor.dataset import FAILURE, KEY, Dataset
+from surveyor.dataset.metrics import Errors, structure_error
 from surveyor.files import read_json
-from surveyor.metrics import Errors, structure_error
 from surveyor.potentials import Prediction
 from surveyor.progress import read_comparison, read_trust
 from surveyor.report import write_figures
@@ -17,6 +16,7 @@ from surveyor.report.parity import SETS, predicted_set
 from surveyor.report.tables import walkers_of
 from surveyor.run_directory import RunDirectory
 from surveyor.tasks.wandb_session import Logged, Session, import_wandb, offline_folders, read_record, write_record
+from surveyor.works.campaign import WandB
 
 JOB_TYPE = "campaign"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
-from surveyor.campaign import WandB
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
 from surveyor.run_directory import RunDirectory, check_schema
+from surveyor.works.campaign import WandB
 
 logger = logging.getLogger(__name__)
 

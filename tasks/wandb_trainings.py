@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from surveyor.campaign import WandB
 from surveyor.events.kinds import EpochEnds, Event, GenerationComplete
 from surveyor.files import read_json, write_json
 from surveyor.models.history import MEMBERS, history_of
 from surveyor.models.model import EVENTS, Epoch
 from surveyor.run_directory import RunDirectory, check_schema
 from surveyor.tasks.wandb_session import Logged, Session, read_record
+from surveyor.works.campaign import WandB
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from surveyor.benchmark.parameters import Structures
 from surveyor.benchmark.sets import frames_of, thinned
 from surveyor.dataset import Dataset, with_label
 from surveyor.labels import Label
-from surveyor.parameter_files import load_parameters
+from surveyor.parameters.files import load_parameters
 from surveyor.potentials import Prediction, evaluate_one_by_one
 from surveyor.sampling.batching import SamplePlan, propagate_together
 from surveyor.sampling.checks import checked_walkers

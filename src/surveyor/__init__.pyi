@@ -1,7 +1,8 @@
 # The public names: what `import surveyor` offers. One per line; `__init__.py` reads them from here.
-from surveyor.campaign.parameters import CampaignParameters as CampaignParameters
 from surveyor.dataset import Dataset as Dataset
 from surveyor.dataset import DataSets as DataSets
+from surveyor.dataset.metrics import errors_of as errors_of
+from surveyor.dataset.metrics import structure_errors as structure_errors
 from surveyor.errors import InputError as InputError
 from surveyor.errors import SurveyorError as SurveyorError
 from surveyor.flows.benchmark_labels import benchmark_labels as benchmark_labels
@@ -20,8 +21,6 @@ from surveyor.learning.labelled_samples import move_on as move_on
 from surveyor.learning.labelled_samples import new_structures as new_structures
 from surveyor.learning.parameters import Bootstrap as Bootstrap
 from surveyor.learning.parameters import Learning as Learning
-from surveyor.metrics import errors_of as errors_of
-from surveyor.metrics import structure_errors as structure_errors
 from surveyor.models.choice import CommitteeParameters as CommitteeParameters
 from surveyor.models.choice import MemberParameters as MemberParameters
 from surveyor.models.choice import ModelParameters as ModelParameters
@@ -54,5 +53,6 @@ from surveyor.reference.xtb import XTBReference as XTBReference
 from surveyor.sampling.conditions import Walkers as Walkers
 from surveyor.sampling.propagation import propagate as propagate
 from surveyor.sampling.walkers import make_walkers as make_walkers
+from surveyor.works.campaign.parameters import CampaignParameters as CampaignParameters
 
 __version__: str

@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from surveyor.dataset.metrics import Errors
 from surveyor.errors import InputError
 from surveyor.events import kinds
 from surveyor.events.kinds import Event
@@ -21,7 +22,6 @@ from surveyor.learning.audits import BAND
 from surveyor.learning.parameters import Learning
 from surveyor.learning.statement import Statement, make_statements, verdict
 from surveyor.lease import is_in_use
-from surveyor.metrics import Errors
 from surveyor.models.history import epoch_of
 from surveyor.models.model import Epoch
 from surveyor.run_directory import Generation, RunDirectory, check_schema

@@ -25,17 +25,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from surveyor.dataset import KEY, DataSets
+from surveyor.dataset.metrics import Errors
+from surveyor.dataset.weights import without_weights
 from surveyor.errors import InputError
 from surveyor.events.log import EventLog
 from surveyor.files import read_json, write_json
 from surveyor.learning.audits import Examined
 from surveyor.learning.decisions import Progress
-from surveyor.metrics import Errors
 from surveyor.models.choice import load_model
 from surveyor.models.model import Model
 from surveyor.models.record import RECORD
 from surveyor.sampling.walkers import Walker, load_walker, save_walker
-from surveyor.weights import without_weights
 
 SCHEMA_VERSION = 1
 WEIGHTS_COUNT = "weights_count"  # in parameters.json: whether weights of given structures count

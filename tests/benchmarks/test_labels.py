@@ -15,7 +15,7 @@ from surveyor.benchmark import BENCHMARK, BenchmarkParameters
 from surveyor.benchmark.sets import SETS, save_sets
 from surveyor.dataset import Dataset
 from surveyor.files import read_json
-from surveyor.parameter_files import load_parameters
+from surveyor.parameters.files import load_parameters
 from surveyor.run_directory import RunDirectory
 
 SYSTEMS = Path(__file__).parents[2] / "benchmarks" / "labels"

@@ -8,10 +8,10 @@ from prefect_form import Form, open_browser
 from surveyor.blocks.codes import CP2KCodeBlock, load_codes
 from surveyor.blocks.pools import SLURMPool, load_sites
 from surveyor.blocks.storages import S3Storage, load_access
-from surveyor.buckets import S3Access
 from surveyor.pools.sites import SLURMSite
 from surveyor.reference.choice import Codes
 from surveyor.reference.cp2k_code import CP2KCode
+from surveyor.storage.buckets import S3Access
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -8,8 +8,8 @@ from prefect_server import free_address
 from pydantic import ValidationError
 
 from surveyor.blocks.storages import STORAGES, S3Storage, load_access
-from surveyor.buckets import ACCESS, SERVICES, S3Access
 from surveyor.errors import InputError
+from surveyor.storage.buckets import ACCESS, SERVICES, S3Access
 
 SECRET = "planted"
 MINIO = {"endpoint": "https://minio.example.org", "access_key_id": "me", "secret_access_key": SECRET}

@@ -17,9 +17,9 @@ from prefect_server import ended_at_last
 from processes import wait_until
 
 from surveyor.blocks.pools import EC2Pool
-from surveyor.campaign import CAMPAIGN
 from surveyor.run_directory import RunDirectory
 from surveyor.testing.references import launches
+from surveyor.works.campaign import CAMPAIGN
 
 FOLDER = Path(__file__).parents[2] / "deployments" / "cloud-gpu"
 PATIENCE_S = 240.0

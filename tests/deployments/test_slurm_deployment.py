@@ -19,10 +19,10 @@ from prefect.client.orchestration import SyncPrefectClient
 from processes import processes_that_know, wait_until
 from slurm import SlurmCluster
 
-from surveyor.campaign import CAMPAIGN
 from surveyor.lease import hold_lease
 from surveyor.run_directory import RunDirectory
 from surveyor.testing.references import launches
+from surveyor.works.campaign import CAMPAIGN
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 FOLDER = DEPLOYMENTS / "slurm"

@@ -16,15 +16,15 @@ from ase.build import molecule
 from prefect import flow
 
 from surveyor.benchmark import BenchmarkParameters
-from surveyor.campaign import CampaignParameters
 from surveyor.dataset import ENERGY
-from surveyor.labelling import LabellingParameters
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory
-from surveyor.parameter_files import parse_parameters
+from surveyor.parameters.files import parse_parameters
 from surveyor.reference.labelling import Labeller, label_structure
-from surveyor.sampling_work import SamplingParameters
 from surveyor.tasks.label import label
-from surveyor.training import TrainingParameters
+from surveyor.works.campaign import CampaignParameters
+from surveyor.works.labelling import LabellingParameters
+from surveyor.works.sampling import SamplingParameters
+from surveyor.works.training import TrainingParameters
 
 ROOT = Path(__file__).parents[2]
 DIAGRAMS = ROOT / "docs" / "diagrams"

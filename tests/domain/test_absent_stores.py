@@ -13,14 +13,14 @@ import pytest
 from ase.build import bulk
 
 from surveyor import files
-from surveyor.calculations import FAILURE
 from surveyor.errors import InputError, StorageFailed
 from surveyor.flows.command_line import main
-from surveyor.labelling import LABELLING, LabellingParameters
 from surveyor.labels import Label, LabelFailure, LabelStore, label_key
+from surveyor.labels.calculations import FAILURE
 from surveyor.reference.ase import EMTReference
 from surveyor.reference.labelling import Labeller, label_structure
 from surveyor.storage import MARK, FolderStorage
+from surveyor.works.labelling import LABELLING, LabellingParameters
 
 PATIENCE_S = 20.0
 REFERENCE = EMTReference()

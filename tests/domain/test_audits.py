@@ -3,13 +3,13 @@ import pytest
 from ase.build import bulk, molecule
 
 from surveyor.dataset import KEY, Dataset, DataSets, with_label
+from surveyor.dataset.metrics import StructureError
 from surveyor.labels import Label, LabelFailure
 from surveyor.learning.audits import Audit, Examined, audited, shortest_distances_A
 from surveyor.learning.decisions import decide_membership
 from surveyor.learning.examination import examine, group_of
 from surveyor.learning.labelled_samples import LabelledSample
 from surveyor.learning.parameters import Learning
-from surveyor.metrics import StructureError
 from surveyor.potentials import Prediction
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.walkers import Rejection, Sample, Walker, WalkerState

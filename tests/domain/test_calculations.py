@@ -10,10 +10,9 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from surveyor import calculations
-from surveyor.calculations import FAILURE, clean, folder_in, new_folder
-from surveyor.claims import Claims
-from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, label_key
+from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, calculations, label_key
+from surveyor.labels.calculations import FAILURE, clean, folder_in, new_folder
+from surveyor.labels.claims import Claims
 from surveyor.lease import this_process
 from surveyor.reference.ase import EMTReference
 from surveyor.reference.labelling import Labeller, label_structure

@@ -10,7 +10,16 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.cluster import Icosahedron
 
-from surveyor.campaign import (
+from surveyor.dataset import GIVEN, Dataset, with_label
+from surveyor.errors import CampaignInUse, InputError
+from surveyor.labels import Label
+from surveyor.lease import hold_lease
+from surveyor.parameters.files import located
+from surveyor.pools import worker_check
+from surveyor.reference.ase import EMTReference
+from surveyor.run_directory import RunDirectory
+from surveyor.sampling.walkers import make_walkers
+from surveyor.works.campaign import (
     CAMPAIGN,
     CampaignParameters,
     check_elements,
@@ -19,16 +28,7 @@ from surveyor.campaign import (
     is_model_checked,
     note_checked_model,
 )
-from surveyor.campaign.checks import labelled_data
-from surveyor.dataset import GIVEN, Dataset, with_label
-from surveyor.errors import CampaignInUse, InputError
-from surveyor.labels import Label
-from surveyor.lease import hold_lease
-from surveyor.parameter_files import located
-from surveyor.pools import worker_check
-from surveyor.reference.ase import EMTReference
-from surveyor.run_directory import RunDirectory
-from surveyor.sampling.walkers import make_walkers
+from surveyor.works.campaign.checks import labelled_data
 from surveyor.works.continuation import parameter_differences, recorded_parameters
 
 
@@ -325,7 +325,7 @@ def test_the_data_directory_of_a_code_is_no_input_file(content, load, tmp_path):
 
 
 def test_wandb_that_is_not_installed_is_told_before_any_work(content, load, monkeypatch):
-    monkeypatch.setattr("surveyor.campaign.checks.find_spec", lambda name: None)
+    monkeypatch.setattr("surveyor.works.campaign.checks.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'pip install "surveyor\[wandb\]"'):
         CAMPAIGN.check(load(content | {"wandb": {}}))
 

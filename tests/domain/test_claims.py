@@ -15,11 +15,11 @@ import pytest
 from dict_storage import DictStorage
 from object_stores import S3
 
-from surveyor.claims import Claimant, Claims, Watch, _Heart
 from surveyor.errors import LabelClaimed
 from surveyor.events.kinds import ClaimSilent, LabelAwaited, Waiting
 from surveyor.events.log import of_kind
 from surveyor.labels import LabelStore
+from surveyor.labels.claims import Claimant, Claims, Watch, _Heart
 from surveyor.lease import this_process
 from surveyor.progress import waiting_of
 from surveyor.storage import FolderStorage, Storage
@@ -153,7 +153,7 @@ def test_one_thread_gives_the_signs_of_life_of_all_claims_of_a_process(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heart, far_off_s = _Heart(), 3600.0
-    monkeypatch.setattr("surveyor.claims._heart", heart)  # as in a new process
+    monkeypatch.setattr("surveyor.labels.claims._heart", heart)  # as in a new process
     claims, before = Claims(storage), {*threading.enumerate()}
     others = [f"v1:{digit * 64}" for digit in "123"]
     with ExitStack() as held:
@@ -171,7 +171,7 @@ def test_one_thread_gives_the_signs_of_life_of_all_claims_of_a_process(
 def test_a_claim_that_cannot_beat_does_not_end_the_heartbeat_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("surveyor.claims._heart", _Heart())  # as in a new process
+    monkeypatch.setattr("surveyor.labels.claims._heart", _Heart())  # as in a new process
 
     class Broken(FolderStorage):
         def renew(self, name: str, former: bytes, content: bytes) -> bool:

@@ -21,16 +21,16 @@ from processes import wait_until
 from slurm import SlurmCluster
 
 import surveyor
-from surveyor.buckets import client_of
-from surveyor.campaign import CAMPAIGN
 from surveyor.doctor.preflight import check_overlap, examine
 from surveyor.doctor.probe import Question, WorkerView
 from surveyor.doctor.results import CheckResult, Subject
 from surveyor.doctor.worker_checks import AskedForCampaign, check_cores, check_gpus, wants_gpu
 from surveyor.lease import hold_lease
-from surveyor.object_storage import storage_at
 from surveyor.pools.choice import plain_site
 from surveyor.pools.sites import LocalSite, SchedulerSite, Site, SLURMSite
+from surveyor.storage.buckets import client_of
+from surveyor.storage.object_storage import storage_at
+from surveyor.works.campaign import CAMPAIGN
 
 CP2K_INPUT = """
 &FORCE_EVAL

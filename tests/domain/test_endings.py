@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from surveyor.endings import ending_signal, how_it_ended, without_launcher, words_of_launcher
-from surveyor.programs import ProgramResult, run_program
+from surveyor.programs.endings import ending_signal, how_it_ended, without_launcher, words_of_launcher
+from surveyor.programs.program import ProgramResult, run_program
 
 AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 MPIRUN = ["mpirun", "-np", "2", "--oversubscribe"]

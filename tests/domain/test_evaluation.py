@@ -7,7 +7,7 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 
 from surveyor.dataset import Dataset
-from surveyor.evaluation import evaluate_dataset, load_predictions, save_predictions
+from surveyor.dataset.evaluation import evaluate_dataset, load_predictions, save_predictions
 from surveyor.potentials import Prediction
 from surveyor.testing.calculators import CalculatorPotential
 

@@ -13,17 +13,17 @@ import pytest
 from ase.build import bulk
 
 from surveyor import files
-from surveyor.campaign import CAMPAIGN, CampaignParameters
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError, StorageFailed
 from surveyor.events.kinds import EpochEnds, Labelled
 from surveyor.events.log import EventLog
 from surveyor.events.relay import Relay
 from surveyor.files import write_arrays, write_json
-from surveyor.labelling import LABELLING, LabellingParameters
 from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, label_key
 from surveyor.reference.ase import EMTReference
 from surveyor.reference.labelling import Labeller, label_structure
+from surveyor.works.campaign import CAMPAIGN, CampaignParameters
+from surveyor.works.labelling import LABELLING, LabellingParameters
 
 PATIENCE_S = 20.0
 

@@ -6,8 +6,14 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from surveyor.dataset import Dataset, with_label
+from surveyor.dataset.isolated_atoms import (
+    BOX_A,
+    check_agreement,
+    energies_of,
+    is_isolated_atom,
+    without_isolated_atoms,
+)
 from surveyor.errors import InputError
-from surveyor.isolated_atoms import BOX_A, check_agreement, energies_of, is_isolated_atom, without_isolated_atoms
 from surveyor.labels import Label
 
 STATED = {"config_type": "IsolatedAtom"}

@@ -9,6 +9,7 @@ from ase.build import molecule
 from ase.cluster import Octahedron
 
 from surveyor.dataset import Dataset, with_label
+from surveyor.dataset.metrics import StructureError
 from surveyor.errors import NothingLearned
 from surveyor.labels import Label, LabelFailure
 from surveyor.learning.labelled_samples import (
@@ -27,7 +28,6 @@ from surveyor.learning.labelled_samples import (
     why_nothing_is_new,
 )
 from surveyor.learning.parameters import Learning
-from surveyor.metrics import StructureError
 from surveyor.sampling.collection import FRAME
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.walkers import Rejection, Sample, Walker, WalkerState, make_walkers

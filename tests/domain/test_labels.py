@@ -13,7 +13,6 @@ from ase.build import bulk, molecule
 from dict_storage import DictStorage
 
 from surveyor import files
-from surveyor.claims import Claimant
 from surveyor.errors import InputError, LabelClaimed, StorageFailed
 from surveyor.labels import (
     POLICIES,
@@ -27,6 +26,7 @@ from surveyor.labels import (
     load_theory,
     save_theory,
 )
+from surveyor.labels.claims import Claimant
 from surveyor.storage import MARK, FolderStorage
 from surveyor.testing.storage import check_storage
 

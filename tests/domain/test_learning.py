@@ -6,6 +6,7 @@ from ase.build import bulk, molecule
 from pydantic import ValidationError
 
 from surveyor.dataset import KEY, Dataset, DataSets, with_label
+from surveyor.dataset.metrics import StructureError, structure_error
 from surveyor.labels import Label, LabelFailure
 from surveyor.learning.decisions import (
     Progress,
@@ -16,7 +17,6 @@ from surveyor.learning.decisions import (
     without_repetitions,
 )
 from surveyor.learning.parameters import Bootstrap, Learning
-from surveyor.metrics import StructureError, structure_error
 from surveyor.potentials import Prediction
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.walkers import Walker

@@ -7,8 +7,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from surveyor.dataset import Dataset, with_label
-from surveyor.labels import Label
-from surveyor.metrics import (
+from surveyor.dataset.metrics import (
     Errors,
     StructureError,
     coverage_in_words,
@@ -19,6 +18,7 @@ from surveyor.metrics import (
     structure_errors,
     typical_error,
 )
+from surveyor.labels import Label
 from surveyor.potentials import Prediction
 
 

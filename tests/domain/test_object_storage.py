@@ -14,17 +14,17 @@ from object_stores import S3, SECRET, Azure, Fault, race
 from pydantic import SecretStr, ValidationError
 
 from surveyor import files
-from surveyor.buckets import AzureAccess, Bucket, GCSAccess, S3Access, client_of, store_address, without_secrets
-from surveyor.claims import Claims
 from surveyor.errors import InputError, LabelClaimed, StorageFailed
-from surveyor.labelling import LABELLING, LabellingParameters
 from surveyor.labels import Label, LabelStore, label_key
-from surveyor.look_ups import outcomes, reading_ahead
-from surveyor.object_storage import N_RIVALS, ObjectStorage, prove, storage_at
+from surveyor.labels.claims import Claims
+from surveyor.labels.look_ups import outcomes, reading_ahead
 from surveyor.reference.ase import EMTReference
 from surveyor.reference.labelling import Labeller, label_structure
 from surveyor.storage import MARK, FolderStorage
+from surveyor.storage.buckets import AzureAccess, Bucket, GCSAccess, S3Access, client_of, store_address, without_secrets
+from surveyor.storage.object_storage import N_RIVALS, ObjectStorage, prove, storage_at
 from surveyor.testing.storage import check_storage
+from surveyor.works.labelling import LABELLING, LabellingParameters
 
 NOTHING_LISTENS = "http://127.0.0.1:9"
 COPPER, REFERENCE = bulk("Cu"), EMTReference()

@@ -9,15 +9,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from surveyor import launcher
 from surveyor.errors import InputError
-from surveyor.programs import find_program, run_program
+from surveyor.programs import launcher
+from surveyor.programs.program import find_program, run_program
 
 PATIENCE_S = 20.0
 PARENT = """
 import sys
 from pathlib import Path
-from surveyor.programs import run_program
+from surveyor.programs.program import run_program
 folder = Path(sys.argv[1])
 run_program(["sh", "-c", "echo $$ > pid; sleep 300"], directory=folder, output=folder / "output.txt")
 """

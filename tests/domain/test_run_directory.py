@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from surveyor.campaign import CampaignParameters
 from surveyor.dataset import Dataset, DataSets, with_label
+from surveyor.dataset.metrics import Errors
+from surveyor.dataset.weights import weight_of
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
 from surveyor.labels import Label
-from surveyor.metrics import Errors
 from surveyor.run_directory import FORMER_STOP, WEIGHTS_COUNT, RunDirectory, check_schema, folder_of_model
 from surveyor.sampling.walkers import make_walkers, save_walker
-from surveyor.weights import weight_of
+from surveyor.works.campaign import CampaignParameters
 from surveyor.works.continuation import record_parameters
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from surveyor.campaign.survey_record import rules_of
 from surveyor.learning.advance import advance, replayed
 from surveyor.learning.entries import (
     Continues,
@@ -26,6 +25,7 @@ from surveyor.learning.parameters import Learning
 from surveyor.learning.schedule import due, frames_per_sample, samples_of_round
 from surveyor.learning.states import Schedule
 from surveyor.testing.simulation import Latencies, Simulation, lower_bound
+from surveyor.works.campaign.survey_record import rules_of
 
 BEGINNING = Continues(generation=0, n_labels=10, round=0)
 

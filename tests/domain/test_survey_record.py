@@ -9,7 +9,6 @@ import pytest
 from ase import Atoms
 from ase.cluster import Octahedron
 
-from surveyor.campaign.survey_record import SurveyRecord
 from surveyor.dataset import Dataset, DataSets, with_label
 from surveyor.errors import InputError
 from surveyor.events.kinds import NearDuplicate
@@ -26,6 +25,7 @@ from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.samples import walker_digest
 from surveyor.sampling.walkers import Rejection, Sample, Walker, make_walkers, save_walker
 from surveyor.testing.calculators import CalculatorPotential
+from surveyor.works.campaign.survey_record import SurveyRecord
 
 EMT_POTENTIAL = CalculatorPotential("ase.calculators.emt.EMT")
 

@@ -12,9 +12,10 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from surveyor.dataset import Dataset, DataSets, with_label
-from surveyor.evaluation import evaluate_dataset, load_predictions
+from surveyor.dataset.evaluation import evaluate_dataset, load_predictions
+from surveyor.dataset.metrics import Errors, errors_of
+from surveyor.dataset.weights import PROPERTY_WEIGHTS
 from surveyor.labels import Label
-from surveyor.metrics import Errors, errors_of
 from surveyor.models.choice import ModelParameters, make_model
 from surveyor.models.history import load_history, save_history
 from surveyor.models.model import Epoch
@@ -24,9 +25,8 @@ from surveyor.report.parity import parity_points
 from surveyor.report.pictures import history_of_training
 from surveyor.report.tables import number, sets_table
 from surveyor.run_directory import GenerationDirectory, RunDirectory
-from surveyor.training import summarise
-from surveyor.weights import PROPERTY_WEIGHTS
 from surveyor.works.summary import read_summary
+from surveyor.works.training import summarise
 
 RATES = (0.01, 0.01, 0.002)
 

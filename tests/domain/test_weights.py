@@ -9,14 +9,13 @@ from ase import Atoms
 from ase.build import bulk
 from labelling_inputs import copper, labelled, written
 
-from surveyor.campaign import CAMPAIGN, CampaignParameters, given_data
-from surveyor.campaign.checks import labelled_data
 from surveyor.dataset import ENERGY, STRESS, Dataset, DataSets, label_of
+from surveyor.dataset.metrics import Errors, errors_of, structure_error
+from surveyor.dataset.weights import is_counted, weight_of, weighted_properties, without_weights
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
 from surveyor.learning.decisions import decide_membership
 from surveyor.learning.parameters import Bootstrap, Learning
-from surveyor.metrics import Errors, errors_of, structure_error
 from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.choice import MemberParameters, ModelParameters, make_model, replay_reports
 from surveyor.models.disagreement import calibrate
@@ -25,8 +24,9 @@ from surveyor.models.weights import check_weights
 from surveyor.potentials import Prediction
 from surveyor.reference.ase import EMTReference
 from surveyor.run_directory import RunDirectory
-from surveyor.training import TRAINING, TrainingParameters
-from surveyor.weights import is_counted, weight_of, weighted_properties, without_weights
+from surveyor.works.campaign import CAMPAIGN, CampaignParameters, given_data
+from surveyor.works.campaign.checks import labelled_data
+from surveyor.works.training import TRAINING, TrainingParameters
 
 OUTLIER = 1000.0  # eV
 

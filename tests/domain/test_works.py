@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 from labelling_inputs import copper, labelled, written
 
-from surveyor.campaign import CAMPAIGN
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
-from surveyor.labelling import LABELLING, LabellingParameters
 from surveyor.reading import reading
 from surveyor.run_directory import RunDirectory
-from surveyor.sampling_work import SAMPLING
-from surveyor.training import TRAINING, TrainingParameters
+from surveyor.works.campaign import CAMPAIGN
+from surveyor.works.labelling import LABELLING, LabellingParameters
+from surveyor.works.sampling import SAMPLING
 from surveyor.works.summary import is_complete, read_summary, write_summary
+from surveyor.works.training import TRAINING, TrainingParameters
 
 KINDS = (CAMPAIGN, LABELLING, TRAINING, SAMPLING)
 

@@ -11,7 +11,6 @@ from distributed import LocalCluster
 from object_stores import S3
 
 from surveyor.benchmark import BENCHMARK
-from surveyor.campaign import CAMPAIGN, CampaignParameters
 from surveyor.doctor.preflight import examine
 from surveyor.doctor.results import Subject
 from surveyor.errors import InputError
@@ -19,6 +18,7 @@ from surveyor.pools.choice import Pools, open_pools
 from surveyor.pools.sites import SchedulerSite, SLURMSite
 from surveyor.run_directory import RunDirectory
 from surveyor.works import workspaces
+from surveyor.works.campaign import CAMPAIGN, CampaignParameters
 from surveyor.works.workspaces import check_workspaces
 
 FAR = "dask/far"

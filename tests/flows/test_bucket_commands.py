@@ -8,13 +8,13 @@ import pytest
 from ase.build import bulk
 from object_stores import S3, SECRET, Fault
 
-from surveyor.buckets import client_of
-from surveyor.calculations import FAILURE
 from surveyor.dataset import with_label
 from surveyor.flows.command_line import main
-from surveyor.labelling import LABELLING, LabellingParameters
 from surveyor.labels import Label, LabelFailure, LabelStore, label_key, save_theory
+from surveyor.labels.calculations import FAILURE
 from surveyor.reference.ase import EMTReference
+from surveyor.storage.buckets import client_of
+from surveyor.works.labelling import LABELLING, LabellingParameters
 
 THEORY = EMTReference().resolve()
 COPPER = bulk("Cu")

@@ -12,17 +12,17 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from labelling_inputs import copper, labelled, written
 
-from surveyor.campaign import CAMPAIGN
 from surveyor.dataset import Dataset
 from surveyor.files import write_json
 from surveyor.flows.command_line import main
-from surveyor.labelling import LABELLING
 from surveyor.models.choice import ModelParameters, make_model
 from surveyor.pools import machine
 from surveyor.run_directory import RunDirectory
-from surveyor.sampling_work import SamplingParameters
-from surveyor.training import TRAINING
+from surveyor.works.campaign import CAMPAIGN
 from surveyor.works.continuation import record_parameters
+from surveyor.works.labelling import LABELLING
+from surveyor.works.sampling import SamplingParameters
+from surveyor.works.training import TRAINING
 from surveyor.works.work import Kind
 
 

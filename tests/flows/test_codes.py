@@ -10,10 +10,10 @@ import yaml
 from ase import Atoms
 
 from surveyor.blocks.codes import CP2KCodeBlock
-from surveyor.campaign import CAMPAIGN
 from surveyor.errors import InputError
 from surveyor.flows.doctor import look
 from surveyor.flows.online_learning import online_learning
+from surveyor.works.campaign import CAMPAIGN
 
 INPUT = "&FORCE_EVAL\n&DFT\n&END\n&SUBSYS\n&KIND H\nBASIS_SET A\nPOTENTIAL B\n&END\n&END\n&END"
 

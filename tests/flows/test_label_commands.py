@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from ase.build import molecule
 
-from surveyor.calculations import keep_failed, new_folder
 from surveyor.files import write_json
 from surveyor.flows.command_line import main
 from surveyor.labels import LabelFailure, LabelStore, LevelOfTheory, Reason, label_key
+from surveyor.labels.calculations import keep_failed, new_folder
 
 THEORY = LevelOfTheory("toy", {})
 FAILED: dict[str, Reason] = {"CH4": "launch", "NH3": "geometry", "H2O": "missing_data_file"}

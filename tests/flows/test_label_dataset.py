@@ -30,11 +30,11 @@ from surveyor.events.log import of_kind
 from surveyor.flows import label_dataset as module
 from surveyor.flows.label_commands import LABELLING_VIEW
 from surveyor.flows.label_dataset import label_dataset, label_everything, label_structures
-from surveyor.labelling import LABELLING, Labelling, LabellingParameters
 from surveyor.labels import LabelStore
 from surveyor.pools.sites import LocalSite
 from surveyor.run_directory import RunDirectory
 from surveyor.testing.references import launches, structure_id
+from surveyor.works.labelling import LABELLING, Labelling, LabellingParameters
 from surveyor.works.summary import read_summary
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -7,13 +7,13 @@ import pytest
 import yaml
 from labelling_inputs import copper, labelled, written
 
-from surveyor.campaign.checks import labelled_data
 from surveyor.dataset import ENERGY, FORCES, STRESS
 from surveyor.errors import InputError
 from surveyor.flows.command_line import main
 from surveyor.labels import save_theory
 from surveyor.reading.keys import LabelKeys
 from surveyor.reference.ase import EMTReference
+from surveyor.works.campaign.checks import labelled_data
 
 
 def named(path: Path, energy: str, forces: str) -> Path:

@@ -22,10 +22,10 @@ from surveyor.blocks.pools import DaskPool
 from surveyor.events.kinds import Sampled
 from surveyor.events.log import of_kind
 from surveyor.models.history import reported_epochs
-from surveyor.object_storage import storage_at
 from surveyor.pools.workspace.bucket_files import Manifest
 from surveyor.pools.workspace.remote_call import FOLDERS
 from surveyor.run_directory import RunDirectory
+from surveyor.storage.object_storage import storage_at
 
 N_BOOTSTRAP, N_STATES, N_EPOCHS = 10, 2, 60
 PATIENCE_S = 240

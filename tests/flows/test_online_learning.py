@@ -19,8 +19,8 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun
 
-from surveyor.campaign import CAMPAIGN, Campaign
 from surveyor.dataset import ENERGY, KEY, Dataset, DataSets, with_label
+from surveyor.dataset.metrics import coverage_in_words, covered, typical_error
 from surveyor.errors import CampaignInUse, InputError, NothingLearned
 from surveyor.events.kinds import CampaignBegins, CampaignComplete, CommitteeCalibrated, ErrorsMeasured, Rejected
 from surveyor.events.log import of_kind
@@ -28,7 +28,6 @@ from surveyor.files import read_json, write_json
 from surveyor.labels import Label, LevelOfTheory, save_theory
 from surveyor.learning.decisions import TARGETS_MET
 from surveyor.lease import hold_lease
-from surveyor.metrics import coverage_in_words, covered, typical_error
 from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.models.committee import SUMMARY, CommitteeModel
 from surveyor.models.history import load_history
@@ -40,6 +39,7 @@ from surveyor.report.markdown import generation_markdown
 from surveyor.run_directory import RunDirectory
 from surveyor.sampling.frames import independent_frames
 from surveyor.testing.references import launches
+from surveyor.works.campaign import CAMPAIGN, Campaign
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

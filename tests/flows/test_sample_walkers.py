@@ -23,7 +23,7 @@ from surveyor.flows.sample_walkers import sample_walkers
 from surveyor.lease import hold_lease
 from surveyor.models.choice import ModelParameters, load_model, make_model
 from surveyor.run_directory import RunDirectory
-from surveyor.sampling_work import SAMPLING, SamplingParameters
+from surveyor.works.sampling import SAMPLING, SamplingParameters
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -24,6 +24,7 @@ from processes import wait_until
 from rich.console import Console
 
 from surveyor.dataset import ENERGY, Dataset, DataSets
+from surveyor.dataset.metrics import Errors, errors_of
 from surveyor.errors import CampaignInUse, InputError
 from surveyor.events.kinds import EpochEnds
 from surveyor.events.log import of_kind
@@ -32,12 +33,11 @@ from surveyor.flows.train_commands import TRAINING_VIEW
 from surveyor.flows.train_model import train_model
 from surveyor.flows.training import format_errors
 from surveyor.lease import hold_lease
-from surveyor.metrics import Errors, errors_of
 from surveyor.models.choice import load_model
 from surveyor.models.history import load_history, reported_epochs
 from surveyor.run_directory import RunDirectory
 from surveyor.tasks.report import report_training
-from surveyor.training import TRAINING, TrainingParameters
+from surveyor.works.training import TRAINING, TrainingParameters
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -14,7 +14,6 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from labelling_inputs import copper, labelled, written
 
-from surveyor.campaign import CAMPAIGN
 from surveyor.dataset import ENERGY, FORCES, Dataset
 from surveyor.errors import InputError
 from surveyor.events.kinds import FileSuspicious
@@ -23,7 +22,8 @@ from surveyor.files import read_json, write_json
 from surveyor.flows.online_learning import online_learning
 from surveyor.flows.train_model import train_model
 from surveyor.run_directory import RunDirectory
-from surveyor.training import TRAINING, TrainingParameters
+from surveyor.works.campaign import CAMPAIGN
+from surveyor.works.training import TRAINING, TrainingParameters
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

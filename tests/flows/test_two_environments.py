@@ -14,12 +14,12 @@ from environments import make_environment
 from slurm import SlurmCluster
 
 from surveyor.blocks.pools import LocalPool
-from surveyor.campaign import CAMPAIGN
 from surveyor.errors import PoolFailed
 from surveyor.files import read_json
 from surveyor.flows.online_learning import online_learning
 from surveyor.labels import LabelStore
 from surveyor.run_directory import RunDirectory
+from surveyor.works.campaign import CAMPAIGN
 
 MACE = {
     "r_max_A": 4.0,
@@ -167,7 +167,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from surveyor.blocks.pools import LocalPool
-from surveyor.campaign import CAMPAIGN
+from surveyor.works.campaign import CAMPAIGN
 from surveyor.flows.online_learning import online_learning
 
 for name in ("mace", "nequip"):

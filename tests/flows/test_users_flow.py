@@ -12,7 +12,6 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 
 from surveyor.benchmark import BenchmarkParameters
-from surveyor.campaign import CampaignParameters
 from surveyor.dataset import Dataset
 from surveyor.errors import InputError
 from surveyor.flows.benchmark_labels import benchmark_labels
@@ -22,10 +21,11 @@ from surveyor.flows.paths import of_run, run_url
 from surveyor.flows.sample_walkers import sample_walkers
 from surveyor.flows.server import ServerRefused, using_server
 from surveyor.flows.train_model import train_model
-from surveyor.labelling import LabellingParameters
 from surveyor.parameters import Parameters
-from surveyor.sampling_work import SamplingParameters
-from surveyor.training import TrainingParameters
+from surveyor.works.campaign import CampaignParameters
+from surveyor.works.labelling import LabellingParameters
+from surveyor.works.sampling import SamplingParameters
+from surveyor.works.training import TrainingParameters
 
 FLOWS = [
     (online_learning, CampaignParameters),

@@ -20,9 +20,9 @@ from gradients import check_gradients
 from labelling_inputs import labelled
 
 from surveyor.dataset import ENERGY, Dataset
+from surveyor.dataset.metrics import errors_of
 from surveyor.errors import TrainingFailed
 from surveyor.files import read_json
-from surveyor.metrics import errors_of
 from surveyor.models import batches, trainer
 from surveyor.models.history import history_of, reported_epochs
 from surveyor.models.model import Model

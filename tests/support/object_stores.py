@@ -24,8 +24,8 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from processes import wait_until
 
-from surveyor.buckets import AzureAccess, S3Access
-from surveyor.object_storage import ObjectStorage, storage_at
+from surveyor.storage.buckets import AzureAccess, S3Access
+from surveyor.storage.object_storage import ObjectStorage, storage_at
 
 ROOT = Path(__file__).parents[2]
 SECRET = "planted-secret-4711"  # what S3's access key is here, and what must be found nowhere

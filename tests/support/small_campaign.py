@@ -10,16 +10,15 @@ from ase import Atoms
 from ase.build import bulk
 from ase.cluster import Icosahedron
 
-from surveyor.campaign import CampaignParameters
 from surveyor.dataset import Dataset, DataSets, with_label
-from surveyor.evaluation import evaluate_dataset, load_predictions
+from surveyor.dataset.evaluation import evaluate_dataset, load_predictions
+from surveyor.dataset.metrics import Errors, errors_of, structure_errors
 from surveyor.events.kinds import CampaignBegins, CampaignComplete
 from surveyor.files import write_json
 from surveyor.labels import LabelFailure, LabelStore, label_key, save_theory
 from surveyor.learning.decisions import decide_membership
 from surveyor.learning.examination import examine
 from surveyor.learning.labelled_samples import LabelledSample, describe, move_on
-from surveyor.metrics import Errors, errors_of, structure_errors
 from surveyor.models.choice import make_model
 from surveyor.models.model import Model
 from surveyor.potentials import Potential, Prediction
@@ -29,6 +28,7 @@ from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.perturbation import perturb
 from surveyor.sampling.propagation import propagate
 from surveyor.sampling.walkers import Walker, make_walkers
+from surveyor.works.campaign import CampaignParameters
 from surveyor.works.provenance import installed_versions
 
 ATOMIC_ENERGIES = {"Cu": 3.51}  # eV, EMT

@@ -12,7 +12,6 @@ import pytest
 from small_campaign import SmallCampaign
 from wandb_server import WandbServer
 
-from surveyor.campaign import WandB
 from surveyor.errors import InputError
 from surveyor.events.kinds import EpochEnds, GenerationComplete, Sampled
 from surveyor.files import read_json, write_json
@@ -22,6 +21,7 @@ from surveyor.run_directory import RunDirectory
 from surveyor.tasks.wandb_run import log_generation
 from surveyor.tasks.wandb_session import Logged, Session, check_wandb
 from surveyor.tasks.wandb_trainings import TrainingCurves
+from surveyor.works.campaign import WandB
 
 pytestmark = [
     # wandb leaves its temporary folders to the garbage collector.
@@ -286,7 +286,7 @@ def test_where_no_server_answers_there_is_a_warning_and_the_run_is_kept_for_late
 AWAY = """
 import logging, sys
 from pathlib import Path
-from surveyor.campaign import WandB
+from surveyor.works.campaign import WandB
 from surveyor.run_directory import RunDirectory
 from surveyor.tasks.wandb_run import log_generation
 from surveyor.tasks.wandb_session import check_wandb
@@ -307,7 +307,7 @@ def test_a_key_that_the_server_refuses_is_told_before_any_work(monkeypatch: pyte
 
 
 CHECK = """
-from surveyor.campaign import WandB
+from surveyor.works.campaign import WandB
 from surveyor.tasks.wandb_session import check_wandb
 check_wandb(WandB(mode="online"))
 """
@@ -338,7 +338,7 @@ def test_offline_and_online_parts_of_a_training_are_one_curve_at_the_server(
 GOES_ON = """
 import sys
 from pathlib import Path
-from surveyor.campaign import WandB
+from surveyor.works.campaign import WandB
 from surveyor.events.kinds import EpochEnds
 from surveyor.run_directory import RunDirectory
 from surveyor.tasks.wandb_trainings import TrainingCurves

@@ -10,7 +10,7 @@ from surveyor.benchmark.parameters import BASELINE, COMMITTEE, Arm, BenchmarkPar
 from surveyor.benchmark.points import Point
 from surveyor.benchmark.sets import SETS, check_sets, divided, frames_of, marked, save_sets, thinned
 from surveyor.dataset import Dataset
-from surveyor.isolated_atoms import without_isolated_atoms
+from surveyor.dataset.isolated_atoms import without_isolated_atoms
 from surveyor.pools.choice import LOCAL
 from surveyor.reading import Reading, ReadingReport, read_labelled, read_unchecked
 from surveyor.reference.choice import make_reference

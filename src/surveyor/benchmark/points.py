@@ -13,8 +13,8 @@ from ase import Atoms
 from surveyor.benchmark.parameters import BASELINE, COMMITTEE, Arm
 from surveyor.benchmark.sets import SETS, load_sets
 from surveyor.dataset import Dataset, label_of
+from surveyor.dataset.metrics import errors_of
 from surveyor.files import read_json, write_json
-from surveyor.metrics import errors_of
 from surveyor.models.choice import (
     CommitteeParameters,
     MemberParameters,

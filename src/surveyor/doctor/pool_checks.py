@@ -8,8 +8,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from surveyor.buckets import BucketAccess
-from surveyor.campaign import CheckedCampaign, check_theory
 from surveyor.doctor.host_checks import check_hosts
 from surveyor.doctor.opened_pools import UNANSWERED, OpenedPool, no_worker, opened_pool
 from surveyor.doctor.probe import Question, WorkerView, look_around, temporary_part
@@ -18,11 +16,13 @@ from surveyor.doctor.worker_checks import WORKER_CHECKS, AskedForCampaign, stage
 from surveyor.errors import InputError
 from surveyor.labels import LevelOfTheory, load_theory
 from surveyor.models.choice import check_model_parameters, with_contents
-from surveyor.object_storage import ObjectStorage, prove
 from surveyor.pools.site import WorkersSite
 from surveyor.pools.sites import JobQueueSite
 from surveyor.pools.ssh.site import SSHSite
 from surveyor.pools.workspace.workspace import Border, Workspace
+from surveyor.storage.buckets import BucketAccess
+from surveyor.storage.object_storage import ObjectStorage, prove
+from surveyor.works.campaign import CheckedCampaign, check_theory
 from surveyor.works.workspaces import bucket_of, workspace_of
 
 # What is to be edited where a reference cannot be computed, by what is said of it.

@@ -12,18 +12,18 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from surveyor.campaign import CAMPAIGN, CheckedCampaign, advice_on_ahead
 from surveyor.doctor.pool_checks import examine_pools
 from surveyor.doctor.probe import WRITTEN_HERE, free_GB, temporary_part
 from surveyor.doctor.results import FIELDS, CheckResult, Subject, fault, fault_of, remark
 from surveyor.errors import InputError
 from surveyor.files import make_folder
 from surveyor.lease import holder_of
-from surveyor.object_storage import ObjectStorage
 from surveyor.pools.site import WorkersSite
 from surveyor.reference.reference import time_limit_of
 from surveyor.storage import FolderStorage
+from surveyor.storage.object_storage import ObjectStorage
 from surveyor.words import number_of
+from surveyor.works.campaign import CAMPAIGN, CheckedCampaign, advice_on_ahead
 from surveyor.works.store import check_bucket
 
 HERE = "here"

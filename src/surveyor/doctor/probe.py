@@ -14,10 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from surveyor.errors import InputError
-from surveyor.object_storage import ObjectStorage
 from surveyor.pools.machine import GB, VISIBLE, _listed
 from surveyor.pools.worker_check import versions
 from surveyor.storage import FolderStorage
+from surveyor.storage.object_storage import ObjectStorage
 
 WRITTEN_HERE = "written-here"
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from surveyor.buckets import BucketAccess
-from surveyor.campaign import CampaignParameters, CheckedCampaign
-from surveyor.object_storage import ObjectStorage, storage_at
 from surveyor.pools.site import Site
 from surveyor.run_directory import RunDirectory
+from surveyor.storage.buckets import BucketAccess
+from surveyor.storage.object_storage import ObjectStorage, storage_at
+from surveyor.works.campaign import CampaignParameters, CheckedCampaign
 
 Severity = Literal["good", "remark", "fault"]
 

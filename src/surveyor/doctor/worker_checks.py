@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from surveyor.campaign import CampaignParameters
 from surveyor.doctor.probe import Question, WorkerView
 from surveyor.doctor.results import FIELDS, CheckResult, fault, remark
 from surveyor.models.mace_parameters import MACEParameters
@@ -18,6 +17,7 @@ from surveyor.pools.sites import JobQueueSite, LocalSite, SLURMSite
 from surveyor.reference.cp2k_code import CP2KCode
 from surveyor.storage import FolderStorage
 from surveyor.words import number_of
+from surveyor.works.campaign import CampaignParameters
 
 LEAST_GB = 1.0  # of free space: a training of MACE keeps some hundred MB of checkpoints
 LAUNCHERS = ("mpirun", "mpiexec", "orterun", "srun", "prun")

@@ -307,7 +307,7 @@ class TrainingEnds(Event):
 
 
 class ErrorsMeasured(Event):
-    """A model was evaluated on a set; see `surveyor.metrics.Errors`."""
+    """A model was evaluated on a set; see `surveyor.dataset.metrics.Errors`."""
 
     event: Literal["errors"] = "errors"
     set: str = ""

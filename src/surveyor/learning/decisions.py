@@ -7,10 +7,10 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.dataset import KEY, Dataset, DataSets
+from surveyor.dataset.metrics import StructureError
 from surveyor.learning.audits import Examined
 from surveyor.learning.parameters import Bootstrap, Learning
 from surveyor.learning.trust import has_targets, what_is_not_shown
-from surveyor.metrics import StructureError
 from surveyor.sampling.perturbation import perturb
 from surveyor.sampling.walkers import Walker
 from surveyor.words import number_of

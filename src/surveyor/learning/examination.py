@@ -9,10 +9,10 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.dataset import KEY, Dataset, DataSets, label_of
+from surveyor.dataset.metrics import structure_error
 from surveyor.learning.audits import BAND, RECORD, Audit, audited, shortest_distances_A
 from surveyor.learning.intervals import estimate_rmse
 from surveyor.learning.labelled_samples import LabelledSample, audits_among
-from surveyor.metrics import structure_error
 from surveyor.potentials import Prediction
 from surveyor.sampling.collection import FRAME
 from surveyor.sampling.conditions import MOVING_CELL, UNDER_THERMOSTAT, Walkers

@@ -11,10 +11,10 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.dataset import FAILURE, KEY, OUTPUT, Dataset
+from surveyor.dataset.metrics import StructureError
 from surveyor.errors import NothingLearned
 from surveyor.learning.decisions import must_reset, without_repetitions
 from surveyor.learning.parameters import Learning
-from surveyor.metrics import StructureError
 from surveyor.potentials import Potential
 from surveyor.sampling.collection import FRAME
 from surveyor.sampling.propagation import propagate

@@ -7,10 +7,10 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from surveyor.dataset import Dataset, label_of
+from surveyor.dataset.isolated_atoms import check_agreement, energies_of, named, without_isolated_atoms
+from surveyor.dataset.weights import weight_of
 from surveyor.errors import InputError
-from surveyor.isolated_atoms import check_agreement, energies_of, named, without_isolated_atoms
 from surveyor.structures import elements_of
-from surveyor.weights import weight_of
 
 RANK_TOLERANCE = 1e-8  # singular values of the compositions below this fraction of the largest count as zero
 

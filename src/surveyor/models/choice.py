@@ -6,8 +6,8 @@ from typing import Self, TypeVar
 
 from pydantic import Field
 
+from surveyor.dataset.isolated_atoms import without_isolated_atoms
 from surveyor.errors import InputError
-from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.models import committee
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.mace import MACEModel

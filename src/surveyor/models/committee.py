@@ -12,11 +12,12 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from surveyor.dataset import Dataset
+from surveyor.dataset.isolated_atoms import without_isolated_atoms
+from surveyor.dataset.metrics import typical_error
+from surveyor.dataset.weights import Property, counted
 from surveyor.events.kinds import CommitteeCalibrated
 from surveyor.events.recording import announce
 from surveyor.files import read_json, write_json
-from surveyor.isolated_atoms import without_isolated_atoms
-from surveyor.metrics import typical_error
 from surveyor.models.disagreement import N_MIN, Calibrations, Disagreement, calibrate, disagreement_of, mean_of
 from surveyor.models.history import MEMBERS, keep_epoch, reported_epochs
 from surveyor.models.model import Epoch, Model, digest_of
@@ -34,7 +35,6 @@ from surveyor.potentials import (
     predict,
     results_of,
 )
-from surveyor.weights import Property, counted
 from surveyor.words import number_of
 
 logger = logging.getLogger(__name__)

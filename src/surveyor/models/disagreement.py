@@ -9,8 +9,8 @@ from ase import Atoms
 from scipy.special import fdtr
 
 from surveyor.dataset import label_of
+from surveyor.dataset.weights import counts
 from surveyor.potentials import Prediction
-from surveyor.weights import counts
 from surveyor.words import number_of
 
 N_MIN = 3  # values, below which a calibration says nothing

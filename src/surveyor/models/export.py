@@ -17,7 +17,7 @@ from surveyor.models.mace_parameters import require_mace
 from surveyor.models.nequip import NequIPModel
 from surveyor.models.nequip_parameters import require_nequip
 from surveyor.models.nequip_trainer import compiling
-from surveyor.programs import run_program
+from surveyor.programs.program import run_program
 
 Format = Literal["ase", "lammps"]
 

@@ -12,9 +12,9 @@ from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
 from surveyor.dataset import ENERGY, FORCES
+from surveyor.dataset.weights import PROPERTY_WEIGHTS
 from surveyor.files import write_atomically
 from surveyor.models.atomic_energies import fit_atomic_energies
-from surveyor.weights import PROPERTY_WEIGHTS
 
 FITTED = "atomic_energies.json"  # in the directory of a training, by atomic number in eV: fitted and known ones
 

@@ -13,8 +13,9 @@ from ase.calculators.calculator import Calculator
 from ase.data import chemical_symbols
 
 from surveyor.dataset import Dataset
+from surveyor.dataset.isolated_atoms import without_isolated_atoms
+from surveyor.dataset.weights import PROPERTY_WEIGHTS, Property
 from surveyor.errors import InputError
-from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.models.batches import memory_limits_of
 from surveyor.models.devices import Device, Precision, resolve_device
 from surveyor.models.fitted_energies import energies_after
@@ -46,7 +47,6 @@ from surveyor.models.uncertainty import StatesUncertainty
 from surveyor.models.weights import check_weights
 from surveyor.potentials import Evaluator, Prediction
 from surveyor.reading import read_labelled
-from surveyor.weights import PROPERTY_WEIGHTS, Property
 
 logger = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ import yaml
 from ase.data import atomic_numbers
 
 from surveyor.dataset import ENERGY, FORCES, STRESS, Dataset
+from surveyor.dataset.weights import counted, has_stress
 from surveyor.errors import InputError
 from surveyor.files import publish, write_atomically
 from surveyor.models.fitted_energies import FITTED
@@ -36,8 +37,7 @@ from surveyor.models.trainer import (
     run_trainer,
     training_copy,
 )
-from surveyor.programs import run_program
-from surveyor.weights import counted, has_stress
+from surveyor.programs.program import run_program
 
 logger = logging.getLogger(__name__)
 

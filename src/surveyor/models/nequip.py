@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from surveyor.dataset import Dataset
-from surveyor.isolated_atoms import without_isolated_atoms
+from surveyor.dataset.isolated_atoms import without_isolated_atoms
 from surveyor.models.devices import Device, resolve_device
 from surveyor.models.fitted_energies import energies_after
 from surveyor.models.history import history_of

@@ -12,7 +12,7 @@ from surveyor.errors import InputError
 from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.models.shared_fields import ContinuedTraining
 from surveyor.models.trainer import TRAIN_FILE, VALID_FILE
-from surveyor.yaml_files import words_of
+from surveyor.parameters.yaml_files import words_of
 
 Tree = dict[str, Any]  # Any: whatever YAML holds
 

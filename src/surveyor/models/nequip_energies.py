@@ -9,12 +9,12 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.dataset import label_of
+from surveyor.dataset.weights import weight_of
 from surveyor.models.batches import evaluate_in_batches, memory_limits_of
 from surveyor.models.fitted_energies import fit_beside, with_rest
 from surveyor.models.nequip_config import Tree, model_given
 from surveyor.models.nequip_network import calculator_of, pass_together
 from surveyor.models.quiet import engine_kept_quiet
-from surveyor.weights import weight_of
 
 SOLE_MODEL = "sole_model"  # NequIP's name of a network among several
 SCALE_AND_SHIFT = "PerTypeScaleShift"  # NequIP's module that holds atomic energies; packages have a copy of the class

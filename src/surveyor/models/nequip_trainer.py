@@ -15,6 +15,7 @@ import yaml
 from ase import Atoms
 
 from surveyor.dataset import Dataset
+from surveyor.dataset.weights import counted, has_stress
 from surveyor.files import publish, write_atomically
 from surveyor.models.devices import resolve_device
 from surveyor.models.fitted_energies import FITTED, energies_after, save_energies
@@ -46,9 +47,8 @@ from surveyor.models.trainer import (
     run_trainer,
     training_copy,
 )
-from surveyor.programs import run_program
+from surveyor.programs.program import run_program
 from surveyor.structures import is_periodic
-from surveyor.weights import counted, has_stress
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,10 @@ from ase.calculators.calculator import Calculator
 from pydantic import Field
 
 from surveyor.dataset import Dataset, label_of
+from surveyor.dataset.isolated_atoms import without_isolated_atoms
+from surveyor.dataset.metrics import errors_of
+from surveyor.dataset.weights import PROPERTY_WEIGHTS, Property, weight_of
 from surveyor.files import write_arrays
-from surveyor.isolated_atoms import without_isolated_atoms
-from surveyor.metrics import errors_of
 from surveyor.models.bonds import Bonds
 from surveyor.models.history import history_of, report_epoch
 from surveyor.models.model import Epoch
@@ -27,7 +28,6 @@ from surveyor.models.single_model import SingleModel
 from surveyor.parameters import Parameters
 from surveyor.potentials import PredictingCalculator, Prediction, evaluate_one_by_one, results_of
 from surveyor.structures import is_periodic
-from surveyor.weights import PROPERTY_WEIGHTS, Property, weight_of
 
 SKIN_A = 0.5  # by which the neighbour lists of walkers reach farther than the cutoff
 

@@ -15,11 +15,11 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.dataset import label_of
+from surveyor.dataset.weights import counts
 from surveyor.errors import TrainingFailed
 from surveyor.events.kinds import NoBetterEpoch
 from surveyor.events.recording import announce
 from surveyor.models.model import Epoch
-from surveyor.weights import counts
 
 logger = logging.getLogger(__name__)
 

@@ -22,13 +22,13 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.dataset import Dataset
+from surveyor.dataset.isolated_atoms import without_isolated_atoms
+from surveyor.dataset.metrics import errors_of
+from surveyor.dataset.weights import counted, counts
 from surveyor.errors import InputError
 from surveyor.files import read_arrays, write_arrays
-from surveyor.isolated_atoms import without_isolated_atoms
-from surveyor.metrics import errors_of
 from surveyor.models.batches import batches
 from surveyor.models.uncertainty import FeaturePotential, inverse_root
-from surveyor.weights import counted, counts
 from surveyor.words import number_of
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from surveyor.launcher import begin, end_of
+from surveyor.programs.launcher import begin, end_of
 
 READY, BEGUN = b"ready\n", b"begun\n"
 POLL_S = 1.0

@@ -9,8 +9,9 @@ from typing import ClassVar, Generic, Self, TypeVar, cast
 from ase import Atoms
 
 from surveyor.dataset import Dataset
+from surveyor.dataset.isolated_atoms import without_isolated_atoms
+from surveyor.dataset.weights import Property
 from surveyor.errors import InputError
-from surveyor.isolated_atoms import without_isolated_atoms
 from surveyor.models import posterior, uncertainty
 from surveyor.models.atomic_energies import fit_atomic_energies, known_atomic_energies
 from surveyor.models.record import ModelRecord, versions_of
@@ -18,7 +19,6 @@ from surveyor.models.weights import check_weights
 from surveyor.parameters import Parameters
 from surveyor.potentials import Potential
 from surveyor.structures import elements_of
-from surveyor.weights import Property
 
 P = TypeVar("P", bound=Parameters)
 

@@ -14,6 +14,7 @@ from typing import Any
 from ase import Atoms
 
 from surveyor.dataset import ENERGY, FORCES, STRESS, label_of
+from surveyor.dataset.weights import PROPERTY_WEIGHTS, has_stress, weight_of
 from surveyor.errors import TrainingFailed
 from surveyor.events.kinds import BatchHalved
 from surveyor.events.log import read_lines
@@ -23,7 +24,6 @@ from surveyor.models.history import history_of, report_epoch, reported_epochs
 from surveyor.models.model import Epoch
 from surveyor.models.plausibility import Beginning, check_beginning, check_result
 from surveyor.models.trainer_process import ABSURD, DIVERGED, OTHER_ATOMIC_ENERGIES, OUT_OF_MEMORY
-from surveyor.weights import PROPERTY_WEIGHTS, has_stress, weight_of
 from surveyor.words import number_of
 
 logger = logging.getLogger(__name__)

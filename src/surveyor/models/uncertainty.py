@@ -23,15 +23,15 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.dataset import Dataset
+from surveyor.dataset.isolated_atoms import without_isolated_atoms
+from surveyor.dataset.metrics import largest_errors, typical_error
+from surveyor.dataset.weights import counted, counts
 from surveyor.errors import InputError
 from surveyor.events.kinds import UncertaintyCalibrated
 from surveyor.events.recording import announce
 from surveyor.files import read_arrays, write_arrays
-from surveyor.isolated_atoms import without_isolated_atoms
-from surveyor.metrics import largest_errors, typical_error
 from surveyor.models.batches import batches
 from surveyor.potentials import Potential
-from surveyor.weights import counted, counts
 from surveyor.words import number_of
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Uncertainty:
             phi^T P phi, is precise for features in single precision.
         factor: q in eV/Å.
         n_structures: number of structures of the calibration.
-        typical_error: on the validation set, in eV/Å; see `surveyor.metrics.typical_error`.
+        typical_error: on the validation set, in eV/Å; see `surveyor.dataset.metrics.typical_error`.
     """
 
     whitening: np.ndarray

@@ -1,8 +1,8 @@
 """Weights of structures that a model cannot take are refused before it is trained."""
 
 from surveyor.dataset import Dataset
+from surveyor.dataset.weights import PROPERTY_WEIGHTS, WEIGHT, Property, weighted_properties
 from surveyor.errors import InputError
-from surveyor.weights import PROPERTY_WEIGHTS, WEIGHT, Property, weighted_properties
 
 
 def weights_of_loss(model: object) -> tuple[Property, ...]:

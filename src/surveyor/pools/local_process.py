@@ -24,8 +24,8 @@ from typing import Any
 import dask
 from distributed import Nanny, Security, SpecCluster
 
-from surveyor import launcher
 from surveyor.pools.scheduler import SETTINGS, PoolScheduler
+from surveyor.programs import launcher
 
 WATCH_S = 0.5  # how often the parent is looked for; mostly the closed standard input tells first
 GONE_S = 5.0  # without the process of any worker, after which none will come; a dead one is replaced at once

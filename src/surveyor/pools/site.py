@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints, model_validator
 
-from surveyor.buckets import Bucket, BucketAddress, StorageName
 from surveyor.parameters import Parameters
+from surveyor.storage.buckets import Bucket, BucketAddress, StorageName
 
 User = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$")]  # of ssh; with a dash it would be an option
 START_S = 20.0  # of a job that pass before its worker is at work

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from surveyor.dataset import ENERGY, FORCES, STRESS
-from surveyor.isolated_atoms import CONFIG_TYPE
+from surveyor.dataset.isolated_atoms import CONFIG_TYPE
+from surveyor.dataset.weights import PROPERTY_WEIGHTS, VIRIALS_WEIGHT, WEIGHT
 from surveyor.reading.electrons import CHARGE, CHARGES, MOMENTS, MULTIPLICITY
 from surveyor.reading.sites import CONSTRAINTS, KINDS, MASSES, MOMENTA, OCCUPANCY
-from surveyor.weights import PROPERTY_WEIGHTS, VIRIALS_WEIGHT, WEIGHT
 
 Purpose = Literal["starts", "label", "data", "train", "import"]
 ALL: tuple[Purpose, ...] = get_args(Purpose)

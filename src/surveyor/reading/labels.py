@@ -6,6 +6,8 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.dataset import with_label
+from surveyor.dataset.weights import NAMES as WEIGHTS
+from surveyor.dataset.weights import PROPERTY_WEIGHTS, WEIGHT, is_counted
 from surveyor.errors import InputError
 from surveyor.labels import Label
 from surveyor.reading.keys import (
@@ -25,8 +27,6 @@ from surveyor.reading.report import Notes
 from surveyor.reading.stress import read_stress
 from surveyor.reading.weights import GivenWeights, read_weights
 from surveyor.structures import is_periodic
-from surveyor.weights import NAMES as WEIGHTS
-from surveyor.weights import PROPERTY_WEIGHTS, WEIGHT, is_counted
 
 SAME_ENERGY_EV = 1e-6  # energy and free energy that are closer are the same
 IN_PARAMETERS = in_parameters("label_keys")

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from ase import Atoms
 
-from surveyor.errors import InputError
-from surveyor.isolated_atoms import (
+from surveyor.dataset.isolated_atoms import (
     BOX_A,
     CONFIG_TYPE,
     energies_of,
@@ -17,6 +16,7 @@ from surveyor.isolated_atoms import (
     is_stated,
     named,
 )
+from surveyor.errors import InputError
 from surveyor.reading.identity import copies, copies_that_share
 from surveyor.reading.reading import Reading
 from surveyor.reading.report import Finding, ReadingReport, finding_of

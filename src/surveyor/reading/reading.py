@@ -9,6 +9,7 @@ from pathlib import Path
 from ase import Atoms
 
 from surveyor.dataset import OWN_FIELDS
+from surveyor.dataset.weights import is_counted
 from surveyor.errors import InputError
 from surveyor.reading.electrons import note_electrons, read_electrons
 from surveyor.reading.images import images_in, unread_electrons
@@ -17,7 +18,6 @@ from surveyor.reading.labels import pass_over_label, read_label
 from surveyor.reading.report import Notes, ReadingReport
 from surveyor.reading.sites import CONSTRAINTS, read_kinds, read_masses, read_motion, read_sites
 from surveyor.structures import canonical, check_structure, check_structures
-from surveyor.weights import is_counted
 
 # Takes a structure as the step before left it, with the fields of the file; returns it with fields that surveyor knows.
 Step = Callable[[Atoms, Notes], Atoms]

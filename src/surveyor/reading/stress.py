@@ -4,12 +4,12 @@ import numpy as np
 from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
+from surveyor.dataset.weights import VIRIALS_WEIGHT
 from surveyor.errors import InputError
 from surveyor.reading.keys import Fields, LabelKeys, numbers_in
 from surveyor.reading.report import Notes
 from surveyor.reading.weights import GivenWeights
 from surveyor.structures import is_periodic
-from surveyor.weights import VIRIALS_WEIGHT
 from surveyor.words import number_of
 
 # Rounding leaves such differences between components that are equal, or in one stress that is given twice.

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from surveyor.dataset.weights import NAMES, PROPERTY_WEIGHTS, VIRIALS_WEIGHT, WEIGHT, without_weights
 from surveyor.errors import InputError
 from surveyor.reading.keys import Fields, number_in
 from surveyor.reading.report import Notes
-from surveyor.weights import NAMES, PROPERTY_WEIGHTS, VIRIALS_WEIGHT, WEIGHT, without_weights
 
 OTHER_NAME = re.compile(r".*(?<!atomic)(?<!atom)(?<!molecular)(?<!mol)(?<!formula)weights?")  # of a weight, not a mass
 SIGMA = re.compile(r".*(?:energy|force|atom|stress|virial|hessian)s?sigma")  # of GAP: a large one is a small weight

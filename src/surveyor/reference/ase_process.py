@@ -1,7 +1,8 @@
 """Calculations by a calculator of ASE in a process of their own, which is this module, run.
 
 Each calculator starts its program in its own way, few with a time limit, none so that the program ends with its worker.
-A process around them all has both, from `surveyor.programs`. It also keeps a package that crashes from the worker.
+A process around them all has both, from `surveyor.programs.program`. It also keeps a package that crashes
+from the worker.
 """
 
 import shlex
@@ -18,11 +19,11 @@ import numpy as np
 from ase import Atoms
 from ase.io.jsonio import decode, encode
 
-from surveyor.endings import did_not_launch, ending_signal, how_it_ended, words_of_launcher
 from surveyor.errors import UNFORESEEN, InputError
 from surveyor.files import read_json, write_json
 from surveyor.labels import Label, LabelFailure
-from surveyor.programs import ProgramResult, run_program
+from surveyor.programs.endings import did_not_launch, ending_signal, how_it_ended, words_of_launcher
+from surveyor.programs.program import ProgramResult, run_program
 from surveyor.reference.ase_calculation import DISK_FULL, compute_with, describe, make_calculator
 from surveyor.reference.ase_calculators import Arguments, placed
 from surveyor.reference.ase_espresso import ENDED_EARLY, fault_in_espresso

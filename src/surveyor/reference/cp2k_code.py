@@ -15,10 +15,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from surveyor.endings import how_it_ended, words_of_launcher
 from surveyor.errors import InputError
 from surveyor.parameters import Parameters
-from surveyor.programs import ProgramResult, find_program, run_program
+from surveyor.programs.endings import how_it_ended, words_of_launcher
+from surveyor.programs.program import ProgramResult, find_program, run_program
 from surveyor.reference.cp2k_output import version_of
 from surveyor.reference.reference import LabelTimeout
 

@@ -10,8 +10,8 @@ import numpy as np
 from ase import Atoms
 from ase.units import Bohr, GPa, Hartree
 
-from surveyor.endings import SHELL_SIGNAL, ending_signal, how_it_ended, without_launcher, words_of_launcher
 from surveyor.labels import Label, LabelFailure, Reason
+from surveyor.programs.endings import SHELL_SIGNAL, ending_signal, how_it_ended, without_launcher, words_of_launcher
 from surveyor.reference.cp2k_scf import CONVERGED, NOT_CONVERGED, energy_tolerance, scf_steps_of
 from surveyor.structures import is_periodic
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from ase import Atoms
 
-from surveyor.calculations import folders_of, is_judged, keep_failed, new_folder, remove_folders
 from surveyor.dataset import with_label
 from surveyor.errors import AttemptFailed, LabelClaimed, Preempted
 from surveyor.events.kinds import LabelFailed, Labelled
 from surveyor.events.recording import announce
 from surveyor.files import FULL, outlast
 from surveyor.labels import WORK, Label, LabelFailure, LabelRequest, LabelStore, LevelOfTheory, former_keys
+from surveyor.labels.calculations import folders_of, is_judged, keep_failed, new_folder, remove_folders
 from surveyor.pools.workspace.translation import translated
 from surveyor.reference.reference import Reference, Resumable, limits_of
 

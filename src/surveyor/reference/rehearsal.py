@@ -9,7 +9,7 @@ from ase import Atoms
 from pydantic import Field
 
 from surveyor.parameters import Fraction, Parameters
-from surveyor.programs import run_program
+from surveyor.programs.program import run_program
 from surveyor.structures import canonical, identity_of
 
 

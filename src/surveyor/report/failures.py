@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ase import Atoms
 
-from surveyor.buckets import store_address
-from surveyor.calculations import folder_in
 from surveyor.dataset import FAILURE, KEY, MESSAGE, OUTPUT, Dataset
 from surveyor.files import read_json
 from surveyor.labels import LabelStore
+from surveyor.labels.calculations import folder_in
 from surveyor.report.tables import NOTHING, Manifest, Table, generation_name, make_table, walkers_of
 from surveyor.run_directory import RunDirectory
+from surveyor.storage.buckets import store_address
 
 N_LINES = 5  # of the output
 HEAD = ("Structure", "Generation", "Walker", "Reason", "Message", "Folder", "Last lines")

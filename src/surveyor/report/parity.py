@@ -7,12 +7,12 @@ import numpy as np
 from ase import Atoms, units
 
 from surveyor.dataset import Dataset, label_of
-from surveyor.evaluation import load_predictions
+from surveyor.dataset.evaluation import load_predictions
+from surveyor.dataset.weights import counts
 from surveyor.models.atomic_energies import fit_atomic_energies
 from surveyor.potentials import Prediction
 from surveyor.run_directory import GenerationDirectory
 from surveyor.structures import elements_of
-from surveyor.weights import counts
 
 SETS = ("train", "valid", "test")
 

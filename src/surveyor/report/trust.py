@@ -1,6 +1,6 @@
 """Lines on how far the potential of a campaign can be trusted."""
 
-from surveyor.metrics import coverage_in_words
+from surveyor.dataset.metrics import coverage_in_words
 from surveyor.progress import read_trust
 from surveyor.report.tables import Manifest, generation_name
 from surveyor.run_directory import RunDirectory

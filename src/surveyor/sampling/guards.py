@@ -156,7 +156,7 @@ def uncertainty_limit(conditions: Walkers, potential: Potential | None) -> float
     Args:
         conditions: of the walker.
         potential: on which it moves. Its attribute `typical_error` in eV/Å, if it has one, is that on its validation
-            set, see `surveyor.metrics.typical_error`; with an attribute `coverage`, its uncertainty is a bound.
+            set, see `surveyor.dataset.metrics.typical_error`; with an attribute `coverage`, its uncertainty is a bound.
     """
     error, coverage = (getattr(potential, name, None) for name in ("typical_error", "coverage"))
     wanted = conditions.max_uncertainty_meV_per_A or (DEFAULT_LIMIT if coverage is None else "auto")

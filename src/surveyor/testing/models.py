@@ -8,11 +8,11 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.dataset import Dataset, label_of, with_label
+from surveyor.dataset.metrics import errors_of
 from surveyor.errors import InputError
 from surveyor.events.kinds import EpochEnds
 from surveyor.events.log import EventLog, of_kind
 from surveyor.labels import Label
-from surveyor.metrics import errors_of
 from surveyor.models.model import EVENTS, Epoch, Model
 from surveyor.structures import elements_of
 from surveyor.testing.checks import check_close, check_equal, check_that

@@ -7,9 +7,9 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.dataset import FAILURE, is_labelled, label_of
+from surveyor.dataset.metrics import structure_error
 from surveyor.errors import InputError
 from surveyor.files import temporary_beside
-from surveyor.metrics import structure_error
 from surveyor.pools.site import Site, WorkersSite
 from surveyor.reading.suspicions import SAME_ENERGY_MEV, SAME_FORCES_MEV
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_atomically, write_json
 from surveyor.labels import LevelOfTheory, load_theory, save_theory
-from surveyor.parameter_files import flat, format_value, parse_parameters, path_in_brackets, with_paths
+from surveyor.parameters.files import flat, format_value, parse_parameters, path_in_brackets, with_paths
 from surveyor.run_directory import (
     FORMER_STOP,
     FORMER_WINDOWS,

@@ -5,13 +5,13 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from surveyor.buckets import Bucket, StorageName, StoreAddress
 from surveyor.errors import InputError
 from surveyor.models.choice import load_model
 from surveyor.models.record import RECORD
-from surveyor.parameter_files import files_named
 from surveyor.parameters import Parameters
+from surveyor.parameters.files import files_named
 from surveyor.pools.choice import Pools
+from surveyor.storage.buckets import Bucket, StorageName, StoreAddress
 
 OutputDirectory = Annotated[
     Path,

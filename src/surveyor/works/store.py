@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from surveyor.buckets import BucketAccess
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
 from surveyor.labels import LabelStore
-from surveyor.object_storage import ObjectStorage, prove, storage_at
 from surveyor.run_directory import SCHEMA_VERSION, RunDirectory, check_schema
 from surveyor.storage import MARK, FolderStorage
+from surveyor.storage.buckets import BucketAccess
+from surveyor.storage.object_storage import ObjectStorage, prove, storage_at
 from surveyor.works.parameters import WorkParameters
 
 

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from surveyor.buckets import BucketAccess
 from surveyor.errors import InputError
 from surveyor.files import naming_full_disks, read_json
 from surveyor.labels import LabelStore
 from surveyor.lease import Lease, hold_lease
-from surveyor.parameter_files import check_files_exist, check_no_file, load_parameters
+from surveyor.parameters.files import check_files_exist, check_no_file, load_parameters
 from surveyor.pools.choice import OpenPools, open_pools
 from surveyor.pools.pool import Pool
 from surveyor.pools.reporting import ReportingExecutor
 from surveyor.pools.site import Site
 from surveyor.pools.workspace.workspace import Workspace
 from surveyor.run_directory import RunDirectory
+from surveyor.storage.buckets import BucketAccess
 from surveyor.works.checks import check_writable
 from surveyor.works.continuation import check_same_parameters, keep_inputs, record_parameters
 from surveyor.works.parameters import WorkParameters

@@ -5,15 +5,15 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
-from surveyor.buckets import BucketAccess
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
 from surveyor.lease import Lease
-from surveyor.object_storage import ObjectStorage, prove, storage_at
 from surveyor.pools.choice import OpenPools
 from surveyor.pools.site import BorderSite, Site
 from surveyor.pools.workspace.workspace import ARRIVING, Border, Workspace
 from surveyor.run_directory import SCHEMA_VERSION, RunDirectory, check_schema
+from surveyor.storage.buckets import BucketAccess
+from surveyor.storage.object_storage import ObjectStorage, prove, storage_at
 from surveyor.works.parameters import WorkParameters
 
 

@@ -20,7 +20,7 @@ from surveyor.files import read_json
 from surveyor.models.choice import ModelParameters, load_model
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.pair import PairParameters
-from surveyor.parameter_files import parse_parameters
+from surveyor.parameters.files import parse_parameters
 from surveyor.potentials import Prediction
 
 N_LABELS = (5, 10, 20)

@@ -7,12 +7,12 @@ from ase import Atoms
 from labelling_inputs import copper
 
 from surveyor.errors import AttemptFailed, InputError
-from surveyor.labelling import Chunk, make_requests
-from surveyor.labelling.chunks import attempt_chunk, label_chunk
 from surveyor.labels import Label, LabelFailure, LabelStore, LevelOfTheory, Reason
 from surveyor.reference.ase import EMTReference
 from surveyor.reference.labelling import Labeller
 from surveyor.structures import canonical
+from surveyor.works.labelling import Chunk, make_requests
+from surveyor.works.labelling.chunks import attempt_chunk, label_chunk
 
 STRUCTURES = copper(3)
 

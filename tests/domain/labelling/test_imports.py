@@ -9,13 +9,13 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from labelling_inputs import copper, written
 
 from surveyor.dataset import ENERGY, FORCES, STRESS
+from surveyor.dataset.weights import WEIGHT
 from surveyor.errors import InputError
-from surveyor.labelling.imports import check_labels, import_labels, read_labels, stated_theory
 from surveyor.labels import LabelStore, LevelOfTheory, label_key, save_theory
 from surveyor.reading.keys import LabelKeys
 from surveyor.reference.ase import EMTParameters, EMTReference
 from surveyor.reference.labelling import Labeller, label_structure
-from surveyor.weights import WEIGHT
+from surveyor.works.labelling.imports import check_labels, import_labels, read_labels, stated_theory
 
 REFERENCE = EMTReference()
 THEORY = REFERENCE.resolve()

@@ -11,11 +11,11 @@ from labelling_inputs import bad_structures, copper, written
 from surveyor.dataset import FAILURE, KEY, MESSAGE, OUTPUT, Dataset, label_of
 from surveyor.errors import CampaignInUse, InputError
 from surveyor.files import read_json
-from surveyor.labelling import LABELLING, LabellingParameters, make_requests, write_results
 from surveyor.labels import WORK, Label, LabelFailure
 from surveyor.lease import hold_lease
 from surveyor.reference.ase import EMTReference
 from surveyor.run_directory import RunDirectory
+from surveyor.works.labelling import LABELLING, LabellingParameters, make_requests, write_results
 from surveyor.works.summary import read_summary
 
 THEORY = EMTReference().resolve()

@@ -6,10 +6,10 @@ from labelling_inputs import copper
 from surveyor.errors import InputError
 from surveyor.events.kinds import LabelFailed, Labelled, LabellingBegins, LabellingComplete, LabelsRequested
 from surveyor.files import write_json
-from surveyor.labelling.chunks import LABELLED
-from surveyor.labelling.progress import labelling_summary, read_labelling_progress
 from surveyor.lease import hold_lease
 from surveyor.run_directory import RunDirectory
+from surveyor.works.labelling.chunks import LABELLED
+from surveyor.works.labelling.progress import labelling_summary, read_labelling_progress
 from surveyor.works.summary import write_summary
 
 

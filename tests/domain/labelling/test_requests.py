@@ -8,13 +8,13 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from labelling_inputs import bad_structures, copper
 
 from surveyor.dataset import ENERGY, FAILURE, FORCES, with_label
-from surveyor.labelling import make_requests
-from surveyor.labelling.requests import CHEAP_CHUNK, default_chunk_size
 from surveyor.labels import Label, LevelOfTheory, label_key
 from surveyor.reference.ase import ASEParameters, ASEReference, EMTReference
 from surveyor.reference.cp2k import CP2KReference
 from surveyor.reference.cp2k_input import read_input
 from surveyor.reference.reference import Reference
+from surveyor.works.labelling import make_requests
+from surveyor.works.labelling.requests import CHEAP_CHUNK, default_chunk_size
 
 THEORY = EMTReference().resolve()
 

@@ -19,8 +19,9 @@ from networks import SHIFTS, NetworkTests, check_killed_three_times, replace_pro
 from pydantic import ValidationError
 
 from surveyor.dataset import ENERGY, FORCES, STRESS, Dataset
+from surveyor.dataset.metrics import errors_of
+from surveyor.dataset.weights import has_stress
 from surveyor.errors import InputError, TrainingFailed
-from surveyor.metrics import errors_of
 from surveyor.models import mace_evaluation, mace_trainer, trainer
 from surveyor.models.choice import CommitteeParameters, MemberParameters, ModelParameters, load_model, make_model
 from surveyor.models.history import history_of, reported_epochs
@@ -31,7 +32,6 @@ from surveyor.models.shared_fields import ContinuedTraining
 from surveyor.reading.keys import LabelKeys
 from surveyor.testing.models import check_model
 from surveyor.testing.potentials import check_potential
-from surveyor.weights import has_stress
 
 pytestmark = [
     pytest.mark.mace,

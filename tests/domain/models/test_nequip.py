@@ -13,8 +13,8 @@ from ase import Atoms
 from networks import NetworkTests, check_killed_three_times, replace_program
 
 from surveyor.dataset import STRESS, Dataset
+from surveyor.dataset.metrics import covered, errors_of
 from surveyor.errors import InputError, TrainingFailed
-from surveyor.metrics import covered, errors_of
 from surveyor.models import nequip_network, nequip_trainer
 from surveyor.models.choice import load_model
 from surveyor.models.nequip import NequIPModel, NequIPPotential

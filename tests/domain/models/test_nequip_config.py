@@ -11,8 +11,8 @@ from foundations import ALL, check_energies_beside, check_energies_left_open, fo
 from networks import SHIFTS, shifted
 
 from surveyor.dataset import STRESS, Dataset
+from surveyor.dataset.metrics import errors_of
 from surveyor.errors import InputError, TrainingFailed
-from surveyor.metrics import errors_of
 from surveyor.models.choice import ModelParameters, check_model_parameters, load_model, make_model, with_contents
 from surveyor.models.history import history_of
 from surveyor.models.model import Model

@@ -13,8 +13,8 @@ from ase import Atoms
 from gradients import by_differences, check_gradients, sums_of
 
 from surveyor.dataset import FORCES, Dataset
+from surveyor.dataset.metrics import errors_of
 from surveyor.errors import InputError
-from surveyor.metrics import errors_of
 from surveyor.models import posterior, single_model
 from surveyor.models.choice import CommitteeParameters, MemberParameters, load_model
 from surveyor.models.committee import CommitteeModel

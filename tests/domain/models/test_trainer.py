@@ -6,7 +6,7 @@ import pytest
 
 from surveyor.errors import TrainingFailed
 from surveyor.models.trainer import LOG, check_outcome
-from surveyor.programs import run_program
+from surveyor.programs.program import run_program
 
 
 def outcome_of(script: str, directory: Path) -> str:

@@ -17,8 +17,8 @@ from ase import Atoms
 from ase.build import bulk
 
 from surveyor.dataset import Dataset, label_of
+from surveyor.dataset.metrics import covered, typical_error
 from surveyor.errors import InputError
-from surveyor.metrics import covered, typical_error
 from surveyor.models import mace_evaluation, training, uncertainty
 from surveyor.models.batches import MemoryLimits
 from surveyor.models.choice import (

@@ -18,10 +18,10 @@ from processes import wait_until
 
 from surveyor.doctor.one_pool import examine_pool
 from surveyor.errors import PoolFailed, WorkerLost
-from surveyor.object_storage import storage_at
 from surveyor.pools import watch
 from surveyor.pools.clouds import instance_watch
 from surveyor.pools.submission import SubmitOptions
+from surveyor.storage.object_storage import storage_at
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

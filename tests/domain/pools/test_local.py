@@ -42,7 +42,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from surveyor.pools.local import local_pool
 from surveyor.pools.sites import LocalSite
 from surveyor.pools.submission import SubmitOptions
-from surveyor.programs import run_program
+from surveyor.programs.program import run_program
 
 def defined_here(folder):
     return run_program(["sh", "-c", "touch started; sleep 60"], directory=folder, output=folder / "output")

@@ -66,10 +66,10 @@ def test_two_checkouts_of_one_version_are_told_apart_by_their_code(tmp_path: Pat
     assert (done.returncode, done.stderr) == (0, "")
     (package / "flows").mkdir()
     (package / "flows" / "run.py").write_text("no worker imports this")
-    (package / "labels.pyc").write_bytes(b"nor reads this")
+    (package / "errors.pyc").write_bytes(b"nor reads this")
     assert run_check(python, tmp_path).returncode == 0
 
-    with (package / "labels.py").open("a") as file:
+    with (package / "errors.py").open("a") as file:
         file.write("# changed\n")
     done = run_check(python, tmp_path)
     assert done.returncode == 1

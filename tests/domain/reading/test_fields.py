@@ -8,10 +8,10 @@ import pytest
 from ase.build import molecule
 from ase.constraints import FixAtoms
 
-from surveyor.labelling.imports import read_labels
 from surveyor.labels import LevelOfTheory
 from surveyor.reading import GIVEN_DATA, read_labelled, read_structures, read_unchecked
 from surveyor.reading.fields import FIELDS
+from surveyor.works.labelling.imports import read_labels
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "structure-files.md"
 ALWAYS = ("numbers", "positions", "cell", "pbc")

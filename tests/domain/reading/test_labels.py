@@ -15,12 +15,12 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from surveyor.dataset import ENERGY, FORCES, STRESS, label_of
+from surveyor.dataset.weights import weight_of
 from surveyor.errors import InputError
 from surveyor.reading import GIVEN_DATA, Reading, read_labelled
 from surveyor.reading.keys import REF_KEYS, LabelKeys, keys_in
 from surveyor.reading.reading import read_structures, read_unchecked
 from surveyor.reading.weights import pass_over_weights
-from surveyor.weights import weight_of
 
 STEP = 1e-4  # strain
 

@@ -11,10 +11,19 @@ from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
 
-from surveyor import claims
 from surveyor.errors import AttemptFailed, LabelClaimed, Preempted
 from surveyor.files import read_json, write_json
-from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, LevelOfTheory, Reason, label_key, save_theory
+from surveyor.labels import (
+    POLICIES,
+    Label,
+    LabelFailure,
+    LabelStore,
+    LevelOfTheory,
+    Reason,
+    claims,
+    label_key,
+    save_theory,
+)
 from surveyor.reference.ase import EMTParameters, EMTReference
 from surveyor.reference.labelling import Labeller, attempt_label, label_structure
 from surveyor.reference.rehearsal import Rehearsal

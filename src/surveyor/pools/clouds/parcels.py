@@ -13,8 +13,8 @@ from pathlib import Path
 
 from distributed import Security
 
-from surveyor.object_storage import ObjectStorage
 from surveyor.pools.pool_folder import PoolFolder
+from surveyor.storage.object_storage import ObjectStorage
 
 OPENED = """\
 mkdir -m 700 {place} {place}/jobs || exit 1

@@ -11,9 +11,7 @@ from typing import Any
 
 from distributed import Security
 
-from surveyor.buckets import Bucket
 from surveyor.errors import PoolFailed
-from surveyor.object_storage import ObjectStorage
 from surveyor.pools.clouds.cloud_machines import CloudMachines
 from surveyor.pools.clouds.marks import EXPIRES, FOLDER, OWNER, POOL, Found, digest, owner
 from surveyor.pools.clouds.parcels import Parcels, certificates_in, check_in
@@ -24,6 +22,8 @@ from surveyor.pools.ec2.site import EC2Site
 from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, Refused, of_all
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
+from surveyor.storage.buckets import Bucket
+from surveyor.storage.object_storage import ObjectStorage
 from surveyor.words import number_of
 
 COSTS = ["pending", "running", "stopping", "stopped"]  # states in which an instance or its volumes cost something

@@ -27,9 +27,9 @@ from typing import Any
 
 from distributed import Security
 
-from surveyor import launcher
 from surveyor.pools.clouds import spot_notice
 from surveyor.pools.clouds.instance_watch import ANSWER_S, LOOK_S, answers, send_notice
+from surveyor.programs import launcher
 
 WORKER = "surveyor.pools.ssh.worker"  # importing it takes long
 POLL_S = 0.5

@@ -14,8 +14,8 @@ from typing import Any
 import dask
 from distributed import Nanny, Security
 
-from surveyor import launcher
 from surveyor.pools.scheduler import SETTINGS
+from surveyor.programs import launcher
 
 HOST = "127.0.0.1"
 

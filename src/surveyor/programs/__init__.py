@@ -1,0 +1,1 @@
+"""External programs: run with limits, ended as a whole, and why they ended."""
