@@ -7,8 +7,10 @@ labelled in the order of time. A model is trained on the first labels; the new l
 all labels are learned in several ways: from scratch with all epochs, and from the weights of that model with few epochs
 and settings of their own. Errors are root mean squares on frames of other walkers. Each seed has its own walkers and
 initial weights. Means over the seeds are geometric, with 95 % intervals; ratios are those of each seed to its training
-from scratch. A time is that of a whole training, from the call to the network: of the processor on a CPU, which others
-may share, and of the clock on a GPU. `--keep FOLDER` keeps the trainings, and repeats none that is there.
+from scratch. Times are those of whole trainings, from the call to the network: of the processor, over all processes,
+and of the clock, which other programs on the machine slow down. On a CPU, the first training of a worker imports torch
+and MACE, and later ones find them imported; two trainings of one epoch show how long a training takes beside its
+epochs. `--keep FOLDER` keeps the trainings, and repeats none that is there.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +31,7 @@ from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
-from training import forget, timed
+from training import Times, forget, timed
 
 from surveyor.benchmark.statistics import Mean, geometric_mean
 from surveyor.dataset import Dataset, with_label
@@ -38,6 +41,7 @@ from surveyor.models.mace import MACEModel
 from surveyor.models.mace_parameters import MACEParameters
 from surveyor.models.shared_fields import ContinuedTraining
 from surveyor.potentials import predict
+from surveyor.words import number_of
 
 N_WALKERS = 4
 N_TEST = 100
@@ -45,6 +49,7 @@ TEST_SEED = 1000  # added to that of the walkers
 VALID_SHARE = 10  # one label of so many is for validation
 STRAIN = 0.03
 BEFORE, SCRATCH = "before the update", "from scratch"
+FIRST, LATER = "one epoch, new worker", "one epoch"
 BAR = "bar: at least 5 times faster, at most 1.05 times the error of forces"
 
 
@@ -55,12 +60,43 @@ class Result:
     Attributes:
         forces: root mean square error of forces, in meV/Å.
         energy: root mean square error of energies, in meV/atom.
-        seconds: time of the training.
+        times: of the training.
     """
 
     forces: float
     energy: float
-    seconds: float
+    times: Times
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Trainings of one seed.
+
+    Attributes:
+        results: by way.
+        first: times of a training of one epoch in a new worker.
+        later: times of the same training in a worker that has trained before.
+    """
+
+    results: dict[str, Result]
+    first: Times
+    later: Times
+
+    def times_faster(self, way: str, n_epochs: int, kind: int) -> tuple[float, float, float]:
+        """Return how many times faster a way is than a training from scratch.
+
+        Args:
+            way: its name.
+            n_epochs: of the training from scratch.
+            kind: 0 for times of the processor, 1 for those of the clock.
+
+        Returns:
+            For trainings in a worker that has trained before, for those in a new worker, and for the epochs alone.
+        """
+        scratch, update = (self.results[each].times[kind] for each in (SCRATCH, way))
+        imports = self.first[kind] - self.later[kind]
+        start = self.later[kind] - (scratch - self.later[kind]) / max(1, n_epochs - 1)
+        return scratch / update, (scratch + imports) / (update + imports), (scratch - start) / (update - start)
 
 
 @dataclass(frozen=True)
@@ -186,33 +222,41 @@ def continued(parameters: MACEParameters, way: Way, n_epochs: int) -> MACEParame
     return parameters.model_copy(update={"continued": settings, "ema": way.ema, "options": options})
 
 
-def trained(model: MACEModel, sets: tuple[Dataset, Dataset], folder: Path) -> tuple[MACEModel, float]:
-    """Return the trained model, and the seconds that it took."""
-    kept, found = folder / "seconds.json", []
-    processor, clock = timed(lambda: found.append(model.train(*sets, folder)[0]))
+def trained(model: MACEModel, sets: tuple[Dataset, Dataset], folder: Path) -> tuple[MACEModel, Times]:
+    """Return the trained model, and how long it took."""
+    kept, found = folder / "times.json", []
+    times = timed(lambda: found.append(model.train(*sets, folder)[0]))
     if not kept.exists():
-        kept.write_text(json.dumps(processor if model.parameters.device == "cpu" else clock))
-    return found[0], json.loads(kept.read_text())
+        kept.write_text(json.dumps(times))
+    processor, clock = json.loads(kept.read_text())
+    return found[0], (processor, clock)
 
 
-def chain(name: str, seed: int, arguments: argparse.Namespace, folder: Path) -> dict[str, Result]:
+def chain(name: str, seed: int, arguments: argparse.Namespace, folder: Path) -> Chain:
     """Train on the first labels, learn all in each way, and return the results by way."""
     labels = labelled_frames(SYSTEMS[name], arguments.labels + arguments.new, seed)
     test = labelled_frames(SYSTEMS[name], arguments.test, TEST_SEED + seed)
     parameters, (first, new) = parameters_of(arguments), (labels[: arguments.labels], labels[arguments.labels :])
 
-    def from_scratch(data: Dataset, way: str) -> tuple[MACEModel, float]:
+    def from_scratch(data: Dataset, way: str) -> tuple[MACEModel, Times]:
         model = MACEModel(parameters).initialize(divided(data)[0], atomic_energies=None, seed=seed)
         return trained(model, divided(data), folder / way)
 
-    models = {BEFORE: from_scratch(first, BEFORE), SCRATCH: from_scratch(labels, SCRATCH)}
-    for way in arguments.ways:
-        begin, settings = models[BEFORE][0], continued(parameters, WAYS[way], arguments.update_epochs)
+    def update(way: Way, n_epochs: int, name: str) -> tuple[MACEModel, Times]:
+        begin, settings = models[BEFORE][0], continued(parameters, way, n_epochs)
         model = MACEModel(settings, begin.atomic_energies, seed, begin.weights)
         train, valid = divided(labels)
-        models[way] = trained(model, (train if WAYS[way].with_old else divided(new)[0], valid), folder / way)
+        return trained(model, (train if way.with_old else divided(new)[0], valid), folder / name)
+
+    models = {BEFORE: from_scratch(first, BEFORE), SCRATCH: from_scratch(labels, SCRATCH)}
+    for way, n_epochs in product(arguments.ways, arguments.update_epochs):
+        words = f"{way}, {number_of(n_epochs, 'epoch')}"
+        models[words] = update(WAYS[way], n_epochs, words)
+    results = {way: Result(*errors_in_milli(model, test), times) for way, (model, times) in models.items()}
     forget()
-    return {way: Result(*errors_in_milli(model, test), seconds) for way, (model, seconds) in models.items()}
+    first_times, later_times = (update(Way(0.003), 1, each)[1] for each in (FIRST, LATER))
+    forget()
+    return Chain(results, first_times, later_times)
 
 
 def errors_in_milli(model: MACEModel, test: Dataset) -> tuple[float, float]:
@@ -221,19 +265,32 @@ def errors_in_milli(model: MACEModel, test: Dataset) -> tuple[float, float]:
     return 1e3 * errors.forces_rmse, 1e3 * errors.energy_rmse
 
 
-def report(name: str, results: list[dict[str, Result]]) -> None:
+def report(name: str, chains: list[Chain], arguments: argparse.Namespace) -> None:
     """Print the means of a system over its seeds."""
-    print(f"| {name} | forces, meV/Å | energy, meV/atom | ratio of forces | times faster |\n{'| -- ' * 5}|")
-    for way in results[0]:
-        found, reference = [each[way] for each in results], [each[SCRATCH] for each in results]
-        pairs = list(zip(found, reference, strict=True))
+    print(f"| {name} | forces, meV/Å | ratio of forces | energy, meV/atom | ratio of energies |\n{'| -- ' * 5}|")
+    for way in chains[0].results:
+        pairs = [(each.results[way], each.results[SCRATCH]) for each in chains]
         columns = [
-            [each.forces for each in found],
-            [each.energy for each in found],
+            [one.forces for one, _ in pairs],
             [one.forces / other.forces for one, other in pairs],
-            [other.seconds / one.seconds for one, other in pairs],
+            [one.energy for one, _ in pairs],
+            [one.energy / other.energy for one, other in pairs],
         ]
         print(f"| {way} | {' | '.join(in_words(geometric_mean(each)) for each in columns)} |")
+    for kind, words in enumerate(("processor", "clock")):
+        report_times(f"{name}, {words}", chains, kind, arguments.epochs)
+
+
+def report_times(name: str, chains: list[Chain], kind: int, n_epochs: int) -> None:
+    """Print the times of trainings, 0 for those of the processor, 1 for those of the clock."""
+    print(f"\n| {name} | s | times faster | new worker | epochs alone |\n{'| -- ' * 5}|")
+    for way in [each for each in chains[0].results if each != BEFORE]:
+        ratios = [each.times_faster(way, n_epochs, kind) for each in chains]
+        columns = [[each.results[way].times[kind] for each in chains], *map(list, zip(*ratios, strict=True))]
+        print(f"| {way} | {' | '.join(in_words(geometric_mean(each)) for each in columns)} |")
+    for way, times in ((FIRST, [each.first for each in chains]), (LATER, [each.later for each in chains])):
+        print(f"| {way} | {in_words(geometric_mean([each[kind] for each in times]))} | | | |")
+    print(flush=True)
 
 
 def in_words(mean: Mean) -> str:
@@ -249,7 +306,7 @@ def parsed() -> argparse.Namespace:
     for option, default in {"labels": 100, "new": 20, "test": 100, "seeds": 3, "processes": 1}.items():
         parser.add_argument(f"--{option}", type=int, default=default)
     parser.add_argument("--epochs", type=int, default=200, help="from scratch")
-    parser.add_argument("--update-epochs", type=int, default=30)
+    parser.add_argument("--update-epochs", type=int, nargs="+", default=[20])
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--max-L", type=int, default=0)
     parser.add_argument("--layers", type=int, default=1)
@@ -275,10 +332,10 @@ def main() -> None:
         }
         print(
             f"{arguments.labels} + {arguments.new} labels, {arguments.epochs} epochs from scratch and "
-            f"{arguments.update_epochs} in an update; {BAR}"
+            f"fewer in an update; {BAR}"
         )
         for system, futures in running.items():
-            report(system, [each.result() for each in futures])
+            report(system, [each.result() for each in futures], arguments)
 
 
 if __name__ == "__main__":

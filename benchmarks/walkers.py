@@ -6,9 +6,9 @@
 network has surveyor's default architecture and is trained for one epoch, as its speed does not depend on its weights.
 On a processor, as many processes as there are cores work side by side, with one thread each: `ase` has MACE's own
 calculator and takes its walkers in turn, `surveyor` has its share of the walkers in lockstep, as on the local pool.
-torch-sim and `surveyor, one process` have one process with all threads. On a GPU each has one process. What is timed
-comes in turn, after one round that does not count. PYTHON is an interpreter (3.12 or later) with torch-sim (0.6 or
-later) and mace-torch.
+torch-sim and `surveyor, one process` have one process with all threads. On a GPU each has one process. Observables, the
+stress among them, are recorded at every tenth step, as in a walk of 1,000 steps. What is timed comes in turn, after one
+round that does not count. PYTHON is an interpreter (3.12 or later) with torch-sim (0.6 or later) and mace-torch.
 """
 
 import argparse
@@ -30,6 +30,7 @@ ROUNDS = 3
 TIMESTEP_FS = 0.5
 TEMPERATURE_K = 300.0
 MODEL = "mace.model"
+RECORD_INTERVAL = 10  # steps
 
 
 def structures(system: str, n: int) -> list[Atoms]:
@@ -111,8 +112,10 @@ class Surveyor:
 
     def run(self, n_steps: int) -> None:
         """Make steps."""
+        from surveyor.sampling import observables
         from surveyor.sampling.batching import SamplePlan, propagate_together
 
+        observables.N_RECORDS = -(-n_steps // RECORD_INTERVAL)  # rounded up; short walks record each step
         self._n_runs += 1
         plans = [SamplePlan(walker, (f"{walker.index}",)) for walker in self._make(n_steps)]
         propagate_together(plans, self._potential, directory=self._folder / str(self._n_runs))

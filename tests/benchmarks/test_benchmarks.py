@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,8 @@ CASES = [
     (
         "update",
         "--systems copper-gold --ways new-labels --seeds 2 --labels 20 --new 10 --test 2 --epochs 2 --update-epochs 1",
-        r"\| from scratch( \| \d\S* \(\S+ to \S+\)){4} \|\n\| new-labels( \| \d\S* \(\S+ to \S+\)){4} \|",
+        r"\| from scratch( \| \d\S* \(\S+ to \S+\)){4} \|\n\| new-labels, 1 epoch( \| \d\S* \(\S+ to \S+\)){4} \|"
+        r"(?s:.*)processor \| s(?s:.*)\| one epoch, new worker \| \d(?s:.*)clock \| s",
         (LONG, NETWORKS),
     ),
     (
@@ -70,6 +72,32 @@ def test_every_benchmark_is_run_here() -> None:
     assert programs == {name for name, *_ in CASES}
     checked = tomllib.loads((BENCHMARKS.parent / "pyproject.toml").read_text())["tool"]["mypy"]["modules"]
     assert programs == set(checked)
+
+
+RECORDING = """#!/bin/bash
+if [ "$2" = venv ]; then mkdir -p "$4/bin" && cp "$0" "$4/bin/python"; else echo "$@" >> "$RECORD"; fi
+"""
+
+
+@pytest.mark.parametrize("rehearsal", ["", "1"])
+def test_the_script_for_gpus_gives_options_that_the_benchmarks_have(rehearsal: str, tmp_path: Path) -> None:
+    python, record = tmp_path / "python3", tmp_path / "record"
+    python.write_text(RECORDING)
+    python.chmod(0o755)
+    if not rehearsal:
+        (tmp_path / "cuequivariance_ops_torch_cu12-0.13.whl").touch()
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RECORD": str(record), "REHEARSAL": rehearsal}
+    command = ["bash", str(BENCHMARKS / "gpu.sh"), str(tmp_path), "other-python"]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    runs = [line.split() for line in record.read_text().splitlines() if line.startswith(str(BENCHMARKS))]
+    counts = Counter(Path(script).stem for script, *_ in runs)
+    times = 1 if rehearsal else 2  # without kernels, and with them
+    assert counts == {"walkers": 2 * times, "evaluate": 2 * times, "training": times, "halves": 1, "update": 2}
+    for script, *options in runs:
+        text, device = Path(script).read_text(), "cpu" if rehearsal else "cuda"
+        assert ('"--device"' not in text) or (f"--device {device}" in " ".join(options))
+        given = [option.removeprefix("--") for option in options if option.startswith("--")]
+        assert [each for each in given if f'"--{each}"' not in text and f'"{each}":' not in text] == []
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,7 @@ FIRST_ATOMS = 512  # on a GPU, from which it is seen how much memory an atom tak
 SHARE = 0.8  # of the memory that is free, as graphs of as many atoms differ in their edges
 
 T = TypeVar("T")  # what a network gives for a structure
+G = TypeVar("G")  # what it takes for a batch
 Evaluate = Callable[[Sequence[Atoms]], Sequence[T]]
 
 
@@ -101,6 +103,54 @@ def evaluate_in_batches(evaluate: Evaluate[T], structures: Sequence[Atoms], limi
         batch = next(batches(structures[len(predictions) :], limits.limit))
         predictions += _halved_where_needed(evaluate, batch, limits)
     return predictions
+
+
+def evaluate_prepared(
+    prepare: Callable[[Sequence[Atoms]], G],
+    evaluate: Callable[[Sequence[Atoms], G], Sequence[T]],
+    structures: Sequence[Atoms],
+    limits: MemoryLimits,
+) -> list[T]:
+    """Return what `evaluate_in_batches` returns; while a GPU computes a batch, the processor prepares the next one.
+
+    Args:
+        prepare: returns the input of the network for a batch; called in another thread.
+        evaluate: returns a prediction for each structure of a batch, given its input.
+        structures: the structures, in order.
+        limits: how many atoms go through the network at once.
+
+    Raises:
+        OutOfMemory: there is no memory for a single structure.
+    """
+    if limits.device == "cpu":  # both would take turns
+        return evaluate_in_batches(lambda batch: evaluate(batch, prepare(batch)), structures, limits)
+    predictions: list[T] = []
+    ahead: tuple[Sequence[Atoms], Future[G]] | None = None
+    with ThreadPoolExecutor(1, thread_name_prefix="preparation") as thread:
+        while len(predictions) < len(structures):
+            left = structures[len(predictions) :]
+            batch = next(batches(left, limits.limit))
+            if ahead is None or len(ahead[0]) > len(batch):
+                ahead = batch, thread.submit(prepare, batch)
+            batch, prepared = ahead
+            following = next(batches(left[len(batch) :], limits.limit), None)
+            ahead = None if following is None else (following, thread.submit(prepare, following))
+            predictions += _halved_where_needed(_of_prepared(prepare, evaluate, batch, prepared), batch, limits)
+    return predictions
+
+
+def _of_prepared(
+    prepare: Callable[[Sequence[Atoms]], G],
+    evaluate: Callable[[Sequence[Atoms], G], Sequence[T]],
+    batch: Sequence[Atoms],
+    prepared: "Future[G]",
+) -> Evaluate[T]:
+    """Return a function that evaluates a batch, which is prepared, or a part of it."""
+
+    def evaluate_part(part: Sequence[Atoms]) -> Sequence[T]:
+        return evaluate(part, prepared.result() if len(part) == len(batch) else prepare(part))
+
+    return evaluate_part
 
 
 def batches(structures: Sequence[Atoms], n_atoms: int) -> Iterator[Sequence[Atoms]]:

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from surveyor.models.batches import MemoryLimits, evaluate_in_batches, gradients_of_sums, split_predictions
+from surveyor.models.batches import (
+    MemoryLimits,
+    evaluate_in_batches,
+    evaluate_prepared,
+    gradients_of_sums,
+    split_predictions,
+)
 from surveyor.models.devices import Precision
 from surveyor.models.mace_cells import with_vacuum
 from surveyor.models.quiet import engine_kept_quiet
@@ -65,12 +71,24 @@ def evaluate_together(
     with engine_kept_quiet():
         # It knows the elements, the cutoff and the head of a network.
         calculator = calculator_of(network, limits.device, precision, uncertainty)
-    return evaluate_in_batches(partial(pass_together, calculator), structures, limits)
+    if not takes_geometry_alone(calculator, structures):  # MACE makes its graphs with a global state of torch
+        return evaluate_in_batches(partial(pass_together, calculator), structures, limits)
+    return evaluate_prepared(
+        partial(graphs_of, calculator),
+        lambda batch, graphs: pass_together(calculator, batch, graphs=graphs),
+        structures,
+        limits,
+    )
 
 
-def pass_together(calculator: Any, structures: Sequence[Atoms]) -> list[Prediction]:  # Any: a calculator of MACE
-    """Take structures through the network together."""
-    return predictions_of(calculator, structures, forward(calculator, graphs_of(calculator, structures)))
+def pass_together(
+    calculator: Any,  # Any: a calculator of MACE
+    structures: Sequence[Atoms],
+    *,
+    graphs: dict[str, Any] | None = None,  # Any: tensors
+) -> list[Prediction]:
+    """Take structures through the network together; their graphs are made if they are not given."""
+    return predictions_of(calculator, structures, forward(calculator, graphs or graphs_of(calculator, structures)))
 
 
 def predictions_of(

@@ -2,10 +2,11 @@
 
 import re
 
-# A RuntimeError by its text: of TorchScript, of CUDA's driver, of Triton and the compiler ("... out of memory"); of
-# cuBLAS, cuSOLVER, cuSPARSE and cuDNN, whose handles need memory beside torch's; of torch on a CPU.
+# A RuntimeError by its text: of TorchScript, of CUDA's driver, of Triton and the compiler ("... out of memory", or the
+# name of the error); of cuBLAS, cuSOLVER, cuSPARSE, cuDNN and cuFFT, whose handles need memory beside torch's; of torch
+# on a CPU.
 PHRASES = re.compile(
-    r"out of memory|STATUS_ALLOC_FAILED|cudaErrorMemoryAllocation|can't allocate memory"
+    r"out[ _]of[ _]memory|_ALLOC_FAILED|cudaErrorMemoryAllocation|can't allocate memory"
     r"|(CUBLAS|CUSOLVER|CUSPARSE|CUDNN)_STATUS_\w+.*when calling `\w+Create\(",
     re.IGNORECASE | re.DOTALL,
 )

@@ -1,5 +1,6 @@
 """Errors of memory in all forms that torch and the libraries below it give them."""
 
+import threading
 from collections.abc import Sequence
 from importlib.util import find_spec
 
@@ -8,7 +9,7 @@ from ase import Atoms
 from ase.build import molecule
 
 from surveyor.errors import OutOfMemory
-from surveyor.models.batches import MemoryLimits, evaluate_in_batches
+from surveyor.models.batches import MemoryLimits, evaluate_in_batches, evaluate_prepared
 from surveyor.models.trainer_process import OUT_OF_MEMORY, exit_when_out_of_memory
 
 pytestmark = pytest.mark.skipif(find_spec("torch") is None, reason='needs torch: pip install "surveyor[mace]"')
@@ -18,6 +19,8 @@ TEXTS = {
     "TorchScript": f"The following operation failed in the TorchScript interpreter.\nRuntimeError: {CUDA}",
     "driver": "CUDA driver error: out of memory",
     "runtime": "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+    "driver, by name": "CUDA driver error: CUDA_ERROR_OUT_OF_MEMORY (2)",
+    "cuFFT": "cuFFT error: CUFFT_ALLOC_FAILED",
     "Triton": "Triton Error [CUDA]: out of memory",
     "cuBLAS": "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
     "cuBLAS, not initialized": "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
@@ -76,3 +79,28 @@ def test_other_errors_are_not_taken_for_it(text: str) -> None:
         evaluate_in_batches(fail, [molecule("H2O")] * 2, MemoryLimits("cpu"))
     with pytest.raises(RuntimeError, match=text[:20]), exit_when_out_of_memory():
         raise RuntimeError(text)
+
+
+def test_the_next_batch_is_prepared_while_a_gpu_computes_and_a_lack_of_memory_halves_what_is_prepared() -> None:
+    begun, sizes = threading.Semaphore(0), []
+    structures = [molecule("H2O") for _ in range(10)]
+
+    def prepare(batch: Sequence[Atoms]) -> list[int]:
+        begun.release()
+        return [structures.index(atoms) for atoms in batch]
+
+    def evaluate(batch: Sequence[Atoms], numbers: list[int]) -> list[int]:
+        if len(sizes) < 2:  # the first two batches have another one behind them
+            assert begun.acquire(timeout=30), "it was not prepared itself"
+            assert begun.acquire(timeout=30), "nothing was prepared meanwhile"
+            begun.release()
+        sizes.append(len(batch))
+        if len(batch) > 1 and len(sizes) > 1:
+            raise MemoryError
+        return numbers
+
+    for number, atoms in enumerate(structures):
+        atoms.positions += number
+    limits = MemoryLimits("cuda", n_atoms=9)
+    assert evaluate_prepared(prepare, evaluate, structures, limits) == [*range(10)]
+    assert sizes == [3, 3, 1, 2, *[1] * 6]
