@@ -84,7 +84,6 @@ def online_learning(
         survey = None
         while (reason := reason_to_stop(generation.progress, learning)) is None:
             survey = survey or Survey(campaign, checks.begun(), generation)
-            survey.go_on(generation)
             reports.begin(generation.number)
             generation = next_generation(campaign, survey, generation)
         if survey is not None:

@@ -50,8 +50,8 @@ class Survey:
         learning, self._checks, self._campaign = campaign.parameters.learning, checks, campaign
         self._record = SurveyRecord(campaign.directory, learning, campaign.checked.walkers, newest)
         rules = self._record.schedule.rules
-        self._is_overlapped = rules is not None and rules.labels_ahead > rules.n_states
-        context = copy_context() if self._is_overlapped else None
+        is_overlapped = rules is not None and rules.labels_ahead > rules.n_states
+        context = copy_context() if is_overlapped else None
         self._labels = Labels.begin(campaign, checks, context)
         is_ready = partial(checks.is_ready, "sampling")
         self._queue = TaskQueue(
@@ -63,17 +63,6 @@ class Survey:
         self._to_begin: list[tuple[int, SamplePlan]] = []  # with the generation whose model moves the walker
         self._failed: list[PrefectFuture[Any]] = []
         self._is_restored = self._is_ending = False
-
-    def go_on(self, newest: Generation) -> None:
-        """Have walkers begin that may move during a training; they do not wait for the run of the next generation.
-
-        Args:
-            newest: the newest complete generation, which is not the last one.
-        """
-        if self._is_overlapped and self._is_restored:
-            self._potentials[newest.number] = newest.model.deploy()
-            self._decide()
-            self._queue.fill()
 
     def samples(self, previous: Generation, potential: Potential, stopwatch: Stopwatch) -> list[LabelledSample]:
         """Return the samples of the next generation, when all of them have their labels.

@@ -1,7 +1,6 @@
 """Campaigns whose walkers and labels go on during trainings: real pools and a real Prefect server."""
 
 import json
-from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from slow_campaign import N_GENERATIONS, N_LABELS, N_STATES, SlowCampaign
 
 from surveyor.errors import InputError
 from surveyor.learning.decisions import Progress
-from surveyor.learning.entries import GenerationEnds, LabelArrived, RunEnds, SampleReturned, WalkerBegins
+from surveyor.learning.entries import LabelArrived, RunEnds, SampleReturned
 from surveyor.learning.journal import Journal, first_difference
 from surveyor.learning.parameters import Learning
 from surveyor.progress import read_progress
@@ -50,13 +49,6 @@ def cut_after_last_decision(journal: Journal) -> bytes:
     return content
 
 
-def start_of_generation(api_url: str, number: int) -> float:
-    """Return when the run of a generation of the last campaign began, in seconds since 1970."""
-    runs = {"flow_runs": {"name": {"any_": [f"generation {number}"]}}, "sort": "START_TIME_DESC", "limit": 1}
-    (run,) = post(api_url, "flow_runs/filter", runs)
-    return datetime.fromisoformat(run["start_time"]).timestamp()
-
-
 def nodes_in_run_graph(api_url: str) -> list[tuple[str, int]]:
     """Return the name and the number of parents of each node in the graph of the last campaign."""
     campaigns = {"flows": {"name": {"any_": ["online-learning"]}}, "sort": "START_TIME_DESC", "limit": 1}
@@ -80,14 +72,6 @@ def test_walkers_go_on_during_trainings_and_nothing_is_dropped(folder: Folder, p
     progress = read_progress(folder.directory)
     assert (progress.state, progress.n_labels) == ("complete", 18)
     labels_stand_alone_in_the_run_graph(prefect_api_url)
-    walkers_begin_before_the_run_of_the_next_generation(folder, prefect_api_url)
-
-
-def walkers_begin_before_the_run_of_the_next_generation(folder: Folder, api_url: str) -> None:
-    entries = Journal(folder.directory.journal).timed()
-    (end,) = [time for time, entry in entries if isinstance(entry, GenerationEnds) and entry.generation == 1]
-    begun = [time for time, entry in entries if isinstance(entry, WalkerBegins) and time > end]
-    assert end < begun[0] < start_of_generation(api_url, 2)
 
 
 def labels_stand_alone_in_the_run_graph(api_url: str) -> None:
