@@ -222,7 +222,7 @@ def test_the_last_lines_of_the_console_are_told(cloud: PlayedCloud, tmp_path: Pa
     assert re.search(r"EC2 says: .*Instance .* printed nothing", pool.output(job))
     (tmp_path / "jobs" / "gpu-1.out").write_text("no CUDA here\n")
     assert pool.output(job).endswith("gpu-1.out):\nno CUDA here")
-    (cloud.folder / f"{job}.console").write_text("\n".join(f"line {i}" for i in range(100)))
+    cloud.shown = lambda _: "\n".join(f"line {i}" for i in range(100))
     assert pool.output(job).splitlines()[1:] == [f"line {i}" for i in range(85, 100)]
 
 
@@ -383,10 +383,9 @@ def test_an_instance_has_a_door_once_it_has_shown_its_keys(
     fields = {"connection": "ssh", "ssh_user": "ubuntu", "ssh_key_file": keys / "good"}
     pool = instances(cloud, tmp_path, proxy_command=proxy_command, **fields)
     job = asyncio.run(pool.submit("gpu-1"))
-    console = cloud.folder / f"{job}.console"
-    console.write_text("booting\n")
+    cloud.shown = lambda _: "booting\n"
     assert pool.door(job) is None
-    console.write_text("surveyor-host-key ssh-ed25519 AAAA end\n")
+    cloud.shown = lambda _: "surveyor-host-key ssh-ed25519 AAAA end\n"
     (found,) = (each for each in cloud.instances() if each["InstanceId"] == job)
     assert pool.door(job) == Door(found[address], ("ssh-ed25519 AAAA",))
 
