@@ -84,7 +84,8 @@ def test_an_instance_is_reached_through_a_router_and_none_outlives_its_pool(
     """
     scene.folder.path.mkdir()
     monkeypatch.setattr(scene.cloud, "boot", ("env", f"PLAYED_HIDDEN={scene.folder.path}", *scene.cloud.boot))
-    pool = scene.open_pool(spot=True, on_demand_after=1, workspace="s3://nobody/asks-it")
+    # The first instance is to stay until it is taken away, however long the steps before that take.
+    pool = scene.open_pool(spot=True, on_demand_after=1, workspace="s3://nobody/asks-it", idle_minutes=1)
     network, content = pool.submit(network_and_bytes, 5_000_000).result(PATIENCE_S)
     assert (network, len(content)) == (net.namespace(OUTSIDE), 5_000_000)
     check_secrets(scene.folder)
