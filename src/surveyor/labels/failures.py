@@ -23,7 +23,7 @@ NO_LIMITS_KNOWN: Mapping[Reason, float | None] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What follows when a label fails for one reason.
+    """Consequences of a failure for one reason.
 
     Attributes:
         attempts: how often it may fail for this reason before the failure is final: once where the same input gives

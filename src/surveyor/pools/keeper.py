@@ -197,8 +197,6 @@ class Keeper:
     def _note_job(self, record: JobRecord, entry: Entry | None, workers: list[WorkerState], now: float) -> None:
         if entry is not None and entry.reason and (record.entry is None or record.entry.reason != entry.reason):
             logger.info("pool %s: %s waits: %s", self.name, record.name, entry.reason)
-        if record.taken_at is None and (at := self._taken_at(record, entry)) is not None:
-            self._note_interruption(record, at)
         record.note_entry(entry, now)
         if workers or (record.connected is None and self._was_connected(record)):
             if record.connected is None:
@@ -206,11 +204,16 @@ class Keeper:
             record.connected = now
         if any(worker.processing for worker in workers):
             record.busy = now
+        if record.taken_at is None and (at := self._taken_at(record, entry)) is not None:
+            self._note_interruption(record, at)
 
     def _taken_at(self, record: JobRecord, entry: Entry | None) -> float | None:
         """Return when the machine of a job is taken away, by its own notice or by what the queue shows."""
-        is_shown = entry is not None and record.connected is not None and record.leaving is None
-        return self.scheduler.taken.get(record.name) or (entry.taken_at if entry is not None and is_shown else None)
+        announced = self.scheduler.taken.get(record.name)
+        if announced is not None or entry is None:
+            return announced
+        is_in_use = record.connected is not None and record.leaving is None
+        return entry.taken_at if is_in_use else None
 
     def _was_connected(self, record: JobRecord) -> bool:
         several = (f"{record.name}-{number}" for number in range(self.site.workers_per_job))

@@ -132,7 +132,7 @@ class WorkersSite(BorderSite):
 
     @property
     def carries_folder(self) -> bool:
-        """Whether jobs that do not see the pool's folder get what they need of it."""
+        """True if jobs that do not see the pool's folder get what they need of it."""
         return False
 
     @property

@@ -120,7 +120,7 @@ def test_pods_wait_for_a_node_come_with_work_are_replaced_when_deleted_and_leave
     wait_until(lambda: names(scene.log, "begin") == ["a", "a"], scene.said, PATIENCE_S)
     end.touch()
     assert future.result(PATIENCE_S) == "of-the-patch"
-    assert first not in scene.pods
+    wait_until(lambda: first not in scene.pods, scene.said, PATIENCE_S)
     pool.shutdown()
     scene.wait_for_the_end_of_the_pool()
     wait_until(lambda: not scene.cluster.pods(), lambda: str(scene.cluster.pods().keys()), PATIENCE_S)

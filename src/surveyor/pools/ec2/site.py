@@ -75,5 +75,5 @@ class EC2Site(RentedSite):
 
     @property
     def carries_folder(self) -> bool:
-        """Whether instances that do not see the pool's folder get what they need of it."""
+        """True if instances that do not see the pool's folder get what they need of it."""
         return True

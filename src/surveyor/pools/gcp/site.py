@@ -80,5 +80,5 @@ class GCPSite(RentedSite):
 
     @property
     def carries_folder(self) -> bool:
-        """Whether instances that do not see the pool's folder get what they need of it, as they do by ssh."""
+        """True if instances that do not see the pool's folder get what they need of it, as they do by ssh."""
         return self.connection == "ssh"

@@ -119,7 +119,7 @@ class KubernetesSite(CloudSite, PodRequest):  # in forms, the fields of the last
 
     @property
     def carries_folder(self) -> bool:
-        """Whether pods that do not see the pool's folder get what they need of it."""
+        """True if pods that do not see the pool's folder get what they need of it."""
         return True
 
     @property
