@@ -146,8 +146,8 @@ class Reports:
 
 def _was_killed(directory: RunDirectory) -> bool:
     """Say whether the run before this one came to no end, of which the report would tell."""
-    told = CampaignBegins | CampaignComplete | CampaignFails
-    kinds = [type(each) for each in directory.events.read()[0] if isinstance(each, told)]
+    bounds = CampaignBegins | CampaignComplete | CampaignFails
+    kinds = [type(each) for each in directory.events.read()[0] if isinstance(each, bounds)]
     return kinds[-2:] == [CampaignBegins, CampaignBegins]  # the last one is that of this run
 
 

@@ -79,14 +79,14 @@ def _results(options: argparse.Namespace, on_progress: Callable[[str], None]) ->
 
 def _progress_printer(console: Console, status: Status) -> Callable[[str], None]:
     """Return a function that shows what `doctor` waits for: in place in a terminal, line by line elsewhere."""
-    told = [""]
+    printed = [""]
 
     def on_progress(text: str) -> None:
         if console.is_terminal:
             status.update(text)
-        elif text != told[-1]:
+        elif text != printed[-1]:
             console.print(text, markup=False)
-            told.append(text)
+            printed.append(text)
 
     return on_progress
 

@@ -264,19 +264,19 @@ class _ProgressLog:
         n_requested: number of different structures to label.
         n_found: number of structures without a task, because the outcome of their whole chunk is known.
         counts: outcomes of the others so far.
-        told: time of the last line.
+        logged: time of the last line.
     """
 
     n_requested: int
     n_found: int
     counts: "Counter[str]" = field(default_factory=Counter)
-    told: float = field(default_factory=time.monotonic)
+    logged: float = field(default_factory=time.monotonic)
 
     def add(self, counts: Mapping[str, int]) -> None:
         """Add the outcomes of some structures."""
         self.counts.update(counts)
-        if time.monotonic() > self.told + LINE_S:
-            self.told = time.monotonic()
+        if time.monotonic() > self.logged + LINE_S:
+            self.logged = time.monotonic()
             n_done = min(self.n_requested, self.n_found + self.counts.total())
             n_failed = self.counts.total() - self.counts[LABELLED]
             logger.info("%d of %d labels are done, %d failed", n_done, self.n_requested, n_failed)

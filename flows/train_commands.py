@@ -119,16 +119,16 @@ def _errors_table(errors: Mapping[str, Errors]) -> Table:
     table = _table(headers)
     for name, each in errors.items():
         energy = (each.energy_rmse, each.energy_rmse_without_offset, each.energy_offset)
-        shown = map(_format_number, (*energy, each.forces_rmse, each.stress_rmse))
-        table.add_row(name, str(each.n_structures), *shown)
+        numbers = map(_format_number, (*energy, each.forces_rmse, each.stress_rmse))
+        table.add_row(name, str(each.n_structures), *numbers)
     return table
 
 
 def _elements_table(errors: Mapping[str, Errors], symbols: Sequence[str]) -> Table:
     table = _table(symbols)
     for name, each in errors.items():
-        shown = (_format_number(each.forces_rmse_by_element.get(symbol)) for symbol in symbols)
-        table.add_row(name, str(each.n_structures), *shown)
+        numbers = (_format_number(each.forces_rmse_by_element.get(symbol)) for symbol in symbols)
+        table.add_row(name, str(each.n_structures), *numbers)
     return table
 
 

@@ -105,8 +105,8 @@ def errors_before_training(
     predictions = load_predictions(path, labelled)
     errors = errors_of(labelled, predictions)
     coverage = coverage_of(potential, labelled, predictions)
-    told = f"; {coverage_in_words(**coverage)}" if coverage else ""
-    text = f"generation {number}: before training {format_errors(errors)}{told}"
+    calibration = f"; {coverage_in_words(**coverage)}" if coverage else ""
+    text = f"generation {number}: before training {format_errors(errors)}{calibration}"
     announce(logger, ErrorsMeasured(message=text, errors=errors.to_dict()))
     by_key = dict(zip(labelled.keys(), predictions, strict=True))
     return BeforeTraining(errors, structure_errors(labelled, predictions), by_key, coverage)

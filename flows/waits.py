@@ -61,35 +61,35 @@ class _Waits:
     Attributes:
         run: the flow run.
         seen: the wait at the last look; a wait is reported from the second look on.
-        told: the last reported wait; empty for none.
-        shown: the message of the run's state.
+        reported: the last reported wait; empty for none.
+        in_state: the message of the run's state.
         began: begin of the last wait.
     """
 
     run: UUID
     seen: str = ""
-    told: str = ""
-    shown: str = ""
+    reported: str = ""
+    in_state: str = ""
     began: float = 0.0
 
     def look(self, text: str) -> None:
         """Update the current wait, and report it."""
-        is_news = text != self.told and (not text or text == self.seen)
+        is_news = text != self.reported and (not text or text == self.seen)
         self.seen = text
         if is_news:
             self._announce(text)
-        if self.told != self.shown and show_in_state(self.run, self.told):
-            self.shown = self.told
+        if self.reported != self.in_state and show_in_state(self.run, self.reported):
+            self.in_state = self.reported
 
     def _announce(self, text: str) -> None:
-        if not self.told:
+        if not self.reported:
             self.began = time.monotonic()
         if text:
             announce(logger, Waiting(message=text))
         else:
             seconds = time.monotonic() - self.began
             announce(logger, WaitingEnds(message=f"no longer waiting, after {seconds:.0f} s"))
-        self.told = text
+        self.reported = text
 
 
 def show_in_state(run: UUID, text: str) -> bool:

@@ -45,13 +45,13 @@ def log_generation(directory: RunDirectory, number: int, wandb_parameters: WandB
     generations = sorted({*record["generations"], number})
     with Session(directory, wandb_parameters, record["id"], JOB_TYPE, _logged(directory, record)) as session:
         for each in range(session.first_step, generations[-1] + 1):
-            shown = _tables(wandb, directory, each) | _images(wandb, directory, each)
-            session.log(each, _metrics(directory, each) | shown)
+            media = _tables(wandb, directory, each) | _images(wandb, directory, each)
+            session.log(each, _metrics(directory, each) | media)
         if comparison is not None:
             session.summarize(_final_errors(read_comparison(directory)) | _trust(directory))
     if session.logged is not None:
-        told = {"generations": generations, "comparison": comparison, "folders": session.logged.folders}
-        write_record(directory, record | told)
+        logged = {"generations": generations, "comparison": comparison, "folders": session.logged.folders}
+        write_record(directory, record | logged)
 
 
 def _logged(directory: RunDirectory, record: Mapping[str, Any]) -> Logged:  # Any: whatever JSON holds

@@ -387,8 +387,8 @@ def _milli(value: float | None) -> float | None:
 def render(progress: CampaignProgress) -> RenderableType:
     """Return a few lines for a terminal: the generation in work, its counts, its training, the errors so far."""
     lines: list[RenderableType] = [_folded(_headline(progress), "bold")]
-    if told := progress.waiting or progress.failure:
-        lines.append(_folded(told, "yellow" if progress.waiting else "red"))
+    if reason := progress.waiting or progress.failure:
+        lines.append(_folded(reason, "yellow" if progress.waiting else "red"))
     if progress.generation is not None:
         lines += [_bars(progress), *([_folded(_training_line(progress))] if progress.epoch else [])]
     if progress.errors:

@@ -8,7 +8,7 @@ from surveyor.learning.audits import Audit, Examined
 from surveyor.learning.decisions import FORMER_REASON, TARGETS_MET, Progress, reason_to_stop
 from surveyor.learning.parameters import Learning
 from surveyor.learning.statement import make_statements, verdict
-from surveyor.learning.trust import Evidence, n_audits_expected, newest, what_is_not_shown
+from surveyor.learning.trust import Evidence, missing_evidence, n_audits_expected, newest
 from surveyor.sampling.conditions import Walkers
 
 TARGET = Learning(n_generations=99, target_forces_meV_per_A=40)
@@ -82,51 +82,49 @@ def test_too_few_audits_say_nothing(history):
 
 
 def test_one_generation_is_not_enough(history):
-    assert what_is_not_shown(history[:3], TARGET) == [
-        "they are met in the newest generation, but not in the one before"
-    ]
-    assert what_is_not_shown(history[:4], TARGET) == []
+    assert missing_evidence(history[:3], TARGET) == ["they are met in the newest generation, but not in the one before"]
+    assert missing_evidence(history[:4], TARGET) == []
 
 
 @pytest.mark.parametrize("target", ["target_forces_meV_per_A", "target_energy_meV_per_atom"])
 def test_an_error_whose_bound_is_above_the_target_does_not_end(history, target):
     value = 31.0 if "forces" in target else 1.03  # the error is 30.5 or 1.02, its bound above
-    (told,) = what_is_not_shown(history, Learning(**{target: value}))
+    (told,) = missing_evidence(history, Learning(**{target: value}))
     found = re.fullmatch(r"the error of \w+ is at most ([\d.]+) meV/\w+, expected less than ([\d.]+)", told)
     assert float(found[1]) > float(found[2]) == value
 
 
 def test_errors_far_beyond_the_target_do_not_end(history):
     far = (*history[-1].audits[1:], audit(forces=121.0))
-    *_, told = what_is_not_shown(with_newest(history, audits=far), TARGET)
+    *_, told = missing_evidence(with_newest(history, audits=far), TARGET)
     assert told == "beyond 3 times a target: 1 of 30 audits, at most 15 %, expected less than 10 %"
 
 
 def test_what_is_discarded_is_beyond_the_target(history):
     discarded = (*history[-1].audits[1:], audit(is_discarded=True))
-    (told,) = what_is_not_shown(with_newest(history, audits=discarded), TARGET)
+    (told,) = missing_evidence(with_newest(history, audits=discarded), TARGET)
     assert told.startswith("beyond 3 times a target: 1 of 30")
 
 
 def test_an_error_that_is_not_finite_does_not_end(history):
     diverged = (*history[-1].audits[1:], audit(forces=None))
-    told = what_is_not_shown(with_newest(history, audits=diverged), TARGET)
+    told = missing_evidence(with_newest(history, audits=diverged), TARGET)
     assert told[0] == "the error of forces is at most inf meV/Å, expected less than 40"
 
 
 def test_guards_that_stop_many_walkers_do_not_end(history):
     samples = (*(sample(rejections=STOPPED) for _ in range(4)), *(sample() for _ in range(36)))
-    (told,) = what_is_not_shown(with_newest(history, samples=samples), TARGET)
+    (told,) = missing_evidence(with_newest(history, samples=samples), TARGET)
     assert told == "guards stopped 4 of 80 samples, expected less than 5 %"
-    assert what_is_not_shown(with_newest(history, samples=samples[1:]), TARGET) == []
+    assert missing_evidence(with_newest(history, samples=samples[1:]), TARGET) == []
 
 
 def test_a_time_limit_is_no_guard_of_the_potential(history):
     stop = {"reason": "wall_time", "step": 9, "value": 9.0, "limit": 8.0}
     samples = tuple(sample(stop=stop) for _ in range(40))
-    assert what_is_not_shown(with_newest(history, samples=samples), TARGET) == []
+    assert missing_evidence(with_newest(history, samples=samples), TARGET) == []
     disagreed = tuple(sample(stop={**stop, "reason": "disagreement"}) for _ in range(40))
-    assert what_is_not_shown(with_newest(history, samples=disagreed), TARGET)
+    assert missing_evidence(with_newest(history, samples=disagreed), TARGET)
 
 
 def with_uncertainty(history, uncertainty, generations):
@@ -147,14 +145,14 @@ def with_uncertainty(history, uncertainty, generations):
 
 def test_an_uncertainty_that_becomes_too_small_does_not_end(history):
     stated = with_uncertainty(history, 20.0, (3, 4))
-    told = what_is_not_shown(stated, TARGET)
+    told = missing_evidence(stated, TARGET)
     assert re.fullmatch(r"the stated uncertainty covers \d+ of 30 audits, expected at least \d+ %", told[0])
-    assert what_is_not_shown(with_uncertainty(history, 60.0, (3, 4)), TARGET) == []
+    assert missing_evidence(with_uncertainty(history, 60.0, (3, 4)), TARGET) == []
 
 
 def test_an_uncertainty_that_cannot_be_judged_yet_does_not_hinder(history):
     assert Evidence.of(with_uncertainty(history, 60.0, ())[:3]).coverage is None
-    assert what_is_not_shown(with_uncertainty(history, 60.0, ())[:4], TARGET) == []
+    assert missing_evidence(with_uncertainty(history, 60.0, ())[:4], TARGET) == []
 
 
 def sentence(history, learning=TARGET, group=GROUP):
@@ -217,8 +215,8 @@ def test_a_bound_that_is_stated_needs_no_earlier_audits():
         return [Examined(0, ()), examined(1, n_audits=30), examined(2, n_audits=30, **changes)]
 
     assert "stated uncertainty covered 100 % (expected 90 %, by chance 77 % to 100 %)" in sentence(bounded(61.0))
-    assert what_is_not_shown(bounded(61.0), TARGET) == []
-    assert what_is_not_shown(bounded(59.0), TARGET)[0].startswith("the stated uncertainty covers 0 of 30 audits")
+    assert missing_evidence(bounded(61.0), TARGET) == []
+    assert missing_evidence(bounded(59.0), TARGET)[0].startswith("the stated uncertainty covers 0 of 30 audits")
 
 
 def test_each_group_has_a_statement_of_its_own():

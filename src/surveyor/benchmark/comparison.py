@@ -115,8 +115,8 @@ def table_of(comparisons: Sequence[Comparison], reference_labels: int) -> list[l
         comparisons: the comparisons.
         reference_labels: number of labels of the errors.
     """
-    shown = METRICS[0]
-    header = ["test set", "arm", f"{shown.title} at {reference_labels} labels ({shown.unit})"]
+    first = METRICS[0]
+    header = ["test set", "arm", f"{first.title} at {reference_labels} labels ({first.unit})"]
     header += [f"ratio: {metric.title}" for metric in METRICS]
     found = {(each.test, each.arm, each.metric): each for each in comparisons}
     rows = dict.fromkeys((each.test, each.arm) for each in comparisons)

@@ -44,8 +44,8 @@ def curves_figure(comparisons: Sequence[Comparison], n_labels: Sequence[int]) ->
     panels = figure.subplots(len(DRAWN), len(tests), squeeze=False, sharex=True)
     for row, metric in zip(panels, DRAWN, strict=True):
         for axes, test in zip(row, tests, strict=True):
-            shown = [each for each in comparisons if (each.test, each.metric) == (test, metric.field)]
-            _draw(axes, shown, n_labels, f"{metric.title}\n({metric.unit})" if axes is row[0] else "")
+            matching = [each for each in comparisons if (each.test, each.metric) == (test, metric.field)]
+            _draw(axes, matching, n_labels, f"{metric.title}\n({metric.unit})" if axes is row[0] else "")
     for axes, test in zip(panels[0], tests, strict=True):
         axes.set_title(test, fontsize=9, loc="left", fontweight="bold")
     for axes in panels[-1]:

@@ -134,8 +134,8 @@ def evaluate_restraints(restraints: Sequence[Restraint], atoms: Atoms) -> BiasVa
         energy += slope * excess / 2
         forces[list(restraint.atoms)] -= slope * gradient
         strain += slope * strain_gradient
-        shown = float(np.degrees(value)) if restraint.variable in ANGULAR else value
-        variables[restraint.name] = within(shown, restraint.domain)
+        converted = float(np.degrees(value)) if restraint.variable in ANGULAR else value
+        variables[restraint.name] = within(converted, restraint.domain)
     stress = full_3x3_to_voigt_6_stress(strain / atoms.get_volume()) if is_periodic(atoms) else None
     return BiasValues(float(energy), forces, stress, variables)
 

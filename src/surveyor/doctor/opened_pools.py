@@ -190,11 +190,11 @@ def job_state(name: str, site: WorkersSite, folder: PoolFolder) -> str:
     """Return the state of the jobs of a pool in the queue."""
     jobs = folder.read_jobs()
     try:
-        shown = asyncio.run(machines_of(name, site, folder.path).look(jobs))
+        entries = asyncio.run(machines_of(name, site, folder.path).look(jobs))
     except (QueueSilent, PoolFailed) as error:
         return f"the queue does not answer: {error}"
     states = [
-        f"job {job} is {entry.state}{f' ({entry.reason})' if entry.reason else ''}" for job, entry in shown.items()
+        f"job {job} is {entry.state}{f' ({entry.reason})' if entry.reason else ''}" for job, entry in entries.items()
     ]
     return ", ".join(states) or "no job in the queue yet"
 

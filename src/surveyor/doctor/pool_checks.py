@@ -141,7 +141,7 @@ def _part_of_workspace(address: str, access: BucketAccess | None) -> Iterator[Ob
 
 def _asked_theory(subject: Subject, pool: OpenedPool) -> Future[LevelOfTheory] | None:
     if subject.checked is None or "labelling" not in stages_of(subject.parameters, pool.name):
-        return None  # a campaign file with a fault has been told
+        return None  # a campaign file with a fault has been reported
     return pool.submit(subject.checked.reference.resolve)
 
 
@@ -151,7 +151,7 @@ def _asked_engine(subject: Subject, pool: OpenedPool) -> Future[None] | None:
     try:
         parameters = with_contents(subject.parameters.model)
     except InputError:
-        return None  # told as a fault of the campaign file
+        return None  # reported as a fault of the campaign file
     return pool.submit(check_model_parameters, parameters)
 
 

@@ -213,11 +213,11 @@ def check_gpus(asked: AskedForCampaign) -> Iterator[CheckResult]:
     if not asked.question.wants_gpu:
         return
     is_hidden = view.visible is not None and view.visible in HIDDEN
-    shown = f"CUDA_VISIBLE_DEVICES is {view.visible!r}" if view.visible is not None else "no CUDA_VISIBLE_DEVICES"
+    variable = f"CUDA_VISIBLE_DEVICES is {view.visible!r}" if view.visible is not None else "no CUDA_VISIBLE_DEVICES"
     listed = f"nvidia-smi lists {len(view.gpus)}"
     usable = "" if view.torch_gpus is None else f", torch can use {view.torch_gpus}"
     asks = f"block {asked.pool} asks for {gpus_of(asked.site)}; " if gpus_of(asked.site) else ""
-    found = f"{asks}{view.host}: {listed}{usable}, {shown}"
+    found = f"{asks}{view.host}: {listed}{usable}, {variable}"
     if not view.gpus or is_hidden:
         yield fault("GPUs", asked.pool, found, _line_for_gpus(asked))
     elif view.torch_gpus == 0:

@@ -316,9 +316,9 @@ class Watch:
     def _silence_s(self, key: str, claim: Claim) -> float:
         now = time.monotonic()
         if not self._seen:
-            told = f"label {key[:11]}, at least, is being computed by {claim}; this waits for it"
+            awaited = f"label {key[:11]}, at least, is being computed by {claim}; this waits for it"
             limit = f"unless it shows no sign of life for {self.silent_s / 60:g} min"
-            announce(logger, LabelAwaited(message=f"{told}, {limit}"))
+            announce(logger, LabelAwaited(message=f"{awaited}, {limit}"))
         content, since = self._seen.get(claim.token, (None, now))
         if content != claim.content:
             self._seen[claim.token] = claim.content, now

@@ -10,7 +10,7 @@ from surveyor.dataset import KEY, Dataset, DataSets
 from surveyor.dataset.metrics import StructureError
 from surveyor.learning.audits import Examined
 from surveyor.learning.parameters import Bootstrap, Learning
-from surveyor.learning.trust import has_targets, what_is_not_shown
+from surveyor.learning.trust import has_targets, missing_evidence
 from surveyor.sampling.perturbation import perturb
 from surveyor.sampling.walkers import Walker
 from surveyor.words import number_of
@@ -116,10 +116,10 @@ def reason_to_stop(progress: Progress, learning: Learning) -> str | None:
     limit = _limit_reached(progress, learning)
     if progress.examined is None or not has_targets(learning):
         return limit or (FORMER_REASON if is_converged(progress, learning) else None)
-    not_shown = what_is_not_shown(progress.examined, learning)
-    if not not_shown:
+    missing = missing_evidence(progress.examined, learning)
+    if not missing:
         return TARGETS_MET
-    return limit and f"{limit}; the targets are not shown to be met: {'; '.join(not_shown)}"
+    return limit and f"{limit}; the targets are not shown to be met: {'; '.join(missing)}"
 
 
 def _limit_reached(progress: Progress, learning: Learning) -> str | None:

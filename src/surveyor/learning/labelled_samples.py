@@ -153,7 +153,7 @@ def check_new_labels(samples: Sequence[LabelledSample], structures: Dataset) -> 
     if structures.labelled():
         return
     reasons = why_nothing_is_new(samples, structures)
-    told = ", ".join(f"{n} of {number_of(len(samples), 'sample')} {name}" for name, n in reasons.items())
+    counts = ", ".join(f"{n} of {number_of(len(samples), 'sample')} {name}" for name, n in reasons.items())
     stops = [stop for each in samples if each.sample is not None for stop in each.sample.rejections]
     guards = f". Guards stopped {number_of(len(stops), 'try', 'tries')}: {stops_in_words(stops)}" if stops else ""
     advice = [
@@ -161,7 +161,7 @@ def check_new_labels(samples: Sequence[LabelledSample], structures: Dataset) -> 
         for name, text in ADVICE.items()
         if name in reasons or name in {stop.reason for stop in stops}
     ]
-    raise NothingLearned(f"{told or 'no walker moved'}{guards}. What may help:{''.join(advice)}")
+    raise NothingLearned(f"{counts or 'no walker moved'}{guards}. What may help:{''.join(advice)}")
 
 
 def why_nothing_is_new(samples: Sequence[LabelledSample], structures: Dataset) -> dict[str, int]:

@@ -14,8 +14,8 @@ from surveyor.learning.trust import (
     Sample,
     beyond,
     has_targets,
+    missing_evidence,
     percent,
-    what_is_not_shown,
 )
 from surveyor.sampling.conditions import OPTIMISATIONS, UNDER_BAROSTAT, UNDER_THERMOSTAT, Walkers
 from surveyor.words import number_of
@@ -64,8 +64,8 @@ def verdict(history: Sequence[Examined], learning: Learning) -> str:
     """Return whether audits show that the targets are met; empty without targets."""
     if not has_targets(learning):
         return ""
-    if not_shown := what_is_not_shown(history, learning):
-        return f"Audits do not show that the targets are met: {'; '.join(not_shown)}."
+    if missing := missing_evidence(history, learning):
+        return f"Audits do not show that the targets are met: {'; '.join(missing)}."
     return "Audits show that the targets are met, in two successive generations."
 
 
@@ -112,9 +112,9 @@ def _errors(evidence: Evidence) -> str:
     first, last = generations or (0, 0)
     when = f"generation {first}" if first == last else f"generations {first} to {last}"
     audits = number_of(len(evidence.audits), "audit")
-    told = f"forces {_value(forces, 'meV/Å', f'{audits} before training, {when}')}"
+    error = f"forces {_value(forces, 'meV/Å', f'{audits} before training, {when}')}"
     elements = f", on {', '.join(by_element)}" if by_element else ""
-    return f"{told}{elements}; energies {_value(energy, 'meV/atom')}"
+    return f"{error}{elements}; energies {_value(energy, 'meV/atom')}"
 
 
 def _on_element(evidence: Evidence, symbol: str) -> str:
@@ -165,15 +165,15 @@ def _time(statement: Statement) -> str:
     time = f"{n_steps * conditions.timestep_fs / 1e3:.3g} ps" if moves else number_of(n, "sample")
     if n_stopped == 0:
         return f"{time} without a guard"
-    told = f"guards stopped {n_stopped} of {number_of(n, 'sample')} (at most {percent(share_bound(n_stopped, n))})"
-    return f"{told} in {time}" if moves else told
+    stops = f"guards stopped {n_stopped} of {number_of(n, 'sample')} (at most {percent(share_bound(n_stopped, n))})"
+    return f"{stops} in {time}" if moves else stops
 
 
 def _without_label(evidence: Evidence) -> list[str]:
     """Return how many samples brought no label, and why."""
     fates = Counter(_why_without_label(sample) for sample in evidence.samples)
-    told = [f"{fates[why]} {why}" for why in (REJECTED, FAILED, NEAR) if fates[why]]
-    return [f"Samples without a new label: {', '.join(told)}"] if told else []
+    counts = [f"{fates[why]} {why}" for why in (REJECTED, FAILED, NEAR) if fates[why]]
+    return [f"Samples without a new label: {', '.join(counts)}"] if counts else []
 
 
 def _why_without_label(sample: Sample) -> str:

@@ -152,7 +152,7 @@ def beyond(target: float | None) -> float | None:
     return None if target is None else FACTOR_BEYOND * target
 
 
-def what_is_not_shown(history: Sequence[Examined], learning: Learning) -> list[str]:
+def missing_evidence(history: Sequence[Examined], learning: Learning) -> list[str]:
     """Return what the audits do not show of the targets, in words; nothing if the campaign may stop.
 
     Targets must be met in two successive generations.
@@ -162,9 +162,9 @@ def what_is_not_shown(history: Sequence[Examined], learning: Learning) -> list[s
         learning: the targets.
     """
     for n_last in range(IN_SUCCESSION):
-        told = _missing(Evidence.of(history[: len(history) - n_last]), learning)
-        if told:
-            return told if n_last == 0 else ["they are met in the newest generation, but not in the one before"]
+        missing = _missing(Evidence.of(history[: len(history) - n_last]), learning)
+        if missing:
+            return missing if n_last == 0 else ["they are met in the newest generation, but not in the one before"]
     return []
 
 
@@ -173,17 +173,17 @@ def _missing(evidence: Evidence, learning: Learning) -> list[str]:
     if not evidence.is_enough:
         return [f"too few to say: {number_of(n, 'audit')}, expected {WINDOW}"]
     checks: tuple[Callable[[Evidence, Learning], str], ...] = (_error, _outliers, _uncertainty, _guards)
-    return [told for check in checks if (told := check(evidence, learning))]
+    return [missing for check in checks if (missing := check(evidence, learning))]
 
 
 def _error(evidence: Evidence, learning: Learning) -> str:
     energy, forces = learning.target_energy_meV_per_atom, learning.target_forces_meV_per_A
-    told = []
+    missing = []
     if energy is not None and (found := evidence.energy) and found.bound >= energy:
-        told.append(f"the error of energies is at most {found.bound:.3g} meV/atom, expected less than {energy:g}")
+        missing.append(f"the error of energies is at most {found.bound:.3g} meV/atom, expected less than {energy:g}")
     if forces is not None and (found := evidence.forces) and found.bound >= forces:
-        told.append(f"the error of forces is at most {found.bound:.3g} meV/Å, expected less than {forces:g}")
-    return "; ".join(told)
+        missing.append(f"the error of forces is at most {found.bound:.3g} meV/Å, expected less than {forces:g}")
+    return "; ".join(missing)
 
 
 def _outliers(evidence: Evidence, learning: Learning) -> str:

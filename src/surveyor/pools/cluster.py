@@ -131,10 +131,10 @@ def _cancel_left(folder: PoolFolder) -> None:
         while left and time.monotonic() < deadline:
             try:
                 asyncio.run(jobs.cancel(left))
-                shown = asyncio.run(jobs.look(left))
+                entries = asyncio.run(jobs.look(left))
             except QueueSilent as error:
                 raise PoolFailed(f"jobs {', '.join(left)} of the pool in {folder.path} are left: {error}") from error
-            left = [job for job, entry in shown.items() if entry.state != "ending"]
+            left = [job for job, entry in entries.items() if entry.state != "ending"]
         folder.write_jobs(left)
         if left:
             raise PoolFailed(f"jobs {', '.join(left)} of the pool in {folder.path} cannot be cancelled; see why")
@@ -159,8 +159,8 @@ def _attach(name: str, site: WorkersSite, folder: PoolFolder) -> Attachment:
 
 def _waiting(name: str, folder: PoolFolder) -> str | None:
     state = folder.read_state() or {}
-    told = state.get("waiting")
-    return f"a job of {name} ({told})" if told and time.time() - state["time"] < SILENT_S else None
+    reason = state.get("waiting")
+    return f"a job of {name} ({reason})" if reason and time.time() - state["time"] < SILENT_S else None
 
 
 def _connect(name: str, site: WorkersSite, folder: PoolFolder) -> PoolClient:

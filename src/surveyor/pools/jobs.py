@@ -109,8 +109,8 @@ class Jobs:
         status, answer, complaint = await _call(self._queue.command(pwd.getpwuid(os.getuid()).pw_name, jobs))
         if status and not any(text in complaint.lower() for text in self._queue.unknown):
             raise QueueSilent(complaint.strip() or f"status {status}")
-        shown = self._queue.read(answer)
-        return {job: entry for job, entry in shown.items() if job in jobs or entry.folder == str(self.folder)}
+        entries = self._queue.read(answer)
+        return {job: entry for job, entry in entries.items() if job in jobs or entry.folder == str(self.folder)}
 
     async def cancel(self, jobs: Collection[str]) -> None:
         """Cancel jobs; those that have ended are passed over."""

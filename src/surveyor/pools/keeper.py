@@ -117,8 +117,8 @@ class Keeper:
         while time.monotonic() < deadline:
             with suppress(QueueSilent):
                 await self.machines.cancel(jobs)
-                shown = await self.machines.look(jobs)
-                jobs = [job for job, entry in shown.items() if whole or entry.state != "ending"]
+                entries = await self.machines.look(jobs)
+                jobs = [job for job, entry in entries.items() if whole or entry.state != "ending"]
             if not jobs:
                 break
             await asyncio.sleep(0.5)

@@ -95,9 +95,9 @@ class _LocalProcess:
             raise self.ended_at_start()
         if not answer:
             raise PoolFailed(f"pool {self.name} gave no address within {START_S:.0f} s. {self.last_lines()}")
-        told = json.loads(answer)
-        certificate = {"tls_ca_file": told["certificate"], "tls_client_cert": told["certificate"]}
-        return told["address"], Security(**certificate, tls_client_key=told["key"], require_encryption=True)
+        reply = json.loads(answer)
+        certificate = {"tls_ca_file": reply["certificate"], "tls_client_cert": reply["certificate"]}
+        return reply["address"], Security(**certificate, tls_client_key=reply["key"], require_encryption=True)
 
     def ended_at_start(self) -> "_EndedAtStart":
         return _EndedAtStart(f"pool {self.name} ended while it started, {N_STARTS} times. {self.last_lines()}")
@@ -151,7 +151,7 @@ def _check_interpreter(name: str, python: str) -> None:
             ) from error
         except subprocess.TimeoutExpired as error:
             raise PoolFailed(
-                f"pool {name}: its interpreter {python} told no versions within {START_S:.0f} s"
+                f"pool {name}: its interpreter {python} reported no versions within {START_S:.0f} s"
             ) from error
     if done.returncode:
         raise PoolFailed(f"pool {name}: {done.stderr.strip()}")

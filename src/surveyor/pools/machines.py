@@ -36,10 +36,10 @@ class NoCapacity(Exception):
 
 def of_all(refusals: Sequence[NoCapacity]) -> Refused | NoCapacity:
     """Return the exception for an instance that no zone and no type has room for."""
-    told = "; ".join(dict.fromkeys(str(refusal) for refusal in refusals))
+    messages = "; ".join(dict.fromkeys(str(refusal) for refusal in refusals))
     if not any(refusal.is_offered for refusal in refusals):
-        return Refused(f"no zone of the pool offers these types of instances: {told}")
-    return NoCapacity(told)
+        return Refused(f"no zone of the pool offers these types of instances: {messages}")
+    return NoCapacity(messages)
 
 
 class Machines(Protocol):

@@ -113,10 +113,10 @@ def what_is_awaited(entries: Sequence[Entry | None], failures: Sequence[str]) ->
         entries: what the queue shows of each job; None where it shows nothing.
         failures: of jobs that gave no worker, since one did.
     """
-    shown = [entry for entry in entries if entry is not None]
-    if any(entry.state == "running" for entry in shown):
+    known = [entry for entry in entries if entry is not None]
+    if any(entry.state == "running" for entry in known):
         return "RUNNING, its worker starts"
-    if pending := [entry for entry in shown if entry.state == "pending"]:
+    if pending := [entry for entry in known if entry.state == "pending"]:
         reasons = dict.fromkeys(entry.reason for entry in pending if entry.reason and entry.reason != "None")
         return ": ".join(["PENDING", *([", ".join(reasons)] if reasons else [])])
     if failures:

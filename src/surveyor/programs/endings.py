@@ -27,9 +27,9 @@ def ending_signal(text: str, returncode: int) -> signal.Signals | None:
     """
     if did_not_launch(text):
         return None
-    told, srun = OPEN_MPI.search(text), SRUN.search(text)
-    if told is not None:
-        return _signal(int(told["number"]))
+    open_mpi, srun = OPEN_MPI.search(text), SRUN.search(text)
+    if open_mpi is not None:
+        return _signal(int(open_mpi["number"]))
     if srun is not None and srun["name"] in NAMES:
         return NAMES[srun["name"]]
     return _signal(-returncode if returncode < 0 else returncode - SHELL_SIGNAL)

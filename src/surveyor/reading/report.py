@@ -33,9 +33,9 @@ class Finding:
 
 def finding_of(text: str, indices: np.ndarray) -> Finding:
     """Return the finding of a kind that several structures show, with the indices of some."""
-    shown = ", ".join(str(index) for index in indices[:N_SHOWN])
+    first = ", ".join(str(index) for index in indices[:N_SHOWN])
     more = f" and {len(indices) - N_SHOWN} more" if len(indices) > N_SHOWN else ""
-    listed = f": {shown}{more}" if len(indices) > 1 else ""
+    listed = f": {first}{more}" if len(indices) > 1 else ""
     return Finding(f"{text}{listed}", len(indices), int(indices[0]))
 
 

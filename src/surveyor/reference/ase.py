@@ -155,14 +155,14 @@ class ASEReference:
         """
         name, arguments = self.parameters.calculator, self.parameters.arguments
         found = self._describe()
-        told, stated = found["version"], self.parameters.version
-        if None not in (told, stated) and told != stated:
-            raise InputError(f"reference.ase.version: found {stated!r}, but the program says {told!r}")
+        reported, stated = found["version"], self.parameters.version
+        if None not in (reported, stated) and reported != stated:
+            raise InputError(f"reference.ase.version: found {stated!r}, but the program says {reported!r}")
         content = {
             "program": "ASE",
             "version": _major(ase.__version__),
             "calculator": name,
-            "calculator_version": told or stated,
+            "calculator_version": reported or stated,
             "arguments": dict(arguments),
             "files": found["files"],
             "periodicity": periodicity_rule(name),

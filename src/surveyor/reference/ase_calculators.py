@@ -74,9 +74,11 @@ def check_arguments(name: str, arguments: Arguments) -> None:
             f"{', '.join(of_site)} of {name} is no level of theory; how a program is run is said by ASE's "
             "configuration, at the site"
         )
-    told = set(ELECTRONS.get(name, ())) & set(arguments)
-    if told:
-        raise ValueError(f"{', '.join(sorted(told))} of {name} is set by surveyor, for each structure; leave it out")
+    reserved = set(ELECTRONS.get(name, ())) & set(arguments)
+    if reserved:
+        raise ValueError(
+            f"{', '.join(sorted(reserved))} of {name} is set by surveyor, for each structure; leave it out"
+        )
     if name == "espresso":
         check_espresso(arguments)
 

@@ -48,9 +48,11 @@ def check_espresso(arguments: Mapping[str, JsonValue]) -> None:
     unknown = set(arguments) - ARGUMENTS
     if unknown:
         raise ValueError(f"espresso takes no {', '.join(sorted(unknown))}; keywords of pw.x belong into input_data")
-    told = set(_names_in(arguments)) & OF_SURVEYOR
-    if told:
-        raise ValueError(f"{', '.join(sorted(told))} of espresso is set by surveyor, for each structure; leave it out")
+    reserved = set(_names_in(arguments)) & OF_SURVEYOR
+    if reserved:
+        raise ValueError(
+            f"{', '.join(sorted(reserved))} of espresso is set by surveyor, for each structure; leave it out"
+        )
     _sections(arguments.get("input_data"))
 
 
@@ -63,10 +65,10 @@ def _names_in(arguments: Mapping[str, JsonValue]) -> Iterator[str]:
 
 def espresso_arguments(arguments: Mapping[str, JsonValue], atoms: Atoms) -> dict[str, Any]:  # Any: JSON values
     """Return the arguments for one structure: those given, with its charge and multiplicity."""
-    told = dict(arguments) | {"input_data": _espresso_input(arguments.get("input_data"), atoms)}
+    complete = dict(arguments) | {"input_data": _espresso_input(arguments.get("input_data"), atoms)}
     if is_periodic(atoms):
-        return told
-    return {name: value for name, value in told.items() if name not in ("koffset", "kpts", "kspacing")}
+        return complete
+    return {name: value for name, value in complete.items() if name not in ("koffset", "kpts", "kspacing")}
 
 
 def _espresso_input(data: JsonValue, atoms: Atoms) -> dict[str, Any]:  # Any: JSON values

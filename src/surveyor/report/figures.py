@@ -81,10 +81,10 @@ class History:
 
 def parity_figure(points: Sequence[ParityPoints]) -> Figure:
     """Return predictions against labels, and below them the differences, of energy, forces and stress, if any."""
-    shown = [each for each in PROPERTIES if any(len(each.of(one)) for one in points)]
-    figure = new_figure(3.0 * max(len(shown), 1), 4.3)
-    grid = figure.subplots(2, max(len(shown), 1), squeeze=False, height_ratios=(3, 1.1), sharex="col")
-    for (upper, lower), each in zip(grid.T, shown, strict=False):
+    available = [each for each in PROPERTIES if any(len(each.of(one)) for one in points)]
+    figure = new_figure(3.0 * max(len(available), 1), 4.3)
+    grid = figure.subplots(2, max(len(available), 1), squeeze=False, height_ratios=(3, 1.1), sharex="col")
+    for (upper, lower), each in zip(grid.T, available, strict=False):
         _parity(upper, lower, each, [(one.name, each.of(one)) for one in points])
     return figure
 

@@ -136,8 +136,8 @@ def _results(
     if not manifests:
         return []
     newest = manifests[-1]["number"]
-    curve = _shown(drawn.learning_curve(progress.errors), LEARNING_CURVE)
-    parity = _shown(drawn.parity(newest), PARITY.format(newest))
+    curve = _figure(drawn.learning_curve(progress.errors), LEARNING_CURVE)
+    parity = _figure(drawn.parity(newest), PARITY.format(newest))
     return [
         ("trust", "How far the potential can be trusted", _trust(directory, manifests, drawn)),
         ("errors", "Errors per generation", [table(generations_table(progress.errors))]),
@@ -150,7 +150,7 @@ def _results(
     ]
 
 
-def _shown(drawn: Picture | None, caption: str) -> list[Content]:
+def _figure(drawn: Picture | None, caption: str) -> list[Content]:
     """Return a figure with its caption, if there is one."""
     return [] if drawn is None else [picture(drawn, caption)]
 
@@ -159,7 +159,7 @@ def _trust(directory: RunDirectory, manifests: Sequence[Manifest], drawn: Campai
     lines = trust_lines(directory, manifests[-1])
     if not lines:
         return []
-    coverage = _shown(drawn.coverage(manifests), COVERAGE)
+    coverage = _figure(drawn.coverage(manifests), COVERAGE)
     return [element("p", AUDITS), element("ul", *(element("li", line) for line in lines)), *coverage]
 
 
@@ -174,9 +174,9 @@ def _activity(
         (
             "wall-time",
             "Wall time",
-            [*_shown(drawn.timeline(), TIMELINE), *_shown(drawn.wall_time(manifests), WALL_TIME)],
+            [*_figure(drawn.timeline(), TIMELINE), *_figure(drawn.wall_time(manifests), WALL_TIME)],
         ),
-        ("training", "Trainings", _shown(drawn.trainings(manifests), TRAINING)),
+        ("training", "Trainings", _figure(drawn.trainings(manifests), TRAINING)),
     ]
 
 
@@ -186,8 +186,8 @@ def _walkers(manifests: Sequence[Manifest], drawn: CampaignPictures) -> list[Con
         return []
     newest, chosen = moved[-1]["number"], chosen_table(moved[-1])
     return [
-        *_shown(drawn.walkers(manifests), WALKERS),
-        *_shown(drawn.observables(newest), OBSERVABLES),
+        *_figure(drawn.walkers(manifests), WALKERS),
+        *_figure(drawn.observables(newest), OBSERVABLES),
         element("details", element("summary", f"Walkers of generation {newest}"), table(walkers_table(moved[-1]))),
         *([] if chosen is None else [element("details", element("summary", "Chosen structures"), table(chosen))]),
     ]
@@ -203,7 +203,7 @@ def _failures(
     caption = f"{number_of(labels.total(), 'label')} failed, and guards stopped {stopped} of walkers."
     failed = failed_labels_table(directory, manifests, store)
     return [
-        *_shown(drawn.failures(manifests), caption),
+        *_figure(drawn.failures(manifests), caption),
         *([] if failed is None else [table(failed, is_text=True)]),
     ]
 

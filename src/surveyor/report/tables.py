@@ -116,8 +116,8 @@ def sets_table(errors: Mapping[str, Mapping[str, Any]], caption: str) -> Table: 
         errors: fields of `Errors` by set; those that came with later versions may be missing.
         caption: of which model they are.
     """
-    shown = {name: errors[name] for name in SETS if name in errors and errors[name]["n_structures"]}
-    symbols = sorted({symbol for each in shown.values() for symbol in each["forces_rmse_by_element"]})
+    evaluated = {name: errors[name] for name in SETS if name in errors and errors[name]["n_structures"]}
+    symbols = sorted({symbol for each in evaluated.values() for symbol in each["forces_rmse_by_element"]})
     # The errors of a single element are those of all atoms.
     symbols = symbols if len(symbols) > 1 else []
     return make_table(
@@ -129,7 +129,7 @@ def sets_table(errors: Mapping[str, Mapping[str, Any]], caption: str) -> Table: 
                 *(number(each.get(field), factor) for field, factor in SETS_COLUMNS.values()),
                 *(number(each["forces_rmse_by_element"].get(symbol), 1e3) for symbol in symbols),
             ]
-            for name, each in shown.items()
+            for name, each in evaluated.items()
         ],
         f"{caption} Offset: mean of predicted minus labelled energy per atom.",
     )

@@ -128,16 +128,16 @@ def announce_sample(name: str, sample: Sample, how: str) -> None:
     reasons = Counter(rejection.reason for rejection in sample.rejections)
     stop = None if sample.stop is None else sample.stop.reason
     details = {"name": name, "walker": sample.walker.index, "rejections": dict(reasons), "stop": stop}
-    told = f"; stopped by guards: {stops_in_words(sample.rejections)}" if reasons else ""
+    remarks = f"; stopped by guards: {stops_in_words(sample.rejections)}" if reasons else ""
     if sample.structure is None:
-        announce(logger, Rejected(message=f"{name}: no sample {how}{told}", **details))
+        announce(logger, Rejected(message=f"{name}: no sample {how}{remarks}", **details))
         return
     at = "" if sample.temperature_K is None else f" at {sample.temperature_K:.0f} K"
     if stop is not None:
-        told += f"; ended early by its guard of {stop.replace('_', ' ')}"
+        remarks += f"; ended early by its guard of {stop.replace('_', ' ')}"
     if sample.is_converged is False and stop is None:
-        told += "; not converged"
-    announce(logger, Sampled(message=f"{name}: {number_of(sample.n_steps, 'step')}{at} {how}{told}", **details))
+        remarks += "; not converged"
+    announce(logger, Sampled(message=f"{name}: {number_of(sample.n_steps, 'step')}{at} {how}{remarks}", **details))
 
 
 def _advance(

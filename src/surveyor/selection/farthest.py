@@ -27,9 +27,9 @@ def farthest(potential: Potential, candidates: Mapping[str, Atoms], requested: S
         requested: structures that the model has not learned, but whose labels are requested.
         n: number of labels.
     """
-    shown = _showing("farthest", potential)
+    encoder = _with_features("farthest", potential)
     posterior: Posterior | None = getattr(potential, "posterior", None)
-    points, known = _mean_features(shown, [*candidates.values()]), _mean_features(shown, requested)
+    points, known = _mean_features(encoder, [*candidates.values()]), _mean_features(encoder, requested)
     if posterior is not None:
         known = np.concatenate([posterior.means, known.reshape(-1, posterior.means.shape[1])])
     order, distances = farthest_points(points, known, n)
@@ -52,12 +52,12 @@ def committee(
     """
     if not isinstance(potential, CommitteePotential):
         raise unserved("committee", "a single model", "a committee", "train one, or choose informative")
-    shown = _showing("committee", potential.members[0])
+    encoder = _with_features("committee", potential.members[0])
     names, structures = [*candidates], [*candidates.values()]
     disagreements = np.array([_largest(each.uncertainty) for each in potential.evaluate(structures)])
     shortlist = best_first(disagreements)[: SHORTLIST * n]  # ties among distances go to the larger disagreement
-    points = _mean_features(shown, [structures[index] for index in shortlist])
-    order, _ = farthest_points(points, _mean_features(shown, requested), n)
+    points = _mean_features(encoder, [structures[index] for index in shortlist])
+    order, _ = farthest_points(points, _mean_features(encoder, requested), n)
     indices = [shortlist[index] for index in order]
     return chosen(names, indices, disagreements[indices])
 
@@ -88,11 +88,11 @@ def farthest_points(points: np.ndarray, known: np.ndarray, n: int) -> tuple[list
     return order, distances
 
 
-def _showing(selector: str, potential: Potential) -> FeaturePotential:
+def _with_features(selector: str, potential: Potential) -> FeaturePotential:
     if not hasattr(potential, "features"):
         raise unserved(
             selector,
-            "a potential that shows no features",
+            "a potential without features",
             "a potential of MACE, NequIP or the pair model",
             "choose walkers or random",
         )

@@ -389,9 +389,9 @@ class TestRefusals:
         emt = CalculatorPotential("ase.calculators.emt.EMT")
         with pytest.raises(InputError, match="found a model without posterior"):
             choose("informative", emt, candidates, [], 1, seed=0)
-        with pytest.raises(InputError, match=r"found a potential that shows no features, .*; choose walkers"):
+        with pytest.raises(InputError, match=r"found a potential without features, .*; choose walkers"):
             choose("farthest", emt, candidates, [], 1, seed=0)
-        with pytest.raises(InputError, match="found a potential that shows no features"):
+        with pytest.raises(InputError, match="found a potential without features"):
             choose("committee", CommitteePotential((emt, emt)), candidates, [], 1, seed=0)
 
     def test_a_single_model_is_no_committee(self, pair: PairPotential, candidates: Mapping[str, Atoms]) -> None:

@@ -142,8 +142,8 @@ class Instances(CloudMachines[EC2Site]):
         names = {each["InstanceId"]: _tags(each).get("Name", "") for each in found}
         now = time.monotonic()
         self._young = {job: begun for job, begun in self._young.items() if job not in states and now < begun + SHOWN_S}
-        shown = {job: replace(ENTRIES[state], name=names[job]) for job, state in states.items() if state != OVER}
-        return {**{job: Entry("pending", "just started") for job in self._young}, **shown}
+        entries = {job: replace(ENTRIES[state], name=names[job]) for job, state in states.items() if state != OVER}
+        return {**{job: Entry("pending", "just started") for job in self._young}, **entries}
 
     async def cancel(self, jobs: Collection[str]) -> None:
         """Terminate instances; those that are over are passed over.

@@ -49,18 +49,18 @@ def refusal_of(error: Any, instance_type: str = "") -> Exception:  # Any: botoco
     """
     said, operation = error.response["Error"], error.operation_name
     code, message = code_of(error), ENCODED.sub("", str(said.get("Message", "")))
-    told = f"EC2 refused {operation}{f' of {instance_type}' if instance_type else ''} ({code}): {message}"
+    text = f"EC2 refused {operation}{f' of {instance_type}' if instance_type else ''} ({code}): {message}"
     if code in NO_CAPACITY or code == NOT_OFFERED:
-        return NoCapacity(told, is_offered=code != NOT_OFFERED)
+        return NoCapacity(text, is_offered=code != NOT_OFFERED)
     if code in PASSING:
-        return QueueSilent(told)
+        return QueueSilent(text)
     if code == NO_PERMISSION:
         missing = PERMISSION.search(message)
-        return Refused(f"{told} Give the credentials the permission {missing[1] if missing else f'ec2:{operation}'}")
+        return Refused(f"{text} Give the credentials the permission {missing[1] if missing else f'ec2:{operation}'}")
     if code.endswith("LimitExceeded") or code == "MaxSpotInstanceCountExceeded":
-        return Refused(f"{told} {_advice_on_quota(code, instance_type)}")
+        return Refused(f"{text} {_advice_on_quota(code, instance_type)}")
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400))
-    return QueueSilent(told) if status >= 500 else Refused(told)
+    return QueueSilent(text) if status >= 500 else Refused(text)
 
 
 def _advice_on_quota(code: str, instance_type: str) -> str:

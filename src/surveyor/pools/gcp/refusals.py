@@ -26,20 +26,20 @@ def refusal_of(status: int, error: Mapping[str, Any], what: str) -> Exception:  
     details = [each for each in error.get("errors", []) if isinstance(each, Mapping)]
     codes = ", ".join(dict.fromkeys(str(each.get("code") or each.get("reason") or "") for each in details))
     words = "; ".join(dict.fromkeys(str(each.get("message", "")) for each in details)) or str(error.get("message", ""))
-    told = f"Compute Engine refused {what} ({codes or status}): {words}"
-    if NO_CAPACITY.search(told):
-        return NoCapacity(told)
-    if NOT_OFFERED.search(told):
-        return NoCapacity(told, is_offered=False)
-    if PASSING.search(told) or status == TOO_MANY or status >= 500:
-        return QueueSilent(told)
-    return Refused(f"{told}{_advice(told)}")
+    message = f"Compute Engine refused {what} ({codes or status}): {words}"
+    if NO_CAPACITY.search(message):
+        return NoCapacity(message)
+    if NOT_OFFERED.search(message):
+        return NoCapacity(message, is_offered=False)
+    if PASSING.search(message) or status == TOO_MANY or status >= 500:
+        return QueueSilent(message)
+    return Refused(f"{message}{_advice(message)}")
 
 
-def _advice(told: str) -> str:
-    if missing := PERMISSION.search(told):
+def _advice(message: str) -> str:
+    if missing := PERMISSION.search(message):
         return f" Give the credentials the permission {missing[1]}"
-    if QUOTA.search(told):
-        named = NAMED_QUOTA.search(told)
+    if QUOTA.search(message):
+        named = NAMED_QUOTA.search(message)
         return f" Have the quota{f' {named[1]}' if named else ''} raised, or lower max_jobs of the pool"
     return ""

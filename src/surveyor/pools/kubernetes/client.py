@@ -50,8 +50,8 @@ class Kubernetes:
                 config.load_kube_config(context=site.context, client_configuration=settings)
                 own = _namespace_of(site.context, *config.list_kube_config_contexts())
         except (config.ConfigException, OSError) as error:
-            told = str(error).rstrip(". ")
-            raise InputError(f"{told}; {OUTSIDE if site.context is None else 'name one that there is'}") from error
+            message = str(error).rstrip(". ")
+            raise InputError(f"{message}; {OUTSIDE if site.context is None else 'name one that there is'}") from error
         self.namespace = site.namespace or own
         self._api: Any = client.CoreV1Api(client.ApiClient(settings))  # Any: the client is untyped
         self._was_answered = False

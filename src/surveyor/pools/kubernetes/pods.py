@@ -221,12 +221,12 @@ def _reason(pod: Any) -> str:  # Any: the client is untyped
     """Return why a pod ended, in the words of the cluster; empty if it did not, or said nothing."""
     if pod is None:
         return ""
-    told = [_words(pod.status.reason, pod.status.message)]
+    messages = [_words(pod.status.reason, pod.status.message)]
     for each in pod.status.container_statuses or []:
         ended = each.state.terminated if each.state is not None else None
         if ended is not None:
-            told.append(f"{_words(ended.reason, ended.message)} (exit code {ended.exit_code})")
-    words = "; ".join(each for each in told if each)
+            messages.append(f"{_words(ended.reason, ended.message)} (exit code {ended.exit_code})")
+    words = "; ".join(each for each in messages if each)
     return f"Kubernetes says: {words}. " if words else ""
 
 

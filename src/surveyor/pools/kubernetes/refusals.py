@@ -27,15 +27,15 @@ def refusal_of(error: Any, what: str) -> Exception:  # Any: the client is untype
         error: an `ApiException` of the client.
         what: what was asked, such as "to create a pod".
     """
-    told = f"Kubernetes refused {what} ({error.status}): {words_of(error)}"
+    message = f"Kubernetes refused {what} ({error.status}): {words_of(error)}"
     if error.status in (CONFLICT, TOO_MANY) or not error.status or error.status >= 500:
-        return QueueSilent(told)
-    return Refused(f"{told}{_advice(error.status, told)}")
+        return QueueSilent(message)
+    return Refused(f"{message}{_advice(error.status, message)}")
 
 
-def _advice(status: int, told: str) -> str:
-    if status == FORBIDDEN and (missing := PERMISSION.search(told)):
+def _advice(status: int, message: str) -> str:
+    if status == FORBIDDEN and (missing := PERMISSION.search(message)):
         return f". Give the role of that account the permission {missing[1]} on {missing[2]}"
-    if status == FORBIDDEN and QUOTA in told:
+    if status == FORBIDDEN and QUOTA in message:
         return ". Have that quota raised, or lower max_jobs of the pool or what a pod asks for"
     return ""

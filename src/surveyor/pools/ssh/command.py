@@ -120,29 +120,29 @@ def refusal_of(login: Login, host: str, said: str) -> PoolFailed | NoCapacity:
         said: what ssh printed.
     """
     words = " ".join(line.strip() for line in said.splitlines() if line.strip(" @\r")).rstrip(".") or "nothing"
-    told = f"ssh to {host} says: {words}"
+    message = f"ssh to {host} says: {words}"
     by_hand = shlex.join(["ssh", *login.options(host), *(word for word in destination_of(login, host) if word != "--")])
     if UNKNOWN_KEY.search(said):
-        return _of_unknown_key(login, host, told, by_hand)
+        return _of_unknown_key(login, host, message, by_hand)
     if NO_PERMISSION.search(said):
         return Refused(
-            f"{told}. The machine does not accept this user; give the pool the right user and key, and "
+            f"{message}. The machine does not accept this user; give the pool the right user and key, and "
             f"see that this works without a question: {by_hand} true"
         )
     if NO_FORWARD.search(said):
-        return Refused(f"{told}. The machine does not forward ports; have AllowTcpForwarding yes in its sshd_config")
+        return Refused(f"{message}. The machine does not forward ports; have AllowTcpForwarding yes in its sshd_config")
     if MISTAKEN.search(said):
-        return Refused(told)
-    return NoCapacity(told) if UNREACHABLE.search(said) else PoolFailed(told)
+        return Refused(message)
+    return NoCapacity(message) if UNREACHABLE.search(said) else PoolFailed(message)
 
 
-def _of_unknown_key(login: Login, host: str, told: str, by_hand: str) -> Refused:
+def _of_unknown_key(login: Login, host: str, message: str, by_hand: str) -> Refused:
     if login.known_keys is not None:
         return Refused(
             f"ssh to {host} ({login.address}): its key is not the one that its console shows: another machine answers "
             "in its place, and gets nothing; see what the network or the proxy command leads to"
         )
     return Refused(
-        f"{told}. The key of {host} is not the one that this user knows; compare its fingerprint with what the owner "
-        f"of the machine says, and accept it by hand: {by_hand}"
+        f"{message}. The key of {host} is not the one that this user knows; compare its fingerprint with what the "
+        f"owner of the machine says, and accept it by hand: {by_hand}"
     )

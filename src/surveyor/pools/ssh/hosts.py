@@ -169,9 +169,9 @@ class Hosts:
 
 def _of_all(reasons: Sequence[PoolFailed | NoCapacity], *, is_any_busy: bool) -> PoolFailed | NoCapacity:
     """Return the exception for a job that no machine takes."""
-    told = "; ".join(dict.fromkeys(str(reason) for reason in reasons))
+    messages = "; ".join(dict.fromkeys(str(reason) for reason in reasons))
     if is_any_busy:
-        return NoCapacity(f"the other machines are in use; {told}" if told else "all machines are in use")
+        return NoCapacity(f"the other machines are in use; {messages}" if messages else "all machines are in use")
     if all(isinstance(reason, Refused) for reason in reasons):
-        return Refused(told)
-    return NoCapacity(told) if any(isinstance(reason, NoCapacity) for reason in reasons) else PoolFailed(told)
+        return Refused(messages)
+    return NoCapacity(messages) if any(isinstance(reason, NoCapacity) for reason in reasons) else PoolFailed(messages)

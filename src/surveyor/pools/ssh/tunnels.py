@@ -118,10 +118,10 @@ class Tunnels:
         """Return the last lines of a worker and what ssh said, and what is known of its instance."""
         name = self._names.get(job, job)
         said = self._dialer.said(name)
-        told = [f"Job {job} printed last ({self._dialer.output(name)}):", *said] if said else []
+        lines = [f"Job {job} printed last ({self._dialer.output(name)}):", *said] if said else []
         if not said and job in self._failures:
-            told = [self._failures[job]]
-        return "\n".join([*told, self._instances.output(job)])
+            lines = [self._failures[job]]
+        return "\n".join([*lines, self._instances.output(job)])
 
     async def _serve(self, job: str, name: str) -> None:
         """Connect to an instance, and terminate it when its connection is over: nothing else starts a worker in it."""

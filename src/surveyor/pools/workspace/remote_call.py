@@ -174,13 +174,13 @@ class _Attempt:
 
     def _keep_sending(self, stop: threading.Event) -> None:
         call, events_s = self._call, min(EVENTS_S, self._call.checkpoint_s)
-        told = saved = time.monotonic()
+        sent = saved = time.monotonic()
         while not stop.wait(min(LOOK_S, events_s)):
             is_last, now = is_leaving(), time.monotonic()  # then what is not sent is lost
             try:
-                if is_last or now >= told + events_s:
+                if is_last or now >= sent + events_s:
                     self._send_events()
-                    told = now
+                    sent = now
                 if call.continues and (is_last or now >= saved + call.checkpoint_s):
                     self._send_checkpoint()
                     saved = time.monotonic()
