@@ -274,7 +274,8 @@ def generation(campaign: Campaign) -> None:
     previous = Generation(0, DataSets(), campaign.checked.walkers, campaign.checked.model)
     for walker in previous.walkers:
         save_walker(campaign.directory.generation(0).walker(walker.index), walker)
-    Survey(campaign, PoolChecks(campaign).begun(), previous).samples(previous, None, Stopwatch())
+    with Survey(campaign, PoolChecks(campaign).begun(), previous) as survey:
+        survey.samples(previous, None, Stopwatch())
 
 
 def campaign_parameters(load: Load) -> CampaignParameters:

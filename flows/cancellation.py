@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from uuid import UUID
 
 import httpx
@@ -19,10 +19,9 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from surveyor.works.campaign import Campaign
-
 P = ParamSpec("P")
 T = TypeVar("T")
+W = TypeVar("W", bound="Abandonable")
 
 LOOK_S = 10.0
 CANCELLED = (StateType.CANCELLING, StateType.CANCELLED)
@@ -30,27 +29,31 @@ CANCELLED = (StateType.CANCELLING, StateType.CANCELLED)
 logger = logging.getLogger(__name__)
 
 
-def ending_at_once(
-    function: Callable[Concatenate[Campaign, P], T],
-) -> Callable[Concatenate[Campaign, P], T]:
-    """Abandon the work on the pools of a campaign when the function of a flow is terminated from outside.
+class Abandonable(Protocol):
+    """Work on pools."""
+
+    def abandon(self) -> None:
+        """Abandon what is in computation on the pools."""
+
+
+def ending_at_once(function: Callable[Concatenate[W, P], T]) -> Callable[Concatenate[W, P], T]:
+    """Abandon the work on pools when the function of a flow is terminated from outside.
 
     A flow ends only after the threads of all its tasks have ended; they wait for the pools, which only the end of the
     flow would close.
 
     Args:
-        function: function that takes the campaign, and submits tasks.
+        function: function that takes the work, and submits tasks.
     """
 
     @wraps(function)
-    def call(campaign: Campaign, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(work: W, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return function(campaign, *args, **kwargs)
+            return function(work, *args, **kwargs)
         except Exception:
             raise  # what is in computation is worth its end
         except BaseException:
-            for pool in campaign.pools:
-                pool.shutdown(wait=False)
+            work.abandon()
             raise
 
     call.__signature__ = _without_annotations(inspect.signature(function))  # type: ignore[attr-defined]

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import Context
 from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
@@ -32,7 +31,6 @@ class Choices:
         checks: checks of its pools.
         ended: actions due because tasks have ended.
         take: called with each choice.
-        context: context of the flow run whose tasks they are; by default the current one.
     """
 
     def __init__(
@@ -41,9 +39,8 @@ class Choices:
         checks: PoolChecks,
         ended: "SimpleQueue[Callable[[], None]]",
         take: Callable[[Chosen], None],
-        context: Context | None,
     ) -> None:
-        self.queue = TaskQueue(lambda: 1, ended, partial(checks.is_ready, "sampling"), context)
+        self.queue = TaskQueue(lambda: 1, ended, partial(checks.is_ready, "sampling"))
         learning = campaign.parameters.learning
         self._rule = SelectionRule(learning.select, learning.seed, learning.discard_forces_meV_per_A)
         self._pool, self._take = campaign.pools.sampling, take

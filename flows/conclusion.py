@@ -74,8 +74,7 @@ def check_something_is_new(
         check_new_labels(samples, structures)
     except NothingLearned as error:
         number = previous.number + 1
-        survey.move_on([each.name for each in samples if each.failure is not None])
-        survey.end_generation(previous)
+        survey.give_up(previous, [each.name for each in samples if each.failure is not None])
         text = f"generation {number} brought nothing new: {error}"
         announce(logger, GenerationFails(message=text, generation=number))
         raise NothingLearned(

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
@@ -56,16 +55,15 @@ class Labels:
     failed: list[PrefectFuture[Any]] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, campaign: Campaign, checks: PoolChecks, context: Context | None = None) -> "Labels":
+    def begin(cls, campaign: Campaign, checks: PoolChecks) -> "Labels":
         """Return the labels of a campaign, none yet.
 
         Args:
             campaign: the open campaign.
             checks: checks of its pools.
-            context: context of the flow run whose tasks they are; by default the current one.
         """
         n_at_most = partial(n_at_once, campaign.pools.labelling)
-        queue = TaskQueue(n_at_most, SimpleQueue(), partial(checks.is_ready, "labelling"), context)
+        queue = TaskQueue(n_at_most, SimpleQueue(), partial(checks.is_ready, "labelling"))
         return cls(campaign, checks, queue, Watch(campaign.store.claims))
 
     def add(self, name: str, structure: Atoms, handle: Handler) -> None:

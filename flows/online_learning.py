@@ -35,7 +35,7 @@ from surveyor.run_directory import Generation
 from surveyor.sampling.conditions import Walkers
 from surveyor.storage.buckets import StorageName, StoreAddress
 from surveyor.tasks.wandb_session import check_wandb
-from surveyor.works.campaign import CAMPAIGN, Campaign, Origin, WandB
+from surveyor.works.campaign import CAMPAIGN, Origin, WandB
 
 
 def _generation_name() -> str:
@@ -81,31 +81,31 @@ def online_learning(
     with opened(CAMPAIGN, locals()) as campaign, followed(campaign), Reports(campaign) as reports:
         checks = PoolChecks(campaign)
         generation = campaign.newest_generation() or bootstrap_generation(campaign, checks.begun())
-        survey = None
-        while (reason := reason_to_stop(generation.progress, learning)) is None:
-            survey = survey or Survey(campaign, checks.begun(), generation)
-            reports.begin(generation.number)
-            generation = next_generation(campaign, survey, generation)
-        if survey is not None:
-            survey.end(reason)
+        if (reason := reason_to_stop(generation.progress, learning)) is None:
+            with Survey(campaign, checks.begun(), generation) as survey:
+                while (reason := reason_to_stop(generation.progress, learning)) is None:
+                    reports.begin(generation.number)
+                    generation = next_generation(survey, generation)
+                survey.end(reason)
         return conclude(campaign, generation, reason, reports)
 
 
 @flow(name="generation", flow_run_name=_generation_name, validate_parameters=False, persist_result=False)
 @ending_at_once
 @sending_heartbeats
-def next_generation(campaign: Campaign, survey: Survey, previous: Generation) -> Generation:
+def next_generation(survey: Survey, previous: Generation) -> Generation:
     """Sample with the newest model, label the samples, and train on all labels so far.
 
     Args:
-        campaign: the open campaign.
-        survey: its walkers, and the labels of their samples; they go on during the training if the campaign allows.
+        survey: walkers of the open campaign, and labels of their samples; they go on during the training if the
+            campaign allows.
         previous: the newest complete generation.
 
     Returns:
         The next generation, complete.
     """
-    learning, number, stopwatch = campaign.parameters.learning, previous.number + 1, Stopwatch()
+    campaign, learning = survey.campaign, survey.campaign.parameters.learning
+    number, stopwatch = previous.number + 1, Stopwatch()
     potential = previous.model.deploy()
     samples = survey.samples(previous, potential, stopwatch)
     structures = new_structures(samples, known=previous.data.keys())

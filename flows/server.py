@@ -41,9 +41,9 @@ LOOK_S = 5.0
 LAST_LINES = 20
 PID_FILE = "server.pid"  # the one in Prefect's folder by which `prefect server stop` finds a server
 N_RETRIES = 2  # of Prefect's own, after 2 and 4 s; then a run looks for the server every few seconds
-# The server refuses a request for which its SQLite database is locked, which takes milliseconds. Prefect waits for 2 s
-# before it repeats the request, and for twice as long each further time.
-RETRY_AFTER_S, N_SOON = 0.2, 3
+# The server refuses a request for which its SQLite database is locked: for milliseconds, but again and again while it
+# records many tasks. Prefect waits for 2 s before it repeats the request, and for twice as long each further time.
+RETRY_AFTER_S, N_SOON = 0.1, 30
 # As the job variables of deployments/*/prefect.yaml have it; what the user has set holds.
 SETTINGS = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}  # seconds: by it deployments/automations.yaml tells who is dead
 AWAY = (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT)

@@ -10,6 +10,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+import surveyor.flows.server
 from surveyor.flows.server import outlasting_outages
 
 N_REFUSED = 4
@@ -54,6 +55,7 @@ def ask() -> None:
 def test_a_refused_request_is_repeated_soon_and_later_as_prefect_does(
     url: str, is_async: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(surveyor.flows.server, "N_SOON", N_REFUSED - 1)
     waits: list[float] = []
 
     async def rest(seconds: float) -> None:

@@ -14,6 +14,7 @@ from processes import wait_until
 from slow_campaign import N_GENERATIONS, N_LABELS, N_STATES, SlowCampaign
 
 from surveyor.errors import InputError
+from surveyor.flows.conclusion import Reports
 from surveyor.learning.decisions import Progress
 from surveyor.learning.entries import LabelArrived, RunEnds, SampleReturned
 from surveyor.learning.journal import Journal, first_difference
@@ -72,6 +73,23 @@ def test_walkers_go_on_during_trainings_and_nothing_is_dropped(folder: Folder, p
     progress = read_progress(folder.directory)
     assert (progress.state, progress.n_labels) == ("complete", 18)
     labels_stand_alone_in_the_run_graph(prefect_api_url)
+
+
+def test_walkers_and_labels_go_on_while_the_flow_is_held_up(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, begin = Journal(folder.directory.journal), Reports.begin
+
+    def n_arrived() -> int:
+        return sum(isinstance(entry, LabelArrived) for entry in journal.read())
+
+    def begin_late(reports: Reports, number: int) -> None:  # as when the server is away between two generations
+        if number == 1:
+            wait_until(lambda: n_arrived() == 12, lambda: str(journal.read()), 60)  # all: eight samples are ahead
+        begin(reports, number)
+
+    monkeypatch.setattr(Reports, "begin", begin_late)
+    folder.run(n_walkers=4, learning=OVERLAPPED)
+    assert [folder.n_brought(number) for number in (1, 2, 3)] == [4, 4, 4]
+    assert first_difference(journal.read()) is None
 
 
 def labels_stand_alone_in_the_run_graph(api_url: str) -> None:

@@ -70,6 +70,11 @@ class Work(Generic[P, C]):
         """The pool for trainings and evaluations, whose functions report."""
         return self._reporting(self.pools.training)
 
+    def abandon(self) -> None:
+        """Abandon what is in computation on the pools."""
+        for pool in self.pools:
+            pool.shutdown(wait=False)
+
     def _reporting(self, pool: Pool) -> Executor:
         return ReportingExecutor(self.workspaces.get(pool.name, pool), self.directory.workers)
 
