@@ -99,8 +99,8 @@ class NequIPParameters(Parameters):
     is_compiled: bool = Field(
         True,
         title="Compile",
-        description="Compile the potential at the end of a training if a compiler is available. This takes about "
-        "a minute and makes walkers and evaluations several times faster.",
+        description="Compile the potential at the end of a training if a compiler is available. This takes some "
+        "minutes and makes walkers and evaluations several times faster.",
     )
     uncertainty: bool = Field(
         False,
