@@ -5,15 +5,18 @@
 The structures are ethanol molecules (9 atoms) off their equilibrium. The network has surveyor's default architecture,
 and is trained for one epoch, as its speed does not depend on its weights; `--keep FOLDER` keeps it for `--network
 FOLDER`. All ways are timed in turn, after one round that does not count. On a GPU, the loop takes 40 times as long;
-`--in-loop N` times it on the first N structures alone. NequIP's calculator is timed with the network as it is and
-compiled.
+`--in-loop N` times it on the first N structures alone. For NequIP, both are timed with the network as it is and
+compiled; what NequIP compiles for its calculator stays beside the network.
 """
 
 import argparse
 import statistics
+import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +28,9 @@ from ase.calculators.emt import EMT
 from surveyor.dataset import Dataset, with_label
 from surveyor.labels import Label
 from surveyor.models.choice import ModelParameters, load_model, make_model
-from surveyor.models.nequip_network import compiled_files
-from surveyor.potentials import Potential, predict
+from surveyor.models.nequip import NequIPPotential
+from surveyor.models.nequip_trainer import compiling
+from surveyor.potentials import Potential, Prediction, predict
 
 ROUNDS = 3
 N_TRAIN = 20
@@ -63,29 +67,45 @@ def calculators(network: Path, engine: str, device: str, precision: str) -> Mapp
     from nequip.integrations.ase import NequIPCalculator
 
     symbols = {"chemical_species_to_atom_type_map": True, "device": device}
-    found = {"loop": NequIPCalculator._from_saved_model(network, **symbols)}
-    for compiled in compiled_files(network):
-        found["compiled, loop"] = NequIPCalculator.from_compiled_model(compiled, **symbols)
-    return found
+    compiled = network.with_name(f"ase-{device}.nequip.pt2")
+    if not compiled.is_file():
+        subprocess.run(compiling(network, compiled, device, "ase"), check=True, capture_output=True)
+    return {
+        "loop": NequIPCalculator._from_saved_model(network, **symbols),
+        "loop, compiled": NequIPCalculator.from_compiled_model(compiled, **symbols),
+    }
 
 
-def measure(potential: Potential, loops: Mapping[str, Calculator], structures: list[Atoms], n_in_loop: int) -> None:
-    """Print structures per second in all ways, and how far the results differ."""
-    times: dict[str, list[float]] = {name: [] for name in ("together", *loops)}  # s for each structure
+def in_loop(calculator: Calculator, structures: list[Atoms]) -> list[Prediction]:
+    """Return the predictions of a calculator."""
+    return [predict(calculator, atoms) for atoms in structures]
+
+
+def ways_of(
+    potential: Potential, loops: Mapping[str, Calculator], structures: list[Atoms], n_in_loop: int
+) -> Mapping[str, Callable[[], list[Prediction]]]:
+    """Return the ways to evaluate structures; the first one is surveyor's."""
+    ways = {"together": partial(potential.evaluate, structures)}
+    if isinstance(potential, NequIPPotential):
+        plain = replace(potential, is_compiled=False)
+        ways["together, plain"] = partial(plain.evaluate, structures)
+    return ways | {name: partial(in_loop, loop, structures[:n_in_loop]) for name, loop in loops.items()}
+
+
+def measure(ways: Mapping[str, Callable[[], list[Prediction]]]) -> None:
+    """Print structures per second in all ways, and how far the results differ from those of the first one."""
+    times: dict[str, list[float]] = {name: [] for name in ways}  # s for each structure
     for number in range(1 + ROUNDS):
         results = {}
-        for name in times:
+        for name, evaluate in ways.items():
             begin = time.perf_counter()
-            if name == "together":
-                results[name] = potential.evaluate(structures)
-            else:
-                results[name] = [predict(loops[name], atoms) for atoms in structures[:n_in_loop]]
+            results[name] = evaluate()
             if number:
                 times[name].append((time.perf_counter() - begin) / len(results[name]))
     for name, seconds in times.items():
         print(f"{name:<16}{1 / statistics.median(seconds):>10.0f} structures/s")
-    for name in loops:
-        ratios = [loop / together for together, loop in zip(times["together"], times[name], strict=True)]
+    for name in [*ways][1:]:
+        ratios = [other / together for together, other in zip(times["together"], times[name], strict=True)]
         spread = f"{min(ratios):.1f} to {max(ratios):.1f}"
         print(f"together against {name}, median of {ROUNDS}: {statistics.median(ratios):.1f} ({spread})")
         pairs = list(zip(results["together"], results[name], strict=False))
@@ -114,7 +134,7 @@ def main() -> None:
         print(f"{options.engine} on {options.device} in {options.precision}, {options.structures} molecules of 9 atoms")
         loops = calculators(model.weights, options.engine, options.device, options.precision)
         n_in_loop = options.in_loop or options.structures
-        measure(model.deploy(), loops, molecules(options.structures), n_in_loop)
+        measure(ways_of(model.deploy(), loops, molecules(options.structures), n_in_loop))
 
 
 if __name__ == "__main__":

@@ -128,6 +128,16 @@ HOOKS = [
             "nequip.integrations.ase:NequIPCalculator._from_saved_model", "device", "chemical_species_to_atom_type_map"
         ),
     ),
+    Hook(
+        "nequip",
+        "NequIPCalculator._get_aoti_compile_target",
+        has("nequip.integrations.ase:NequIPCalculator._get_aoti_compile_target"),
+    ),
+    Hook(
+        "nequip",
+        "COMPILE_TARGET_DICT",
+        lambda: "input" in found("nequip.scripts._compile_utils:COMPILE_TARGET_DICT")["batch"],
+    ),
     Hook("nequip", "NequIPCalculator.atoms_to_data", has("nequip.integrations.ase:NequIPCalculator.atoms_to_data")),
     Hook("nequip", "call_model", has("nequip.integrations.ase:NequIPCalculator.call_model")),
     Hook("nequip", "AtomicDataDict.NODE_FEATURES_KEY", has("nequip.data:AtomicDataDict.NODE_FEATURES_KEY")),

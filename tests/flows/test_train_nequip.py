@@ -122,7 +122,7 @@ def test_nequip_is_trained_and_exported_as_its_package_and_for_lammps(trained: P
     assert "expected a name that ends with .nequip.pt2" in refused
 
 
-@pytest.mark.long  # it is compiled as for LAMMPS, and read as the file that a training has compiled
+@pytest.mark.long  # it is compiled as for LAMMPS
 def test_nequip_is_exported_for_ase(trained: Path) -> None:
     assert not surveyor(trained, "export", "out", "copper.nequip.pt2").startswith("error")
     check_predictions(printed_by(IN_ASE, trained / "copper.nequip.pt2", trained / "test.extxyz"), trained)

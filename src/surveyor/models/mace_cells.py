@@ -35,10 +35,18 @@ def with_vacuum(atoms: Atoms) -> Atoms:
 
 def neighbour_list(atoms: Atoms, reach_A: float) -> NeighbourList:
     """Return the pairs of a structure that are closer than a reach, as MACE finds them."""
+    edges, _, unit_shifts, _ = pairs_within(with_vacuum(atoms), reach_A)
+    return NeighbourList.in_order(atoms, edges, unit_shifts)
+
+
+def pairs_within(atoms: Atoms, reach_A: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the pairs of a molecule or crystal that are closer than a reach, in MACE's order, and its completed cell.
+
+    The pairs are edges, shape (2, n_edges), with shifts in Å and in cell vectors, each of shape (n_edges, 3).
+    """
     from mace.data.neighborhood import get_neighborhood
 
-    crystal = with_vacuum(atoms)
-    edges, _, unit_shifts, _ = get_neighborhood(
-        positions=crystal.positions, cutoff=reach_A, pbc=tuple(crystal.pbc.tolist()), cell=crystal.cell.array.copy()
+    found: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] = get_neighborhood(
+        positions=atoms.positions, cutoff=reach_A, pbc=tuple(atoms.pbc.tolist()), cell=atoms.cell.array.copy()
     )
-    return NeighbourList.in_order(atoms, edges, unit_shifts)
+    return found

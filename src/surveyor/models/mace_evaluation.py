@@ -16,7 +16,7 @@ from surveyor.models.batches import (
     split_predictions,
 )
 from surveyor.models.devices import Precision
-from surveyor.models.mace_cells import with_vacuum
+from surveyor.models.mace_cells import pairs_within, with_vacuum
 from surveyor.models.quiet import engine_kept_quiet
 from surveyor.models.uncertainty import Uncertainty, invariant_columns
 from surveyor.potentials import UNCERTAINTY, Contact, Prediction
@@ -209,17 +209,8 @@ def takes_geometry_alone(calculator: Any, structures: Sequence[Atoms]) -> bool: 
 def _graphs(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # Any: a calculator, and tensors
     """Return the result of `_graphs_by_mace` without labels, in a tenth of the time."""
     import torch
-    from mace.data.neighborhood import get_neighborhood
 
-    found = [
-        get_neighborhood(
-            positions=atoms.positions,
-            cutoff=calculator.r_max,
-            pbc=tuple(atoms.pbc.tolist()),
-            cell=atoms.cell.array.copy(),
-        )
-        for atoms in structures
-    ]
+    found = [pairs_within(atoms, calculator.r_max) for atoms in structures]
     edges, shifts, unit_shifts, cells = zip(*found, strict=True)
     nodes = node_tensors(calculator, structures)
     begins = np.cumsum([0, *map(len, structures)])

@@ -4,9 +4,10 @@ import re
 
 # A RuntimeError by its text: of TorchScript, of CUDA's driver, of Triton and the compiler ("... out of memory", or the
 # name of the error); of cuBLAS, cuSOLVER, cuSPARSE, cuDNN and cuFFT, whose handles need memory beside torch's; of torch
-# on a CPU.
+# on a CPU; of what is compiled ahead of time, of which some versions of torch say nothing but that a call has failed.
 PHRASES = re.compile(
     r"out[ _]of[ _]memory|_ALLOC_FAILED|cudaErrorMemoryAllocation|can't allocate memory"
+    r"|run_func_\(.*API call failed"
     r"|(CUBLAS|CUSOLVER|CUSPARSE|CUDNN)_STATUS_\w+.*when calling `\w+Create\(",
     re.IGNORECASE | re.DOTALL,
 )

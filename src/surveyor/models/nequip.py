@@ -40,7 +40,8 @@ class NequIPPotential(StatesUncertainty, HasPosterior):
     Attributes:
         path: package of NequIP; compiled potentials are stored beside it.
         device: device of the evaluation; "auto" uses a GPU if there is one.
-        is_compiled: whether calculators use a compiled potential if there is one for this kind of machine.
+        is_compiled: whether a compiled potential is used if there is one for this kind of machine. One that states an
+            uncertainty uses none, as it needs the features of the network.
         uncertainty_file: file with the uncertainty of the model; None if it states none.
         posterior_file: file with the posterior of the model; None if it has none.
     """
@@ -51,7 +52,7 @@ class NequIPPotential(StatesUncertainty, HasPosterior):
     uncertainty_file: Path | None = None
     posterior_file: Path | None = None
 
-    evaluates_together: ClassVar[bool] = True  # on a processor, what is compiled is as fast one by one
+    evaluates_together: ClassVar[bool] = True
 
     def calculator(self) -> Calculator:
         """Return a new ASE calculator; those of one process share one network.
@@ -72,7 +73,8 @@ class NequIPPotential(StatesUncertainty, HasPosterior):
             InputError: NequIP is not installed.
         """
         require_nequip()
-        return evaluate_together(self.path, structures, resolve_device(self.device), self.uncertainty)
+        device = resolve_device(self.device)
+        return evaluate_together(self.path, structures, device, self.uncertainty, compiled=self.is_compiled)
 
     def features(self, structures: Sequence[Atoms]) -> list[np.ndarray]:
         """Return the invariant inputs of the network's readout for each structure, shape (n_atoms, n_features).

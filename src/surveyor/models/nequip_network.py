@@ -28,6 +28,8 @@ from surveyor.potentials import UNCERTAINTY, Prediction
 
 logger = logging.getLogger(__name__)
 
+TARGET = "batch"  # NequIP's name for what is compiled for many structures at once
+
 
 def calculator_of(path: Path, device: str, *, compiled: bool = True) -> Any:  # Any: a calculator of NequIP
     """Return a new calculator; all calculators of a process share one network.
@@ -55,12 +57,12 @@ def describe(path: Path) -> Network:
 
 def compiled_file(path: Path, device: str) -> Path:
     """Return where the compiled potential of a package is, for machines like this one."""
-    return path.with_name(f"{path.name.partition('.')[0]}-{device}-{_machine(device)}.nequip.pt2")
+    return path.with_name(f"{path.name.partition('.')[0]}-{TARGET}-{device}-{_machine(device)}.nequip.pt2")
 
 
 def compiled_files(path: Path) -> list[Path]:
     """Return the compiled potentials of a package, for all kinds of machines."""
-    return sorted(path.parent.glob(f"{path.name.partition('.')[0]}-*.nequip.pt2"))
+    return sorted(path.parent.glob(f"{path.name.partition('.')[0]}-{TARGET}-*.nequip.pt2"))
 
 
 @lru_cache
@@ -87,8 +89,53 @@ def _calculator(path: Path, modified_ns: int, device: str) -> Any:  # Any: a cal
         from nequip.integrations.ase import NequIPCalculator
 
         logger.debug("loading %s of %d ns on %s", path, modified_ns, device)
-        load = NequIPCalculator.from_compiled_model if path.suffix == ".pt2" else NequIPCalculator._from_saved_model
+        load = NequIPCalculator._from_saved_model
+        if path.suffix == ".pt2":
+            load = _compiled_calculator().from_compiled_model
         return load(path, device=device, chemical_species_to_atom_type_map=True)
+
+
+def _compiled_calculator() -> Any:  # Any: a class of NequIP
+    """Return the class of calculators of compiled potentials.
+
+    These are exported for at least two structures and two edges. Where there are fewer, two more atoms go through
+    them, whose results are dropped.
+    """
+    from nequip.data import AtomicDataDict
+    from nequip.integrations.ase import NequIPCalculator
+    from nequip.scripts._compile_utils import COMPILE_TARGET_DICT
+
+    target: dict[str, Any] = COMPILE_TARGET_DICT[TARGET]
+    of_atoms = (AtomicDataDict.PER_ATOM_ENERGY_KEY, AtomicDataDict.FORCE_KEY)
+
+    class Calculator(NequIPCalculator):  # type: ignore[misc]  # NequIP has no types
+        @classmethod
+        def _get_aoti_compile_target(cls) -> dict[str, Any]:
+            return target
+
+        def call_model(self, data: dict[str, Any]) -> dict[str, Any]:
+            n_structures, n_atoms = AtomicDataDict.num_frames(data), AtomicDataDict.num_nodes(data)
+            if n_structures < 2 or AtomicDataDict.num_edges(data) < 2:
+                given = {name: data[name] for name in target["input"] if name in data}
+                data = AtomicDataDict.batched_from_list([given, _pair_beside(given)])
+            found = super().call_model(data)
+            return {name: found[name][: n_atoms if name in of_atoms else n_structures] for name in found}
+
+    return Calculator
+
+
+def _pair_beside(data: dict[str, Any]) -> dict[str, Any]:  # Any: tensors
+    """Return the graph of two atoms, 1 Å apart, of the kind of the first atom of another graph."""
+    from nequip.data import AtomicDataDict
+
+    positions, edges = data[AtomicDataDict.POSITIONS_KEY], data[AtomicDataDict.EDGE_INDEX_KEY]
+    return {
+        AtomicDataDict.POSITIONS_KEY: positions.new_tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]),
+        AtomicDataDict.ATOM_TYPE_KEY: data[AtomicDataDict.ATOM_TYPE_KEY][[0, 0]],
+        AtomicDataDict.EDGE_INDEX_KEY: edges.new_tensor([[0, 1], [1, 0]]),
+        AtomicDataDict.EDGE_CELL_SHIFT_KEY: positions.new_zeros(2, 3),
+        AtomicDataDict.CELL_KEY: positions.new_zeros(1, 3, 3),
+    }
 
 
 def stating(calculator: Any, uncertainty: Uncertainty) -> Any:  # Any: a calculator of NequIP
@@ -102,10 +149,18 @@ def stating(calculator: Any, uncertainty: Uncertainty) -> Any:  # Any: a calcula
 
 
 def evaluate_together(
-    path: Path, structures: Sequence[Atoms], device: str, uncertainty: Uncertainty | None = None
+    path: Path,
+    structures: Sequence[Atoms],
+    device: str,
+    uncertainty: Uncertainty | None,
+    *,
+    compiled: bool,
 ) -> list[Prediction]:
-    """Return a prediction for each structure, in order; see `evaluate_in_batches`."""
-    calculator = calculator_of(path, device, compiled=False)  # what is compiled takes one structure at a time
+    """Return a prediction for each structure, in order; see `calculator_of` and `evaluate_in_batches`.
+
+    Predictions that state an uncertainty need the features of the network, which what is compiled does not show.
+    """
+    calculator = calculator_of(path, device, compiled=compiled and uncertainty is None)
     limits = memory_limits_of(path, path.stat().st_mtime_ns, device)
     return evaluate_in_batches(partial(pass_together, calculator, uncertainty=uncertainty), structures, limits)
 
@@ -151,17 +206,28 @@ def _pass_for_features(calculator: Any, structures: Sequence[Atoms]) -> list[np.
 
 
 def _forward(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # Any: a calculator, and tensors
+    found: dict[str, Any] = calculator.call_model(_graphs(calculator, structures))
+    return found
+
+
+def _graphs(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # Any: a calculator, and tensors
+    """Return what a network takes: the graphs of structures in one.
+
+    NequIP would also take energies, forces and the like from a structure, which then all structures need to have.
+    """
     from nequip.data import AtomicDataDict
 
-    graphs = [calculator.atoms_to_data(atoms) for atoms in structures]
-    found: dict[str, Any] = calculator.call_model(AtomicDataDict.batched_from_list(graphs))
-    return found
+    bare = [
+        Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc) for atoms in structures
+    ]
+    graphs: dict[str, Any] = AtomicDataDict.batched_from_list([calculator.atoms_to_data(atoms) for atoms in bare])
+    return graphs
 
 
 def _pass_for_gradients(calculator: Any, structures: Sequence[Atoms]) -> list[np.ndarray]:  # Any: as above
     from nequip.data import AtomicDataDict
 
-    data = AtomicDataDict.batched_from_list([calculator.atoms_to_data(atoms) for atoms in structures])
+    data = _graphs(calculator, structures)
     positions = data[AtomicDataDict.POSITIONS_KEY].requires_grad_(True)
     given = {name: data[name] for name in calculator.model.model_input_fields if name in data}
     sums = _invariant(calculator, _without_forces(calculator.model)(given)).sum(dim=0)

@@ -99,15 +99,15 @@ class NequIPParameters(Parameters):
     is_compiled: bool = Field(
         True,
         title="Compile",
-        description="Compile the potential at the end of a training if a compiler is available. This takes about "
-        "a minute and makes walkers several times faster.",
+        description="Compile the potential at the end of a training if a compiler is available. This takes some "
+        "minutes and makes walkers and evaluations several times faster.",
     )
     uncertainty: bool = Field(
         False,
         title="Uncertainty",
         description="State an uncertainty of forces, from the features of the network, if there are at least 20 "
-        "structures for validation and test. A compiled potential has no features, so that walkers then use the "
-        "network as it is. Members of a committee have none of their own.",
+        "structures for validation and test. A compiled potential has no features, so that the network is then used "
+        "as it is. Members of a committee have none of their own.",
     )
 
     @model_validator(mode="after")

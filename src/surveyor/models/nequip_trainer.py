@@ -1,7 +1,7 @@
 """Running the trainer of NequIP: `nequip-train` in a process of its own, which continues where it was killed.
 
 It reads one configuration, appends the errors of each epoch to a file, and saves the best and the newest epoch. From
-the best one, NequIP makes a package: a file that holds the network with its code. For walkers that is compiled.
+the best one, NequIP makes a package: a file that holds the network with its code. For evaluation that is compiled.
 """
 
 import logging
@@ -32,7 +32,7 @@ from surveyor.models.nequip_config import (
     read_config,
 )
 from surveyor.models.nequip_energies import fit_energies
-from surveyor.models.nequip_network import compiled_file, describe
+from surveyor.models.nequip_network import TARGET, compiled_file, describe
 from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.models.plausibility import Beginning, from_foundation, from_scratch, from_weights
 from surveyor.models.trainer import (
@@ -58,6 +58,9 @@ LOADERS = {"batch_size": "train_dataloader", "valid_batch_size": "val_dataloader
 PACKAGE_LOG, COMPILE_LOG = "package.log", "compile.log"
 NETWORK = "model.nequip.zip"  # the native file, there when the training is complete
 MARGIN_A = 10.0  # around a structure without a cell
+# Atoms, edges and structures at once. Without a bound, torch's compiler may count what a GPU does in 32 bits: it only
+# looks whether these suffice for the example.
+LARGEST = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,17 +192,18 @@ def _packaged(directory: Path) -> Path:
 
 
 def _compile(network: Path, device: str) -> None:
-    """Compile a network for this kind of machine if a compiler is available; walkers also work without it."""
+    """Compile a network for this kind of machine if a compiler is available; potentials also work without it."""
     compiled = compiled_file(network, device)
     if compiled.is_file():
         return
     if shutil.which("g++") is None:
-        logger.warning("there is no g++ here, so %s is not compiled: walkers take longer", network)
+        logger.warning("there is no g++ here, so %s is not compiled: walkers and evaluations take longer", network)
         return
     new = compiled.with_name(f".new-{compiled.name}")
     log = network.with_name(COMPILE_LOG)
-    if run_program(compiling(network, new, device, "ase"), directory=network.parent, output=log).returncode != 0:
-        logger.warning("%s could not be compiled, see %s: walkers take longer", network, log)
+    if run_program(compiling(network, new, device, TARGET), directory=network.parent, output=log).returncode != 0:
+        why = (log.read_text(errors="replace").strip() or "no output").splitlines()[-1]
+        logger.warning("%s could not be compiled (%s; see %s): walkers and evaluations take longer", network, why, log)
         return
     publish(new, compiled)
 
@@ -211,8 +215,10 @@ def compiling(network: Path, destination: Path, device: str, target: str) -> Seq
         network: package.
         destination: file to write; its name ends with ".nequip.pt2".
         device: "cpu" or "cuda".
-        target: "ase", or "pair_nequip" for LAMMPS.
+        target: "batch", "ase" for NequIP's calculator, or "pair_nequip" for LAMMPS.
     """
     options = ["--mode", "aotinductor", "--device", device, "--target", target]
+    if target == TARGET:
+        options += [part for kind in ("frames", "nodes", "edges") for part in (f"--num-{kind}", f"2,{LARGEST}")]
     files = [str(network.absolute()), str(destination.absolute())]
     return [sys.executable, "-m", "nequip.scripts.compile", *files, *options]

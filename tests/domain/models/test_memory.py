@@ -26,6 +26,7 @@ TEXTS = {
     "cuBLAS, not initialized": "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
     "cuSOLVER": "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnDgetrf(handle, m, n)`",
     "cuSOLVER's handle": "cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR, when calling `cusolverDnCreate(handle)`",
+    "compiled ahead of time": "run_func_( container_handle_, inputs.data()) API call failed at model.cpp, line 1",
     "processor": "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to",
 }
 OTHERS = [

@@ -15,13 +15,13 @@ from networks import NetworkTests, check_killed_three_times, replace_program
 from surveyor.dataset import STRESS, Dataset
 from surveyor.dataset.metrics import covered, errors_of
 from surveyor.errors import InputError, TrainingFailed
-from surveyor.models import nequip_network, nequip_trainer
+from surveyor.models import batches, nequip_network, nequip_trainer
 from surveyor.models.choice import load_model
 from surveyor.models.nequip import NequIPModel, NequIPPotential
 from surveyor.models.nequip_network import compiled_file, compiled_files
 from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.models.uncertainty import RIDGE
-from surveyor.potentials import evaluate_one_by_one, predict
+from surveyor.potentials import Prediction, Request, evaluate_one_by_one, evaluator_of, predict
 from surveyor.testing.models import check_model
 from surveyor.testing.potentials import check_potential
 
@@ -82,16 +82,68 @@ def compiled(trained: NequIPModel, train: Dataset, valid: Dataset, workplace: Pa
     return loaded
 
 
-def test_what_is_compiled_is_the_same_potential(
-    compiled: NequIPModel, trained: NequIPModel, valid: Dataset, workplace: Path
-) -> None:
-    potential = compiled.deploy()
-    assert [path.parent for path in compiled_files(potential.path)] == [workplace / "compiled"]
-    check_potential(potential, [*valid[:3], Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 2.5]])])
-    eager = trained.deploy().evaluate(valid)
-    for one, other in zip(evaluate_one_by_one(potential, valid), eager, strict=True):
+def check_same(found: Sequence[Prediction], expected: Sequence[Prediction]) -> None:
+    for one, other in zip(found, expected, strict=True):
         assert one.energy == pytest.approx(other.energy, abs=1e-9)
         np.testing.assert_allclose(one.forces, other.forces, rtol=0, atol=1e-9)
+        assert (one.stress is None) == (other.stress is None)
+        if one.stress is not None:
+            np.testing.assert_allclose(one.stress, other.stress, rtol=0, atol=1e-9)  # type: ignore[arg-type]
+
+
+def sizes_seen(monkeypatch: pytest.MonkeyPatch, kind: type) -> list[tuple[int, int]]:
+    """Return the numbers of structures and edges that go through networks of calculators of a kind from now on."""
+    from nequip.data import AtomicDataDict
+    from nequip.integrations.ase import NequIPCalculator
+
+    seen, call = [], NequIPCalculator.call_model
+
+    def watched(self: object, data: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(self, kind):
+            seen.append((AtomicDataDict.num_frames(data), AtomicDataDict.num_edges(data)))
+        return call(self, data)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(NequIPCalculator, "call_model", watched)
+    return seen
+
+
+def test_what_is_compiled_is_the_same_potential(
+    compiled: NequIPModel, trained: NequIPModel, valid: Dataset, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    potential, plain = compiled.deploy(), trained.deploy()
+    assert [path.parent for path in compiled_files(potential.path)] == [workplace / "compiled"]
+    check_potential(potential, [*valid[:3], Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 2.5]])])
+    far = Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 9.0]])
+    slab = Atoms("Au2", positions=[[0, 0, 0], [0, 0, 2.5]], cell=[5, 5, 20], pbc=[True, True, False])
+    lone = Atoms("Cu", cell=[9, 9, 9], pbc=True, info={"energy": 0.0})
+    mixed = [far, *valid[:3], Atoms("Cu"), *valid[3:], slab, lone]
+    expected = plain.evaluate(mixed)
+    seen = sizes_seen(monkeypatch, type(potential.calculator()))
+    for n_atoms in (1, 7, 10_000):
+        monkeypatch.setitem(batches.ATOMS_AT_ONCE, "cpu", n_atoms)
+        check_same(potential.evaluate(mixed), expected)
+    check_same(potential.evaluate([far, Atoms("Cu"), lone]), plain.evaluate([far, Atoms("Cu"), lone]))
+    check_same(evaluate_one_by_one(potential, mixed), expected)
+    assert potential.evaluate([]) == []
+    fast, slow = potential.calculator(), plain.calculator()
+    for atoms in (*valid[:3], lone):
+        fast.calculate(atoms)
+        slow.calculate(atoms)
+        np.testing.assert_allclose(fast.results["energies"], slow.results["energies"], rtol=0, atol=1e-9)
+    assert np.min(seen) == 2  # for fewer structures or edges, it is not exported
+
+
+def test_walkers_and_evaluation_need_only_what_is_compiled(
+    compiled: NequIPModel, valid: Dataset, tmp_path: Path
+) -> None:
+    compiled.save(tmp_path / "model")
+    model = load_model(tmp_path / "model")
+    model.network.write_bytes(b"no package")
+    potential, expected = model.deploy(), compiled.deploy().evaluate(valid)
+    check_same(evaluator_of(potential).evaluate([*map(Request, valid, range(len(valid)))]), expected)
+    check_same(evaluate_one_by_one(potential, valid), expected)
+    with pytest.raises(Exception, match=r"zip|package"):
+        replace(potential, is_compiled=False).evaluate(valid)
 
 
 def test_walkers_take_what_is_compiled_for_their_machine_and_the_package_elsewhere(
@@ -102,6 +154,10 @@ def test_walkers_take_what_is_compiled_for_their_machine_and_the_package_elsewhe
     assert type(fast.model) is not type(slow.model)
     monkeypatch.setattr(nequip_network, "_machine", lambda _device: "other")
     assert type(potential.calculator().model) is type(slow.model)
+    of_before = potential.path.with_name("model-cpu-other.nequip.pt2")  # compiled for single structures
+    of_before.write_bytes(b"")
+    assert type(potential.calculator().model) is type(slow.model)
+    assert of_before not in compiled_files(potential.path)
 
 
 def test_without_a_compiler_walkers_take_the_package(
@@ -122,22 +178,34 @@ def test_without_a_compiler_walkers_take_the_package(
     check_potential(model.deploy(), valid[:1])
 
 
-@pytest.mark.parametrize("name", ["package", "compiled"])
-def test_saved_file_is_used_in_plain_ase(
-    name: str, trained: NequIPModel, compiled: NequIPModel, workplace: Path, valid: Dataset
+def test_what_cannot_be_compiled_is_told_once_with_the_reason_and_the_package_is_taken(
+    trained: NequIPModel,
+    train: Dataset,
+    valid: Dataset,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    load = {"package": "_from_saved_model", "compiled": "from_compiled_model"}[name]
+    failing = [sys.executable, "-c", "raise SystemExit('the network has a loop')"]
+    monkeypatch.setattr(nequip_trainer, "compiling", lambda *_: failing)
+    monkeypatch.setattr(nequip_network, "_machine", lambda _device: "unknown")
+    parameters = TINY.model_copy(update={"is_compiled": True})
+    model, _ = replace(trained, parameters=parameters, weights=None).train(train, valid, workplace / "first")
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert "could not be compiled (the network has a loop; see " in warning
+    check_same(model.deploy().evaluate(valid), trained.deploy().evaluate(valid))
+
+
+def test_saved_package_is_used_in_plain_ase(trained: NequIPModel, workplace: Path, valid: Dataset) -> None:
     script = (
         "import sys, ase.io\n"
         "from nequip.integrations.ase import NequIPCalculator\n"
         "atoms = ase.io.read(sys.argv[2], index=0)\n"
-        f"atoms.calc = NequIPCalculator.{load}(sys.argv[1], chemical_species_to_atom_type_map=True)\n"
+        "atoms.calc = NequIPCalculator._from_saved_model(sys.argv[1], chemical_species_to_atom_type_map=True)\n"
         "print(repr(float(atoms.get_potential_energy())), 'surveyor' in sys.modules)\n"
     )
     valid.save(workplace / "plain.extxyz")
-    assert compiled.weights is not None
-    file = compiled.weights if name == "package" else compiled_files(compiled.weights)[0]
-    command = [sys.executable, "-c", script, str(file), str(workplace / "plain.extxyz")]
+    command = [sys.executable, "-c", script, str(trained.network), str(workplace / "plain.extxyz")]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
     energy, uses_surveyor = output.split()
     assert float(energy) == pytest.approx(trained.deploy().evaluate(valid[:1])[0].energy, abs=1e-6)
