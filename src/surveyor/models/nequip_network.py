@@ -217,10 +217,10 @@ def _graphs(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # 
     """
     from nequip.data import AtomicDataDict
 
-    bare = [
+    unlabelled = [
         Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc) for atoms in structures
     ]
-    graphs: dict[str, Any] = AtomicDataDict.batched_from_list([calculator.atoms_to_data(atoms) for atoms in bare])
+    graphs: dict[str, Any] = AtomicDataDict.batched_from_list([calculator.atoms_to_data(atoms) for atoms in unlabelled])
     return graphs
 
 
