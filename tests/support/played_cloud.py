@@ -36,6 +36,7 @@ PLAYED = {
     "poweroff": '#!/bin/sh\ntouch "$PLAYED_FOLDER/$PLAYED_INSTANCE.off"\n',
     "systemctl": '#!/bin/sh\n[ "$*" = "try-reload-or-restart ssh" ] && kill -HUP "$(cat /run/sshd.pid)"\n',
 }
+SPOT = "Server.SpotInstanceTermination"  # why Amazon has ended an instance
 MOTO = "moto"  # path at which moto itself is asked, beside all faults
 ADDRESSES = re.compile(rb"<(ipAddress|privateIpAddress)>[^<]*<")
 # Users other than root cannot change who they are.
@@ -140,7 +141,16 @@ class PlayedCloud:
         return [each for page in pages for reservation in page["Reservations"] for each in reservation["Instances"]]
 
     def take_away(self, instance: str) -> None:
-        """End an instance as Amazon does that wants it back."""
+        """End a spot instance as Amazon does that wants it back."""
+        from moto.core import DEFAULT_ACCOUNT_ID
+        from moto.ec2.models import ec2_backends
+
+        self.end(instance)
+        reason = ec2_backends[DEFAULT_ACCOUNT_ID][REGION].get_instance(instance).state_reason
+        reason.code, reason.message = SPOT, f"{SPOT}: Spot instance termination"
+
+    def end(self, instance: str) -> None:
+        """End an instance."""
         self.client.terminate_instances(InstanceIds=[instance])
         self.has_changed.set()
 
@@ -258,7 +268,7 @@ class _Metal:
         kill_all(lambda: processes_with({"PLAYED_INSTANCE": instance}))
         self.started[instance].wait()
         if instance in self.cloud.alive():  # it has powered itself off
-            self.cloud.take_away(instance)
+            self.cloud.end(instance)
 
 
 def boot(cloud: PlayedCloud, instance: str, text: str) -> "subprocess.Popen[bytes]":

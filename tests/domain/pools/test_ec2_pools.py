@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 from cloud_scene import PATIENCE_S, Scene
-from counted_work import names, work
+from counted_work import names, work, work_until
 from object_stores import S3
 from played_cloud import SECRET, Fault, PlayedCloud, played_cloud
 from processes import wait_until
 from remote_work import learn
 
 from surveyor.doctor.one_pool import examine_pool
-from surveyor.errors import PoolFailed, WorkerLost
+from surveyor.errors import PoolFailed
 from surveyor.pools import watch
 from surveyor.pools.clouds import instance_watch
 from surveyor.pools.submission import SubmitOptions
@@ -51,17 +51,18 @@ def scene(shared_cloud: PlayedCloud, tmp_path: Path) -> Iterator[Scene]:
 
 
 def test_instances_come_with_work_are_replaced_when_taken_away_and_leave_without_work(scene: Scene) -> None:
-    """One that Amazon takes away, one whose answer is lost beyond all repeats, one that leaves; and no secret."""
-    pool = scene.open_pool(price_per_hour=3600.0)
-    future = scene.start(pool, "a", 60)
+    """One that Amazon takes away without a notice, which is no failure; one whose answer is lost; and no secret."""
+    pool, end = scene.open_pool(price_per_hour=3600.0, spot=True), scene.path / "end"
+    future = pool.submit_with(SubmitOptions("a"), work_until, scene.log, "a", end)
+    wait_until(lambda: names(scene.log, "begin") == ["a"], scene.said, PATIENCE_S)
     (first,) = scene.instances()
     assert (scene.cloud.folder / f"{first}.guard").read_text() == "--on-active=43200 poweroff\n"
     scene.cloud.faults.append(Fault("RunInstances", None, times=3))  # as often as the client asks
     n_requests = len(scene.cloud.requested("RunInstances"))
     scene.cloud.take_away(first)
-    with pytest.raises(WorkerLost):
-        future.result(PATIENCE_S)
-    assert pool.submit_with(SubmitOptions("a"), work, scene.log, "a", 0).result(PATIENCE_S)
+    wait_until(lambda: names(scene.log, "begin") == ["a", "a"], scene.said, PATIENCE_S)
+    end.touch()
+    assert future.result(PATIENCE_S)
     # The one that nobody knew of has worked, maybe before the client had asked for the last time.
     assert n_requests < len(scene.cloud.requested("RunInstances")) <= n_requests + 3
     state = scene.folder.read_state() or {}
