@@ -1,7 +1,7 @@
 """A played EC2 whose instances are outside of the network: their pool is on a laptop behind a router, or beside them.
 
-An instance is a process namespace with a file system of its own for the settings and keys of its real sshd. All have
-the same address, one after the other. No packet leaves this machine.
+An instance is a process namespace with file systems of its own for settings, users, homes, and the keys of its real
+sshd. All have the same address, one after the other. No packet leaves this machine.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,8 @@ from natted import ADDRESS, LAPTOP, OUTSIDE, ROUTER, SSHD, Natted, natted
 from played_cloud import MOTO, PlayedCloud, client_at, played_cloud
 
 BOOT = f"""
-mount -t tmpfs -o mode=755 none /etc/ssh && mount -t tmpfs -o mode=755 none /run && mkdir /run/sshd || exit 1
+mount -t tmpfs -o mode=755 none /run && mkdir /run/sshd && cp -a /etc /run/etc && mount --bind /run/etc /etc || exit 1
+mount -t tmpfs -o mode=755 none /etc/ssh && mount -t tmpfs -o mode=755 none /home || exit 1
 echo "$AWS_EC2_METADATA_SERVICE_ENDPOINT" >/run/metadata
 ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
 cat >/etc/ssh/sshd_config <<'END'

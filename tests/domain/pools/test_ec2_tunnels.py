@@ -154,6 +154,25 @@ def test_an_instance_to_which_nobody_connects_ends_by_itself(scene: Scene) -> No
     assert "no worker was started within 3 s: this instance ends" in console
 
 
+def test_a_user_whom_the_image_lacks_is_made_and_can_log_in(scene: Scene, net: Natted) -> None:
+    """By the key alone, also where sshd refuses locked accounts; and on the instance alone."""
+    machines = machines_of("ec2/test", scene.site(ssh_user="ada-of-surveyor"), scene.path)
+    instance = asyncio.run(machines.submit("test-1"))
+    any_host = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes")
+    there = ("-i", str(net.folder / "user"), "-l", "ada-of-surveyor", ADDRESS)
+    look = "id -un; pwd; stat -c %U /run/surveyor/leash"
+
+    def seen() -> list[str]:
+        return subprocess.run(["ssh", *any_host, *there, look], capture_output=True, text=True).stdout.split()
+
+    console = (scene.cloud.folder / f"{instance}.console").read_text
+    expected = ["ada-of-surveyor", "/home/ada-of-surveyor", "ada-of-surveyor"]
+    wait_until(lambda: seen() == expected, console, PATIENCE_S)
+    asyncio.run(machines.cancel([instance]))
+    scene.wait_for_the_end_of(instance)
+    assert "ada-of-surveyor" not in Path("/etc/passwd").read_text()
+
+
 def test_an_instance_of_google_is_reached_in_the_same_way_and_ends_by_itself(
     world: tuple[Natted, PlayedCloud], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
