@@ -85,7 +85,13 @@ def test_an_instance_ends_itself_is_marked_and_asks_for_safe_metadata(cloud: Pla
 
 def test_the_first_act_of_an_instance_is_to_set_its_end(cloud: PlayedCloud, tmp_path: Path) -> None:
     pool = instances(
-        cloud, tmp_path, lifetime_minutes=90, workers_per_job=2, orphan_minutes=2, python="/opt/env/python"
+        cloud,
+        tmp_path,
+        lifetime_minutes=90,
+        workers_per_job=2,
+        orphan_minutes=2,
+        python="/opt/env/python",
+        instance_types=["c5.large"],
     )
     text = cloud.user_data(asyncio.run(pool.submit("gpu-1")))
     lines = text.splitlines()
@@ -114,6 +120,26 @@ def test_user_data_that_ec2_would_not_take_is_refused(cloud: PlayedCloud, tmp_pa
     with pytest.raises(Refused, match=r"bytes of user data, expected at most 16384"):
         asyncio.run(instances(cloud, tmp_path, prologue=["x" * 17000]).submit("gpu-1"))
     assert cloud.requested("RunInstances") == []
+
+
+@pytest.mark.parametrize(
+    ("types", "workers", "told"),
+    [
+        (["c5.large", "g5.xlarge"], 2, r"found 2, expected 1, as g5.xlarge has 4 cores, 17 GB, 1 GPU and all workers"),
+        (["c5.large"], 3, r"found 3, expected at most 2, as c5.large has 2 cores, 4 GB, and each worker"),
+        (["c5.large"], 2, None),
+    ],
+)
+def test_workers_that_do_not_fit_into_an_instance_are_refused_before_it_costs_something(
+    cloud: PlayedCloud, tmp_path: Path, types: list[str], workers: int, told: str | None
+) -> None:
+    pool = instances(cloud, tmp_path, instance_types=types, workers_per_job=workers)
+    if told is None:
+        asyncio.run(pool.submit("gpu-1"))
+    else:
+        with pytest.raises(Refused, match=told):
+            asyncio.run(pool.submit("gpu-1"))
+    assert len(cloud.requested("RunInstances")) == (told is None)
 
 
 def test_where_there_is_no_capacity_the_next_zone_and_the_next_type_are_asked(

@@ -77,15 +77,22 @@ def test_instances_come_with_work_are_replaced_when_taken_away_and_leave_without
 
 
 def test_doctor_starts_one_instance_looks_around_ends_it_and_says_what_it_cost(scene: Scene) -> None:
-    results = {each.check: each for each in examine_pool("ec2/test", scene.site(price_per_hour=3600.0), scene.path)}
-    assert {each.severity for each in results.values()} == {"good"}
-    assert {*results} == {"worker", "run directory", "GPUs", "clock", "cost"}
+    fields = {"price_per_hour": 3600.0, "instance_types": ["p4d.24xlarge", "g5.xlarge"]}
+    results = {each.check: each for each in examine_pool("ec2/test", scene.site(**fields), scene.path)}
+    assert {*results} == {"instance types", "worker", "run directory", "GPUs", "clock", "cost"}
+    bad = {"GPUs"} if "lists none" in results["GPUs"].found else set()  # the types have some
+    assert {name for name, each in results.items() if each.severity != "good"} == bad
+    kinds = "p4d.24xlarge has 96 cores, 1237 GB, 8 GPUs; g5.xlarge has 4 cores, 17 GB, 1 GPU"
+    assert results["instance types"].found == kinds
     assert float(results["cost"].found.partition(",")[0]) > 1.0
     assert scene.cloud.alive() == []
     assert [*scene.path.iterdir()] == []
     # What credentials may not do is named.
     scene.cloud.faults.append(Fault("RunInstances", "UnauthorizedOperation", "You are not authorized.", 403))
-    (fault,) = [each for each in examine_pool("ec2/test", scene.site(), scene.path) if each.severity == "fault"]
+    scene.cloud.faults.append(Fault("DescribeInstanceTypes", "UnauthorizedOperation", "You are not authorized.", 403))
+    types, fault = examine_pool("ec2/test", scene.site(), scene.path)
+    assert "the permission ec2:DescribeInstanceTypes" in types.found
+    assert (types.severity, fault.severity) == ("remark", "fault")
     assert "the permission ec2:RunInstances" in fault.found
 
 

@@ -125,8 +125,9 @@ def test_an_instance_is_reached_through_a_router_and_none_outlives_its_pool(
 def test_doctor_starts_an_instance_and_what_answers_in_its_place_gets_nothing(
     scene: Scene, net: Natted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results = {each.check: each for each in examine_pool("ec2/test", scene.site(price_per_hour=3600.0), scene.path)}
-    assert {*results} == {"worker", "run directory", "GPUs", "clock", "cost"}
+    fields = {"price_per_hour": 3600.0, "instance_types": ["c5.large"]}
+    results = {each.check: each for each in examine_pool("ec2/test", scene.site(**fields), scene.path)}
+    assert {*results} == {"instance types", "worker", "run directory", "GPUs", "clock", "cost"}
     assert {each.severity for each in results.values()} == {"good"}
     assert scene.cloud.alive() == []
 

@@ -19,6 +19,7 @@ from surveyor.pools.clouds.ssh_door import Door, door_data, host_keys_in, public
 from surveyor.pools.clouds.user_data import user_data
 from surveyor.pools.ec2.client import EC2, MissingInstance
 from surveyor.pools.ec2.site import EC2Site
+from surveyor.pools.ec2.types import contradiction, kinds_of
 from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, Refused, of_all
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
@@ -81,6 +82,7 @@ class Instances(CloudMachines[EC2Site]):
         self._credentials = _credentials(site, self.folder)
         self._public_key = None if site.ssh_key_file is None else public_key_of(site.ssh_key_file)
         self._image: Any = None  # Any: as boto3 gives it
+        self._fits = site.workers_per_job == 1  # whether it is known that the workers fit into each type
 
     async def submit(self, name: str, *, firm: bool = False) -> str:
         """Start an instance of the first type that a zone has room for, and return its id.
@@ -94,6 +96,7 @@ class Instances(CloudMachines[EC2Site]):
             NoCapacity: no zone has room for any of the types at present.
             QueueSilent: EC2 does not answer.
         """
+        await asyncio.to_thread(self._check_types)
         script = await asyncio.to_thread(self._script, name)
         if len(script.encode()) > MOST_BYTES:
             raise Refused(
@@ -110,6 +113,13 @@ class Instances(CloudMachines[EC2Site]):
                 except NoCapacity as refusal:
                     refusals.append(refusal)
         raise of_all(refusals)
+
+    def _check_types(self) -> None:
+        """Raise `Refused` if several workers do not fit into an instance."""
+        if not self._fits:
+            if (reason := contradiction(self.site, kinds_of(self.site))) is not None:
+                raise Refused(reason)
+            self._fits = True
 
     def _script(self, name: str) -> str:
         """Return the script of an instance.
