@@ -1,4 +1,4 @@
-"""Pools on a played EC2: instances that come and go, what happens when anything dies, and that none is left."""
+"""Pools on a simulated EC2: instances that come and go, what happens when anything dies, and that none is left."""
 
 import os
 import signal
@@ -13,9 +13,9 @@ import pytest
 from cloud_scene import PATIENCE_S, Scene
 from counted_work import names, work, work_until
 from object_stores import S3
-from played_cloud import SECRET, Fault, PlayedCloud, played_cloud
 from processes import wait_until
 from remote_work import learn
+from simulated_cloud import SECRET, Fault, SimulatedCloud, simulated_cloud
 
 from surveyor.doctor.one_pool import examine_pool
 from surveyor.errors import PoolFailed
@@ -29,8 +29,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
-def shared_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedCloud]:
-    with played_cloud() as cloud, pytest.MonkeyPatch.context() as environment:
+def shared_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatedCloud]:
+    with simulated_cloud() as cloud, pytest.MonkeyPatch.context() as environment:
         for name, value in cloud.environment.items():
             environment.setenv(name, value)
         environment.delenv("AWS_PROFILE", raising=False)
@@ -41,7 +41,7 @@ def shared_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedClo
 
 
 @pytest.fixture
-def scene(shared_cloud: PlayedCloud, tmp_path: Path) -> Iterator[Scene]:
+def scene(shared_cloud: SimulatedCloud, tmp_path: Path) -> Iterator[Scene]:
     scene = Scene(shared_cloud, tmp_path)
     try:
         yield scene
@@ -218,9 +218,9 @@ def no_capacity_and_then_a_budget(scene: Scene) -> None:
         scene.open_pool(price_per_hour=3600.0, budget=3.0).submit(abs, -1).result(PATIENCE_S)
 
 
-@pytest.mark.parametrize("play", [broken_prologue, no_permission, no_capacity_and_then_a_budget])
-def test_a_pool_without_a_worker_says_why(scene: Scene, play: Callable[[Scene], None]) -> None:
-    play(scene)
+@pytest.mark.parametrize("arrange", [broken_prologue, no_permission, no_capacity_and_then_a_budget])
+def test_a_pool_without_a_worker_says_why(scene: Scene, arrange: Callable[[Scene], None]) -> None:
+    arrange(scene)
 
 
 def test_a_scheduler_that_accepts_no_handshake_does_not_answer() -> None:

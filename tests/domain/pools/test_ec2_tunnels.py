@@ -1,4 +1,4 @@
-"""Pools on a played EC2 whose instances are reached by ssh alone: real sshd, a router, a laptop that falls asleep."""
+"""Pools on a simulated EC2 whose instances are reached by ssh alone: real sshd, router, laptop that falls asleep."""
 
 import asyncio
 import os
@@ -14,10 +14,10 @@ import pytest
 from cloud_scene import ORPHAN_S, PATIENCE_S, Scene
 from counted_work import names, work
 from natted import ADDRESS, LAPTOP, OUTSIDE, ROUTER, Natted, network_and_bytes, settings_of_sshd
-from played_cloud import PlayedCloud, boot
-from played_compute import played_compute
 from pool_secrets import check_secrets
 from processes import wait_until
+from simulated_cloud import SimulatedCloud, boot
+from simulated_compute import simulated_compute
 from tunnelled_cloud import METADATA, tunnelled_cloud
 
 from surveyor.doctor.one_pool import examine_pool
@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.ssh, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[tuple[Natted, PlayedCloud]]:
+def world() -> Iterator[tuple[Natted, SimulatedCloud]]:
     with tunnelled_cloud() as (net, cloud), pytest.MonkeyPatch.context() as environment:
         for name, value in cloud.environment.items():
             environment.setenv(name, value)
@@ -47,12 +47,12 @@ def world() -> Iterator[tuple[Natted, PlayedCloud]]:
 
 
 @pytest.fixture
-def net(world: tuple[Natted, PlayedCloud]) -> Natted:
+def net(world: tuple[Natted, SimulatedCloud]) -> Natted:
     return world[0]
 
 
 @pytest.fixture
-def scene(world: tuple[Natted, PlayedCloud], tmp_path: Path) -> Iterator[Scene]:
+def scene(world: tuple[Natted, SimulatedCloud], tmp_path: Path) -> Iterator[Scene]:
     net, cloud = world
     fields = {"connection": "ssh", "ssh_user": "root", "ssh_key_file": net.folder / "user", "interface": None}
     scene = Scene(cloud, tmp_path, fields | {"prologue": [f"export PYTHONPATH={SUPPORT}", METADATA]})
@@ -83,7 +83,7 @@ def test_an_instance_is_reached_through_a_router_and_none_outlives_its_pool(
     The instances see a folder of the work, where it is counted, but not that of the pool.
     """
     scene.folder.path.mkdir()
-    monkeypatch.setattr(scene.cloud, "boot", ("env", f"PLAYED_HIDDEN={scene.folder.path}", *scene.cloud.boot))
+    monkeypatch.setattr(scene.cloud, "boot", ("env", f"SIMULATED_HIDDEN={scene.folder.path}", *scene.cloud.boot))
     # The first instance is to stay until it is taken away, however long the steps before that take.
     pool = scene.open_pool(spot=True, on_demand_after=1, workspace="s3://nobody/asks-it", idle_minutes=1)
     network, content = pool.submit(network_and_bytes, 5_000_000).result(PATIENCE_S)
@@ -175,10 +175,10 @@ def test_a_user_whom_the_image_lacks_is_made_and_can_log_in(scene: Scene, net: N
 
 
 def test_an_instance_of_google_is_reached_in_the_same_way_and_ends_by_itself(
-    world: tuple[Natted, PlayedCloud], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: tuple[Natted, SimulatedCloud], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net, cloud = world
-    with net.inside(LAPTOP), played_compute() as compute:
+    with net.inside(LAPTOP), simulated_compute() as compute:
         started: dict[str, subprocess.Popen[bytes]] = {}
         compute.boot = lambda name, script: started.update({name: boot(cloud, name, script)})
         compute.shown = lambda name: (cloud.folder / f"{name}.console").read_text()
@@ -212,7 +212,7 @@ def beside(net: Natted) -> Iterator[None]:
 
 
 def test_an_instance_beside_ends_by_itself_when_no_packet_of_its_pool_arrives(
-    world: tuple[Natted, PlayedCloud], tmp_path: Path
+    world: tuple[Natted, SimulatedCloud], tmp_path: Path
 ) -> None:
     net, cloud = world
     scene, drop = Scene(cloud, tmp_path, {"interface": "o1"}), ("INPUT", "-i", "o1", "-j", "DROP")

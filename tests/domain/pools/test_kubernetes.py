@@ -1,4 +1,4 @@
-"""Pools of pods on a real API server with a played node; the pool acts with the account and role that are shipped."""
+"""Pools of pods on a real API server with a simulated node; the pool has the account and role that are shipped."""
 
 import asyncio
 import base64
@@ -27,10 +27,10 @@ from kubernetes.client import (
     V1PodStatus,
 )
 from object_stores import S3
-from played_kubernetes import ACCOUNT, NAMESPACE, PlayedKubernetes, played_kubernetes
 from pool_scene import PoolScene
 from processes import wait_until
 from relay import relay_before
+from simulated_kubernetes import ACCOUNT, NAMESPACE, SimulatedKubernetes, simulated_kubernetes
 
 from surveyor.errors import InputError, PoolFailed, WorkerLost
 from surveyor.pools.cluster import close_cluster_pool
@@ -47,17 +47,17 @@ from surveyor.pools.workspace.workspace import Border, Workspace
 from surveyor.storage.object_storage import ObjectStorage
 
 PATIENCE_S = 120.0
-PATCH = {"spec": {"containers": [{"name": "worker", "env": [{"name": "PLAYED_INSTANCE", "value": "of-the-patch"}]}]}}
+PATCH = {"spec": {"containers": [{"name": "worker", "env": [{"name": "SIMULATED_INSTANCE", "value": "of-the-patch"}]}]}}
 
 on_a_cluster = pytest.mark.kubernetes
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
-def shared_cluster() -> Iterator[PlayedKubernetes]:
+def shared_cluster() -> Iterator[SimulatedKubernetes]:
     from kubernetes.config import kube_config
 
-    with played_kubernetes() as cluster, pytest.MonkeyPatch.context() as environment:
+    with simulated_kubernetes() as cluster, pytest.MonkeyPatch.context() as environment:
         environment.setenv("KUBECONFIG", str(cluster.kubeconfig))
         environment.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(cluster.kubeconfig))  # read at its import
         environment.delenv("KUBERNETES_SERVICE_HOST", raising=False)
@@ -71,7 +71,7 @@ class Scene(PoolScene):
 
     pool_name = "kubernetes/test"
 
-    cluster: PlayedKubernetes
+    cluster: SimulatedKubernetes
     path: Path
     pools: list[Pool] = field(default_factory=list)
 
@@ -100,7 +100,7 @@ class Scene(PoolScene):
 
 
 @pytest.fixture
-def scene(shared_cluster: PlayedKubernetes, request: pytest.FixtureRequest) -> Iterator[Scene]:
+def scene(shared_cluster: SimulatedKubernetes, request: pytest.FixtureRequest) -> Iterator[Scene]:
     path = shared_cluster.campaigns / f"scene-{len(list(shared_cluster.campaigns.iterdir()))}"
     path.mkdir()
     scene = Scene(shared_cluster, path)
@@ -142,7 +142,7 @@ def test_pods_wait_for_a_node_come_with_work_are_replaced_when_deleted_and_leave
         scene.open_pool(price_per_hour=3600.0, budget=1.0).submit(abs, -1).result(PATIENCE_S)
 
 
-def evict(cluster: PlayedKubernetes, pod: str) -> None:
+def evict(cluster: SimulatedKubernetes, pod: str) -> None:
     """Evict a pod as kubectl does that drains its node."""
     body = {"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": pod, "namespace": NAMESPACE}}
     cluster.admin.create_namespaced_pod_eviction(pod, NAMESPACE, body, _preload_content=False)
@@ -294,7 +294,7 @@ def silent_server(scene: Scene) -> Pods:
 
 @on_a_cluster
 @pytest.mark.parametrize(
-    ("play", "kind", "told"),
+    ("arrange", "kind", "told"),
     [
         (quota, Refused, r"\(403\).*exceeded quota: few.*Have that quota raised, or lower max_jobs"),
         (no_role, Refused, r'cannot create resource "pods".*Give the role .* the permission create on pods$'),
@@ -305,11 +305,11 @@ def silent_server(scene: Scene) -> Pods:
     ],
 )
 def test_a_refusal_says_what_is_missing_and_silence_is_none(
-    scene: Scene, play: Any, kind: type[Exception], told: str
+    scene: Scene, arrange: Any, kind: type[Exception], told: str
 ) -> None:
     try:
         with pytest.raises(kind, match=told) as failure:
-            asyncio.run(play(scene).submit("gpu-1"))
+            asyncio.run(arrange(scene).submit("gpu-1"))
         assert type(failure.value) is kind
         assert scene.cluster.pods() == {}
     finally:

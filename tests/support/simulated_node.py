@@ -1,4 +1,4 @@
-"""The parts of Kubernetes that are played: scheduler, node and controllers, which run pods as processes.
+"""The parts of Kubernetes that are simulated: scheduler, node and controllers, which run pods as processes.
 
 A pod has namespaces of its own for processes, mounts and its host name: of the folder of the cluster it sees what its
 volumes mount, and nothing outlives its first process. Its image is this machine, and its address is that of loopback.
@@ -83,7 +83,7 @@ class Node:
     containers: dict[str, Container] = field(default_factory=dict)  # by the uid of the pod
     pulled: set[str] = field(default_factory=set)  # pods whose image was tried
 
-    def play(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event) -> None:
         """Look after pods and jobs until told to stop."""
         logs = _log_server(self)
         thread = threading.Thread(target=logs.serve_forever)
@@ -192,7 +192,7 @@ class Node:
                 stderr=output,
                 start_new_session=True,
                 cwd="/",
-                env={"PATH": os.environ["PATH"], "PLAYED_NODE": str(self.folder)},
+                env={"PATH": os.environ["PATH"], "SIMULATED_NODE": str(self.folder)},
             )
         lifetime_s = pod["spec"].get("activeDeadlineSeconds")
         ends = None if lifetime_s is None else time.monotonic() + lifetime_s
@@ -295,7 +295,7 @@ class Node:
             "PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
             "HOME": "/run",  # where nothing outlives the pod
-            "PLAYED_NODE": str(self.folder),
+            "SIMULATED_NODE": str(self.folder),
         }
         given = {each["name"]: each.get("value", "") for each in container.get("env", [])}
         return [f"{name}={value}" for name, value in {**of_image, **self.server, **given}.items()]
