@@ -270,7 +270,7 @@ class Keeper:
         now = time.monotonic()
         self.silent = now if self.silent is None else self.silent
         logger.warning("pool %s: the queue does not answer: %s", self.name, error)
-        if now - self.silent > SILENCE_S and self.scheduler.n_unfinished and not self.scheduler.workers:
+        if now - self.silent > SILENCE_S and self.scheduler.n_unfinished and not self.scheduler.n_connected:
             raise PoolFailed(
                 f"pool {self.name}: work waits, and the queue has not answered for {SILENCE_S / 60:.0f} min: {error}"
             )
@@ -340,7 +340,7 @@ class Keeper:
             {
                 "time": time.time(),
                 "jobs": {state: states.count(state) for state in set(states)},
-                "workers": len(self.scheduler.workers),
+                "workers": self.scheduler.n_connected,
                 "unfinished": self.scheduler.n_unfinished,
                 "attached": self.scheduler.n_attached,
                 "failures": self.failures,
@@ -352,7 +352,7 @@ class Keeper:
         )
 
     def _waiting(self) -> str | None:
-        if not self.scheduler.n_unfinished or self.scheduler.workers:
+        if not self.scheduler.n_unfinished or self.scheduler.n_connected:
             return None
         if self.silent is not None:
             return "the queue does not answer"

@@ -82,6 +82,11 @@ class PoolScheduler(Scheduler):  # type: ignore[misc]  # it is untyped
         return self.asks_why and bool(self.status == Status.running)
 
     @property
+    def n_connected(self) -> int:
+        """How many workers are there, without those that are lost."""
+        return len(self.workers.keys() - self.lost.keys())
+
+    @property
     def n_unfinished(self) -> int:
         """How many functions wait or run."""
         return len(self.queued) + len(self.unrunnable) + sum(len(worker.processing) for worker in self.workers.values())
