@@ -11,10 +11,10 @@ from gridengine import GridEngine, grid_engine, has_grid_engine
 from natted import has_sshd
 from oar import OAR, has_oar, oar
 from object_stores import S3, Azure, azure_server, azurite_program, s3_server
-from played_kubernetes import has_kubernetes
 from postgresql import postgresql_programs
 from prefect_server import free_address, prefect_environment, prefect_server
 from server_log import check_watched_logs
+from simulated_kubernetes import has_kubernetes
 from slurm import SlurmCluster, has_slurm, slurm
 from torque import has_torque
 

@@ -1,4 +1,4 @@
-"""The deployment `cloud-gpu` by the commands that its README.md gives, on a played EC2."""
+"""The deployment `cloud-gpu` by the commands that its README.md gives, on a simulated EC2."""
 
 import json
 import os
@@ -11,10 +11,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from played_cloud import SECRET, PlayedCloud, played_cloud
 from prefect.client.orchestration import SyncPrefectClient
 from prefect_server import ended_at_last
 from processes import wait_until
+from simulated_cloud import SECRET, SimulatedCloud, simulated_cloud
 
 from surveyor.blocks.pools import EC2Pool
 from surveyor.run_directory import RunDirectory
@@ -28,15 +28,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
-def cloud(environment: dict[str, str]) -> Iterator[PlayedCloud]:
-    with played_cloud() as cloud:
+def cloud(environment: dict[str, str]) -> Iterator[SimulatedCloud]:
+    with simulated_cloud() as cloud:
         yield cloud
         cloud.wait_for_the_end(PATIENCE_S)
         assert cloud.strangers() == ""
 
 
 def test_a_campaign_runs_on_rented_instances_through_the_worker(
-    cloud: PlayedCloud, environment: dict[str, str], client: SyncPrefectClient, tmp_path: Path, starts: Path
+    cloud: SimulatedCloud, environment: dict[str, str], client: SyncPrefectClient, tmp_path: Path, starts: Path
 ) -> None:
     for_all = {**environment, **cloud.environment}
     for_all["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])

@@ -1,4 +1,4 @@
-"""The deployment `kubernetes` on a real API server with a played node, by the commands that its README.md gives."""
+"""The deployment `kubernetes` on a real API server with a simulated node, by the commands that its README.md gives."""
 
 import asyncio
 import json
@@ -14,12 +14,12 @@ import ase.io
 import pytest
 from ase.build import bulk
 from object_stores import S3
-from played_kubernetes import NAMESPACE, PlayedKubernetes, played_kubernetes
-from played_node import IMAGES
 from prefect.client.orchestration import SyncPrefectClient
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 from prefect_server import ended_at_last
 from processes import wait_until
+from simulated_kubernetes import NAMESPACE, SimulatedKubernetes, simulated_kubernetes
+from simulated_node import IMAGES
 
 from surveyor.blocks.pools import KubernetesPool
 from surveyor.blocks.storages import S3Storage
@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.timeout(900)]
 class Site:
     """The deployment, with a Prefect worker under the account that is shipped for it."""
 
-    def __init__(self, cluster: PlayedKubernetes, environment: dict[str, str]) -> None:
+    def __init__(self, cluster: SimulatedKubernetes, environment: dict[str, str]) -> None:
         self.cluster = cluster
         config = cluster.folder / "worker.kubeconfig"
         programs = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
@@ -74,7 +74,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(environment: dict[str, str]) -> Iterator[Site]:
-    with played_kubernetes() as cluster:
+    with simulated_kubernetes() as cluster:
         site = Site(cluster, environment)
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "kubernetes"]
         with ended_at_last(command, log=cluster.folder / "worker.log", environment=site.environment):
@@ -103,8 +103,8 @@ def test_a_campaign_is_a_job_whose_pool_has_pods_that_share_no_disk_and_continue
 ) -> None:
     cluster, folder, bucket = site.cluster, site.cluster.campaigns / "copper", s3.new_bucket()
     workspace, labels = (storage_at(f"{bucket}/{name}", s3.access) for name in ("workspace", "labels"))
-    S3Storage(**s3.access.model_dump()).save("played", overwrite=True)
-    site.save_pool(volume_claims=[], workspace=str(workspace), storage="s3/played")
+    S3Storage(**s3.access.model_dump()).save("simulated", overwrite=True)
+    site.save_pool(volume_claims=[], workspace=str(workspace), storage="s3/simulated")
     folder.mkdir()
     ase.io.write(folder / "copper.extxyz", bulk("Cu", cubic=True))
     loose = {"discard_energy_meV_per_atom": 1e6, "discard_forces_meV_per_A": 1e6}
@@ -116,7 +116,7 @@ def test_a_campaign_is_a_job_whose_pool_has_pods_that_share_no_disk_and_continue
         "bootstrap": {"n_structures": 4},
         "learning": {"n_generations": 1, "n_states": 1, **loose},
         "labels": str(labels),
-        "storage": "s3/played",
+        "storage": "s3/simulated",
         "pools": dict.fromkeys(("sampling", "labelling", "training"), "kubernetes/cpu"),
     }
     run = site.run("online-learning", campaign)

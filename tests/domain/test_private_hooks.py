@@ -163,6 +163,18 @@ HOOKS = [
         "Scheduler.queued",
         mentions("distributed.scheduler:SchedulerState", "queued", "unrunnable", "is_rootish"),
     ),
+    Hook(
+        "distributed",
+        "Scheduler.remove_worker",
+        takes("distributed:Scheduler.remove_worker", "address", "stimulus_id", "expected", "close"),
+    ),
+    Hook("distributed", "add_worker", takes("distributed:Scheduler.add_worker", "comm", "name")),
+    Hook(
+        "distributed",
+        "handle_worker_status_change",
+        takes("distributed:Scheduler.handle_worker_status_change", "status", "worker", "stimulus_id"),
+    ),
+    Hook("distributed", "aliases", mentions("distributed.scheduler:SchedulerState", "aliases")),
     Hook("distributed", "client_releases_keys", takes("distributed:Scheduler.client_releases_keys", "keys", "client")),
     Hook("distributed", "Client._ensure_connected", takes("distributed:Client._ensure_connected", "timeout")),
     Hook("distributed", "_reconnect", has("distributed:Client._reconnect", "distributed:Client._close")),

@@ -15,6 +15,8 @@ from surveyor.doctor.preflight import examine
 from surveyor.doctor.results import Subject
 from surveyor.errors import InputError
 from surveyor.pools.choice import Pools, open_pools
+from surveyor.pools.gcp.site import GCPSite
+from surveyor.pools.site import WorkersSite
 from surveyor.pools.sites import SchedulerSite, SLURMSite
 from surveyor.run_directory import RunDirectory
 from surveyor.works import workspaces
@@ -61,12 +63,24 @@ def test_a_benchmark_refuses_workers_that_do_not_see_its_folder(tmp_path: Path) 
         BENCHMARK.check_sites(parameters(tmp_path), None, {FAR: far("s3://bucket")})  # type: ignore[arg-type]
 
 
-def test_jobs_of_a_queue_have_to_see_the_folder_of_their_pool(tmp_path: Path) -> None:
-    site = SLURMSite(workspace="s3://bucket")
-    pools = Pools(sampling="slurm/far")
+GOOGLE = {"project": "p-1", "zones": ["europe-west4-a"], "machine_types": ["g2-standard-8"]}
+IMAGE = {"machine_image": "projects/p-1/global/images/i"}
+
+
+@pytest.mark.parametrize(
+    ("site", "advice"),
+    [
+        (SLURMSite(workspace="s3://bucket"), "surveyor pool open slurm/far$"),
+        (GCPSite(**GOOGLE, **IMAGE, workspace="gs://bucket"), "pool open gcp/far; or reach .* connection: ssh"),
+    ],
+)
+def test_jobs_that_have_to_see_the_folder_of_their_pool_are_refused_before_any_work(
+    tmp_path: Path, site: WorkersSite, advice: str
+) -> None:
+    name = f"{site.kind}/far"
     with (
-        pytest.raises(InputError, match=r"Open the pool by hand, .* surveyor pool open slurm/far"),
-        open_pools(pools, {"slurm/far": site}, tmp_path),
+        pytest.raises(InputError, match=rf"Open the pool by hand, .*{advice}"),
+        open_pools(Pools(training=name), {name: site}, tmp_path),
     ):
         pass
 

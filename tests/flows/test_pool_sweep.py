@@ -1,4 +1,4 @@
-"""`surveyor pool sweep` on a played EC2: what a block and tags are enough for, where folders and processes are gone."""
+"""`surveyor pool sweep` on a simulated EC2: block and tags suffice where folder and processes are gone."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from distributed import Security
-from played_cloud import SECRET, played_cloud
+from simulated_cloud import SECRET, simulated_cloud
 
 from surveyor.blocks.pools import EC2Pool, load_sites
 from surveyor.pools.ec2.instances import Instances
@@ -26,7 +26,7 @@ def surveyor(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_a_sweep_needs_the_block_alone(prefect_api_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with played_cloud() as cloud:
+    with simulated_cloud() as cloud:
         for name, value in cloud.environment.items():
             monkeypatch.setenv(name, value)
         EC2Pool(**cloud.fields(prologue=["sleep 100"])).save("swept", overwrite=True)

@@ -1,12 +1,12 @@
-"""A pool on a played EC2 in tests."""
+"""A pool on a simulated EC2 in tests."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from played_cloud import PlayedCloud
 from pool_scene import PoolScene
 from processes import wait_until
+from simulated_cloud import SimulatedCloud
 
 from surveyor.pools.ec2.site import EC2Site
 from surveyor.pools.pool import Pool
@@ -28,7 +28,7 @@ class Scene(PoolScene):
 
     pool_name = "ec2/test"
 
-    cloud: PlayedCloud
+    cloud: SimulatedCloud
     path: Path
     fields: dict[str, Any] = field(default_factory=dict)
     pools: list[Pool] = field(default_factory=list)

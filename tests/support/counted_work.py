@@ -24,7 +24,7 @@ def work(log: Path, name: str, seconds: float) -> str:
 
 def work_until(log: Path, name: str, end: Path) -> str:
     """Work until a file is there; see `work`."""
-    job = os.environ.get("PLAYED_INSTANCE", "none")
+    job = os.environ.get("SIMULATED_INSTANCE", "none")
     _append(log, f"begin {name} {job} {os.getpid()}")
     while not end.exists():
         time.sleep(0.1)

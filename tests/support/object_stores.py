@@ -1,4 +1,4 @@
-"""Real object stores on loopback: S3 as moto plays it, Azure Blob Storage as Azurite does; and faults in between."""
+"""Real object stores on loopback: S3 simulated by moto, Azure Blob Storage by Azurite; and faults in between."""
 
 import base64
 import hashlib

@@ -11,8 +11,11 @@ from surveyor.doctor.preflight import temporary_in, written
 from surveyor.doctor.probe import Question, look_around
 from surveyor.doctor.results import CheckResult, fault, remark
 from surveyor.doctor.worker_checks import Asked, check_folders, check_scratch, check_worker, gpus_of
-from surveyor.errors import InputError
+from surveyor.errors import InputError, PoolFailed
 from surveyor.pools.choice import folder_of
+from surveyor.pools.ec2.site import EC2Site
+from surveyor.pools.ec2.types import contradiction, kinds_of
+from surveyor.pools.machines import QueueSilent
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.site import Site, WorkersSite
 from surveyor.pools.sites import JobQueueSite
@@ -57,10 +60,13 @@ def examine_pool(
         if isinstance(site, SSHSite):
             on_progress(f"asking the machines of pool {name}")
             yield from check_hosts(name, site, question.folders, wants_gpu=False)
-        pools = shared / "pools"
+        gpus, pools = gpus_of(site), shared / "pools"
+        if isinstance(site, EC2Site):
+            result, gpus = _check_types(name, site)
+            yield result
         try:
             with opened_pool(name, site, pools, by_hand, on_progress, of_closing) as pool:
-                yield from _ask(pool, question, wait_s)
+                yield from _ask(pool, question, wait_s, gpus)
                 on_progress(f"closing pool {name}")
         except InputError as error:
             yield no_worker(name, site, error)
@@ -69,7 +75,20 @@ def examine_pool(
             yield from _check_cost(name, site, folder_of(name, pools))
 
 
-def _ask(pool: OpenedPool, question: Question, wait_s: float) -> Iterator[CheckResult]:
+def _check_types(name: str, site: EC2Site) -> tuple[CheckResult, int]:
+    """Check that the workers fit into each type of instances, and return also how many GPUs each of these has."""
+    what = "instance types"
+    try:
+        kinds = kinds_of(site)
+    except (PoolFailed, QueueSilent, InputError) as error:
+        return remark(what, name, str(error)), 0
+    found, gpus = "; ".join(map(str, kinds)), min((kind.gpus for kind in kinds), default=0)
+    if (reason := contradiction(site, kinds)) is not None:
+        return fault(what, name, reason, f"workers_per_job: 1  # in block {name}"), gpus
+    return CheckResult(what, name, found), gpus
+
+
+def _ask(pool: OpenedPool, question: Question, wait_s: float, gpus: int) -> Iterator[CheckResult]:
     asked = pool.submit(look_around, question)
     if not pool.is_done(asked, time.monotonic() + wait_s):
         yield pool.without_worker(wait_s)
@@ -80,23 +99,23 @@ def _ask(pool: OpenedPool, question: Question, wait_s: float) -> Iterator[CheckR
         yield no_worker(pool.name, pool.site, error)
         return
     seen = Asked(pool.name, pool.site, question, view, max(0.0, view.time - pool.began))
-    for check in (check_worker, check_folders, check_scratch, _check_cards):
+    for check in (check_worker, check_folders, check_scratch):
         yield from check(seen)
+    yield _check_cards(seen, gpus)
     yield from _check_clock(pool)
 
 
-def _check_cards(asked: Asked) -> Iterator[CheckResult]:
-    view, asks = asked.view, gpus_of(asked.site)
+def _check_cards(asked: Asked, asks: int) -> CheckResult:
+    view = asked.view
     usable = "" if view.torch_gpus is None else f", torch can use {view.torch_gpus}"
     found = f"{view.host}: nvidia-smi lists {', '.join(view.gpus) or 'none'}{usable}"
     if asks > len(view.gpus):
-        line = f"edit block {asked.pool}  # it asks for {asks}: another queue or image, or fewer"
-        yield fault("GPUs", asked.pool, found, line)
-    elif view.gpus and view.torch_gpus == 0:
+        line = f"edit block {asked.pool}  # a worker should see {asks}: another queue or image, or fewer"
+        return fault("GPUs", asked.pool, found, line)
+    if view.gpus and view.torch_gpus == 0:
         line = f"{view.python} -m pip install torch  # a build for CUDA, and for the driver of {view.host}"
-        yield fault("GPUs", asked.pool, found, line)
-    else:
-        yield CheckResult("GPUs", asked.pool, found)
+        return fault("GPUs", asked.pool, found, line)
+    return CheckResult("GPUs", asked.pool, found)
 
 
 def _check_clock(pool: OpenedPool) -> Iterator[CheckResult]:

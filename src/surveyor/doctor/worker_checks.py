@@ -11,6 +11,8 @@ from surveyor.doctor.results import FIELDS, CheckResult, fault, remark
 from surveyor.models.mace_parameters import MACEParameters
 from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.pools.choice import LOCAL
+from surveyor.pools.gcp.site import GCPSite
+from surveyor.pools.kubernetes.site import KubernetesSite
 from surveyor.pools.machine import HIDDEN
 from surveyor.pools.site import BorderSite, Site
 from surveyor.pools.sites import JobQueueSite, LocalSite, SLURMSite
@@ -176,6 +178,8 @@ def _shortage(asked: AskedForCampaign) -> str:
 
 def cores_of(site: Site) -> int | None:
     """Return how many cores a worker of a site has by its settings; None where they do not say."""
+    if isinstance(site, KubernetesSite):
+        return site.cores // site.workers_per_job
     return site.cores_per_worker if isinstance(site, LocalSite | JobQueueSite) else None
 
 
@@ -252,6 +256,10 @@ def gpus_of(site: Site) -> int:
             return site.gpus_per_worker
         case JobQueueSite():
             return site.gpus_per_job
+        case KubernetesSite():
+            return site.gpus
+        case GCPSite() if site.accelerator is not None:
+            return site.n_accelerators
     return 0
 
 

@@ -15,6 +15,7 @@ from surveyor.errors import InputError, PoolFailed
 from surveyor.lease import Lease
 from surveyor.parameters import Parameters
 from surveyor.pools.address import scheduler_pool
+from surveyor.pools.clouds.rented_site import RentedSite
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool
 from surveyor.pools.local import local_pool
 from surveyor.pools.machine import find_capacity
@@ -149,10 +150,11 @@ def _pool(name: str, site: Site | None, folder: Path | None, by_hand: Path | Non
             if users is not None and users.read_holder() is not None:
                 return cluster_pool(name, site, users.path)
             if site.workspace is not None and not site.carries_folder:
+                by_ssh = "; or reach its instances by ssh, so that they need no folder: connection: ssh, in its block"
                 raise InputError(
                     f"pool {name}: found workspace {site.workspace}, so that its jobs do not see the run directory; "
                     "the folder of the pool would be in it, which they have to see. Open the pool by hand, in a folder "
-                    f"that they see: surveyor pool open {name}"
+                    f"that they see: surveyor pool open {name}{by_ssh if isinstance(site, RentedSite) else ''}"
                 )
             ours.append(folder_of(name, folder))
             return cluster_pool(name, site, ours[-1].path)

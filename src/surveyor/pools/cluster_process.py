@@ -59,6 +59,7 @@ async def _hold(folder: PoolFolder, lease: Lease) -> None:
     write_json(folder.versions, worker_check.this_side(), is_patient=False)
     security = folder.make_certificates()
     async with PoolScheduler(
+        asks_why=site.says_why,
         interface=site.interface,
         host=site.listening_host,
         protocol="tls",

@@ -20,6 +20,7 @@ class JobRecord:
     leaving: float | None = None  # when it was cancelled, or its workers were told to leave
     taken_at: float | None = None  # when its machine is taken away, in seconds since the epoch
     warned: float | None = None  # when that was announced
+    lost: float | None = None  # when the connection to a worker at work broke, until it is known why
 
     def note_entry(self, entry: Entry | None, now: float) -> None:
         """Note what the queue shows of the job; None for nothing."""
@@ -42,4 +43,5 @@ class JobRecord:
             leaving_s=None if self.leaving is None else now - self.leaving,
             taken_in_s=None if self.taken_at is None else self.taken_at - time.time(),
             warned_s=0.0 if self.warned is None else now - self.warned,
+            lost_s=None if self.lost is None else now - self.lost,
         )

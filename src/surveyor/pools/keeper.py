@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -16,6 +16,7 @@ from surveyor.lease import Lease
 from surveyor.pools import worker_check
 from surveyor.pools.interruptions import Interruptions
 from surveyor.pools.job_record import JobRecord
+from surveyor.pools.job_workers import JobWorkers
 from surveyor.pools.machines import Machines, NoCapacity, QueueSilent, Refused
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
@@ -26,6 +27,7 @@ from surveyor.pools.watch import FAILED_STARTS, Plan, plan, what_is_awaited
 
 logger = logging.getLogger("surveyor.pools.cluster")
 
+MOST_TAKEN = 3  # machines in a row that may be gone without a notice and without any result between them
 LOOK_S = 2.0  # how often the queue is asked; each answer costs the cluster's controller something
 SUBMIT_AT_ONCE = 10  # then the queue is looked at again, and a signal is heeded
 RETRY_S = 60.0  # until jobs are submitted again, where jobs fail but some workers are there
@@ -144,9 +146,10 @@ class Keeper:
         if self.lease.is_lost:
             return  # what the queue shows of this folder may be of the other process
         await self._settle_unknown(entries)
-        now, workers = time.monotonic(), self._workers_by_job()
+        now, workers = time.monotonic(), JobWorkers.now(self.scheduler, self.records)
         for job, record in self.records.items():
-            self._note_job(record, entries.get(job), workers[job], now)
+            record.lost = workers.lost_since(job)
+            self._note_job(record, entries.get(job), workers.by_job[job], now)
         views = [record.view(job, now) for job, record in self.records.items()]
         await self._carry_out(plan(views, self.scheduler.n_unfinished, self.site), workers)
         self._note()
@@ -176,27 +179,28 @@ class Keeper:
         costs = [spending.price.counts_pending or each.running is not None for each in self.records.values()]
         spending.count(sum(costs), time.monotonic())
 
-    async def _carry_out(self, decided: Plan, workers: dict[str, list[WorkerState]]) -> None:
+    async def _carry_out(self, decided: Plan, workers: JobWorkers) -> None:
         for job, reason in decided.failed:
             output = await asyncio.to_thread(self.machines.output, job)  # a cloud takes a while to answer
             message = f"job {job}: {reason}. {output}"
             is_different = self.site.has_equal_jobs and worker_check.DIFFERENT in message
             self._note_failure(message, is_certain=job in decided.certain or is_different)
-        for job in decided.ended:
-            await self._remove_workers(workers[job], job)
+        await workers.pause(decided.pause)
+        await workers.evict(decided.evict)
+        await workers.fail(decided.ended)
+        await workers.fail_lost(decided.given_up)
         await self._retire(decided.retire, workers)
-        await self._pause(decided.pause, workers)
-        await self._evict(decided.evict, workers)
-        await self._cancel(decided.cancel)
+        await self._cancel((*decided.evict, *decided.cancel))
         for job in decided.ended:
             del self.records[job]
         self._judge()
         for _ in range(min(decided.n_submit, SUBMIT_AT_ONCE)):
             await self._submit()
 
-    def _note_job(self, record: JobRecord, entry: Entry | None, workers: list[WorkerState], now: float) -> None:
-        if entry is not None and entry.reason and (record.entry is None or record.entry.reason != entry.reason):
-            logger.info("pool %s: %s waits: %s", self.name, record.name, entry.reason)
+    def _note_job(self, record: JobRecord, entry: Entry | None, workers: Sequence[WorkerState], now: float) -> None:
+        awaited = entry.reason if entry is not None and entry.state != "ending" else ""
+        if awaited and (record.entry is None or record.entry.reason != awaited):
+            logger.info("pool %s: %s waits: %s", self.name, record.name, awaited)
         record.note_entry(entry, now)
         if workers or (record.connected is None and self._was_connected(record)):
             if record.connected is None:
@@ -208,31 +212,21 @@ class Keeper:
             self._note_interruption(record, at)
 
     def _taken_at(self, record: JobRecord, entry: Entry | None) -> float | None:
-        """Return when the machine of a job is taken away, by its own notice or by what the queue shows."""
-        announced = self.scheduler.taken.get(record.name)
-        if announced is not None or entry is None:
-            return announced
-        is_in_use = record.connected is not None and record.leaving is None
-        return entry.taken_at if is_in_use else None
+        """Return when the machine of a job is taken away or was, by its own notice or by what the queue shows."""
+        if record.leaving is not None:
+            return None
+        shown = None if entry is None else entry.taken_at
+        if entry is not None and entry.is_silent and record.lost is not None:
+            shown = time.time()
+        at = self.scheduler.taken.get(record.name) if shown is None else shown  # the queue knows it exactly
+        is_at_work = record.connected is not None and record.lost is None
+        # Work may itself be why its nodes lack memory or disk; it is not to go round for ever.
+        is_bounded = self.interruptions.are_many(MOST_TAKEN, self.scheduler.n_finished)
+        return None if is_bounded and not is_at_work else at
 
     def _was_connected(self, record: JobRecord) -> bool:
         several = (f"{record.name}-{number}" for number in range(self.site.workers_per_job))
         return not self.scheduler.names_seen.isdisjoint([record.name, *several])
-
-    def _workers_by_job(self) -> dict[str, list[WorkerState]]:
-        names = {record.name: job for job, record in self.records.items()}
-        found: dict[str, list[WorkerState]] = {job: [] for job in self.records}
-        for worker in self.scheduler.workers.values():
-            name = str(worker.name)
-            job = names.get(name) or names.get(name.rpartition("-")[0])
-            if job is not None:
-                found[job].append(worker)
-        return found
-
-    async def _remove_workers(self, workers: list[WorkerState], job: str) -> None:
-        for worker in workers:  # the node is gone, and the connection has not noticed it yet
-            logger.warning("pool %s: job %s is over, and takes worker %s with it", self.name, job, worker.name)
-            await self.scheduler.remove_worker(worker.address, stimulus_id=f"job-{job}-is-over", close=False)
 
     async def _cancel(self, jobs: tuple[str, ...]) -> None:
         """Cancel jobs; one is forgotten when the queue shows it no more, and cancelled again when that takes long."""
@@ -243,32 +237,22 @@ class Keeper:
         except QueueSilent as error:
             logger.warning("pool %s: jobs could not be cancelled: %s", self.name, error)
 
-    async def _retire(self, jobs: tuple[str, ...], workers: dict[str, list[WorkerState]]) -> None:
+    async def _retire(self, jobs: tuple[str, ...], workers: JobWorkers) -> None:
         """End idle jobs, except those that hold results which no other worker can take: they stay for a while more."""
         for job in jobs:
-            record, addresses = self.records[job], {worker.address for worker in workers[job]}
+            record = self.records[job]
             record.leaving = time.monotonic()
-            retired = await self.scheduler.retire_workers(list(addresses), close_workers=True)
-            if not addresses.isdisjoint(self.scheduler.workers.keys() - retired.keys()):
+            if not await workers.retire(job):
                 logger.info("pool %s: %s stays, as results on it have not been fetched yet", self.name, record.name)
                 record.leaving, record.busy = None, time.monotonic()
-
-    async def _pause(self, jobs: tuple[str, ...], workers: dict[str, list[WorkerState]]) -> None:
-        """Let nothing more begin on these workers."""
-        addresses = [each.address for job in jobs for each in workers[job] if each.status == Status.running]
-        if addresses:
-            await self.scheduler.retire_workers(addresses, close_workers=False, remove=False)
-
-    async def _evict(self, jobs: tuple[str, ...], workers: dict[str, list[WorkerState]]) -> None:
-        """End jobs before their machines are taken away; what they run waits for another worker, and is no failure."""
-        for worker in (each for job in jobs for each in workers[job]):
-            await self.scheduler.remove_worker(worker.address, stimulus_id="taken-away", expected=True)
-        await self._cancel(jobs)
 
     def _note_interruption(self, record: JobRecord, at: float) -> None:
         record.taken_at, record.warned = at, time.monotonic()
         self.interruptions.note(self.scheduler.n_finished)
-        logger.warning("pool %s: the machine of %s is taken away; its work goes to another one", self.name, record.name)
+        reason = f" ({record.entry.reason})" if record.entry is not None and record.entry.state == "ending" else ""
+        logger.warning(
+            "pool %s: the machine of %s is taken away%s; its work goes to another one", self.name, record.name, reason
+        )
 
     def _note_failure(self, message: str, *, is_certain: bool) -> None:
         logger.warning("pool %s: %s", self.name, message)
@@ -286,7 +270,7 @@ class Keeper:
         now = time.monotonic()
         self.silent = now if self.silent is None else self.silent
         logger.warning("pool %s: the queue does not answer: %s", self.name, error)
-        if now - self.silent > SILENCE_S and self.scheduler.n_unfinished and not self.scheduler.workers:
+        if now - self.silent > SILENCE_S and self.scheduler.n_unfinished and not self.scheduler.n_connected:
             raise PoolFailed(
                 f"pool {self.name}: work waits, and the queue has not answered for {SILENCE_S / 60:.0f} min: {error}"
             )
@@ -356,7 +340,7 @@ class Keeper:
             {
                 "time": time.time(),
                 "jobs": {state: states.count(state) for state in set(states)},
-                "workers": len(self.scheduler.workers),
+                "workers": self.scheduler.n_connected,
                 "unfinished": self.scheduler.n_unfinished,
                 "attached": self.scheduler.n_attached,
                 "failures": self.failures,
@@ -368,7 +352,7 @@ class Keeper:
         )
 
     def _waiting(self) -> str | None:
-        if not self.scheduler.n_unfinished or self.scheduler.workers:
+        if not self.scheduler.n_unfinished or self.scheduler.n_connected:
             return None
         if self.silent is not None:
             return "the queue does not answer"

@@ -18,12 +18,13 @@ class Entry:
 
     Attributes:
         state: whether it is pending, running, or being terminated while its processes may still run.
-        reason: why it is pending, in the queue's words.
+        reason: why it is pending, or why it is taken away, in the queue's words.
         is_hopeless: whether it will never run according to the queue.
         is_certain: whether an identical job would not run either.
         folder: its working directory, if the queue reports it.
         name: its name, if the queue reports it.
-        taken_at: when its machine is taken away, in seconds since the epoch, if somebody has asked for that.
+        taken_at: when its machine is taken away or was, in seconds since the epoch, if the queue shows that.
+        is_silent: whether its machine does not answer the queue, so that a lost worker was lost with it.
     """
 
     state: State
@@ -33,6 +34,7 @@ class Entry:
     folder: str = ""
     name: str = ""
     taken_at: float | None = None
+    is_silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,11 @@
 """The Dask scheduler of surveyor's own pools."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from distributed import Scheduler
+from distributed.core import Status
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 NOTICE = "surveyor_notice"  # name of the request by which a machine says that it is taken away
@@ -27,10 +29,17 @@ class PoolScheduler(Scheduler):  # type: ignore[misc]  # it is untyped
 
     Dask does so by itself only within groups of tasks that are large against the cluster; what it gave to a busy worker
     would fail unstarted when that worker dies.
+
+    Args:
+        asks_why: whether a worker that is lost at work stays until somebody has found out why: what it ran has failed
+            only if its machine was not taken away.
+        options: those of Dask.
     """
 
-    def __init__(self, **options: Any) -> None:  # Any: those of Dask
+    def __init__(self, *, asks_why: bool = False, **options: Any) -> None:  # Any: those of Dask
         super().__init__(**options)
+        self.asks_why = asks_why
+        self.lost: dict[str, float] = {}  # addresses of such workers, and since when, in seconds of the monotonic clock
         self.names_seen: set[str] = set()  # of all workers that ever connected, however soon they left
         self.n_finished = 0  # functions that have returned
         self.taken: dict[str, float] = {}  # jobs whose machines are taken away, and when, in seconds since the epoch
@@ -44,6 +53,38 @@ class PoolScheduler(Scheduler):  # type: ignore[misc]  # it is untyped
     def is_rootish(self, ts: Any) -> bool:  # Any: Dask's state of a task
         """Say that a task may wait at the scheduler."""
         return not (ts.resource_restrictions or ts.worker_restrictions or ts.host_restrictions)
+
+    async def remove_worker(self, address: str, *, stimulus_id: str, expected: bool = False, close: bool = True) -> Any:
+        """Remove a worker; keep one that is lost at work if it is to be found out why."""
+        worker = self.workers.get(address)
+        if expected or worker is None or not worker.processing or not self._can_ask:
+            self.lost.pop(address, None)
+            return await super().remove_worker(address, stimulus_id=stimulus_id, expected=expected, close=close)
+        if address not in self.lost:
+            self.lost[address] = time.monotonic()
+            self.handle_worker_status_change("paused", worker, stimulus_id)  # nothing more is given to it
+        return "OK"
+
+    async def fail_worker(self, address: str, stimulus_id: str) -> None:
+        """Remove a worker whose machine was not taken away; what it ran has failed."""
+        self.lost.pop(address, None)
+        await super().remove_worker(address, stimulus_id=stimulus_id, close=False)
+
+    async def add_worker(self, comm: Any, **options: Any) -> None:  # Any: those of Dask
+        """Take a worker on; where it replaces a lost one of its name, its machine is there."""
+        former = self.aliases.get(options["name"])
+        if former in self.lost:
+            await self.fail_worker(former, "was-replaced")
+        await super().add_worker(comm, **options)
+
+    @property
+    def _can_ask(self) -> bool:
+        return self.asks_why and bool(self.status == Status.running)
+
+    @property
+    def n_connected(self) -> int:
+        """How many workers are there, without those that are lost."""
+        return len(self.workers.keys() - self.lost.keys())
 
     @property
     def n_unfinished(self) -> int:

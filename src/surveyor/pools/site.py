@@ -161,6 +161,11 @@ class WorkersSite(BorderSite):
         return None
 
     @property
+    def says_why(self) -> bool:
+        """True if the queue shows of a job that is over whether its machine was taken away."""
+        return False
+
+    @property
     def price(self) -> Price | None:
         """Price of the jobs; None where they cost nothing."""
         return None

@@ -12,6 +12,7 @@ RETURN_S = 60.0  # a worker that was killed is started again by its job within s
 DELIVERED_S = 5.0  # after the end of a function, its result has left the worker
 HURRY_S = 30.0  # before a machine is taken away, what runs on it goes back to the queue: its end takes a while
 SAVING_S = 10.0  # so long after the notice, what runs has sent its checkpoint, even where there is less than that time
+LOST_S = 60.0  # so long after a worker was lost, it shows if its node is: Kubernetes misses one after 40 s
 GONE_S = 5.0  # a job that the queue does not show for so long is over; one answer may lack jobs that are there
 
 
@@ -31,6 +32,7 @@ class Job:
         leaving_s: time since it was cancelled or its workers were told to end; None if it is to stay.
         taken_in_s: time until its machine is taken away; None where that is not announced.
         warned_s: time since that was announced.
+        lost_s: time since the connection to a worker at work broke; None if none did, or if it is known why.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Job:
     leaving_s: float | None = None
     taken_in_s: float | None = None
     warned_s: float = 0.0
+    lost_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Plan:
         retire: jobs whose workers are to end after their current work.
         pause: jobs whose machines are taken away soon: nothing more is to begin there.
         evict: of these, the jobs to end now; their work goes back to the queue as if it had never begun.
+        given_up: jobs that were not taken away; what their lost workers ran has failed.
         ended: jobs that have ended; workers of theirs that seem connected are gone.
         failed: jobs that ended or hung before any worker connected, each with its description.
         certain: failed jobs whose successors would also fail.
@@ -66,6 +70,7 @@ class Plan:
     retire: tuple[str, ...] = ()
     pause: tuple[str, ...] = ()
     evict: tuple[str, ...] = ()
+    given_up: tuple[str, ...] = ()
     ended: tuple[str, ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
     certain: tuple[str, ...] = ()
@@ -94,7 +99,9 @@ def plan(jobs: Sequence[Job], n_unfinished: int, site: WorkersSite) -> Plan:
         cancel=(*useless, *abandoned, *(job for job in reasons if job not in ended)),
         retire=tuple(job.id for job in surplus if job.was_connected),
         pause=tuple(job.id for job in taken),
-        evict=tuple(job.id for job in taken if _is_to_be_evicted(job)),
+        evict=tuple(job.id for job in jobs if job.id in ended and job.taken_in_s is not None)
+        + tuple(job.id for job in taken if _is_to_be_evicted(job)),
+        given_up=tuple(job.id for job in jobs if _is_given_up(job)),
         ended=ended,
         failed=tuple(reasons.items()),
         certain=tuple(job.id for job in jobs if job.id in reasons and job.entry is not None and job.entry.is_certain),
@@ -148,7 +155,14 @@ def _is_abandoned(job: Job) -> bool:
 def _is_to_be_evicted(job: Job) -> bool:
     """Say whether a job whose machine is taken away has nothing more to do, or no more time for it."""
     is_short = job.taken_in_s is not None and job.taken_in_s < HURRY_S and job.warned_s > SAVING_S
-    return is_short or job.idle_s > DELIVERED_S
+    return is_short or job.idle_s > DELIVERED_S or job.lost_s is not None
+
+
+def _is_given_up(job: Job) -> bool:
+    """Say whether nothing will show any more that the machine of a lost worker was taken away."""
+    if job.lost_s is None or job.taken_in_s is not None:
+        return False
+    return job.lost_s > LOST_S or job.leaving_s is not None
 
 
 def _is_over(job: Job) -> bool:

@@ -1,4 +1,4 @@
-"""Requests for instances, by real HTTP to a played EC2; whole pools on it are in test_ec2_pools.py."""
+"""Requests for instances, by real HTTP to a simulated EC2; whole pools on it are in test_ec2_pools.py."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from distributed import Security
-from played_cloud import SECRET, Fault, PlayedCloud, played_cloud
+from simulated_cloud import SECRET, Fault, SimulatedCloud, simulated_cloud
 
 from surveyor.errors import InputError, PoolFailed
 from surveyor.pools.clouds.ssh_door import Door, host_keys_in
@@ -33,14 +33,14 @@ PLAIN = {
 
 
 @pytest.fixture(scope="module")
-def shared_cloud() -> Iterator[PlayedCloud]:
+def shared_cloud() -> Iterator[SimulatedCloud]:
     """Instances of it do nothing: their interpreter is missing."""
-    with played_cloud() as cloud:
+    with simulated_cloud() as cloud:
         yield cloud
 
 
 @pytest.fixture
-def cloud(shared_cloud: PlayedCloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlayedCloud]:
+def cloud(shared_cloud: SimulatedCloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedCloud]:
     for name, value in shared_cloud.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
@@ -51,13 +51,13 @@ def cloud(shared_cloud: PlayedCloud, monkeypatch: pytest.MonkeyPatch) -> Iterato
         shared_cloud.client.terminate_instances(InstanceIds=alive)
 
 
-def instances(cloud: PlayedCloud, folder: Path, **fields: Any) -> Instances:
+def instances(cloud: SimulatedCloud, folder: Path, **fields: Any) -> Instances:
     site = EC2Site.model_validate(cloud.fields(**{"prologue": ["sleep 60"], **fields}))
     security = Security(tls_ca_file="/pool/ca.pem", tls_worker_cert="/pool/ca.pem", tls_worker_key="/pool/k.pem")
     return Instances("ec2/gpu", site, folder, "tls://127.0.0.1:8786", security, "/pool/check.py /pool/versions.json")
 
 
-def test_an_instance_ends_itself_is_marked_and_asks_for_safe_metadata(cloud: PlayedCloud, tmp_path: Path) -> None:
+def test_an_instance_ends_itself_is_marked_and_asks_for_safe_metadata(cloud: SimulatedCloud, tmp_path: Path) -> None:
     fields = {"disk_GB": 80, "lifetime_minutes": 90, "start_minutes": 10, "tags": ["project=water"]}
     pool = instances(cloud, tmp_path, **fields)
     job = asyncio.run(pool.submit("gpu-1"))
@@ -83,9 +83,15 @@ def test_an_instance_ends_itself_is_marked_and_asks_for_safe_metadata(cloud: Pla
         assert timedelta(minutes=90) < left < timedelta(minutes=101)
 
 
-def test_the_first_act_of_an_instance_is_to_set_its_end(cloud: PlayedCloud, tmp_path: Path) -> None:
+def test_the_first_act_of_an_instance_is_to_set_its_end(cloud: SimulatedCloud, tmp_path: Path) -> None:
     pool = instances(
-        cloud, tmp_path, lifetime_minutes=90, workers_per_job=2, orphan_minutes=2, python="/opt/env/python"
+        cloud,
+        tmp_path,
+        lifetime_minutes=90,
+        workers_per_job=2,
+        orphan_minutes=2,
+        python="/opt/env/python",
+        instance_types=["c5.large"],
     )
     text = cloud.user_data(asyncio.run(pool.submit("gpu-1")))
     lines = text.splitlines()
@@ -110,14 +116,34 @@ def test_the_first_act_of_an_instance_is_to_set_its_end(cloud: PlayedCloud, tmp_
     assert len(text) < 4000
 
 
-def test_user_data_that_ec2_would_not_take_is_refused(cloud: PlayedCloud, tmp_path: Path) -> None:
+def test_user_data_that_ec2_would_not_take_is_refused(cloud: SimulatedCloud, tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"bytes of user data, expected at most 16384"):
         asyncio.run(instances(cloud, tmp_path, prologue=["x" * 17000]).submit("gpu-1"))
     assert cloud.requested("RunInstances") == []
 
 
+@pytest.mark.parametrize(
+    ("types", "workers", "told"),
+    [
+        (["c5.large", "g5.xlarge"], 2, r"found 2, expected 1, as g5.xlarge has 4 cores, 17 GB, 1 GPU and all workers"),
+        (["c5.large"], 3, r"found 3, expected at most 2, as c5.large has 2 cores, 4 GB, and each worker"),
+        (["c5.large"], 2, None),
+    ],
+)
+def test_workers_that_do_not_fit_into_an_instance_are_refused_before_it_costs_something(
+    cloud: SimulatedCloud, tmp_path: Path, types: list[str], workers: int, told: str | None
+) -> None:
+    pool = instances(cloud, tmp_path, instance_types=types, workers_per_job=workers)
+    if told is None:
+        asyncio.run(pool.submit("gpu-1"))
+    else:
+        with pytest.raises(Refused, match=told):
+            asyncio.run(pool.submit("gpu-1"))
+    assert len(cloud.requested("RunInstances")) == (told is None)
+
+
 def test_where_there_is_no_capacity_the_next_zone_and_the_next_type_are_asked(
-    cloud: PlayedCloud, tmp_path: Path
+    cloud: SimulatedCloud, tmp_path: Path
 ) -> None:
     pool = instances(cloud, tmp_path, instance_types=["p5.48xlarge", "g5.xlarge"])
     full = Fault("RunInstances", "InsufficientInstanceCapacity", "We do not have sufficient capacity.")
@@ -159,7 +185,7 @@ def test_where_there_is_no_capacity_the_next_zone_and_the_next_type_are_asked(
     ],
 )
 def test_a_refusal_says_whether_to_wait_to_ask_elsewhere_or_to_give_up(
-    cloud: PlayedCloud, tmp_path: Path, code: str, status: int, message: str, kind: type[Exception], told: str
+    cloud: SimulatedCloud, tmp_path: Path, code: str, status: int, message: str, kind: type[Exception], told: str
 ) -> None:
     cloud.faults.append(Fault("RunInstances", code, message, status))
     with pytest.raises(kind, match=told) as failure:
@@ -169,7 +195,7 @@ def test_a_refusal_says_whether_to_wait_to_ask_elsewhere_or_to_give_up(
     assert cloud.alive() == []
 
 
-def test_a_request_whose_answer_was_lost_starts_no_second_instance(cloud: PlayedCloud, tmp_path: Path) -> None:
+def test_a_request_whose_answer_was_lost_starts_no_second_instance(cloud: SimulatedCloud, tmp_path: Path) -> None:
     cloud.faults.append(Fault("RunInstances", None, times=1))
     job = asyncio.run(instances(cloud, tmp_path).submit("gpu-1"))
     assert len(cloud.requested("RunInstances")) == 2
@@ -177,7 +203,7 @@ def test_a_request_whose_answer_was_lost_starts_no_second_instance(cloud: Played
 
 
 def test_the_instances_of_a_folder_are_found_whoever_started_them_and_no_others(
-    cloud: PlayedCloud, tmp_path: Path
+    cloud: SimulatedCloud, tmp_path: Path
 ) -> None:
     pool, folder = instances(cloud, tmp_path), tmp_path / "other"
     folder.mkdir()
@@ -191,7 +217,7 @@ def test_the_instances_of_a_folder_are_found_whoever_started_them_and_no_others(
     assert cloud.alive() == [other]
 
 
-def test_an_instance_that_is_not_shown_yet_is_not_over(cloud: PlayedCloud, tmp_path: Path) -> None:
+def test_an_instance_that_is_not_shown_yet_is_not_over(cloud: SimulatedCloud, tmp_path: Path) -> None:
     pool = instances(cloud, tmp_path)
     job = asyncio.run(pool.submit("gpu-1"))
     cloud.client.create_tags(Resources=[job], Tags=[{"Key": "surveyor-folder", "Value": "not yet"}])
@@ -200,13 +226,13 @@ def test_an_instance_that_is_not_shown_yet_is_not_over(cloud: PlayedCloud, tmp_p
     assert asyncio.run(pool.look([])) == {}
 
 
-def test_an_instance_that_ended_at_once_is_over(cloud: PlayedCloud, tmp_path: Path) -> None:
+def test_an_instance_that_ended_at_once_is_over(cloud: SimulatedCloud, tmp_path: Path) -> None:
     pool = instances(cloud, tmp_path)
     cloud.client.terminate_instances(InstanceIds=[asyncio.run(pool.submit("gpu-1"))])
     assert asyncio.run(pool.look([])) == {}
 
 
-def test_a_stopped_instance_which_costs_its_disk_is_to_be_ended(cloud: PlayedCloud, tmp_path: Path) -> None:
+def test_a_stopped_instance_which_costs_its_disk_is_to_be_ended(cloud: SimulatedCloud, tmp_path: Path) -> None:
     pool = instances(cloud, tmp_path)
     job = asyncio.run(pool.submit("gpu-1"))
     asyncio.run(pool.look([]))
@@ -215,7 +241,7 @@ def test_a_stopped_instance_which_costs_its_disk_is_to_be_ended(cloud: PlayedClo
     assert (entry.is_hopeless, entry.is_certain, entry.reason) == (True, False, "the instance was stopped")
 
 
-def test_the_last_lines_of_the_console_are_told(cloud: PlayedCloud, tmp_path: Path) -> None:
+def test_the_last_lines_of_the_console_are_told(cloud: SimulatedCloud, tmp_path: Path) -> None:
     pool = instances(cloud, tmp_path)
     job = asyncio.run(pool.submit("gpu-1"))
     asyncio.run(pool.cancel([job]))
@@ -226,7 +252,7 @@ def test_the_last_lines_of_the_console_are_told(cloud: PlayedCloud, tmp_path: Pa
     assert pool.output(job).splitlines()[1:] == [f"line {i}" for i in range(85, 100)]
 
 
-def test_a_sweep_ends_what_should_have_ended_and_lists_the_rest(cloud: PlayedCloud, tmp_path: Path) -> None:
+def test_a_sweep_ends_what_should_have_ended_and_lists_the_rest(cloud: SimulatedCloud, tmp_path: Path) -> None:
     pool = instances(cloud, tmp_path)
     young, old = asyncio.run(pool.submit("gpu-1")), asyncio.run(pool.submit("gpu-2"))
     past = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
@@ -242,7 +268,7 @@ def test_a_sweep_ends_what_should_have_ended_and_lists_the_rest(cloud: PlayedClo
     assert cloud.alive() == []
 
 
-def test_credentials_that_expire_while_instances_work_end_nothing(cloud: PlayedCloud, tmp_path: Path) -> None:
+def test_credentials_that_expire_while_instances_work_end_nothing(cloud: SimulatedCloud, tmp_path: Path) -> None:
     cloud.faults.append(Fault("DescribeInstances", "RequestExpired", "too old"))
     with pytest.raises(Refused, match="too old"):
         asyncio.run(instances(cloud, tmp_path).look([]))
@@ -254,14 +280,16 @@ def test_credentials_that_expire_while_instances_work_end_nothing(cloud: PlayedC
         asyncio.run(pool.look([]))
 
 
-def test_no_credentials_are_said_at_once(cloud: PlayedCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_credentials_are_said_at_once(
+    cloud: SimulatedCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(Refused, match="Unable to locate credentials"):
         asyncio.run(instances(cloud, tmp_path).submit("gpu-1"))
 
 
-def test_a_permission_to_terminate_that_is_missing_is_no_end_of_the_pool(cloud: PlayedCloud, tmp_path: Path) -> None:
+def test_a_permission_to_terminate_that_is_missing_is_no_end_of_the_pool(cloud: SimulatedCloud, tmp_path: Path) -> None:
     pool = instances(cloud, tmp_path)
     job = asyncio.run(pool.submit("gpu-1"))
     cloud.faults.append(Fault("TerminateInstances", "UnauthorizedOperation", "You are not authorized.", 403))
@@ -269,7 +297,7 @@ def test_a_permission_to_terminate_that_is_missing_is_no_end_of_the_pool(cloud: 
         asyncio.run(pool.cancel([job]))
 
 
-def test_no_request_holds_a_secret(cloud: PlayedCloud, tmp_path: Path) -> None:
+def test_no_request_holds_a_secret(cloud: SimulatedCloud, tmp_path: Path) -> None:
     asyncio.run(instances(cloud, tmp_path).submit("gpu-1"))
     assert SECRET not in json.dumps(cloud.requests)
     assert "PRIVATE KEY" not in json.dumps(cloud.requests)
@@ -337,7 +365,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_key_with_which_no_instance_can_be_reached_is_refused_before_anything_is_started(
-    cloud: PlayedCloud, tmp_path: Path, keys: Path, name: str, told: str
+    cloud: SimulatedCloud, tmp_path: Path, keys: Path, name: str, told: str
 ) -> None:
     site = EC2Site.model_validate(cloud.fields(connection="ssh", ssh_user="ubuntu", ssh_key_file=keys / name))
     with pytest.raises(InputError, match=f"ssh_key_file: found .*{told}"):
@@ -347,7 +375,7 @@ def test_a_key_with_which_no_instance_can_be_reached_is_refused_before_anything_
 
 @pytest.mark.ssh
 def test_an_instance_that_is_reached_by_ssh_sets_its_end_knows_the_key_and_watches_its_connection(
-    cloud: PlayedCloud, tmp_path: Path, keys: Path
+    cloud: SimulatedCloud, tmp_path: Path, keys: Path
 ) -> None:
     fields = {"connection": "ssh", "ssh_user": "ubuntu", "ssh_key_file": keys / "good"}
     text = cloud.user_data(asyncio.run(instances(cloud, tmp_path, lifetime_minutes=90, **fields).submit("gpu-1")))
@@ -378,7 +406,7 @@ def test_the_keys_of_an_instance_are_read_from_its_console() -> None:
 
 @pytest.mark.parametrize(("proxy_command", "address"), [(None, "PublicIpAddress"), ("ssh b", "PrivateIpAddress")])
 def test_an_instance_has_a_door_once_it_has_shown_its_keys(
-    cloud: PlayedCloud, tmp_path: Path, keys: Path, proxy_command: str | None, address: str
+    cloud: SimulatedCloud, tmp_path: Path, keys: Path, proxy_command: str | None, address: str
 ) -> None:
     fields = {"connection": "ssh", "ssh_user": "ubuntu", "ssh_key_file": keys / "good"}
     pool = instances(cloud, tmp_path, proxy_command=proxy_command, **fields)

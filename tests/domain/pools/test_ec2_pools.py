@@ -1,4 +1,4 @@
-"""Pools on a played EC2: instances that come and go, what happens when anything dies, and that none is left."""
+"""Pools on a simulated EC2: instances that come and go, what happens when anything dies, and that none is left."""
 
 import os
 import signal
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 from cloud_scene import PATIENCE_S, Scene
-from counted_work import names, work
+from counted_work import names, work, work_until
 from object_stores import S3
-from played_cloud import SECRET, Fault, PlayedCloud, played_cloud
 from processes import wait_until
 from remote_work import learn
+from simulated_cloud import SECRET, Fault, SimulatedCloud, simulated_cloud
 
 from surveyor.doctor.one_pool import examine_pool
-from surveyor.errors import PoolFailed, WorkerLost
+from surveyor.errors import PoolFailed
 from surveyor.pools import watch
 from surveyor.pools.clouds import instance_watch
 from surveyor.pools.submission import SubmitOptions
@@ -29,8 +29,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
-def shared_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedCloud]:
-    with played_cloud() as cloud, pytest.MonkeyPatch.context() as environment:
+def shared_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatedCloud]:
+    with simulated_cloud() as cloud, pytest.MonkeyPatch.context() as environment:
         for name, value in cloud.environment.items():
             environment.setenv(name, value)
         environment.delenv("AWS_PROFILE", raising=False)
@@ -41,7 +41,7 @@ def shared_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedClo
 
 
 @pytest.fixture
-def scene(shared_cloud: PlayedCloud, tmp_path: Path) -> Iterator[Scene]:
+def scene(shared_cloud: SimulatedCloud, tmp_path: Path) -> Iterator[Scene]:
     scene = Scene(shared_cloud, tmp_path)
     try:
         yield scene
@@ -51,17 +51,18 @@ def scene(shared_cloud: PlayedCloud, tmp_path: Path) -> Iterator[Scene]:
 
 
 def test_instances_come_with_work_are_replaced_when_taken_away_and_leave_without_work(scene: Scene) -> None:
-    """One that Amazon takes away, one whose answer is lost beyond all repeats, one that leaves; and no secret."""
-    pool = scene.open_pool(price_per_hour=3600.0)
-    future = scene.start(pool, "a", 60)
+    """One that Amazon takes away without a notice, which is no failure; one whose answer is lost; and no secret."""
+    pool, end = scene.open_pool(price_per_hour=3600.0, spot=True), scene.path / "end"
+    future = pool.submit_with(SubmitOptions("a"), work_until, scene.log, "a", end)
+    wait_until(lambda: names(scene.log, "begin") == ["a"], scene.said, PATIENCE_S)
     (first,) = scene.instances()
     assert (scene.cloud.folder / f"{first}.guard").read_text() == "--on-active=43200 poweroff\n"
     scene.cloud.faults.append(Fault("RunInstances", None, times=3))  # as often as the client asks
     n_requests = len(scene.cloud.requested("RunInstances"))
     scene.cloud.take_away(first)
-    with pytest.raises(WorkerLost):
-        future.result(PATIENCE_S)
-    assert pool.submit_with(SubmitOptions("a"), work, scene.log, "a", 0).result(PATIENCE_S)
+    wait_until(lambda: names(scene.log, "begin") == ["a", "a"], scene.said, PATIENCE_S)
+    end.touch()
+    assert future.result(PATIENCE_S)
     # The one that nobody knew of has worked, maybe before the client had asked for the last time.
     assert n_requests < len(scene.cloud.requested("RunInstances")) <= n_requests + 3
     state = scene.folder.read_state() or {}
@@ -76,15 +77,22 @@ def test_instances_come_with_work_are_replaced_when_taken_away_and_leave_without
 
 
 def test_doctor_starts_one_instance_looks_around_ends_it_and_says_what_it_cost(scene: Scene) -> None:
-    results = {each.check: each for each in examine_pool("ec2/test", scene.site(price_per_hour=3600.0), scene.path)}
-    assert {each.severity for each in results.values()} == {"good"}
-    assert {*results} == {"worker", "run directory", "GPUs", "clock", "cost"}
+    fields = {"price_per_hour": 3600.0, "instance_types": ["p4d.24xlarge", "g5.xlarge"]}
+    results = {each.check: each for each in examine_pool("ec2/test", scene.site(**fields), scene.path)}
+    assert {*results} == {"instance types", "worker", "run directory", "GPUs", "clock", "cost"}
+    bad = {"GPUs"} if "lists none" in results["GPUs"].found else set()  # the types have some
+    assert {name for name, each in results.items() if each.severity != "good"} == bad
+    kinds = "p4d.24xlarge has 96 cores, 1237 GB, 8 GPUs; g5.xlarge has 4 cores, 17 GB, 1 GPU"
+    assert results["instance types"].found == kinds
     assert float(results["cost"].found.partition(",")[0]) > 1.0
     assert scene.cloud.alive() == []
     assert [*scene.path.iterdir()] == []
     # What credentials may not do is named.
     scene.cloud.faults.append(Fault("RunInstances", "UnauthorizedOperation", "You are not authorized.", 403))
-    (fault,) = [each for each in examine_pool("ec2/test", scene.site(), scene.path) if each.severity == "fault"]
+    scene.cloud.faults.append(Fault("DescribeInstanceTypes", "UnauthorizedOperation", "You are not authorized.", 403))
+    types, fault = examine_pool("ec2/test", scene.site(), scene.path)
+    assert "the permission ec2:DescribeInstanceTypes" in types.found
+    assert (types.severity, fault.severity) == ("remark", "fault")
     assert "the permission ec2:RunInstances" in fault.found
 
 
@@ -210,9 +218,9 @@ def no_capacity_and_then_a_budget(scene: Scene) -> None:
         scene.open_pool(price_per_hour=3600.0, budget=3.0).submit(abs, -1).result(PATIENCE_S)
 
 
-@pytest.mark.parametrize("play", [broken_prologue, no_permission, no_capacity_and_then_a_budget])
-def test_a_pool_without_a_worker_says_why(scene: Scene, play: Callable[[Scene], None]) -> None:
-    play(scene)
+@pytest.mark.parametrize("arrange", [broken_prologue, no_permission, no_capacity_and_then_a_budget])
+def test_a_pool_without_a_worker_says_why(scene: Scene, arrange: Callable[[Scene], None]) -> None:
+    arrange(scene)
 
 
 def test_a_scheduler_that_accepts_no_handshake_does_not_answer() -> None:

@@ -1,4 +1,4 @@
-"""Pools on a played EC2 whose instances are reached by ssh alone: real sshd, a router, a laptop that falls asleep."""
+"""Pools on a simulated EC2 whose instances are reached by ssh alone: real sshd, router, laptop that falls asleep."""
 
 import asyncio
 import os
@@ -14,10 +14,10 @@ import pytest
 from cloud_scene import ORPHAN_S, PATIENCE_S, Scene
 from counted_work import names, work
 from natted import ADDRESS, LAPTOP, OUTSIDE, ROUTER, Natted, network_and_bytes, settings_of_sshd
-from played_cloud import PlayedCloud, boot
-from played_compute import played_compute
 from pool_secrets import check_secrets
 from processes import wait_until
+from simulated_cloud import SimulatedCloud, boot
+from simulated_compute import simulated_compute
 from tunnelled_cloud import METADATA, tunnelled_cloud
 
 from surveyor.doctor.one_pool import examine_pool
@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.ssh, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[tuple[Natted, PlayedCloud]]:
+def world() -> Iterator[tuple[Natted, SimulatedCloud]]:
     with tunnelled_cloud() as (net, cloud), pytest.MonkeyPatch.context() as environment:
         for name, value in cloud.environment.items():
             environment.setenv(name, value)
@@ -47,12 +47,12 @@ def world() -> Iterator[tuple[Natted, PlayedCloud]]:
 
 
 @pytest.fixture
-def net(world: tuple[Natted, PlayedCloud]) -> Natted:
+def net(world: tuple[Natted, SimulatedCloud]) -> Natted:
     return world[0]
 
 
 @pytest.fixture
-def scene(world: tuple[Natted, PlayedCloud], tmp_path: Path) -> Iterator[Scene]:
+def scene(world: tuple[Natted, SimulatedCloud], tmp_path: Path) -> Iterator[Scene]:
     net, cloud = world
     fields = {"connection": "ssh", "ssh_user": "root", "ssh_key_file": net.folder / "user", "interface": None}
     scene = Scene(cloud, tmp_path, fields | {"prologue": [f"export PYTHONPATH={SUPPORT}", METADATA]})
@@ -83,7 +83,7 @@ def test_an_instance_is_reached_through_a_router_and_none_outlives_its_pool(
     The instances see a folder of the work, where it is counted, but not that of the pool.
     """
     scene.folder.path.mkdir()
-    monkeypatch.setattr(scene.cloud, "boot", ("env", f"PLAYED_HIDDEN={scene.folder.path}", *scene.cloud.boot))
+    monkeypatch.setattr(scene.cloud, "boot", ("env", f"SIMULATED_HIDDEN={scene.folder.path}", *scene.cloud.boot))
     # The first instance is to stay until it is taken away, however long the steps before that take.
     pool = scene.open_pool(spot=True, on_demand_after=1, workspace="s3://nobody/asks-it", idle_minutes=1)
     network, content = pool.submit(network_and_bytes, 5_000_000).result(PATIENCE_S)
@@ -125,8 +125,9 @@ def test_an_instance_is_reached_through_a_router_and_none_outlives_its_pool(
 def test_doctor_starts_an_instance_and_what_answers_in_its_place_gets_nothing(
     scene: Scene, net: Natted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results = {each.check: each for each in examine_pool("ec2/test", scene.site(price_per_hour=3600.0), scene.path)}
-    assert {*results} == {"worker", "run directory", "GPUs", "clock", "cost"}
+    fields = {"price_per_hour": 3600.0, "instance_types": ["c5.large"]}
+    results = {each.check: each for each in examine_pool("ec2/test", scene.site(**fields), scene.path)}
+    assert {*results} == {"instance types", "worker", "run directory", "GPUs", "clock", "cost"}
     assert {each.severity for each in results.values()} == {"good"}
     assert scene.cloud.alive() == []
 
@@ -154,11 +155,30 @@ def test_an_instance_to_which_nobody_connects_ends_by_itself(scene: Scene) -> No
     assert "no worker was started within 3 s: this instance ends" in console
 
 
+def test_a_user_whom_the_image_lacks_is_made_and_can_log_in(scene: Scene, net: Natted) -> None:
+    """By the key alone, also where sshd refuses locked accounts; and on the instance alone."""
+    machines = machines_of("ec2/test", scene.site(ssh_user="ada-of-surveyor"), scene.path)
+    instance = asyncio.run(machines.submit("test-1"))
+    any_host = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes")
+    there = ("-i", str(net.folder / "user"), "-l", "ada-of-surveyor", ADDRESS)
+    look = "id -un; pwd; stat -c %U /run/surveyor/leash"
+
+    def seen() -> list[str]:
+        return subprocess.run(["ssh", *any_host, *there, look], capture_output=True, text=True).stdout.split()
+
+    console = (scene.cloud.folder / f"{instance}.console").read_text
+    expected = ["ada-of-surveyor", "/home/ada-of-surveyor", "ada-of-surveyor"]
+    wait_until(lambda: seen() == expected, console, PATIENCE_S)
+    asyncio.run(machines.cancel([instance]))
+    scene.wait_for_the_end_of(instance)
+    assert "ada-of-surveyor" not in Path("/etc/passwd").read_text()
+
+
 def test_an_instance_of_google_is_reached_in_the_same_way_and_ends_by_itself(
-    world: tuple[Natted, PlayedCloud], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: tuple[Natted, SimulatedCloud], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net, cloud = world
-    with net.inside(LAPTOP), played_compute() as compute:
+    with net.inside(LAPTOP), simulated_compute() as compute:
         started: dict[str, subprocess.Popen[bytes]] = {}
         compute.boot = lambda name, script: started.update({name: boot(cloud, name, script)})
         compute.shown = lambda name: (cloud.folder / f"{name}.console").read_text()
@@ -192,7 +212,7 @@ def beside(net: Natted) -> Iterator[None]:
 
 
 def test_an_instance_beside_ends_by_itself_when_no_packet_of_its_pool_arrives(
-    world: tuple[Natted, PlayedCloud], tmp_path: Path
+    world: tuple[Natted, SimulatedCloud], tmp_path: Path
 ) -> None:
     net, cloud = world
     scene, drop = Scene(cloud, tmp_path, {"interface": "o1"}), ("INPUT", "-i", "o1", "-j", "DROP")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from distributed import Security
-from played_compute import PlayedCompute, complaints, played_compute
+from simulated_compute import SimulatedCompute, complaints, simulated_compute
 
 from surveyor.errors import InputError, PoolFailed
 from surveyor.pools.clouds import spot_notice
@@ -31,12 +31,12 @@ FULL = {"code": "ZONE_RESOURCE_POOL_EXHAUSTED", "message": "The zone does not ha
 
 
 @pytest.fixture
-def compute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[PlayedCompute]:
-    with played_compute() as played:
-        for name, value in played.environment(tmp_path).items():
+def compute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SimulatedCompute]:
+    with simulated_compute() as simulated:
+        for name, value in simulated.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
-        yield played
-        assert played.complaints == []
+        yield simulated
+        assert simulated.complaints == []
 
 
 def instances(folder: Path, **fields: Any) -> GoogleInstances:
@@ -45,7 +45,7 @@ def instances(folder: Path, **fields: Any) -> GoogleInstances:
     return GoogleInstances("gcp/gpu", site, folder, "tls://127.0.0.1:8786", security, "/pool/check.py /pool/v.json")
 
 
-def test_an_instance_is_deleted_by_google_itself_and_is_marked(compute: PlayedCompute, tmp_path: Path) -> None:
+def test_an_instance_is_deleted_by_google_itself_and_is_marked(compute: SimulatedCompute, tmp_path: Path) -> None:
     fields = {"accelerator": "nvidia-tesla-t4", "n_accelerators": 2, "disk_GB": 80, "lifetime_minutes": 90}
     of_network = {"subnetwork": "regions/europe-west4/subnetworks/s", "service_account": "a@p-1.iam"}
     pool = instances(tmp_path, labels=["project=water"], **fields, **of_network)
@@ -76,7 +76,7 @@ def test_what_google_does_not_know_is_noticed() -> None:
 
 
 def test_instances_of_a_folder_are_found_by_whoever_created_them_and_deleted(
-    compute: PlayedCompute, tmp_path: Path
+    compute: SimulatedCompute, tmp_path: Path
 ) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -94,7 +94,9 @@ def test_instances_of_a_folder_are_found_by_whoever_created_them_and_deleted(
     assert len(compute.instances) == 1
 
 
-def test_where_a_zone_is_full_the_next_is_asked_and_then_the_next_type(compute: PlayedCompute, tmp_path: Path) -> None:
+def test_where_a_zone_is_full_the_next_is_asked_and_then_the_next_type(
+    compute: SimulatedCompute, tmp_path: Path
+) -> None:
     compute.failures = {"europe-west4-a": {"errors": [FULL]}}
     pool = instances(tmp_path)
     assert asyncio.run(pool.submit("gpu-1")).startswith("europe-west4-b/")
@@ -133,14 +135,14 @@ def test_where_a_zone_is_full_the_next_is_asked_and_then_the_next_type(compute: 
     ],
 )
 def test_what_a_refusal_means(
-    compute: PlayedCompute, tmp_path: Path, status: int, error: dict[str, Any], kind: type[Exception], words: str
+    compute: SimulatedCompute, tmp_path: Path, status: int, error: dict[str, Any], kind: type[Exception], words: str
 ) -> None:
     compute.status = status, error
     with pytest.raises(kind, match=words):
         asyncio.run(instances(tmp_path).submit("gpu-1"))
 
 
-def test_a_spot_instance_is_asked_for_until_one_must_stay(compute: PlayedCompute, tmp_path: Path) -> None:
+def test_a_spot_instance_is_asked_for_until_one_must_stay(compute: SimulatedCompute, tmp_path: Path) -> None:
     pool = instances(tmp_path, spot=True)
     asyncio.run(pool.submit("gpu-1"))
     asyncio.run(pool.submit("gpu-2", firm=True))
@@ -152,7 +154,7 @@ def test_a_spot_instance_is_asked_for_until_one_must_stay(compute: PlayedCompute
 @pytest.mark.ssh
 @pytest.mark.parametrize(("proxy_command", "address"), [(None, "192.0.2.2"), ("ssh -W %h:%p bastion", "10.0.0.2")])
 def test_an_instance_that_is_reached_by_ssh_has_a_door_once_it_has_shown_its_keys(
-    compute: PlayedCompute, tmp_path: Path, proxy_command: str | None, address: str
+    compute: SimulatedCompute, tmp_path: Path, proxy_command: str | None, address: str
 ) -> None:
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
@@ -170,7 +172,7 @@ def test_an_instance_that_is_reached_by_ssh_has_a_door_once_it_has_shown_its_key
     assert pool.site.carries_folder
 
 
-def test_the_notice_of_google_is_heard(compute: PlayedCompute) -> None:
+def test_the_notice_of_google_is_heard(compute: SimulatedCompute) -> None:
     assert spot_notice.announced_by_google() is None
     compute.is_preempted = True
     taken_at = spot_notice.announced_by_google()
@@ -178,7 +180,9 @@ def test_the_notice_of_google_is_heard(compute: PlayedCompute) -> None:
     assert 20 < taken_at - time.time() <= 30
 
 
-def test_a_sweep_deletes_what_has_expired_or_stopped_and_lists_the_rest(compute: PlayedCompute, tmp_path: Path) -> None:
+def test_a_sweep_deletes_what_has_expired_or_stopped_and_lists_the_rest(
+    compute: SimulatedCompute, tmp_path: Path
+) -> None:
     pool = instances(tmp_path)
     jobs = [asyncio.run(pool.submit(f"gpu-{number}")) for number in range(3)]
     first, second = (compute.instances[tuple(job.split("/"))] for job in jobs[:2])  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""Pools of pods on a real API server with a played node; the pool acts with the account and role that are shipped."""
+"""Pools of pods on a real API server with a simulated node; the pool has the account and role that are shipped."""
 
 import asyncio
 import base64
@@ -10,42 +10,54 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from counted_work import names, work, work_until
 from distributed import Security
+from kubernetes.client import (
+    V1ContainerState,
+    V1ContainerStateTerminated,
+    V1ContainerStatus,
+    V1ObjectMeta,
+    V1Pod,
+    V1PodCondition,
+    V1PodStatus,
+)
 from object_stores import S3
-from played_kubernetes import ACCOUNT, NAMESPACE, PlayedKubernetes, played_kubernetes
 from pool_scene import PoolScene
 from processes import wait_until
 from relay import relay_before
+from simulated_kubernetes import ACCOUNT, NAMESPACE, SimulatedKubernetes, simulated_kubernetes
 
-from surveyor.errors import InputError, PoolFailed
+from surveyor.errors import InputError, PoolFailed, WorkerLost
 from surveyor.pools.cluster import close_cluster_pool
 from surveyor.pools.kubernetes.manifest import merged
 from surveyor.pools.kubernetes.pods import Pods, sweep
 from surveyor.pools.kubernetes.site import KubernetesSite
+from surveyor.pools.kubernetes.states import entry_of
 from surveyor.pools.machines import QueueSilent, Refused
 from surveyor.pools.pool import Pool
 from surveyor.pools.queues import Entry
 from surveyor.pools.submission import SubmitOptions
+from surveyor.pools.watch import LOST_S
 from surveyor.pools.workspace.workspace import Border, Workspace
 from surveyor.storage.object_storage import ObjectStorage
 
 PATIENCE_S = 120.0
-PATCH = {"spec": {"containers": [{"name": "worker", "env": [{"name": "PLAYED_INSTANCE", "value": "of-the-patch"}]}]}}
+PATCH = {"spec": {"containers": [{"name": "worker", "env": [{"name": "SIMULATED_INSTANCE", "value": "of-the-patch"}]}]}}
 
 on_a_cluster = pytest.mark.kubernetes
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
-def shared_cluster() -> Iterator[PlayedKubernetes]:
+def shared_cluster() -> Iterator[SimulatedKubernetes]:
     from kubernetes.config import kube_config
 
-    with played_kubernetes() as cluster, pytest.MonkeyPatch.context() as environment:
+    with simulated_kubernetes() as cluster, pytest.MonkeyPatch.context() as environment:
         environment.setenv("KUBECONFIG", str(cluster.kubeconfig))
         environment.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(cluster.kubeconfig))  # read at its import
         environment.delenv("KUBERNETES_SERVICE_HOST", raising=False)
@@ -59,7 +71,7 @@ class Scene(PoolScene):
 
     pool_name = "kubernetes/test"
 
-    cluster: PlayedKubernetes
+    cluster: SimulatedKubernetes
     path: Path
     pools: list[Pool] = field(default_factory=list)
 
@@ -88,7 +100,7 @@ class Scene(PoolScene):
 
 
 @pytest.fixture
-def scene(shared_cluster: PlayedKubernetes, request: pytest.FixtureRequest) -> Iterator[Scene]:
+def scene(shared_cluster: SimulatedKubernetes, request: pytest.FixtureRequest) -> Iterator[Scene]:
     path = shared_cluster.campaigns / f"scene-{len(list(shared_cluster.campaigns.iterdir()))}"
     path.mkdir()
     scene = Scene(shared_cluster, path)
@@ -116,7 +128,7 @@ def test_pods_wait_for_a_node_come_with_work_are_replaced_when_deleted_and_leave
     stored = json.loads(scene.cluster.kubectl("get", "pod", first, "-o", "json"))
     assert not [text for text in ["PRIVATE KEY", *map(str.strip, secrets)] if text in json.dumps(stored)]
     assert not [line for text in secrets for line in text.splitlines() if line in json.dumps(stored)]
-    scene.cluster.kubectl("delete", "pod", first, "--wait=false")
+    evict(scene.cluster, first)
     wait_until(lambda: names(scene.log, "begin") == ["a", "a"], scene.said, PATIENCE_S)
     end.touch()
     assert future.result(PATIENCE_S) == "of-the-patch"
@@ -128,6 +140,65 @@ def test_pods_wait_for_a_node_come_with_work_are_replaced_when_deleted_and_leave
     assert spent > 1.0
     with pytest.raises(PoolFailed, match="and its budget is 1;"):  # opened again, it has nothing left
         scene.open_pool(price_per_hour=3600.0, budget=1.0).submit(abs, -1).result(PATIENCE_S)
+
+
+def evict(cluster: SimulatedKubernetes, pod: str) -> None:
+    """Evict a pod as kubectl does that drains its node."""
+    body = {"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": pod, "namespace": NAMESPACE}}
+    cluster.admin.create_namespaced_pod_eviction(pod, NAMESPACE, body, _preload_content=False)
+
+
+LOW = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory. "}
+SHUT = {
+    "phase": "Failed",
+    "reason": "Terminated",
+    "message": "Pod was terminated in response to imminent node shutdown.",
+}
+
+
+@on_a_cluster
+def test_work_moves_without_a_failure_however_a_pod_is_taken_away_but_not_for_ever(scene: Scene) -> None:
+    """Its node is gone, lacks memory (before and after a worker connects), or shuts down.
+
+    What has another reason is a failure: a worker that dies alone, and what happens again and again without a result.
+    """
+    node, end, wait = scene.cluster.node, scene.path / "end", scene.path / "wait"
+    pool = scene.open_pool(prologue=[f"[ ! -e {wait} ] || sleep 60"], idle_minutes=1)
+    pods: list[str] = []
+
+    def next_pod(n_begun: int) -> str:
+        """Wait for a pod that works, or for one that waits."""
+        is_new = lambda: bool({*scene.pods} - {*pods}) and len(names(scene.log, "begin")) == n_begun  # noqa: E731
+        wait_until(is_new, scene.said, PATIENCE_S)
+        pods.extend({*scene.pods} - {*pods})
+        return pods[-1]
+
+    future = pool.submit_with(SubmitOptions("a"), work_until, scene.log, "a", end)
+    node.lose(next_pod(1))
+    low = next_pod(2)
+    wait.touch()
+    node.end(low, 0, **LOW)
+    waiting = next_pod(2)
+    wait_until(lambda: scene.cluster.pods()[waiting]["status"]["phase"] == "Running", scene.said, PATIENCE_S)
+    wait.unlink()
+    node.end(waiting, 0, **LOW)
+    node.end(next_pod(3), 14, **SHUT)
+    last = next_pod(4)
+    assert not future.done()
+    log = scene.folder.log.read_text()
+    assert log.count("is taken away (Evicted: The node was low on resource: memory. )") == 2
+    assert "is taken away;" in log  # as the signal told, while nothing was to be seen
+
+    node.end(last, 0, **LOW)
+    with pytest.raises(WorkerLost):
+        future.result(PATIENCE_S)
+    assert "gave no worker" not in scene.folder.log.read_text()
+    again = pool.submit_with(SubmitOptions("b"), work_until, scene.log, "b", end)
+    wait_until(lambda: "b" in names(scene.log, "begin"), scene.said, PATIENCE_S)
+    (worker,) = (each for each in scene.cluster.processes() if "spawn_main" in " ".join(each.cmdline()))
+    worker.kill()
+    with pytest.raises(WorkerLost):
+        again.result(LOST_S - 10)  # its successor shows that the pod is there
 
 
 @on_a_cluster
@@ -223,7 +294,7 @@ def silent_server(scene: Scene) -> Pods:
 
 @on_a_cluster
 @pytest.mark.parametrize(
-    ("play", "kind", "told"),
+    ("arrange", "kind", "told"),
     [
         (quota, Refused, r"\(403\).*exceeded quota: few.*Have that quota raised, or lower max_jobs"),
         (no_role, Refused, r'cannot create resource "pods".*Give the role .* the permission create on pods$'),
@@ -234,11 +305,11 @@ def silent_server(scene: Scene) -> Pods:
     ],
 )
 def test_a_refusal_says_what_is_missing_and_silence_is_none(
-    scene: Scene, play: Any, kind: type[Exception], told: str
+    scene: Scene, arrange: Any, kind: type[Exception], told: str
 ) -> None:
     try:
         with pytest.raises(kind, match=told) as failure:
-            asyncio.run(play(scene).submit("gpu-1"))
+            asyncio.run(arrange(scene).submit("gpu-1"))
         assert type(failure.value) is kind
         assert scene.cluster.pods() == {}
     finally:
@@ -333,6 +404,56 @@ def check_a_pool_with_a_workspace(scene: Scene, pool: Pool, storage: ObjectStora
     assert not [line for line in key.decode().splitlines() if line in json.dumps(stored["pod"])]
     close_cluster_pool(scene.folder)
     wait_until(lambda: not scene.cluster.kubectl("get", "secrets,pods", "-o", "name"), scene.said, PATIENCE_S)
+
+
+def conditions(**states: str) -> dict[str, Any]:
+    return {"conditions": [V1PodCondition(type=kind, status=state) for kind, state in states.items()]}
+
+
+def ended(reason: str) -> dict[str, Any]:
+    state = V1ContainerState(terminated=V1ContainerStateTerminated(exit_code=137, reason=reason))
+    names = {"name": "worker", "image": "i", "image_id": ""}
+    return {"container_statuses": [V1ContainerStatus(**names, ready=False, restart_count=0, state=state)]}
+
+
+NOW = datetime.now(UTC)
+FAILED = {"phase": "Failed"}
+OF_POD = {"message": "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. "}
+REFUSED = {"message": "Pod The node had condition: [DiskPressure]. "}
+
+
+@pytest.mark.parametrize(
+    ("status", "deleted", "state", "is_silent"),
+    [
+        ({"phase": "Running"}, None, "running", False),
+        ({"phase": "Running"}, NOW, "taken", False),
+        ({"phase": "Running"} | conditions(Ready="False", ContainersReady="True"), None, "running", True),
+        ({"phase": "Running"} | conditions(Ready="False", ContainersReady="False"), None, "running", False),
+        ({"phase": "Unknown"}, None, "running", True),
+        ({"phase": "Succeeded"}, None, None, False),
+        (FAILED | {"reason": "DeadlineExceeded"}, None, None, False),
+        (FAILED | ended("OOMKilled"), None, None, False),
+        (FAILED | ended("ContainerStatusUnknown"), None, "taken", False),
+        (FAILED, NOW, "taken", False),
+        (FAILED | conditions(DisruptionTarget="True"), None, "taken", False),
+        (FAILED | conditions(DisruptionTarget="False"), None, None, False),
+        (FAILED | {"reason": "Preempting"}, None, "taken", False),
+        (FAILED | {"reason": "NodeShutdown"}, None, "taken", False),
+        (SHUT, None, "taken", False),
+        (LOW, None, "taken", False),
+        (LOW | REFUSED, None, "taken", False),
+        (LOW | OF_POD, None, None, False),
+    ],
+)
+def test_how_kubernetes_shows_that_it_takes_a_pod_away(
+    status: dict[str, Any], deleted: datetime | None, state: str | None, is_silent: bool
+) -> None:
+    entry = entry_of(V1Pod(metadata=V1ObjectMeta(deletion_timestamp=deleted), status=V1PodStatus(**status)))
+    if entry is None:
+        assert state is None
+    else:
+        assert ("taken" if entry.taken_at is not None else entry.state, entry.is_silent) == (state, is_silent)
+        assert (entry.state == "ending") == (state == "taken")
 
 
 def test_without_the_client_the_command_that_installs_it_is_said() -> None:

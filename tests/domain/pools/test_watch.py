@@ -10,6 +10,7 @@ from surveyor.pools.watch import (
     DELIVERED_S,
     GONE_S,
     HURRY_S,
+    LOST_S,
     RETURN_S,
     SAVING_S,
     Job,
@@ -100,6 +101,18 @@ def test_a_job_whose_machine_is_taken_away_is_replaced_and_ends_when_its_work_is
     assert plan([replace(ending, leaving_s=1.0)], 1, SITE).ended == ("1",)
     leaving = plan([replace(taken, taken_in_s=1.0, leaving_s=1.0)], 1, SITE)
     assert (leaving.pause, leaving.evict) == ((), ())
+
+
+def test_what_a_lost_worker_ran_moves_if_its_machine_was_taken_away_and_fails_otherwise() -> None:
+    lost = replace(RUNNING, lost_s=LOST_S)
+    assert (plan([lost], 1, SITE).evict, plan([lost], 1, SITE).given_up) == ((), ())
+    assert plan([replace(lost, lost_s=LOST_S + 1)], 1, SITE).given_up == ("1",)
+    assert plan([replace(lost, leaving_s=1.0)], 1, SITE).given_up == ("1",)
+    taken = plan([replace(lost, lost_s=LOST_S + 1, taken_in_s=100.0)], 1, SITE)
+    assert (taken.evict, taken.given_up, taken.n_submit) == (("1",), (), 1)
+    gone = replace(RUNNING, **GONE)
+    assert (plan([gone], 1, SITE).ended, plan([gone], 1, SITE).evict) == (("1",), ())
+    assert plan([replace(gone, taken_in_s=60.0)], 1, SITE).evict == ("1",)
 
 
 def test_machines_taken_away_count_in_a_row() -> None:

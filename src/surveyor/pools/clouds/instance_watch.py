@@ -2,7 +2,7 @@
 
 Usage: python -m surveyor.pools.clouds.instance_watch ADDRESS ORPHAN_S NOTICE CA_FILE CERTIFICATE_FILE KEY_FILE PROGRAM
 
-NOTICE is the kind of the cloud that may take the instance away, with the name of its job, such as ec2=gpu-1. The
+NOTICE is the kind of the cloud that may take the instance or pod away, with the name of its job, such as ec2=gpu-1. The
 scheduler is told when the cloud announces it. A hyphen stands for an instance that stays.
 
 A connection that breaks ends a worker by itself. A machine that sleeps or hangs breaks none: its worker would wait, and

@@ -1,7 +1,8 @@
-"""The notice that a cloud gives an instance which it is about to take away, heard inside the instance."""
+"""The notice that a cloud gives an instance or pod which it is about to take away, heard inside of it."""
 
 import json
 import os
+import signal
 import threading
 import time
 import urllib.request
@@ -14,19 +15,29 @@ AMAZON, AMAZONS = "http://169.254.169.254", "AWS_EC2_METADATA_SERVICE_ENDPOINT"
 GOOGLE, GOOGLES = "metadata.google.internal", "GCE_METADATA_HOST"
 ASK_S = 5.0  # how often; Amazon recommends it, and gives notice two minutes before
 GOOGLES_S = 30.0  # how long before Google gives notice
+PODS, PODS_S = "kubernetes", 30.0  # how long before its end a pod gets SIGTERM, unless its manifest says otherwise
 ANSWER_S = 2.0
 TOKEN_S = 60
 
 
 def listen(cloud: str, send: Callable[[float], None]) -> None:
-    """Ask for a notice, in a thread of its own, until there is one, and send it.
+    """Send the notice of a cloud once there is one; it has to be called in the main thread.
+
+    Instances ask for it in a thread of its own. Pods get SIGTERM, whatever takes them away.
 
     Args:
         cloud: kind of the pool.
-        send: takes the time at which the instance is taken away, in seconds since the epoch; called again when it
-            raises `OSError`.
+        send: takes the time at which the machine is taken away, in seconds since the epoch; called again when it raises
+            `OSError`.
     """
-    threading.Thread(target=_listen, args=(NOTICES[cloud], send), daemon=True).start()
+    if cloud == PODS:
+        signal.signal(signal.SIGTERM, lambda *_: _start(lambda: time.time() + PODS_S, send))
+    else:
+        _start(NOTICES[cloud], send)
+
+
+def _start(announced: Callable[[], float | None], send: Callable[[float], None]) -> None:
+    threading.Thread(target=_listen, args=(announced, send), daemon=True).start()
 
 
 def _listen(announced: Callable[[], float | None], send: Callable[[float], None]) -> None:

@@ -25,10 +25,11 @@ ALIVE_COUNT = 3  # questions without an answer, after which it is not
 HOST_KEY = re.compile(r"surveyor-host-key (\S+ [A-Za-z0-9+/=]+) end")  # the end shows that nothing of it is missing
 OTHERS = 0o077  # bits of a file that others may use
 
+# A new user has a password that nothing matches: one without any is locked, and some sshd accept no key of such a user.
 SCRIPT = """\
 {end_of_life}
 umask 022
-id {user} >/dev/null 2>&1 || useradd -m -s /bin/bash {user} || exit 1
+id {user} >/dev/null 2>&1 || useradd -m -s /bin/bash -p '*' {user} || exit 1
 mkdir {place} && date +%s >{begin} && mkfifo -m 600 {leash} && chown {user} {leash} || exit 1
 exec 8<>{leash}
 mkdir {keys} && echo {public_key} >{keys}/{user} || exit 1

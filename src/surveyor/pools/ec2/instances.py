@@ -19,6 +19,7 @@ from surveyor.pools.clouds.ssh_door import Door, door_data, host_keys_in, public
 from surveyor.pools.clouds.user_data import user_data
 from surveyor.pools.ec2.client import EC2, MissingInstance
 from surveyor.pools.ec2.site import EC2Site
+from surveyor.pools.ec2.types import contradiction, kinds_of
 from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, Refused, of_all
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
@@ -31,6 +32,7 @@ SHOWN_S = 60.0  # so long after its start an instance may be missing in the answ
 MOST_BYTES = 16384  # of user data
 LATE = timedelta(minutes=10)  # between the request for an instance and the begin of its life
 OVER = "terminated"  # EC2 shows it for an hour
+TAKEN = {"Server.SpotInstanceTermination", "Server.SpotInstanceShutdown"}  # why it is over
 ENTRIES = {
     "pending": Entry("pending"),
     "running": Entry("running"),
@@ -75,10 +77,12 @@ class Instances(CloudMachines[EC2Site]):
         super().__init__(name, site, folder, address, security, check)
         self._young: dict[str, float] = {}  # when instances were started that EC2 may not show yet
         self._names: dict[str, str] = {}
+        self._cancelled: set[str] = set()
         self._ec2 = EC2(site)
         self._credentials = _credentials(site, self.folder)
         self._public_key = None if site.ssh_key_file is None else public_key_of(site.ssh_key_file)
         self._image: Any = None  # Any: as boto3 gives it
+        self._fits = site.workers_per_job == 1  # whether it is known that the workers fit into each type
 
     async def submit(self, name: str, *, firm: bool = False) -> str:
         """Start an instance of the first type that a zone has room for, and return its id.
@@ -92,6 +96,7 @@ class Instances(CloudMachines[EC2Site]):
             NoCapacity: no zone has room for any of the types at present.
             QueueSilent: EC2 does not answer.
         """
+        await asyncio.to_thread(self._check_types)
         script = await asyncio.to_thread(self._script, name)
         if len(script.encode()) > MOST_BYTES:
             raise Refused(
@@ -108,6 +113,13 @@ class Instances(CloudMachines[EC2Site]):
                 except NoCapacity as refusal:
                     refusals.append(refusal)
         raise of_all(refusals)
+
+    def _check_types(self) -> None:
+        """Raise `Refused` if several workers do not fit into an instance."""
+        if not self._fits:
+            if (reason := contradiction(self.site, kinds_of(self.site))) is not None:
+                raise Refused(reason)
+            self._fits = True
 
     def _script(self, name: str) -> str:
         """Return the script of an instance.
@@ -130,6 +142,8 @@ class Instances(CloudMachines[EC2Site]):
     async def look(self, jobs: Sequence[str]) -> Mapping[str, Entry]:
         """Return the state of all instances of this pool, whoever started them; those that are over are not shown.
 
+        Instances that Amazon has taken away are shown as ending until they are cancelled.
+
         Raises:
             QueueSilent: EC2 does not answer.
             Refused: the credentials may not look.
@@ -138,12 +152,19 @@ class Instances(CloudMachines[EC2Site]):
             await asyncio.to_thread(self._credentials.remove_old)
         filters = {"tag:" + FOLDER: [self.identity], "instance-state-name": [*ENTRIES, OVER]}
         found = await asyncio.to_thread(self._ec2.instances, filters)
-        states = {each["InstanceId"]: each["State"]["Name"] for each in found}
-        names = {each["InstanceId"]: _tags(each).get("Name", "") for each in found}
-        now = time.monotonic()
-        self._young = {job: begun for job, begun in self._young.items() if job not in states and now < begun + SHOWN_S}
-        entries = {job: replace(ENTRIES[state], name=names[job]) for job, state in states.items() if state != OVER}
-        return {**{job: Entry("pending", "just started") for job in self._young}, **entries}
+        known, now = {each["InstanceId"] for each in found}, time.monotonic()
+        self._young = {job: begun for job, begun in self._young.items() if job not in known and now < begun + SHOWN_S}
+        entries = {each["InstanceId"]: self._entry(each, jobs) for each in found}
+        young = {job: Entry("pending", "just started") for job in self._young}
+        return {**young, **{job: entry for job, entry in entries.items() if entry is not None}}
+
+    def _entry(self, instance: Mapping[str, Any], jobs: Sequence[str]) -> Entry | None:  # Any: as boto3 gives it
+        """Return the state of an instance; None for one that is over."""
+        job, state, name = instance["InstanceId"], instance["State"]["Name"], _tags(instance).get("Name", "")
+        why = instance.get("StateReason", {})
+        if why.get("Code") in TAKEN and job in jobs and job not in self._cancelled:
+            return Entry("ending", str(why.get("Message", "")), name=name, taken_at=time.time())
+        return None if state == OVER else replace(ENTRIES[state], name=name)
 
     async def cancel(self, jobs: Collection[str]) -> None:
         """Terminate instances; those that are over are passed over.
@@ -153,6 +174,7 @@ class Instances(CloudMachines[EC2Site]):
         """
         if jobs:
             unknown = await asyncio.to_thread(self._ec2.terminate, list(jobs))
+            self._cancelled |= {*jobs}
             self._young = {job: begun for job, begun in self._young.items() if job in unknown or job not in jobs}
 
     def door(self, job: str) -> Door | None:

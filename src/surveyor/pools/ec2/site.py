@@ -77,3 +77,8 @@ class EC2Site(RentedSite):
     def carries_folder(self) -> bool:
         """True if instances that do not see the pool's folder get what they need of it."""
         return True
+
+    @property
+    def says_why(self) -> bool:
+        """True for spot instances: EC2 says of one that is over whether it was taken away."""
+        return self.spot

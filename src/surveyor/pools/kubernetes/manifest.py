@@ -17,7 +17,8 @@ CONTAINER = "worker"
 PLACE = Path("/run/surveyor-pool")  # where a pod that does not see the folder of the pool finds what it needs of it
 
 # A shell that is the first process of a container ends at a signal only if it says so, and all others end with it. It
-# does not while there is a worker: Kubernetes tells the pool, which moves the work before the time of the pod is over.
+# does not while there is a worker: it hands the signal on to the watch, which tells the pool, and the pool moves the
+# work before the time of the pod is over.
 SCRIPT = """\
 trap 'sleep 1' EXIT
 trap 'exit 143' TERM
@@ -29,9 +30,10 @@ export HOME=$(mktemp -d) USER=${{USER:-surveyor}}
 cd "$HOME"
 {prologue}
 {check}
-trap : TERM
 {command} &
-while kill -0 $! 2>/dev/null; do wait $!; done
+worker=$!
+trap 'kill -TERM $worker' TERM
+while kill -0 $worker 2>/dev/null; do wait $worker; done
 """
 
 
@@ -54,7 +56,7 @@ def script(site: KubernetesSite, name: str, output: Path, address: str, security
         exports="\n".join(exports),
         prologue="\n".join(site.prologue),
         check=f"{python_of(site)} {check} || exit 1" if check else "",
-        command=worker_command(site, name, address, security),
+        command=worker_command(site, name, address, security, hears_notice=True),
     )
 
 

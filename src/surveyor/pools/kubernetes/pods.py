@@ -20,23 +20,13 @@ from surveyor.pools.clouds.marks import FOLDER, JOB, OWNER, POOL, Found, digest,
 from surveyor.pools.kubernetes.client import Kubernetes
 from surveyor.pools.kubernetes.manifest import PLACE, manifest, script, secret, sees
 from surveyor.pools.kubernetes.site import KubernetesSite
+from surveyor.pools.kubernetes.states import OVER, deleted, end_of, entry_of
 from surveyor.pools.machines import OUTPUT_LINES, QueueSilent
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
 
-OVER = ("Succeeded", "Failed")  # the server keeps them until somebody deletes them
 KEPT_S = 60.0  # so long after its end, so that its log can be read
 LONGEST_NAME = 54  # before its unique end; a pod's name is its host name, too
-
-# Why a container does not begin, and would not in another pod either.
-CERTAIN = {
-    "ImagePullBackOff",
-    "InvalidImageName",
-    "ErrImageNeverPull",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-}
-NO_CLAIM = re.compile(r"persistentvolumeclaim \S+ not found")
 
 
 class Pods(CloudMachines[KubernetesSite]):
@@ -59,6 +49,8 @@ class Pods(CloudMachines[KubernetesSite]):
     ) -> None:
         super().__init__(name, site, folder, address, security, check)
         self._over: dict[str, float] = {}  # when the end of pods was seen that are still there
+        self._known: set[str] = set()  # pods that this process has created or found, and not deleted
+        self._deleted: set[str] = set()
         self._without_secret: set[str] = set()  # pods that were asked for, maybe without an answer, and wait for theirs
         self._client = Kubernetes(site)
         if site.workspace is None and not sees(manifest(site, "any", {}, {}, ""), self.folder):
@@ -84,6 +76,7 @@ class Pods(CloudMachines[KubernetesSite]):
         labels = {POOL: _label(self.name), FOLDER: self.identity}
         made = manifest(self.site, pod, labels, {OWNER: owner(), JOB: name}, self._script(pod, name))
         await asyncio.to_thread(self._create, pod, made)
+        self._known.add(pod)
         return pod
 
     def _script(self, pod: str, name: str) -> str:
@@ -116,20 +109,24 @@ class Pods(CloudMachines[KubernetesSite]):
     async def look(self, jobs: Sequence[str]) -> Mapping[str, Entry]:
         """Return the state of all pods of this pool, whoever created them; those that are over are not shown.
 
+        Pods that were taken away are shown as ending until they are cancelled, also those that are gone.
+
         Raises:
             QueueSilent: the server does not answer.
             Refused: the account may not look.
         """
-        found = await asyncio.to_thread(self._client.pods, f"{FOLDER}={self.identity}")
+        found = {
+            pod.metadata.name: pod for pod in await asyncio.to_thread(self._client.pods, f"{FOLDER}={self.identity}")
+        }
         now = time.monotonic()
-        over = [each.metadata.name for each in found if each.status.phase in OVER]
-        self._over = {name: self._over.get(name, now) for name in over}
+        self._over = {name: self._over.get(name, now) for name, pod in found.items() if pod.status.phase in OVER}
+        gone = self._known & {*jobs} - found.keys()
+        self._known = (gone | found.keys()) - self._deleted
         await self._delete([name for name, seen in self._over.items() if now > seen + KEPT_S])
-        alive = [each for each in found if each.status.phase not in OVER]
-        for each in alive:
+        for each in (found[name] for name in found.keys() - self._over.keys()):
             await asyncio.to_thread(self._give_secret, each.metadata.name, each.metadata.uid, each.metadata.labels)
-        names = {each.metadata.name: (each.metadata.annotations or {}).get(JOB, "") for each in alive}
-        return {each.metadata.name: replace(entry_of(each), name=names[each.metadata.name]) for each in alive}
+        entries = {name: replace(entry, name=_job_of(pod)) for name, pod in found.items() if (entry := entry_of(pod))}
+        return {**entries, **{name: deleted() for name in gone}}
 
     async def cancel(self, jobs: Collection[str]) -> None:
         """Delete pods, and all that are over; those that are gone are passed over.
@@ -143,7 +140,7 @@ class Pods(CloudMachines[KubernetesSite]):
         """Return why a pod ended, and the last lines that it printed."""
         try:
             pod = self._client.pod(job)
-            reason, lines, whence = _reason(pod), [] if pod is None else self._client.log(job), "its log"
+            reason, lines, whence = end_of(pod), [] if pod is None else self._client.log(job), "its log"
         except (QueueSilent, PoolFailed) as error:
             reason, lines, whence = f"its log cannot be read: {error}. ", [], ""
         path = self._output(job)
@@ -160,29 +157,8 @@ class Pods(CloudMachines[KubernetesSite]):
         for pod in pods:
             await asyncio.to_thread(self._client.delete, pod)
             self._over.pop(pod, None)
-
-
-def entry_of(pod: Any) -> Entry:  # Any: the client is untyped
-    """Return the state of a pod that is not over.
-
-    One for which there is a node counts as running: it occupies the node while its image is downloaded, and the time
-    for its start is limited. A pod that somebody deletes, such as whoever drains its node, has some time left.
-    """
-    if pod.metadata.deletion_timestamp is not None:
-        return Entry("ending", taken_at=pod.metadata.deletion_timestamp.timestamp())
-    if pod.status.phase != "Pending":
-        return Entry("running")
-    scheduled = {each.type: each for each in pod.status.conditions or []}.get("PodScheduled")
-    if scheduled is None or scheduled.status != "True":
-        words = "" if scheduled is None else _words(scheduled.reason, scheduled.message)
-        is_wrong = NO_CLAIM.search(words) is not None
-        return Entry("pending", words, is_wrong, is_wrong)
-    containers = [*(pod.status.init_container_statuses or []), *(pod.status.container_statuses or [])]
-    waiting = [each.state.waiting for each in containers if each.state is not None and each.state.waiting is not None]
-    for each in waiting:
-        if each.reason in CERTAIN:
-            return Entry("pending", _words(each.reason, each.message), is_hopeless=True, is_certain=True)
-    return Entry("running", "; ".join(_words(each.reason, each.message) for each in waiting))
+            self._known.discard(pod)
+            self._deleted.add(pod)
 
 
 def sweep(name: str, site: KubernetesSite, *, also_alive: bool = False) -> Iterator[Found]:
@@ -217,21 +193,8 @@ def _end_of(pod: Any) -> datetime | None:  # Any: the client is untyped
     return None if begun is None or lifetime_s is None else begun + timedelta(seconds=lifetime_s)
 
 
-def _reason(pod: Any) -> str:  # Any: the client is untyped
-    """Return why a pod ended, in the words of the cluster; empty if it did not, or said nothing."""
-    if pod is None:
-        return ""
-    messages = [_words(pod.status.reason, pod.status.message)]
-    for each in pod.status.container_statuses or []:
-        ended = each.state.terminated if each.state is not None else None
-        if ended is not None:
-            messages.append(f"{_words(ended.reason, ended.message)} (exit code {ended.exit_code})")
-    words = "; ".join(each for each in messages if each)
-    return f"Kubernetes says: {words}. " if words else ""
-
-
-def _words(reason: str | None, message: str | None) -> str:
-    return ": ".join(each for each in (reason, message) if each)
+def _job_of(pod: Any) -> str:  # Any: the client is untyped
+    return str((pod.metadata.annotations or {}).get(JOB, ""))
 
 
 def _label(name: str) -> str:

@@ -123,6 +123,11 @@ class KubernetesSite(CloudSite, PodRequest):  # in forms, the fields of the last
         return True
 
     @property
+    def says_why(self) -> bool:
+        """True: the status of a pod says how it ended."""
+        return True
+
+    @property
     def longest_function_s(self) -> float:
         """Longest time limit of a function that a new pod can run, in seconds."""
         return self.worker_time_s - START_S - END_S

@@ -1,4 +1,4 @@
-"""The parts of Kubernetes that are played: scheduler, node and controllers, which run pods as processes.
+"""The parts of Kubernetes that are simulated: scheduler, node and controllers, which run pods as processes.
 
 A pod has namespaces of its own for processes, mounts and its host name: of the folder of the cluster it sees what its
 volumes mount, and nothing outlives its first process. Its image is this machine, and its address is that of loopback.
@@ -45,14 +45,18 @@ class Container:
         ends: when the pod has to be over; None for no limit.
         log: what it prints.
         stopped: when it was told to end.
-        reason: why the node ended it.
+        killed: when it is killed because the node ends it; None for never.
+        ending: status of the pod when the node has ended it.
+        is_lost: whether its node has gone.
     """
 
     process: "subprocess.Popen[bytes]"
     ends: float | None
     log: Path
     stopped: float | None = None
-    reason: str | None = None
+    killed: float | None = None
+    ending: dict[str, Any] = field(default_factory=dict)
+    is_lost: bool = False
 
 
 @dataclass
@@ -79,7 +83,7 @@ class Node:
     containers: dict[str, Container] = field(default_factory=dict)  # by the uid of the pod
     pulled: set[str] = field(default_factory=set)  # pods whose image was tried
 
-    def play(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event) -> None:
         """Look after pods and jobs until told to stop."""
         logs = _log_server(self)
         thread = threading.Thread(target=logs.serve_forever)
@@ -102,6 +106,24 @@ class Node:
     def pods(self) -> list[dict[str, Any]]:
         """All pods, as the server describes them."""
         return _items(self.admin.list_namespaced_pod)
+
+    def end(self, pod: str, grace_s: float, **status: Any) -> None:
+        """End a pod as a kubelet does that shuts down or lacks memory: nobody deletes it, and it is shown as failed."""
+        container = self.container(pod)
+        container.ending = status
+        container.killed = time.monotonic() + grace_s
+        for first in _children(container.process.pid) if grace_s else []:
+            os.kill(first, signal.SIGTERM)
+
+    def lose(self, pod: str) -> None:
+        """Let the node of a pod be gone: its processes are, and after a while it is noticed that it does not answer."""
+        container = self.container(pod)
+        container.is_lost = True
+        container.process.kill()
+
+    def container(self, pod: str) -> Container:
+        """The container of a pod."""
+        return self.containers[self.admin.read_namespaced_pod(pod, NAMESPACE).metadata.uid]
 
     def _look(self) -> None:
         secrets = _items(self.admin.list_namespaced_secret)  # before the pods, which are older than their secrets
@@ -170,31 +192,44 @@ class Node:
                 stderr=output,
                 start_new_session=True,
                 cwd="/",
-                env={"PATH": os.environ["PATH"], "PLAYED_NODE": str(self.folder)},
+                env={"PATH": os.environ["PATH"], "SIMULATED_NODE": str(self.folder)},
             )
         lifetime_s = pod["spec"].get("activeDeadlineSeconds")
         ends = None if lifetime_s is None else time.monotonic() + lifetime_s
         self.containers[uid] = Container(process, ends, log)
         runs = [_status(container, running={"startedAt": _now()})]
-        self._set(pod, phase="Running", podIP="127.0.0.1", startTime=_now(), containerStatuses=runs)
+        ready = [{"type": kind, "status": "True"} for kind in ("Ready", "ContainersReady")]
+        given = {"phase": "Running", "podIP": "127.0.0.1", "startTime": _now()}
+        self._set(pod, **given, conditions=ready, containerStatuses=runs)
 
     def _watch(self, pod: dict[str, Any], container: Container) -> None:
         """End a container when its time is over or its pod is deleted, and say that it ended."""
         code = container.process.poll()
+        if container.is_lost:
+            self._watch_lost(pod)
+            return
         if code is None:
             self._end_if_due(container, pod["metadata"])
             return
         ended = {"exitCode": code % 256, "reason": "Completed" if code == 0 else "Error", "finishedAt": _now()}
-        status = {"phase": "Failed" if code else "Succeeded"}
-        if container.reason is not None:
-            told = "Pod was active on the node longer than the specified deadline"
-            status |= {"reason": container.reason, "message": told}
+        status = {"phase": "Failed" if code else "Succeeded", **container.ending}
         self._set(pod, **status, containerStatuses=[_status(pod["spec"]["containers"][0], terminated=ended)])
+
+    def _watch_lost(self, pod: dict[str, Any]) -> None:
+        """Do what controllers do where no kubelet answers: note it, and remove what is deleted."""
+        conditions = {each["type"]: each["status"] for each in pod["status"]["conditions"]}
+        if "deletionTimestamp" in pod["metadata"]:
+            _ask(self.admin.delete_namespaced_pod, pod["metadata"]["name"], NAMESPACE, grace_period_seconds=0)
+        elif conditions["Ready"] == "True":
+            self._set(pod, conditions=[{"type": "Ready", "status": "False"}])
 
     def _end_if_due(self, container: Container, metadata: dict[str, Any]) -> None:
         now = time.monotonic()
         if container.ends is not None and now > container.ends:
-            container.reason = "DeadlineExceeded"
+            told = "Pod was active on the node longer than the specified deadline"
+            container.ending = {"reason": "DeadlineExceeded", "message": told}
+            container.process.kill()
+        elif container.killed is not None and now > container.killed:
             container.process.kill()
         elif "deletionTimestamp" in metadata and container.stopped is None:
             container.stopped = now
@@ -260,7 +295,7 @@ class Node:
             "PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
             "HOME": "/run",  # where nothing outlives the pod
-            "PLAYED_NODE": str(self.folder),
+            "SIMULATED_NODE": str(self.folder),
         }
         given = {each["name"]: each.get("value", "") for each in container.get("env", [])}
         return [f"{name}={value}" for name, value in {**of_image, **self.server, **given}.items()]

@@ -23,7 +23,7 @@ PATH = re.compile(r"/projects/p-1/(?:zones/(?P<zone>[^/]+)|aggregated)/(?P<kind>
 
 
 @dataclass
-class PlayedCompute:
+class SimulatedCompute:
     """Compute Engine on this machine.
 
     Attributes:
@@ -138,16 +138,16 @@ def complaints(value: Any, schema: dict[str, Any], at: str = "Instance") -> list
 
 
 @contextmanager
-def played_compute() -> Iterator[PlayedCompute]:
-    """Play Compute Engine."""
-    played = PlayedCompute()
+def simulated_compute() -> Iterator[SimulatedCompute]:
+    """Simulate Compute Engine."""
+    simulated = SimulatedCompute()
 
     class Handler(BaseHTTPRequestHandler):
         def _handle(self) -> None:
             content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             url = urlsplit(self.path)
             is_json = content[:1] == b"{"
-            status, said = played.answer(
+            status, said = simulated.answer(
                 self.command, url.path, parse_qs(url.query), json.loads(content) if is_json else None
             )
             body = said.encode() if isinstance(said, str) else json.dumps(said).encode()
@@ -162,11 +162,11 @@ def played_compute() -> Iterator[PlayedCompute]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    played.url = f"http://127.0.0.1:{server.server_port}"
+    simulated.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield played
+        yield simulated
     finally:
         server.shutdown()
         thread.join()

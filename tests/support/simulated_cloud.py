@@ -1,6 +1,6 @@
 """EC2 on loopback: requests go by real HTTP to moto, and the metal below runs the user data of instances as processes.
 
-moto invents public addresses for instances. Nothing ever connects to them: processes of a played cloud, and those of
+moto invents public addresses for instances. Nothing ever connects to them: processes of a simulated cloud, and those of
 pools that use it, note each attempt to connect to an address that is not loopback.
 """
 
@@ -30,12 +30,13 @@ POLL_S = 0.3
 ALIVE = ["pending", "running", "stopping", "stopped"]
 
 # The guards of an instance act on the machine, so these stand before the real ones.
-PLAYED = {
-    "systemd-run": '#!/bin/sh\necho "$@" > "$PLAYED_FOLDER/$PLAYED_INSTANCE.guard"\nseconds=${1#--on-active=}\nshift\n'
-    '(sleep "$seconds"; "$@") >/dev/null 2>&1 </dev/null &\n',
-    "poweroff": '#!/bin/sh\ntouch "$PLAYED_FOLDER/$PLAYED_INSTANCE.off"\n',
+SIMULATED = {
+    "systemd-run": '#!/bin/sh\necho "$@" > "$SIMULATED_FOLDER/$SIMULATED_INSTANCE.guard"\n'
+    'seconds=${1#--on-active=}\nshift\n(sleep "$seconds"; "$@") >/dev/null 2>&1 </dev/null &\n',
+    "poweroff": '#!/bin/sh\ntouch "$SIMULATED_FOLDER/$SIMULATED_INSTANCE.off"\n',
     "systemctl": '#!/bin/sh\n[ "$*" = "try-reload-or-restart ssh" ] && kill -HUP "$(cat /run/sshd.pid)"\n',
 }
+SPOT = "Server.SpotInstanceTermination"  # why Amazon has ended an instance
 MOTO = "moto"  # path at which moto itself is asked, beside all faults
 ADDRESSES = re.compile(rb"<(ipAddress|privateIpAddress)>[^<]*<")
 # Users other than root cannot change who they are.
@@ -49,7 +50,7 @@ def watch(event, arguments):
         connection, address = arguments
         if isinstance(address, tuple) and connection.type == socket.SOCK_STREAM:
             if address[0] != "localhost" and not ipaddress.ip_address(address[0]).is_loopback:
-                with open(os.environ["PLAYED_FOLDER"] + "/strangers", "a") as file:
+                with open(os.environ["SIMULATED_FOLDER"] + "/strangers", "a") as file:
                     file.write(f"{sys.argv} {address}\\n")
                 raise OSError(f"{address} is not loopback")
 
@@ -81,7 +82,7 @@ class Fault:
 
 
 @dataclass
-class PlayedCloud:
+class SimulatedCloud:
     """EC2 on this machine.
 
     Attributes:
@@ -120,7 +121,7 @@ class PlayedCloud:
             "AWS_CONFIG_FILE": str(self.folder / "no-config"),
             "AWS_SHARED_CREDENTIALS_FILE": str(self.folder / "no-credentials"),
             "NO_PROXY": "127.0.0.1",
-            "PLAYED_FOLDER": str(self.folder),
+            "SIMULATED_FOLDER": str(self.folder),
             "PYTHONPATH": self.python_path,
         }
 
@@ -140,7 +141,16 @@ class PlayedCloud:
         return [each for page in pages for reservation in page["Reservations"] for each in reservation["Instances"]]
 
     def take_away(self, instance: str) -> None:
-        """End an instance as Amazon does that wants it back."""
+        """End a spot instance as Amazon does that wants it back."""
+        from moto.core import DEFAULT_ACCOUNT_ID
+        from moto.ec2.models import ec2_backends
+
+        self.end(instance)
+        reason = ec2_backends[DEFAULT_ACCOUNT_ID][REGION].get_instance(instance).state_reason
+        reason.code, reason.message = SPOT, f"{SPOT}: Spot instance termination"
+
+    def end(self, instance: str) -> None:
+        """End an instance."""
         self.client.terminate_instances(InstanceIds=[instance])
         self.has_changed.set()
 
@@ -160,7 +170,7 @@ class PlayedCloud:
 
     def processes(self) -> set[Any]:
         """The processes of all instances."""
-        return processes_with({"PLAYED_METAL": str(self.folder)})
+        return processes_with({"SIMULATED_METAL": str(self.folder)})
 
     def wait_for_the_end(self, timeout_s: float) -> None:
         """Wait until no instance and no process of one is left."""
@@ -181,8 +191,10 @@ class PlayedCloud:
 
 
 @contextmanager
-def played_cloud(rooms: Sequence[Callable[[], AbstractContextManager[None]]] = (nullcontext,)) -> Iterator[PlayedCloud]:
-    """Play EC2; in the end, no instance is left, also when the test run is killed.
+def simulated_cloud(
+    rooms: Sequence[Callable[[], AbstractContextManager[None]]] = (nullcontext,),
+) -> Iterator[SimulatedCloud]:
+    """Simulate EC2; in the end, no instance is left, also when the test run is killed.
 
     Args:
         rooms: enter the network namespaces in which it answers.
@@ -194,7 +206,7 @@ def played_cloud(rooms: Sequence[Callable[[], AbstractContextManager[None]]] = (
     host, port = moto.get_host_and_port()
     client = client_at(f"http://{host}:{port}")
     with servers("/tmp/svy-cloud-") as started:
-        cloud = PlayedCloud(started.folder, client, ids=_ids(client))
+        cloud = SimulatedCloud(started.folder, client, ids=_ids(client))
         _write_programs(cloud.folder)
         proxies: list[ThreadingHTTPServer] = []
         for room in rooms:
@@ -204,14 +216,14 @@ def played_cloud(rooms: Sequence[Callable[[], AbstractContextManager[None]]] = (
         cloud.url = f"http://127.0.0.1:{proxies[0].server_port}"
         metal, stop = _Metal(cloud), threading.Event()
         servings = [threading.Thread(target=each.serve_forever) for each in proxies]
-        playing = threading.Thread(target=metal.play, args=(stop,))
-        for thread in (*servings, playing):
+        running_metal = threading.Thread(target=metal.run, args=(stop,))
+        for thread in (*servings, running_metal):
             thread.start()
         try:
             yield cloud
         finally:
             stop.set()
-            playing.join()  # it asks the proxies
+            running_metal.join()  # it asks the proxies
             for proxy, thread in zip(proxies, servings, strict=True):
                 proxy.shutdown()
                 thread.join()
@@ -231,12 +243,12 @@ def client_at(url: str) -> Any:
 class _Metal:
     """A cloud that runs instances as processes on this machine."""
 
-    def __init__(self, cloud: PlayedCloud) -> None:
+    def __init__(self, cloud: SimulatedCloud) -> None:
         self.cloud = cloud
         self.started: dict[str, subprocess.Popen[bytes]] = {}
         self.over: set[str] = set()
 
-    def play(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event) -> None:
         running: set[str] = set()
         while not stop.wait(POLL_S):
             if self.cloud.has_changed.is_set():
@@ -255,13 +267,13 @@ class _Metal:
 
     def _end(self, instance: str) -> None:
         self.over.add(instance)
-        kill_all(lambda: processes_with({"PLAYED_INSTANCE": instance}))
+        kill_all(lambda: processes_with({"SIMULATED_INSTANCE": instance}))
         self.started[instance].wait()
         if instance in self.cloud.alive():  # it has powered itself off
-            self.cloud.take_away(instance)
+            self.cloud.end(instance)
 
 
-def boot(cloud: PlayedCloud, instance: str, text: str) -> "subprocess.Popen[bytes]":
+def boot(cloud: SimulatedCloud, instance: str, text: str) -> "subprocess.Popen[bytes]":
     """Run the script of an instance; what it prints is in INSTANCE.console in the folder of the cloud."""
     folder, script = cloud.folder, cloud.folder / f"{instance}.sh"
     script.write_text(text)
@@ -269,9 +281,9 @@ def boot(cloud: PlayedCloud, instance: str, text: str) -> "subprocess.Popen[byte
     environment = {
         "PATH": f"{folder / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
         "PYTHONPATH": cloud.python_path,
-        "PLAYED_FOLDER": str(folder),
-        "PLAYED_METAL": str(folder),
-        "PLAYED_INSTANCE": instance,
+        "SIMULATED_FOLDER": str(folder),
+        "SIMULATED_METAL": str(folder),
+        "SIMULATED_INSTANCE": instance,
         "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{cloud.url}/{instance}",
     }
     with (folder / f"{instance}.console").open("wb") as console:
@@ -301,7 +313,7 @@ class _Answering(BaseHTTPRequestHandler):
         pass
 
 
-def _handler(cloud: PlayedCloud, port: int) -> type[BaseHTTPRequestHandler]:
+def _handler(cloud: SimulatedCloud, port: int) -> type[BaseHTTPRequestHandler]:
     class Handler(_Answering):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -309,9 +321,9 @@ def _handler(cloud: PlayedCloud, port: int) -> type[BaseHTTPRequestHandler]:
             if self.path == f"/{MOTO}":
                 self._answer(*self._ask(body)())
             else:
-                self._play(form, body)
+                self._respond(form, body)
 
-        def _play(self, form: dict[str, str], body: bytes) -> None:
+        def _respond(self, form: dict[str, str], body: bytes) -> None:
             cloud.requests.append(form)
             fault = cloud.fault_of(form)
             if fault is not None and fault.code is not None:
@@ -340,7 +352,7 @@ def _handler(cloud: PlayedCloud, port: int) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _answered(cloud: PlayedCloud, form: dict[str, str], ask: Callable[[], tuple[int, bytes]]) -> tuple[int, bytes]:
+def _answered(cloud: SimulatedCloud, form: dict[str, str], ask: Callable[[], tuple[int, bytes]]) -> tuple[int, bytes]:
     """Return what EC2 answers where moto would not."""
     token, action = form.get("ClientToken"), form["Action"]
     if action == "GetConsoleOutput":
@@ -361,7 +373,7 @@ def _answered(cloud: PlayedCloud, form: dict[str, str], ask: Callable[[], tuple[
     return answer
 
 
-def _metadata(cloud: PlayedCloud, path: str, token: str | None) -> tuple[int, bytes]:
+def _metadata(cloud: SimulatedCloud, path: str, token: str | None) -> tuple[int, bytes]:
     """Return what the metadata service of an instance answers."""
     instance, _, rest = path[1:].partition("/")
     if token != "token":
@@ -400,8 +412,8 @@ def _ids(client: Any) -> dict[str, Any]:
 
 def _write_programs(folder: Path) -> None:
     (folder / "bin").mkdir()
-    played = PLAYED | ({} if os.geteuid() == 0 else {"setpriv": AS_THEY_ARE})
-    for name, text in played.items():
+    simulated = SIMULATED | ({} if os.geteuid() == 0 else {"setpriv": AS_THEY_ARE})
+    for name, text in simulated.items():
         (folder / "bin" / name).write_text(text)
         (folder / "bin" / name).chmod(0o755)
     (folder / "watched").mkdir()

@@ -1,4 +1,4 @@
-"""Kubernetes on loopback: a real API server, and a played node that runs pods as processes (played_node.py).
+"""Kubernetes on loopback: a real API server, and a simulated node that runs pods as processes (simulated_node.py).
 
 The server (authorization, validation, quotas, labels, deletion in two steps) is kube-apiserver with etcd, built by
 `build_kube_apiserver.sh`.
@@ -17,8 +17,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from played_node import IMAGES, NAMESPACE, OVER, Node
 from processes import Servers, free_ports, processes_with, servers, wait_until
+from simulated_node import IMAGES, NAMESPACE, OVER, Node
 
 PROGRAM = Path.home() / ".cache" / "surveyor-tests" / "kubernetes" / "kube-apiserver"
 ROLE = Path(__file__).parents[2] / "deployments" / "kubernetes" / "role.yaml"
@@ -27,12 +27,12 @@ ACCOUNT = "surveyor"
 
 
 def has_kubernetes() -> bool:
-    """Say whether everything is here that the played cluster needs."""
+    """Say whether everything is here that the simulated cluster needs."""
     return os.geteuid() == 0 and PROGRAM.exists() and all(map(shutil.which, ("etcd", "kubectl", "unshare")))
 
 
 @dataclass
-class PlayedKubernetes:
+class SimulatedKubernetes:
     """A cluster on this machine.
 
     Attributes:
@@ -80,13 +80,13 @@ class PlayedKubernetes:
     def write_kubeconfig(self, path: Path, tokens: Mapping[str, str]) -> None:
         """Write a configuration of kubectl with a context for each account; the first is the current one."""
         server = {"server": f"https://127.0.0.1:{self.port}", "certificate-authority": str(self.authority)}
-        contexts = {name: {"cluster": "played", "user": name, "namespace": NAMESPACE} for name in tokens}
+        contexts = {name: {"cluster": "simulated", "user": name, "namespace": NAMESPACE} for name in tokens}
         contexts["silent"] = {"cluster": "silent", "user": next(iter(tokens))}
         config = {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [
-                {"name": "played", "cluster": server},
+                {"name": "simulated", "cluster": server},
                 {"name": "silent", "cluster": {"server": "https://127.0.0.1:9"}},  # nobody listens there
             ],
             "users": [{"name": name, "user": {"token": token}} for name, token in tokens.items()],
@@ -105,7 +105,7 @@ class PlayedKubernetes:
 
     def processes(self) -> set[Any]:
         """The processes of all pods."""
-        return processes_with({"PLAYED_NODE": str(self.folder)})
+        return processes_with({"SIMULATED_NODE": str(self.folder)})
 
     def token(self, account: str = ACCOUNT) -> str:
         """A token of an account, by default of that with the shipped role, made by the server."""
@@ -115,8 +115,8 @@ class PlayedKubernetes:
 
 
 @contextmanager
-def played_kubernetes() -> Iterator[PlayedKubernetes]:
-    """Play a cluster; in the end, no process of it is left, also when the test run is killed."""
+def simulated_kubernetes() -> Iterator[SimulatedKubernetes]:
+    """Simulate a cluster; in the end, no process of it is left, also when the test run is killed."""
     from kubernetes import client
 
     with servers("/tmp/svy-kube-") as started:
@@ -136,7 +136,7 @@ def played_kubernetes() -> Iterator[PlayedKubernetes]:
         batch = client.BatchV1Api(connection)
         cluster.node = Node(cluster.folder, cluster.admin, batch, server, cluster.authority, cluster.token)
         stop = threading.Event()
-        thread = threading.Thread(target=cluster.node.play, args=(stop,))
+        thread = threading.Thread(target=cluster.node.run, args=(stop,))
         thread.start()
         try:
             yield cluster
@@ -145,9 +145,9 @@ def played_kubernetes() -> Iterator[PlayedKubernetes]:
             thread.join()
 
 
-def _started(started: Servers) -> PlayedKubernetes:
+def _started(started: Servers) -> SimulatedKubernetes:
     client, peer, port = free_ports(3)
-    folder, environment = started.folder, {"PLAYED_CLUSTER": str(started.folder), "NO_PROXY": "127.0.0.1"}
+    folder, environment = started.folder, {"SIMULATED_CLUSTER": str(started.folder), "NO_PROXY": "127.0.0.1"}
     here, peers = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
     key = folder / "accounts.key"
     key.write_bytes(
@@ -173,12 +173,12 @@ def _started(started: Servers) -> PlayedKubernetes:
         *("--service-cluster-ip-range=10.96.0.0/24", "--disable-admission-plugins=ServiceAccount"),
         environment=environment,
     )
-    cluster = PlayedKubernetes(folder, port)
+    cluster = SimulatedKubernetes(folder, port)
     wait_until(lambda: _is_ready(cluster), started.logs, 60)
     return cluster
 
 
-def _is_ready(cluster: PlayedKubernetes) -> bool:
+def _is_ready(cluster: SimulatedKubernetes) -> bool:
     import urllib3
 
     if not cluster.authority.exists():
