@@ -35,6 +35,8 @@ class SimulatedCompute:
         failures: errors of operations, by zone; `None` for those that go well.
         status: HTTP status and error of all answers, if they are refusals.
         serial: output of the serial ports.
+        preempted: names of the instances that were taken away, by zone; their instances are gone.
+        may_list_operations: whether the credentials may ask for these.
         is_preempted: whether the metadata say that the instance is taken away.
         boot: is given name and script of each new instance.
         shown: returns what is on the serial port of an instance, unless `serial` is.
@@ -49,6 +51,8 @@ class SimulatedCompute:
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)
     status: tuple[int, dict[str, Any]] | None = None
     serial: str = ""
+    preempted: dict[str, list[str]] = field(default_factory=dict)
+    may_list_operations: bool = True
     is_preempted: bool = False
     boot: Callable[[str, str], None] = lambda *_: None
     shown: Callable[[str], str] = lambda _: ""
@@ -87,6 +91,8 @@ class SimulatedCompute:
             case "POST", "operations", str():
                 failure = self.failures.get(zone)
                 return 200, {"name": rest, "status": "DONE"} | ({"error": failure} if failure else {})
+            case "GET", "operations", str():
+                return self._operations(zone, *query["filter"])
             case "GET", "instances", None:
                 return 200, self._listed(*query["filter"][0].removeprefix("labels.").split("="))
             case "GET", "instances", str():
@@ -106,6 +112,21 @@ class SimulatedCompute:
             (script,) = (each["value"] for each in body["metadata"]["items"] if each["key"] == "startup-script")
             self.boot(body["name"], script)
         return {"name": "op", "status": "RUNNING"}
+
+    def preempt(self, job: str) -> None:
+        """Take an instance away, without a notice."""
+        zone, _, name = job.partition("/")
+        del self.instances[zone, name]
+        self.preempted.setdefault(zone, []).append(name)
+
+    def _operations(self, zone: str, wanted: str) -> tuple[int, dict[str, Any]]:
+        if not self.may_list_operations:
+            message = "Required 'compute.zoneOperations.list' permission for 'projects/p-1'"
+            return 403, {"error": {"message": message}}
+        kind = "compute.instances.preempted"
+        assert wanted == f'operationType="{kind}"'
+        links = [f"{self.url}/zones/{zone}/instances/{name}" for name in self.preempted.get(zone, ())]
+        return 200, {"items": [{"operationType": kind, "targetLink": link} for link in links]} if links else {}
 
     def _with_addresses(self, interface: dict[str, Any]) -> dict[str, Any]:
         public = [{**each, "natIP": self.address} for each in interface.get("accessConfigs", [])]

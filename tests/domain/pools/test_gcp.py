@@ -94,6 +94,23 @@ def test_instances_of_a_folder_are_found_by_whoever_created_them_and_deleted(
     assert len(compute.instances) == 1
 
 
+def test_a_spot_instance_that_is_gone_was_taken_away_or_not(compute: SimulatedCompute, tmp_path: Path) -> None:
+    pool = instances(tmp_path, spot=True)
+    taken, ended, _ = jobs = [asyncio.run(pool.submit(f"gpu-{number}")) for number in (1, 2, 3)]
+    compute.preempt(taken)
+    del compute.instances["europe-west4-a", ended.partition("/")[2]]
+    compute.may_list_operations = False
+    assert [*asyncio.run(pool.look(jobs))] == jobs[2:]
+    compute.may_list_operations = True
+    shown = asyncio.run(pool.look(jobs))
+    assert sorted(shown) == sorted([taken, jobs[2]])
+    assert (shown[taken].state, shown[taken].name) == ("ending", "gpu-1")
+    assert shown[taken].taken_at == pytest.approx(time.time(), abs=60)
+    assert shown[jobs[2]].taken_at is None
+    asyncio.run(pool.cancel([taken]))
+    assert [*asyncio.run(pool.look(jobs))] == jobs[2:]
+
+
 def test_where_a_zone_is_full_the_next_is_asked_and_then_the_next_type(
     compute: SimulatedCompute, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from surveyor.pools.clouds.ssh_door import Door, door_data, host_keys_in, public
 from surveyor.pools.clouds.user_data import user_data
 from surveyor.pools.gcp.client import Compute
 from surveyor.pools.gcp.site import GCPSite
-from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, of_all
+from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, Refused, of_all
 from surveyor.pools.queues import Entry
 
 LATE = timedelta(minutes=10)  # between the request for an instance and the begin of its life
@@ -58,6 +59,7 @@ class GoogleInstances(CloudMachines[GCPSite]):
     ) -> None:
         super().__init__(name, site, folder, address, security, check)
         self._names: dict[str, str] = {}
+        self._cancelled: set[str] = set()
         self._compute = Compute(site)
         self._public_key = None if site.ssh_key_file is None else public_key_of(site.ssh_key_file)
 
@@ -99,12 +101,26 @@ class GoogleInstances(CloudMachines[GCPSite]):
     async def look(self, jobs: Sequence[str]) -> Mapping[str, Entry]:
         """Return the state of all instances of this pool, whoever created them; those that are gone are not shown.
 
+        Instances that Google has taken away are shown as ending until they are cancelled.
+
         Raises:
             QueueSilent: Google does not answer.
             Refused: the credentials may not look.
         """
         found = await asyncio.to_thread(lambda: [*self._compute.instances(FOLDER, self.identity)])
-        return {_id(each): _entry(each) for each in found}
+        entries = {_id(each): _entry(each) for each in found}
+        gone = {*jobs} - entries.keys() - self._cancelled if self.site.spot else set()
+        return entries | await asyncio.to_thread(self._taken, gone)
+
+    def _taken(self, gone: Collection[str]) -> dict[str, Entry]:
+        """Return the entries of those instances that are gone because Google has taken them away."""
+        zones = {job.partition("/")[0] for job in gone}
+        try:
+            taken = {f"{zone}/{name}" for zone in zones for name in self._compute.preempted(zone)}
+        except Refused:  # without the permission, only a notice that was heard tells
+            return {}
+        entry = Entry("ending", "Google has taken the instance away", taken_at=time.time())
+        return {job: replace(entry, name=self._names.get(job, "")) for job in taken.intersection(gone)}
 
     async def cancel(self, jobs: Collection[str]) -> None:
         """Delete instances; those that are gone are passed over.
@@ -115,6 +131,7 @@ class GoogleInstances(CloudMachines[GCPSite]):
         for job in jobs:
             zone, _, name = job.partition("/")
             await asyncio.to_thread(self._compute.delete, zone, name)
+            self._cancelled.add(job)
 
     def door(self, job: str) -> Door | None:
         """Return where a running instance is reached by ssh; None as long as it has not shown its keys.

@@ -82,3 +82,8 @@ class GCPSite(RentedSite):
     def carries_folder(self) -> bool:
         """True if instances that do not see the pool's folder get what they need of it, as they do by ssh."""
         return self.connection == "ssh"
+
+    @property
+    def says_why(self) -> bool:
+        """True for spot instances: Google says of one that is gone whether it was taken away."""
+        return self.spot
