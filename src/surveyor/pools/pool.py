@@ -297,6 +297,8 @@ async def _result_of(remote: RemoteFuture) -> Any:  # Any: the result of whateve
         return unpack(await remote)
     except Raised as raised:
         raise raised.original() from raised
+    except OSError as error:  # of a connection: those of functions come as `Raised`
+        raise CommClosedError(str(error)) from error
     finally:
         # The error would be all that another attempt under the same key gets.
         if remote.status == "error":

@@ -349,6 +349,19 @@ def test_a_submission_in_the_moment_of_a_lost_connection_can_be_tried_again(
         assert pool.submit(abs, -1).result(PATIENCE_S) == 1
 
 
+def test_a_result_that_cannot_be_fetched_is_lost_with_the_connection(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect(*_args: Any, **_kwargs: Any) -> Any:
+        raise OSError("Timed out trying to connect after 10 s")  # as on a busy machine
+
+    with monkeypatch.context() as patch:
+        patch.setattr("distributed.core.ConnectionPool.connect", connect)
+        with pytest.raises(WorkerLost, match=r"the connection to pool \w+ was lost"):
+            pool.submit(abs, -1).result(PATIENCE_S)
+    assert pool.submit(abs, -1).result(PATIENCE_S) == 1
+
+
 def test_exit_of_a_function_is_an_error_of_its_call(pool: Pool) -> None:
     with pytest.raises(RuntimeError, match=r"called sys.exit\(3\)"):
         pool.submit(sys.exit, 3).result(PATIENCE_S)
