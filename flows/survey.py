@@ -108,7 +108,12 @@ class Survey:
             previous: the newest complete generation.
             to_reset: names of the samples whose walkers are reset.
         """
-        self._loop.call(partial(self._tasks.give_up, previous, to_reset))
+
+        def give_up() -> None:
+            self._tasks.give_up(previous, to_reset)
+            self._loop.end()  # no event is recorded before the decisions that are due, which the next run makes
+
+        self._loop.call(give_up)
 
     def end(self, reason: str) -> None:
         """Let what is in computation end, and begin nothing more: the campaign is complete.

@@ -83,7 +83,7 @@ class PoolScheduler(Scheduler):  # type: ignore[misc]  # it is untyped
 
     @property
     def n_connected(self) -> int:
-        """How many workers are there, without those that are lost."""
+        """Number of connected workers, without those that are lost."""
         return len(self.workers.keys() - self.lost.keys())
 
     @property
