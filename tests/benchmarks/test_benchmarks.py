@@ -101,7 +101,6 @@ def test_the_script_for_gpus_gives_options_that_the_benchmarks_have(rehearsal: s
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [

@@ -76,7 +76,6 @@ def test_a_teacher_writes_labelled_sets_that_a_benchmark_takes(tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.long
-@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("prefect_api_url")
 def test_arms_are_compared_in_campaigns_of_their_own(tmp_path: Path) -> None:
     start = written(tmp_path / "start.extxyz", [bulk("Cu", cubic=True)])

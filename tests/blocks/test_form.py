@@ -13,7 +13,7 @@ from surveyor.reference.choice import Codes
 from surveyor.reference.cp2k_code import CP2KCode
 from surveyor.storage.buckets import S3Access
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 def test_a_pool_is_set_up_in_the_form(prefect_api_url: str, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@ import os
 import subprocess
 import sys
 
+from processes import PATIENCE_S
+
 from surveyor.blocks.codes import CODES, CP2KCodeBlock, load_codes
 from surveyor.blocks.pools import POOLS, PoolBlock, SLURMPool, load_sites
 from surveyor.blocks.registration import examples
@@ -13,7 +15,12 @@ from surveyor.reference.choice import Codes
 def register(environment: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "surveyor.flows.command_line", "blocks", "register"]
     return subprocess.run(
-        command, env={**os.environ, **(environment or {})}, capture_output=True, text=True, check=False, timeout=120
+        command,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
     )
 
 

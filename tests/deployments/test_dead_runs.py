@@ -5,19 +5,22 @@ import sys
 from pathlib import Path
 
 import pytest
-from slow_campaign import N_BOOTSTRAP, N_LABELS, PATIENCE_S, SlowCampaign, stored
+from processes import PATIENCE_S
+from slow_campaign import N_BOOTSTRAP, N_LABELS, SlowCampaign, stored
 
 from surveyor.testing.references import launches
 
 AUTOMATIONS = Path(__file__).parents[2] / "deployments" / "automations.yaml"
 WITHIN_S = 300  # as automations.yaml says
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow]
 
 
 def prefect(campaign: SlowCampaign, *arguments: str) -> None:
     command = [sys.executable, "-m", "prefect", *arguments]
-    done = subprocess.run(command, env=campaign.environment, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        command, env=campaign.environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -17,7 +17,6 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
     pytest.mark.usefixtures("worker"),
-    pytest.mark.timeout(400),
 ]
 
 

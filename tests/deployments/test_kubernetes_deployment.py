@@ -17,7 +17,7 @@ from object_stores import S3
 from prefect.client.orchestration import SyncPrefectClient
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 from prefect_server import ended_at_last
-from processes import wait_until
+from processes import PATIENCE_S, wait_until
 from simulated_kubernetes import NAMESPACE, SimulatedKubernetes, simulated_kubernetes
 from simulated_node import IMAGES
 
@@ -28,9 +28,6 @@ from surveyor.storage.object_storage import storage_at
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 FOLDER = DEPLOYMENTS / "kubernetes"
-PATIENCE_S = 240
-
-pytestmark = [pytest.mark.timeout(900)]
 
 
 class Site:
@@ -126,7 +123,7 @@ def test_a_campaign_is_a_job_whose_pool_has_pods_that_share_no_disk_and_continue
         assert state not in ("Failed", "Crashed"), site.said()
         return bool(state == "Completed")
 
-    wait_until(lambda: any(labels.list("labels/")) or has_completed(), site.said, PATIENCE_S)
+    wait_until(lambda: any(labels.list("labels/")) or has_completed(), site.said)
     job, *_ = json.loads(cluster.kubectl("get", "jobs", "-o", "json"))["items"]
     assert (job["spec"]["backoffLimit"], job["spec"]["ttlSecondsAfterFinished"]) == (0, 86400)
     assert job["spec"]["template"]["spec"]["serviceAccountName"] == "surveyor"
@@ -135,10 +132,10 @@ def test_a_campaign_is_a_job_whose_pool_has_pods_that_share_no_disk_and_continue
     assert [each for each in worker["spec"]["volumes"] if "persistentVolumeClaim" in each] == []
     (first,) = (pod for pod in pods if pod.startswith(job["metadata"]["name"]))
     cluster.kubectl("delete", "pod", first, "--wait=false")
-    wait_until(has_completed, site.said, PATIENCE_S)
+    wait_until(has_completed, site.said)
     assert RunDirectory(folder / "run").n_complete() == 2
     assert list(workspace.list("")) == []
     assert len(json.loads(cluster.kubectl("get", "jobs", "-o", "json"))["items"]) == 2
-    wait_until(lambda: not cluster.alive(), site.said, PATIENCE_S)
+    wait_until(lambda: not cluster.alive(), site.said)
     assert not RunDirectory(folder / "run").lease.exists()
     assert "no instances or pods of pool kubernetes/cpu" in site.call("surveyor", "pool", "sweep", "kubernetes/cpu")

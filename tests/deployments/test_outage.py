@@ -8,7 +8,8 @@ import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_server import free_address, prefect_server
-from slow_campaign import N_GENERATIONS, N_LABELS, PATIENCE_S, SlowCampaign
+from processes import PATIENCE_S
+from slow_campaign import N_GENERATIONS, N_LABELS, SlowCampaign
 
 from surveyor.flows.server import ServerUnreachable, using_server, wait_for_server
 from surveyor.testing.references import launches
@@ -17,7 +18,6 @@ AWAY_S = 180
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
 def test_a_campaign_bears_three_minutes_without_the_server(tmp_path: Path) -> None:
     url = free_address()
     (home := tmp_path / "prefect").mkdir()

@@ -11,12 +11,13 @@ import yaml
 from ase.build import bulk
 from postgresql import PostgreSQL, postgresql_server
 from prefect_server import free_address, prefect_environment, prefect_server
+from processes import PATIENCE_S
 
 from surveyor.run_directory import RunDirectory
 
 PASSWORD = "group:secret"
 
-pytestmark = [pytest.mark.long, pytest.mark.postgresql, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.postgresql]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def run(*command: str, environment: dict[str, str], folder: Path) -> "subprocess
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
 
 

@@ -7,15 +7,20 @@ from server_log import ServerLog
 
 CLEAN = "Check out the dashboard\n07:03:29.323 | WARNING | prefect.server - slow\n"
 FAILED = "07:03:30.104 | ERROR   | docket - schedule_deployments()\nTraceback (most recent call last):\nNo bulk DML\n"
+CANCELLED = """07:03:32.519 | ERROR   | sqlalchemy.pool.impl.AsyncAdaptedQueuePool - Exception during reset or similar
+Traceback (most recent call last):
+    return await future
+asyncio.exceptions.CancelledError
+"""
 LOCKED = "07:03:31.101 | ERROR   | prefect.server - state\nTraceback (most recent call last):\ndatabase is locked\n"
 
 
 def test_an_error_in_the_log_of_a_server_is_raised_once(tmp_path: Path) -> None:
     log = ServerLog(tmp_path / "server.log")
     log.check()  # there is no log yet
-    log.path.write_text(CLEAN + LOCKED)
+    log.path.write_text(CLEAN + LOCKED + CANCELLED)
     log.check()
-    log.path.write_text(CLEAN + LOCKED + FAILED)
+    log.path.write_text(CLEAN + LOCKED + CANCELLED + FAILED)
     with pytest.raises(AssertionError, match=r"has logged 1 errors.*\n.*schedule_deployments"):
         log.check()
     log.check()

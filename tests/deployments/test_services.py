@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import ConcurrencyLimitStrategy, Concurrency
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.states import Cancelled, Completed, Pending, Running
 from prefect_server import ANSWER_S, post
-from processes import wait_until
+from processes import PATIENCE_S, wait_until
 
 from surveyor.flows.bootstrap import bootstrap
 from surveyor.flows.label_dataset import label_dataset
@@ -33,7 +33,6 @@ CRON = CronSchedule(cron=NIGHTLY["cron"], timezone=NIGHTLY["timezone"])
 INTERVAL = IntervalSchedule(interval=timedelta(seconds=5))
 EVERY_SECOND = {"heartbeat_interval_seconds": 1}
 
-pytestmark = pytest.mark.timeout(120)
 
 Deploy = Callable[..., UUID]
 
@@ -202,7 +201,7 @@ def test_events_are_removed_when_they_are_old(prefect_api_url: str) -> None:
 
     heartbeat(prefect_api_url, old, age=timedelta(days=8))  # Prefect keeps heartbeats for a week
     wait_for(lambda: has_heartbeat(prefect_api_url, old))
-    wait_for(lambda: not has_heartbeat(prefect_api_url, old), timeout_s=60)
+    wait_for(lambda: not has_heartbeat(prefect_api_url, old), timeout_s=PATIENCE_S)
     assert has_heartbeat(prefect_api_url, new)
 
 

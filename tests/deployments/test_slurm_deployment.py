@@ -16,7 +16,7 @@ from uuid import UUID
 import psutil
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
-from processes import processes_that_know, wait_until
+from processes import PATIENCE_S, processes_that_know, wait_until
 from slurm import SlurmCluster
 
 from surveyor.lease import hold_lease
@@ -26,7 +26,6 @@ from surveyor.works.campaign import CAMPAIGN
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 FOLDER = DEPLOYMENTS / "slurm"
-PATIENCE_S = 240
 WORKER = "surveyor-worker"
 
 
@@ -65,7 +64,7 @@ class Site:
         return UUID(words[words.index("UUID:") + 1])
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        wait_until(condition, self._log, PATIENCE_S)
+        wait_until(condition, self._log)
 
     def _log(self) -> str:
         return "\n".join(path.read_text()[-5000:] for path in sorted(self.folder.glob("*.log")))
@@ -116,7 +115,6 @@ def test_the_campaign_of_a_cluster_differs_from_that_of_a_laptop_in_ten_lines_at
 
 @pytest.mark.long
 @pytest.mark.slurm
-@pytest.mark.timeout(600)
 def test_campaigns_wait_for_their_turn(site: Site, client: SyncPrefectClient, tmp_path: Path, starts: Path) -> None:
     runs = []
     for name in ("first", "second"):
@@ -130,7 +128,6 @@ def test_campaigns_wait_for_their_turn(site: Site, client: SyncPrefectClient, tm
 
 @pytest.mark.slurm
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_second_run_on_a_run_directory_fails_and_names_the_first(
     site: Site, client: SyncPrefectClient, tmp_path: Path, starts: Path
 ) -> None:
@@ -143,7 +140,6 @@ def test_a_second_run_on_a_run_directory_fails_and_names_the_first(
 
 @pytest.mark.slurm
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_cancel_ends_the_jobs_of_a_campaign_and_a_retry_continues_it(
     site: Site, client: SyncPrefectClient, tmp_path: Path, starts: Path
 ) -> None:
@@ -181,7 +177,6 @@ def test_cancel_ends_the_jobs_of_a_campaign_and_a_retry_continues_it(
 
 @pytest.mark.long
 @pytest.mark.slurm
-@pytest.mark.timeout(600)
 def test_a_worker_whose_walltime_ends_hands_its_campaigns_over_to_the_next(
     site: Site, client: SyncPrefectClient, tmp_path: Path, starts: Path
 ) -> None:
@@ -202,7 +197,6 @@ def test_a_worker_whose_walltime_ends_hands_its_campaigns_over_to_the_next(
 
 @pytest.mark.long
 @pytest.mark.slurm
-@pytest.mark.timeout(600)
 def test_a_worker_that_is_stopped_ends_its_campaigns_in_order(
     site: Site, client: SyncPrefectClient, tmp_path: Path, starts: Path
 ) -> None:

@@ -123,7 +123,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_quick_commands_run(folder: Path, environment: dict[str, str]) -> None:
     for command, rest in QUICK.items():
         run(command + rest, folder, environment, 180)

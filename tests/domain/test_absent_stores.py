@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from ase.build import bulk
+from processes import PATIENCE_S
 
 from surveyor import files
 from surveyor.errors import InputError, StorageFailed
@@ -22,7 +23,6 @@ from surveyor.reference.labelling import Labeller, label_structure
 from surveyor.storage import MARK, FolderStorage
 from surveyor.works.labelling import LABELLING, LabellingParameters
 
-PATIENCE_S = 20.0
 REFERENCE = EMTReference()
 THEORY = REFERENCE.resolve()
 COPPER, KEY = bulk("Cu"), label_key(bulk("Cu"), THEORY)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from dict_storage import DictStorage
 from object_stores import S3
+from processes import PATIENCE_S
 
 from surveyor.errors import LabelClaimed
 from surveyor.events.kinds import ClaimSilent, LabelAwaited, Waiting
@@ -27,7 +28,6 @@ from surveyor.storage import FolderStorage, Storage
 KEY = f"v1:{'ab' * 32}"
 ROOT = f"claims/v1/ab/{'ab' * 32}.json"
 FORK = multiprocessing.get_context("fork")  # quick, and these processes have no threads
-DEADLINE_S = 60
 
 
 @pytest.fixture(params=["folder", "dict", "bucket"])
@@ -52,7 +52,7 @@ def beat(storage: Storage, n_beats: int) -> None:
 def hold(folder: Path, held, release) -> None:
     with Claims(FolderStorage(folder)).held(KEY):
         held.set()
-        release.wait(DEADLINE_S)
+        release.wait(PATIENCE_S)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def killed(tmp_path: Path) -> Claims:
     held, folder = FORK.Event(), tmp_path / "store"
     process = FORK.Process(target=hold, args=(folder, held, FORK.Event()))
     process.start()
-    assert held.wait(DEADLINE_S)
+    assert held.wait(PATIENCE_S)
     claims = Claims(FolderStorage(folder))
     with pytest.raises(LabelClaimed, match=rf"label v1:abababab is being computed by process {process.pid} on "):
         claims.held(KEY).__enter__()
@@ -138,7 +138,7 @@ def test_who_holds_a_claim_gives_signs_of_life(storage: Storage) -> None:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -196,8 +196,8 @@ def test_a_forked_process_gives_signs_of_life_of_its_own_claims(tmp_path: Path) 
         before = other.of(KEY)
         process = FORK.Process(target=_hold_and_beat, args=(tmp_path / "store", results))
         process.start()
-        assert results.get(timeout=DEADLINE_S) == "beaten"
-        process.join(DEADLINE_S)
+        assert results.get(timeout=PATIENCE_S) == "beaten"
+        process.join(PATIENCE_S)
         assert other.of(KEY) == before
     assert process.exitcode == 0
 
@@ -240,15 +240,15 @@ def test_of_processes_that_race_for_a_dead_claim_one_wins(killed: Claims) -> Non
     dead = killed.storage.get(ROOT)
     for _ in range(8):
         killed.storage.put_new(ROOT, dead)
-        barrier, results = FORK.Barrier(4, timeout=DEADLINE_S), FORK.Queue()
+        barrier, results = FORK.Barrier(4, timeout=PATIENCE_S), FORK.Queue()
         rivals = [
             FORK.Process(target=_race, args=(killed.storage.folder, barrier, results), daemon=True) for _ in range(4)
         ]
         for rival in rivals:
             rival.start()
-        outcomes = [results.get(timeout=DEADLINE_S) for _ in rivals]
+        outcomes = [results.get(timeout=PATIENCE_S) for _ in rivals]
         for rival in rivals:
-            rival.join(DEADLINE_S)
+            rival.join(PATIENCE_S)
         assert sorted(outcomes) == ["claimed"] * 3 + ["held"]
         assert list(killed.storage.list("")) == []
 

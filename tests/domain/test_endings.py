@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE_S
 
 from surveyor.programs.endings import ending_signal, how_it_ended, without_launcher, words_of_launcher
 from surveyor.programs.program import ProgramResult, run_program
@@ -17,7 +18,7 @@ needs_mpirun = pytest.mark.skipif(shutil.which("mpirun") is None, reason="needs 
 
 def run(command: list[str], folder: Path) -> tuple[ProgramResult, str]:
     output = folder / "output.txt"
-    result = run_program(command, directory=folder, output=output, environment=AS_ROOT, timeout_s=60)
+    result = run_program(command, directory=folder, output=output, environment=AS_ROOT, timeout_s=PATIENCE_S)
     return result, output.read_text()
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from ase.cluster import Icosahedron
+from processes import PATIENCE_S
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -29,7 +30,7 @@ def test_the_loop_in_plain_python_learns_where_prefect_cannot_be_imported(tmp_pa
 
     Icosahedron("Cu", 2).write(tmp_path / "start.extxyz")
     command = [sys.executable, str(EXAMPLES / "online_learning_in_plain_python.py")]
-    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S)
 
     assert result.returncode == 0, result.stderr
     errors = [float(error) for error in re.findall(r": (\S+) eV/Å", result.stdout)]

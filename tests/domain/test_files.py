@@ -5,6 +5,7 @@ import signal
 import stat
 
 import pytest
+from processes import PATIENCE_S
 
 from surveyor.files import make_folder, publish, read_json, temporary_beside, write_atomically, write_json
 
@@ -71,7 +72,7 @@ def test_a_reader_sees_old_or_new_content_whenever_the_writer_is_killed(tmp_path
         started = FORK.Event()
         writer = FORK.Process(target=_write_for_ever, args=(path, started))
         writer.start()
-        assert started.wait(60)
+        assert started.wait(PATIENCE_S)
         for _ in range(20):
             content = path.read_text()
             assert len(content) == 500_000

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
+from processes import PATIENCE_S
 
 from surveyor import files
 from surveyor.dataset import Dataset
@@ -24,8 +25,6 @@ from surveyor.reference.ase import EMTReference
 from surveyor.reference.labelling import Labeller, label_structure
 from surveyor.works.campaign import CAMPAIGN, CampaignParameters
 from surveyor.works.labelling import LABELLING, LabellingParameters
-
-PATIENCE_S = 20.0
 
 pytestmark = pytest.mark.mount
 

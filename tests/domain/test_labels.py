@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 from dict_storage import DictStorage
+from processes import PATIENCE_S
 
 from surveyor import files
 from surveyor.errors import InputError, LabelClaimed, StorageFailed
@@ -243,7 +244,7 @@ def test_of_two_processes_that_put_one_key_at_once_one_wins(tmp_path):
     processes = [FORK.Process(target=_put, args=(tmp_path, seed, barrier, wins)) for seed in (1, 2)]
     for process in processes:
         process.start()
-    results = [wins.get(timeout=60) for _ in range(60)]
+    results = [wins.get(timeout=PATIENCE_S) for _ in range(60)]
     for process in processes:
         process.join()
     assert sorted(number for number, won in results if won) == list(range(30))

@@ -9,6 +9,7 @@ import time
 
 import psutil
 import pytest
+from processes import PATIENCE_S
 
 from surveyor.errors import CampaignInUse
 from surveyor.lease import has_ended, hold_lease, holder_of, is_in_use, is_on_this_host, this_process
@@ -26,7 +27,7 @@ def _hold(path, held, release, results):
         with hold_lease(path):
             results.put("held")
             held.set()
-            release.wait(60)
+            release.wait(PATIENCE_S)
     except CampaignInUse as error:
         results.put(str(error))
 
@@ -45,17 +46,17 @@ class Holder:
     def stop(self):
         if self.process.is_alive():  # an event waits for its waiters, even for killed ones
             self.release.set()
-        self.process.join(60)
+        self.process.join(PATIENCE_S)
 
     def kill(self):
         os.kill(self.process.pid, signal.SIGKILL)
-        self.process.join(60)
+        self.process.join(PATIENCE_S)
 
 
 @pytest.fixture
 def holder(path):
     holder = Holder(path).start()
-    assert holder.held.wait(60)
+    assert holder.held.wait(PATIENCE_S)
     yield holder
     holder.stop()
 
@@ -140,7 +141,7 @@ def test_a_lease_that_is_gone_when_it_is_read_is_taken(path):
 def test_the_heartbeat_touches_the_lease(path):
     with hold_lease(path, heartbeat_s=0.01):
         os.utime(path, (0, 0))
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while path.stat().st_mtime == 0:
             assert time.monotonic() < deadline
 
@@ -194,7 +195,7 @@ def test_the_heartbeat_goes_on_after_its_file_system_was_away(tmp_path, answer):
         folder.unlink(missing_ok=True)
         away.rename(folder)
         os.utime(path, (0, 0))
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while path.stat().st_mtime == 0:
             assert time.monotonic() < deadline
 
@@ -202,7 +203,7 @@ def test_the_heartbeat_goes_on_after_its_file_system_was_away(tmp_path, answer):
 def test_the_heartbeat_says_that_the_lease_was_taken_and_ends(path, caplog):
     with caplog.at_level(logging.ERROR, logger="surveyor.lease"), hold_lease(path, heartbeat_s=0.01):
         edit(path, token="of another")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while not caplog.records:  # a heartbeat that had looked before may follow the edit
             assert time.monotonic() < deadline
         os.utime(path, (0, 0))
@@ -234,7 +235,7 @@ def test_a_process_is_told_by_its_number_and_its_beginning(later_s, is_another):
 def test_a_process_that_nobody_has_waited_for_has_ended():
     process = subprocess.Popen(["true"])
     found = {"pid": process.pid, "started": psutil.Process(process.pid).create_time()}
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
     assert has_ended(found)
@@ -248,7 +249,7 @@ def test_of_processes_that_race_for_a_dead_lease_one_wins(path, holder):
     for _ in range(8):
         path.write_text(dead)
         rivals = [Holder(path).start() for _ in range(4)]
-        results = [rival.results.get(timeout=60) for rival in rivals]
+        results = [rival.results.get(timeout=PATIENCE_S) for rival in rivals]
         for rival in rivals:
             rival.stop()
         assert results.count("held") == 1

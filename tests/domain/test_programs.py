@@ -8,12 +8,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import PATIENCE_S
 
 from surveyor.errors import InputError
 from surveyor.programs import launcher
 from surveyor.programs.program import find_program, run_program
 
-PATIENCE_S = 20.0
 PARENT = """
 import sys
 from pathlib import Path

@@ -97,7 +97,6 @@ def test_few_stops_are_false_and_few_labels_more_than_an_oracle_needs() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
 def test_at_most_five_percent_of_stops_are_false_and_at_most_twenty_percent_more_labels() -> None:
     stops = [replayed(curve, seed) for seed, curve in enumerate(curves(16, 25, 32, 50) * 6)]
     assert None not in stops

@@ -48,7 +48,7 @@ OF_A_CAMPAIGN = {
     "GET /api/events/in",
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow]
 
 
 class Command:

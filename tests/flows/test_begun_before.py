@@ -13,7 +13,7 @@ from surveyor.flows.command_line import main
 BEGUN = Path(__file__).parents[1] / "begun"
 COMMANDS = {"campaign": "run", "labelling": "label", "training": "train", "sampling": "sample"}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from surveyor.files import read_json
 from surveyor.flows.benchmark_labels import benchmark_labels
 from surveyor.models.choice import load_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 
 def moving(start: Path, temperature_K: float, n_steps: int = 40) -> dict[str, Any]:

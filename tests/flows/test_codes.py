@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ase import Atoms
+from processes import PATIENCE_S
 
 from surveyor.blocks.codes import CP2KCodeBlock
 from surveyor.errors import InputError
@@ -43,7 +44,7 @@ def test_a_campaign_runs_the_code_that_a_block_holds(campaign: Path) -> None:
 def test_the_check_asks_the_code_that_a_block_holds(campaign: Path, prefect_api_url: str) -> None:
     command = [sys.executable, "-m", "surveyor.flows.command_line", "check", str(campaign)]
     environment = {**os.environ, "PREFECT_API_URL": prefect_api_url}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert result.returncode == 2
     assert "program 'cp2k.of-the-block' was not found" in " ".join((result.stdout + result.stderr).split())
 

@@ -15,7 +15,6 @@ from surveyor.flows.command_line import main
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.cp2k,
-    pytest.mark.timeout(600),
     pytest.mark.skipif(shutil.which("cp2k.psmp") is None, reason="needs CP2K (Debian package cp2k)"),
 ]
 

@@ -21,7 +21,7 @@ from surveyor.blocks.pools import LocalPool, SLURMPool
 from surveyor.labels import LabelStore
 from surveyor.testing.references import launches
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 UNREACHABLE = "http://127.0.0.1:9/api"
 

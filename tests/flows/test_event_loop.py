@@ -6,6 +6,7 @@ from functools import partial
 from queue import SimpleQueue
 
 import pytest
+from processes import PATIENCE_S
 
 from surveyor.flows.event_loop import EventLoop
 
@@ -28,7 +29,7 @@ def stage() -> Iterator[Stage]:
     made = Stage()
     yield made
     made.loop.end()
-    made.loop.join(10)
+    made.loop.join(PATIENCE_S)
 
 
 def fail() -> bool:
@@ -38,7 +39,7 @@ def fail() -> bool:
 def test_it_acts_in_a_thread_of_its_own_while_another_one_is_busy(stage: Stage) -> None:
     has_acted = threading.Event()
     stage.events.put(has_acted.set)
-    assert has_acted.wait(10)  # and this thread has not asked for it
+    assert has_acted.wait(PATIENCE_S)  # and this thread has not asked for it
     assert stage.loop.call(threading.current_thread) is not threading.current_thread()
 
 
@@ -59,7 +60,7 @@ def test_a_condition_is_checked_after_each_event(stage: Stage) -> None:
     while not at_each:
         stage.loop.call(lambda: None)
     stage.happen("a", "b", "c")
-    waiting.join(10)
+    waiting.join(PATIENCE_S)
     assert not waiting.is_alive()
     assert at_each[-3:] == [1, 2, 3]
 
@@ -73,11 +74,11 @@ def test_whoever_waits_gets_the_error_of_the_loop(stage: Stage, failing: str) ->
         wait()
     with pytest.raises(OSError, match="the disk is gone"):
         stage.loop.wait_for(threading.Event())  # such as the end of a task
-    stage.loop.join(10)
+    stage.loop.join(PATIENCE_S)
 
 
 def test_nothing_is_acted_on_after_the_end(stage: Stage) -> None:
     stage.loop.call(stage.loop.end)
     stage.happen("a")
-    stage.loop.join(10)
+    stage.loop.join(PATIENCE_S)
     assert stage.acted == []

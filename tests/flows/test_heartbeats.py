@@ -10,15 +10,13 @@ from processes import wait_until
 
 from surveyor.flows.heartbeats import _interval_s, sending_heartbeats, without_heartbeats_of_prefect
 
-PATIENCE_S = 60.0
-
 
 @flow(name="generation")
 @sending_heartbeats
 def generation() -> UUID:
     assert PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value() is None
     run = UUID(str(runtime.flow_run.id))
-    wait_until(lambda: len(heartbeats(run)) > 2, lambda: str(heartbeats(run)), PATIENCE_S)
+    wait_until(lambda: len(heartbeats(run)) > 2, lambda: str(heartbeats(run)))
     return run
 
 

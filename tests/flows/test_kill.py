@@ -34,7 +34,7 @@ SIZES: Mapping[str, dict[str, Any]] = {  # Any: as the campaign takes it
     "SLURM": {"pools": ON_SLURM, "n_generations": 8},
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow]
 
 
 @pytest.fixture(

@@ -20,7 +20,7 @@ from deadly_reference import DeadlyEMT
 from labelling_inputs import bad_structures, copper, counting, written
 from prefect import flow
 from prefect_server import prefect_environment
-from processes import wait_until
+from processes import PATIENCE_S, wait_until
 from rich.console import Console
 
 from surveyor.dataset import FAILURE, KEY, MESSAGE, Dataset
@@ -37,7 +37,7 @@ from surveyor.testing.references import launches, structure_id
 from surveyor.works.labelling import LABELLING, Labelling, LabellingParameters
 from surveyor.works.summary import read_summary
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 
 def test_a_call_labels_a_file_and_the_same_call_computes_nothing(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path: Path, prefect_api_url: 
     assert 3 <= len(finished) < 12
     assert not (command.directory.path / "summary.json").exists()
 
-    assert command.start().wait(200) == 0, command.output.read_text()
+    assert command.start().wait(PATIENCE_S) == 0, command.output.read_text()
     printed = command.output.read_text()
     assert "12 of 12 structures labelled" in printed
     kept = {structure_id(a) for a in Dataset.load(tmp_path / "out" / "labelled.extxyz") if a.info[KEY] in finished}

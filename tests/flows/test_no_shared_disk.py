@@ -16,7 +16,7 @@ from hidden_workers import HiddenWorkers, hidden_workers
 from killed_campaign import repeats_in
 from object_stores import S3, SECRET
 from prefect_server import prefect_environment
-from processes import wait_until
+from processes import PATIENCE_S, wait_until
 
 from surveyor.blocks.pools import DaskPool
 from surveyor.events.kinds import Sampled
@@ -28,14 +28,13 @@ from surveyor.run_directory import RunDirectory
 from surveyor.storage.object_storage import storage_at
 
 N_BOOTSTRAP, N_STATES, N_EPOCHS = 10, 2, 60
-PATIENCE_S = 240
 TRAINING, WALKING = "training/state.pt", ".checkpoint.npz"  # files that are there meanwhile
 
 SIZE = {"r_max_A": 4.0, "num_channels": 4, "max_L": 0, "correlation": 1, "num_interactions": 1, "device": "cpu"}
 MORE = {"max_ell": 1, "num_radial_basis": 4, "radial_MLP": "[8]"}
 NETWORK = {"mace": {**SIZE, "max_num_epochs": N_EPOCHS, "batch_size": 2, "lr": 0.01, "options": MORE}}
 
-pytestmark = [pytest.mark.slow, pytest.mark.mount, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.mount]
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ class Campaign:
             assert self.flow.poll() is None, self.said()
             return condition()
 
-        wait_until(is_there, self.said, PATIENCE_S)
+        wait_until(is_there, self.said)
 
     def said(self) -> str:
         return self.output.read_text()[-5000:]

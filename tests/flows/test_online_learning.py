@@ -42,7 +42,7 @@ from surveyor.sampling.frames import independent_frames
 from surveyor.testing.references import launches
 from surveyor.works.campaign import CAMPAIGN, Campaign
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from surveyor.learning.parameters import Learning
 from surveyor.progress import read_progress
 from surveyor.testing.references import launches
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 OVERLAPPED = {"n_generations": 3, "n_states": 4, "labels_ahead": 8, "min_difference_A": 0}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from labelling_inputs import copper, counting, written
-from processes import wait_until
+from processes import PATIENCE_S, wait_until
 from slurm import SlurmCluster
 
 from surveyor.blocks.pools import SLURMPool, load_sites
@@ -19,7 +19,7 @@ from surveyor.testing.references import launches
 
 NAME = "slurm/by-hand"
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.slurm]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,7 +38,7 @@ def home(tmp_path: Path, slurm_cluster: SlurmCluster) -> Iterator[Path]:
 def surveyor(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "surveyor.flows.command_line", *arguments]
     environment = {**os.environ, "HOME": str(home), "COLUMNS": "200"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
 
 def test_a_pool_is_opened_used_by_a_campaign_listed_and_closed(home: Path, slurm_cluster: SlurmCluster) -> None:
@@ -50,7 +50,7 @@ def test_a_pool_is_opened_used_by_a_campaign_listed_and_closed(home: Path, slurm
     by_hand, campaigns = home / ".surveyor" / "pools", home / "run" / "pools"
     pools = Pools(sampling=NAME, labelling=NAME, training=NAME)
     with open_pools(pools, load_sites(pools.names), campaigns, by_hand) as open_ones:
-        assert open_ones.sampling.submit(abs, -1).result(60) == 1
+        assert open_ones.sampling.submit(abs, -1).result(PATIENCE_S) == 1
         listed = surveyor(home, "pool", "list").stdout
         wait_until(lambda: "1 running" in surveyor(home, "pool", "list").stdout, lambda: f"not running: {listed}")
     assert not campaigns.exists()
@@ -71,7 +71,7 @@ def test_pools_of_a_campaign_are_listed_and_closed_by_its_run_directory(
     def fail() -> None:
         pools = Pools(labelling=NAME)
         with open_pools(pools, load_sites(pools.names), directory.pools) as opened:
-            assert opened.labelling.submit(abs, -1).result(60) == 1
+            assert opened.labelling.submit(abs, -1).result(PATIENCE_S) == 1
             raise ValueError("a bug")
 
     with pytest.raises(ValueError, match="a bug"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from distributed import Security
+from processes import PATIENCE_S
 from simulated_cloud import SECRET, simulated_cloud
 
 from surveyor.blocks.pools import EC2Pool, load_sites
@@ -16,13 +17,11 @@ from surveyor.pools.ec2.site import EC2Site
 
 NAME = "ec2/swept"
 
-pytestmark = pytest.mark.timeout(200)
-
 
 def surveyor(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "surveyor.flows.command_line", "pool", *arguments]
     environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
 
 def test_a_sweep_needs_the_block_alone(prefect_api_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from surveyor.learning.entries import WalkerBegins
 from surveyor.learning.journal import Journal, first_difference
 from surveyor.report.tables import walkers_table
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 STRETCH = {"variable": "distance", "atoms": (0, 1), "centre": 1.15, "force_constant": 50.0}
 MOVES = {"variable": "distance(0,1)", "minimum": 1.15, "maximum": 2.15, "moves": True}

@@ -16,7 +16,7 @@ from surveyor.dataset import ENERGY, FORCES, STRESS
 from surveyor.flows.command_line import main
 from surveyor.reading import reading
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 INPUT = "&FORCE_EVAL\n&DFT\nBRAND_NEW 3\n&END\n&SUBSYS\n&KIND H\nBASIS_SET A\nPOTENTIAL B\n&END\n&END\n&END"
 

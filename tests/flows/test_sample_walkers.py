@@ -13,6 +13,7 @@ import pytest
 import yaml
 from ase.build import bulk, molecule
 from labelling_inputs import copper, labelled
+from processes import PATIENCE_S
 
 from surveyor.dataset import Dataset
 from surveyor.errors import CampaignInUse, InputError
@@ -25,7 +26,7 @@ from surveyor.models.choice import ModelParameters, load_model, make_model
 from surveyor.run_directory import RunDirectory
 from surveyor.works.sampling import SAMPLING, SamplingParameters
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 TINY_MACE: dict[str, Any] = {
     "num_channels": 4,
@@ -146,7 +147,7 @@ def test_walkers_that_bring_nothing_end_in_failure(parameters, tmp_path, prefect
 def surveyor(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "surveyor.flows.command_line", *arguments]
     environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
 
 def test_windows_are_in_all_results(parameters, tmp_path) -> None:

@@ -12,7 +12,7 @@ from surveyor.errors import InputError
 from surveyor.learning.entries import Chosen, LabelArrived, SampleReturned
 from surveyor.learning.journal import Journal, first_difference
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 N_STATES = 4
 LOOSE = {"discard_energy_meV_per_atom": 1e6, "discard_forces_meV_per_A": 1e6, "min_difference_A": 0}

@@ -31,8 +31,6 @@ server.PORT = int(sys.argv[1])
 print(*server.find_or_start_server())
 """
 
-pytestmark = pytest.mark.timeout(240)
-
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[dict[str, str]]:

@@ -15,7 +15,7 @@ import yaml
 from labelling_inputs import copper, counting, written
 from object_stores import S3, SECRET
 from prefect_server import post, prefect_environment
-from processes import wait_until
+from processes import PATIENCE_S, wait_until
 from slow_campaign import N_BOOTSTRAP, N_STATES, SlowCampaign
 
 from surveyor.blocks.storages import S3Storage
@@ -27,9 +27,8 @@ from surveyor.testing.references import launches
 from surveyor.works.summary import read_summary
 
 N_STRUCTURES = 12
-PATIENCE_S = 240
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow]
 
 
 class Shared:
@@ -72,7 +71,7 @@ class Shared:
             process.wait()
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        wait_until(condition, self.printed, PATIENCE_S)
+        wait_until(condition, self.printed)
 
     def printed(self) -> str:
         return "\n".join(path.read_text() for path in self.folder.glob("*.txt"))

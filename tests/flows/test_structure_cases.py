@@ -43,7 +43,6 @@ N_CONTRADICTIONS, N_HYDROXIDE, N_OXYGEN = 3, 4, 4
 
 @pytest.mark.xtb
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_charge_and_spin_under_other_names_give_the_labels_of_the_same_state(tmp_path: Path) -> None:
     text = "".join(f'2\n{comment} pbc="F F F"\n{atoms.format(column)}' for comment, atoms, column in FRAMES)
     (tmp_path / "frames.extxyz").write_text(text)
@@ -130,7 +129,6 @@ TINY_MACE: dict[str, Any] = {
 
 @pytest.mark.mace
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_slabs_with_their_vacuum_along_y_are_trained_on(tmp_path: Path) -> None:
     (tmp_path / "slabs.extxyz").write_text(
         "".join(SLAB.format(cell=CELL, y=y, energy=energy) for y, energy in FRAMES_OF_SLAB)

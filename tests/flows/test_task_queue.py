@@ -8,10 +8,9 @@ import httpx
 import pytest
 from prefect import flow, task
 from prefect.client.base import PrefectHttpxSyncClient
+from processes import PATIENCE_S
 
 from surveyor.flows.task_queue import TaskQueue
-
-pytestmark = pytest.mark.timeout(120)
 
 
 class Running:
@@ -38,7 +37,7 @@ def test_no_more_tasks_than_the_window_holds_are_unfinished() -> None:
     @task
     def work(number: int) -> int:
         with running:
-            assert may_end.wait(60)
+            assert may_end.wait(PATIENCE_S)
             return number
 
     @flow
@@ -62,7 +61,7 @@ def test_what_follows_a_task_waits_for_no_other_one() -> None:
     @task
     def step(name: str) -> str:
         if name == "slow":
-            assert others_are_done.wait(60)
+            assert others_are_done.wait(PATIENCE_S)
         return name
 
     @task

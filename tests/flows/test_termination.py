@@ -5,12 +5,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from slow_campaign import N_BOOTSTRAP, PATIENCE_S, SlowCampaign
+from processes import PATIENCE_S
+from slow_campaign import N_BOOTSTRAP, SlowCampaign
 
 from surveyor.flows.termination import Terminated, raising_at_sigterm
 from surveyor.progress import read_progress
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

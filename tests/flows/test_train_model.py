@@ -20,7 +20,7 @@ from labelling_inputs import copper, labelled, written
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import Artifact
-from processes import wait_until
+from processes import PATIENCE_S, wait_until
 from rich.console import Console
 
 from surveyor.dataset import ENERGY, Dataset, DataSets
@@ -39,7 +39,7 @@ from surveyor.run_directory import RunDirectory
 from surveyor.tasks.report import report_training
 from surveyor.works.training import TRAINING, TrainingParameters
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 PAIR: dict[str, Any] = {"pair": {"n_basis": 8}}
 TINY_MACE: dict[str, Any] = {
@@ -233,7 +233,7 @@ def rows(text: str, border: str) -> list[list[str]]:
 def surveyor(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "surveyor.flows.command_line", *arguments]
     environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
 
 @pytest.mark.mace

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import yaml
 from labelling_inputs import copper, labelled, written
+from processes import PATIENCE_S
 
 from surveyor.dataset import Dataset
 from surveyor.models.choice import load_model
 from surveyor.models.history import reported_epochs
 
-pytestmark = [pytest.mark.nequip, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.nequip, pytest.mark.slow]
 
 MODEL = {
     "nequip": {
@@ -70,7 +71,7 @@ def surveyor(folder: Path, *arguments: str) -> str:
     command = [sys.executable, "-m", "surveyor.flows.command_line", *arguments]
     environment = {**os.environ, "COLUMNS": "200"}
     done = subprocess.run(
-        command, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=400
+        command, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     return done.stdout if done.returncode == 0 else f"error {done.returncode}: {done.stderr}"
 

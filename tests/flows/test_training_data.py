@@ -13,6 +13,7 @@ import yaml
 from ase import Atoms
 from ase.build import bulk, molecule
 from labelling_inputs import copper, labelled, written
+from processes import PATIENCE_S
 
 from surveyor.dataset import ENERGY, FORCES, Dataset
 from surveyor.errors import InputError
@@ -25,7 +26,7 @@ from surveyor.run_directory import RunDirectory
 from surveyor.works.campaign import CAMPAIGN
 from surveyor.works.training import TRAINING, TrainingParameters
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 FREE = {"H": -10.7072, "O": -102.5218}  # eV
 BOND_EV, BOND_A, STIFFNESS = -12.2, 0.97, 45.0
@@ -87,7 +88,7 @@ def parameter_file(folder: Path, **fields: Any) -> Path:
 def surveyor(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "surveyor.flows.command_line", *arguments]
     environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
 
 def test_isolated_atoms_give_the_atomic_energies_and_leave_the_sets(training: Path, prefect_api_url: str) -> None:

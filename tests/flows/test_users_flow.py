@@ -68,7 +68,6 @@ def printed(tmp_path: Path, *, display: bool) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
 def test_a_call_in_python_shows_what_the_command_shows(tmp_path: Path) -> None:
     lines = printed(tmp_path, display=True)
     assert sum("training on 45 structures" in line for line in lines) == 1

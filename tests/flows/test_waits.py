@@ -12,7 +12,7 @@ import pytest
 import yaml
 from ase.build import bulk
 from prefect_server import ANSWER_S, post, prefect_environment
-from processes import processes_with, wait_until
+from processes import PATIENCE_S, processes_with, wait_until
 from slurm import SlurmCluster
 
 from surveyor.blocks.pools import SLURMPool
@@ -20,11 +20,10 @@ from surveyor.labels import LabelStore
 from surveyor.run_directory import RunDirectory
 
 N_BOOTSTRAP, N_WALKERS = 6, 2
-PATIENCE_S = 240.0
 MARK = "SURVEYOR_TEST_WAITS"
 WAITS = "waiting for a job of slurm/waits-gpu (PENDING"
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 
 class Campaign:
@@ -87,7 +86,7 @@ class Campaign:
         return len(list(LabelStore.in_folder(self.folder / "labels").keys()))
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
-        wait_until(condition, lambda: f"no {what}\n{self.output.read_text()[-3000:]}", PATIENCE_S)
+        wait_until(condition, lambda: f"no {what}\n{self.output.read_text()[-3000:]}")
 
     def wait_until_it_waits(self) -> None:
         self.wait_for(lambda: self.output.exists() and WAITS in self.output.read_text(), "word of the wait")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from prefect_server import free_address
+from processes import PATIENCE_S
 
 REQUEST = re.compile(rb"(GET|POST|PUT|PATCH|DELETE) (\S+) HTTP/1")
 IDENTIFIER = re.compile("[0-9a-f]{8}-[0-9a-f-]{27}|(?<==)[^&]+")
@@ -44,7 +45,7 @@ class AbsentServer:
         thread = threading.Thread(target=lambda: asyncio.run(self._serve(is_there)), name="absent server", daemon=True)
         thread.start()
         try:
-            assert is_there.wait(60)
+            assert is_there.wait(PATIENCE_S)
             yield
         finally:
             self._loop.call_soon_threadsafe(self._end.set)

@@ -11,8 +11,7 @@ from simulated_cloud import SimulatedCloud
 from surveyor.pools.ec2.site import EC2Site
 from surveyor.pools.pool import Pool
 
-PATIENCE_S = 120.0
-ORPHAN_S = 6.0
+ORPHAN_S = 15.0  # a machine that is overloaded does not answer at once
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Scene(PoolScene):
         return int(holder["pid"])
 
     def site(self, **fields: Any) -> EC2Site:
-        plain = {"max_jobs": 1, "idle_minutes": 0.05, "orphan_minutes": ORPHAN_S / 60, "start_minutes": 2}
+        plain = {"max_jobs": 1, "idle_minutes": 0.05, "orphan_minutes": ORPHAN_S / 60, "start_minutes": 10}
         return EC2Site.model_validate(self.cloud.fields(**plain | self.fields | fields))
 
     def instances(self) -> list[str]:
@@ -49,4 +48,4 @@ class Scene(PoolScene):
         return [job for job in self.cloud.alive() if job in (mine or [])]
 
     def wait_for_the_end_of(self, instance: str) -> None:
-        wait_until(lambda: instance not in self.cloud.alive(), self.said, PATIENCE_S)
+        wait_until(lambda: instance not in self.cloud.alive(), self.said)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from processes import WAIT_S, Servers, free_ports, servers, wait_until
+from processes import PATIENCE_S, Servers, free_ports, servers, wait_until
 
 # Where Debian's packages keep the programs, and what an installation has beside its own files.
 PROGRAMS = Path("/usr/lib/gridengine")
@@ -106,7 +106,7 @@ class GridEngine:
 
     def _try(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, **self.environment}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=WAIT_S)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
     def _logs(self) -> str:
         return self._servers.logs("default/spool/**/messages")

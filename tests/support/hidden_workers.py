@@ -10,7 +10,6 @@ import psutil
 from processes import Servers, free_ports, servers, wait_until
 
 HIDE = 'mount --make-rprivate / && mount -t tmpfs none "$0" && exec "$@"'  # in a namespace of its own
-PATIENCE_S = 120
 
 
 def hiding(folder: Path) -> list[str]:
@@ -52,7 +51,7 @@ class HiddenWorkers:
             found[:] = [each for each in nanny.children() if "spawn_main" in " ".join(each.cmdline())]
             return bool(found)
 
-        wait_until(is_there, self._started.logs, PATIENCE_S)
+        wait_until(is_there, self._started.logs)
         return found[0]
 
     def kill_worker(self) -> int:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from postgresql import PostgreSQL, postgresql_programs
-from processes import WAIT_S, Servers, free_ports, kill_all, processes_where, servers, wait_until
+from processes import PATIENCE_S, Servers, free_ports, kill_all, processes_where, servers, wait_until
 
 INSTALLED = Path(os.environ.get("SURVEYOR_TEST_OAR", "/usr"))
 PROGRAMS = INSTALLED / "lib" / "oar"
@@ -56,7 +56,7 @@ class OAR:
             capture_output=True,
             text=True,
             check=False,
-            timeout=WAIT_S,
+            timeout=PATIENCE_S,
         )
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr or done.stdout}\n{self._logs()}"
         return done.stdout.strip()

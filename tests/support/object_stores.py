@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from processes import wait_until
+from processes import PATIENCE_S, wait_until
 
 from surveyor.storage.buckets import AzureAccess, S3Access
 from surveyor.storage.object_storage import ObjectStorage, storage_at
@@ -246,7 +246,7 @@ def race(n: int, act: Callable[[int], Any]) -> list[Any]:
     """Let threads act at the same moment, and return what each got."""
     from concurrent.futures import ThreadPoolExecutor
 
-    barrier = threading.Barrier(n, timeout=60)
+    barrier = threading.Barrier(n, timeout=PATIENCE_S)
 
     def go(number: int) -> Any:
         barrier.wait()

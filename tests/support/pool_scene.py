@@ -13,8 +13,6 @@ from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.site import WorkersSite
 from surveyor.pools.submission import SubmitOptions
 
-PATIENCE_S = 120.0
-
 
 class PoolScene:
     """Base of scenes, which are dataclasses.
@@ -47,7 +45,7 @@ class PoolScene:
     def start(self, pool: Pool, name: str, seconds: float = 300) -> Future[str]:
         """Submit work and wait until it runs."""
         future = pool.submit_with(SubmitOptions(name), work, self.log, name, seconds)
-        wait_until(lambda: name in names(self.log, "begin"), self.said, PATIENCE_S)
+        wait_until(lambda: name in names(self.log, "begin"), self.said)
         return future
 
     def said(self) -> str:
@@ -56,7 +54,7 @@ class PoolScene:
         return "\n".join(f"{path}:\n{path.read_text(errors='replace')[-3000:]}" for path in files if path.is_file())
 
     def wait_for_the_end_of_the_pool(self) -> None:
-        wait_until(lambda: self.folder.read_holder() is None, self.said, PATIENCE_S)
+        wait_until(lambda: self.folder.read_holder() is None, self.said)
 
     def close(self) -> None:
         for pool in self.pools:

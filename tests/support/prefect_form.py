@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from processes import PATIENCE_S
 from selenium import webdriver
 from selenium.common.exceptions import (
     ElementNotInteractableException,
@@ -17,7 +18,6 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support import expected_conditions as expected
 from selenium.webdriver.support.ui import WebDriverWait
 
-PATIENCE_S = 120
 AGAIN_S = 5
 COUNT_REFUSALS = "return performance.getEntriesByType('resource').filter(each => each.responseStatus == 503).length"
 FLAGS = (

@@ -4,6 +4,8 @@ import logging
 import time
 from pathlib import Path
 
+from processes import PATIENCE_S
+
 from surveyor.errors import TrainingFailed
 from surveyor.events.kinds import Event
 from surveyor.events.recording import announce
@@ -11,8 +13,6 @@ from surveyor.files import write_atomically
 from surveyor.pools.workspace.translation import translated
 
 logger = logging.getLogger("surveyor.work")
-
-PATIENCE_S = 60.0
 
 
 def learn(

@@ -17,7 +17,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from processes import Servers, free_ports, processes_with, servers, wait_until
+from processes import PATIENCE_S, Servers, free_ports, processes_with, servers, wait_until
 from simulated_node import IMAGES, NAMESPACE, OVER, Node
 
 PROGRAM = Path.home() / ".cache" / "surveyor-tests" / "kubernetes" / "kube-apiserver"
@@ -69,7 +69,7 @@ class SimulatedKubernetes:
     def kubectl(self, *arguments: str, context: str = "admin", text: str | None = None) -> str:
         """Run kubectl, and return what it printed."""
         command = ["kubectl", f"--kubeconfig={self.kubeconfig}", f"--context={context}", *arguments]
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -12,14 +12,13 @@ import ase.io
 import yaml
 from ase.build import bulk
 from prefect_server import post, prefect_environment
-from processes import wait_until
+from processes import PATIENCE_S, wait_until
 
 from surveyor.run_directory import RunDirectory
 from surveyor.testing.references import launches
 
 N_BOOTSTRAP, N_GENERATIONS, N_STATES = 12, 3, 6
 N_LABELS = 1 + N_BOOTSTRAP + N_GENERATIONS * N_STATES  # one is of the isolated atom
-PATIENCE_S = 300
 
 
 class SlowCampaign:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from processes import WAIT_S, Servers, free_ports, kill_all, processes_where, processes_with, servers, wait_until
+from processes import PATIENCE_S, Servers, free_ports, kill_all, processes_where, processes_with, servers, wait_until
 
 # Partitions and their nodes. A node claims more than the machine may have.
 PARTITIONS = {"cpu": ("cpu1",), "label": ("label1", "label2"), "gpu": ("gpu1",)}
@@ -71,7 +71,12 @@ class SlurmCluster:
     def run(self, command: Sequence[str]) -> str:
         """Run one of SLURM's commands and return what it prints."""
         done = subprocess.run(
-            command, env={**os.environ, **self.environment}, capture_output=True, text=True, check=False, timeout=WAIT_S
+            command,
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S,
         )
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr or done.stdout}"
         return done.stdout.strip()
@@ -102,7 +107,7 @@ class SlurmCluster:
         shown = self.run(["scontrol", "--oneliner", "show", "job", str(job)])
         return shown.split(" JobState=")[1].split()[0]
 
-    def wait_for(self, job: int, *states: str, timeout_s: float = WAIT_S) -> None:
+    def wait_for(self, job: int, *states: str, timeout_s: float = PATIENCE_S) -> None:
         """Wait until a job is in one of the states."""
         wait_until(
             lambda: self.state(job) in states,

@@ -15,14 +15,13 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.states import StateType
 from prefect_server import prefect_environment
+from processes import PATIENCE_S
 from users_flow import Bench, copper
 
 from surveyor.dataset import is_labelled
 from surveyor.pools.local import local_pool
 from surveyor.pools.sites import LocalSite
 from surveyor.testing.references import launches
-
-PATIENCE_S = 60
 
 
 def kill_first_worker(log: Path) -> None:

@@ -19,7 +19,8 @@ from surveyor.parameters import Parameters
 from surveyor.pools.pool import Pool
 from surveyor.testing.checks import check_close, check_equal, check_that
 
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0  # a machine may be many times slower than usual
+MANY_S = 60.0
 POLL_S = 0.01
 BLOCKED_S = 0.3  # a submission that has not returned after this is taken to wait
 
@@ -138,7 +139,7 @@ def _check_many(executor: Executor) -> None:
     begin = time.monotonic()
     futures = [executor.submit(_double, number) for number in range(100)]
     check_equal("a hundred results", [future.result(PATIENCE_S) for future in futures], [2 * n for n in range(100)])
-    check_that("seconds for a hundred small functions", time.monotonic() - begin, "at most", PATIENCE_S)
+    check_that("seconds for a hundred small functions", time.monotonic() - begin, "at most", MANY_S)
 
 
 def _double(number: int) -> int:

@@ -8,7 +8,7 @@ from surveyor.storage import Storage
 from surveyor.testing.checks import check_equal
 
 N_RIVALS, N_RACES = 8, 4
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 
 SHARDS = ("labels/v1/aa/1.json", "labels/v1/ab/2.json", "labels-old/v1/aa/1.json")
 

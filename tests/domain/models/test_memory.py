@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from processes import PATIENCE_S
 
 from surveyor.errors import OutOfMemory
 from surveyor.models.batches import MemoryLimits, evaluate_in_batches, evaluate_prepared
@@ -92,8 +93,8 @@ def test_the_next_batch_is_prepared_while_a_gpu_computes_and_a_lack_of_memory_ha
 
     def evaluate(batch: Sequence[Atoms], numbers: list[int]) -> list[int]:
         if len(sizes) < 2:  # the first two batches have another one behind them
-            assert begun.acquire(timeout=30), "it was not prepared itself"
-            assert begun.acquire(timeout=30), "nothing was prepared meanwhile"
+            assert begun.acquire(timeout=PATIENCE_S), "it was not prepared itself"
+            assert begun.acquire(timeout=PATIENCE_S), "nothing was prepared meanwhile"
             begun.release()
         sizes.append(len(batch))
         if len(batch) > 1 and len(sizes) > 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import PATIENCE_S
 
 from surveyor.models import preloaded, preloading
 from surveyor.models.preloaded import run_preloaded
@@ -57,7 +58,7 @@ def log(directory: Path) -> str:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -113,7 +114,7 @@ def test_trainings_run_side_by_side(program: str, tmp_path: Path) -> None:
         folder.mkdir()
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
 
@@ -209,7 +210,7 @@ def test_trainings_outlive_a_change_of_the_environment_and_end_their_process_by_
     assert is_alive(before)
     assert is_alive(training)
     (tmp_path / "end").touch()
-    thread.join(20)
+    thread.join(PATIENCE_S)
     assert codes == [0]
     wait_for(lambda: not is_alive(before))
     assert run(program, "pass", other) == 0  # what has ended is forgotten

@@ -15,13 +15,11 @@ import pytest
 from distributed import LocalCluster, Security
 from environments import make_environment
 from prefect_server import ended_at_last
-from processes import wait_until
+from processes import PATIENCE_S, wait_until
 
 from surveyor.errors import PoolFailed
 from surveyor.pools.address import check_versions, pool_at
 from surveyor.pools.pool import Pool
-
-PATIENCE_S = 30.0
 
 
 @pytest.fixture

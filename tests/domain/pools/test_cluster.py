@@ -19,7 +19,7 @@ import pytest
 from counted_work import be_unfit, lines, names, work
 from distributed import Client, Security
 from pool_scene import PoolScene
-from processes import wait_until
+from processes import PATIENCE_S, wait_until
 from slurm import Job, SlurmCluster
 
 from surveyor.errors import AttemptFailed, InputError, PoolFailed, WorkerLost
@@ -33,11 +33,10 @@ from surveyor.pools.sites import LSFSite, SLURMSite
 from surveyor.pools.submission import SubmitOptions
 from surveyor.testing.pools import check_executor
 
-PATIENCE_S = 90.0
 SUPPORT = Path(counted_work.__file__).parent
 SIDE_BY_SIDE = 4
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 
 def site(**fields: Any) -> SLURMSite:
@@ -94,7 +93,7 @@ class Scene(PoolScene):
         return [job for job in self.cluster.queue() if job.partition == self.partition]
 
     def wait_for_the_end_of_the_jobs(self) -> None:
-        wait_until(lambda: not self.queue(), lambda: f"{self.queue()}", PATIENCE_S)
+        wait_until(lambda: not self.queue(), lambda: f"{self.queue()}")
 
     def alive(self) -> list[int]:
         """The jobs that are not about to leave."""
@@ -276,9 +275,9 @@ def what_a_killed_flow_has_submitted_is_finished_and_joined(scene: Scene) -> Non
     arguments = [str(scene.folder.path), str(scene.log), scene.site().model_dump_json()]
     command = [sys.executable, "-c", JOINING, *arguments]
     with subprocess.Popen(command, env=python_environment()) as flow:
-        wait_until(lambda: len(names(scene.log, "begin")) == 2, lambda: "two should run", PATIENCE_S)
+        wait_until(lambda: len(names(scene.log, "begin")) == 2, lambda: "two should run")
         flow.kill()
-    wait_until(lambda: len(names(scene.log, "begin")) > 2, lambda: "nobody went on without the flow", PATIENCE_S)
+    wait_until(lambda: len(names(scene.log, "begin")) > 2, lambda: "nobody went on without the flow")
     subprocess.run(command, env=python_environment(), check=True, timeout=PATIENCE_S)
     joined = names(scene.log, "begin")
     # What was over before the flow came back is done again, as here nothing keeps it; what ran was joined.
@@ -296,9 +295,9 @@ def an_idle_job_stays_with_a_result_that_nobody_has_fetched(scene: Scene) -> Non
     command = [sys.executable, "-c", HOLDING, *arguments]
     with subprocess.Popen(command, env=python_environment()) as flow, ExitStack() as ends:
         ends.callback(flow.kill)
-        wait_until(lambda: names(scene.log, "begin") == ["w0"], scene.said, PATIENCE_S)
+        wait_until(lambda: names(scene.log, "begin") == ["w0"], scene.said)
         flow.send_signal(signal.SIGSTOP)
-        wait_until(lambda: "have not been fetched" in scene.folder.log.read_text(), scene.said, PATIENCE_S)
+        wait_until(lambda: "have not been fetched" in scene.folder.log.read_text(), scene.said)
         first = scene.job_of("w0")
         pool = scene.open_pool(max_jobs=1)
         assert scene.start(pool, "b", 3 * LOOK_S).result(PATIENCE_S) == str(first)
@@ -315,7 +314,7 @@ def a_failure_before_the_restart_is_no_failure_afterwards(scene: Scene) -> None:
     first.shutdown(wait=False)
     scene.cluster.cancel(scene.job_of("a"))
     read_state = scene.folder.read_state
-    wait_until(lambda: (read_state() or {}).get("unfinished") == 0, lambda: "it did not fail", PATIENCE_S)
+    wait_until(lambda: (read_state() or {}).get("unfinished") == 0, lambda: "it did not fail")
     assert scene.open_pool().submit_with(SubmitOptions("a"), work, scene.log, "a", 0).result(PATIENCE_S)
 
 
@@ -463,7 +462,7 @@ def test_a_controller_that_is_away_costs_neither_what_runs_nor_what_waits(alone:
     running = alone.start(pool, "a", 10)
     with alone.cluster.without_controller():
         waiting = pool.submit(work, alone.log, "b", 0)
-        wait_until(lambda: "does not answer" in alone.folder.log.read_text(), alone.folder.log.read_text, PATIENCE_S)
+        wait_until(lambda: "does not answer" in alone.folder.log.read_text(), alone.folder.log.read_text)
         assert running.result(PATIENCE_S) == str(alone.job_of("a"))
     assert waiting.result(PATIENCE_S)
     assert names(alone.log, "begin") == ["a", "b"]

@@ -107,7 +107,7 @@ def test_the_first_act_of_an_instance_is_to_set_its_end(cloud: SimulatedCloud, t
         "/opt/env/python /pool/check.py /pool/versions.json </dev/null || exit 1",
         "/opt/env/python -m surveyor.pools.clouds.instance_watch tls://127.0.0.1:8786 120 - /pool/ca.pem",
         "distributed.cli.dask_worker tls://127.0.0.1:8786 --name gpu-1 --nthreads 1 --nworkers 2 --memory-limit 0",
-        "--death-timeout 120",
+        "--death-timeout 900",
         "--tls-key /pool/k.pem",
     ]
     positions = [text.index(each) for each in in_order]

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cloud_scene import PATIENCE_S, Scene
+from cloud_scene import Scene
 from counted_work import names, work, work_until
 from object_stores import S3
-from processes import wait_until
+from processes import PATIENCE_S, wait_until
 from remote_work import learn
 from simulated_cloud import SECRET, Fault, SimulatedCloud, simulated_cloud
 
@@ -25,7 +25,7 @@ from surveyor.pools.submission import SubmitOptions
 from surveyor.pools.workspace.workspace import Border, Workspace
 from surveyor.storage.object_storage import storage_at
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +54,13 @@ def test_instances_come_with_work_are_replaced_when_taken_away_and_leave_without
     """One that Amazon takes away without a notice, which is no failure; one whose answer is lost; and no secret."""
     pool, end = scene.open_pool(price_per_hour=3600.0, spot=True), scene.path / "end"
     future = pool.submit_with(SubmitOptions("a"), work_until, scene.log, "a", end)
-    wait_until(lambda: names(scene.log, "begin") == ["a"], scene.said, PATIENCE_S)
+    wait_until(lambda: names(scene.log, "begin") == ["a"], scene.said)
     (first,) = scene.instances()
     assert (scene.cloud.folder / f"{first}.guard").read_text() == "--on-active=43200 poweroff\n"
     scene.cloud.faults.append(Fault("RunInstances", None, times=3))  # as often as the client asks
     n_requests = len(scene.cloud.requested("RunInstances"))
     scene.cloud.take_away(first)
-    wait_until(lambda: names(scene.log, "begin") == ["a", "a"], scene.said, PATIENCE_S)
+    wait_until(lambda: names(scene.log, "begin") == ["a", "a"], scene.said)
     end.touch()
     assert future.result(PATIENCE_S)
     # The one that nobody knew of has worked, maybe before the client had asked for the last time.
@@ -135,7 +135,7 @@ def test_work_of_a_spot_instance_that_is_taken_away_goes_to_one_on_demand_and_is
     places = border.folder / "training", border.folder / "model"
     options = SubmitOptions("a", outputs=tuple(f"{place}/" for place in places), continues=True)
     future = workspace.submit_with(options, learn, start, *places, control=control, n_epochs=3)
-    wait_until(lambda: epochs.exists() and epochs.read_text() == "0\n1\n", scene.said, PATIENCE_S)
+    wait_until(lambda: epochs.exists() and epochs.read_text() == "0\n1\n", scene.said)
     (first,) = scene.instances()
     scene.cloud.announce(first, watch.HURRY_S + 8)
     assert future.result(PATIENCE_S).read_text() == "begun 3"
@@ -181,7 +181,7 @@ def test_when_the_flow_is_killed_its_work_is_finished_and_the_instance_leaves(sc
     scene.folder.make("ec2/test", scene.site())
     flow = subprocess.Popen([sys.executable, "-c", FLOW, str(scene.folder.path), str(scene.log)])
     try:
-        wait_until(lambda: names(scene.log, "begin") == ["a"], scene.said, PATIENCE_S)
+        wait_until(lambda: names(scene.log, "begin") == ["a"], scene.said)
     finally:
         flow.kill()
         flow.wait()
@@ -207,7 +207,7 @@ def no_capacity_and_then_a_budget(scene: Scene) -> None:
     scene.cloud.faults.append(full)
     pool = scene.open_pool(prologue=["sleep 300"], price_per_hour=3600.0, budget=3.0)
     future = pool.submit(abs, -1)
-    wait_until(lambda: "no capacity" in str(pool.waiting), scene.said, PATIENCE_S)
+    wait_until(lambda: "no capacity" in str(pool.waiting), scene.said)
     assert not future.done()
     scene.cloud.faults.clear()
     with pytest.raises(PoolFailed, match=r"it has cost \d.\d\d, and its budget is 3"):

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cloud_scene import ORPHAN_S, PATIENCE_S, Scene
+from cloud_scene import ORPHAN_S, Scene
 from counted_work import names, work
 from natted import ADDRESS, LAPTOP, OUTSIDE, ROUTER, Natted, network_and_bytes, settings_of_sshd
 from pool_secrets import check_secrets
-from processes import wait_until
+from processes import PATIENCE_S, wait_until
 from simulated_cloud import SimulatedCloud, boot
 from simulated_compute import simulated_compute
 from tunnelled_cloud import METADATA, tunnelled_cloud
@@ -32,7 +32,7 @@ from surveyor.pools.submission import SubmitOptions
 HOST_KEY = re.compile(r"(surveyor-host-key ssh-ed25519) \S+ ")
 SUPPORT = Path(__file__).parents[2] / "support"
 
-pytestmark = [pytest.mark.ssh, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ssh, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_an_instance_is_reached_through_a_router_and_none_outlives_its_pool(
 
     moved = scene.start(pool, "a", 300)
     scene.cloud.announce(first, watch.HURRY_S + 4)
-    wait_until(lambda: names(scene.log, "begin") == ["a", "a"], scene.said, PATIENCE_S)
+    wait_until(lambda: names(scene.log, "begin") == ["a", "a"], scene.said)
     (second,) = (each for each in scene.instances() if each != first)  # with another host key at the same address
 
     with net.asleep(), stopped(scene):
@@ -168,7 +168,7 @@ def test_a_user_whom_the_image_lacks_is_made_and_can_log_in(scene: Scene, net: N
 
     console = (scene.cloud.folder / f"{instance}.console").read_text
     expected = ["ada-of-surveyor", "/home/ada-of-surveyor", "ada-of-surveyor"]
-    wait_until(lambda: seen() == expected, console, PATIENCE_S)
+    wait_until(lambda: seen() == expected, console)
     asyncio.run(machines.cancel([instance]))
     scene.wait_for_the_end_of(instance)
     assert "ada-of-surveyor" not in Path("/etc/passwd").read_text()

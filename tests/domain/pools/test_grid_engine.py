@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from gridengine import PARALLEL_ENVIRONMENT, QUEUE, GridEngine
-from processes import wait_until
+from processes import PATIENCE_S, wait_until
 
 from surveyor.errors import PoolFailed
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool
@@ -15,7 +15,6 @@ from surveyor.pools.jobs import Jobs
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.sites import SGESite
 
-PATIENCE_S = 90.0
 SITE = SGESite(
     queue=QUEUE,
     parallel_environment=PARALLEL_ENVIRONMENT,
@@ -26,7 +25,7 @@ SITE = SGESite(
     interface="lo",
 )
 
-pytestmark = [pytest.mark.long, pytest.mark.sge, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.sge]
 
 
 @pytest.fixture
@@ -69,7 +68,7 @@ def test_a_pool_computes_in_a_job_that_comes_with_work_and_leaves_without(
         (job,) = engine.queue()
         engine.release()
         assert future.result(PATIENCE_S) == str(job)
-        wait_until(lambda: not engine.queue(), lambda: f"without work in the queue: {engine.queue()}", PATIENCE_S)
+        wait_until(lambda: not engine.queue(), lambda: f"without work in the queue: {engine.queue()}")
 
 
 def test_a_cancelled_job_is_replaced(engine: GridEngine, folder: PoolFolder) -> None:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from distributed import Client, Security
 from environments import make_environment
-from processes import wait_until
+from processes import PATIENCE_S, wait_until
 
 from surveyor.errors import AttemptFailed, FunctionFailed, InputError, PoolFailed, WorkerLost
 from surveyor.pools import local
@@ -27,8 +27,6 @@ from surveyor.pools.local import local_pool
 from surveyor.pools.pool import Attachment, Pool
 from surveyor.pools.sites import LocalSite
 from surveyor.pools.submission import Priority, SubmitOptions
-
-PATIENCE_S = 30.0
 
 # A plain script, without a guard around its main part: starting workers must not run it again.
 SCRIPT = """
@@ -204,7 +202,7 @@ def test_closing_does_not_wait_for_a_pool_that_is_opening() -> None:
     pool = local_pool(LocalSite(cores=1))
     with ThreadPoolExecutor() as threads:
         opening = threads.submit(pool.open)
-        wait_until(lambda: bool(holders() - before), lambda: "no process of a pool", PATIENCE_S)
+        wait_until(lambda: bool(holders() - before), lambda: "no process of a pool")
         (holder,) = holders() - before
         holder.suspend()
         pool.shutdown()
@@ -233,7 +231,7 @@ def test_closing_while_a_program_starts_others_leaves_no_process(tmp_path: Path)
     mark = f"300.{os.getpid()}"
     pool = local_pool(LocalSite(cores=1))
     pool.submit(subprocess.call, ["sh", "-c", STARTING_RANKS.format(mark=mark)], cwd=tmp_path)
-    wait_until(lambda: n_sleeping(mark) > 20, lambda: "nothing has started", PATIENCE_S)
+    wait_until(lambda: n_sleeping(mark) > 20, lambda: "nothing has started")
     pool.shutdown(wait=False)
     assert not (tmp_path / "started").exists()
     assert n_sleeping(mark) == 0

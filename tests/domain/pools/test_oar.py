@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from oar import CORES, OAR, QUEUE
-from processes import wait_until
+from processes import PATIENCE_S, wait_until
 
 from surveyor.errors import PoolFailed, WorkerLost
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool
@@ -16,7 +16,6 @@ from surveyor.pools.jobs import Jobs, Refused
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.sites import OARSite
 
-PATIENCE_S = 90.0
 SITE = OARSite(
     queue=QUEUE,
     account="chem",
@@ -28,7 +27,7 @@ SITE = OARSite(
     prologue=["# asked now, try again later", 'echo "$OAR_JOB_ID isn\'t over"'],
 )
 
-pytestmark = [pytest.mark.long, pytest.mark.oar, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.oar]
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def test_a_pool_computes_in_a_job_that_comes_with_work_and_leaves_without(server
             assert asked in shown
         server.release()
         assert future.result(PATIENCE_S) == str(job)
-        wait_until(lambda: not server.queue(), lambda: f"without work in the queue: {server.queue()}", PATIENCE_S)
+        wait_until(lambda: not server.queue(), lambda: f"without work in the queue: {server.queue()}")
     assert f"{job} isn't over" in Jobs(SITE, folder.path, "").output(str(job))
 
 
@@ -91,7 +90,7 @@ def test_a_job_that_ends_at_its_walltime_takes_its_function_with_it_and_is_repla
 ) -> None:
     with cluster_pool("oar/test", SITE, folder.path) as pool:
         future = pool.submit(subprocess.run, ["sh", "-c", "touch began; sleep 600"], cwd=tmp_path)
-        wait_until((tmp_path / "began").exists, lambda: f"not begun: {server.queue()}", PATIENCE_S)
+        wait_until((tmp_path / "began").exists, lambda: f"not begun: {server.queue()}")
         (first,) = server.queue()
         server.expire(first)
         assert isinstance(future.exception(PATIENCE_S), WorkerLost)

@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 
 import pytest
+from processes import PATIENCE_S
 
 from surveyor.errors import InputError, WorkerLost
 from surveyor.events.log import EventLog
@@ -15,7 +16,6 @@ from surveyor.pools.reporting import ReportingCall, ReportingExecutor
 from surveyor.pools.sites import LocalSite
 
 FORK = multiprocessing.get_context("fork")  # quick, and these processes have no threads
-PATIENCE_S = 60.0
 logger = logging.getLogger("surveyor.test")
 
 

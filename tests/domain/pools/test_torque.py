@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import wait_until
+from processes import PATIENCE_S, wait_until
 from slurm import SlurmCluster
 from torque import link_commands
 
@@ -16,12 +16,11 @@ from surveyor.pools.jobs import Jobs
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.sites import PBSSite
 
-PATIENCE_S = 90.0
 SITE = PBSSite(
     queue="label", cores_per_job=2, memory_GB=1, walltime_minutes=10, max_jobs=1, idle_minutes=0.05, interface="lo"
 )
 
-pytestmark = [pytest.mark.slurm, pytest.mark.torque, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slurm, pytest.mark.torque]
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def test_a_pool_computes_in_a_job_that_comes_with_work_and_leaves_without(
         (job,) = cluster.queue()
         cluster.release("label")
         assert future.result(PATIENCE_S) == str(job.id)
-        wait_until(lambda: not cluster.queue(), lambda: f"without work in the queue: {cluster.queue()}", PATIENCE_S)
+        wait_until(lambda: not cluster.queue(), lambda: f"without work in the queue: {cluster.queue()}")
 
 
 def test_a_job_gets_what_the_site_asks_for(cluster: SlurmCluster, folder: PoolFolder) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from dict_storage import DictStorage
-from processes import wait_until
+from processes import PATIENCE_S, wait_until
 from remote_work import learn
 
 from surveyor.errors import InputError, StorageFailed, TrainingFailed, WorkerLost
@@ -20,8 +20,6 @@ from surveyor.pools.submission import SubmitOptions, submit_with
 from surveyor.pools.workspace import remote_call, workspace
 from surveyor.pools.workspace.bucket_files import OBJECTS, Manifest
 from surveyor.pools.workspace.workspace import Border, Workspace
-
-PATIENCE_S = 60.0
 
 
 class Unusable(Executor):
@@ -125,7 +123,7 @@ def test_a_call_leaves_its_files_events_and_result_where_the_flow_is(scene: Scen
 def test_what_a_flow_sees_meanwhile_are_events(scene: Scene, pool: Executor) -> None:
     (scene.control / "wait-2").touch()
     future = scene.learn(pool)
-    wait_until(lambda: len(scene.events()) == 2, lambda: str(scene.events()), PATIENCE_S)
+    wait_until(lambda: len(scene.events()) == 2, lambda: str(scene.events()))
     assert not (scene.folder / "training").exists()
     (scene.control / "wait-2").unlink()
     future.result(PATIENCE_S)
@@ -148,7 +146,7 @@ def test_files_are_sent_once_and_again_only_with_another_content(scene: Scene, p
 def test_the_next_attempt_continues_from_the_newest_checkpoint(scene: Scene, pool: Executor) -> None:
     (scene.control / "wait-2").touch()
     scene.learn(pool)
-    wait_until(lambda: b"2" in scene.kept(), lambda: str(scene.left()), PATIENCE_S)
+    wait_until(lambda: b"2" in scene.kept(), lambda: str(scene.left()))
     other = Scene(scene.path, DictStorage())
     other.storage.contents = dict(scene.storage.contents)  # as a machine that died then has left them
     (scene.control / "wait-2").unlink()

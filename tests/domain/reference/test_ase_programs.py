@@ -12,6 +12,7 @@ import psutil
 import pytest
 from ase import Atoms
 from ase.units import create_units
+from processes import PATIENCE_S
 
 from surveyor.errors import InputError
 from surveyor.labels import Label, LabelFailure, LabelStore
@@ -94,7 +95,7 @@ def test_label_is_what_the_bare_program_says(espresso: Espresso, tmp_path: Path)
     assert isinstance(label, Label)
     with (tmp_path / "bare.out").open("wb") as output:
         bare = tmp_path / "calculation" / "espresso.pwi"
-        subprocess.run(["pw.x", "-in", bare], cwd=tmp_path, stdout=output, check=True, timeout=60)
+        subprocess.run(["pw.x", "-in", bare], cwd=tmp_path, stdout=output, check=True, timeout=PATIENCE_S)
     said = (tmp_path / "bare.out").read_text()
     energy = float(re.findall(r"^!\s+total energy\s+=\s+(\S+) Ry", said, re.MULTILINE)[-1])
     forces = re.findall(r"atom +\d+ type +\d+ +force = +(\S+) +(\S+) +(\S+)", said)[:2]
@@ -230,7 +231,7 @@ def test_number_without_convergence_is_no_label(espresso: Espresso, tmp_path: Pa
     given = (tmp_path / "calculation" / "espresso.pwi").read_text()
     (tmp_path / "soft.pwi").write_text(given.replace("&ELECTRONS", "&ELECTRONS\n scf_must_converge = .false."))
     command = ["pw.x", "-in", tmp_path / "soft.pwi"]
-    said = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, timeout=60, text=True).stdout
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, timeout=PATIENCE_S, text=True).stdout
     assert "convergence has been achieved" in said
     fault = fault_in_espresso(said)
     assert fault is not None

@@ -5,6 +5,7 @@ import numpy as np
 import psutil
 import pytest
 from ase import Atoms
+from processes import PATIENCE_S
 from pydantic import ValidationError
 
 from surveyor.errors import InputError
@@ -80,7 +81,7 @@ def test_ranks_are_bound_as_the_code_says(binding: str, tmp_path: Path, monkeypa
     command = "mpirun -np {ranks} --report-bindings cp2k.psmp"
     code = CP2KCode(command=command, binding=binding, ranks=2, environment=AS_ROOT)
     output = tmp_path / "output.txt"
-    run_cp2k(code, ["--version"], directory=tmp_path, output=output, timeout_s=60)
+    run_cp2k(code, ["--version"], directory=tmp_path, output=output, timeout_s=PATIENCE_S)
     said = output.read_text()
     assert "CP2K version" in said
     assert ("is not bound" in said) == (binding == "none")
@@ -182,6 +183,6 @@ def test_a_label_that_needs_too_much_memory_is_ended(ranks: int, tmp_path: Path,
 def test_memory_within_the_limit_is_no_matter(tmp_path: Path) -> None:
     code = CP2KCode(command="sh -c 'sleep 1.2; echo done'", memory_GB=1)
     output = tmp_path / "output.txt"
-    result = run_cp2k(code, [], directory=tmp_path, output=output, timeout_s=60)
+    result = run_cp2k(code, [], directory=tmp_path, output=output, timeout_s=PATIENCE_S)
     assert (result.returncode, result.out_of_memory, result.timed_out) == (0, False, False)
     assert output.read_text() == "done\n"

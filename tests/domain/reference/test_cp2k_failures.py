@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from ase import Atoms
+from processes import PATIENCE_S
 
 from surveyor.dataset import FAILURE, OUTPUT, Dataset, with_label
 from surveyor.errors import AttemptFailed, InputError, Preempted
@@ -30,7 +31,6 @@ pytestmark = [
 ]
 
 AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-PATIENCE_S = 120.0
 THEORY = LevelOfTheory("test", {})
 
 # A worker that labels one structure, in a process of its own, so that it can be killed.

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from processes import PATIENCE_S
 
 from surveyor.errors import InputError
 from surveyor.labels import LevelOfTheory, load_theory, save_theory
@@ -204,7 +205,7 @@ def understood(text: str, folder: Path) -> dict[str, str]:
     """Return what CP2K makes of an input, by path below FORCE_EVAL; sections without keywords stand for themselves."""
     (folder / "echo.inp").write_text(text)
     command = ["cp2k.psmp", "--echo", "-i", "echo.inp"]
-    said = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=120).stdout
+    said = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=PATIENCE_S).stdout
     found: dict[str, str] = {}
     sections: list[str] = []
     for line in said.splitlines():

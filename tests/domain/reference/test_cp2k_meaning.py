@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from ase import Atoms
+from processes import PATIENCE_S
 
 from surveyor.errors import InputError
 from surveyor.reference.cp2k import CP2KParameters, CP2KReference
@@ -33,7 +34,7 @@ def understood(text: str, folder: Path) -> list[tuple[str, str]]:
     """Return what CP2K makes of an input, with all defaults: path and value of each keyword."""
     (folder / "echo.inp").write_text(text)
     command = ["cp2k.psmp", "--echo", "-i", "echo.inp"]
-    said = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=120).stdout
+    said = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=PATIENCE_S).stdout
     return sorted((path, value) for path, value in keywords(said) if path.startswith("FORCE_EVAL/"))
 
 
@@ -109,7 +110,7 @@ def test_a_misspelt_keyword_is_refused_by_the_program_before_any_work(hydrogen_i
 
 @pytest.mark.slow
 def test_the_description_that_the_program_prints_is_used(tmp_path: Path, hydrogen_input: str) -> None:
-    subprocess.run(["cp2k.psmp", "--xml"], cwd=tmp_path, capture_output=True, check=True, timeout=120)
+    subprocess.run(["cp2k.psmp", "--xml"], cwd=tmp_path, capture_output=True, check=True, timeout=PATIENCE_S)
     parameters = CP2KParameters(input_text=hydrogen_input, input_description=tmp_path / "cp2k_input.xml")
     assert CP2KReference.from_parameters(parameters).input == read_input(hydrogen_input)
     # Known since version 2024.1; Debian's is older.

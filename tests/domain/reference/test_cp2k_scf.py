@@ -199,7 +199,6 @@ def stretched_fluorine(scf: str, eps_scf: float) -> tuple[System, CP2KInput]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_stretched_fluorine_that_no_mixing_converges_is_recovered_by_ot(tmp_path: Path) -> None:
     system, given = stretched_fluorine("MAX_SCF 5\n" + WAYS["Broyden"], EPS_SCF)
     label = system.compute(given, tmp_path, repairs=True)

@@ -10,6 +10,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
+from processes import PATIENCE_S
 
 from surveyor.errors import AttemptFailed, LabelClaimed, Preempted
 from surveyor.files import read_json, write_json
@@ -266,7 +267,7 @@ def test_of_two_processes_at_once_one_computes_and_the_other_takes_its_label(tmp
             )
             for name in "ab"
         ]
-        labels = [call.get(timeout=60) for call in calls]
+        labels = [call.get(timeout=PATIENCE_S) for call in calls]
     assert list(store.keys()) == [label_key(rattled_copper(), theory)]
     assert labels[0].energy == labels[1].energy
     assert len(list((tmp_path / "labels").rglob("*.json"))) == 1
@@ -282,7 +283,7 @@ class Blocking(Failing):
 
     def compute(self, atoms: Atoms, directory: Path) -> Label | LabelFailure:
         self.began.set()
-        assert self.go_on.wait(60)
+        assert self.go_on.wait(PATIENCE_S)
         return super().compute(atoms, directory)
 
 
@@ -294,14 +295,14 @@ def test_who_waits_computes_when_the_other_has_failed_in_a_way_that_may_be_tried
     theory, atoms = failing.resolve(), rattled_copper()
     with ThreadPoolExecutor() as threads:
         first = threads.submit(attempt_label, atoms, Labeller(failing, theory, store, tmp_path / "scratch"))
-        assert failing.began.wait(60)
+        assert failing.began.wait(PATIENCE_S)
         with pytest.raises(LabelClaimed):
             attempt_label(atoms, Labeller(good, theory, store, tmp_path / "scratch"))
         second = threads.submit(label_structure, atoms, Labeller(good, theory, store, tmp_path / "scratch"))
         time.sleep(0.2)
         assert not launches(tmp_path / "log")
         failing.go_on.set()
-        assert isinstance(second.result(60), Label)
+        assert isinstance(second.result(PATIENCE_S), Label)
         with pytest.raises(AttemptFailed):
             first.result()
     assert len(launches(tmp_path / "log")) == 1

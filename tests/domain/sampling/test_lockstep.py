@@ -7,6 +7,7 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 from ase.calculators.calculator import Calculator
+from processes import PATIENCE_S
 
 from surveyor.potentials import Evaluator, Prediction, Request
 from surveyor.sampling import lockstep
@@ -123,7 +124,7 @@ class OnDevice(Counting):
 
     def wait_for(self, n_begun: int) -> None:
         with self.begins:
-            assert self.begins.wait_for(lambda: len(self.sizes) >= n_begun, timeout=30), (
+            assert self.begins.wait_for(lambda: len(self.sizes) >= n_begun, timeout=PATIENCE_S), (
                 "nothing was computed meanwhile"
             )
 

@@ -31,5 +31,7 @@ def worker_command(site: CloudSite, name: str, address: str, security: Security,
     watch = [python, "-m", instance_watch.__name__, address, f"{orphan_s:g}", notice, *files.values()]
     worker = [python, "-m", "distributed.cli.dask_worker", address, "--name", name]
     worker += ["--nthreads", "1", "--nworkers", str(site.workers_per_job), "--memory-limit", "0", "--no-dashboard"]
-    worker += ["--nanny", "--death-timeout", f"{orphan_s:g}", *(word for pair in files.items() for word in pair)]
+    # Dask's limit to the start of a worker, too. Once the pool has been silent for too long, the watch ends the worker.
+    worker += ["--nanny", "--death-timeout", f"{60 * site.start_minutes:g}"]
+    worker += [word for pair in files.items() for word in pair]
     return " ".join([*watch, *worker])
