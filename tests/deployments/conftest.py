@@ -9,6 +9,7 @@ import pytest
 from ase.build import bulk
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect_server import ended_at_last, prefect_environment
+from processes import PATIENCE_S
 
 PREFECT = (sys.executable, "-m", "prefect")
 REPOSITORY = Path(__file__).parents[2]
@@ -26,7 +27,7 @@ def environment(prefect_home: Path, prefect_api_url: str) -> dict[str, str]:
 def prefect(environment: dict[str, str]) -> Prefect:
     """Run the command `prefect`, where the deployment is."""
 
-    def run(*arguments: str, timeout_s: float = 180) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, timeout_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*PREFECT, *arguments],
             env=environment,
