@@ -158,9 +158,9 @@ def test_a_place_that_cannot_be_written_does_not_end_the_work(tmp_path, capsys):
     with reporting(EventLog(tmp_path / "file" / "events.jsonl")):
         logger.info("somewhere")
         announce(logger, CampaignBegins(message="it begins"))
-    told = capsys.readouterr().err
-    assert "somewhere (not recorded: [Errno 20]" in told
-    assert "it begins (not recorded: [Errno 20]" in told
+    output = capsys.readouterr().err
+    assert "somewhere (not recorded: [Errno 20]" in output
+    assert "it begins (not recorded: [Errno 20]" in output
 
 
 OF_VERSION_1 = """\

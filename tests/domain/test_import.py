@@ -9,7 +9,7 @@ import surveyor
 
 REPOSITORY = Path(__file__).parents[2]
 ENGINES = ("torch", "mace", "nequip", "e3nn", "tblite", "wandb")
-CLOUDS = ("obstore", "boto3", "botocore", "kubernetes")
+CLOUDS = ("obstore", "boto3", "botocore", "google", "kubernetes")
 REFUSED = ("prefect", "prefect_dask", *ENGINES, *CLOUDS, "dask", "distributed")
 
 PUBLIC = """

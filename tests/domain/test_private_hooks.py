@@ -244,10 +244,10 @@ def test_a_hook_that_is_gone_is_told_with_the_installed_version_and_those_tried(
     gone = Hook("ase", "Bussi.warp", has("ase.md.bussi:Bussi.warp"))
     another = Hook("ase", "Bussi.step", takes("ase.md.bussi:Bussi.step", "speed"))
     for hook, why in ((gone, "has no attribute 'warp'"), (another, "it is another one")):
-        told = broken(hook, "4.0.0")
-        assert told.startswith(f"ase 4.0.0 has no {hook.name} as surveyor uses it")
-        assert why in told
-        assert "tried with ase 3.29.0" in told
+        message = broken(hook, "4.0.0")
+        assert message.startswith(f"ase 4.0.0 has no {hook.name} as surveyor uses it")
+        assert why in message
+        assert "tried with ase 3.29.0" in message
 
 
 def requirements() -> dict[str, Requirement]:

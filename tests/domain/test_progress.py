@@ -47,7 +47,7 @@ def label(directory: RunDirectory, key: str, *, new: bool = True) -> None:
     directory.events.append(Labelled(key=key, new=new, wall_time_s=1.0))
 
 
-def shown(progress: CampaignProgress) -> str:
+def rendered(progress: CampaignProgress) -> str:
     console = Console(width=100)
     with console.capture() as capture:
         console.print(render(progress))
@@ -118,7 +118,7 @@ def test_the_stage_follows_from_what_happened(begun: RunDirectory, events: list[
 def test_structures_of_the_bootstrap_need_no_sampling(begun: RunDirectory) -> None:
     begun.events.append(GenerationBegins(generation=0, n_samples=2))
     assert read_progress(begun).stage == "labelling"
-    assert "sampled" not in shown(read_progress(begun))
+    assert "sampled" not in rendered(read_progress(begun))
 
 
 def test_the_last_epoch_of_the_training_under_way_shows(begun: RunDirectory) -> None:
@@ -129,7 +129,7 @@ def test_the_last_epoch_of_the_training_under_way_shows(begun: RunDirectory) -> 
     progress = read_progress(begun)
     assert progress.epoch is not None
     assert progress.epoch.number == 2
-    assert "epoch 3, loss 0.3333, 12.3 meV/atom\n" in shown(progress)
+    assert "epoch 3, loss 0.3333, 12.3 meV/atom\n" in rendered(progress)
 
 
 def test_a_campaign_in_a_live_process_is_running_and_otherwise_stopped(begun: RunDirectory) -> None:
@@ -144,7 +144,7 @@ def test_a_complete_campaign_says_why_it_ended(finished_campaign: RunDirectory) 
     assert (progress.state, progress.reason) == ("complete", "all 3 generations are complete")
     assert progress.n_complete == 4
     assert progress.generation is None
-    assert "all 3 generations are complete" in shown(progress)
+    assert "all 3 generations are complete" in rendered(progress)
 
 
 @pytest.mark.parametrize(("from_scratch", "limit"), [(True, 7), (False, None)])
@@ -178,7 +178,7 @@ def test_nothing_is_counted_between_two_generations(campaign_on_disk: RunDirecto
     campaign_on_disk.events.append(GenerationComplete(generation=3))
     progress = read_progress(campaign_on_disk)
     assert (progress.generation, progress.n_labelled) == (None, 0)
-    assert "stopped; generation 3 of 3 is complete" in shown(progress)
+    assert "stopped; generation 3 of 3 is complete" in rendered(progress)
 
 
 def test_a_second_call_on_a_complete_campaign_did_nothing(campaign_on_disk: RunDirectory) -> None:
@@ -239,7 +239,7 @@ def test_what_former_runs_have_finished_counts_from_the_first_second(begun: RunD
     label(begun, "v1:7")
     progress = read_progress(begun)
     assert (progress.n_sampled, progress.n_labelled, progress.n_new, progress.n_found) == (7, 8, 1, 7)
-    assert "1 new, 7 from the store" in shown(progress)
+    assert "1 new, 7 from the store" in rendered(progress)
 
 
 def test_a_generation_that_is_tried_again_is_counted_anew(begun: RunDirectory) -> None:
@@ -250,7 +250,7 @@ def test_a_generation_that_is_tried_again_is_counted_anew(begun: RunDirectory) -
     begun.events.append(CampaignFails(message="generation 1 brought no new label"))
     failed = read_progress(begun)
     assert (failed.n_rejected, failed.stops) == (2, {"force": 6})
-    assert "generation 1 brought no new label\n" in shown(failed)
+    assert "generation 1 brought no new label\n" in rendered(failed)
     begun.events.append(CampaignBegins())
     begun.events.append(GenerationBegins(generation=1, n_samples=2))
     again = read_progress(begun)
@@ -264,7 +264,7 @@ def test_rejections_are_shown_with_the_guards_that_stopped_walkers(begun: RunDir
     begun.events.append(Rejected(name="b", walker=1, rejections={"force": 5}, stop=None))
     begun.events.append(NearDuplicate(name="a"))
     assert "1 rejected (1 x energy drift, 5 x force), labelled" in summary(read_progress(begun))
-    assert "0 failed, 1 near-duplicate" in shown(read_progress(begun))
+    assert "0 failed, 1 near-duplicate" in rendered(read_progress(begun))
     begun.events.append(Rejected(name="c", walker=1, rejections={"force": 5}, stop=None))
     assert read_progress(begun).stage == "evaluation"
 
@@ -272,11 +272,11 @@ def test_rejections_are_shown_with_the_guards_that_stopped_walkers(begun: RunDir
 def test_what_is_waited_for_shows_while_the_campaign_runs(begun: RunDirectory) -> None:
     text = "waiting for a job of slurm/gpu (PENDING: Resources)"
     begun.events.append(Waiting(message=text))
-    assert text not in shown(read_progress(begun))  # nobody waits any more
+    assert text not in rendered(read_progress(begun))  # nobody waits any more
     with hold_lease(begun.lease):
-        assert f"{text}\n" in shown(read_progress(begun))
+        assert f"{text}\n" in rendered(read_progress(begun))
         begun.events.append(WaitingEnds(message="no longer waiting, after 60 s"))
-        assert "waiting" not in shown(read_progress(begun))
+        assert "waiting" not in rendered(read_progress(begun))
         begun.events.append(Waiting(message=text))
         begun.events.append(CampaignBegins())
         assert read_progress(begun).waiting == ""

@@ -293,9 +293,9 @@ def test_the_learning_curve_shows_the_intervals_that_are_known(finished_campaign
 def test_page_and_markdown_say_how_far_the_potential_can_be_trusted(
     finished_campaign: RunDirectory, page: Page
 ) -> None:
-    told = "600 K: too few to say (6 audits, expected 30). Samples without a new label: 3 with a failed label."
-    assert told in page.words
-    assert told in generation_markdown(finished_campaign, 3)
+    sentence = "600 K: too few to say (6 audits, expected 30). Samples without a new label: 3 with a failed label."
+    assert sentence in page.words
+    assert sentence in generation_markdown(finished_campaign, 3)
     assert "600 K: too few to say (4 audits" in generation_markdown(finished_campaign, 2)
     assert "How far the potential can be trusted" not in generation_markdown(finished_campaign, 0)
 
@@ -305,9 +305,9 @@ def test_the_coverage_of_the_uncertainty_is_said_once_on_page_and_in_markdown(ca
     manifest = read_json(path)
     manifest["details"]["coverage"] = {"n_covered": 11, "n": 12, "expected": 0.9}
     write_json(path, manifest)
-    told = "Generation 3, before training: stated uncertainty covered 92 % of 12 (expected 90)."
-    assert generation_markdown(campaign_on_disk, 3).count(told) == 1
-    assert Page(write_report(campaign_on_disk).read_text()).words.count(told) == 1
+    sentence = "Generation 3, before training: stated uncertainty covered 92 % of 12 (expected 90)."
+    assert generation_markdown(campaign_on_disk, 3).count(sentence) == 1
+    assert Page(write_report(campaign_on_disk).read_text()).words.count(sentence) == 1
 
     for index in range(1, 4):  # with enough audits, the statement on all of them takes its place
         path = campaign_on_disk.generation(index).manifest
@@ -317,7 +317,7 @@ def test_the_coverage_of_the_uncertainty_is_said_once_on_page_and_in_markdown(ca
         write_json(path, manifest)
     for text in (generation_markdown(campaign_on_disk, 3), write_report(campaign_on_disk).read_text()):
         assert text.count("stated uncertainty covered") == 1
-        assert told not in text
+        assert sentence not in text
 
 
 def test_failures_are_counted_by_reason(finished_campaign: RunDirectory) -> None:
@@ -367,15 +367,15 @@ def test_each_figure_is_drawn_once_in_each_format(
             generation_figures(campaign_on_disk, 3, pictures),
         )
 
-    shown = show()
+    rendered = show()
     n_shown = len(drawn)
-    n_svg, n_png = shown[1].count("data:image/svg+xml"), len(shown[2])
+    n_svg, n_png = rendered[1].count("data:image/svg+xml"), len(rendered[2])
     assert n_shown == n_svg + n_png  # the pictures of the artifact are those of the files, only smaller
-    assert show() == shown
+    assert show() == rendered
     assert len(drawn) == n_shown
 
     campaign_on_disk.comparison.unlink()
-    assert show() != shown
+    assert show() != rendered
     assert len(drawn) == n_shown + 2  # the learning curve alone, in both formats
 
 

@@ -89,33 +89,33 @@ def test_one_generation_is_not_enough(history):
 @pytest.mark.parametrize("target", ["target_forces_meV_per_A", "target_energy_meV_per_atom"])
 def test_an_error_whose_bound_is_above_the_target_does_not_end(history, target):
     value = 31.0 if "forces" in target else 1.03  # the error is 30.5 or 1.02, its bound above
-    (told,) = missing_evidence(history, Learning(**{target: value}))
-    found = re.fullmatch(r"the error of \w+ is at most ([\d.]+) meV/\w+, expected less than ([\d.]+)", told)
+    (missing,) = missing_evidence(history, Learning(**{target: value}))
+    found = re.fullmatch(r"the error of \w+ is at most ([\d.]+) meV/\w+, expected less than ([\d.]+)", missing)
     assert float(found[1]) > float(found[2]) == value
 
 
 def test_errors_far_beyond_the_target_do_not_end(history):
     far = (*history[-1].audits[1:], audit(forces=121.0))
-    *_, told = missing_evidence(with_newest(history, audits=far), TARGET)
-    assert told == "beyond 3 times a target: 1 of 30 audits, at most 15 %, expected less than 10 %"
+    *_, missing = missing_evidence(with_newest(history, audits=far), TARGET)
+    assert missing == "beyond 3 times a target: 1 of 30 audits, at most 15 %, expected less than 10 %"
 
 
 def test_what_is_discarded_is_beyond_the_target(history):
     discarded = (*history[-1].audits[1:], audit(is_discarded=True))
-    (told,) = missing_evidence(with_newest(history, audits=discarded), TARGET)
-    assert told.startswith("beyond 3 times a target: 1 of 30")
+    (missing,) = missing_evidence(with_newest(history, audits=discarded), TARGET)
+    assert missing.startswith("beyond 3 times a target: 1 of 30")
 
 
 def test_an_error_that_is_not_finite_does_not_end(history):
     diverged = (*history[-1].audits[1:], audit(forces=None))
-    told = missing_evidence(with_newest(history, audits=diverged), TARGET)
-    assert told[0] == "the error of forces is at most inf meV/Å, expected less than 40"
+    missing = missing_evidence(with_newest(history, audits=diverged), TARGET)
+    assert missing[0] == "the error of forces is at most inf meV/Å, expected less than 40"
 
 
 def test_guards_that_stop_many_walkers_do_not_end(history):
     samples = (*(sample(rejections=STOPPED) for _ in range(4)), *(sample() for _ in range(36)))
-    (told,) = missing_evidence(with_newest(history, samples=samples), TARGET)
-    assert told == "guards stopped 4 of 80 samples, expected less than 5 %"
+    (missing,) = missing_evidence(with_newest(history, samples=samples), TARGET)
+    assert missing == "guards stopped 4 of 80 samples, expected less than 5 %"
     assert missing_evidence(with_newest(history, samples=samples[1:]), TARGET) == []
 
 
@@ -145,8 +145,8 @@ def with_uncertainty(history, uncertainty, generations):
 
 def test_an_uncertainty_that_becomes_too_small_does_not_end(history):
     stated = with_uncertainty(history, 20.0, (3, 4))
-    told = missing_evidence(stated, TARGET)
-    assert re.fullmatch(r"the stated uncertainty covers \d+ of 30 audits, expected at least \d+ %", told[0])
+    missing = missing_evidence(stated, TARGET)
+    assert re.fullmatch(r"the stated uncertainty covers \d+ of 30 audits, expected at least \d+ %", missing[0])
     assert missing_evidence(with_uncertainty(history, 60.0, (3, 4)), TARGET) == []
 
 
@@ -177,8 +177,8 @@ def test_without_targets_what_is_discarded_is_beyond_what_is_acceptable(history)
 
 
 def test_too_few_audits_are_no_statement():
-    told = sentence([Examined(0, ()), examined(1, n_audits=12)])
-    assert told == "300 K: too few to say (12 audits, expected 30)."
+    text = sentence([Examined(0, ()), examined(1, n_audits=12)])
+    assert text == "300 K: too few to say (12 audits, expected 30)."
 
 
 def test_the_bootstrap_is_not_among_the_generations_of_audits():
@@ -196,17 +196,17 @@ def test_the_statement_says_what_guards_did_and_what_brought_no_label(history):
         sample(reason="label failed: scf_not_converged"),
         sample(is_near_duplicate=True),
     )
-    told = sentence(with_newest(history, samples=samples))
-    assert "guards stopped 3 of 45 samples (at most 16 %) in 2.26 ps" in told
+    text = sentence(with_newest(history, samples=samples))
+    assert "guards stopped 3 of 45 samples (at most 16 %) in 2.26 ps" in text
     without = "1 rejected by guards, 1 with a failed label, 1 almost the same as a known structure"
-    assert f"Samples without a new label: {without}." in told
+    assert f"Samples without a new label: {without}." in text
 
 
 def test_the_statement_tells_of_the_stated_uncertainty(history):
     assert "stated uncertainty: too few to say" in sentence(with_uncertainty(history, 60.0, ())[:3])
-    told = sentence(with_uncertainty(history, 60.0, ()))
+    text = sentence(with_uncertainty(history, 60.0, ()))
     expected = r"\(expected 90 %, by chance \d+ % to 100 %\)"
-    assert re.search(rf"stated uncertainty, scaled by earlier audits, covered \d+ % {expected}", told)
+    assert re.search(rf"stated uncertainty, scaled by earlier audits, covered \d+ % {expected}", text)
 
 
 def test_a_bound_that_is_stated_needs_no_earlier_audits():

@@ -49,9 +49,9 @@ def test_a_campaign_goes_on(begun: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert (folder / "generations" / "000" / "manifest.json").read_bytes() == bootstrap
     assert (folder / "generations" / "001" / "samples" / "g001-w000-0.npz").read_bytes() == sample
     assert (folder / "generations" / "002" / "manifest.json").is_file()
-    told = status(folder, capsys)
-    assert "complete" in told
-    assert "400 K: too few to say" in told
+    output = status(folder, capsys)
+    assert "complete" in output
+    assert "400 K: too few to say" in output
     assert "generation" in (folder / "report.html").read_text()
     assert json.loads((folder / "parameters.json").read_text())["former_stop"]
 

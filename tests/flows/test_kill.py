@@ -58,14 +58,14 @@ def campaign(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             weapons["job"] = partial(cancel_job, request.getfixturevalue("slurm_cluster"))
             register_pool(server)
         campaign.run_and_kill(weapons, n_kills, SEED)
-        tell(request, campaign.summary())
+        print_line(request, campaign.summary())
         yield campaign
     finally:
         campaign.end()
         server.end()
 
 
-def tell(request: pytest.FixtureRequest, line: str) -> None:
+def print_line(request: pytest.FixtureRequest, line: str) -> None:
     """Print a line, although pytest captures what tests print."""
     with request.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
         sys.stderr.write(f"\n{line}\n")

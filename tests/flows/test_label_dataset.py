@@ -136,9 +136,9 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path: Path, prefect_api_url: 
     # What had begun when the command was killed may end, or begin once more; what was finished does not.
     assert not kept & set(launches(command.log)[begun + 2 :])
     status = [sys.executable, "-m", "surveyor.flows.command_line", "status", str(command.directory.path)]
-    told = subprocess.run(status, env=command.environment, capture_output=True, text=True, check=True).stdout
-    assert "complete: 12 of 12 structures labelled\nlabelled" in told
-    found = re.search(r"(\d+) from the store", told)
+    output = subprocess.run(status, env=command.environment, capture_output=True, text=True, check=True).stdout
+    assert "complete: 12 of 12 structures labelled\nlabelled" in output
+    found = re.search(r"(\d+) from the store", output)
     assert found is not None
     assert len(finished) <= int(found[1]) <= begun  # one may have ended since it was counted
     assert max(Counter(launches(command.log, "end")).values()) == 1
@@ -189,8 +189,8 @@ def test_a_structure_that_ends_every_worker_does_not_stop_the_others(
     (failed,) = read(tmp_path / "out" / "failed.extxyz", ":")
     assert failed.info[FAILURE] == "crash"
     assert "a worker of pool local/one died" in failed.info[MESSAGE]
-    told = of_kind([record.event for record in caplog.records if hasattr(record, "event")], LabelFailed)
-    assert [(each.key, each.reason) for each in told] == [(failed.info[KEY], "crash")]
+    failures = of_kind([record.event for record in caplog.records if hasattr(record, "event")], LabelFailed)
+    assert [(each.key, each.reason) for each in failures] == [(failed.info[KEY], "crash")]
 
 
 def test_labels_are_imported_by_the_command_and_found_by_a_labelling(tmp_path: Path, prefect_api_url: str) -> None:

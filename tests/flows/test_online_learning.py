@@ -218,8 +218,8 @@ def test_members_of_a_committee_are_trained_side_by_side_and_calibrated_together
     assert "coverage" not in folder.directory.read_manifest(1)["details"]  # of a bound, which it does not state
     (_, examined) = folder.directory.examined(1)
     assert [audit.uncertainty is not None for audit in examined.audits] == [True, True]
-    told = of_kind(folder.directory.events.read()[0], CommitteeCalibrated)
-    assert [event.forces["n"] for event in told][-1] == model.calibration.forces.n
+    words = of_kind(folder.directory.events.read()[0], CommitteeCalibrated)
+    assert [event.forces["n"] for event in words][-1] == model.calibration.forces.n
     assert folder.run(n_walkers=3, model={"committee": committee}, bootstrap={"n_structures": 10}) == weights
 
 
@@ -412,10 +412,10 @@ def test_a_single_model_states_an_uncertainty_that_stops_walkers_and_is_compared
     typical = typical_error(before.data.valid, potential.evaluate(before.data.valid)) or 0.0
     limits = [walker["max_uncertainty_meV_per_A"] for walker in details["walkers"]]
     assert limits == pytest.approx([max(100.0, 3e3 * typical)] * 2)
-    told = coverage_in_words(**details["coverage"])
+    words = coverage_in_words(**details["coverage"])
     errors = [event.message for event in of_kind(folder.directory.events.read()[0], ErrorsMeasured)]
-    assert [told in message for message in errors] == [True]
-    assert f"before training: {told}." in generation_markdown(folder.directory, 1)
+    assert [words in message for message in errors] == [True]
+    assert f"before training: {words}." in generation_markdown(folder.directory, 1)
 
 
 def test_labels_of_a_version_that_calls_the_level_of_theory_otherwise_are_not_bought_again(

@@ -77,9 +77,9 @@ def test_pools_of_a_campaign_are_listed_and_closed_by_its_run_directory(
     with pytest.raises(ValueError, match="a bug"):
         fail()
     # After a failure the pool is left to finish what it does.
-    shown = surveyor(home, "pool", "list", "--run-directory", str(directory.path)).stdout
-    assert NAME in shown
-    assert "open" in shown
+    output = surveyor(home, "pool", "list", "--run-directory", str(directory.path)).stdout
+    assert NAME in output
+    assert "open" in output
     closed = surveyor(home, "pool", "close", NAME, "--run-directory", str(directory.path))
     assert f"pool {NAME} is closed" in closed.stdout
     wait_until(lambda: not slurm_cluster.queue(), lambda: f"{slurm_cluster.queue()}")

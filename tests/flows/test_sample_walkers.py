@@ -128,8 +128,8 @@ def test_the_command_says_how_walkers_ended_and_status_shows_it(parameters, tmp_
     status = surveyor("status", str(tmp_path / "out"))
     assert "is complete" in status.stdout
     assert "not converged" in status.stdout
-    shown = json.loads(surveyor("sample", "--json", str(file)).stdout)
-    assert SamplingParameters.model_validate(shown).potential == tmp_path / "model"
+    parameters = json.loads(surveyor("sample", "--json", str(file)).stdout)
+    assert SamplingParameters.model_validate(parameters).potential == tmp_path / "model"
 
 
 def test_walkers_that_bring_nothing_end_in_failure(parameters, tmp_path, prefect_api_url: str) -> None:

@@ -52,8 +52,8 @@ def test_a_server_that_is_started_here_keeps_a_log_and_is_stopped_by_prefect(
     url, log = free_address(), tmp_path / "server.log"
     port = url[17:-4]
     with watched(log):
-        told = call("-c", START, port, environment=environment)
-        assert told.split() == [url, "True"]
+        urls = call("-c", START, port, environment=environment)
+        assert urls.split() == [url, "True"]
         assert answers(url)
         assert f"http://127.0.0.1:{port}" in log.read_text()
 
@@ -74,17 +74,17 @@ def test_events_are_told_to_the_server_of_the_run_and_not_to_the_configured_one(
     prefect_api_url: str, tmp_path: Path
 ) -> None:
     here = prefect_api_url.replace("127.0.0.1", "localhost")  # the same server, by the name that the run knows
-    told: list[str | None] = []
+    urls: list[str | None] = []
 
-    def tell(event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
-        told.append(PREFECT_API_URL.value())
+    def note(event: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
+        urls.append(PREFECT_API_URL.value())
 
     @flow
     def run() -> None:
-        with relayed(RunDirectory(tmp_path), [], also=tell):
+        with relayed(RunDirectory(tmp_path), [], also=note):
             announce(logging.getLogger("surveyor.test"), Event(message="something happens"))
-            wait_until(lambda: bool(told), lambda: "nothing is told")
+            wait_until(lambda: bool(urls), lambda: "nothing is told")
 
     with temporary_settings({PREFECT_API_URL: here}):
         run()
-    assert told == [here]
+    assert urls == [here]

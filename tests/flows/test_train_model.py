@@ -191,8 +191,8 @@ def test_the_command_trains_says_the_errors_and_is_shown_by_status(
     assert f"figures: {tmp_path / 'out' / 'figures'}: parity.png" in status.stdout
     assert "by element" not in status.stdout  # there is one
 
-    shown = json.loads(surveyor("train", "--json", str(file)).stdout)
-    assert TrainingParameters.model_validate(shown).train == tmp_path / "train.extxyz"
+    output = json.loads(surveyor("train", "--json", str(file)).stdout)
+    assert TrainingParameters.model_validate(output).train == tmp_path / "train.extxyz"
 
 
 def test_a_mostly_constant_error_of_energies_is_told() -> None:
@@ -211,14 +211,14 @@ def test_the_command_shows_errors_by_element_and_the_offset(tmp_path: Path) -> N
     )
     console = Console(width=120, record=True, file=io.StringIO())
     TRAINING_VIEW.show(console, directory)
-    shown = console.export_text()
-    assert rows(shown, "│") == [
+    output = console.export_text()
+    assert rows(output, "│") == [
         ["train", "5", "10.30", "3.70", "-9.60", "95.60", "4.10"],
         ["valid", "5", "10.30", "-", "-", "95.60", "-"],
         ["train", "5", "87.10", "43.20"],
         ["valid", "5", "-", "-"],
     ]
-    assert [row[-5:] for row in rows(shown, "┃")] == [
+    assert [row[-5:] for row in rows(output, "┃")] == [
         ["energy (meV/atom)", "without offset", "offset", "forces (meV/Å)", "stress (meV/Å³)"],
         ["set", "structures", "C", "H"],
     ]

@@ -216,8 +216,8 @@ def test_suspicious_labels_are_shown_by_check_and_announced_in_the_run(leaking: 
         "(1 structure, the first is 7)",
         "test: test.extxyz: the same structure as one of train (1 structure, the first is 2)",
     ]
-    shown = " ".join(surveyor("check", str(leaking)).stdout.split())
-    assert all(f"warning: {line}" in shown for line in warnings)
+    output = " ".join(surveyor("check", str(leaking)).stdout.split())
+    assert all(f"warning: {line}" in output for line in warnings)
     train_model(
         train=leaking.parent / "train.extxyz",
         test=leaking.parent / "test.extxyz",

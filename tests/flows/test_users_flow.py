@@ -43,8 +43,8 @@ def test_fields_of_a_form_have_the_titles_of_the_parameters(flow: Flow[..., Any]
     def title(field: dict[str, Any]) -> str:
         return field["title"] if "title" in field else schema.definitions[field["$ref"].rpartition("/")[2]]["title"]
 
-    shown = {name: title(field) for name, field in schema.properties.items()}
-    assert shown == {name: field.title for name, field in kind.model_fields.items()}
+    titles = {name: title(field) for name, field in schema.properties.items()}
+    assert titles == {name: field.title for name, field in kind.model_fields.items()}
 
 
 def test_fields_of_a_form_have_the_bounds_of_the_parameters() -> None:

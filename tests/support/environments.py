@@ -56,9 +56,9 @@ def _link(distribution: metadata.Distribution, packages: Path, version: str | No
         if version is not None and top.endswith(".dist-info"):
             target = packages / top.replace(distribution.version, version)
             target.mkdir()
-            told = (
+            metadata = (
                 (source / "METADATA").read_text().replace(f"\nVersion: {distribution.version}", f"\nVersion: {version}")
             )
-            (target / "METADATA").write_text(told)
+            (target / "METADATA").write_text(metadata)
         elif not target.exists():
             target.symlink_to(source)

@@ -11,14 +11,14 @@ def check_secrets(folder: PoolFolder) -> None:
     """Check that the key of a pool is in no argument, environment, output or file but its own."""
     key = (folder.path / "key.pem").read_text()
     line = key.splitlines()[1]
-    shown = []
+    visible = []
     for process in psutil.process_iter():
         try:
-            shown += [*process.cmdline(), *process.environ().values()]
+            visible += [*process.cmdline(), *process.environ().values()]
         except psutil.Error:
             continue
-    assert shown
-    assert [text for text in shown if line in text] == []
+    assert visible
+    assert [text for text in visible if line in text] == []
     written = [path for path in folder.path.rglob("*") if path.is_file()]
     for left in Path("/tmp").glob("surveyor-worker-*"):
         written += [path for path in left.rglob("*") if path.is_file()]

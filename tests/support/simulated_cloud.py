@@ -107,7 +107,7 @@ class SimulatedCloud:
     address: str | None = None
     has_changed: threading.Event = field(default_factory=threading.Event)
     notices: dict[str, str] = field(default_factory=dict)  # when instances are taken away, as their metadata say
-    shown: Callable[[str], str] = lambda text: text  # what the cloud shows of the text on a console
+    on_console: Callable[[str], str] = lambda text: text  # what the cloud shows of the text on a console
     answers: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # by client token, which moto ignores
 
     @property
@@ -357,8 +357,8 @@ def _answered(cloud: SimulatedCloud, form: dict[str, str], ask: Callable[[], tup
     token, action = form.get("ClientToken"), form["Action"]
     if action == "GetConsoleOutput":
         path = cloud.folder / f"{form['InstanceId']}.console"
-        shown = cloud.shown(path.read_text() if path.exists() else "")
-        return 200, _console(form["InstanceId"], base64.b64encode(shown.encode()).decode())
+        on_console = cloud.on_console(path.read_text() if path.exists() else "")
+        return 200, _console(form["InstanceId"], base64.b64encode(on_console.encode()).decode())
     if token is not None and token in cloud.answers:
         return cloud.answers[token]
     answer = ask()

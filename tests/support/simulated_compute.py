@@ -55,7 +55,7 @@ class SimulatedCompute:
     may_list_operations: bool = True
     is_preempted: bool = False
     boot: Callable[[str, str], None] = lambda *_: None
-    shown: Callable[[str], str] = lambda _: ""
+    on_console: Callable[[str], str] = lambda _: ""
     address: str = "192.0.2.2"
 
     def environment(self, folder: Path) -> dict[str, str]:
@@ -96,7 +96,7 @@ class SimulatedCompute:
             case "GET", "instances", None:
                 return 200, self._listed(*query["filter"][0].removeprefix("labels.").split("="))
             case "GET", "instances", str():
-                return 200, {"contents": self.serial or self.shown(rest.partition("/")[0])}
+                return 200, {"contents": self.serial or self.on_console(rest.partition("/")[0])}
         is_there = self.instances.pop((zone, rest), None) is not None
         return (200, {"name": "op", "status": "RUNNING"}) if is_there else (404, {"error": {"message": "not found"}})
 
@@ -106,9 +106,9 @@ class SimulatedCompute:
         is_new = request_id not in self.request_ids
         self.request_ids.append(request_id)
         if is_new and zone not in self.failures:
-            shown = {"status": "RUNNING", "zone": f"{self.url}/zones/{zone}"}
+            on_console = {"status": "RUNNING", "zone": f"{self.url}/zones/{zone}"}
             interfaces = [self._with_addresses(each) for each in body["networkInterfaces"]]
-            self.instances[zone, body["name"]] = {**body, **shown, "networkInterfaces": interfaces}
+            self.instances[zone, body["name"]] = {**body, **on_console, "networkInterfaces": interfaces}
             (script,) = (each["value"] for each in body["metadata"]["items"] if each["key"] == "startup-script")
             self.boot(body["name"], script)
         return {"name": "op", "status": "RUNNING"}

@@ -226,8 +226,8 @@ class Node:
     def _end_if_due(self, container: Container, metadata: dict[str, Any]) -> None:
         now = time.monotonic()
         if container.ends is not None and now > container.ends:
-            told = "Pod was active on the node longer than the specified deadline"
-            container.ending = {"reason": "DeadlineExceeded", "message": told}
+            message = "Pod was active on the node longer than the specified deadline"
+            container.ending = {"reason": "DeadlineExceeded", "message": message}
             container.process.kill()
         elif container.killed is not None and now > container.killed:
             container.process.kill()

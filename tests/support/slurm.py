@@ -104,8 +104,8 @@ class SlurmCluster:
 
     def state(self, job: int) -> str:
         """Return the state of a job, be it in the queue or, for five minutes, after its end."""
-        shown = self.run(["scontrol", "--oneliner", "show", "job", str(job)])
-        return shown.split(" JobState=")[1].split()[0]
+        output = self.run(["scontrol", "--oneliner", "show", "job", str(job)])
+        return output.split(" JobState=")[1].split()[0]
 
     def wait_for(self, job: int, *states: str, timeout_s: float = PATIENCE_S) -> None:
         """Wait until a job is in one of the states."""

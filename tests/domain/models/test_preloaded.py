@@ -84,7 +84,7 @@ def test_trainings_are_forks_of_one_process_that_has_done_the_imports(
 
 
 @pytest.mark.parametrize(
-    ("script", "code", "told"),
+    ("script", "code", "message"),
     [
         ("sys.exit('no such option')", 1, "no such option"),
         ("sys.stdout.write('not flushed')", 0, "not flushed"),
@@ -94,10 +94,10 @@ def test_trainings_are_forks_of_one_process_that_has_done_the_imports(
     ],
 )
 def test_end_of_a_training_is_that_of_a_program(
-    script: str, code: int, told: str, program: str, tmp_path: Path
+    script: str, code: int, message: str, program: str, tmp_path: Path
 ) -> None:
     assert run(program, script, tmp_path) == code
-    assert told in log(tmp_path)
+    assert message in log(tmp_path)
 
 
 def test_what_a_training_has_started_ends_with_it(program: str, tmp_path: Path) -> None:

@@ -30,13 +30,13 @@ def outcome_of(script: str, directory: Path) -> str:
     ],
 )
 def test_trainer_killed_from_outside_says_by_which_signal(number: signal.Signals, reason: str, tmp_path: Path) -> None:
-    told = outcome_of(
+    message = outcome_of(
         f"signal.signal({number}, signal.SIG_DFL) if {number} != 9 else None; os.kill(os.getpid(), {number})", tmp_path
     )
-    assert f"the trainer of MACE was killed by {number.name} (" in told
-    assert reason in told
-    assert "the same call continues" in told
-    assert "a warning of the engine" not in told
+    assert f"the trainer of MACE was killed by {number.name} (" in message
+    assert reason in message
+    assert "the same call continues" in message
+    assert "a warning of the engine" not in message
 
 
 def test_signal_of_a_program_that_a_script_ran_is_named(tmp_path: Path) -> None:
@@ -45,12 +45,12 @@ def test_signal_of_a_program_that_a_script_ran_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGBUS])
 def test_crash_is_told_with_its_signal_and_the_last_words(number: signal.Signals, tmp_path: Path) -> None:
-    told = outcome_of(f"os.kill(os.getpid(), {number})", tmp_path)
-    assert f"the trainer of MACE crashed with {number.name}" in told
-    assert "a warning of the engine" in told
+    message = outcome_of(f"os.kill(os.getpid(), {number})", tmp_path)
+    assert f"the trainer of MACE crashed with {number.name}" in message
+    assert "a warning of the engine" in message
 
 
 def test_exit_code_is_told_with_the_last_words(tmp_path: Path) -> None:
-    told = outcome_of("sys.exit(3)", tmp_path)
-    assert "ended with exit code 3" in told
-    assert "a warning of the engine" in told
+    message = outcome_of("sys.exit(3)", tmp_path)
+    assert "ended with exit code 3" in message
+    assert "a warning of the engine" in message

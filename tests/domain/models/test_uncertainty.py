@@ -253,9 +253,9 @@ class TestMACE:
         caplog.set_level(logging.INFO)
         copied.calibrate_uncertainty(train, valid, unseen[: N_MIN - len(valid) - 1])
         assert copied.uncertainty_file is None
-        (told,) = [record for record in caplog.records if "uncertainty" in record.getMessage()]
-        assert "found 19 structures that it was not fitted to, expected at least 20" in told.getMessage()
-        assert (told.event.n_structures, told.event.n_expected, told.event.factor) == (19, 20, None)  # type: ignore[attr-defined]
+        (record,) = [record for record in caplog.records if "uncertainty" in record.getMessage()]
+        assert "found 19 structures that it was not fitted to, expected at least 20" in record.getMessage()
+        assert (record.event.n_structures, record.event.n_expected, record.event.factor) == (19, 20, None)  # type: ignore[attr-defined]
         assert copied.deploy().evaluate(valid[:1])[0].uncertainty is None
         assert "too few structures" in (why_no_uncertainty(copied) or "")
 

@@ -123,7 +123,7 @@ def test_user_data_that_ec2_would_not_take_is_refused(cloud: SimulatedCloud, tmp
 
 
 @pytest.mark.parametrize(
-    ("types", "workers", "told"),
+    ("types", "workers", "complaint"),
     [
         (["c5.large", "g5.xlarge"], 2, r"found 2, expected 1, as g5.xlarge has 4 cores, 17 GB, 1 GPU and all workers"),
         (["c5.large"], 3, r"found 3, expected at most 2, as c5.large has 2 cores, 4 GB, and each worker"),
@@ -131,15 +131,15 @@ def test_user_data_that_ec2_would_not_take_is_refused(cloud: SimulatedCloud, tmp
     ],
 )
 def test_workers_that_do_not_fit_into_an_instance_are_refused_before_it_costs_something(
-    cloud: SimulatedCloud, tmp_path: Path, types: list[str], workers: int, told: str | None
+    cloud: SimulatedCloud, tmp_path: Path, types: list[str], workers: int, complaint: str | None
 ) -> None:
     pool = instances(cloud, tmp_path, instance_types=types, workers_per_job=workers)
-    if told is None:
+    if complaint is None:
         asyncio.run(pool.submit("gpu-1"))
     else:
-        with pytest.raises(Refused, match=told):
+        with pytest.raises(Refused, match=complaint):
             asyncio.run(pool.submit("gpu-1"))
-    assert len(cloud.requested("RunInstances")) == (told is None)
+    assert len(cloud.requested("RunInstances")) == (complaint is None)
 
 
 def test_where_there_is_no_capacity_the_next_zone_and_the_next_type_are_asked(
@@ -159,7 +159,7 @@ def test_where_there_is_no_capacity_the_next_zone_and_the_next_type_are_asked(
 
 
 @pytest.mark.parametrize(
-    ("code", "status", "message", "kind", "told"),
+    ("code", "status", "message", "kind", "complaint"),
     [
         ("InsufficientInstanceCapacity", 400, "We do not have it.", NoCapacity, r"We do not have it"),
         ("Unsupported", 400, "not supported in your zone", Refused, r"no zone of the pool offers"),
@@ -185,10 +185,10 @@ def test_where_there_is_no_capacity_the_next_zone_and_the_next_type_are_asked(
     ],
 )
 def test_a_refusal_says_whether_to_wait_to_ask_elsewhere_or_to_give_up(
-    cloud: SimulatedCloud, tmp_path: Path, code: str, status: int, message: str, kind: type[Exception], told: str
+    cloud: SimulatedCloud, tmp_path: Path, code: str, status: int, message: str, kind: type[Exception], complaint: str
 ) -> None:
     cloud.faults.append(Fault("RunInstances", code, message, status))
-    with pytest.raises(kind, match=told) as failure:
+    with pytest.raises(kind, match=complaint) as failure:
         asyncio.run(instances(cloud, tmp_path).submit("gpu-1"))
     assert type(failure.value) is kind
     assert "c2VjcmV0" not in str(failure.value)
@@ -248,7 +248,7 @@ def test_the_last_lines_of_the_console_are_told(cloud: SimulatedCloud, tmp_path:
     assert re.search(r"EC2 says: .*Instance .* printed nothing", pool.output(job))
     (tmp_path / "jobs" / "gpu-1.out").write_text("no CUDA here\n")
     assert pool.output(job).endswith("gpu-1.out):\nno CUDA here")
-    cloud.shown = lambda _: "\n".join(f"line {i}" for i in range(100))
+    cloud.on_console = lambda _: "\n".join(f"line {i}" for i in range(100))
     assert pool.output(job).splitlines()[1:] == [f"line {i}" for i in range(85, 100)]
 
 
@@ -316,7 +316,7 @@ def test_an_unknown_profile_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "complaint"),
     [
         ({"security_groups": []}, "security_groups"),
         ({"instance_types": ["g5"]}, "instance_types"),
@@ -338,8 +338,8 @@ def test_an_unknown_profile_is_said(tmp_path: Path) -> None:
         ({"ssh_user": "ubuntu"}, "ssh_user: found ubuntu, expected none"),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(fields: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_settings_that_contradict_each_other_are_refused(fields: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
         EC2Site.model_validate({**PLAIN, **fields})
 
 
@@ -356,7 +356,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.ssh
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "complaint"),
     [
         ("none", r"none, expected a private key: No such file or directory; make one: ssh-keygen"),
         ("open", r"open, which others can use \(mode 644\), expected a file of its owner alone: chmod 600"),
@@ -365,10 +365,10 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_key_with_which_no_instance_can_be_reached_is_refused_before_anything_is_started(
-    cloud: SimulatedCloud, tmp_path: Path, keys: Path, name: str, told: str
+    cloud: SimulatedCloud, tmp_path: Path, keys: Path, name: str, complaint: str
 ) -> None:
     site = EC2Site.model_validate(cloud.fields(connection="ssh", ssh_user="ubuntu", ssh_key_file=keys / name))
-    with pytest.raises(InputError, match=f"ssh_key_file: found .*{told}"):
+    with pytest.raises(InputError, match=f"ssh_key_file: found .*{complaint}"):
         machines_of("ec2/gpu", site, tmp_path)
     assert cloud.requests == []
 
@@ -411,9 +411,9 @@ def test_an_instance_has_a_door_once_it_has_shown_its_keys(
     fields = {"connection": "ssh", "ssh_user": "ubuntu", "ssh_key_file": keys / "good"}
     pool = instances(cloud, tmp_path, proxy_command=proxy_command, **fields)
     job = asyncio.run(pool.submit("gpu-1"))
-    cloud.shown = lambda _: "booting\n"
+    cloud.on_console = lambda _: "booting\n"
     assert pool.door(job) is None
-    cloud.shown = lambda _: "surveyor-host-key ssh-ed25519 AAAA end\n"
+    cloud.on_console = lambda _: "surveyor-host-key ssh-ed25519 AAAA end\n"
     (found,) = (each for each in cloud.instances() if each["InstanceId"] == job)
     assert pool.door(job) == Door(found[address], ("ssh-ed25519 AAAA",))
 

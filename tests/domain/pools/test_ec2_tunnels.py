@@ -132,9 +132,9 @@ def test_doctor_starts_an_instance_and_what_answers_in_its_place_gets_nothing(
     assert scene.cloud.alive() == []
 
     other = (net.folder / "stranger.pub").read_text().split()[1]
-    monkeypatch.setattr(scene.cloud, "shown", lambda text: HOST_KEY.sub(rf"\1 {other} ", text))
-    told = r"nor would another: [\s\S]*not the one that its console shows[\s\S]*Host key verification failed"
-    with pytest.raises(PoolFailed, match=told):
+    monkeypatch.setattr(scene.cloud, "on_console", lambda text: HOST_KEY.sub(rf"\1 {other} ", text))
+    message = r"nor would another: [\s\S]*not the one that its console shows[\s\S]*Host key verification failed"
+    with pytest.raises(PoolFailed, match=message):
         scene.open_pool().submit(abs, -1).result(PATIENCE_S)
     assert list(scene.folder.path.glob("jobs/*.out")) != []
     assert [path for path in scene.folder.path.glob("jobs/*.out") if "Start" in path.read_text()] == []
@@ -181,7 +181,7 @@ def test_an_instance_of_google_is_reached_in_the_same_way_and_ends_by_itself(
     with net.inside(LAPTOP), simulated_compute() as compute:
         started: dict[str, subprocess.Popen[bytes]] = {}
         compute.boot = lambda name, script: started.update({name: boot(cloud, name, script)})
-        compute.shown = lambda name: (cloud.folder / f"{name}.console").read_text()
+        compute.on_console = lambda name: (cloud.folder / f"{name}.console").read_text()
         compute.address = ADDRESS
         for name, value in compute.environment(tmp_path).items():
             monkeypatch.setenv(name, value)

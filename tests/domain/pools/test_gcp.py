@@ -83,8 +83,8 @@ def test_instances_of_a_folder_are_found_by_whoever_created_them_and_deleted(
     pool, other = instances(tmp_path / "a"), instances(tmp_path / "b")
     mine, _ = asyncio.run(pool.submit("gpu-1")), asyncio.run(other.submit("gpu-1"))
     again = instances(tmp_path / "a")
-    shown = asyncio.run(again.look([]))
-    assert {job: (entry.state, entry.name) for job, entry in shown.items()} == {mine: ("running", "gpu-1")}
+    entries = asyncio.run(again.look([]))
+    assert {job: (entry.state, entry.name) for job, entry in entries.items()} == {mine: ("running", "gpu-1")}
     compute.serial = "boot\nno driver\n"
     assert again.output(mine).endswith("boot\nno driver")
     compute.instances[("europe-west4-a", mine.partition("/")[2])]["status"] = "TERMINATED"
@@ -102,11 +102,11 @@ def test_a_spot_instance_that_is_gone_was_taken_away_or_not(compute: SimulatedCo
     compute.may_list_operations = False
     assert [*asyncio.run(pool.look(jobs))] == jobs[2:]
     compute.may_list_operations = True
-    shown = asyncio.run(pool.look(jobs))
-    assert sorted(shown) == sorted([taken, jobs[2]])
-    assert (shown[taken].state, shown[taken].name) == ("ending", "gpu-1")
-    assert shown[taken].taken_at == pytest.approx(time.time(), abs=60)
-    assert shown[jobs[2]].taken_at is None
+    entries = asyncio.run(pool.look(jobs))
+    assert sorted(entries) == sorted([taken, jobs[2]])
+    assert (entries[taken].state, entries[taken].name) == ("ending", "gpu-1")
+    assert entries[taken].taken_at == pytest.approx(time.time(), abs=60)
+    assert entries[jobs[2]].taken_at is None
     asyncio.run(pool.cancel([taken]))
     assert [*asyncio.run(pool.look(jobs))] == jobs[2:]
 

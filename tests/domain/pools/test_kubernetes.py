@@ -116,8 +116,8 @@ def test_pods_wait_for_a_node_come_with_work_are_replaced_when_deleted_and_leave
     pool = scene.open_pool(gpus=1, pod_patch=PATCH, price_per_hour=3600.0)
     end = scene.path / "end"
     future = pool.submit_with(SubmitOptions("a"), work_until, scene.log, "a", end)
-    told = "PENDING: Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu"
-    wait_until(lambda: told in str(pool.waiting), scene.said)
+    message = "PENDING: Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu"
+    wait_until(lambda: message in str(pool.waiting), scene.said)
     assert not future.done()
     assert scene.spent() == 0.0  # what has no node costs nothing
     scene.cluster.node.n_gpus = 1
@@ -219,8 +219,8 @@ def test_when_the_process_of_a_pool_is_killed_its_pod_ends_by_itself_and_the_nex
 
 @on_a_cluster
 def test_a_pool_whose_image_cannot_be_pulled_says_so_and_gives_up(scene: Scene) -> None:
-    told = r'nor would another: job .*never start it: ImagePullBackOff: Back-off pulling image "nowhere/x:1"'
-    with pytest.raises(PoolFailed, match=told):
+    message = r'nor would another: job .*never start it: ImagePullBackOff: Back-off pulling image "nowhere/x:1"'
+    with pytest.raises(PoolFailed, match=message):
         scene.open_pool(container="nowhere/x:1").submit(abs, -1).result(PATIENCE_S)
     scene.wait_for_the_end_of_the_pool()
     wait_until(lambda: not scene.cluster.pods(), lambda: str(scene.cluster.pods().keys()))
@@ -293,7 +293,7 @@ def silent_server(scene: Scene) -> Pods:
 
 @on_a_cluster
 @pytest.mark.parametrize(
-    ("arrange", "kind", "told"),
+    ("arrange", "kind", "message"),
     [
         (quota, Refused, r"\(403\).*exceeded quota: few.*Have that quota raised, or lower max_jobs"),
         (no_role, Refused, r'cannot create resource "pods".*Give the role .* the permission create on pods$'),
@@ -304,10 +304,10 @@ def silent_server(scene: Scene) -> Pods:
     ],
 )
 def test_a_refusal_says_what_is_missing_and_silence_is_none(
-    scene: Scene, arrange: Any, kind: type[Exception], told: str
+    scene: Scene, arrange: Any, kind: type[Exception], message: str
 ) -> None:
     try:
-        with pytest.raises(kind, match=told) as failure:
+        with pytest.raises(kind, match=message) as failure:
             asyncio.run(arrange(scene).submit("gpu-1"))
         assert type(failure.value) is kind
         assert scene.cluster.pods() == {}
@@ -320,8 +320,8 @@ def test_a_refusal_says_what_is_missing_and_silence_is_none(
 def test_a_claim_that_is_missing_is_hopeless(scene: Scene) -> None:
     pods = scene.requests(volume_claims=["campaigns=" + str(scene.cluster.campaigns), "none=/none"], gpus=0)
     name = asyncio.run(pods.submit("gpu-1"))
-    told = 'Unschedulable: persistentvolumeclaim "none" not found'
-    expected = {name: Entry("pending", told, is_hopeless=True, is_certain=True, name="gpu-1")}
+    message = 'Unschedulable: persistentvolumeclaim "none" not found'
+    expected = {name: Entry("pending", message, is_hopeless=True, is_certain=True, name="gpu-1")}
     wait_until(lambda: asyncio.run(pods.look([])) == expected, scene.said)
 
 
@@ -473,7 +473,7 @@ def test_a_patch_is_merged_into_lists_by_name_and_null_removes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"container": "two words"}, "container"),
         ({"volume_claims": ["campaigns"]}, "volume_claims"),
@@ -488,8 +488,8 @@ def test_a_patch_is_merged_into_lists_by_name_and_null_removes() -> None:
         ({"pod_patch": {"metadata": {"namespace": "x"}}}, "pod_patch: found metadata.namespace"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(fields: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_settings_that_cannot_work_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         KubernetesSite.model_validate({**PLAIN, **fields})
 
 

@@ -59,14 +59,14 @@ def test_a_pool_computes_in_a_job_that_comes_with_work_and_leaves_without(server
         future = pool.submit(os.getenv, "OAR_JOB_ID")
         wait_until(lambda: list(server.queue().values()) == ["Waiting"], lambda: f"not waiting: {server.queue()}")
         (job,) = server.queue()
-        shown = server.run(["oarstat", "-f", "-j", str(job)])
+        output = server.run(["oarstat", "-f", "-j", str(job)])
         for asked in (
             "/network_address=1/core=2,walltime=0:10:0",
             "project = chem",
             f"queue = {QUEUE}",
             "name = pool-1",
         ):
-            assert asked in shown
+            assert asked in output
         server.release()
         assert future.result(PATIENCE_S) == str(job)
         wait_until(lambda: not server.queue(), lambda: f"without work in the queue: {server.queue()}")

@@ -73,10 +73,10 @@ def test_the_command_checks_keys_and_asks_nobody() -> None:
 
 @pytest.mark.skipif(shutil.which("ssh") is None, reason="needs ssh: apt-get install openssh-client")
 def test_an_instance_is_known_by_its_id_and_its_own_keys_alone(tmp_path: Path) -> None:
-    told, known = tmp_path / "told", tmp_path / "known"
+    addressed, known = tmp_path / "told", tmp_path / "known"
     lax = tmp_path / "config"  # of a user who trusts everybody
     lax.write_text("Host *\n StrictHostKeyChecking no\n UserKnownHostsFile /dev/null\n HostName elsewhere\n")
-    login = Login("ada", None, lax, f"echo %n %h | tee {told}", 15, address="203.0.113.2", known_keys=known)
+    login = Login("ada", None, lax, f"echo %n %h | tee {addressed}", 15, address="203.0.113.2", known_keys=known)
     command = command_of(login, "i-0abc")
     effective = subprocess.run([command[0], "-G", *command[1:]], check=True, capture_output=True, text=True).stdout
     assert {
@@ -87,7 +87,7 @@ def test_an_instance_is_known_by_its_id_and_its_own_keys_alone(tmp_path: Path) -
         "globalknownhostsfile none",
     } <= {*effective.splitlines()}
     subprocess.run(command, check=False, capture_output=True, stdin=subprocess.DEVNULL)
-    assert told.read_text() == "i-0abc 203.0.113.2\n"
+    assert addressed.read_text() == "i-0abc 203.0.113.2\n"
     error = refusal_of(login, "i-0abc", "Host key verification failed.")
     assert isinstance(error, Refused)
     assert "ssh to i-0abc (203.0.113.2): its key is not the one that its console shows" in str(error)
@@ -132,18 +132,18 @@ def test_a_job_of_a_former_process_may_run_until_it_says_its_end_or_has_not_hear
     (tmp_path / "jobs").mkdir()
     output, state = tmp_path / "jobs" / "lab-1.out", tmp_path / "state.json"
 
-    def shown() -> Mapping[str, Entry]:
+    def entries() -> Mapping[str, Entry]:
         return asyncio.run(hosts.look([job]))
 
     state.write_text(json.dumps({"time": time.time()}))
     output.write_text("Registered\n")
-    assert shown() == {job: Entry("ending")}
+    assert entries() == {job: Entry("ending")}
     output.write_text(f"Registered\n{ENDED}\n")
-    assert shown() == {}
+    assert entries() == {}
     output.unlink()
-    assert shown() == {job: Entry("ending")}
+    assert entries() == {job: Entry("ending")}
     state.write_text(json.dumps({"time": time.time() - 60 - 30}))
-    assert shown() == {}
+    assert entries() == {}
 
 
 class Running:

@@ -55,9 +55,9 @@ def test_a_pool_computes_in_a_job_that_comes_with_work_and_leaves_without(
 def test_a_job_gets_what_the_site_asks_for(cluster: SlurmCluster, folder: PoolFolder) -> None:
     with cluster_pool("pbs/test", SITE, folder.path) as pool:
         job = pool.submit(os.getenv, "SLURM_JOB_ID").result(PATIENCE_S)
-        shown = cluster.run(["scontrol", "--oneliner", "show", "job", str(job)])
+        output = cluster.run(["scontrol", "--oneliner", "show", "job", str(job)])
     for asked in ("Partition=label", "TimeLimit=00:10:00", "NumCPUs=2", "mem=1000M"):
-        assert asked in shown
+        assert asked in output
 
 
 def test_a_cancelled_job_is_replaced(cluster: SlurmCluster, folder: PoolFolder) -> None:

@@ -198,7 +198,7 @@ def test_a_pending_job_may_wait_as_long_as_the_queue_wants() -> None:
 
 
 @pytest.mark.parametrize(
-    ("entries", "failures", "told"),
+    ("entries", "failures", "waits"),
     [
         ([None], [], "submitted"),
         ([Entry("pending", "None")], [], "PENDING"),
@@ -215,5 +215,5 @@ def test_a_pending_job_may_wait_as_long_as_the_queue_wants() -> None:
         ),
     ],
 )
-def test_what_work_without_a_worker_waits_for(entries: list[Entry | None], failures: list[str], told: str) -> None:
-    assert what_is_awaited(entries, failures) == told
+def test_what_work_without_a_worker_waits_for(entries: list[Entry | None], failures: list[str], waits: str) -> None:
+    assert what_is_awaited(entries, failures) == waits
