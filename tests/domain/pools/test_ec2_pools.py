@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cloud_scene import Scene
+from cloud_scene import ORPHAN_S, Scene
 from counted_work import names, work, work_until
 from object_stores import S3
 from processes import PATIENCE_S, wait_until
@@ -116,7 +116,7 @@ def test_an_instance_whose_scheduler_is_silent_ends_by_itself(scene: Scene) -> N
     try:
         scene.wait_for_the_end_of(instance)
         console = (scene.cloud.folder / f"{instance}.console").read_text()
-        assert "has not answered for 6 s: this instance ends" in console
+        assert f"has not answered for {ORPHAN_S:g} s: this instance ends" in console
     finally:
         os.kill(holder, signal.SIGCONT)
 

@@ -227,4 +227,4 @@ def test_an_instance_beside_ends_by_itself_when_no_packet_of_its_pool_arrives(
             net.run(ROUTER, "iptables", "-F", "INPUT")
             scene.close()
     console = (cloud.folder / f"{instance}.console").read_text()
-    assert "has not answered for 6 s: this instance ends" in console
+    assert f"has not answered for {ORPHAN_S:g} s: this instance ends" in console
