@@ -138,7 +138,7 @@ def test_of_rivals_whose_answers_get_lost_one_wins(s3: S3) -> None:
 def test_a_renewal_that_comes_too_late_changes_nothing(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = s3.storage()
     storage.put_new("a", b"mine")
-    read = ObjectStorage._get
+    read = ObjectStorage.get_version
 
     def overtaken(self: ObjectStorage, name: str) -> tuple[bytes, dict[str, str]] | None:
         found = read(self, name)
@@ -147,7 +147,7 @@ def test_a_renewal_that_comes_too_late_changes_nothing(s3: S3, monkeypatch: pyte
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(ObjectStorage, "_get", overtaken)
+        patch.setattr(ObjectStorage, "get_version", overtaken)
         assert storage.renew("a", b"mine", b"mine, again") is False
     assert storage.get("a") == b"theirs"
 

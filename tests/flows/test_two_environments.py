@@ -149,7 +149,7 @@ try:
 except InputError as error:
     print("here:", error)
 with cluster_pool("slurm/engine", site, folder) as pool:
-    pool.submit(check_model_parameters, parameters).result(PATIENCE_S)
+    pool.submit(check_model_parameters, parameters).result(300)
 close_cluster_pool(PoolFolder(folder))
 """
 

@@ -70,7 +70,7 @@ class ObjectStorage(MarkedStorage):
 
     def get(self, name: str) -> bytes | None:
         """Read an object, None where it is not there."""
-        found = self._get(name)
+        found = self.get_version(name)
         return None if found is None else found[0]
 
     def list(self, prefix: str) -> Iterator[str]:
@@ -85,11 +85,13 @@ class ObjectStorage(MarkedStorage):
 
     def renew(self, name: str, former: bytes, content: bytes) -> bool:
         """Replace an object if it is still the one that was read: its entity tag is a condition of the request."""
-        found = self._get(name)
-        if found is None or found[0] != former:
-            return False
+        found = self.get_version(name)
+        return found is not None and found[0] == former and self.replace(name, found[1], content)
+
+    def replace(self, name: str, version: dict[str, str], content: bytes) -> bool:
+        """Replace an object if it still has a version; say whether that was so."""
         try:
-            self._put(name, content, found[1])
+            self._put(name, content, version)
         except (FileNotFoundError, FileExistsError):
             return False
         return True
@@ -116,8 +118,8 @@ class ObjectStorage(MarkedStorage):
             address: str = obstore.sign(client, verb, name, timedelta(seconds=valid_s))  # type: ignore[call-overload]
             return address
 
-    def _get(self, name: str) -> tuple[bytes, dict[str, str]] | None:
-        """Return the content and the version of an object."""
+    def get_version(self, name: str) -> tuple[bytes, dict[str, str]] | None:
+        """Return the content and the version of an object, None where it is not there."""
         with suppress(FileNotFoundError), self._translating(name):
             import obstore
 
@@ -221,12 +223,17 @@ def _prove_race(storage: ObjectStorage, name: str) -> None:
 
 
 def _prove_renewal(storage: ObjectStorage, name: str) -> None:
-    if not storage.renew(name, b"first", b"third") or storage.get(name) != b"third":
+    former = storage.get_version(name)
+    if former is None or not storage.renew(name, b"first", b"third") or storage.get(name) != b"third":
         raise _unfit(storage, "it does not replace an object under the condition `If-Match`")
+    if storage.replace(name, former[1], b"fourth") or storage.get(name) != b"third":
+        raise _unfit(storage, "it replaces an object that others have changed, as it ignores `If-Match`")
     with ThreadPoolExecutor(N_RIVALS) as rivals:
         won = list(rivals.map(lambda number: storage.renew(name, b"third", b"%d" % number), range(N_RIVALS)))
     if won.count(True) > 1:
-        raise _unfit(storage, "it replaces an object that others have changed, as it ignores `If-Match`")
+        raise _unfit(
+            storage, f"of {N_RIVALS} writers that replace one object at the same time, {won.count(True)} succeed"
+        )
 
 
 def _unfit(storage: ObjectStorage, why: str) -> InputError:
