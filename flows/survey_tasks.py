@@ -27,9 +27,10 @@ from surveyor.tasks.sample import sample
 from surveyor.works.campaign import Campaign
 from surveyor.works.campaign.survey_record import SurveyRecord
 
-# For so long at most, walkers wait for the run of the next generation: with SQLite, the server refuses the requests for
-# this run while it records the tasks of many walkers.
+# While the run of the next generation is set up, but not for longer than this, only a few tasks of walkers begin: with
+# SQLite, the server refuses the requests for this run while it records many tasks.
 SETUP_S = 2.0
+N_DURING_SETUP = 8
 
 
 class SurveyTasks:
@@ -53,13 +54,14 @@ class SurveyTasks:
         self._labels = Labels.begin(campaign, checks)
         self.ended = self._labels.queue.ended
         is_ready = partial(checks.is_ready, "sampling")
-        self._walkers = TaskQueue(partial(n_at_once, campaign.pools.sampling), self.ended, is_ready)
+        self._walkers = TaskQueue(self._n_walkers_at_once, self.ended, is_ready)
         self._choices = Choices(campaign, checks, self.ended, self._take_choice)
         self._collector = SampleCollector(self._take_sample)
         self._potentials: dict[int, Potential] = {}
         self._to_begin: list[tuple[int, SamplePlan]] = []  # with the generation whose model moves the walker
         self._failed: list[PrefectFuture[Any]] = []
-        self._held_until = math.inf
+        self._setup_ends = math.inf
+        self._is_held = True
         self._is_restored = self._is_deciding = self._is_ending = False
 
     def begin(self, context: Context, number: int, potential: Potential) -> None:
@@ -73,9 +75,11 @@ class SurveyTasks:
         for queue in (self._labels.queue, self._walkers, self._choices.queue):
             queue.context = context
         self._potentials.setdefault(number, potential)
-        self._held_until = 0.0
+        self._setup_ends = -math.inf
+        self._is_held = False
         self._is_deciding = True
         self._restore()
+        self._walkers.fill()
 
     def act(self) -> None:
         """Wait a while for an event, act on it, and carry out the decisions that are due."""
@@ -105,7 +109,8 @@ class SurveyTasks:
             reason: why the campaign ends with it; None if it continues.
         """
         self.record.end_generation(newest.number, newest.n_labels)
-        self._held_until = time.monotonic() + SETUP_S if self.is_overlapped else math.inf
+        self._setup_ends = time.monotonic() + SETUP_S
+        self._is_held = not self.is_overlapped
         if reason is not None:
             self.end(reason)
 
@@ -136,7 +141,7 @@ class SurveyTasks:
                     self._begin(decision)
                 else:
                     self._choose(decision)
-        if self._to_begin and time.monotonic() > self._held_until and self._checks.is_ready("sampling"):
+        if self._to_begin and not self._is_held and self._checks.is_ready("sampling"):
             begun, self._to_begin = self._to_begin, []
             for number in sorted({number for number, _ in begun}):
                 self._submit(number, [plan for each, plan in begun if each == number])
@@ -182,6 +187,11 @@ class SurveyTasks:
                     name=name,
                 )
                 self._walkers.add(name, submit, partial(self._take_batch, name))
+
+    def _n_walkers_at_once(self) -> int:
+        """Return how many tasks of walkers may be unfinished now."""
+        n_at_most = n_at_once(self._campaign.pools.sampling)
+        return min(n_at_most, N_DURING_SETUP) if time.monotonic() < self._setup_ends else n_at_most
 
     def _potential(self, number: int) -> Potential:
         if number not in self._potentials:  # of walkers that begin at the end of a generation, or began in a former run

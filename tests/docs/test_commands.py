@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from prefect_server import free_address, prefect_environment, prefect_server
+from processes import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
@@ -118,7 +119,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     environment = on_path(Path(sys.executable).parent, prefect_environment(home, url))
     with prefect_server(home, url):
         deploy = "prefect work-pool create local --type process && prefect deploy --all"
-        run(deploy, ROOT / "deployments" / "local", environment, 120)
+        run(deploy, ROOT / "deployments" / "local", environment, PATIENCE_S)
         yield environment
 
 
@@ -145,7 +146,7 @@ def test_commands_run_in_a_fresh_clone(name: str, tmp_path: Path, of_a_stranger:
     with socket.socket() as probe:  # a server that is there would be used, and stopped
         assert probe.connect_ex(("127.0.0.1", DEFAULT_PORT)), f"port {DEFAULT_PORT} is in use; stop its server first"
     clone = tmp_path / "surveyor"
-    run(f"git clone --quiet {ROOT} {clone}", tmp_path, of_a_stranger, 120)
+    run(f"git clone --quiet {ROOT} {clone}", tmp_path, of_a_stranger, PATIENCE_S)
     environment = on_path(clone / ".venv" / "mace" / "bin", of_a_stranger)
     story = list(IN_A_CLONE[name])
     if name == "installation":

@@ -125,7 +125,7 @@ def test_a_killed_benchmark_repeats_no_finished_point_and_has_the_table_of_one_t
         command = [sys.executable, "-m", "surveyor.flows.command_line", "benchmark-labels", str(file)]
         first = subprocess.Popen(command, stdout=printed, stderr=printed)
     try:
-        wait_until(lambda: len(finished()) >= 4, output.read_text, 120)
+        wait_until(lambda: len(finished()) >= 4, output.read_text)
     finally:
         first.kill()
         first.wait()

@@ -114,7 +114,7 @@ class Command:
             return subprocess.Popen(command, env=self.environment, cwd=self.folder, stdout=output, stderr=output)
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        wait_until(condition, self.output.read_text, 120)
+        wait_until(condition, self.output.read_text)
 
 
 def test_a_killed_command_goes_on_where_it_was(tmp_path: Path, prefect_api_url: str) -> None:

@@ -282,7 +282,7 @@ def test_a_killed_command_goes_on_with_the_epoch_that_it_was_in(
         command = [sys.executable, "-m", "surveyor.flows.command_line", "train", str(file)]
         first = subprocess.Popen(command, stdout=printed, stderr=printed)
     try:
-        wait_until(lambda: training.is_dir() and len(reported_epochs(training)) >= 3, output.read_text, 120)
+        wait_until(lambda: training.is_dir() and len(reported_epochs(training)) >= 3, output.read_text)
     finally:
         first.kill()
         first.wait()

@@ -174,7 +174,7 @@ def _started(started: Servers) -> SimulatedKubernetes:
         environment=environment,
     )
     cluster = SimulatedKubernetes(folder, port)
-    wait_until(lambda: _is_ready(cluster), started.logs, 60)
+    wait_until(lambda: _is_ready(cluster), started.logs)
     return cluster
 
 
