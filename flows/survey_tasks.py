@@ -1,6 +1,5 @@
 """The tasks of a survey: decisions of its schedule are made as events arrive, and carried out."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from contextvars import Context
@@ -60,8 +59,8 @@ class SurveyTasks:
         self._potentials: dict[int, Potential] = {}
         self._to_begin: list[tuple[int, SamplePlan]] = []  # with the generation whose model moves the walker
         self._failed: list[PrefectFuture[Any]] = []
-        self._setup_ends = math.inf
-        self._is_held = True
+        self._is_held = True  # as there is no run yet to which tasks could belong
+        self._setup_ends = 0.0
         self._is_restored = self._is_deciding = self._is_ending = False
 
     def begin(self, context: Context, number: int, potential: Potential) -> None:
@@ -75,8 +74,8 @@ class SurveyTasks:
         for queue in (self._labels.queue, self._walkers, self._choices.queue):
             queue.context = context
         self._potentials.setdefault(number, potential)
-        self._setup_ends = -math.inf
         self._is_held = False
+        self._setup_ends = 0.0
         self._is_deciding = True
         self._restore()
         self._walkers.fill()
@@ -109,8 +108,8 @@ class SurveyTasks:
             reason: why the campaign ends with it; None if it continues.
         """
         self.record.end_generation(newest.number, newest.n_labels)
-        self._setup_ends = time.monotonic() + SETUP_S
         self._is_held = not self.is_overlapped
+        self._setup_ends = time.monotonic() + SETUP_S
         if reason is not None:
             self.end(reason)
 

@@ -159,7 +159,8 @@ def test_a_renewal_that_comes_too_late_changes_nothing(s3: S3, monkeypatch: pyte
     ("fault", "why"),
     [
         (Fault(removed=("HTTP_IF_NONE_MATCH",)), "of two writers of one object, both succeed"),
-        (Fault(is_atomic=False), r"of 8 writers of one object at the same time, [2-8] succeed"),
+        (Fault(ignored=("HTTP_IF_NONE_MATCH",)), r"of 8 writers of one object at the same time, [2-8] succeed"),
+        (Fault(ignored=("HTTP_IF_MATCH",)), r"of 8 writers that replace one object at the same time, [2-8] succeed"),
         (Fault(removed=("HTTP_IF_MATCH",)), "it replaces an object that others have changed"),
         (Fault(status="403 Forbidden", is_refused=is_put), "refuses access"),
         (Fault(status="501 Not Implemented", is_refused=is_put), "501 Not Implemented"),

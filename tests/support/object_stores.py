@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 SECRET = "planted-secret-4711"  # what S3's access key is here, and what must be found nowhere
 AZURITE_ACCOUNT = "devstoreaccount1"
 AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="  # public
+UNDER_WAY_S = 0.2  # a request at a service that is not atomic
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has no business with loopback
 
 
@@ -40,14 +41,14 @@ class Fault:
 
     Attributes:
         removed: headers that get lost, as WSGI names them.
-        is_atomic: whether conditions of requests hold, too, while other requests for the object are under way.
+        ignored: headers that are ignored while other requests for the object are under way, as WSGI names them.
         status: what is answered in place of an answer that gets lost; None for the service's own answer.
         is_lost: says of a method and a path whether its answer gets lost, after the service has done its work.
         is_refused: says of a method and a path whether it is answered by `status` and never reaches the service.
     """
 
     removed: tuple[str, ...] = ()
-    is_atomic: bool = True
+    ignored: tuple[str, ...] = ()
     status: str = "500 Internal Server Error"
     is_lost: Callable[[str, str], bool] = lambda *_: False
     is_refused: Callable[[str, str], bool] = lambda *_: False
@@ -120,29 +121,23 @@ def _between(service: WSGIApplication, s3: S3) -> WSGIApplication:
         if fault.is_lost(*request):
             list(service(environment, lambda *_: lambda _: None))
             return _answer(start, fault.status)
-        if fault.is_atomic:
-            with one_at_a_time:
-                return list(service(environment, start))
-        return _meanwhile(service, s3.under_way)(environment, start)
-
-    return application
-
-
-def _meanwhile(service: WSGIApplication, under_way: "Counter[str]") -> WSGIApplication:
-    """Return a service that heeds no condition while another request for the object is under way."""
-
-    def application(environment: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        path = environment["PATH_INFO"]
-        if under_way[path]:
-            environment.pop("HTTP_IF_NONE_MATCH", None)
-        under_way[path] += 1
-        time.sleep(0.05)
-        try:
+        if fault.ignored:
+            _meet_others(environment, s3.under_way, fault.ignored)
+        with one_at_a_time:
             return list(service(environment, start))
-        finally:
-            under_way[path] -= 1
 
     return application
+
+
+def _meet_others(environment: WSGIEnvironment, under_way: "Counter[str]", ignored: Iterable[str]) -> None:
+    """Have a request take its time, and lose headers if another one for the object is under way."""
+    path = environment["PATH_INFO"]
+    under_way[path] += 1
+    time.sleep(UNDER_WAY_S)
+    if under_way[path] > 1:
+        for name in ignored:
+            environment.pop(name, None)
+    under_way[path] -= 1
 
 
 def _answer(start: StartResponse, status: str) -> Iterable[bytes]:

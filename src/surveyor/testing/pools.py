@@ -20,7 +20,7 @@ from surveyor.pools.pool import Pool
 from surveyor.testing.checks import check_close, check_equal, check_that
 
 PATIENCE_S = 300.0  # a machine may be many times slower than usual
-MANY_S = 60.0
+MANY_S = 60.0  # for a hundred small functions
 POLL_S = 0.01
 BLOCKED_S = 0.3  # a submission that has not returned after this is taken to wait
 
