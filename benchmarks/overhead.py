@@ -32,7 +32,7 @@ from ase import Atoms
 from distributed import Client, LocalCluster
 from prefect import flow
 
-from surveyor.flows.server import answers
+from surveyor.flows.server import answers, server_environment
 from surveyor.flows.task_queue import LEAST_AT_ONCE, TaskQueue
 from surveyor.labels import Label, LabelStore, LevelOfTheory
 from surveyor.pools.local import local_pool
@@ -215,7 +215,7 @@ def server(home: str) -> Iterator[dict[str, str]]:
     environment = {**os.environ, "PREFECT_HOME": home, "PREFECT_API_URL": url}
     process = subprocess.Popen(
         [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-        env=environment,
+        env={**server_environment(), **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -26,6 +26,9 @@ from prefect.settings import (
     PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_HOME,
+    PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE,
+    PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE,
+    PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL,
     temporary_settings,
 )
 
@@ -46,6 +49,13 @@ N_RETRIES = 2  # of Prefect's own, after 2 and 4 s; then a run looks for the ser
 RETRY_AFTER_S, N_SOON = 0.1, 30
 # As the job variables of deployments/*/prefect.yaml have it; what the user has set holds.
 SETTINGS = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}  # seconds: by it deployments/automations.yaml tells who is dead
+# Of a server that is started here; it records changes of tasks together, each after a second at the latest. One by one,
+# they cost it more than twice the processor time. An interval below 1 s counts as 0 there, and burns a core.
+SERVER_SETTINGS = {
+    PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE: 100,
+    PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL: 1.0,
+    PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE: 200,
+}
 AWAY = (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT)
 # Nobody waits for records of the log, and what a request needs before it waits with that.
 IMPATIENT = ("/logs/", "/csrf-token")
@@ -325,7 +335,7 @@ def _start(url: str, meanwhile: Callable[[], object]) -> None:
     with log_file().open("ab") as output:
         process = subprocess.Popen(
             command,
-            env={**os.environ, "PREFECT_API_URL": ""},
+            env=server_environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -339,6 +349,13 @@ def _start(url: str, meanwhile: Callable[[], object]) -> None:
         time.sleep(0.5)
     if process.poll() is None:  # else another process was faster, and the server is that one's
         log_file().with_name(PID_FILE).write_text(str(process.pid))
+
+
+def server_environment() -> dict[str, str]:
+    """Return the environment of a server on this machine; settings of the user hold."""
+    with temporary_settings(set_defaults=SERVER_SETTINGS):
+        settings = {each.name: str(each.value()) for each in SERVER_SETTINGS}
+    return {**os.environ, **settings, "PREFECT_API_URL": ""}
 
 
 def _last_words() -> str:

@@ -210,12 +210,18 @@ def read_arrays(path: Path, schema_version: int) -> dict[str, np.ndarray]:
     Raises:
         InputError: a newer surveyor wrote the file.
     """
+    arrays = load_arrays(path)
+    found = int(arrays["schema_version"])
+    if found > schema_version:
+        raise InputError(
+            f"{path} has schema version {found}, this surveyor reads up to {schema_version}; update surveyor"
+        )
+    return arrays
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of a file, each once, whatever its schema version."""
     with np.load(path, allow_pickle=False) as arrays:
-        found = int(arrays["schema_version"])
-        if found > schema_version:
-            raise InputError(
-                f"{path} has schema version {found}, this surveyor reads up to {schema_version}; update surveyor"
-            )
         return dict(arrays)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from surveyor.files import write_arrays
+from surveyor.files import load_arrays, write_arrays
 from surveyor.sampling.conditions import GUARDS
 from surveyor.sampling.walkers import (
     SCHEMA_VERSION,
@@ -92,9 +92,9 @@ def load_sample(path: Path, *, origin: Walker) -> Sample:
     Raises:
         ValueError: the file belongs to another walker, or to another state or other conditions of it.
     """
-    with np.load(path, allow_pickle=False) as arrays:
-        _check_origin(arrays, origin, path)
-        return _from_arrays(arrays, origin, path)
+    arrays = load_arrays(path)
+    _check_origin(arrays, origin, path)
+    return _from_arrays(arrays, origin, path)
 
 
 def read_sample(path: Path, walker: Walker) -> Sample:
@@ -107,22 +107,21 @@ def read_sample(path: Path, walker: Walker) -> Sample:
     Raises:
         ValueError: the file belongs to another walker.
     """
-    with np.load(path, allow_pickle=False) as arrays:
-        return _from_arrays(arrays, walker, path)
+    return _from_arrays(load_arrays(path), walker, path)
 
 
 def load_attempt(path: Path, *, origin: Walker) -> Attempt:
     """Return a try that `save_attempt` wrote; see `load_sample`."""
-    with np.load(path, allow_pickle=False) as arrays:
-        _check_origin(arrays, origin, path)
-        sample = _from_arrays(arrays, origin, path)
-        energy = float(arrays["energy"]) if "energy" in arrays else np.nan
-        return Attempt(
-            sample,
-            n_frames=int(arrays["n_frames"]) if "n_frames" in arrays else 0,
-            energy=None if np.isnan(energy) else energy,
-            was_certain=bool(arrays["was_certain"]) if "was_certain" in arrays else False,
-        )
+    arrays = load_arrays(path)
+    _check_origin(arrays, origin, path)
+    sample = _from_arrays(arrays, origin, path)
+    energy = float(arrays["energy"]) if "energy" in arrays else np.nan
+    return Attempt(
+        sample,
+        n_frames=int(arrays["n_frames"]) if "n_frames" in arrays else 0,
+        energy=None if np.isnan(energy) else energy,
+        was_certain=bool(arrays["was_certain"]) if "was_certain" in arrays else False,
+    )
 
 
 def _check_origin(arrays: Mapping[str, np.ndarray], origin: Walker, path: Path) -> None:

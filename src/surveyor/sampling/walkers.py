@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from ase import Atoms
 
-from surveyor.files import write_arrays
+from surveyor.files import load_arrays, write_arrays
 from surveyor.reading import Reading, read_structures
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.placement import WINDOW_CENTRE, WINDOW_VARIABLE, centre_at, place
@@ -294,8 +294,7 @@ def load_walker(path: Path, walker: Walker) -> Walker:
     Raises:
         ValueError: the file is that of another walker, or of a newer surveyor.
     """
-    with np.load(path, allow_pickle=False) as arrays:
-        return walker_from_arrays(arrays, walker, path)
+    return walker_from_arrays(load_arrays(path), walker, path)
 
 
 def walker_to_arrays(walker: Walker) -> dict[str, np.ndarray]:
@@ -351,4 +350,4 @@ def _memory(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def named(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     """Return the arrays whose names begin with a prefix, by what follows it."""
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
