@@ -39,7 +39,7 @@ from surveyor.works.campaign import CAMPAIGN, Origin, WandB
 
 
 def _generation_name() -> str:
-    return f"generation {runtime.flow_run.parameters['previous'].number + 1}"
+    return f"generation {runtime.flow_run.parameters['survey'].newest.number + 1}"
 
 
 @users_flow(CAMPAIGN_VIEW)
@@ -85,7 +85,7 @@ def online_learning(
             with Survey(campaign, checks.begun(), generation) as survey:
                 while (reason := reason_to_stop(generation.progress, learning)) is None:
                     reports.begin(generation.number)
-                    generation = next_generation(survey, generation)
+                    generation = next_generation(survey)
                 survey.end(reason)
         return conclude(campaign, generation, reason, reports)
 
@@ -93,18 +93,17 @@ def online_learning(
 @flow(name="generation", flow_run_name=_generation_name, validate_parameters=False, persist_result=False)
 @ending_at_once
 @sending_heartbeats
-def next_generation(survey: Survey, previous: Generation) -> Generation:
+def next_generation(survey: Survey) -> Generation:
     """Sample with the newest model, label the samples, and train on all labels so far.
 
     Args:
         survey: walkers of the open campaign, and labels of their samples; they go on during the training if the
             campaign allows.
-        previous: the newest complete generation.
 
     Returns:
         The next generation, complete.
     """
-    campaign, learning = survey.campaign, survey.campaign.parameters.learning
+    campaign, learning, previous = survey.campaign, survey.campaign.parameters.learning, survey.newest
     number, stopwatch = previous.number + 1, Stopwatch()
     potential = previous.model.deploy()
     samples = survey.samples(previous, potential, stopwatch)

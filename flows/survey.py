@@ -39,10 +39,16 @@ class Survey:
         campaign: the open campaign.
         checks: checks of its pools, begun.
         newest: the newest complete generation.
+
+    Attributes:
+        newest: the newest complete generation.
     """
 
+    # Prefect would otherwise copy all structures of the campaign to show them as the parameter of a flow run.
+    __slots__ = ("_actions", "_checks", "_context", "_loop", "_tasks", "campaign", "newest")
+
     def __init__(self, campaign: Campaign, checks: PoolChecks, newest: Generation) -> None:
-        self.campaign, self._checks = campaign, checks
+        self.campaign, self._checks, self.newest = campaign, checks, newest
         self._tasks = SurveyTasks(campaign, checks, newest)
         self._context = copy_context()
         self._actions: list[Callable[[], None]] = []
@@ -99,6 +105,7 @@ class Survey:
         """Forget the samples of a generation, which are learned; return the generation."""
         reason = reason_to_stop(newest.progress, self.campaign.parameters.learning)
         self._loop.call(partial(self._tasks.end_generation, newest, reason))
+        self.newest = newest
         return newest
 
     def give_up(self, previous: Generation, to_reset: Sequence[str]) -> None:

@@ -1,6 +1,5 @@
 """The tasks of a survey: decisions of its schedule are made as events arrive, and carried out."""
 
-import time
 from collections.abc import Mapping, Sequence
 from contextvars import Context
 from functools import partial
@@ -26,11 +25,6 @@ from surveyor.tasks.sample import sample
 from surveyor.works.campaign import Campaign
 from surveyor.works.campaign.survey_record import SurveyRecord
 
-# While the run of the next generation is set up, but not for longer than this, only a few tasks of walkers begin: with
-# SQLite, the server refuses the requests for this run while it records many tasks.
-SETUP_S = 2.0
-N_DURING_SETUP = 8
-
 
 class SurveyTasks:
     """The tasks of walkers, choices and labels, all in the run of the campaign or all in that of the generation.
@@ -53,14 +47,13 @@ class SurveyTasks:
         self._labels = Labels.begin(campaign, checks)
         self.ended = self._labels.queue.ended
         is_ready = partial(checks.is_ready, "sampling")
-        self._walkers = TaskQueue(self._n_walkers_at_once, self.ended, is_ready)
+        self._walkers = TaskQueue(partial(n_at_once, campaign.pools.sampling), self.ended, is_ready)
         self._choices = Choices(campaign, checks, self.ended, self._take_choice)
         self._collector = SampleCollector(self._take_sample)
         self._potentials: dict[int, Potential] = {}
         self._to_begin: list[tuple[int, SamplePlan]] = []  # with the generation whose model moves the walker
         self._failed: list[PrefectFuture[Any]] = []
         self._is_held = True  # as there is no run yet to which tasks could belong
-        self._setup_ends = 0.0
         self._is_restored = self._is_deciding = self._is_ending = False
 
     def begin(self, context: Context, number: int, potential: Potential) -> None:
@@ -75,7 +68,6 @@ class SurveyTasks:
             queue.context = context
         self._potentials.setdefault(number, potential)
         self._is_held = False
-        self._setup_ends = 0.0
         self._is_deciding = True
         self._restore()
         self._walkers.fill()
@@ -109,7 +101,6 @@ class SurveyTasks:
         """
         self.record.end_generation(newest.number, newest.n_labels)
         self._is_held = not self.is_overlapped
-        self._setup_ends = time.monotonic() + SETUP_S
         if reason is not None:
             self.end(reason)
 
@@ -186,11 +177,6 @@ class SurveyTasks:
                     name=name,
                 )
                 self._walkers.add(name, submit, partial(self._take_batch, name))
-
-    def _n_walkers_at_once(self) -> int:
-        """Return how many tasks of walkers may be unfinished now."""
-        n_at_most = n_at_once(self._campaign.pools.sampling)
-        return min(n_at_most, N_DURING_SETUP) if time.monotonic() < self._setup_ends else n_at_most
 
     def _potential(self, number: int) -> Potential:
         if number not in self._potentials:  # of walkers that begin at the end of a generation, or began in a former run

@@ -12,8 +12,11 @@ from typing import Any
 from prefect.futures import PrefectFuture
 
 from surveyor.pools.pool import Pool
+from surveyor.tasks.execution import on_submission
 
 LEAST_AT_ONCE = 16  # cheap labels: as few as keep a small pool busy, as a task takes longer to begin than they take
+# Tasks begin in threads: with many at a time, each waits for the others, and so does whatever acts on results.
+N_BEGINNING = 8
 LOOK_S = 1.0  # how often a waiting queue lets its owner look
 
 Entry = tuple[Callable[[], bool], Callable[[], None]]  # whether a task is held, and what submits it
@@ -27,6 +30,8 @@ def n_at_once(pool: Pool) -> int:
 @dataclass(slots=True)
 class TaskQueue:
     """A queue of tasks, of which a limited number is submitted at a time.
+
+    Of these, `N_BEGINNING` at most have not begun: neither ended nor submitted a function to a pool.
 
     Attributes:
         n_at_once: returns the number of tasks that may be unfinished now; called only when tasks may begin.
@@ -43,6 +48,7 @@ class TaskQueue:
     futures: dict[str, PrefectFuture[Any]] = field(default_factory=dict)  # Any: whatever the tasks return
     _waiting: "deque[Entry]" = field(default_factory=deque)
     _held: "deque[Entry]" = field(default_factory=deque)
+    _beginning: set[str] = field(default_factory=set)
     _looked: float = 0.0
     _n_unfinished: int = 0
     _n_deferred: int = 0
@@ -105,7 +111,7 @@ class TaskQueue:
             self._looked = time.monotonic()
             self._waiting.extendleft(reversed(self._held))
             self._held.clear()
-        while self._waiting and self.may_begin() and self._n_unfinished < self.n_at_once():
+        while self._waiting and self._has_room() and self.may_begin():
             is_held, submit = entry = self._waiting.popleft()
             if is_held():
                 self._held.append(entry)
@@ -113,11 +119,24 @@ class TaskQueue:
                 self._n_unfinished += 1
                 submit()
 
-    def _submit(self, name: str, submit: Callable[[], PrefectFuture[Any]], then: Callable[[], None]) -> None:
-        self.futures[name] = future = submit() if self.context is None else self.context.run(submit)
-        future.add_done_callback(lambda _: self.ended.put(partial(self._end, future, then)))
+    def _has_room(self) -> bool:
+        return len(self._beginning) < N_BEGINNING and self._n_unfinished < self.n_at_once()
 
-    def _end(self, future: PrefectFuture[Any], then: Callable[[], None]) -> None:
+    def _submit(self, name: str, submit: Callable[[], PrefectFuture[Any]], then: Callable[[], None]) -> None:
+        def submit_observed() -> PrefectFuture[Any]:
+            with on_submission(partial(self.ended.put, partial(self._begin_others, name))):
+                return submit()
+
+        self._beginning.add(name)
+        self.futures[name] = future = submit_observed() if self.context is None else self.context.run(submit_observed)
+        future.add_done_callback(lambda _: self.ended.put(partial(self._end, name, future, then)))
+
+    def _begin_others(self, name: str) -> None:
+        self._beginning.discard(name)
+        self.fill()
+
+    def _end(self, name: str, future: PrefectFuture[Any], then: Callable[[], None]) -> None:
+        self._beginning.discard(name)
         future.wait()  # it has ended, and now knows its state; tasks that are given it would ask the server for that
         self._n_unfinished -= 1
         then()

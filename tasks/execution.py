@@ -2,8 +2,10 @@
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task, runtime
@@ -19,6 +21,8 @@ from surveyor.pools.submission import SubmitOptions, submit_with
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_on_submission: ContextVar[Callable[[], None]] = ContextVar("on_submission", default=lambda: None)
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +52,20 @@ def submit_unlinked(task: Task[P, T], /, *args: P.args, **kwargs: P.kwargs) -> P
     return future
 
 
+@contextmanager
+def on_submission(action: Callable[[], None]) -> Iterator[None]:
+    """Have tasks that are submitted in this block call an action when their function is on its pool.
+
+    Args:
+        action: called in the thread of the task; again when the task is retried.
+    """
+    token = _on_submission.set(action)
+    try:
+        yield
+    finally:
+        _on_submission.reset(token)
+
+
 def run_on(pool: Executor | None, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a function on a pool and wait for what it returns; without a pool, run it here.
 
@@ -73,8 +91,11 @@ def run_with(
         kwargs: its keyword arguments.
     """
     if pool is None:
+        _on_submission.get()()
         return function(*args, **kwargs)
-    return submit_with(pool, options, function, *args, **kwargs).result()
+    future = submit_with(pool, options, function, *args, **kwargs)
+    _on_submission.get()()
+    return future.result()
 
 
 def run_unclaimed(store: LabelStore, function: Callable[[LabelStore], T]) -> T:

@@ -9,15 +9,12 @@ import httpx
 import pytest
 from campaigns import Folder
 from killed_campaign import repeats_in
-from prefect.futures import PrefectFuture
 from prefect_server import ANSWER_S, post
 from processes import wait_until
 from slow_campaign import N_GENERATIONS, N_LABELS, N_STATES, SlowCampaign
 
 from surveyor.errors import InputError
-from surveyor.flows import survey_tasks
 from surveyor.flows.conclusion import Reports
-from surveyor.flows.survey_tasks import SurveyTasks
 from surveyor.learning.decisions import Progress
 from surveyor.learning.entries import LabelArrived, RunEnds, SampleReturned
 from surveyor.learning.journal import Journal, first_difference
@@ -78,40 +75,20 @@ def test_walkers_go_on_during_trainings_and_nothing_is_dropped(folder: Folder, p
     labels_stand_alone_in_the_run_graph(prefect_api_url)
 
 
-def test_walkers_and_labels_go_on_while_the_flow_is_held_up_a_few_walkers_at_a_time(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    journal, begin, submit = Journal(folder.directory.journal), Reports.begin, survey_tasks.submit_unlinked
-    begun: list[PrefectFuture[Any]] = []
-    n_unfinished: list[int] = []
+def test_walkers_and_labels_go_on_while_the_flow_is_held_up(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, begin = Journal(folder.directory.journal), Reports.begin
 
     def n_arrived() -> int:
         return sum(isinstance(entry, LabelArrived) for entry in journal.read())
 
-    def submit_counted(*args: Any, **kwargs: Any) -> PrefectFuture[Any]:
-        n_unfinished.append(1 + sum(not future.state.is_final() for future in begun))
-        begun.append(submit(*args, **kwargs))
-        return begun[-1]
-
     def begin_late(reports: Reports, number: int) -> None:  # as when the server is away between two generations
         if number == 1:
             wait_until(lambda: n_arrived() == 12, lambda: str(journal.read()))  # all: eight samples are ahead
-            monkeypatch.setattr(survey_tasks, "submit_unlinked", submit)
         begin(reports, number)
 
-    def end(tasks: SurveyTasks, *args: Any) -> None:
-        monkeypatch.setattr(survey_tasks, "submit_unlinked", submit_counted)
-        end_generation(tasks, *args)
-
-    end_generation = SurveyTasks.end_generation
-    monkeypatch.setattr(survey_tasks, "SETUP_S", 3600.0)
-    monkeypatch.setattr(survey_tasks, "N_DURING_SETUP", 1)
-    monkeypatch.setattr(SurveyTasks, "end_generation", end)
     monkeypatch.setattr(Reports, "begin", begin_late)
     folder.run(n_walkers=4, learning=OVERLAPPED)
     assert [folder.n_brought(number) for number in (1, 2, 3)] == [4, 4, 4]
-    assert len(n_unfinished) > 1
-    assert set(n_unfinished) == {1}
     assert first_difference(journal.read()) is None
 
 

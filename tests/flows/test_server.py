@@ -11,10 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect_server import free_address, prefect_environment
+from prefect_server import ANSWER_S, free_address, prefect_environment
 from processes import wait_until
 from server_log import watched
 
@@ -51,11 +52,17 @@ def test_a_server_that_is_started_here_keeps_a_log_and_is_stopped_by_prefect(
 ) -> None:
     url, log = free_address(), tmp_path / "server.log"
     port = url[17:-4]
+    environment["PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE"] = "7"
     with watched(log):
         urls = call("-c", START, port, environment=environment)
         assert urls.split() == [url, "True"]
         assert answers(url)
         assert f"http://127.0.0.1:{port}" in log.read_text()
+        settings = httpx.get(f"{url}/admin/settings", trust_env=False, timeout=ANSWER_S).json()["server"]["services"]
+        assert (
+            settings["task_run_recorder"] | {"batch_size": 100, "flush_interval": 1.0} == settings["task_run_recorder"]
+        )
+        assert settings["event_persister"]["batch_size"] == 7  # the user's
 
         assert "Server stopped" in call("-m", "prefect", "server", "stop", environment=environment)
         wait_until(lambda: not answers(url), log.read_text)

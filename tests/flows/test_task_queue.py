@@ -1,16 +1,21 @@
 """Tasks that are submitted a few at once, and what follows them."""
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from functools import partial
 from queue import SimpleQueue
+from typing import Any
 
 import httpx
 import pytest
 from prefect import flow, task
 from prefect.client.base import PrefectHttpxSyncClient
-from processes import PATIENCE_S
+from processes import PATIENCE_S, wait_until
 
+from surveyor.flows import task_queue
 from surveyor.flows.task_queue import TaskQueue
+from surveyor.tasks.execution import run_on
 
 
 class Running:
@@ -53,6 +58,51 @@ def test_no_more_tasks_than_the_window_holds_are_unfinished() -> None:
     assert work_through() == {str(number): number for number in range(12)}
     assert n_submitted == [3]  # none of them could end before
     assert 1 <= running.most <= 3
+
+
+class SlowEntrance(Executor):
+    """A pool that takes functions when it may, and computes none of them."""
+
+    def __init__(self) -> None:
+        self.entering, self.may_enter = Running(), threading.Event()
+        self.futures: list[Future[Any]] = []
+
+    def submit(self, _function: Callable[..., Any], /, *_: Any, **__: Any) -> Future[Any]:
+        with self.entering:
+            assert self.may_enter.wait(PATIENCE_S)
+            self.futures.append(Future())
+            return self.futures[-1]
+
+
+def test_a_few_tasks_begin_at_a_time_and_those_on_a_pool_have_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_queue, "N_BEGINNING", 2)
+    pool = SlowEntrance()
+    n_submitted = []
+
+    @task
+    def work(number: int) -> int:
+        return run_on(pool, abs, number)
+
+    @flow
+    def work_through() -> None:
+        queue = TaskQueue(lambda: 6, SimpleQueue())
+        for number in range(6):
+            queue.add(str(number), partial(work.submit, number))
+        n_submitted.append(len(queue.futures))
+        pool.may_enter.set()
+
+        def all_have_begun() -> bool:
+            queue.serve(lambda: None)
+            return len(pool.futures) == 6
+
+        wait_until(all_have_begun, lambda: f"{len(pool.futures)} of 6 tasks are on the pool")
+        for future in pool.futures:
+            future.set_result(0)
+        queue.wait()
+
+    work_through()
+    assert n_submitted == [2]
+    assert pool.entering.most <= 2
 
 
 def test_what_follows_a_task_waits_for_no_other_one() -> None:
