@@ -31,12 +31,37 @@ EXPERIMENTAL = "experimental: never tried"
 LABELS = "labels with 16 ranks of MPI, for at most 12 hours each"
 
 
-def examples() -> Mapping[str, tuple[SiteBlock, str]]:
-    """Return an example of each kind of pool, code and storage by its name, with what it is for."""
-    cpu = {"cores_per_job": 16, "memory_GB": 32.0, "walltime_minutes": 720.0, "prologue": list(MODULES)}
+Examples = Mapping[str, tuple[SiteBlock, str]]
+
+
+def examples() -> Examples:
+    """Return an example of each kind of pool, code and storage by its name, with its purpose."""
+    return {**_own_machines(), **_clusters(), **_clouds(), **_codes(), **_storages()}
+
+
+def _own_machines() -> Examples:
     certificates = Path("/home/ada/certificates")
     return {
         "local/example": (LocalPool(cores_per_worker=2), "this machine, with two cores for each label or walker"),
+        "ssh/example": (
+            SSHPool(hosts=["gpu1", "ada@gpu2"], prologue=["# Each machine runs these lines first."]),
+            "workstations or rented machines, each with one training or walker at a time",
+        ),
+        "dask/example": (
+            DaskPool(
+                address="tls://10.0.0.1:8786",
+                tls_ca_file=certificates / "ca.pem",
+                tls_cert_file=certificates / "cert.pem",
+                tls_key_file=certificates / "key.pem",
+            ),
+            "a Dask scheduler that runs already and asks for certificates",
+        ),
+    }
+
+
+def _clusters() -> Examples:
+    cpu = {"cores_per_job": 16, "memory_GB": 32.0, "walltime_minutes": 720.0, "prologue": list(MODULES)}
+    return {
         "slurm/example": (SLURMPool(queue="cpu", tasks_per_job=16, **cpu), LABELS),
         "slurm/example-gpu": (
             SLURMPool(queue="gpu", cores_per_job=8, gpus_per_job=1, memory_GB=64, walltime_minutes=1440, max_jobs=1),
@@ -47,6 +72,11 @@ def examples() -> Mapping[str, tuple[SiteBlock, str]]:
         "sge/example": (SGEPool(queue="all.q", parallel_environment="smp", **cpu), LABELS),
         "oar/example": (OARPool(queue="default", **cpu), LABELS),
         "htcondor/example": (HTCondorPool(disk_GB=10, **cpu), f"{LABELS} ({EXPERIMENTAL})"),
+    }
+
+
+def _clouds() -> Examples:
+    return {
         "ec2/example": (
             EC2Pool(
                 region="eu-west-1",
@@ -84,23 +114,20 @@ def examples() -> Mapping[str, tuple[SiteBlock, str]]:
             ),
             "trainings on GPUs of a cluster of containers (experimental: never tried for real)",
         ),
-        "ssh/example": (
-            SSHPool(hosts=["gpu1", "ada@gpu2"], prologue=["# Each machine runs these lines first."]),
-            "workstations or rented machines, each with one training or walker at a time",
-        ),
-        "dask/example": (
-            DaskPool(
-                address="tls://10.0.0.1:8786",
-                tls_ca_file=certificates / "ca.pem",
-                tls_cert_file=certificates / "cert.pem",
-                tls_key_file=certificates / "key.pem",
-            ),
-            "a Dask scheduler that runs already and asks for certificates",
-        ),
+    }
+
+
+def _codes() -> Examples:
+    return {
         "cp2k/example": (
             CP2KCodeBlock(command="mpirun -np {ranks} cp2k.psmp", ranks=16, memory_GB=30, timeout_minutes=60),
             "CP2K with 16 ranks of MPI, for slurm/example and its like",
         ),
+    }
+
+
+def _storages() -> Examples:
+    return {
         "s3/example": (
             S3Storage(endpoint="https://minio.example.org", region="eu-west-1"),
             "buckets of a service that speaks the protocol of S3; give it an access key",

@@ -56,7 +56,7 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
     faults = [result for result in results if result.severity == "fault"]
     for result in faults:
         console.print(Text(f"\n{result.check}, {result.where}: {result.found}", "red"))
-        console.print(Text(f"  fix: {result.mend}", "bold"))
+        console.print(Text(f"  fix: {result.remedy}", "bold"))
     console.print(f"\n{number_of(len(faults), 'fault')} in {number_of(len(results), 'result')}")
     return 1 if faults else 0
 

@@ -94,10 +94,10 @@ def _has_planned_run(client: SyncPrefectClient, deployment: DeploymentResponse) 
 def _refused(url: str, error: httpx.HTTPStatusError) -> CheckResult:
     found = f"{url} does not list deployments: {error}"
     if error.response.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
-        mend = "pip install 'fastapi<0.151'  # where the server runs; then start it again"
+        remedy = "pip install 'fastapi<0.151'  # where the server runs; then start it again"
     else:
-        mend = "look for errors in the server's log"
-    return fault(CHECK, HERE, found, mend)
+        remedy = "look for errors in the server's log"
+    return fault(CHECK, HERE, found, remedy)
 
 
 def _numbers(version: str) -> list[int]:

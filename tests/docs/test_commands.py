@@ -16,7 +16,7 @@ from processes import PATIENCE_S
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
 BLOCK = re.compile(r"^ *```(\w*)[^\n]*\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-INLINE = re.compile(r"`((?:surveyor|make|prefect) [^`\n]+)`")
+INLINE = re.compile(r"`(?:\.venv/mace/bin/)?((?:surveyor|make|prefect|pip|apt|\.) [^`\n]+)`")
 CAMPAIGN = re.compile(r"<!-- complete campaign file -->\n+```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # Commands that take seconds on a small campaign, in the order of a user, and what a page leaves out of them.
@@ -33,6 +33,7 @@ QUICK = {
 IN_A_CLONE = {
     "demo": (
         "make demo",
+        ". .venv/mace/bin/activate",
         "surveyor run deployments/demo/xtb.yaml",
         "surveyor status campaigns/demo",
         "prefect server stop",
@@ -42,15 +43,17 @@ IN_A_CLONE = {
         "python3.11 -m venv env",
         ". env/bin/activate",
         'pip install --constraint constraints.txt torch==2.13.0 --editable ".[mace,xtb]"',
+        'pip install "surveyor[aws]"',
     ),
     "documentation": ("make docs",),
     "tests": ("make test",),
 }
+OF_THE_SYSTEM = {"apt install cp2k"}  # `.ci/run` installs it
 DEFAULT_PORT = 4200  # of the server that `surveyor run` starts
 
 
 def commands(text: str) -> set[str]:
-    """Return the commands of a page: lines of its blocks of bash, and inline code of surveyor, make and prefect."""
+    """Return the commands of a page: lines of its blocks of bash, and inline code that begins with a program."""
     blocks = [body for language, body in BLOCK.findall(text) if language == "bash"]
     lines = "\n".join(blocks).replace("\\\n", "").splitlines()
     return {line.strip() for line in lines if line.strip()} | set(INLINE.findall(text))
@@ -79,7 +82,12 @@ def on_path(folder: Path, environment: dict[str, str]) -> dict[str, str]:
 def test_every_command_of_a_page_is_run_by_a_test_of_this_file(page: Path) -> None:
     found = commands(page.read_text())
     assert found
-    assert found - {*QUICK, *(command for story in IN_A_CLONE.values() for command in story)} == set()
+    assert found - {*QUICK, *(command for story in IN_A_CLONE.values() for command in story), *OF_THE_SYSTEM} == set()
+
+
+def test_programs_of_the_system_are_installed_by_ci() -> None:
+    packages = (ROOT / ".ci" / "run").read_text().split()
+    assert [command for command in OF_THE_SYSTEM if command.removeprefix("apt install ") not in packages] == []
 
 
 def test_commands_that_are_run_are_on_a_page() -> None:

@@ -1,4 +1,4 @@
-"""Each fault is there for real, and is found with the line that mends it."""
+"""Each fault is there for real, and is found with the line that corrects it."""
 
 import os
 import shutil
@@ -169,14 +169,14 @@ def test_other_parameters_than_those_on_disk(examine_campaign: Examine, tmp_path
         pass
     fault = the_fault(examine_campaign(learning={"seed": 7}))
     assert "learning.seed: 0 there, 7 here" in fault.found
-    assert fault.mend.startswith(f"run_directory: {tmp_path / 'runs/one-2'}")
+    assert fault.remedy.startswith(f"run_directory: {tmp_path / 'runs/one-2'}")
 
 
 def test_a_missing_start_file_and_all_else_is_looked_at(examine_campaign: Examine, tmp_path: Path) -> None:
     findings = examine_campaign(walkers=[{"start": "nowhere.extxyz"}])
     fault = the_fault(findings)
     assert f"file {tmp_path / 'nowhere.extxyz'} does not exist" in fault.found
-    assert fault.mend.startswith(f"edit {tmp_path / 'campaign.yaml'}")
+    assert fault.remedy.startswith(f"edit {tmp_path / 'campaign.yaml'}")
     assert found(findings, "worker")
 
 
@@ -184,20 +184,20 @@ def test_a_run_directory_in_use(examine_campaign: Examine, tmp_path: Path) -> No
     with hold_lease(tmp_path / "runs/one/lease"):
         fault = the_fault(examine_campaign())
     assert f"is in use by process {os.getpid()}" in fault.found
-    assert fault.mend.startswith(f"kill {os.getpid()}")
+    assert fault.remedy.startswith(f"kill {os.getpid()}")
 
 
 def test_a_label_store_that_is_a_file(examine_campaign: Examine, tmp_path: Path) -> None:
     (tmp_path / "labels").write_text("")
     fault = the_fault(examine_campaign(labels="labels"))
     assert f"{tmp_path / 'labels'} cannot be written" in fault.found
-    assert fault.mend.startswith("labels: FOLDER")
+    assert fault.remedy.startswith("labels: FOLDER")
 
 
 def test_a_program_that_is_not_there(examine_campaign: Examine) -> None:
     fault = the_fault(examine_campaign(**CP2K, codes={"cp2k": {"command": "cp2k.nowhere"}}))
     assert "program 'cp2k.nowhere' was not found" in fault.found
-    assert fault.mend.startswith("codes: {cp2k: {command: /FULL/PATH/cp2k.psmp}}")
+    assert fault.remedy.startswith("codes: {cp2k: {command: /FULL/PATH/cp2k.psmp}}")
 
 
 @needs_cp2k
@@ -209,7 +209,7 @@ def test_program_input_and_data_files_of_cp2k(examine_campaign: Examine, tmp_pat
     (tmp_path / "data").mkdir()
     fault = the_fault(examine_campaign(**CP2K, codes={"cp2k": {"data_directory": "data"}}))
     assert f"the data file 'GTH_BASIS_SETS' cannot be read in {tmp_path / 'data'}" in fault.found
-    assert fault.mend.startswith("codes: {cp2k: {data_directory: FOLDER}}")
+    assert fault.remedy.startswith("codes: {cp2k: {data_directory: FOLDER}}")
 
 
 @needs_cp2k
@@ -219,7 +219,7 @@ def test_an_input_that_this_cp2k_does_not_take(examine_campaign: Examine, tmp_pa
     (tmp_path / "hydrogen.inp").write_text(text)
     fault = the_fault(examine_campaign(**CP2K))
     assert "unknown keyword IGNORE_CONVERGENCE_FAILURE" in fault.found
-    assert fault.mend.startswith(f"edit {tmp_path / 'hydrogen.inp'}")
+    assert fault.remedy.startswith(f"edit {tmp_path / 'hydrogen.inp'}")
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_more_ranks_and_threads_than_cores(pool: str, site: Site, line: str, exa
     findings = examine_campaign({pool: site}, **CP2K, codes={"cp2k": code}, pools={"labelling": pool})
     fault = next(each for each in faults(findings) if each.check == "cores")
     assert fault.found == "3 ranks of 2 threads: 6 cores; a worker has 1"
-    assert fault.mend.startswith(line)
+    assert fault.remedy.startswith(line)
 
 
 def the_view(**fields: Any) -> WorkerView:
@@ -268,7 +268,7 @@ def test_what_a_block_asks_for_already_is_not_the_advice(
     else:
         assert fault.found.startswith(f"block {name} asks for 1; node7: nvidia-smi lists 0")
     for setting in ("cores_per_job", "cores_per_worker", "gpus_per_job", "gpus_per_worker"):
-        assert f"{setting}:" not in fault.mend
+        assert f"{setting}:" not in fault.remedy
 
 
 def test_a_node_with_fewer_cores_than_the_block_asks_for_is_told_whatever_runs_there(tmp_path: Path) -> None:
@@ -284,14 +284,17 @@ def test_a_local_pool_larger_than_the_machine(examine_campaign: Examine) -> None
     site = LocalSite(cores_per_worker=4096)
     fault = the_fault(examine_campaign({"local/laptop": site}, pools=all_on("local/laptop")))
     assert "cores_per_worker: found 4096, expected at most" in fault.found
-    assert fault.mend.startswith("edit block local/laptop")
+    assert fault.remedy.startswith("edit block local/laptop")
 
 
 def test_no_gpu_where_the_model_wants_one(examine_campaign: Examine) -> None:
     findings = examine_campaign(model={"mace": {"device": "cuda"}})
     (fault,) = [each for each in faults(findings) if each.check == "GPUs"]
     assert "nvidia-smi lists 0" in fault.found
-    assert fault.mend.startswith("pools: {…}  # for sampling and labelling and training, a pool with GPUs; or model: {")
+    begin = "pools: {…}  # for sampling and labelling and training, a pool with GPUs; or model: {"
+    assert fault.remedy.startswith(begin)
+        "pools: {…}  # for sampling and labelling and training, a pool with GPUs; or model: {"
+    )
 
 
 def test_a_walltime_below_the_time_limit_of_a_label(examine_campaign: Examine, monkeypatch) -> None:
@@ -301,9 +304,9 @@ def test_a_walltime_below_the_time_limit_of_a_label(examine_campaign: Examine, m
     findings = examine_campaign({"slurm/cpu": site}, **CP2K, codes={"cp2k": code}, pools=all_on("slurm/cpu"))
     walltime, worker = faults(findings)
     assert "a label may take 45 min" in walltime.found
-    assert walltime.mend.startswith("walltime_minutes: 46  # lower the time limit")
+    assert walltime.remedy.startswith("walltime_minutes: 46  # lower the time limit")
     assert "sbatch" in worker.found
-    assert worker.mend.startswith("edit block slurm/cpu")
+    assert worker.remedy.startswith("edit block slurm/cpu")
 
 
 def test_a_pool_that_would_wait_for_walkers_and_trainings(tmp_path: Path) -> None:
@@ -321,7 +324,7 @@ def test_a_scheduler_that_is_away(examine_campaign: Examine, monkeypatch: pytest
     monkeypatch.setattr("surveyor.pools.address.CONNECT_S", 0.5)
     fault = the_fault(examine_campaign(pools={"training": "tcp://127.0.0.1:9"}))
     assert "no Dask scheduler answered at tcp://127.0.0.1:9" in fault.found
-    assert fault.mend.startswith("dask scheduler  # so that it listens at tcp://127.0.0.1:9")
+    assert fault.remedy.startswith("dask scheduler  # so that it listens at tcp://127.0.0.1:9")
 
 
 @needs_mounts
@@ -333,9 +336,9 @@ def test_folders_that_the_worker_does_not_share(examine_campaign: Examine, tmp_p
         findings = examine_campaign(pools=all_on(site.address))
     run_directory, label_store = faults(findings)
     assert run_directory.found.endswith(f"does not see what was written here into {tmp_path / 'runs/one'}")
-    assert run_directory.mend.startswith("run_directory: FOLDER  # on a disk that")
+    assert run_directory.remedy.startswith("run_directory: FOLDER  # on a disk that")
     assert label_store.found.endswith(f"does not see what was written here into {tmp_path / 'runs/labels'}")
-    assert label_store.mend.startswith("labels: FOLDER  # on a disk that")
+    assert label_store.remedy.startswith("labels: FOLDER  # on a disk that")
 
 
 @needs_mounts
@@ -345,7 +348,7 @@ def test_a_label_store_that_the_worker_may_only_read(examine_campaign: Examine, 
     with dask_pool(tmp_path, under_mount("-o bind,ro", store, store)) as site:
         fault = the_fault(examine_campaign(pools=all_on(site.address)))
     assert fault.found.endswith(f"cannot write into {store}: Read-only file system")
-    assert fault.mend.startswith("labels: FOLDER  # that")
+    assert fault.remedy.startswith("labels: FOLDER  # that")
 
 
 @needs_mounts
@@ -358,7 +361,7 @@ def test_a_disk_that_is_almost_full(examine_campaign: Examine, tmp_path: Path) -
     finally:
         subprocess.run(["umount", store], check=True)
     assert "but only 0.00 GB are free" in fault.found
-    assert fault.mend.startswith("labels: FOLDER  # with more space")
+    assert fault.remedy.startswith("labels: FOLDER  # with more space")
 
 
 def other_environment(folder: Path) -> Path:
@@ -381,8 +384,8 @@ def test_a_worker_with_another_version_of_surveyor(examine_campaign: Examine, tm
         fault = the_fault(examine_campaign(pools={"training": site.address}))
     version = metadata.version("surveyor")
     assert f"has surveyor 0.0.1 (here {version})" in fault.found
-    assert fault.mend.startswith("pip install ")
-    assert f" surveyor=={version} " in fault.mend
+    assert fault.remedy.startswith("pip install ")
+    assert f" surveyor=={version} " in fault.remedy
 
 
 @pytest.mark.slurm
@@ -398,15 +401,15 @@ def test_jobs_on_a_cluster(examine_campaign: Examine, tmp_path: Path, slurm_clus
     by_pool = {fault.where: fault for fault in faults(findings)}
     assert {*by_pool} == {"slurm/other", "slurm/gpu"}
     assert "has surveyor 0.0.1 (there" in by_pool["slurm/other"].found
-    assert by_pool["slurm/other"].mend.startswith("pip install ")
+    assert by_pool["slurm/other"].remedy.startswith("pip install ")
     assert "nvidia-smi lists 0" in by_pool["slurm/gpu"].found
     assert by_pool["slurm/gpu"].found.startswith("block slurm/gpu asks for 1; ")
-    assert by_pool["slurm/gpu"].mend.startswith("queue: …  # in block slurm/gpu, one whose nodes have GPUs")
+    assert by_pool["slurm/gpu"].remedy.startswith("queue: …  # in block slurm/gpu, one whose nodes have GPUs")
     assert "level of theory EMT" in found(findings, "reference")
 
     fault = the_fault(examine_campaign({"slurm/wrong": wrong}, pools={"training": "slurm/wrong"}))
     assert "sbatch refused a job" in fault.found
-    assert fault.mend.startswith("edit block slurm/wrong  # queue")
+    assert fault.remedy.startswith("edit block slurm/wrong  # queue")
 
     slurm_cluster.hold("cpu")
     try:

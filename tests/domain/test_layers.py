@@ -38,6 +38,7 @@ ROOMS = [
     "benchmark",
     "testing",
 ]
+MOST_ARROWS = 180  # pairs of rooms of which one imports the other
 ENGINES = {"torch", "mace", "nequip", "lightning", "hydra", "omegaconf", "tblite", "wandb", "e3nn", "obstore"}
 
 
@@ -112,6 +113,16 @@ def test_a_room_imports_only_rooms_before_it():
         return package == "surveyor" and room in ROOMS and ROOMS.index(room) > ROOMS.index(mine)
 
     assert violations("surveyor", is_forbidden) == []
+
+
+def test_rooms_know_few_others():
+    arrows = {
+        (room_of(path), name.split(".")[1])
+        for path in modules("surveyor")
+        for name in imports_of(path)
+        if name.startswith("surveyor.") and name.split(".")[1] in ROOMS
+    }
+    assert 100 < len([each for each in arrows if each[0] != each[1]]) <= MOST_ARROWS
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -120,6 +120,23 @@ HOOKS = [
     Hook("mace-torch", "node_energy", mentions("mace.modules:ScaleShiftMACE", "node_energy")),
     Hook("mace-torch", "node_feats", mentions("mace.modules:ScaleShiftMACE", "node_feats", "products")),
     Hook("mace-torch", "linear.irreps_out", mentions("mace.modules:EquivariantProductBasisBlock", "linear")),
+    Hook(
+        "mace-torch",
+        "atomic_energies_fn.atomic_energies",
+        mentions("mace.modules:AtomicEnergiesBlock", "atomic_energies"),
+    ),
+    Hook("mace-torch", "convert_e3nn_cueq.run", takes("mace.cli.convert_e3nn_cueq:run", "input_model", "device")),
+    Hook("mace-torch", "convert_e3nn_oeq.run", takes("mace.cli.convert_e3nn_oeq:run", "input_model", "device")),
+    Hook(
+        "mace-torch",
+        "foundations_models.mace_mp_names",
+        lambda: "medium" in found("mace.calculators.foundations_models:mace_mp_names"),
+    ),
+    Hook(
+        "mace-torch",
+        "download_mace_mp_checkpoint",
+        takes("mace.calculators.foundations_models:download_mace_mp_checkpoint", "model"),
+    ),
     Hook("mace-torch", "remove_pt_head", takes("mace.tools.scripts_utils:remove_pt_head", "model", "head_to_keep")),
     Hook(
         "nequip",
@@ -143,6 +160,15 @@ HOOKS = [
     Hook("nequip", "AtomicDataDict.NODE_FEATURES_KEY", has("nequip.data:AtomicDataDict.NODE_FEATURES_KEY")),
     Hook("nequip", "do_derivatives", mentions("nequip.nn:ForceStressOutput", "do_derivatives", "func")),
     Hook("nequip", "GraphModel.irreps_out", mentions("nequip.nn:GraphModuleMixin", "irreps_out")),
+    Hook("nequip", "GraphModel.model_input_fields", mentions("nequip.nn:GraphModel", "model_input_fields")),
+    Hook("nequip", "set_global_state", has("nequip.utils.global_state:set_global_state")),
+    Hook("nequip", "training_data_stats", mentions("nequip.scripts.train", "training_data_stats")),
+    Hook("nequip", "NequIPLightningModule.val_metrics", mentions("nequip.train:NequIPLightningModule", "val_metrics")),
+    Hook(
+        "nequip",
+        "MetricsManager.metrics_values_epoch",
+        mentions("nequip.train:MetricsManager", "metrics_values_epoch", "entries"),
+    ),
     Hook("nequip", "nequip.scripts.train.main", has("nequip.scripts.train:main")),
     Hook("lightning", "Trainer.fit_loop.state_dict", has("lightning.pytorch.loops:_FitLoop.state_dict")),
     Hook("lightning", "SIGTERMException", has("lightning.pytorch.utilities.exceptions:SIGTERMException")),
@@ -157,6 +183,7 @@ HOOKS = [
     ),
     Hook("ase", "NoseHooverChainNVT._thermostat", in_a_chain),
     Hook("ase", "Bussi.target_kinetic_energy", mentions("ase.md.bussi:Bussi", "target_kinetic_energy", "ndof")),
+    Hook("ase", "BFGS.H0", mentions("ase.optimize.bfgs", "H0", "H", "state")),
     Hook("distributed", "Scheduler.is_rootish", takes("distributed:Scheduler.is_rootish", "ts")),
     Hook(
         "distributed",
@@ -208,6 +235,14 @@ HOOKS = [
         takes("cp2k_input_tools.generator:CP2KInputGenerator._get_default_keyword", "section_node"),
     ),
     Hook("prefect", "empirical_policy.resuming", in_prefect),
+    Hook("prefect", "PrefectHttpxSyncClient.send", takes("prefect.client.base:PrefectHttpxSyncClient.send", "request")),
+    Hook(
+        "prefect", "PrefectHttpxAsyncClient.send", takes("prefect.client.base:PrefectHttpxAsyncClient.send", "request")
+    ),
+    Hook("prefect", "server.pid", lambda: found("prefect.cli._server_utils:SERVER_PID_FILE_NAME") == "server.pid"),
+    Hook("prefect", "prefect.flow-run.heartbeat", mentions("prefect.flow_engine", "prefect.flow-run.heartbeat")),
+    Hook("prefect", "prefect.flow_runs", mentions("prefect.logging.loggers", "prefect.flow_runs", "prefect.task_runs")),
+    Hook("prefect", "prefect.engine", mentions("prefect.flow_engine", "engine")),
 ]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from labelling_inputs import copper, labelled, written
 
+from surveyor.benchmark.benchmark import BENCHMARK
 from surveyor.errors import InputError
 from surveyor.files import read_json, write_json
 from surveyor.reading import reading
@@ -16,7 +17,7 @@ from surveyor.works.sampling import SAMPLING
 from surveyor.works.summary import is_complete, read_summary, write_summary
 from surveyor.works.training import TRAINING, TrainingParameters
 
-KINDS = (CAMPAIGN, LABELLING, TRAINING, SAMPLING)
+KINDS = (CAMPAIGN, LABELLING, TRAINING, SAMPLING, BENCHMARK)
 
 
 @pytest.fixture
@@ -58,6 +59,11 @@ def test_the_folder_of_other_work_is_refused(parameters: LabellingParameters, tm
     train = written(tmp_path / "train.extxyz", labelled(copper(4)))
     training = TrainingParameters(train=train, output_directory=parameters.folder, model={"pair": {}})
     with pytest.raises(InputError, match=r"output_directory: .*out holds a labelling, expected a training or nothing"):
+        TRAINING.check(training)
+    record = read_json(RunDirectory(parameters.folder).parameters)
+    del record["kind"]
+    write_json(RunDirectory(parameters.folder).parameters, record)
+    with pytest.raises(InputError, match=r"out holds work of another kind, expected a training or nothing"):
         TRAINING.check(training)
 
 

@@ -55,4 +55,4 @@ def test_the_doctor_looks_at_the_block_of_a_code(campaign: Path) -> None:
     assert "runs `cp2k.of-the-block`" in [each.found for each in findings if each.where == "cp2k/genoa"]
     campaign.write_text(campaign.read_text().replace("cp2k/genoa", "cp2k/absent"))
     (fault,) = [each for each in look(campaign, 60.0, lambda text: None) if each.where == "cp2k/absent"]
-    assert fault.mend.startswith("surveyor blocks register")
+    assert fault.remedy.startswith("surveyor blocks register")

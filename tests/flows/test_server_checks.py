@@ -29,7 +29,7 @@ def test_an_installed_pair_whose_schedules_make_no_runs_is_a_fault(
     monkeypatch.setattr(prefect, "__version__", there)
     monkeypatch.setattr(metadata, "version", {"sqlalchemy": sqlalchemy}.__getitem__)
     findings = list(check_installed())
-    assert [finding.mend for finding in findings] == ["pip install 'prefect>=3.9.1'"] * n_faults
+    assert [finding.remedy for finding in findings] == ["pip install 'prefect>=3.9.1'"] * n_faults
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_an_active_schedule_without_a_planned_run_is_told(
 
 
 @pytest.mark.parametrize(
-    ("there", "here", "severity", "mend"),
+    ("there", "here", "severity", "remedy"),
     [
         ("2.20.1", "3.9.1", "fault", "pip install prefect==2.20.1"),
         ("3.10.2", "3.11.0", "remark", ""),
@@ -69,14 +69,14 @@ def test_an_active_schedule_without_a_planned_run_is_told(
     ],
 )
 def test_the_version_of_the_server_is_compared(
-    there: str, here: str, severity: str, mend: str, prefect_api_url: str, monkeypatch: pytest.MonkeyPatch
+    there: str, here: str, severity: str, remedy: str, prefect_api_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prefect, "__version__", here)
     monkeypatch.setattr(SyncPrefectClient, "api_version", lambda _: there)
     finding, *_ = check_server(prefect_api_url)
     assert finding.severity == severity
     assert f"version {there}, here {here}" in finding.found
-    assert (finding.mend or "").startswith(mend)
+    assert (finding.remedy or "").startswith(remedy)
 
 
 class RefusingNulls(BaseHTTPRequestHandler):
@@ -109,4 +109,4 @@ def test_a_server_that_refuses_to_list_deployments_is_a_fault() -> None:
     with serving() as url, temporary_settings({PREFECT_API_URL: url}):
         _, finding = check_server(url)
     assert finding.severity == "fault"
-    assert finding.mend.startswith("pip install 'fastapi<0.151'")
+    assert finding.remedy.startswith("pip install 'fastapi<0.151'")

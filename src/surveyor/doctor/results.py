@@ -70,14 +70,14 @@ class CheckResult:
         where: pool on whose worker the check was made; "here" for this process.
         found: what was found.
         severity: a remark is worth knowing; a fault would end the campaign.
-        mend: the line that corrects a fault: of a file, of a block, or a command.
+        remedy: the line that corrects a fault: of a file, of a block, or a command.
     """
 
     check: str
     where: str
     found: str
     severity: Severity = "good"
-    mend: str = ""
+    remedy: str = ""
 
 
 def remark(check: str, where: str, found: str) -> CheckResult:
@@ -85,12 +85,12 @@ def remark(check: str, where: str, found: str) -> CheckResult:
     return CheckResult(check, where, found, "remark")
 
 
-def fault(check: str, where: str, found: str, mend: str) -> CheckResult:
+def fault(check: str, where: str, found: str, remedy: str) -> CheckResult:
     """Return a fault with the line that mends it."""
-    return CheckResult(check, where, found, "fault", mend)
+    return CheckResult(check, where, found, "fault", remedy)
 
 
-def fault_of(error: Exception, check: str, where: str, mend: str) -> CheckResult:
+def fault_of(error: Exception, check: str, where: str, remedy: str) -> CheckResult:
     """Return the fault described by an exception; the last clause of its message is the remedy."""
     found, _, advice = str(error).rpartition("; ")
-    return fault(check, where, found, f"{mend}  # {advice}") if found else fault(check, where, advice, mend)
+    return fault(check, where, found, f"{remedy}  # {advice}") if found else fault(check, where, advice, remedy)

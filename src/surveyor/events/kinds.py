@@ -14,9 +14,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticSerializationError
 
-VERSION = (
-    2  # of what the fields mean; a field with a default is added without a new version. Lines without one are of 1
-)
+# Version of the meaning of the fields. A field with a default is added without a new version; lines without a version
+# are of version 1.
+VERSION = 2
 
 
 def _now() -> float:

@@ -153,9 +153,10 @@ class Kind(Generic[P, C, W]):
         """
         directory = RunDirectory(parameters.folder)
         if directory.parameters.is_file() and not self.holds(directory):
-            found = read_json(directory.parameters).get("kind", "work of another kind")
+            kind = read_json(directory.parameters).get("kind")
+            found = f"a {kind}" if kind else "work of another kind"
             raise InputError(
-                f"{parameters.FOLDER}: {directory.path} holds a {found}, expected a {self.name} or nothing; "
+                f"{parameters.FOLDER}: {directory.path} holds {found}, expected a {self.name} or nothing; "
                 "choose another folder"
             )
         check_same_parameters(directory, parameters, self.may_change, self.name, self.advice)
