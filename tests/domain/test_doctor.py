@@ -293,8 +293,6 @@ def test_no_gpu_where_the_model_wants_one(examine_campaign: Examine) -> None:
     assert "nvidia-smi lists 0" in fault.found
     begin = "pools: {…}  # for sampling and labelling and training, a pool with GPUs; or model: {"
     assert fault.remedy.startswith(begin)
-        "pools: {…}  # for sampling and labelling and training, a pool with GPUs; or model: {"
-    )
 
 
 def test_a_walltime_below_the_time_limit_of_a_label(examine_campaign: Examine, monkeypatch) -> None:
