@@ -1,4 +1,4 @@
-"""A pool that is opened for an examination, with one job at most, and what is said while its worker is awaited."""
+"""A pool opened for an examination, with at most one job, and the messages shown while its worker is awaited."""
 
 import asyncio
 import time
@@ -200,7 +200,7 @@ def job_state(name: str, site: WorkersSite, folder: PoolFolder) -> str:
 
 
 def no_worker(name: str, site: Site, error: Exception) -> CheckResult:
-    """Return the fault of a pool that has no worker, with what mends it."""
+    """Return the fault of a pool without a worker, with its remedy."""
     said = str(error)
     if "versions differ" in said or "the same versions" in said:
         same = " ".join(f"{package}=={versions()[package]}" for package in PACKAGES)

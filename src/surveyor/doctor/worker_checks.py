@@ -1,4 +1,4 @@
-"""What the worker of a pool has to have for its stages: judged by what it sees."""
+"""Checks that the environment of a pool's worker suits the stages of the pool."""
 
 import re
 import shlex
