@@ -60,7 +60,7 @@ class Attachment:
 
     @property
     def capacity(self) -> int:
-        """How many functions can be in flight."""
+        """Number of functions that can be in flight."""
         return IN_FLIGHT * max(self.count(), self.least)
 
 
@@ -97,12 +97,12 @@ class Pool(Executor):
 
     @property
     def size(self) -> int:
-        """How many functions can run at once now."""
+        """Number of functions that can run at once now."""
         return self._attached().count()
 
     @property
     def capacity(self) -> int:
-        """How many functions can be in flight before `submit` blocks."""
+        """Number of functions that can be in flight before `submit` blocks."""
         return self._attached().capacity
 
     @property

@@ -33,7 +33,7 @@ class PoolFolder:
 
     @property
     def site(self) -> Path:
-        """What the pool's process is to hold."""
+        """File with the name and the settings of the pool, for its process."""
         return self.path / "site.json"
 
     @property
@@ -43,7 +43,7 @@ class PoolFolder:
 
     @property
     def address(self) -> Path:
-        """Where the scheduler listens; there while it does."""
+        """File with the address of the scheduler, present while it listens."""
         return self.path / "address.json"
 
     @property
@@ -53,17 +53,17 @@ class PoolFolder:
 
     @property
     def state(self) -> Path:
-        """How many jobs, workers and functions there are."""
+        """File with the numbers of jobs, workers and functions."""
         return self.path / "state.json"
 
     @property
     def failure(self) -> Path:
-        """Why the pool's process gave up."""
+        """File with the reason why the pool's process gave up."""
         return self.path / "failure.json"
 
     @property
     def log(self) -> Path:
-        """What the pool's process prints."""
+        """File with the output of the pool's process."""
         return self.path / "log"
 
     @property

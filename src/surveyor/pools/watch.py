@@ -1,4 +1,4 @@
-"""What a cluster pool does about its jobs, decided from what it sees: pure functions, no queue, no clock."""
+"""Decisions of a cluster pool on its jobs: pure functions of its observations, without a queue or a clock."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,7 +114,7 @@ def wanted_jobs(n_unfinished: int, site: WorkersSite) -> int:
 
 
 def what_is_awaited(entries: Sequence[Entry | None], failures: Sequence[str]) -> str:
-    """Return what work waits for while no worker is connected, such as "PENDING: Resources".
+    """Return the reason why work waits while no worker is connected, such as "PENDING: Resources".
 
     Args:
         entries: what the queue shows of each job; None where it shows nothing.

@@ -183,7 +183,7 @@ def _secret_of(site: KubernetesSite, pod: str) -> list[dict[str, Any]]:  # Any: 
 
 
 def _where(site: KubernetesSite) -> dict[str, Any]:  # Any: nested, as JSON
-    """Return what decides on the node of a pod, and on the secrets that its image and its programs need."""
+    """Return the node selector, tolerations, service account and image pull secret of a pod."""
     found: dict[str, Any] = {}  # Any: nested, as JSON
     if site.node_selector:
         found["nodeSelector"] = dict(each.split("=", 1) for each in site.node_selector)
