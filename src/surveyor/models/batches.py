@@ -32,7 +32,7 @@ Evaluate = Callable[[Sequence[Atoms]], Sequence[T]]
 
 @dataclass(slots=True)
 class MemoryLimits:
-    """How many atoms go through a network at once: as many as gain by it, and as there is memory for.
+    """Limits on the number of atoms in a batch: the available memory, and the largest useful size.
 
     Attributes:
         device: "cpu" or "cuda".
@@ -46,7 +46,7 @@ class MemoryLimits:
 
     @property
     def limit(self) -> int:
-        """How many atoms are tried at once."""
+        """Number of atoms to try at once."""
         largest = ATOMS_AT_ONCE[self.device]
         if self.n_atoms is None:
             return min(largest, FIRST_ATOMS) if self.device == "cuda" else largest
@@ -111,7 +111,7 @@ def evaluate_prepared(
     structures: Sequence[Atoms],
     limits: MemoryLimits,
 ) -> list[T]:
-    """Return what `evaluate_in_batches` returns; while a GPU computes a batch, the processor prepares the next one.
+    """Return the results of `evaluate_in_batches`; while a GPU computes a batch, the processor prepares the next one.
 
     Args:
         prepare: returns the input of the network for a batch; called in another thread.

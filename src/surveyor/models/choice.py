@@ -121,7 +121,7 @@ def why_no_uncertainty(model: Model) -> str | None:
 
 
 def with_contents(parameters: ModelParameters) -> ModelParameters:
-    """Return parameters that hold what their files say, for a pool that may not see these files.
+    """Return parameters that hold the contents of their files, for a pool that may not see these files.
 
     Raises:
         InputError: a file cannot be read.

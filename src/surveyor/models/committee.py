@@ -158,7 +158,7 @@ class CommitteeModel:
 
     @property
     def calibration(self) -> Calibrations | None:
-        """How disagreement and error compare on the validation set; None before `train`."""
+        """Calibration of disagreement against error on the validation set; None before `train`."""
         return None if self.weights is None else Calibrations.from_json(read_json(self.weights)["calibration"])
 
     def initialize(self, train: Dataset, *, atomic_energies: Mapping[str, float] | None, seed: int) -> Self:

@@ -20,7 +20,7 @@ FITTED = "atomic_energies.json"  # in the directory of a training, by atomic num
 
 
 def fit_beside(begin: Mapping[str, float], fits: Sequence[str], rests: Sequence[Atoms]) -> dict[str, float]:
-    """Return atomic energies in eV, some of them fitted to what the interactions of a network leave of the data.
+    """Return atomic energies in eV, some of them fitted to the residual energies of a network.
 
     Where the compositions do not tell the elements apart, the energies stay as close to those of the network as the
     data allow.

@@ -82,7 +82,7 @@ def converted(network: Any, device: str) -> Any:  # Any: torch is optional
 
 
 def accelerated(network: Any, device: str, precision: Precision) -> Any:  # Any: torch is optional
-    """Return a network with the first kernels that are installed and give what the plain network gives.
+    """Return a network with the first installed kernels that reproduce the results of the plain network.
 
     Where there are none, the network itself is returned, after a warning that says what is wrong with those there are.
     """

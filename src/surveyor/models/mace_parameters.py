@@ -1,4 +1,4 @@
-"""Hyper-parameters of MACE, and what surveyor has to know of its options."""
+"""Hyper-parameters of MACE, with its options and foundation models."""
 
 import io
 from contextlib import redirect_stderr

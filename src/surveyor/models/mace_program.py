@@ -62,7 +62,7 @@ class Job:
 
     @classmethod
     def load(cls, path: Path) -> "Job":
-        """Read what `save` wrote."""
+        """Load the job that `save` wrote."""
         return cls(**json.loads(path.read_text()))
 
     @property
@@ -111,7 +111,7 @@ class TrainerState:
 
 
 class Losses:
-    """Passes on what MACE logs of each batch, and keeps the losses.
+    """A logger that passes on MACE's metrics of each batch, and keeps the losses.
 
     Args:
         logger: of MACE.
@@ -215,7 +215,7 @@ class Loop:
         return given.swa.loss_fn
 
     def _begins_stage_two(self, epoch: int) -> bool:
-        """Say whether what follows the end of patience is the second stage, and go there."""
+        """At the end of patience, begin the second stage, if there is one ahead; return whether it begins."""
         swa = self.given.swa
         logging.info("Stopping: no improvement in %d epochs", self.progress.n_without_improvement)
         if swa is None or epoch >= swa.start:
@@ -328,7 +328,7 @@ def _is_schedule_free(optimizer: Any) -> bool:  # Any: an optimizer of torch
 
 
 def preload() -> None:
-    """Import what a training needs."""
+    """Import the modules that a training needs."""
     import mace.cli.run_train  # noqa: F401
 
 

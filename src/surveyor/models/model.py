@@ -1,4 +1,4 @@
-"""What surveyor asks of a trainable model."""
+"""The interface of trainable models."""
 
 import hashlib
 import json

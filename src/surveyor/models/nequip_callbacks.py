@@ -1,4 +1,4 @@
-"""What NequIP's training program runs for surveyor, named in its configuration."""
+"""Callbacks and data loaders for NequIP's training program, which its configuration names."""
 
 import json
 import math

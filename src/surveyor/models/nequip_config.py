@@ -1,4 +1,4 @@
-"""The configuration of NequIP: from the fields or from the user, completed with what surveyor gives."""
+"""The configuration of NequIP, from the fields or from the user, completed by surveyor."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ DATA_MODULE = "nequip.data.datamodule.ASEDataModule"
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What a network is for.
+    """The atom types and the cutoff of a network.
 
     Attributes:
         types: names of its atom types, which are chemical symbols, in its order.
@@ -42,7 +42,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Supplied:
-    """What surveyor gives to a training of NequIP.
+    """The settings that surveyor adds to a training of NequIP.
 
     Attributes:
         atomic_energies: in eV by chemical symbol.
@@ -153,7 +153,7 @@ def _complaints(tree: Tree) -> Iterator[str]:
 
 
 def _modifiers(model: Tree) -> Iterator[Tree]:
-    """Yield the modifications around what builds a network."""
+    """Yield the modifications around the builder of a network."""
     while str(model.get("_target_", "")).endswith(".modify"):
         yield from model.get("modifiers") or []
         model = model["model"]
@@ -215,7 +215,7 @@ def _resolved_builder(tree: Tree) -> Any:  # Any: a node of OmegaConf
 
 
 def _network(tree: Tree, supplied: Supplied, describe: Callable[[Path], Network]) -> Network:
-    """Return what the network of a training is for, whether it is in a file or is to be built."""
+    """Return the atom types and the cutoff of a training's network, which is in a file or is to be built."""
     if supplied.start is not None:
         return describe(supplied.start)
     model = _resolved_builder(tree)
@@ -236,7 +236,7 @@ def _network(tree: Tree, supplied: Supplied, describe: Callable[[Path], Network]
 
 
 def knowing(file: Path, network: Network, elements: Iterable[str]) -> Network:
-    """Return what the network in a file is for, if it knows the elements of the data."""
+    """Return the atom types and the cutoff of the network in a file, if it knows the elements of the data."""
     unknown = sorted({*elements} - {*network.types})
     if unknown:
         raise InputError(
