@@ -1,4 +1,4 @@
-"""PLUMED inputs as users write them: what surveyor reads in them, and changes."""
+"""Parsing, checks and changes of the PLUMED inputs that users write."""
 
 import math
 import re
@@ -119,7 +119,7 @@ class Action:
 
     @property
     def outputs(self) -> list[str]:
-        """The names of the files that it writes: its history, and what it writes beside it."""
+        """The names of the files that the action writes: its history, and the files beside it."""
         if self.name not in WITH_HISTORY:
             return []
         beside = [_bare(word.split("=", 1)[1]) for word in self.words if BESIDE_HISTORY.match(word)]

@@ -1,4 +1,4 @@
-"""Conditions: how walkers move, and what stops them."""
+"""Conditions of walkers: their propagation, and the guards that stop them."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self

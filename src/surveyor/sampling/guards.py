@@ -42,7 +42,7 @@ class Readings:
 def check(
     atoms: Atoms, readings: Readings, conditions: Walkers, *, volume: float, energy: float | None
 ) -> Rejection | None:
-    """Check what costs nothing, at every step.
+    """Check the guards that cost nothing, at every step.
 
     Args:
         atoms: the structure as the walker has it, with its momenta.

@@ -1,4 +1,4 @@
-"""Where the walkers of a group begin, and along which collective variable they are spread."""
+"""Placement of the walkers of a group: their starts, and the collective variable along which they are spread."""
 
 import re
 from collections.abc import Mapping, Sequence
