@@ -27,7 +27,7 @@ GB = 1e9
 
 @dataclass(frozen=True, slots=True)
 class ProgramResult:
-    """How a program ended.
+    """The outcome of a program run.
 
     Attributes:
         returncode: 0 for success, negative for the number of the signal that ended it.
@@ -151,7 +151,7 @@ def memory_of(pid: int) -> int:
 
 
 def end_group(process: "subprocess.Popen[bytes]") -> None:
-    """End a launcher with what it has started: with SIGTERM, which it passes on, and after a grace with SIGKILL."""
+    """End a launcher and its processes: with SIGTERM, which it passes on, and after a grace period with SIGKILL."""
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):

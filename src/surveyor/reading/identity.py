@@ -140,7 +140,7 @@ def _fractions(structures: Sequence[Atoms]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _some_at_once(structures: Sequence[Atoms], items: np.ndarray) -> list[np.ndarray]:
-    """Divide what concerns structures of the same atoms into parts of `CHUNK` atoms or fewer, at least one part."""
+    """Divide items on structures of the same atoms into parts of `CHUNK` atoms or fewer, at least one part."""
     return np.array_split(items, len(items) * len(structures[0]) // CHUNK + 1)
 
 

@@ -17,7 +17,7 @@ APART_A = 3.0
 
 
 def check_input(given: CP2KInput, code: CP2KCode) -> None:
-    """Have the CP2K of this machine read what an input becomes.
+    """Have the CP2K of this machine check the input that surveyor makes of a given one.
 
     Raises:
         InputError: CP2K does not start here, or does not take the input.

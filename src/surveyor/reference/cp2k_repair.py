@@ -144,7 +144,7 @@ def uses_ot(given: CP2KInput) -> bool:
 
 
 def ladder_of(given: CP2KInput) -> tuple[Rung, ...]:
-    """Return what to try for an input: first as it is, then the rungs in their order."""
+    """Return the attempts for an input: first as it is, then the rungs in their order."""
     is_ot = uses_ot(given)
     rungs = OT_LADDER if is_ot else DIAGONALISATION_LADDER
     changes = may_change_method(given.force_eval)
@@ -220,7 +220,7 @@ def _set_solver(tree: Tree, rung: Rung) -> None:
 
 
 def without_solver(force_eval: Mapping[str, Any], *, keeps_method: bool = False) -> Tree:  # Any: a tree
-    """Return a copy of the section FORCE_EVAL without what a rung may change.
+    """Return a copy of the section FORCE_EVAL without the settings that a rung may change.
 
     Args:
         force_eval: the section.

@@ -100,7 +100,7 @@ NOT_PERIODIC = (
 
 
 def check_scope(force_eval: Section, where: Callable[[str], str]) -> None:
-    """Check that an input gives labels that can be read; warn of what may not be meant."""
+    """Check that an input gives readable labels; warn of settings that may be unintended."""
     method = force_eval.get("METHOD", "QS")
     if method not in ("QS", "QUICKSTEP") or "+DFT" not in force_eval:
         raise InputError(f"expected a CP2K input with METHOD QUICKSTEP and a section DFT, found METHOD {method}")

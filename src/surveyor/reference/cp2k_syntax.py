@@ -117,7 +117,7 @@ def write(tree: Tree) -> str:
 
 
 class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
-    """The library's parser, which passes on what it does not know, and can say where it is."""
+    """The library's parser, which passes on unknown sections and keywords, and can name its position."""
 
     def __init__(self, description: Path | str) -> None:
         super().__init__(description, key_trafo=str.upper)
@@ -293,7 +293,7 @@ def _format_error(error: Exception, words: Sequence[str]) -> str:
 
 
 def _written(name: str, words: Sequence[str]) -> str:
-    """Return a line as the library takes it: words in quotes where they hold what it would take for something else."""
+    """Return a line for the library: words are in quotes where they hold characters that it would misread."""
     quoted = (f'"{word}"' if not word or set(word) & UNSAFE else word for word in words)
     return " ".join([name, *quoted])
 

@@ -14,7 +14,7 @@ from surveyor.structures import canonical, identity_of
 
 
 class Rehearsal(Parameters):
-    """What labels do beside being computed, so that a deployment is tried before it costs hours."""
+    """Delay, failures and log of rehearsed labels, to try a deployment before it costs hours."""
 
     delay_s: float = Field(
         0.0, ge=0, le=100_000, title="Delay (s)", description="Duration of each label, during which a program sleeps."
@@ -47,7 +47,7 @@ def end(rehearsal: Rehearsal, atoms: Atoms) -> None:
 
 
 def structure_id(atoms: Atoms) -> str:
-    """Return what names a structure in the log of a rehearsal: equal for structures that share a label."""
+    """Return the name of a structure in the log of a rehearsal; structures that share a label share it."""
     return hashlib.sha256(json.dumps(identity_of(canonical(atoms))).encode()).hexdigest()[:16]
 
 
