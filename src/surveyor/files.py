@@ -97,7 +97,7 @@ def is_full(error: OSError) -> bool:
 
 
 def patiently(attempt: Callable[[], T], path: Path) -> T:
-    """Call what writes a file; while the disk is full, wait for room and call it again.
+    """Call a function that writes a file; while the disk is full, wait for room and call it again.
 
     Raises:
         StorageFailed: the disk stays full; names the file and its file system.
@@ -196,7 +196,7 @@ def write_json(path: Path, value: Any, *, is_patient: bool = True) -> None:  # A
 
 
 def read_json(path: Path) -> Any:  # Any: whatever JSON can hold
-    """Read what `write_json` wrote."""
+    """Return the content of a file that `write_json` wrote."""
     return json.loads(path.read_text())
 
 

@@ -140,7 +140,7 @@ def _is_stale(path: Path, found: Mapping[str, Any], stale_s: float) -> bool:
 
 
 def this_process() -> dict[str, Any]:  # Any: strings and numbers
-    """Return what names this process, for `has_ended`."""
+    """Return the identity of this process, for `has_ended`."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
 
 
@@ -150,7 +150,7 @@ def is_on_this_host(found: Mapping[str, Any]) -> bool:  # Any: strings and numbe
 
 
 def has_ended(found: Mapping[str, Any]) -> bool:  # Any: strings and numbers
-    """Say whether a process of this host has ended; what has its number now may be another one.
+    """Return whether a process of this host has ended, though another one may have its number now.
 
     Args:
         found: what `this_process` returned there.

@@ -71,7 +71,7 @@ def _integer(atoms: Atoms, name: str, default: int) -> int:
 
 
 def identity_of(atoms: Atoms, *, kinds: bool = False) -> dict[str, Any]:  # Any: numbers, lists of numbers and strings
-    """Return what makes a structure the one it is, with lengths as integers of 1e-8 Å, ready for JSON.
+    """Return the identity of a structure, with lengths as integers of 1e-8 Å, ready for JSON.
 
     Args:
         atoms: a structure.

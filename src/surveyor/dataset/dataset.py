@@ -169,7 +169,7 @@ def _without_calculator(atoms: Atoms) -> Atoms:
 
 @dataclass(frozen=True, slots=True)
 class DataSets:
-    """What a campaign has learned from so far; a structure stays in the set to which it came.
+    """The data sets of a campaign so far; a structure stays in the set that it joined.
 
     Attributes:
         train: structures that models are fitted to.
@@ -199,7 +199,7 @@ class DataSets:
 
     @classmethod
     def load(cls, folder: Path) -> "DataSets":
-        """Read what `save` wrote."""
+        """Load the data sets that `save` wrote."""
         return cls(**{each.name: Dataset.load(folder / f"{each.name}.extxyz") for each in fields(cls)})
 
     def keys(self) -> tuple[str, ...]:

@@ -130,7 +130,7 @@ class FileSuspicious(Event):
 
 
 class Waiting(Event):
-    """A run waits for what the message names, such as a job in a queue."""
+    """A run waits; the message names the cause, such as a job in a queue."""
 
     event: Literal["waiting"] = "waiting"
 

@@ -48,7 +48,7 @@ class Span:
 
 @dataclass(slots=True)
 class Timeline:
-    """When walkers moved, labels were awaited, and models were trained.
+    """The times at which walkers moved, labels were awaited, and models were trained.
 
     Attributes:
         samples: of the walkers, from the beginning of each sample to its end.
@@ -90,7 +90,7 @@ class _Reader:
         self.timeline.outstanding.append((time, n_outstanding))
 
     def _begin(self, time: float) -> None:
-        """Begin what is under way by now."""
+        """Note the beginning of samples and of a training that have just begun."""
         for index, walker in enumerate(self.schedule.walkers):
             if walker.moving:
                 self._moving.setdefault(index, (time, walker.generation))

@@ -15,7 +15,7 @@ MARK = "store.txt"  # file with the mark of a folder
 
 
 def sharded(key: str) -> str:
-    """Return the name of what belongs to the key of a label, in folders that do not grow too large."""
+    """Return the storage name for the key of a label, in folders that do not grow too large."""
     version, _, digest = key.partition(":")
     return f"{version}/{digest[:2]}/{digest}"
 

@@ -71,7 +71,7 @@ class Work(Generic[P, C]):
         return self._reporting(self.pools.training)
 
     def abandon(self) -> None:
-        """Abandon what is in computation on the pools."""
+        """Abandon the computations on the pools."""
         for pool in self.pools:
             pool.shutdown(wait=False)
 

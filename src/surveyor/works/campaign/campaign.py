@@ -1,4 +1,4 @@
-"""A campaign as a kind of work: what it works with, and what stays the same in it."""
+"""A campaign as a kind of work, with its frozen level of theory and atomic energies."""
 
 import hashlib
 import json
@@ -59,7 +59,7 @@ CAMPAIGN = Kind(
 
 
 def labeller_of(campaign: Campaign, theory: LevelOfTheory) -> Labeller:
-    """Return what computes the labels of a campaign at its level of theory."""
+    """Return the labeller of a campaign at its level of theory."""
     return Labeller(campaign.checked.reference, theory, campaign.store, campaign.directory.scratch)
 
 
