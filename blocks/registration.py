@@ -32,7 +32,7 @@ LABELS = "labels with 16 ranks of MPI, for at most 12 hours each"
 
 
 def examples() -> Mapping[str, tuple[SiteBlock, str]]:
-    """Return an example of each kind of pool, code and storage by its name, with what it is for."""
+    """Return an example of each kind of pool, code and storage by its name, with its purpose."""
     cpu = {"cores_per_job": 16, "memory_GB": 32.0, "walltime_minutes": 720.0, "prologue": list(MODULES)}
     certificates = Path("/home/ada/certificates")
     return {

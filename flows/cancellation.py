@@ -33,7 +33,7 @@ class Abandonable(Protocol):
     """Work on pools."""
 
     def abandon(self) -> None:
-        """Abandon what is in computation on the pools."""
+        """Abandon the computations on the pools."""
 
 
 def ending_at_once(function: Callable[Concatenate[W, P], T]) -> Callable[Concatenate[W, P], T]:

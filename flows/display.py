@@ -1,4 +1,4 @@
-"""What a terminal shows of work while it runs."""
+"""The display of running work in a terminal."""
 
 import logging
 import os
@@ -56,7 +56,7 @@ WAITS = (kinds.Waiting, kinds.WaitingEnds, kinds.LabelAwaited, kinds.ClaimSilent
 
 
 def waiting_now(directory: RunDirectory, events: Sequence[Event]) -> str:
-    """Return what work in a folder waits for while it runs; empty for nothing.
+    """Return the current wait of running work in a folder; empty if there is none.
 
     Args:
         directory: the work on disk.

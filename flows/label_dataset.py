@@ -117,7 +117,7 @@ def label_structures(structures: Iterable[Atoms], output_directory: Path, **para
 
 @contextmanager
 def _followed(labelling: Labelling) -> Iterator[None]:
-    """Bring what happens to the events and the log of the run; of a label there is no line, as there are thousands."""
+    """Relay events to the event log and to the log of the run, which gets no line for a label: there are thousands."""
     with relayed(labelling.directory, labelling.pools, passed_over=(Labelled,)):
         url, n = run_url(), len(labelling.structures)
         text = f"{labelling.directory.path}: {number_of(n, 'structure')}{of_run(url)}"

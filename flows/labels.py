@@ -106,7 +106,7 @@ class Labels:
         return submit_unlinked(label, pool, structure, labeller=labeller, name=name, request=request)
 
     def _take(self, name: str, structure: Atoms, handle: Handler) -> None:
-        """Hand a label over, or ask again for what another process has claimed meanwhile."""
+        """Hand a label over, or request it again if another process has claimed it meanwhile."""
         future = self.queue.futures.pop(name)
         if future.state.name == CLAIMED:
             self.add(name, structure, handle)

@@ -1,4 +1,4 @@
-"""Names of runs: what a user has typed is kept, and what Prefect has made up is replaced."""
+"""Names of runs: those given by a user are kept, and those made up by Prefect are replaced."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -136,7 +136,7 @@ def _refusal(url: str, response: httpx.Response) -> SurveyorError:
 
 
 def _reason(response: httpx.Response) -> str:
-    """Return why a server refused a request, without what it quotes of the request."""
+    """Return why a server refused a request, without its quotations from the request."""
     try:
         body = response.json()
     except ValueError:

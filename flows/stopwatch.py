@@ -1,4 +1,4 @@
-"""How long the stages of a generation take."""
+"""Wall times of the stages of a generation."""
 
 import time
 from collections.abc import Iterator

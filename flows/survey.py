@@ -123,7 +123,7 @@ class Survey:
         self._loop.call(give_up)
 
     def end(self, reason: str) -> None:
-        """Let what is in computation end, and begin nothing more: the campaign is complete.
+        """Let the computations under way end, and begin nothing more: the campaign is complete.
 
         Samples that return now are labelled when the campaign is continued.
         """

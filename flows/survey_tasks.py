@@ -184,7 +184,7 @@ class SurveyTasks:
         return self._potentials[number]
 
     def _restore(self) -> None:
-        """Take up what former runs have begun, once."""
+        """Resume the work that former runs have begun, once."""
         if self._is_restored:
             return
         self._request(self.record.outstanding)
