@@ -1,4 +1,4 @@
-"""Many structures through a network at once, as many as there is memory for."""
+"""Evaluation of many structures at once by a network, as far as memory allows."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -74,7 +74,7 @@ class MemoryLimits:
         return predictions
 
     def lower(self, structures: Sequence[Atoms]) -> None:
-        """Take note that there was no memory for structures together."""
+        """Lower the limit, as there was no memory for these structures together."""
         self.n_atoms = max(1, sum(len(atoms) for atoms in structures) // 2)
 
 

@@ -1,4 +1,4 @@
-"""Files that other programs take, from saved models."""
+"""Export of saved models to files for other programs."""
 
 import shutil
 import sys
@@ -78,7 +78,7 @@ def _is_compiled(destination: Path) -> bool:
 
 
 def _compiled(native: Path, model: NequIPModel, format_: Format) -> Path:
-    """Return the file compiled by NequIP's tool, for its calculator or `pair_style nequip`, and machines like this one."""
+    """Return the file compiled by NequIP's tool, for its calculator or `pair_style nequip`, and machines like this."""
     require_nequip()
     made = native.with_name(f"compiled{COMPILED}")
     target = "ase" if format_ == "ase" else "pair_nequip"

@@ -39,7 +39,7 @@ def fit_beside(begin: Mapping[str, float], fits: Sequence[str], rests: Sequence[
 
 
 def with_rest(numbers: Sequence[int], rest: float, weight: float) -> Atoms:
-    """Return atoms labelled with the rest of their energy in eV, for `fit_beside`, and the weight of that energy."""
+    """Return atoms labelled with their residual energy in eV, for `fit_beside`, and the weight of that energy."""
     atoms = Atoms(numbers)
     atoms.info |= {ENERGY: rest, PROPERTY_WEIGHTS["energy"]: weight}
     atoms.arrays[FORCES] = np.zeros((len(atoms), 3))

@@ -52,7 +52,7 @@ class Accelerator:
         return all(find_spec(name) is not None for name in self.modules)
 
     def convert(self, network: Any, device: str) -> Any:  # Any: torch is optional
-        """Return a network that does the same with the kernels."""
+        """Return an equivalent network that uses the kernels."""
         import torch
 
         run: Callable[..., Any] = import_module(self.converter).run
@@ -72,12 +72,12 @@ def accelerators() -> list[Accelerator]:
 
 
 def is_used(device: str) -> bool:
-    """Say whether trainings on a device use cuEquivariance: on a GPU, where it is installed with its kernels."""
+    """Return whether trainings on a device use cuEquivariance: on a GPU, where it is installed with its kernels."""
     return device == "cuda" and accelerators()[0].is_installed
 
 
 def converted(network: Any, device: str) -> Any:  # Any: torch is optional
-    """Return a network of MACE that does the same with cuEquivariance."""
+    """Return an equivalent MACE network that uses cuEquivariance."""
     return accelerators()[0].convert(network, device)
 
 

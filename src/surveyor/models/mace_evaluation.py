@@ -1,4 +1,4 @@
-"""Many structures through a MACE network at once."""
+"""Evaluation of many structures at once by a MACE network."""
 
 from collections.abc import Sequence
 from dataclasses import replace

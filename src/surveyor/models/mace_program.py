@@ -176,7 +176,7 @@ class Loop:
         self._save()
 
     def _next_epoch(self) -> bool:
-        """Train one epoch, and say whether there may be another one."""
+        """Train one epoch, and return whether there may be another one."""
         given, progress = self.given, self.progress
         epoch = progress.epoch
         loss_function = self._prepare(epoch)
@@ -246,7 +246,7 @@ class Loop:
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """Take the weights that count: those that are averaged, where an average is asked for."""
+        """Use the averaged weights within the block, if the optimizer or the options average them."""
         if _is_schedule_free(self.given.optimizer):
             self.given.optimizer.eval()
         with nullcontext() if self.given.ema is None else self.given.ema.average_parameters():
@@ -362,7 +362,7 @@ def _do_not_compile(_network: Any) -> Any:  # Any: a module of torch
 
 
 def _keep_result(job: Job) -> None:
-    """Save the network that came of the training, without the readout for the replay data."""
+    """Save the trained network, without the readout for the replay data."""
     import torch
     from mace.tools.scripts_utils import remove_pt_head
 

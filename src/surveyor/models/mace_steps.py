@@ -1,4 +1,4 @@
-"""Walkers through a MACE network, step by step: graphs stay on the device, and positions go there at each step."""
+"""Evaluation of walkers by a MACE network: graphs stay on the device, and positions go there at each step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

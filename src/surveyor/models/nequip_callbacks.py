@@ -150,7 +150,7 @@ class Reports(Callback):  # type: ignore[misc]  # so is Lightning
             file.write(json.dumps(epoch) + "\n")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say that there is nothing to be taken."""
+        """End the process with `DIVERGED` if the training had no good epoch."""
         if not self.has_good_epoch:
             sys.exit(DIVERGED)
 

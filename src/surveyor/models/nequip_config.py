@@ -174,7 +174,7 @@ def _builder_of(model: Any) -> Any:  # Any: a tree, or a node of OmegaConf
 
 
 def _is_from_file(builder: Any) -> bool:  # Any: a tree, or a node of OmegaConf
-    """Say whether weights are taken from a file, and no network is built."""
+    """Return whether weights are taken from a file, and no network is built."""
     return "ModelFrom" in str(builder.get("_target_", ""))
 
 
@@ -269,7 +269,7 @@ def _supply_model(tree: Tree, supplied: Supplied, types: Sequence[str]) -> None:
 
 
 def _supply_metrics(tree: Tree, has_stress: tuple[bool, bool]) -> None:
-    """Have structures without stress count nothing, and add the errors that are reported."""
+    """Ignore missing stresses in loss and validation, and add the errors that are reported."""
     module = tree["training_module"]
     for name, data, has in zip(("loss", "val_metrics"), ("training", "validation"), has_stress, strict=True):
         if _ignore_missing_stress(module[name]) and not has:

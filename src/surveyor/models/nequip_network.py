@@ -1,4 +1,4 @@
-"""Networks of NequIP from their files, as they are or compiled, and many structures through one at once."""
+"""Networks of NequIP from their files, native or compiled, and the evaluation of many structures at once."""
 
 import hashlib
 import logging

@@ -47,7 +47,7 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         self.server_activate()
 
     def verify_request(self, request: object, client_address: object) -> bool:
-        """Say whether a fork is safe: it has one thread alone."""
+        """Return whether a fork is safe, that is, the process has a single thread."""
         return len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208
 
     def serve(self) -> None:
