@@ -62,7 +62,7 @@ class OpenedPool:
             return failed
 
     def is_done(self, future: Future[T], deadline: float) -> bool:
-        """Wait for a worker's answer, and say whether it came in time.
+        """Wait for a worker's answer, and return whether it came in time.
 
         Args:
             future: the answer.

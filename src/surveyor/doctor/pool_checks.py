@@ -85,7 +85,7 @@ def examine_pools(
 def _is_any_host_good(
     subject: Subject, name: str, site: SSHSite, folders: Mapping[str, Path]
 ) -> Generator[CheckResult, None, bool]:
-    """Check the machines of a pool by ssh; say whether it can be opened."""
+    """Check the machines of a pool by ssh; return whether it can be opened."""
     subject.on_progress(f"asking the machines of pool {name}")
     results = list(check_hosts(name, site, folders, wants_gpu=wants_gpu(subject.parameters, name, site)))
     yield from results

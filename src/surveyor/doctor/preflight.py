@@ -141,7 +141,7 @@ def check_overlap(subject: Subject) -> Iterator[CheckResult]:
 
 @contextmanager
 def temporary_in(folder: Path) -> Iterator[Path]:
-    """Give a new folder in a folder, and leave all as it was.
+    """Provide a new folder in a folder, and remove all that was made at the end.
 
     Args:
         folder: is made, with those above it, where it is missing, and then removed again.

@@ -55,7 +55,7 @@ class JobWorkers:
             await self.scheduler.fail_worker(worker.address, "lost-for-long")
 
     async def retire(self, job: str) -> bool:
-        """End the workers of an idle job; say whether all could, as one may hold results that no other can take."""
+        """End the workers of an idle job; return whether all could, as one may hold results that no other can take."""
         addresses = {worker.address for worker in self.by_job[job]}
         retired = await self.scheduler.retire_workers(list(addresses), close_workers=True)
         return addresses.isdisjoint(self.scheduler.workers.keys() - retired.keys())

@@ -122,7 +122,7 @@ class Pool(Executor):
         self._attached()
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Have a function called on a worker; wait first while the pool is full.
+        """Submit a function; block while the pool is full.
 
         Args:
             function: what to call; it may be called again when its worker dies, so it must be idempotent.
@@ -211,7 +211,7 @@ class Pool(Executor):
         return attachment
 
     def _replace(self, attachment: Attachment | None) -> None:
-        """Take a connection, or none, in place of the one that there is, which is closed."""
+        """Replace the current connection, which is closed, by another one or by none."""
         with self._lock:
             former, self._attachment = self._attachment, attachment
         if former is not None:

@@ -107,7 +107,7 @@ class PoolFolder:
         return record if (record["host"], record["pid"]) == (holder.get("host"), holder.get("pid")) else None
 
     def read_state(self) -> dict[str, Any] | None:  # Any: whatever JSON holds
-        """Return how the pool goes, as its process has written it last."""
+        """Return the newest state of the pool that its process has written."""
         return _read(self.state)
 
     def read_failure(self) -> str | None:

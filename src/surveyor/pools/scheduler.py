@@ -51,11 +51,11 @@ class PoolScheduler(Scheduler):  # type: ignore[misc]  # it is untyped
         self.taken.setdefault(job, at)
 
     def is_rootish(self, ts: Any) -> bool:  # Any: Dask's state of a task
-        """Say that a task may wait at the scheduler."""
+        """Return whether a task may wait at the scheduler."""
         return not (ts.resource_restrictions or ts.worker_restrictions or ts.host_restrictions)
 
     async def remove_worker(self, address: str, *, stimulus_id: str, expected: bool = False, close: bool = True) -> Any:
-        """Remove a worker; keep one that is lost at work if it is to be found out why."""
+        """Remove a worker; keep one that was lost at work, if the cause can be found out."""
         worker = self.workers.get(address)
         if expected or worker is None or not worker.processing or not self._can_ask:
             self.lost.pop(address, None)

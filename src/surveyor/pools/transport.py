@@ -121,7 +121,7 @@ def time_left_s() -> float:
 
 
 def is_leaving() -> bool:
-    """Say whether the worker that makes this call is to leave, as its machine is taken away; False without a worker."""
+    """Return whether the worker of this call is to leave, as its machine is taken away; False without a worker."""
     try:
         return bool(get_worker().status == Status.closing_gracefully)
     except ValueError:

@@ -131,7 +131,7 @@ def merged(value: Any, patch: Any) -> Any:  # Any: whatever JSON holds
 
 
 def sees(pod: Mapping[str, Any], folder: Path) -> bool:  # Any: nested, as JSON
-    """Say whether the worker of a pod mounts something at a folder, or above it."""
+    """Return whether the worker of a pod mounts something at a folder, or above it."""
     of_worker = [each for each in pod["spec"]["containers"] if each["name"] == CONTAINER]
     mounts = [mount["mountPath"] for each in of_worker for mount in each.get("volumeMounts") or []]
     return any(PurePosixPath(folder).is_relative_to(mount) for mount in mounts)

@@ -157,7 +157,7 @@ class Hosts:
             self._failed[host] = now
 
     def _may_run_still(self, job: str) -> bool:
-        """Say whether the workers of a job may run that another process of the pool has started.
+        """Return whether the workers of a job may run that another process of the pool has started.
 
         They have ended where the output says so; or else when they have not heard of that process for long enough.
         """

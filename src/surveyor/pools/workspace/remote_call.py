@@ -147,7 +147,7 @@ class _Attempt:
             raise ObjectLost(f"{call.storage} has lost files of {call.name} that the flow has sent")
 
     def _lay(self, files: Mapping[str, str]) -> bool:
-        """Write files; say whether all were there, as a checkpoint may be removed meanwhile with its files."""
+        """Write files; return whether all were there, as a checkpoint may be removed meanwhile with its files."""
         try:
             for path, name in files.items():
                 fetch(self._call.storage, name, self._root / path)

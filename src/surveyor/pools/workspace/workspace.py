@@ -109,7 +109,7 @@ class Workspace(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Stop to listen; the pool is left alone."""
+        """Stop listening; the pool stays open."""
         self._closed.set()
         if self._listener is not None:
             self._listener.join()
