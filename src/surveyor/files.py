@@ -90,7 +90,7 @@ def write_with(write: Callable[[Path], object], path: Path, *, is_patient: bool 
 
 
 def is_full(error: OSError) -> bool:
-    """Say whether an error is that of a disk, or of a user's part of it, without room."""
+    """Return whether an error means that a disk, or a user's quota on it, is full."""
     if isinstance(error, shutil.Error):  # it has the errors of several files
         return any(os.strerror(number) in str(error) for number in FULL)
     return error.errno in FULL
@@ -147,7 +147,7 @@ REMEDY = (
 
 @contextmanager
 def naming_full_disks(*folders: Path) -> Iterator[None]:
-    """Say which disks are full when anything in this fails for lack of room, as such errors name no file.
+    """Name the full disks in errors for lack of space within the block, as such errors name no file.
 
     Raises:
         StorageFailed: a disk is full; names the file systems of the folders, with their free space.

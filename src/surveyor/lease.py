@@ -50,7 +50,7 @@ class Lease:
         return bool(found["token"] != self.token)
 
     def check(self) -> None:
-        """Raise where another process has it.
+        """Raise an error if another process has the lease.
 
         Raises:
             CampaignInUse: names that process.
@@ -64,7 +64,7 @@ class Lease:
 
 @contextmanager
 def hold_lease(path: Path, *, heartbeat_s: float = HEARTBEAT_S, stale_s: float = STALE_S) -> Iterator[Lease]:
-    """Hold the lease at a path, with a heartbeat, as long as this lasts.
+    """Hold the lease at a path, with a heartbeat within the block.
 
     The lease of a dead process on this host is taken over at once, that of another host when its heartbeat is old.
 
@@ -94,7 +94,7 @@ def hold_lease(path: Path, *, heartbeat_s: float = HEARTBEAT_S, stale_s: float =
 
 
 def is_in_use(path: Path, *, stale_s: float = STALE_S) -> bool:
-    """Say whether a live process holds the lease at a path."""
+    """Return whether a live process holds the lease at a path."""
     return path.exists() and not _is_stale(path, _read(path), stale_s)
 
 
@@ -145,7 +145,7 @@ def this_process() -> dict[str, Any]:  # Any: strings and numbers
 
 
 def is_on_this_host(found: Mapping[str, Any]) -> bool:  # Any: strings and numbers
-    """Say whether a process runs, or ran, on this host."""
+    """Return whether a process runs, or ran, on this host."""
     return bool(found["host"] == socket.gethostname())
 
 

@@ -143,7 +143,7 @@ class GenerationDirectory:
         return _walker_file(self.path, index)
 
     def is_complete(self) -> bool:
-        """Say whether the generation has its manifest."""
+        """Return whether the generation has its manifest."""
         return self.manifest.exists()
 
 

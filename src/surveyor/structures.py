@@ -111,7 +111,7 @@ def elements_of(structures: Iterable[Atoms]) -> tuple[str, ...]:
 
 
 def is_periodic(atoms: Atoms) -> bool:
-    """Say whether the structure is periodic in three directions, so that it has a stress."""
+    """Return whether the structure is periodic in three directions, so that it has a stress."""
     return bool(atoms.pbc.all())
 
 

@@ -243,7 +243,7 @@ def with_centre(restraints: Sequence[Restraint], name: str, centre: float) -> tu
 
 
 def with_one_centre(restraints: Sequence[Restraint], name: str, centre: float) -> tuple[Restraint, ...]:
-    """Return the restraints, with all on one variable centred at a value, walls too, as in campaigns of before."""
+    """Return the restraints, with all on one variable centred at a value, walls too, as in former campaigns."""
     return tuple(each.model_copy(update={"centre": centre}) if each.name == name else each for each in restraints)
 
 

@@ -24,7 +24,7 @@ def _now() -> float:
 
 
 class Event(BaseModel):
-    """Something that happened; of no other kind, a line of the log.
+    """An event; one of no special kind is a line of the log.
 
     Attributes:
         time: when, in seconds since 1970.

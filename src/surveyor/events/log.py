@@ -73,7 +73,7 @@ class EventLog:
 
 
 def of_kind(events: Sequence[Event], kind: type[Kind]) -> list[Kind]:
-    """Return those of some events that are of a kind."""
+    """Return the events of a kind."""
     return [event for event in events if isinstance(event, kind)]
 
 

@@ -79,7 +79,7 @@ class LabelFailure:
 
 
 def is_final(failures: Sequence[LabelFailure], limits: Mapping[Reason, float | None]) -> bool:
-    """Say whether no further attempt is due.
+    """Return whether no further attempt is due.
 
     Args:
         failures: of one label, in the order of the attempts.

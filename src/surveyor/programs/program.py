@@ -121,7 +121,7 @@ def _reached_limit(
 
 
 def _wait(process: "subprocess.Popen[bytes]", timeout_s: float) -> None:
-    """Wait as `Popen.wait` does, but notice the end at once: that looks only every 50 ms."""
+    """Wait like `Popen.wait`, which polls every 50 ms, but notice the end at once."""
     with suppress(AttributeError, OSError):  # only Linux has it, as of 5.3
         descriptor = os.pidfd_open(process.pid)
         try:

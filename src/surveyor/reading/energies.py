@@ -1,4 +1,4 @@
-"""Energies that stand apart from those of the other structures, by statistics that wrong ones do not move."""
+"""Outliers among the energies of structures, found by robust statistics."""
 
 from collections.abc import Sequence
 

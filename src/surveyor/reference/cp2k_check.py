@@ -1,4 +1,4 @@
-"""Having CP2K itself read the input of a label, without computing anything."""
+"""Check of a label's input by CP2K itself, without a calculation."""
 
 import tempfile
 from pathlib import Path

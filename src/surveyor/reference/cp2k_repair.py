@@ -139,7 +139,7 @@ class Trial:
 
 
 def uses_ot(given: CP2KInput) -> bool:
-    """Say whether an input minimises by orbital transformation; otherwise it diagonalises."""
+    """Return whether an input minimises by orbital transformation; otherwise it diagonalises."""
     return _is_on(given.dft.get("+SCF", {}).get("+OT"))
 
 
@@ -152,7 +152,7 @@ def ladder_of(given: CP2KInput) -> tuple[Rung, ...]:
 
 
 def may_change_method(force_eval: Mapping[str, Any]) -> bool:  # Any: a tree
-    """Say whether OT and diagonalisation minimise the same energy, so that either may replace the other.
+    """Return whether OT and diagonalisation minimise the same energy, so that either may replace the other.
 
     That takes orbitals that are full or empty, no k-points, and no settings of either method beyond those that a rung
     may change.
@@ -291,7 +291,7 @@ def best_wavefunction(trials: Sequence[Trial]) -> str | None:
 
 
 def is_worth_a_repair(trials: Sequence[Trial]) -> bool:
-    """Say whether the next rung may do better than the last trial did."""
+    """Return whether the next rung may do better than the last trial did."""
     outcome = trials[-1].outcome
     if isinstance(outcome, Label):
         return False

@@ -39,7 +39,7 @@ class Rule:
         return "/".join(each for each in (self.path, self.keyword) if each)
 
     def is_met(self, force_eval: Section) -> bool:
-        """Say whether an input has it."""
+        """Return whether the rule applies to an input."""
         sections = [each for each in _at(force_eval, self.path) if each.get("_", True) not in (False, "NONE")]
         if self.keyword is None:
             return bool(sections)

@@ -93,7 +93,7 @@ def parse(text: str, places: Places | None = None, description: Path | None = No
 
 @cache
 def has_unit(path: str, keyword: str) -> bool:
-    """Say whether the values of a keyword can be given in units.
+    """Return whether the values of a keyword can be given in units.
 
     Args:
         path: section below FORCE_EVAL, such as DFT/MGRID.
@@ -202,7 +202,7 @@ class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
         self._treerefs.pop()
 
     def _has_opened(self, name: str, words: Sequence[str]) -> bool:
-        """Open a section; say no where it is unknown and passes."""
+        """Open a section; return False where it is unknown and passes."""
         opened = list(self._treerefs)
         if not name:
             raise InvalidSectionError("there is no name behind &", Context())
@@ -267,7 +267,7 @@ class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
         return kind is not None and kind.get("kind") == "string"
 
     def _may_pass(self, name: str, node: ET.Element | None) -> bool:
-        """Say whether a value passes that the library does not take: other versions have other names, not numbers."""
+        """Return whether a value that the library refuses may pass: names differ between versions, numbers do not."""
         if self.is_left_out:
             return True
         kind = None if node is None else node.find(".//DATA_TYPE")

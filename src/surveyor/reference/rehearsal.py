@@ -33,7 +33,7 @@ class Rehearsal(Parameters):
 
 
 def begin(rehearsal: Rehearsal, atoms: Atoms, directory: Path) -> bool:
-    """Tell that a label begins, and sleep; say whether it is one of those that fail."""
+    """Log the beginning of a label, and sleep; return whether the label is to fail."""
     _log(rehearsal, "begin", atoms)
     if rehearsal.delay_s:
         # A real program, so that the end of one is rehearsed, too.
@@ -42,7 +42,7 @@ def begin(rehearsal: Rehearsal, atoms: Atoms, directory: Path) -> bool:
 
 
 def end(rehearsal: Rehearsal, atoms: Atoms) -> None:
-    """Tell that the computation of a label has ended, in a label or a failure."""
+    """Log the end of the computation of a label, be it a label or a failure."""
     _log(rehearsal, "end", atoms)
 
 

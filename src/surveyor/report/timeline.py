@@ -31,7 +31,7 @@ COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY)  # of generations, in turn
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Something that lasts.
+    """The time of a sample or of a training.
 
     Attributes:
         row: index of the walker; 0 for a training.

@@ -1,4 +1,4 @@
-"""Guards: they stop a walker that the potential leads to where no chemistry is, or where it does not know the way."""
+"""Guards, which stop a walker where its structure makes no chemical sense or its potential is uncertain."""
 
 from dataclasses import dataclass
 from functools import cache

@@ -1,4 +1,4 @@
-"""Functions side by side in one thread, whose requests for forces are served together.
+"""Concurrent functions in one thread, whose requests for forces are served together.
 
 Each function runs in a greenlet of its own, with a calculator. When it asks for energy and forces, the greenlet rests
 until all others have asked too; then one evaluation serves them all. So ASE's loops stay as they are, and each function

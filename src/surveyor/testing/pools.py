@@ -26,7 +26,7 @@ BLOCKED_S = 0.3  # a submission that has not returned after this is taken to wai
 
 
 class Refused(Exception):
-    """Raised on a worker, to come back as it is."""
+    """An exception raised on a worker, which has to come back unchanged."""
 
 
 class Setting(Parameters):

@@ -119,7 +119,7 @@ class Kind(Generic[P, C, W]):
         return load_parameters(self.parameters, path, self.file, self.expected)
 
     def holds(self, directory: RunDirectory) -> bool:
-        """Say whether a folder is that of such work."""
+        """Return whether a folder is that of this kind of work."""
         if not directory.parameters.is_file():
             return False
         record = read_json(directory.parameters)
@@ -171,7 +171,7 @@ class Kind(Generic[P, C, W]):
         access: BucketAccess | None = None,
         accesses: Mapping[str, BucketAccess] | None = None,
     ) -> Iterator[W]:
-        """Check work, take its folder and open its pools, as long as this lasts.
+        """Check work, take its folder and open its pools within the block.
 
         Args:
             parameters: with absolute paths.

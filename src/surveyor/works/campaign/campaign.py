@@ -110,7 +110,7 @@ def freeze_atomic_energies(
 
 
 def is_model_checked(campaign: Campaign) -> bool:
-    """Say whether the training pool, as it is set up now, has taken the model before; each training checks it again."""
+    """Return whether the training pool, as it is now, has taken the model before; each training checks it again."""
     path = campaign.directory.model_check
     return path.exists() and read_json(path).get("digest") == _digest_of_model_check(campaign)
 

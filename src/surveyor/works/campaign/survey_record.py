@@ -125,7 +125,7 @@ class SurveyRecord:
                 yield turn.generation, self._plan(index), len(turn.names) - len(turn.moving)
 
     def is_moving(self, plan: SamplePlan) -> bool:
-        """Say whether a walker has samples to return."""
+        """Return whether a walker has samples to return."""
         return bool(self.schedule.walkers[plan.walker.index].moving)
 
     def folder_of(self, plan: SamplePlan) -> Path:

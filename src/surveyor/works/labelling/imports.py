@@ -220,7 +220,7 @@ def _contradictions(requests: Requests, labels: Mapping[int, Label]) -> Iterator
 
 
 def _agree(atoms: Atoms, one: Label, other: Label) -> bool:
-    """Say whether two labels of a structure agree as computations of one level of theory do."""
+    """Return whether two labels of a structure agree as computations of one level of theory do."""
     return not structure_error(with_label(atoms, None, one), other).exceeds(SAME_ENERGY_MEV, SAME_FORCES_MEV)
 
 
