@@ -59,7 +59,7 @@ def _is_metadata(name: str, value: object, block: type[Block]) -> bool:
 
 
 def _unknown(name: str, block: type[Block]) -> str:
-    """Say that there is no such field, and which one may be meant."""
+    """Return the message on an unknown field, with the field that may be meant."""
     close = get_close_matches(name, block.model_fields, n=1)
     described = [
         each for each, field in block.model_fields.items() if name.lower() in (field.description or "").lower()

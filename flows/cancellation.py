@@ -1,4 +1,4 @@
-"""An end in the middle of a campaign: by Cancel in the Prefect UI, by SIGTERM or by Ctrl-C."""
+"""Interruption of a campaign: by Cancel in the Prefect UI, by SIGTERM or by Ctrl-C."""
 
 import inspect
 import logging

@@ -66,14 +66,14 @@ def waiting_now(directory: RunDirectory, events: Sequence[Event]) -> str:
 
 
 def quieten_prefect() -> None:
-    """Have Prefect print nothing: the display shows the work, the UI shows everything. Before Prefect is imported."""
+    """Suppress Prefect's output, before Prefect is imported: the display shows the work, the UI shows everything."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
 
 
 @contextmanager
 def following(directory: RunDirectory, console: Console, view: View) -> Iterator[None]:
-    """Show the work in a folder as long as this lasts: alive in a terminal, line by line elsewhere.
+    """Show the work in a folder within the block: live in a terminal, line by line elsewhere.
 
     Args:
         directory: the work on disk.

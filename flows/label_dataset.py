@@ -250,7 +250,7 @@ class _Work:
 
 
 def _given_up(labelling: Labelling, key: str, error: Exception) -> Tally:
-    """Return that a structure has no label, as all retries at it have come to nothing."""
+    """Return the failure of a structure, as all retries have come to nothing."""
     recorded = labelling.store.failures(key)
     failure = recorded[-1] if recorded else LabelFailure("crash", str(error))
     return Tally(count([failure]), {key: failure})

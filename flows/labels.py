@@ -160,6 +160,6 @@ def label_all(campaign: Campaign, checks: PoolChecks, structures: Sequence[Atoms
 
 
 def announce_generation(number: int, n_samples: int) -> None:
-    """Say that a generation begins, and how many structures it shall bring."""
+    """Announce the beginning of a generation, with its number of structures."""
     text = f"generation {number}: {number_of(n_samples, 'structure')}"
     announce(logger, GenerationBegins(message=text, generation=number, n_samples=n_samples))

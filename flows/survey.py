@@ -131,7 +131,7 @@ class Survey:
         self._loop.wait_until(lambda: self._tasks.is_idle)
 
     def abandon(self) -> None:
-        """Abandon the work on the pools, and let nothing follow from that."""
+        """Abandon the work on the pools, and act on no further event."""
         self._loop.end()
         self.campaign.abandon()
 

@@ -119,7 +119,7 @@ def _check_files(parameters: WorkParameters) -> None:
 
 @contextmanager
 def _quiet_prefect() -> Iterator[None]:
-    """Suppress Prefect's console output within the context, as the display shows the work."""
+    """Suppress Prefect's console output within the block, as the display shows the work."""
     loggers = [logging.getLogger(name) for name in (None, *logging.root.manager.loggerDict)]
     handlers = [each for logger in loggers for each in logger.handlers if isinstance(each, PrefectConsoleHandler)]
     levels = [handler.level for handler in handlers]

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def reporting_waits(pools: Sequence[Pool], look_s: float = LOOK_S) -> Iterator[None]:
-    """Report the waits of pools, and the end of each, within the context.
+    """Report the waits of pools, and the end of each, within the block.
 
     Args:
         pools: of the flow run in which this is called.
@@ -93,7 +93,7 @@ class _Waits:
 
 
 def show_in_state(run: UUID, text: str) -> bool:
-    """Make a text the message of the state of a run that is running; say whether it was done.
+    """Make a text the message of the state of a run that is running; return whether it was done.
 
     Args:
         run: the flow run.

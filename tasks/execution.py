@@ -115,7 +115,7 @@ def run_unclaimed(store: LabelStore, function: Callable[[LabelStore], T]) -> T:
 
 
 def worker_was_lost(task: Task[..., Any], run: TaskRun, state: State) -> bool:  # Any: whatever the task returns
-    """Say whether a task failed by its worker, which died or is not fit: the one reason to submit the same again."""
+    """Return whether a task failed by its worker, which died or is not fit: the one reason to submit the same again."""
     try:
         state.result()
     except (WorkerLost, AttemptFailed):
