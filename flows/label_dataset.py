@@ -258,7 +258,7 @@ def _given_up(labelling: Labelling, key: str, error: Exception) -> Tally:
 
 @dataclass(slots=True)
 class _ProgressLog:
-    """Logs the progress from time to time.
+    """A log of the progress, written from time to time.
 
     Attributes:
         n_requested: number of different structures to label.

@@ -40,7 +40,7 @@ class Lease:
 
     @property
     def is_lost(self) -> bool:
-        """Whether another process has it, or had it and is done; not, where the file cannot be read."""
+        """True if another process has the lease, or had it and is done; False where the file cannot be read."""
         try:
             found = json.loads(self.path.read_text())
         except FileNotFoundError:  # its folder is not there either where a file system is away for a moment

@@ -285,7 +285,7 @@ class RunDirectory:
 
     @property
     def obeys_weights(self) -> bool:
-        """Whether weights of given structures count: not if the campaign was begun by a surveyor without weights."""
+        """True if weights of given structures count: not if the campaign was begun by a surveyor without weights."""
         if not self.parameters.is_file():
             return True
         record = read_json(self.parameters)
@@ -295,7 +295,7 @@ class RunDirectory:
 
     @property
     def has_former_windows(self) -> bool:
-        """Whether windows are placed by the former rule, as the surveyor did that began the work; see `place`."""
+        """True if windows are placed by the former rule, with which the work was begun; see `place`."""
         return self.parameters.is_file() and bool(read_json(self.parameters).get(FORMER_WINDOWS, True))
 
     @property

@@ -87,7 +87,7 @@ class Restraint(Parameters):
 
     @property
     def domain(self) -> tuple[float, float] | None:
-        """Between which values a periodic variable is; None for others."""
+        """The domain of a periodic variable; None for others."""
         return TURN if self.variable == "torsion" else None
 
 

@@ -65,12 +65,12 @@ class Claim:
 
     @property
     def is_on_this_host(self) -> bool:
-        """Whether its process is known to run, or to have run, on this host."""
+        """True if its process is known to run, or to have run, on this host."""
         return bool(self.holder) and is_on_this_host(self.holder)
 
     @property
     def has_ended(self) -> bool:
-        """Whether its process is known to have ended, as it ran on this host."""
+        """True if its process is known to have ended, as it ran on this host."""
         return self.is_on_this_host and has_ended(self.holder)
 
     def __str__(self) -> str:
@@ -212,7 +212,7 @@ class _Pulse:
 
 
 class _Heart:
-    """Gives the signs of life of all claims of this process, from one thread: one for each label would cost more."""
+    """The signs of life of all claims of this process, given by one thread: one for each label would cost more."""
 
     def __init__(self) -> None:
         self.forget()

@@ -78,7 +78,7 @@ class ModelParameters(MemberParameters):
 
     @property
     def needs_validation(self) -> bool:
-        """Whether a training chooses the best epoch by structures that are held out."""
+        """True if a training chooses the best epoch by structures that are held out."""
         return self.of_each.pair is None
 
 

@@ -61,7 +61,7 @@ class CommitteePotential:
 
     @property
     def evaluates_together(self) -> bool:
-        """Whether the members are faster on many structures at once."""
+        """True if the members are faster on many structures at once."""
         return all(evaluates_together(member) for member in self.members)
 
     def calculator(self) -> Calculator:
@@ -153,7 +153,7 @@ class CommitteeModel:
 
     @property
     def is_trained(self) -> bool:
-        """Whether all members are trained."""
+        """True if all members are trained."""
         return self.weights is not None
 
     @property

@@ -48,7 +48,7 @@ class Accelerator:
 
     @property
     def is_installed(self) -> bool:
-        """Return whether it is here with its kernels."""
+        """True if the package is installed with its kernels."""
         return all(find_spec(name) is not None for name in self.modules)
 
     def convert(self, network: Any, device: str) -> Any:  # Any: torch is optional

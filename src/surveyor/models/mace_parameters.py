@@ -125,7 +125,7 @@ class MACEParameters(Parameters):
 
     @property
     def is_tuned(self) -> bool:
-        """Whether a training begins from a foundation model."""
+        """True if a training begins from a foundation model."""
         return self.foundation_model is not None or self.foundation_name is not None
 
 

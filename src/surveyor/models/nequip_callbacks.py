@@ -21,7 +21,7 @@ LEARNING_RATE, TRAINING_LOSS = "learning_rate", "training_loss"
 
 
 class ShuffledByEpoch(Sampler):  # type: ignore[misc]  # torch is optional
-    """Samples all structures in an order that depends only on a seed and the number of the epoch.
+    """A sampler of all structures, in an order that depends only on a seed and the number of the epoch.
 
     Args:
         data: the structures.
@@ -51,7 +51,7 @@ def shuffled(dataset: Any, generator: torch.Generator, **options: Any) -> DataLo
 
 
 class Newest(Callback):  # type: ignore[misc]  # so is Lightning
-    """Saves, after each epoch, all that the next one depends on.
+    """A callback that saves, after each epoch, all that the next one depends on.
 
     A checkpoint at the end of an epoch lacks the step of the learning rate that follows, and one at the beginning of
     the next is counted as if that epoch had been trained. So this saves at the beginning, with the counts of the end.
@@ -89,7 +89,7 @@ class Newest(Callback):  # type: ignore[misc]  # so is Lightning
 
 
 class Reports(Callback):  # type: ignore[misc]  # so is Lightning
-    """Appends each epoch as a line of JSON to a file, and ends a training that diverges.
+    """A callback that appends each epoch as a line of JSON to a file, and ends a training that diverges.
 
     A loss that is not a number, or exceeds that of the untrained network by the factor `EXPLODED`, ends it; if there
     was no better one, with the exit code `DIVERGED`.

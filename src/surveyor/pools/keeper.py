@@ -42,7 +42,7 @@ ATTACH_S = 60.0  # so long does a new pool wait for its first client before it c
 
 @dataclass(slots=True)
 class Keeper:
-    """Keeps as many jobs as there is work for."""
+    """The keeper of a pool's jobs: as many as there is work for."""
 
     name: str
     site: WorkersSite

@@ -55,7 +55,7 @@ class Attachment:
 
     @property
     def is_alive(self) -> bool:
-        """Whether functions can be submitted through it."""
+        """True if functions can be submitted through the connection."""
         return bool(self.client.status == "running")
 
     @property
@@ -65,7 +65,7 @@ class Attachment:
 
 
 class Pool(Executor):
-    """Runs functions on the workers of a Dask cluster.
+    """A pool, which runs functions on the workers of a Dask cluster.
 
     It attaches to its cluster when it is first used, and again when the connection was lost, so the object can be kept
     for a whole campaign. `submit` blocks while twice as many functions are in flight as can run at once. When a worker

@@ -38,7 +38,7 @@ class PoolFolder:
 
     @property
     def lease(self) -> Path:
-        """Held by the pool's process."""
+        """File of the lease that the pool's process holds."""
         return self.path / "lease"
 
     @property

@@ -17,7 +17,7 @@ LabelTimeout = Annotated[
 
 @runtime_checkable  # Prefect derives a schema from the parameters of flows, which asks for isinstance
 class Reference(Protocol):
-    """Computes labels. A small value that travels to the labelling pool."""
+    """A reference, which computes labels: a small value that travels to the labelling pool."""
 
     def resolve(self) -> LevelOfTheory:
         """Return the level of theory, with the contents of data files and the version of the program where this runs.

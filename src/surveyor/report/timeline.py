@@ -67,7 +67,7 @@ class Timeline:
 
 
 class _Reader:
-    """Reads a journal, entry by entry."""
+    """A reader of a journal, entry by entry."""
 
     def __init__(self) -> None:
         self.timeline, self.schedule = Timeline(), Schedule()

@@ -26,7 +26,7 @@ class _Awaited:
 
 
 class SampleCollector:
-    """Takes each sample once; samples are found in the files of the walkers, before their batches end.
+    """A collector of samples, each taken once; they are found in the files of the walkers, before their batches end.
 
     Args:
         handle: called with the name of each sample and the sample.

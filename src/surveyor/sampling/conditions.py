@@ -370,7 +370,7 @@ class Walkers(Parameters):
 
     @property
     def is_optimisation(self) -> bool:
-        """Whether the walkers go downhill."""
+        """True if the walkers optimise their geometry."""
         return self.method in OPTIMISATIONS
 
     def progress_after(self, *, n_steps: int, n_good_labels: int) -> float:

@@ -34,7 +34,7 @@ UNBIASED = (
 
 @dataclass(slots=True)
 class Recorder:
-    """Records observables and frames of one propagation in memory, between two checkpoints.
+    """A recorder of observables and frames of one propagation in memory, between two checkpoints.
 
     Attributes:
         conditions: of the walker.

@@ -157,7 +157,7 @@ class Rejection:
 
     @property
     def brings_structure(self) -> bool:
-        """Whether the structure at which the walker was stopped is its sample, rather than one that makes no sense."""
+        """True if the structure at which the walker was stopped is its sample, rather than one that makes no sense."""
         return self.reason in ("uncertainty", "disagreement", "wall_time")
 
     @property

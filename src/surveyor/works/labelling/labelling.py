@@ -30,7 +30,7 @@ class CheckedLabelling:
 
     @property
     def reports(self) -> tuple[ReadingReport, ...]:
-        """On the file of structures."""
+        """The report on the file of structures."""
         return (self.reading.report,)
 
 
