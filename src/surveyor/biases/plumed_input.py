@@ -340,7 +340,7 @@ def _takes_temperature(action: Action) -> bool:
 
 
 def check_cell(actions: Sequence[Action], pbc: Sequence[bool]) -> None:
-    """Check that a PLUMED input does not use the cell of a structure that is not a crystal: PLUMED would return 0.
+    """Check that a PLUMED input uses no cell if a structure is not periodic in three directions: PLUMED would say 0.
 
     Raises:
         InputError: an action is about the cell, and the structure is not periodic in three directions.
