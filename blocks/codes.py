@@ -11,7 +11,7 @@ CP2K_LOGO = HttpUrl("https://avatars.githubusercontent.com/u/43480692?s=200&v=4"
 
 
 class CP2KCodeBlock(CP2KCode, SiteBlock):
-    """How CP2K is run at a site. Campaigns name it as cp2k/genoa, for instance.
+    """Command, resources and limits of CP2K at a site. Campaigns name the block as cp2k/genoa, for instance.
 
     Example:
         Store a code, and load a stored one:
@@ -32,7 +32,7 @@ class CP2KCodeBlock(CP2KCode, SiteBlock):
 
     @property
     def code(self) -> CP2KCode:
-        """The code, without what Prefect adds to it."""
+        """The code, without the fields that Prefect adds."""
         return stripped(self, CP2KCode)
 
 

@@ -32,14 +32,14 @@ JOBQUEUE_DOCS = "https://jobqueue.dask.org/en/latest/generated/dask_jobqueue."
 
 
 class PoolBlock(SiteBlock, ABC):
-    """A site that Prefect stores: where a stage of a campaign runs, and nothing of what it computes."""
+    """A site that Prefect stores: the machines on which a stage of a campaign runs, without its science."""
 
     kind: ClassVar[str]
     _logo_url = DASK_LOGO
 
     @property
     def site(self) -> Site:
-        """The site, without what Prefect adds to it."""
+        """The site, without the fields that Prefect adds."""
         return stripped(self, SITES[self.kind])
 
 

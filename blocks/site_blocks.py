@@ -1,4 +1,4 @@
-"""What the blocks of surveyor have in common: their base, and how they are asked of a Prefect server."""
+"""The common parts of surveyor's blocks: their base class, and their retrieval from a Prefect server."""
 
 from abc import ABC
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +23,7 @@ P = TypeVar("P", bound=Parameters)
 
 
 class SiteBlock(Block, ABC):
-    """Base of what Prefect stores of a site: where and how something runs, and nothing of what it computes."""
+    """Base of the blocks of a site: where and how something runs, and nothing of its science."""
 
     # As in all parameters of surveyor, a misspelt field is an error. Blocks of Prefect may be changed and saved again.
     model_config = ConfigDict(extra="forbid", frozen=False, validate_assignment=True)
@@ -50,7 +50,7 @@ B = TypeVar("B", bound=SiteBlock)
 
 
 def _is_metadata(name: str, value: object, block: type[Block]) -> bool:
-    """Say whether a value is not of the user, but what Prefect adds when it writes a block down."""
+    """Return whether a value is metadata that Prefect adds to a stored block, rather than a field of the user."""
     return (
         name.startswith("_block_")
         or name == "_is_anonymous"
@@ -59,7 +59,7 @@ def _is_metadata(name: str, value: object, block: type[Block]) -> bool:
 
 
 def _unknown(name: str, block: type[Block]) -> str:
-    """Say that there is no such field, and which one may be meant."""
+    """Return the message on an unknown field, with the field that may be meant."""
     close = get_close_matches(name, block.model_fields, n=1)
     described = [
         each for each, field in block.model_fields.items() if name.lower() in (field.description or "").lower()
@@ -70,7 +70,7 @@ def _unknown(name: str, block: type[Block]) -> str:
 
 
 def stripped(block: SiteBlock, kind: type[P]) -> P:
-    """Return the parameters that a block stores, without what Prefect adds to them."""
+    """Return the parameters that a block stores, without the fields that Prefect adds."""
     return kind.model_validate({name: getattr(block, name) for name in kind.model_fields})
 
 

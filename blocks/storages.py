@@ -24,7 +24,7 @@ class StorageBlock(SiteBlock, ABC):
 
     @property
     def bucket_access(self) -> BucketAccess:
-        """The access, without what Prefect adds to it."""
+        """The access, without the fields that Prefect adds."""
         return stripped(self, ACCESS[self.kind])
 
 

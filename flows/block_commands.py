@@ -1,4 +1,4 @@
-"""`surveyor blocks`: what Prefect stores for surveyor."""
+"""`surveyor blocks`: the settings that Prefect stores for surveyor."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""`surveyor calculations`: what calculations have left on disk."""
+"""`surveyor calculations`: the files that calculations have left on disk."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An end in the middle of a campaign: by Cancel in the Prefect UI, by SIGTERM or by Ctrl-C."""
+"""Interruption of a campaign: by Cancel in the Prefect UI, by SIGTERM or by Ctrl-C."""
 
 import inspect
 import logging
@@ -33,7 +33,7 @@ class Abandonable(Protocol):
     """Work on pools."""
 
     def abandon(self) -> None:
-        """Abandon what is in computation on the pools."""
+        """Abandon the computations on the pools."""
 
 
 def ending_at_once(function: Callable[Concatenate[W, P], T]) -> Callable[Concatenate[W, P], T]:

@@ -168,7 +168,7 @@ def _check_model(model: ModelParameters | None, pool: str) -> None:
 def _reference(
     parameters: CampaignParameters | LabellingParameters | BenchmarkParameters, made: Reference
 ) -> Reference:
-    """Return the reference with what a block of the Prefect server holds; it is asked only where one is named."""
+    """Return the reference with the settings in its block; the Prefect server is asked only if a block is named."""
     if parameters.codes.cp2k_block is None:
         return made
     from surveyor.blocks.codes import load_codes

@@ -1,4 +1,4 @@
-"""The choices of a selector: what is labelled next."""
+"""The choices of a selector: the structures to label next."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence

@@ -76,7 +76,7 @@ def _located(error: InputError, options: argparse.Namespace) -> str:
 
 
 def command_parser() -> argparse.ArgumentParser:
-    """Return what parses the command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="surveyor",
         description="Develop interatomic potentials by online learning, on Prefect.",

@@ -144,7 +144,7 @@ class Reports:
 
 
 def _was_killed(directory: RunDirectory) -> bool:
-    """Say whether the run before this one came to no end, of which the report would tell."""
+    """Return whether the previous run was killed and so recorded no end, which the report would mention."""
     bounds = CampaignBegins | CampaignComplete | CampaignFails
     kinds = [type(each) for each in directory.events.read()[0] if isinstance(each, bounds)]
     return kinds[-2:] == [CampaignBegins, CampaignBegins]  # the last one is that of this run

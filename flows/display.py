@@ -1,4 +1,4 @@
-"""What a terminal shows of work while it runs."""
+"""The display of running work in a terminal."""
 
 import logging
 import os
@@ -56,7 +56,7 @@ WAITS = (kinds.Waiting, kinds.WaitingEnds, kinds.LabelAwaited, kinds.ClaimSilent
 
 
 def waiting_now(directory: RunDirectory, events: Sequence[Event]) -> str:
-    """Return what work in a folder waits for while it runs; empty for nothing.
+    """Return the current wait of running work in a folder; empty if there is none.
 
     Args:
         directory: the work on disk.
@@ -66,14 +66,14 @@ def waiting_now(directory: RunDirectory, events: Sequence[Event]) -> str:
 
 
 def quieten_prefect() -> None:
-    """Have Prefect print nothing: the display shows the work, the UI shows everything. Before Prefect is imported."""
+    """Suppress Prefect's output, before Prefect is imported: the display shows the work, the UI shows everything."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
 
 
 @contextmanager
 def following(directory: RunDirectory, console: Console, view: View) -> Iterator[None]:
-    """Show the work in a folder as long as this lasts: alive in a terminal, line by line elsewhere.
+    """Show the work in a folder within the block: live in a terminal, line by line elsewhere.
 
     Args:
         directory: the work on disk.

@@ -1,4 +1,4 @@
-"""`surveyor doctor`: what would fail hours later, found before a campaign begins."""
+"""`surveyor doctor`: checks before a campaign begins, for faults that would otherwise stop it hours later."""
 
 import argparse
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -78,7 +78,7 @@ def _results(options: argparse.Namespace, on_progress: Callable[[str], None]) ->
 
 
 def _progress_printer(console: Console, status: Status) -> Callable[[str], None]:
-    """Return a function that shows what `doctor` waits for: in place in a terminal, line by line elsewhere."""
+    """Return a function that shows the waits of `doctor`: in place in a terminal, line by line elsewhere."""
     printed = [""]
 
     def on_progress(text: str) -> None:
@@ -143,7 +143,7 @@ def look_at_bucket(address: str, storage: str | None) -> Iterator[CheckResult]:
 
 
 def look_at_pool(name: str, wait_s: float, on_progress: Callable[[str], None]) -> Iterator[CheckResult]:
-    """Start one job of a pool, and check what its worker sees; its files are in the current folder meanwhile.
+    """Start one job of a pool, and check the environment of its worker; its files are in the current folder meanwhile.
 
     Args:
         name: kind and name of its block.

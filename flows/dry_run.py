@@ -50,7 +50,7 @@ def dry_running(parameters: CampaignParameters, console: Console) -> Iterator[Ca
 
 
 def _remove_former(directory: RunDirectory) -> None:
-    """Remove what a dry run has left that failed."""
+    """Close the pools of a former dry run that failed, and remove its folder."""
     if not directory.path.exists():
         return
     if not (directory.path / MARK).exists():

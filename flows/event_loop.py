@@ -27,7 +27,7 @@ class _Condition:
 
 
 class EventLoop:
-    """Acts on events in a thread of its own, in the context in which the loop is made.
+    """A loop that acts on events in a thread of its own, in the context in which the loop is made.
 
     If an action fails, the loop ends, and whoever waits for it gets the error.
 

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def followed(campaign: Campaign) -> Iterator[None]:
-    """Bring what happens, here and on the pools, to the campaign's events and to the log of the flow run."""
+    """Relay events of this process and of the pools to the campaign's events and to the log of the flow run."""
     with ExitStack() as opened:
         curves = None
         if campaign.parameters.wandb is not None:

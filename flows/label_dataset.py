@@ -117,7 +117,7 @@ def label_structures(structures: Iterable[Atoms], output_directory: Path, **para
 
 @contextmanager
 def _followed(labelling: Labelling) -> Iterator[None]:
-    """Bring what happens to the events and the log of the run; of a label there is no line, as there are thousands."""
+    """Relay events to the event log and to the log of the run, which gets no line for a label: there are thousands."""
     with relayed(labelling.directory, labelling.pools, passed_over=(Labelled,)):
         url, n = run_url(), len(labelling.structures)
         text = f"{labelling.directory.path}: {number_of(n, 'structure')}{of_run(url)}"
@@ -250,7 +250,7 @@ class _Work:
 
 
 def _given_up(labelling: Labelling, key: str, error: Exception) -> Tally:
-    """Return that a structure has no label, as all retries at it have come to nothing."""
+    """Return the failure of a structure, as all retries have come to nothing."""
     recorded = labelling.store.failures(key)
     failure = recorded[-1] if recorded else LabelFailure("crash", str(error))
     return Tally(count([failure]), {key: failure})
@@ -258,7 +258,7 @@ def _given_up(labelling: Labelling, key: str, error: Exception) -> Tally:
 
 @dataclass(slots=True)
 class _ProgressLog:
-    """Logs the progress from time to time.
+    """A log of the progress, written from time to time.
 
     Attributes:
         n_requested: number of different structures to label.

@@ -106,7 +106,7 @@ class Labels:
         return submit_unlinked(label, pool, structure, labeller=labeller, name=name, request=request)
 
     def _take(self, name: str, structure: Atoms, handle: Handler) -> None:
-        """Hand a label over, or ask again for what another process has claimed meanwhile."""
+        """Hand a label over, or request it again if another process has claimed it meanwhile."""
         future = self.queue.futures.pop(name)
         if future.state.name == CLAIMED:
             self.add(name, structure, handle)
@@ -160,6 +160,6 @@ def label_all(campaign: Campaign, checks: PoolChecks, structures: Sequence[Atoms
 
 
 def announce_generation(number: int, n_samples: int) -> None:
-    """Say that a generation begins, and how many structures it shall bring."""
+    """Announce the beginning of a generation, with its number of structures."""
     text = f"generation {number}: {number_of(n_samples, 'structure')}"
     announce(logger, GenerationBegins(message=text, generation=number, n_samples=n_samples))

@@ -49,7 +49,7 @@ def handing_over(parameters: WorkParameters, checked: object) -> Iterator[None]:
 
 @contextmanager
 def opened(kind: Kind[P, C, W], fields: Mapping[str, Any]) -> Iterator[W]:  # Any: whatever fields hold
-    """Check work and open it, as long as this lasts.
+    """Check work and open it within the block.
 
     Args:
         kind: of work.

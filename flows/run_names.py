@@ -1,4 +1,4 @@
-"""Names of runs: what a user has typed is kept, and what Prefect has made up is replaced."""
+"""Names of runs: those given by a user are kept, and those made up by Prefect are replaced."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -27,6 +27,6 @@ def unless_named(name: Callable[[], str]) -> Callable[[], str]:
 
 
 def is_made_up(name: str) -> bool:
-    """Say whether Prefect makes up such names for runs that were given none."""
+    """Return whether Prefect makes up such names for runs that were given none."""
     words = name.split("-")
     return bool(OF_THE_FORM.fullmatch(name)) or (len(words) == 2 and set(words) <= OF_THE_SERVER)

@@ -68,7 +68,7 @@ class ServerUnreachable(SurveyorError):
 
 
 def find_or_start_server(meanwhile: Callable[[], object] = lambda: None) -> tuple[str, bool]:
-    """Return the address of the API of a server that answers, and whether it was started by this.
+    """Return the address of the API of a server that answers, and whether this call started it.
 
     It is the server that Prefect is configured for; where none is configured, one on this machine, which is started in
     the background when it does not answer, and stays. Its log is the file `log_file` returns.
@@ -136,7 +136,7 @@ def _refusal(url: str, response: httpx.Response) -> SurveyorError:
 
 
 def _reason(response: httpx.Response) -> str:
-    """Return why a server refused a request, without what it quotes of the request."""
+    """Return why a server refused a request, without its quotations from the request."""
     try:
         body = response.json()
     except ValueError:
@@ -170,7 +170,7 @@ AsyncSend = Callable[..., Coroutine[Any, Any, httpx.Response]]  # Any: as corout
 
 
 def _cause_of_end(error: BaseException | None) -> BaseException | None:
-    """Return that a run was told to end, if that is why a request was made that failed."""
+    """Return the termination of the run, if that is why a request failed."""
     while error is not None and not isinstance(error, TerminationSignal | Terminated | KeyboardInterrupt):
         error = error.__context__
     return Terminated() if isinstance(error, TerminationSignal) else error
@@ -312,7 +312,7 @@ def _gone(url: str, error: Exception) -> ServerUnreachable:
 
 
 def answers(url: str) -> bool:
-    """Say whether a Prefect API answers at an address."""
+    """Return whether a Prefect API answers at an address."""
     # A proxy of the environment has no business with a server on this machine.
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}) if HOST in url else urllib.request.ProxyHandler()

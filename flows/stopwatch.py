@@ -1,4 +1,4 @@
-"""How long the stages of a generation take."""
+"""Wall times of the stages of a generation."""
 
 import time
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ class Stopwatch:
 
     @contextmanager
     def measuring(self, stage: str) -> Iterator[None]:
-        """Add the time that this lasts to a stage."""
+        """Add the duration of the block to a stage."""
         begin = time.monotonic()
         try:
             yield

@@ -73,7 +73,7 @@ def open_label_store(address: Path | str, storage: str | None, directory: RunDir
 
 @contextmanager
 def reaching(store: LabelStore) -> Iterator[None]:
-    """Say which store does not answer.
+    """Name the store in errors within the block, when it cannot be used.
 
     Raises:
         InputError: it is missing, refuses access, or its service does not answer.

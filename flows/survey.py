@@ -123,7 +123,7 @@ class Survey:
         self._loop.call(give_up)
 
     def end(self, reason: str) -> None:
-        """Let what is in computation end, and begin nothing more: the campaign is complete.
+        """Let the computations under way end, and begin nothing more: the campaign is complete.
 
         Samples that return now are labelled when the campaign is continued.
         """
@@ -131,7 +131,7 @@ class Survey:
         self._loop.wait_until(lambda: self._tasks.is_idle)
 
     def abandon(self) -> None:
-        """Abandon the work on the pools, and let nothing follow from that."""
+        """Abandon the work on the pools, and act on no further event."""
         self._loop.end()
         self.campaign.abandon()
 

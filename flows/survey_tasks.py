@@ -57,7 +57,7 @@ class SurveyTasks:
         self._is_restored = self._is_deciding = self._is_ending = False
 
     def begin(self, context: Context, number: int, potential: Potential) -> None:
-        """Have walkers begin that are due.
+        """Begin the walkers that are due.
 
         Args:
             context: of the flow run whose tasks they are from now on.
@@ -80,7 +80,7 @@ class SurveyTasks:
             self._decide()
 
     def may_train(self) -> bool:
-        """Say whether the next generation has its samples; raise the error of a failed task if no other one runs."""
+        """Return whether the next generation has its samples; raise the error of a failed task if no other one runs."""
         if self.is_idle and not self._to_begin:
             self._labels.check()
             for future in self._failed:
@@ -184,7 +184,7 @@ class SurveyTasks:
         return self._potentials[number]
 
     def _restore(self) -> None:
-        """Take up what former runs have begun, once."""
+        """Resume the work that former runs have begun, once."""
         if self._is_restored:
             return
         self._request(self.record.outstanding)

@@ -1,4 +1,4 @@
-"""Tasks of which some run and the others are not yet submitted."""
+"""A queue of tasks that limits the number submitted at a time."""
 
 import time
 from collections import deque

@@ -13,7 +13,7 @@ class Terminated(BaseException):
 
 @contextmanager
 def raising_at_sigterm() -> Iterator[None]:
-    """Raise `Terminated` in the main thread at SIGTERM, as long as this lasts; in other threads, do nothing.
+    """Raise `Terminated` in the main thread at SIGTERM within the block; in other threads, do nothing.
 
     While a flow runs, Prefect handles the signal, ends the run and hands the signal on to this.
     """

@@ -1,4 +1,4 @@
-"""`surveyor train` and `surveyor export`: train a model on given files, and write what other programs take."""
+"""`surveyor train` and `surveyor export`: train a model on given files, and export it for other programs."""
 
 import argparse
 from collections.abc import Mapping, Sequence

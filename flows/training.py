@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class Wait(Protocol):
-    """Waits for a task and returns its result; other work may go on meanwhile."""
+    """A function that waits for a task and returns its result; other work may go on meanwhile."""
 
     def __call__(self, future: PrefectFuture[T], /) -> T:
         """Return the result of a task."""

@@ -1,4 +1,4 @@
-"""The flows that users start: the fields of their form, failures that say what to do, and a display in Python."""
+"""The flows that users start: the fields of their form, failures with their remedies, and a display in Python."""
 
 import inspect
 import json
@@ -119,7 +119,7 @@ def _check_files(parameters: WorkParameters) -> None:
 
 @contextmanager
 def _quiet_prefect() -> Iterator[None]:
-    """Have Prefect print nothing, as what it would print is shown otherwise."""
+    """Suppress Prefect's console output within the block, as the display shows the work."""
     loggers = [logging.getLogger(name) for name in (None, *logging.root.manager.loggerDict)]
     handlers = [each for logger in loggers for each in logger.handlers if isinstance(each, PrefectConsoleHandler)]
     levels = [handler.level for handler in handlers]

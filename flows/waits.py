@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def reporting_waits(pools: Sequence[Pool], look_s: float = LOOK_S) -> Iterator[None]:
-    """Say what pools wait for, and when they no longer do, as long as this lasts.
+    """Report the waits of pools, and the end of each, within the block.
 
     Args:
         pools: of the flow run in which this is called.
@@ -49,7 +49,7 @@ def reporting_waits(pools: Sequence[Pool], look_s: float = LOOK_S) -> Iterator[N
 
 
 def what_is_waited_for(pools: Sequence[Pool]) -> str:
-    """Return what pools wait for, in words; empty where they wait for nothing."""
+    """Return the waits of pools, in words; empty if there are none."""
     waits = dict.fromkeys(wait for pool in pools if (wait := pool.waiting) is not None)
     return f"waiting for {' and '.join(waits)}" if waits else ""
 
@@ -93,7 +93,7 @@ class _Waits:
 
 
 def show_in_state(run: UUID, text: str) -> bool:
-    """Make a text the message of the state of a run that is running; say whether it was done.
+    """Make a text the message of the state of a run that is running; return whether it was done.
 
     Args:
         run: the flow run.

@@ -1,4 +1,4 @@
-"""Running work from the command line: what the commands of all kinds have in common."""
+"""The common parts of the commands that run work."""
 
 import argparse
 from collections.abc import Callable

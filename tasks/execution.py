@@ -67,7 +67,7 @@ def on_submission(action: Callable[[], None]) -> Iterator[None]:
 
 
 def run_on(pool: Executor | None, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a function on a pool and wait for what it returns; without a pool, run it here.
+    """Run a function on a pool, wait, and return its result; without a pool, run it here.
 
     Args:
         pool: any executor, or None.
@@ -81,7 +81,7 @@ def run_on(pool: Executor | None, function: Callable[P, T], /, *args: P.args, **
 def run_with(
     pool: Executor | None, options: SubmitOptions, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """Run a function on a pool, or join it where it is under way there, and wait for what it returns.
+    """Run a function on a pool, or join it where it is under way there; wait, and return its result.
 
     Args:
         pool: any executor, or None; only surveyor's own pools heed the options.
@@ -99,7 +99,7 @@ def run_with(
 
 
 def run_unclaimed(store: LabelStore, function: Callable[[LabelStore], T]) -> T:
-    """Run what computes labels; while others compute one of them, wait here, and not on a worker.
+    """Run a function that computes labels; while others compute one of them, wait here, and not on a worker.
 
     Args:
         store: where the labels are kept.
@@ -115,7 +115,7 @@ def run_unclaimed(store: LabelStore, function: Callable[[LabelStore], T]) -> T:
 
 
 def worker_was_lost(task: Task[..., Any], run: TaskRun, state: State) -> bool:  # Any: whatever the task returns
-    """Say whether a task failed by its worker, which died or is not fit: the one reason to submit the same again."""
+    """Return whether a task failed by its worker, which died or is not fit: the one reason to submit the same again."""
     try:
         state.result()
     except (WorkerLost, AttemptFailed):

@@ -1,4 +1,4 @@
-"""Asking a pool, before work begins, what only the pool can know."""
+"""Questions that only a pool can answer, asked before work begins."""
 
 from collections.abc import Sequence
 from concurrent.futures import Executor

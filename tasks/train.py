@@ -22,7 +22,7 @@ def training_key(_context: TaskRunContext, arguments: dict[str, Any]) -> str:  #
 
 
 def content_of(model: Model, directory: GenerationDirectory) -> str:
-    """Return a digest of what a training depends on."""
+    """Return a digest of the model, the data and the version of surveyor, on which a training depends."""
     contents = [directory.set_file(name).read_bytes() for name in ("train", "valid")]
     parts = [b"train", __version__.encode(), digest_of(model).encode(), *contents]
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()

@@ -98,7 +98,7 @@ class Logged:
 
 
 def read_record(directory: RunDirectory) -> dict[str, Any]:  # Any: whatever JSON holds
-    """Return what is known of a campaign on Weights & Biases; it is written where nothing is.
+    """Return the record of a campaign on Weights & Biases; a new one is written where there is none.
 
     What was begun is known before it is sent: a killed process leaves no second run behind.
     """
@@ -112,7 +112,7 @@ def read_record(directory: RunDirectory) -> dict[str, Any]:  # Any: whatever JSO
 
 
 def write_record(directory: RunDirectory, record: Mapping[str, Any]) -> None:  # Any: whatever JSON holds
-    """Write what `read_record` reads."""
+    """Write the record that `read_record` reads."""
     write_json(directory.path / RECORD, record)
 
 
@@ -185,7 +185,7 @@ class Session:
         self._run.summary.update(dict(values))
 
     def close(self) -> None:
-        """End the run; then `logged` is what it and earlier sessions have logged, None where not all was taken."""
+        """End the run; then `logged` describes the data of all sessions, None if the service did not take all."""
         try:
             self._run.finish()
         except TimeoutError:

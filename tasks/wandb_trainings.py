@@ -42,14 +42,14 @@ class TrainingCurves:
         self._thread = ThreadPoolExecutor(1, "wandb")
 
     def on_event(self, event: Event) -> None:
-        """Log what happened; returns at once. Events that are of no interest here are passed over."""
+        """Log an event, and return at once. Events that are of no interest here are passed over."""
         if isinstance(event, EpochEnds) and event.training:
             self._thread.submit(self._safely, self._follow_live, Path(event.training))
         elif isinstance(event, GenerationComplete):
             self._thread.submit(self._safely, self._end_curves)
 
     def close(self) -> None:
-        """Log what is left, and end the runs."""
+        """Log the remaining data, and end the runs."""
         self._thread.submit(self._safely, self._end_curves)
         self._thread.shutdown()
 
@@ -136,7 +136,7 @@ def n_epochs(folder: Path) -> int:
 
 
 def _values(epoch: Epoch) -> dict[str, float]:
-    """Return what is known of an epoch, in the units of the names; losses are in those of the engine."""
+    """Return the known values of an epoch, in the units of their names; losses are in those of the engine."""
     values = {
         "train/loss": epoch.training_loss,
         "valid/loss": epoch.loss,

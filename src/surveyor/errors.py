@@ -42,7 +42,7 @@ class WorkerLost(SurveyorError):
 
 
 class AttemptFailed(SurveyorError):
-    """A calculation failed for a reason that may be that of its machine: worth another attempt, elsewhere.
+    """A calculation failed, possibly because of its machine; another attempt elsewhere may succeed.
 
     Args:
         message: what failed, and why.
@@ -83,7 +83,7 @@ class LabelClaimed(SurveyorError):
 
 
 class FunctionFailed(SurveyorError):
-    """A function on a pool raised an exception whose class is not installed here: has its traceback as text."""
+    """A function on a pool raised an exception whose class is not installed here; the text is its traceback."""
 
 
 class PoolFailed(SurveyorError):
@@ -95,7 +95,7 @@ class StorageFailed(SurveyorError):
 
 
 class AtomicEnergyFailed(SurveyorError):
-    """No multiplicity of an isolated atom gave an energy, or not that of its ground state."""
+    """No energy was obtained for an isolated atom, or not for its ground state."""
 
 
 class OutOfMemory(SurveyorError):

@@ -90,14 +90,14 @@ def write_with(write: Callable[[Path], object], path: Path, *, is_patient: bool 
 
 
 def is_full(error: OSError) -> bool:
-    """Say whether an error is that of a disk, or of a user's part of it, without room."""
+    """Return whether an error means that a disk, or a user's quota on it, is full."""
     if isinstance(error, shutil.Error):  # it has the errors of several files
         return any(os.strerror(number) in str(error) for number in FULL)
     return error.errno in FULL
 
 
 def patiently(attempt: Callable[[], T], path: Path) -> T:
-    """Call what writes a file; while the disk is full, wait for room and call it again.
+    """Call a function that writes a file; while the disk is full, wait for room and call it again.
 
     Raises:
         StorageFailed: the disk stays full; names the file and its file system.
@@ -147,7 +147,7 @@ REMEDY = (
 
 @contextmanager
 def naming_full_disks(*folders: Path) -> Iterator[None]:
-    """Say which disks are full when anything in this fails for lack of room, as such errors name no file.
+    """Name the full disks in errors for lack of space within the block, as such errors name no file.
 
     Raises:
         StorageFailed: a disk is full; names the file systems of the folders, with their free space.
@@ -196,7 +196,7 @@ def write_json(path: Path, value: Any, *, is_patient: bool = True) -> None:  # A
 
 
 def read_json(path: Path) -> Any:  # Any: whatever JSON can hold
-    """Read what `write_json` wrote."""
+    """Return the content of a file that `write_json` wrote."""
     return json.loads(path.read_text())
 
 

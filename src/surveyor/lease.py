@@ -40,7 +40,7 @@ class Lease:
 
     @property
     def is_lost(self) -> bool:
-        """Whether another process has it, or had it and is done; not, where the file cannot be read."""
+        """True if another process has the lease, or had it and is done; False where the file cannot be read."""
         try:
             found = json.loads(self.path.read_text())
         except FileNotFoundError:  # its folder is not there either where a file system is away for a moment
@@ -50,7 +50,7 @@ class Lease:
         return bool(found["token"] != self.token)
 
     def check(self) -> None:
-        """Raise where another process has it.
+        """Raise an error if another process has the lease.
 
         Raises:
             CampaignInUse: names that process.
@@ -64,7 +64,7 @@ class Lease:
 
 @contextmanager
 def hold_lease(path: Path, *, heartbeat_s: float = HEARTBEAT_S, stale_s: float = STALE_S) -> Iterator[Lease]:
-    """Hold the lease at a path, with a heartbeat, as long as this lasts.
+    """Hold the lease at a path, with a heartbeat within the block.
 
     The lease of a dead process on this host is taken over at once, that of another host when its heartbeat is old.
 
@@ -94,7 +94,7 @@ def hold_lease(path: Path, *, heartbeat_s: float = HEARTBEAT_S, stale_s: float =
 
 
 def is_in_use(path: Path, *, stale_s: float = STALE_S) -> bool:
-    """Say whether a live process holds the lease at a path."""
+    """Return whether a live process holds the lease at a path."""
     return path.exists() and not _is_stale(path, _read(path), stale_s)
 
 
@@ -140,17 +140,17 @@ def _is_stale(path: Path, found: Mapping[str, Any], stale_s: float) -> bool:
 
 
 def this_process() -> dict[str, Any]:  # Any: strings and numbers
-    """Return what names this process, for `has_ended`."""
+    """Return the identity of this process, for `has_ended`."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
 
 
 def is_on_this_host(found: Mapping[str, Any]) -> bool:  # Any: strings and numbers
-    """Say whether a process runs, or ran, on this host."""
+    """Return whether a process runs, or ran, on this host."""
     return bool(found["host"] == socket.gethostname())
 
 
 def has_ended(found: Mapping[str, Any]) -> bool:  # Any: strings and numbers
-    """Say whether a process of this host has ended; what has its number now may be another one.
+    """Return whether a process of this host has ended, though another one may have its number now.
 
     Args:
         found: what `this_process` returned there.

@@ -102,7 +102,7 @@ def results_of(prediction: Prediction) -> dict[str, Any]:  # Any: numbers and ar
 
 @runtime_checkable  # Prefect derives a schema from the parameters of flows, which asks for isinstance
 class Potential(Protocol):
-    """Gives energies, forces and stress.
+    """A potential, which gives energies, forces and stress.
 
     A potential is a small value that is sent to the pool that uses it; it refers to its weights by a path, and
     loads them there. A potential that is faster on many structures at once has an attribute `evaluates_together`, which
@@ -143,7 +143,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluator:
-    """Evaluates the structures of walkers step by step.
+    """An evaluator of the structures of walkers, step by step.
 
     Attributes:
         evaluate: returns a prediction for each request, in order.

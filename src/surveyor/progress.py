@@ -1,4 +1,4 @@
-"""Where a campaign stands: read from its events and manifests, without a server and without disturbing it."""
+"""The progress of a campaign, read from its events and manifests, without a server and without disturbing it."""
 
 import time
 from collections import Counter
@@ -123,12 +123,12 @@ class CampaignProgress:
 
     @property
     def n_complete(self) -> int:
-        """How many generations are complete, counted from the bootstrap."""
+        """Number of complete generations, counted from the bootstrap."""
         return len(self.errors)
 
     @property
     def n_labelled(self) -> int:
-        """How many structures of the generation in work have their label."""
+        """Number of structures of the current generation that have their label."""
         return self.n_new + self.n_found
 
 
@@ -420,7 +420,7 @@ def rejections_in_words(progress: CampaignProgress) -> str:
 
 
 def now(progress: CampaignProgress) -> str:
-    """Return what a running campaign is at, such as "generation 2, labelling 7/16"."""
+    """Return the current activity of a running campaign, such as "generation 2, labelling 7/16"."""
     if progress.generation is None:
         return "between two generations" if progress.errors else "not in its first generation yet"
     counts = {

@@ -143,7 +143,7 @@ class GenerationDirectory:
         return _walker_file(self.path, index)
 
     def is_complete(self) -> bool:
-        """Say whether the generation has its manifest."""
+        """Return whether the generation has its manifest."""
         return self.manifest.exists()
 
 
@@ -153,7 +153,7 @@ def _walker_file(folder: Path, index: int) -> Path:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Generation:
-    """What a campaign has at the end of a generation.
+    """The state of a campaign at the end of a generation.
 
     Attributes:
         number: 0 is the bootstrap.
@@ -178,12 +178,12 @@ class Generation:
 
     @property
     def n_labels(self) -> int:
-        """How many labels the campaign has requested so far, failed ones included."""
+        """Number of labels that the campaign has requested so far, failed ones included."""
         return self.data.n_requested()
 
     @property
     def progress(self) -> Progress:
-        """What the decision to stop looks at."""
+        """The numbers on which the decision to stop depends."""
         errors = self.before_training
         return Progress(self.number, self.n_labels, errors.energy_rmse, errors.forces_rmse, self.examined)
 
@@ -215,12 +215,12 @@ class RunDirectory:
 
     @property
     def events(self) -> EventLog:
-        """What happened."""
+        """The log of events."""
         return EventLog(self.path / "events.jsonl")
 
     @property
     def journal(self) -> Path:
-        """File with the decisions of the learning, and what led to them."""
+        """File with the decisions of the learning, and the inputs on which they depend."""
         return self.path / "journal.jsonl"
 
     @property
@@ -285,7 +285,7 @@ class RunDirectory:
 
     @property
     def obeys_weights(self) -> bool:
-        """Whether weights of given structures count: not if the campaign was begun by a surveyor without weights."""
+        """True if weights of given structures count: not if the campaign was begun by a surveyor without weights."""
         if not self.parameters.is_file():
             return True
         record = read_json(self.parameters)
@@ -295,7 +295,7 @@ class RunDirectory:
 
     @property
     def has_former_windows(self) -> bool:
-        """Whether windows are placed by the former rule, as the surveyor did that began the work; see `place`."""
+        """True if windows are placed by the former rule, with which the work was begun; see `place`."""
         return self.parameters.is_file() and bool(read_json(self.parameters).get(FORMER_WINDOWS, True))
 
     @property
@@ -344,7 +344,7 @@ class RunDirectory:
         return self._with_manifest(Generation(number, self._data(directory), loaded, load_model(directory.model)))
 
     def _with_manifest(self, generation: Generation) -> Generation:
-        """Return a complete generation with what its manifest holds."""
+        """Return a complete generation with the contents of its manifest."""
         manifest = self.read_manifest(generation.number)
         return replace(
             generation,
@@ -355,7 +355,7 @@ class RunDirectory:
         )
 
     def walkers_after(self, number: int, walkers: Sequence[Walker]) -> tuple[Walker, ...]:
-        """Return walkers as they were when a generation was complete, or after what an earlier surveyor tried then.
+        """Return walkers as they were after a complete generation, or after later tries of an earlier surveyor.
 
         Args:
             number: of the generation.
@@ -366,7 +366,7 @@ class RunDirectory:
         return self.generation(number + 1).walkers_of_last_try(reached)
 
     def examined(self, number: int) -> tuple[Examined, ...]:
-        """Return what the complete generations up to this one show about their models."""
+        """Return the audits and samples of all complete generations up to this one."""
         return tuple(Examined.from_manifest(self.read_manifest(each)) for each in range(number + 1))
 
     def _data(self, directory: GenerationDirectory) -> DataSets:

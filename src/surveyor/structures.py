@@ -71,7 +71,7 @@ def _integer(atoms: Atoms, name: str, default: int) -> int:
 
 
 def identity_of(atoms: Atoms, *, kinds: bool = False) -> dict[str, Any]:  # Any: numbers, lists of numbers and strings
-    """Return what makes a structure the one it is, with lengths as integers of 1e-8 Å, ready for JSON.
+    """Return the identity of a structure, with lengths as integers of 1e-8 Å, ready for JSON.
 
     Args:
         atoms: a structure.
@@ -111,7 +111,7 @@ def elements_of(structures: Iterable[Atoms]) -> tuple[str, ...]:
 
 
 def is_periodic(atoms: Atoms) -> bool:
-    """Say whether the structure is periodic in three directions, so that it has a stress."""
+    """Return whether the structure is periodic in three directions, so that it has a stress."""
     return bool(atoms.pbc.all())
 
 

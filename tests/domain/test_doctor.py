@@ -1,4 +1,4 @@
-"""Each fault is there for real, and is found with the line that corrects it."""
+"""Each fault is there for real, and is found with the line that fixes it."""
 
 import os
 import shutil

@@ -134,7 +134,7 @@ def point_of(parameters: BenchmarkParameters, arm: Arm, number: int, n_points: i
 
 
 def points_of(parameters: BenchmarkParameters) -> list[Point]:
-    """Return the points of all curves of a benchmark; those that arms share are there once."""
+    """Return the points of all curves of a benchmark; points that arms share appear once."""
     numbers = range(1, len(parameters.n_labels) + 1)
     points = (
         point_of(parameters, arm, seed, n)

@@ -203,7 +203,7 @@ def _choice(point: Point, candidates: Dataset, drawn: Drawn) -> list[int]:
 
 
 def _potential_to_choose_by(point: Point) -> Potential:
-    """Return the potential of a complete point, of whose training set it knows what selectors need."""
+    """Return the potential of a complete point for use by selectors; a single model gets its posterior first."""
     files, model = point.files, load_model(point.files.model)
     if isinstance(model, SingleModel):
         model.compute_posterior(Dataset.load(files.set_file("train")), Dataset.load(files.set_file("valid")))

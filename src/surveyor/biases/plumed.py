@@ -336,7 +336,7 @@ def has_kernel() -> bool:
 
 
 def _new_kernel() -> Any:  # Any: PLUMED has no types
-    """Return PLUMED, of which nothing has been asked yet.
+    """Return a new PLUMED kernel.
 
     Raises:
         InputError: its Python wrapper is not installed, or finds no kernel.

@@ -1,4 +1,4 @@
-"""PLUMED inputs as users write them: what surveyor reads in them, and changes."""
+"""Parsing, checks and changes of the PLUMED inputs that users write."""
 
 import math
 import re
@@ -119,7 +119,7 @@ class Action:
 
     @property
     def outputs(self) -> list[str]:
-        """The names of the files that it writes: its history, and what it writes beside it."""
+        """The names of the files that the action writes: its history, and the files beside it."""
         if self.name not in WITH_HISTORY:
             return []
         beside = [_bare(word.split("=", 1)[1]) for word in self.words if BESIDE_HISTORY.match(word)]
@@ -314,7 +314,7 @@ def _check_action(action: Action) -> None:
 
 
 def check_temperature(text: str) -> None:
-    """Check that a PLUMED input needs no temperature but those that it states: PLUMED can be told one, and no other.
+    """Check that a PLUMED input states all temperatures that it needs, as those of the walkers change.
 
     Raises:
         InputError: an action takes the temperature from its surroundings.
@@ -340,7 +340,7 @@ def _takes_temperature(action: Action) -> bool:
 
 
 def check_cell(actions: Sequence[Action], pbc: Sequence[bool]) -> None:
-    """Check that a PLUMED input asks nothing of a cell that a structure does not have: PLUMED would say 0.
+    """Check that a PLUMED input uses no cell if a structure is not periodic in three directions: PLUMED would say 0.
 
     Raises:
         InputError: an action is about the cell, and the structure is not periodic in three directions.
@@ -356,7 +356,7 @@ def check_cell(actions: Sequence[Action], pbc: Sequence[bool]) -> None:
 
 
 def _check_beginning(action: Action, where: str) -> None:
-    """Check that an action needs nothing from before it first writes its state, as it may be interrupted there."""
+    """Check that an action can continue after an interruption before its first state is written."""
     if action.name in ("OPES_METAD", "OPES_METAD_EXPLORE") and action.value("SIGMA") in (None, "ADAPTIVE"):
         raise InputError(
             f"{where}: found no SIGMA, but {action.name} cannot go on from an interruption while it measures one; give "
@@ -444,7 +444,7 @@ def _restraint_on(text: str, variable: str) -> Action:
 
 
 def _with_words(text: str, action: Action, words: Mapping[str, str]) -> str:
-    """Return the input with other words for some of an action, by their keywords; each is on one line."""
+    """Return the input with some words of an action replaced, by their keywords; each word is on one line."""
     lines = text.splitlines(keepends=True)
     for keyword, word in words.items():
         pattern = re.compile(rf"(?<!\S){keyword}(=(\{{[^}}]*\}}|\S+)|(?!\S))")
@@ -473,7 +473,7 @@ def _centres(restraint: Action, variable: str, centre: float) -> str:
 
 @lru_cache(maxsize=64)  # the centre of a restraint that moves is asked for at each step
 def domain_of(text: str, variable: str) -> tuple[float, float] | None:
-    """Return between which values a periodic variable of a PLUMED input is; None for others.
+    """Return the domain of a periodic variable of a PLUMED input; None for others.
 
     Args:
         text: the input.

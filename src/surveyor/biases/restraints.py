@@ -87,7 +87,7 @@ class Restraint(Parameters):
 
     @property
     def domain(self) -> tuple[float, float] | None:
-        """Between which values a periodic variable is; None for others."""
+        """The domain of a periodic variable; None for others."""
         return TURN if self.variable == "torsion" else None
 
 
@@ -243,7 +243,7 @@ def with_centre(restraints: Sequence[Restraint], name: str, centre: float) -> tu
 
 
 def with_one_centre(restraints: Sequence[Restraint], name: str, centre: float) -> tuple[Restraint, ...]:
-    """Return the restraints, with all on one variable centred at a value, walls too, as in campaigns of before."""
+    """Return the restraints, with all on one variable centred at a value, walls too, as in former campaigns."""
     return tuple(each.model_copy(update={"centre": centre}) if each.name == name else each for each in restraints)
 
 

@@ -60,7 +60,7 @@ def with_label(atoms: Atoms, key: str | None, outcome: Label | LabelFailure) -> 
 
 
 def is_labelled(atoms: Atoms) -> bool:
-    """Say whether a structure carries energy and forces."""
+    """Return whether a structure carries energy and forces."""
     return ENERGY in atoms.info and FORCES in atoms.arrays
 
 
@@ -169,7 +169,7 @@ def _without_calculator(atoms: Atoms) -> Atoms:
 
 @dataclass(frozen=True, slots=True)
 class DataSets:
-    """What a campaign has learned from so far; a structure stays in the set to which it came.
+    """The data sets of a campaign so far; a structure stays in the set that it joined.
 
     Attributes:
         train: structures that models are fitted to.
@@ -188,7 +188,7 @@ class DataSets:
     pending: Dataset = field(default_factory=Dataset)
 
     def __add__(self, other: "DataSets") -> "DataSets":
-        """Return the sets with new structures behind the old ones; pending are those that the new ones say."""
+        """Return the sets with new structures appended; the pending structures are those of the new sets alone."""
         sums = {each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)}
         return DataSets(**{**sums, "pending": other.pending})
 
@@ -199,11 +199,11 @@ class DataSets:
 
     @classmethod
     def load(cls, folder: Path) -> "DataSets":
-        """Read what `save` wrote."""
+        """Load the data sets that `save` wrote."""
         return cls(**{each.name: Dataset.load(folder / f"{each.name}.extxyz") for each in fields(cls)})
 
     def keys(self) -> tuple[str, ...]:
-        """Return the keys of all labels that were had or failed; those of pending ones are not among them."""
+        """Return the keys of all labels that arrived or failed, without those of pending ones."""
         arrived: list[Dataset] = [getattr(self, each.name) for each in fields(self) if each.name != "pending"]
         return tuple(key for dataset in arrived for key in dataset.keys())  # noqa: SIM118  (a dataset is no dict)
 
@@ -213,5 +213,5 @@ class DataSets:
         return sum((getattr(self, each.name) for each in fields(self)), Dataset())
 
     def n_requested(self) -> int:
-        """Return how many labels the campaign has requested: all but those that it was given."""
+        """Return the number of labels that the campaign has requested, that is, without the given ones."""
         return sum(GIVEN not in atoms.info for each in fields(self) for atoms in getattr(self, each.name))

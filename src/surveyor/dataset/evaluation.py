@@ -66,7 +66,7 @@ def save_predictions(path: Path, predictions: Sequence[Prediction], *, digest: s
 
 
 def load_predictions(path: Path, structures: Sequence[Atoms]) -> list[Prediction]:
-    """Read what `save_predictions` wrote.
+    """Load the predictions that `save_predictions` wrote.
 
     Args:
         path: the file.

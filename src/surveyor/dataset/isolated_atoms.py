@@ -33,13 +33,13 @@ def is_isolated_atom(atoms: Atoms) -> bool:
 
 
 def is_stated(atoms: Atoms) -> bool:
-    """Say whether the config_type of a structure is IsolatedAtom, in any spelling."""
+    """Return whether the config_type of a structure is IsolatedAtom, in any spelling."""
     stated = str(atoms.info.get(CONFIG_TYPE, "")).lower().replace("_", "").replace("-", "").replace(" ", "")
     return stated.removesuffix("s") == "isolatedatom"
 
 
 def is_single_and_far(atoms: Atoms) -> bool:
-    """Say whether a structure is a single atom whose images are at least `BOX_A` away."""
+    """Return whether a structure is a single atom whose images are at least `BOX_A` away."""
     if len(atoms) != 1:
         return False
     vectors = atoms.cell.array[atoms.pbc]
@@ -102,7 +102,7 @@ def _check_forces(name: str, atom: Atoms) -> None:
 
 
 def differ(one: float, other: float) -> bool:
-    """Say whether two energies in eV are too far apart to be those of one atom."""
+    """Return whether two energies in eV are too far apart to be those of one atom."""
     return 1e3 * abs(one - other) > SAME_ATOM_MEV
 
 

@@ -30,17 +30,17 @@ def weight_of(atoms: Atoms, name: Property) -> float:
 
 
 def counts(atoms: Atoms, name: Property) -> bool:
-    """Say whether the label of one property counts."""
+    """Return whether the label of one property counts."""
     return weight_of(atoms, name) > 0
 
 
 def is_counted(atoms: Atoms) -> bool:
-    """Say whether any property of a labelled structure counts."""
+    """Return whether any property of a labelled structure counts."""
     return counts(atoms, "energy") or counts(atoms, "forces") or has_stress(atoms)
 
 
 def has_stress(atoms: Atoms) -> bool:
-    """Say whether a labelled structure has a stress that counts."""
+    """Return whether a labelled structure has a stress that counts."""
     return counts(atoms, "stress") and label_of(atoms).stress is not None
 
 

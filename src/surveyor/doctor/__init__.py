@@ -1,1 +1,1 @@
-"""CheckResult what would fail hours later, before a campaign begins: here and on the workers of its pools."""
+"""Checks that find faults before a campaign begins, on this machine and on the workers of its pools."""

@@ -1,4 +1,4 @@
-"""Each machine of a pool that is reached by ssh, of which the worker that is asked sees one alone."""
+"""Checks of every machine of an ssh pool, as the worker checks see only one of them."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

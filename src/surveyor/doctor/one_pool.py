@@ -34,7 +34,7 @@ def examine_pool(
     wait_s: float = 600.0,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Iterator[CheckResult]:
-    """Start one job of a pool, check what its worker sees, end it, and say what that cost.
+    """Start one job of a pool, check the environment of its worker, end the job, and report its cost.
 
     A pool that was opened by hand is used, and stays open.
 
@@ -137,7 +137,7 @@ def _check_clock(pool: OpenedPool) -> Iterator[CheckResult]:
 
 
 def _check_cost(name: str, site: WorkersSite, folder: PoolFolder) -> Iterator[CheckResult]:
-    """Say what the job cost, where the site has a price."""
+    """Report the cost of the job, if the site has a price."""
     spent = (folder.read_state() or {}).get("spent")
     if site.price is None or spent is None:
         return

@@ -1,4 +1,4 @@
-"""A pool that is opened for an examination, with one job at most, and what is said while its worker is awaited."""
+"""A pool opened for an examination, with at most one job, and the messages shown while its worker is awaited."""
 
 import asyncio
 import time
@@ -62,7 +62,7 @@ class OpenedPool:
             return failed
 
     def is_done(self, future: Future[T], deadline: float) -> bool:
-        """Wait for a worker's answer, and say whether it came in time.
+        """Wait for a worker's answer, and return whether it came in time.
 
         Args:
             future: the answer.
@@ -200,7 +200,7 @@ def job_state(name: str, site: WorkersSite, folder: PoolFolder) -> str:
 
 
 def no_worker(name: str, site: Site, error: Exception) -> CheckResult:
-    """Return the fault of a pool that has no worker, with what mends it."""
+    """Return the fault of a pool without a worker, with its remedy."""
     said = str(error)
     if "versions differ" in said or "the same versions" in said:
         same = " ".join(f"{package}=={versions()[package]}" for package in PACKAGES)

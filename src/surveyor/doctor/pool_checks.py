@@ -1,4 +1,4 @@
-"""Asking the pools of a campaign, before it begins, what only their workers know."""
+"""Checks on the workers of a campaign's pools, before the campaign begins."""
 
 import math
 import time
@@ -36,7 +36,7 @@ LINES = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Examined:
-    """A pool of a campaign, and what its worker was asked.
+    """A pool of a campaign, with the questions sent to its worker.
 
     All is asked at once: between two questions a job that has nothing to do may end.
     """
@@ -85,7 +85,7 @@ def examine_pools(
 def _is_any_host_good(
     subject: Subject, name: str, site: SSHSite, folders: Mapping[str, Path]
 ) -> Generator[CheckResult, None, bool]:
-    """Check the machines of a pool by ssh; say whether it can be opened."""
+    """Check the machines of a pool by ssh; return whether it can be opened."""
     subject.on_progress(f"asking the machines of pool {name}")
     results = list(check_hosts(name, site, folders, wants_gpu=wants_gpu(subject.parameters, name, site)))
     yield from results
@@ -156,7 +156,7 @@ def _asked_engine(subject: Subject, pool: OpenedPool) -> Future[None] | None:
 
 
 def _hear(examined: _Examined, deadline: float) -> Iterator[CheckResult]:
-    """Say what the worker of a pool sees, and what follows for its stages."""
+    """Wait for the worker of a pool, and yield the results of all checks on it."""
     subject, pool = examined.subject, examined.pool
     if not pool.is_done(examined.view, deadline):
         yield pool.without_worker(subject.wait_s)

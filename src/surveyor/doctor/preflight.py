@@ -1,6 +1,6 @@
-"""Preflight: what would otherwise fail hours later, looked at before a campaign begins.
+"""Preflight: checks before a campaign begins, for faults that would otherwise stop it hours later.
 
-Each check gives results; a fault is a result with the line that mends it. Nothing is labelled, and nothing is left in
+Each check gives results; a fault is a result with the line that fixes it. Nothing is labelled, and nothing is left in
 the folders of the campaign.
 """
 
@@ -30,7 +30,7 @@ HERE = "here"
 
 
 def examine(subject: Subject, *, has_access: bool = True) -> Iterator[CheckResult]:
-    """Look at a campaign: first what can be seen from here, then what workers of its pools see.
+    """Check a campaign, first from this machine, then on workers of its pools.
 
     Pools are opened for it, with one job at most, and closed again. Those that were opened by hand are used.
 
@@ -109,7 +109,7 @@ def check_lease(subject: Subject) -> Iterator[CheckResult]:
 
 
 def check_walltime(subject: Subject) -> Iterator[CheckResult]:
-    """Check the walltimes of jobs against what has to end within them."""
+    """Check the walltimes of jobs against the labels, walks and trainings that have to end within them."""
     pools = subject.parameters.pools
     site, checked = subject.sites.get(pools.labelling), subject.checked
     limit = None if checked is None else time_limit_of(checked.reference)
@@ -141,7 +141,7 @@ def check_overlap(subject: Subject) -> Iterator[CheckResult]:
 
 @contextmanager
 def temporary_in(folder: Path) -> Iterator[Path]:
-    """Give a new folder in a folder, and leave all as it was.
+    """Provide a new folder in a folder, and remove all that was made at the end.
 
     Args:
         folder: is made, with those above it, where it is missing, and then removed again.

@@ -1,4 +1,4 @@
-"""What a worker of a pool sees of its machine and of the folders of a campaign."""
+"""The environment of a pool's worker: its machine, and its view of the folders of a campaign."""
 
 import os
 import secrets
@@ -106,7 +106,7 @@ def temporary_part(bucket: ObjectStorage) -> Iterator[ObjectStorage]:
 
 
 def look_around(question: Question) -> WorkerView:
-    """Return what this process sees; it writes one small file into each folder."""
+    """Return the environment of this process; one small file is written into each folder."""
     return WorkerView(
         time=time.time(),
         host=socket.gethostname(),

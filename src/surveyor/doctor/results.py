@@ -1,4 +1,4 @@
-"""What a preflight looks at, what it finds, and what mends it."""
+"""The subject and the results of a preflight; each fault has its remedy."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -86,7 +86,7 @@ def remark(check: str, where: str, found: str) -> CheckResult:
 
 
 def fault(check: str, where: str, found: str, remedy: str) -> CheckResult:
-    """Return a fault with the line that mends it."""
+    """Return a fault with the line that fixes it."""
     return CheckResult(check, where, found, "fault", remedy)
 
 

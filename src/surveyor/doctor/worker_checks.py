@@ -1,4 +1,4 @@
-"""What the worker of a pool has to have for its stages: judged by what it sees."""
+"""Checks that the environment of a pool's worker suits the stages of the pool."""
 
 import re
 import shlex
@@ -244,7 +244,7 @@ def _line_for_gpus(asked: AskedForCampaign) -> str:
 
 
 def wants_gpu(parameters: CampaignParameters, pool: str, site: Site) -> bool:
-    """Say whether the worker of a pool should see GPUs: its site asks for them, or the model that it runs does."""
+    """Return whether the worker of a pool should see GPUs: its site asks for them, or the model that it runs does."""
     runs_model = stages_of(parameters, pool) != ["labelling"]
     return gpus_of(site) > 0 or (runs_model and wants_cuda(parameters))
 
@@ -264,7 +264,7 @@ def gpus_of(site: Site) -> int:
 
 
 def wants_cuda(parameters: CampaignParameters) -> bool:
-    """Say whether the model runs on GPUs alone."""
+    """Return whether the model runs on GPUs alone."""
     chosen = parameters.model.of_each.chosen
     return isinstance(chosen, MACEParameters | NequIPParameters) and chosen.device == "cuda"
 

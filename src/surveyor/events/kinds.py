@@ -24,7 +24,7 @@ def _now() -> float:
 
 
 class Event(BaseModel):
-    """Something that happened; of no other kind, a line of the log.
+    """An event; one of no special kind is a line of the log.
 
     Attributes:
         time: when, in seconds since 1970.
@@ -130,7 +130,7 @@ class FileSuspicious(Event):
 
 
 class Waiting(Event):
-    """A run waits for what the message names, such as a job in a queue."""
+    """A run waits; the message names the cause, such as a job in a queue."""
 
     event: Literal["waiting"] = "waiting"
 

@@ -62,7 +62,7 @@ class EventLog:
         return [event for record in records if (event := event_of(record)) is not None], position
 
     def in_order(self) -> list[Event]:
-        """Return all events by time: what workers report reaches the file a moment later than what the flow does."""
+        """Return all events by time, as events of workers reach the file a moment later than those of the flow."""
         return sorted(self.read()[0], key=lambda event: event.time)
 
     def follow(self, offset: int = 0) -> Iterator[tuple[bytes, int]]:
@@ -73,7 +73,7 @@ class EventLog:
 
 
 def of_kind(events: Sequence[Event], kind: type[Kind]) -> list[Kind]:
-    """Return those of some events that are of a kind."""
+    """Return the events of a kind."""
     return [event for event in events if isinstance(event, kind)]
 
 

@@ -32,7 +32,7 @@ def _record(events: EventLog, event: Event) -> None:
 
 
 class _LogHandler(logging.Handler):
-    """Records lines of the log that are no events."""
+    """A log handler that records log lines that are no events."""
 
     def __init__(self, events: EventLog, *, of_call: bool) -> None:
         super().__init__()

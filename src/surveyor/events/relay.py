@@ -10,7 +10,7 @@ from surveyor.events.log import EventLog
 
 
 class Relay:
-    """Follows the event files in a folder, and passes new events on to one file and to a listener.
+    """A follower of the event files in a folder, which passes new events on to one file and to a listener.
 
     Args:
         folder: folder with the event files of functions on pools.

@@ -1,4 +1,4 @@
-"""Labels: what they are, their keys, claims on those in computation, and the permanent store."""
+"""Labels, their keys, claims on labels in computation, and the permanent store."""
 
 from surveyor.labels.failures import (
     NO_LIMITS_KNOWN,

@@ -65,12 +65,12 @@ class Claim:
 
     @property
     def is_on_this_host(self) -> bool:
-        """Whether its process is known to run, or to have run, on this host."""
+        """True if its process is known to run, or to have run, on this host."""
         return bool(self.holder) and is_on_this_host(self.holder)
 
     @property
     def has_ended(self) -> bool:
-        """Whether its process is known to have ended, as it ran on this host."""
+        """True if its process is known to have ended, as it ran on this host."""
         return self.is_on_this_host and has_ended(self.holder)
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ class Claimant:
     dead: frozenset[str] = frozenset()
 
     def heeds(self, claim: Claim) -> bool:
-        """Say whether a claim prevents this one."""
+        """Return whether a claim prevents this one."""
         is_own = self.work is not None and claim.work == self.work
         return not (is_own or claim.token in self.dead or claim.has_ended)
 
@@ -212,7 +212,7 @@ class _Pulse:
 
 
 class _Heart:
-    """Gives the signs of life of all claims of this process, from one thread: one for each label would cost more."""
+    """The signs of life of all claims of this process, given by one thread: one for each label would cost more."""
 
     def __init__(self) -> None:
         self.forget()
@@ -227,7 +227,7 @@ class _Heart:
 
     @contextmanager
     def beating(self, pulse: _Pulse) -> Iterator[None]:
-        """Give signs of life as long as this lasts; none is given afterwards."""
+        """Give signs of life within the block; none is given afterwards."""
         with self._beats:
             self._pulses.append(pulse)
             self._start(pulse.interval_s)
@@ -287,7 +287,7 @@ class Watch:
         self._look_s = min(REMOTE_LOOK_S, silent_s) if claims.storage.n_at_once > 1 else 0.0
 
     def is_held(self, key: str, work: str | None = None) -> bool:
-        """Say whether another process that lives, as far as this observer has seen, computes a label.
+        """Return whether another process that lives, as far as this observer has seen, computes a label.
 
         Args:
             key: of the label.

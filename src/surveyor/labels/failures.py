@@ -1,4 +1,4 @@
-"""Failures of labels: their reasons, and what follows from each."""
+"""Failures of labels: their reasons and consequences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class Policy:
         attempts: how often it may fail for this reason before the failure is final: once where the same input gives
             the same end wherever it is run.
         is_repaired: whether the reference changes the settings of its solver, within the attempt, before it gives up.
-        is_by_machine: whether the label can be had once the machine is mended, so that `surveyor labels retry` takes
+        is_by_machine: whether the label can be had once the machine is repaired, so that `surveyor labels retry` takes
             it unasked.
         has_limit: whether a limit of the code is the cause, so that the failure is final only until that is raised.
     """
@@ -79,7 +79,7 @@ class LabelFailure:
 
 
 def is_final(failures: Sequence[LabelFailure], limits: Mapping[Reason, float | None]) -> bool:
-    """Say whether no further attempt is due.
+    """Return whether no further attempt is due.
 
     Args:
         failures: of one label, in the order of the attempts.

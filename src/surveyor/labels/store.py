@@ -86,7 +86,7 @@ class LabelStore:
         return self.on_behalf_of(replace(self.claimant, dead=self.claimant.dead | dead))
 
     def claimed(self, key: str) -> AbstractContextManager[None]:
-        """Claim a label as long as this lasts; see `Claims.held`.
+        """Claim a label within the block; see `Claims.held`.
 
         Raises:
             LabelClaimed: another live process computes it.
@@ -99,7 +99,7 @@ class LabelStore:
         return None if content is None else _label(read_record(content, key))
 
     def put(self, key: str, atoms: Atoms, theory: LevelOfTheory, label: Label) -> bool:
-        """Keep a label for good; say whether it is this one that is kept, or another was there before.
+        """Keep a label for good; return whether it is this one that is kept, or another was there before.
 
         Raises:
             ValueError: the label is not complete for these atoms.
@@ -125,7 +125,7 @@ class LabelStore:
         return tuple(_failure(read_record(content, key)) for content in contents if content is not None)
 
     def put_failure(self, key: str, atoms: Atoms, theory: LevelOfTheory, failure: LabelFailure) -> bool:
-        """Keep a failure for good; say whether it was kept, or that attempt was recorded before."""
+        """Keep a failure for good; return whether it was kept, or that attempt was recorded before."""
         name, record = f"failures/{sharded(key)}-{failure.attempt:03d}.json", asdict(failure)
         problem = f"a failure of label {key[:11]} ({failure.reason}) cannot be kept in {self}"
         return outlast(lambda: self._put(name, key, atoms, theory, record), problem, REMEDY)

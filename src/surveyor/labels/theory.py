@@ -47,7 +47,7 @@ class LevelOfTheory:
         return hash_of(self.content)
 
     def is_same_as(self, other: "LevelOfTheory") -> bool:
-        """Say whether another one is the same, or was called otherwise by a former version of surveyor."""
+        """Return whether another level of theory has the same digest, or had it in a former version of surveyor."""
         return not {self.digest, *self.former}.isdisjoint({other.digest, *other.former})
 
     def with_electrons(self, atoms: Atoms) -> Atoms:

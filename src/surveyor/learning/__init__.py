@@ -1,1 +1,1 @@
-"""Learning of a campaign: parameters, decisions, and what follows from the samples of a generation."""
+"""Learning of a campaign: parameters, decisions, and the consequences of a generation's samples."""

@@ -71,7 +71,7 @@ class Audit:
         return math.inf if self.largest_error is None else self.largest_error / self.uncertainty
 
     def exceeds(self, energy: float | None, forces: float | None) -> bool:
-        """Return whether an error is beyond its limit, if one is given; what was discarded always is."""
+        """Return whether an error exceeds its limit, if one is given; that of a discarded structure always does."""
         pairs = ((self.energy, energy), (self.forces, forces))
         return self.is_discarded or any(
             limit is not None and (error is None or error > limit) for error, limit in pairs
@@ -83,7 +83,7 @@ class Audit:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:  # Any: whatever JSON holds
-        """Return what `to_json` gave."""
+        """Return the audit that `to_json` recorded."""
         return cls(**record)
 
 
@@ -103,13 +103,13 @@ class Examined:
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> Self:  # Any: whatever JSON holds
-        """Return what the manifest of a generation holds."""
+        """Return the audits and samples in the manifest of a generation."""
         details = manifest["details"]
         audits = tuple(Audit.from_json(each) for each in details.get(RECORD, ()))
         return cls(manifest["number"], audits, tuple(details.get("walkers", ())))
 
     def of_group(self, group: int, indices: range) -> "Examined":
-        """Return what concerns one group of walkers.
+        """Return the audits and samples of one group of walkers.
 
         Args:
             group: its number.

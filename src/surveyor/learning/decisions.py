@@ -93,7 +93,7 @@ def must_reset(error: StructureError, learning: Learning) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The standing of a campaign, as far as the decision to stop is concerned.
+    """The numbers of a campaign on which the decision to stop depends.
 
     Attributes:
         generation: number of the newest complete generation.
@@ -132,7 +132,7 @@ def _limit_reached(progress: Progress, learning: Learning) -> str | None:
 
 
 def is_converged(progress: Progress, learning: Learning) -> bool:
-    """Say whether the error before training on the newest generation is below all targets that are given."""
+    """Return whether the error before training on the newest generation is below all targets that are given."""
     targets = (
         (progress.energy_rmse, learning.target_energy_meV_per_atom),
         (progress.forces_rmse, learning.target_forces_meV_per_A),

@@ -1,4 +1,4 @@
-"""The entries of a campaign's journal: what happened that decisions depend on, and the decisions."""
+"""The entries of a campaign's journal: the decisions, and the inputs on which they depend."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -216,7 +216,7 @@ class GenerationEnds(Entry):
 
 
 class RunEnds(Entry):
-    """A run ends the campaign; what is under way is not followed up."""
+    """A run ends the campaign; work under way is not followed up."""
 
     entry: Literal["run_ends"] = "run_ends"
     reason: str = ""

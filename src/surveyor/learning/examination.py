@@ -1,4 +1,4 @@
-"""The examination of a model by what its walkers brought, before the next one learns from it."""
+"""The examination of a model on the structures of its walkers, before the next model learns from them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ def examine(
     groups: Sequence[Walkers],
     coverage: float | None = None,
 ) -> dict[str, Any]:  # Any: whatever JSON holds
-    """Return what the manifest keeps of the examination: the audits, and intervals of the errors of all structures.
+    """Return the record of the examination for the manifest: audits, and intervals of the errors of all structures.
 
     Args:
         structures: new ones, labelled or failed.
@@ -49,7 +49,7 @@ def examine(
 
 
 def _owners(samples: Sequence[LabelledSample]) -> dict[str, Sample]:
-    """Return the sample from which each structure is, by key: as what the walker brought, or as a frame on its way."""
+    """Return the sample of each structure by key; the structure is that of the sample, or a frame of its trajectory."""
     by_name = {each.name: each.sample for each in samples if each.sample is not None}
     names = {each.key: each.name for each in samples if each.key is not None}
     owners = {key: by_name.get(name, by_name.get(name.rpartition(FRAME)[0])) for key, name in names.items()}

@@ -1,4 +1,4 @@
-"""The samples of a generation with their labels: checks, and what follows for the walkers."""
+"""The samples of a generation with their labels: checks, and consequences for the walkers."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -82,7 +82,7 @@ class LabelledSample:
 
     @property
     def failure(self) -> str | None:
-        """Why there is no label."""
+        """Reason why the label failed, if it did."""
         return None if self.structure is None else self.structure.info.get(FAILURE)
 
 
@@ -273,7 +273,7 @@ def describe(
     history: Sequence[Mapping[str, Any]],  # Any: numbers and None
     learning: Learning,
 ) -> dict[str, Any]:  # Any: whatever JSON holds
-    """Return what the manifest of a generation keeps beside sets, walkers and model, ready for JSON.
+    """Return the details that a generation's manifest keeps beside sets, walkers and model, ready for JSON.
 
     Args:
         samples: of this generation.
@@ -327,7 +327,7 @@ def _describe(
 def _describe_chosen(
     samples: Sequence[LabelledSample], errors: Mapping[str, StructureError]
 ) -> dict[str, Any]:  # Any: whatever JSON holds
-    """Return what a selector has chosen; nothing without one."""
+    """Return the record of the labels chosen by a selector; empty without one."""
     if all(each.role == "sample" for each in samples):
         return {}
     chosen = [each for each in samples if each.role == "chosen"]

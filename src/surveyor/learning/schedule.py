@@ -1,4 +1,4 @@
-"""The schedule of a campaign: what is to be done next, as a pure function of what has happened.
+"""The schedule of a campaign: the next decision, as a pure function of the journal so far.
 
 Walkers move in rounds, in each of which `n_states` samples are planned. Each walker goes from round to round at its own
 pace, as long as fewer than `labels_ahead` samples are unlearned, that is, begun and not in the data of a trained model.

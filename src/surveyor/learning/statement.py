@@ -1,4 +1,4 @@
-"""A statement of how far the potential of a campaign can be trusted: what audits show, and what was not examined."""
+"""A statement of how far the potential of a campaign can be trusted: the evidence of audits, and its limits."""
 
 import math
 from collections import Counter
@@ -186,7 +186,7 @@ def _why_without_label(sample: Sample) -> str:
 
 
 def _not_examined(audits: Sequence[Audit]) -> list[str]:
-    """Return what lies outside of the ranges of the audits."""
+    """Return the conditions outside the ranges of the audits, in words."""
     formulas = sorted({audit.formula for audit in audits})
     named = ", ".join(formulas) if len(formulas) <= N_NAMED else f"the {number_of(len(formulas), 'examined one')}"
     return [

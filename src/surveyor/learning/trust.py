@@ -153,7 +153,7 @@ def beyond(target: float | None) -> float | None:
 
 
 def missing_evidence(history: Sequence[Examined], learning: Learning) -> list[str]:
-    """Return what the audits do not show of the targets, in words; nothing if the campaign may stop.
+    """Return the evidence for the targets that audits lack, in words; empty if the campaign may stop.
 
     Targets must be met in two successive generations.
 

@@ -1,4 +1,4 @@
-"""Many structures through a network at once, as many as there is memory for."""
+"""Evaluation of many structures at once by a network, as far as memory allows."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +32,7 @@ Evaluate = Callable[[Sequence[Atoms]], Sequence[T]]
 
 @dataclass(slots=True)
 class MemoryLimits:
-    """How many atoms go through a network at once: as many as gain by it, and as there is memory for.
+    """Limits on the number of atoms in a batch: the available memory, and the largest useful size.
 
     Attributes:
         device: "cpu" or "cuda".
@@ -46,7 +46,7 @@ class MemoryLimits:
 
     @property
     def limit(self) -> int:
-        """How many atoms are tried at once."""
+        """Number of atoms to try at once."""
         largest = ATOMS_AT_ONCE[self.device]
         if self.n_atoms is None:
             return min(largest, FIRST_ATOMS) if self.device == "cuda" else largest
@@ -74,7 +74,7 @@ class MemoryLimits:
         return predictions
 
     def lower(self, structures: Sequence[Atoms]) -> None:
-        """Take note that there was no memory for structures together."""
+        """Lower the limit, as there was no memory for these structures together."""
         self.n_atoms = max(1, sum(len(atoms) for atoms in structures) // 2)
 
 
@@ -111,7 +111,7 @@ def evaluate_prepared(
     structures: Sequence[Atoms],
     limits: MemoryLimits,
 ) -> list[T]:
-    """Return what `evaluate_in_batches` returns; while a GPU computes a batch, the processor prepares the next one.
+    """Return the results of `evaluate_in_batches`; while a GPU computes a batch, the processor prepares the next one.
 
     Args:
         prepare: returns the input of the network for a batch; called in another thread.

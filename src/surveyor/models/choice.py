@@ -78,7 +78,7 @@ class ModelParameters(MemberParameters):
 
     @property
     def needs_validation(self) -> bool:
-        """Whether a training chooses the best epoch by structures that are held out."""
+        """True if a training chooses the best epoch by structures that are held out."""
         return self.of_each.pair is None
 
 
@@ -121,7 +121,7 @@ def why_no_uncertainty(model: Model) -> str | None:
 
 
 def with_contents(parameters: ModelParameters) -> ModelParameters:
-    """Return parameters that hold what their files say, for a pool that may not see these files.
+    """Return parameters that hold the contents of their files, for a pool that may not see these files.
 
     Raises:
         InputError: a file cannot be read.

@@ -61,7 +61,7 @@ class CommitteePotential:
 
     @property
     def evaluates_together(self) -> bool:
-        """Whether the members are faster on many structures at once."""
+        """True if the members are faster on many structures at once."""
         return all(evaluates_together(member) for member in self.members)
 
     def calculator(self) -> Calculator:
@@ -153,12 +153,12 @@ class CommitteeModel:
 
     @property
     def is_trained(self) -> bool:
-        """Whether all members are trained."""
+        """True if all members are trained."""
         return self.weights is not None
 
     @property
     def calibration(self) -> Calibrations | None:
-        """How disagreement and error compare on the validation set; None before `train`."""
+        """Calibration of disagreement against error on the validation set; None before `train`."""
         return None if self.weights is None else Calibrations.from_json(read_json(self.weights)["calibration"])
 
     def initialize(self, train: Dataset, *, atomic_energies: Mapping[str, float] | None, seed: int) -> Self:

@@ -1,4 +1,4 @@
-"""Where networks are evaluated, and how precisely."""
+"""The device and the precision with which networks are evaluated."""
 
 from typing import Literal
 

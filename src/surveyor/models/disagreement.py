@@ -31,7 +31,7 @@ class Disagreement:
 
 
 def mean_of(predictions: Sequence[Prediction]) -> Prediction:
-    """Return the mean of what the members say of one structure."""
+    """Return the mean of the members' predictions for one structure."""
     stresses = [each.stress for each in predictions if each.stress is not None]
     return Prediction(
         energy=float(np.mean([each.energy for each in predictions])),
@@ -95,7 +95,7 @@ class Calibrations:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Calibrations":  # Any: numbers and None
-        """Return what `to_json` gave."""
+        """Return the calibrations that `to_json` recorded."""
         return cls(Calibration(**record["energy"]), Calibration(**record["forces"]))
 
 

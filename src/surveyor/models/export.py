@@ -1,4 +1,4 @@
-"""Files that other programs take, from saved models."""
+"""Export of saved models to files for other programs."""
 
 import shutil
 import sys
@@ -78,7 +78,7 @@ def _is_compiled(destination: Path) -> bool:
 
 
 def _compiled(native: Path, model: NequIPModel, format_: Format) -> Path:
-    """Return what the tool of NequIP makes, for its calculator or for `pair_style nequip`, and machines like this."""
+    """Return the file compiled by NequIP's tool, for its calculator or `pair_style nequip`, and machines like this."""
     require_nequip()
     made = native.with_name(f"compiled{COMPILED}")
     target = "ase" if format_ == "ase" else "pair_nequip"
@@ -86,7 +86,7 @@ def _compiled(native: Path, model: NequIPModel, format_: Format) -> Path:
 
 
 def _made(command: Sequence[str], made: Path, engine: str) -> Path:
-    """Run a tool, and return what it has made."""
+    """Run a tool, and return the file that it made."""
     log = made.with_suffix(".log")
     result = run_program(command, directory=made.parent, output=log)
     if result.returncode != 0 or not made.is_file():

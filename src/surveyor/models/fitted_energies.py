@@ -20,7 +20,7 @@ FITTED = "atomic_energies.json"  # in the directory of a training, by atomic num
 
 
 def fit_beside(begin: Mapping[str, float], fits: Sequence[str], rests: Sequence[Atoms]) -> dict[str, float]:
-    """Return atomic energies in eV, some of them fitted to what the interactions of a network leave of the data.
+    """Return atomic energies in eV, some of them fitted to the residual energies of a network.
 
     Where the compositions do not tell the elements apart, the energies stay as close to those of the network as the
     data allow.
@@ -39,7 +39,7 @@ def fit_beside(begin: Mapping[str, float], fits: Sequence[str], rests: Sequence[
 
 
 def with_rest(numbers: Sequence[int], rest: float, weight: float) -> Atoms:
-    """Return atoms labelled with the rest of their energy in eV, for `fit_beside`, and the weight of that energy."""
+    """Return atoms labelled with their residual energy in eV, for `fit_beside`, and the weight of that energy."""
     atoms = Atoms(numbers)
     atoms.info |= {ENERGY: rest, PROPERTY_WEIGHTS["energy"]: weight}
     atoms.arrays[FORCES] = np.zeros((len(atoms), 3))

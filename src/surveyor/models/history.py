@@ -62,7 +62,7 @@ def save_history(directory: Path, epochs: Iterable[Epoch]) -> None:
 
 
 def load_history(directory: Path) -> tuple[Epoch, ...]:
-    """Read what `save_history` wrote."""
+    """Load the history that `save_history` wrote."""
     return tuple(_from_json(record) for record in json.loads((directory / HISTORY).read_text()))
 
 

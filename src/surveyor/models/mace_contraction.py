@@ -1,4 +1,4 @@
-"""MACE's symmetric contraction, as it is fast on the cores of a CPU."""
+"""MACE's symmetric contraction, in a form that is fast on CPUs."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ class ContractionByElement:
         return torch.cat([irrep.flatten(1) for irrep in contracted.split(self.sizes, dim=2)], dim=1)
 
     def _polynomials(self, element: int, x: Tensor) -> Tensor:
-        """Return their values.
+        """Return the values of the polynomials.
 
         Args:
             element: index among those of the network.
@@ -78,7 +78,7 @@ class ContractionByElement:
 
 
 def _coefficients(contraction: Any, element: int) -> list[Tensor]:  # Any: MACE's Contraction
-    """Return them by order from 1, each of shape (channels, components^(order - 1), equivariant · components)."""
+    """Return the coefficients by order from 1, each (channels, components^(order - 1), equivariant · components)."""
     import torch
 
     found = []

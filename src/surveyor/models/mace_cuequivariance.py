@@ -48,11 +48,11 @@ class Accelerator:
 
     @property
     def is_installed(self) -> bool:
-        """Return whether it is here with its kernels."""
+        """True if the package is installed with its kernels."""
         return all(find_spec(name) is not None for name in self.modules)
 
     def convert(self, network: Any, device: str) -> Any:  # Any: torch is optional
-        """Return a network that does the same with the kernels."""
+        """Return an equivalent network that uses the kernels."""
         import torch
 
         run: Callable[..., Any] = import_module(self.converter).run
@@ -72,17 +72,17 @@ def accelerators() -> list[Accelerator]:
 
 
 def is_used(device: str) -> bool:
-    """Say whether trainings on a device use cuEquivariance: on a GPU, where it is installed with its kernels."""
+    """Return whether trainings on a device use cuEquivariance: on a GPU, where it is installed with its kernels."""
     return device == "cuda" and accelerators()[0].is_installed
 
 
 def converted(network: Any, device: str) -> Any:  # Any: torch is optional
-    """Return a network of MACE that does the same with cuEquivariance."""
+    """Return an equivalent MACE network that uses cuEquivariance."""
     return accelerators()[0].convert(network, device)
 
 
 def accelerated(network: Any, device: str, precision: Precision) -> Any:  # Any: torch is optional
-    """Return a network with the first kernels that are installed and give what the plain network gives.
+    """Return a network with the first installed kernels that reproduce the results of the plain network.
 
     Where there are none, the network itself is returned, after a warning that says what is wrong with those there are.
     """

@@ -103,7 +103,7 @@ def check_energies(network: Any, expected: Mapping[int, float], when: str) -> No
 def _fitted(
     network: Any, begin: Mapping[int, float], fits: Sequence[int], data: Any, args: Any
 ) -> dict[str, float]:  # Any: objects of MACE
-    """Return atomic energies in eV by chemical symbol, some of them fitted to what the interactions leave of the data.
+    """Return atomic energies in eV by chemical symbol, some of them fitted to the residual energies of a network.
 
     Args:
         network: with the atomic energies `begin`.
@@ -121,7 +121,7 @@ def _fitted(
 
 
 def _rests(network: Any, batch: Any) -> list[Atoms]:  # Any: objects of MACE
-    """Return the structures of a batch, labelled with what the network's energies lack, with their weights."""
+    """Return the structures of a batch, labelled with the residual energies of the network, with their weights."""
     predicted = network(batch.to_dict(), compute_force=False)["energy"].detach()
     rests, weights = (batch.energy - predicted).tolist(), (batch.weight * batch.energy_weight).tolist()
     numbers = network.atomic_numbers[batch.node_attrs.argmax(dim=1)]

@@ -1,4 +1,4 @@
-"""Many structures through a MACE network at once."""
+"""Evaluation of many structures at once by a MACE network."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -192,7 +192,7 @@ def _pass_for_gradients(calculator: Any, structures: Sequence[Atoms]) -> list[np
 
 
 def graphs_of(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # Any: a calculator, and tensors
-    """Return what a network of MACE takes: the graphs of structures in one, with their neighbours."""
+    """Return the input of a MACE network: the graphs of structures, joined in one, with their neighbours."""
     structures = [with_vacuum(atoms) for atoms in structures]
     if takes_geometry_alone(calculator, structures):
         return _graphs(calculator, structures)

@@ -1,4 +1,4 @@
-"""Hyper-parameters of MACE, and what surveyor has to know of its options."""
+"""Hyper-parameters of MACE, with its options and foundation models."""
 
 import io
 from contextlib import redirect_stderr
@@ -125,7 +125,7 @@ class MACEParameters(Parameters):
 
     @property
     def is_tuned(self) -> bool:
-        """Whether a training begins from a foundation model."""
+        """True if a training begins from a foundation model."""
         return self.foundation_model is not None or self.foundation_name is not None
 
 

@@ -62,7 +62,7 @@ class Job:
 
     @classmethod
     def load(cls, path: Path) -> "Job":
-        """Read what `save` wrote."""
+        """Load the job that `save` wrote."""
         return cls(**json.loads(path.read_text()))
 
     @property
@@ -111,7 +111,7 @@ class TrainerState:
 
 
 class Losses:
-    """Passes on what MACE logs of each batch, and keeps the losses.
+    """A logger that passes on MACE's metrics of each batch, and keeps the losses.
 
     Args:
         logger: of MACE.
@@ -176,7 +176,7 @@ class Loop:
         self._save()
 
     def _next_epoch(self) -> bool:
-        """Train one epoch, and say whether there may be another one."""
+        """Train one epoch, and return whether there may be another one."""
         given, progress = self.given, self.progress
         epoch = progress.epoch
         loss_function = self._prepare(epoch)
@@ -215,7 +215,7 @@ class Loop:
         return given.swa.loss_fn
 
     def _begins_stage_two(self, epoch: int) -> bool:
-        """Say whether what follows the end of patience is the second stage, and go there."""
+        """At the end of patience, begin the second stage, if there is one ahead; return whether it begins."""
         swa = self.given.swa
         logging.info("Stopping: no improvement in %d epochs", self.progress.n_without_improvement)
         if swa is None or epoch >= swa.start:
@@ -246,7 +246,7 @@ class Loop:
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """Take the weights that count: those that are averaged, where an average is asked for."""
+        """Use the averaged weights within the block, if the optimizer or the options average them."""
         if _is_schedule_free(self.given.optimizer):
             self.given.optimizer.eval()
         with nullcontext() if self.given.ema is None else self.given.ema.average_parameters():
@@ -328,7 +328,7 @@ def _is_schedule_free(optimizer: Any) -> bool:  # Any: an optimizer of torch
 
 
 def preload() -> None:
-    """Import what a training needs."""
+    """Import the modules that a training needs."""
     import mace.cli.run_train  # noqa: F401
 
 
@@ -362,7 +362,7 @@ def _do_not_compile(_network: Any) -> Any:  # Any: a module of torch
 
 
 def _keep_result(job: Job) -> None:
-    """Save the network that came of the training, without the readout for the replay data."""
+    """Save the trained network, without the readout for the replay data."""
     import torch
     from mace.tools.scripts_utils import remove_pt_head
 

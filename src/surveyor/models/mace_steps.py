@@ -1,4 +1,4 @@
-"""Walkers through a MACE network, step by step: graphs stay on the device, and positions go there at each step."""
+"""Evaluation of walkers by a MACE network: graphs stay on the device, and positions go there at each step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Tensor = Any  # torch is optional
 
 
 class MACEEvaluator:
-    """Evaluates the structures of walkers, and keeps their neighbour lists from step to step.
+    """An evaluator of the structures of walkers, which keeps their neighbour lists from step to step.
 
     Args:
         calculator: of MACE, whose network takes positions, cells and elements alone.

@@ -61,7 +61,7 @@ NETWORK = "mace.model"  # the native file, there when the training is complete
 
 @dataclass(frozen=True, slots=True)
 class TrainerInput:
-    """What one training needs.
+    """The input of one training.
 
     Attributes:
         settings: options of the trainer that the user chose, by their own names.

@@ -1,4 +1,4 @@
-"""What surveyor asks of a trainable model."""
+"""The interface of trainable models."""
 
 import hashlib
 import json
@@ -56,7 +56,7 @@ class Model(Protocol):
 
     @property
     def seed(self) -> int:
-        """Of the weights and of the order of batches."""
+        """Seed of the weights and of the order of batches."""
 
     @property
     def weights(self) -> Path | None:
@@ -64,7 +64,7 @@ class Model(Protocol):
 
     @property
     def is_trained(self) -> bool:
-        """Whether there are weights to deploy."""
+        """True if there are weights to deploy."""
 
     def initialize(self, train: Dataset, *, atomic_energies: Mapping[str, float] | None, seed: int) -> Self:
         """Return an untrained model for these data, with atomic energies and the seed of its weights.

@@ -1,4 +1,4 @@
-"""What NequIP's training program runs for surveyor, named in its configuration."""
+"""Callbacks and data loaders for NequIP's training program, which its configuration names."""
 
 import json
 import math
@@ -21,7 +21,7 @@ LEARNING_RATE, TRAINING_LOSS = "learning_rate", "training_loss"
 
 
 class ShuffledByEpoch(Sampler):  # type: ignore[misc]  # torch is optional
-    """Samples all structures in an order that depends only on a seed and the number of the epoch.
+    """A sampler of all structures, in an order that depends only on a seed and the number of the epoch.
 
     Args:
         data: the structures.
@@ -51,7 +51,7 @@ def shuffled(dataset: Any, generator: torch.Generator, **options: Any) -> DataLo
 
 
 class Newest(Callback):  # type: ignore[misc]  # so is Lightning
-    """Saves, after each epoch, all that the next one depends on.
+    """A callback that saves, after each epoch, all that the next one depends on.
 
     A checkpoint at the end of an epoch lacks the step of the learning rate that follows, and one at the beginning of
     the next is counted as if that epoch had been trained. So this saves at the beginning, with the counts of the end.
@@ -89,7 +89,7 @@ class Newest(Callback):  # type: ignore[misc]  # so is Lightning
 
 
 class Reports(Callback):  # type: ignore[misc]  # so is Lightning
-    """Appends each epoch as a line of JSON to a file, and ends a training that diverges.
+    """A callback that appends each epoch as a line of JSON to a file, and ends a training that diverges.
 
     A loss that is not a number, or exceeds that of the untrained network by the factor `EXPLODED`, ends it; if there
     was no better one, with the exit code `DIVERGED`.
@@ -150,7 +150,7 @@ class Reports(Callback):  # type: ignore[misc]  # so is Lightning
             file.write(json.dumps(epoch) + "\n")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say that there is nothing to be taken."""
+        """End the process with `DIVERGED` if the training had no good epoch."""
         if not self.has_good_epoch:
             sys.exit(DIVERGED)
 

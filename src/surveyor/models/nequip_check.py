@@ -42,7 +42,7 @@ def _types(tree: Tree) -> Sequence[str]:
 
 @contextmanager
 def _with_statistics() -> Iterator[None]:
-    """Have a number stand for each that would be taken from the data."""
+    """Replace the statistics of the data by 1 within the block."""
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver(STATISTICS, lambda _name: 1.0, replace=True)

@@ -1,4 +1,4 @@
-"""The configuration of NequIP: from the fields or from the user, completed with what surveyor gives."""
+"""The configuration of NequIP, from the fields or from the user, completed by surveyor."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ DATA_MODULE = "nequip.data.datamodule.ASEDataModule"
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What a network is for.
+    """The atom types and the cutoff of a network.
 
     Attributes:
         types: names of its atom types, which are chemical symbols, in its order.
@@ -42,7 +42,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Supplied:
-    """What surveyor gives to a training of NequIP.
+    """The settings that surveyor adds to a training of NequIP.
 
     Attributes:
         atomic_energies: in eV by chemical symbol.
@@ -153,7 +153,7 @@ def _complaints(tree: Tree) -> Iterator[str]:
 
 
 def _modifiers(model: Tree) -> Iterator[Tree]:
-    """Yield the modifications around what builds a network."""
+    """Yield the modifications around the builder of a network."""
     while str(model.get("_target_", "")).endswith(".modify"):
         yield from model.get("modifiers") or []
         model = model["model"]
@@ -174,7 +174,7 @@ def _builder_of(model: Any) -> Any:  # Any: a tree, or a node of OmegaConf
 
 
 def _is_from_file(builder: Any) -> bool:  # Any: a tree, or a node of OmegaConf
-    """Say whether weights are taken from a file, and no network is built."""
+    """Return whether weights are taken from a file, and no network is built."""
     return "ModelFrom" in str(builder.get("_target_", ""))
 
 
@@ -215,7 +215,7 @@ def _resolved_builder(tree: Tree) -> Any:  # Any: a node of OmegaConf
 
 
 def _network(tree: Tree, supplied: Supplied, describe: Callable[[Path], Network]) -> Network:
-    """Return what the network of a training is for, whether it is in a file or is to be built."""
+    """Return the atom types and the cutoff of a training's network, which is in a file or is to be built."""
     if supplied.start is not None:
         return describe(supplied.start)
     model = _resolved_builder(tree)
@@ -236,7 +236,7 @@ def _network(tree: Tree, supplied: Supplied, describe: Callable[[Path], Network]
 
 
 def knowing(file: Path, network: Network, elements: Iterable[str]) -> Network:
-    """Return what the network in a file is for, if it knows the elements of the data."""
+    """Return the atom types and the cutoff of the network in a file, if it knows the elements of the data."""
     unknown = sorted({*elements} - {*network.types})
     if unknown:
         raise InputError(
@@ -269,7 +269,7 @@ def _supply_model(tree: Tree, supplied: Supplied, types: Sequence[str]) -> None:
 
 
 def _supply_metrics(tree: Tree, has_stress: tuple[bool, bool]) -> None:
-    """Have structures without stress count nothing, and add the errors that are reported."""
+    """Ignore missing stresses in loss and validation, and add the errors that are reported."""
     module = tree["training_module"]
     for name, data, has in zip(("loss", "val_metrics"), ("training", "validation"), has_stress, strict=True):
         if _ignore_missing_stress(module[name]) and not has:

@@ -1,4 +1,4 @@
-"""Networks of NequIP from their files, as they are or compiled, and many structures through one at once."""
+"""Networks of NequIP from their files, native or compiled, and the evaluation of many structures at once."""
 
 import hashlib
 import logging
@@ -50,7 +50,7 @@ def calculator_of(path: Path, device: str, *, compiled: bool = True) -> Any:  # 
 
 
 def describe(path: Path) -> Network:
-    """Return what the network in a file is for."""
+    """Return the atom types and the cutoff of the network in a file."""
     metadata = calculator_of(path, "cpu", compiled=False).model.metadata
     return Network(metadata["type_names"].split(" "), float(metadata["r_max"]))
 
@@ -67,7 +67,7 @@ def compiled_files(path: Path) -> list[Path]:
 
 @lru_cache
 def _machine(device: str) -> str:
-    """Return a digest of what a compiled potential depends on: it may not run on another kind of machine."""
+    """Return a digest of the hardware and the version of torch, to which a compiled potential is bound."""
     import torch
 
     if device == "cuda":
@@ -211,7 +211,7 @@ def _forward(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  #
 
 
 def _graphs(calculator: Any, structures: Sequence[Atoms]) -> dict[str, Any]:  # Any: a calculator, and tensors
-    """Return what a network takes: the graphs of structures in one.
+    """Return the input of a network: the graphs of structures, joined in one.
 
     NequIP would also take energies, forces and the like from a structure, which then all structures need to have.
     """

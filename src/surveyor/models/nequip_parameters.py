@@ -126,7 +126,7 @@ class NequIPParameters(Parameters):
 
     @property
     def has_config(self) -> bool:
-        """Whether there is a configuration of the user's."""
+        """True if the user has given a configuration."""
         return self.config is not None or self.config_text is not None
 
     def with_contents(self) -> "NequIPParameters":

@@ -15,7 +15,7 @@ from surveyor.models.trainer_process import exit_when_out_of_memory
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """End the process by SIGTERM or SIGINT where Lightning has made an exit of it.
+    """End the process by the signal SIGTERM or SIGINT, where Lightning has turned it into an exit.
 
     After SIGTERM, Lightning ends with the exit code of a training that is complete.
     """

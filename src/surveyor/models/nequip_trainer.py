@@ -154,7 +154,7 @@ def _energies(
 
 
 def _boxed(atoms: Atoms) -> Atoms:
-    """Return a structure with a volume by which a stress can be divided, which does not count where it is absent."""
+    """Return a structure with a volume, as NequIP divides by it; any volume serves where there is no stress."""
     if is_periodic(atoms) or atoms.cell.rank == 3:
         return atoms
     size = atoms.positions.max(axis=0) - atoms.positions.min(axis=0) + 2 * MARGIN_A

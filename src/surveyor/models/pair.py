@@ -218,7 +218,7 @@ class PairModel(SingleModel[PairParameters]):
 def _equations(
     atoms: Atoms, parameters: PairParameters, atomic_energies: Mapping[str, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the coefficients shall fulfil for one structure: rows of shape (n, n_coefficients), and n targets."""
+    """Return the equations of one structure for the coefficients: rows of shape (n, n_coefficients), and n targets."""
     label = label_of(atoms)
     bonds = _bonds(atoms, parameters, atomic_energies)
     values, slopes = (_by_pair(each, bonds.pair, len(atomic_energies)) for each in bonds.basis)

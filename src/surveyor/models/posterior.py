@@ -1,4 +1,4 @@
-"""The last-layer posterior of a model: what its training set has determined, and what it has not.
+"""The last-layer posterior of a model: how far its training set determines the weights of the readout.
 
 If the readout were linear, with weights w, the energy and the forces of a structure would be linear in them. Each label
 is a row of the design matrix J, in units of the error sigma of the model:
@@ -98,7 +98,7 @@ class Posterior:
 
     @classmethod
     def load(cls, path: Path) -> "Posterior":
-        """Read what `save` wrote; a file that was read before is not read again.
+        """Load the posterior that `save` wrote; a file that was read before is not read again.
 
         Raises:
             InputError: a newer surveyor wrote it.

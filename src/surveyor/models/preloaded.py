@@ -70,15 +70,15 @@ class Preloaded:
     environment: Mapping[str, str]
 
     def fits(self, module: str) -> bool:
-        """Say whether a training that is started here and now can be a fork of it."""
+        """Return whether a training that is started here and now can be a fork of the process."""
         return self.module == module and self.address.exists() and self.environment == _decisive()
 
     def retire(self) -> None:
-        """Have it take no more trainings, and end when the last one has ended."""
+        """Let the process take no more trainings, and end after the last one."""
         shutil.rmtree(self.address.parent, ignore_errors=True)
 
     def end(self) -> None:
-        """End it with all its trainings."""
+        """End the process with all its trainings."""
         self.retire()
         self.process.kill()
         self.process.wait()

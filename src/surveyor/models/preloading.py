@@ -25,7 +25,7 @@ IDLE_S = 1800.0  # after which it gives its memory back; the next training start
 
 
 class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
-    """Forks on request, as long as the worker lives and the socket exists.
+    """A server that forks on request, as long as the worker lives and the socket exists.
 
     Args:
         address: path of the socket that receives requests.
@@ -47,7 +47,7 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         self.server_activate()
 
     def verify_request(self, request: object, client_address: object) -> bool:
-        """Say whether a fork is safe: it has one thread alone."""
+        """Return whether a fork is safe, that is, the process has a single thread."""
         return len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208
 
     def serve(self) -> None:
@@ -63,7 +63,7 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 
 
 class TrainingRequest(socketserver.StreamRequestHandler):
-    """Runs a requested training, in a fork of the server that forks once more.
+    """A request for a training, which runs in a fork of the server that forks once more.
 
     The first fork acts like the launcher of other programs: it ends the training with all its child processes
     when the server dies or when no caller waits for it.

@@ -12,7 +12,7 @@ _REPLACING = threading.RLock()
 
 @contextmanager
 def engine_kept_quiet() -> Iterator[None]:
-    """Keep off what MACE and NequIP print, log and warn of, as long as this lasts."""
+    """Suppress the output, log records and warnings of MACE and NequIP within the block."""
     # Torch warns at each whole pickle that it is made to load, and of TorchScript, which e3nn uses. The packages
     # print what they have not found. Their log records go to the root logger; where that has no handler, Python would
     # add one, for all that is logged from then on.

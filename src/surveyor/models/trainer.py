@@ -139,7 +139,7 @@ def _run_with_batches_that_fit(
 
 @contextmanager
 def _following(results: Path, errors_in: Errors, directory: Path) -> Iterator[None]:
-    """Report epochs as they end, as long as this lasts."""
+    """Report epochs as they end within the block."""
     ended = threading.Event()
     # In a copy of this context, what the thread announces is reported as this call's.
     follow = partial(copy_context().run, _follow, results, errors_in, directory, ended)

@@ -95,7 +95,7 @@ class Uncertainty:
 
     @classmethod
     def load(cls, path: Path) -> "Uncertainty":
-        """Read what `save` wrote; a file that was read before is not read again.
+        """Load the uncertainty that `save` wrote; a file that was read before is not read again.
 
         Raises:
             InputError: a newer surveyor wrote it.

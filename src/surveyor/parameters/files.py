@@ -95,7 +95,7 @@ def path_of(location: Sequence[int | str]) -> str:
 
 
 def path_in_brackets(path: str) -> str:
-    """Return the path of a field in which former versions have written `walkers.0.start`."""
+    """Return the path of a field with its indices in brackets, given as former versions wrote it: `walkers.0.start`."""
     return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", path)
 
 

@@ -19,7 +19,7 @@ class Parameters(BaseModel):
 
 
 def exactly_one_of(names: Sequence[str]) -> JSONSchema:
-    """Return what makes a JSON schema refuse none and several of the optional fields of a model.
+    """Return the part of a JSON schema that requires exactly one of some optional fields of a model.
 
     The Prefect server refuses by it at submission, and shows its description. It is a `not`, because the form of the
     Prefect UI draws a `oneOf` as a choice of whole models.
@@ -29,7 +29,7 @@ def exactly_one_of(names: Sequence[str]) -> JSONSchema:
 
 
 def at_most_one_of(first: str, second: str) -> JSONSchema:
-    """Return what makes a JSON schema refuse two optional fields of a model together."""
+    """Return the part of a JSON schema that refuses two optional fields of a model together."""
     both = {"required": [first, second], "properties": {first: GIVEN, second: GIVEN}}
     return {"not": {"description": f"both {first} and {second}; give only one of them", **both}}
 

@@ -1,4 +1,4 @@
-"""Pools of others: any Dask scheduler that runs already, by its address."""
+"""Pools on Dask schedulers that run already, given by their addresses."""
 
 import asyncio
 import logging
@@ -51,7 +51,7 @@ def scheduler_pool(name: str, site: SchedulerSite) -> Pool:
 
 @dataclass(slots=True)
 class _Workers:
-    """The workers of a scheduler, counted again and again on the loop of the client."""
+    """The workers of a scheduler, counted repeatedly on the loop of the client."""
 
     client: Client
     name: str
@@ -115,7 +115,7 @@ def _attach(name: str, site: SchedulerSite) -> Attachment:
 
 
 def _enlarge_group(client: Client, n_threads: int) -> list[Future]:
-    """Run a few calls of nothing, and return their results, to be held.
+    """Submit a few empty calls, and return their futures, which are to be held.
 
     What no worker is free for should stay with the scheduler: on a worker that dies it would fail too, unstarted. Dask
     does so within groups of tasks that are large against the cluster, and counts all that were in a group as long as a

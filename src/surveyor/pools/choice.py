@@ -1,4 +1,4 @@
-"""Which pool each stage of a campaign runs on."""
+"""The choice of a pool for each stage of a campaign."""
 
 import logging
 import re

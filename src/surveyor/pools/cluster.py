@@ -89,7 +89,7 @@ def open_cluster_pool(name: str, site: WorkersSite, folder: PoolFolder) -> str:
 
 
 def close_cluster_pool(folder: PoolFolder) -> bool:
-    """End the process of a pool and its jobs; say whether there was one.
+    """End the process of a pool and its jobs; return whether there was one.
 
     Raises:
         PoolFailed: it does not end.

@@ -23,7 +23,7 @@ class JobRecord:
     lost: float | None = None  # when the connection to a worker at work broke, until it is known why
 
     def note_entry(self, entry: Entry | None, now: float) -> None:
-        """Note what the queue shows of the job; None for nothing."""
+        """Record the queue's entry of the job; None if the queue shows none."""
         self.entry = entry
         self.missed = None if entry is not None else now if self.missed is None else self.missed
         if entry is not None and entry.state == "running" and self.running is None:

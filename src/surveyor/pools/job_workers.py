@@ -43,19 +43,19 @@ class JobWorkers:
         return min((lost[worker.address] for worker in self.by_job[job] if worker.address in lost), default=None)
 
     async def fail(self, jobs: Sequence[str]) -> None:
-        """Remove workers that are gone, whether or not their connections have noticed it; what they ran has failed."""
+        """Remove the workers of ended jobs, even if their connections are still open, and fail their functions."""
         for job in jobs:
             for worker in (each for each in self.by_job[job] if each.address in self.scheduler.workers):
                 logger.warning("job %s is over, and takes worker %s with it", job, worker.name)
                 await self.scheduler.fail_worker(worker.address, f"job-{job}-is-over")
 
     async def fail_lost(self, jobs: Sequence[str]) -> None:
-        """Remove the lost workers of jobs whose machines were not taken away; what they ran has failed."""
+        """Remove the lost workers of jobs whose machines were not taken away, and fail their functions."""
         for worker in (each for job in jobs for each in self.by_job[job] if each.address in self.scheduler.lost):
             await self.scheduler.fail_worker(worker.address, "lost-for-long")
 
     async def retire(self, job: str) -> bool:
-        """End the workers of an idle job; say whether all could, as one may hold results that no other can take."""
+        """End the workers of an idle job; return whether all could, as one may hold results that no other can take."""
         addresses = {worker.address for worker in self.by_job[job]}
         retired = await self.scheduler.retire_workers(list(addresses), close_workers=True)
         return addresses.isdisjoint(self.scheduler.workers.keys() - retired.keys())
@@ -67,6 +67,6 @@ class JobWorkers:
             await self.scheduler.retire_workers(addresses, close_workers=False, remove=False)
 
     async def evict(self, jobs: Sequence[str]) -> None:
-        """Remove the workers of jobs; what they run waits for another worker, and is no failure."""
+        """Remove the workers of jobs; their functions wait for other workers, and have not failed."""
         for worker in (each for job in jobs for each in self.by_job[job]):
             await self.scheduler.remove_worker(worker.address, stimulus_id="taken-away", expected=True)

@@ -97,7 +97,7 @@ class Jobs:
         return str(job.job_id)
 
     async def look(self, jobs: Sequence[str]) -> Mapping[str, Entry]:
-        """Return what the queue shows of some jobs, and of any other one that it knows to be of this pool.
+        """Return the queue's entries of some jobs, and of any other job that it knows to be of this pool.
 
         Those that have ended are not shown. The others are of submissions whose answer was lost.
 
@@ -131,7 +131,7 @@ class Jobs:
 
 
 def _said(error: str) -> str:
-    """Return what a command said, of dask-jobqueue's message, in which the command stands, too: for OAR, a script."""
+    """Return a command's output from dask-jobqueue's error, which also quotes the command (for OAR, a whole script)."""
     _, _, output = error.partition("\nstdout:\n")
     lines = [line for line in output.splitlines() if line.strip() and line != "stderr:"]
     return "\n".join(lines) or "\n".join(line for line in error.splitlines() if line.strip())

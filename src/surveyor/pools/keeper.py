@@ -1,4 +1,4 @@
-"""The process of a pool keeps as many jobs as there is work for, looks after them, and counts what they cost."""
+"""The process of a pool, which keeps as many jobs as there is work for, watches them, and counts their cost."""
 
 import asyncio
 import logging
@@ -42,7 +42,7 @@ ATTACH_S = 60.0  # so long does a new pool wait for its first client before it c
 
 @dataclass(slots=True)
 class Keeper:
-    """Keeps as many jobs as there is work for."""
+    """The keeper of a pool's jobs: as many as there is work for."""
 
     name: str
     site: WorkersSite
@@ -164,7 +164,7 @@ class Keeper:
         await self._cancel(tuple(unknown.keys() - self.records.keys()))
 
     def _count(self) -> None:
-        """Count what the jobs cost.
+        """Count the cost of the jobs.
 
         Raises:
             PoolFailed: the budget is spent, and there is work or a job.
@@ -212,7 +212,7 @@ class Keeper:
             self._note_interruption(record, at)
 
     def _taken_at(self, record: JobRecord, entry: Entry | None) -> float | None:
-        """Return when the machine of a job is taken away or was, by its own notice or by what the queue shows."""
+        """Return when the machine of a job is or was taken away, by its own notice or by the queue's entry."""
         if record.leaving is not None:
             return None
         shown = None if entry is None else entry.taken_at

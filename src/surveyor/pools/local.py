@@ -85,7 +85,7 @@ class _LocalProcess:
         )
 
     def open(self, capacity: Capacity, path: Sequence[str]) -> tuple[str, Security]:
-        """Have the workers started; return the address of the scheduler, and what lets this process attach."""
+        """Start the workers; return the address of the scheduler, and the credentials of this process for it."""
         with suppress(BrokenPipeError):  # it died at once; there will be no answer
             self.requests.write(json.dumps({"path": path, "workers": capacity.own}) + "\n")
             self.requests.flush()

@@ -1,4 +1,4 @@
-"""How many workers this machine has room for, and what each of them may use."""
+"""The capacity of this machine: its number of workers, and the resources of each."""
 
 import logging
 import math
@@ -33,7 +33,7 @@ UNBOUND = {
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What this machine has room for.
+    """The capacity of this machine for workers.
 
     Attributes:
         environment: variables of all workers: as many threads as a worker has cores, and ranks of MPI that may run on
@@ -46,12 +46,12 @@ class Capacity:
 
     @property
     def n_workers(self) -> int:
-        """How many workers there is room for."""
+        """Number of workers that fit on this machine."""
         return len(self.own)
 
 
 def find_capacity(site: LocalSite) -> Capacity:
-    """Return how many workers this machine has room for, and what each of them may use.
+    """Return the number of workers that fit on this machine, and the resources of each.
 
     Raises:
         InputError: there is no room for a single worker.

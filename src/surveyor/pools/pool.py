@@ -55,17 +55,17 @@ class Attachment:
 
     @property
     def is_alive(self) -> bool:
-        """Whether functions can be submitted through it."""
+        """True if functions can be submitted through the connection."""
         return bool(self.client.status == "running")
 
     @property
     def capacity(self) -> int:
-        """How many functions can be in flight."""
+        """Number of functions that can be in flight."""
         return IN_FLIGHT * max(self.count(), self.least)
 
 
 class Pool(Executor):
-    """Runs functions on the workers of a Dask cluster.
+    """A pool, which runs functions on the workers of a Dask cluster.
 
     It attaches to its cluster when it is first used, and again when the connection was lost, so the object can be kept
     for a whole campaign. `submit` blocks while twice as many functions are in flight as can run at once. When a worker
@@ -97,12 +97,12 @@ class Pool(Executor):
 
     @property
     def size(self) -> int:
-        """How many functions can run at once now."""
+        """Number of functions that can run at once now."""
         return self._attached().count()
 
     @property
     def capacity(self) -> int:
-        """How many functions can be in flight before `submit` blocks."""
+        """Number of functions that can be in flight before `submit` blocks."""
         return self._attached().capacity
 
     @property
@@ -122,7 +122,7 @@ class Pool(Executor):
         self._attached()
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Have a function called on a worker; wait first while the pool is full.
+        """Submit a function; block while the pool is full.
 
         Args:
             function: what to call; it may be called again when its worker dies, so it must be idempotent.
@@ -211,7 +211,7 @@ class Pool(Executor):
         return attachment
 
     def _replace(self, attachment: Attachment | None) -> None:
-        """Take a connection, or none, in place of the one that there is, which is closed."""
+        """Replace the current connection, which is closed, by another one or by none."""
         with self._lock:
             former, self._attachment = self._attachment, attachment
         if former is not None:

@@ -33,17 +33,17 @@ class PoolFolder:
 
     @property
     def site(self) -> Path:
-        """What the pool's process is to hold."""
+        """File with the name and the settings of the pool, for its process."""
         return self.path / "site.json"
 
     @property
     def lease(self) -> Path:
-        """Held by the pool's process."""
+        """File of the lease that the pool's process holds."""
         return self.path / "lease"
 
     @property
     def address(self) -> Path:
-        """Where the scheduler listens; there while it does."""
+        """File with the address of the scheduler, present while it listens."""
         return self.path / "address.json"
 
     @property
@@ -53,17 +53,17 @@ class PoolFolder:
 
     @property
     def state(self) -> Path:
-        """How many jobs, workers and functions there are."""
+        """File with the numbers of jobs, workers and functions."""
         return self.path / "state.json"
 
     @property
     def failure(self) -> Path:
-        """Why the pool's process gave up."""
+        """File with the reason why the pool's process gave up."""
         return self.path / "failure.json"
 
     @property
     def log(self) -> Path:
-        """What the pool's process prints."""
+        """File with the output of the pool's process."""
         return self.path / "log"
 
     @property
@@ -107,7 +107,7 @@ class PoolFolder:
         return record if (record["host"], record["pid"]) == (holder.get("host"), holder.get("pid")) else None
 
     def read_state(self) -> dict[str, Any] | None:  # Any: whatever JSON holds
-        """Return how the pool goes, as its process has written it last."""
+        """Return the newest state of the pool that its process has written."""
         return _read(self.state)
 
     def read_failure(self) -> str | None:

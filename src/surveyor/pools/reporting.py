@@ -32,7 +32,7 @@ class ReportingCall(Generic[P, T]):
     origin: str
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call the function so that what it logs goes into the folder."""
+        """Call the function, and write its events into the folder."""
         process = _this_process()
         if process == self.origin:
             return self.function(*args, **kwargs)

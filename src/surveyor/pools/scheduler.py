@@ -51,11 +51,11 @@ class PoolScheduler(Scheduler):  # type: ignore[misc]  # it is untyped
         self.taken.setdefault(job, at)
 
     def is_rootish(self, ts: Any) -> bool:  # Any: Dask's state of a task
-        """Say that a task may wait at the scheduler."""
+        """Return whether a task may wait at the scheduler."""
         return not (ts.resource_restrictions or ts.worker_restrictions or ts.host_restrictions)
 
     async def remove_worker(self, address: str, *, stimulus_id: str, expected: bool = False, close: bool = True) -> Any:
-        """Remove a worker; keep one that is lost at work if it is to be found out why."""
+        """Remove a worker; keep one that was lost at work, if the cause can be found out."""
         worker = self.workers.get(address)
         if expected or worker is None or not worker.processing or not self._can_ask:
             self.lost.pop(address, None)
@@ -66,7 +66,7 @@ class PoolScheduler(Scheduler):  # type: ignore[misc]  # it is untyped
         return "OK"
 
     async def fail_worker(self, address: str, stimulus_id: str) -> None:
-        """Remove a worker whose machine was not taken away; what it ran has failed."""
+        """Remove a worker whose machine was not taken away, and fail its functions."""
         self.lost.pop(address, None)
         await super().remove_worker(address, stimulus_id=stimulus_id, close=False)
 
@@ -88,17 +88,17 @@ class PoolScheduler(Scheduler):  # type: ignore[misc]  # it is untyped
 
     @property
     def n_unfinished(self) -> int:
-        """How many functions wait or run."""
+        """Number of functions that wait or run."""
         return len(self.queued) + len(self.unrunnable) + sum(len(worker.processing) for worker in self.workers.values())
 
     @property
     def n_attached(self) -> int:
-        """How many clients are connected."""
+        """Number of connected clients."""
         return len(self.clients) - 1  # one of them stands for what is kept
 
 
 class _NoteEnds(SchedulerPlugin):  # type: ignore[misc]  # it is untyped
-    """Counts what has returned; forgets a failure once its clients have received it, so that its key is free again."""
+    """Plugin that counts returned functions, and frees the key of a failure once its clients have received it."""
 
     def __init__(self, scheduler: PoolScheduler) -> None:
         self.scheduler = scheduler

@@ -1,4 +1,4 @@
-"""The bases of all sites: where workers run, and what a pool must know of jobs to keep as many as there is work for."""
+"""The base classes of all sites, with the settings by which a pool decides on its jobs."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -132,7 +132,7 @@ class WorkersSite(BorderSite):
 
     @property
     def carries_folder(self) -> bool:
-        """True if jobs that do not see the pool's folder get what they need of it."""
+        """True if jobs that do not see the pool's folder are given the files that they need from it."""
         return False
 
     @property

@@ -1,4 +1,4 @@
-"""Sites: where a pool finds its machines. What a block of Prefect stores, and what a pool's process is given.
+"""Sites: the machines of a pool, as stored in a block of Prefect and as given to the pool's process.
 
 Nothing here is science: the same campaign gives the same results on any site.
 """

@@ -21,7 +21,7 @@ class Spending:
 
     @classmethod
     def continued(cls, price: Price, spent: float, n_left: int, unwatched_s: float, now: float) -> "Spending":
-        """Continue with what a former process has counted.
+        """Continue from the cost that a former process has counted.
 
         Args:
             price: price and budget.
@@ -40,7 +40,7 @@ class Spending:
 
     @property
     def complaint(self) -> str | None:
-        """Why there may be no more jobs; None where there may."""
+        """Reason why no more jobs are allowed; None while they are."""
         budget = self.price.budget
         if budget is None or self.spent < budget:
             return None

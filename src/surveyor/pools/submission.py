@@ -1,4 +1,4 @@
-"""Under which options a function is submitted to a pool."""
+"""Options for the submission of functions to pools."""
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future

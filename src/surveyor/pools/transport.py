@@ -1,4 +1,4 @@
-"""Calls and results as bytes, so that what cannot travel is an error of that call alone, and never of the worker."""
+"""Calls and results as bytes; one that cannot travel is an error of its call alone, and never of the worker."""
 
 import asyncio
 import os
@@ -40,12 +40,12 @@ def pack(function: Callable[..., object], args: Sequence[object], kwargs: Mappin
 
 
 def unpack(content: bytes) -> Any:  # Any: whatever was packed
-    """Return what was packed."""
+    """Return the value that was packed."""
     return pickle.loads(content)
 
 
 class Raised(Exception):
-    """What a function raised, in a form that travels even where its class is not known.
+    """An exception of a function, in a form that travels even where its class is not known.
 
     Args:
         content: the exception as bytes; None where it cannot be packed.
@@ -121,7 +121,7 @@ def time_left_s() -> float:
 
 
 def is_leaving() -> bool:
-    """Say whether the worker that makes this call is to leave, as its machine is taken away; False without a worker."""
+    """Return whether the worker of this call is to leave, as its machine is taken away; False without a worker."""
     try:
         return bool(get_worker().status == Status.closing_gracefully)
     except ValueError:

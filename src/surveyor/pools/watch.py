@@ -1,4 +1,4 @@
-"""What a cluster pool does about its jobs, decided from what it sees: pure functions, no queue, no clock."""
+"""Decisions of a cluster pool on its jobs: pure functions of its observations, without a queue or a clock."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,7 +114,7 @@ def wanted_jobs(n_unfinished: int, site: WorkersSite) -> int:
 
 
 def what_is_awaited(entries: Sequence[Entry | None], failures: Sequence[str]) -> str:
-    """Return what work waits for while no worker is connected, such as "PENDING: Resources".
+    """Return the reason why work waits while no worker is connected, such as "PENDING: Resources".
 
     Args:
         entries: what the queue shows of each job; None where it shows nothing.
@@ -148,18 +148,18 @@ def _why_it_failed(job: Job, site: WorkersSite) -> str | None:
 
 
 def _is_abandoned(job: Job) -> bool:
-    """Say whether a job is in the queue although its workers do not come back, or although it was to leave."""
+    """Return whether a job is in the queue although its workers do not come back, or although it was to leave."""
     return job.leaving_s > RETURN_S if job.leaving_s is not None else job.away_s > RETURN_S
 
 
 def _is_to_be_evicted(job: Job) -> bool:
-    """Say whether a job whose machine is taken away has nothing more to do, or no more time for it."""
+    """Return whether a job whose machine is taken away has nothing more to do, or no more time for it."""
     is_short = job.taken_in_s is not None and job.taken_in_s < HURRY_S and job.warned_s > SAVING_S
     return is_short or job.idle_s > DELIVERED_S or job.lost_s is not None
 
 
 def _is_given_up(job: Job) -> bool:
-    """Say whether nothing will show any more that the machine of a lost worker was taken away."""
+    """Return whether nothing will show any more that the machine of a lost worker was taken away."""
     if job.lost_s is None or job.taken_in_s is not None:
         return False
     return job.lost_s > LOST_S or job.leaving_s is not None

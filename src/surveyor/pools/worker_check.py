@@ -55,12 +55,12 @@ def _digest() -> str:
 
 
 def this_side() -> "dict[str, Any]":  # Any: strings and versions
-    """Return what the other side has to know of this one, as JSON can hold it."""
+    """Return the interpreter, the host and the versions of this side, ready for JSON."""
     return {"interpreter": sys.executable, "host": platform.node(), "versions": dict(versions())}
 
 
 def difference(there: "Mapping[str, Any]") -> "str | None":  # Any: strings and versions
-    """Return what differs between this side and the other one, and what to do; None where nothing does.
+    """Return the differences between this side and the other one, with the remedy; None if there are none.
 
     Args:
         there: what `this_side` returned on the other side.

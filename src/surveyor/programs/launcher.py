@@ -77,7 +77,7 @@ def begin(run: "Callable[[], object]", parent: int) -> int:
 
 
 def end_of(child: int) -> int:
-    """Wait for a process that was begun here, end what it has started, and return its exit code.
+    """Wait for a process that was begun here, kill all descendants, and return its exit code.
 
     Returns:
         Negative for the number of a signal.
@@ -88,7 +88,7 @@ def end_of(child: int) -> int:
 
 
 def adopt_orphans() -> None:
-    """Have what descends from this process, and loses its parent, become a child of this process."""
+    """Make this process the parent of all descendants that lose theirs."""
     _control(PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -108,7 +108,7 @@ def end_in_place(folder: str) -> None:
 
 
 def kill_descendants() -> None:
-    """Kill what descends from this process, and what does so by then, until there is nothing."""
+    """Kill all descendants of this process, including those started meanwhile, until there are none."""
     with suppress(ChildProcessError):
         while True:
             while os.waitpid(-1, os.WNOHANG) != (0, 0):  # mostly there are none, and to look through /proc takes time

@@ -27,7 +27,7 @@ GB = 1e9
 
 @dataclass(frozen=True, slots=True)
 class ProgramResult:
-    """How a program ended.
+    """The outcome of a program run.
 
     Attributes:
         returncode: 0 for success, negative for the number of the signal that ended it.
@@ -121,7 +121,7 @@ def _reached_limit(
 
 
 def _wait(process: "subprocess.Popen[bytes]", timeout_s: float) -> None:
-    """Wait as `Popen.wait` does, but notice the end at once: that looks only every 50 ms."""
+    """Wait like `Popen.wait`, which polls every 50 ms, but notice the end at once."""
     with suppress(AttributeError, OSError):  # only Linux has it, as of 5.3
         descriptor = os.pidfd_open(process.pid)
         try:
@@ -151,7 +151,7 @@ def memory_of(pid: int) -> int:
 
 
 def end_group(process: "subprocess.Popen[bytes]") -> None:
-    """End a launcher with what it has started: with SIGTERM, which it passes on, and after a grace with SIGKILL."""
+    """End a launcher and its processes: with SIGTERM, which it passes on, and after a grace period with SIGKILL."""
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):

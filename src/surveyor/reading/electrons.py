@@ -218,7 +218,7 @@ def _warn_of_unused(atoms: Atoms, notes: Notes) -> None:
 
 
 def _says_something(value: Any) -> bool:  # Any: what a file holds
-    """Say whether a value is a word, or some numbers that are not all zero."""
+    """Return whether a value is a word, or some numbers that are not all zero."""
     if isinstance(value, bool | np.bool_) or np.ndim(value) > 1 or np.size(value) > N_SUSPICIOUS:
         return False
     return bool(np.any(value)) if np.asarray(value).dtype.kind in "iuf" else isinstance(value, str) and bool(value)

@@ -1,4 +1,4 @@
-"""Energies that stand apart from those of the other structures, by statistics that wrong ones do not move."""
+"""Outliers among the energies of structures, found by robust statistics."""
 
 from collections.abc import Sequence
 
@@ -79,5 +79,5 @@ def _robust_energies(fractions: np.ndarray, energies: np.ndarray, sizes: np.ndar
 
 
 def _spread(values: np.ndarray) -> float:
-    """Return what the standard deviation would be without outliers."""
+    """Return a robust estimate of the standard deviation, which outliers hardly change."""
     return SPREAD * float(np.median(np.abs(values - np.median(values))))

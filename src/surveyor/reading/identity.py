@@ -140,7 +140,7 @@ def _fractions(structures: Sequence[Atoms]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _some_at_once(structures: Sequence[Atoms], items: np.ndarray) -> list[np.ndarray]:
-    """Divide what concerns structures of the same atoms into parts of `CHUNK` atoms or fewer, at least one part."""
+    """Divide items on structures of the same atoms into parts of `CHUNK` atoms or fewer, at least one part."""
     return np.array_split(items, len(items) * len(structures[0]) // CHUNK + 1)
 
 
@@ -174,7 +174,7 @@ def _radius(structures: Sequence[Atoms]) -> float:
 
 
 def _are_same(structures: Sequence[Atoms], pairs: np.ndarray) -> np.ndarray:
-    """Say of each of many pairs of structures whether they are copies, shape (n_pairs,).
+    """Return for each of many pairs of structures whether they are copies, shape (n_pairs,).
 
     Args:
         structures: of the same atoms and periodic directions, as far as they are paired.
@@ -187,7 +187,7 @@ def _are_same(structures: Sequence[Atoms], pairs: np.ndarray) -> np.ndarray:
 
 
 def _is_same(first: Sequence[Atoms], second: Sequence[Atoms]) -> np.ndarray:
-    """Say of each structure whether it is a copy of its counterpart."""
+    """Return for each structure whether it is a copy of its counterpart."""
     (fractions, cells), (others, other_cells) = _fractions(first), _fractions(second)
     pbc, difference = first[0].pbc, fractions - others
     difference -= np.where(pbc, np.rint(difference), 0.0)

@@ -90,7 +90,7 @@ def keys_in(fields: Fields) -> Suggestion | None:
 
 
 def looks_like(name: str, word: str) -> bool:
-    """Say whether the name of a field has a word in it, and is not that of a weight."""
+    """Return whether the name of a field has a word in it, and is not that of a weight."""
     return word in name.lower() and "weight" not in name.lower()
 
 

@@ -100,7 +100,7 @@ class ReadingReport:
 
 @dataclass(slots=True)
 class Notes:
-    """Collects what the steps of a reading find, structure by structure.
+    """The findings of a reading, collected structure by structure.
 
     Attributes:
         index: of the structure that is being read.

@@ -140,7 +140,7 @@ def _no_forces(labels: Labels) -> Suspicion:
 
 
 def _is_symmetric(atoms: Atoms) -> bool:
-    """Say whether the surroundings of each atom have no direction, so that symmetry leaves it no force."""
+    """Return whether the surroundings of each atom have no direction, so that symmetry leaves it no force."""
     first, second, distance, vector = neighbor_list("ijdD", atoms, NEAR_A)
     pulls = (atoms.numbers[second] * np.exp(-distance / 2))[:, None] * vector
     sums, sizes = np.zeros((len(atoms), 3)), np.zeros(len(atoms))

@@ -78,7 +78,7 @@ class ASEParameters(Parameters):
 
 
 class ASECode(Parameters):
-    """How the programs behind ASE's calculators are run at a site; their commands are in ASE's configuration."""
+    """Environment and time limit of the programs of ASE's calculators; their commands are in ASE's configuration."""
 
     environment: dict[str, str] = Field(
         default_factory=dict,

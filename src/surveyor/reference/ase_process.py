@@ -36,7 +36,7 @@ NOT_FOUND = 127  # what a shell says of a program that is not there
 def describe_apart(
     name: str, arguments: Arguments, environment: Mapping[str, str]
 ) -> dict[str, Any]:  # Any: whatever JSON holds
-    """Return what `describe` returns, by a process of its own.
+    """Return the result of `describe`, called in a process of its own.
 
     Raises:
         InputError: the calculator cannot be made, or its program or a file is missing here.

@@ -41,7 +41,7 @@ CodeName = Annotated[str, AfterValidator(_checked)]
 
 
 class Codes(Parameters):
-    """How the programs of references are run at a site: given here, or stored as blocks of Prefect."""
+    """Settings of the programs of references at a site: given here, or stored as blocks of Prefect."""
 
     model_config = ConfigDict(json_schema_extra=at_most_one_of("cp2k", "cp2k_block"))
 
@@ -81,7 +81,7 @@ class Codes(Parameters):
 
     @property
     def cp2k_code(self) -> CP2KCode:
-        """How CP2K is run.
+        """Command and limits of CP2K.
 
         Raises:
             InputError: it is stored in a block, which was not loaded.

@@ -131,12 +131,12 @@ class CP2KReference:
 
     @property
     def time_limit_s(self) -> float:
-        """How long a calculation may take."""
+        """Time limit of a calculation."""
         return 60 * self.code.timeout_minutes
 
     @property
     def memory_limit_GB(self) -> float | None:
-        """How much memory a calculation may take, None for no limit."""
+        """Memory limit of a calculation; None for no limit."""
         return self.code.memory_GB
 
     def resolve(self) -> LevelOfTheory:
@@ -284,7 +284,7 @@ def _text_of(path: Path) -> str:
 
 
 def _is_full(folder: Path) -> bool:
-    """Say whether nothing can be written in a folder: what the program wanted to say of that is not in its output."""
+    """Return whether the disk of a folder is full, so that the program's output may lack its message on that."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(SOME_BYTES))

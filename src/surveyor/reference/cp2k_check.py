@@ -1,4 +1,4 @@
-"""Having CP2K itself read the input of a label, without computing anything."""
+"""Check of a label's input by CP2K itself, without a calculation."""
 
 import tempfile
 from pathlib import Path
@@ -17,7 +17,7 @@ APART_A = 3.0
 
 
 def check_input(given: CP2KInput, code: CP2KCode) -> None:
-    """Have the CP2K of this machine read what an input becomes.
+    """Have the CP2K of this machine check the input that surveyor makes of a given one.
 
     Raises:
         InputError: CP2K does not start here, or does not take the input.

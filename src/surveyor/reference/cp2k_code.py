@@ -45,7 +45,7 @@ BOUND: Mapping[str, str] = {
 
 
 class CP2KCode(Parameters):
-    """How CP2K is run at a site."""
+    """Command, resources and limits of CP2K at a site."""
 
     command: str = Field(
         "cp2k.psmp",
@@ -184,7 +184,7 @@ def working_folder(code: CP2KCode, directory: Path) -> Iterator[Path]:
 
 
 def keep_leftovers(folder: Path, directory: Path, limit_GB: float) -> None:
-    """Keep what a failed calculation leaves, as far as there is room for it beside that of other failures.
+    """Keep the files of a failed calculation, as far as there is room beside those of other failures.
 
     Args:
         folder: folder in which CP2K ran.

@@ -1,4 +1,4 @@
-"""What a CP2K input takes from data files: entries of basis sets and pseudopotentials, and whole parameter files."""
+"""The data files of a CP2K input: entries of basis sets and pseudopotentials, and whole parameter files."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -28,7 +28,7 @@ PARAMETER_FILES = {
 
 
 def science_of(given: CP2KInput, directory: Path, *, is_normal: bool = True) -> Tree:
-    """Return what a label depends on: the input in canonical order, with the contents in place of names of files.
+    """Return the content on which a label depends: the input in canonical order, with contents in place of file names.
 
     Settings of the solver that a repair may change do not belong to it. It is the same for all inputs of the same
     science (`cp2k_normal`).

@@ -85,7 +85,7 @@ class CP2KInput:
 
     @property
     def distinguishes_kinds(self) -> bool:
-        """Whether some kind is called otherwise than its element."""
+        """True if some kind has another name than its element."""
         return any(
             name not in ("DEFAULT", element_of(kind).upper()) for name, kind in self.kinds.items() if name != "DEFAULT"
         )

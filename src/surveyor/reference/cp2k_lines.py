@@ -46,7 +46,7 @@ class Places:
     data: Callable[[], Path] | None = None
 
     def has(self, name: str) -> bool:
-        """Say whether a file is in the folder of the input."""
+        """Return whether a file is in the folder of the input."""
         return self.folder is not None and _is_file(self.folder / name)
 
     def read(self, name: str) -> str:
@@ -203,7 +203,7 @@ class _Preprocessor:
         return _File(f"xc_section/{beside}", self.places.read(f"xc_section/{beside}"))
 
     def _holds(self, directive: str, rest: str) -> bool:
-        """Follow a directive; say no where it is a condition that does not hold."""
+        """Follow a directive; return False where it is a condition that does not hold."""
         if directive == "@IF":
             return _condition(rest.strip(BLANKS))
         if directive == "@SET":

@@ -61,7 +61,7 @@ SYMPTOMS: Sequence[tuple[Reason, str]] = (
 
 
 class _Broken(Exception):
-    """The output is not what a finished calculation writes."""
+    """The output is not that of a finished calculation."""
 
 
 class _Unconverged(Exception):

@@ -139,12 +139,12 @@ class Trial:
 
 
 def uses_ot(given: CP2KInput) -> bool:
-    """Say whether an input minimises by orbital transformation; otherwise it diagonalises."""
+    """Return whether an input minimises by orbital transformation; otherwise it diagonalises."""
     return _is_on(given.dft.get("+SCF", {}).get("+OT"))
 
 
 def ladder_of(given: CP2KInput) -> tuple[Rung, ...]:
-    """Return what to try for an input: first as it is, then the rungs in their order."""
+    """Return the attempts for an input: first as it is, then the rungs in their order."""
     is_ot = uses_ot(given)
     rungs = OT_LADDER if is_ot else DIAGONALISATION_LADDER
     changes = may_change_method(given.force_eval)
@@ -152,7 +152,7 @@ def ladder_of(given: CP2KInput) -> tuple[Rung, ...]:
 
 
 def may_change_method(force_eval: Mapping[str, Any]) -> bool:  # Any: a tree
-    """Say whether OT and diagonalisation minimise the same energy, so that either may replace the other.
+    """Return whether OT and diagonalisation minimise the same energy, so that either may replace the other.
 
     That takes orbitals that are full or empty, no k-points, and no settings of either method beyond those that a rung
     may change.
@@ -220,7 +220,7 @@ def _set_solver(tree: Tree, rung: Rung) -> None:
 
 
 def without_solver(force_eval: Mapping[str, Any], *, keeps_method: bool = False) -> Tree:  # Any: a tree
-    """Return a copy of the section FORCE_EVAL without what a rung may change.
+    """Return a copy of the section FORCE_EVAL without the settings that a rung may change.
 
     Args:
         force_eval: the section.
@@ -291,7 +291,7 @@ def best_wavefunction(trials: Sequence[Trial]) -> str | None:
 
 
 def is_worth_a_repair(trials: Sequence[Trial]) -> bool:
-    """Say whether the next rung may do better than the last trial did."""
+    """Return whether the next rung may do better than the last trial did."""
     outcome = trials[-1].outcome
     if isinstance(outcome, Label):
         return False

@@ -39,7 +39,7 @@ class Rule:
         return "/".join(each for each in (self.path, self.keyword) if each)
 
     def is_met(self, force_eval: Section) -> bool:
-        """Say whether an input has it."""
+        """Return whether the rule applies to an input."""
         sections = [each for each in _at(force_eval, self.path) if each.get("_", True) not in (False, "NONE")]
         if self.keyword is None:
             return bool(sections)
@@ -100,7 +100,7 @@ NOT_PERIODIC = (
 
 
 def check_scope(force_eval: Section, where: Callable[[str], str]) -> None:
-    """Check that an input gives labels that can be read; warn of what may not be meant."""
+    """Check that an input gives readable labels; warn of settings that may be unintended."""
     method = force_eval.get("METHOD", "QS")
     if method not in ("QS", "QUICKSTEP") or "+DFT" not in force_eval:
         raise InputError(f"expected a CP2K input with METHOD QUICKSTEP and a section DFT, found METHOD {method}")

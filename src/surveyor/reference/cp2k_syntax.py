@@ -93,7 +93,7 @@ def parse(text: str, places: Places | None = None, description: Path | None = No
 
 @cache
 def has_unit(path: str, keyword: str) -> bool:
-    """Say whether the values of a keyword can be given in units.
+    """Return whether the values of a keyword can be given in units.
 
     Args:
         path: section below FORCE_EVAL, such as DFT/MGRID.
@@ -117,7 +117,7 @@ def write(tree: Tree) -> str:
 
 
 class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
-    """The library's parser, which passes on what it does not know, and can say where it is."""
+    """The library's parser, which passes on unknown sections and keywords, and can name its position."""
 
     def __init__(self, description: Path | str) -> None:
         super().__init__(description, key_trafo=str.upper)
@@ -202,7 +202,7 @@ class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
         self._treerefs.pop()
 
     def _has_opened(self, name: str, words: Sequence[str]) -> bool:
-        """Open a section; say no where it is unknown and passes."""
+        """Open a section; return False where it is unknown and passes."""
         opened = list(self._treerefs)
         if not name:
             raise InvalidSectionError("there is no name behind &", Context())
@@ -267,7 +267,7 @@ class _Parser(CP2KInputParser):  # type: ignore[misc] # the library has no types
         return kind is not None and kind.get("kind") == "string"
 
     def _may_pass(self, name: str, node: ET.Element | None) -> bool:
-        """Say whether a value passes that the library does not take: other versions have other names, not numbers."""
+        """Return whether a value that the library refuses may pass: names differ between versions, numbers do not."""
         if self.is_left_out:
             return True
         kind = None if node is None else node.find(".//DATA_TYPE")
@@ -293,7 +293,7 @@ def _format_error(error: Exception, words: Sequence[str]) -> str:
 
 
 def _written(name: str, words: Sequence[str]) -> str:
-    """Return a line as the library takes it: words in quotes where they hold what it would take for something else."""
+    """Return a line for the library: words are in quotes where they hold characters that it would misread."""
     quoted = (f'"{word}"' if not word or set(word) & UNSAFE else word for word in words)
     return " ".join([name, *quoted])
 

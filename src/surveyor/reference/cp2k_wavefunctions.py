@@ -69,7 +69,7 @@ def keep_wavefunction(
 
 
 def has_one_state(given: CP2KInput, atoms: Atoms) -> bool:
-    """Say whether the label of a structure does not depend on where its SCF begins.
+    """Return whether the label of a structure does not depend on where its SCF begins.
 
     Open shells may converge to one of several states, and integrals that are screened by the first density matrix
     depend on it.
@@ -79,7 +79,7 @@ def has_one_state(given: CP2KInput, atoms: Atoms) -> bool:
 
 
 def folder_for(given: CP2KInput, atoms: Atoms, directory: Path) -> Path:
-    """Return where the wavefunctions are that suit a structure, cells apart."""
+    """Return the folder of the wavefunctions that suit a structure, whatever its cell."""
     content = [without_solver(given.force_eval), kinds_of(atoms), charge_of(atoms), is_periodic(atoms)]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return directory.parent / FOLDER / digest[:16]

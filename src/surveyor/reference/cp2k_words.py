@@ -24,7 +24,7 @@ def words_of(text: str) -> tuple[str, ...]:
 
 
 def behind_first_word(text: str) -> str:
-    """Return what stands behind the first word of a line, with a comment: the value of a keyword that takes all."""
+    """Return a line after its first word, with a comment: the value of a keyword that takes the whole rest."""
     for end, _ in _words(text):
         return text[end:].strip(BLANKS)
     return ""

@@ -132,7 +132,7 @@ def _compute(request: LabelRequest, labeller: Labeller) -> Label | LabelFailure:
 
 
 def _take_over_former(request: LabelRequest, labeller: Labeller) -> None:
-    """Keep a label under its key that a former version of surveyor has computed under another one."""
+    """Store a label, which a former version of surveyor stored under another key, under its present key."""
     key, structure, theory, store = request.key, request.structure, labeller.theory, labeller.store
     if not theory.former or store.get(key) is not None:
         return

@@ -1,4 +1,4 @@
-"""Where a label comes from."""
+"""The provenance of labels and failures."""
 
 import hashlib
 import socket

@@ -1,4 +1,4 @@
-"""What surveyor asks of a reference: a level of theory together with the code that computes it."""
+"""The interface of references: a level of theory together with the code that computes it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ LabelTimeout = Annotated[
 
 @runtime_checkable  # Prefect derives a schema from the parameters of flows, which asks for isinstance
 class Reference(Protocol):
-    """Computes labels. A small value that travels to the labelling pool."""
+    """A reference, which computes labels: a small value that travels to the labelling pool."""
 
     def resolve(self) -> LevelOfTheory:
         """Return the level of theory, with the contents of data files and the version of the program where this runs.
@@ -48,7 +48,7 @@ class TimeLimited(Protocol):
 
     @property
     def time_limit_s(self) -> float | None:
-        """How long a calculation may take; None for any time."""
+        """Time limit of a calculation; None for no limit."""
 
 
 @runtime_checkable
@@ -57,12 +57,12 @@ class MemoryLimited(Protocol):
 
     @property
     def memory_limit_GB(self) -> float | None:
-        """How much memory a calculation may take, None for no limit."""
+        """Memory limit of a calculation; None for no limit."""
 
 
 @runtime_checkable
 class Resumable(Protocol):
-    """A reference that can read what an interrupted calculation has left."""
+    """A reference that can read the files left by an interrupted calculation."""
 
     def read(self, atoms: Atoms, directory: Path) -> Label | None:
         """Return the label that a calculation had finished before it was interrupted.

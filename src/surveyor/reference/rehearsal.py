@@ -14,7 +14,7 @@ from surveyor.structures import canonical, identity_of
 
 
 class Rehearsal(Parameters):
-    """What labels do beside being computed, so that a deployment is tried before it costs hours."""
+    """Delay, failures and log of rehearsed labels, to try a deployment before it costs hours."""
 
     delay_s: float = Field(
         0.0, ge=0, le=100_000, title="Delay (s)", description="Duration of each label, during which a program sleeps."
@@ -33,7 +33,7 @@ class Rehearsal(Parameters):
 
 
 def begin(rehearsal: Rehearsal, atoms: Atoms, directory: Path) -> bool:
-    """Tell that a label begins, and sleep; say whether it is one of those that fail."""
+    """Log the beginning of a label, and sleep; return whether the label is to fail."""
     _log(rehearsal, "begin", atoms)
     if rehearsal.delay_s:
         # A real program, so that the end of one is rehearsed, too.
@@ -42,12 +42,12 @@ def begin(rehearsal: Rehearsal, atoms: Atoms, directory: Path) -> bool:
 
 
 def end(rehearsal: Rehearsal, atoms: Atoms) -> None:
-    """Tell that the computation of a label has ended, in a label or a failure."""
+    """Log the end of the computation of a label, be it a label or a failure."""
     _log(rehearsal, "end", atoms)
 
 
 def structure_id(atoms: Atoms) -> str:
-    """Return what names a structure in the log of a rehearsal: equal for structures that share a label."""
+    """Return the name of a structure in the log of a rehearsal; structures that share a label share it."""
     return hashlib.sha256(json.dumps(identity_of(canonical(atoms))).encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""Figures of what a campaign did: its walkers, its failures, where the time went."""
+"""Figures of the course of a campaign: walkers, failures, and wall times."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Failed labels one by one: what failed, why, and where to look."""
+"""The table of failed labels, with the reason and the place to look for each."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

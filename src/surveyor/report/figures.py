@@ -1,4 +1,4 @@
-"""Figures of what the models have learned."""
+"""Figures of the models: predictions, learning curves, and trainings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -134,7 +134,7 @@ def _table(content: Table) -> str:
 
 
 def _has_numbers(cells: Sequence[str]) -> bool:
-    """Say whether a column has no words: it is then aligned to the right."""
+    """Return whether a column has no words: it is then aligned to the right."""
     return all(cell == NOTHING or NUMBER.fullmatch(cell) for cell in cells)
 
 

@@ -1,4 +1,4 @@
-"""How figures look, without matplotlib's global state: they can be drawn in any thread."""
+"""The style of figures, without matplotlib's global state, so that they can be drawn in any thread."""
 
 from base64 import b64encode
 from io import BytesIO

@@ -105,7 +105,7 @@ def generations_table(rows: Sequence[GenerationErrors]) -> Table:
 
 
 def generation_name(generation: int) -> str:
-    """Return what people call a generation."""
+    """Return the name of a generation for display."""
     return str(generation) if generation else "bootstrap"
 
 

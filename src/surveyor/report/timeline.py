@@ -31,7 +31,7 @@ COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY)  # of generations, in turn
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Something that lasts.
+    """The time of a sample or of a training.
 
     Attributes:
         row: index of the walker; 0 for a training.
@@ -48,7 +48,7 @@ class Span:
 
 @dataclass(slots=True)
 class Timeline:
-    """When walkers moved, labels were awaited, and models were trained.
+    """The times at which walkers moved, labels were awaited, and models were trained.
 
     Attributes:
         samples: of the walkers, from the beginning of each sample to its end.
@@ -67,7 +67,7 @@ class Timeline:
 
 
 class _Reader:
-    """Reads a journal, entry by entry."""
+    """A reader of a journal, entry by entry."""
 
     def __init__(self) -> None:
         self.timeline, self.schedule = Timeline(), Schedule()
@@ -90,7 +90,7 @@ class _Reader:
         self.timeline.outstanding.append((time, n_outstanding))
 
     def _begin(self, time: float) -> None:
-        """Begin what is under way by now."""
+        """Note the beginning of samples and of a training that have just begun."""
         for index, walker in enumerate(self.schedule.walkers):
             if walker.moving:
                 self._moving.setdefault(index, (time, walker.generation))

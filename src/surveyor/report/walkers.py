@@ -1,4 +1,4 @@
-"""What walkers went through, as a figure."""
+"""The figure of the observables of walkers."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -17,7 +17,7 @@ from surveyor.words import number_of
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SamplePlan:
-    """What one walker is to bring.
+    """The samples that one walker is to return.
 
     Attributes:
         walker: as it was before.
@@ -36,7 +36,7 @@ def in_batches(plans: Sequence[SamplePlan], size: int) -> list[tuple[SamplePlan,
 
 
 def name_of_batch(batch: Sequence[SamplePlan]) -> str:
-    """Return what people call a batch: the first of its samples, and how many more walkers there are."""
+    """Return the name of a batch: the first of its samples, and the number of its other walkers."""
     first, n_others = batch[0].names[0], len(batch) - 1
     return f"{first} and {number_of(n_others, 'more walker')}" if n_others else first
 

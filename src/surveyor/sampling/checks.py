@@ -1,4 +1,4 @@
-"""What can be known of walkers before any work begins."""
+"""Checks of walkers before any work begins."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ FASTEST = 1.6  # radians of a swing of the cell in a time step
 
 
 def check_walkers(groups: Sequence[Walkers]) -> None:
-    """Check that every walker can start, with what PLUMED says of its inputs; see `checked_walkers`."""
+    """Check that every walker can start, and that PLUMED takes its inputs; see `checked_walkers`."""
     checked_walkers(groups, 0)
 
 
@@ -84,7 +84,7 @@ def check_auto_limits(groups: Sequence[Walkers], why_none: str | None) -> None:
 
 
 def _under(path: str, message: str) -> str:
-    """Return the message of an error with the path of its field, of which the message may begin with the last name."""
+    """Return an error message with the path of its field, whose last part may already begin the message."""
     return f"{path}.{message}" if message.partition(":")[0] in Walkers.model_fields else f"{path}: {message}"
 
 

@@ -26,7 +26,7 @@ class _Awaited:
 
 
 class SampleCollector:
-    """Takes each sample once; samples are found in the files of the walkers, before their batches end.
+    """A collector of samples, each taken once; they are found in the files of the walkers, before their batches end.
 
     Args:
         handle: called with the name of each sample and the sample.
@@ -51,7 +51,7 @@ class SampleCollector:
         self._awaited |= dict.fromkeys(names, _Awaited(directory, deque(names), walker))
 
     def look(self) -> None:
-        """Take what walkers have written since."""
+        """Collect the samples that walkers have written since the last look."""
         for awaited in {id(each): each for each in self._awaited.values()}.values():
             while awaited.names and (path := SampleFiles(awaited.directory, awaited.names[0]).sample).exists():
                 self.take([(awaited.names[0], load_sample(path, origin=awaited.walker))])
@@ -66,7 +66,7 @@ class SampleCollector:
 
 
 def structures_of(name: str, sample: Sample, directory: Path, n_frames: int) -> dict[str, Atoms]:
-    """Return what may be labelled of a sample, by name: its structure, and independent frames of its trajectory.
+    """Return the structures of a sample that may be labelled, by name: its own, and independent frames.
 
     Args:
         name: name of the sample.

@@ -1,4 +1,4 @@
-"""Conditions: how walkers move, and what stops them."""
+"""Conditions of walkers: their propagation, and the guards that stop them."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -370,7 +370,7 @@ class Walkers(Parameters):
 
     @property
     def is_optimisation(self) -> bool:
-        """Whether the walkers go downhill."""
+        """True if the walkers optimise their geometry."""
         return self.method in OPTIMISATIONS
 
     def progress_after(self, *, n_steps: int, n_good_labels: int) -> float:

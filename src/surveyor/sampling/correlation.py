@@ -1,4 +1,4 @@
-"""How long a trajectory remembers, and which of its frames are independent."""
+"""The statistical inefficiency of a trajectory, and its independent frames."""
 
 import numpy as np
 

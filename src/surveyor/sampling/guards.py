@@ -1,4 +1,4 @@
-"""Guards: they stop a walker that the potential leads to where no chemistry is, or where it does not know the way."""
+"""Guards, which stop a walker where its structure makes no chemical sense or its potential is uncertain."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -42,7 +42,7 @@ class Readings:
 def check(
     atoms: Atoms, readings: Readings, conditions: Walkers, *, volume: float, energy: float | None
 ) -> Rejection | None:
-    """Check what costs nothing, at every step.
+    """Check the guards that cost nothing, at every step.
 
     Args:
         atoms: the structure as the walker has it, with its momenta.

@@ -1,4 +1,4 @@
-"""Integrators of molecular dynamics: ASE's, with what surveyor asks of them."""
+"""Integrators of molecular dynamics: those of ASE, extended for surveyor."""
 
 from collections.abc import Mapping
 

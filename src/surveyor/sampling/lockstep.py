@@ -1,4 +1,4 @@
-"""Functions side by side in one thread, whose requests for forces are served together.
+"""Concurrent functions in one thread, whose requests for forces are served together.
 
 Each function runs in a greenlet of its own, with a calculator. When it asks for energy and forces, the greenlet rests
 until all others have asked too; then one evaluation serves them all. So ASE's loops stay as they are, and each function
@@ -57,7 +57,7 @@ class LockstepCalculator(PredictingCalculator):
 
 
 class Lockstep(Generic[T]):
-    """Runs functions in lockstep.
+    """A runner of functions in lockstep.
 
     Args:
         potential: evaluates the requested structures.
@@ -150,7 +150,7 @@ class Lockstep(Generic[T]):
 
 
 class Pace:
-    """Chooses between one group of functions and two, by the time that their steps take.
+    """The choice between one group of functions and two, by the time that their steps take.
 
     Two groups hide the work of the processor behind that of the GPU, but the GPU takes longer for two half batches than
     for a whole one if they do not fill it. Which is more depends on the structures, the network and the GPU.

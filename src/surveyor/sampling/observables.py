@@ -34,7 +34,7 @@ UNBIASED = (
 
 @dataclass(slots=True)
 class Recorder:
-    """Records observables and frames of one propagation in memory, between two checkpoints.
+    """A recorder of observables and frames of one propagation in memory, between two checkpoints.
 
     Attributes:
         conditions: of the walker.
@@ -188,7 +188,7 @@ def _cut(path: Path, n_frames: int) -> None:
 
 
 def keep_last_good(path: Path, atoms: Atoms, record: Mapping[str, object]) -> None:
-    """Append the last structure of a rejected try that passed all guards to a file (extxyz), with what happened."""
+    """Append the last structure of a rejected try that passed all guards to a file (extxyz), with the rejection."""
     path.parent.mkdir(parents=True, exist_ok=True)
     copy = atoms.copy()
     copy.info["rejection"] = json.dumps(record)

@@ -31,5 +31,5 @@ def make_optimiser(atoms: Atoms, conditions: Walkers, *, pressure_MPa: float, me
 
 
 def memory_of_optimiser(optimiser: BFGS) -> dict[str, np.ndarray]:
-    """Return what an optimiser has learnt: the Hessian of its degrees of freedom, in eV/Å²."""
+    """Return the memory of an optimiser: the Hessian of its degrees of freedom, in eV/Å²."""
     return {"hessian": np.array(optimiser.H0 if optimiser.state is None else optimiser.H)}

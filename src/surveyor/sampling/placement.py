@@ -1,4 +1,4 @@
-"""Where the walkers of a group begin, and along which collective variable they are spread."""
+"""Placement of the walkers of a group: their starts, and the collective variable along which they are spread."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -95,12 +95,12 @@ def plumed_text(group: Walkers) -> str:
 
 
 def _moves_by_itself(group: Walkers) -> bool:
-    """Say whether PLUMED moves the centre of a restraint, as it knows the steps of a walker."""
+    """Return whether PLUMED moves the centre of a restraint, as it knows the steps of a walker."""
     return group.has_moving_centres and group.ramp_by == "steps" and not _is_restrained(group)
 
 
 def _is_restrained(group: Walkers) -> bool:
-    """Say whether restraints act on the variable of the distribution, rather than PLUMED."""
+    """Return whether restraints act on the variable of the distribution, rather than PLUMED."""
     name = "" if group.distribution is None else group.distribution.variable
     return any(same_variable(restraint.name, name) for restraint in group.restraints)
 

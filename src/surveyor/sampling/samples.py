@@ -29,7 +29,7 @@ LIMIT = "max_uncertainty_meV_per_A"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attempt:
-    """A try of a propagation under way: its sample so far, and what its guards have to remember.
+    """A try of a propagation under way: its sample so far, and the memory of its guards.
 
     Attributes:
         sample: as it would be if it ended here, without a structure.

@@ -200,7 +200,7 @@ class Segment:
         return isinstance(self._mover, BFGS) and bool(self._mover.converged())
 
     def _check(self) -> Rejection | None:
-        """Return what the guards find, which cost the more the later they come."""
+        """Return the first rejection by a guard, or None; the cheapest guards come first."""
         atoms, conditions, step = self._atoms, self._conditions, self.step
         readings = Readings(
             step,

@@ -82,12 +82,12 @@ def memory_of_bias(values: BiasValues) -> dict[str, np.ndarray]:
 
 
 def remembered_bias(memory: Mapping[str, np.ndarray]) -> BiasValues | None:
-    """Return what `memory_of_bias` was given, without collective variables; None where it was not."""
+    """Return the values that `memory_of_bias` stored, without collective variables; None if it stored none."""
     if f"{BIAS}forces" not in memory:
         return None
     return BiasValues(float(memory[f"{BIAS}energy"]), memory[f"{BIAS}forces"], memory.get(f"{BIAS}stress"))
 
 
 def without_bias(memory: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return what integrator or optimiser remember."""
+    """Return the part of a memory that belongs to the integrator or the optimiser."""
     return {name: array for name, array in memory.items() if not name.startswith(BIAS)}

@@ -131,7 +131,7 @@ class Walker:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a walker was stopped, and where.
+    """The rejection of a walker by a guard: its reason, and the step.
 
     Attributes:
         reason: which guard stopped it.
@@ -157,7 +157,7 @@ class Rejection:
 
     @property
     def brings_structure(self) -> bool:
-        """Whether the structure at which the walker was stopped is its sample, rather than one that makes no sense."""
+        """True if the structure at which the walker was stopped is its sample, rather than one that makes no sense."""
         return self.reason in ("uncertainty", "disagreement", "wall_time")
 
     @property
@@ -316,7 +316,7 @@ def walker_to_arrays(walker: Walker) -> dict[str, np.ndarray]:
 
 
 def walker_from_arrays(arrays: Mapping[str, np.ndarray], walker: Walker, path: Path) -> Walker:
-    """Return a walker with what `walker_to_arrays` gave.
+    """Return a walker in the state that `walker_to_arrays` stored.
 
     Raises:
         ValueError: they are those of another walker, or of a newer surveyor.
@@ -349,5 +349,5 @@ def _memory(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def named(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """Return the arrays whose names begin with a prefix, by what follows it."""
+    """Return the arrays whose names begin with a prefix, by the rest of the name."""
     return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}

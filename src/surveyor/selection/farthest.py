@@ -63,7 +63,7 @@ def committee(
 
 
 def farthest_points(points: np.ndarray, known: np.ndarray, n: int) -> tuple[list[int], list[float]]:
-    """Return the indices of chosen points, and the distance of each to what was known or chosen before it.
+    """Return the indices of chosen points, and the distance of each to the nearest point known or chosen before it.
 
     Without known points, the first one is the point with the lowest index, at an infinite distance. Ties are decided
     by the lower index.

@@ -91,7 +91,7 @@ Endpoint = Annotated[str, Field(pattern=r"^https?://[^/?#]+(/[^?#]*)?$")]
 
 
 class BucketAccess(Parameters):
-    """Base of what gives access to buckets. What is left out is taken from the environment of each process."""
+    """Base of the access to buckets. Fields that are left out are taken from the environment of each process."""
 
     kind: ClassVar[str]
 

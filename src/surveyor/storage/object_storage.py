@@ -89,7 +89,7 @@ class ObjectStorage(MarkedStorage):
         return found is not None and found[0] == former and self.replace(name, found[1], content)
 
     def replace(self, name: str, version: dict[str, str], content: bytes) -> bool:
-        """Replace an object if it still has a version; say whether that was so."""
+        """Replace an object if it still has a version; return whether that was so."""
         try:
             self._put(name, content, version)
         except (FileNotFoundError, FileExistsError):

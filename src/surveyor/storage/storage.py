@@ -15,7 +15,7 @@ MARK = "store.txt"  # file with the mark of a folder
 
 
 def sharded(key: str) -> str:
-    """Return the name of what belongs to the key of a label, in folders that do not grow too large."""
+    """Return the storage name for the key of a label, in folders that do not grow too large."""
     version, _, digest = key.partition(":")
     return f"{version}/{digest[:2]}/{digest}"
 
@@ -37,7 +37,7 @@ class Storage(Protocol):
     n_at_once: ClassVar[int]
 
     def put_new(self, name: str, content: bytes, *, durable: bool = True) -> bool:
-        """Write unless the name is taken; say whether it was written.
+        """Write unless the name is taken; return whether it was written.
 
         Args:
             name: where.
@@ -52,7 +52,7 @@ class Storage(Protocol):
         """Yield the names that begin with a prefix, in order."""
 
     def renew(self, name: str, former: bytes, content: bytes) -> bool:
-        """Change a record that has not been removed or written anew by others; say whether it was still there.
+        """Change a record that has not been removed or written anew by others; return whether it was still there.
 
         A request that arrives late, or a process that was stopped in the middle, changes no record of others.
 

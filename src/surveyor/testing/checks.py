@@ -1,4 +1,4 @@
-"""How the conformance suites say what does not hold; they work without pytest, which rewrites assert statements."""
+"""Assertions of the conformance suites; they work without pytest, which rewrites assert statements."""
 
 from typing import Any, Literal
 

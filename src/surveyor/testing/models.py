@@ -1,4 +1,4 @@
-"""What every model must fulfil, for those that come with surveyor and for those of others."""
+"""Conformance suite of models: those of surveyor, and those of others."""
 
 import pickle
 from collections.abc import Callable, Sequence

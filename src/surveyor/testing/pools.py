@@ -1,4 +1,4 @@
-"""What surveyor asks of every pool, for those that come with it and for those of others.
+"""Conformance suite of pools: those of surveyor, and those of others.
 
 A `ProcessPoolExecutor` or a `ThreadPoolExecutor` passes `check_executor` and serves the domain as well. Neither passes
 `check_pool`: they take any number of functions at once, and a process pool breaks as a whole when one process dies.
@@ -26,7 +26,7 @@ BLOCKED_S = 0.3  # a submission that has not returned after this is taken to wai
 
 
 class Refused(Exception):
-    """Raised on a worker, to come back as it is."""
+    """An exception raised on a worker, which has to come back unchanged."""
 
 
 class Setting(Parameters):
@@ -36,7 +36,7 @@ class Setting(Parameters):
 
 
 def check_executor(executor: Executor, folder: Path) -> None:
-    """Check what the domain asks of any executor: results, exceptions, arguments, work side by side.
+    """Check the requirements of the domain on any executor: results, exceptions, arguments, concurrent work.
 
     Args:
         executor: with at least two workers.
@@ -94,7 +94,7 @@ def check_bound(pool: Pool, folder: Path) -> None:
 
 
 def check_loss(pool: Pool) -> None:
-    """Check that a dead worker is `WorkerLost` for what it ran, and nothing to anyone else."""
+    """Check that a dead worker is `WorkerLost` for its own functions, and does not affect others."""
     others = [pool.submit(_double, number) for number in range(pool.size)]
     error = pool.submit(_die).exception(PATIENCE_S)
     check_equal("what comes of a function whose worker died", type(error), WorkerLost)
@@ -129,7 +129,7 @@ def _check_arguments(executor: Executor, folder: Path) -> None:
 
 
 def _check_parallel(executor: Executor, folder: Path) -> None:
-    """Have two functions wait for each other, which takes for ever unless they run side by side."""
+    """Check that functions run concurrently, with two that wait for each other."""
     left, right = folder / "left", folder / "right"
     futures = [executor.submit(_meet, left, right), executor.submit(_meet, right, left)]
     check_equal("two functions met", [future.result(2 * PATIENCE_S) for future in futures], [True, True])

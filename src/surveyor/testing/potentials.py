@@ -1,4 +1,4 @@
-"""What every potential must fulfil, for those that come with surveyor and for those of others."""
+"""Conformance suite of potentials: those of surveyor, and those of others."""
 
 import pickle
 from collections.abc import Sequence

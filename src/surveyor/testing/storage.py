@@ -1,4 +1,4 @@
-"""What every storage must hold to."""
+"""Conformance suite of storages."""
 
 import threading
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def check_storage(storage: Storage) -> None:
 
 
 def _check_race(storage: Storage, name: str) -> None:
-    """Check that of writers of one name at the same moment, one wins, and readers find what it has written."""
+    """Check that one of several simultaneous writers of a name wins, and that readers find its content."""
     contents = [f"{number}".encode() * 2000 for number in range(N_RIVALS)]
     won = _at_once(lambda number: storage.put_new(name, contents[number]))
     check_equal(f"number of winners of {N_RIVALS} put_new() at once", won.count(True), 1)
@@ -84,7 +84,7 @@ def _at_once(act: Callable[[int], bool | None], n: int = N_RIVALS) -> list[bool 
 
 
 def _check_claims(storage: Storage) -> None:
-    """Check what comes and goes; nothing of it is left afterwards."""
+    """Check objects that are created, renewed and removed; nothing of them is left afterwards."""
     check_equal("put_new() of a claim", storage.put_new("claims/a", b"first", durable=False), True)
     check_equal("put_new() of a second claim", storage.put_new("claims/a", b"second", durable=False), False)
     check_equal("renew()", storage.renew("claims/a", b"first", b"changed"), True)

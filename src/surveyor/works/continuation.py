@@ -1,4 +1,4 @@
-"""What makes a call the continuation of work on disk: the parameters and the level of theory recorded there."""
+"""The records by which a call continues work on disk: the parameters, and the level of theory."""
 
 import hashlib
 import json

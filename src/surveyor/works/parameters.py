@@ -1,4 +1,4 @@
-"""What the parameters of all kinds of work have in common: a folder, files, pools."""
+"""The common parameters of all kinds of work: a folder, files, pools."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -102,7 +102,7 @@ class WorkParameters(Parameters):
         return files_named(self, folders=(self.FOLDER, *self.FOLDERS))
 
     def recorded_files(self) -> dict[str, Path]:
-        """Return the files whose contents make the work what it is, by the path of the field."""
+        """Return the files whose contents define the work, by the path of the field."""
         return self.input_files()
 
 

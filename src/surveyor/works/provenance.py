@@ -20,7 +20,7 @@ def record_run(directory: RunDirectory) -> None:
 
 
 def installed_versions() -> dict[str, str]:
-    """Return the versions of surveyor and of what it uses, as far as it is installed."""
+    """Return the versions of surveyor and of the packages that it uses, as far as they are installed."""
     versions = {}
     for name in VERSIONS:
         try:

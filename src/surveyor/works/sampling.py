@@ -61,7 +61,7 @@ class SamplingParameters(WorkParameters):
     pool: PoolName = Field(LOCAL, title="Pool", description=f"Pool that runs the walkers: {EXPECTED}.")
 
     def recorded_files(self) -> dict[str, Path]:
-        """Return the files whose contents make this what it is, by field; those of the model stand for its folder."""
+        """Return the files whose contents define the work, by field; those of the model stand for its folder."""
         return self.input_files() | files_of_model("potential", _folder(self.potential))
 
 
@@ -85,12 +85,12 @@ class Sampling(Work[SamplingParameters, CheckedSampling]):
 
     @property
     def samples(self) -> Path:
-        """Folder of what the walkers bring."""
+        """Folder of the samples."""
         return self.directory.path / SAMPLES
 
     @property
     def plans(self) -> tuple[SamplePlan, ...]:
-        """What each walker is to bring."""
+        """The samples that each walker is to return."""
         turns = range(self.parameters.n_samples)
         return tuple(
             SamplePlan(walker, tuple(f"w{walker.index:03d}-{turn}" for turn in turns))

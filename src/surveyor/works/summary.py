@@ -9,7 +9,7 @@ from surveyor.run_directory import SCHEMA_VERSION, RunDirectory, check_schema
 
 
 def is_complete(directory: RunDirectory) -> bool:
-    """Say whether the work in a folder is complete."""
+    """Return whether the work in a folder is complete."""
     return directory.summary.is_file()
 
 

@@ -71,7 +71,7 @@ class Work(Generic[P, C]):
         return self._reporting(self.pools.training)
 
     def abandon(self) -> None:
-        """Abandon what is in computation on the pools."""
+        """Abandon the computations on the pools."""
         for pool in self.pools:
             pool.shutdown(wait=False)
 
@@ -119,7 +119,7 @@ class Kind(Generic[P, C, W]):
         return load_parameters(self.parameters, path, self.file, self.expected)
 
     def holds(self, directory: RunDirectory) -> bool:
-        """Say whether a folder is that of such work."""
+        """Return whether a folder is that of this kind of work."""
         if not directory.parameters.is_file():
             return False
         record = read_json(directory.parameters)
@@ -172,7 +172,7 @@ class Kind(Generic[P, C, W]):
         access: BucketAccess | None = None,
         accesses: Mapping[str, BucketAccess] | None = None,
     ) -> Iterator[W]:
-        """Check work, take its folder and open its pools, as long as this lasts.
+        """Check work, take its folder and open its pools within the block.
 
         Args:
             parameters: with absolute paths.

@@ -20,7 +20,7 @@ from surveyor.works.parameters import WorkParameters
 def check_workspaces(
     parameters: WorkParameters, sites: Mapping[str, Site], accesses: Mapping[str, BucketAccess]
 ) -> None:
-    """Check that pools that share no disk can serve work, and that their buckets keep what they promise.
+    """Check that pools that share no disk can serve work, and that their buckets keep their promises.
 
     Args:
         parameters: of the work.

@@ -1,1 +1,1 @@
-"""Machines in clouds: what pools of all kinds of them have in common."""
+"""Machines in clouds: the common parts of all pools that use them."""

@@ -1,4 +1,4 @@
-"""The machines of a pool in any cloud: what they are, where their pool is, and by what they are known."""
+"""The machines of a pool in any cloud, and the identity that tells them from those of other pools."""
 
 from pathlib import Path
 from typing import Generic, TypeVar

@@ -1,4 +1,4 @@
-"""Clouds: what pools have in common that rent the machines of their jobs."""
+"""Common settings of pools that rent cloud machines for their jobs."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""Credentials: what an instance needs of the folder of its pool where it does not see it, the certificate above all.
+"""Credentials, above all the certificate, for instances that do not see the folder of their pool.
 
 They lie in the workspace under a random name. The script of the instance has signed addresses at which they are fetched
 and then removed; they are valid until the worker must have connected.

@@ -85,7 +85,7 @@ def send_notice(address: str, security: Security, job: str, at: float) -> None:
 
 
 def answers(address: str, context: ssl.SSLContext, within_s: float) -> bool:
-    """Say whether a scheduler completes a TLS handshake, for which its event loop must be at work."""
+    """Return whether a scheduler completes a TLS handshake, for which its event loop must be at work."""
     target = urlsplit(address)
     try:
         with (

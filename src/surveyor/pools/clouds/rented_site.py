@@ -1,4 +1,4 @@
-"""Rented instances: what pools have in common that rent whole machines."""
+"""Common settings of pools that rent whole machines."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The door of an instance: what it does at its first boot so that the process of its pool gets in by ssh.
+"""The door of an instance: the setup at its first boot that lets the process of its pool log in by ssh.
 
 It holds no secret. An instance makes its own keys, and shows the public ones on its console, which the cloud hands to
 whoever may read it. So the pool knows the instance before it sends the certificate, and nobody else can pretend to be

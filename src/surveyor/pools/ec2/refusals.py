@@ -41,7 +41,7 @@ def code_of(error: Any) -> str:  # Any: botocore is untyped
 
 
 def refusal_of(error: Any, instance_type: str = "") -> Exception:  # Any: botocore is untyped
-    """Return the exception that says what a refusal means.
+    """Return the exception that matches a refusal by EC2.
 
     Args:
         error: a `ClientError` of botocore.

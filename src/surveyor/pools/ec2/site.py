@@ -75,7 +75,7 @@ class EC2Site(RentedSite):
 
     @property
     def carries_folder(self) -> bool:
-        """True if instances that do not see the pool's folder get what they need of it."""
+        """True if instances that do not see the pool's folder are sent the files that they need from it."""
         return True
 
     @property

@@ -36,7 +36,7 @@ class Compute:
         self._url = f"{base}/projects/{site.project}"
 
     def create(self, zone: str, body: Mapping[str, Any], request_id: str) -> None:  # Any: nested, as Google takes it
-        """Create an instance, and wait a while for what becomes of it; a repeated request creates nothing twice.
+        """Create an instance, and wait a while for the outcome; a repeated request creates nothing twice.
 
         Args:
             zone: its zone.
@@ -90,7 +90,7 @@ class Compute:
             raise QueueSilent(str(error)) from error
 
     def console(self, zone: str, name: str) -> str:
-        """Return what an instance has written to its first serial port."""
+        """Return the output of an instance on its first serial port."""
         answer = self._ask("GET", f"zones/{zone}/instances/{name}/serialPort?port=1", "to read a serial port")
         return str(answer.get("contents", ""))
 

@@ -16,7 +16,7 @@ UNAUTHORIZED, TOO_MANY = 401, 429
 
 
 def refusal_of(status: int, error: Mapping[str, Any], what: str) -> Exception:  # Any: as Google gives it
-    """Return the exception that says what a refusal means.
+    """Return the exception that matches a refusal by Compute Engine.
 
     Args:
         status: HTTP status of the answer; 200 for an operation that failed later.

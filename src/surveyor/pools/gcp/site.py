@@ -80,7 +80,7 @@ class GCPSite(RentedSite):
 
     @property
     def carries_folder(self) -> bool:
-        """True if instances that do not see the pool's folder get what they need of it, as they do by ssh."""
+        """True if instances that do not see the pool's folder are sent the files that they need from it (by ssh)."""
         return self.connection == "ssh"
 
     @property

@@ -104,7 +104,7 @@ class Kubernetes:
             raise QueueSilent(str(error)) from error
 
     def log(self, name: str) -> list[str]:
-        """Return what a pod printed last.
+        """Return the last lines that a pod printed.
 
         Raises:
             Refused, QueueSilent: as above.

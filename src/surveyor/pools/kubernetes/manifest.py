@@ -131,7 +131,7 @@ def merged(value: Any, patch: Any) -> Any:  # Any: whatever JSON holds
 
 
 def sees(pod: Mapping[str, Any], folder: Path) -> bool:  # Any: nested, as JSON
-    """Say whether the worker of a pod mounts something at a folder, or above it."""
+    """Return whether the worker of a pod mounts something at a folder, or above it."""
     of_worker = [each for each in pod["spec"]["containers"] if each["name"] == CONTAINER]
     mounts = [mount["mountPath"] for each in of_worker for mount in each.get("volumeMounts") or []]
     return any(PurePosixPath(folder).is_relative_to(mount) for mount in mounts)
@@ -183,7 +183,7 @@ def _secret_of(site: KubernetesSite, pod: str) -> list[dict[str, Any]]:  # Any: 
 
 
 def _where(site: KubernetesSite) -> dict[str, Any]:  # Any: nested, as JSON
-    """Return what decides on the node of a pod, and on the secrets that its image and its programs need."""
+    """Return the node selector, tolerations, service account and image pull secret of a pod."""
     found: dict[str, Any] = {}  # Any: nested, as JSON
     if site.node_selector:
         found["nodeSelector"] = dict(each.split("=", 1) for each in site.node_selector)

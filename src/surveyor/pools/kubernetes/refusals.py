@@ -21,7 +21,7 @@ def words_of(error: Any) -> str:  # Any: the client is untyped
 
 
 def refusal_of(error: Any, what: str) -> Exception:  # Any: the client is untyped
-    """Return the exception that says what a refusal means.
+    """Return the exception that matches a refusal by Kubernetes.
 
     Args:
         error: an `ApiException` of the client.

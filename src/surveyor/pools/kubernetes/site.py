@@ -119,7 +119,7 @@ class KubernetesSite(CloudSite, PodRequest):  # in forms, the fields of the last
 
     @property
     def carries_folder(self) -> bool:
-        """True if pods that do not see the pool's folder get what they need of it."""
+        """True if pods that do not see the pool's folder are given the files that they need from it."""
         return True
 
     @property
@@ -139,7 +139,7 @@ class KubernetesSite(CloudSite, PodRequest):  # in forms, the fields of the last
 
 
 def _changed_by(patch: Mapping[str, Any]) -> list[str]:  # Any: whatever a manifest holds
-    """Return what a patch changes of that on which a pool relies."""
+    """Return the fields that a patch changes although the pool relies on them."""
     metadata, spec = patch.get("metadata") or {}, patch.get("spec") or {}
     marks = [*(metadata.get("labels") or {}), *(metadata.get("annotations") or {})]
     return [

@@ -75,7 +75,7 @@ def end_of(pod: Any) -> str:  # Any: the client is untyped
 
 
 def _is_taken(pod: Any) -> bool:  # Any: the client is untyped
-    """Say whether Kubernetes has taken away a pod that is over."""
+    """Return whether Kubernetes has taken away a pod that is over."""
     target = _conditions(pod).get("DisruptionTarget")
     if pod.metadata.deletion_timestamp is not None or (target is not None and target.status == "True"):
         return True
@@ -85,7 +85,7 @@ def _is_taken(pod: Any) -> bool:  # Any: the client is untyped
 
 
 def _is_node_silent(pod: Any) -> bool:  # Any: the client is untyped
-    """Say whether the node of a pod does not answer: others have noted that, and the kubelet has not."""
+    """Return whether the node of a pod does not answer: others have noted that, and the kubelet has not."""
     states = {name: each.status for name, each in _conditions(pod).items()}
     is_noted = states.get("ContainersReady") == "True" and states.get("Ready") != "True"
     return is_noted or pod.status.phase == "Unknown"

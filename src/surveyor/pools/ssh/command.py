@@ -1,4 +1,4 @@
-"""The command that connects to a machine, and what it means when that fails."""
+"""The ssh command that connects to a machine, and the exceptions for its failures."""
 
 import re
 import shlex
@@ -112,7 +112,7 @@ def command_of(login: Login, host: str, options: Sequence[str] = ()) -> list[str
 
 
 def refusal_of(login: Login, host: str, said: str) -> PoolFailed | NoCapacity:
-    """Return the exception that says what the end of ssh means.
+    """Return the exception that matches a failure of ssh.
 
     Args:
         login: user, key and way to the machine.

@@ -68,7 +68,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Dialer:
-    """Opens connections to machines, and starts the workers of a pool through them.
+    """A dialer, which opens connections to machines and starts the workers of a pool through them.
 
     Attributes:
         site: settings of the pool.

@@ -30,7 +30,7 @@ CLOSE_S = 10.0  # in which the workers of a cancelled job end, before its connec
 
 @dataclass(frozen=True, slots=True)
 class _Aside:
-    """Why a machine is not tried for a while."""
+    """A pause in the use of a machine, with its reason."""
 
     until: float
     reason: Refused | NoCapacity
@@ -120,7 +120,7 @@ class Hosts:
                 connection.end_input()
 
     def output(self, job: str) -> str:
-        """Return the last lines that a job printed, and what ssh said."""
+        """Return the last lines printed by a job and by ssh."""
         name = job.partition(":")[0]
         lines, path = self._dialer.said(name), self._dialer.output(name)
         if not lines:
@@ -157,7 +157,7 @@ class Hosts:
             self._failed[host] = now
 
     def _may_run_still(self, job: str) -> bool:
-        """Say whether the workers of a job may run that another process of the pool has started.
+        """Return whether the workers of a job may run that another process of the pool has started.
 
         They have ended where the output says so; or else when they have not heard of that process for long enough.
         """

@@ -48,7 +48,7 @@ class HostView:
 
 
 def look_at_hosts(site: SSHSite, folders: Collection[Path]) -> list[HostView]:
-    """Return what each machine of a pool has: all are asked side by side.
+    """Return the environments of all machines of a pool, which are asked concurrently.
 
     Args:
         site: settings of the pool.

@@ -82,7 +82,7 @@ class SSHSite(WorkersSite):
 
     @property
     def carries_folder(self) -> bool:
-        """True if machines that do not see the pool's folder get what they need of it."""
+        """True if machines that do not see the pool's folder are sent the files that they need from it."""
         return True
 
     @property

@@ -115,7 +115,7 @@ class Tunnels:
         await self._instances.cancel(jobs)
 
     def output(self, job: str) -> str:
-        """Return the last lines of a worker and what ssh said, and what is known of its instance."""
+        """Return the last lines of a worker and of ssh, and the report on its instance."""
         name = self._names.get(job, job)
         said = self._dialer.said(name)
         lines = [f"Job {job} printed last ({self._dialer.output(name)}):", *said] if said else []

@@ -92,7 +92,7 @@ def _start(line: bytes, folder: Path) -> "subprocess.Popen[bytes]":
 
 
 def _context(certificate: str, key: str) -> ssl.SSLContext:
-    """Return what the scheduler asks for in a handshake. Its secret is in memory alone, in a file without a name."""
+    """Return the TLS context for the scheduler. Its secret is in memory alone, in a file without a name."""
     context = ssl.create_default_context(cadata=certificate)
     context.check_hostname = False  # the certificate of a pool names no host
     with os.fdopen(os.memfd_create("certificate"), "w") as file:

@@ -65,7 +65,7 @@ class RemoteCall:
         return self.name
 
     def __call__(self) -> bytes:
-        """Make the call, unless an earlier attempt has ended; return what it has left, a `Manifest` as JSON."""
+        """Make the call, unless an earlier attempt has ended; return its results, a `Manifest` as JSON."""
         if self.continues and (done := self.storage.get(self.objects.manifest)) is not None:
             return done
         with _own_folder() as root:
@@ -147,7 +147,7 @@ class _Attempt:
             raise ObjectLost(f"{call.storage} has lost files of {call.name} that the flow has sent")
 
     def _lay(self, files: Mapping[str, str]) -> bool:
-        """Write files; say whether all were there, as a checkpoint may be removed meanwhile with its files."""
+        """Write files; return whether all were there, as a checkpoint may be removed meanwhile with its files."""
         try:
             for path, name in files.items():
                 fetch(self._call.storage, name, self._root / path)
@@ -195,7 +195,7 @@ class _Attempt:
             logger.warning("%s: %s", self._problem, error)
 
     def _send_checkpoint(self) -> None:
-        """Send what there is, unless it is what was sent last; keep the newest two checkpoints."""
+        """Send a checkpoint of the files, unless it equals the last one; keep the newest two checkpoints."""
         files, objects, storage = self._send_files(), self._call.objects, self._call.storage
         if files == self._kept:
             return
@@ -286,7 +286,7 @@ class _Attempt:
             raise
 
     def _deliver(self, value: bytes) -> bytes:
-        """Send the outputs and, of a call that continues, what it returned; return all this."""
+        """Send the outputs and, for a call that continues, its manifest; return the manifest, with the result."""
         call, positions = self._call, dict(self._positions)
         files = self._send_files()
         has_objects = bool(self._n_segments or self._numbers or files) or call.continues

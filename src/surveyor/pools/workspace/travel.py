@@ -1,4 +1,4 @@
-"""Calls and results whose paths travel: what a path means on the other side is decided where it is packed."""
+"""Calls and results whose paths travel; the side that packs a path decides its meaning on the other side."""
 
 import pickle
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def pack_paths(value: object, what: str, mark_of: Callable[[Path], Mark | None])
 
 
 def unpack_paths(content: bytes, path_of: Callable[[Mark], Path]) -> Any:  # Any: whatever was packed
-    """Return what was packed, with paths in place of the marks.
+    """Return the value that was packed, with paths in place of the marks.
 
     Args:
         content: the bytes.

@@ -1,4 +1,4 @@
-"""Pools whose workers do not see the folder of the work: what they need and leave goes through a bucket.
+"""Pools whose workers do not see the folder of the work: their inputs and outputs go through a bucket.
 
 Files that a call names travel by their content. The files that it writes are declared at its submission; they are
 brought into the folder before the call counts as done, and so are its events. The bucket has them from the moment when
@@ -86,7 +86,7 @@ class Workspace(Executor):
     def submit_with(
         self, options: SubmitOptions, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> Future[T]:
-        """Submit a function under options; of one that has ended meanwhile, bring what it has left.
+        """Submit a function under options; if it has ended meanwhile, fetch its results.
 
         Raises:
             InputError: an argument cannot travel, or is a folder for which no outputs are declared.
@@ -109,7 +109,7 @@ class Workspace(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Stop to listen; the pool is left alone."""
+        """Stop listening; the pool stays open."""
         self._closed.set()
         if self._listener is not None:
             self._listener.join()
@@ -140,7 +140,7 @@ class Workspace(Executor):
         return str(path.relative_to(self._border.folder))
 
     def _mark(self, path: Path, options: SubmitOptions) -> Mark | None:
-        """Return what stands for a path in a call: a place below the folder of the work, or the content of a file."""
+        """Return the mark of a path in a call: a place below the folder of the work, or the content of a file."""
         folder, text = self._border.folder, str(path)
         is_inside = path.is_relative_to(folder)
         if path == folder / EVENTS or any(
@@ -177,7 +177,7 @@ class Workspace(Executor):
         return digest
 
     def _ended(self, call: RemoteCall) -> Manifest | None:
-        """Return what a call has left that has ended since a former flow was killed; None for another one."""
+        """Return the manifest of a call that has ended since a former flow was killed; None for another call."""
         if not call.continues:
             return None
         storage, name = self._border.storage, call.objects.manifest
@@ -218,7 +218,7 @@ class Workspace(Executor):
         return self._bring(call, Manifest.from_json(content))
 
     def _bring_failure(self, call: RemoteCall) -> None:
-        """Bring what a failed call has left, so that the folder of the work has all there is."""
+        """Fetch the files and events of a failed call, so that the folder of the work has all there are."""
         storage = self._border.storage
         with suppress(OSError, ObjectLost):  # the failure says more
             names = [*storage.list(call.objects.folder)]
@@ -228,7 +228,7 @@ class Workspace(Executor):
             self._remove(call, names)
 
     def _bring(self, call: RemoteCall, manifest: Manifest) -> Any:  # Any: whatever the function returns
-        """Bring what a call has left into the folder of the work, and return what it returned.
+        """Fetch the results of a call into the folder of the work, and return its value.
 
         Raises:
             WorkerLost: something of it is gone.

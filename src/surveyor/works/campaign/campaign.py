@@ -1,4 +1,4 @@
-"""A campaign as a kind of work: what it works with, and what stays the same in it."""
+"""A campaign as a kind of work, with its frozen level of theory and atomic energies."""
 
 import hashlib
 import json
@@ -59,7 +59,7 @@ CAMPAIGN = Kind(
 
 
 def labeller_of(campaign: Campaign, theory: LevelOfTheory) -> Labeller:
-    """Return what computes the labels of a campaign at its level of theory."""
+    """Return the labeller of a campaign at its level of theory."""
     return Labeller(campaign.checked.reference, theory, campaign.store, campaign.directory.scratch)
 
 
@@ -110,7 +110,7 @@ def freeze_atomic_energies(
 
 
 def is_model_checked(campaign: Campaign) -> bool:
-    """Say whether the training pool, as it is set up now, has taken the model before; each training checks it again."""
+    """Return whether the training pool, as it is now, has taken the model before; each training checks it again."""
     path = campaign.directory.model_check
     return path.exists() and read_json(path).get("digest") == _digest_of_model_check(campaign)
 

@@ -15,7 +15,7 @@ from surveyor.works.parameters import LabelsField, StorageField, WorkParameters
 
 
 class WandB(Parameters):
-    """Where Weights & Biases shows the campaign; needs the extra `wandb`."""
+    """Display of the campaign on Weights & Biases; needs the extra `wandb`."""
 
     project: str = Field("surveyor", min_length=1, title="Project", description="Project on Weights & Biases.")
     group: str | None = Field(

@@ -109,14 +109,14 @@ class SurveyRecord:
                 self._decisions.append(decision)
 
     def begin(self, decision: WalkerBegins) -> SamplePlan:
-        """Return what a walker that begins is to return."""
+        """Begin the samples of a walker, and return its plan."""
         walker = self._walkers[decision.walker]
         begun = walker.reset() if decision.is_reset else replace(walker, n_good_labels=decision.n_good_labels)
         self._walkers[decision.walker] = begun
         return self._plan(decision.walker)
 
     def moving(self) -> Iterator[tuple[int, SamplePlan, int]]:
-        """Yield what walkers are to return that have begun: number of the generation whose model moves them, and plan.
+        """Yield, for each walker that has begun, the number of the generation whose model moves it, and its plan.
 
         The last number is that of the samples that the walker has returned.
         """
@@ -125,7 +125,7 @@ class SurveyRecord:
                 yield turn.generation, self._plan(index), len(turn.names) - len(turn.moving)
 
     def is_moving(self, plan: SamplePlan) -> bool:
-        """Say whether a walker has samples to return."""
+        """Return whether a walker has samples to return."""
         return bool(self.schedule.walkers[plan.walker.index].moving)
 
     def folder_of(self, plan: SamplePlan) -> Path:
@@ -285,7 +285,7 @@ class SurveyRecord:
         return SamplePlan(self._walkers[index], self.schedule.walkers[index].names)
 
     def _restored_walker(self, base: Walker) -> Walker:
-        """Return a walker as it began what it does, or where it is."""
+        """Return a walker as it was when it began its current samples, or where it is now."""
         turn = self.schedule.walkers[base.index]
         walker = base if turn.last is None else self._read(turn.last[1], turn.last[0], base).walker
         if not turn.moving:

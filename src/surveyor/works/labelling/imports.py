@@ -178,7 +178,7 @@ def _suspicions(structures: Sequence[Atoms], indices: Sequence[int]) -> _Suspici
 
 
 def _isolated_atoms(structures: Mapping[int, Atoms], path: Path) -> Collection[Atoms]:
-    """Return the isolated atoms, which are what trainings take."""
+    """Return the isolated atoms, for use by trainings."""
     isolated = named(structures, str(path))
     try:
         energies_of(isolated)
@@ -200,7 +200,7 @@ def _is_trusted(atoms: Atoms) -> bool:
 
 
 def _findings(structures: Sequence[Atoms]) -> Iterator[Finding]:
-    """Yield what becomes of weights."""
+    """Yield the findings on weights."""
     partly = [index for index, atoms in enumerate(structures) if is_counted(atoms) and not _is_trusted(atoms)]
     if partly:
         yield Finding("the weight of the energy, or that of the forces, is 0: not imported", len(partly), partly[0])
@@ -220,7 +220,7 @@ def _contradictions(requests: Requests, labels: Mapping[int, Label]) -> Iterator
 
 
 def _agree(atoms: Atoms, one: Label, other: Label) -> bool:
-    """Say whether two labels of a structure agree as computations of one level of theory do."""
+    """Return whether two labels of a structure agree as computations of one level of theory do."""
     return not structure_error(with_label(atoms, None, one), other).exceeds(SAME_ENERGY_MEV, SAME_FORCES_MEV)
 
 

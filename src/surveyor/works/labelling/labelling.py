@@ -1,4 +1,4 @@
-"""Labelling as a kind of work: what it works with, and what stays the same in it."""
+"""Labelling as a kind of work: its checked input, and the parameters that may change."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class CheckedLabelling:
 
     @property
     def reports(self) -> tuple[ReadingReport, ...]:
-        """On the file of structures."""
+        """The report on the file of structures."""
         return (self.reading.report,)
 
 

@@ -1,4 +1,4 @@
-"""Where a labelling stands: read from its events, without a server and without disturbing it."""
+"""The progress of a labelling, read from its events, without a server and without disturbing it."""
 
 from dataclasses import dataclass, replace
 
@@ -45,7 +45,7 @@ class LabellingProgress:
 
     @property
     def n_done(self) -> int:
-        """How many requests are answered."""
+        """Number of answered requests."""
         return min(self.n_requested, self.n_found + self.n_labelled + self.n_failed)
 
 

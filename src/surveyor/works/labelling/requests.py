@@ -1,4 +1,4 @@
-"""What a labelling requests: a key for each structure, one computation for each key, several of them to a task."""
+"""The requests of a labelling: a key for each structure, one computation for each key, several of them to a task."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

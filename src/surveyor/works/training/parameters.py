@@ -73,6 +73,6 @@ class TrainingParameters(WorkParameters):
         return self
 
     def recorded_files(self) -> dict[str, Path]:
-        """Return the files whose contents make the training what it is, by field; those of `start` stand for it."""
+        """Return the files whose contents define the training, by field; those of `start` stand for it."""
         files = self.input_files()
         return files if self.start is None else files | files_of_model("start", self.start)

@@ -20,7 +20,7 @@ class Training(Work[TrainingParameters, CheckedTraining]):
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is left to do but the report."""
+        """True if nothing is left to do but the report."""
         return is_complete(self.directory)
 
     @property
