@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.text import Text
 
 from surveyor.events import kinds
 from surveyor.events.kinds import Event
@@ -19,6 +20,7 @@ from surveyor.events.log import since
 from surveyor.lease import holder_of, is_in_use
 from surveyor.progress import waiting_of
 from surveyor.run_directory import RunDirectory
+from surveyor.works.summary import is_complete
 from surveyor.works.work import Kind
 
 INTERVAL_S = 0.5
@@ -97,18 +99,36 @@ def where_it_runs(directory: RunDirectory) -> str:
     return "" if holder is None else f", on {holder.get('host', 'an unknown host')}, pid {holder.get('pid', 'unknown')}"
 
 
-def show_unfinished(console: Console, directory: RunDirectory, line: RenderableType) -> None:
-    """Print that work runs, or that it has stopped, and how far it is.
+def show_work(
+    console: Console,
+    directory: RunDirectory,
+    *,
+    results: Callable[[Console, RunDirectory], None],
+    look: Callable[[RunDirectory], tuple[RenderableType, str]],
+    none_yet: str,
+) -> None:
+    """Print the results of complete work, or the state and the progress of other work; see `View`.
 
     Args:
-        console: where to print it.
+        console: console for the output.
         directory: the work on disk.
-        line: how far.
+        results: prints the results.
+        look: returns the progress.
+        none_yet: text for work without progress.
     """
     running = where_it_runs(directory)
+    if is_complete(directory) and not running:
+        console.print(f"{directory.path} is complete", markup=False)
+        results(console, directory)
+        return
     state = f"is running{running}" if running else "has stopped; the same command continues it"
     console.print(f"{directory.path} {state}", markup=False)
-    console.print(line, markup=False)
+    console.print(str(look(directory)[0]) or none_yet, markup=False)
+
+
+def with_waits(directory: RunDirectory, events: Sequence[Event], line: str) -> Text:
+    """Return a line of progress below the current wait of running work."""
+    return Text("\n".join(filter(None, [waiting_now(directory, events), line])))
 
 
 class _Display:

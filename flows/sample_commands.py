@@ -2,21 +2,20 @@
 
 import argparse
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from surveyor.events.kinds import BatchHalved, FileRead, Rejected, SampleEnds, WorkBegins, WorkEnds
 from surveyor.events.log import of_kind
-from surveyor.flows.display import WAITS, View, show_unfinished, waiting_now
+from surveyor.flows.display import WAITS, View, show_work, with_waits
 from surveyor.flows.work_commands import add_work_command
-from surveyor.lease import is_in_use
 from surveyor.run_directory import RunDirectory
 from surveyor.works.sampling import SAMPLING
-from surveyor.works.summary import is_complete, read_summary
+from surveyor.works.summary import read_summary
 
 
 def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
@@ -26,21 +25,17 @@ def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
     planned = [event.n_samples for event in of_kind(events, WorkBegins)]
     of_all = f" of {planned[-1]}" if planned else ""
     line = f"samples: {len(ended)}{of_all}; {[*ended.values()][-1]}" if ended else ""
-    return Text("\n".join(filter(None, [waiting_now(directory, events), line]))), line
+    return with_waits(directory, events, line), line
+
+
+def _show_results(console: Console, directory: RunDirectory) -> None:
+    console.print(_table(directory))
 
 
 def _conclude(console: Console, directory: RunDirectory, structures: Path) -> int:
-    console.print(_table(directory))
+    _show_results(console, directory)
     console.print(f"structures: {structures}")
     return 0
-
-
-def _show(console: Console, directory: RunDirectory) -> None:
-    if is_complete(directory) and not is_in_use(directory.lease):
-        console.print(f"{directory.path} is complete")
-        console.print(_table(directory))
-    else:
-        show_unfinished(console, directory, str(_look(directory)[0]) or "no walker has ended yet")
 
 
 SAMPLING_VIEW = View(
@@ -48,7 +43,7 @@ SAMPLING_VIEW = View(
     milestones=(WorkBegins, FileRead, BatchHalved, Rejected, *WAITS, WorkEnds),
     look=_look,
     conclude=_conclude,
-    show=_show,
+    show=partial(show_work, results=_show_results, look=_look, none_yet="no walker has ended yet"),
     kind=SAMPLING,
     flow="sample_walkers",
     run_name="sampling of {}",

@@ -2,12 +2,12 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from rich.console import Console, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from surveyor.dataset.metrics import Errors
 from surveyor.events.kinds import (
@@ -20,13 +20,13 @@ from surveyor.events.kinds import (
     WorkBegins,
 )
 from surveyor.events.log import of_kind
-from surveyor.flows.display import WAITS, View, show_unfinished, waiting_now
+from surveyor.flows.display import WAITS, View, show_work, with_waits
 from surveyor.flows.work_commands import add_work_command
 from surveyor.models.choice import check_model_parameters
 from surveyor.models.export import Format, export_model
 from surveyor.pools.choice import LOCAL
 from surveyor.run_directory import GenerationDirectory, RunDirectory, folder_of_model
-from surveyor.works.summary import is_complete, read_summary
+from surveyor.works.summary import read_summary
 from surveyor.works.training import TRAINING, TrainingParameters
 
 
@@ -35,21 +35,31 @@ def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
     epochs = [event.message for event in of_kind(events, EpochEnds)]
     line = epochs[-1] if epochs else ""
     has_ended = any(of_kind(events, TrainingEnds))  # behind that line, none of an epoch
-    return Text("\n".join(filter(None, [waiting_now(directory, events), line]))), "" if has_ended else line
+    return with_waits(directory, events, line), "" if has_ended else line
+
+
+def _show_results(console: Console, directory: RunDirectory) -> None:
+    """Print the errors and where the files are."""
+    summary = read_summary(directory)
+    found = {name: Errors(**record) for name, record in summary["errors"].items()}
+    errors = {name: each for name, each in found.items() if each.n_structures}
+    console.print("root mean square errors; offset: mean of predicted minus labelled energy per atom")
+    console.print(_errors_table(errors))
+    symbols = sorted({symbol for each in errors.values() for symbol in each.forces_rmse_by_element})
+    if len(symbols) > 1:  # the errors of a single element are those of all atoms
+        console.print("root mean square errors of forces by element (meV/Å)")
+        console.print(_elements_table(errors, symbols))
+    for log in summary.get("logs", ()):
+        console.print(f"log: {directory.path / log}", markup=False, soft_wrap=True)
+    if figures := sorted(GenerationDirectory(directory.path).figures.glob("*.png")):
+        names = ", ".join(path.name for path in figures)
+        console.print(f"figures: {figures[0].parent}: {names}", markup=False, soft_wrap=True)
 
 
 def _conclude(console: Console, directory: RunDirectory, potential: Path) -> int:
-    _show_results(directory, console)
+    _show_results(console, directory)
     console.print(f"potential: {potential}")
     return 0
-
-
-def _show(console: Console, directory: RunDirectory) -> None:
-    if is_complete(directory):
-        console.print(f"{directory.path} is complete")
-        _show_results(directory, console)
-    else:
-        show_unfinished(console, directory, str(_look(directory)[0]) or "no epoch has ended yet")
 
 
 TRAINING_VIEW = View(
@@ -57,7 +67,7 @@ TRAINING_VIEW = View(
     milestones=(WorkBegins, FileRead, *WAITS, TrainingBegins, TrainingEnds, CommitteeCalibrated, BatchHalved),
     look=_look,
     conclude=_conclude,
-    show=_show,
+    show=partial(show_work, results=_show_results, look=_look, none_yet="no epoch has ended yet"),
     kind=TRAINING,
     flow="train_model",
     run_name="training of {}",
@@ -94,24 +104,6 @@ def _export(options: argparse.Namespace, console: Console) -> None:
     folder = folder_of_model(options.model)
     export_model(folder, options.file, options.format)
     console.print(f"{options.file}: model of {folder}")
-
-
-def _show_results(directory: RunDirectory, console: Console) -> None:
-    """Print the errors and where the files are."""
-    summary = read_summary(directory)
-    found = {name: Errors(**record) for name, record in summary["errors"].items()}
-    errors = {name: each for name, each in found.items() if each.n_structures}
-    console.print("root mean square errors; offset: mean of predicted minus labelled energy per atom")
-    console.print(_errors_table(errors))
-    symbols = sorted({symbol for each in errors.values() for symbol in each.forces_rmse_by_element})
-    if len(symbols) > 1:  # the errors of a single element are those of all atoms
-        console.print("root mean square errors of forces by element (meV/Å)")
-        console.print(_elements_table(errors, symbols))
-    for log in summary.get("logs", ()):
-        console.print(f"log: {directory.path / log}", markup=False, soft_wrap=True)
-    if figures := sorted(GenerationDirectory(directory.path).figures.glob("*.png")):
-        names = ", ".join(path.name for path in figures)
-        console.print(f"figures: {figures[0].parent}: {names}", markup=False, soft_wrap=True)
 
 
 def _errors_table(errors: Mapping[str, Errors]) -> Table:
