@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from surveyor.errors import InputError
 from surveyor.learning.advance import advance, replayed
 from surveyor.learning.entries import (
     Continues,
@@ -368,6 +369,38 @@ def test_recorded_campaigns_are_decided_in_the_same_way(path: Path) -> None:
     entries = Journal(path).read()
     assert n_decisions(entries) >= 9
     assert first_difference(entries) is None
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parent / "journals").iterdir()), ids=lambda path: path.stem)
+def test_recorded_campaigns_are_resumed_without_a_word(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    entries, schedule = Journal(path).resume()
+    assert schedule == replayed(entries)
+    assert caplog.messages == []
+
+
+def test_a_journal_that_has_lost_a_line_is_not_resumed(tmp_path: Path) -> None:
+    lines = (Path(__file__).parent / "journals" / "overlapped-stopped.jsonl").read_text().splitlines(keepends=True)
+    lost = next(number for number, line in enumerate(lines) if '"entry":"walker"' in line)
+    damaged = Journal(tmp_path / "journal.jsonl")
+    damaged.path.write_text("".join([*lines[:lost], *lines[lost + 1 :]]))
+    with pytest.raises(InputError, match=r"journal\.jsonl: entry \d+ \(sample\) does not follow .*begin_from"):
+        damaged.resume()
+
+
+def test_a_journal_with_another_decision_is_resumed_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    entries = simulated(n_walkers=8, labels_ahead=16, n_rounds=3).entries
+    at = max(number for number, entry in enumerate(entries) if isinstance(entry, TrainingBegins))
+    found = entries[at]
+    assert isinstance(found, TrainingBegins)
+    changed = Journal(tmp_path / "journal.jsonl")
+    for entry in [*entries[:at], found.model_copy(update={"samples": found.samples[1:]})]:
+        changed.append(entry)
+    assert changed.resume()[0][-1] != found
+    (message,) = caplog.messages
+    assert f"journal.jsonl, entry {at + 1}: found " in message
+    assert "the campaign goes on from its entries" in message
 
 
 def test_a_run_that_was_killed_before_it_recorded_a_decision_is_no_difference() -> None:

@@ -5,6 +5,7 @@ moment is continued by reading the journal: the decisions follow from the events
 """
 
 import json
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from surveyor.learning.advance import advance
 from surveyor.learning.entries import VERSION, AnyEntry, Continues, Entry, RunBegins, RunEnds
 from surveyor.learning.schedule import due
 from surveyor.learning.states import Schedule
+
+logger = logging.getLogger(__name__)
 
 _ADAPTER: TypeAdapter[AnyEntry] = TypeAdapter(AnyEntry)
 
@@ -43,8 +46,10 @@ class Journal:
         """
         record = {"time": round(time.time(), 3), **entry.model_dump(mode="json")}
         line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+        is_new = not self.path.exists()
         patiently(partial(EventLog(self.path).append_line, line), self.path)
-        patiently(partial(synchronize, self.path), self.path)
+        for path in (self.path, self.path.parent) if is_new else (self.path,):
+            patiently(partial(synchronize, path), path)
 
     def read(self) -> list[Entry]:
         """Return all entries.
@@ -58,6 +63,28 @@ class Journal:
         """Return all entries, each with its time in seconds since 1970; see `read`."""
         records, _ = read_lines(self.path)
         return [(float(record.get("time", 0)), self._entry(number, record)) for number, record in enumerate(records, 1)]
+
+    def resume(self) -> tuple[list[Entry], Schedule]:
+        """Return all entries and the schedule after them; warn of a decision that would be made otherwise now.
+
+        Raises:
+            InputError: an entry does not follow from those before it: a line is missing, or was changed.
+        """
+        entries, schedule = self.read(), Schedule()
+        for number, entry in enumerate(entries, 1):
+            try:
+                schedule = advance(entry, schedule)
+            except (LookupError, ValueError) as error:
+                raise InputError(
+                    f"{self.path}: entry {number} ({entry.entry}) does not follow from the entries before it: a line "
+                    "is missing or was changed; restore the file from a copy, or begin another campaign from the "
+                    "newest generation of this one (begin_from)"
+                ) from error
+        difference = first_difference(entries)
+        if difference is not None:
+            text = "the file was changed, or another version of surveyor decided; the campaign goes on from its entries"
+            logger.warning("%s, %s: %s", self.path, difference, text)
+        return entries, schedule
 
     def _entry(self, number: int, record: Mapping[str, Any]) -> Entry:  # Any: whatever JSON holds
         try:

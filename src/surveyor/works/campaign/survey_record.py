@@ -256,9 +256,7 @@ class SurveyRecord:
                 self._known.remove(expired)
 
     def _continue_from(self, newest: Generation, rules: RunBegins) -> None:
-        entries = self._journal.read()
-        for entry in entries:
-            self.schedule = advance(entry, self.schedule)
+        entries, self.schedule = self._journal.resume()
         if self.schedule.training is not None and newest.number == self.schedule.generation + 1:
             self.record(GenerationEnds(generation=newest.number, n_labels=newest.n_labels))  # the last run was killed
         elif not entries or newest.number != self.schedule.generation:
