@@ -23,7 +23,14 @@ WEAPONS: Mapping[str, Callable[[KilledCampaign], None]] = {
     "worker": KilledCampaign.kill_worker,
 }
 SEED = int(os.environ.get("SURVEYOR_TEST_SEED", "1"))
-N_KILLS = {"20 kills": 20, "200 kills": 200, "overlapped": 20, "200 overlapped": 200, "SLURM": 40}
+N_KILLS = {
+    "20 kills": 20,
+    "200 kills": 200,
+    "overlapped": 20,
+    "200 overlapped": 200,
+    "SLURM": 40,
+    "SLURM overlapped": 40,
+}
 ON_SLURM = dict.fromkeys(("sampling", "labelling", "training"), "slurm/killed")
 SELECTED = {"select": "random", "n_frames": 3}
 SIZES: Mapping[str, dict[str, Any]] = {  # Any: as the campaign takes it
@@ -32,6 +39,7 @@ SIZES: Mapping[str, dict[str, Any]] = {  # Any: as the campaign takes it
     "200 overlapped": {"n_generations": 12, "n_states": 16, "labels_ahead": 32, **SELECTED},
     "200 kills": {"n_generations": 12, "n_states": 16},
     "SLURM": {"pools": ON_SLURM, "n_generations": 8},
+    "SLURM overlapped": {"pools": ON_SLURM, "n_generations": 8, "labels_ahead": 16, **SELECTED},
 }
 
 pytestmark = [pytest.mark.slow]
@@ -44,7 +52,10 @@ pytestmark = [pytest.mark.slow]
         pytest.param("200 kills", id="200 kills", marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
         pytest.param("overlapped", id="overlapped", marks=[pytest.mark.long]),
         pytest.param("200 overlapped", id="200 overlapped", marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
-        pytest.param("SLURM", id="SLURM", marks=[pytest.mark.long, pytest.mark.slurm, pytest.mark.timeout(7200)]),
+        *(
+            pytest.param(name, id=name, marks=[pytest.mark.long, pytest.mark.slurm, pytest.mark.timeout(7200)])
+            for name in ("SLURM", "SLURM overlapped")
+        ),
     ],
 )
 def campaign(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KilledCampaign]:
@@ -54,7 +65,7 @@ def campaign(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     campaign = KilledCampaign(folder, server, **SIZES[request.param])
     try:
         weapons, n_kills = dict(WEAPONS), N_KILLS[request.param]
-        if request.param == "SLURM":
+        if "slurm/" in str(SIZES[request.param]):
             weapons["job"] = partial(cancel_job, request.getfixturevalue("slurm_cluster"))
             register_pool(server)
         campaign.run_and_kill(weapons, n_kills, SEED)
