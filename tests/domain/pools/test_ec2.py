@@ -324,6 +324,17 @@ def test_a_permission_to_terminate_that_is_missing_is_no_end_of_the_pool(cloud: 
         asyncio.run(pool.cancel([job]))
 
 
+def test_an_instance_that_cannot_be_ended_keeps_no_other_alive(cloud: SimulatedCloud, tmp_path: Path) -> None:
+    pool = instances(cloud, tmp_path)
+    jobs = [asyncio.run(pool.submit(f"gpu-{number}")) for number in range(3)]
+    words = "The instance may not be terminated. Modify its 'disableApiTermination' attribute."
+    concerned = {"concerns": lambda form: jobs[1] in form.values()}
+    cloud.faults.append(Fault("TerminateInstances", "OperationNotPermitted", words, **concerned))
+    with pytest.raises(QueueSilent, match="disableApiTermination"):
+        asyncio.run(pool.cancel([*jobs, "i-0123456789abcdef0"]))
+    assert cloud.alive() == [jobs[1]]
+
+
 def test_no_request_holds_a_secret(cloud: SimulatedCloud, tmp_path: Path) -> None:
     asyncio.run(instances(cloud, tmp_path).submit("gpu-1"))
     assert SECRET not in json.dumps(cloud.requests)

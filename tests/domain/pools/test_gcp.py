@@ -94,6 +94,15 @@ def test_instances_of_a_folder_are_found_by_whoever_created_them_and_deleted(
     assert len(compute.instances) == 1
 
 
+def test_an_instance_that_cannot_be_deleted_keeps_no_other_alive(compute: SimulatedCompute, tmp_path: Path) -> None:
+    pool = instances(tmp_path)
+    jobs = [asyncio.run(pool.submit(f"gpu-{number}")) for number in range(3)]
+    compute.protected.add(jobs[1].partition("/")[2])
+    with pytest.raises(QueueSilent, match="protected against deletion"):
+        asyncio.run(pool.cancel(jobs))
+    assert [*asyncio.run(pool.look([]))] == [jobs[1]]
+
+
 def test_a_spot_instance_that_is_gone_was_taken_away_or_not(compute: SimulatedCompute, tmp_path: Path) -> None:
     pool = instances(tmp_path, spot=True)
     taken, ended, _ = jobs = [asyncio.run(pool.submit(f"gpu-{number}")) for number in (1, 2, 3)]

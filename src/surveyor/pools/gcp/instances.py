@@ -13,7 +13,7 @@ from uuid import NAMESPACE_URL, uuid5
 from distributed import Security
 
 from surveyor.errors import PoolFailed
-from surveyor.pools.clouds.cloud_machines import CloudMachines
+from surveyor.pools.clouds.cloud_machines import CloudMachines, for_each
 from surveyor.pools.clouds.marks import EXPIRES, FOLDER, JOB, OWNER, POOL, Found, digest, owner
 from surveyor.pools.clouds.ssh_door import Door, door_data, host_keys_in, public_key_of
 from surveyor.pools.clouds.user_data import user_data
@@ -126,12 +126,14 @@ class GoogleInstances(CloudMachines[GCPSite]):
         """Delete instances; those that are gone are passed over.
 
         Raises:
-            QueueSilent: Google does not answer, or refuses; with its words.
+            QueueSilent: Google does not answer, or refuses to delete one; the others are deleted.
         """
-        for job in jobs:
-            zone, _, name = job.partition("/")
-            await asyncio.to_thread(self._compute.delete, zone, name)
-            self._cancelled.add(job)
+        await for_each(jobs, self._delete)
+
+    def _delete(self, job: str) -> None:
+        zone, _, name = job.partition("/")
+        self._compute.delete(zone, name)
+        self._cancelled.add(job)
 
     def door(self, job: str) -> Door | None:
         """Return where a running instance is reached by ssh; None as long as it has not shown its keys.

@@ -14,7 +14,7 @@ from typing import Any
 from distributed import Security
 
 from surveyor.errors import InputError, PoolFailed
-from surveyor.pools.clouds.cloud_machines import CloudMachines
+from surveyor.pools.clouds.cloud_machines import CloudMachines, for_each
 from surveyor.pools.clouds.credentials import certificates_in, check_in, files_for_workers
 from surveyor.pools.clouds.marks import FOLDER, JOB, OWNER, POOL, Found, digest, owner
 from surveyor.pools.kubernetes.client import Kubernetes
@@ -132,7 +132,7 @@ class Pods(CloudMachines[KubernetesSite]):
         """Delete pods, and all that are over; those that are gone are passed over.
 
         Raises:
-            QueueSilent: the server does not answer, or refuses; with its words.
+            QueueSilent: the server does not answer, or refuses to delete one; the others are deleted.
         """
         await self._delete([*{*jobs, *self._over}])
 
@@ -154,11 +154,13 @@ class Pods(CloudMachines[KubernetesSite]):
         return self.folder / "jobs" / f"{pod}.out"
 
     async def _delete(self, pods: Sequence[str]) -> None:
-        for pod in pods:
-            await asyncio.to_thread(self._client.delete, pod)
+        def delete(pod: str) -> None:
+            self._client.delete(pod)
             self._over.pop(pod, None)
             self._known.discard(pod)
             self._deleted.add(pod)
+
+        await for_each(pods, delete)
 
 
 def sweep(name: str, site: KubernetesSite, *, also_alive: bool = False) -> Iterator[Found]:
