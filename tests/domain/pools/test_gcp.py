@@ -216,8 +216,14 @@ def test_a_sweep_deletes_what_has_expired_or_stopped_and_lists_the_rest(
     for each in second["metadata"]["items"]:
         if each["key"] == "surveyor-expires":
             each["value"] = "2020-01-01T00:00:00+00:00"
+    found: dict[str, bool] = {}
+    compute.protected.add(jobs[0].partition("/")[2])
+    with pytest.raises(PoolFailed, match="protected against deletion"):
+        found.update((each.id, each.was_ended) for each in sweep("gcp/gpu", pool.site))
+    assert found == {jobs[0]: False, jobs[1]: True, jobs[2]: False}
+    compute.protected.clear()
     found = {each.id: each.was_ended for each in sweep("gcp/gpu", pool.site)}
-    assert found == {jobs[0]: True, jobs[1]: True, jobs[2]: False}
+    assert found == {jobs[0]: True, jobs[2]: False}
     assert [each.was_ended for each in sweep("gcp/gpu", pool.site, also_alive=True)] == [True]
     assert compute.instances == {}
     compute.status = 403, {"message": "Required 'compute.instances.list' permission for 'projects/p-1'"}

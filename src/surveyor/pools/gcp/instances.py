@@ -221,9 +221,10 @@ def sweep(name: str, site: GCPSite, *, also_alive: bool = False) -> Iterator[Fou
         also_alive: also delete the instances of this user and machine that may still work.
 
     Raises:
-        PoolFailed: Google refuses, or does not answer.
+        PoolFailed: Google does not answer, or refuses to delete an instance; the others are deleted and yielded before.
     """
     compute = Compute(site)
+    failure: QueueSilent | None = None
     try:
         for each in compute.instances(POOL, _label(name)):
             marks, state = _metadata(each), str(each["status"])
@@ -232,10 +233,15 @@ def sweep(name: str, site: GCPSite, *, also_alive: bool = False) -> Iterator[Fou
             is_over = expires is None or expires < datetime.now(UTC) or ENTRIES.get(state) is STOPPED
             if was_ended := is_over or (also_alive and whose == owner()):
                 zone, _, instance = _id(each).partition("/")
-                compute.delete(zone, instance)
+                try:
+                    compute.delete(zone, instance)
+                except QueueSilent as error:
+                    failure, was_ended = error, False
             yield Found(_id(each), each["machineType"].rpartition("/")[2], state, whose, expires, was_ended)
     except QueueSilent as error:
-        raise PoolFailed(str(error)) from error
+        failure = error
+    if failure is not None:
+        raise PoolFailed(str(failure)) from failure
 
 
 def _entry(instance: Mapping[str, Any]) -> Entry:  # Any: as Google gives it

@@ -173,19 +173,25 @@ def sweep(name: str, site: KubernetesSite, *, also_alive: bool = False) -> Itera
 
     Raises:
         InputError: the client is missing, or finds no cluster.
-        PoolFailed: the server refuses, or does not answer.
+        PoolFailed: the server does not answer, or refuses to delete a pod; the others are deleted and yielded before.
     """
     client = Kubernetes(site, is_inside=False)
+    failure: QueueSilent | None = None
     try:
         for each in client.pods(f"{POOL}={_label(name)}"):
             expires, phase = _end_of(each), each.status.phase
             was_ended = also_alive or phase in OVER or (expires is not None and expires < datetime.now(UTC))
             if was_ended:
-                client.delete(each.metadata.name)
+                try:
+                    client.delete(each.metadata.name)
+                except QueueSilent as error:
+                    failure, was_ended = error, False
             whose = (each.metadata.annotations or {}).get(OWNER, "unknown")
             yield Found(each.metadata.name, each.spec.containers[0].image, phase, whose, expires, was_ended)
     except QueueSilent as error:
-        raise PoolFailed(str(error)) from error
+        failure = error
+    if failure is not None:
+        raise PoolFailed(str(failure)) from failure
 
 
 def _end_of(pod: Any) -> datetime | None:  # Any: the client is untyped
