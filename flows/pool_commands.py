@@ -138,11 +138,16 @@ def _sweep(options: argparse.Namespace, console: Console) -> None:
     table = Table()
     for header in ("instance or pod", "type or image", "state", "started by", "expires", "now"):
         table.add_column(header)
-    for each in _swept(options.name, stored_site(options.name), options.all):
-        expires = "unknown" if each.expires is None else f"{each.expires:%Y-%m-%d %H:%M} UTC"
-        now = "ended" if each.was_ended else "left"
-        table.add_row(each.id, each.what, each.state, each.owner, expires, now)
-    console.print(table if table.row_count else f"no instances or pods of pool {options.name}")
+    try:
+        for each in _swept(options.name, stored_site(options.name), options.all):
+            expires = "unknown" if each.expires is None else f"{each.expires:%Y-%m-%d %H:%M} UTC"
+            now = "ended" if each.was_ended else "left"
+            table.add_row(each.id, each.what, each.state, each.owner, expires, now)
+    finally:  # also if one of them could not be ended
+        if table.row_count:
+            console.print(table)
+    if not table.row_count:
+        console.print(f"no instances or pods of pool {options.name}")
 
 
 def _swept(name: str, site: Site, also_alive: bool) -> Iterator[Found]:

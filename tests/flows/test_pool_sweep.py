@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from distributed import Security
 from processes import PATIENCE_S
-from simulated_cloud import SECRET, simulated_cloud
+from simulated_cloud import SECRET, Fault, simulated_cloud
 
 from surveyor.blocks.pools import EC2Pool, load_sites
 from surveyor.pools.ec2.instances import Instances
@@ -33,15 +33,25 @@ def test_a_sweep_needs_the_block_alone(prefect_api_url: str, tmp_path: Path, mon
         assert isinstance(site, EC2Site)
         files = {"tls_ca_file": "/ca.pem", "tls_worker_cert": "/ca.pem", "tls_worker_key": "/key.pem"}
         pool = Instances(NAME, site, tmp_path, "tls://127.0.0.1:1", Security(**files))
-        expired, alive = (asyncio.run(pool.submit(name)) for name in ("a", "b"))
+        protected, expired, alive = (asyncio.run(pool.submit(name)) for name in ("a", "b", "c"))
         past = {"Key": "surveyor-expires", "Value": "2026-01-01T00:00:00+00:00"}
-        cloud.client.create_tags(Resources=[expired], Tags=[past])
+        cloud.client.create_tags(Resources=[protected, expired], Tags=[past])
+        fault = Fault(
+            "TerminateInstances",
+            "OperationNotPermitted",
+            "is protected",
+            concerns=lambda form: protected in form.values(),
+        )
+        cloud.faults.append(fault)
         swept = surveyor("sweep", NAME)
-        assert swept.returncode == 0, swept.stderr
+        assert swept.returncode != 0
+        assert "is protected" in swept.stderr
         rows = {line.split("│")[1].strip(): line for line in swept.stdout.splitlines() if "i-" in line}
         assert "ended" in rows[expired]
-        assert "left" in rows[alive]
-        assert cloud.alive() == [alive]
-        assert "ended" in surveyor("sweep", NAME, "--all").stdout
+        assert ["left" in rows[job] for job in (protected, alive)] == [True, True]
+        assert {*cloud.alive()} == {protected, alive}
+        cloud.faults.clear()
+        all_swept = surveyor("sweep", NAME, "--all")
+        assert (all_swept.returncode, all_swept.stdout.count("ended")) == (0, 2), all_swept.stderr
         assert cloud.alive() == []
         assert SECRET not in swept.stdout + swept.stderr

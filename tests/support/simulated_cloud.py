@@ -34,7 +34,9 @@ SIMULATED = {
     "systemd-run": '#!/bin/sh\necho "$@" > "$SIMULATED_FOLDER/$SIMULATED_INSTANCE.guard"\n'
     'seconds=${1#--on-active=}\nshift\n(sleep "$seconds"; "$@") >/dev/null 2>&1 </dev/null &\n',
     "poweroff": '#!/bin/sh\ntouch "$SIMULATED_FOLDER/$SIMULATED_INSTANCE.off"\n',
-    "systemctl": '#!/bin/sh\n[ "$*" = "try-reload-or-restart ssh" ] && kill -HUP "$(cat /run/sshd.pid)"\n',
+    "systemctl": '#!/bin/sh\ncase "$*" in\n'
+    '"set-default "*) echo "$2" > "$SIMULATED_FOLDER/$SIMULATED_INSTANCE.target" ;;\n'
+    '"try-reload-or-restart ssh") kill -HUP "$(cat /run/sshd.pid)" ;;\n*) exit 1 ;;\nesac\n',
 }
 SPOT = "Server.SpotInstanceTermination"  # why Amazon has ended an instance
 MOTO = "moto"  # path at which moto itself is asked, beside all faults
@@ -153,6 +155,13 @@ class SimulatedCloud:
         """End an instance."""
         self.client.terminate_instances(InstanceIds=[instance])
         self.has_changed.set()
+
+    def reboot(self, instance: str) -> None:
+        """Reboot an instance: its processes end, timers among them, and cloud-init does not run its script again."""
+        kill_all(lambda: processes_with({"SIMULATED_INSTANCE": instance}))
+        target = self.folder / f"{instance}.target"
+        if target.exists() and target.read_text() == "poweroff.target\n":
+            (self.folder / f"{instance}.off").touch()
 
     def announce(self, instance: str, in_s: float) -> None:
         """Let the metadata of an instance say that it is taken away."""

@@ -36,6 +36,7 @@ class SimulatedCompute:
         status: HTTP status and error of all answers, if they are refusals.
         serial: output of the serial ports.
         preempted: names of the instances that were taken away, by zone; their instances are gone.
+        protected: names of instances that cannot be deleted.
         may_list_operations: whether the credentials may ask for these.
         is_preempted: whether the metadata say that the instance is taken away.
         boot: is given name and script of each new instance.
@@ -52,6 +53,7 @@ class SimulatedCompute:
     status: tuple[int, dict[str, Any]] | None = None
     serial: str = ""
     preempted: dict[str, list[str]] = field(default_factory=dict)
+    protected: set[str] = field(default_factory=set)
     may_list_operations: bool = True
     is_preempted: bool = False
     boot: Callable[[str, str], None] = lambda *_: None
@@ -97,6 +99,8 @@ class SimulatedCompute:
                 return 200, self._listed(*query["filter"][0].removeprefix("labels.").split("="))
             case "GET", "instances", str():
                 return 200, {"contents": self.serial or self.on_console(rest.partition("/")[0])}
+        if rest in self.protected:
+            return 400, {"error": {"message": "Resource cannot be deleted if it's protected against deletion."}}
         is_there = self.instances.pop((zone, rest), None) is not None
         return (200, {"name": "op", "status": "RUNNING"}) if is_there else (404, {"error": {"message": "not found"}})
 

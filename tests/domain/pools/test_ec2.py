@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from distributed import Security
+from processes import wait_until
 from simulated_cloud import SECRET, Fault, SimulatedCloud, simulated_cloud
 
 from surveyor.errors import InputError, PoolFailed
@@ -24,6 +25,7 @@ from surveyor.pools.site import Price
 from surveyor.pools.site_machines import machines_of
 from surveyor.pools.spending import Spending
 
+END_S = 60.0  # so long may the end of an instance take on a machine that is overloaded
 PLAIN = {
     "machine_image": "ami-0abc",
     "instance_types": ["g5.xlarge"],
@@ -55,6 +57,11 @@ def instances(cloud: SimulatedCloud, folder: Path, **fields: Any) -> Instances:
     site = EC2Site.model_validate(cloud.fields(**{"prologue": ["sleep 60"], **fields}))
     security = Security(tls_ca_file="/pool/ca.pem", tls_worker_cert="/pool/ca.pem", tls_worker_key="/pool/k.pem")
     return Instances("ec2/gpu", site, folder, "tls://127.0.0.1:8786", security, "/pool/check.py /pool/versions.json")
+
+
+def said_by(cloud: SimulatedCloud, job: str) -> str:
+    console = cloud.folder / f"{job}.console"
+    return console.read_text() if console.exists() else ""
 
 
 def test_an_instance_ends_itself_is_marked_and_asks_for_safe_metadata(cloud: SimulatedCloud, tmp_path: Path) -> None:
@@ -97,7 +104,9 @@ def test_the_first_act_of_an_instance_is_to_set_its_end(cloud: SimulatedCloud, t
     lines = text.splitlines()
     assert lines[1].startswith("systemd-run --on-active=5400 poweroff ||")
     assert lines[2] == "trap poweroff EXIT"
+    assert lines[3] == "systemctl set-default poweroff.target || exit 1"
     in_order = [
+        "sleep 900\n",
         "SURVEYOR_JOB_WALLTIME_S=5400",
         "OMP_NUM_THREADS=$threads",
         "hwloc_base_binding_policy=none",
@@ -114,6 +123,24 @@ def test_the_first_act_of_an_instance_is_to_set_its_end(cloud: SimulatedCloud, t
     assert positions == sorted(positions)
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
     assert len(text) < 4000
+
+
+def test_an_instance_that_is_rebooted_ends(cloud: SimulatedCloud, tmp_path: Path) -> None:
+    """Its timer and its script are gone then, and a pool that has died does not end it."""
+    job = asyncio.run(instances(cloud, tmp_path, prologue=["echo mounting", "sleep 300"]).submit("gpu-1"))
+    wait_until(lambda: "mounting" in said_by(cloud, job), lambda: said_by(cloud, job))
+    assert job in cloud.alive()
+    cloud.reboot(job)
+    wait_until(lambda: job not in cloud.alive(), lambda: said_by(cloud, job), END_S)
+
+
+def test_an_instance_whose_prologue_hangs_ends_without_its_pool(cloud: SimulatedCloud, tmp_path: Path) -> None:
+    """Also where the prologue waits for all of its children."""
+    prologue = ["sleep 1 &", "wait", "echo mounting", "sleep 300"]
+    job = asyncio.run(instances(cloud, tmp_path, prologue=prologue, start_minutes=0.05).submit("gpu-1"))
+    wait_until(lambda: job not in cloud.alive(), lambda: said_by(cloud, job), END_S)
+    said = ["mounting", "no worker was started within 3 s: this instance ends"]
+    assert said_by(cloud, job).splitlines() == said
 
 
 def test_user_data_that_ec2_would_not_take_is_refused(cloud: SimulatedCloud, tmp_path: Path) -> None:
@@ -297,6 +324,17 @@ def test_a_permission_to_terminate_that_is_missing_is_no_end_of_the_pool(cloud: 
         asyncio.run(pool.cancel([job]))
 
 
+def test_an_instance_that_cannot_be_ended_keeps_no_other_alive(cloud: SimulatedCloud, tmp_path: Path) -> None:
+    pool = instances(cloud, tmp_path)
+    jobs = [asyncio.run(pool.submit(f"gpu-{number}")) for number in range(3)]
+    words = "The instance may not be terminated. Modify its 'disableApiTermination' attribute."
+    concerned = {"concerns": lambda form: jobs[1] in form.values()}
+    cloud.faults.append(Fault("TerminateInstances", "OperationNotPermitted", words, **concerned))
+    with pytest.raises(QueueSilent, match="disableApiTermination"):
+        asyncio.run(pool.cancel([*jobs, "i-0123456789abcdef0"]))
+    assert cloud.alive() == [jobs[1]]
+
+
 def test_no_request_holds_a_secret(cloud: SimulatedCloud, tmp_path: Path) -> None:
     asyncio.run(instances(cloud, tmp_path).submit("gpu-1"))
     assert SECRET not in json.dumps(cloud.requests)
@@ -382,7 +420,7 @@ def test_an_instance_that_is_reached_by_ssh_sets_its_end_knows_the_key_and_watch
     kind, key, _ = (keys / "good.pub").read_text().split()
     in_order = [
         "#!/bin/bash\nsystemd-run --on-active=5400 poweroff ||",
-        "\ntrap poweroff EXIT\n",
+        "\ntrap poweroff EXIT\nsystemctl set-default poweroff.target ||",
         "chown ubuntu /run/surveyor/leash",
         f"echo '{kind} {key}' >/etc/ssh/surveyor/ubuntu",
         "ClientAliveInterval 15",
@@ -422,7 +460,7 @@ def test_an_instance_that_boots_unwatched_costs_until_its_worker_should_begin() 
     fields = {**PLAIN, "price_per_hour": 1.0, "orphan_minutes": 5, "start_minutes": 15}
     by_ssh = {"connection": "ssh", "ssh_user": "ubuntu", "ssh_key_file": "/k"}
     prices = [EC2Site.model_validate({**fields, **more}).price for more in ({}, by_ssh)]
-    assert [price.unwatched_s for price in prices if price is not None] == [300, 900]
+    assert [price.unwatched_s for price in prices if price is not None] == [1200, 900]
 
 
 def test_security_groups_have_no_default() -> None:

@@ -13,7 +13,7 @@ import pytest
 from cloud_scene import ORPHAN_S, Scene
 from counted_work import names, work, work_until
 from object_stores import S3
-from processes import PATIENCE_S, wait_until
+from processes import PATIENCE_S, processes_with, wait_until
 from remote_work import learn
 from simulated_cloud import SECRET, Fault, SimulatedCloud, simulated_cloud
 
@@ -108,9 +108,11 @@ def test_when_the_process_of_a_pool_is_killed_its_instance_ends_by_itself_and_an
 
 
 def test_an_instance_whose_scheduler_is_silent_ends_by_itself(scene: Scene) -> None:
-    """A machine that sleeps or hangs closes no connection."""
+    """A machine that sleeps or hangs closes no connection. The guard of its prologue ends no instance that works."""
     scene.start(scene.open_pool(), "a", 300)
     (instance,) = scene.instances()
+    (guard,) = (each for each in processes_with({"SIMULATED_INSTANCE": instance}) if each.cmdline() == ["sleep", "600"])
+    guard.kill()  # as if its time were over
     holder = scene.holder
     os.kill(holder, signal.SIGSTOP)
     try:

@@ -94,6 +94,15 @@ def test_instances_of_a_folder_are_found_by_whoever_created_them_and_deleted(
     assert len(compute.instances) == 1
 
 
+def test_an_instance_that_cannot_be_deleted_keeps_no_other_alive(compute: SimulatedCompute, tmp_path: Path) -> None:
+    pool = instances(tmp_path)
+    jobs = [asyncio.run(pool.submit(f"gpu-{number}")) for number in range(3)]
+    compute.protected.add(jobs[1].partition("/")[2])
+    with pytest.raises(QueueSilent, match="protected against deletion"):
+        asyncio.run(pool.cancel(jobs))
+    assert [*asyncio.run(pool.look([]))] == [jobs[1]]
+
+
 def test_a_spot_instance_that_is_gone_was_taken_away_or_not(compute: SimulatedCompute, tmp_path: Path) -> None:
     pool = instances(tmp_path, spot=True)
     taken, ended, _ = jobs = [asyncio.run(pool.submit(f"gpu-{number}")) for number in (1, 2, 3)]
@@ -207,8 +216,14 @@ def test_a_sweep_deletes_what_has_expired_or_stopped_and_lists_the_rest(
     for each in second["metadata"]["items"]:
         if each["key"] == "surveyor-expires":
             each["value"] = "2020-01-01T00:00:00+00:00"
+    found: dict[str, bool] = {}
+    compute.protected.add(jobs[0].partition("/")[2])
+    with pytest.raises(PoolFailed, match="protected against deletion"):
+        found.update((each.id, each.was_ended) for each in sweep("gcp/gpu", pool.site))
+    assert found == {jobs[0]: False, jobs[1]: True, jobs[2]: False}
+    compute.protected.clear()
     found = {each.id: each.was_ended for each in sweep("gcp/gpu", pool.site)}
-    assert found == {jobs[0]: True, jobs[1]: True, jobs[2]: False}
+    assert found == {jobs[0]: True, jobs[2]: False}
     assert [each.was_ended for each in sweep("gcp/gpu", pool.site, also_alive=True)] == [True]
     assert compute.instances == {}
     compute.status = 403, {"message": "Required 'compute.instances.list' permission for 'projects/p-1'"}

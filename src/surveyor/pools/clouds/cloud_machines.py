@@ -1,5 +1,7 @@
 """The machines of a pool in any cloud, and the identity that tells them from those of other pools."""
 
+import asyncio
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Generic, TypeVar
 from uuid import uuid4
@@ -43,3 +45,14 @@ class CloudMachines(Generic[S]):
     def identity(self) -> str:
         """Identity of this folder, by which its machines differ from those of any other machine, user or folder."""
         return identity_of(self.folder)
+
+
+async def for_each(jobs: Collection[str], act: Callable[[str], None]) -> None:
+    """Do something with each job, in threads, whether or not it succeeds with the others.
+
+    Raises:
+        Exception: the first failure, after all jobs had their turn.
+    """
+    outcomes = await asyncio.gather(*(asyncio.to_thread(act, job) for job in jobs), return_exceptions=True)
+    for failure in (outcome for outcome in outcomes if outcome is not None):
+        raise failure

@@ -6,17 +6,20 @@ NOTICE is the kind of the cloud that may take the instance or pod away, with the
 scheduler is told when the cloud announces it. A hyphen stands for an instance that stays.
 
 A connection that breaks ends a worker by itself. A machine that sleeps or hangs breaks none: its worker would wait, and
-cost, for ever. The user data of the instance power it off when this program ends.
+cost, for ever. The user data of the instance power it off when this program ends, and when it does not begin in time.
+The file that the variable SURVEYOR_WATCHED names, if there is one, shows that it has begun.
 """
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from distributed import Security
@@ -27,6 +30,7 @@ from surveyor.pools.scheduler import NOTICE
 
 logger = logging.getLogger("surveyor.pools.instance")
 
+WATCHED = "SURVEYOR_WATCHED"  # the variable with the file by which an instance knows that the watch has begun
 NO_NOTICE = "-"  # for an instance that nobody takes away
 ANSWER_S = 10.0  # a scheduler with much to do takes its time
 LOOK_S = 10.0
@@ -44,6 +48,8 @@ def main() -> None:
         cloud, _, job = notice.partition("=")
         files = Security(tls_ca_file=ca_file, tls_worker_cert=certificate, tls_worker_key=key, require_encryption=True)
         spot_notice.listen(cloud, lambda at: send_notice(address, files, job, at))
+    if mark := os.environ.get(WATCHED):
+        Path(mark).touch()
     sys.exit(_watch(subprocess.Popen(command), address, float(orphan_s), context))
 
 

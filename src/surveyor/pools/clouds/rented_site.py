@@ -85,8 +85,12 @@ class RentedSite(CloudSite):
 
     @property
     def price(self) -> Price | None:
-        """Price and budget of the instances; by ssh, one that boots unwatched lives until its worker should begin."""
+        """Price and budget of the instances; one that boots unwatched lives until its worker should begin.
+
+        By ssh, no worker begins then. Within the same network it may, and waits for the process of the pool.
+        """
         price = super().price
-        if price is None or self.connection == "private":
-            return price
-        return replace(price, unwatched_s=max(price.unwatched_s, 60 * self.start_minutes))
+        if price is None:
+            return None
+        orphan_s, start_s = price.unwatched_s, 60 * self.start_minutes
+        return replace(price, unwatched_s=max(orphan_s, start_s) if self.connection == "ssh" else orphan_s + start_s)

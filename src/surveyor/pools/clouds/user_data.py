@@ -6,17 +6,26 @@ from pathlib import Path
 
 from distributed import Security
 
+from surveyor.pools.clouds.instance_watch import WATCHED
 from surveyor.pools.clouds.rented_site import RentedSite
 from surveyor.pools.clouds.worker_command import python_of, worker_command
 from surveyor.pools.machine import THREADS, UNBOUND
 
-# The first act of an instance, whatever else it does.
+# The first act of an instance, whatever else it does. The timer does not survive a reboot, and cloud-init does not run
+# the script again; Compute Engine would, for another lifetime. Therefore systemd powers off instead of booting again.
 END_OF_LIFE = """\
 #!/bin/bash
 systemd-run --on-active={lifetime_s} poweroff || {{ echo "no end of life could be set"; poweroff; exit 1; }}
-trap poweroff EXIT"""
+trap poweroff EXIT
+systemctl set-default poweroff.target || exit 1"""
+# The guard is no child of the script: a prologue that waits for its own children must not wait for it.
 SCRIPT = """\
 {end_of_life}
+export {watched}=$(mktemp -u)
+( (
+sleep {start_s}
+[ -e "${watched}" ] || {{ echo "no worker was started within {start_s} s: this instance ends"; poweroff; }}
+) & )
 export SURVEYOR_JOB_BEGIN=$(date +%s)
 export SURVEYOR_JOB_WALLTIME_S={lifetime_s}
 threads=$(($(nproc) / {n_workers}))
@@ -39,9 +48,12 @@ def user_data(
 ) -> str:
     """Return the script of an instance.
 
-    Its first act is to set the end of its own life. It holds no secret: the certificate lies in the folder of the pool,
-    on the file system that the instances mount, and only the owner of the folder can read it. Therefore the worker runs
-    under the numbers of that user, and its files belong to the user.
+    Its first act is to set the end of its own life. It ends earlier when the watch of its worker does not begin in
+    time, and then with the watch.
+
+    It holds no secret: the certificate lies in the folder of the pool, on the file system that the instances mount, and
+    only the owner of the folder can read it. Therefore the worker runs under the numbers of that user, and its files
+    belong to the user.
 
     Args:
         site: settings of the pool.
@@ -57,6 +69,8 @@ def user_data(
     return SCRIPT.format(
         end_of_life=END_OF_LIFE.format(lifetime_s=site.walltime_s),
         lifetime_s=site.walltime_s,
+        start_s=f"{60 * site.start_minutes:g}",
+        watched=WATCHED,
         n_workers=site.workers_per_job,
         exports="\n".join(exports),
         prologue="\n".join(site.prologue),

@@ -73,18 +73,29 @@ class EC2:
         """Terminate instances, and return those that EC2 does not know, not yet or no longer.
 
         Raises:
-            QueueSilent: EC2 does not answer, or refuses; with its words.
+            QueueSilent: EC2 does not answer, or refuses to end one, with its words; the others are ended.
         """
         try:
             self.ask("terminate_instances", InstanceIds=list(instances))
-        except MissingInstance:
-            if len(instances) == 1:
-                return list(instances)
-            # One that is not known keeps EC2 from ending the others.
-            return [unknown for instance in instances for unknown in self.terminate([instance])]
         except PoolFailed as error:
+            if len(instances) > 1:  # one that is not known, or may not be ended, keeps EC2 from ending the others
+                return self._terminate_each(instances)
+            if isinstance(error, MissingInstance):
+                return list(instances)
             raise QueueSilent(str(error)) from error
         return []
+
+    def _terminate_each(self, instances: Sequence[str]) -> list[str]:
+        unknown: list[str] = []
+        failure = None
+        for instance in instances:
+            try:
+                unknown += self.terminate([instance])
+            except QueueSilent as error:
+                failure = error
+        if failure is not None:
+            raise failure
+        return unknown
 
     def _meaning(self, error: Any, instance_type: str) -> Exception:  # Any: botocore is untyped
         code = code_of(error)

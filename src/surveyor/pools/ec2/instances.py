@@ -289,19 +289,25 @@ def sweep(name: str, site: EC2Site, *, also_alive: bool = False) -> Iterator[Fou
         also_alive: also terminate the instances of this user and machine that may still work.
 
     Raises:
-        PoolFailed: EC2 refuses, or does not answer.
+        PoolFailed: EC2 does not answer, or refuses to end an instance; the others are ended and yielded before.
     """
     ec2 = EC2(site)
+    failure: QueueSilent | None = None
     try:
         for each in ec2.instances({"tag:" + POOL: [name], "instance-state-name": COSTS}):
             found = _found_from(each)
             is_expired = found.expires is None or found.expires < datetime.now(UTC)
             if is_expired or (also_alive and found.owner == owner()):
-                ec2.terminate([found.id])
-                found = Found(found.id, found.what, found.state, found.owner, found.expires, True)
+                try:
+                    ec2.terminate([found.id])
+                    found = replace(found, was_ended=True)
+                except QueueSilent as error:
+                    failure = error
             yield found
     except QueueSilent as error:
-        raise PoolFailed(str(error)) from error
+        failure = error
+    if failure is not None:
+        raise PoolFailed(str(failure)) from failure
 
 
 def _found_from(instance: Mapping[str, Any]) -> Found:  # Any: as boto3 gives it

@@ -13,7 +13,7 @@ from uuid import NAMESPACE_URL, uuid5
 from distributed import Security
 
 from surveyor.errors import PoolFailed
-from surveyor.pools.clouds.cloud_machines import CloudMachines
+from surveyor.pools.clouds.cloud_machines import CloudMachines, for_each
 from surveyor.pools.clouds.marks import EXPIRES, FOLDER, JOB, OWNER, POOL, Found, digest, owner
 from surveyor.pools.clouds.ssh_door import Door, door_data, host_keys_in, public_key_of
 from surveyor.pools.clouds.user_data import user_data
@@ -126,12 +126,14 @@ class GoogleInstances(CloudMachines[GCPSite]):
         """Delete instances; those that are gone are passed over.
 
         Raises:
-            QueueSilent: Google does not answer, or refuses; with its words.
+            QueueSilent: Google does not answer, or refuses to delete one; the others are deleted.
         """
-        for job in jobs:
-            zone, _, name = job.partition("/")
-            await asyncio.to_thread(self._compute.delete, zone, name)
-            self._cancelled.add(job)
+        await for_each(jobs, self._delete)
+
+    def _delete(self, job: str) -> None:
+        zone, _, name = job.partition("/")
+        self._compute.delete(zone, name)
+        self._cancelled.add(job)
 
     def door(self, job: str) -> Door | None:
         """Return where a running instance is reached by ssh; None as long as it has not shown its keys.
@@ -219,9 +221,10 @@ def sweep(name: str, site: GCPSite, *, also_alive: bool = False) -> Iterator[Fou
         also_alive: also delete the instances of this user and machine that may still work.
 
     Raises:
-        PoolFailed: Google refuses, or does not answer.
+        PoolFailed: Google does not answer, or refuses to delete an instance; the others are deleted and yielded before.
     """
     compute = Compute(site)
+    failure: QueueSilent | None = None
     try:
         for each in compute.instances(POOL, _label(name)):
             marks, state = _metadata(each), str(each["status"])
@@ -230,10 +233,15 @@ def sweep(name: str, site: GCPSite, *, also_alive: bool = False) -> Iterator[Fou
             is_over = expires is None or expires < datetime.now(UTC) or ENTRIES.get(state) is STOPPED
             if was_ended := is_over or (also_alive and whose == owner()):
                 zone, _, instance = _id(each).partition("/")
-                compute.delete(zone, instance)
+                try:
+                    compute.delete(zone, instance)
+                except QueueSilent as error:
+                    failure, was_ended = error, False
             yield Found(_id(each), each["machineType"].rpartition("/")[2], state, whose, expires, was_ended)
     except QueueSilent as error:
-        raise PoolFailed(str(error)) from error
+        failure = error
+    if failure is not None:
+        raise PoolFailed(str(failure)) from failure
 
 
 def _entry(instance: Mapping[str, Any]) -> Entry:  # Any: as Google gives it

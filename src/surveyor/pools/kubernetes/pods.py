@@ -14,7 +14,7 @@ from typing import Any
 from distributed import Security
 
 from surveyor.errors import InputError, PoolFailed
-from surveyor.pools.clouds.cloud_machines import CloudMachines
+from surveyor.pools.clouds.cloud_machines import CloudMachines, for_each
 from surveyor.pools.clouds.credentials import certificates_in, check_in, files_for_workers
 from surveyor.pools.clouds.marks import FOLDER, JOB, OWNER, POOL, Found, digest, owner
 from surveyor.pools.kubernetes.client import Kubernetes
@@ -132,7 +132,7 @@ class Pods(CloudMachines[KubernetesSite]):
         """Delete pods, and all that are over; those that are gone are passed over.
 
         Raises:
-            QueueSilent: the server does not answer, or refuses; with its words.
+            QueueSilent: the server does not answer, or refuses to delete one; the others are deleted.
         """
         await self._delete([*{*jobs, *self._over}])
 
@@ -154,11 +154,13 @@ class Pods(CloudMachines[KubernetesSite]):
         return self.folder / "jobs" / f"{pod}.out"
 
     async def _delete(self, pods: Sequence[str]) -> None:
-        for pod in pods:
-            await asyncio.to_thread(self._client.delete, pod)
+        def delete(pod: str) -> None:
+            self._client.delete(pod)
             self._over.pop(pod, None)
             self._known.discard(pod)
             self._deleted.add(pod)
+
+        await for_each(pods, delete)
 
 
 def sweep(name: str, site: KubernetesSite, *, also_alive: bool = False) -> Iterator[Found]:
@@ -171,19 +173,25 @@ def sweep(name: str, site: KubernetesSite, *, also_alive: bool = False) -> Itera
 
     Raises:
         InputError: the client is missing, or finds no cluster.
-        PoolFailed: the server refuses, or does not answer.
+        PoolFailed: the server does not answer, or refuses to delete a pod; the others are deleted and yielded before.
     """
     client = Kubernetes(site, is_inside=False)
+    failure: QueueSilent | None = None
     try:
         for each in client.pods(f"{POOL}={_label(name)}"):
             expires, phase = _end_of(each), each.status.phase
             was_ended = also_alive or phase in OVER or (expires is not None and expires < datetime.now(UTC))
             if was_ended:
-                client.delete(each.metadata.name)
+                try:
+                    client.delete(each.metadata.name)
+                except QueueSilent as error:
+                    failure, was_ended = error, False
             whose = (each.metadata.annotations or {}).get(OWNER, "unknown")
             yield Found(each.metadata.name, each.spec.containers[0].image, phase, whose, expires, was_ended)
     except QueueSilent as error:
-        raise PoolFailed(str(error)) from error
+        failure = error
+    if failure is not None:
+        raise PoolFailed(str(failure)) from failure
 
 
 def _end_of(pod: Any) -> datetime | None:  # Any: the client is untyped
