@@ -18,7 +18,7 @@ from surveyor.errors import InputError
 from surveyor.flows.pool_commands import stored_site, users_pools
 from surveyor.flows.stores import access_to, add_storage_option, store_argument
 from surveyor.pools.choice import BLOCK, plain_site
-from surveyor.pools.site import Site
+from surveyor.pools.site import BorderSite, Site
 from surveyor.reference.choice import Codes
 from surveyor.storage.buckets import Bucket, BucketAccess
 from surveyor.storage.object_storage import ObjectStorage, prove
@@ -151,10 +151,18 @@ def look_at_pool(name: str, wait_s: float, on_progress: Callable[[str], None]) -
         on_progress: called with a description of each wait.
 
     Raises:
-        InputError: there is no such block.
+        InputError: there is no such block, or none with the access to its workspace.
     """
     site = stored_site(name)
-    yield from examine_pool(name, site, Path.cwd(), by_hand=users_pools(), wait_s=wait_s, on_progress=on_progress)
+    yield from examine_pool(
+        name,
+        site,
+        Path.cwd(),
+        by_hand=users_pools(),
+        access=access_to(site.workspace, site.storage) if isinstance(site, BorderSite) and site.workspace else None,
+        wait_s=wait_s,
+        on_progress=on_progress,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from processes import wait_until
 from slurm import SlurmCluster
 
 import surveyor
+from surveyor.doctor.one_pool import examine_pool
 from surveyor.doctor.preflight import check_overlap, examine
 from surveyor.doctor.probe import Question, WorkerView
 from surveyor.doctor.results import CheckResult, Subject
@@ -445,4 +446,39 @@ def test_workers_are_asked_whether_they_reach_the_bucket(
     with s3.failing(Fault(removed=("HTTP_IF_NONE_MATCH",))):
         fault = the_fault(examine_campaign(labels=address, pools=all_on("slurm/not-asked")))
     assert (fault.check, fault.where) == ("label store", "here")
+    assert "of two writers of one object, both succeed" in fault.found
+
+
+def test_one_pool_without_a_campaign_is_asked_whether_it_reaches_its_workspace(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    client_of.cache_clear()
+    address = f"{s3.new_bucket()}/workspace"
+    with dask_pool(tmp_path) as plain:
+        site = plain.model_copy(update={"workspace": address})
+
+        def look() -> list[CheckResult]:
+            return list(examine_pool("dask/far", site, tmp_path, wait_s=60.0))
+
+        findings = look()
+        assert faults(findings) == []
+        assert {each.check for each in findings} == {"workspace", "worker", "GPUs", "clock"}
+        assert [(each.where, each.found) for each in findings if each.check == "workspace"] == [
+            ("here", f"{address}: writable; of several writers of one object, exactly one wins"),
+            ("dask/far", f"{address}: shared and writable"),
+        ]
+        assert list(storage_at(address).list("")) == []
+
+        def is_of_a_worker(method: str, path: str) -> bool:
+            return "from-dask-far" in path and method == "PUT"
+
+        with s3.failing(Fault(status="403 Forbidden", is_refused=is_of_a_worker)):
+            fault = the_fault(look())
+        assert (fault.check, fault.where) == ("workspace", "dask/far")
+        assert f"cannot use {address}: " in fault.found
+    with s3.failing(Fault(removed=("HTTP_IF_NONE_MATCH",))):
+        (fault,) = look()  # nobody listens at the address, which is not asked
+    assert (fault.check, fault.where) == ("workspace", "here")
     assert "of two writers of one object, both succeed" in fault.found

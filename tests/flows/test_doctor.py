@@ -14,10 +14,13 @@ import psutil
 import pytest
 import yaml
 from ase.build import bulk
+from object_stores import S3, SECRET, Fault
 from processes import wait_until
 from slurm import SlurmCluster
 
-from surveyor.blocks.pools import LocalPool, SLURMPool
+from surveyor.blocks.pools import DaskPool, LocalPool, SLURMPool
+from surveyor.blocks.storages import S3Storage
+from surveyor.flows.doctor import look_at_pool
 from surveyor.labels import LabelStore
 from surveyor.testing.references import launches
 
@@ -75,6 +78,17 @@ def test_doctor_finds_nothing_in_a_good_campaign(command: CommandLine) -> None:
     assert f"{command.api_url}: version" in said
     assert not command.log.exists()
     assert not (command.folder / "runs").exists()
+
+
+@pytest.mark.usefixtures("prefect_api_url")
+def test_doctor_reaches_the_workspace_of_one_pool_as_its_block_says(s3: S3) -> None:
+    S3Storage(endpoint=s3.url, region="us-east-1", access_key_id="me", secret_access_key=SECRET).save("doctor-far")
+    tls = {"address": "tls://127.0.0.1:9", "storage": "s3/doctor-far"}
+    DaskPool(**tls, workspace=f"{s3.new_bucket()}/workspace").save("doctor-far")
+    with s3.failing(Fault(removed=("HTTP_IF_NONE_MATCH",))):
+        (fault,) = look_at_pool("dask/doctor-far", 60.0, print)
+    assert (fault.check, fault.where) == ("workspace", "here")
+    assert "of two writers of one object, both succeed" in fault.found
 
 
 def test_doctor_examines_one_pool_without_a_campaign(command: CommandLine) -> None:

@@ -14,6 +14,8 @@ import psutil
 from surveyor.doctor.results import CheckResult, fault, remark
 from surveyor.errors import PoolFailed, SurveyorError
 from surveyor.pools.choice import Pools, folder_of, open_pools
+from surveyor.pools.clouds.rented_site import RentedSite
+from surveyor.pools.kubernetes.site import KubernetesSite
 from surveyor.pools.machine import find_capacity
 from surveyor.pools.machines import QueueSilent
 from surveyor.pools.pool_folder import PoolFolder
@@ -122,21 +124,32 @@ def opened_pool(
         folder: folder for pools with jobs, which need one.
         by_hand: folder of the pools that the user has opened by hand.
         on_progress: called with a description of each wait.
-        of_closing: takes the fault of a pool that does not close.
+        of_closing: takes the fault of a pool that does not close, with the ids of what is left of it.
 
     Raises:
         InputError: the pool cannot be opened with its settings.
     """
     used = _small(site) if _opened_by_hand(name, by_hand) is None else site
+    stages = Pools(sampling=name, labelling=name, training=name)
+
+    def note(said: str) -> None:
+        of_closing.append(fault("closing", name, said, _line_for_closing(name, site)))
+
     try:
-        with open_pools(Pools(sampling=name, labelling=name, training=name), {name: used}, folder, by_hand) as opened:
+        with open_pools(stages, {name: used}, folder, by_hand, on_left=note) as opened:
             state = _state(name, site, folder, by_hand)
             yield OpenedPool(name, site, opened.labelling, state, on_progress, time.time())
     except PoolFailed as error:
-        of_closing.append(fault("closing", name, str(error), "end that process and cancel these jobs by hand"))
+        note(str(error))
     finally:
         if folder is not None:
             _see_off(folder_of(name, folder))
+
+
+def _line_for_closing(name: str, site: Site) -> str:
+    if isinstance(site, RentedSite | KubernetesSite):
+        return f"surveyor pool sweep {name} --all  # with the permission to end them; or use the console of the cloud"
+    return "end that process and cancel these jobs by hand"
 
 
 def _see_off(folder: PoolFolder) -> None:

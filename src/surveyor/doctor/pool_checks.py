@@ -1,29 +1,27 @@
 """Checks on the workers of a campaign's pools, before the campaign begins."""
 
-import math
 import time
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from surveyor.doctor.host_checks import check_hosts
 from surveyor.doctor.opened_pools import UNANSWERED, OpenedPool, no_worker, opened_pool
-from surveyor.doctor.probe import Question, WorkerView, look_around, temporary_part
+from surveyor.doctor.probe import Question, WorkerView, look_around
 from surveyor.doctor.results import CheckResult, Subject, fault, fault_of, remark
 from surveyor.doctor.worker_checks import WORKER_CHECKS, AskedForCampaign, stages_of, wants_gpu
+from surveyor.doctor.workspaces import proven_part, through_workspace
 from surveyor.errors import InputError
 from surveyor.labels import LevelOfTheory, load_theory
 from surveyor.models.choice import check_model_parameters, with_contents
 from surveyor.pools.site import WorkersSite
 from surveyor.pools.sites import JobQueueSite
 from surveyor.pools.ssh.site import SSHSite
-from surveyor.pools.workspace.workspace import Border, Workspace
-from surveyor.storage.buckets import BucketAccess
-from surveyor.storage.object_storage import ObjectStorage, prove
+from surveyor.storage.object_storage import ObjectStorage
 from surveyor.works.campaign import CheckedCampaign, check_theory
-from surveyor.works.workspaces import bucket_of, workspace_of
+from surveyor.works.workspaces import workspace_of
 
 # What is to be edited where a reference cannot be computed, by what is said of it.
 LINES = (
@@ -108,10 +106,8 @@ def _asked(
         ExitStack() as stack,
     ):
         if (address := workspace_of(site)) is not None:
-            part = stack.enter_context(_part_of_workspace(address, subject.accesses.get(name)))
-            border = Border(name, part, subject.directory.path, checkpoint_s=math.inf)
-            question = replace(question, workspace=part)
-            pool = replace(pool, pool=stack.enter_context(Workspace(pool.pool, border)))
+            part = stack.enter_context(proven_part(address, subject.accesses.get(name)))
+            pool, question = stack.enter_context(through_workspace(pool, question, part, subject.directory.path))
         view = pool.submit(look_around, question)
         is_open = not view.done() or view.exception() is None
         theory = _asked_theory(subject, pool) if is_open else None
@@ -128,15 +124,6 @@ def _question(subject: Subject, name: str, folders: Mapping[str, Path], bucket: 
         wants_gpu=wants_gpu(subject.parameters, name, site),
         bucket=bucket,
     )
-
-
-@contextmanager
-def _part_of_workspace(address: str, access: BucketAccess | None) -> Iterator[ObjectStorage]:
-    """Prove that a workspace keeps its promises, and give a temporary part of it."""
-    storage = bucket_of(address, access)
-    prove(storage)
-    with temporary_part(storage) as part:
-        yield part
 
 
 def _asked_theory(subject: Subject, pool: OpenedPool) -> Future[LevelOfTheory] | None:

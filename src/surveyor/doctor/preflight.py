@@ -69,9 +69,9 @@ def _check_bucket(subject: Subject, made: ExitStack) -> Generator[CheckResult, N
     return part
 
 
-def proof_of(bucket: ObjectStorage) -> CheckResult:
+def proof_of(bucket: ObjectStorage, check: str = "label store") -> CheckResult:
     """Return the result for a bucket that keeps its promises."""
-    return CheckResult("label store", HERE, f"{bucket}: writable; of several writers of one object, exactly one wins")
+    return CheckResult(check, HERE, f"{bucket}: writable; of several writers of one object, exactly one wins")
 
 
 def check_inputs(subject: Subject) -> Generator[CheckResult, None, CheckedCampaign | None]:

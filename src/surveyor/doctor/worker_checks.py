@@ -104,7 +104,7 @@ def check_bucket(asked: AskedForCampaign) -> Iterator[CheckResult]:
         yield CheckResult("label store", asked.pool, f"{store}: shared and writable")
 
 
-def check_workspace(asked: AskedForCampaign) -> Iterator[CheckResult]:
+def check_workspace(asked: Asked) -> Iterator[CheckResult]:
     """Check that the worker can use the workspace of its pool."""
     workspace, host = asked.question.workspace, asked.view.host
     if workspace is None:
@@ -115,8 +115,9 @@ def check_workspace(asked: AskedForCampaign) -> Iterator[CheckResult]:
         yield fault("workspace", asked.pool, f"{host} cannot use {address}: {asked.view.workspace}", line)
     else:
         yield CheckResult("workspace", asked.pool, f"{address}: shared and writable")
-    store = asked.parameters.label_store
-    if isinstance(store, Path) and "labelling" in stages_of(asked.parameters, asked.pool):
+    if not isinstance(asked, AskedForCampaign) or "labelling" not in stages_of(asked.parameters, asked.pool):
+        return
+    if isinstance(store := asked.parameters.label_store, Path):
         yield fault("label store", asked.pool, f"{host} does not see the folder {store}", "labels: s3://BUCKET/labels")
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -103,6 +103,7 @@ def open_pools(
     folder: Path | None = None,
     by_hand: Path | None = None,
     lease: Lease | None = None,
+    on_left: Callable[[str], None] = lambda said: logger.warning("%s", said),
 ) -> Iterator[OpenPools]:
     """Open the pools of a campaign, and close them at the end.
 
@@ -116,6 +117,7 @@ def open_pools(
         folder: folder for pools on clusters, which need one.
         by_hand: folder of the pools that the user has opened by hand.
         lease: lease of the run directory. If it is lost, the pools belong to another process and are not closed.
+        on_left: called with a message about each pool that cannot be closed, as the end of work must not be a failure.
 
     Raises:
         InputError: a name needs a site that is not given.
@@ -132,9 +134,9 @@ def open_pools(
     except Exception:
         raise  # what runs on clusters goes on
     except BaseException:
-        _close(ours, lease)
+        _close(ours, lease, on_left)
         raise
-    _close(ours, lease)
+    _close(ours, lease, on_left)
 
 
 def _pool(name: str, site: Site | None, folder: Path | None, by_hand: Path | None, ours: list[PoolFolder]) -> Pool:
@@ -166,15 +168,15 @@ def folder_of(name: str, folder: Path) -> PoolFolder:
     return PoolFolder(folder / name.replace("/", "-"))
 
 
-def _close(folders: list[PoolFolder], lease: Lease | None) -> None:
+def _close(folders: list[PoolFolder], lease: Lease | None, on_left: Callable[[str], None]) -> None:
     if lease is not None and lease.is_lost:
         return
     with ThreadPoolExecutor(max(1, len(folders))) as threads:  # side by side: a cancelled run is killed after 30 s
-        list(threads.map(_close_one, folders))
+        list(threads.map(lambda folder: _close_one(folder, on_left), folders))
 
 
-def _close_one(folder: PoolFolder) -> None:
+def _close_one(folder: PoolFolder, on_left: Callable[[str], None]) -> None:
     try:
         close_cluster_pool(folder)
     except PoolFailed as error:
-        logger.warning("%s", error)  # what the campaign has is safe, and its end must not be a failure
+        on_left(str(error))  # what the campaign has is safe

@@ -112,6 +112,8 @@ def close_cluster_pool(folder: PoolFolder) -> bool:
             ) from error
     deadline = time.monotonic() + CLOSE_S
     while folder.read_holder() is not None or folder.read_jobs():
+        if holder_of(folder.lease) is None:  # it has ended, or was killed, and nobody else ends the jobs that it left
+            _cancel_left(folder)
         if time.monotonic() > deadline:
             raise PoolFailed(
                 f"the pool in {folder.path} does not end: process {holder['pid']} on {holder['host']}, jobs "

@@ -96,6 +96,25 @@ def test_doctor_starts_one_instance_looks_around_ends_it_and_says_what_it_cost(s
     assert "the permission ec2:RunInstances" in fault.found
 
 
+def test_doctor_looks_at_the_workspace_and_names_what_it_cannot_end(
+    scene: Scene, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_REGION"):
+        monkeypatch.setenv(name, s3.environment[name])
+    scene.cloud.faults.append(Fault("TerminateInstances", "UnauthorizedOperation", "You are not authorized.", 403))
+    site = scene.site(workspace=f"{s3.new_bucket()}/workspace", idle_minutes=1)
+    results = list(examine_pool("ec2/test", site, scene.path, access=s3.access))
+    assert [each.where for each in results if each.check == "workspace" and each.severity == "good"] == [
+        *("here", "ec2/test")
+    ]
+    (fault,) = (each for each in results if each.check == "closing")
+    instance = scene.cloud.requested("TerminateInstances")[-1]["InstanceId.1"]
+    assert f"jobs {instance} of the pool" in fault.found
+    assert "the permission ec2:TerminateInstances" in fault.found
+    assert fault.remedy.startswith("surveyor pool sweep ec2/test --all")
+    scene.wait_for_the_end_of(instance)  # by itself, as its worker has ended
+
+
 def test_when_the_process_of_a_pool_is_killed_its_instance_ends_by_itself_and_another_continues(scene: Scene) -> None:
     pool = scene.open_pool()
     scene.start(pool, "a", 300)
