@@ -383,7 +383,8 @@ def test_a_journal_that_has_lost_a_line_is_not_resumed(tmp_path: Path) -> None:
     lost = next(number for number, line in enumerate(lines) if '"entry":"walker"' in line)
     damaged = Journal(tmp_path / "journal.jsonl")
     damaged.path.write_text("".join([*lines[:lost], *lines[lost + 1 :]]))
-    with pytest.raises(InputError, match=r"journal\.jsonl: entry \d+ \(sample\) does not follow .*begin_from"):
+    message = r'journal\.jsonl: entry \d+, \{.*"entry":"sample".*\}, does not follow .*begin_from'
+    with pytest.raises(InputError, match=message):
         damaged.resume()
 
 

@@ -76,8 +76,8 @@ class Journal:
                 schedule = advance(entry, schedule)
             except (LookupError, ValueError) as error:
                 raise InputError(
-                    f"{self.path}: entry {number} ({entry.entry}) does not follow from the entries before it: a line "
-                    "is missing or was changed; restore the file from a copy, or begin another campaign from the "
+                    f"{self.path}: entry {number}, {_in_words(entry)}, does not follow from the entries before it: a "
+                    "line is missing or was changed; restore the file from a copy, or begin another campaign from the "
                     "newest generation of this one (begin_from)"
                 ) from error
         difference = first_difference(entries)
