@@ -31,7 +31,7 @@ from surveyor.errors import InputError
 from surveyor.events.log import EventLog
 from surveyor.files import read_json, write_json
 from surveyor.learning.audits import Examined
-from surveyor.learning.decisions import Progress
+from surveyor.learning.decisions import LearningProgress
 from surveyor.models.choice import load_model
 from surveyor.models.model import Model
 from surveyor.models.record import RECORD
@@ -182,10 +182,10 @@ class Generation:
         return self.data.n_requested()
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> LearningProgress:
         """The numbers on which the decision to stop depends."""
         errors = self.before_training
-        return Progress(self.number, self.n_labels, errors.energy_rmse, errors.forces_rmse, self.examined)
+        return LearningProgress(self.number, self.n_labels, errors.energy_rmse, errors.forces_rmse, self.examined)
 
 
 @dataclass(frozen=True, slots=True)

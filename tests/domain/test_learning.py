@@ -9,7 +9,7 @@ from surveyor.dataset import KEY, Dataset, DataSets, with_label
 from surveyor.dataset.metrics import StructureError, structure_error
 from surveyor.labels import Label, LabelFailure
 from surveyor.learning.decisions import (
-    Progress,
+    LearningProgress,
     decide_membership,
     must_reset,
     perturbed_starts,
@@ -184,14 +184,14 @@ BOTH = Learning(n_generations=5, max_labels=100, target_energy_meV_per_atom=2, t
 @pytest.mark.parametrize(
     ("progress", "reason"),
     [
-        (Progress(0, 0), None),
-        (Progress(5, 0), "all 5 generations are complete"),
-        (Progress(1, 100), "the budget of 100 labels is used up"),
-        (Progress(1, 50, 0.001, 0.03), "the error before training is below its target"),
-        (Progress(1, 50, 0.002, 0.05), "the error before training is below its target"),
-        (Progress(1, 50, 0.001, 0.06), None),
-        (Progress(1, 50, 0.003, 0.03), None),
-        (Progress(1, 50, 0.001, None), None),
+        (LearningProgress(0, 0), None),
+        (LearningProgress(5, 0), "all 5 generations are complete"),
+        (LearningProgress(1, 100), "the budget of 100 labels is used up"),
+        (LearningProgress(1, 50, 0.001, 0.03), "the error before training is below its target"),
+        (LearningProgress(1, 50, 0.002, 0.05), "the error before training is below its target"),
+        (LearningProgress(1, 50, 0.001, 0.06), None),
+        (LearningProgress(1, 50, 0.003, 0.03), None),
+        (LearningProgress(1, 50, 0.001, None), None),
     ],
 )
 def test_a_campaign_ends_for_a_reason(progress, reason):
@@ -199,12 +199,14 @@ def test_a_campaign_ends_for_a_reason(progress, reason):
 
 
 def test_a_campaign_of_one_generation_or_one_label_ends_for_a_reason_in_the_singular():
-    assert reason_to_stop(Progress(1, 0), Learning(n_generations=1)) == "the one requested generation is complete"
-    assert reason_to_stop(Progress(0, 1), Learning(max_labels=1)) == "the budget of 1 label is used up"
+    assert (
+        reason_to_stop(LearningProgress(1, 0), Learning(n_generations=1)) == "the one requested generation is complete"
+    )
+    assert reason_to_stop(LearningProgress(0, 1), Learning(max_labels=1)) == "the budget of 1 label is used up"
 
 
 def test_without_targets_no_error_is_good_enough():
-    assert reason_to_stop(Progress(1, 50, 0.0, 0.0), Learning()) is None
+    assert reason_to_stop(LearningProgress(1, 50, 0.0, 0.0), Learning()) is None
 
 
 def walkers_of(tmp_path):

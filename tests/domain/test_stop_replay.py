@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from surveyor.learning.audits import Audit, Examined
-from surveyor.learning.decisions import TARGETS_MET, Progress, reason_to_stop
+from surveyor.learning.decisions import TARGETS_MET, LearningProgress, reason_to_stop
 from surveyor.learning.parameters import Learning
 
 TARGET = 40.0  # meV/Å
@@ -75,7 +75,7 @@ def replayed(curve: Curve, seed: int, n_generations: int = 10_000) -> Stop | Non
         history.append(Examined(generation, tuple(curve.audits(n_labels, generator))))
         n_labels += curve.n_new
         n_oracle = n_oracle or (n_labels if error <= 1 else 0)
-        if reason_to_stop(Progress(generation, n_labels, examined=tuple(history)), LEARNING) == TARGETS_MET:
+        if reason_to_stop(LearningProgress(generation, n_labels, examined=tuple(history)), LEARNING) == TARGETS_MET:
             return Stop(n_labels, n_oracle or n_labels, error)
     return None
 

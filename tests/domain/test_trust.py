@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from surveyor.learning.audits import Audit, Examined
-from surveyor.learning.decisions import FORMER_REASON, TARGETS_MET, Progress, reason_to_stop
+from surveyor.learning.decisions import FORMER_REASON, TARGETS_MET, LearningProgress, reason_to_stop
 from surveyor.learning.parameters import Learning
 from surveyor.learning.statement import make_statements, verdict
 from surveyor.learning.trust import Evidence, missing_evidence, n_audits_expected, newest
@@ -58,23 +58,23 @@ def test_the_window_holds_the_newest_generations_that_suffice(history):
 
 
 def test_targets_that_audits_show_end_a_campaign(history):
-    assert reason_to_stop(Progress(4, 100, examined=tuple(history)), TARGET) == TARGETS_MET
-    assert reason_to_stop(Progress(4, 100, examined=tuple(history)), BOTH) == TARGETS_MET
+    assert reason_to_stop(LearningProgress(4, 100, examined=tuple(history)), TARGET) == TARGETS_MET
+    assert reason_to_stop(LearningProgress(4, 100, examined=tuple(history)), BOTH) == TARGETS_MET
 
 
 def test_without_targets_nothing_ends_early(history):
-    assert reason_to_stop(Progress(4, 100, 0.0, 0.0, tuple(history)), Learning()) is None
+    assert reason_to_stop(LearningProgress(4, 100, 0.0, 0.0, tuple(history)), Learning()) is None
 
 
 def test_a_campaign_of_before_keeps_its_stop():
-    assert reason_to_stop(Progress(1, 10, 0.0, 0.039), TARGET) == FORMER_REASON
-    assert reason_to_stop(Progress(1, 10, 0.0, 0.039, ()), TARGET) is None
+    assert reason_to_stop(LearningProgress(1, 10, 0.0, 0.039), TARGET) == FORMER_REASON
+    assert reason_to_stop(LearningProgress(1, 10, 0.0, 0.039, ()), TARGET) is None
 
 
 def test_too_few_audits_say_nothing(history):
     few = tuple(history[:2])
-    assert reason_to_stop(Progress(1, 10, 0.0, 0.0, few), TARGET) is None
-    end = reason_to_stop(Progress(1, 10, 0.0, 0.0, few), TARGET.model_copy(update={"n_generations": 1}))
+    assert reason_to_stop(LearningProgress(1, 10, 0.0, 0.0, few), TARGET) is None
+    end = reason_to_stop(LearningProgress(1, 10, 0.0, 0.0, few), TARGET.model_copy(update={"n_generations": 1}))
     assert end == (
         "the one requested generation is complete; the targets are not shown to be met: "
         "too few to say: 15 audits, expected 30"

@@ -15,7 +15,7 @@ from slow_campaign import N_GENERATIONS, N_LABELS, N_STATES, SlowCampaign
 
 from surveyor.errors import InputError
 from surveyor.flows.conclusion import Reports
-from surveyor.learning.decisions import Progress
+from surveyor.learning.decisions import LearningProgress
 from surveyor.learning.entries import LabelArrived, RunEnds, SampleReturned
 from surveyor.learning.journal import Journal, first_difference
 from surveyor.learning.parameters import Learning
@@ -124,7 +124,7 @@ def test_a_killed_campaign_goes_on_with_what_was_under_way(tmp_path: Path, prefe
 def test_what_is_in_computation_at_the_end_is_kept_and_learned_when_the_campaign_goes_on(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop_early(progress: Progress, _learning: Learning) -> str | None:
+    def stop_early(progress: LearningProgress, _learning: Learning) -> str | None:
         return "that is enough" if progress.generation == 1 else None
 
     folder.walkers["n_steps"] = 600  # so that walkers still move when the first model is there

@@ -92,7 +92,7 @@ def must_reset(error: StructureError, learning: Learning) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class LearningProgress:
     """The numbers of a campaign on which the decision to stop depends.
 
     Attributes:
@@ -111,7 +111,7 @@ class Progress:
     examined: tuple[Examined, ...] | None = None
 
 
-def reason_to_stop(progress: Progress, learning: Learning) -> str | None:
+def reason_to_stop(progress: LearningProgress, learning: Learning) -> str | None:
     """Return the reason why a campaign ends, or None if it continues."""
     limit = _limit_reached(progress, learning)
     if progress.examined is None or not has_targets(learning):
@@ -122,7 +122,7 @@ def reason_to_stop(progress: Progress, learning: Learning) -> str | None:
     return limit and f"{limit}; the targets are not shown to be met: {'; '.join(missing)}"
 
 
-def _limit_reached(progress: Progress, learning: Learning) -> str | None:
+def _limit_reached(progress: LearningProgress, learning: Learning) -> str | None:
     if progress.generation >= learning.n_generations:
         n = learning.n_generations
         return "the one requested generation is complete" if n == 1 else f"all {n} generations are complete"
@@ -131,7 +131,7 @@ def _limit_reached(progress: Progress, learning: Learning) -> str | None:
     return None
 
 
-def is_converged(progress: Progress, learning: Learning) -> bool:
+def is_converged(progress: LearningProgress, learning: Learning) -> bool:
     """Return whether the error before training on the newest generation is below all targets that are given."""
     targets = (
         (progress.energy_rmse, learning.target_energy_meV_per_atom),
