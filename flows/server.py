@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError, TerminationSignal
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_CLIENT_MAX_RETRIES,
@@ -117,6 +117,8 @@ def using_server(meanwhile: Callable[[], object] = lambda: None) -> Iterator[str
         except PrefectHTTPStatusError as error:
             # Not the error itself, which has the body of the request.
             raise _refusal(url, error.response) from None
+        except ObjectNotFound as error:
+            raise _stranger(url, error) from error
 
 
 class ServerRefused(SurveyorError):
@@ -132,6 +134,16 @@ def _refusal(url: str, response: httpx.Response) -> SurveyorError:
     address = response.request.url.path
     return ServerRefused(
         f"the Prefect server at {url} refused a request ({response.status_code} at {address}): {_reason(response)}"
+    )
+
+
+def _stranger(url: str, error: ObjectNotFound) -> SurveyorError:
+    """Return the error for a server that does not know an object of the run, as it has another database than before."""
+    request = getattr(error.http_exc, "request", None)
+    name = "a run of this process" if request is None else request.url.path
+    return ServerRefused(
+        f"the Prefect server at {url} does not know {name}: it is another server, or has another database than when "
+        "the run began; the same command continues the work"
     )
 
 

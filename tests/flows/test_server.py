@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 from prefect import flow
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_server import ANSWER_S, free_address, prefect_environment
 from processes import wait_until
@@ -22,7 +24,7 @@ from server_log import watched
 from surveyor.events.kinds import Event
 from surveyor.events.recording import announce
 from surveyor.flows.opening import relayed
-from surveyor.flows.server import answers
+from surveyor.flows.server import ServerRefused, answers, using_server
 from surveyor.run_directory import RunDirectory
 
 START = """
@@ -75,6 +77,16 @@ def test_a_server_that_cannot_be_started_is_told_with_its_last_words(environment
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert "ServerUnreachable: a Prefect server could not be started: " in done.stderr
     assert "is already in use" in done.stderr
+
+
+def test_a_server_with_another_database_is_named(prefect_api_url: str) -> None:
+    with (
+        temporary_settings({PREFECT_API_URL: prefect_api_url}),
+        pytest.raises(ServerRefused, match=r"does not know /api/flow_runs/.* the same command continues the work"),
+        using_server(),
+        get_client(sync_client=True) as client,
+    ):
+        client.read_flow_run(uuid4())
 
 
 def test_events_are_told_to_the_server_of_the_run_and_not_to_the_configured_one(
