@@ -174,11 +174,14 @@ def test_an_instance_that_does_not_see_the_folder_of_the_pool_fetches_its_certif
     for name in ("AWS_ENDPOINT_URL", "AWS_REGION"):
         monkeypatch.setenv(name, s3.environment[name])
     monkeypatch.setattr(scene.cloud, "hidden", scene.path)
-    workspace = f"{s3.new_bucket()}/workspace"
+    bucket = s3.new_bucket()
+    workspace = f"{bucket}/workspace"
     pool = scene.open_pool(workspace=workspace)
     assert pool.submit(os.listdir, scene.path).result(PATIENCE_S) == []
     assert list(storage_at(workspace, s3.access).list("")) == []
-    assert [verb for verb, path in s3.requests if "/credentials/" in path] == ["PUT", "GET", "DELETE"]
+    name = bucket.removeprefix("s3://")
+    verbs = [verb for verb, path in s3.requests if f"/{name}/" in path and "/credentials/" in path]
+    assert verbs == ["PUT", "GET", "DELETE"]
     (instance,) = scene.instances()
     assert "PRIVATE KEY" not in scene.cloud.user_data(instance)
 
