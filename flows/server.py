@@ -49,8 +49,8 @@ N_RETRIES = 2  # of Prefect's own, after 2 and 4 s; then a run looks for the ser
 RETRY_AFTER_S, N_SOON = 0.1, 30
 # As the job variables of deployments/*/prefect.yaml have it; what the user has set holds.
 SETTINGS = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}  # seconds: by it deployments/automations.yaml tells who is dead
-# Of a server that is started here; it records changes of tasks together, each after a second at the latest. One by one,
-# they cost it more than twice the processor time. An interval below 1 s counts as 0 there, and burns a core.
+# For a server that is started here: it records changes of tasks together, after a second at the latest. One by one,
+# they cost more than twice the processor time. Prefect rounds an interval below 1 s down to 0, which keeps a core busy.
 SERVER_SETTINGS = {
     PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE: 100,
     PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL: 1.0,
@@ -118,7 +118,7 @@ def using_server(meanwhile: Callable[[], object] = lambda: None) -> Iterator[str
             # Not the error itself, which has the body of the request.
             raise _refusal(url, error.response) from None
         except ObjectNotFound as error:
-            raise _stranger(url, error) from error
+            raise _not_found(url, error) from error
 
 
 class ServerRefused(SurveyorError):
@@ -137,7 +137,7 @@ def _refusal(url: str, response: httpx.Response) -> SurveyorError:
     )
 
 
-def _stranger(url: str, error: ObjectNotFound) -> SurveyorError:
+def _not_found(url: str, error: ObjectNotFound) -> SurveyorError:
     """Return the error for a server that does not know an object of the run, as it has another database than before."""
     request = getattr(error.http_exc, "request", None)
     name = "a run of this process" if request is None else request.url.path

@@ -15,7 +15,7 @@ from surveyor.pools.pool import Pool
 from surveyor.tasks.execution import on_submission
 
 LEAST_AT_ONCE = 16  # cheap labels: as few as keep a small pool busy, as a task takes longer to begin than they take
-# Tasks begin in threads: with many at a time, each waits for the others, and so does whatever acts on results.
+# Each task begins in a thread. Many beginning threads slow each other down, and the thread that acts on results.
 N_BEGINNING = 8
 LOOK_S = 1.0  # how often a waiting queue lets its owner look
 

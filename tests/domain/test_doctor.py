@@ -421,13 +421,22 @@ def test_jobs_on_a_cluster(examine_campaign: Examine, tmp_path: Path, slurm_clus
     assert not (tmp_path / "runs").exists()
 
 
-def test_workers_are_asked_whether_they_reach_the_bucket(
-    examine_campaign: Examine, s3: S3, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def ambient_s3(s3: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """A service that is reached by what the environment says."""
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     client_of.cache_clear()
-    address = f"{s3.new_bucket()}/labels"
+    return s3
+
+
+def refusing_to(worker: str) -> Fault:
+    """Return the fault of a service that lets a worker write nothing."""
+    return Fault(status="403 Forbidden", is_refused=lambda method, path: f"from-{worker}" in path and method == "PUT")
+
+
+def test_workers_are_asked_whether_they_reach_the_bucket(examine_campaign: Examine, ambient_s3: S3) -> None:
+    address = f"{ambient_s3.new_bucket()}/labels"
     findings = examine_campaign(labels=address)
     assert faults(findings) == []
     assert [(each.where, each.found) for each in findings if each.check == "label store"] == [
@@ -436,26 +445,18 @@ def test_workers_are_asked_whether_they_reach_the_bucket(
     ]
     assert list(storage_at(address).list("")) == []
 
-    def is_of_a_worker(method: str, path: str) -> bool:
-        return "from-local" in path and method == "PUT"
-
-    with s3.failing(Fault(status="403 Forbidden", is_refused=is_of_a_worker)):
+    with ambient_s3.failing(refusing_to("local")):
         fault = the_fault(examine_campaign(labels=address))
     assert (fault.check, fault.where) == ("label store", "local")
     assert f"cannot use {address}: " in fault.found
-    with s3.failing(Fault(removed=("HTTP_IF_NONE_MATCH",))):
+    with ambient_s3.failing(Fault(removed=("HTTP_IF_NONE_MATCH",))):
         fault = the_fault(examine_campaign(labels=address, pools=all_on("slurm/not-asked")))
     assert (fault.check, fault.where) == ("label store", "here")
     assert "of two writers of one object, both succeed" in fault.found
 
 
-def test_one_pool_without_a_campaign_is_asked_whether_it_reaches_its_workspace(
-    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
-    client_of.cache_clear()
-    address = f"{s3.new_bucket()}/workspace"
+def test_one_pool_without_a_campaign_is_asked_whether_it_reaches_its_workspace(ambient_s3: S3, tmp_path: Path) -> None:
+    address = f"{ambient_s3.new_bucket()}/workspace"
     with dask_pool(tmp_path) as plain:
         site = plain.model_copy(update={"workspace": address})
 
@@ -471,14 +472,11 @@ def test_one_pool_without_a_campaign_is_asked_whether_it_reaches_its_workspace(
         ]
         assert list(storage_at(address).list("")) == []
 
-        def is_of_a_worker(method: str, path: str) -> bool:
-            return "from-dask-far" in path and method == "PUT"
-
-        with s3.failing(Fault(status="403 Forbidden", is_refused=is_of_a_worker)):
+        with ambient_s3.failing(refusing_to("dask-far")):
             fault = the_fault(look())
         assert (fault.check, fault.where) == ("workspace", "dask/far")
         assert f"cannot use {address}: " in fault.found
-    with s3.failing(Fault(removed=("HTTP_IF_NONE_MATCH",))):
+    with ambient_s3.failing(Fault(removed=("HTTP_IF_NONE_MATCH",))):
         (fault,) = look()  # nobody listens at the address, which is not asked
     assert (fault.check, fault.where) == ("workspace", "here")
     assert "of two writers of one object, both succeed" in fault.found

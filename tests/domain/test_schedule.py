@@ -378,6 +378,16 @@ def test_recorded_campaigns_are_resumed_without_a_word(path: Path, caplog: pytes
     assert caplog.messages == []
 
 
+def test_a_new_journal_and_its_name_are_forced_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forced: list[Path] = []
+    monkeypatch.setattr("surveyor.learning.journal.synchronize", forced.append)
+    new = Journal(tmp_path / "journal.jsonl")
+    new.append(BEGINNING)
+    assert forced == [new.path, tmp_path]
+    new.append(rules(2))
+    assert forced == [new.path, tmp_path, new.path]
+
+
 def test_a_journal_that_has_lost_a_line_is_not_resumed(tmp_path: Path) -> None:
     lines = (Path(__file__).parent / "journals" / "overlapped-stopped.jsonl").read_text().splitlines(keepends=True)
     lost = next(number for number, line in enumerate(lines) if '"entry":"walker"' in line)

@@ -16,6 +16,7 @@ from surveyor.pools.clouds.cloud_machines import CloudMachines
 from surveyor.pools.clouds.credentials import Credentials, certificates_in, check_in
 from surveyor.pools.clouds.marks import EXPIRES, FOLDER, OWNER, POOL, Found, digest, owner
 from surveyor.pools.clouds.ssh_door import Door, door_data, host_keys_in, public_key_of
+from surveyor.pools.clouds.sweeping import swept
 from surveyor.pools.clouds.user_data import user_data
 from surveyor.pools.ec2.client import EC2, MissingInstance
 from surveyor.pools.ec2.site import EC2Site
@@ -292,22 +293,14 @@ def sweep(name: str, site: EC2Site, *, also_alive: bool = False) -> Iterator[Fou
         PoolFailed: EC2 does not answer, or refuses to end an instance; the others are ended and yielded before.
     """
     ec2 = EC2(site)
-    failure: QueueSilent | None = None
-    try:
+
+    def machines() -> Iterator[tuple[Found, bool]]:
         for each in ec2.instances({"tag:" + POOL: [name], "instance-state-name": COSTS}):
             found = _found_from(each)
             is_expired = found.expires is None or found.expires < datetime.now(UTC)
-            if is_expired or (also_alive and found.owner == owner()):
-                try:
-                    ec2.terminate([found.id])
-                    found = replace(found, was_ended=True)
-                except QueueSilent as error:
-                    failure = error
-            yield found
-    except QueueSilent as error:
-        failure = error
-    if failure is not None:
-        raise PoolFailed(str(failure)) from failure
+            yield found, is_expired or (also_alive and found.owner == owner())
+
+    return swept(machines(), lambda instance: ec2.terminate([instance]))
 
 
 def _found_from(instance: Mapping[str, Any]) -> Found:  # Any: as boto3 gives it

@@ -16,6 +16,7 @@ from surveyor.errors import PoolFailed
 from surveyor.pools.clouds.cloud_machines import CloudMachines, for_each
 from surveyor.pools.clouds.marks import EXPIRES, FOLDER, JOB, OWNER, POOL, Found, digest, owner
 from surveyor.pools.clouds.ssh_door import Door, door_data, host_keys_in, public_key_of
+from surveyor.pools.clouds.sweeping import swept
 from surveyor.pools.clouds.user_data import user_data
 from surveyor.pools.gcp.client import Compute
 from surveyor.pools.gcp.site import GCPSite
@@ -224,24 +225,20 @@ def sweep(name: str, site: GCPSite, *, also_alive: bool = False) -> Iterator[Fou
         PoolFailed: Google does not answer, or refuses to delete an instance; the others are deleted and yielded before.
     """
     compute = Compute(site)
-    failure: QueueSilent | None = None
-    try:
+
+    def machines() -> Iterator[tuple[Found, bool]]:
         for each in compute.instances(POOL, _label(name)):
             marks, state = _metadata(each), str(each["status"])
-            expires = _time(marks.get(EXPIRES, ""))
-            whose = marks.get(OWNER, "unknown")
+            expires, whose = _time(marks.get(EXPIRES, "")), marks.get(OWNER, "unknown")
             is_over = expires is None or expires < datetime.now(UTC) or ENTRIES.get(state) is STOPPED
-            if was_ended := is_over or (also_alive and whose == owner()):
-                zone, _, instance = _id(each).partition("/")
-                try:
-                    compute.delete(zone, instance)
-                except QueueSilent as error:
-                    failure, was_ended = error, False
-            yield Found(_id(each), each["machineType"].rpartition("/")[2], state, whose, expires, was_ended)
-    except QueueSilent as error:
-        failure = error
-    if failure is not None:
-        raise PoolFailed(str(failure)) from failure
+            found = Found(_id(each), each["machineType"].rpartition("/")[2], state, whose, expires, False)
+            yield found, is_over or (also_alive and whose == owner())
+
+    def end(instance: str) -> None:
+        zone, _, called = instance.partition("/")
+        compute.delete(zone, called)
+
+    return swept(machines(), end)
 
 
 def _entry(instance: Mapping[str, Any]) -> Entry:  # Any: as Google gives it

@@ -17,6 +17,7 @@ from surveyor.errors import InputError, PoolFailed
 from surveyor.pools.clouds.cloud_machines import CloudMachines, for_each
 from surveyor.pools.clouds.credentials import certificates_in, check_in, files_for_workers
 from surveyor.pools.clouds.marks import FOLDER, JOB, OWNER, POOL, Found, digest, owner
+from surveyor.pools.clouds.sweeping import swept
 from surveyor.pools.kubernetes.client import Kubernetes
 from surveyor.pools.kubernetes.manifest import PLACE, manifest, script, secret, sees
 from surveyor.pools.kubernetes.site import KubernetesSite
@@ -176,22 +177,15 @@ def sweep(name: str, site: KubernetesSite, *, also_alive: bool = False) -> Itera
         PoolFailed: the server does not answer, or refuses to delete a pod; the others are deleted and yielded before.
     """
     client = Kubernetes(site, is_inside=False)
-    failure: QueueSilent | None = None
-    try:
+
+    def machines() -> Iterator[tuple[Found, bool]]:
         for each in client.pods(f"{POOL}={_label(name)}"):
             expires, phase = _end_of(each), each.status.phase
-            was_ended = also_alive or phase in OVER or (expires is not None and expires < datetime.now(UTC))
-            if was_ended:
-                try:
-                    client.delete(each.metadata.name)
-                except QueueSilent as error:
-                    failure, was_ended = error, False
             whose = (each.metadata.annotations or {}).get(OWNER, "unknown")
-            yield Found(each.metadata.name, each.spec.containers[0].image, phase, whose, expires, was_ended)
-    except QueueSilent as error:
-        failure = error
-    if failure is not None:
-        raise PoolFailed(str(failure)) from failure
+            found = Found(each.metadata.name, each.spec.containers[0].image, phase, whose, expires, False)
+            yield found, also_alive or phase in OVER or (expires is not None and expires < datetime.now(UTC))
+
+    return swept(machines(), client.delete)
 
 
 def _end_of(pod: Any) -> datetime | None:  # Any: the client is untyped
