@@ -18,7 +18,7 @@ from simulated_kubernetes import has_kubernetes
 from slurm import SlurmCluster, has_slurm, slurm
 from torque import has_torque
 
-from surveyor.biases.plumed import has_kernel
+from surveyor.biases.plumed_kernel import has_kernel
 
 # Prefect reads its settings when it is imported, and some of its threads see no others. So they are set here, before
 # any test is imported; the server itself starts when the first test wants it.

@@ -4,21 +4,19 @@ Inputs use PLUMED's units, or those that they state. Results are in ASE's units,
 users compare with their inputs.
 """
 
-import ctypes
 import math
 import os
 import pickle
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from ase import Atoms, units
@@ -26,22 +24,29 @@ from ase.geometry import complete_cell
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from surveyor.biases.bias import BiasValues
-from surveyor.biases.plumed_input import BEFORE, Action, check_cell, pace_of, parse_plumed, prepared, recorded_variables
+from surveyor.biases.plumed_actions import BEFORE, check_cell, prepared
+from surveyor.biases.plumed_input import (
+    WITH_HISTORY,
+    WITH_STATE,
+    pace_of,
+    paces_of,
+    parse_plumed,
+    recorded_variables,
+)
+from surveyor.biases.plumed_kernel import message_of, read_lines, start_kernel, watched
 from surveyor.errors import InputError
 from surveyor.structures import is_periodic
-from surveyor.words import number_of
 
 LOG = "plumed.log"
 CHECK_TIMEOUT_S = 300.0
 REJECTED = 3  # exit status of a check whose input is wrong
-KERNEL_MODE = os.RTLD_NOW | os.RTLD_LOCAL | getattr(os, "RTLD_DEEPBIND", 0)  # those of PLUMED's own wrapper
 # PLUMED asks for charges also where it does not use them; variables that do are not finite, which is noticed.
 UNKNOWN = np.nan
 LONG_A = 1e4  # a cell in a direction that is not periodic: nothing is as far apart
 
 
 class PlumedRun:
-    """A PLUMED run for one moving structure, which starts from a history and returns the extended history.
+    """A PLUMED run for one moving structure, which starts from a history and extends it.
 
     It keeps its files in a private folder, which `close` or the end of its context removes.
 
@@ -78,20 +83,26 @@ class PlumedRun:
         self._folder = Path(tempfile.mkdtemp(prefix="surveyor-plumed-"))
         states = {action.state for action in actions if action.state is not None}
         before = {f"{BEFORE}{name}" if name in states else name: text for name, text in history.items()}
+        # PLUMED empties the file of a state until the state changes.
+        self._unchanged = {name: earlier for name, earlier in history.items() if name in states}
         self._given = {*files, LOG, *(name for name in before if name not in history)}
-        self._has_states, self._pace, self._last = bool(states), pace_of(actions), last
-        self._last_step: int | None = None
+        self._pace, self._before = pace_of(actions), last
+        # States change where an action is due, and while it observes at its beginning, and are written then.
+        self._paces_of_states = paces_of(actions, WITH_STATE)
+        self._last: _Evaluation | None = None
         try:
             lines = prepared(actions, self._folder, files=files, history=history)
             for name, content in files.items():
                 (self._folder / name).write_bytes(content)
             for name, earlier in before.items():
                 (self._folder / name).write_text(earlier)
-            self._kernel = _start(
+            self._kernel = start_kernel(
                 len(atoms), timestep_fs * units.fs, units.kB * temperature_K, self._folder / LOG, restart=bool(history)
             )
-            _read(self._kernel, lines, self._folder, n_atoms=len(atoms))
-            self._values = {name: _watched(self._kernel, name) for name in variables}
+            read_lines(self._kernel, lines, self._folder, n_atoms=len(atoms))
+            for pace in paces_of(actions, WITH_HISTORY):
+                self._kernel.cmd("readInputLine", f"FLUSH STRIDE={pace}")  # so that the history is in its files
+            self._values = {name: watched(self._kernel, name) for name in variables}
         except BaseException:
             self._remove()
             raise
@@ -99,22 +110,35 @@ class PlumedRun:
     def evaluate(self, atoms: Atoms, *, step: int, energy: float) -> BiasValues:
         """Return the bias of a structure, and extend the history once for each step.
 
+        The last structure at the last step has the values that it had, without the hill that it has left since.
+
         Args:
             atoms: the structure.
             step: number of steps of the walker since its start.
             energy: energy of the potential in eV.
+
+        Raises:
+            InputError: PLUMED cannot go on with its input, such as where a variable leaves the grid of its bias.
         """
-        if self._last_step is None:
-            # Actions do nothing at their first step, or at the first that is a multiple of their pace.
-            values = self._compute(atoms, step=step - step % self._pace, energy=energy)
-            if self._last is None and step % self._pace:
-                values = self._compute(atoms, step=step, energy=energy, is_update=False)
-            self._last_step = step
-            return self._last or values
-        # No second hill at one step.
-        values = self._compute(atoms, step=step, energy=energy, is_update=step != self._last_step)
-        self._last_step = step
+        last = self._last
+        if last is not None and last.is_of(atoms, step):
+            return last.values
+        try:
+            if last is None:
+                values = self._first(atoms, step=step, energy=energy)
+            else:  # no second hill at one step
+                values = self._compute(atoms, step=step, energy=energy, is_update=step != last.step)
+        except Exception as error:  # of many classes, all of PLUMED's own making
+            raise InputError(f"PLUMED cannot go on with its input at step {step}: {message_of(error)}") from error
+        self._last = _Evaluation(step, atoms.positions.copy(), atoms.cell.array.copy(), values)
         return values
+
+    def _first(self, atoms: Atoms, *, step: int, energy: float) -> BiasValues:
+        # Actions do nothing at their first step, or at the first that is a multiple of their pace.
+        values = self._compute(atoms, step=step - step % self._pace, energy=energy)
+        if self._before is not None:
+            return replace(self._before, variables=values.variables)
+        return self._compute(atoms, step=step, energy=energy, is_update=False) if step % self._pace else values
 
     def _compute(self, atoms: Atoms, *, step: int, energy: float, is_update: bool = True) -> BiasValues:
         # PLUMED keeps where these are until it has computed; ASE's own calculator lets go of some before.
@@ -131,8 +155,7 @@ class PlumedRun:
         cmd("setForces", forces)
         cmd("setVirial", virial)
         cmd("setEnergy", potential)
-        if self._has_states:
-            cmd("doCheckPoint", 1)  # it may be the last step
+        cmd("doCheckPoint", int(any(step <= pace or step % pace == 0 for pace in self._paces_of_states)))
         cmd("prepareCalc")
         cmd("performCalc" if is_update else "performCalcNoUpdate")
         cmd("getBias", bias)
@@ -140,21 +163,26 @@ class PlumedRun:
         variables = {name: float(value[0]) for name, value in self._values.items()}
         return BiasValues(float(bias[0]), forces, stress, variables)
 
-    def close(self) -> dict[str, str]:
-        """End PLUMED, and return the text of the files from which the next run continues, by name.
+    @property
+    def history(self) -> dict[str, str]:
+        """Text of the files from which another run would continue, by name.
 
         Empty files are left out, because PLUMED does not continue from them.
         """
+        left = {
+            path.name: path.read_text()
+            for path in sorted(self._folder.iterdir())
+            if path.name not in self._given and not path.name.startswith("bck.")
+        }
+        return self._unchanged | {name: text for name, text in left.items() if text}
+
+    def close(self) -> dict[str, str]:
+        """End PLUMED, and return its history."""
         self._kernel.finalize()
         try:
-            left = {
-                path.name: path.read_text()
-                for path in sorted(self._folder.iterdir())
-                if path.name not in self._given and not path.name.startswith("bck.")
-            }
+            return self.history
         finally:
             self._remove()
-        return {name: text for name, text in left.items() if text}
 
     def __enter__(self) -> Self:
         return self
@@ -169,6 +197,21 @@ class PlumedRun:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Evaluation:
+    """The values of a structure, given by its positions and its cell, at a step."""
+
+    step: int
+    positions: np.ndarray
+    cell: np.ndarray
+    values: BiasValues
+
+    def is_of(self, atoms: Atoms, step: int) -> bool:
+        """Return whether it is that of a structure at a step."""
+        is_there = np.array_equal(self.positions, atoms.positions) and np.array_equal(self.cell, atoms.cell.array)
+        return step == self.step and is_there
+
+
 def _cell(atoms: Atoms) -> np.ndarray:
     """Return the cell for PLUMED, which is periodic in all directions or in none: long where the structure is not.
 
@@ -179,59 +222,6 @@ def _cell(atoms: Atoms) -> np.ndarray:
     cell: np.ndarray = complete_cell(periodic)
     cell[~periodic.any(axis=1)] *= LONG_A
     return cell if np.linalg.det(cell) > 0 else -cell
-
-
-def _start(n_atoms: int, timestep: float, kT: float, log: Path, *, restart: bool) -> Any:  # Any: PLUMED has no types
-    """Return PLUMED for a number of atoms, in ASE's units, without an input."""
-    kernel = _new_kernel()
-    kernel.cmd("setMDEngine", "surveyor")
-    kernel.cmd("setMDEnergyUnits", units.mol / units.kJ)  # in PLUMED's: kJ/mol, nm, ps, e, u
-    kernel.cmd("setMDLengthUnits", 1 / units.nm)
-    kernel.cmd("setMDTimeUnits", 1 / (1000 * units.fs))
-    kernel.cmd("setMDChargeUnits", 1.0)
-    kernel.cmd("setMDMassUnits", 1.0)
-    kernel.cmd("setNatoms", n_atoms)
-    kernel.cmd("setLogFile", str(log))
-    kernel.cmd("setTimestep", timestep)
-    kernel.cmd("setRestart", int(restart))
-    kernel.cmd("setKbT", kT)
-    kernel.cmd("init")
-    return kernel
-
-
-def _read(kernel: Any, lines: Sequence[tuple[Action, str]], folder: Path, *, n_atoms: int) -> None:  # Any: no types
-    """Have PLUMED read the lines of an input, whose files are in a folder."""
-    for action, line in lines:
-        try:
-            kernel.cmd("readInputLine", line)
-        except Exception as error:  # of many classes, all of PLUMED's own making
-            message = _message(error).replace(f"{folder}{os.sep}", "")  # the names as the user knows them
-            if "out of range" in message or "cannot be zero" in message:
-                message += f" (the structure has {number_of(n_atoms, 'atom')}, which PLUMED counts from 1)"
-            raise InputError(f"line {action.line} of the PLUMED input ({action.text}): {message}") from error
-
-
-def _watched(kernel: Any, name: str) -> np.ndarray:  # Any: PLUMED has no types
-    """Return where PLUMED writes a value."""
-    try:
-        kernel.cmd(f"getDataRank {name}", rank := np.zeros(1, dtype=int))
-        kernel.cmd(f"getDataShape {name}", shape := np.zeros(rank[0], dtype=int))
-    except Exception as error:  # of many classes, all of PLUMED's own making
-        raise InputError(f"PLUMED has no value {name}: {_message(error)}") from error
-    if shape.tolist() != [1]:
-        raise InputError(
-            f"{name} of the PLUMED input has the shape {shape.tolist()}, but only numbers are recorded; leave it "
-            "out of PRINT"
-        )
-    kernel.cmd(f"setMemoryForData {name}", value := np.zeros(1))
-    return value
-
-
-def _message(error: BaseException) -> str:
-    """Return PLUMED's own message and that of its cause, without the frame that it draws around them."""
-    lines = [line.strip().removeprefix("+++").removesuffix("+++").strip() for line in str(error).splitlines()]
-    text = re.sub(r"^\(\S+\.(?:cpp|h):\d+\) .*?\)( const)? ", "", " ".join(line for line in lines if line))
-    return text if error.__cause__ is None else f"{text}: {_message(error.__cause__)}"
 
 
 def check_plumed(text: str, structures: Sequence[Atoms], *, files: Mapping[str, bytes]) -> None:
@@ -281,10 +271,12 @@ def check_given() -> None:
 
 def _check_here(text: str, structures: Sequence[Atoms], files: Mapping[str, bytes]) -> None:
     for values in evaluate_plumed(text, structures, files=files):
-        if not np.isfinite(values.energy):
+        found = {"the bias": values.energy, **values.variables}
+        wrong = next((name for name, value in found.items() if not np.isfinite(value)), None)
+        if wrong is not None or not np.isfinite(values.forces).all():
             raise InputError(
-                "the bias of the PLUMED input is not finite at a start; correct the input or the start (charges "
-                "are not known)"
+                f"{wrong or 'a force'} of the PLUMED input is not finite at a start; correct the input or the start "
+                "(charges are not known)"
             )
 
 
@@ -302,10 +294,7 @@ def evaluate_plumed(text: str, structures: Sequence[Atoms], *, files: Mapping[st
     found = []
     for atoms in structures:
         with PlumedRun(text, atoms, timestep_fs=1.0, temperature_K=300.0, files=files, history={}) as run:
-            try:
-                found.append(run.evaluate(atoms, step=0, energy=0.0))
-            except Exception as error:
-                raise InputError(f"PLUMED cannot evaluate its input: {_message(error)}") from error
+            found.append(run.evaluate(atoms, step=0, energy=0.0))
     return found
 
 
@@ -324,37 +313,3 @@ def variables_that_depend_on_place(text: str, atoms: Atoms, *, files: Mapping[st
     here, there = (values.variables for values in evaluate_plumed(text, [atoms, moved], files=files))
     changes = {name: math.remainder(there[name] - value, 2 * math.pi) for name, value in here.items()}  # of torsions
     return [name for name, change in changes.items() if abs(change) > 1e-6 * max(1.0, abs(here[name]))]
-
-
-def has_kernel() -> bool:
-    """Return whether PLUMED's wrapper is installed and finds its kernel."""
-    try:
-        _new_kernel().finalize()
-    except InputError:
-        return False
-    return True
-
-
-def _new_kernel() -> Any:  # Any: PLUMED has no types
-    """Return a new PLUMED kernel.
-
-    Raises:
-        InputError: its Python wrapper is not installed, or finds no kernel.
-    """
-    if find_spec("plumed") is None:
-        raise InputError('a bias by PLUMED needs its Python wrapper; install it: pip install "surveyor[plumed]"')
-    import plumed
-
-    kernel = os.environ.get("PLUMED_KERNEL")
-    try:
-        if kernel:
-            # PLUMED's wrapper prints what it finds, also where it fails; once loaded here, it has nothing to say.
-            ctypes.CDLL(kernel, mode=KERNEL_MODE)
-            return plumed.Plumed(kernel=kernel)
-        return plumed.Plumed()
-    except (OSError, RuntimeError) as error:
-        found = f"PLUMED_KERNEL is {kernel}" if kernel else "PLUMED_KERNEL is not set"
-        raise InputError(
-            f"PLUMED's kernel cannot be loaded ({found}): {error}; install PLUMED where the walkers run, and let "
-            "PLUMED_KERNEL be the path of its libplumedKernel.so; restraints need no PLUMED"
-        ) from error

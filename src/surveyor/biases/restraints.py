@@ -158,7 +158,9 @@ def _measure(restraint: Restraint, atoms: Atoms) -> tuple[float, np.ndarray, np.
         volume = float(atoms.get_volume())
         return volume, np.zeros((0, 3)), volume * np.eye(3)
     positions = atoms.positions[list(restraint.atoms)]
-    bonds, _ = find_mic(np.diff(positions, axis=0), atoms.cell, atoms.pbc)
+    # ASE completes a cell by vectors at right angles; with others, it does not always find the nearest image.
+    periods = np.where(atoms.pbc[:, np.newaxis], atoms.cell.array, 0.0)
+    bonds, _ = find_mic(np.diff(positions, axis=0), periods, atoms.pbc)
     value, gradient = _MEASURES[restraint.variable](bonds)
     # One image of each atom: a strain moves it by its position, and the variable by the virial.
     unwrapped = np.concatenate([np.zeros((1, 3)), np.cumsum(bonds, axis=0)])

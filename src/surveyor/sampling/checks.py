@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms, units
 
 from surveyor.biases.plumed import check_plumed, variables_that_depend_on_place
-from surveyor.biases.plumed_input import check_temperature
+from surveyor.biases.plumed_actions import check_temperature
 from surveyor.biases.restraints import check_restraints
 from surveyor.errors import InputError
 from surveyor.reading import Reading, ReadingReport
@@ -16,7 +16,7 @@ from surveyor.reading.report import Finding
 from surveyor.sampling.conditions import MOVING_CELL, UNDER_BAROSTAT, UNDER_THERMOSTAT, Walkers
 from surveyor.sampling.guards import check_distances
 from surveyor.sampling.integrators import GLOBAL, degrees_of_freedom, keeps_constraints
-from surveyor.sampling.placement import plumed_files, plumed_text
+from surveyor.sampling.placement import is_placed_by_plumed, plumed_files, plumed_text
 from surveyor.sampling.walkers import Walker, read_starts, walkers_of
 from surveyor.structures import is_periodic
 
@@ -111,8 +111,9 @@ def _check_group(group: Walkers, starts: Sequence[Atoms], *, has_plumed: bool) -
 def _check_plumed(group: Walkers, starts: Sequence[Atoms], *, has_plumed: bool) -> None:
     if group.final_temperature_K not in (None, group.temperature_K):
         check_temperature(plumed_text(group))
-    if has_plumed:
+    if has_plumed or is_placed_by_plumed(group):  # here, whatever the pool
         check_plumed(plumed_text(group), starts, files=plumed_files(group))
+    if has_plumed:
         _check_momenta(group, starts[0])
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from ase import Atoms
 
 from surveyor.biases.evaluation import evaluate_bias
-from surveyor.biases.plumed_input import domain_of, with_moving_centre, with_shifted_centre
+from surveyor.biases.plumed_centres import with_moving_centre, with_shifted_centre
+from surveyor.biases.plumed_input import domain_of
 from surveyor.biases.restraints import Restraint, difference, same_variable, with_centre, with_one_centre, within
 from surveyor.errors import InputError
 from surveyor.sampling.conditions import Distribution, Walkers
@@ -35,7 +36,8 @@ def place(group: Walkers, starts: Sequence[Atoms], *, by_former_rule: bool = Fal
     if group.distribution is None:
         return [(group, starts[number % len(starts)], text) for number in range(group.n_walkers)]
     name = group.distribution.variable
-    biases = evaluate_bias(starts, restraints=group.restraints, plumed=text, files=plumed_files(group))
+    measured = text if is_placed_by_plumed(group) else ""
+    biases = evaluate_bias(starts, restraints=group.restraints, plumed=measured, files=plumed_files(group))
     values = [_value(bias.variables, name) for bias in biases]
     domain = None if by_former_rule else _domain(group, text)
     if by_former_rule and any(each.variable == "torsion" and each.name == name for each in group.restraints):
@@ -103,6 +105,11 @@ def _is_restrained(group: Walkers) -> bool:
     """Return whether restraints act on the variable of the distribution, rather than PLUMED."""
     name = "" if group.distribution is None else group.distribution.variable
     return any(same_variable(restraint.name, name) for restraint in group.restraints)
+
+
+def is_placed_by_plumed(group: Walkers) -> bool:
+    """Return whether PLUMED measures the variable along which the walkers of a group are distributed."""
+    return group.plumed is not None and group.distribution is not None and not _is_restrained(group)
 
 
 def centre_at(conditions: Walkers, plumed: str, progress: float) -> float:

@@ -2,7 +2,9 @@
 
 Walkers advance in segments. Each begins from plain arrays alone, with a calculator that has forgotten what it computed
 before, so a propagation that was killed and continues from its last segment is the undisturbed one, bit for bit, even
-with calculators whose neighbour lists or orbitals carry a history. The history of PLUMED is text, in the arrays too.
+with calculators whose neighbour lists or orbitals carry a history. PLUMED alone lives as long as a try, because it may
+start slowly: its history, which is in the arrays too, is text with all digits of its numbers, from which another PLUMED
+continues in the same way.
 """
 
 import logging
@@ -21,7 +23,7 @@ from surveyor.sampling.guards import check_distances, uncertainty_limit
 from surveyor.sampling.observables import append_frames, files_of_bias, keep_last_good
 from surveyor.sampling.perturbation import perturb
 from surveyor.sampling.samples import Attempt, load_attempt, load_sample, save_attempt, save_sample
-from surveyor.sampling.segments import run_segment
+from surveyor.sampling.segments import LastingPlumed, run_segment
 from surveyor.sampling.states import generator_of, state_of
 from surveyor.sampling.walkers import Rejection, Sample, Walker, stops_in_words
 from surveyor.words import number_of
@@ -112,9 +114,10 @@ def propagate(
     if walker.conditions.method != "perturbation":
         limit = uncertainty_limit(walker.conditions, potential)
         attempt = replace(attempt, sample=replace(attempt.sample, max_uncertainty_meV_per_A=limit))
-    while attempt.sample.structure is None and len(attempt.sample.rejections) < n_tries:
-        attempt = _advance(attempt, calculator, files, n_steps=checkpoint_steps, began=began)
-        save_attempt(files.checkpoint, attempt, origin=walker)
+    with LastingPlumed() as plumed:
+        while attempt.sample.structure is None and len(attempt.sample.rejections) < n_tries:
+            attempt = _advance(attempt, calculator, files, plumed, n_steps=checkpoint_steps, began=began)
+            save_attempt(files.checkpoint, attempt, origin=walker)
     for file, text in files_of_bias(attempt.sample).items():
         write_atomically(files.plain(file), text)
     save_sample(files.sample, attempt.sample, origin=walker)
@@ -141,7 +144,13 @@ def announce_sample(name: str, sample: Sample, how: str) -> None:
 
 
 def _advance(
-    attempt: Attempt, calculator: Calculator | None, files: SampleFiles, *, n_steps: int, began: float
+    attempt: Attempt,
+    calculator: Calculator | None,
+    files: SampleFiles,
+    plumed: LastingPlumed,
+    *,
+    n_steps: int,
+    began: float,
 ) -> Attempt:
     """Return the try after some more steps, with a structure where it is finished; or the next try."""
     walker = attempt.sample.walker
@@ -150,10 +159,11 @@ def _advance(
         return _next_try(attempt, outcome) if isinstance(outcome, Rejection) else Attempt(outcome)
     if calculator is None:
         raise ValueError(f"walker {walker.index} moves by {walker.conditions.method}, which needs a potential")
-    segment = run_segment(attempt, calculator, n_steps=n_steps, began=began)
+    segment = run_segment(attempt, calculator, n_steps=n_steps, began=began, plumed=plumed)
     if segment.rejection is None:
         append_frames(files.trajectory, segment.recorder.frames, n_before=attempt.n_frames)
         return segment.reached()
+    plumed.end()
     if segment.last_good is not None:
         keep_last_good(files.rejected, segment.last_good, asdict(segment.rejection))
     return _next_try(attempt, segment.rejection)

@@ -1,7 +1,10 @@
 """Segments: some steps of a walker, from plain arrays to plain arrays."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from ase import Atoms
@@ -13,6 +16,7 @@ from surveyor.biases.bias import BiasValues
 from surveyor.biases.biased import Bias, BiasedCalculator
 from surveyor.biases.plumed import PlumedRun
 from surveyor.biases.restraints import evaluate_restraints
+from surveyor.errors import InputError
 from surveyor.potentials import CONTACT, UNCERTAINTY, PredictingCalculator
 from surveyor.sampling.conditions import MOVING_CELL
 from surveyor.sampling.guards import Readings, check, check_distances, check_uncertainty, check_wall_time
@@ -41,7 +45,39 @@ from surveyor.sampling.walkers import Rejection, WalkerState
 DISTANCE_STRIDE = 10  # steps between two checks of distances, which cost more than the other guards
 
 
-def run_segment(attempt: Attempt, calculator: Calculator, *, n_steps: int, began: float) -> "Segment":
+class LastingPlumed:
+    """PLUMED for all segments of a try: it starts when the first one needs it, and ends with the try or its context.
+
+    A start takes long where many hills are put on a grid anew.
+    """
+
+    def __init__(self) -> None:
+        self._run: PlumedRun | None = None
+
+    def get(self, start: Callable[[], PlumedRun]) -> PlumedRun:
+        """Return the run of this try, which is started if there is none."""
+        if self._run is None:
+            self._run = start()
+        return self._run
+
+    def end(self) -> None:
+        """End the run, whose history is no longer needed."""
+        run, self._run = self._run, None
+        if run is not None:
+            run.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.end()
+
+
+def run_segment(
+    attempt: Attempt, calculator: Calculator, *, n_steps: int, began: float, plumed: LastingPlumed
+) -> "Segment":
     """Make some steps of a try, or fewer if it ends earlier.
 
     Args:
@@ -49,6 +85,7 @@ def run_segment(attempt: Attempt, calculator: Calculator, *, n_steps: int, began
         calculator: calculator of the potential.
         n_steps: maximum number of steps.
         began: start of the propagation by the monotonic clock.
+        plumed: of this try.
 
     Returns:
         The finished segment.
@@ -56,11 +93,8 @@ def run_segment(attempt: Attempt, calculator: Calculator, *, n_steps: int, began
     state = attempt.sample.walker.state or state_at_start(attempt.sample.walker)
     segment = Segment(attempt, state, began)
     calculator.reset()
-    try:
-        segment.begin(calculator)
-        segment.move(n_steps)
-    finally:
-        segment.end()
+    segment.begin(calculator, plumed)
+    segment.move(n_steps)
     return segment
 
 
@@ -87,15 +121,14 @@ class Segment:
         self._energy, self._was_certain = attempt.energy, attempt.was_certain
         self._plumed: PlumedRun | None = None
         self._last_bias: BiasValues | None = None
-        self._history = dict(state.history)
         self._stop: Rejection | None = None
         self.step = attempt.sample.n_steps
         self.rejection: Rejection | None = None
         self._good = self._places() if self.step else None
         self.recorder = Recorder.after(walker.conditions, self._n_degrees, attempt.sample.observables)
 
-    def begin(self, calculator: Calculator) -> None:
-        """Start PLUMED, and the integrator or optimiser."""
+    def begin(self, calculator: Calculator, plumed: LastingPlumed) -> None:
+        """Start the integrator or optimiser, and PLUMED unless it runs already."""
         self._of_potential = calculator
         self._ask_for_stress()
         biases: list[Bias] = []
@@ -103,18 +136,22 @@ class Segment:
         if self._restraints:
             biases.append(lambda atoms, _: evaluate_restraints(self._restraints, atoms))
         if self._walker.plumed:
-            self._plumed = PlumedRun(
-                self._plumed_input,
-                self._atoms,
-                timestep_fs=self._conditions.timestep_fs,
-                temperature_K=self._conditions.temperature_at(self._progress),
-                files=plumed_files(self._conditions),
-                history=self._state.history,
-                last=self._last_bias_of_same_conditions(),
-            )
+            self._plumed = plumed.get(self._start_plumed)
             biases.append(self._biased_by_plumed)
         self._atoms.calc = BiasedCalculator(calculator, biases) if biases else calculator
         self._mover = self._make_mover()
+
+    def _start_plumed(self) -> PlumedRun:
+        """Return a run of PLUMED that continues from the history of the walker."""
+        return PlumedRun(
+            self._plumed_input,
+            self._atoms,
+            timestep_fs=self._conditions.timestep_fs,
+            temperature_K=self._conditions.temperature_at(self._progress),
+            files=plumed_files(self._conditions),
+            history=self._state.history,
+            last=self._last_bias_of_same_conditions(),
+        )
 
     def _ask_for_stress(self) -> None:
         """Have the potential compute the stress if the method needs it, or the record of this step."""
@@ -135,7 +172,13 @@ class Segment:
 
     def _biased_by_plumed(self, atoms: Atoms, energy: float) -> BiasValues:
         assert self._plumed is not None
-        self._last_bias = self._plumed.evaluate(atoms, step=self._n_steps_of_walker, energy=energy)
+        try:
+            self._last_bias = self._plumed.evaluate(atoms, step=self._n_steps_of_walker, energy=energy)
+        except InputError as error:
+            raise InputError(
+                f"walker {self._walker.index}: {error}; correct the input, such as by walls or a wider grid, and begin "
+                "another folder"
+            ) from error
         return self._last_bias
 
     @property
@@ -233,11 +276,6 @@ class Segment:
             return None  # what it would bring is known
         return check_wall_time(time.monotonic() - self._began, self._conditions, step=self.step)
 
-    def end(self) -> None:
-        """Stop PLUMED, and keep its history."""
-        if self._plumed is not None:
-            self._history, self._plumed = self._plumed.close(), None
-
     def reached(self) -> Attempt:
         """Return the try after these steps, with a structure where it is finished."""
         attempt, is_converged = self._attempt, None
@@ -248,7 +286,8 @@ class Segment:
         if self._last_bias is not None:
             memory |= memory_of_bias(self._last_bias)
         n_steps = self._n_steps_of_walker
-        state = state_of(self._atoms, self._generator, n_steps=n_steps, memory=memory, history=self._history)
+        history = self._state.history if self._plumed is None else self._plumed.history
+        state = state_of(self._atoms, self._generator, n_steps=n_steps, memory=memory, history=history)
         sample = replace(
             attempt.sample,
             walker=replace(self._walker, state=state),

@@ -1,7 +1,9 @@
 import itertools
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from surveyor.biases import plumed
 from surveyor.biases.plumed import PlumedRun, check_plumed, evaluate_plumed
-from surveyor.biases.plumed_input import check_temperature
+from surveyor.biases.plumed_actions import LEFT_OUT, LEFT_OUT_BY_PREFIX, NOT_CONTINUED, check_temperature
+from surveyor.biases.plumed_input import parse_plumed
 from surveyor.errors import InputError
 
 KJ_PER_MOL = units.kJ / units.mol
@@ -288,6 +291,12 @@ CONTINUED = {
     "METAD that begins later": "METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01 UPDATE_FROM=0.004",
     "METAD with few digits": "METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01 FMT=%8.3f",
     "METAD seldom": "METAD ARG=d PACE=23 HEIGHT=1.2 SIGMA=0.01",
+    "METAD damped": f"METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01 DAMPFACTOR=2 {GRID}",
+    "METAD between wells": "METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01 TTBIASFACTOR=5 TTBIASTHRESHOLD=0.1 "
+    f"TRANSITIONWELL0=0.095 TRANSITIONWELL1=0.11 {GRID}",
+    "METAD under a condition": "UPDATE_IF ARG=d LESS_THAN=0.1\nMETAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01\n"
+    "UPDATE_IF ARG=d END",
+    "metad": "metad arg=d pace=5 height=1.2 sigma=0.01",
     "PBMETAD": "PBMETAD ARG=d,e PACE=5 HEIGHT=1.2 SIGMA=0.01,0.01 BIASFACTOR=8",
     "PBMETAD on grids": "PBMETAD ARG=d,e PACE=5 HEIGHT=1.2 SIGMA=0.01,0.01 GRID_MIN=0,0 GRID_MAX=0.5,0.5",
     "OPES_METAD": "m: OPES_METAD ARG=d PACE=5 BARRIER=20 SIGMA=0.01\nPRINT ARG=m.rct,m.zed,m.neff,m.nker",
@@ -296,12 +305,18 @@ CONTINUED = {
     "OPES_METAD with a state": "OPES_METAD ARG=d PACE=5 BARRIER=20 SIGMA=0.01 STATE_WFILE=S STORE_STATES",
     "OPES_METAD seldom": "OPES_METAD ARG=d PACE=23 BARRIER=20 SIGMA=0.01",
     "OPES_METAD_EXPLORE": "OPES_METAD_EXPLORE ARG=d PACE=5 BARRIER=20 SIGMA=0.01",
+    "OPES_METAD in a region": "x: CUSTOM ARG=d FUNC=step(x-0.1) PERIODIC=NO\n"
+    "OPES_METAD ARG=d PACE=5 BARRIER=20 SIGMA=0.01 EXCLUDED_REGION=x",
+    "OPES_EXPANDED linear": "x: ECV_LINEAR ARG=d LAMBDA=0 LAMBDA_MIN=0 LAMBDA_MAX=50\n"
+    "OPES_EXPANDED ARG=x.* PACE=5 OBSERVATION_STEPS=1",
     "OPES_EXPANDED": EXPANDED.split("\n", 1)[1],
     "OPES_EXPANDED seldom": EXPANDED.split("\n", 1)[1].replace("PACE=5", "PACE=17"),
     "two": "METAD ARG=d PACE=4 HEIGHT=1.2 SIGMA=0.01\nOPES_METAD ARG=e PACE=7 BARRIER=20 SIGMA=0.01",
     "MOVINGRESTRAINT": "m: MOVINGRESTRAINT ARG=d STEP0=0 AT0=0.1 KAPPA0=1000 STEP1=100 AT1=0.2 KAPPA1=1000\n"
     "PRINT ARG=m.d_cntr,m.force2",
 }
+# Actions that remember where they give Bayesian scores.
+SCORES = ("CS2BACKBONE", "JCOUPLING", "NOE", "PCS", "PRE", "RDC", "SANS", "SAXS")
 CUTS = {"at a pace": (20, 40), "between": (7, 13, 29), "at once": (1, 2, 3, 4, 5, 6, 30)}
 
 
@@ -315,26 +330,89 @@ def wandering(n_steps):
 
 
 def in_segments(text, path, cuts):
-    values, history, last = [], {}, None
+    """Return the values along a path, and what each segment but the last left to the next."""
+    values, histories, last = [], [{}], None
     for begin, end in itertools.pairwise([0, *cuts, len(path) - 1]):
-        run = PlumedRun(text, path[0], timestep_fs=0.5, temperature_K=300, files={}, history=history, last=last)
+        run = PlumedRun(text, path[0], timestep_fs=0.5, temperature_K=300, files={}, history=histories[-1], last=last)
         found = [run.evaluate(path[step], step=step, energy=0.0) for step in range(begin, end + 1)]
         values += found[1 if values else 0 :]
-        last, history = found[-1], run.close()
-    return values
+        last = found[-1]
+        histories.append(run.close())
+    return values, histories[1:-1]
+
+
+def at_once(text, path, steps):
+    """Return the values along a path, and the histories after some steps, of one run that goes on."""
+    values, histories = [], {}
+    with PlumedRun(text, path[0], timestep_fs=0.5, temperature_K=300, files={}, history={}) as run:
+        for step, atoms in enumerate(path):
+            values.append(run.evaluate(atoms, step=step, energy=0.0))
+            if step in steps:
+                histories[step] = run.history
+                assert run.evaluate(atoms, step=step, energy=0.0) is values[-1]  # where a segment begins
+    return values, histories
 
 
 @pytest.mark.plumed
 @pytest.mark.parametrize("action", CONTINUED.values(), ids=CONTINUED)
 def test_segments_equal_one_run(action):
-    path = list(wandering(60))
-    whole = in_segments(VARIABLES + action, path, ())
+    text, path = VARIABLES + action, list(wandering(60))
+    whole, histories = at_once(text, path, [cuts[0] for cuts in CUTS.values()])
     assert np.abs(whole[-1].forces).max() > 1e-3
+    # Files have all digits of numbers; but those of the heights of tempered hills are of heights times a factor.
+    tolerance = 1e-14 if "FACTOR=" in action else 0
     for cuts in CUTS.values():
-        for one, other in zip(in_segments(VARIABLES + action, path, cuts), whole, strict=True):
-            assert one.energy == pytest.approx(other.energy, abs=1e-11)
-            np.testing.assert_allclose(one.forces, other.forces, atol=1e-11)
+        found, left = in_segments(text, path, cuts)
+        assert left[0] == histories[cuts[0]]
+        for one, other in zip(found, whole, strict=True):
+            assert one.energy == pytest.approx(other.energy, abs=tolerance, rel=0)
+            np.testing.assert_allclose(one.forces, other.forces, atol=tolerance, rtol=0)
             assert one.variables == pytest.approx(other.variables, abs=1e-9)
+
+
+MANUAL = """
+import plumed, sys
+import numpy as np
+kernel = plumed.Plumed(kernel=sys.argv[1])
+kernel.cmd("CLTool setArgvLine", f"plumed --no-mpi gen_json --actions {sys.argv[2]}")
+kernel.cmd("CLTool run", np.zeros(1, dtype=np.int32))
+"""
+
+
+@pytest.mark.plumed
+def test_each_action_that_the_manual_gives_a_memory_is_continued_or_refused(tmp_path):
+    (tmp_path / "descriptions").write_text("\n")
+    kernel = Path(os.environ["PLUMED_KERNEL"])
+    command = [sys.executable, "-c", MANUAL, str(kernel), str(tmp_path / "descriptions")]
+    environment = {**os.environ, "PLUMED_ROOT": str(kernel.with_name("plumed"))}
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    manual = {name: entry for name, entry in json.loads(printed[printed.index("{") :]).items() if "syntax" in entry}
+    assert len(manual) > 400
+    remembering = {"ACCUMULATE", "COLLECT", "AVERAGE_PATH_DISPLACEMENT", "REPARAMETERIZE_PATH"}
+    marked = {
+        name
+        for name, entry in manual.items()
+        if {"RESTART", "CLEAR", "HALFLIFE", "AVERAGING"} & entry["syntax"].keys()
+        or remembering & {name, *entry.get("needs", ())}
+    }
+    continued = {each.name for action in CONTINUED.values() for each in parse_plumed(action)}
+    only_if_asked = {"RDF", "PAIRENTROPY", "PAIRENTROPIES", *SCORES}  # see the tests of options
+    outputs = {name for name in marked if name in LEFT_OUT or name.startswith(LEFT_OUT_BY_PREFIX)}
+    assert marked - {*NOT_CONTINUED} - continued - only_if_asked - outputs == set()
+
+
+@pytest.mark.plumed
+def test_where_plumed_cannot_go_on_is_said_in_its_own_words():
+    text = "d: DISTANCE ATOMS=1,2\nm: METAD ARG=d PACE=5 HEIGHT=1.2 SIGMA=0.01 GRID_MIN=0.09 GRID_MAX=0.1"
+    water = molecule("H2O")
+    with run_of(text, water) as run:
+        run.evaluate(water, step=0, energy=0.0)
+        water.positions[1] *= 1.5
+        with pytest.raises(
+            InputError,
+            match=r"PLUMED cannot go on with its input at step 1: An error .*calculating m: .*outside the grid",
+        ):
+            run.evaluate(water, step=1, energy=0.0)
 
 
 @pytest.mark.plumed
@@ -443,6 +521,10 @@ def test_well_tempered_hills_become_lower_with_the_temperature_of_the_walker():
         ("d: DISTANCE ATOMS=1,2 COMPONENTS\nPRINT ARG=e", "PLUMED has no value e"),
         ("d: DISTANCE ATOMS=1,2\nEXTERNAL ARG=d FILE=absent.dat", "file absent.dat cannot be found"),
         ("p: DIPOLE GROUP=1-3\nRESTRAINT ARG=p AT=1 KAPPA=1", r"not finite at a start; .*charges are not known"),
+        (
+            "p: DIPOLE GROUP=1-3\nPRINT ARG=p",
+            r"p of the PLUMED input is not finite at a start; .*charges are not known",
+        ),
     ],
 )
 def test_what_plumed_rejects_is_shown_in_its_own_words(text, message):
@@ -518,7 +600,7 @@ def test_a_missing_kernel_is_named_before_work_starts(tmp_path, content):
 
 @pytest.mark.parametrize("kernel", [None, "", "/absent/libplumedKernel.so"])
 def test_asking_for_a_kernel_that_is_not_there_prints_nothing(kernel):
-    script = "from surveyor.biases.plumed import has_kernel\nraise SystemExit(7 if has_kernel() else 3)"
+    script = "from surveyor.biases.plumed_kernel import has_kernel\nraise SystemExit(7 if has_kernel() else 3)"
     done = in_another_process(script, kernel)
     # Some builds of the wrapper know of a kernel without being told.
     assert done.returncode == 3 or (done.returncode == 7 and not kernel)

@@ -3,14 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from surveyor.biases.plumed_input import (
-    check_temperature,
-    domain_of,
-    parse_plumed,
-    prepared,
-    recorded_variables,
-    with_shifted_centre,
-)
+from surveyor.biases.plumed_actions import check_temperature, prepared
+from surveyor.biases.plumed_centres import with_shifted_centre
+from surveyor.biases.plumed_input import domain_of, parse_plumed, recorded_variables
 from surveyor.errors import InputError
 
 INPUT = """# of a user
@@ -47,6 +42,28 @@ def test_actions_are_read_as_plumed_reads_them():
     assert actions[5].words[1] == "FUNC={x + 1}"
 
 
+def test_names_and_keywords_may_be_in_small_letters_but_not_values():
+    (action,) = parse_plumed("Metad arg=dXy file=My.hills label=m Calc_rct switch={rational r_0=0.1}\nendplumed\nFOO")
+    assert (action.label, action.name) == ("m", "METAD")
+    assert action.words == ("ARG=dXy", "FILE=My.hills", "CALC_RCT", "SWITCH={rational r_0=0.1}")
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "PRINT ARG=d FILE=/here/COLVAR",
+        "dumpatoms FILE=/here/out.xyz",
+        "DEBUG logRequestedAtoms FILE=/here/debug",
+        "OUTPUT_CLUSTER CLUSTERS=c FILE=/here/clusters",
+        "VES_OUTPUT_BASISFUNCTIONS BASIS_FUNCTIONS=b FILE_VALUES=values",
+        "flush STRIDE=1",
+        "Restart",
+    ],
+)
+def test_what_only_writes_files_is_left_out(action):
+    assert prepared(parse_plumed(action), Path("/folder")) == []
+
+
 def test_values_are_recorded_that_are_biased_or_printed():
     assert recorded_variables(parse_plumed(INPUT)) == ["t", "d", "f", "m.bias"]
 
@@ -56,7 +73,7 @@ def test_files_are_in_the_folder_and_what_surveyor_does_is_left_out():
     assert lines == [
         "d: DISTANCE ATOMS=1,2",
         "t: TORSION ATOMS=1,2,3,4",
-        "m: METAD ARG=t SIGMA=0.2 HEIGHT=1.2 PACE=100 FILE=/folder/HILLS RESTART=NO",
+        "m: METAD ARG=t SIGMA=0.2 HEIGHT=1.2 PACE=100 FILE=/folder/HILLS FMT=%26.17g RESTART=NO",
         "r: RESTRAINT ARG=d,t AT=0.15,0.5 KAPPA=1000,10",
         "e: EXTERNAL ARG=d FILE=/folder/grid.dat",
         "f: CUSTOM ARG=d FUNC={x + 1} PERIODIC=NO",
@@ -77,6 +94,10 @@ def test_files_are_in_the_folder_and_what_surveyor_does_is_left_out():
         ("METAD ARG=d GRID_WFILE=here/grid", "METAD writes here/grid; expected a name without folders"),
         ("METAD ARG=d\nMETAD ARG=e", "line 2 of the PLUMED input: METAD writes HILLS, and so does another action"),
         ("METAD ARG=d FILE=given.dat", "METAD writes given.dat, which is also among its given files"),
+        ("metad ARG=d file=/here/HILLS", "METAD writes /here/HILLS; expected a name without folders"),
+        ("METAD arg=d Walkers_N=4", "found WALKERS_N=4, but each walker has a history of its own"),
+        ("COMMITTOR ARG=d BASIN_LL1=0 BASIN_UL1=1", "found COMMITTOR, which ends a simulation, but walkers end after"),
+        ("e: Energy\nPRINT ARG=e", "line 1 of the PLUMED input: found ENERGY, on which walkers cannot be biased"),
         ("e: ENERGY\nPRINT ARG=e", "line 1 of the PLUMED input: found ENERGY, on which walkers cannot be biased"),
         ("METAD ARG=d WALKERS_N=4", "found WALKERS_N=4, but each walker has a history of its own"),
     ],
@@ -117,10 +138,11 @@ def test_actions_go_on_where_their_own_history_is():
     actions = parse_plumed(f"{text}\nOPES_METAD ARG=e SIGMA=1 FILE=OTHER STATE_WSTRIDE=9")
     lines = [line for _, line in prepared(actions, Path("/f"), history=["HILLS", "STATE", "HILLS.d", "HILLS.d.x"])]
     assert lines == [
-        "METAD ARG=d FILE=/f/HILLS RESTART=YES",
-        "OPES_METAD ARG=d SIGMA=1 FILE=/f/KERNELS STATE_WFILE=/f/STATE STATE_RFILE=/f/before.STATE RESTART=YES",
-        "PBMETAD ARG=d,d.x FILE=/f/HILLS.d,/f/HILLS.d.x RESTART=YES",
-        "OPES_METAD ARG=e SIGMA=1 FILE=/f/OTHER STATE_WFILE=/f/OTHER.STATE RESTART=NO",
+        "METAD ARG=d FILE=/f/HILLS FMT=%26.17g RESTART=YES",
+        "OPES_METAD ARG=d SIGMA=1 FILE=/f/KERNELS FMT=%26.17g STATE_WFILE=/f/STATE STATE_RFILE=/f/before.STATE "
+        "RESTART=YES",
+        "PBMETAD ARG=d,d.x FILE=/f/HILLS.d,/f/HILLS.d.x FMT=%26.17g RESTART=YES",
+        "OPES_METAD ARG=e SIGMA=1 FILE=/f/OTHER FMT=%26.17g STATE_WFILE=/f/OTHER.STATE RESTART=NO",
     ]
 
 
@@ -140,6 +162,7 @@ def test_the_centre_of_a_restraint_is_moved_for_one_of_its_variables():
 def test_the_centre_is_moved_in_what_is_no_comment():
     text = "# AT=1\nRESTRAINT ...\n  ARG={d,t} # AT=0.1,2\n  AT={0.1, 2} KAPPA=1,1 # nm\n...\n"
     assert with_shifted_centre(text, "d", 0.3) == text.replace("AT={0.1, 2}", "AT=0.3,2")
+    assert with_shifted_centre("Restraint arg=d at=1 kappa=2", "d", 0.3) == "Restraint arg=d AT=0.3 kappa=2"
 
 
 @pytest.mark.parametrize(
@@ -175,11 +198,12 @@ def test_periodic_variables_and_their_values_are_known(text, variable, domain):
     assert domain_of(text, variable) == (domain if domain is None else pytest.approx(domain))
 
 
-# Those of PLUMED 2.11 with the keyword RESTART that are not in CONTINUED of test_plumed.py, and others with a memory.
+# Those with a memory that are not in CONTINUED of test_plumed.py, which compares them with the manual of PLUMED.
 FORGETFUL = """
-ABMD ACCUMULATE ADAPTIVE_PATH AVERAGE BAIES COLLECT COLLECT_FRAMES DRR EDS EFFECTIVE_ENERGY_DRIFT EMMI
-EXTENDED_LAGRANGIAN FISST HISTOGRAM LOGMFD MAXENT METAINFERENCE OPT_ADAM OPT_AVERAGED_SGD OPT_DUMMY
-OPT_ROBBINS_MONRO_SGD RESCALE TTMETAD VES_DELTA_F VES_LINEAR_EXPANSION
+ABMD ACCUMULATE ADAPTIVE_PATH AVERAGE AVERAGE_PATH_DISPLACEMENT BAIES CALIBER COLLECT COLLECT_FRAMES DRR EDS
+EFFECTIVE_ENERGY_DRIFT EMMI EXTENDED_LAGRANGIAN FISST HISTOGRAM LOGMFD MAXENT MAZE_OPTIMIZER_BIAS MAZE_STEERED_MD
+METAINFERENCE MULTICOLVARDENS OPT_ADAM OPT_AVERAGED_SGD OPT_DUMMY OPT_ROBBINS_MONRO_SGD PCA READ REPARAMETERIZE_PATH
+RESCALE TTMETAD VES_DELTA_F VES_LINEAR_EXPANSION WHAM_HISTOGRAM WHAM_WEIGHTS
 """
 SCORES = "CS2BACKBONE JCOUPLING NOE PCS PRE RDC SANS SAXS"
 
@@ -194,6 +218,9 @@ def test_actions_that_forget_are_refused(name):
     ("text", "message"),
     [
         *((f"{name} DOSCORE", f"found DOSCORE, with which {name} cannot go on") for name in SCORES.split()),
+        ("METAD ARG=d CALC_RCT RCT_USTRIDE=2", "found RCT_USTRIDE=2, with which METAD cannot go on"),
+        ("RDF GROUP=1-3 CLEAR=0", "found CLEAR=0, with which RDF cannot go on"),
+        ("MOVINGRESTRAINT ARG=d,e VERSE=B,U", "found VERSE=B,U, but PLUMED's MOVINGRESTRAINT keeps its last force"),
         ("METAD ARG=d ADAPTIVE=DIFF", "found ADAPTIVE=DIFF, with which METAD cannot go on"),
         ("PBMETAD ARG=d ADAPTIVE=DIFF", "found ADAPTIVE=DIFF, with which PBMETAD cannot go on"),
         ("OPES_METAD ARG=d PACE=5 BARRIER=20", "found no SIGMA, but OPES_METAD cannot go on .*; give SIGMA"),

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from ase import Atoms, units
@@ -145,6 +147,18 @@ def test_images_are_those_of_the_periodic_directions_alone(pbc, expected):
     values = evaluate_restraints([CASES["distance"]], pair)
     assert values.variables == {"distance(0,1)": pytest.approx(expected)}
     assert values.energy == pytest.approx((expected - 1) ** 2)
+
+
+@pytest.mark.parametrize("pbc", [*itertools.product([False, True], repeat=3)])
+@pytest.mark.parametrize("hand", [1, -1])
+def test_images_are_the_nearest_in_skewed_cells(pbc, hand):
+    cell = np.array([[8, 0, 0], [6, 9, 0], [3, -4, 10 * hand]])
+    pair = Atoms("H2", positions=np.zeros((2, 3)), cell=cell, pbc=pbc)
+    shifts = np.array([*itertools.product(*(range(-4, 5) if is_periodic else [0] for is_periodic in pbc))]) @ cell
+    for position in np.random.default_rng(0).uniform(-15, 15, (40, 3)):
+        pair.positions[1] = position
+        nearest = np.linalg.norm(position + shifts, axis=1).min()
+        assert evaluate_restraints([CASES["distance"]], pair).variables["distance(0,1)"] == pytest.approx(nearest)
 
 
 def test_a_torsion_takes_the_shorter_way_round():

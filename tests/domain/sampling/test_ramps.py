@@ -14,7 +14,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from pydantic import ValidationError
 
-from surveyor.biases.plumed_input import with_moving_centre
+from surveyor.biases.plumed_centres import with_moving_centre
 from surveyor.errors import InputError
 from surveyor.potentials import Prediction, evaluate_one_by_one
 from surveyor.sampling.checks import checked_walkers

@@ -309,6 +309,29 @@ def test_walkers_are_placed_along_a_variable_of_plumed(tmp_path):
     assert len({walker_digest(replace(walker, index=0, seed=0)) for walker in walkers}) == 3
 
 
+@pytest.mark.plumed
+def test_an_input_that_crashes_plumed_does_not_crash_what_places_walkers(tmp_path):
+    start = start_file(tmp_path / "start.extxyz", *hydrogens(0.75, 1.0))
+    (tmp_path / "plumed.dat").write_text("d: EXTRACV NAME=lambda\nRESTRAINT ARG=d AT=1 KAPPA=1\n")
+    fields = {"plumed": tmp_path / "plumed.dat", "distribution": WINDOWS | {"variable": "d"}}
+    with pytest.raises(InputError, match=r"walkers\[0\]\.plumed: PLUMED crashes on its input"):
+        checked_walkers([Walkers(start=start, n_walkers=2, **fields)], 0, has_plumed=False)
+
+
+def test_walkers_placed_by_restraints_need_no_plumed_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("PLUMED_KERNEL", "/absent.so")
+    start = start_file(tmp_path / "start.extxyz", *hydrogens(0.75, 1.0))
+    (tmp_path / "plumed.dat").write_text("d: DISTANCE ATOMS=1,2\nMETAD ARG=d PACE=5 HEIGHT=1 SIGMA=0.1\n")
+    restraint = {"variable": "distance", "atoms": (0, 1), "centre": 0, "force_constant": 1.0}
+    fields = {
+        "plumed": tmp_path / "plumed.dat",
+        "restraints": [restraint],
+        "distribution": WINDOWS | {"variable": "distance(0,1)"},
+    }
+    walkers, _ = checked_walkers([Walkers(start=start, n_walkers=2, **fields)], 0, has_plumed=False)
+    assert [walker.start.get_distance(0, 1) for walker in walkers] == pytest.approx([0.75, 1.0])
+
+
 def peroxides(*torsions):
     found = []
     for degrees in torsions:
