@@ -3,6 +3,7 @@
 # make tests-long  tests that wait for minutes (a server that is away, runs whose process died) or that are about
 #                  programs which few use (Grid Engine, OAR, PostgreSQL)
 # make mutants  single mutations of the modules that decide most: a test must notice each (MODULE=labels for one of them)
+# make benchmarks  what labels, restarts and walkers cost on this machine, which should do nothing else meanwhile
 # make benchmark-labels  do chosen labels go further than random ones? It takes an hour, and continues after a stop
 #                  (SYSTEM=alanine-dipeptide, silicon or water for another one of benchmarks/labels)
 # make benchmark-labels-online  the same in campaigns, afterwards, with the server that PREFECT_API_URL names

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk, molecule
 from dict_storage import DictStorage
 from processes import PATIENCE_S
@@ -20,6 +21,7 @@ from surveyor.labels import (
     REASONS,
     Label,
     LabelFailure,
+    LabelRequest,
     LabelStore,
     LevelOfTheory,
     former_keys,
@@ -28,12 +30,15 @@ from surveyor.labels import (
     save_theory,
 )
 from surveyor.labels.claims import Claimant
+from surveyor.reference.ase import EMTReference
 from surveyor.storage import MARK, FolderStorage
+from surveyor.structures import canonical
 from surveyor.testing.storage import check_storage
 
 THEORY = LevelOfTheory("toy", {"program": "toy", "cutoff": 5.0, "basis": {"H": "a", "O": "b"}})
 WATER = molecule("H2O")
 KEY = label_key(WATER, THEORY)
+BEGUN = Path(__file__).parents[1] / "begun" / "labels" / "labels"
 FORK = multiprocessing.get_context("fork")  # quick, and these processes have no threads
 
 
@@ -112,6 +117,24 @@ def test_former_keys_are_those_of_former_digests():
     renamed = replace(renamed, former=(THEORY.digest, renamed.digest))
     assert former_keys(WATER, renamed) == (KEY,)
     assert former_keys(WATER, THEORY) == ()
+
+
+def test_labels_that_an_earlier_surveyor_has_stored_are_found_under_their_keys():
+    theory, records = EMTReference().resolve(), [json.loads(path.read_text()) for path in BEGUN.rglob("*.json")]
+    assert len(records) > 10
+    for record in records:
+        identity = record["structure"]
+        lengths = {name: np.array(identity[name]) * 1e-8 for name in ("positions", "cell")}
+        assert label_key(Atoms(identity["numbers"], pbc=identity["pbc"], **lengths), theory) == record["key"]
+
+
+def test_what_is_labelled_is_in_canonical_coordinates_and_states_its_electrons():
+    shifted = WATER.copy()
+    shifted.positions += 3e-9
+    request = LabelRequest.of(shifted, replace(THEORY, multiplicity=3))
+    assert request.key == label_key(shifted, replace(THEORY, multiplicity=3))
+    assert (request.structure.positions == canonical(WATER).positions).all()
+    assert request.structure.info == {"charge": 0, "multiplicity": 3}
 
 
 def test_what_is_no_number_names_no_level_of_theory():

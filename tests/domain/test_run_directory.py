@@ -53,6 +53,14 @@ def test_a_new_campaign_stops_by_audits(tmp_path, campaign_on_disk):
     assert campaign_on_disk.has_former_stop
 
 
+def test_the_progress_of_a_generation_holds_its_errors_before_the_training(campaign_on_disk, walkers):
+    generation = campaign_on_disk.newest_generation(walkers)
+    before = Errors(n_structures=2, energy_rmse=0.003, forces_rmse=0.2)
+    progress = replace(generation, before_training=before).progress
+    assert (progress.energy_rmse, progress.forces_rmse) == (0.003, 0.2)
+    assert (progress.generation, progress.n_labels) == (generation.number, generation.n_labels)
+
+
 def test_a_generation_without_manifest_is_not_complete_and_stays(campaign_on_disk, walkers):
     last = campaign_on_disk.n_complete() - 1
     campaign_on_disk.generation(last).manifest.unlink()

@@ -193,6 +193,15 @@ def test_a_campaign_that_was_begun_without_weights_goes_on_without_them(tmp_path
     CAMPAIGN.make(strict)  # which takes no weights
 
 
+@pytest.mark.parametrize(("bootstrap", "count"), [({}, False), ({"label_keys": {}}, True), (None, True)])
+def test_weights_count_in_campaigns_of_an_earlier_surveyor_that_knew_names_of_labels(
+    bootstrap: dict[str, Any] | None, count: bool, tmp_path: Path
+) -> None:
+    directory = RunDirectory(tmp_path)
+    write_json(directory.parameters, {"schema_version": 1, "parameters": {"bootstrap": bootstrap}})
+    assert directory.obeys_weights == count
+
+
 def as_an_earlier_surveyor_wrote(directory: RunDirectory, train: Dataset) -> None:
     """Leave a campaign as surveyor of November 27 did, with generation 0: weights of given structures meant nothing."""
     record = read_json(directory.parameters)

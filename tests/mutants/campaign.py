@@ -2,9 +2,10 @@
 
     python tests/mutants/campaign.py [MODULE ...]
 
-Each file `MODULE.toml` beside this one names a module, the tests that are to notice, and the mutants that no test can
-notice, with the reason. mutmut makes the mutants and keeps what it has found in `build/mutants/MODULE`, so that a
-campaign that was interrupted goes on. Any other mutant that survives, and any entry that no longer fits, is an error.
+Each file `MODULE.toml` beside this one names the files of a module or package, the tests that are to notice, and the
+mutants that no test can notice, with the reason. mutmut makes the mutants and keeps what it has found in
+`build/mutants/MODULE`, so that a campaign that was interrupted goes on. Any other mutant that survives, and any entry
+that no longer fits, is an error.
 """
 
 import os
@@ -78,7 +79,7 @@ def run(module: str) -> bool:
     os.environ["PYTHONPATH"] = str(BUILD / module / "mutants" / "src")  # for what tests start
     mutators.mutation_operators[:] = OPERATORS
     reset_config()  # it was read where the process began
-    _try_survivors_again(_found(settings))
+    _try_survivors_again(settings)
     mutmut.cli(["run", "--max-children", "1"], standalone_mode=False)
     return _report(module, settings)
 
@@ -91,7 +92,7 @@ def _lay_out(folder: Path, settings: Mapping[str, Any]) -> None:
             (folder / name).symlink_to(ROOT / name)
     mine = {
         "source_paths": ["src"],
-        "only_mutate": [settings["module"]],
+        "only_mutate": settings["files"],
         "pytest_add_cli_args": ["-p", "no:cacheprovider"],
         "pytest_add_cli_args_test_selection": [*settings["tests"], "-m", "not slow and not long"],
         "timeout_constant": 10.0,
@@ -106,31 +107,37 @@ def _lay_out(folder: Path, settings: Mapping[str, Any]) -> None:
         file.write_text(text)
 
 
-def _found(settings: Mapping[str, Any]) -> SourceFileMutationData:
-    data = SourceFileMutationData(path=Path(settings["module"]))
-    data.load()
-    return data
+def _found(settings: Mapping[str, Any]) -> list[SourceFileMutationData]:
+    found = [SourceFileMutationData(path=Path(file)) for file in settings["files"]]
+    for data in found:
+        data.load()
+    return found
 
 
-def _try_survivors_again(data: SourceFileMutationData) -> None:
+def _try_survivors_again(settings: Mapping[str, Any]) -> None:
     """Forget what survived a campaign that was finished, and which test covers what: tests may have changed."""
-    codes = data.exit_code_by_key
-    if codes and None not in codes.values():
+    found = _found(settings)
+    codes = [code for data in found for code in data.exit_code_by_key.values()]
+    if not codes or None in codes:
+        return
+    for data in found:
         data.exit_code_by_key = {
-            name: code if status_by_exit_code[code] in NOTICED else None for name, code in codes.items()
+            name: code if status_by_exit_code[code] in NOTICED else None for name, code in data.exit_code_by_key.items()
         }
         data.save()
-        Path("mutants/mutmut-stats.json").unlink(missing_ok=True)
+    Path("mutants/mutmut-stats.json").unlink(missing_ok=True)
 
 
 def _report(module: str, settings: Mapping[str, Any]) -> bool:
-    data = _found(settings)
-    statuses = {name: status_by_exit_code[code] for name, code in data.exit_code_by_key.items()}
-    survivors = [_mutant(name, data.path) for name, status in statuses.items() if status not in NOTICED]
+    paths = {name: data.path for data in _found(settings) for name in data.exit_code_by_key}
+    statuses = {
+        name: status_by_exit_code[code] for data in _found(settings) for name, code in data.exit_code_by_key.items()
+    }
+    survivors = [_mutant(name, paths[name]) for name, status in statuses.items() if status not in NOTICED]
     listed = [Mutant(each["function"], each["was"].strip(), each["now"].strip()) for each in settings.get("equal", [])]
     unlisted, stale = Counter(survivors) - Counter(listed), Counter(listed) - Counter(survivors)
     for mutant in unlisted.elements():
-        print(f"# survives in {settings['module']}, and is not listed in tests/mutants/{module}.toml:\n{mutant}")
+        print(f"# survives in {module}, and is not listed in tests/mutants/{module}.toml:\n{mutant}")
     for mutant in stale.elements():
         print(f"# is listed in tests/mutants/{module}.toml, and does not survive:\n{mutant}")
     counts = ", ".join(f"{n} {status}" for status, n in Counter(statuses.values()).most_common())

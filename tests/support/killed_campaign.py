@@ -1,5 +1,6 @@
 """A campaign whose processes are killed at random, one after the other, and what must hold of it afterwards."""
 
+import hashlib
 import json
 import random
 import shutil
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import psutil
@@ -42,12 +44,14 @@ class Kill:
     Attributes:
         weapon: what was killed.
         keys: of the labels that were stored before.
+        n_lines: of the log of launches, after these labels were stored.
         files: that stood for finished work before, with the time at which each was written.
         journal: of its decisions, as it stood before.
     """
 
     weapon: str
     keys: frozenset[str]
+    n_lines: int
     files: Mapping[Path, int]
     journal: bytes
 
@@ -149,6 +153,24 @@ class KilledCampaign:
         """The keys of the labels that are stored."""
         return frozenset(LabelStore.in_folder(self.folder / "labels").keys())
 
+    def lines(self) -> list[str]:
+        """The lines of the log of launches."""
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+    def structures(self) -> dict[str, str]:
+        """The names that structures with a label have in the log of launches, by the key of the label."""
+        records = (json.loads(path.read_text()) for path in (self.folder / "labels" / "labels").rglob("*.json"))
+        return {record["key"]: _structure_id(record["structure"]) for record in records}
+
+    def finished_again(self) -> frozenset[str]:
+        """Structures that were launched although they had a label, whether its worker was alive or dead."""
+        structures, lines = self.structures(), self.lines()
+        again = set(repeats_in(lines).finished)
+        for kill in self.kills:
+            later = {line.split()[1] for line in lines[kill.n_lines :] if line.startswith("begin ")}
+            again |= later & {structures[key] for key in kill.keys & structures.keys()}
+        return frozenset(again)
+
     def finished_work(self) -> dict[Path, int]:
         """Files that stand for finished work, with the time at which each was written."""
         patterns = (
@@ -182,7 +204,8 @@ class KilledCampaign:
             self._wait_for(number * n_finished // n_kills)
             time.sleep(PHASE_S * chance.random())
             weapon = chance.choice(sorted(weapons))
-            self.kills.append(Kill(weapon, self.stored_keys(), self.finished_work(), self.journal))
+            keys, n_lines = self.stored_keys(), len(self.lines())  # in this order
+            self.kills.append(Kill(weapon, keys, n_lines, self.finished_work(), self.journal))
             with (self.folder / "kills.txt").open("a") as history:  # how far a long test is
                 history.write(f"{time.strftime('%H:%M:%S')} {number + 1} of {n_kills}: {weapon}\n")
             weapons[weapon](self)
@@ -251,11 +274,12 @@ class KilledCampaign:
     def summary(self) -> str:
         """Say what was killed, and what of it."""
         weapons = ", ".join(f"{weapon} {n}" for weapon, n in sorted(Counter(k.weapon for k in self.kills).items()))
-        repeats = repeats_in(self.log.read_text().splitlines())
+        again = self.finished_again()
+        in_flight = [structure for structure, _ in repeats_in(self.lines()).in_flight if structure not in again]
         lost = frozenset.union(*(kill.keys for kill in self.kills)) - self.stored_keys()
         return (
             f"{len(self.kills)} kills ({weapons}), {self.n_labels} labels: {len(lost)} lost, "
-            f"{len(repeats.finished)} finished ones computed again, {len(repeats.in_flight)} in flight computed again"
+            f"{len(again)} finished ones computed again, {len(in_flight)} in flight computed again"
         )
 
     def _running(self) -> "subprocess.Popen[bytes]":
@@ -367,6 +391,11 @@ def repeats_in(lines: Sequence[str]) -> Repeats:
     again = [(index, *launch) for index, launch in enumerate(launches) if last[launch[0]] > index]
     finished = frozenset(structure for index, structure, worker in again if last_of_worker[worker] > index)
     return Repeats(finished, tuple((s, worker) for _, s, worker in again if s not in finished))
+
+
+def _structure_id(identity: Mapping[str, Any]) -> str:  # Any: whatever JSON holds
+    """Return the name of a structure in a rehearsal's log, from the record of its label."""
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
 def check_same_datasets(here: RunDirectory, there: RunDirectory) -> None:

@@ -164,6 +164,11 @@ def test_a_job_that_the_queue_will_never_start_is_cancelled_and_a_failure() -> N
     assert plan([certain], 1, SITE).certain == ("1",)
 
 
+def test_a_job_that_runs_and_can_start_no_worker_is_a_failure_of_its_own_kind() -> None:
+    hopeless = replace(PENDING, entry=Entry("running", "ImagePullBackOff", is_hopeless=True))
+    assert plan([hopeless], 1, SITE).failed == (("1", "no worker can be started in it: ImagePullBackOff"),)
+
+
 def test_a_job_that_runs_without_its_worker_connecting_is_cancelled_and_a_failure() -> None:
     silent = replace(PENDING, entry=Entry("running"), runs_s=CONNECT_S + 1)
     decided = plan([silent], 1, SITE)

@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from ase.build import bulk, molecule
 from pydantic import ValidationError
 from scipy.stats import chi2
 
+from surveyor.potentials import Contact
 from surveyor.sampling.conditions import Walkers
 from surveyor.sampling.guards import (
     Readings,
@@ -200,6 +201,14 @@ def test_the_limit_of_a_distance_is_the_larger_one_of_length_and_covalent_radii(
     rejection = check_distances(pair, conditions, step=2)
     found = None if rejection is None else (rejection.reason, rejection.step, rejection.limit)
     assert found == (None if limit is None else ("distance", 2, pytest.approx(limit)))
+
+
+def test_the_closest_contact_that_a_potential_states_is_believed_only_if_it_rules_out_close_pairs(conditions):
+    pair = Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 1.2]])  # closer than 1.32 Å, half the sum of the covalent radii
+    harmless = Contact(distance_A=0.6, in_radii=0.6, reach_A=2.0)
+    assert check_distances(pair, conditions, step=0, contact=harmless) is None
+    for doubt in ({"distance_A": 0.4}, {"in_radii": 0.4}, {"reach_A": 1.3}):
+        assert check_distances(pair, conditions, step=0, contact=replace(harmless, **doubt)).value == pytest.approx(1.2)
 
 
 def test_of_several_close_pairs_the_one_furthest_below_its_limit_is_told(conditions):
