@@ -1,5 +1,6 @@
 """The survey of a campaign: its walkers move, and their samples are labelled, while models are trained."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from functools import partial
@@ -9,6 +10,8 @@ from typing import TypeVar
 
 from prefect.futures import PrefectFuture
 
+from surveyor.events.kinds import GenerationFails
+from surveyor.events.recording import announce
 from surveyor.flows.event_loop import END_S, EventLoop
 from surveyor.flows.labels import announce_generation
 from surveyor.flows.pool_checks import PoolChecks
@@ -23,6 +26,7 @@ from surveyor.sampling.walkers import Walker
 from surveyor.works.campaign import Campaign
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 class Survey:
@@ -65,11 +69,16 @@ class Survey:
         loop, tasks, record = self._loop, self._tasks, self._tasks.record
         context = self._context if tasks.is_overlapped else copy_context()
         loop.call(partial(tasks.begin, context, previous.number, potential))
-        announce_generation(previous.number + 1, loop.call(lambda: record.n_expected))
-        with stopwatch.measuring("labelling"):
-            with stopwatch.measuring("sampling"):
-                loop.wait_until(lambda: tasks.may_train() or not record.schedule.n_moving)
-            loop.wait_until(tasks.may_train)
+        number, is_passed_over = previous.number + 1, True
+        while is_passed_over:
+            announce_generation(number, loop.call(lambda: record.n_expected))
+            with stopwatch.measuring("labelling"):
+                with stopwatch.measuring("sampling"):
+                    loop.wait_until(lambda: tasks.may_train() or not record.schedule.n_moving)
+                loop.wait_until(tasks.may_train)
+            if is_passed_over := loop.call(tasks.pass_over_former):
+                text = f"generation {number}: samples that an earlier run began were rejected; others are awaited"
+                announce(logger, GenerationFails(message=text, generation=number))
         return loop.call(record.samples_in_training)
 
     def result(self, future: PrefectFuture[T]) -> T:

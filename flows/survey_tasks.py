@@ -115,6 +115,18 @@ class SurveyTasks:
         self.record.record(ResetsDue(samples=tuple(to_reset)))
         self.record.end_generation(previous.number, previous.n_labels)
 
+    def pass_over_former(self) -> bool:
+        """Forget the samples of the next generation if guards of a former run rejected them; return if it was so.
+
+        Walkers ahead of a generation that has brought nothing are under way when the run ends; the next run may have
+        other guards.
+        """
+        if not (self.is_overlapped and self.record.is_of_former_guards):
+            return False
+        schedule = self.record.schedule
+        self.record.end_generation(schedule.generation, schedule.n_labels)
+        return True
+
     def end(self, reason: str) -> None:
         """Begin nothing more; samples that return now are labelled when the campaign is continued."""
         if not self._is_ending:

@@ -6,25 +6,26 @@ from prefect import task
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.context import TaskRunContext
 
-from surveyor import __version__
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.history import MEMBERS
 from surveyor.models.model import Model, digest_of
 from surveyor.models.training import train_model, train_one_member
 from surveyor.pools.submission import Priority, SubmitOptions
+from surveyor.pools.worker_check import CODE, versions
 from surveyor.run_directory import GenerationDirectory
 from surveyor.tasks.execution import retried, run_with
 
 
 def training_key(_context: TaskRunContext, arguments: dict[str, Any]) -> str:  # Any: Prefect gives all arguments
-    """Return the key under which Prefect remembers a training: task, version, content of model and data; no path."""
+    """Return the key under which Prefect remembers a training: task, version and code, model, data; no path."""
     return content_of(arguments["model"], arguments["directory"])
 
 
 def content_of(model: Model, directory: GenerationDirectory) -> str:
-    """Return a digest of the model, the data and the version of surveyor, on which a training depends."""
+    """Return a digest of the model, the data, and the version and the code of surveyor, on which a training depends."""
     contents = [directory.set_file(name).read_bytes() for name in ("train", "valid")]
-    parts = [b"train", __version__.encode(), digest_of(model).encode(), *contents]
+    here = f"{versions()['surveyor']} {versions()[CODE]}"  # two checkouts of one version may differ
+    parts = [b"train", here.encode(), digest_of(model).encode(), *contents]
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 

@@ -21,6 +21,7 @@ T = TypeVar("T")
 FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a disk, or of a user's part of it, without room
 PATIENCE_S = 900.0  # how long to wait for room on a full disk
 RETRY_S = 10.0
+SOME_BYTES = 1 << 16  # a disk without room for them is full
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,43 @@ def is_full(error: OSError) -> bool:
     if isinstance(error, shutil.Error):  # it has the errors of several files
         return any(os.strerror(number) in str(error) for number in FULL)
     return error.errno in FULL
+
+
+def is_disk_full(folder: Path) -> bool:
+    """Return whether the disk of a folder is full, or the user's quota on it."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(SOME_BYTES))
+            file.flush()
+    except OSError as error:
+        return is_full(error)
+    return False
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append text to a file, all of it or nothing; wait for room if the disk is full.
+
+    Args:
+        path: the file; its folder is created.
+        text: the text.
+
+    Raises:
+        StorageFailed: the disk stays full.
+    """
+
+    def attempt() -> None:
+        make_folder(path.parent)
+        with path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                written = file.write(text.encode())
+                if written < len(text.encode()):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            except OSError:
+                file.truncate(size)
+                raise
+
+    patiently(attempt, path)
 
 
 def patiently(attempt: Callable[[], T], path: Path) -> T:

@@ -248,8 +248,10 @@ def _begin_of_try(events: Sequence[Event], number: int) -> int:
 
 
 def _stops(events: Sequence[Event]) -> dict[str, int]:
+    """Return the number of stops by guard, also of walkers that are on their way."""
     by_sample = {event.name: event.rejections for event in of_kind(events, kinds.SampleEnds)}
-    return dict(sum(map(Counter, by_sample.values()), Counter()))
+    on_their_way = Counter(each.reason for each in of_kind(events, kinds.TryRejected) if each.name not in by_sample)
+    return dict(sum(map(Counter, by_sample.values()), Counter()) + on_their_way)
 
 
 def keys(events: Sequence[Event], kind: type[kinds.LabelEnds], *, new: bool = False) -> set[str]:

@@ -1,28 +1,43 @@
 """Disks that are full or read-only: a real small file system, mounted for the test."""
 
+import json
 import re
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
-from processes import PATIENCE_S
+from processes import PATIENCE_S, wait_until
 
 from surveyor import files
-from surveyor.dataset import Dataset
+from surveyor.dataset import Dataset, with_label
 from surveyor.errors import InputError, StorageFailed
 from surveyor.events.kinds import EpochEnds, Labelled
 from surveyor.events.log import EventLog
 from surveyor.events.relay import Relay
 from surveyor.files import write_arrays, write_json
 from surveyor.labels import POLICIES, Label, LabelFailure, LabelStore, label_key
+from surveyor.models.choice import load_model
+from surveyor.models.history import history_of
+from surveyor.models.model import Epoch
+from surveyor.models.pair import PairModel, PairParameters
+from surveyor.models.plausibility import Beginning
+from surveyor.models.trainer import Trainer, run_trainer
+from surveyor.models.training import train_model
+from surveyor.pools.workspace.translation import translating
+from surveyor.programs.program import run_program
 from surveyor.reference.ase import EMTReference
 from surveyor.reference.labelling import Labeller, label_structure
+from surveyor.sampling.observables import append_frames, keep_last_good
 from surveyor.works.campaign import CAMPAIGN, CampaignParameters
 from surveyor.works.labelling import LABELLING, LabellingParameters
 
@@ -84,11 +99,61 @@ def test_a_store_that_stays_full_is_said(disk: Path, tmp_path: Path, monkeypatch
     assert list((tmp_path / "scratch").iterdir())
 
 
-def test_a_full_scratch_is_a_failure_of_the_disk(disk: Path, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Writing(EMTReference):
+    """EMT that writes 100 kB into its folder first, and crashes where there is no room for them."""
+
+    def compute(self, atoms: Atoms, directory: Path) -> Label | LabelFailure:
+        try:
+            (directory / "output.txt").write_bytes(bytes(100_000))
+        except OSError:
+            return LabelFailure("crash", "end of file")
+        return super().compute(atoms, directory)
+
+
+@pytest.mark.parametrize("needs", ["a folder", "an output"])
+def test_a_calculation_waits_for_room_in_the_run_directory(
+    needs: str, disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(files, "RETRY_S", 0.1)
+    reference, store = Writing(), LabelStore.in_folder(tmp_path / "labels")
+    labeller = Labeller(reference, reference.resolve(), store, disk / "run" / "calculations")
+    if needs == "a folder":
+        subprocess.run(["mount", "-o", "remount,nr_inodes=1", str(disk)], check=True)
+    ballast = fill(disk) if needs == "an output" else None
+    outcomes: list[object] = []
+    worker = threading.Thread(target=lambda: outcomes.append(label_structure(bulk("Cu"), labeller)))
+    worker.start()
+    wait_until(lambda: "this waits" in caplog.text, lambda: caplog.text)
+    assert f"No space left on device; the file system at {disk} has " in caplog.text
+    if ballast is None:
+        subprocess.run(["mount", "-o", "remount,nr_inodes=100", str(disk)], check=True)
+    else:
+        ballast.unlink()
+    worker.join(PATIENCE_S)
+    assert isinstance(outcomes[0], Label)
+    assert store.failures(label_key(bulk("Cu"), labeller.theory)) == ()
+    assert list(labeller.scratch.iterdir()) == []
+
+
+def test_a_run_directory_that_stays_full_ends_the_work_and_fails_no_label(
+    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "PATIENCE_S", 0.0)
+    reference, store = Writing(), LabelStore.in_folder(tmp_path / "labels")
+    labeller = Labeller(reference, reference.resolve(), store, disk / "calculations")
+    fill(disk)
+    with pytest.raises(StorageFailed, match=rf"No space left on device; the file system at {disk} has .*Make room"):
+        label_structure(bulk("Cu"), labeller)
+    assert store.failures(label_key(bulk("Cu"), labeller.theory)) == ()
+
+
+def test_a_full_disk_of_one_worker_is_a_failure_that_another_worker_may_not_have(disk: Path, tmp_path: Path) -> None:
     reference, store = EMTReference(), LabelStore.in_folder(tmp_path / "labels")
     theory = reference.resolve()
     subprocess.run(["mount", "-o", "remount,nr_inodes=1", str(disk)], check=True)
-    outcome = label_structure(bulk("Cu"), Labeller(reference, theory, store, disk / "scratch"))
+    with translating(lambda text: text.replace(str(disk), "/run")):  # a worker without the run directory
+        outcome = label_structure(bulk("Cu"), Labeller(reference, theory, store, disk / "scratch"))
     assert isinstance(outcome, LabelFailure)
     assert outcome.reason == "disk"
     assert len(store.failures(label_key(bulk("Cu"), theory))) == POLICIES["disk"].attempts
@@ -114,7 +179,10 @@ def test_folders_that_are_read_only_are_said_before_work_starts(disk: Path, tmp_
         pass
 
 
-@pytest.mark.parametrize("kind", ["json", "arrays", "structures"])
+FRAMES = [bulk("Cu", cubic=True).repeat(4)] * 3
+
+
+@pytest.mark.parametrize("kind", ["json", "arrays", "structures", "trajectory", "rejections"])
 def test_a_file_of_a_run_waits_for_room_and_says_so(
     kind: str, disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -125,6 +193,8 @@ def test_a_file_of_a_run_waits_for_room_and_says_so(
         "json": lambda: write_json(path, list(range(2000))),
         "arrays": lambda: write_arrays(path, {"numbers": np.zeros(2000)}),
         "structures": lambda: Dataset([bulk("Cu", cubic=True)] * 50).save(path),
+        "trajectory": lambda: append_frames(path, FRAMES, n_before=0),
+        "rejections": lambda: keep_last_good(path, FRAMES[0], {"reason": "force"}),
     }
     ballast = fill(disk)
     writer = threading.Thread(target=writers[kind])
@@ -135,11 +205,109 @@ def test_a_file_of_a_run_waits_for_room_and_says_so(
         time.sleep(0.05)
     expected = f"{path} cannot be written: No space left on device; the file system at {disk} has 0 of 0.2"
     assert expected in caplog.text
-    assert not path.exists()
+    assert not path.exists() or path.stat().st_size == 0
     ballast.unlink()
     writer.join(PATIENCE_S)
     assert path.stat().st_size > 2000
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_disk_that_has_room_for_a_part_leaves_no_part(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trajectory, rejected = disk / "walker.traj", disk / "rejected.extxyz"
+    append_frames(trajectory, FRAMES[:1], n_before=0)
+    keep_last_good(rejected, FRAMES[0], {"reason": "force"})
+    size = rejected.stat().st_size
+    (disk / "ballast").write_bytes(bytes(150_000))
+    monkeypatch.setattr(files, "PATIENCE_S", 0.0)
+    with pytest.raises(StorageFailed):
+        append_frames(trajectory, FRAMES * 10, n_before=1)
+    with pytest.raises(StorageFailed):
+        keep_last_good(rejected, bulk("Cu").repeat(20), {"reason": "force"})
+    assert rejected.stat().st_size == size
+
+    (disk / "ballast").unlink()
+    assert append_frames(trajectory, FRAMES, n_before=1) == 4
+    keep_last_good(rejected, FRAMES[0], {"reason": "distance"})
+    assert len(ase.io.read(trajectory, ":")) == 4
+    kept = [json.loads(each.info["rejection"])["reason"] for each in ase.io.read(rejected, ":")]
+    assert kept == ["force", "distance"]
+
+
+PROGRAM = """
+import json
+with open("state", "wb") as state:
+    state.write(bytes(100_000))
+with open("results.txt", "a") as results:
+    results.write(json.dumps({"epoch": 0, "loss": 1.0}) + "\\n")
+"""
+
+
+def test_a_training_waits_for_room_and_continues(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(files, "RETRY_S", 0.1)
+    ballast, statuses, command = fill(disk), [], [sys.executable, "-c", PROGRAM]
+
+    def run(_sizes: Mapping[str, int]) -> int:
+        statuses.append(run_program(command, directory=disk, output=disk / "log").returncode)
+        return statuses[-1]
+
+    trainer = Trainer("a model", disk, disk / "results.txt", lambda record: Epoch(record["epoch"], record["loss"]))
+    training = threading.Thread(target=run_trainer, args=(run, {"batch_size": 1}, trainer, Beginning(highest=1.0)))
+    training.start()
+    wait_until(lambda: "this waits" in caplog.text, lambda: caplog.text)
+    assert f"{disk} cannot be written: No space left on device; the file system at {disk} has 0 " in caplog.text
+    ballast.unlink()
+    training.join(PATIENCE_S)
+    assert {*statuses[:-1]} == {1}
+    assert statuses[-1] == 0
+    assert [epoch.number for epoch in history_of(disk)] == [0]
+
+
+def test_a_training_whose_disk_stays_full_is_no_fault_of_the_model(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PATIENCE_S", 0.0)
+    fill(disk)
+    trainer = Trainer("a model", disk, disk / "results.txt", lambda _: None)
+    with pytest.raises(StorageFailed, match="Make room, then give the same command"):
+        run_trainer(lambda _: 1, {"batch_size": 1}, trainer, Beginning(highest=1.0))
+
+
+def test_a_model_waits_for_room(
+    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(files, "RETRY_S", 0.1)
+    for name in ("train", "valid"):
+        Dataset([labelled_copper(seed) for seed in range(3)]).save(tmp_path / name)
+    model = PairModel(PairParameters(n_basis=4)).initialize(
+        Dataset.load(tmp_path / "train"), atomic_energies=None, seed=0
+    )
+    subprocess.run(["mount", "-o", "remount,nr_inodes=1", str(disk)], check=True)
+    trained: list[object] = []
+    training = threading.Thread(
+        target=lambda: trained.append(
+            train_model(
+                model,
+                tmp_path / "train",
+                tmp_path / "valid",
+                directory=tmp_path / "training",
+                destination=disk / "model",
+            )
+        )
+    )
+    training.start()
+    wait_until(lambda: f"{disk / 'model'} cannot be written: No space left" in caplog.text, lambda: caplog.text)
+    subprocess.run(["mount", "-o", "remount,nr_inodes=100", str(disk)], check=True)
+    training.join(PATIENCE_S)
+    assert trained
+    assert load_model(disk / "model").weights is not None
+    assert [path.name for path in disk.iterdir()] == ["model"]
+
+
+def labelled_copper(seed: int) -> Atoms:
+    atoms, reference = bulk("Cu", cubic=True), EMTReference()
+    atoms.rattle(0.05, seed=seed)
+    label = reference.compute(atoms, Path())
+    return with_label(atoms, label_key(atoms, reference.resolve()), label)
 
 
 def test_a_run_directory_that_stays_full_is_said_with_its_file_system(

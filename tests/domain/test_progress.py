@@ -23,6 +23,7 @@ from surveyor.events.kinds import (
     Sampled,
     TrainingBegins,
     TrainingEnds,
+    TryRejected,
     Waiting,
     WaitingEnds,
 )
@@ -261,6 +262,10 @@ def test_rejections_are_shown_with_the_guards_that_stopped_walkers(begun: RunDir
     begun.events.append(GenerationBegins(generation=1, n_samples=3))
     begun.events.append(Sampled(name="a", walker=0, rejections={"energy_drift": 1}, stop=None))
     assert "sampled 1/3, stopped by guards (1 x energy drift), labelled" in summary(read_progress(begun))
+    for n in (1, 2):
+        begun.events.append(TryRejected(name="b", walker=1, reason="force"))
+        stops = f"sampled 1/3, stopped by guards (1 x energy drift, {n} x force), labelled"
+        assert stops in summary(read_progress(begun))
     begun.events.append(Rejected(name="b", walker=1, rejections={"force": 5}, stop=None))
     begun.events.append(NearDuplicate(name="a"))
     assert "1 rejected (1 x energy drift, 5 x force), labelled" in summary(read_progress(begun))

@@ -305,6 +305,37 @@ def test_a_walker_that_a_guard_has_reset_is_at_the_start_of_its_ramp(ground):
     assert [turn.n_good_labels for turn in record.schedule.walkers] == [0, 3, 3, 3]
 
 
+def test_samples_that_guards_of_a_former_run_have_rejected_are_told_apart(ground):
+    rejection, ahead = Rejection("force", 3, 50.0, 40.0), {"labels_ahead": 12, "n_states": 4}
+
+    def reject(record: SurveyRecord) -> None:
+        for name in [name for walker in record.schedule.walkers for name in walker.moving]:
+            index = record.schedule.samples[name].walker
+            record.take_sample(name, Sample(ground.walkers[index], None, rejections=(rejection,)))
+
+    record = ground.record(**ahead)
+    begun(record)
+    assert not record.is_of_former_guards
+    reject(record)
+    begun(record)  # they are under way when the run ends
+    assert record.schedule.training is not None
+    assert not record.is_of_former_guards
+    record.end_generation(0, 0)
+
+    again = ground.record(**ahead)
+    reject(again)
+    begun(again)
+    assert again.is_of_former_guards
+    again.end_generation(0, 0)
+    assert not again.is_of_former_guards
+    ((good, sample), *_) = ground.walk(again, next(again.moving())[1])
+    again.take_sample(good, sample)
+    reject(again)
+    assert good in again.schedule.training
+    assert not again.is_of_former_guards
+    assert first_difference(Journal(ground.directory.journal).read()) is None
+
+
 def test_walkers_that_another_campaign_has_moved_along_their_ramps_are_there_in_the_journal(ground):
     ground.walkers = tuple(replace(walker, n_good_labels=index) for index, walker in enumerate(ground.walkers))
     plans = begun(ground.record())

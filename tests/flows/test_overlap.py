@@ -13,7 +13,7 @@ from prefect_server import ANSWER_S, post
 from processes import wait_until
 from slow_campaign import N_GENERATIONS, N_LABELS, N_STATES, SlowCampaign
 
-from surveyor.errors import InputError
+from surveyor.errors import InputError, NothingLearned
 from surveyor.flows.conclusion import Reports
 from surveyor.learning.decisions import LearningProgress
 from surveyor.learning.entries import LabelArrived, RunEnds, SampleReturned
@@ -141,6 +141,23 @@ def test_what_is_in_computation_at_the_end_is_kept_and_learned_when_the_campaign
     folder.run(n_walkers=4, learning=OVERLAPPED)
     assert [folder.n_brought(number) for number in (1, 2, 3)] == [4, 4, 4]
     assert folder.n_launches() == 6 + 1 + 12
+    assert first_difference(Journal(folder.directory.journal).read()) is None
+
+
+@pytest.mark.long  # the record of samples ahead has a test of its own
+def test_a_generation_ahead_that_brings_nothing_ends_the_campaign_with_advice_until_its_guards_change(
+    folder: Folder,
+) -> None:
+    loose = dict(folder.walkers)
+    folder.walkers["max_force_eV_per_A"] = 1e-6
+    with pytest.raises(NothingLearned, match=r"generation 1 brought no new label: 4 of 4 samples .*\n  force: raise"):
+        folder.run(n_walkers=4, learning=OVERLAPPED)
+    assert folder.n_launches() == 6 + 1
+    assert read_progress(folder.directory).failure.startswith("generation 1 brought no new label")
+
+    folder.walkers = loose
+    folder.run(n_walkers=4, learning=OVERLAPPED)
+    assert [folder.n_brought(number) for number in (1, 2, 3)] == [4, 4, 4]
     assert first_difference(Journal(folder.directory.journal).read()) is None
 
 

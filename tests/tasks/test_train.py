@@ -13,6 +13,7 @@ from prefect.client.schemas.filters import FlowRunFilter
 from surveyor.dataset import Dataset, with_label
 from surveyor.labels import Label, label_key
 from surveyor.models.pair import PairModel, PairParameters
+from surveyor.pools import worker_check
 from surveyor.reference.ase import EMTReference
 from surveyor.run_directory import GenerationDirectory
 from surveyor.tasks.train import train, training_key
@@ -59,6 +60,17 @@ def test_another_model_has_another_key(change: dict[str, Any], tmp_path: Path) -
 
 def test_other_data_have_another_key(tmp_path: Path) -> None:
     assert key(initialized(), generation(tmp_path / "a")) != key(initialized(), generation(tmp_path / "b", n_train=3))
+
+
+@pytest.mark.parametrize("name", ["surveyor", worker_check.CODE])
+def test_another_version_and_other_code_of_one_version_have_other_keys(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = generation(tmp_path)
+    here = key(initialized(), directory)
+    others = {**worker_check.versions(), name: "other"}
+    monkeypatch.setattr("surveyor.tasks.train.versions", lambda: others)
+    assert key(initialized(), directory) != here
 
 
 def test_weights_to_continue_from_belong_to_the_key(tmp_path: Path) -> None:

@@ -164,6 +164,21 @@ class GenerationComplete(Event):
     n_labels: int = 0
 
 
+class TryRejected(Event):
+    """A guard has stopped a walker at one of its tries.
+
+    Attributes:
+        name: name of the sample.
+        walker: index of the walker.
+        reason: the guard.
+    """
+
+    event: Literal["try_rejected"] = "try_rejected"
+    name: str
+    walker: int = 0
+    reason: str
+
+
 class SampleEnds(Event):
     """The sample of a walker has ended, with or without a structure.
 

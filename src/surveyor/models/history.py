@@ -5,13 +5,14 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from surveyor.events.kinds import EpochEnds
 from surveyor.events.log import EventLog, of_kind
 from surveyor.events.recording import announce
-from surveyor.files import write_json
+from surveyor.files import patiently, write_json
 from surveyor.models.model import EVENTS, Epoch
 
 logger = logging.getLogger(__name__)
@@ -27,9 +28,14 @@ def report_epoch(directory: Path, epoch: Epoch) -> None:
 
 
 def keep_epoch(directory: Path, epoch: Epoch, message: str = "") -> EpochEnds:
-    """Append an epoch to the events in the directory of a training, and return the event."""
+    """Append an epoch to the events in the directory of a training, and return the event.
+
+    Raises:
+        StorageFailed: the disk stays full.
+    """
     event = EpochEnds(message=message, training=str(directory), **epoch_to_json(epoch))
-    EventLog(directory / EVENTS).append(event)
+    events = EventLog(directory / EVENTS)
+    patiently(partial(events.append, event), events.path)
     return event
 
 

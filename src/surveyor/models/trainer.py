@@ -1,6 +1,8 @@
 """Running the training program of an engine, in a process of its own."""
 
+import errno
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,7 +21,7 @@ from surveyor.errors import TrainingFailed
 from surveyor.events.kinds import BatchHalved
 from surveyor.events.log import read_lines
 from surveyor.events.recording import announce
-from surveyor.files import read_json, write_json
+from surveyor.files import is_disk_full, patiently, read_json, write_json
 from surveyor.models.history import history_of, report_epoch, reported_epochs
 from surveyor.models.model import Epoch
 from surveyor.models.plausibility import Beginning, check_beginning, check_result
@@ -101,7 +103,8 @@ def run_trainer(
 ) -> None:
     """Run a trainer to its end, and check that it has learned.
 
-    Epochs are reported as they end. If a batch does not fit into memory, batches are halved.
+    Epochs are reported as they end. If a batch does not fit into memory, batches are halved. If the disk is full, the
+    trainer is run again when there is room, and continues.
 
     Args:
         run: runs the trainer with given sizes of batches, of which `batch_size` is that of the training, and
@@ -112,15 +115,28 @@ def run_trainer(
 
     Raises:
         TrainingFailed: it ended without a network, its loss was never a number, or its errors are implausible.
+        StorageFailed: the disk stays full.
     """
     directory = trainer.directory
     with _following(trainer.results, trainer.errors_in, directory):
-        returncode = _run_with_batches_that_fit(run, sizes, directory)
+        returncode = patiently(partial(_run_with_room, run, sizes, directory), directory)
     records, _ = read_lines(trainer.results, 0)
     first = next((each for each in _epochs(records, trainer.errors_in) if each.number == BEFORE), None)
     check_beginning(first, beginning, directory)
     check_outcome(returncode, trainer.engine, directory)
     check_result(first, history_of(directory), beginning, directory)
+
+
+def _run_with_room(run: Callable[[Mapping[str, int]], int], sizes: Mapping[str, int], directory: Path) -> int:
+    """Run a trainer, and return its exit code.
+
+    Raises:
+        OSError: it failed on a full disk.
+    """
+    returncode = _run_with_batches_that_fit(run, sizes, directory)
+    if returncode not in (0, *FAULTS) and is_disk_full(directory):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
+    return returncode
 
 
 def _run_with_batches_that_fit(

@@ -4,11 +4,12 @@ import hashlib
 import logging
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from surveyor.dataset import Dataset
 from surveyor.errors import UNFORESEEN, InputError
-from surveyor.files import read_json, synchronize, write_json
+from surveyor.files import make_folder, patiently, read_json, synchronize, write_json
 from surveyor.models.choice import load_model
 from surveyor.models.committee import CommitteeModel
 from surveyor.models.history import load_history, save_history
@@ -54,10 +55,11 @@ def train_model(
     digest = hashlib.sha256(train.read_bytes() + valid.read_bytes()).hexdigest()
     if not destination.is_dir():
         sets = Dataset.load(train), Dataset.load(valid)
+        patiently(partial(make_folder, directory), directory)
         trained, history = model.train(*sets, directory)
         if isinstance(trained, SingleModel):
             trained.calibrate_uncertainty(*sets, Dataset() if test is None else Dataset.load(test))
-        _save_atomically(trained, history, destination, digest)
+        patiently(partial(_save_atomically, trained, history, destination, digest), destination)
         logger.info("trained %s in %s", destination, number_of(len(history), "epoch"))
     elif (destination / DATA).exists() and read_json(destination / DATA)["digest"] != digest:
         raise InputError(
@@ -92,17 +94,18 @@ def train_one_member(model: CommitteeModel, index: int, train: Path, valid: Path
     Raises:
         TrainingFailed: there is no model at the end.
     """
+    patiently(partial(make_folder, directory), directory)
     model.train_member(index, Dataset.load(train), Dataset.load(valid), directory)
     logger.info("trained member %d of %s", index, directory)
 
 
 def _save_atomically(model: Model, history: Sequence[Epoch], destination: Path, digest: str) -> None:
-    destination.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(destination.parent)
     with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as scratch:
         folder = Path(scratch) / "model"
         model.save(folder)
         save_history(folder, history)
-        write_json(folder / DATA, {"schema_version": 1, "digest": digest})
+        write_json(folder / DATA, {"schema_version": 1, "digest": digest}, is_patient=False)
         for path in (*folder.iterdir(), folder):
             synchronize(path)
         try:

@@ -121,14 +121,19 @@ def what_is_awaited(entries: Sequence[Entry | None], failures: Sequence[str]) ->
         failures: of jobs that gave no worker, since one did.
     """
     known = [entry for entry in entries if entry is not None]
-    if any(entry.state == "running" for entry in known):
-        return "RUNNING, its worker starts"
+    if running := [entry for entry in known if entry.state == "running"]:
+        return f"{_with_reasons('RUNNING', running)}, its worker starts"
     if pending := [entry for entry in known if entry.state == "pending"]:
-        reasons = dict.fromkeys(entry.reason for entry in pending if entry.reason and entry.reason != "None")
-        return ": ".join(["PENDING", *([", ".join(reasons)] if reasons else [])])
+        return _with_reasons("PENDING", pending)
     if failures:
         return f"the last one failed: {failures[-1].partition(chr(10))[0]}"
     return "submitted"
+
+
+def _with_reasons(state: str, entries: Sequence[Entry]) -> str:
+    lines = (entry.reason.partition("\n")[0] for entry in entries)
+    reasons = ", ".join(dict.fromkeys(line for line in lines if line and line != "None"))
+    return f"{state}: {reasons}" if reasons else state
 
 
 def _why_it_failed(job: Job, site: WorkersSite) -> str | None:

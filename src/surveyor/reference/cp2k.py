@@ -1,7 +1,6 @@
 """References by density functional theory in CP2K."""
 
 import shlex
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from ase import Atoms
 from pydantic import ConfigDict, Field, model_validator
 
 from surveyor.errors import InputError, Preempted
-from surveyor.files import FULL
+from surveyor.files import FULL, is_disk_full
 from surveyor.labels import Label, LabelFailure, LevelOfTheory
 from surveyor.parameters import Parameters, exactly_one_of
 from surveyor.reference.cp2k_check import check_input
@@ -50,7 +49,6 @@ from surveyor.structures import is_periodic, kinds_of, multiplicity_of
 INPUT, OUTPUT = "input.inp", "output.txt"
 SILENT = ("crash", "unparsable", "launch", "invalid_input")  # what a program may seem to do that cannot write
 ENDINGS = ("crash", "launch")  # for which the command may be to blame
-SOME_BYTES = 2**16
 ELECTRONS = "charge and multiplicity of the structure; UKS above multiplicity 1 unless the input says UKS or ROKS"
 
 
@@ -236,7 +234,7 @@ class CP2KReference:
             if result.out_of_memory:
                 message = f"the memory limit of {self.code.memory_GB:g} GB was reached"
                 outcome = replace(outcome, reason="memory", message=message)
-            elif outcome.reason in SILENT and (_is_full(output.parent) or _is_full(folder)):
+            elif outcome.reason in SILENT and (is_disk_full(output.parent) or is_disk_full(folder)):
                 outcome = replace(outcome, reason="disk", message=f"the disk of {output.parent} or {folder} is full")
             elif outcome.reason in ENDINGS:
                 command = shlex.join([*self.code.words, "-i", INPUT])
@@ -281,14 +279,3 @@ def _text_of(path: Path) -> str:
         return path.read_text(errors="replace")
     except FileNotFoundError:
         return ""
-
-
-def _is_full(folder: Path) -> bool:
-    """Return whether the disk of a folder is full, so that the program's output may lack its message on that."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(SOME_BYTES))
-            file.flush()
-    except OSError as error:
-        return error.errno in FULL
-    return False

@@ -1,8 +1,13 @@
 """Labelling one structure, so that the label is never lost and never bought twice."""
 
+import errno
 import logging
+import os
+import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ase import Atoms
@@ -11,11 +16,14 @@ from surveyor.dataset import with_label
 from surveyor.errors import AttemptFailed, LabelClaimed, Preempted
 from surveyor.events.kinds import LabelFailed, Labelled
 from surveyor.events.recording import announce
-from surveyor.files import FULL, outlast
-from surveyor.labels import WORK, Label, LabelFailure, LabelRequest, LabelStore, LevelOfTheory, former_keys
+from surveyor.files import is_disk_full, is_full, outlast, patiently
+from surveyor.labels import WORK, Label, LabelFailure, LabelRequest, LabelStore, LevelOfTheory, Reason, former_keys
 from surveyor.labels.calculations import folders_of, is_judged, keep_failed, new_folder, remove_folders
 from surveyor.pools.workspace.translation import translated
 from surveyor.reference.reference import Reference, Resumable, limits_of
+
+# Programs that find no room for a file end in many ways.
+OF_FULL_DISKS: Sequence[Reason] = ("disk", "crash", "launch", "unparsable")
 
 logger = logging.getLogger(__name__)
 
@@ -180,15 +188,7 @@ def _resume(request: LabelRequest, labeller: Labeller) -> bool:
 def _attempt(request: LabelRequest, labeller: Labeller) -> LabelFailure | None:
     key, scratch, store = request.key, labeller.scratch, labeller.store
     attempt = len(store.failures(key)) + 1
-    try:
-        directory = new_folder(scratch, key, attempt)
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        directory = scratch
-        result: Label | LabelFailure = LabelFailure("disk", str(error))
-    else:
-        result = labeller.reference.compute(request.structure, directory)
+    directory, result = patiently(partial(_computed, request, labeller, attempt), scratch)
     if isinstance(result, LabelFailure):
         limit = limits_of(labeller.reference).get(result.reason)
         failure = replace(result, attempt=attempt, output=translated(result.output or str(directory)), limit=limit)
@@ -200,6 +200,28 @@ def _attempt(request: LabelRequest, labeller: Labeller) -> LabelFailure | None:
     _keep(request, labeller, result, directory)
     remove_folders(scratch, key)
     return None
+
+
+def _computed(request: LabelRequest, labeller: Labeller, attempt: int) -> tuple[Path, Label | LabelFailure]:
+    """Compute a label in a folder of its own, and return both.
+
+    Raises:
+        OSError: the disk of the run directory is full, so that any other worker would fail, too.
+    """
+    scratch = labeller.scratch
+    is_shared = translated(str(scratch)) == str(scratch)  # and not a copy on the disk of this worker alone
+    try:
+        directory = new_folder(scratch, request.key, attempt)
+        result = labeller.reference.compute(request.structure, directory)
+    except OSError as error:
+        if is_shared or not is_full(error):
+            raise
+        return scratch, LabelFailure("disk", str(error))
+    is_suspect = isinstance(result, LabelFailure) and result.reason in OF_FULL_DISKS
+    if is_suspect and is_shared and is_disk_full(scratch):
+        shutil.rmtree(directory, ignore_errors=True)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
+    return directory, result
 
 
 def _keep(request: LabelRequest, labeller: Labeller, label: Label, directory: Path) -> None:

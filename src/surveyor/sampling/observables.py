@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import ase.io
@@ -12,7 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.trajectory import Trajectory
 
 from surveyor.biases.biased import BiasedCalculator
-from surveyor.files import write_with
+from surveyor.files import append_text, make_folder, patiently, write_with
 from surveyor.potentials import UNCERTAINTY, Prediction
 from surveyor.sampling.conditions import MOVING_CELL, Walkers
 from surveyor.sampling.integrators import MPA, temperature_of
@@ -159,15 +162,32 @@ def append_frames(path: Path, frames: Sequence[Atoms], *, n_before: int) -> int:
 
     Returns:
         The number of frames in the trajectory.
+
+    Raises:
+        StorageFailed: the disk stays full.
     """
+    patiently(partial(_append_frames, path, frames, n_before), path)
+    return n_before + len(frames)
+
+
+def _append_frames(path: Path, frames: Sequence[Atoms], n_before: int) -> None:
     if path.exists():
         _cut(path, n_before)
     if frames:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with Trajectory(str(path), "a") as trajectory:
+        make_folder(path.parent)
+        _write_frames(path, frames, is_new=n_before == 0)
+
+
+def _write_frames(path: Path, frames: Sequence[Atoms], *, is_new: bool) -> None:
+    trajectory = Trajectory(str(path), "w" if is_new else "a")
+    try:
+        with trajectory:
             for frame in frames:
                 trajectory.write(frame)
-    return n_before + len(frames)
+    except OSError:
+        with suppress(OSError):
+            trajectory.backend.fd.close()  # which ASE leaves open
+        raise
 
 
 def _cut(path: Path, n_frames: int) -> None:
@@ -178,18 +198,12 @@ def _cut(path: Path, n_frames: int) -> None:
         if len(trajectory) == n_frames:
             return
         kept = [trajectory[index] for index in range(n_frames)]
-
-    def write(temporary: Path) -> None:
-        with Trajectory(str(temporary), "w") as trajectory:
-            for frame in kept:
-                trajectory.write(frame)
-
-    write_with(write, path)
+    write_with(partial(_write_frames, frames=kept, is_new=True), path)
 
 
 def keep_last_good(path: Path, atoms: Atoms, record: Mapping[str, object]) -> None:
     """Append the last structure of a rejected try that passed all guards to a file (extxyz), with the rejection."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    copy = atoms.copy()
+    copy, text = atoms.copy(), StringIO()
     copy.info["rejection"] = json.dumps(record)
-    ase.io.write(path, copy, format="extxyz", append=True)
+    ase.io.write(text, copy, format="extxyz")
+    append_text(path, text.getvalue())

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ase.calculators.calculator import Calculator
 
-from surveyor.events.kinds import Rejected, Sampled
+from surveyor.events.kinds import Rejected, Sampled, TryRejected
 from surveyor.events.recording import announce
 from surveyor.files import write_atomically
 from surveyor.potentials import Potential
@@ -156,7 +156,7 @@ def _advance(
     walker = attempt.sample.walker
     if walker.conditions.method == "perturbation":
         outcome = _perturbed(attempt.sample)
-        return _next_try(attempt, outcome) if isinstance(outcome, Rejection) else Attempt(outcome)
+        return _next_try(attempt, outcome, files.name) if isinstance(outcome, Rejection) else Attempt(outcome)
     if calculator is None:
         raise ValueError(f"walker {walker.index} moves by {walker.conditions.method}, which needs a potential")
     segment = run_segment(attempt, calculator, n_steps=n_steps, began=began, plumed=plumed)
@@ -166,11 +166,14 @@ def _advance(
     plumed.end()
     if segment.last_good is not None:
         keep_last_good(files.rejected, segment.last_good, asdict(segment.rejection))
-    return _next_try(attempt, segment.rejection)
+    return _next_try(attempt, segment.rejection, files.name)
 
 
-def _next_try(attempt: Attempt, rejection: Rejection) -> Attempt:
+def _next_try(attempt: Attempt, rejection: Rejection, name: str) -> Attempt:
     sample = attempt.sample
+    n, walker = len(sample.rejections) + 1, sample.walker.index
+    text = f"{name}: try {n} was stopped by a guard: {stops_in_words([rejection])}"
+    announce(logger, TryRejected(message=text, name=name, walker=walker, reason=rejection.reason))
     return Attempt(
         Sample(
             sample.walker.reset(),

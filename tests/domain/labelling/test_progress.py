@@ -43,6 +43,17 @@ def test_labels_of_this_run_are_counted_once_and_those_of_former_runs_as_found(d
     assert read_labelling_progress(directory).state == "complete"
 
 
+def test_until_a_run_has_looked_for_labels_those_of_former_runs_count(directory: RunDirectory) -> None:
+    begin(directory, found="a")
+    directory.events.append(Labelled(key="b", new=True))
+    directory.events.append(LabelFailed(key="d", new=True))
+    for _ in range(2):
+        directory.events.append(LabellingBegins(n_structures=4))
+        assert labelling_summary(read_labelling_progress(directory)) == "3 of 4: 0 new, 3 from the store, 0 failed"
+    begin(directory, found="ab")
+    assert labelling_summary(read_labelling_progress(directory)) == "2 of 4: 0 new, 2 from the store, 0 failed"
+
+
 def test_a_complete_labelling_has_the_numbers_of_its_summary_even_if_events_were_lost(directory: RunDirectory) -> None:
     begin(directory, found="a")
     directory.events.append(Labelled(key="b", new=True))

@@ -213,6 +213,7 @@ def test_a_pending_job_may_wait_as_long_as_the_queue_wants() -> None:
             "PENDING: Resources, Priority",
         ),
         ([Entry("pending", "Resources"), Entry("running")], [], "RUNNING, its worker starts"),
+        ([Entry("running", "ContainerCreating\nnow")], [], "RUNNING: ContainerCreating, its worker starts"),
         (
             [Entry("ending")],
             ["job 1: over", "job 2: over", "job 3: no sbatch\nhere\nor there"],

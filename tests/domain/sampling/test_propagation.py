@@ -18,7 +18,9 @@ from ase.constraints import FixAtoms
 
 from surveyor.biases.plumed import PlumedRun
 from surveyor.errors import InputError
-from surveyor.events.kinds import Sampled
+from surveyor.events.kinds import Rejected, Sampled, TryRejected
+from surveyor.events.log import EventLog, of_kind
+from surveyor.events.recording import reporting
 from surveyor.potentials import UNCERTAINTY, evaluate_one_by_one
 from surveyor.sampling import segments
 from surveyor.sampling.conditions import UNDER_BAROSTAT, Walkers
@@ -252,8 +254,14 @@ def test_each_guard_stops_a_walker_on_a_wrong_potential(tmp_path, reason, calcul
     argon = Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 1.2]])
     settings = {"max_force_eV_per_A": 40.0, "max_temperature_factor": 1e6 if reason == "distance" else 5.0}
     walker = walker_of(tmp_path, argon, n_steps=300, timestep_fs=1, thermostat_time_fs=1000, **settings)
-    sample = propagate(walker, Using(calculator), directory=tmp_path, name="0", n_tries=3)
+    events = EventLog(tmp_path / "events.jsonl")
+    with reporting(events):
+        sample = propagate(walker, Using(calculator), directory=tmp_path, name="0", n_tries=3)
     assert [rejection.reason for rejection in sample.rejections] == [reason] * 3
+    *tries, last = events.read()[0]
+    assert isinstance(last, Rejected)
+    assert [(each.name, each.reason) for each in of_kind(tries, TryRejected)] == [("0", reason)] * 3
+    assert "0: try 2 was stopped by a guard: 1 x " in tries[1].message
     assert sample.structure is None
     assert sample.temperature_K is None
     assert (sample.walker.n_resets, sample.walker.state, sample.walker.seed) == (3, None, walker.seed + 3)

@@ -75,7 +75,7 @@ class Tunnels:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._names: dict[str, str] = {}
         self._refusals: dict[str, Refused] = {}
-        self._failures: dict[str, str] = {}  # why it was in vain to connect, the last time
+        self._failures: dict[str, str] = {}  # why it was in vain to connect, until it was not
 
     async def submit(self, name: str, *, firm: bool = False) -> str:
         """Start an instance and return its id; see those of the cloud."""
@@ -100,7 +100,12 @@ class Tunnels:
             for job, error in refused.items()
             if entries[job].state == "running"
         }
-        return {**entries, **complaints}
+        awaited = {
+            job: replace(entries[job], reason=reason)
+            for job, reason in self._failures.items()
+            if job in entries and entries[job].state == "running"
+        }
+        return {**entries, **awaited, **complaints}
 
     async def cancel(self, jobs: Collection[str]) -> None:
         """Cut the connections to instances, and terminate them.
@@ -151,7 +156,9 @@ class Tunnels:
                 door = await asyncio.to_thread(self._instances.door, job)
                 if door is not None:
                     host = _host(job)
-                    return await self._dialer.open(self._login_to(host, name, door), host, self._work(name))
+                    connection = await self._dialer.open(self._login_to(host, name, door), host, self._work(name))
+                    self._failures.pop(job, None)
+                    return connection
                 self._failures[job] = f"Instance {job} has not shown its keys on its console"
             except Refused as error:
                 n_refusals += 1

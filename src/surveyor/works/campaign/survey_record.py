@@ -85,6 +85,7 @@ class SurveyRecord:
         self._structures: dict[str, Atoms] = {}  # candidates, to be labelled, or labelled, by name
         self._rules = rules_of(learning, len(starts))
         self._continue_from(newest, self._rules)
+        self._former = frozenset(self.schedule.samples)  # which a former run began
         self._passed_over = _passed_over(directory.generation(self.schedule.base + 1).duplicates)
         base = directory.walkers_after(self.schedule.base, starts)
         self._walkers = [self._restored_walker(walker) for walker in base]
@@ -254,6 +255,12 @@ class SurveyRecord:
             expired = self._structures.pop(name)
             if self._tolerance_A:
                 self._known.remove(expired)
+
+    @property
+    def is_of_former_guards(self) -> bool:
+        """True if the samples in training bring nothing to label, and a former run began them, under its guards."""
+        samples, training = self.schedule.samples, self.schedule.training or ()
+        return bool(training) and self._former >= {*training} and not any(samples[name].labels for name in training)
 
     def _continue_from(self, newest: Generation, rules: RunBegins) -> None:
         entries, self.schedule = self._journal.resume()

@@ -1,5 +1,6 @@
 """The progress of a labelling, read from its events, without a server and without disturbing it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rich.console import Group, RenderableType
@@ -8,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surveyor.errors import InputError
-from surveyor.events.kinds import LabelFailed, Labelled, LabellingBegins, LabellingComplete, LabelsRequested
+from surveyor.events.kinds import Event, LabelFailed, Labelled, LabellingBegins, LabellingComplete, LabelsRequested
 from surveyor.events.log import of_kind, since
 from surveyor.lease import is_in_use
 from surveyor.progress import State, keys, waiting_of
@@ -57,26 +58,39 @@ def read_labelling_progress(directory: RunDirectory) -> LabellingProgress:
     """
     if not LABELLING.holds(directory):
         raise InputError(f"{directory.path} is not the output directory of a labelling")
-    run = since(directory.events.in_order(), LabellingBegins)
+    events = directory.events.in_order()
+    run = since(events, LabellingBegins)
     begins, ends = of_kind(run, LabellingBegins), of_kind(run, LabellingComplete)
-    requested = (of_kind(run, LabelsRequested) or [LabelsRequested()])[-1]
-    # A task also tells of what was found in the beginning, where it is in a chunk with what was not.
-    known = set(requested.found)
-    labelled = keys(run, Labelled) - known
-    new = keys(run, Labelled, new=True)
-    failed = keys(run, LabelFailed) - labelled - known
     state: State = "complete" if ends else "running" if is_in_use(directory.lease) else "stopped"
-    progress = LabellingProgress(
+    progress = replace(
+        _counted(events),
         state=state,
         n_structures=begins[-1].n_structures if begins else 0,
-        n_requested=requested.n_requested,
-        n_found=requested.n_found + len(labelled - new),
-        n_labelled=len(new),
-        n_failed=len(failed),
         message=ends[-1].message if ends else "",
         waiting=waiting_of(run) if state == "running" else "",
     )
     return _concluded(progress, directory) if ends and is_complete(directory) else progress
+
+
+def _counted(events: Sequence[Event]) -> LabellingProgress:
+    """Return the numbers of the last run; until it has looked for labels, the numbers of the run before are known."""
+    run = since(events, LabellingBegins)
+    if not run:
+        return LabellingProgress("stopped")
+    if not (requests := of_kind(run, LabelsRequested)):
+        former = _counted(events[: len(events) - len(run)])
+        return LabellingProgress("stopped", n_requested=former.n_requested, n_found=former.n_done)
+    # A task also tells of what was found in the beginning, where it is in a chunk with what was not.
+    known = set(requests[-1].found)
+    labelled = keys(run, Labelled) - known
+    new = keys(run, Labelled, new=True)
+    return LabellingProgress(
+        "stopped",
+        n_requested=requests[-1].n_requested,
+        n_found=requests[-1].n_found + len(labelled - new),
+        n_labelled=len(new),
+        n_failed=len(keys(run, LabelFailed) - labelled - known),
+    )
 
 
 def _concluded(progress: LabellingProgress, directory: RunDirectory) -> LabellingProgress:
