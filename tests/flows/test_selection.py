@@ -1,6 +1,5 @@
 """Campaigns in which a selector chooses what is labelled: real pools and a real Prefect server."""
 
-import asyncio
 import json
 from concurrent.futures import CancelledError
 from functools import partial
@@ -12,7 +11,7 @@ import yaml
 from campaigns import Folder
 from interrupted_selection import DeadlyRule
 from prefect import flow, task
-from prefect.states import Cancelled, State
+from prefect.states import Cancelled, Crashed, State
 from prefect.utilities.annotations import quote
 from processes import PATIENCE_S
 
@@ -126,8 +125,7 @@ def end_by(outcome: BaseException | State[Any]) -> State[Any]:
 
 def test_only_an_error_of_the_function_is_a_failure_of_the_selector() -> None:
     kinds = (WorkerLost, AttemptFailed, PoolFailed, StorageFailed, CancelledError)
-    crash = asyncio.CancelledError()
-    interruptions = [*(kind("gone") for kind in kinds), crash, Cancelled()]
+    interruptions = [*(kind("gone") for kind in kinds), Crashed(), Cancelled()]
     failures = [kind("no") for kind in (ValueError, InputError, OutOfMemory, FunctionFailed, MemoryError)]
     found = []
 
