@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ase import Atoms
 
+from surveyor.learning.candidates import ALL_SAMPLES
 from surveyor.potentials import Potential
 from surveyor.selection import Chosen, SelectionRule
 
@@ -27,8 +28,9 @@ class DeadlyRule(SelectionRule):
     def choose(
         self, potential: Potential | None, candidates: Mapping[str, Atoms], requested: Sequence[Atoms], n: int
     ) -> tuple[Chosen, ...]:
-        with self.log.open("a") as file:
-            file.write(f"{n}\n")
-        if len(self.log.read_text().splitlines()) <= self.n_deaths:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.selector != ALL_SAMPLES:
+            with self.log.open("a") as file:
+                file.write(f"{n}\n")
+            if len(self.log.read_text().splitlines()) <= self.n_deaths:
+                os.kill(os.getpid(), signal.SIGKILL)
         return super().choose(potential, candidates, requested, n)
