@@ -68,4 +68,4 @@ def add_benchmark_command(commands: "argparse._SubParsersAction[argparse.Argumen
 def _check_here(parameters: BenchmarkParameters) -> None:
     """Check that the engine of the model is installed, if models are trained on this machine."""
     if parameters.pools.training == LOCAL:
-        check_model_parameters(parameters.model)
+        check_model_parameters(parameters.model, parameters.features_for)

@@ -92,7 +92,7 @@ def _describe_campaign(parameters: CampaignParameters, checked: CheckedCampaign,
     if parameters.pools.labelling == LOCAL:
         theory = _theory(console, _reference(parameters, checked.reference))
         check_theory(parameters, checked.walkers, theory)
-    _check_model(parameters.model, parameters.pools.training)
+    _check_model(parameters.model, parameters.pools.training, parameters.features_for)
     for warning in filter(None, (warning_of_stop(parameters), warning_of_ramps(parameters))):
         console.print(f"warning: {warning}", style="yellow", markup=False)
     if advice := advice_on_ahead(parameters, plain_site(parameters.pools.labelling)):
@@ -122,7 +122,7 @@ def _describe_sampling(_parameters: SamplingParameters, checked: CheckedSampling
 
 
 def _describe_benchmark(parameters: BenchmarkParameters, checked: CheckedBenchmark, console: Console) -> None:
-    _check_model(parameters.model, parameters.pools.training)
+    _check_model(parameters.model, parameters.pools.training, parameters.features_for)
     if checked.reference is not None and parameters.pools.labelling == LOCAL:
         _theory(console, _reference(parameters, checked.reference))
     n_models, n_walkers = len(points_of(parameters)), sum(map(len, checked.walkers.values()))
@@ -160,9 +160,9 @@ def _show_refused(console: Console, refused: Mapping[int, str]) -> None:
         console.print(f"  and {len(refused) - N_SHOWN} more")
 
 
-def _check_model(model: ModelParameters | None, pool: str) -> None:
+def _check_model(model: ModelParameters | None, pool: str, features_for: str = "") -> None:
     if pool == LOCAL and model is not None:
-        check_model_parameters(model)
+        check_model_parameters(model, features_for)
 
 
 def _reference(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from prefect.futures import PrefectFuture
 
 from surveyor.labels import LevelOfTheory, load_theory
-from surveyor.models.choice import with_contents
+from surveyor.models.choice import with_contents, without_uncertainty
 from surveyor.pools.pool import Pool
 from surveyor.tasks.resolve import ask_about_biases, check_model, resolve_theory
 from surveyor.works.campaign import Campaign, freeze_theory, is_model_checked, note_checked_model
@@ -67,9 +67,7 @@ class PoolChecks:
             campaign = self._campaign
             self._ask("labelling", resolve_theory.submit(campaign.labelling, campaign.checked.reference), self._freeze)
             if not is_model_checked(campaign):
-                model = with_contents(campaign.parameters.model)
-                asked = check_model.submit(campaign.training, model)
-                self._ask("training", asked, lambda _: note_checked_model(campaign))
+                self._ask("training", self._ask_about_model(), lambda _: note_checked_model(campaign))
             if of_biases := ask_about_biases(campaign.sampling, campaign.parameters.walkers):
                 self._ask("sampling", of_biases)
         return self
@@ -124,6 +122,13 @@ class PoolChecks:
         for stage in stages:
             self._ask(stage, threads.submit(getattr(self._campaign.pools, stage).open))
         threads.shutdown(wait=False)
+
+    def _ask_about_model(self) -> PrefectFuture[None]:
+        parameters = self._campaign.parameters
+        model = with_contents(parameters.model)
+        if self._campaign.directory.n_complete():  # begun, maybe with an earlier surveyor, which took such a model
+            model = without_uncertainty(model)
+        return check_model.submit(self._campaign.training, model, parameters.features_for)
 
     def _ask(
         self,

@@ -9,6 +9,7 @@ from surveyor.errors import InputError
 from surveyor.learning.journal import Journal, first_difference, n_decisions
 from surveyor.run_directory import RunDirectory
 from surveyor.words import number_of
+from surveyor.works.campaign import CAMPAIGN
 
 EXAMPLE = "surveyor replay campaigns/ethanol"
 
@@ -20,7 +21,8 @@ def add_replay_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         help="make all decisions of a campaign again from its journal, without any calculation",
         description="Make all decisions of a campaign (which walker begins, which samples a model is trained on) again "
         "from the events in its journal, and name the first that differs. Nothing is calculated, and nothing is "
-        "changed; the exit status is 1 if a decision differs.",
+        "changed. The exit status is 0 if each decision follows, 1 if one differs, and 2 if there is no journal. The "
+        "campaign may be running.",
         epilog=f"example: {EXAMPLE}",
     )
     replay.add_argument("run_directory", type=Path, help="folder of a campaign")
@@ -28,13 +30,13 @@ def add_replay_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
 
 
 def _replay(options: argparse.Namespace, console: Console) -> int:
-    path = RunDirectory(options.run_directory.absolute()).journal
+    directory = RunDirectory(options.run_directory.absolute())
+    path = directory.journal
     if not path.is_file():
-        raise InputError(
-            f"{path} does not exist: expected the folder of a campaign that has begun its first generation after the "
-            "bootstrap, with this surveyor or a later one"
-        )
+        raise InputError(_why_none(directory))
     entries = Journal(path).read()
+    if not entries:
+        raise InputError(f"{path} has no entry of a journal; expected one JSON object a line")
     difference = first_difference(entries)
     if difference is not None:
         console.print(f"{path}, {difference}", markup=False)
@@ -43,4 +45,17 @@ def _replay(options: argparse.Namespace, console: Console) -> int:
         f"{number_of(len(entries), 'entry', 'entries')}, {number_of(n_decisions(entries), 'decision')}: each decision "
         "follows from the entries before it"
     )
+    if n_broken := len(path.read_bytes().splitlines()) - len(entries):
+        text = f"{number_of(n_broken, 'line')} left incomplete by a run that was killed, or is writing now: passed over"
+        console.print(text)
     return 0
+
+
+def _why_none(directory: RunDirectory) -> str:
+    """Return why a folder has no journal."""
+    if not directory.parameters.is_file() or not CAMPAIGN.holds(directory):
+        return f"{directory.path} is not the run directory of a campaign, so that there is nothing to replay"
+    return (
+        f"{directory.path} has no {directory.journal.name} yet: it begins with the first generation after the "
+        "bootstrap; if an earlier surveyor made the campaign, when this one continues it"
+    )

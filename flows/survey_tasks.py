@@ -83,7 +83,7 @@ class SurveyTasks:
         """Return whether the next generation has its samples; raise the error of a failed task if no other one runs."""
         if self.is_idle and not self._to_begin:
             self._labels.check()
-            for future in self._failed:
+            for future in (*self._failed, *self._choices.failed):
                 future.result()
         return self.record.may_train
 

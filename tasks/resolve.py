@@ -29,14 +29,15 @@ def resolve_theory(pool: Executor | None, reference: Reference) -> LevelOfTheory
 
 
 @task(**retried(3))  # asked anew
-def check_model(pool: Executor | None, parameters: ModelParameters) -> None:
+def check_model(pool: Executor | None, parameters: ModelParameters, features_for: str = "") -> None:
     """Check that the training pool has the engine of a model, and that the engine knows the options.
 
     Args:
         pool: where to run; None runs here.
         parameters: of the model to be trained.
+        features_for: the setting that needs the features of the model; see `check_model_parameters`.
     """
-    run_on(pool, check_model_parameters, parameters)
+    run_on(pool, check_model_parameters, parameters, features_for)
 
 
 @task(**retried(3))  # asked anew

@@ -200,6 +200,22 @@ UNWORKABLE = {
         r"learning\.target_energy_meV_per_atom: found 25, above discard_energy_meV_per_atom \(20\)",
     ),
     "learning.select": ("random", r"learning\.select: found random without n_frames"),
+    "learning.labels_ahead": (
+        1,
+        r"learning\.labels_ahead: found 1, expected at least 2, the number of walkers, .* or give n_states, too",
+    ),
+    "learning": (
+        {"target_forces_meV_per_A": 50, "valid_fraction": 0, "test_fraction": 0},
+        r"learning\.target_forces_meV_per_A: found 50 with valid_fraction and test_fraction 0: .*; give test_fraction",
+    ),
+    "walkers": (
+        [{"start": "start.extxyz", "n_walkers": 2, "frame_interval": 100}],
+        r"walkers\[0\]\.frame_interval: found 100, expected less than n_steps \(100\), .* give a smaller",
+    ),
+    "model": (
+        {"committee": {"n_members": 2, "member": {"pair": {}}}},
+        r"learning\.select: committee found pair models trained on the same data, .*committee\.resample: true",
+    ),
     "run_directory": ("start.extxyz", r"run_directory: .* is a file; expected a folder"),
     "begin_from": (
         {"run_directory": "run", "generation": 0},
@@ -213,6 +229,11 @@ UNWORKABLE = {
 def test_what_cannot_work_is_refused_before_any_work(name, content, load):
     if name == "begin_from.generation":
         content = changed(content, "begin_from.run_directory", "elsewhere")
+    if name == "walkers":
+        content = changed(content, "learning.n_frames", 2)
+    if name == "model":
+        frames = changed(changed(content, "learning.n_frames", 2), "walkers.0.frame_interval", 5)
+        content = changed(frames, "learning.select", "committee")
     value, message = UNWORKABLE[name]
     with pytest.raises(InputError, match=message):
         CAMPAIGN.check(load(changed(content, name, value)))

@@ -24,7 +24,7 @@ from surveyor.learning.entries import (
 )
 from surveyor.learning.journal import first_difference
 from surveyor.learning.schedule import due
-from surveyor.learning.states import Schedule, origin_of
+from surveyor.learning.states import Origin, Schedule, origin_of
 from surveyor.testing.simulation import Latencies, Simulation
 
 BEGINNING = Continues(generation=0, n_labels=10, round=0)
@@ -225,9 +225,14 @@ def test_candidates_outlive_their_samples_and_their_labels_reset_their_walkers()
 
 @pytest.mark.parametrize(
     ("name", "origin"),
-    [("g012-w034-5", (12, 34)), ("g1000-w1234-5-step-100", (1000, 1234)), ("g002-late-0", None), ("g002-001", None)],
+    [
+        ("g012-w034-5", Origin(12, 34, 5)),
+        ("g1000-w1234-0-step-100", Origin(1000, 1234, 0)),
+        ("g002-late-0", None),
+        ("g002-001", None),
+    ],
 )
-def test_the_name_of_a_structure_tells_its_round_and_walker(name: str, origin: tuple[int, int] | None) -> None:
+def test_the_name_of_a_structure_tells_its_round_its_walker_and_its_turn(name: str, origin: Origin | None) -> None:
     assert origin_of(name) == origin
 
 

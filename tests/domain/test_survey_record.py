@@ -15,7 +15,7 @@ from surveyor.events.kinds import NearDuplicate
 from surveyor.events.log import EventLog
 from surveyor.files import write_json
 from surveyor.labels import Label
-from surveyor.learning.entries import Chosen, ResetsDue
+from surveyor.learning.entries import Chosen, ResetsDue, WalkerBegins
 from surveyor.learning.journal import Journal, first_difference
 from surveyor.learning.parameters import Learning
 from surveyor.models.pair import PairModel, PairParameters
@@ -99,12 +99,12 @@ def test_what_the_campaign_has_is_not_labelled_again(ground):
 
 
 def test_a_new_record_continues_where_the_process_has_died(ground):
-    record = ground.record(n_states=8, labels_ahead=16, n_frames=2)
+    record = ground.record(n_states=8, n_frames=2)
     plans = begun(record)
     first, second = ground.walk(record, plans[0])
     structures = record.take_sample(*first)
     assert len(structures) > 1
-    again = ground.record(n_states=8, labels_ahead=16, n_frames=2)
+    again = ground.record(n_states=8, n_frames=2)
     assert list(again.outstanding) == list(structures)
     moving = {plan.walker.index: (number, plan.names, n) for number, plan, n in again.moving()}
     assert moving == {index: (0, plan.names, int(index == 0)) for index, plan in plans.items()}
@@ -112,10 +112,28 @@ def test_a_new_record_continues_where_the_process_has_died(ground):
         again.take_label(name, labelled(atoms, name))
     again.take_sample(*second)
     assert again.walkers()[0].state.n_steps == 120
-    third = ground.record(n_states=8, labels_ahead=16, n_frames=2)
+    third = ground.record(n_states=8, n_frames=2)
     assert third.walkers()[0].state.positions.tolist() == second[1].walker.state.positions.tolist()
     assert set(third.outstanding) >= set(structures)  # labels of a former run come from the store once more
     assert first_difference(Journal(ground.directory.journal).read()) is None
+
+
+def test_a_walker_that_runs_ahead_continues_within_its_round_where_the_process_has_died(ground):
+    given = {"n_states": 8, "labels_ahead": 16, "min_difference_A": 0}
+    record = ground.record(**given)
+    ((name, sample),) = ground.walk(record, begun(record)[0])
+    record.take_sample(name, sample)
+    (plan,) = begun(record).values()
+    assert (name, plan.names) == ("g001-w000-0", ("g001-w000-1",))
+    again = ground.record(**given)
+    restored = {plan.walker.index: (plan, n_returned) for _, plan, n_returned in again.moving()}
+    assert {index: plan.names for index, (plan, _) in restored.items()} == {
+        0: ("g001-w000-1",),
+        **{index: (f"g001-w00{index}-0",) for index in (1, 2, 3)},
+    }
+    assert walker_digest(restored[0][0].walker) == walker_digest(plan.walker)
+    assert {n_returned for _, n_returned in restored.values()} == {0}
+    assert [turn.first for turn in Journal(ground.directory.journal).read() if isinstance(turn, WalkerBegins)][-1] == 1
 
 
 def test_samples_that_come_at_once_are_decided_on_one_by_one(ground):

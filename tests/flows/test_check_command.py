@@ -92,6 +92,21 @@ def test_a_ramp_that_takes_more_generations_than_there_are_is_warned_of(
     assert "ramp_labels" not in said(4)
 
 
+def test_a_ramp_that_takes_more_steps_than_walkers_do_is_warned_of(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(**learning: int) -> str:
+        ramp = {"final_temperature_K": 600, "ramp_steps": 500, "n_steps": 100}
+        content = {**A_CAMPAIGN, "walkers": [{**A_CAMPAIGN["walkers"][0], **ramp}], "learning": learning}
+        assert main(["check", saved(folder, "campaign.yaml", content)]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "warning: walkers[0].ramp_steps: found 500, but a walker takes about 400 steps in 4" in said(n_generations=4)
+    assert "ramp_steps" not in said(n_generations=5)
+    assert "ramp_steps" not in said(n_generations=3, n_states=4)  # two samples of each walker
+    assert "about 200 steps in 4" in said(n_generations=4, n_states=1)
+
+
 def test_numbers_that_keep_the_labelling_pool_busy_are_advised(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

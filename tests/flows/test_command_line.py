@@ -1,6 +1,7 @@
 """The command `surveyor` as a whole: its help, its version, and what it says of running work."""
 
 import argparse
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from surveyor.lease import hold_lease
 from surveyor.run_directory import RunDirectory
 
 JOURNALS = Path(__file__).parents[1] / "domain" / "journals"
+BEGUN = Path(__file__).parents[1] / "begun"  # by the version before, which kept no journal
 
 
 def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -66,9 +68,7 @@ def test_the_status_of_running_work_names_what_it_is_at_and_its_process(
 def test_replay_makes_all_decisions_again_and_names_the_first_that_differs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["replay", str(tmp_path)]) == 2
-    assert "journal.jsonl does not exist: expected the folder of a campaign" in capsys.readouterr().err
-    lines = (JOURNALS / "overlapped-stopped.jsonl").read_text().splitlines()
+    lines = (JOURNALS / "0.1.0.dev0" / "overlapped-stopped.jsonl").read_text().splitlines()
     path = RunDirectory(tmp_path).journal
     path.write_text("\n".join(lines) + "\n")
     assert main(["replay", str(tmp_path)]) == 0
@@ -82,6 +82,44 @@ def test_replay_makes_all_decisions_again_and_names_the_first_that_differs(
     assert f"journal.jsonl, entry {number + 1}: found " in said
     assert "g001-w099-0" in said.partition("expected")[0]
     assert "g001-w001-0" in said.partition("expected")[2]
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        (JOURNALS, "journals is not the run directory of a campaign"),
+        (BEGUN / "labelling", "labelling is not the run directory of a campaign"),
+        (BEGUN / "nowhere", "nowhere is not the run directory of a campaign"),
+        (BEGUN / "campaign", "campaign has no journal.jsonl yet: .* if an earlier surveyor made the campaign, when"),
+    ],
+)
+def test_a_folder_without_a_journal_cannot_be_replayed(
+    folder: Path, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["replay", str(folder)]) == 2
+    said = capsys.readouterr()
+    assert re.search(message, said.err)
+    assert said.out == ""
+
+
+@pytest.mark.parametrize("n_lines", [1, 60, 124])
+def test_the_journal_of_a_running_or_killed_campaign_is_replayed_without_its_last_half_line(
+    n_lines: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (JOURNALS / "0.1.0.dev0" / "overlapped-stopped.jsonl").read_bytes().splitlines(keepends=True)
+    journal = RunDirectory(tmp_path).journal
+    journal.write_bytes(b"".join(lines[: n_lines - 1]) + lines[n_lines - 1][:-20])
+    before = journal.read_bytes()
+    status = main(["replay", str(tmp_path)])
+    said = capsys.readouterr()
+    if n_lines == 1:
+        assert (status, said.out) == (2, "")
+        assert "journal.jsonl has no entry of a journal" in said.err
+    else:
+        assert status == 0
+        assert said.out.startswith(f"{n_lines - 1} entries, ")
+        assert said.out.endswith("\n1 line left incomplete by a run that was killed, or is writing now: passed over\n")
+    assert journal.read_bytes() == before
 
 
 def test_names_that_prefect_makes_up_are_told_from_those_of_users() -> None:

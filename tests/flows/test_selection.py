@@ -1,14 +1,31 @@
 """Campaigns in which a selector chooses what is labelled: real pools and a real Prefect server."""
 
 import json
+from concurrent.futures import CancelledError
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from campaigns import Folder
+from interrupted_selection import DeadlyRule
+from prefect import flow, task
+from prefect.states import Cancelled, Crashed, State
+from prefect.utilities.annotations import quote
+from processes import PATIENCE_S
 
 from surveyor.dataset import Dataset
-from surveyor.errors import InputError
+from surveyor.errors import (
+    AttemptFailed,
+    FunctionFailed,
+    InputError,
+    OutOfMemory,
+    PoolFailed,
+    StorageFailed,
+    WorkerLost,
+)
+from surveyor.flows import choices, pool_checks
 from surveyor.learning.entries import Chosen, LabelArrived, SampleReturned
 from surveyor.learning.journal import Journal, first_difference
 
@@ -78,6 +95,53 @@ def test_a_selector_that_fails_is_replaced_for_those_labels_by_what_walkers_have
     assert first_difference(entries) is None
 
 
+def test_a_choice_that_loses_its_worker_is_retried_and_then_waits_for_the_next_run(
+    folder: Folder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dead worker says nothing about the selector."""
+    learning = SELECTED | {"n_states": 2, "valid_fraction": 0.0, "test_fraction": 0.0, "n_generations": 1}
+    learning["select"] = "informative"
+    log = folder.path / "choices.log"
+    deadly = partial(DeadlyRule, log=log, n_deaths=3)
+    monkeypatch.setattr(choices, "SelectionRule", deadly)
+    monkeypatch.setattr(choices, "choose", choices.choose.with_options(retries=1, retry_delay_seconds=0))
+    with pytest.raises(WorkerLost):
+        folder.run(n_walkers=2, learning=learning)
+    assert len(log.read_text().splitlines()) == 2
+    folder.run(n_walkers=2, learning=learning)  # the first try dies as well
+    entries = Journal(folder.directory.journal).read()
+    assert [entry.selector for entry in entries if isinstance(entry, Chosen)] == ["informative"]
+    assert "are taken instead" not in caplog.text
+    assert folder.n_brought(1) == 2
+    assert first_difference(entries) is None
+
+
+@task
+def end_by(outcome: BaseException | State[Any]) -> State[Any]:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
+
+
+def test_only_an_error_of_the_function_is_a_failure_of_the_selector() -> None:
+    kinds = (WorkerLost, AttemptFailed, PoolFailed, StorageFailed, CancelledError)
+    interruptions = [*(kind("gone") for kind in kinds), Crashed(), Cancelled()]
+    failures = [kind("no") for kind in (ValueError, InputError, OutOfMemory, FunctionFailed, MemoryError)]
+    found = []
+
+    @flow
+    def end_tasks() -> str:
+        for outcome in (*interruptions, *failures):
+            future = end_by.submit(quote(outcome))
+            future.wait()
+            found.append(choices._failure_of_selector(future))
+        return "done"
+
+    end_tasks()
+    assert found[: len(interruptions)] == [None] * len(interruptions)
+    assert [type(error) for error in found[len(interruptions) :]] == [type(error) for error in failures]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -98,3 +162,23 @@ def test_a_selector_that_cannot_serve_is_refused_before_anything_is_computed(
     with pytest.raises(InputError, match=message):
         folder.run(**changes)
     assert not folder.directory.path.exists()
+
+
+@pytest.mark.nequip
+def test_a_selector_that_the_network_cannot_serve_is_refused_before_anything_is_labelled(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_checks, "AT_HAND_S", PATIENCE_S)  # NequIP takes its time on a busy machine
+    training = {
+        "model": {"_target_": "featureless_network.scaled_pairs", "r_max": 4.0},
+        "loss": {"_target_": "nequip.train.EnergyForceLoss", "coeffs": {"total_energy": 1.0, "forces": 1.0}},
+        "val_metrics": {"_target_": "nequip.train.EnergyForceMetrics", "coeffs": {"forces_mae": 1.0}},
+        "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.01},
+    }
+    module = {"_target_": "nequip.train.NequIPLightningModule", **training}
+    config = yaml.safe_dump({"trainer": {"max_epochs": 1}, "training_module": module})
+    with pytest.raises(
+        InputError, match=r"learning\.select: informative needs the features .*; choose walkers or random"
+    ):
+        folder.run(model={"nequip": {"config_text": config}}, learning=SELECTED | {"select": "informative"})
+    assert folder.n_launches() == 0

@@ -12,6 +12,7 @@ from surveyor.pools.choice import Pools
 from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.sampling.conditions import Walkers
+from surveyor.selection import features_for
 from surveyor.works.parameters import LabelsField, OutputDirectory, StorageField, WorkParameters
 
 Arm = Literal["random", "walkers", "farthest", "informative", "committee"]
@@ -179,6 +180,11 @@ class BenchmarkParameters(WorkParameters):
     def sets(self) -> dict[str, Structures]:
         """Candidates and test sets, by the names of their fields."""
         return {"candidates": self.candidates, **{f"tests[{i}]": test for i, test in enumerate(self.tests)}}
+
+    @property
+    def features_for(self) -> str:
+        """The arms that need the features of the model; empty if none does."""
+        return features_for("arms", self.arms)
 
     @property
     def pool_of_stages(self) -> Pools:

@@ -139,7 +139,7 @@ def _asked_engine(subject: Subject, pool: OpenedPool) -> Future[None] | None:
         parameters = with_contents(subject.parameters.model)
     except InputError:
         return None  # reported as a fault of the campaign file
-    return pool.submit(check_model_parameters, parameters)
+    return pool.submit(check_model_parameters, parameters, subject.parameters.features_for)
 
 
 def _hear(examined: _Examined, deadline: float) -> Iterator[CheckResult]:

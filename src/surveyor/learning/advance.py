@@ -21,7 +21,7 @@ from surveyor.learning.entries import (
     TrainingBegins,
     WalkerBegins,
 )
-from surveyor.learning.states import SampleStatus, Schedule, WalkerTurn, names_of, origin_of
+from surveyor.learning.states import Origin, SampleStatus, Schedule, WalkerTurn, n_left, names_of, origin_of
 
 
 def replayed(entries: Sequence[Entry], schedule: Schedule | None = None) -> Schedule:
@@ -78,16 +78,17 @@ def _(entry: RoundPlanned, schedule: Schedule) -> Schedule:
 def _(entry: WalkerBegins, schedule: Schedule) -> Schedule:
     walker = schedule.walkers[entry.walker]
     planned = schedule.rounds[entry.round]
-    names = names_of(entry.round, entry.walker, planned.n_samples[entry.walker])
+    names = names_of(entry.round, entry.walker, planned.n_samples[entry.walker])[entry.first :][: entry.n]
     begun = replace(
         walker,
         round=entry.round,
         generation=entry.generation,
+        n_begun=entry.first + len(names),
         names=names,
         moving=names,
         begins_at_start=entry.is_reset,
         is_reset_due=False,
-        reset=entry.round if entry.is_reset else walker.reset,
+        reset=(entry.round, entry.first) if entry.is_reset else walker.reset,
         n_good_labels=entry.n_good_labels,
         began_with=entry.n_good_labels,
     )
@@ -113,7 +114,7 @@ def _open_rounds(schedule: Schedule, walkers: Sequence[WalkerTurn]) -> dict[int,
     return {
         number: each
         for number, each in schedule.rounds.items()
-        if any(n and walker.round < number for n, walker in zip(each.n_samples, walkers, strict=True))
+        if any(n_left(walker, index, each) for index, walker in enumerate(walkers))
     }
 
 
@@ -194,9 +195,9 @@ def _(entry: TrainingBegins, schedule: Schedule) -> Schedule:
 @advance.register
 def _(entry: ResetsDue, schedule: Schedule) -> Schedule:
     walkers = schedule.walkers
-    for round_, index in filter(None, map(origin_of, entry.samples)):
-        if walkers[index].reset <= round_:
-            walkers = _with(walkers, index, replace(walkers[index], is_reset_due=True))
+    for origin in filter(None, map(origin_of, entry.samples)):
+        if _is_since_reset(origin, walkers[origin.walker]):
+            walkers = _with(walkers, origin.walker, replace(walkers[origin.walker], is_reset_due=True))
     return _along_ramps(replace(schedule, walkers=walkers), entry.good)
 
 
@@ -206,15 +207,20 @@ def _along_ramps(schedule: Schedule, good: Sequence[str]) -> Schedule:
     for name in good:
         status = samples[name]
         samples[name] = replace(status, n_good_labels=None)
-        if status.walker is not None and _counts(status, walkers[status.walker]):
-            walker = walkers[status.walker]
-            walkers = _with(walkers, status.walker, replace(walker, n_good_labels=walker.n_good_labels + 1))
+        origin = origin_of(name)
+        if origin is not None and _counts(status, origin, walkers[origin.walker]):
+            walker = walkers[origin.walker]
+            walkers = _with(walkers, origin.walker, replace(walker, n_good_labels=walker.n_good_labels + 1))
     return replace(schedule, walkers=walkers, samples=samples)
 
 
-def _counts(status: SampleStatus, walker: WalkerTurn) -> bool:
-    is_since_reset = walker.reset <= status.round and not walker.is_reset_due
-    return is_since_reset and status.n_good_labels == walker.n_good_labels
+def _counts(status: SampleStatus, origin: Origin, walker: WalkerTurn) -> bool:
+    is_on_way = _is_since_reset(origin, walker) and not walker.is_reset_due
+    return is_on_way and status.n_good_labels == walker.n_good_labels
+
+
+def _is_since_reset(origin: Origin, walker: WalkerTurn) -> bool:
+    return walker.reset <= (origin.round, origin.turn)
 
 
 @advance.register

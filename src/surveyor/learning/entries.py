@@ -51,6 +51,8 @@ class RunBegins(Entry):
 
     Attributes:
         audit_fraction: probability that the label of a sample is an audit; not used by the selector "walkers".
+        one_by_one: whether a walker begins each of its samples of a round separately, and takes the newest model; else
+            it begins all of them together.
     """
 
     entry: Literal["run_begins"] = "run_begins"
@@ -63,6 +65,7 @@ class RunBegins(Entry):
     seed: int = 0
     select: str = "walkers"
     audit_fraction: float = 0.0
+    one_by_one: bool = False
 
 
 class RoundPlanned(Entry):
@@ -83,7 +86,7 @@ class RoundPlanned(Entry):
 
 
 class WalkerBegins(Entry):
-    """A walker begins its samples of a round.
+    """A walker begins samples of a round.
 
     Attributes:
         walker: its index.
@@ -91,6 +94,8 @@ class WalkerBegins(Entry):
         generation: whose model moves it.
         is_reset: whether it begins from its start.
         n_good_labels: how many good labels have moved it along its ramp.
+        first: number of the first sample in the round, from 0.
+        n: how many samples; None for all that are left.
     """
 
     IS_DECISION: ClassVar[bool] = True
@@ -101,6 +106,8 @@ class WalkerBegins(Entry):
     generation: int
     is_reset: bool = False
     n_good_labels: int = 0
+    first: int = 0
+    n: int | None = None
 
 
 class SampleReturned(Entry):

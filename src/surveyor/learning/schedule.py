@@ -1,9 +1,11 @@
 """The schedule of a campaign: the next decision, as a pure function of the journal so far.
 
-Walkers move in rounds, in each of which `n_states` samples are planned. Each walker goes from round to round at its own
-pace, as long as fewer than `labels_ahead` samples are unlearned, that is, begun and not in the data of a trained model.
+Walkers move in rounds, in each of which `n_states` samples are planned. Each walker goes from sample to sample at its
+own pace, as long as fewer than `labels_ahead` samples are unlearned, that is, begun and not in the data of a trained
+model. It takes the newest model at each sample.
 A training begins when `n_states` samples have all their labels, and takes those that arrived first. If both numbers are
-equal, no walker moves during a training, and round and generation are the same.
+equal, no walker moves during a training, round and generation are the same, and a walker begins all its samples of a
+round together.
 
 With a selector, each sample earns one label. If the sample is drawn for an audit, its own structure is labelled;
 otherwise the selector chooses any candidate, as soon as a label can begin. If no walker moves during a training, it
@@ -14,7 +16,7 @@ import numpy as np
 
 from surveyor.learning.candidates import ALL_SAMPLES
 from surveyor.learning.entries import ChoiceBegins, RoundPlanned, RunBegins, TrainingBegins, WalkerBegins
-from surveyor.learning.states import Schedule
+from surveyor.learning.states import Schedule, n_left
 
 
 def due(schedule: Schedule) -> RoundPlanned | WalkerBegins | ChoiceBegins | TrainingBegins | None:
@@ -57,17 +59,18 @@ def _training_due(schedule: Schedule, rules: RunBegins, *, may_anything_come: bo
 
 
 def _walkers_due(schedule: Schedule, rules: RunBegins) -> RoundPlanned | WalkerBegins | None:
-    """Return which walker begins its next round; or that round, if it is not planned yet."""
-    n_left = (rules.n_generations - schedule.generation) * rules.n_states  # samples that will be learned
-    n_free = min(rules.labels_ahead, n_left) - schedule.n_unlearned
+    """Return which walker begins its next samples; or their round, if it is not planned yet."""
+    n_to_learn = (rules.n_generations - schedule.generation) * rules.n_states
+    n_free = min(rules.labels_ahead, n_to_learn) - schedule.n_unlearned
     idle = [index for index, walker in enumerate(schedule.walkers) if not walker.moving]
     if n_free <= 0 or not idle:
         return None
     index, number = min(((index, _next_round(schedule, index)) for index in idle), key=lambda each: (each[1], each[0]))
     if number not in schedule.rounds:
         return _planned(schedule, rules)
-    walker, planned = schedule.walkers[index], schedule.rounds[number]
-    if planned.n_samples[index] > n_free:
+    walker = schedule.walkers[index]
+    n = 1 if rules.one_by_one else None
+    if (n or n_left(walker, index, schedule.rounds[number])) > n_free:
         return None
     return WalkerBegins(
         walker=index,
@@ -75,13 +78,15 @@ def _walkers_due(schedule: Schedule, rules: RunBegins) -> RoundPlanned | WalkerB
         generation=schedule.generation,
         is_reset=walker.is_reset_due,
         n_good_labels=0 if walker.is_reset_due else walker.n_good_labels,
+        first=walker.n_begun if number == walker.round else 0,
+        n=n,
     )
 
 
 def _next_round(schedule: Schedule, index: int) -> int:
-    """Return the next round in which a walker has samples; the one after the last if none is planned."""
-    begun = schedule.walkers[index].round
-    planned = (number for number, each in schedule.rounds.items() if number > begun and each.n_samples[index])
+    """Return the next round in which a walker has samples to begin; the one after the last if none is planned."""
+    walker = schedule.walkers[index]
+    planned = (number for number, each in schedule.rounds.items() if n_left(walker, index, each))
     return min(planned, default=schedule.last_round + 1)
 
 
@@ -95,10 +100,9 @@ def _planned(schedule: Schedule, rules: RunBegins) -> RoundPlanned | None:
 def _n_requested(schedule: Schedule) -> int:
     """Return how many labels were requested or may be: a sample may bring all of its labels until it is learned."""
     of_rounds = sum(
-        n_samples * _labels_per_sample(each.n_frames, schedule)
+        n_left(walker, index, each) * _labels_per_sample(each.n_frames, schedule)
         for each in schedule.rounds.values()
-        for n_samples, walker in zip(each.n_samples, schedule.walkers, strict=True)
-        if walker.round < each.round
+        for index, walker in enumerate(schedule.walkers)
     )
     of_samples = sum(
         max(_labels_per_sample(each.n_frames, schedule), len(each.labels or ()))

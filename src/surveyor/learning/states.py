@@ -15,24 +15,26 @@ class WalkerTurn:
     Attributes:
         round: the last round that it has begun.
         generation: whose model moves it, or moved it last.
-        names: names of the samples of that round.
+        n_begun: number of samples of that round that it has begun.
+        names: names of the samples that it has begun together, last.
         moving: names of those that it has yet to return.
-        last: round and name of the last sample that it had returned when it began this round; None for none.
-        begins_at_start: whether it began this round with a reset.
-        is_reset_due: whether it begins the next round with a reset.
-        reset: the last round that it began with a reset.
+        last: round and name of the last sample that it had returned when it began these; None for none.
+        begins_at_start: whether it began these with a reset.
+        is_reset_due: whether it begins the next ones with a reset.
+        reset: round, and number of the sample there, that it began last with a reset.
         n_good_labels: how many good labels have moved it along its ramp.
-        began_with: how many of them had when it began this round.
+        began_with: how many of them had when it began these samples.
     """
 
     round: int
     generation: int = 0
+    n_begun: int = 0
     names: tuple[str, ...] = ()
     moving: tuple[str, ...] = ()
     last: tuple[int, str] | None = None
     begins_at_start: bool = False
     is_reset_due: bool = False
-    reset: int = 0
+    reset: tuple[int, int] = (0, 0)
     n_good_labels: int = 0
     began_with: int = 0
 
@@ -135,7 +137,35 @@ def names_of(round_: int, walker: int, n_samples: int) -> tuple[str, ...]:
     return tuple(f"g{round_:03d}-w{walker:03d}-{turn}" for turn in range(n_samples))
 
 
-def origin_of(name: str) -> tuple[int, int] | None:
-    """Return round and walker of a sample, or of a frame of its trajectory; None for structures without a walker."""
-    found = re.match(r"g(\d+)-w(\d+)-", name)
-    return None if found is None else (int(found[1]), int(found[2]))
+def n_left(walker: WalkerTurn, index: int, planned: RoundPlanned) -> int:
+    """Return how many samples of a round a walker has yet to begin.
+
+    Args:
+        walker: its position.
+        index: its index.
+        planned: the round.
+    """
+    if planned.round < walker.round:
+        return 0
+    return planned.n_samples[index] - (walker.n_begun if planned.round == walker.round else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Origin of a structure: a sample of a walker.
+
+    Attributes:
+        round: round of the walker.
+        walker: its index.
+        turn: number of the sample in the round, from 0.
+    """
+
+    round: int
+    walker: int
+    turn: int
+
+
+def origin_of(name: str) -> Origin | None:
+    """Return the origin of a sample, or of a frame of its trajectory; None for structures without a walker."""
+    found = re.match(r"g(\d+)-w(\d+)-(\d+)", name)
+    return None if found is None else Origin(*map(int, found.groups()))

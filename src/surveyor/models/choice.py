@@ -130,17 +130,21 @@ def with_contents(parameters: ModelParameters) -> ModelParameters:
     return parameters if chosen is None else parameters.with_each(nequip=chosen.with_contents())
 
 
-def check_model_parameters(parameters: ModelParameters) -> None:
+def check_model_parameters(parameters: ModelParameters, features_for: str = "") -> None:
     """Check that the engine of the chosen model is installed here and knows its options; ask this where training runs.
 
+    Args:
+        parameters: of the model.
+        features_for: the setting that needs the features of the model, such as "learning.select: informative".
+
     Raises:
-        InputError: it is not, or does not.
+        InputError: it is not, or does not; or the model does not show its features.
     """
-    chosen = parameters.of_each
+    chosen = parameters.of_each if parameters.committee is None else without_uncertainty(parameters.of_each)
     if chosen.mace is not None:
         check_options(chosen.mace)
     if chosen.nequip is not None:
-        check_nequip(chosen.nequip)
+        check_nequip(chosen.nequip, features_for)
 
 
 def replay_reports(parameters: ModelParameters | None, elements: Iterable[str]) -> tuple[ReadingReport, ...]:

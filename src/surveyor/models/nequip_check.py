@@ -7,7 +7,7 @@ from typing import Any
 
 from surveyor.errors import InputError
 from surveyor.models.nequip_config import Supplied, Tree, configuration, file_given, read_config, types_given
-from surveyor.models.nequip_network import describe
+from surveyor.models.nequip_network import check_features, describe
 from surveyor.models.nequip_parameters import NequIPParameters, require_nequip
 from surveyor.models.quiet import engine_kept_quiet
 
@@ -15,11 +15,16 @@ STATISTICS = "training_data_stats"  # a resolver of NequIP's, for numbers that i
 DATASETS = {"train": 1, "val": 1, "test": 0, "predict": 0}
 
 
-def check_nequip(parameters: NequIPParameters) -> None:
+def check_nequip(parameters: NequIPParameters, features_for: str = "") -> None:
     """Check that NequIP is installed, and builds network, optimizer and trainer of a configuration.
 
+    Args:
+        parameters: of the model.
+        features_for: the setting that needs the features of the network, such as "learning.select: informative".
+
     Raises:
-        InputError: it is not or does not, or the configuration contradicts what surveyor gives.
+        InputError: it is not or does not, the configuration contradicts what surveyor gives, or the network does not
+            show its features, although this setting or the uncertainty of the model needs them.
     """
     require_nequip()
     given = parameters.with_contents()
@@ -28,10 +33,29 @@ def check_nequip(parameters: NequIPParameters) -> None:
     tree = configuration(given, supplied, describe)
     try:
         with engine_kept_quiet(), _with_statistics():
-            _build(tree)
+            networks = _build(tree)
     except Exception as error:
         said = str(error.__cause__ or error).strip() or type(error).__name__
         raise InputError(f"NequIP does not take the configuration: {said}") from error
+    for network in networks:
+        _check_features(network, features_for, states_uncertainty=parameters.uncertainty)
+
+
+def _check_features(network: Any, features_for: str, *, states_uncertainty: bool) -> None:  # Any: NequIP has no types
+    """Check that a network shows its features if something needs them."""
+    needed = {}
+    if states_uncertainty:
+        needed["model.nequip.uncertainty: true"] = "leave out uncertainty"
+    if features_for:
+        needed[features_for] = "choose walkers or random"
+    for setting, remedy in needed.items():
+        try:
+            check_features(network, with_gradients=setting == features_for)
+        except InputError as error:
+            raise InputError(
+                f"{setting} needs the features from which the model computes energies, but {error}; {remedy}, or "
+                "another network, such as one by the fields of nequip"
+            ) from error
 
 
 def _types(tree: Tree) -> Sequence[str]:
@@ -52,7 +76,8 @@ def _with_statistics() -> Iterator[None]:
         OmegaConf.clear_resolver(STATISTICS)
 
 
-def _build(tree: Tree) -> None:
+def _build(tree: Tree) -> Sequence[Any]:  # Any: networks of NequIP
+    """Build everything that a configuration describes, and return its networks."""
     from hydra.utils import instantiate
     from nequip.utils.global_state import set_global_state
     from omegaconf import OmegaConf
@@ -67,6 +92,7 @@ def _build(tree: Tree) -> None:
         _plain(resolved.training_module), _recursive_=False, _convert_="all", num_datasets=DATASETS, info_dict={}
     )
     module.configure_optimizers()
+    return list(module.model.values())
 
 
 def _plain(node: Any) -> Any:  # Any: of OmegaConf

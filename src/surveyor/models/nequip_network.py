@@ -234,11 +234,29 @@ def _pass_for_gradients(calculator: Any, structures: Sequence[Atoms]) -> list[np
     return gradients_of_sums(sums, positions, structures)
 
 
+def check_features(network: Any, *, with_gradients: bool) -> None:  # Any: NequIP has no types
+    """Check that a network shows the features from which it computes energies.
+
+    Args:
+        network: of NequIP, as it was built.
+        with_gradients: whether their gradients are needed, too.
+
+    Raises:
+        InputError: it does not.
+    """
+    from nequip.data import AtomicDataDict
+
+    if AtomicDataDict.NODE_FEATURES_KEY not in network.irreps_out:
+        raise InputError(f"this network of NequIP has no {AtomicDataDict.NODE_FEATURES_KEY} in its output")
+    if with_gradients:
+        _without_forces(network)
+
+
 def _without_forces(network: Any) -> Any:  # Any: NequIP has no types
     """Return the part of a network that gives energies: the pass for forces frees the graph of operations."""
     found = [module.func for module in network.modules() if hasattr(module, "do_derivatives")]
     if not found:
-        raise InputError("this network of NequIP has no part that gives energies alone; choose walkers or random")
+        raise InputError("this network of NequIP has no part that gives energies alone")
     return found[0]
 
 

@@ -13,7 +13,15 @@ from networks import SHIFTS, shifted
 from surveyor.dataset import STRESS, Dataset
 from surveyor.dataset.metrics import errors_of
 from surveyor.errors import InputError, TrainingFailed
-from surveyor.models.choice import ModelParameters, check_model_parameters, load_model, make_model, with_contents
+from surveyor.models.choice import (
+    CommitteeParameters,
+    MemberParameters,
+    ModelParameters,
+    check_model_parameters,
+    load_model,
+    make_model,
+    with_contents,
+)
 from surveyor.models.history import history_of
 from surveyor.models.model import Model
 from surveyor.models.nequip import NequIPModel
@@ -227,6 +235,24 @@ def test_the_configuration_in_the_documentation_is_one_that_nequip_takes() -> No
 def test_contradictions_and_typing_errors_are_told_before_work_starts(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_nequip(given(**deepcopy(changes)))
+
+
+FEATURELESS = {"training_module__model": {"_target_": "featureless_network.scaled_pairs", "r_max": 4.0}}
+
+
+def test_a_network_without_features_is_refused_where_they_are_needed_before_work_starts() -> None:
+    single = ModelParameters(nequip=given(**deepcopy(FEATURELESS)))
+    check_model_parameters(single)
+    needs = "needs the features from which the model computes energies, but this network of NequIP has no node_features"
+    for selector in ("informative", "committee"):
+        with pytest.raises(InputError, match=f"learning.select: {selector} {needs}.*; choose walkers or random"):
+            check_model_parameters(single, f"learning.select: {selector}")
+    stating = single.with_each(nequip=given(**deepcopy(FEATURELESS)).model_copy(update={"uncertainty": True}))
+    with pytest.raises(InputError, match=f"model.nequip.uncertainty: true {needs}.*; leave out uncertainty"):
+        check_model_parameters(stating)
+    member = MemberParameters(nequip=stating.nequip)
+    check_model_parameters(ModelParameters(committee=CommitteeParameters(member=member)))  # members state none
+    check_model_parameters(ModelParameters(nequip=given()), "learning.select: informative")
 
 
 def test_all_contradictions_are_told_at_once() -> None:

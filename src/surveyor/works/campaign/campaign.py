@@ -129,5 +129,6 @@ def _digest_of_model_check(campaign: Campaign) -> str:
         "pool": parameters.pools.training,
         "site": None if site is None else site.model_dump(mode="json"),
         "model": with_contents(parameters.model).model_dump(mode="json"),
+        **({"features_for": parameters.features_for} if parameters.features_for else {}),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -17,7 +17,8 @@ def check_learning(parameters: CampaignParameters, n_walkers: int, *, is_begun: 
     Args:
         parameters: of the campaign.
         n_walkers: number of walkers.
-        is_begun: whether the campaign has begun; its thresholds are then taken as they are, as earlier versions did.
+        is_begun: whether the campaign has begun; its thresholds, targets and intervals of frames are then taken as they
+            are, as earlier versions did.
 
     Raises:
         InputError: they do not; the message states the remedy.
@@ -30,6 +31,8 @@ def check_learning(parameters: CampaignParameters, n_walkers: int, *, is_begun: 
     if not is_begun:
         _check_thresholds(parameters.learning, "energy_meV_per_atom")
         _check_thresholds(parameters.learning, "forces_meV_per_A")
+        _check_targets(parameters.learning)
+        _check_intervals(parameters)
 
 
 def _check_frames(parameters: CampaignParameters) -> None:
@@ -37,6 +40,18 @@ def _check_frames(parameters: CampaignParameters) -> None:
         raise InputError(
             f"learning.n_frames: found {parameters.learning.n_frames}, but no group of walkers keeps frames; give "
             "one a frame_interval"
+        )
+
+
+def _check_intervals(parameters: CampaignParameters) -> None:
+    """Check that a trajectory of some walker is long enough for a frame."""
+    groups = [(number, group) for number, group in enumerate(parameters.walkers) if group.frame_interval is not None]
+    if parameters.learning.n_frames and all((group.frame_interval or 0) >= group.n_steps for _, group in groups):
+        number, group = groups[0]
+        raise InputError(
+            f"walkers[{number}].frame_interval: found {group.frame_interval}, expected less than n_steps "
+            f"({group.n_steps}), as learning.n_frames asks for frames before the end of a sample; give a smaller "
+            "frame_interval, or more n_steps"
         )
 
 
@@ -102,6 +117,17 @@ def _check_thresholds(learning: Learning, name: str) -> None:
         )
 
 
+def _check_targets(learning: Learning) -> None:
+    """Check that there are audits, which show whether a target is met."""
+    if has_targets(learning) and not learning.valid_fraction and not learning.test_fraction:
+        name = "forces_meV_per_A" if learning.target_forces_meV_per_A is not None else "energy_meV_per_atom"
+        raise InputError(
+            f"learning.target_{name}: found {getattr(learning, f'target_{name}'):g} with valid_fraction and "
+            "test_fraction 0: without audits, structures that join these sets, no target can be shown to be met; give "
+            "test_fraction, such as 0.1, or leave out the targets"
+        )
+
+
 def warning_of_stop(parameters: CampaignParameters) -> str:
     """Return a warning if targets are given, but the campaign cannot have enough audits to stop by them; else empty."""
     learning, bootstrap = parameters.learning, parameters.bootstrap
@@ -141,13 +167,21 @@ def advice_on_ahead(parameters: CampaignParameters, site: Site | None) -> str:
 
 
 def warning_of_ramps(parameters: CampaignParameters) -> str:
-    """Return a warning if the generations do not suffice for a ramp by labels; else empty."""
-    n_generations = parameters.learning.n_generations
+    """Return a warning if the generations do not suffice for a ramp; else empty."""
+    learning, n_walkers = parameters.learning, sum(group.n_walkers for group in parameters.walkers)
+    generations = number_of(learning.n_generations, "generation")
+    n_samples = -(-learning.n_generations * (learning.n_states or n_walkers) // n_walkers)  # rounded up
     for number, group in enumerate(parameters.walkers):
-        if (group.ramp_labels or 0) > n_generations:
+        if (group.ramp_labels or 0) > learning.n_generations:
             return (
                 f"walkers[{number}].ramp_labels: found {group.ramp_labels}, but a walker has at most one good label in "
-                f"each of {number_of(n_generations, 'generation')}, so it will not be at the end of its ramp; give "
-                "fewer ramp_labels, or more n_generations"
+                f"each of {generations}, so it will not be at the end of its ramp; give fewer ramp_labels, or more "
+                "n_generations"
+            )
+        if (group.ramp_steps or 0) > n_samples * group.n_steps:
+            return (
+                f"walkers[{number}].ramp_steps: found {group.ramp_steps}, but a walker takes about "
+                f"{n_samples * group.n_steps} steps in {generations}, so it will not be at the end of its ramp; give "
+                "fewer ramp_steps, or more n_steps or n_generations"
             )
     return ""

@@ -11,6 +11,7 @@ from surveyor.parameters import Parameters
 from surveyor.pools.choice import Pools
 from surveyor.reference.choice import Codes, ReferenceParameters
 from surveyor.sampling.conditions import Walkers
+from surveyor.selection import features_for
 from surveyor.works.parameters import LabelsField, StorageField, WorkParameters
 
 
@@ -67,6 +68,11 @@ class CampaignParameters(WorkParameters):
         None, title="Begin from", description="Take data, model and walkers from a generation of another campaign."
     )
     wandb: WandB | None = Field(None, title="Weights & Biases", description="Also report to Weights & Biases.")
+
+    @property
+    def features_for(self) -> str:
+        """The setting that needs the features of the model; empty if none does."""
+        return features_for("learning.select", [self.learning.select])
 
     @property
     def pool_of_stages(self) -> Pools:

@@ -44,17 +44,19 @@ logger = logging.getLogger(__name__)
 def rules_of(learning: Learning, n_walkers: int) -> RunBegins:
     """Return the parameters on which the schedule of a campaign depends."""
     n_states = learning.n_states or n_walkers
+    n_ahead = learning.labels_ahead or n_states
     has_audits = learning.select != ALL_SAMPLES
     return RunBegins(
         n_walkers=n_walkers,
         n_states=n_states,
-        labels_ahead=learning.labels_ahead or n_states,
+        labels_ahead=n_ahead,
         n_generations=learning.n_generations,
         max_labels=learning.max_labels,
         n_frames=learning.n_frames,
         seed=learning.seed,
         select=learning.select,
         audit_fraction=learning.valid_fraction + learning.test_fraction if has_audits else 0.0,
+        one_by_one=n_ahead > n_states,
     )
 
 
@@ -298,8 +300,8 @@ class SurveyRecord:
         return walker.reset() if turn.begins_at_start else replace(walker, n_good_labels=turn.began_with)
 
     def _load(self, name: str, number: int) -> Sample:
-        _, walker = origin_of(name) or (number, 0)
-        return self._read(name, number, self._walkers[walker])
+        origin = origin_of(name)
+        return self._read(name, number, self._walkers[0 if origin is None else origin.walker])
 
     def _read(self, name: str, number: int, walker: Walker) -> Sample:
         return read_sample(SampleFiles(self._folder(number), name).sample, walker)
