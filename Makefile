@@ -7,6 +7,7 @@
 # make benchmark-labels  do chosen labels go further than random ones? It takes an hour, and continues after a stop
 #                  (SYSTEM=alanine-dipeptide, silicon or water for another one of benchmarks/labels)
 # make benchmark-labels-online  the same in campaigns, afterwards, with the server that PREFECT_API_URL names
+# make journals  the journals of small campaigns, one for each strategy, for tests of later versions; once per version
 # make images  images with MACE and with NequIP for pods and tasks, by docker or any other builder
 #                  (BUILD="buildah build", BASE, TAG, OPTIONS="--build-arg PACKAGES=cp2k")
 # make docs    the documentation, into site/
@@ -39,7 +40,7 @@ export DO_NOT_TRACK := 1
 # Tests start hundreds of processes; where they may not keep bytecode, each compiles the whole package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo environments test lint types tests tests-long mutants benchmarks benchmark-labels benchmark-labels-online images image-mace image-nequip docs diagrams clean
+.PHONY: demo environments test lint types tests tests-long mutants benchmarks benchmark-labels benchmark-labels-online journals images image-mace image-nequip docs diagrams clean
 
 demo: $(MACE)/demo.stamp
 	$(MACE)/bin/surveyor run $(CAMPAIGN)
@@ -94,6 +95,10 @@ benchmark-labels: $(MACE)/test.stamp
 benchmark-labels-online: export OMP_NUM_THREADS ?= 1
 benchmark-labels-online: $(MACE)/test.stamp
 	$(MACE)/bin/python benchmarks/labels/online.py benchmarks/labels/$(SYSTEM).yaml
+
+journals: export OMP_NUM_THREADS ?= 1
+journals: $(MACE)/test.stamp
+	$(MACE)/bin/python tests/support/record_journals.py
 
 images: image-mace image-nequip
 

@@ -1,3 +1,4 @@
+import base64
 import re
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from surveyor.report import (
 from surveyor.report.activity import failures_by_reason
 from surveyor.report.failures import failed_labels_table
 from surveyor.report.figures import coverage_figure, learning_curve_figure, parity_figure
+from surveyor.report.page import TIMELINE
 from surveyor.report.parity import SETS, parity_points
 from surveyor.report.pictures import thermostats_K
 from surveyor.report.tables import NOTHING, chosen_table, number, walkers_table
@@ -168,6 +170,23 @@ def test_the_page_is_read_on_a_telephone_and_in_the_dark(
         script = "const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]"
         back, ink = (sum(map(int, re.findall(r"\d+", colour)[:3])) / 3 for colour in browser.execute_script(script))
         assert (ink - back if scheme == "dark" else back - ink) > 150
+
+
+def test_the_page_has_the_timeline_of_the_journal(campaign_on_disk: RunDirectory, page: Page) -> None:
+    def described(found: Page) -> set[str]:
+        return set(found.values("img", "alt"))
+
+    assert TIMELINE not in described(page)  # the campaign has no journal
+    recorded = Path(__file__).parent / "journals" / "0.1.0.dev0" / "overlapped-stopped.jsonl"
+    campaign_on_disk.journal.write_bytes(recorded.read_bytes())
+    pictures = CampaignPictures(campaign_on_disk)
+    with_timeline = Page(write_report(campaign_on_disk, pictures=pictures).read_text())
+    assert described(with_timeline) == described(page) | {TIMELINE}
+    sources = dict(zip(with_timeline.values("img", "alt"), with_timeline.values("img", "src"), strict=True))
+    image = base64.b64decode(sources[TIMELINE].partition("base64,")[2])
+    shown = pictures.timeline()
+    assert shown is not None
+    assert image in (shown.png, shown.svg)
 
 
 def test_names_are_shown_as_they_are(finished_campaign: RunDirectory, page: Page) -> None:
