@@ -1,6 +1,6 @@
 """A campaign of single mutations: does some test notice each of them?
 
-    python tests/mutants/campaign.py [MODULE ...]
+    PYTHONPATH=.venv/mutants python tests/mutants/campaign.py [MODULE ...]
 
 Each file `MODULE.toml` beside this one names the files of a module or package, the tests that are to notice, and the
 mutants that no test can notice, with the reason. mutmut makes the mutants and keeps what it has found in
@@ -76,7 +76,8 @@ def run(module: str) -> bool:
     settings = tomllib.loads((HERE / f"{module}.toml").read_text())
     _lay_out(BUILD / module, settings)
     os.chdir(BUILD / module)
-    os.environ["PYTHONPATH"] = str(BUILD / module / "mutants" / "src")  # for what tests start
+    mutated = str(BUILD / module / "mutants" / "src")
+    os.environ["PYTHONPATH"] = os.pathsep.join([mutated, os.environ["PYTHONPATH"]])  # for what tests start
     mutators.mutation_operators[:] = OPERATORS
     reset_config()  # it was read where the process began
     _try_survivors_again(settings)
