@@ -17,8 +17,8 @@ import psutil
 SUPPORT = Path(__file__).parent
 WATCHED = SUPPORT / "watched"
 PATHS = f"{WATCHED}{os.pathsep}{SUPPORT}"  # for processes that need modules of tests and would lose PYTHONPATH
-# Prefect's server looks there for newer types of work pools. It has no setting against that, and takes its own list when
-# there is no answer.
+# Prefect's server looks there for newer types of work pools. It has no setting against that, and takes its own list
+# when there is no answer.
 EXPECTED = "CONNECT raw.githubusercontent.com:443 "
 LOG, NETWORK = "SURVEYOR_TEST_FOREIGN_LOG", "SURVEYOR_TEST_NETWORK"
 
