@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import foreign_connections
 import pytest
 from gridengine import GridEngine, grid_engine, has_grid_engine
 from natted import has_sshd
@@ -19,6 +20,9 @@ from slurm import SlurmCluster, has_slurm, slurm
 from torque import has_torque
 
 from surveyor.biases.plumed_kernel import has_kernel
+
+# No test reaches another machine, nor does a process that it starts.
+foreign_connections.watch()
 
 # Prefect reads its settings when it is imported, and some of its threads see no others. So they are set here, before
 # any test is imported; the server itself starts when the first test wants it.
@@ -99,6 +103,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(PREFECT_HOME, ignore_errors=True)
+    foreign_connections.end()
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +120,12 @@ def prefect_api_url() -> Iterator[str]:
         from prefect.logging.handlers import APILogHandler  # imported late: the settings above come first
 
         APILogHandler().flush()  # at exit, minutes would pass in attempts to reach a server that is gone
+
+
+@pytest.fixture(autouse=True)
+def _no_connection_to_another_machine() -> Iterator[None]:
+    yield
+    assert foreign_connections.noted() == ""
 
 
 @pytest.fixture(autouse=True)

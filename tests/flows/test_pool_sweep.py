@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from distributed import Security
+from metal import SECRET
 from processes import PATIENCE_S
-from simulated_cloud import SECRET, Fault, simulated_cloud
+from simulated_cloud import Fault, simulated_cloud
 
 from surveyor.blocks.pools import EC2Pool, load_sites
 from surveyor.pools.ec2.instances import Instances

@@ -1,21 +1,22 @@
-"""A pool on a simulated EC2 in tests."""
+"""A pool on a simulated cloud in tests."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from metal import PlayedCloud
 from pool_scene import PoolScene
 from processes import wait_until
-from simulated_cloud import SimulatedCloud
 
-from surveyor.pools.ec2.site import EC2Site
+from surveyor.pools.clouds.rented_site import RentedSite
 from surveyor.pools.pool import Pool
 
+C = TypeVar("C", bound=PlayedCloud)
 ORPHAN_S = 15.0  # a machine that is overloaded does not answer at once
 
 
 @dataclass(frozen=True)
-class Scene(PoolScene):
+class Scene(PoolScene, Generic[C]):
     """A pool, and what can be done to it.
 
     Attributes:
@@ -25,12 +26,14 @@ class Scene(PoolScene):
         pools: that were opened.
     """
 
-    pool_name = "ec2/test"
-
-    cloud: SimulatedCloud
+    cloud: C
     path: Path
     fields: dict[str, Any] = field(default_factory=dict)
     pools: list[Pool] = field(default_factory=list)
+
+    @property
+    def pool_name(self) -> str:  # type: ignore[override]  # it depends on the cloud
+        return f"{self.cloud.site_type.kind}/test"
 
     @property
     def holder(self) -> int:
@@ -38,9 +41,9 @@ class Scene(PoolScene):
         assert holder is not None
         return int(holder["pid"])
 
-    def site(self, **fields: Any) -> EC2Site:
+    def site(self, **fields: Any) -> RentedSite:
         plain = {"max_jobs": 1, "idle_minutes": 0.05, "orphan_minutes": ORPHAN_S / 60, "start_minutes": 10}
-        return EC2Site.model_validate(self.cloud.fields(**plain | self.fields | fields))
+        return self.cloud.site_type.model_validate(self.cloud.fields(**plain | self.fields | fields))
 
     def instances(self) -> list[str]:
         """Those of this pool."""

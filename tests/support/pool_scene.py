@@ -2,7 +2,7 @@
 
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from counted_work import names, work
 from processes import wait_until
@@ -23,7 +23,7 @@ class PoolScene:
         pools: that were opened.
     """
 
-    pool_name: ClassVar[str]
+    pool_name: str
     path: Path
     pools: list[Pool]
 

@@ -1,16 +1,10 @@
-"""EC2 on loopback: requests go by real HTTP to moto, and the metal below runs the user data of instances as processes.
-
-moto invents public addresses for instances. Nothing ever connects to them: processes of a simulated cloud, and those of
-pools that use it, note each attempt to connect to an address that is not loopback.
-"""
+"""EC2 on loopback: requests go by real HTTP to moto, and the user data of instances runs as processes."""
 
 import base64
 import http.client
 import json
-import os
 import re
 import secrets
-import subprocess
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
@@ -19,45 +13,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from hidden_workers import hiding
-from processes import kill_all, processes_with, servers, wait_until
+from metal import SECRET, PlayedCloud, metal_of, processes_of, write_programs
+from processes import kill_all, servers
+
+from surveyor.pools.ec2.site import EC2Site
 
 REGION = "eu-west-1"
-SECRET = "planted-secret-0815"  # what the secret access key is here, and what must be found nowhere
-POLL_S = 0.3
 ALIVE = ["pending", "running", "stopping", "stopped"]
 
-# The guards of an instance act on the machine, so these stand before the real ones.
-SIMULATED = {
-    "systemd-run": '#!/bin/sh\necho "$@" > "$SIMULATED_FOLDER/$SIMULATED_INSTANCE.guard"\n'
-    'seconds=${1#--on-active=}\nshift\n(sleep "$seconds"; "$@") >/dev/null 2>&1 </dev/null &\n',
-    "poweroff": '#!/bin/sh\ntouch "$SIMULATED_FOLDER/$SIMULATED_INSTANCE.off"\n',
-    "systemctl": '#!/bin/sh\ncase "$*" in\n'
-    '"set-default "*) echo "$2" > "$SIMULATED_FOLDER/$SIMULATED_INSTANCE.target" ;;\n'
-    '"try-reload-or-restart ssh") kill -HUP "$(cat /run/sshd.pid)" ;;\n*) exit 1 ;;\nesac\n',
-}
 SPOT = "Server.SpotInstanceTermination"  # why Amazon has ended an instance
 MOTO = "moto"  # path at which moto itself is asked, beside all faults
 ADDRESSES = re.compile(rb"<(ipAddress|privateIpAddress)>[^<]*<")
-# Users other than root cannot change who they are.
-AS_THEY_ARE = '#!/bin/sh\nwhile [ "${1#--}" != "$1" ]; do shift; done\nexec "$@"\n'
-
-WATCHED = """
-import ipaddress, os, socket, sys
-
-def watch(event, arguments):
-    if event == "socket.connect":
-        connection, address = arguments
-        if isinstance(address, tuple) and connection.type == socket.SOCK_STREAM:
-            if address[0] != "localhost" and not ipaddress.ip_address(address[0]).is_loopback:
-                with open(os.environ["SIMULATED_FOLDER"] + "/strangers", "a") as file:
-                    file.write(f"{sys.argv} {address}\\n")
-                raise OSError(f"{address} is not loopback")
-
-sys.addaudithook(watch)
-"""
 ENDED = '<TerminateInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>r</requestId>{}{}'
 ENDED = ENDED.format("<instancesSet/>", "</TerminateInstancesResponse>")
 
@@ -84,7 +52,7 @@ class Fault:
 
 
 @dataclass
-class SimulatedCloud:
+class SimulatedCloud(PlayedCloud):
     """EC2 on this machine.
 
     Attributes:
@@ -98,6 +66,8 @@ class SimulatedCloud:
         address: address of all instances; None for those that moto invents, to which nothing may connect.
     """
 
+    site_type: ClassVar[type[EC2Site]] = EC2Site
+
     folder: Path
     client: Any
     url: str = ""
@@ -108,6 +78,7 @@ class SimulatedCloud:
     boot: Sequence[str] = ()
     address: str | None = None
     has_changed: threading.Event = field(default_factory=threading.Event)
+    known: set[str] = field(default_factory=set)  # the instances that ran when it last changed
     notices: dict[str, str] = field(default_factory=dict)  # when instances are taken away, as their metadata say
     on_console: Callable[[str], str] = lambda text: text  # what the cloud shows of the text on a console
     answers: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # by client token, which moto ignores
@@ -127,11 +98,6 @@ class SimulatedCloud:
             "PYTHONPATH": self.python_path,
         }
 
-    @property
-    def python_path(self) -> str:
-        """Paths of modules; those with an address are not watched, as no packet leaves this machine."""
-        return os.pathsep.join([*([] if self.address else [str(self.folder / "watched")]), *_paths()])
-
     def fields(self, **fields: Any) -> dict[str, Any]:
         """The fields of a block for it."""
         return {"region": REGION, "instance_types": ["g5.xlarge"], "interface": "lo", **self.ids, **fields}
@@ -142,14 +108,14 @@ class SimulatedCloud:
         pages = self.client.get_paginator("describe_instances").paginate(Filters=filters)
         return [each for page in pages for reservation in page["Reservations"] for each in reservation["Instances"]]
 
-    def take_away(self, instance: str) -> None:
-        """End a spot instance as Amazon does that wants it back."""
+    def take_away(self, instance: str, code: str = SPOT, words: str = f"{SPOT}: Spot instance termination") -> None:
+        """End an instance as Amazon does, by default that which wants a spot instance back."""
         from moto.core import DEFAULT_ACCOUNT_ID
         from moto.ec2.models import ec2_backends
 
         self.end(instance)
         reason = ec2_backends[DEFAULT_ACCOUNT_ID][REGION].get_instance(instance).state_reason
-        reason.code, reason.message = SPOT, f"{SPOT}: Spot instance termination"
+        reason.code, reason.message = code, words
 
     def end(self, instance: str) -> None:
         """End an instance."""
@@ -158,7 +124,7 @@ class SimulatedCloud:
 
     def reboot(self, instance: str) -> None:
         """Reboot an instance: its processes end, timers among them, and cloud-init does not run its script again."""
-        kill_all(lambda: processes_with({"SIMULATED_INSTANCE": instance}))
+        kill_all(lambda: processes_of(instance))
         target = self.folder / f"{instance}.target"
         if target.exists() and target.read_text() == "poweroff.target\n":
             (self.folder / f"{instance}.off").touch()
@@ -170,26 +136,30 @@ class SimulatedCloud:
     def alive(self) -> list[str]:
         return [each["InstanceId"] for each in self.instances()]
 
+    def running(self) -> set[str]:
+        if self.has_changed.is_set():
+            self.has_changed.clear()
+            self.known = {each["InstanceId"] for each in self.instances("running")}
+        return self.known
+
+    def power_off(self, instance: str) -> None:
+        self.end(instance)
+
+    def metadata(self, instance: str) -> dict[str, str]:
+        return {"AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{self.url}/{instance}"}
+
+    def n_requested(self) -> int:
+        return len(self.requested("RunInstances"))
+
+    def script_of(self, instance: str) -> str:
+        return self.user_data(instance)
+
     def user_data(self, instance: str) -> str:
         answer = self.client.describe_instance_attribute(InstanceId=instance, Attribute="userData")
         return base64.b64decode(answer["UserData"]["Value"]).decode()
 
     def requested(self, action: str) -> list[dict[str, str]]:
         return [each for each in self.requests if each["Action"] == action]
-
-    def processes(self) -> set[Any]:
-        """The processes of all instances."""
-        return processes_with({"SIMULATED_METAL": str(self.folder)})
-
-    def wait_for_the_end(self, timeout_s: float) -> None:
-        """Wait until no instance and no process of one is left."""
-        wait_until(lambda: not self.alive(), lambda: f"alive: {self.alive()}", timeout_s)
-        wait_until(lambda: not self.processes(), lambda: f"alive: {self.processes()}", timeout_s)
-
-    def strangers(self) -> str:
-        """The attempts to reach an address that is not loopback."""
-        path = self.folder / "strangers"
-        return path.read_text() if path.exists() else ""
 
     def fault_of(self, form: dict[str, str]) -> Fault | None:
         for fault in self.faults:
@@ -216,29 +186,24 @@ def simulated_cloud(
     client = client_at(f"http://{host}:{port}")
     with servers("/tmp/svy-cloud-") as started:
         cloud = SimulatedCloud(started.folder, client, ids=_ids(client))
-        _write_programs(cloud.folder)
+        write_programs(cloud.folder)
         proxies: list[ThreadingHTTPServer] = []
         for room in rooms:
             with room():
                 own = proxies[0].server_port if proxies else 0
                 proxies.append(ThreadingHTTPServer(("127.0.0.1", own), _handler(cloud, port)))
         cloud.url = f"http://127.0.0.1:{proxies[0].server_port}"
-        metal, stop = _Metal(cloud), threading.Event()
         servings = [threading.Thread(target=each.serve_forever) for each in proxies]
-        running_metal = threading.Thread(target=metal.run, args=(stop,))
-        for thread in (*servings, running_metal):
+        for thread in servings:
             thread.start()
         try:
-            yield cloud
+            with metal_of(cloud):  # it asks the proxies
+                yield cloud
         finally:
-            stop.set()
-            running_metal.join()  # it asks the proxies
             for proxy, thread in zip(proxies, servings, strict=True):
                 proxy.shutdown()
                 thread.join()
                 proxy.server_close()
-            kill_all(cloud.processes)
-            metal.wait()
             moto.stop()
 
 
@@ -247,64 +212,6 @@ def client_at(url: str) -> Any:
     import boto3
 
     return boto3.client("ec2", endpoint_url=url, region_name=REGION, aws_access_key_id="m", aws_secret_access_key="m")
-
-
-class _Metal:
-    """A cloud that runs instances as processes on this machine."""
-
-    def __init__(self, cloud: SimulatedCloud) -> None:
-        self.cloud = cloud
-        self.started: dict[str, subprocess.Popen[bytes]] = {}
-        self.over: set[str] = set()
-
-    def run(self, stop: threading.Event) -> None:
-        running: set[str] = set()
-        while not stop.wait(POLL_S):
-            if self.cloud.has_changed.is_set():
-                self.cloud.has_changed.clear()
-                running = {each["InstanceId"] for each in self.cloud.instances("running")}
-            for instance in running - {*self.started}:
-                self.started[instance] = boot(self.cloud, instance, self.cloud.user_data(instance))
-            for instance in self.started:  # an instance whose script is over lives on
-                is_off = (self.cloud.folder / f"{instance}.off").exists()
-                if instance not in self.over and (instance not in running or is_off):
-                    self._end(instance)
-
-    def wait(self) -> None:
-        for process in self.started.values():
-            process.wait()
-
-    def _end(self, instance: str) -> None:
-        self.over.add(instance)
-        kill_all(lambda: processes_with({"SIMULATED_INSTANCE": instance}))
-        self.started[instance].wait()
-        if instance in self.cloud.alive():  # it has powered itself off
-            self.cloud.end(instance)
-
-
-def boot(cloud: SimulatedCloud, instance: str, text: str) -> "subprocess.Popen[bytes]":
-    """Run the script of an instance; what it prints is in INSTANCE.console in the folder of the cloud."""
-    folder, script = cloud.folder, cloud.folder / f"{instance}.sh"
-    script.write_text(text)
-    before = cloud.boot or (["true"] if "/etc/ssh" in text else [])  # never the settings of this machine
-    environment = {
-        "PATH": f"{folder / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
-        "PYTHONPATH": cloud.python_path,
-        "SIMULATED_FOLDER": str(folder),
-        "SIMULATED_METAL": str(folder),
-        "SIMULATED_INSTANCE": instance,
-        "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{cloud.url}/{instance}",
-    }
-    with (folder / f"{instance}.console").open("wb") as console:
-        return subprocess.Popen(
-            [*(hiding(cloud.hidden) if cloud.hidden else before), "bash", str(script)],
-            stdin=subprocess.DEVNULL,
-            stdout=console,
-            stderr=console,
-            start_new_session=True,
-            cwd=folder,
-            env=environment,
-        )
 
 
 class _Answering(BaseHTTPRequestHandler):
@@ -417,19 +324,3 @@ def _ids(client: Any) -> dict[str, Any]:
         "subnets": [subnet["SubnetId"] for subnet in subnets[:2]],
         "security_groups": [group["GroupId"]],
     }
-
-
-def _write_programs(folder: Path) -> None:
-    (folder / "bin").mkdir()
-    simulated = SIMULATED | ({} if os.geteuid() == 0 else {"setpriv": AS_THEY_ARE})
-    for name, text in simulated.items():
-        (folder / "bin" / name).write_text(text)
-        (folder / "bin" / name).chmod(0o755)
-    (folder / "watched").mkdir()
-    (folder / "watched" / "sitecustomize.py").write_text(WATCHED)
-
-
-def _paths() -> list[str]:
-    """Folders of the modules that tests share, and those in which the code under test stands if it is not installed."""
-    given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and "svy-cloud" not in path]
-    return [str(Path(__file__).parent), *given]

@@ -17,8 +17,10 @@ from urllib.parse import parse_qs, urlsplit
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from metal import SECRET
 
 SCHEMAS = json.loads((Path(__file__).parent / "compute_engine_instance.json").read_text())["schemas"]
+METADATA = re.compile(r"(?:/(?P<name>[^/]+))?/computeMetadata/v1/instance/(?P<what>.*)")
 PATH = re.compile(r"/projects/p-1/(?:zones/(?P<zone>[^/]+)|aggregated)/(?P<kind>instances|operations)/?(?P<rest>.*)")
 
 
@@ -33,12 +35,13 @@ class SimulatedCompute:
         request_ids: of these requests.
         complaints: what is wrong with the bodies, by Google's description.
         failures: errors of operations, by zone; `None` for those that go well.
+        n_slow: so many requests about an operation are answered while it goes on.
         status: HTTP status and error of all answers, if they are refusals.
         serial: output of the serial ports.
         preempted: names of the instances that were taken away, by zone; their instances are gone.
         protected: names of instances that cannot be deleted.
         may_list_operations: whether the credentials may ask for these.
-        is_preempted: whether the metadata say that the instance is taken away.
+        notices: names of the instances whose metadata say that they are taken away; empty for one without a name.
         boot: is given name and script of each new instance.
         shown: returns what is on the serial port of an instance, unless `serial` is.
         address: public address of all instances.
@@ -50,12 +53,13 @@ class SimulatedCompute:
     request_ids: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    n_slow: int = 0
     status: tuple[int, dict[str, Any]] | None = None
     serial: str = ""
     preempted: dict[str, list[str]] = field(default_factory=dict)
     protected: set[str] = field(default_factory=set)
     may_list_operations: bool = True
-    is_preempted: bool = False
+    notices: set[str] = field(default_factory=set)
     boot: Callable[[str, str], None] = lambda *_: None
     on_console: Callable[[str], str] = lambda _: ""
     address: str = "192.0.2.2"
@@ -79,9 +83,9 @@ class SimulatedCompute:
 
     def answer(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, Any]:
         if path == "/token":
-            return 200, {"access_token": "token", "expires_in": 3600, "token_type": "Bearer"}
-        if path == "/computeMetadata/v1/instance/preempted":
-            return 200, "TRUE" if self.is_preempted else "FALSE"
+            return 200, {"access_token": SECRET, "expires_in": 3600, "token_type": "Bearer"}
+        if found := METADATA.fullmatch(path):
+            return self._metadata(found["name"] or "", found["what"])
         if self.status is not None:
             return self.status[0], {"error": self.status[1]}
         found = PATH.fullmatch(path)
@@ -90,9 +94,8 @@ class SimulatedCompute:
         match method, found["kind"], zone:
             case "POST", "instances", str():
                 return 200, self._create(zone, body, query["requestId"][0])
-            case "POST", "operations", str():
-                failure = self.failures.get(zone)
-                return 200, {"name": rest, "status": "DONE"} | ({"error": failure} if failure else {})
+            case "POST" | "GET", "operations", str() if rest:
+                return self._operation(zone, rest.removesuffix("/wait"))
             case "GET", "operations", str():
                 return self._operations(zone, *query["filter"])
             case "GET", "instances", None:
@@ -103,6 +106,20 @@ class SimulatedCompute:
             return 400, {"error": {"message": "Resource cannot be deleted if it's protected against deletion."}}
         is_there = self.instances.pop((zone, rest), None) is not None
         return (200, {"name": "op", "status": "RUNNING"}) if is_there else (404, {"error": {"message": "not found"}})
+
+    def _metadata(self, name: str, what: str) -> tuple[int, Any]:
+        """Return what the metadata service of an instance answers; of one without a name it knows but the notice."""
+        zone = next((zone for zone, each in self.instances if each == name), "")
+        match what:
+            case "preempted":
+                return 200, "TRUE" if name in self.notices else "FALSE"
+            case "zone":
+                return 200, f"projects/p-1/zones/{zone}"
+            case "name":
+                return 200, name
+            case "service-accounts/default/token" if "serviceAccounts" in self.instances.get((zone, name), {}):
+                return 200, {"access_token": SECRET, "expires_in": 3599, "token_type": "Bearer"}
+        return 404, ""
 
     def _create(self, zone: str, body: dict[str, Any], request_id: str) -> dict[str, Any]:
         self.complaints += complaints(body, {"$ref": "Instance"})
@@ -122,6 +139,14 @@ class SimulatedCompute:
         zone, _, name = job.partition("/")
         del self.instances[zone, name]
         self.preempted.setdefault(zone, []).append(name)
+
+    def _operation(self, zone: str, name: str) -> tuple[int, dict[str, Any]]:
+        assert name == "op"
+        if self.n_slow:
+            self.n_slow -= 1
+            return 200, {"name": name, "status": "RUNNING"}
+        failure = self.failures.get(zone)
+        return 200, {"name": name, "status": "DONE"} | ({"error": failure} if failure else {})
 
     def _operations(self, zone: str, wanted: str) -> tuple[int, dict[str, Any]]:
         if not self.may_list_operations:

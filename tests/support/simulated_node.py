@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import foreign_connections
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -171,6 +172,10 @@ class Node:
             return "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
         if not spec.get("nodeSelector", {}).items() <= LABELS.items():
             return "0/1 nodes are available: 1 node(s) didn't match node selector."
+        of_nodes = spec.get("affinity", {}).get("nodeAffinity", {})
+        terms = of_nodes.get("requiredDuringSchedulingIgnoredDuringExecution", {}).get("nodeSelectorTerms", [])
+        if terms and not any(all(map(_matches, term["matchExpressions"])) for term in terms):
+            return "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity."
         return None
 
     def _begin(self, pod: dict[str, Any]) -> None:
@@ -296,6 +301,7 @@ class Node:
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
             "HOME": "/run",  # where nothing outlives the pod
             "SIMULATED_NODE": str(self.folder),
+            **foreign_connections.variables(),
         }
         given = {each["name"]: each.get("value", "") for each in container.get("env", [])}
         return [f"{name}={value}" for name, value in {**of_image, **self.server, **given}.items()]
@@ -314,6 +320,11 @@ def _ask(request: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         if error.status in (404, 409):
             raise _Changed from error
         raise
+
+
+def _matches(expression: Mapping[str, Any]) -> bool:
+    is_in = LABELS.get(expression["key"]) in expression["values"]
+    return is_in == {"In": True, "NotIn": False}[expression["operator"]]
 
 
 def _items(request: Callable[..., Any]) -> list[dict[str, Any]]:

@@ -191,8 +191,9 @@ class Keeper:
         await workers.fail_lost(decided.given_up)
         await self._retire(decided.retire, workers)
         await self._cancel((*decided.evict, *decided.cancel))
-        for job in decided.ended:
-            del self.records[job]
+        for ended in [self.records.pop(job) for job in decided.ended]:
+            if ended.entry is not None and ended.entry.is_refused:
+                self._note_shortage(ended.entry.reason)
         self._judge()
         for _ in range(min(decided.n_submit, SUBMIT_AT_ONCE)):
             await self._submit()
@@ -201,6 +202,8 @@ class Keeper:
         awaited = entry.reason if entry is not None and entry.state != "ending" else ""
         if awaited and (record.entry is None or record.entry.reason != awaited):
             logger.info("pool %s: %s waits: %s", self.name, record.name, awaited)
+        if entry is not None and entry.state == "running" and record.running is None:
+            self.short = None
         record.note_entry(entry, now)
         if workers or (record.connected is None and self._was_connected(record)):
             if record.connected is None:
@@ -277,13 +280,16 @@ class Keeper:
 
     def _bear_shortage(self, error: NoCapacity) -> None:
         """Wait for a cloud that has no room, as long as it takes: the instances of others end at some time."""
+        self._note_shortage(str(error))
+        self.next_submission = time.monotonic() + CAPACITY_S
+
+    def _note_shortage(self, words: str) -> None:
         now = time.monotonic()
         since, said, _ = self.short or (now, now, "")
         if now - said > SHORTAGE_S:
-            logger.warning("pool %s: no capacity for %.0f min: %s", self.name, (now - since) / 60, error)
+            logger.warning("pool %s: no capacity for %.0f min: %s", self.name, (now - since) / 60, words)
             said = now
-        self.short = (since, said, str(error))
-        self.next_submission = now + CAPACITY_S
+        self.short = (since, said, words)
 
     def _judge(self) -> None:
         # Another job would find the same environment or limits, maybe after hours in the queue.
@@ -322,7 +328,7 @@ class Keeper:
             self._note_failure(str(error), is_certain=isinstance(error, Refused))
             self._judge()
             return
-        self.silent = self.short = None
+        self.silent = None
         self.records[job] = JobRecord(name, busy=time.monotonic())
         self._note()
 

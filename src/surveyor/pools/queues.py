@@ -25,6 +25,7 @@ class Entry:
         name: its name, if the queue reports it.
         taken_at: when its machine is taken away or was, in seconds since the epoch, if the queue shows that.
         is_silent: whether its machine does not answer the queue, so that a lost worker was lost with it.
+        is_refused: whether a cloud that had accepted it has no room for it after all, which is no failure.
     """
 
     state: State
@@ -35,6 +36,7 @@ class Entry:
     name: str = ""
     taken_at: float | None = None
     is_silent: bool = False
+    is_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

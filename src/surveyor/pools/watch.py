@@ -140,6 +140,8 @@ def _why_it_failed(job: Job, site: WorkersSite) -> str | None:
     """Say why a job will never give a worker; None where it gave one, or still may."""
     if job.was_connected or job.leaving_s is not None:
         return None
+    if job.entry is not None and job.entry.is_refused:
+        return None
     if _is_over(job):
         return "it was over before its worker connected"
     if job.entry is None:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import counted_work
 import psutil
 import pytest
 from counted_work import be_unfit, lines, names, work
 from distributed import Client, Security
+from foreign_connections import PATHS
 from pool_scene import PoolScene
 from processes import PATIENCE_S, wait_until
 from slurm import Job, SlurmCluster
@@ -33,7 +33,6 @@ from surveyor.pools.sites import LSFSite, SLURMSite
 from surveyor.pools.submission import SubmitOptions
 from surveyor.testing.pools import check_executor
 
-SUPPORT = Path(counted_work.__file__).parent
 SIDE_BY_SIDE = 4
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -48,7 +47,7 @@ def site(**fields: Any) -> SLURMSite:
             "max_jobs": 2,
             "idle_minutes": 0.05,
             "interface": "lo",
-            "prologue": [f"export PYTHONPATH={SUPPORT}"],
+            "prologue": [f"export PYTHONPATH={PATHS}"],
             **fields,
         }
     )
@@ -108,7 +107,7 @@ class Scene(PoolScene):
 
 
 def python_environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(SUPPORT)}
+    return {**os.environ, "PYTHONPATH": PATHS}
 
 
 SCENES: dict[str, Callable[[Scene], None]] = {}

@@ -1,4 +1,4 @@
-"""Requests for instances, by real HTTP to a simulated EC2; whole pools on it are in test_ec2_pools.py."""
+"""Requests for instances, by real HTTP to a simulated EC2; whole pools on it are in test_rented_pools.py."""
 
 import asyncio
 import json
@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from distributed import Security
+from metal import SECRET
 from processes import wait_until
-from simulated_cloud import SECRET, Fault, SimulatedCloud, simulated_cloud
+from simulated_cloud import Fault, SimulatedCloud, simulated_cloud
 
 from surveyor.errors import InputError, PoolFailed
 from surveyor.pools.clouds.ssh_door import Door, host_keys_in
@@ -199,6 +200,24 @@ def test_where_there_is_no_capacity_the_next_zone_and_the_next_type_are_asked(
         ),
         ("VolumeLimitExceeded", 400, "too much", Refused, r"Raise that quota \(VolumeLimitExceeded\)"),
         (
+            "RequestResourceCountExceeded",
+            400,
+            "too much",
+            Refused,
+            r"Raise that quota \(RequestResourceCountExceeded\)",
+        ),
+        (
+            "MaxSpotInstanceCountExceeded",
+            400,
+            "too many",
+            Refused,
+            r"All G and VT Spot Instance Requests \(L-3819A6DF\)",
+        ),
+        ("SpotMaxPriceTooLow", 400, "Your price is too low.", NoCapacity, r"Your price is too low"),
+        ("UnfulfillableCapacity", 400, "We have no spare one.", NoCapacity, r"We have no spare one"),
+        ("InsufficientVolumeCapacity", 500, "We have no volume.", NoCapacity, r"We have no volume"),
+        ("VolumeTypeNotAvailableInZone", 400, "no io2 here", Refused, r"no zone of the pool offers"),
+        (
             "UnauthorizedOperation",
             403,
             "You are not authorized. User: arn:aws:iam::1:user/ada is not authorized to perform: ec2:CreateTags on "
@@ -220,6 +239,29 @@ def test_a_refusal_says_whether_to_wait_to_ask_elsewhere_or_to_give_up(
     assert type(failure.value) is kind
     assert "c2VjcmV0" not in str(failure.value)
     assert cloud.alive() == []
+
+
+@pytest.mark.parametrize(
+    ("code", "entry", "first"),
+    [
+        ("Server.InsufficientInstanceCapacity", (True, False), 1),
+        ("Client.VolumeLimitExceeded", (False, True), 0),
+        ("Client.InvalidSnapshot.NotFound", (False, True), 0),
+    ],
+)
+def test_a_refusal_of_an_instance_that_was_accepted_is_no_failed_job_and_the_next_zone_is_asked(
+    cloud: SimulatedCloud, tmp_path: Path, code: str, entry: tuple[bool, bool], first: int
+) -> None:
+    pool = instances(cloud, tmp_path)
+    job = asyncio.run(pool.submit("gpu-1"))
+    cloud.take_away(job, code, f"{code}: we are sorry")
+    found = asyncio.run(pool.look([job]))[job]
+    assert (found.is_refused, found.is_certain, found.name) == (*entry, "gpu-1")
+    assert "EC2 refused g5.xlarge after it had accepted it" in found.reason
+    assert ("Raise that quota (VolumeLimitExceeded)" in found.reason) == (code == "Client.VolumeLimitExceeded")
+    assert asyncio.run(pool.look([])) == {}
+    asyncio.run(pool.submit("gpu-2"))
+    assert cloud.requested("RunInstances")[-1]["SubnetId"] == cloud.ids["subnets"][first]
 
 
 def test_a_request_whose_answer_was_lost_starts_no_second_instance(cloud: SimulatedCloud, tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ import psutil
 import pytest
 from cloud_scene import ORPHAN_S, Scene
 from counted_work import names, work
+from foreign_connections import PATHS
+from metal import boot
 from natted import ADDRESS, LAPTOP, OUTSIDE, ROUTER, Natted, network_and_bytes, settings_of_sshd
 from pool_secrets import check_secrets
 from processes import PATIENCE_S, wait_until
-from simulated_cloud import SimulatedCloud, boot
+from simulated_cloud import SimulatedCloud
 from simulated_compute import simulated_compute
 from tunnelled_cloud import METADATA, tunnelled_cloud
 
@@ -30,7 +32,8 @@ from surveyor.pools.site_machines import machines_of
 from surveyor.pools.submission import SubmitOptions
 
 HOST_KEY = re.compile(r"(surveyor-host-key ssh-ed25519) \S+ ")
-SUPPORT = Path(__file__).parents[2] / "support"
+
+EC2Scene = Scene[SimulatedCloud]
 
 pytestmark = [pytest.mark.ssh, pytest.mark.slow]
 
@@ -52,10 +55,10 @@ def net(world: tuple[Natted, SimulatedCloud]) -> Natted:
 
 
 @pytest.fixture
-def scene(world: tuple[Natted, SimulatedCloud], tmp_path: Path) -> Iterator[Scene]:
+def scene(world: tuple[Natted, SimulatedCloud], tmp_path: Path) -> Iterator[EC2Scene]:
     net, cloud = world
     fields = {"connection": "ssh", "ssh_user": "root", "ssh_key_file": net.folder / "user", "interface": None}
-    scene = Scene(cloud, tmp_path, fields | {"prologue": [f"export PYTHONPATH={SUPPORT}", METADATA]})
+    scene = Scene(cloud, tmp_path, fields | {"prologue": [f"export PYTHONPATH={PATHS}", METADATA]})
     with net.inside(LAPTOP):
         try:
             yield scene
@@ -64,7 +67,7 @@ def scene(world: tuple[Natted, SimulatedCloud], tmp_path: Path) -> Iterator[Scen
 
 
 @contextmanager
-def stopped(scene: Scene) -> Iterator[None]:
+def stopped(scene: EC2Scene) -> Iterator[None]:
     """Stop the process of a pool with all its children, as when their machine sleeps."""
     holder = psutil.Process(scene.holder)
     family = [holder, *holder.children(recursive=True)]
@@ -76,7 +79,7 @@ def stopped(scene: Scene) -> Iterator[None]:
 
 
 def test_an_instance_is_reached_through_a_router_and_none_outlives_its_pool(
-    scene: Scene, net: Natted, monkeypatch: pytest.MonkeyPatch
+    scene: EC2Scene, net: Natted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Secrets; an instance that Amazon wants back; a laptop that sleeps; a pool that is killed.
 
@@ -123,7 +126,7 @@ def test_an_instance_is_reached_through_a_router_and_none_outlives_its_pool(
 
 
 def test_doctor_starts_an_instance_and_what_answers_in_its_place_gets_nothing(
-    scene: Scene, net: Natted, monkeypatch: pytest.MonkeyPatch
+    scene: EC2Scene, net: Natted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fields = {"price_per_hour": 3600.0, "instance_types": ["c5.large"]}
     results = {each.check: each for each in examine_pool("ec2/test", scene.site(**fields), scene.path)}
@@ -140,13 +143,13 @@ def test_doctor_starts_an_instance_and_what_answers_in_its_place_gets_nothing(
     assert [path for path in scene.folder.path.glob("jobs/*.out") if "Start" in path.read_text()] == []
 
 
-def test_an_instance_with_other_versions_says_so_and_is_ended(scene: Scene) -> None:
+def test_an_instance_with_other_versions_says_so_and_is_ended(scene: EC2Scene) -> None:
     with pytest.raises(PoolFailed, match=r"nor would another: [\s\S]*versions differ: /usr/bin/python3 on"):
         scene.open_pool(python="/usr/bin/python3").submit(abs, -1).result(PATIENCE_S)
     scene.cloud.wait_for_the_end(PATIENCE_S)
 
 
-def test_an_instance_to_which_nobody_connects_ends_by_itself(scene: Scene) -> None:
+def test_an_instance_to_which_nobody_connects_ends_by_itself(scene: EC2Scene) -> None:
     """As when the laptop falls asleep while it boots."""
     machines = machines_of("ec2/test", scene.site(start_minutes=0.05), scene.path)
     instance = asyncio.run(machines.submit("test-1"))
@@ -155,7 +158,7 @@ def test_an_instance_to_which_nobody_connects_ends_by_itself(scene: Scene) -> No
     assert "no worker was started within 3 s: this instance ends" in console
 
 
-def test_a_user_whom_the_image_lacks_is_made_and_can_log_in(scene: Scene, net: Natted) -> None:
+def test_a_user_whom_the_image_lacks_is_made_and_can_log_in(scene: EC2Scene, net: Natted) -> None:
     """By the key alone, also where sshd refuses locked accounts; and on the instance alone."""
     machines = machines_of("ec2/test", scene.site(ssh_user="ada-of-surveyor"), scene.path)
     instance = asyncio.run(machines.submit("test-1"))
@@ -187,7 +190,10 @@ def test_an_instance_of_google_is_reached_in_the_same_way_and_ends_by_itself(
             monkeypatch.setenv(name, value)
         of_google = {"project": "p-1", "zones": ["europe-west4-a"], "machine_types": ["g2-standard-8"]}
         by_ssh = {"connection": "ssh", "ssh_user": "root", "ssh_key_file": net.folder / "user"}
-        more = {"machine_image": "projects/p-1/global/images/i", "prologue": [f"export PYTHONPATH={SUPPORT}"]}
+        more = {
+            "machine_image": "projects/p-1/global/images/i",
+            "prologue": [f"export PYTHONPATH={PATHS}"],
+        }
         folder = PoolFolder(tmp_path / "pool")
         pool = cluster_pool("gcp/test", GCPSite.model_validate({**of_google, **by_ssh, **more}), folder.path)
         try:

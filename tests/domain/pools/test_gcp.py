@@ -134,6 +134,48 @@ def test_where_a_zone_is_full_the_next_is_asked_and_then_the_next_type(
     assert len({*compute.request_ids}) == len(compute.request_ids)
 
 
+FEW = {"code": "QUOTA_EXCEEDED", "message": "Quota 'NVIDIA_L4_GPUS' exceeded.  Limit: 1.0 in region europe-west4."}
+OOPS = {"code": "INTERNAL_ERROR", "message": "Internal error. Please try again."}
+NO_ADDRESS = {"code": "IP_SPACE_EXHAUSTED", "message": "IP space of 's' is exhausted."}
+
+
+@pytest.mark.parametrize(
+    ("error", "entry", "zone"),
+    [
+        (FULL, (True, False, "ending"), "europe-west4-b"),
+        (NO_ADDRESS, (True, False, "ending"), "europe-west4-b"),
+        (OOPS, (False, False, "pending"), "europe-west4-a"),
+        (FEW, (False, True, "pending"), "europe-west4-a"),
+    ],
+)
+def test_a_refusal_that_comes_late_is_heard_and_says_where_to_ask_next(
+    compute: SimulatedCompute, tmp_path: Path, error: dict[str, str], entry: tuple[bool, bool, str], zone: str
+) -> None:
+    compute.failures, compute.n_slow = {"europe-west4-a": {"errors": [error]}}, 2
+    pool = instances(tmp_path)
+    job = asyncio.run(pool.submit("gpu-1"))
+    assert asyncio.run(pool.look([job]))[job].state == "pending"  # although there is no instance
+    for _ in range(2):
+        found = asyncio.run(pool.look([job]))[job]
+        assert (found.is_refused, found.is_certain, found.state) == entry
+        assert error["message"] in found.reason
+    assert ("Have the quota NVIDIA_L4_GPUS raised" in found.reason) == (error is FEW)
+    assert asyncio.run(pool.look([])) == {}
+    compute.failures.clear()
+    assert asyncio.run(pool.submit("gpu-2")).startswith(f"{zone}/")
+
+
+def test_where_all_zones_have_said_late_that_they_are_full_none_is_asked_for_a_while(
+    compute: SimulatedCompute, tmp_path: Path
+) -> None:
+    compute.failures, compute.n_slow = {zone: {"errors": [FULL]} for zone in PLAIN["zones"]}, 1
+    pool = instances(tmp_path, machine_types=["g2-standard-8"])
+    asyncio.run(pool.look([asyncio.run(pool.submit("gpu-1"))]))
+    with pytest.raises(NoCapacity, match="does not have enough resources"):
+        asyncio.run(pool.submit("gpu-2"))
+    assert [each["machineType"].split("/")[1] for each in compute.bodies] == PLAIN["zones"]
+
+
 @pytest.mark.parametrize(
     ("status", "error", "kind", "words"),
     [
@@ -198,9 +240,14 @@ def test_an_instance_that_is_reached_by_ssh_has_a_door_once_it_has_shown_its_key
     assert pool.site.carries_folder
 
 
+def test_several_workers_share_an_instance_without_gpus() -> None:
+    fields = {"machine_types": ["c4a-standard-8", "n2-standard-8", "g1-small"], "workers_per_job": 2}
+    assert GCPSite.model_validate(PLAIN | fields).most_workers == 8
+
+
 def test_the_notice_of_google_is_heard(compute: SimulatedCompute) -> None:
     assert spot_notice.announced_by_google() is None
-    compute.is_preempted = True
+    compute.notices.add("")
     taken_at = spot_notice.announced_by_google()
     assert taken_at is not None
     assert 20 < taken_at - time.time() <= 30
@@ -231,6 +278,25 @@ def test_a_sweep_deletes_what_has_expired_or_stopped_and_lists_the_rest(
         list(sweep("gcp/gpu", pool.site))
 
 
+def test_the_first_look_deletes_what_other_pools_of_this_name_have_left_stopped_and_no_others(
+    compute: SimulatedCompute, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    pool = instances(tmp_path / "a")
+    stopped, working, of_others = jobs = [asyncio.run(pool.submit(f"gpu-{number}")) for number in range(3)]
+    by_job = {job: compute.instances[tuple(job.split("/"))] for job in jobs}  # type: ignore[index]
+    by_job[stopped]["status"] = by_job[of_others]["status"] = "TERMINATED"
+    (of_owner,) = (each for each in by_job[of_others]["metadata"]["items"] if each["key"] == "surveyor-owner")
+    of_owner["value"] = "ada@elsewhere"
+    other = instances(tmp_path / "b")
+    assert asyncio.run(other.look([])) == {}
+    assert {f"{zone}/{name}" for zone, name in compute.instances} == {working, of_others}
+    compute.protected.add(of_others.partition("/")[2])
+    of_owner["value"] = owner()
+    assert asyncio.run(instances(tmp_path / "b").look([])) == {}  # what stays is no reason not to work
+
+
 def test_without_credentials_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
     with pytest.raises(InputError, match=r"no credentials.*none\.json"):
@@ -244,6 +310,12 @@ def test_without_credentials_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_pat
         ({"budget": 3.0}, "price_per_hour: found none"),
         ({"labels": ["surveyor-pool=x"]}, "expected none that begins with surveyor-"),
         ({"machine_image": "ubuntu"}, "machine_image"),
+        ({"machine_types": ["c3-standard-8", "g2-standard-8"], "workers_per_job": 2}, "has GPUs.*g2-standard-8"),
+        ({"machine_types": ["a3-highgpu-1g"], "workers_per_job": 2}, "has GPUs.*a3-highgpu-1g"),
+        (
+            {"machine_types": ["n1-standard-8"], "accelerator": "nvidia-tesla-t4", "workers_per_job": 2},
+            "workers_per_job: found 2, expected 1.*nvidia-tesla-t4",
+        ),
     ],
 )
 def test_wrong_settings_are_refused(fields: dict[str, Any], words: str) -> None:

@@ -102,6 +102,7 @@ class Scene(PoolScene):
 def scene(shared_cluster: SimulatedKubernetes, request: pytest.FixtureRequest) -> Iterator[Scene]:
     path = shared_cluster.campaigns / f"scene-{len(list(shared_cluster.campaigns.iterdir()))}"
     path.mkdir()
+    wait_until(lambda: not shared_cluster.pods(), lambda: str(shared_cluster.pods().keys()))  # of the scene before
     scene = Scene(shared_cluster, path)
     try:
         yield scene
@@ -342,6 +343,59 @@ def test_a_pod_that_fails_says_why_and_is_removed_and_its_output_stays(scene: Sc
 
 
 @on_a_cluster
+def test_a_pod_whose_prologue_hangs_ends_without_its_pool(scene: Scene) -> None:
+    pods = scene.requests(gpus=0, prologue=["echo mounting", "sleep 600"], start_minutes=0.05)
+    name = asyncio.run(pods.submit("gpu-1"))
+    wait_until(lambda: not scene.cluster.alive() and scene.cluster.pods() != {}, scene.said)
+    assert pods.output(name).splitlines()[1:] == ["mounting", "no worker was started within 3 s: this pod ends"]
+
+
+@on_a_cluster
+def test_a_pod_that_is_over_and_cannot_be_deleted_keeps_no_pool_from_its_work(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it come back as a job when it was let go. The role may create pods, and delete none."""
+    monkeypatch.setattr("surveyor.pools.kubernetes.pods.KEPT_S", 0.0)
+    pods = scene.requests()
+    over = asyncio.run(scene.requests(gpus=0, prologue=["exit 3"]).submit("gpu-1"))
+    waiting = asyncio.run(pods.submit("gpu-2"))
+    wait_until(lambda: over not in scene.cluster.alive(), scene.said)
+    scene.cluster.kubectl("patch", "role", "surveyor", "--type=json", f"-p={NO_DELETION}")
+    try:
+        wait_until(lambda: not may_delete(scene), scene.said)
+        for _ in range(3):
+            assert asyncio.run(pods.look([over, waiting])).keys() == {waiting}
+        asyncio.run(pods.cancel([over]))  # it costs nothing
+        with pytest.raises(QueueSilent, match="refused to delete"):
+            asyncio.run(pods.cancel([waiting]))
+    finally:
+        scene.cluster.apply_role()
+    asyncio.run(pods.cancel([waiting]))
+    assert waiting not in scene.cluster.alive()
+
+
+NO_DELETION = '[{"op": "replace", "path": "/rules/0/verbs", "value": ["create", "get", "list"]}]'
+
+
+def may_delete(scene: Scene) -> bool:
+    asked = ("auth", "can-i", "delete", "pods", "--quiet")
+    command = ["kubectl", f"--kubeconfig={scene.cluster.kubeconfig}", f"--context={ACCOUNT}", *asked]
+    return subprocess.run(command, check=False).returncode == 0
+
+
+@on_a_cluster
+def test_after_interruptions_pods_avoid_the_nodes_that_are_taken_away(scene: Scene) -> None:
+    pods = scene.requests(gpus=0, spot_nodes="disk=fast", node_selector=["kubernetes.io/os=linux"])
+    spot, firm = asyncio.run(pods.submit("gpu-1")), asyncio.run(pods.submit("gpu-2", firm=True))
+    stored = scene.cluster.pods()
+    selectors = [stored[pod]["spec"]["nodeSelector"] for pod in (spot, firm)]
+    assert selectors == [{"kubernetes.io/os": "linux", "disk": "fast"}, {"kubernetes.io/os": "linux"}]
+    wait_until(lambda: "nodeName" in scene.cluster.pods()[spot]["spec"], scene.said)
+    words = "Unschedulable: 0/1 nodes are available: 1 node(s) didn't match Pod's node affinity."
+    wait_until(lambda: asyncio.run(pods.look([])).get(firm) == Entry("pending", words, name="gpu-2"), scene.said)
+
+
+@on_a_cluster
 def test_a_sweep_removes_what_is_over_and_with_all_the_rest(scene: Scene) -> None:
     waiting = asyncio.run(scene.requests().submit("gpu-1"))
     over = asyncio.run(scene.requests(gpus=0, prologue=["exit 3"]).submit("gpu-2"))
@@ -493,6 +547,11 @@ def test_a_patch_is_merged_into_lists_by_name_and_null_removes() -> None:
 def test_settings_that_cannot_work_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         KubernetesSite.model_validate({**PLAIN, **fields})
+
+
+def test_only_pods_on_spot_nodes_are_ever_to_be_firm() -> None:
+    assert KubernetesSite.model_validate(PLAIN).firm_after is None
+    assert KubernetesSite.model_validate({**PLAIN, "spot_nodes": "spot=true"}).firm_after == 3
 
 
 def test_a_time_limit_must_fit_into_what_the_download_of_an_image_leaves() -> None:

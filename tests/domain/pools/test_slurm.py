@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from foreign_connections import PATHS
 from processes import living, processes_that_know, wait_until
 from slurm import SlurmCluster
 
@@ -114,7 +115,7 @@ with slurm() as cluster:
 """
     with subprocess.Popen(
         [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "support")},
+        env={**os.environ, "PYTHONPATH": PATHS},
         cwd=tmp_path,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

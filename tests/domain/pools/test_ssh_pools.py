@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from counted_work import work
+from foreign_connections import PATHS
 from natted import ADDRESS, LAPTOP, OUTSIDE, Natted, natted, network_and_bytes, start_a_program
 from pool_scene import PoolScene
 from pool_secrets import check_secrets
@@ -34,7 +35,6 @@ from surveyor.pools.ssh.site import SSHSite
 from surveyor.pools.submission import SubmitOptions
 
 ORPHAN_S = 15.0  # a machine that is overloaded does not answer at once
-SUPPORT = Path(__file__).parents[2] / "support"
 NOBODY = "127.0.0.1:9"  # nobody listens there
 
 pytestmark = [pytest.mark.ssh, pytest.mark.slow]
@@ -57,7 +57,7 @@ class Scene(PoolScene):
         return psutil.Process(holder["pid"])
 
     def site(self, **fields: Any) -> SSHSite:
-        plain = {"idle_minutes": 0.05, "orphan_minutes": ORPHAN_S / 60, "prologue": [f"export PYTHONPATH={SUPPORT}"]}
+        plain = {"idle_minutes": 0.05, "orphan_minutes": ORPHAN_S / 60, "prologue": [f"export PYTHONPATH={PATHS}"]}
         return SSHSite.model_validate(self.net.fields | plain | fields)
 
 

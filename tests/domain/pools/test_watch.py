@@ -54,6 +54,12 @@ def test_pending_and_new_jobs_count() -> None:
     assert plan([NEW, replace(PENDING, id="2")], 5, SITE).n_submit == 1
 
 
+def test_a_job_that_a_cloud_refuses_after_all_is_replaced_and_has_not_failed() -> None:
+    refused = replace(PENDING, entry=Entry("ending", "no room", is_refused=True))
+    decided = plan([refused], 1, SITE)
+    assert (decided.ended, decided.failed, decided.n_submit) == (("1",), (), 1)
+
+
 def test_a_job_leaves_only_when_it_has_been_idle_for_long_and_is_not_needed() -> None:
     assert plan([IDLE], 0, SITE).retire == ("1",)
     assert plan([IDLE], 1, SITE).retire == ()

@@ -79,6 +79,11 @@ class RentedSite(CloudSite):
         return self.on_demand_after if self.spot else None
 
     @property
+    def farewell(self) -> str:
+        """Commands of an instance before it powers itself off."""
+        return ""
+
+    @property
     def listening_host(self) -> str | None:
         """Address at which the scheduler listens; by ssh, workers reach it through their connections."""
         return "127.0.0.1" if self.connection == "ssh" and self.interface is None else None

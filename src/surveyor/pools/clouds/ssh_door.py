@@ -14,7 +14,7 @@ from pathlib import Path
 
 from surveyor.errors import InputError
 from surveyor.pools.clouds.rented_site import RentedSite
-from surveyor.pools.clouds.user_data import END_OF_LIFE
+from surveyor.pools.clouds.user_data import end_of_life
 
 PLACE = "/run/surveyor"  # on an instance
 LEASH = f"{PLACE}/leash"  # held open by what watches the workers: when it ends, the instance does
@@ -81,7 +81,7 @@ def door_data(site: RentedSite, user: str, public_key: str) -> str:
         public_key: key with which the process of the pool logs in.
     """
     return SCRIPT.format(
-        end_of_life=END_OF_LIFE.format(lifetime_s=site.walltime_s),
+        end_of_life=end_of_life(site),
         place=PLACE,
         begin=BEGIN,
         leash=LEASH,

@@ -16,15 +16,21 @@ from surveyor.pools.machine import THREADS, UNBOUND
 END_OF_LIFE = """\
 #!/bin/bash
 systemd-run --on-active={lifetime_s} poweroff || {{ echo "no end of life could be set"; poweroff; exit 1; }}
-trap poweroff EXIT
+{farewell}trap {leave} EXIT
 systemctl set-default poweroff.target || exit 1"""
+FAREWELL = """\
+leave() {{
+{commands}
+poweroff
+}}
+"""
 # The guard is no child of the script: a prologue that waits for its own children must not wait for it.
 SCRIPT = """\
 {end_of_life}
 export {watched}=$(mktemp -u)
 ( (
 sleep {start_s}
-[ -e "${watched}" ] || {{ echo "no worker was started within {start_s} s: this instance ends"; poweroff; }}
+[ -e "${watched}" ] || {{ echo "no worker was started within {start_s} s: this instance ends"; {leave}; }}
 ) & )
 export SURVEYOR_JOB_BEGIN=$(date +%s)
 export SURVEYOR_JOB_WALLTIME_S={lifetime_s}
@@ -43,8 +49,25 @@ SURVEYOR_WORKER
 """
 
 
+def end_of_life(site: RentedSite) -> str:
+    """Return the beginning of the script of an instance, by which it ends after its lifetime and with the script."""
+    farewell = FAREWELL.format(commands=site.farewell) if site.farewell else ""
+    return END_OF_LIFE.format(lifetime_s=site.walltime_s, farewell=farewell, leave=_leave(site))
+
+
+def _leave(site: RentedSite) -> str:
+    """Return the command by which an instance ends."""
+    return "leave" if site.farewell else "poweroff"
+
+
 def user_data(
-    site: RentedSite, name: str, folder: Path, address: str, security: Security, check: str, before: str = ""
+    site: RentedSite,
+    name: str,
+    folder: Path,
+    address: str,
+    security: Security,
+    check: str,
+    before: str = "",
 ) -> str:
     """Return the script of an instance.
 
@@ -67,7 +90,8 @@ def user_data(
     exports = [f"export {variable}=$threads" for variable in THREADS]
     exports += [f"export {variable}={value}" for variable, value in UNBOUND.items() if site.workers_per_job > 1]
     return SCRIPT.format(
-        end_of_life=END_OF_LIFE.format(lifetime_s=site.walltime_s),
+        end_of_life=end_of_life(site),
+        leave=_leave(site),
         lifetime_s=site.walltime_s,
         start_s=f"{60 * site.start_minutes:g}",
         watched=WATCHED,

@@ -15,13 +15,15 @@ from surveyor.errors import PoolFailed
 from surveyor.pools.clouds.cloud_machines import CloudMachines
 from surveyor.pools.clouds.credentials import Credentials, certificates_in, check_in
 from surveyor.pools.clouds.marks import EXPIRES, FOLDER, OWNER, POOL, Found, digest, owner
+from surveyor.pools.clouds.places import Places
 from surveyor.pools.clouds.ssh_door import Door, door_data, host_keys_in, public_key_of
 from surveyor.pools.clouds.sweeping import swept
 from surveyor.pools.clouds.user_data import user_data
 from surveyor.pools.ec2.client import EC2, MissingInstance
+from surveyor.pools.ec2.refusals import late_refusal
 from surveyor.pools.ec2.site import EC2Site
 from surveyor.pools.ec2.types import contradiction, kinds_of
-from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, Refused, of_all
+from surveyor.pools.machines import OUTPUT_LINES, QueueSilent, Refused
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
 from surveyor.storage.buckets import Bucket
@@ -79,6 +81,7 @@ class Instances(CloudMachines[EC2Site]):
         self._young: dict[str, float] = {}  # when instances were started that EC2 may not show yet
         self._names: dict[str, str] = {}
         self._cancelled: set[str] = set()
+        self._places = Places(site.instance_types, site.subnets)
         self._ec2 = EC2(site)
         self._credentials = _credentials(site, self.folder)
         self._public_key = None if site.ssh_key_file is None else public_key_of(site.ssh_key_file)
@@ -105,15 +108,10 @@ class Instances(CloudMachines[EC2Site]):
                 "prologue into a file of the image or of the shared folder"
             )
         (self.folder / "jobs").mkdir(exist_ok=True)
-        refusals = []
-        for instance_type in self.site.instance_types:
-            for subnet in self.site.subnets:
-                try:
-                    market = SPOT if self.site.spot and not firm else {}
-                    return await asyncio.to_thread(self._start, name, script, instance_type, subnet, market)
-                except NoCapacity as refusal:
-                    refusals.append(refusal)
-        raise of_all(refusals)
+        market = SPOT if self.site.spot and not firm else {}
+        return await self._places.first_with_room(
+            lambda instance_type, subnet: self._start(name, script, instance_type, subnet, market)
+        )
 
     def _check_types(self) -> None:
         """Raise `Refused` if several workers do not fit into an instance."""
@@ -138,7 +136,7 @@ class Instances(CloudMachines[EC2Site]):
             raise QueueSilent(f"workspace {self.site.workspace}: {error}") from error
         security = certificates_in(place, self._security)
         check = check_in(place, PoolFolder(self.folder))
-        return user_data(self.site, name, place, self._address, security, check, before)
+        return user_data(self.site, name, place, self._address, security, check, before=before)
 
     async def look(self, jobs: Sequence[str]) -> Mapping[str, Entry]:
         """Return the state of all instances of this pool, whoever started them; those that are over are not shown.
@@ -163,8 +161,11 @@ class Instances(CloudMachines[EC2Site]):
         """Return the state of an instance; None for one that is over."""
         job, state, name = instance["InstanceId"], instance["State"]["Name"], _tags(instance).get("Name", "")
         why = instance.get("StateReason", {})
-        if why.get("Code") in TAKEN and job in jobs and job not in self._cancelled:
-            return Entry("ending", str(why.get("Message", "")), name=name, taken_at=time.time())
+        if job in jobs and job not in self._cancelled:
+            if why.get("Code") in TAKEN:
+                return Entry("ending", str(why.get("Message", "")), name=name, taken_at=time.time())
+            if state == OVER and (refusal := late_refusal(why, instance["InstanceType"])) is not None:
+                return replace(self._places.refused(job, refusal), name=name)
         return None if state == OVER else replace(ENTRIES[state], name=name)
 
     async def cancel(self, jobs: Collection[str]) -> None:

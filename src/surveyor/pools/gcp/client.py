@@ -1,6 +1,6 @@
 """Requests to Google Compute Engine, whose refusals and silence are told apart.
 
-Five requests of its REST interface are enough. Google's own client of it takes most of a minute to import.
+Seven requests of its REST interface are enough. Google's own client of it takes most of a minute to import.
 """
 
 import os
@@ -35,8 +35,12 @@ class Compute:
         base = os.environ.get(ENDPOINT, COMPUTE).rstrip("/")
         self._url = f"{base}/projects/{site.project}"
 
-    def create(self, zone: str, body: Mapping[str, Any], request_id: str) -> None:  # Any: nested, as Google takes it
+    def create(
+        self, zone: str, body: Mapping[str, Any], request_id: str
+    ) -> str | None:  # Any: nested, as Google takes it
         """Create an instance, and wait a while for the outcome; a repeated request creates nothing twice.
+
+        Returns the name of the operation if it goes on, to be asked about later; None if the instance is there.
 
         Args:
             zone: its zone.
@@ -51,14 +55,29 @@ class Compute:
         what = f"to create an instance of {body['machineType'].rpartition('/')[2]} in {zone}"
         address = f"zones/{zone}/instances?requestId={request_id}"
         operation = self._ask("POST", address, what, json=body)
+        name = str(operation["name"])
         if operation.get("status") != "DONE":
             try:
-                address = f"zones/{zone}/operations/{operation['name']}/wait"
-                operation = self._ask("POST", address, what, within_s=OPERATION_S)
+                operation = self._ask("POST", f"zones/{zone}/operations/{name}/wait", what, within_s=OPERATION_S)
             except QueueSilent:
-                return  # it goes on; if it fails, the instance is not shown
-        if error := operation.get("error"):
-            raise refusal_of(200, error, what)
+                return name
+        if failure := _failure_of(operation, what):
+            raise failure
+        return None if operation.get("status") == "DONE" else name
+
+    def creation(self, zone: str, operation: str) -> tuple[bool, Exception | None]:
+        """Return whether the creation of an instance is over, and why it failed; None if it did not.
+
+        Args:
+            zone: zone of the instance.
+            operation: name of the operation.
+
+        Raises:
+            Refused: the credentials may not ask.
+            QueueSilent: Google does not answer.
+        """
+        found = self._ask("GET", f"zones/{zone}/operations/{operation}", "to get an operation")
+        return found.get("status") == "DONE", _failure_of(found, f"to create an instance in {zone}")
 
     def instances(self, label: str, value: str) -> Iterator[dict[str, Any]]:  # Any: as Google gives it
         """Yield the descriptions of the instances of the project that have a label."""
@@ -116,6 +135,11 @@ class Compute:
         if answer.ok or (answer.status_code == NOT_FOUND and method == "DELETE"):
             return content
         raise refusal_of(answer.status_code, content.get("error", {}), what)
+
+
+def _failure_of(operation: Mapping[str, Any], what: str) -> Exception | None:  # Any: as Google gives it
+    error = operation.get("error")
+    return refusal_of(200, error, what) if error else None
 
 
 def _session() -> Any:  # Any: google-auth is untyped

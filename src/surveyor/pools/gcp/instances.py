@@ -1,6 +1,7 @@
 """The instances of a pool in Google Compute Engine: created, looked for, deleted, swept."""
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,17 +16,20 @@ from distributed import Security
 from surveyor.errors import PoolFailed
 from surveyor.pools.clouds.cloud_machines import CloudMachines, for_each
 from surveyor.pools.clouds.marks import EXPIRES, FOLDER, JOB, OWNER, POOL, Found, digest, owner
+from surveyor.pools.clouds.places import Places
 from surveyor.pools.clouds.ssh_door import Door, door_data, host_keys_in, public_key_of
 from surveyor.pools.clouds.sweeping import swept
 from surveyor.pools.clouds.user_data import user_data
 from surveyor.pools.gcp.client import Compute
 from surveyor.pools.gcp.site import GCPSite
-from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, Refused, of_all
+from surveyor.pools.machines import OUTPUT_LINES, NoCapacity, QueueSilent, Refused
 from surveyor.pools.queues import Entry
 
+logger = logging.getLogger("surveyor.pools.cluster")
 LATE = timedelta(minutes=10)  # between the request for an instance and the begin of its life
 LONGEST_NAME = 54  # of an instance, without what tells it from others
 LONGEST_LABEL = 63
+CREATED_LATE = Entry("pending", "Google still creates the instance")
 STOPPED = Entry("pending", "the instance was stopped", is_hopeless=True)  # its worker is gone, and its disk costs
 ENTRIES = {
     "PENDING": Entry("pending"),
@@ -61,7 +65,11 @@ class GoogleInstances(CloudMachines[GCPSite]):
         super().__init__(name, site, folder, address, security, check)
         self._names: dict[str, str] = {}
         self._cancelled: set[str] = set()
+        self._has_tidied = False
+        self._unfinished: dict[str, str] = {}  # operations that create instances, and go on
+        self._refused: dict[str, Entry] = {}  # after they had been accepted
         self._compute = Compute(site)
+        self._places = Places(site.machine_types, site.zones)
         self._public_key = None if site.ssh_key_file is None else public_key_of(site.ssh_key_file)
 
     async def submit(self, name: str, *, firm: bool = False) -> str:
@@ -78,20 +86,18 @@ class GoogleInstances(CloudMachines[GCPSite]):
         """
         script = self._script(name)
         (self.folder / "jobs").mkdir(exist_ok=True)
-        refusals = []
-        for machine_type in self.site.machine_types:
-            for zone in self.site.zones:
-                body = self._body(name, zone, machine_type, script, is_spot=self.site.spot and not firm)
-                request_id = str(uuid5(NAMESPACE_URL, f"{body['name']}/{zone}/{machine_type}"))
-                try:
-                    await asyncio.to_thread(self._compute.create, zone, body, request_id)
-                except NoCapacity as refusal:
-                    refusals.append(refusal)
-                    continue
-                job = f"{zone}/{body['name']}"
-                self._names[job] = name
-                return job
-        raise of_all(refusals)
+
+        def start(machine_type: str, zone: str) -> str:
+            body = self._body(name, zone, machine_type, script, is_spot=self.site.spot and not firm)
+            request_id = str(uuid5(NAMESPACE_URL, f"{body['name']}/{zone}/{machine_type}"))
+            operation = self._compute.create(zone, body, request_id)
+            job = f"{zone}/{body['name']}"
+            self._names[job] = name
+            if operation is not None:
+                self._unfinished[job] = operation
+            return job
+
+        return await self._places.first_with_room(start)
 
     def _script(self, name: str) -> str:
         """Return the script of an instance."""
@@ -102,16 +108,48 @@ class GoogleInstances(CloudMachines[GCPSite]):
     async def look(self, jobs: Sequence[str]) -> Mapping[str, Entry]:
         """Return the state of all instances of this pool, whoever created them; those that are gone are not shown.
 
-        Instances that Google has taken away are shown as ending until they are cancelled.
+        Instances that Google has taken away are shown as ending until they are cancelled. The first look also deletes
+        the stopped instances that other pools of this name, user and machine have left: they only cost their disks.
 
         Raises:
             QueueSilent: Google does not answer.
             Refused: the credentials may not look.
         """
+        if not self._has_tidied:
+            self._has_tidied = True
+            await asyncio.to_thread(self._delete_stopped)
         found = await asyncio.to_thread(lambda: [*self._compute.instances(FOLDER, self.identity)])
-        entries = {_id(each): _entry(each) for each in found}
+        late = await asyncio.to_thread(self._created_late, jobs)
+        entries = late | {_id(each): _entry(each) for each in found if _id(each) not in self._refused}
         gone = {*jobs} - entries.keys() - self._cancelled if self.site.spot else set()
         return entries | await asyncio.to_thread(self._taken, gone)
+
+    def _delete_stopped(self) -> None:
+        try:
+            for each in self._compute.instances(POOL, _label(self.name)):
+                if ENTRIES.get(each["status"]) is STOPPED and _metadata(each).get(OWNER) == owner():
+                    self._compute.delete(*_id(each).split("/"))
+        except (QueueSilent, PoolFailed) as error:
+            logger.warning("pool %s: a stopped instance stays for now: %s", self.name, error)
+
+    def _created_late(self, jobs: Collection[str]) -> dict[str, Entry]:
+        """Return the entries of the instances that Google still creates, and of those that it has refused since."""
+        for job, operation in [*self._unfinished.items()]:
+            is_done, failure = self._creation(job, operation)
+            if is_done:
+                del self._unfinished[job]
+            if failure is not None:
+                self._refused[job] = self._places.refused(job, failure)
+        self._refused = {job: entry for job, entry in self._refused.items() if job in jobs}
+        return dict.fromkeys(self._unfinished, CREATED_LATE) | self._refused
+
+    def _creation(self, job: str, operation: str) -> tuple[bool, Exception | None]:
+        try:
+            return self._compute.creation(job.partition("/")[0], operation)
+        except QueueSilent:
+            return False, None
+        except Refused:  # without the permission, it only shows whether there is an instance
+            return True, None
 
     def _taken(self, gone: Collection[str]) -> dict[str, Entry]:
         """Return the entries of those instances that are gone because Google has taken them away."""
@@ -135,6 +173,7 @@ class GoogleInstances(CloudMachines[GCPSite]):
         zone, _, name = job.partition("/")
         self._compute.delete(zone, name)
         self._cancelled.add(job)
+        self._refused.pop(job, None)
 
     def door(self, job: str) -> Door | None:
         """Return where a running instance is reached by ssh; None as long as it has not shown its keys.

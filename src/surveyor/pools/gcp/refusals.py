@@ -6,7 +6,10 @@ from typing import Any
 
 from surveyor.pools.machines import NoCapacity, QueueSilent, Refused
 
-NO_CAPACITY = re.compile(r"RESOURCE_POOL_EXHAUSTED|STOCKOUT|does not have enough resources", re.IGNORECASE)
+NO_CAPACITY = re.compile(
+    r"RESOURCE_POOL_EXHAUSTED|IP_SPACE_EXHAUSTED|STOCKOUT|INSUFFICIENT_CAPACITY|does not have enough resources",
+    re.IGNORECASE,
+)
 NOT_OFFERED = re.compile(r"machine ?types?/.*(not found|does not exist)|acceleratorTypes/.*not found", re.IGNORECASE)
 QUOTA = re.compile(r"quota ?'?([A-Z_]+)?'? ?exceeded|QUOTA_EXCEEDED|quotaExceeded", re.IGNORECASE)
 NAMED_QUOTA = re.compile(r"Quota '([^']+)' exceeded")

@@ -1,5 +1,6 @@
 """Instances of Google Compute Engine: the settings of a pool that rents its machines."""
 
+import re
 from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints, model_validator
@@ -7,9 +8,21 @@ from pydantic import Field, StringConstraints, model_validator
 from surveyor.pools.clouds.marks import OF_SURVEYOR
 from surveyor.pools.clouds.rented_site import RentedSite
 
+HAVE_GPUS = re.compile(r"(a[2-9]|a\d\d)x?-|g([2-9]|\d\d)-")  # families of types with GPUs: a2, a4x, g2 and so on
 Zone = Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z0-9]+-[a-z]$")]
 MachineType = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*-[a-z0-9-]+$")]
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}=[a-z0-9_-]{0,63}$")]
+
+
+# An instance that powers itself off is stopped, and its disk costs until somebody deletes it. With a service account,
+# it tries to delete itself before. The variables are those by which Google's own programs find other addresses.
+FAREWELL = """\
+metadata="http://${GCE_METADATA_HOST:-metadata.google.internal}/computeMetadata/v1/instance"
+ask() { curl -fsS -m 10 -H 'Metadata-Flavor: Google' "$metadata/$1"; }
+token=$(ask service-accounts/default/token | sed 's/.*"access_token" *: *"\\([^"]*\\)".*/\\1/')
+compute=${CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE:-https://compute.googleapis.com/compute/v1}
+curl -fsS -m 30 -X DELETE -o /dev/null -H @- "${compute%/}/$(ask zone)/instances/$(ask name)" \
+<<<"Authorization: Bearer $token" || echo this instance cannot delete itself"""
 
 
 class GCPSite(RentedSite):
@@ -64,7 +77,8 @@ class GCPSite(RentedSite):
         None,
         pattern=r"^\S+@\S+$",
         title="Service account",
-        description="Address of the service account whose permissions the instances have; by default they have none.",
+        description="Address of the service account whose permissions the instances have; by default they have none. "
+        "With the permission compute.instances.delete, an instance that ends itself leaves no disk behind.",
     )
     labels: list[Label] = Field(
         default_factory=list,
@@ -73,15 +87,35 @@ class GCPSite(RentedSite):
     )
 
     @model_validator(mode="after")
+    def _check_gpus(self) -> "GCPSite":
+        if self.gpus_of_instances and self.workers_per_job > 1:
+            raise ValueError(
+                f"workers_per_job: found {self.workers_per_job}, expected 1 where an instance has GPUs "
+                f"({self.gpus_of_instances}), as all of its workers would use the same one; ask for more instances "
+                "with a GPU each"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_labels(self) -> "GCPSite":
         if own := [label for label in self.labels if label.startswith(OF_SURVEYOR)]:
             raise ValueError(f"labels: found {own[0]}, expected none that begins with {OF_SURVEYOR}")
         return self
 
     @property
+    def gpus_of_instances(self) -> str | None:
+        """The accelerator of the instances, or the first of their types that has GPUs; None if they have none."""
+        return self.accelerator or next(filter(HAVE_GPUS.match, self.machine_types), None)
+
+    @property
     def carries_folder(self) -> bool:
         """True if instances that do not see the pool's folder are sent the files that they need from it (by ssh)."""
         return self.connection == "ssh"
+
+    @property
+    def farewell(self) -> str:
+        """Commands of an instance before it powers itself off."""
+        return "" if self.service_account is None else FAREWELL
 
     @property
     def says_why(self) -> bool:

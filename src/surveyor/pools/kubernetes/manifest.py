@@ -9,6 +9,7 @@ from typing import Any
 
 from distributed import Security
 
+from surveyor.pools.clouds.instance_watch import WATCHED
 from surveyor.pools.clouds.worker_command import python_of, worker_command
 from surveyor.pools.kubernetes.site import KubernetesSite
 from surveyor.pools.machine import THREADS, UNBOUND
@@ -16,24 +17,33 @@ from surveyor.pools.machine import THREADS, UNBOUND
 CONTAINER = "worker"
 PLACE = Path("/run/surveyor-pool")  # where a pod that does not see the folder of the pool finds what it needs of it
 
-# A shell that is the first process of a container ends at a signal only if it says so, and all others end with it. It
-# does not while there is a worker: it hands the signal on to the watch, which tells the pool, and the pool moves the
-# work before the time of the pod is over.
+# When the first process of a container ends, all others do. It waits for the prologue and the worker, and hands signals
+# on: to the prologue, which ends, or to the watch, which tells the pool, and the pool moves the work before the time of
+# the pod is over. A pod whose watch does not begin in time ends, too.
 SCRIPT = """\
 trap 'sleep 1' EXIT
-trap 'exit 143' TERM
 exec > >(tee -a {output}) 2>&1 </dev/null
 export SURVEYOR_JOB_BEGIN=$(date +%s)
 export SURVEYOR_JOB_WALLTIME_S={time_s:.0f}
+export {watched}=$(mktemp -u)
 {exports}
 export HOME=$(mktemp -d) USER=${{USER:-surveyor}}
 cd "$HOME"
+(
 {prologue}
 {check}
-{command} &
+exec {command}
+) &
 worker=$!
 trap 'kill -TERM $worker' TERM
-while kill -0 $worker 2>/dev/null; do wait $worker; done
+(
+sleep {start_s}
+[ -e "${watched}" ] || {{ echo "no worker was started within {start_s} s: this pod ends"; kill $worker; }}
+) &
+wait $worker
+status=$?
+while kill -0 $worker 2>/dev/null; do wait $worker; status=$?; done
+exit $status
 """
 
 
@@ -53,6 +63,8 @@ def script(site: KubernetesSite, name: str, output: Path, address: str, security
     return SCRIPT.format(
         output=shlex.quote(str(output)),
         time_s=site.worker_time_s,
+        watched=WATCHED,
+        start_s=f"{site.connect_s:g}",
         exports="\n".join(exports),
         prologue="\n".join(site.prologue),
         check=f"{python_of(site)} {check} || exit 1" if check else "",
@@ -66,6 +78,8 @@ def manifest(
     labels: Mapping[str, str],
     annotations: Mapping[str, str],
     script: str,
+    *,
+    firm: bool = False,
 ) -> dict[str, Any]:  # Any: nested, as JSON
     """Return the manifest of a pod.
 
@@ -79,6 +93,7 @@ def manifest(
         labels: labels by which the pod is found.
         annotations: further marks.
         script: what the pod runs.
+        firm: whether it runs on a node that the cloud does not take away.
     """
     made = {
         "apiVersion": "v1",
@@ -92,7 +107,7 @@ def manifest(
             "securityContext": _identity(),
             "containers": [_container(site, script)],
             "volumes": [*_claims(site), *_secret_of(site, name), {"name": "shm", "emptyDir": {"medium": "Memory"}}],
-            **_where(site),
+            **_where(site, firm=firm),
         },
     }
     patched: dict[str, Any] = merged(made, site.pod_patch)  # Any: nested, as JSON
@@ -182,11 +197,16 @@ def _secret_of(site: KubernetesSite, pod: str) -> list[dict[str, Any]]:  # Any: 
     return [] if site.workspace is None else [{"name": "pool", "secret": {"secretName": pod}}]
 
 
-def _where(site: KubernetesSite) -> dict[str, Any]:  # Any: nested, as JSON
-    """Return the node selector, tolerations, service account and image pull secret of a pod."""
+def _where(site: KubernetesSite, *, firm: bool) -> dict[str, Any]:  # Any: nested, as JSON
+    """Return the node selector, affinity, tolerations, service account and image pull secret of a pod."""
     found: dict[str, Any] = {}  # Any: nested, as JSON
-    if site.node_selector:
-        found["nodeSelector"] = dict(each.split("=", 1) for each in site.node_selector)
+    selector = [*site.node_selector]
+    if site.spot_nodes is not None and firm:
+        found["affinity"] = _away_from(*site.spot_nodes.split("=", 1))
+    elif site.spot_nodes is not None:
+        selector.append(site.spot_nodes)
+    if selector:
+        found["nodeSelector"] = dict(each.split("=", 1) for each in selector)
     if site.tolerations:
         found["tolerations"] = [_toleration(each) for each in site.tolerations]
     if site.service_account is not None:
@@ -194,6 +214,12 @@ def _where(site: KubernetesSite) -> dict[str, Any]:  # Any: nested, as JSON
     if site.image_pull_secret is not None:
         found["imagePullSecrets"] = [{"name": site.image_pull_secret}]
     return found
+
+
+def _away_from(key: str, value: str) -> dict[str, Any]:  # Any: nested, as JSON
+    """Return the affinity of pods that no node with a label may run."""
+    terms = [{"matchExpressions": [{"key": key, "operator": "NotIn", "values": [value]}]}]
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}
 
 
 def _toleration(text: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The pods of a pool in Kubernetes: created, looked for, deleted, swept."""
 
 import asyncio
+import logging
 import os
 import re
 import time
@@ -22,9 +23,11 @@ from surveyor.pools.kubernetes.client import Kubernetes
 from surveyor.pools.kubernetes.manifest import PLACE, manifest, script, secret, sees
 from surveyor.pools.kubernetes.site import KubernetesSite
 from surveyor.pools.kubernetes.states import OVER, deleted, end_of, entry_of
-from surveyor.pools.machines import OUTPUT_LINES, QueueSilent
+from surveyor.pools.machines import OUTPUT_LINES, QueueSilent, Refused
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.queues import Entry
+
+logger = logging.getLogger("surveyor.pools.cluster")
 
 KEPT_S = 60.0  # so long after its end, so that its log can be read
 LONGEST_NAME = 54  # before its unique end; a pod's name is its host name, too
@@ -52,6 +55,7 @@ class Pods(CloudMachines[KubernetesSite]):
         self._over: dict[str, float] = {}  # when the end of pods was seen that are still there
         self._known: set[str] = set()  # pods that this process has created or found, and not deleted
         self._deleted: set[str] = set()
+        self._let_go: set[str] = set()  # pods that were to be deleted
         self._without_secret: set[str] = set()  # pods that were asked for, maybe without an answer, and wait for theirs
         self._client = Kubernetes(site)
         if site.workspace is None and not sees(manifest(site, "any", {}, {}, ""), self.folder):
@@ -67,7 +71,7 @@ class Pods(CloudMachines[KubernetesSite]):
 
         Args:
             name: name of the job and of its worker; several workers append -0, -1 and so on.
-            firm: of no effect.
+            firm: let it run on a node that is not taken away, where the block says which nodes may be.
 
         Raises:
             Refused: a quota, a missing permission or a wrong setting.
@@ -75,7 +79,7 @@ class Pods(CloudMachines[KubernetesSite]):
         """
         pod = f"{re.sub('[^a-z0-9-]', '-', name.lower())[:LONGEST_NAME]}-{digest(self.identity, self._begun, name)[:8]}"
         labels = {POOL: _label(self.name), FOLDER: self.identity}
-        made = manifest(self.site, pod, labels, {OWNER: owner(), JOB: name}, self._script(pod, name))
+        made = manifest(self.site, pod, labels, {OWNER: owner(), JOB: name}, self._script(pod, name), firm=firm)
         await asyncio.to_thread(self._create, pod, made)
         self._known.add(pod)
         return pod
@@ -123,19 +127,35 @@ class Pods(CloudMachines[KubernetesSite]):
         self._over = {name: self._over.get(name, now) for name, pod in found.items() if pod.status.phase in OVER}
         gone = self._known & {*jobs} - found.keys()
         self._known = (gone | found.keys()) - self._deleted
-        await self._delete([name for name, seen in self._over.items() if now > seen + KEPT_S])
-        for each in (found[name] for name in found.keys() - self._over.keys()):
-            await asyncio.to_thread(self._give_secret, each.metadata.name, each.metadata.uid, each.metadata.labels)
+        await self._clear([name for name, seen in self._over.items() if now > seen + KEPT_S])
         entries = {name: replace(entry, name=_job_of(pod)) for name, pod in found.items() if (entry := entry_of(pod))}
-        return {**entries, **{name: deleted() for name in gone}}
+        for name in self._without_secret & found.keys() - self._over.keys():
+            if (complaint := await asyncio.to_thread(self._late_secret, found[name])) and name in entries:
+                entries[name] = replace(entries[name], reason=complaint, is_hopeless=True, is_certain=True)
+        shown = {name: entry for name, entry in entries.items() if name not in self._over.keys() & self._let_go}
+        return {**shown, **{name: deleted() for name in gone}}
+
+    def _late_secret(self, pod: Any) -> str:  # Any: the client is untyped
+        """Create the secret for which a pod waits; return why the server refuses it, or nothing."""
+        try:
+            self._give_secret(pod.metadata.name, pod.metadata.uid, pod.metadata.labels)
+        except Refused as error:
+            return str(error)
+        except QueueSilent as error:  # it is tried again
+            logger.warning("pool %s: pod %s has not got its certificate: %s", self.name, pod.metadata.name, error)
+        return ""
 
     async def cancel(self, jobs: Collection[str]) -> None:
         """Delete pods, and all that are over; those that are gone are passed over.
 
+        A pod that is over costs nothing, so nothing fails if it cannot be deleted.
+
         Raises:
             QueueSilent: the server does not answer, or refuses to delete one; the others are deleted.
         """
-        await self._delete([*{*jobs, *self._over}])
+        self._let_go |= {*jobs}
+        await self._clear([*self._over])
+        await self._delete([*{*jobs} - self._over.keys()])
 
     def output(self, job: str) -> str:
         """Return why a pod ended, and the last lines that it printed."""
@@ -153,6 +173,14 @@ class Pods(CloudMachines[KubernetesSite]):
 
     def _output(self, pod: str) -> Path:
         return self.folder / "jobs" / f"{pod}.out"
+
+    async def _clear(self, pods: Sequence[str]) -> None:
+        """Delete pods that are over, as far as that is possible."""
+        try:
+            await self._delete(pods)
+        except QueueSilent as error:
+            logger.warning("pool %s: a pod that is over stays for now: %s", self.name, error)
+            self._over |= dict.fromkeys(self._over.keys() & {*pods}, time.monotonic())
 
     async def _delete(self, pods: Sequence[str]) -> None:
         def delete(pod: str) -> None:

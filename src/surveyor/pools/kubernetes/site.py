@@ -67,6 +67,19 @@ class KubernetesSite(CloudSite, PodRequest):  # in forms, the fields of the last
         title="Node selector",
         description="Labels of the nodes on which pods may run, such as cloud.google.com/gke-accelerator=nvidia-l4.",
     )
+    spot_nodes: Selector | None = Field(
+        None,
+        title="Spot nodes",
+        description="Label of the cheaper nodes that the cloud may take away, such as cloud.google.com/gke-spot=true. "
+        "Pods run on these nodes only; after too many interruptions, on others only.",
+    )
+    on_demand_after: int = Field(
+        3,
+        ge=1,
+        title="On demand after",
+        description="With spot nodes: number of pods that are taken away, with no function finished in between, before "
+        "the pool creates one for other nodes.",
+    )
     tolerations: list[Toleration] = Field(
         default_factory=list,
         title="Tolerations",
@@ -121,6 +134,11 @@ class KubernetesSite(CloudSite, PodRequest):  # in forms, the fields of the last
     def carries_folder(self) -> bool:
         """True if pods that do not see the pool's folder are given the files that they need from it."""
         return True
+
+    @property
+    def firm_after(self) -> int | None:
+        """Number of pods taken away, with nothing finished in between, after which one avoids spot nodes."""
+        return None if self.spot_nodes is None else self.on_demand_after
 
     @property
     def says_why(self) -> bool:
