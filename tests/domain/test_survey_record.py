@@ -22,7 +22,8 @@ from surveyor.models.pair import PairModel, PairParameters
 from surveyor.run_directory import Generation, RunDirectory
 from surveyor.sampling.batching import SamplePlan, propagate_together
 from surveyor.sampling.conditions import Walkers
-from surveyor.sampling.samples import walker_digest
+from surveyor.sampling.propagation import SampleFiles
+from surveyor.sampling.samples import save_sample, walker_digest
 from surveyor.sampling.walkers import Rejection, Sample, Walker, make_walkers, save_walker
 from surveyor.testing.calculators import CalculatorPotential
 from surveyor.works.campaign.survey_record import SurveyRecord
@@ -328,8 +329,10 @@ def test_samples_that_guards_of_a_former_run_have_rejected_are_told_apart(ground
 
     def reject(record: SurveyRecord) -> None:
         for name in [name for walker in record.schedule.walkers for name in walker.moving]:
-            index = record.schedule.samples[name].walker
-            record.take_sample(name, Sample(ground.walkers[index], None, rejections=(rejection,)))
+            status, folder = record.schedule.samples[name], ground.directory.generation
+            sample = Sample(ground.walkers[status.walker], None, rejections=(rejection,))
+            save_sample(SampleFiles(folder(status.round).samples, name).sample, sample, origin=sample.walker)
+            record.take_sample(name, sample)
 
     record = ground.record(**ahead)
     begun(record)
@@ -347,7 +350,8 @@ def test_samples_that_guards_of_a_former_run_have_rejected_are_told_apart(ground
     again.end_generation(0, 0)
     assert not again.is_of_former_guards
     ((good, sample), *_) = ground.walk(again, next(again.moving())[1])
-    again.take_sample(good, sample)
+    for name, atoms in again.take_sample(good, sample).items():
+        again.take_label(name, labelled(atoms, name))
     reject(again)
     assert good in again.schedule.training
     assert not again.is_of_former_guards
