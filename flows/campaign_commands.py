@@ -10,7 +10,7 @@ from surveyor.errors import InputError
 from surveyor.events import kinds
 from surveyor.flows.display import WAITS, View, where_it_runs
 from surveyor.flows.dry_run import dry_running
-from surveyor.flows.work_commands import call_flow, run_work
+from surveyor.flows.work_commands import call_flow, check_fits, run_work
 from surveyor.progress import CampaignProgress, now, read_progress, read_trust, render, summary
 from surveyor.run_directory import RunDirectory
 from surveyor.words import number_of
@@ -114,6 +114,7 @@ def add_run_command(commands: "argparse._SubParsersAction[argparse.ArgumentParse
 
 def _run(options: argparse.Namespace, console: Console) -> int:
     parameters = _with_origin(CAMPAIGN.load(options.campaign), options.origin, options.generation)
+    check_fits(parameters)
     if not options.dry_run:
         return run_work(CAMPAIGN_VIEW, parameters, CAMPAIGN.check(parameters), console)
     CAMPAIGN.check_files(parameters)

@@ -64,8 +64,8 @@ def _check(options: argparse.Namespace, console: Console) -> None:
             f"{', '.join(map(str, given))}"
         )
     parameters = kind.load(file)
-    checked = kind.check(parameters)
     check_fits(parameters)
+    checked = kind.check(parameters)
     said = Console(quiet=True) if options.json else console
     _show(said, checked.reports)
     DESCRIPTIONS[kind](parameters, checked, said)

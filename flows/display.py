@@ -16,10 +16,11 @@ from rich.text import Text
 
 from surveyor.events import kinds
 from surveyor.events.kinds import Event
-from surveyor.events.log import since
+from surveyor.events.log import of_kind, since
 from surveyor.lease import holder_of, is_in_use
 from surveyor.progress import waiting_of
 from surveyor.run_directory import RunDirectory
+from surveyor.words import since_the_start
 from surveyor.works.summary import is_complete
 from surveyor.works.work import Kind
 
@@ -127,8 +128,11 @@ def show_work(
 
 
 def with_waits(directory: RunDirectory, events: Sequence[Event], line: str) -> Text:
-    """Return a line of progress below the current wait of running work."""
-    return Text("\n".join(filter(None, [waiting_now(directory, events), line])))
+    """Return a line of progress, below the time since the start and the current wait of running work."""
+    begun = of_kind(events, kinds.WorkBegins)
+    is_running = bool(begun) and is_in_use(directory.lease)
+    elapsed = since_the_start(time.time() - begun[-1].time) if is_running else ""
+    return Text("\n".join(filter(None, [elapsed, waiting_now(directory, events), line])))
 
 
 class _Display:

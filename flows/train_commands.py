@@ -20,11 +20,13 @@ from surveyor.events.kinds import (
     WorkBegins,
 )
 from surveyor.events.log import of_kind
+from surveyor.files import read_json
 from surveyor.flows.display import WAITS, View, show_work, with_waits
 from surveyor.flows.work_commands import add_work_command
 from surveyor.models.choice import check_model_parameters
 from surveyor.models.export import Format, export_model
 from surveyor.pools.choice import LOCAL
+from surveyor.progress import max_epochs_of
 from surveyor.run_directory import GenerationDirectory, RunDirectory, folder_of_model
 from surveyor.works.summary import read_summary
 from surveyor.works.training import TRAINING, TrainingParameters
@@ -32,10 +34,19 @@ from surveyor.works.training import TRAINING, TrainingParameters
 
 def _look(directory: RunDirectory) -> tuple[RenderableType, str]:
     events = directory.events.read()[0]
-    epochs = [event.message for event in of_kind(events, EpochEnds)]
-    line = epochs[-1] if epochs else ""
+    epochs = of_kind(events, EpochEnds)
+    line = _epoch_line(directory, epochs[-1]) if epochs else ""
     has_ended = any(of_kind(events, TrainingEnds))  # behind that line, none of an epoch
     return with_waits(directory, events, line), "" if has_ended else line
+
+
+def _epoch_line(directory: RunDirectory, epoch: EpochEnds) -> str:
+    """Return the message of an epoch, with the maximum number of epochs if it is known."""
+    parameters = read_json(directory.parameters)["parameters"]
+    # A training from a saved model may have another limit.
+    n_epochs = max_epochs_of(parameters["model"]) if parameters.get("start") is None else None
+    name = f"epoch {epoch.number + 1}"
+    return epoch.message if n_epochs is None else epoch.message.replace(f"{name}:", f"{name} of {n_epochs}:", 1)
 
 
 def _show_results(console: Console, directory: RunDirectory) -> None:

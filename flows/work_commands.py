@@ -40,8 +40,8 @@ def add_work_command(
 
 def _run(view: View, check_here: Callable[[Any], None], options: argparse.Namespace, console: Console) -> int:
     parameters = view.kind.load(options.parameters)
-    checked = view.kind.check(parameters)
     check_fits(parameters)
+    checked = view.kind.check(parameters)
     if options.json:
         console.print(parameters.model_dump_json(), markup=False)
         return 0

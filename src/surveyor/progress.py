@@ -26,7 +26,7 @@ from surveyor.models.history import epoch_of
 from surveyor.models.model import Epoch
 from surveyor.run_directory import Generation, RunDirectory, check_schema
 from surveyor.sampling.conditions import Walkers
-from surveyor.words import number_of
+from surveyor.words import generation_name, number_of, since_the_start
 
 State = Literal["running", "complete", "stopped"]
 Stage = Literal["sampling", "labelling", "evaluation", "training"]
@@ -173,7 +173,11 @@ def _max_epochs(parameters: Mapping[str, Any], *, is_first: bool) -> int | None:
     """Return how many epochs a training has at most; None where the model has no such limit, or another one later."""
     if not (is_first or parameters["learning"].get("train_from_scratch", True)):
         return None
-    model = parameters.get("model") or {}
+    return max_epochs_of(parameters.get("model") or {})
+
+
+def max_epochs_of(model: Mapping[str, Any]) -> int | None:  # Any: whatever JSON holds
+    """Return how many epochs a training of a model has at most, by its parameters; None without such a limit."""
     chosen = (model.get("committee") or {}).get("member") or model
     limits = [given.get("max_num_epochs") for given in chosen.values() if isinstance(given, dict)]
     return next((limit for limit in limits if limit is not None), None)
@@ -430,8 +434,7 @@ def now(progress: CampaignProgress) -> str:
         "labelling": f" {progress.n_labelled}/{progress.n_planned}",
         "training": f" epoch {progress.epoch.number + 1}" if progress.epoch else "",
     }
-    name = f"generation {progress.generation}" if progress.generation else "bootstrap"
-    return f"{name}, {progress.stage}{counts.get(progress.stage or '', '')}"
+    return f"generation {generation_name(progress.generation)}, {progress.stage}{counts.get(progress.stage or '', '')}"
 
 
 def _headline(progress: CampaignProgress) -> str:
@@ -447,15 +450,15 @@ def _headline(progress: CampaignProgress) -> str:
 
 
 def _name(progress: CampaignProgress, generation: int) -> str:
-    return f"generation {generation} of {progress.n_generations}" if generation else "bootstrap"
+    of_all = f" of {progress.n_generations}" if generation else ""
+    return f"generation {generation_name(generation)}{of_all}"
 
 
 def _labels_and_time(progress: CampaignProgress) -> str:
     labels = number_of(progress.n_labels, "label")
     if progress.elapsed_s is None:
         return labels
-    minutes, seconds = divmod(round(progress.elapsed_s), 60)
-    return f"{labels}; {minutes // 60}:{minutes % 60:02d}:{seconds:02d} since the start"
+    return f"{labels}; {since_the_start(progress.elapsed_s)}"
 
 
 def _bars(progress: CampaignProgress) -> Table:

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ase.build import bulk
 
 import surveyor
 
@@ -76,6 +77,31 @@ def test_the_public_names_are_these():
     assert stub.count("import ") - stub.count("`import ") == len(surveyor.__all__), "a name of the stub is not found"
     page = (REPOSITORY / "docs/reference/python.md").read_text()
     assert [name for name in surveyor.__all__ if f"`{name}`" not in page] == [], "the documentation has them all"
+
+
+def test_paths_may_be_strings(tmp_path):
+    folder = str(tmp_path)
+    reference = surveyor.EMTReference(surveyor.EMTParameters())
+    labellers = [
+        surveyor.Labeller.in_folder(folder, reference),
+        surveyor.Labeller(
+            reference, reference.resolve(), surveyor.LabelStore.in_folder(f"{folder}/labels"), f"{folder}/scratch"
+        ),
+    ]
+    copper = bulk("Cu", cubic=True)
+    frames = surveyor.Dataset(labellers[seed % 2](copper * (1 + seed, 1, 1)) for seed in range(4))
+    surveyor.DataSets(train=frames).save(folder)
+    frames = surveyor.DataSets.load(folder).train
+    frames.save(f"{folder}/start.extxyz")
+    model = surveyor.PairModel(surveyor.PairParameters()).initialize(frames, atomic_energies={"Cu": 3.5}, seed=0)
+    model.train(frames, frames, f"{folder}/training")[0].save(f"{folder}/model")
+    potential = surveyor.load_model(f"{folder}/model").deploy()
+    (walker,) = surveyor.make_walkers(
+        [surveyor.Walkers(start=f"{folder}/start.extxyz", n_walkers=1, n_steps=2)], seed=0
+    )
+    assert surveyor.propagate(walker, potential, directory=f"{folder}/samples", name="one").structure is not None
+    with pytest.raises(surveyor.InputError, match="nowhere is not the run directory of a campaign"):
+        surveyor.read_campaign(f"{folder}/nowhere")
 
 
 def test_public_names_are_there_without_prefect_and_engines_but_for_the_flows():

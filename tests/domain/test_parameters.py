@@ -4,6 +4,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import Field, ValidationError
 
+from surveyor.benchmark.parameters import HeldOut, Structures
 from surveyor.models.mace_parameters import MACEParameters
 from surveyor.models.nequip_parameters import NequIPParameters
 from surveyor.parameters import Choice, Fraction, Parameters
@@ -76,6 +77,19 @@ def test_what_excludes_each_other_is_refused_by_schema_and_class_alike(kind, giv
     if given:
         first = next(iter(given))
         assert refusals(kind, {first: given[first], **dict.fromkeys(set(given) - {first})}) == []
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Structures, {}), (HeldOut, {"name": "600 K"})])
+def test_a_list_is_given_if_it_is_not_empty(kind, name):
+    file, walkers = {"file": "/a.extxyz"}, {"walkers": [{"start": "/a.extxyz", "frame_interval": 5}]}
+    for given in ({}, {"file": None, "walkers": []}, file | walkers):
+        (message,) = refusals(kind, name | given)
+        assert message.startswith("'none or several of file, walkers; give exactly one'")
+        with pytest.raises(ValidationError, match="expected exactly one of file and walkers"):
+            kind.model_validate(name | given)
+    for given in (file, {**file, "walkers": []}, {**walkers, "file": None}):
+        assert refusals(kind, name | given) == []
+        kind.model_validate(name | given)
 
 
 def test_what_was_chosen_is_at_hand():

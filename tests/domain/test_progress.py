@@ -29,7 +29,7 @@ from surveyor.events.kinds import (
 )
 from surveyor.files import read_json, write_json
 from surveyor.lease import hold_lease
-from surveyor.progress import CampaignProgress, errors_table, read_campaign, read_progress, render, summary
+from surveyor.progress import CampaignProgress, errors_table, now, read_campaign, read_progress, render, summary
 from surveyor.run_directory import RunDirectory
 
 
@@ -120,6 +120,13 @@ def test_structures_of_the_bootstrap_need_no_sampling(begun: RunDirectory) -> No
     begun.events.append(GenerationBegins(generation=0, n_samples=2))
     assert read_progress(begun).stage == "labelling"
     assert "sampled" not in rendered(read_progress(begun))
+
+
+def test_the_bootstrap_is_counted_like_other_generations(begun: RunDirectory) -> None:
+    begun.events.append(GenerationBegins(generation=0, n_samples=2))
+    progress = read_progress(begun)
+    assert "generation 0 (bootstrap): labelling" in rendered(progress)
+    assert now(progress) == "generation 0 (bootstrap), labelling 0/2"
 
 
 def test_the_last_epoch_of_the_training_under_way_shows(begun: RunDirectory) -> None:

@@ -126,7 +126,7 @@ def test_each_failed_label_has_a_row_with_where_to_look(campaign_on_disk: RunDir
     page = Page(write_report(campaign_on_disk).read_text())
     assert "*** SCF run NOT converged ***\n| end |" in page.words
     markdown = generation_markdown(campaign_on_disk, 3)
-    assert "*** SCF run NOT converged *** \\| end \\|" in markdown
+    assert r"\*\*\* SCF run NOT converged \*\*\* \| end \|" in markdown
     assert "\n| --- | --: | --: | --- | --- | --- | --- |\n" in markdown  # numbers to the right, words to the left
     assert markdown.count("0123456789abcdef-1-") == 1  # of this generation alone
 
@@ -414,7 +414,7 @@ def test_markdown_of_a_generation_is_small_and_shows_its_errors(finished_campaig
 
 def test_markdown_knows_nothing_of_later_generations(finished_campaign: RunDirectory) -> None:
     markdown = generation_markdown(finished_campaign, 0)
-    assert markdown.startswith("# Bootstrap\n")
+    assert markdown.startswith("# Generation 0 (bootstrap)\n")
     assert "\n| 1 |" not in markdown
 
 
@@ -442,6 +442,48 @@ def test_what_a_selector_has_chosen_is_in_report_and_artifact(campaign_on_disk: 
     assert table.rows[1][:2] == ("g002-w001-0", NOTHING)
     assert "g003-w000-0-step-40" in Page(write_report(campaign_on_disk).read_text()).words
     assert "## Chosen structures" in generation_markdown(campaign_on_disk, 3)
+
+
+def test_the_failed_label_of_a_chosen_structure_has_its_walker_and_rows_are_in_walkers_order(
+    campaign_on_disk: RunDirectory,
+) -> None:
+    path = campaign_on_disk.generation(3).manifest
+    manifest = read_json(path)
+    keys = {each["index"]: each["label_key"] for each in manifest["details"]["walkers"]}
+    one = {"score": None, "moved_on": 2, "energy_error": None, "forces_error": None}
+    names = {2: "g003-w002-0-step-40", 1: "g001-w001-0-step-5", 3: "g003-late-0"}
+    chosen = [{**one, "name": name, "label_key": keys[index]} for index, name in names.items()]
+    again = {**one, "name": "g001-w001-0-step-10", "label_key": "v1:x"}
+    for each in manifest["details"]["walkers"]:
+        each["label_key"] = keys[0] if each["index"] == 0 else None
+    manifest["details"]["chosen"] = [again, *chosen]
+    manifest["labels"] |= dict.fromkeys(keys.values(), "failed")
+    write_json(path, manifest)
+    failed = Dataset.load(campaign_on_disk.generation(3).set_file("failed"))
+    others = [failed[-1].copy() for _ in range(3)]
+    for atoms, index in zip(others, (3, 2, 1), strict=True):
+        atoms.info[KEY] = keys[index]
+    Dataset([*others, *failed]).save(campaign_on_disk.generation(3).set_file("failed"))
+
+    table = failed_labels_table(campaign_on_disk, [manifest])
+    assert table is not None
+    assert [row[table.head.index("Walker")] for row in table.rows] == ["0", "1", "2", NOTHING]
+    chosen_ones = chosen_table(manifest)
+    assert chosen_ones is not None
+    assert [row[0] for row in chosen_ones.rows] == [
+        "g001-w001-0-step-5",
+        "g001-w001-0-step-10",
+        "g003-w002-0-step-40",
+        "g003-late-0",
+    ]
+
+
+def test_words_in_an_artifact_are_shown_as_they_are(campaign_on_disk: RunDirectory) -> None:
+    theory = read_json(campaign_on_disk.theory)
+    write_json(campaign_on_disk.theory, theory | {"name": r"__init__ *a* `b` [c] ~~d~~ \ <e> & |f|"})
+    assert r"at \_\_init\_\_ \*a\* \`b\` \[c\] \~\~d\~\~ \\ &lt;e> &amp; \|f\|." in generation_markdown(
+        campaign_on_disk, 1
+    )
 
 
 def test_the_table_of_walkers_has_their_progress_along_ramps(campaign_on_disk: RunDirectory) -> None:

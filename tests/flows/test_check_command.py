@@ -282,6 +282,39 @@ def test_parameters_that_no_run_could_have_are_refused_before_there_is_one(
     assert len(said.out + said.err) < 2000
 
 
+MISSING, COMMENTS = "missing.extxyz", "! long\n" * 100_000
+LARGE: dict[str, tuple[str, dict[str, Any]]] = {
+    "run": (
+        "reference.cp2k.input_text",
+        {"run_directory": "run", "walkers": [{"start": MISSING}], "model": {"pair": {}}}
+        | {"reference": {"cp2k": {"input_text": COMMENTS}}},
+    ),
+    "train": (
+        "model.nequip.config_text",
+        {"train": MISSING, "output_directory": "out", "model": {"nequip": {"config_text": COMMENTS}}},
+    ),
+    "sample": ("walkers", {"potential": "none", "output_directory": "out", "walkers": [{"start": MISSING}] * 800}),
+    "benchmark-labels": (
+        "reference.cp2k.input_text",
+        {"candidates": {"file": MISSING}, "tests": [{"name": "a", "file": MISSING}], "model": {"pair": {}}}
+        | {"arms": ["random", "walkers"], "output_directory": "out", "reference": {"cp2k": {"input_text": COMMENTS}}},
+    ),
+}
+
+
+@pytest.mark.parametrize("command", LARGE)
+def test_parameters_that_are_too_large_are_refused_before_their_files_are_read(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    field, content = LARGE[command]
+    file = saved(tmp_path, "file.yaml", content)
+    for each in (command, "check"):
+        assert main([each, file]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {field} (line ")
+        assert "stores 524,288" in " ".join(said.split())
+
+
 @pytest.mark.parametrize("fields", [{"potental": "model"}, {"structure": "a.extxyz"}, {"n_samples": 2}])
 def test_a_file_of_no_kind_is_told_what_each_kind_needs(
     fields: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]

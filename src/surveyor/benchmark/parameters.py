@@ -4,10 +4,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from surveyor.models.choice import ModelParameters
-from surveyor.parameters import Fraction, Parameters
+from surveyor.parameters import Fraction, Parameters, exactly_one_of
 from surveyor.pools.choice import Pools
 from surveyor.reading.keys import REF_KEYS, LabelKeys
 from surveyor.reference.choice import Codes, ReferenceParameters
@@ -24,6 +24,8 @@ COMMITTEE: Arm = "committee"  # which trains several models at each point
 
 class Structures(Parameters):
     """Structures of a file, or frames of molecular dynamics with the reference."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one_of(("file", "walkers"), lists=("walkers",)))
 
     file: Path | None = Field(
         None,
@@ -53,7 +55,7 @@ class Structures(Parameters):
     def _has_one_source(self) -> Self:
         if (self.file is None) == (not self.walkers):
             found = "neither" if self.file is None else "both"
-            raise ValueError(f"expected file or walkers; found {found}")
+            raise ValueError(f"expected exactly one of file and walkers; found {found}")
         for number, group in enumerate(self.walkers):
             self._check_frames(f"walkers[{number}]", group)
         return self

@@ -192,15 +192,15 @@ class DataSets:
         sums = {each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)}
         return DataSets(**{**sums, "pending": other.pending})
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write one extxyz file per set."""
         for each in fields(self):
-            getattr(self, each.name).save(folder / f"{each.name}.extxyz")
+            getattr(self, each.name).save(Path(folder) / f"{each.name}.extxyz")
 
     @classmethod
-    def load(cls, folder: Path) -> "DataSets":
+    def load(cls, folder: Path | str) -> "DataSets":
         """Load the data sets that `save` wrote."""
-        return cls(**{each.name: Dataset.load(folder / f"{each.name}.extxyz") for each in fields(cls)})
+        return cls(**{each.name: Dataset.load(Path(folder) / f"{each.name}.extxyz") for each in fields(cls)})
 
     def keys(self) -> tuple[str, ...]:
         """Return the keys of all labels that arrived or failed, without those of pending ones."""

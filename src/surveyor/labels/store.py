@@ -47,17 +47,17 @@ class LabelStore:
         return str(self.storage)
 
     @classmethod
-    def in_folder(cls, folder: Path) -> "LabelStore":
+    def in_folder(cls, folder: Path | str) -> "LabelStore":
         """Return the store in a folder of a file system."""
-        return cls(FolderStorage(folder.absolute()))
+        return cls(FolderStorage(Path(folder).absolute()))
 
     @classmethod
-    def in_marked_folder(cls, folder: Path) -> "LabelStore":
+    def in_marked_folder(cls, folder: Path | str) -> "LabelStore":
         """Return the store in a folder that has a mark, or gets one.
 
         If the file system of the folder is away later, the store waits for it; without a mark it would look empty.
         """
-        return cls(FolderStorage(folder.absolute()).marked())
+        return cls(FolderStorage(Path(folder).absolute()).marked())
 
     @classmethod
     def at(cls, address: Path | str, access: BucketAccess | None = None) -> "LabelStore":

@@ -87,7 +87,11 @@ class LabelledSample:
 
 
 def explore(
-    pool: Executor, walkers: Sequence[Walker], potential: Potential, label: Callable[[Atoms], Atoms], directory: Path
+    pool: Executor,
+    walkers: Sequence[Walker],
+    potential: Potential,
+    label: Callable[[Atoms], Atoms],
+    directory: Path | str,
 ) -> list[LabelledSample]:
     """Propagate each walker until it returns a structure, and label the structure at once.
 

@@ -168,7 +168,7 @@ def replay_reports(parameters: ModelParameters | None, elements: Iterable[str]) 
     return (learnable({"replay": reading})["replay"].report,)
 
 
-def load_model(directory: Path) -> Model:
+def load_model(directory: Path | str) -> Model:
     """Return the model that was saved to a folder; its native file is opened only when it is used.
 
     Args:
@@ -177,6 +177,7 @@ def load_model(directory: Path) -> Model:
     Raises:
         InputError: there is no model, one of an unknown kind, or one that a newer surveyor wrote.
     """
+    directory = Path(directory)
     record = ModelRecord.load(directory)
     match record.kind:
         case MACEModel.KIND:

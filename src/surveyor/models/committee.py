@@ -177,12 +177,13 @@ class CommitteeModel:
         trained, _ = member.train(sample, valid, directory / MEMBERS / str(index))
         return trained
 
-    def train(self, train: Dataset, valid: Dataset, directory: Path) -> tuple[Self, Sequence[Epoch]]:
+    def train(self, train: Dataset, valid: Dataset, directory: Path | str) -> tuple[Self, Sequence[Epoch]]:
         """Return the committee trained, one member after the other, and the mean history; see `Model.train`.
 
         The disagreement is calibrated on the validation set, or without one on the training set, where it is too
         small.
         """
+        directory = Path(directory)
         members = tuple(self.train_member(index, train, valid, directory) for index in range(len(self.members)))
         history = _mean_history([reported_epochs(directory / MEMBERS / str(i)) for i in range(len(members))])
         for epoch in history[len(reported_epochs(directory)) :]:
@@ -215,7 +216,7 @@ class CommitteeModel:
         members = tuple(member.deploy() for member in self.members)
         return CommitteePotential(members, self.calibration, read_json(self.weights).get("typical_error"))
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path | str) -> None:
         """Write each member into a folder of its own, `committee.json` and `model.json` into a new directory.
 
         Raises:
@@ -223,6 +224,7 @@ class CommitteeModel:
         """
         if self.weights is None or self.atomic_energies is None:
             raise ValueError("a committee that is not trained cannot be saved; train it first")
+        directory = Path(directory)
         directory.mkdir(parents=True)
         for index, member in enumerate(self.members):
             member.save(_folder_of_member(directory, index))

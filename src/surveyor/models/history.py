@@ -42,7 +42,7 @@ def keep_epoch(directory: Path, epoch: Epoch, message: str = "") -> EpochEnds:
 def _line(epoch: Epoch) -> str:
     energy = "" if epoch.energy_rmse is None else f", energy {1e3 * epoch.energy_rmse:.2f} meV/atom"
     forces = "" if epoch.forces_rmse is None else f", forces {1e3 * epoch.forces_rmse:.1f} meV/Å"
-    return f"epoch {epoch.number}: loss {epoch.loss:.4g}{energy}{forces}"
+    return f"epoch {epoch.number + 1}: loss {epoch.loss:.4g}{energy}{forces}"
 
 
 def reported_epochs(directory: Path) -> list[Epoch]:

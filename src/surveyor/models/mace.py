@@ -161,7 +161,7 @@ class MACEModel(SingleModel[MACEParameters]):
     __slots__ = ()
     KIND, ENGINE, FILE, PACKAGES = "mace", "MACE", NETWORK, ("mace-torch", "torch", "e3nn")
 
-    def train(self, train: Dataset, valid: Dataset, directory: Path) -> tuple[Self, Sequence[Epoch]]:
+    def train(self, train: Dataset, valid: Dataset, directory: Path | str) -> tuple[Self, Sequence[Epoch]]:
         """Return the model trained on the data, from the weights that it has, and the history; see `Model.train`.
 
         Raises:
@@ -170,6 +170,7 @@ class MACEModel(SingleModel[MACEParameters]):
             TrainingFailed: there is no network at the end.
         """
         check_options(self.parameters)
+        directory = Path(directory)
         train, valid = without_isolated_atoms(train), without_isolated_atoms(valid)
         self.check_data(train, valid)
         settings = settings_of(

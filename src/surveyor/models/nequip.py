@@ -101,7 +101,7 @@ class NequIPModel(SingleModel[NequIPParameters]):
     __slots__ = ()
     KIND, ENGINE, FILE, PACKAGES = "nequip", "NequIP", NETWORK, ("nequip", "torch", "e3nn")
 
-    def train(self, train: Dataset, valid: Dataset, directory: Path) -> tuple[Self, Sequence[Epoch]]:
+    def train(self, train: Dataset, valid: Dataset, directory: Path | str) -> tuple[Self, Sequence[Epoch]]:
         """Return the model trained on the data, from the weights that it has, and the history; see `Model.train`.
 
         Raises:
@@ -110,6 +110,7 @@ class NequIPModel(SingleModel[NequIPParameters]):
             TrainingFailed: there is no network at the end.
         """
         require_nequip()
+        directory = Path(directory)
         train, valid = without_isolated_atoms(train), without_isolated_atoms(valid)
         self.check_data(train, valid)
         if self.weights is not None:
@@ -131,8 +132,8 @@ class NequIPModel(SingleModel[NequIPParameters]):
             self.network, device, self.parameters.is_compiled, self.uncertainty_file, self.posterior_file
         )
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path | str) -> None:
         """Write the package, `model.json` and the compiled potentials into a new directory."""
         super().save(directory)
         for compiled in compiled_files(self.network):
-            shutil.copyfile(compiled, directory / compiled.name)
+            shutil.copyfile(compiled, Path(directory) / compiled.name)

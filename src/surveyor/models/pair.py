@@ -171,13 +171,14 @@ class PairModel(SingleModel[PairParameters]):
         """Properties whose weights count in the fit: all."""
         return tuple(PROPERTY_WEIGHTS)
 
-    def train(self, train: Dataset, valid: Dataset, directory: Path) -> tuple[Self, Sequence[Epoch]]:
+    def train(self, train: Dataset, valid: Dataset, directory: Path | str) -> tuple[Self, Sequence[Epoch]]:
         """Return the fitted model, and a history of one epoch; see `Model.train`.
 
         The fit has one solution, so the coefficients that the model had before do not matter. Without validation data
         the errors in the history are those of the training data.
         """
         train, valid = without_isolated_atoms(train), without_isolated_atoms(valid)
+        directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         path = directory.absolute() / self.FILE
         fitted = replace(self, weights=path)

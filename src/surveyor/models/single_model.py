@@ -119,9 +119,9 @@ class SingleModel(Generic[P]):
                 "from scratch, without it"
             )
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path | str) -> None:
         """Write the native file, uncertainty, posterior and `model.json` into a new directory; see `Model.save`."""
-        weights = self.network
+        weights, directory = self.network, Path(directory)
         directory.mkdir(parents=True)
         shutil.copyfile(weights, directory / self.FILE)
         if self.uncertainty_file is not None:

@@ -1,10 +1,11 @@
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 JSONSchema = dict[str, Any]  # Any: JSON
 GIVEN: JSONSchema = {"not": {"type": "null"}}
+FILLED: JSONSchema = {"minItems": 1}  # a list that is given
 
 
 def _title(parameters: type) -> str:
@@ -18,13 +19,18 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, model_title_generator=_title)
 
 
-def exactly_one_of(names: Sequence[str]) -> JSONSchema:
+def exactly_one_of(names: Sequence[str], lists: Collection[str] = ()) -> JSONSchema:
     """Return the part of a JSON schema that requires exactly one of some optional fields of a model.
 
     The Prefect server refuses by it at submission, and shows its description. It is a `not`, because the form of the
     Prefect UI draws a `oneOf` as a choice of whole models.
+
+    Args:
+        names: of the fields.
+        lists: those among them that are lists, and are not given if they are empty.
     """
-    given_once = {"oneOf": [{"required": [name], "properties": {name: GIVEN}} for name in names]}
+    given = {name: FILLED if name in lists else GIVEN for name in names}
+    given_once = {"oneOf": [{"required": [name], "properties": {name: given[name]}} for name in names]}
     return {"not": {"description": f"none or several of {', '.join(names)}; give exactly one", "not": given_once}}
 
 

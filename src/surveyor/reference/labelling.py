@@ -46,15 +46,19 @@ class Labeller:
     store: LabelStore
     scratch: Path
 
+    def __post_init__(self) -> None:
+        """Take a string for the path that it is."""
+        object.__setattr__(self, "scratch", Path(self.scratch))
+
     @classmethod
-    def in_folder(cls, folder: Path, reference: Reference) -> "Labeller":
+    def in_folder(cls, folder: Path | str, reference: Reference) -> "Labeller":
         """Return a labeller whose store is `labels` in a folder, and whose calculations are beside it.
 
         Raises:
             InputError: the program of the reference is missing, or lacks what is needed.
         """
-        store = LabelStore.in_marked_folder(folder / "labels")
-        return cls(reference, reference.resolve(), store, folder / "calculations")
+        store = LabelStore.in_marked_folder(Path(folder) / "labels")
+        return cls(reference, reference.resolve(), store, Path(folder) / "calculations")
 
     def __call__(self, atoms: Atoms) -> Atoms:
         """Return a structure with its label, or with the reason why it has none."""

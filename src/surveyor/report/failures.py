@@ -1,5 +1,6 @@
 """The table of failed labels, with the reason and the place to look for each."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from ase import Atoms
@@ -8,9 +9,10 @@ from surveyor.dataset import FAILURE, KEY, MESSAGE, OUTPUT, Dataset
 from surveyor.files import read_json
 from surveyor.labels import LabelStore
 from surveyor.labels.calculations import folder_in
-from surveyor.report.tables import NOTHING, Manifest, Table, generation_name, make_table, walkers_of
+from surveyor.report.tables import NOTHING, Manifest, Table, make_table, walkers_by_key
 from surveyor.run_directory import RunDirectory
 from surveyor.storage.buckets import store_address
+from surveyor.words import generation_name
 
 N_LINES = 5  # of the output
 HEAD = ("Structure", "Generation", "Walker", "Reason", "Message", "Folder", "Last lines")
@@ -29,13 +31,13 @@ def failed_labels_table(
     generations = {key: number for number, key in _failed_keys(directory, manifests)}
     if not generations:
         return None
-    walkers = {s["label_key"]: f"{s['index']}" for each in manifests for s in walkers_of(each) if s.get("label_key")}
+    walkers = {key: walker for each in manifests for key, walker in walkers_by_key(each).items()}
     newest = directory.generation(max(generations.values()))
     failed = {str(atoms.info.get(KEY)): atoms for atoms in Dataset.load(newest.set_file("failed"))}
     store = store or _store(directory)
     rows = [
-        _row(failed[key], generation_name(number), walkers.get(key, NOTHING), store)
-        for key, number in generations.items()
+        _row(failed[key], generation_name(number), str(walkers.get(key, NOTHING)), store)
+        for key, number in sorted(generations.items(), key=lambda each: (each[1], walkers.get(each[0], math.inf)))
         if key in failed
     ]
     return make_table(HEAD, rows, "Failed labels; structures by formula and key of the label.")

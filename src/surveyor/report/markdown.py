@@ -16,7 +16,6 @@ from surveyor.report.tables import (
     Table,
     chosen_table,
     generation_caption,
-    generation_name,
     generations_table,
     make_table,
     number,
@@ -26,11 +25,13 @@ from surveyor.report.tables import (
 )
 from surveyor.report.trust import trust_lines
 from surveyor.run_directory import GenerationDirectory, RunDirectory
-from surveyor.words import number_of
+from surveyor.words import generation_name, number_of
 
 N_ROWS = 30  # of a table; an artifact shall stay small
 DPI = 80  # at which pictures are shown; they have more points
 NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?")
+# Characters by which Markdown would change a text; not underscores within words.
+SPECIAL = re.compile(r"([\\`*~|\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 
 
 def generation_markdown(
@@ -52,7 +53,7 @@ def generation_markdown(
     """
     drawn, manifest = pictures or CampaignPictures(directory), directory.read_manifest(generation)
     rows = errors_table(directory)[: generation + 1]
-    parts = [f"# {generation_name(generation).capitalize()}" if generation == 0 else f"# Generation {generation}"]
+    parts = [f"# Generation {generation_name(generation)}"]
     if directory.theory.exists():
         parts.append(
             f"{number_of(manifest['n_labels'], 'label')} requested so far, "
@@ -143,9 +144,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    for old, new in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|")):
-        text = text.replace(old, new)
-    return text
+    return SPECIAL.sub(r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _picture(drawn: Picture, name: str) -> str:

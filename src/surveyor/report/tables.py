@@ -7,8 +7,11 @@ from typing import Any
 
 from ase import units
 
+from surveyor.learning.states import origin_of
 from surveyor.progress import GenerationErrors
 from surveyor.report.parity import SETS
+from surveyor.sampling.collection import FRAME
+from surveyor.words import generation_name
 
 Manifest = Mapping[str, Any]  # Any: whatever JSON holds
 
@@ -104,11 +107,6 @@ def generations_table(rows: Sequence[GenerationErrors]) -> Table:
     )
 
 
-def generation_name(generation: int) -> str:
-    """Return the name of a generation for display."""
-    return str(generation) if generation else "bootstrap"
-
-
 def sets_table(errors: Mapping[str, Mapping[str, Any]], caption: str) -> Table:  # Any: numbers, None and a dict
     """Return the errors of a model on each set.
 
@@ -164,11 +162,26 @@ def chosen_table(manifest: Manifest) -> Table | None:
                 number(each["energy_error"]),
                 number(each["forces_error"]),
             ]
-            for each in chosen
+            for each in sorted(chosen, key=_walker_and_turn)
         ],
         f"Structures that the selector has chosen for generation {manifest['number']}. Model: the generation on which "
         "the walker moved. The errors are those before training.",
     )
+
+
+def _walker_and_turn(chosen: Mapping[str, Any]) -> tuple[float, ...]:  # Any: JSON
+    """Return walker, round, turn and step of a chosen structure; those of unknown origin come last."""
+    origin, step = origin_of(chosen["name"]), chosen["name"].partition(FRAME)[2]
+    place = (math.inf,) * 3 if origin is None else (origin.walker, origin.round, origin.turn)
+    return *place, int(step) if step.isdecimal() else math.inf
+
+
+def walkers_by_key(manifest: Manifest) -> dict[str, int]:
+    """Return the index of the walker of each structure that was labelled for a generation, by the key of its label."""
+    details = manifest["details"]
+    found = {each["label_key"]: each["index"] for each in walkers_of(manifest) if each.get("label_key")}
+    origins = {each.get("label_key"): origin_of(each["name"]) for each in details.get("chosen") or ()}
+    return {key: origin.walker for key, origin in origins.items() if key and origin is not None} | found
 
 
 def walkers_table(manifest: Manifest) -> Table:

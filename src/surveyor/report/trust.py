@@ -2,8 +2,9 @@
 
 from surveyor.dataset.metrics import coverage_in_words
 from surveyor.progress import read_trust
-from surveyor.report.tables import Manifest, generation_name
+from surveyor.report.tables import Manifest
 from surveyor.run_directory import RunDirectory
+from surveyor.words import generation_name
 
 
 def trust_lines(directory: RunDirectory, manifest: Manifest) -> list[str]:

@@ -72,7 +72,7 @@ def propagate(
     walker: Walker,
     potential: Potential | None,
     *,
-    directory: Path,
+    directory: Path | str,
     name: str,
     n_tries: int = 5,
     checkpoint_steps: int = 100,
@@ -101,7 +101,7 @@ def propagate(
     Raises:
         ValueError: the files under this name belong to another walker or another state of it.
     """
-    files, began = SampleFiles(directory, name), time.monotonic()
+    files, began = SampleFiles(Path(directory), name), time.monotonic()
     if files.sample.exists():
         sample = load_sample(files.sample, origin=walker)
         announce_sample(name, sample, "found on disk")

@@ -152,7 +152,7 @@ MOVING = {"start": "start.extxyz", "frame_interval": 10}
         ({"arms": ["random", "committee"]}, "committee with the pair model"),
         ({"n_labels": [10, 10, 90]}, "n_labels: found .* expected increasing numbers"),
         ({"reference_labels": 500}, "reference_labels: found 500; expected a number between .* 10 and 160"),
-        ({"candidates": {}}, "expected file or walkers; found neither"),
+        ({"candidates": {}}, "expected exactly one of file and walkers; found neither"),
         ({"candidates": {"walkers": [MOVING]}}, "found walkers without a reference"),
         ({"candidates": {"walkers": [{"start": "a.xyz"}]}, "reference": {"emt": {}}}, "found no frame_interval"),
         ({"candidates": {"walkers": [{**MOVING, "method": "optimisation"}]}}, "expected molecular dynamics"),

@@ -1,5 +1,6 @@
 """The progress of a labelling, read from its events, without a server and without disturbing it."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ from surveyor.events.log import of_kind, since
 from surveyor.lease import is_in_use
 from surveyor.progress import State, keys, waiting_of
 from surveyor.run_directory import RunDirectory
-from surveyor.words import number_of
+from surveyor.words import number_of, since_the_start
 from surveyor.works.labelling.labelling import LABELLING
 from surveyor.works.summary import is_complete, read_summary
 
@@ -33,6 +34,7 @@ class LabellingProgress:
         n_failed: structures that failed in this run.
         message: last message of the run.
         waiting: what it waits for, such as a job in a queue; empty for nothing.
+        elapsed_s: seconds since a running labelling was last started; None if it does not run.
     """
 
     state: State
@@ -43,6 +45,7 @@ class LabellingProgress:
     n_failed: int = 0
     message: str = ""
     waiting: str = ""
+    elapsed_s: float | None = None
 
     @property
     def n_done(self) -> int:
@@ -68,6 +71,7 @@ def read_labelling_progress(directory: RunDirectory) -> LabellingProgress:
         n_structures=begins[-1].n_structures if begins else 0,
         message=ends[-1].message if ends else "",
         waiting=waiting_of(run) if state == "running" else "",
+        elapsed_s=time.time() - begins[-1].time if begins and state == "running" else None,
     )
     return _concluded(progress, directory) if ends and is_complete(directory) else progress
 
@@ -106,7 +110,8 @@ def _concluded(progress: LabellingProgress, directory: RunDirectory) -> Labellin
 def render_labelling(progress: LabellingProgress) -> RenderableType:
     """Return a few lines for a terminal."""
     text = progress.message or number_of(progress.n_structures, "structure")
-    headline = Text(f"{progress.state}: {text}", style="bold")
+    elapsed = "" if progress.elapsed_s is None else f" ({since_the_start(progress.elapsed_s)})"
+    headline = Text(f"{progress.state}: {text}{elapsed}", style="bold")
     lines: list[RenderableType] = [headline]
     if progress.waiting:
         lines.append(Text(progress.waiting, style="yellow"))
