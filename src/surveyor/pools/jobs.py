@@ -33,7 +33,8 @@ PASSING = re.compile(
 CERTAIN = re.compile(
     r"invalid (partition|account|qos|feature|generic resource|wckey)|memory specification can not be satisfied"
     r"|requested (node configuration is not available|time limit is invalid)|unknown queue|no such queue"
-    r"|cannot use the queue|exceeds queue.*resource limits|exceed queue's hard limit|queue \S+ does(n't| not) exist"
+    r"|cannot use the queue|exceeds queue.*resource limits|exceed queue's hard limit"
+    r"|(queue|parallel environment|project) \S+ does(n't| not) exist|unknown resource|invalid option argument"
     r"|not enough resources for your request|bad resource request|cannot recognize"
     r"|un(known|recognized) (option|--)|invalid (numeric value|time specification|--\S+ (specification|option))"
     r"|is not a valid ",

@@ -9,9 +9,8 @@ import pytest
 from gridengine import PARALLEL_ENVIRONMENT, QUEUE, GridEngine
 from processes import PATIENCE_S, wait_until
 
-from surveyor.errors import PoolFailed
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool
-from surveyor.pools.jobs import Jobs
+from surveyor.pools.jobs import Jobs, Refused
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.sites import SGESite
 
@@ -82,7 +81,19 @@ def test_a_cancelled_job_is_replaced(engine: GridEngine, folder: PoolFolder) -> 
         assert future.result(PATIENCE_S) not in (None, str(first))
 
 
-def test_a_refused_job_fails_with_what_grid_engine_said(engine: GridEngine, tmp_path: Path) -> None:
-    jobs = Jobs(SITE.model_copy(update={"queue": "nosuch.q"}), tmp_path, "tls://127.0.0.1:1")
-    with pytest.raises(PoolFailed, match=r'unknown queue "nosuch\.q"'):
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"queue": "nosuch.q"}, r'unknown queue "nosuch\.q"'),
+        ({"parallel_environment": "nosuch"}, 'parallel environment "nosuch" does not exist'),
+        ({"resources": "nosuch=1"}, 'unknown resource "nosuch"'),
+        ({"account": "nosuch"}, 'project "nosuch" does not exist'),
+        ({"directives": ["-nosuch"]}, 'invalid option argument "-nosuch"'),
+    ],
+)
+def test_what_grid_engine_cannot_give_is_refused_for_good_with_its_words(
+    engine: GridEngine, tmp_path: Path, fields: dict[str, object], said: str
+) -> None:
+    jobs = Jobs(SITE.model_copy(update=fields), tmp_path, "tls://127.0.0.1:1")
+    with pytest.raises(Refused, match=said):
         asyncio.run(jobs.submit("refused-1"))

@@ -10,9 +10,8 @@ from processes import PATIENCE_S, wait_until
 from slurm import SlurmCluster
 from torque import link_commands
 
-from surveyor.errors import PoolFailed
 from surveyor.pools.cluster import close_cluster_pool, cluster_pool
-from surveyor.pools.jobs import Jobs
+from surveyor.pools.jobs import Jobs, Refused
 from surveyor.pools.pool_folder import PoolFolder
 from surveyor.pools.sites import PBSSite
 
@@ -71,7 +70,16 @@ def test_a_cancelled_job_is_replaced(cluster: SlurmCluster, folder: PoolFolder) 
         assert future.result(PATIENCE_S) not in (None, str(first.id))
 
 
-def test_a_refused_job_fails_with_what_the_queue_said(cluster: SlurmCluster, tmp_path: Path) -> None:
-    jobs = Jobs(SITE.model_copy(update={"queue": "nosuch"}), tmp_path, "tls://127.0.0.1:1")
-    with pytest.raises(PoolFailed, match="invalid partition specified: nosuch"):
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"queue": "nosuch"}, "invalid partition specified: nosuch"),
+        ({"memory_GB": 1e6}, "Memory specification can not be satisfied"),
+    ],
+)
+def test_what_the_cluster_cannot_give_is_refused_for_good_with_its_words(
+    cluster: SlurmCluster, tmp_path: Path, fields: dict[str, object], said: str
+) -> None:
+    jobs = Jobs(SITE.model_copy(update=fields), tmp_path, "tls://127.0.0.1:1")
+    with pytest.raises(Refused, match=said):
         asyncio.run(jobs.submit("refused-1"))
