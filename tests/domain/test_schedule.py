@@ -540,6 +540,19 @@ def test_frames_beside_samples_stay_within_the_budget() -> None:
     assert frames_per_sample(0, rules(n_frames=3, max_labels=104), 104) == 3
 
 
+def test_a_round_that_is_planned_early_leaves_room_for_all_labels_that_are_under_way() -> None:
+    given = rules(labels_ahead=4, n_frames=1, max_labels=17)  # of which the bootstrap has 10
+    both = SampleReturned(name="g001-w000-0", labels=("g001-w000-0", "g001-w000-0-f0"))
+    begun, _ = after(Schedule(), BEGINNING, given, both)
+    assert begun[0] == RoundPlanned(round=2, n_samples=(1, 1), n_frames=0)
+
+
+def test_with_a_selector_a_sample_takes_one_label_of_the_budget_whatever_frames_it_brings() -> None:
+    given = rules(labels_ahead=4, n_frames=3, max_labels=14, select="random")
+    begun, _ = after(Schedule(), BEGINNING, given, SampleReturned(name="g001-w000-0", candidates=("g001-w000-0",)))
+    assert RoundPlanned(round=2, n_samples=(1, 1), n_frames=3) in begun
+
+
 def test_fewer_states_than_walkers_are_returned_in_turn() -> None:
     plans = [samples_of_round(number, rules(5, 2), 0) for number in range(1, 6)]
     assert plans == [(1, 1, 0, 0, 0), (0, 0, 1, 1, 0), (1, 0, 0, 0, 1), (0, 1, 1, 0, 0), (0, 0, 0, 1, 1)]
