@@ -17,7 +17,7 @@ from surveyor.models.history import MEMBERS, report_epoch
 from surveyor.models.mace_parameters import MACEParameters
 from surveyor.models.model import Epoch, digest_of
 from surveyor.models.pair import PairModel, PairParameters
-from surveyor.potentials import Prediction, predict
+from surveyor.potentials import Contact, Prediction, predict
 from surveyor.testing.models import check_model
 from surveyor.testing.potentials import check_potential
 
@@ -90,6 +90,12 @@ def test_disagreement_is_that_of_the_predictions() -> None:
     np.testing.assert_allclose(disagreement.forces, [2**0.5, 0])
     assert mean_of(predictions).energy == 4
     assert mean_of(predictions).stress is None
+
+
+def test_the_contact_that_a_member_states_is_that_of_the_committee() -> None:
+    contact = Contact(distance_A=1.5, in_radii=0.8, reach_A=5.0)
+    members = [Prediction(energy, np.zeros((2, 3)), contact=contact) for energy in (3.0, 5.0)]
+    assert mean_of(members).contact == contact
 
 
 def test_calculator_says_how_far_the_members_disagree(trained: CommitteeModel, valid: Dataset) -> None:
