@@ -60,7 +60,7 @@ def test_the_builder_gets_the_wheel_and_the_constraints_and_no_secret(tmp_path: 
 
 
 def test_the_dockerfile_copies_nothing_else_and_asks_for_no_secret() -> None:
-    """What a build argument holds can be read in the history of an image."""
+    """The history of an image shows the values of build arguments."""
     text = (ROOT / "deployments" / "images" / "Dockerfile").read_text().replace("\\\n", " ")
     lines = [line.split(None, 1) for line in text.splitlines() if line and not line.startswith((" ", "#"))]
     given = [rest for word, rest in lines if word in ("ARG", "ENV")]

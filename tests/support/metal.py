@@ -69,7 +69,7 @@ class PlayedCloud:
         raise NotImplementedError
 
     def script_of(self, instance: str) -> str:
-        """What an instance runs at its first boot."""
+        """The script that an instance runs at its first boot."""
         raise NotImplementedError
 
     def running(self) -> set[str]:
