@@ -536,6 +536,7 @@ def test_a_patch_is_merged_into_lists_by_name_and_null_removes() -> None:
         ({"volume_claims": ["campaigns=relative"]}, "volume_claims"),
         ({"tolerations": ["a=b:Sometimes"]}, "tolerations"),
         ({"node_selector": ["disk"]}, "node_selector"),
+        ({"node_selector": ["a=b", "spot=true"], "spot_nodes": "spot=true"}, "which node_selector asks for, too"),
         ({"gpus": 1, "cores": 2, "workers_per_job": 2}, "expected 1 where a pod has GPUs"),
         ({"workers_per_job": 2}, "expected at most cores, which is 1"),
         ({"lifetime_minutes": 10, "start_minutes": 9.5}, "start_minutes: found 9.5, expected less"),

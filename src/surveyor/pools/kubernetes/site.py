@@ -121,6 +121,8 @@ class KubernetesSite(CloudSite, PodRequest):  # in forms, the fields of the last
                 f"workers_per_job: found {self.workers_per_job}, expected at most cores, which is {self.cores}, as "
                 "each worker needs a core"
             )
+        if self.spot_nodes in self.node_selector:
+            raise ValueError(f"spot_nodes: found {self.spot_nodes}, which node_selector asks for, too; remove it there")
         if self.longest_function_s <= 0:
             raise ValueError(
                 f"start_minutes: found {self.start_minutes:g}, expected less, as only {self.lifetime_minutes:g} min "
