@@ -47,7 +47,7 @@ def test_a_campaign_runs_on_rented_instances_through_the_worker(
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    EC2Pool(**cloud.fields(max_jobs=1, idle_minutes=0.1, price_per_hour=3.6, spot=False)).save(
+    EC2Pool(**cloud.fields(max_jobs=1, idle_minutes=0.1, price_per_hour=3.6, spot=True)).save(
         "cloud-test", overwrite=True
     )
     call("prefect", "work-pool", "create", "cloud-gpu", "--type", "process")
