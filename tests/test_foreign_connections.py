@@ -3,11 +3,14 @@
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import foreign_connections
 import psutil
 import pytest
+from prefect_form import open_browser
 from processes import wait_until
 
 ELSEWHERE = "192.0.2.1"  # an address for documentation, which nobody has
@@ -45,6 +48,12 @@ def by_a_program() -> None:
     raise OSError(f"http://surveyor.example.org/x is not on this machine: {done.returncode}")
 
 
+def by_a_page_in_a_browser() -> None:
+    with tempfile.TemporaryDirectory() as profile, open_browser(Path(profile)) as browser:
+        browser.get("data:text/html,<img src=http://surveyor.example.org/picture.png>")
+    raise OSError("http://surveyor.example.org/picture.png is not on this machine")
+
+
 @pytest.mark.parametrize(
     ("attempt", "target"),
     [
@@ -53,6 +62,9 @@ def by_a_program() -> None:
         (in_a_child, ELSEWHERE),
         (by_a_library_that_is_not_in_python, "s3.eu-west-1.amazonaws.com:443"),
         (by_a_program, "http://surveyor.example.org/x"),
+        pytest.param(
+            by_a_page_in_a_browser, "http://surveyor.example.org/picture.png", marks=pytest.mark.browser, id="browser"
+        ),
     ],
 )
 def test_an_attempt_to_reach_another_machine_is_noted_and_fails(attempt: Callable[[], None], target: str) -> None:

@@ -44,6 +44,42 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"surveyor {__version__}\n"
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"# nothing\n", "is empty"),
+        (b"\xff\xfe\x00", "is not text in UTF-8"),
+        (b"- 1\n", "holds a list"),
+        (b"reference: {emt: {}}\nwalkers: []\nreference: {xtb: {}}\n", "line 3, column 1: found reference again"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run",
+        "sample",
+        "label",
+        "train",
+        "benchmark-labels",
+        "check",
+        "doctor",
+        "labels import {folder}/structures.extxyz --store {folder}/labels --level-of-theory",
+    ],
+    ids=lambda command: command.partition(" {")[0],
+)
+def test_a_file_that_holds_no_parameters_is_told_by_each_command(
+    command: str, content: bytes, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "parameters.yaml"
+    file.write_bytes(content)
+    (tmp_path / "structures.extxyz").write_bytes((BEGUN / "structures.extxyz").read_bytes())
+    assert main([*command.format(folder=tmp_path).split(), str(file)]) == (1 if command == "doctor" else 2)
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert str(file) in said
+    assert message in said
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
 def test_the_status_of_running_work_names_what_it_is_at_and_its_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
