@@ -137,7 +137,7 @@ $(MACE)/demo.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
 	touch $@
 
 $(MACE)/test.stamp: pyproject.toml constraints.txt | $(MACE)/bin/python
-	$(PIP) --editable ".[mace,cuequivariance,xtb,wandb,plumed,storage,test,lint]"
+	$(PIP) --editable ".[mace,cuequivariance,xtb,wandb,plumed,storage,test,lint,docs]"
 	touch $@
 
 # `tests/mutants/campaign.py` changes its operators, which it does not promise to keep in another version.
