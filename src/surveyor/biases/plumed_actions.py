@@ -58,6 +58,7 @@ OPTIONS_OF_OTHERS = re.compile(r"(DOSCORE|CLEAR=(?!1$).*)$")  # Bayesian scores,
 # surveyor records values and says where a history goes on; what else only writes files would write them anywhere.
 LEFT_OUT = ("PRINT", "PRINT_NDX", "FLUSH", "RESTART", "ENDPLUMED", "DEBUG", "OUTPUT_CLUSTER")
 LEFT_OUT_BY_PREFIX = ("DUMP", "VES_OUTPUT_")
+FAMILY = re.compile(r"PF\d+=")
 FILE_KEYWORD = re.compile(r"(\w*FILES?\d*|REFERENCE(?:_?\d+)?|TEMPLATE|STRUCTURE)=(.+)", re.DOTALL)
 ALL_DIGITS = "FMT=%26.17g"  # of a double, and blanks between two of them; a run that continues is then the same
 OF_HISTORY = re.compile(r"(FMT=.*|STATE_WFILE=.*|STATE_WSTRIDE=.*|STORE_STATES)$")
@@ -162,6 +163,12 @@ def _check_action(action: Action) -> None:
         raise InputError(
             f"{where}: found {options[0]}, with which {action.name} cannot go on from what it wrote before; leave it "
             "out (a given bias can be added as the grid of EXTERNAL)"
+        )
+    families = [word for word in action.words if action.name == "PBMETAD" and FAMILY.match(word)]
+    if families:
+        raise InputError(
+            f"{where}: found {families[0]}, but PLUMED's PBMETAD sometimes crashes with families of variables; leave "
+            "it out, or give each family a METAD of its own"
         )
     _check_beginning(action, where)
     verses = {*(action.value("VERSE") or "B").replace(",", " ").split()}

@@ -223,6 +223,7 @@ def test_actions_that_forget_are_refused(name):
         ("MOVINGRESTRAINT ARG=d,e VERSE=B,U", "found VERSE=B,U, but PLUMED's MOVINGRESTRAINT keeps its last force"),
         ("METAD ARG=d ADAPTIVE=DIFF", "found ADAPTIVE=DIFF, with which METAD cannot go on"),
         ("PBMETAD ARG=d ADAPTIVE=DIFF", "found ADAPTIVE=DIFF, with which PBMETAD cannot go on"),
+        ("PBMETAD ARG=d,e PF0=d PF1=e", "found PF0=d, but PLUMED's PBMETAD sometimes crashes with families"),
         ("OPES_METAD ARG=d PACE=5 BARRIER=20", "found no SIGMA, but OPES_METAD cannot go on .*; give SIGMA"),
         ("OPES_METAD_EXPLORE ARG=d SIGMA=ADAPTIVE", "found no SIGMA, but OPES_METAD_EXPLORE"),
         ("OPES_EXPANDED ARG=e.*", "found OBSERVATION_STEPS=100, .*expected OBSERVATION_STEPS=1$"),
