@@ -29,6 +29,7 @@ foreign_connections.watch()
 PREFECT_HOME = Path(tempfile.mkdtemp(prefix="surveyor-prefect-"))
 API_URL = free_address()
 os.environ.update(prefect_environment(PREFECT_HOME, API_URL))
+os.environ["WANDB_ERROR_REPORTING"] = "false"  # wandb would tell its maker of errors
 
 # Shells have background jobs ignore it, and what these start; tests send it to programs that must not.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -1,4 +1,8 @@
-"""As much of the server of Weights & Biases as takes the history of runs: by offset, and told to who resumes a run."""
+"""As much of the server of Weights & Biases as takes the history of runs and their tables.
+
+The history is kept by offset, and told to who resumes a run. A table comes as an artifact: its files, a manifest of
+their names, and the word that it is complete.
+"""
 
 import gzip
 import json
@@ -8,16 +12,24 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+MANIFEST = "manifest.json"
 Json = dict[str, Any]  # Any: whatever JSON holds
 
 
 class WandbServer(ThreadingHTTPServer):
-    """Keeps the history of each run, by its identifier; refuses every key where it is told to."""
+    """Keeps the history of each run, by its identifier; refuses every key where it is told to.
+
+    Attributes:
+        histories: steps of each run.
+        tables: complete ones, by the names of their collection and their file.
+    """
 
     def __init__(self, *, refuses: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.refuses = refuses
         self.histories: dict[str, list[Json]] = {}
+        self.tables: dict[str, Json] = {}
+        self._uploaded: dict[str, bytes] = {}
 
     @property
     def url(self) -> str:
@@ -38,6 +50,9 @@ class WandbServer(ThreadingHTTPServer):
         history = self.histories.setdefault(run, [])
         history[offset : offset + len(lines)] = [json.loads(line) for line in lines]
 
+    def keep(self, name: str, content: bytes) -> None:
+        self._uploaded[name] = content
+
     def data(self, query: str, variables: Json) -> Json:
         if "RunResumeStatus" in query:
             return {"model": {"id": "p", "name": "p", "bucket": self.bucket(variables["name"])}}
@@ -48,7 +63,33 @@ class WandbServer(ThreadingHTTPServer):
         if "CreateRunFiles" in query:
             files = [{"name": name, "uploadUrl": f"{self.url}/upload"} for name in variables["files"]]
             return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
+        if "Artifact" in query:
+            return self.artifact(query, variables)
         return {"viewer": {"id": "u", "entity": "e", "username": "u"}, "serverInfo": {"features": []}}
+
+    def artifact(self, query: str, variables: Json) -> Json:
+        """Take the next part of an artifact, which goes by the name of its collection."""
+        if "CreateArtifactFiles" in query:
+            nodes = [self.file(file["artifactID"], file["name"]) for file in variables["input"]["artifactFiles"]]
+            return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+        if "CreateArtifactManifest" in query:
+            name = variables["artifactID"]
+            return {"createArtifactManifest": {"artifactManifest": {"id": name, "file": self.file(name, MANIFEST)}}}
+        if "UpdateArtifactManifest" in query:
+            name = variables["artifactManifestID"]
+            return {"updateArtifactManifest": {"artifactManifest": {"id": name, "file": self.file(name, MANIFEST)}}}
+        if "CommitArtifact" in query:
+            name = variables["artifactID"]
+            files = json.loads(self._uploaded[f"{name}/{MANIFEST}"])["contents"]
+            self.tables |= {f"{name}/{file}": json.loads(self._uploaded[f"{name}/{file}"]) for file in files}
+            return {"commitArtifact": {"artifact": {"id": name, "digest": ""}}}
+        name, sequence = variables["input"]["artifactCollectionName"], {"latestArtifact": None}
+        return {"createArtifact": {"artifact": {"id": name, "state": "PENDING", "artifactSequence": sequence}}}
+
+    def file(self, artifact: str, name: str) -> Json:
+        """Say where a file of an artifact is to be sent."""
+        url = f"{self.url}/artifact/{artifact}/{name}"
+        return {"id": name, "storagePath": name, "uploadUrl": url, "uploadHeaders": [], "artifact": {"id": artifact}}
 
     def bucket(self, name: str) -> Json | None:
         history = self.histories.get(name)
@@ -70,7 +111,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(200, {})
 
     def do_PUT(self) -> None:
-        self.content()
+        content = self.content()
+        if self.path.startswith("/artifact/"):
+            self.server.keep(self.path.removeprefix("/artifact/"), content)
         self.answer(200, {})
 
     def do_POST(self) -> None:

@@ -335,6 +335,28 @@ def test_offline_and_online_parts_of_a_training_are_one_curve_at_the_server(
         assert [(step["_step"], step["valid/loss"]) for step in curve] == [(0, 3), (1, 2), (2, 1)]
 
 
+@pytest.mark.wandb
+@pytest.mark.usefixtures("key")
+def test_a_campaign_that_was_logged_offline_arrives_at_the_server_with_its_tables(
+    logged: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(logged.path / "wandb", tmp_path / "wandb", symlinks=True)
+    with WandbServer().running() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        sync = [sys.executable, "-m", "wandb", "sync", "--yes", "wandb"]
+        subprocess.run(sync, check=True, capture_output=True, cwd=tmp_path)
+    (curve,) = server.histories.values()
+    assert [step["_step"] for step in curve] == sorted(history(logged))
+    arrived = {name.partition("/")[2].removesuffix(".table.json") for name in server.tables}
+    assert arrived == {name.removesuffix("/path") for name in history(logged)[3] if is_table(logged, name)}
+    (walkers,) = (table for name, table in server.tables.items() if name.endswith("/walkers.table.json"))
+    assert [dict(zip(walkers["columns"], row, strict=True)) for row in walkers["data"]] == table(logged, 3, "walkers")
+
+
+def is_table(directory: RunDirectory, name: str) -> bool:
+    return history(directory)[3].get(f"{name.removesuffix('/path')}/_type") == "table-file" and name.endswith("/path")
+
+
 GOES_ON = """
 import sys
 from pathlib import Path
