@@ -49,13 +49,18 @@ def test_a_campaign_is_set_up_in_the_form(
     assert RunDirectory(tmp_path / "run").n_complete() == 2
 
 
-@pytest.mark.parametrize("ui", ["", "v2/"])
-def test_the_form_refuses_two_references_and_a_run_says_what_the_form_cannot_see(
-    ui: str, browser: webdriver.Chrome, client: SyncPrefectClient, prefect_api_url: str, tmp_path: Path
-) -> None:
+@pytest.fixture
+def refused(
+    request: pytest.FixtureRequest,
+    browser: webdriver.Chrome,
+    client: SyncPrefectClient,
+    prefect_api_url: str,
+    tmp_path: Path,
+) -> Form:
+    """The form after it has refused two references; it names a file that does not exist, too."""
     deployment = client.read_deployment_by_name("online-learning/local")
     site = prefect_api_url.removesuffix("/api")
-    form = Form(browser, f"{site}/{ui}deployments/deployment/{deployment.id}/run")
+    form = Form(browser, f"{site}/{request.param}deployments/deployment/{deployment.id}/run")
     form.fill("Run Name", "mine")
     form.fill("Run directory", str(tmp_path / "run"))
     form.click_after("Walkers", "Add item")
@@ -64,10 +69,21 @@ def test_the_form_refuses_two_references_and_a_run_says_what_the_form_cannot_see
     form.click_after("GFN-xTB", "XTB")
     form.click_after("Pair model", "Pair")
     form.submit_in_vain("none or several of cp2k, xtb, emt, ase; give exactly one")
+    return form
 
-    form.click_after("GFN-xTB", "None")
-    form.submit_until_sent()
-    run = final_run_in(tmp_path / "run", client, form)
+
+@pytest.mark.parametrize("refused", ["v2/"], indirect=True)
+def test_the_form_refuses_two_references(refused: Form, tmp_path: Path) -> None:
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("refused", [""], indirect=True)
+def test_the_former_form_does_so_too_and_a_run_says_what_forms_cannot_see(
+    refused: Form, client: SyncPrefectClient, tmp_path: Path
+) -> None:
+    refused.click_after("GFN-xTB", "None")
+    refused.submit_until_sent()
+    run = final_run_in(tmp_path / "run", client, refused)
     assert run.name == "mine"
     assert run.state.name == "Failed"
     assert run.state.message.startswith(f"walkers[0].start: file {tmp_path / 'missing.extxyz'} does not exist")

@@ -76,14 +76,7 @@ def test_a_campaign_runs_through_the_worker(
     wait_until(lambda: any(log.message.startswith("g001-w000-0: ") for log in client.read_logs(mine)))
 
 
-def test_a_dataset_is_labelled_through_the_worker(prefect: Callable[..., Any], tmp_path: Path, starts: Path) -> None:
-    parameters = {"structures": str(starts), "output_directory": str(tmp_path / "out"), "reference": {"emt": {}}}
-    done = prefect("deployment", "run", "label-dataset/local", "--params", json.dumps(parameters), "--watch")
-    assert done.returncode == 0, done.stdout
-    assert read_summary(RunDirectory(tmp_path / "out"))["n_labelled"] == 1
-
-
-def test_scheduled_runs_of_a_dataset_take_turns_and_compute_nothing_again(
+def test_scheduled_runs_of_a_dataset_go_through_the_worker_in_turn_and_compute_nothing_again(
     client: SyncPrefectClient, tmp_path: Path, starts: Path
 ) -> None:
     deployment = client.read_deployment_by_name("label-dataset/local").id
@@ -111,8 +104,10 @@ def test_scheduled_runs_of_a_dataset_take_turns_and_compute_nothing_again(
     ended = sorted(runs("COMPLETED"), key=lambda run: run.start_time)
     assert all(first.end_time <= second.start_time for first, second in pairwise(ended))
     assert len(launches(tmp_path / "launches.log")) == 1
+    assert read_summary(RunDirectory(tmp_path / "out"))["n_labelled"] == 1
 
 
+@pytest.mark.long
 def test_a_model_is_trained_through_the_worker(prefect: Callable[..., Any], tmp_path: Path) -> None:
     data = str(Path(__file__).parents[2] / "deployments" / "train" / "ethanol.extxyz")
     parameters = {"train": data, "output_directory": str(tmp_path / "out"), "model": {"pair": {}}}
@@ -121,6 +116,7 @@ def test_a_model_is_trained_through_the_worker(prefect: Callable[..., Any], tmp_
     assert read_summary(RunDirectory(tmp_path / "out"))["n_structures"]["train"] == 45
 
 
+@pytest.mark.long
 def test_walkers_move_on_a_given_potential_through_the_worker(
     prefect: Callable[..., Any], tmp_path: Path, starts: Path
 ) -> None:
@@ -172,7 +168,7 @@ def retry(run: FlowRun, client: SyncPrefectClient) -> None:
 
 
 # The one in the middle of the first generation, the other with a complete one behind it.
-@pytest.mark.parametrize(("end", "n_complete"), [("Cancelled", 0), ("Crashed", 1)])
+@pytest.mark.parametrize(("end", "n_complete"), [pytest.param("Cancelled", 0, marks=pytest.mark.long), ("Crashed", 1)])
 def test_a_campaign_that_was_ended_leaves_no_process_and_a_retry_continues_it(
     end: str, n_complete: int, prefect: Callable[..., Any], client: SyncPrefectClient, tmp_path: Path, starts: Path
 ) -> None:

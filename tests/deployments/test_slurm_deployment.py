@@ -126,8 +126,8 @@ def test_campaigns_wait_for_their_turn(site: Site, client: SyncPrefectClient, tm
     assert second.start_time >= first.end_time or first.start_time >= second.end_time
 
 
+@pytest.mark.long
 @pytest.mark.slurm
-@pytest.mark.slow
 def test_a_second_run_on_a_run_directory_fails_and_names_the_first(
     site: Site, client: SyncPrefectClient, tmp_path: Path, starts: Path
 ) -> None:

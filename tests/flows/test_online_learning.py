@@ -128,6 +128,7 @@ def test_frames_of_trajectories_are_labelled_beside_the_samples(folder: Folder) 
     assert folder.n_brought(1) == len(names) + sum(min(1, n) for n in n_frames)
 
 
+@pytest.mark.long
 def test_states_fewer_and_more_than_walkers_until_the_budget_is_used_up(folder: Folder) -> None:
     learning = {"n_states": 2, "n_generations": 10, "max_labels": 6 + 2 + 1}
     folder.run(n_walkers=3, learning=learning)

@@ -121,6 +121,7 @@ def test_a_killed_campaign_goes_on_with_what_was_under_way(tmp_path: Path, prefe
     assert len({*launches(slow.log, "end")}) == N_LABELS  # one may have ended at the kill, before it was stored
 
 
+@pytest.mark.long
 def test_what_is_in_computation_at_the_end_is_kept_and_learned_when_the_campaign_goes_on(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -198,6 +198,7 @@ def stretched_fluorine(scf: str, eps_scf: float) -> tuple[System, CP2KInput]:
     return system, read_input(text.replace("&SCF", "&QS\n EPS_DEFAULT 1E-12\n &END\n &SCF", 1))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_stretched_fluorine_that_no_mixing_converges_is_recovered_by_ot(tmp_path: Path) -> None:
     system, given = stretched_fluorine("MAX_SCF 5\n" + WAYS["Broyden"], EPS_SCF)
