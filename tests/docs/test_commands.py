@@ -131,7 +131,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         yield environment
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_quick_commands_run(folder: Path, environment: dict[str, str]) -> None:
     for command, rest in QUICK.items():
         run(command + rest, folder, environment, 180)

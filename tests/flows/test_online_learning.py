@@ -104,6 +104,7 @@ def test_a_call_runs_a_campaign_and_the_same_call_finds_it_done(folder: Folder) 
     assert folder.n_launches() == first + 3
 
 
+@pytest.mark.long
 def test_a_campaign_that_goes_on_does_not_draw_again_what_a_killed_run_has_reported_on(folder: Folder) -> None:
     folder.run(learning={"n_generations": 1})
     events = folder.directory.events.path
@@ -151,6 +152,7 @@ def _end(folder: Folder) -> str:
     return of_kind(folder.directory.events.read()[0], CampaignComplete)[-1].reason
 
 
+@pytest.mark.long
 def test_several_compositions_until_the_target_and_on_from_there(folder: Folder) -> None:
     alloy = bulk("Cu", cubic=True)
     alloy.symbols[0] = "Au"

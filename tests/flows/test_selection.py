@@ -47,7 +47,7 @@ def details(folder: Folder, number: int) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("ahead", [N_STATES, 2 * N_STATES])
+@pytest.mark.parametrize("ahead", [pytest.param(N_STATES, marks=pytest.mark.long), 2 * N_STATES])
 def test_each_sample_gives_one_label_and_sets_for_examination_have_audits_alone(folder: Folder, ahead: int) -> None:
     folder.run(n_walkers=N_STATES, learning=SELECTED | {"labels_ahead": ahead})
     entries = Journal(folder.directory.journal).read()

@@ -93,7 +93,7 @@ class Shared:
         return [structure for event, structure, pid in self.events() if event == "begin" and pid in workers]
 
 
-@pytest.fixture(params=["folder", "bucket"])
+@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.long)])
 def place(request: pytest.FixtureRequest) -> S3 | None:
     """A place where labels are shared."""
     return request.getfixturevalue("s3") if request.param == "bucket" else None

@@ -312,6 +312,7 @@ def test_nothing_is_left(campaign: Campaign) -> None:
     wait_until(lambda: not campaign.processes(), lambda: f"processes: {campaign.processes()}")
 
 
+@pytest.mark.long
 def test_the_same_call_again_starts_no_job(campaign: Campaign) -> None:
     n_begun = len(campaign.began())
     assert campaign.start(MPIRUN).wait(PATIENCE_S) == 0

@@ -127,6 +127,7 @@ TINY_MACE: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.mace
 @pytest.mark.slow
 def test_slabs_with_their_vacuum_along_y_are_trained_on(tmp_path: Path) -> None:

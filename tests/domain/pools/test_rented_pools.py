@@ -154,6 +154,7 @@ def test_doctor_starts_one_instance_looks_around_ends_it_and_says_what_it_cost(s
     assert "the permission ec2:RunInstances" in fault.found
 
 
+@pytest.mark.long
 def test_doctor_looks_at_the_workspace_and_names_what_it_cannot_end(
     scene: EC2Scene, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:

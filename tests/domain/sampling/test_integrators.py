@@ -235,6 +235,7 @@ def test_constant_pressure_compresses_copper_as_its_stress_says(tmp_path):
     assert np.isclose(sampled.mean(), expected, rtol=0.006)
 
 
+@pytest.mark.long
 def test_a_flexible_cell_has_thermal_shear_and_keeps_its_atoms_at_the_temperature(tmp_path):
     atoms = Atoms("Ar8", positions=np.zeros((8, 3)), cell=np.eye(3) * 9, pbc=True)
     atoms.calc = calculator = ElasticBox(bulk_modulus=0.1, shear_modulus=SHEAR_MODULUS, volume=atoms.get_volume())
