@@ -247,6 +247,7 @@ def test_names_in_files_stay():
         "sampled": "Sampled",
         "training_begins": "TrainingBegins",
         "training_ends": "TrainingEnds",
+        "try_rejected": "TryRejected",
         "waiting": "Waiting",
         "waiting_ends": "WaitingEnds",
         "work_begins": "WorkBegins",
@@ -256,7 +257,7 @@ def test_names_in_files_stay():
 
 @pytest.mark.parametrize("kind", KINDS.values())
 def test_what_is_written_is_read(events, kind):
-    texts = dict.fromkeys(("name", "key"), "a")
+    texts = dict.fromkeys(("name", "key", "reason"), "a")
     numbers = dict.fromkeys(("number", "generation", "n_samples", "batch_size", "loss", "first_loss", "until"), 2)
     given = {name: value for name, value in (texts | numbers).items() if kind.model_fields.get(name)}
     event = kind(message="é", **given)
