@@ -118,6 +118,7 @@ def test_a_training_takes_the_configuration_of_a_user(train: Dataset, valid: Dat
     assert continued.deploy().evaluate(valid[:1])[0].forces.shape == (len(valid[0]), 3)
 
 
+@pytest.mark.long
 def test_it_begins_from_a_package_that_the_configuration_names(train: Dataset, valid: Dataset, tmp_path: Path) -> None:
     first, _ = NequIPModel(given()).initialize(train, atomic_energies=None, seed=0).train(train, valid, tmp_path / "1")
     builder = {"_target_": "nequip.model.ModelFromPackage", "package_path": str(first.weights)}
