@@ -369,6 +369,7 @@ def test_a_campaign_on_a_foundation_model_fits_its_atomic_energies_beside_it(fou
     assert second == first
 
 
+@pytest.mark.long
 @pytest.mark.mace
 def test_generations_go_on_from_the_weights_before_with_settings_of_their_own(
     folder: Folder, tmp_path: Path, one_worker: str

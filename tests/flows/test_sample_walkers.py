@@ -190,6 +190,7 @@ def test_a_folder_that_a_former_version_began_keeps_its_windows(parameters, tmp_
             pass
 
 
+@pytest.mark.long
 @pytest.mark.mace
 def test_walkers_on_mace_move_in_batches_as_they_move_alone(parameters, tmp_path, one_worker: str) -> None:
     model = save_model(tmp_path / "mace", {"mace": TINY_MACE})

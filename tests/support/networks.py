@@ -213,7 +213,7 @@ def check_killed_three_times(
         process = subprocess.Popen([sys.executable, "-c", TRAINING, str(call), str(directory)])
         while len(reported_epochs(directory)) < n_reported:
             with suppress(subprocess.TimeoutExpired):
-                pytest.fail(f"the training ended with {process.wait(0.01)}")
+                pytest.fail(f"the training ended with {process.wait(0.05)}")
         process.kill()
         process.wait()
         after_kill(directory)
