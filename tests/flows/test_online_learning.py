@@ -290,6 +290,7 @@ def test_samples_that_differ_too_little_end_a_campaign_until_they_may(folder: Fo
     assert folder.n_brought(1) == 2
 
 
+@pytest.mark.long
 def test_pending_structures_join_the_next_generation(folder: Folder) -> None:
     folder.run(learning={"n_generations": 0})
     generation = folder.directory.generation(0)
@@ -315,6 +316,7 @@ sys.exit(code)
 """
 
 
+@pytest.mark.long
 def test_a_file_and_a_call_give_the_same_campaign(folder: Folder, prefect_api_url: str) -> None:
     parameters = folder.parameters(learning={"n_generations": 0})
     file = folder.path / "campaign.yaml"

@@ -331,6 +331,7 @@ def test_walkers_of_one_process_share_the_network(trained: MACEModel) -> None:
 SCHEDULE = {"swa": True, "start_swa": 40}
 
 
+@pytest.mark.long
 def test_training_killed_three_times_is_the_one_that_was_not_disturbed(
     train: Dataset, valid: Dataset, tmp_path: Path
 ) -> None:

@@ -150,6 +150,7 @@ def test_k_points(tmp_path: Path) -> None:
     check(water(kpoints=KPOINTS).label(WAYS["Broyden"], tmp_path), right)
 
 
+@pytest.mark.long
 def test_smeared_metal(tmp_path: Path) -> None:
     mixing = DIAGONALISATION.format("STANDARD", "{}", 0.2)
     right = aluminium().run(mixing.format("BROYDEN_MIXING"), tmp_path)

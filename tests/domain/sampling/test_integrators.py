@@ -183,7 +183,7 @@ def check_volumes(tmp_path, atoms, method, bulk_modulus):
 @pytest.mark.parametrize(
     ("bulk_modulus", "method"),
     [
-        pytest.param(0.0, "npt", id="ideal gas-npt"),
+        pytest.param(0.0, "npt", id="ideal gas-npt", marks=pytest.mark.long),
         pytest.param(0.0, "npt_flexible", id="ideal gas-npt_flexible", marks=pytest.mark.long),
         pytest.param(0.005, "npt", id="elastic box-npt", marks=pytest.mark.long),
         pytest.param(0.005, "npt_flexible", id="elastic box-npt_flexible"),
