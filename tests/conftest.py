@@ -1,6 +1,7 @@
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -100,6 +101,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             # In CI a skip would hide a missing installation step.
             report = pytest.fail if os.environ.get("SURVEYOR_TEST_EVERYTHING") else pytest.skip
             report(f"needs {remedy}")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Name what failed at once: of a run that is stopped before its end, nothing else would tell."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        sys.stderr.write(f"\n{report.nodeid}: failed in {report.when}\n")
 
 
 def pytest_unconfigure() -> None:
