@@ -13,7 +13,7 @@ Traceback (most recent call last):
 asyncio.exceptions.CancelledError
 """
 LEFT = """07:03:33.237 | ERROR   | asyncio - Task exception was never retrieved
-future: <Task finished name='Task-13712' coro=<WorkerChannelConnection._receive_loop() done, defined at worker_channel.py>
+future: <Task finished name='Task-13712' coro=<WorkerChannelConnection._receive_loop() done>
 Traceback (most recent call last):
     message = await self.websocket.receive_json()
 starlette.websockets.WebSocketDisconnected: WebSocket is not connected. Need to call "accept" first.
