@@ -138,6 +138,7 @@ def test_a_second_run_on_a_run_directory_fails_and_names_the_first(
     assert f"is in use by process {os.getpid()} on {socket.gethostname()}" in str(state.message)
 
 
+@pytest.mark.long
 @pytest.mark.slurm
 @pytest.mark.slow
 def test_cancel_ends_the_jobs_of_a_campaign_and_a_retry_continues_it(

@@ -94,6 +94,7 @@ def test_a_selector_that_fails_is_replaced_for_those_labels_by_what_walkers_have
     assert first_difference(entries) is None
 
 
+@pytest.mark.long
 def test_a_choice_that_loses_its_worker_is_retried_and_then_waits_for_the_next_run(
     folder: Folder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

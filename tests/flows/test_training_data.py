@@ -229,6 +229,7 @@ def test_suspicious_labels_are_shown_by_check_and_announced_in_the_run(leaking: 
     assert [each.message for each in of_kind(events, FileSuspicious)] == warnings
 
 
+@pytest.mark.long
 def test_isolated_atoms_in_the_data_of_a_campaign_must_be_those_of_its_reference(tmp_path: Path) -> None:
     atom, *crystals = labelled([Atoms("Cu"), *copper(6)])
     atom.info[ENERGY] += 2.0  # as in another state

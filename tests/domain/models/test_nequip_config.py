@@ -160,9 +160,10 @@ def tuned(foundation: Model) -> Model:
     return NequIPModel(given(training_module__model=builder, symbols=None, **still))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "formulas",
-    [pytest.param(ALL, id="equal", marks=pytest.mark.long), pytest.param(["Cu2Au2", "Cu3Au", "Au4"], id="smaller")],
+    [pytest.param(ALL, id="equal"), pytest.param(["Cu2Au2", "Cu3Au", "Au4"], id="smaller")],
 )
 def test_unknown_energies_are_fitted_beside_the_interactions_of_a_foundation_model(
     formulas: list[str], foundation: Model, tuned: Model, tmp_path: Path
