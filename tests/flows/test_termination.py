@@ -14,7 +14,9 @@ from surveyor.progress import read_progress
 pytestmark = [pytest.mark.slow]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)]
+)
 def test_a_command_that_is_told_to_end_says_how_to_go_on(
     prefect_api_url: str, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:

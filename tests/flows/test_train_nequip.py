@@ -104,6 +104,7 @@ def check_predictions(found: Sequence[tuple[float, object]], trained: Path) -> N
     np.testing.assert_allclose([each for _, each in found], forces, rtol=0, atol=1e-6)
 
 
+@pytest.mark.long
 def test_nequip_is_trained_and_exported_as_its_package_and_for_lammps(trained: Path) -> None:
     rates = [epoch.learning_rate for epoch in reported_epochs(trained / "out" / "training")]
     assert rates == [0.005] * 3

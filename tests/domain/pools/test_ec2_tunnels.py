@@ -78,6 +78,7 @@ def stopped(scene: EC2Scene) -> Iterator[None]:
         yield
 
 
+@pytest.mark.long
 def test_an_instance_is_reached_through_a_router_and_none_outlives_its_pool(
     scene: EC2Scene, net: Natted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
