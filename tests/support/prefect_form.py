@@ -33,8 +33,8 @@ FLAGS = (
     "--disable-sync",
     "--window-size=1200,3000",
 )
-# Chromium asks its makers for updates, the time and suggestions, whatever the flags above say; Prefect's pages ask for
-# pictures, and for what their maker counts, whatever its settings say.
+# Chromium asks its makers for updates, the time and suggestions, whatever the flags above say. Prefect's pages load
+# pictures and report statistics, whatever its settings say.
 UNFOUND = (
     "*.google.com",
     "*.googleapis.com",

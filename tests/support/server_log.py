@@ -12,7 +12,7 @@ EXPECTED = {
     # Clients send events again after the server was away, and on SQLite Prefect cannot store a batch that it has
     # already. Events are missing from the list in the UI; automations, which get them another way, are not affected.
     r"NOT NULL constraint failed: events\.occurred": "Prefect stores a batch of known events as one without values",
-    r"_receive_loop(?s:.*)\.WebSocketDisconnected": "a worker that ends may do so while its next word is waited for",
+    r"_receive_loop(?s:.*)\.WebSocketDisconnected": "a worker may end while the server waits for its next message",
     r"\| sqlalchemy\.pool\..*(?s:.*)\.CancelledError$": "a client that is killed leaves a request, which is cancelled",
 }
 RECORD = re.compile(r"^(?=\d\d:\d\d:\d\d\.\d{3} \| )", re.MULTILINE)

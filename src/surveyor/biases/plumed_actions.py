@@ -140,6 +140,14 @@ def _check_outputs(actions: Sequence[Action], files: Collection[str]) -> None:
 
 def _check_action(action: Action) -> None:
     where = f"line {action.line} of the PLUMED input"
+    _check_name(action, where)
+    _check_options(action, where)
+    _check_beginning(action, where)
+    _check_restraint(action, where)
+
+
+def _check_name(action: Action, where: str) -> None:
+    """Check that an action is one of those that walkers can have."""
     if action.name == "ENERGY":
         # A bias on it scales the forces of the potential, which PLUMED is not told; PLUMED 2.10 does not convert it.
         raise InputError(f"{where}: found ENERGY, on which walkers cannot be biased; leave it out (it is recorded)")
@@ -154,6 +162,10 @@ def _check_action(action: Action) -> None:
         raise InputError(
             f"{where}: {action.name} cannot be continued after an interruption; expected one of {', '.join(BIASES)}"
         )
+
+
+def _check_options(action: Action, where: str) -> None:
+    """Check that an action has no option with which it shares its history, cannot go on from it, or crashes."""
     shared = [word for word in action.words if word.startswith("WALKERS_")]
     if shared:
         raise InputError(f"{where}: found {shared[0]}, but each walker has a history of its own; leave it out")
@@ -168,9 +180,12 @@ def _check_action(action: Action) -> None:
     if families:
         raise InputError(
             f"{where}: found {families[0]}, but PLUMED's PBMETAD sometimes crashes with families of variables; leave "
-            "it out, or give each family a METAD of its own"
+            "it out, and each variable has a bias of its own"
         )
-    _check_beginning(action, where)
+
+
+def _check_restraint(action: Action, where: str) -> None:
+    """Check that an action exerts no force that remains, and uses no work that PLUMED has added up."""
     verses = {*(action.value("VERSE") or "B").replace(",", " ").split()}
     if action.name == "MOVINGRESTRAINT" and verses != {"B"}:
         raise InputError(
